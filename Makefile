@@ -1,0 +1,56 @@
+# Two commands matter: `make dev` and `make test`. Each installs what it needs, given Python >= 3.12.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help dev test lint types format bench sync clean
+
+# A uv on the PATH, or our own copy below .uv/; the interpreter is the first one that is new enough.
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+PYTHON := $(shell for p in python3.13 python3 python3.14 python3.12 python; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null \
+	  && $$p -c 'import sys; print(sys.executable)' && break; done)
+export UV_PYTHON := $(PYTHON)
+export UV_PYTHON_DOWNLOADS := never
+RUN := $(UV) run --frozen --all-extras
+
+ARGS ?=
+
+help:
+	@echo "make dev     start everything on this machine: http://127.0.0.1:8080"
+	@echo "make test    run the tests against real NATS and PostgreSQL servers"
+	@echo "make lint | types | format | bench | clean"
+
+dev: sync
+	@$(RUN) rejoin dev $(ARGS)
+
+test: sync
+	@$(RUN) pytest $(ARGS)
+
+lint: sync
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+
+types: sync
+	@$(RUN) mypy
+
+format: sync
+	@$(RUN) ruff check --fix
+	@$(RUN) ruff format
+
+bench: sync
+	@$(RUN) python -m bench $(ARGS)
+
+sync: $(UV)
+	@$(UV) sync --frozen --all-extras --quiet
+
+.uv/bin/uv:
+	@test -n "$(PYTHON)" || { echo "Rejoin needs Python 3.12 or newer on the PATH." >&2; exit 1; }
+	@echo "fetching uv into .uv/" >&2
+	@"$(PYTHON)" -m venv .uv && .uv/bin/python -m pip install --quiet uv
+
+# A uv that the PATH has needs no rule of ours.
+ifneq ($(UV),.uv/bin/uv)
+$(UV):
+endif
+
+clean:
+	rm -rf .venv .uv .rejoin .mypy_cache .ruff_cache .pytest_cache .hypothesis
