@@ -2,15 +2,17 @@
 
 Owns the wire vocabulary and its codec, never their meaning (`fold` has that). The law is the client's own
 schema (`ui-message-chunks.ts` of npm `ai` 7): an optional field is left out, never `null`; nothing is sent
-that the schema does not name. Fields are snake_case here and camelCase on the wire.
+that the schema does not name; a key that names JavaScript's prototypes kills the client's stream, and is
+refused here. Fields are snake_case here and camelCase on the wire.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from protocol.errors import Invalid
+from protocol.partial_json import names_prototype
 
 type Json = Any
 """Any JSON value. The client does not look inside."""
@@ -18,6 +20,7 @@ type Metadata = dict[str, dict[str, Any]] | UnsetType
 """Provider metadata: an object per provider."""
 type Text = str | UnsetType
 type Flag = bool | UnsetType
+type Index = Annotated[int, Meta(ge=0)] | UnsetType
 
 FinishReason = Literal["stop", "length", "content-filter", "tool-calls", "error", "other", "interrupted"]
 
@@ -70,6 +73,36 @@ class MessageMetadata(_Chunk, frozen=True, tag="message-metadata"):
     message_metadata: Json
 
 
+class UrlSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceType", tag="url"):
+    """A page that a citation points to."""
+
+    type: Literal["source"]
+    id: str
+    url: str
+    title: Text = UNSET
+    provider_metadata: Metadata = UNSET
+
+
+class DocumentSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceType", tag="document"):
+    """A document that a citation points to."""
+
+    type: Literal["source"]
+    id: str
+    media_type: str
+    title: str
+    filename: Text = UNSET
+    provider_metadata: Metadata = UNSET
+
+
+class Citation(msgspec.Struct, frozen=True, rename="camel"):
+    """What a stretch of a text part rests on. The indexes are places in the text."""
+
+    source: UrlSource | DocumentSource
+    start_index: Index = UNSET
+    end_index: Index = UNSET
+    cited_text: Text = UNSET
+
+
 class TextStart(_Chunk, frozen=True, tag="text-start"):
     """Opens a text part."""
 
@@ -90,7 +123,7 @@ class TextEnd(_Chunk, frozen=True, tag="text-end"):
 
     id: str
     provider_metadata: Metadata = UNSET
-    citations: list[Any] | UnsetType = UNSET
+    citations: list[Citation] | UnsetType = UNSET
 
 
 class ReasoningStart(_Chunk, frozen=True, tag="reasoning-start"):
@@ -157,11 +190,28 @@ class Custom(_Chunk, frozen=True, tag="custom"):
     provider_metadata: Metadata = UNSET
 
 
+class SteeringText(msgspec.Struct, frozen=True, rename="camel", tag_field="type", tag="text"):
+    """Words of a steering message."""
+
+    text: str
+    provider_metadata: Metadata = UNSET
+
+
+class SteeringFile(msgspec.Struct, frozen=True, rename="camel", tag_field="type", tag="file"):
+    """A file of a steering message."""
+
+    media_type: str
+    url: str
+    filename: Text = UNSET
+    provider_reference: dict[str, str] | UnsetType = UNSET
+    provider_metadata: Metadata = UNSET
+
+
 class SteeringMessage(_Chunk, frozen=True, tag="steering-message"):
     """What the user said while the run was going."""
 
     id: str
-    parts: list[dict[str, Any]]
+    parts: list[SteeringText | SteeringFile]
 
 
 class ToolInputStart(_Chunk, frozen=True, tag="tool-input-start"):
@@ -306,27 +356,58 @@ type Chunk = Tagged | Data
 
 DATA_PREFIX = "data-"
 
-encode = msgspec.json.Encoder().encode
-"""One chunk as compact JSON bytes, `type` first. Raises `TypeError` for a value JSON does not have."""
 
+class _Head(msgspec.Struct):
+    type: str
+
+
+_encode = msgspec.json.Encoder().encode
 _tagged = msgspec.json.Decoder(Tagged.__value__)
 _data = msgspec.json.Decoder(Data)
+_head = msgspec.json.Decoder(_Head)
+
+
+def encode(chunk: Chunk) -> bytes:
+    """One chunk as compact JSON bytes, `type` first.
+
+    Raises `TypeError` for a value that JSON does not have, and `Invalid` for one that no client survives: a
+    key that names a prototype, or half a surrogate pair. NaN and the infinities become `null`.
+    """
+    try:
+        raw = _encode(chunk)
+    except UnicodeEncodeError as fault:
+        raise Invalid(f"not a UI message chunk: {fault.reason}") from fault
+    _refuse_prototypes(raw)
+    return raw
 
 
 def decode(raw: bytes | str) -> Chunk:
     """Read one chunk. Unknown fields are dropped.
 
-    Raises `Invalid` naming the fault: not JSON, an unknown type, a missing field, a `null`.
+    Raises `Invalid` naming the fault: not JSON, an unknown type, a missing field, a `null`. Half a surrogate
+    pair, which the client would take, is one of them: it cannot be stored as UTF-8.
     """
     try:
-        return _tagged.decode(raw)
-    except msgspec.ValidationError as fault:
-        try:
-            data = _data.decode(raw)
-        except msgspec.DecodeError:
-            raise Invalid(f"not a UI message chunk: {fault}") from fault
-        if not data.type.startswith(DATA_PREFIX):
-            raise Invalid(f"not a UI message chunk: {fault}") from fault
-        return data
-    except msgspec.DecodeError as fault:
+        body = raw.encode() if isinstance(raw, str) else raw
+        chunk = _decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as fault:
         raise Invalid(f"not a UI message chunk: {fault}") from fault
+    _refuse_prototypes(body)
+    return chunk
+
+
+def _decode(body: bytes) -> Chunk:
+    try:
+        tagged: Tagged = _tagged.decode(body)
+    except msgspec.ValidationError:
+        # The tagged union does not know an application's own types: they are told by their prefix.
+        if not _head.decode(body).type.startswith(DATA_PREFIX):
+            raise
+        return _data.decode(body)
+    return tagged
+
+
+def _refuse_prototypes(body: bytes) -> None:
+    # Nearly every chunk passes on the two searches: a key is either written plainly or with an escape.
+    if (b"proto" in body or b"\\u00" in body) and names_prototype(msgspec.json.decode(body)):
+        raise Invalid("not a UI message chunk: a key names a prototype")

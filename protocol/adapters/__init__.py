@@ -1,0 +1,12 @@
+"""The only code that talks to NATS and PostgreSQL.
+
+ports      what gateway and runner may ask for; the rest of this package answers
+broker     one NATS connection: its options, its errors, its liveness, requests with many replies
+streams    declares what the broker must have, idempotently
+log        appends behind a fence, reads by direct get, follows by core subscription
+splice     live records and stored ones as one gapless sequence
+requests   the work queue; `agents` the registry
+postgres   the store; `migrate` its schema
+embedded   private servers for development and tests
+memory     doubles of the ports, for tests of what stands on them
+"""

@@ -1,0 +1,123 @@
+"""The command line: `rejoin dev | gateway | runner | migrate`."""
+
+import asyncio
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from gateway import app, dev
+from protocol import settings
+from protocol.adapters import broker, migrate, streams
+from protocol.adapters.process import LogFormat, Supervised, configure_logs
+from protocol.errors import RejoinError
+
+
+class MigrateSettings(msgspec.Struct, frozen=True):
+    """What `rejoin migrate` needs to know."""
+
+    nats_url: str
+    database_url: str
+    nats_replicas: int = 1
+    log_age_max_s: float = 24 * 3600
+    log_level: str = "info"
+    log_format: LogFormat = "auto"
+
+
+class Cli(click.Group):
+    """Turns our errors into one line for the person at the terminal."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except RejoinError as fault:
+            raise click.ClickException(str(fault)) from fault
+
+
+def load[T: msgspec.Struct](kind: type[T], config: Path | None) -> T:
+    """Settings from the environment, secret files and a TOML file; sets up the logs on the way."""
+    toml: Mapping[str, Any] = tomllib.loads(config.read_text()) if config else {}
+    found = settings.load(kind, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
+    configure_logs(getattr(found, "log_level", "info"), getattr(found, "log_format", "auto"))
+    return found
+
+
+_config = click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="REJOIN_CONFIG",
+    help="A TOML file of settings; variables win.",
+)
+
+
+@click.group(cls=Cli)
+@click.version_option(package_name="rejoin")
+def main() -> None:
+    """Rejoin: a chat-agent backend whose streams can be rejoined from anywhere."""
+
+
+@main.command()
+@_config
+def gateway(config: Path | None) -> None:
+    """Serve HTTP."""
+    found = load(app.Settings, config)
+
+    async def run() -> None:
+        with Supervised(os.environ) as supervised:
+            await app.serve(found, supervised.ready)
+
+    asyncio.run(run())
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def runner(arguments: tuple[str, ...]) -> None:
+    """Execute runs: `rejoin runner MODULE:ATTR`."""
+    # The gateway's package knows nothing of the runner's: it becomes it.
+    os.execv(sys.executable, [sys.executable, "-m", "runner", *arguments])  # noqa: S606
+
+
+@main.command(name="migrate")
+@_config
+def migrate_command(config: Path | None) -> None:
+    """Bring the database and the broker's streams up to date."""
+    found = load(MigrateSettings, config)
+
+    async def run() -> list[str]:
+        async with broker.connect(found.nats_url, "migrate") as connection:
+            await streams.declare(connection, streams.Settings(found.nats_replicas, found.log_age_max_s))
+        return await migrate.migrate(found.database_url)
+
+    applied = asyncio.run(run())
+    click.echo("\n".join(f"applied {version}" for version in applied) or "up to date")
+
+
+@main.command(name="dev")
+@click.argument("agents", metavar="[MODULE:ATTR]", required=False)
+@click.option("--port", default=8080, show_default=True, help="The first gateway's; the next ones follow.")
+@click.option(
+    "--data-dir",
+    default=".rejoin",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the embedded servers keep their data.",
+)
+@click.option("--gateways", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option("--runners", default=1, show_default=True, type=click.IntRange(0, 64))
+@_config
+def dev_command(
+    agents: str | None, port: int, data_dir: Path, gateways: int, runners: int, config: Path | None
+) -> None:
+    """Start everything on this machine: broker, database, gateways, runners."""
+    found = load(dev.Settings, config)
+    plan = dev.Plan(agents, port, data_dir, gateways, runners, str(config) if config else None)
+    try:
+        asyncio.run(dev.run(plan, found, os.environ))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,55 @@
+"""What operators and load balancers ask, and the page at `/`."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from importlib.resources import files
+
+import structlog
+from aiohttp import web
+
+from gateway.web import SERVICE, json
+from protocol.errors import RejoinError
+
+log = structlog.get_logger("rejoin.ops")
+
+type Check = Callable[[], Awaitable[None]]
+CHECKS: web.AppKey[dict[str, Check]] = web.AppKey("checks", dict)
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """The process answers."""
+    del request
+    return json({"status": "ok"})
+
+
+async def ready(request: web.Request) -> web.StreamResponse:
+    """Everything that a chat needs answers, and nobody has asked this gateway to stop."""
+    found = {name: await _result(check) for name, check in request.app[CHECKS].items()}
+    if request.app[SERVICE].stopping.is_set():
+        found["gateway"] = "stopping"
+    ok = all(result == "ok" for result in found.values())
+    status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+    return json({"status": "ok" if ok else "unavailable", "checks": found}, status)
+
+
+async def _result(check: Check) -> str:
+    try:
+        await check()
+    except RejoinError as fault:
+        return str(fault)
+    return "ok"
+
+
+async def page(request: web.Request) -> web.StreamResponse:
+    """A small chat: send, watch it stream, reload in the middle."""
+    del request
+    text = (files("gateway") / "page" / "index.html").read_text(encoding="utf-8")
+    return web.Response(
+        text=text,
+        content_type="text/html",
+        headers={
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": "default-src 'self'; style-src 'unsafe-inline'; "
+            "script-src 'unsafe-inline'; img-src data:",
+        },
+    )

@@ -1,0 +1,174 @@
+"""The core: what every route family says, once. `backend.agent("a").session(id)` is a conversation.
+
+Owns the order of a request: know the agent, store, publish, stream. It holds no state of its own, so any
+gateway can answer for any session, and it speaks no HTTP.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from gateway.positions import After, Position, Turn, Whole
+from gateway.replay import Replay, locate
+from protocol import ids
+from protocol.adapters.ports import (
+    Admission,
+    Admitted,
+    Agents,
+    Decision,
+    History,
+    Log,
+    Regenerate,
+    Requests,
+    Run,
+    Store,
+    Submit,
+)
+from protocol.adapters.ports import Turn as StoredTurn
+from protocol.cursor import Cursor
+from protocol.errors import NotFound
+from protocol.fold import UIMessage
+from protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
+from protocol.lifecycle import BUSY, State
+from protocol.log import View
+
+log = structlog.get_logger("rejoin.sessions")
+
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """The ports, a clock and randomness; everything else follows from them."""
+
+    store: Store
+    runs: Log
+    requests: Requests
+    agents: Agents
+    now: Callable[[], datetime]
+    randomness: Callable[[int], bytes]
+
+    def agent(self, name: AgentName, tenant: TenantId) -> "Sessions":
+        """One agent's sessions."""
+        return Sessions(self, tenant, name)
+
+    async def admit(self, session: "Session", ask: Submit | Regenerate) -> Admitted:
+        """Store, then publish: what a caller is told is accepted is in the database, whatever follows."""
+        if await self.agents.find(session.agent) is None:
+            raise NotFound(f"there is no agent {session.agent!r}")
+        time_ms = int(self.now().timestamp() * 1000)
+        admission = Admission(
+            session.tenant,
+            session.id,
+            session.agent,
+            ids.new_run_id(time_ms, self.randomness(ids.RANDOM_BYTES)),
+            ids.new_message_id(time_ms, self.randomness(ids.RANDOM_BYTES)),
+            ask,
+        )
+        admitted = await self.store.admit(admission)
+        log.info("admitted", session=session.id, run=admitted.run.id, created=admitted.created)
+        await self.publish(admitted.run)
+        return admitted
+
+    async def publish(self, run: Run) -> None:
+        """Ask the runners for a run that is queued and whose turn it is; asking twice is asking once."""
+        if run.state is State.QUEUED and run.ready:
+            await self.requests.publish(run.request)
+
+    async def replay(self, run: Run, position: Position, view: View, *, until: int | None) -> Replay:
+        """A run's stream. Raises `Invalid` or `Gone` for a position that is not in its log."""
+        return Replay(self.runs, run, await locate(self.runs, run, position, view), view, until)
+
+
+class Sessions(msgspec.Struct, frozen=True):
+    """One agent's sessions."""
+
+    backend: Backend
+    tenant: TenantId
+    agent: AgentName
+
+    def session(self, id: SessionId) -> "Session":
+        """One of them, whether it exists or not."""
+        return Session(self.backend, self.tenant, self.agent, id)
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A conversation with an agent."""
+
+    backend: Backend
+    tenant: TenantId
+    agent: AgentName
+    id: SessionId
+
+    async def send(
+        self, message: UIMessage, view: View, *, edit: bool, imports: Sequence[UIMessage]
+    ) -> Replay:
+        """Store a user's message and stream its answer; sent again, it attaches to the run it made.
+
+        `edit` lets a known id have new content: what it replaces goes, and all behind it. `imports` are the
+        turns before it, taken only by a new session. Raises `NotFound`, `Conflict`, `Unavailable`.
+        """
+        digest = hashlib.sha256(_canonical(message["parts"])).digest()
+        return await self._answer(Submit(StoredTurn(message, digest), edit=edit, imports=imports), view)
+
+    async def regenerate(self, target: MessageId | None, view: View) -> Replay:
+        """Stream another answer in the place of `target`, or of the last one. Raises as `send`."""
+        return await self._answer(Regenerate(target), view)
+
+    async def _answer(self, ask: Submit | Regenerate, view: View) -> Replay:
+        run = (await self.backend.admit(self, ask)).run
+        return await self.backend.replay(run, Whole(), view, until=run.turn)
+
+    async def approve(self, decisions: Sequence[Decision], view: View) -> Replay | None:
+        """Store decisions and stream what follows; None while the run waits for others.
+
+        Raises `NotFound`, `Conflict`, `Invalid`, `Unavailable`.
+        """
+        decided = await self.backend.store.decide(self.tenant, self.id, decisions)
+        log.info("decided", session=self.id, run=decided.run.id, state=decided.run.state)
+        await self.backend.publish(decided.run)
+        if decided.run.state is State.SUSPENDED and decided.run.turn < decided.turn:
+            return None
+        until = max(decided.turn, decided.run.turn)
+        return await self.backend.replay(decided.run, Turn(decided.turn), view, until=until)
+
+    async def stream(self, position: Position, view: View, *, follow: bool = False) -> Replay | None:
+        """The session's run from a position; None if that is nowhere and nothing is running.
+
+        A cursor finds its own run, even if a newer one has begun. Raises `NotFound`, `Invalid`, `Gone`.
+        """
+        run = await self._run()
+        match position:
+            case Whole() if run is None or not (
+                run.state in BUSY or (follow and run.state is State.SUSPENDED)
+            ):
+                return None
+            case After(cursor) if run is not None and cursor.prev:
+                run = await self._owner(cursor) or run
+            case _:
+                pass
+        if run is None:
+            raise NotFound(f"there is no session {self.id!r}")
+        return await self.backend.replay(run, position, view, until=None if follow else run.turn)
+
+    async def history(self) -> History:
+        """The stored messages. Raises `NotFound`."""
+        history = await self.backend.store.history(self.tenant, self.id)
+        if history is None or history.agent != self.agent:
+            raise NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
+        return history
+
+    async def _run(self) -> Run | None:
+        """The current run; or the run that the id names, because a transport may ask by that."""
+        named = None
+        if self.id.startswith(ids.RUN_PREFIX):
+            named = await self.backend.store.run(self.tenant, RunId(self.id))
+        return named or await self.backend.store.current(self.tenant, self.id)
+
+    async def _owner(self, cursor: Cursor) -> Run | None:
+        """The run of this session that a cursor points into."""
+        owner = await self.backend.runs.owner(cursor.prev)
+        run = await self.backend.store.run(self.tenant, owner) if owner is not None else None
+        return run if run is not None and run.session == self.id else None

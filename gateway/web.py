@@ -1,0 +1,167 @@
+"""The aiohttp side of everything: what every request gets, and how a replay becomes a response.
+
+Owns the middlewares, the reading of bodies and the writing of streams. A stream ends in one of three ways:
+with `[DONE]`; by the client's leaving, which stops nothing but the stream; or broken, so that the client sees
+a network error and resumes, because a clean end would be read as a whole answer.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from gateway import problems
+from gateway.replay import Replay
+from gateway.sessions import Backend
+from protocol import sse
+from protocol.errors import Gone, Invalid, RejoinError, Unavailable
+from protocol.ids import AgentName, SessionId, TenantId
+from protocol.log import View
+
+log = structlog.get_logger("rejoin.http")
+
+BODY_BYTES_MAX = 16 * 1024 * 1024
+JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
+"""What a JSON body may call itself: a `fetch` with a string says text/plain, others say nothing."""
+
+type Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Service(msgspec.Struct, frozen=True):
+    """What the routes share."""
+
+    backend: Backend
+    default_agent: AgentName | None
+    stopping: asyncio.Event
+    streams: set[asyncio.Transport]
+
+
+SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+TENANT = TenantId("default")
+"""Whose everything is, as long as there are no keys: the gateway then listens on loopback only."""
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Route) -> web.StreamResponse:
+    """A request id, one line in the log, and every error as a problem."""
+    began = time.monotonic()
+    id = request.headers.get("x-request-id", "")[:128] or f"req_{secrets.token_hex(8)}"
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request=id)
+    response = await _answer(request, handler, id)
+    if not response.prepared:
+        response.headers["x-request-id"] = id
+    level = log.debug if request.path.startswith("/health/") else log.info
+    level(
+        "request",
+        method=request.method,
+        path=request.path,
+        status=response.status,
+        took_ms=round((time.monotonic() - began) * 1000, 1),
+    )
+    return response
+
+
+async def _answer(request: web.Request, handler: Route, id: str) -> web.StreamResponse:
+    try:
+        _refuse_if_stopping(request)
+        return await handler(request)
+    except RejoinError as fault:
+        response = problems.of(fault)
+        if isinstance(fault, Unavailable):
+            log.warning("unavailable", error=str(fault))
+        return response
+    except web.HTTPException as fault:
+        return problems.of_http(fault)
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:
+        log.exception("incident", path=request.path)
+        return problems.internal(id)
+
+
+def _refuse_if_stopping(request: web.Request) -> None:
+    if request.app[SERVICE].stopping.is_set() and not request.path.startswith("/health/"):
+        raise Unavailable("this gateway is stopping", retry_after_s=1)
+
+
+async def body[T](request: web.Request, kind: type[T]) -> T:
+    """The JSON body. Raises `Invalid` naming the place, and 413 or 415."""
+    content_type = request.content_type
+    if content_type not in JSON_TYPES and not content_type.endswith("+json"):
+        raise web.HTTPUnsupportedMediaType
+    raw = await request.read()
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as fault:
+        detail, _, path = str(fault).partition(" - at `$")
+        raise Invalid(detail, _pointer(path.rstrip("`"))) from fault
+    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+        raise Invalid(f"the body is not JSON: {fault}") from fault
+
+
+def _pointer(path: str) -> str:
+    """Msgspec's `.messages[0].id` as a JSON pointer."""
+    return path.replace("[", "/").replace("]", "").replace(".", "/")
+
+
+def view_of(request: web.Request) -> View:
+    """Which events this client sees."""
+    return View(operations=request.headers.get("x-emit-operations", "").lower() == "true")
+
+
+def agent_of(request: web.Request) -> AgentName:
+    """The agent of a request that has none in its path. Raises `Invalid`."""
+    named = request.headers.get("x-agent-id")
+    default = request.app[SERVICE].default_agent
+    if not named and default is None:
+        raise Invalid("which agent? name it in the header x-agent-id")
+    return AgentName(named) if named else AgentName(str(default))
+
+
+async def stream(request: web.Request, session: SessionId, replay: Replay) -> web.StreamResponse:
+    """A replay as the response."""
+    structlog.contextvars.bind_contextvars(session=session, run=replay.run.id)
+    headers = sse.HEADERS | {
+        "x-workflow-run-id": replay.run.id,
+        "X-Thread-Id": session,
+        "x-conversation-id": session,
+    }
+    if replay.start.tail is not None:
+        headers["x-workflow-stream-tail-index"] = str(replay.start.tail)
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    service = request.app[SERVICE]
+    transport = request.transport
+    if transport is None:
+        return response
+    service.streams.add(transport)
+    try:
+        await _write(response, replay)
+    except Gone as fault:
+        log.warning("stream_broken", error=str(fault))
+        transport.abort()
+    except ConnectionError:
+        log.info("client_gone")
+    finally:
+        service.streams.discard(transport)
+    return response
+
+
+async def _write(response: web.StreamResponse, replay: Replay) -> None:
+    async with aclosing(replay.frames()) as frames:
+        async for written in frames:
+            await response.write(written)
+    with suppress(ConnectionError):
+        await response.write_eof()
+
+
+def json(value: Any, status: int = 200) -> web.Response:
+    """A JSON response."""
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")

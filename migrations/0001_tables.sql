@@ -1,0 +1,139 @@
+-- migrate:up
+
+-- Every row belongs to a tenant. What was said and asked travels as `json`, not `jsonb`: the order of keys
+-- and \u0000 are kept as they came. Free text that somebody else wrote (errors, reasons) is a JSON string
+-- for the same reason: `text` cannot hold a NUL.
+
+create table tenants (
+  id text primary key,
+  created_at timestamptz not null default clock_timestamp()
+);
+
+insert into tenants (id) values ('default');
+
+create table sessions (
+  tenant_id text not null references tenants on delete cascade,
+  id text not null,
+  agent text not null,
+  user_id text,
+  title text,
+  metadata json,
+  -- Given out once each: a position is never used again, not even after its message was deleted.
+  next_position bigint not null default 0,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  primary key (tenant_id, id)
+);
+
+create table messages (
+  tenant_id text not null,
+  session_id text not null,
+  id text not null,
+  position bigint not null,
+  role text not null check (role in ('system', 'user', 'assistant')),
+  -- An answer's row is made when its run is: it keeps the position and the id. It has no body until the
+  -- run first suspends or ends.
+  body json check (body is not null or role = 'assistant'),
+  digest bytea,
+  -- Of an answer: its run. Of a user's message: the newest run made for it. No foreign key: both go with
+  -- the session, and a message may outlive neither.
+  run_id text,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (tenant_id, session_id, id),
+  unique (tenant_id, session_id, position),
+  foreign key (tenant_id, session_id) references sessions on delete cascade
+);
+
+create table runs (
+  id text primary key,
+  tenant_id text not null,
+  session_id text not null,
+  agent text not null,
+  trigger text not null check (trigger in ('submit', 'regenerate')),
+  user_message_id text not null,
+  answer_id text not null,
+  -- Its answer's place in the session; runs take their turns in this order.
+  position bigint not null,
+  state text not null default 'queued'
+    check (state in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled')),
+  ready boolean not null,
+  turn integer not null default 0,
+  attempt integer not null default 0,
+  runner text,
+  -- Since when a runner should have taken the present turn; null once one has.
+  due_at timestamptz,
+  usage json,
+  error json,
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  started_at timestamptz,
+  ended_at timestamptz,
+  unique (tenant_id, session_id, position),
+  foreign key (tenant_id, session_id) references sessions on delete cascade,
+  constraint ended_is_terminal check ((ended_at is not null) = (state in ('completed', 'failed', 'cancelled'))),
+  constraint waiting_is_queued check (ready or state = 'queued'),
+  constraint begun_was_claimed check (state = 'queued' or attempt >= 1),
+  constraint due_is_ready check (due_at is null or (ready and state in ('queued', 'running')))
+);
+
+-- Runs of one session never overlap.
+create unique index runs_one_at_a_time on runs (tenant_id, session_id)
+  where ready and state in ('queued', 'running');
+create index runs_busy on runs (tenant_id, session_id, position) where state in ('queued', 'running');
+create index runs_due on runs (due_at) where due_at is not null;
+
+create table approvals (
+  id text primary key,
+  -- The order in which they were asked.
+  number bigint not null generated always as identity,
+  tenant_id text not null,
+  session_id text not null,
+  run_id text not null references runs on delete cascade,
+  turn integer not null,
+  call_id text not null,
+  tool text not null,
+  input json not null,
+  state text not null default 'pending' check (state in ('pending', 'approved', 'denied', 'cancelled')),
+  reason json,
+  created_at timestamptz not null default clock_timestamp(),
+  decided_at timestamptz,
+  constraint decided_is_not_pending check ((state = 'pending') = (decided_at is null))
+);
+
+create index approvals_of_run on approvals (run_id, number);
+create index approvals_pending on approvals (tenant_id, session_id, number) where state = 'pending';
+
+create table artifacts (
+  tenant_id text not null,
+  id text not null,
+  session_id text not null,
+  run_id text,
+  type text not null,
+  name text,
+  summary json,
+  body json not null,
+  created_at timestamptz not null default clock_timestamp(),
+  primary key (tenant_id, id),
+  foreign key (tenant_id, session_id) references sessions on delete cascade
+);
+
+create index artifacts_of_session on artifacts (tenant_id, session_id, created_at);
+
+create table api_keys (
+  id text primary key,
+  tenant_id text not null references tenants on delete cascade,
+  hash bytea not null,
+  scopes text[] not null,
+  agent text,
+  user_id text,
+  created_at timestamptz not null default clock_timestamp(),
+  expires_at timestamptz,
+  revoked_at timestamptz,
+  last_used_at timestamptz
+);
+
+create index api_keys_of_tenant on api_keys (tenant_id, created_at);
+
+-- migrate:down
+
+drop table api_keys, artifacts, approvals, runs, messages, sessions, tenants;

@@ -1,0 +1,182 @@
+-- migrate:up
+
+-- The requests to make a run. Whatever changes which run of a session is ready locks the session's row
+-- first and then looks: each statement of a volatile function sees what was committed before it began.
+-- Locks are taken in one order, the session's row and then its runs'. What only concerns one run (claim,
+-- ask) locks that run's row alone and never waits for a session's.
+--
+-- Errors are raised with our own SQLSTATEs, and the whole call is undone: RJ400 invalid, RJ404 not found,
+-- RJ409 conflict, RJ412 fenced. Answers are the JSON of the structs in protocol/adapters/ports.py.
+
+create function refuse(code text, reason text) returns void language plpgsql as $$
+begin
+  raise exception using errcode = code, message = reason;
+end
+$$;
+
+create function run_json(r runs) returns json language sql stable as $$
+  select json_build_object(
+    'id', r.id, 'tenant', r.tenant_id, 'session', r.session_id, 'agent', r.agent, 'answer', r.answer_id,
+    'state', r.state, 'ready', r.ready, 'turn', r.turn, 'attempt', r.attempt, 'error', r.error)
+$$;
+
+create function request_json(r runs) returns json language sql stable as $$
+  select json_build_object('agent', r.agent, 'run', r.id, 'turn', r.turn)
+$$;
+
+create function approval_json(a approvals) returns json language sql stable as $$
+  select json_build_object(
+    'question', json_build_object('id', a.id, 'call', a.call_id, 'tool', a.tool, 'input', a.input),
+    'decision', case when a.state in ('approved', 'denied') then json_build_object(
+      'approval', a.id, 'approved', a.state = 'approved', 'reason', a.reason) end,
+    'turn', a.turn)
+$$;
+
+create function session_busy(p_tenant text, p_session text) returns boolean language sql as $$
+  select exists (
+    select from runs
+    where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running'))
+$$;
+
+-- Lock the session, made if there is none. True if it was made here.
+create function open_session(p_tenant text, p_session text, p_agent text) returns boolean
+language plpgsql as $$
+declare
+  made boolean;
+begin
+  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
+  if found then
+    return false;
+  end if;
+  insert into tenants (id) values (p_tenant) on conflict do nothing;
+  insert into sessions (tenant_id, id, agent) values (p_tenant, p_session, p_agent) on conflict do nothing;
+  made := found;
+  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
+  return made;
+end
+$$;
+
+-- The next position of a session that the caller has locked.
+create function take_position(p_tenant text, p_session text) returns bigint language sql as $$
+  update sessions set next_position = next_position + 1, updated_at = clock_timestamp()
+  where tenant_id = p_tenant and id = p_session
+  returning next_position - 1
+$$;
+
+-- Drop the messages from a position on. A suspended run whose answer goes with them is cancelled.
+create function truncate_session(p_tenant text, p_session text, p_from bigint) returns void
+language plpgsql as $$
+begin
+  if session_busy(p_tenant, p_session) then
+    perform refuse('RJ409', 'the session is busy: its messages cannot be replaced while a run answers them');
+  end if;
+  delete from messages where tenant_id = p_tenant and session_id = p_session and position >= p_from;
+  with cancelled as (
+    update runs set state = 'cancelled', ended_at = clock_timestamp(), updated_at = clock_timestamp()
+    where tenant_id = p_tenant and session_id = p_session and position >= p_from and state = 'suspended'
+    returning id)
+  update approvals set state = 'cancelled', decided_at = clock_timestamp()
+  where run_id in (select id from cancelled) and state = 'pending';
+end
+$$;
+
+-- Make the run that answers a message, with its answer's row, in a session that the caller has locked.
+create function add_run(
+  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_trigger text, p_message text
+) returns json language plpgsql as $$
+declare
+  place bigint := take_position(p_tenant, p_session);
+  free boolean := not session_busy(p_tenant, p_session);
+  made runs;
+begin
+  insert into messages (tenant_id, session_id, id, position, role, run_id)
+  values (p_tenant, p_session, p_answer, place, 'assistant', p_run);
+  update messages set run_id = p_run where tenant_id = p_tenant and session_id = p_session and id = p_message;
+  insert into runs (
+    id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, ready, due_at)
+  values (
+    p_run, p_tenant, p_session, p_agent, p_trigger, p_message, p_answer, place, free,
+    case when free then clock_timestamp() end)
+  returning * into made;
+  return run_json(made);
+end
+$$;
+
+-- ports.Submit. A message that is stored already, the same, attaches to the newest run made for it.
+create function submit_run(
+  p_tenant text, p_session text, p_agent text, p_run text, p_answer text,
+  p_message text, p_body json, p_digest bytea, p_edit boolean,
+  p_import_ids text[], p_import_roles text[], p_import_bodies json[]
+) returns json language plpgsql as $$
+declare
+  known messages;
+  made runs;
+begin
+  if open_session(p_tenant, p_session, p_agent) then
+    insert into messages (tenant_id, session_id, id, position, role, body)
+    select p_tenant, p_session, i.id, i.number - 1, i.role, i.body
+    from unnest(p_import_ids, p_import_roles, p_import_bodies) with ordinality as i (id, role, body, number)
+    where i.id not in (p_message, p_answer)
+    order by i.number
+    on conflict (tenant_id, session_id, id) do nothing;
+    update sessions set next_position = cardinality(p_import_ids)
+    where tenant_id = p_tenant and id = p_session;
+  else
+    select * into known from messages
+    where tenant_id = p_tenant and session_id = p_session and id = p_message;
+  end if;
+  if known.digest = p_digest then
+    select * into made from runs where id = known.run_id;
+    return run_json(made);
+  elsif known.role <> 'user' then
+    perform refuse('RJ409', 'the message id is taken by a message that is not the user''s');
+  elsif known.id is not null and not p_edit then
+    perform refuse('RJ409', 'the message id is taken by other content');
+  elsif known.id is not null then
+    perform truncate_session(p_tenant, p_session, known.position);
+  end if;
+  insert into messages (tenant_id, session_id, id, position, role, body, digest)
+  values (p_tenant, p_session, p_message, take_position(p_tenant, p_session), 'user', p_body, p_digest);
+  return add_run(p_tenant, p_session, p_agent, p_run, p_answer, 'submit', p_message);
+end
+$$;
+
+-- ports.Regenerate.
+create function regenerate_run(
+  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_target text
+) returns json language plpgsql as $$
+declare
+  target messages;
+  asked messages;
+  made runs;
+  keep_to bigint;
+begin
+  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
+  select * into made from runs where id = p_run and tenant_id = p_tenant and session_id = p_session;
+  if found then
+    return run_json(made);  -- the same call again, after its answer was lost
+  end if;
+  if p_target is not null then
+    select * into target from messages
+    where tenant_id = p_tenant and session_id = p_session and id = p_target;
+    if not found then
+      perform refuse('RJ404', 'there is no such message in the session');
+    end if;
+    keep_to := target.position - (target.role <> 'user')::int;
+  end if;
+  select * into asked from messages
+  where tenant_id = p_tenant and session_id = p_session and role = 'user'
+    and position <= coalesce(keep_to, 9223372036854775807)
+  order by position desc limit 1;
+  if not found then
+    perform refuse('RJ404', 'there is no message to answer again');
+  end if;
+  perform truncate_session(p_tenant, p_session, coalesce(keep_to, asked.position) + 1);
+  return add_run(p_tenant, p_session, p_agent, p_run, p_answer, 'regenerate', asked.id);
+end
+$$;
+
+-- migrate:down
+
+drop function regenerate_run, submit_run, add_run, truncate_session, take_position, open_session, session_busy,
+  approval_json, request_json, run_json, refuse;

@@ -1,0 +1,176 @@
+-- migrate:up
+
+-- What happens to a run once it is made. The laws of 0003 hold here too.
+
+-- Make the earliest waiting run of a locked session ready if no other one is, and return the request of the
+-- ready one if a claim of it is due.
+create function promote_run(p_tenant text, p_session text) returns json language plpgsql as $$
+declare
+  first runs;
+begin
+  select * into first from runs
+  where tenant_id = p_tenant and session_id = p_session and ready and state in ('queued', 'running');
+  if not found then
+    update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
+    where id = (
+      select id from runs
+      where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
+      order by position limit 1)
+    returning * into first;
+  end if;
+  return case when first.due_at is not null then request_json(first) end;
+end
+$$;
+
+-- Lock a run of an attempt, and its session before it. An attempt that is not the newest is fenced.
+create function hold_run(p_run text, p_attempt integer) returns runs language plpgsql as $$
+declare
+  held runs;
+begin
+  select * into held from runs where id = p_run;
+  perform from sessions where tenant_id = held.tenant_id and id = held.session_id for no key update;
+  select * into held from runs where id = p_run for no key update;
+  if not found or held.attempt <> p_attempt then
+    perform refuse('RJ412', 'another attempt owns the run');
+  end if;
+  return held;
+end
+$$;
+
+create function store_answer(r runs, p_answer json) returns void language sql as $$
+  update messages set body = p_answer
+  where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id and p_answer is not null;
+  update sessions set updated_at = clock_timestamp() where tenant_id = r.tenant_id and id = r.session_id;
+$$;
+
+create function claim_run(p_run text, p_turn integer, p_runner text) returns json language plpgsql as $$
+declare
+  mine runs;
+begin
+  update runs set state = 'running', attempt = attempt + 1, runner = p_runner, due_at = null,
+    started_at = coalesce(started_at, clock_timestamp()), updated_at = clock_timestamp()
+  where id = p_run and turn = p_turn and ready and state in ('queued', 'running')
+  returning * into mine;
+  if not found then
+    return null;
+  end if;
+  return json_build_object(
+    'run', run_json(mine),
+    'history', (
+      select coalesce(json_agg(body order by position), '[]') from messages
+      where tenant_id = mine.tenant_id and session_id = mine.session_id and position < mine.position
+        and body is not null),
+    'answer', (
+      select body from messages
+      where tenant_id = mine.tenant_id and session_id = mine.session_id and id = mine.answer_id),
+    'approvals', (
+      select coalesce(json_agg(approval_json(a) order by number), '[]') from approvals a
+      where run_id = mine.id));
+end
+$$;
+
+create function ask_run(
+  p_run text, p_attempt integer, p_ids text[], p_calls text[], p_tools text[], p_inputs json[]
+) returns void language plpgsql as $$
+declare
+  mine runs;
+begin
+  select * into mine from runs where id = p_run and attempt = p_attempt and state = 'running' for no key update;
+  if not found then
+    perform refuse('RJ412', 'another attempt owns the run');
+  end if;
+  insert into approvals (id, tenant_id, session_id, run_id, turn, call_id, tool, input)
+  select q.id, mine.tenant_id, mine.session_id, mine.id, mine.turn, q.call, q.tool, q.input
+  from unnest(p_ids, p_calls, p_tools, p_inputs) with ordinality as q (id, call, tool, input, number)
+  order by q.number
+  on conflict (id) do nothing;
+end
+$$;
+
+create function decide_run(
+  p_tenant text, p_session text, p_ids text[], p_approved boolean[], p_reasons json[]
+) returns json language plpgsql as $$
+declare
+  mine runs;
+  asked approvals;
+  wanted text;
+begin
+  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
+  if exists (
+    select from unnest(p_ids) as d (id)
+    left join approvals a on a.id = d.id and a.tenant_id = p_tenant and a.session_id = p_session
+    where a.id is null)
+  then
+    perform refuse('RJ404', 'there is no such approval in the session');
+  elsif (select count(distinct run_id) from approvals where id = any (p_ids)) <> 1 then
+    perform refuse('RJ400', 'the decisions are not all of one run');
+  end if;
+  for n in 1 .. cardinality(p_ids) loop
+    wanted := case when p_approved[n] then 'approved' else 'denied' end;
+    select * into asked from approvals where id = p_ids[n];
+    if asked.state = 'pending' then
+      update approvals set state = wanted, reason = p_reasons[n], decided_at = clock_timestamp()
+      where id = asked.id;
+    elsif asked.state <> wanted then
+      perform refuse('RJ409', format('the approval is %s already', asked.state));
+    end if;
+  end loop;
+  select * into mine from runs where id = asked.run_id for no key update;
+  if mine.state = 'suspended'
+    and not exists (select from approvals where run_id = mine.id and state = 'pending')
+  then
+    update runs set state = 'queued', ready = false, turn = turn + 1, updated_at = clock_timestamp()
+    where id = mine.id;
+    perform promote_run(p_tenant, p_session);
+    select * into mine from runs where id = mine.id;
+  end if;
+  return json_build_object(
+    'run', run_json(mine), 'turn', (select max(turn) + 1 from approvals where id = any (p_ids)));
+end
+$$;
+
+-- A suspension that finds everything decided already goes on at once in the next turn, which is due.
+create function suspend_run(p_run text, p_attempt integer, p_answer json) returns json language plpgsql as $$
+declare
+  mine runs := hold_run(p_run, p_attempt);
+begin
+  if mine.state = 'running' then
+    perform store_answer(mine, p_answer);
+    if exists (select from approvals where run_id = mine.id and state = 'pending') then
+      update runs set state = 'suspended', due_at = null, updated_at = clock_timestamp() where id = mine.id;
+    else
+      -- Nothing was asked in this turn if the same call has come before and has gone on.
+      update runs set
+        turn = turn + exists (select from approvals where run_id = mine.id and turn = mine.turn)::int,
+        due_at = coalesce(due_at, clock_timestamp()), updated_at = clock_timestamp()
+      where id = mine.id;
+    end if;
+  elsif mine.state not in ('suspended', 'queued') then
+    perform refuse('RJ412', 'the run is over');
+  end if;
+  return promote_run(mine.tenant_id, mine.session_id);
+end
+$$;
+
+create function end_run(p_run text, p_attempt integer, p_state text, p_answer json, p_error json) returns json
+language plpgsql as $$
+declare
+  mine runs := hold_run(p_run, p_attempt);
+begin
+  if mine.state = 'running' then
+    perform store_answer(mine, p_answer);
+    update runs set state = p_state, error = p_error, due_at = null,
+      ended_at = clock_timestamp(), updated_at = clock_timestamp()
+    where id = mine.id;
+    update approvals set state = 'cancelled', decided_at = clock_timestamp()
+    where run_id = mine.id and state = 'pending';
+  elsif mine.state <> p_state then
+    perform refuse('RJ412', 'the run is over');
+  end if;
+  return promote_run(mine.tenant_id, mine.session_id);
+end
+$$;
+
+-- migrate:down
+
+drop function end_run, suspend_run, decide_run, ask_run, claim_run, store_answer, hold_run, promote_run;

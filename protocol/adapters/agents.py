@@ -1,0 +1,35 @@
+"""The registry: what the runners serve, as a key-value bucket that `nats kv` can read too (NATS ADR-8)."""
+
+import msgspec
+
+from protocol import names
+from protocol.adapters.broker import Broker
+from protocol.commands import AgentEntry
+from protocol.errors import Unavailable
+from protocol.ids import AgentName
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(AgentEntry).decode
+
+
+class JetStreamAgents:
+    """`ports.Agents`."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def announce(self, entry: AgentEntry) -> None:
+        """See `ports.Agents`."""
+        await self._broker.call(names.agent_key(entry.name), _encode(entry))
+
+    async def find(self, agent: AgentName) -> AgentEntry | None:
+        """See `ports.Agents`."""
+        ask = _encode({"last_by_subj": names.agent_key(agent)})
+        reply = await self._broker.ask(f"$JS.API.DIRECT.GET.{names.AGENTS_STREAM}", ask)
+        match (reply.headers or {}).get(names.STATUS):
+            case None:
+                return _decode(reply.data)
+            case "404":
+                return None
+            case status:
+                raise Unavailable(f"the broker refused to name the agent ({status})")

@@ -1,0 +1,143 @@
+"""The connections to PostgreSQL, and what becomes of their errors: all I/O policy of this seam is here.
+
+Whatever means that the database is away leaves here as `Unavailable`; the refusals that our functions raise
+with their own SQLSTATEs leave as the words of `protocol.errors`. A statement whose connection turned out to
+be dead is tried once more on a new one: all of ours may be repeated, also if the first try was committed.
+No other retry hides here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import stamina
+import structlog
+
+from protocol.errors import Conflict, Fenced, Invalid, NotFound, Unavailable
+
+log = structlog.get_logger("rejoin.database")
+
+CLOSE_TIMEOUT_S = 5.0
+_REFUSALS = {"RJ400": Invalid, "RJ404": NotFound, "RJ409": Conflict, "RJ412": Fenced}
+
+_DEAD = (
+    ConnectionError,
+    asyncpg.InterfaceError,  # "connection is closed"; its `ValueError`s are about arguments
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+_AWAY = (
+    *_DEAD,
+    OSError,  # and `TimeoutError`: of the pool, of a connect, of a command
+    asyncpg.CannotConnectNowError,
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
+    asyncpg.OperatorInterventionError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
+    asyncpg.TransactionRollbackError,  # a deadlock: nothing was done
+    asyncpg.TargetServerAttributeNotMatched,
+)
+_UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+
+
+@contextmanager
+def seam() -> Iterator[None]:
+    """What the driver raises inside leaves as one of our words, if there is one for it."""
+    try:
+        yield
+    except ValueError:
+        raise  # a wrong argument, although some of them are `InterfaceError`s too
+    except _AWAY as error:
+        raise Unavailable("the database is away") from error
+    except _UNSTORABLE as error:
+        raise Invalid("text with a character that cannot be stored") from error
+    except asyncpg.PostgresError as error:
+        if (word := _REFUSALS.get(error.sqlstate or "")) is None:
+            raise
+        raise word(str(error)) from None
+
+
+async def wait_for[T](database_url: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    """The first success of `attempt`, for as long as the database is away. Anything else is raised."""
+    host = urlsplit(database_url).netloc.rpartition("@")[2]
+
+    def away(error: Exception) -> bool:
+        if not isinstance(error, Unavailable):
+            return False
+        log.warning("waiting_for_database", host=host, cause=str(error.__cause__))
+        return True
+
+    async for retry in stamina.retry_context(
+        on=away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0, wait_jitter=0.2
+    ):
+        with retry, seam():
+            return await attempt()
+    raise AssertionError("retries without end")
+
+
+async def _keep(_connection: Any) -> None:
+    """Instead of a reset, a second round trip per statement: no statement of ours leaves anything behind."""
+
+
+class Database:
+    """A pool of connections, on which one statement at a time is one transaction and one round trip."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, acquire_timeout_s: float) -> None:
+        self._pool = pool
+        self._acquire_timeout_s = acquire_timeout_s
+
+    async def value(self, query: str, *args: Any) -> str | None:
+        """The first column of the first row, which is text; None if there is no row or it is null."""
+        with seam():
+            try:
+                return await self._once(query, args)
+            except ValueError:
+                raise
+            except _DEAD:
+                await self._pool.expire_connections()  # the others have died with it
+                return await self._once(query, args)
+
+    async def _once(self, query: str, args: tuple[Any, ...]) -> str | None:
+        async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
+            found: str | None = await connection.fetchval(query, *args)
+            return found
+
+    async def close(self) -> None:
+        """Let running statements end, for a while."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+async def open_database(
+    database_url: str,
+    *,
+    pool_max: int,
+    acquire_timeout_s: float,
+    connect_timeout_s: float,
+    command_timeout_s: float,
+) -> Database:
+    """Waits until the database answers, saying so in the log."""
+
+    async def attempt() -> "asyncpg.Pool[asyncpg.Record]":
+        return await asyncpg.create_pool(
+            database_url,
+            min_size=1,
+            max_size=pool_max,
+            timeout=connect_timeout_s,
+            command_timeout=command_timeout_s,
+            max_cached_statement_lifetime=0,
+            reset=_keep,
+            server_settings={
+                "application_name": "rejoin",
+                # The functions rely on it: each of their statements sees what was committed before it.
+                "default_transaction_isolation": "read committed",
+            },
+        )
+
+    return Database(await wait_for(database_url, attempt), acquire_timeout_s=acquire_timeout_s)

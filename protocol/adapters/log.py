@@ -1,0 +1,262 @@
+"""The runs' logs in JetStream: fenced appends, reads by direct get, live records by core subscription.
+
+No consumer is ever made for a reader: a followed run costs the broker one plain subscription. Reading is
+gated: ungated replays overrun the 64 MB that the server buffers for a connection, and it cuts us off.
+"""
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+from nats.aio.msg import Msg
+
+from protocol import names
+from protocol.adapters.broker import ApiError, Broker
+from protocol.adapters.ports import Page
+from protocol.errors import Fenced, Unavailable
+from protocol.ids import RunId
+from protocol.log import Head, Record, parse_head
+
+log = structlog.get_logger("rejoin.log")
+
+READS_MAX = 8
+READ_BYTES_MAX = 512 * 1024
+FOLLOW_BYTES_MAX = 256 * 1024
+"""What waits for one reader; past it the reader is `lost` and reads the log when it can."""
+RETRY_FIRST_S = 0.05
+RETRY_MAX_S = 0.5
+
+NOT_FOUND = 10037
+WRONG_LAST = frozenset({10071, 10164})
+FULL = frozenset({10077, 10052, 10047, 10023})
+
+
+class _Ack(msgspec.Struct, frozen=True):
+    seq: int
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    seq: int
+    hdrs: str = ""
+    data: str = ""
+
+
+class _Found(msgspec.Struct, frozen=True):
+    message: _Stored
+
+
+_ack = msgspec.json.Decoder(_Ack)
+_found = msgspec.json.Decoder(_Found)
+
+
+class JetStreamLog:
+    """`ports.Log`. `live` carries the subscriptions, `api` everything else: a replay must not delay them."""
+
+    def __init__(self, live: Broker, api: Broker) -> None:
+        self._live = live
+        self._api = api
+        self._gate = asyncio.Semaphore(READS_MAX)
+        self._feeds: dict[RunId, _Feed] = {}
+
+    async def append(self, run: RunId, head: Head, payload: bytes) -> int:
+        """See `ports.Log`."""
+        subject = names.log(run)
+        headers = {names.EXPECTED_LAST: str(head.prev), names.BATCH: str(head)}
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                return _ack.decode(await self._api.call(subject, payload, headers=headers)).seq
+            except Unavailable as fault:
+                log.warning("append_unknown", run=run, index=head.index, error=str(fault))
+            except ApiError as fault:
+                if fault.code not in WRONG_LAST:
+                    raise
+            # Whether it was stored is not known. The log's last record tells, and until it can be read
+            # nothing else may be appended.
+            try:
+                last = await self.last(run)
+            except Unavailable:
+                pass
+            else:
+                if last is not None and last.head == head:
+                    return last.seq
+                if (last.seq if last is not None else 0) != head.prev:
+                    raise Fenced(f"run {run} has another writer")
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    async def read(self, run: RunId, *, after: int, records_max: int = 256) -> Page:
+        """See `ports.Log`."""
+        ask = {
+            "seq": after + 1,
+            "batch": records_max,
+            "max_bytes": READ_BYTES_MAX,
+            "next_by_subj": names.log(run),
+        }
+        async with self._gate:
+            replies = await self._api.ask_many(f"$JS.API.DIRECT.GET.{names.LOG}", msgspec.json.encode(ask))
+        *messages, last = replies
+        headers = last.headers or {}
+        match headers.get(names.STATUS):
+            case "204":
+                return Page([_record(message) for message in messages], _pending(headers) > 0)
+            case "404":
+                return Page([], more=False)
+            case status:
+                raise Unavailable(f"the broker refused a read ({status})")
+
+    async def last(self, run: RunId) -> Record | None:
+        """See `ports.Log`. Asks the stream's leader, which alone is certain."""
+        ask = msgspec.json.encode({"last_by_subj": names.log(run)})
+        try:
+            answer = await self._api.call(f"$JS.API.STREAM.MSG.GET.{names.LOG}", ask)
+        except ApiError as fault:
+            if fault.code == NOT_FOUND:
+                return None
+            raise
+        stored = _found.decode(answer).message
+        return Record(stored.seq, _head_of(stored.hdrs), base64.b64decode(stored.data))
+
+    async def owner(self, sequence: int) -> RunId | None:
+        """See `ports.Log`."""
+        ask = msgspec.json.encode({"seq": sequence})
+        reply = await self._api.ask(f"$JS.API.DIRECT.GET.{names.LOG}", ask)
+        headers = reply.headers or {}
+        match headers.get(names.STATUS):
+            case None:
+                return names.parse_log(headers[names.SUBJECT])
+            case "404":
+                return None
+            case status:
+                raise Unavailable(f"the broker refused a read ({status})")
+
+    @asynccontextmanager
+    async def follow(self, run: RunId) -> AsyncIterator["Reader"]:
+        """See `ports.Log`. Readers of one run in one process share its subscription."""
+        reader = Reader()
+        feed = self._feeds.get(run)
+        if feed is None:
+            feed = self._feeds[run] = _Feed()
+        feed.readers.add(reader)
+        try:
+            await feed.open(self._live, run)
+            yield reader
+        finally:
+            feed.readers.discard(reader)
+            if not feed.readers and self._feeds.get(run) is feed:
+                del self._feeds[run]
+                await feed.close()
+
+
+def _record(message: Msg) -> Record:
+    headers = message.headers or {}
+    return Record(int(headers[names.SEQUENCE]), parse_head(headers[names.BATCH]), message.data)
+
+
+def _head_of(headers: str) -> Head:
+    for line in base64.b64decode(headers).decode().split("\r\n"):
+        name, _, value = line.partition(":")
+        if name == names.BATCH:
+            return parse_head(value.strip())
+    raise Unavailable("a record of the log has no batch header")
+
+
+def _pending(headers: dict[str, str]) -> int:
+    return int(headers.get(names.PENDING, "0"))
+
+
+class Reader:
+    """`ports.Follow`: what has arrived for one reader, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Record] = deque()
+        self._bytes = 0
+        self._lost = False
+        self._news = asyncio.Event()
+
+    @property
+    def lost(self) -> bool:
+        """See `ports.Follow`."""
+        return self._lost
+
+    def take(self) -> list[Record]:
+        """See `ports.Follow`."""
+        records = list(self._waiting)
+        self._waiting.clear()
+        self._bytes = 0
+        self._lost = False
+        self._news.clear()
+        return records
+
+    async def wait(self) -> None:
+        """See `ports.Follow`."""
+        await self._news.wait()
+
+    def push(self, record: Record) -> None:
+        """One more, or too much: then all of it is dropped, and read from the log later."""
+        if self._lost:
+            return
+        self._bytes += len(record.payload)
+        if self._bytes > FOLLOW_BYTES_MAX:
+            self.lose()
+            return
+        self._waiting.append(record)
+        self._news.set()
+
+    def lose(self) -> None:
+        """Something may be missing from here on."""
+        self._waiting.clear()
+        self._bytes = 0
+        self._lost = True
+        self._news.set()
+
+
+class _Feed:
+    """One run's subscription in this process."""
+
+    def __init__(self) -> None:
+        self.readers: set[Reader] = set()
+        self._opening = asyncio.Lock()
+        self._ends: list[Callable[[], Awaitable[None]]] = []
+
+    async def open(self, live: Broker, run: RunId) -> None:
+        """Subscribe, and wait until the server has seen it: only then may the log be read."""
+        async with self._opening:
+            if self._ends:
+                return
+            end = await live.subscribe(names.live(run), self._on_message, self._on_loss)
+            self._ends.append(end)
+            try:
+                await live.flush()
+            except BaseException:
+                await self.close()
+                raise
+            off = live.on_return(self._on_loss)
+
+            async def forget() -> None:
+                off()
+
+            self._ends.append(forget)
+
+    async def close(self) -> None:
+        """Unsubscribe."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            await end()
+
+    async def _on_message(self, message: Msg) -> None:
+        try:
+            record = _record(message)
+        except (KeyError, ValueError):
+            self._on_loss()  # not one of ours; if it hides one, the log has it
+            return
+        for reader in self.readers:
+            reader.push(record)
+
+    def _on_loss(self) -> None:
+        for reader in self.readers:
+            reader.lose()

@@ -1,0 +1,308 @@
+"""What gateway and runner ask of the outside world: four small ports.
+
+`Log`, `Requests` and `Agents` are the broker's, `Store` is the database's. Each has a real adapter and an
+in-memory double, and one contract suite runs against both. Every method may raise `Unavailable` while its
+server is away; whatever it was asked is then either done or not, never half.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from protocol.commands import AgentEntry, RunRequest
+from protocol.fold import UIMessage
+from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
+from protocol.lifecycle import State
+from protocol.log import Head, Record
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Part of a log: consecutive records, and whether more were stored behind them when it was read."""
+
+    records: Sequence[Record]
+    more: bool
+
+
+class Follow(Protocol):
+    """A run's new records as they are appended, in order, without the promise that none is missing."""
+
+    def take(self) -> list[Record]:
+        """What has arrived since the last call; does not wait."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether something may have been missed since the last `take`: read the log before going on."""
+        ...
+
+    async def wait(self) -> None:
+        """Until `take` or `lost` has something to say."""
+        ...
+
+
+class Log(Protocol):
+    """The runs' logs."""
+
+    async def append(self, run: RunId, head: Head, payload: bytes) -> int:
+        """Store one batch behind `head.prev`; return its sequence.
+
+        Waits and asks again for as long as the broker is away: an append is never given up half known.
+        Raises `Fenced` if the log's last record is neither `head.prev` nor this very batch.
+        """
+        ...
+
+    async def read(self, run: RunId, *, after: int, records_max: int = 256) -> Page:
+        """The records behind sequence `after`, oldest first. May miss the newest ones for a moment."""
+        ...
+
+    async def last(self, run: RunId) -> Record | None:
+        """The newest record, for certain."""
+        ...
+
+    async def owner(self, sequence: int) -> RunId | None:
+        """The run whose record has this sequence; None if no record has it (any more)."""
+        ...
+
+    def follow(self, run: RunId) -> AbstractAsyncContextManager[Follow]:
+        """Watch a run. From the moment the context is entered every append is either taken or `lost`."""
+        ...
+
+
+class Delivery(Protocol):
+    """A run request in this runner's hands, redelivered to another one unless it is kept alive."""
+
+    @property
+    def request(self) -> RunRequest:
+        """What is asked."""
+        ...
+
+    async def in_progress(self) -> None:
+        """Still at it: not to be redelivered for another ack wait."""
+        ...
+
+    async def ack(self) -> None:
+        """Done: never again."""
+        ...
+
+    async def nak(self, delay_s: float = 0) -> None:
+        """Give it to another runner, after a while."""
+        ...
+
+
+class Requests(Protocol):
+    """The queue of run requests."""
+
+    async def publish(self, request: RunRequest) -> None:
+        """Ask for a turn of a run. A turn that is asked for already is not asked for twice."""
+        ...
+
+    def pull(self, agent: AgentName) -> AbstractAsyncContextManager[Callable[[], Awaitable[Delivery]]]:
+        """A function that waits for the next request to an agent. Call it again once it has returned.
+        What arrives after the context was left goes back to the queue.
+        """
+        ...
+
+
+class Agents(Protocol):
+    """What the runners serve."""
+
+    async def announce(self, entry: AgentEntry) -> None:
+        """Publish or refresh an agent's entry."""
+        ...
+
+    async def find(self, agent: AgentName) -> AgentEntry | None:
+        """An agent's entry, if a runner has announced it within retention."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------ the store
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A user's message as it is stored. `digest` tells a repeated request from another one."""
+
+    message: UIMessage
+    digest: bytes
+
+
+class Submit(msgspec.Struct, frozen=True):
+    """Answer a new message. `edit`: if the id is stored with other content, replace it and all behind it."""
+
+    turn: Turn
+    edit: bool = False
+    imports: Sequence[UIMessage] = ()
+    """Earlier turns, stored only if the session is new."""
+
+
+class Regenerate(msgspec.Struct, frozen=True):
+    """Answer again: drop message `target` if it is the assistant's, and everything behind it. None is the
+    last answer.
+    """
+
+    target: MessageId | None = None
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """A request to make a run. `run` and `answer` are fresh ids, used only if a run is made."""
+
+    tenant: TenantId
+    session: SessionId
+    agent: AgentName
+    run: RunId
+    answer: MessageId
+    ask: Submit | Regenerate
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A run as it is stored. `ready`: it is its turn in the session. `answer`: its assistant message."""
+
+    id: RunId
+    tenant: TenantId
+    session: SessionId
+    agent: AgentName
+    answer: MessageId
+    state: State
+    ready: bool
+    turn: int
+    attempt: int
+    error: str | None = None
+
+    @property
+    def request(self) -> RunRequest:
+        """The request for what is to be done next."""
+        return RunRequest(self.agent, self.id, self.turn)
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """`created` is false if an earlier admission of the same request had made the run."""
+
+    run: Run
+    created: bool
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A call that waits for a person. `input` is frozen here: what was shown is what will be run."""
+
+    id: ApprovalId
+    call: CallId
+    tool: str
+    input: Any
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What a person said."""
+
+    approval: ApprovalId
+    approved: bool
+    reason: str | None = None
+
+
+class Decided(msgspec.Struct, frozen=True):
+    """The run after decisions were stored, and the turn in which it goes on, or went on, with them."""
+
+    run: Run
+    turn: int
+
+
+class Approval(msgspec.Struct, frozen=True):
+    """A question and, once decided, its answer. `turn`: the one in which it was asked."""
+
+    question: Question
+    decision: Decision | None
+    turn: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Everything a runner needs to go on with a run. `history`: the turns before its answer, oldest first.
+    `answer`: the assistant message as stored at the last suspension.
+    """
+
+    run: Run
+    history: Sequence[UIMessage]
+    answer: UIMessage | None
+    approvals: Sequence[Approval]
+
+
+class History(msgspec.Struct, frozen=True):
+    """A session's messages, without that of a busy run, which its stream rebuilds whole."""
+
+    agent: AgentName
+    messages: Sequence[UIMessage]
+    busy: Run | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Store(Protocol):
+    """Sessions, messages, runs and approvals. Each method is one transaction."""
+
+    async def admit(self, admission: Admission) -> Admitted:
+        """Store the turn and make the run that answers it; it is `ready` unless the session is busy.
+
+        The same message id with the same digest attaches to the run it made. Raises `Conflict` (the id is
+        taken by other content and `edit` is off; an edit or regeneration while the session is busy) or
+        `NotFound` (nothing to regenerate), and then has stored nothing.
+        """
+        ...
+
+    async def run(self, tenant: TenantId, run: RunId) -> Run | None:
+        """One run of the tenant's."""
+        ...
+
+    async def current(self, tenant: TenantId, session: SessionId) -> Run | None:
+        """The session's ready and busy run, else the newest one."""
+        ...
+
+    async def history(self, tenant: TenantId, session: SessionId) -> History | None:
+        """The session, or None if there is none."""
+        ...
+
+    async def claim(self, request: RunRequest, runner: str) -> Claim | None:
+        """Take a run, or take it over: its attempt grows by one, and no earlier attempt can write any more.
+
+        None if the request is stale: that turn is over, or the run is.
+        """
+        ...
+
+    async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
+        """Store questions before they are shown. Asking again changes nothing. Raises `Fenced`."""
+        ...
+
+    async def decide(self, tenant: TenantId, session: SessionId, decisions: Sequence[Decision]) -> Decided:
+        """Store decisions of one run, all or none. The last open one queues a suspended run's next turn.
+
+        The same decision again changes nothing. Raises `Conflict` for another one, `NotFound`, and
+        `Invalid` if the decisions are not all of one run.
+        """
+        ...
+
+    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
+        """Store the answer so far and let go of the run: it is suspended and the session's next run
+        promoted, or, if everything was decided meanwhile, it goes on at once in its next turn, still
+        running. Returns the request of whichever it is, which the caller publishes. Raises `Fenced`.
+        """
+        ...
+
+    async def end(
+        self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
+    ) -> RunRequest | None:
+        """Store the answer and the terminal state; promote the session's next run and return its request.
+
+        Doing it twice with the same attempt is doing it once. Raises `Fenced`.
+        """
+        ...
+
+    async def pending(self, tenant: TenantId, session: SessionId) -> Sequence[Approval]:
+        """The session's open questions, oldest first."""
+        ...
+
+    async def stranded(self, age_s: float) -> Sequence[RunRequest]:
+        """Requests of ready runs whose turn nobody has claimed for so long that theirs may be lost."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises `Unavailable` unless the database answers."""
+        ...

@@ -1,0 +1,96 @@
+"""What every service process does the same way: logs, signals, and telling its supervisor it is ready."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal, Self
+
+import stamina.instrumentation
+import structlog
+
+SUPERVISOR = "REJOIN_SUPERVISOR_FD"
+
+type LogFormat = Literal["auto", "json", "console"]
+
+
+def configure_logs(level: str, form: LogFormat) -> None:
+    """Structured logs on stderr: lines for people on a terminal, JSON elsewhere."""
+    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    render = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    exceptions = [] if console else [structlog.processors.dict_tracebacks]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *exceptions,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    stamina.instrumentation.set_on_retry_hooks([_on_retry])
+
+
+def _on_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    structlog.get_logger("rejoin").warning(
+        "retrying",
+        what=details.name,
+        error=str(details.caused_by) or type(details.caused_by).__name__,
+        attempt=details.retry_num,
+        wait_s=round(details.wait_for, 2),
+    )
+
+
+@contextmanager
+def on_stop(callback: Callable[[], None]) -> Iterator[None]:
+    """Call back on SIGTERM and SIGINT; a second one ends the process as usual."""
+    running = asyncio.get_running_loop()
+
+    def first() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            running.remove_signal_handler(number)
+        callback()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        running.add_signal_handler(number, first)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            running.remove_signal_handler(number)
+
+
+class Supervised:
+    """This process's side of the socket to whoever started it and keeps it alive; nothing, if nobody did."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        fd = variables.get(SUPERVISOR)
+        self._socket = socket.socket(fileno=int(fd)) if fd else None
+
+    def __enter__(self) -> Self:
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket, self._orphaned)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+
+    def ready(self, *facts: str) -> None:
+        """Say that everything works from now on, and what the supervisor may want to know, as words."""
+        if self._socket is not None:
+            self._socket.sendall(" ".join(["ready", *facts]).encode() + b"\n")
+
+    def _orphaned(self) -> None:
+        # The other end is never written to: it can only close, with its owner. We must not outlive it, and
+        # what we leave undone is done by others.
+        os.kill(os.getpid(), signal.SIGKILL)

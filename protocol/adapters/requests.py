@@ -1,0 +1,160 @@
+"""The queue of run requests: a JetStream work queue, pulled one request at a time.
+
+Owns the pull protocol (NATS ADR-13) on a core subscription: nats-py's `fetch` loses what arrives while it is
+being cancelled, and raises two kinds of time-out.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+from nats.aio.msg import Msg
+
+from protocol import names
+from protocol.adapters import streams
+from protocol.adapters.broker import ApiError, Broker
+from protocol.commands import RunRequest
+from protocol.errors import Unavailable
+from protocol.ids import AgentName
+
+log = structlog.get_logger("rejoin.requests")
+
+PULL_EXPIRES_S = 10.0
+PULL_GRACE_S = 1.0
+PULL_RETRY_S = 1.0
+QUEUED_ALREADY = 10077
+
+_decode = msgspec.json.Decoder(RunRequest).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class JetStreamDelivery:
+    """`ports.Delivery`."""
+
+    def __init__(self, broker: Broker, message: Msg, request: RunRequest) -> None:
+        self._broker = broker
+        self._reply = message.reply
+        self.request = request
+
+    async def in_progress(self) -> None:
+        """See `ports.Delivery`."""
+        await self._broker.send(self._reply, b"+WPI")
+
+    async def ack(self) -> None:
+        """See `ports.Delivery`. Waits for the broker's word: a lost ack would repeat the run's last turn."""
+        await self._broker.ask(self._reply, b"+ACK")
+
+    async def nak(self, delay_s: float = 0) -> None:
+        """See `ports.Delivery`."""
+        delay_ns = int(delay_s * streams.SECOND_NS)
+        await self._broker.send(self._reply, b'-NAK {"delay":%d}' % delay_ns if delay_ns else b"-NAK")
+
+
+class JetStreamRequests:
+    """`ports.Requests`."""
+
+    def __init__(self, broker: Broker, settings: streams.Settings) -> None:
+        self._broker = broker
+        self._settings = settings
+
+    async def publish(self, request: RunRequest) -> None:
+        """See `ports.Requests`."""
+        subject = names.request(request.agent, request.run, request.turn)
+        try:
+            await self._broker.call(subject, _encode(request))
+        except ApiError as fault:
+            if fault.code != QUEUED_ALREADY:
+                raise Unavailable(f"the broker refused a run request ({fault})") from fault
+
+    @asynccontextmanager
+    async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[], Awaitable[JetStreamDelivery]]]:
+        """See `ports.Requests`."""
+        await streams.declare_consumer(self._broker, agent, self._settings)
+        pull = _Pull(self._broker, agent)
+        end = await self._broker.subscribe(pull.inbox, pull.on_message, pull.on_return)
+        off = self._broker.on_return(pull.on_return)
+        try:
+            yield pull.next
+        finally:
+            off()
+            await end()
+
+
+class _Pull:
+    """One request at a time from one consumer, and never one more than is waited for."""
+
+    def __init__(self, broker: Broker, agent: AgentName) -> None:
+        self._inbox = broker.new_inbox()
+        self._broker = broker
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.REQUESTS}.{names.consumer(agent)}"
+        self._expires = _encode({"batch": 1, "expires": int(PULL_EXPIRES_S * streams.SECOND_NS)})
+        self._arrival: asyncio.Future[Msg | None] | None = None
+        self._pulls = 0
+
+    @property
+    def inbox(self) -> str:
+        return f"{self._inbox}.*"
+
+    async def on_message(self, message: Msg) -> None:
+        if (message.headers or {}).get(names.STATUS):
+            if message.subject.endswith(f".{self._pulls}"):  # not the late word about an earlier pull
+                self._resolve(None)
+        elif not self._resolve(message):
+            await self._give_back(message)
+
+    def on_return(self) -> None:
+        self._resolve(None)  # the server has forgotten our pull: ask again
+
+    def _resolve(self, message: Msg | None) -> bool:
+        arrival = self._arrival
+        if arrival is None or arrival.done():
+            return False
+        arrival.set_result(message)
+        return True
+
+    async def next(self) -> JetStreamDelivery:
+        while True:
+            message = await self._next()
+            try:
+                request = _decode(message.data)
+            except msgspec.DecodeError:
+                log.exception("poison_request", subject=message.subject)
+                await self._broker.send(message.reply, b"+TERM")
+            else:
+                return JetStreamDelivery(self._broker, message, request)
+
+    async def _next(self) -> Msg:
+        while True:
+            arrival: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+            self._arrival = arrival
+            self._pulls += 1
+            wait_s = PULL_EXPIRES_S + PULL_GRACE_S
+            taken = False
+            try:
+                try:
+                    await self._broker.send(
+                        self._subject, self._expires, reply=f"{self._inbox}.{self._pulls}"
+                    )
+                except Unavailable:
+                    wait_s = PULL_RETRY_S  # or until the reconnect, whichever is first
+                async with asyncio.timeout(wait_s):
+                    message = await arrival
+                taken = True
+            except TimeoutError:
+                continue
+            finally:
+                self._arrival = None
+                if not taken and arrival.done() and not arrival.cancelled():
+                    await self._give_back(arrival.result())  # we were cancelled with it in our hands
+            if message is not None:
+                return message
+
+    async def _give_back(self, message: Msg | None) -> None:
+        if message is None:
+            return
+        try:
+            await self._broker.send(message.reply, b"-NAK")
+        except Unavailable:
+            log.warning("request_not_returned", subject=message.subject)  # its ack wait returns it

@@ -1,0 +1,106 @@
+"""The splice: stored records and live ones as one sequence without gap, repetition or disorder.
+
+Every server that replays and then follows has the same bug in waiting: an event appended between the two is
+missed, or comes twice. So: follow first, then read the log from the cursor, then take what was followed,
+dropping what was read already and checking that each record names the one before it. A hole is filled from
+the log before anything goes on. And because the last record can be missed too, with no successor to reveal
+it, silence itself is checked.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from protocol.adapters.ports import Follow, Log
+from protocol.errors import Gone
+from protocol.ids import RunId
+from protocol.log import Record
+
+TAIL_CHECK_FIRST_S = 0.5
+TAIL_CHECK_MAX_S = 10.0
+
+
+def fit(seq: int, records: Sequence[Record]) -> tuple[list[Record], bool]:
+    """Which of the live `records` follow on `seq`, and whether there is a hole before the rest."""
+    fitting: list[Record] = []
+    for record in records:
+        if record.seq <= seq:
+            continue
+        if record.head.prev != seq:
+            return fitting, True
+        fitting.append(record)
+        seq = record.seq
+    return fitting, False
+
+
+class Splice:
+    """A place in a run's log that moves forward. Made by `splice`."""
+
+    def __init__(self, log: Log, run: RunId, follow: Follow, *, after: int, index: int) -> None:
+        self._log = log
+        self._run = run
+        self._follow = follow
+        self._seq = after
+        self._index = index
+        self._behind = True
+        self._quiet_s = TAIL_CHECK_FIRST_S
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the log was read to its end, as far as this reader knows."""
+        return not self._behind
+
+    async def next(self, idle_s: float) -> Sequence[Record]:
+        """The next records, at least one; none if nothing was appended for `idle_s`.
+
+        Raises `Gone` if the log no longer holds what comes next, and `Unavailable`.
+        """
+        loop = asyncio.get_running_loop()
+        idle_at = loop.time() + idle_s
+        while True:
+            records = await self._read() if self._behind else self._live()
+            if records:
+                self._quiet_s = TAIL_CHECK_FIRST_S
+                return records
+            if self._behind:
+                continue
+            remaining_s = idle_at - loop.time()
+            if remaining_s <= 0:
+                return ()
+            await self._wait(min(self._quiet_s, remaining_s))
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._follow.wait()
+        except TimeoutError:
+            self._behind = True  # the tail check: reading finds what no successor would reveal
+            self._quiet_s = min(self._quiet_s * 2, TAIL_CHECK_MAX_S)
+
+    def _live(self) -> Sequence[Record]:
+        if self._follow.lost:
+            self._follow.take()
+            self._behind = True
+            return ()
+        records, self._behind = fit(self._seq, self._follow.take())
+        return self._advance(records)
+
+    async def _read(self) -> Sequence[Record]:
+        page = await self._log.read(self._run, after=self._seq)
+        self._behind = page.more
+        return self._advance(page.records)
+
+    def _advance(self, records: Sequence[Record]) -> Sequence[Record]:
+        for record in records:
+            if record.head.index != self._index:
+                raise Gone("this part of the run is past retention")
+            self._index = record.end
+            self._seq = record.seq
+        return records
+
+
+@asynccontextmanager
+async def splice(log: Log, run: RunId, *, after: int = 0, index: int = 0) -> AsyncIterator[Splice]:
+    """A run's records behind sequence `after`, where event `index` is expected next."""
+    async with log.follow(run) as follow:
+        yield Splice(log, run, follow, after=after, index=index)

@@ -1,0 +1,121 @@
+"""Declares the streams of the broker, idempotently: running it again changes nothing, or what was configured.
+
+Owns their configuration and the reasons for it.
+"""
+
+from typing import Any
+
+import msgspec
+import structlog
+
+from protocol import names
+from protocol.adapters.broker import ApiError, Broker
+from protocol.errors import Unavailable
+from protocol.ids import AgentName
+
+log = structlog.get_logger("rejoin.streams")
+
+SECOND_NS = 1_000_000_000
+EXISTS = 10058
+NO_CONSUMER = 10014
+
+ACK_WAIT_S = 2.5
+"""A request whose runner has been silent for this long goes to another one."""
+REQUEST_AGE_MAX_S = 7 * 24 * 3600
+AGENT_AGE_MAX_S = 24 * 3600
+RUN_MESSAGES_MAX = 1_000_000
+"""Appends of one run: past it they are refused, and the run fails where everybody can see it."""
+CONSUMERS_MAX = 10_000
+"""Spelled out because a stream refuses more than 1,000 consumers unless it is told otherwise."""
+ACK_PENDING_MAX = 100_000
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What a deployment decides."""
+
+    replicas: int = 1
+    log_age_max_s: float = 24 * 3600
+    ack_wait_s: float = ACK_WAIT_S
+
+
+def _streams(settings: Settings) -> list[dict[str, Any]]:
+    shared = {"storage": "file", "num_replicas": settings.replicas, "max_consumers": CONSUMERS_MAX}
+    return [
+        shared
+        | {
+            "name": names.REQUESTS,
+            "subjects": [names.REQUEST_SUBJECTS],
+            "retention": "workqueue",
+            # One message a subject, and a second one refused: a turn cannot be queued twice, however long
+            # ago it was published first. A duplicate window would forget after two minutes.
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "max_age": REQUEST_AGE_MAX_S * SECOND_NS,
+        },
+        shared
+        | {
+            "name": names.LOG,
+            "subjects": [names.LOG_SUBJECTS],
+            "retention": "limits",
+            "max_msgs_per_subject": RUN_MESSAGES_MAX,
+            "discard": "new",  # refusing an append is visible, dropping the head of a log is not
+            "discard_new_per_subject": True,
+            "max_age": int(settings.log_age_max_s * SECOND_NS),
+            "allow_direct": True,
+            "republish": {"src": names.LOG_SUBJECTS, "dest": names.LIVE_TEMPLATE},
+        },
+        shared
+        | {
+            "name": names.AGENTS_STREAM,
+            "subjects": [names.AGENTS_SUBJECTS],
+            "retention": "limits",
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "max_age": AGENT_AGE_MAX_S * SECOND_NS,
+            "allow_direct": True,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+        },
+    ]
+
+
+async def declare(broker: Broker, settings: Settings) -> None:
+    """Create or update the streams. Raises `ApiError` if the broker will not have them."""
+    for stream in _streams(settings):
+        name, config = stream["name"], msgspec.json.encode(stream)
+        try:
+            await broker.call(f"$JS.API.STREAM.CREATE.{name}", config)
+        except ApiError as fault:
+            if fault.code != EXISTS:
+                raise
+            await broker.call(f"$JS.API.STREAM.UPDATE.{name}", config)
+        log.debug("stream_declared", stream=name)
+
+
+async def declare_consumer(broker: Broker, agent: AgentName, settings: Settings) -> None:
+    """Create or update the consumer that an agent's runners share."""
+    durable = names.consumer(agent)
+    config = {
+        "stream_name": names.REQUESTS,
+        "config": {
+            "durable_name": durable,
+            "filter_subject": names.requests_of(agent),
+            "ack_policy": "explicit",
+            "ack_wait": int(settings.ack_wait_s * SECOND_NS),
+            "max_ack_pending": ACK_PENDING_MAX,
+            "max_deliver": -1,  # the run's own attempt count ends it, visibly, in its log
+            "num_replicas": settings.replicas,
+        },
+    }
+    await broker.call(
+        f"$JS.API.CONSUMER.DURABLE.CREATE.{names.REQUESTS}.{durable}", msgspec.json.encode(config)
+    )
+
+
+async def check(broker: Broker) -> None:
+    """Raises `Unavailable` unless the log answers reads."""
+    replies = await broker.ask_many(f"$JS.API.DIRECT.GET.{names.LOG}", b'{"seq":1,"batch":1}')
+    status = (replies[-1].headers or {}).get(names.STATUS)
+    if status not in ("204", "404"):
+        raise Unavailable(f"the broker's log does not answer ({status})")

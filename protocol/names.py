@@ -1,0 +1,109 @@
+"""Every subject, stream, bucket, consumer and header name, each with the function that reads it back.
+
+Nothing else in the code spells one. Tokens are ids and agent names, which cannot hold a dot or a wildcard.
+"""
+
+from typing import NamedTuple
+
+from protocol.ids import AgentName, RunId
+
+REQUESTS = "REQUESTS"
+"""Work queue of run requests, `request.<agent>.<run>.<turn>`: at most one of each, gone when acknowledged."""
+REQUEST_SUBJECTS = "request.*.*.*"
+
+LOG = "LOG"
+"""The runs' logs, `run.<run>.log`, each append republished to `live.<run>`."""
+LOG_SUBJECTS = "run.*.log"
+LIVE_TEMPLATE = "live.{{wildcard(1)}}"
+
+AGENTS = "AGENTS"
+"""Key-value bucket: what the runners serve."""
+AGENTS_STREAM = f"KV_{AGENTS}"
+AGENTS_SUBJECTS = f"$KV.{AGENTS}.>"
+
+BATCH = "Rejoin-Batch"
+"""Header of an append: `log.Head`."""
+EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
+SEQUENCE = "Nats-Sequence"
+SUBJECT = "Nats-Subject"
+MESSAGE_ID = "Nats-Msg-Id"
+STATUS = "Status"
+PENDING = "Nats-Num-Pending"
+
+
+class Requested(NamedTuple):
+    """What a request's subject says."""
+
+    agent: AgentName
+    run: RunId
+    turn: int
+
+
+def request(agent: AgentName, run: RunId, turn: int) -> str:
+    """Subject of the request to go on with turn `turn` of a run."""
+    return f"request.{agent}.{run}.{turn}"
+
+
+def parse_request(subject: str) -> Requested:
+    """Raises `ValueError` for any other subject."""
+    word, agent, run, turn = subject.split(".")
+    if word != "request":
+        raise ValueError(subject)
+    return Requested(AgentName(agent), RunId(run), int(turn))
+
+
+def requests_of(agent: AgentName) -> str:
+    """Filter of all requests for one agent."""
+    return f"request.{agent}.>"
+
+
+def consumer(agent: AgentName) -> str:
+    """Durable consumer that the runners of one agent share."""
+    return f"runner-{agent}"
+
+
+def parse_consumer(name: str) -> AgentName:
+    """Raises `ValueError` for any other consumer."""
+    word, _, agent = name.partition("-")
+    if word != "runner" or not agent:
+        raise ValueError(name)
+    return AgentName(agent)
+
+
+def log(run: RunId) -> str:
+    """Subject of a run's log."""
+    return f"run.{run}.log"
+
+
+def parse_log(subject: str) -> RunId:
+    """Raises `ValueError` for any other subject."""
+    word, run, tail = subject.split(".")
+    if (word, tail) != ("run", "log"):
+        raise ValueError(subject)
+    return RunId(run)
+
+
+def live(run: RunId) -> str:
+    """Subject on which a run's appends are republished."""
+    return f"live.{run}"
+
+
+def parse_live(subject: str) -> RunId:
+    """Raises `ValueError` for any other subject."""
+    word, run = subject.split(".")
+    if word != "live":
+        raise ValueError(subject)
+    return RunId(run)
+
+
+def agent_key(agent: AgentName) -> str:
+    """Subject of an agent's registry entry."""
+    return f"$KV.{AGENTS}.{agent}"
+
+
+def parse_agent_key(subject: str) -> AgentName:
+    """Raises `ValueError` for any other subject."""
+    head, bucket, agent = subject.split(".")
+    if (head, bucket) != ("$KV", AGENTS):
+        raise ValueError(subject)
+    return AgentName(agent)

@@ -1,0 +1,228 @@
+"""JSON that is still being written: what the client makes of a tool call's arguments so far.
+
+Owns the reading of a cut-off JSON text, never the text itself. The law is the client's `parsePartialJson`:
+read the text as it is; failing that, cut it after the last place where it made sense, close what is open, and
+read that. Values are as JavaScript holds them: integers beyond 2**53 lose their last digits, a number beyond
+all doubles is `null`, and of a repeated key the last one counts.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from msgspec import UNSET, UnsetType
+
+State = Literal["successful-parse", "repaired-parse", "failed-parse"]
+
+
+def parse(text: str) -> tuple[State, Any | UnsetType]:
+    """Read as much of `text` as there is. The value is `UNSET` if there is none."""
+    if (value := _read(text)) is not UNSET:
+        return "successful-parse", value
+    if (value := _read(_repair(text))) is not UNSET:
+        return "repaired-parse", value
+    return "failed-parse", UNSET
+
+
+def names_prototype(value: Any) -> bool:
+    """Whether a key, however deep, would reach into JavaScript's prototypes. The client refuses such JSON."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case {"__proto__": _} | {"constructor": {"prototype": _}}:
+                return True
+            case dict() as node:
+                pending.extend(node.values())
+            case list() as node:
+                pending.extend(node)
+    return False
+
+
+# Reading whole JSON as `JSON.parse` does.
+
+_EXACT_MAX = 2**53
+_EXACT_DIGITS = len(str(-_EXACT_MAX))
+
+
+def _integer(digits: str) -> float | None:
+    if len(digits) <= _EXACT_DIGITS and abs(value := int(digits)) <= _EXACT_MAX:
+        return value
+    return _number(digits)
+
+
+def _number(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+_decoder = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_no_constant)
+
+
+def _read(text: str) -> Any | UnsetType:
+    try:
+        value = _decoder.decode(text)
+    except (ValueError, RecursionError):
+        return UNSET
+    return UNSET if names_prototype(value) else value
+
+
+# Repairing: one pass over the text with a stack of places. Every move says whether the text makes sense up to
+# and including its character, and what replaces the top of the stack. A character without a move is passed
+# over.
+
+
+class _In(Enum):
+    ROOT = auto()
+    END = auto()
+    OBJECT = auto()
+    OBJECT_COMMA = auto()
+    KEY = auto()
+    COLON = auto()
+    MEMBER = auto()
+    OBJECT_NEXT = auto()
+    ARRAY = auto()
+    ARRAY_COMMA = auto()
+    ARRAY_NEXT = auto()
+    STRING = auto()
+    ESCAPE = auto()
+    HEX_1 = auto()
+    HEX_2 = auto()
+    HEX_3 = auto()
+    HEX_4 = auto()
+    NUMBER = auto()
+    LITERAL = auto()
+
+
+class _Move(NamedTuple):
+    keeps: bool
+    top: tuple[_In, ...]
+
+
+type _Moves = Mapping[str, _Move]
+
+_DIGITS = "0123456789"
+_HEX_DIGITS = "0123456789abcdefABCDEF"
+_LITERALS = ("true", "false", "null")
+_CLOSE = _Move(True, ())
+
+
+def _value(then: _In) -> dict[str, _Move]:
+    return {
+        '"': _Move(True, (then, _In.STRING)),
+        "{": _Move(True, (then, _In.OBJECT)),
+        "[": _Move(True, (then, _In.ARRAY)),
+        "-": _Move(False, (then, _In.NUMBER)),
+        **dict.fromkeys(_DIGITS, _Move(True, (then, _In.NUMBER))),
+        **dict.fromkeys("tfn", _Move(True, (then, _In.LITERAL))),
+    }
+
+
+_MOVES: Mapping[_In, _Moves] = MappingProxyType(
+    {
+        _In.ROOT: _value(_In.END),
+        _In.END: {},
+        _In.OBJECT: {'"': _Move(False, (_In.KEY,)), "}": _CLOSE},
+        _In.OBJECT_COMMA: {'"': _Move(False, (_In.KEY,))},
+        _In.KEY: {'"': _Move(False, (_In.COLON,))},
+        _In.COLON: {":": _Move(False, (_In.MEMBER,))},
+        _In.MEMBER: _value(_In.OBJECT_NEXT),
+        _In.OBJECT_NEXT: {",": _Move(False, (_In.OBJECT_COMMA,)), "}": _CLOSE},
+        _In.ARRAY: {**_value(_In.ARRAY_NEXT), "]": _CLOSE},
+        _In.ARRAY_COMMA: _value(_In.ARRAY_NEXT),
+        _In.ARRAY_NEXT: {",": _Move(False, (_In.ARRAY_COMMA,)), "]": _CLOSE},
+        _In.STRING: {'"': _CLOSE, "\\": _Move(False, (_In.STRING, _In.ESCAPE))},
+        _In.ESCAPE: {"u": _Move(False, (_In.HEX_1,))},
+        _In.HEX_1: dict.fromkeys(_HEX_DIGITS, _Move(False, (_In.HEX_2,))),
+        _In.HEX_2: dict.fromkeys(_HEX_DIGITS, _Move(False, (_In.HEX_3,))),
+        _In.HEX_3: dict.fromkeys(_HEX_DIGITS, _Move(False, (_In.HEX_4,))),
+        _In.HEX_4: dict.fromkeys(_HEX_DIGITS, _CLOSE),
+        _In.NUMBER: {
+            **dict.fromkeys(_DIGITS, _Move(True, (_In.NUMBER,))),
+            **dict.fromkeys("eE-.", _Move(False, (_In.NUMBER,))),
+        },
+        _In.LITERAL: {},
+    }
+)
+_OTHERWISE: Mapping[_In, _Move] = MappingProxyType(
+    {
+        _In.STRING: _Move(True, (_In.STRING,)),
+        _In.ESCAPE: _CLOSE,
+        _In.ARRAY_NEXT: _Move(True, (_In.ARRAY_NEXT,)),
+    }
+)
+_CLOSERS: Mapping[_In, str] = MappingProxyType(
+    {
+        _In.STRING: '"',
+        **dict.fromkeys((_In.ARRAY, _In.ARRAY_COMMA, _In.ARRAY_NEXT), "]"),
+        **dict.fromkeys(
+            (_In.OBJECT, _In.OBJECT_COMMA, _In.KEY, _In.COLON, _In.MEMBER, _In.OBJECT_NEXT),
+            "}",
+        ),
+    }
+)
+_PLAIN = re.compile(r'[^"\\]+')
+
+
+class _Repair:
+    """The pass itself: where it is, up to where the text makes sense, and where the last literal began."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.stack = [_In.ROOT]
+        self.kept = 0
+        self.literal = 0
+
+    def run(self) -> str:
+        at = 0
+        while at < len(self.text):
+            top = self.stack[-1]
+            if top is _In.STRING and (plain := _PLAIN.match(self.text, at)):
+                self.kept = at = plain.end()  # most of a long text: leap instead of step
+                continue
+            if top is _In.LITERAL:
+                self._literal(at)
+            elif (move := _MOVES[top].get(self.text[at]) or _OTHERWISE.get(top)) is not None:
+                self._take(move, at)
+            elif top is _In.NUMBER:
+                self._over(at)
+            at += 1
+        return self.text[: self.kept] + "".join(self._closer(place) for place in reversed(self.stack))
+
+    def _take(self, move: _Move, at: int) -> None:
+        self.stack[-1:] = move.top
+        if move.keeps:
+            self.kept = at + 1
+        if move.top[-1:] == (_In.LITERAL,):
+            self.literal = at
+
+    def _literal(self, at: int) -> None:
+        so_far = self.text[self.literal : at + 1]
+        if any(literal.startswith(so_far) for literal in _LITERALS):
+            self.kept = at + 1
+        else:
+            self._over(at)
+
+    def _over(self, at: int) -> None:
+        # A number or a literal ends with the character after it, which belongs to what is around it.
+        self.stack.pop()
+        move = _MOVES[self.stack[-1]].get(self.text[at])
+        if move is not None:
+            self._take(move, at)
+
+    def _closer(self, place: _In) -> str:
+        if place is not _In.LITERAL:
+            return _CLOSERS.get(place, "")
+        so_far = self.text[self.literal :]
+        return next(literal[len(so_far) :] for literal in _LITERALS if literal.startswith(so_far))
+
+
+def _repair(text: str) -> str:
+    return _Repair(text).run()

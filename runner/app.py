@@ -1,0 +1,102 @@
+"""Wires a runner: settings, connections, agents and their models, the worker."""
+
+import importlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from protocol.adapters import broker, postgres, streams
+from protocol.adapters.agents import JetStreamAgents
+from protocol.adapters.log import JetStreamLog
+from protocol.adapters.process import LogFormat, on_stop
+from protocol.adapters.requests import JetStreamRequests
+from protocol.errors import Invalid
+from runner.agents import Agent, agents_of
+from runner.models.port import Model
+from runner.models.provider import Connections, open_model
+from runner.worker import Bounds, Serving, Worker
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """A runner's settings, `REJOIN_…` each."""
+
+    nats_url: str
+    database_url: str
+    nats_replicas: int = 1
+    log_age_max_s: float = 24 * 3600
+    ack_wait_s: float = streams.ACK_WAIT_S
+    runs_max: int = 64
+    drain_grace_s: float = 10.0
+    database_pool_max: int = 10
+    model: str | None = None
+    """What the demo agent and agents without a model of their own use, `provider:name`."""
+    model_base_url: str | None = None
+    model_api_key: str | None = None
+    log_level: str = "info"
+    log_format: LogFormat = "auto"
+
+
+def find_agents(path: str) -> list[Agent]:
+    """The agents that `MODULE:ATTR` names. Raises `Invalid` in words for the one who typed it."""
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise Invalid(f"expected MODULE:ATTR, got {path!r}")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as fault:
+        raise Invalid(f"cannot import {module_name}: {fault}") from fault
+    try:
+        value = getattr(module, attribute)
+    except AttributeError:
+        raise Invalid(f"{module_name} has no {attribute}") from None
+    return agents_of(value)
+
+
+@asynccontextmanager
+async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator[Worker]:
+    """A worker with its connections, for as long as the context."""
+    async with AsyncExitStack() as stack:
+        connections = await stack.enter_async_context(Connections())
+        serving = [Serving(agent, _open(agent, settings, connections)) for agent in agents]
+        queue = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-queue"))
+        write = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-log"))
+        wanted = streams.Settings(settings.nats_replicas, settings.log_age_max_s, settings.ack_wait_s)
+        await streams.declare(queue, wanted)
+        store = await stack.enter_async_context(
+            await postgres.connect(settings.database_url, pool_max=settings.database_pool_max)
+        )
+        yield Worker(
+            f"{socket.gethostname()}-{os.getpid()}",
+            serving,
+            store=store,
+            runs=JetStreamLog(write, write),
+            requests=JetStreamRequests(queue, wanted),
+            agents=JetStreamAgents(queue),
+            bounds=Bounds(
+                runs_max=settings.runs_max,
+                ack_wait_s=settings.ack_wait_s,
+                drain_grace_s=settings.drain_grace_s,
+            ),
+        )
+
+
+async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:
+    """Until SIGTERM or SIGINT, and then until the running runs are over or handed over."""
+    async with assemble(settings, agents) as worker:
+        with on_stop(worker.drain):
+            await worker.serve(on_ready)
+
+
+def _open(agent: Agent, settings: Settings, connections: Connections) -> Model:
+    """The agent's model, imported and ready. Raises `Invalid` for one that cannot be."""
+    if not isinstance(agent.model, str):
+        return agent.model
+    return open_model(
+        agent.model, connections, base_url=settings.model_base_url, api_key=settings.model_api_key
+    )

@@ -1,0 +1,120 @@
+"""The writer of one run's log: what the loop emits, in batches, one append in flight.
+
+While an append is on its way, whatever is emitted waits and is the next batch: an idle run sends each event
+at once, a busy one coalesces, and neither needs a timer. The queue is bounded; `emit` waits where it is full.
+"""
+
+import asyncio
+from collections import deque
+
+import msgspec
+
+from protocol import chunks
+from protocol.adapters.ports import Log
+from protocol.chunks import Chunk
+from protocol.ids import RunId
+from protocol.log import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Audience, Head, Mark, frames
+from runner.standing import Standing
+
+WAITING_EVENTS_MAX = 4_096
+
+
+class _Item(msgspec.Struct, frozen=True):
+    event: bytes | None
+    audience: Audience
+    mark: Mark
+
+
+class Journal:
+    """Made once a claim has read the log into `standing`, and the only thing that appends after that.
+
+    `write` must run beside whoever emits; it raises `Fenced` when another runner has taken the run over.
+    """
+
+    def __init__(self, log: Log, run: RunId, attempt: int, standing: Standing) -> None:
+        self._log = log
+        self._run = run
+        self._attempt = attempt
+        self._standing = standing
+        self._prev = standing.prev
+        self._index = standing.index
+        self._operations = standing.operations
+        self._v7 = standing.v7
+        self._turn = standing.suspensions
+        self._waiting: deque[_Item] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._room.set()
+        self._settled.set()
+
+    async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+        """The run's next event. Returns once there is room; it is stored some time later, see `settle`."""
+        event = chunks.encode(chunk)
+        await self._room.wait()
+        self._standing.emit(chunk, audience)
+        self._add(_Item(event, audience, Mark.NONE))
+
+    def mark(self, mark: Mark) -> None:
+        """Close the batch with a mark."""
+        self._standing.mark(mark)
+        self._add(_Item(None, Audience.ALL, mark))
+
+    async def settle(self) -> None:
+        """Until everything emitted is stored."""
+        await self._settled.wait()
+
+    def _add(self, item: _Item) -> None:
+        self._waiting.append(item)
+        self._settled.clear()
+        self._news.set()
+        if len(self._waiting) >= WAITING_EVENTS_MAX:
+            self._room.clear()
+
+    async def write(self) -> None:
+        """Append what is emitted, until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._waiting:
+                await self._append()
+            self._settled.set()
+
+    async def take_over(self) -> None:
+        """Append the attempt itself, so that whoever wrote before is fenced off from this moment."""
+        self._prev = await self._log.append(self._run, self._head(0, Audience.ALL, Mark.NONE), b"")
+
+    async def _append(self) -> None:
+        events, audience, mark = self._take()
+        head = self._head(len(events), audience, mark)
+        payload = frames(events, prev=head.prev, index=head.index)
+        self._prev = await self._log.append(self._run, head, payload)
+        self._index += len(events)
+        if audience is Audience.OPERATIONS:
+            self._operations += len(events)
+        elif audience is Audience.V7:
+            self._v7 += len(events)
+        self._turn += mark is Mark.SUSPENDED
+
+    def _head(self, count: int, audience: Audience, mark: Mark) -> Head:
+        return Head(self._prev, self._attempt, self._index, count, self._operations, self._v7, audience, mark)
+
+    def _take(self) -> tuple[list[bytes], Audience, Mark]:
+        """The next batch: events of one audience, up to a mark or the bounds."""
+        events: list[bytes] = []
+        audience, size_bytes = self._waiting[0].audience, 0
+        mark = Mark.NONE
+        while self._waiting and len(events) < BATCH_EVENTS_MAX:
+            item = self._waiting[0]
+            if item.event is None:
+                mark = item.mark
+                self._waiting.popleft()
+                break
+            if item.audience is not audience or (events and size_bytes + len(item.event) > BATCH_BYTES_MAX):
+                break
+            events.append(item.event)
+            size_bytes += len(item.event)
+            self._waiting.popleft()
+        if len(self._waiting) < WAITING_EVENTS_MAX:
+            self._room.set()
+        return events, audience, mark

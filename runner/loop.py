@@ -1,0 +1,285 @@
+"""Does what the machine says, until the run is over or waits: the one executor of its actions.
+
+Owns the order of effects: a call is in the log before its tool runs, a question in the database before it is
+shown, and the log complete before the database hears of the end. It knows no broker and no acknowledgement.
+"""
+
+import asyncio
+from contextlib import aclosing
+from typing import Any, assert_never
+
+import msgspec
+import structlog
+
+from protocol import chunks
+from protocol.adapters.ports import Claim, Question, Store
+from protocol.chunks import Chunk
+from protocol.commands import RunRequest
+from protocol.ids import CallId, approval_id
+from protocol.log import Audience, Mark
+from runner import machine
+from runner.agents import Agent
+from runner.journal import Journal
+from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest
+from runner.standing import Call, Standing, usage_of
+from runner.tools import ToolContext, ToolError
+
+UNKNOWN_OUTCOME = (
+    "The outcome of this call is unknown: the worker that ran it went away before it could report. "
+    "It may or may not have taken effect."
+)
+TOO_OFTEN = "The run was given up: its workers went away too often."
+INTERNAL = "Something went wrong here. The run was given up."
+
+
+class Loop:
+    """One attempt at one run."""
+
+    def __init__(
+        self, claim: Claim, agent: Agent, model: Model, store: Store, journal: Journal, standing: Standing
+    ) -> None:
+        self._claim = claim
+        self._run = claim.run
+        self._agent = agent
+        self._model = model
+        self._store = store
+        self._journal = journal
+        self._standing = standing
+        self._tools = agent.toolbox
+        self._facts = machine.Facts(
+            turn=claim.run.turn,
+            approvals={approval.question.call: approval for approval in claim.approvals},
+            inherited=machine.inherited(standing),
+        )
+        self._policy = machine.Policy(self._asks, self._retries, agent.steps_max)
+        self._log = structlog.get_logger("rejoin.loop")
+
+    async def go(self) -> list[RunRequest]:
+        """Until the run is over or waits. Returns the requests that are to be published then."""
+        while True:
+            action = machine.next_action(self._standing, self._facts, self._policy)
+            self._log.debug("action", action=type(action).__name__)
+            match action:
+                case machine.Books(state):
+                    await self._journal.settle()
+                    following = await self._store.end(
+                        self._run.id,
+                        self._run.attempt,
+                        state,
+                        self._standing.message,
+                        self._standing.error,
+                    )
+                    return [following] if following is not None else []
+                case machine.Leave():
+                    await self._journal.settle()
+                    return list(
+                        await self._store.suspend(self._run.id, self._run.attempt, self._standing.message)
+                    )
+                case _:
+                    await self._do(action)
+
+    async def fail(self, text: str) -> None:
+        """End the log with an error, whatever it says so far; `go` then does the books."""
+        standing = self._standing
+        if standing.ended or standing.error is not None:
+            return
+        if not standing.opened or standing.suspended:
+            await self._start()
+        await self._fail(text)
+
+    async def _do(self, action: machine.Action) -> None:
+        match action:
+            case machine.Open():
+                await self._open()
+            case machine.Reopen(decided):
+                await self._reopen(decided)
+            case machine.Reset():
+                await self._emit(chunks.ResetStep(), Audience.V7)
+            case machine.Generate():
+                await self._generate()
+            case machine.Ask(calls):
+                await self._ask(list(calls))
+            case machine.Act():
+                await self._act(action)
+            case machine.CloseStep():
+                await self._emit(chunks.FinishStep())
+            case machine.Suspend():
+                if self._standing.step_open:
+                    await self._emit(chunks.FinishStep())
+                await self._emit(chunks.Finish(finish_reason="tool-calls"))
+                self._journal.mark(Mark.SUSPENDED)
+            case machine.Finish(reason):
+                await self._finish(reason)
+            case machine.Books() | machine.Leave():
+                raise AssertionError("ends the loop")
+            case _:
+                assert_never(action)
+
+    async def _emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+        await self._journal.emit(chunk, audience)
+
+    async def _operation(self, kind: str, **details: Any) -> None:
+        await self._emit(chunks.Data(type="data-operation", data={"type": kind, "details": details}))
+
+    # ------------------------------------------------------------------------------- begin and end
+
+    async def _start(self) -> None:
+        await self._emit(chunks.Start(message_id=self._run.answer))
+
+    async def _open(self) -> None:
+        await self._start()
+        await self._operation("agent_initializing", sessionId=self._run.session, agentId=self._agent.name)
+        await self._operation("agent_ready", sessionId=self._run.session, agentId=self._agent.name)
+
+    async def _reopen(self, decided: Any) -> None:
+        await self._start()
+        for decision in decided:
+            reason = msgspec.UNSET if decision.reason is None else decision.reason
+            await self._emit(
+                chunks.ToolApprovalResponse(
+                    approval_id=decision.approval, approved=decision.approved, reason=reason
+                ),
+                Audience.V7,
+            )
+
+    async def _finish(self, reason: Any) -> None:
+        if self._standing.step_open:
+            await self._emit(chunks.FinishStep())
+        if reason != "error":
+            await self._operation("completion", agent=self._agent.name, iteration=self._standing.steps)
+        await self._emit(chunks.Finish(finish_reason=reason))
+        self._journal.mark(Mark.ENDED)
+
+    async def _fail(self, text: str) -> None:
+        for chunk in self._standing.closing():
+            await self._emit(chunk)
+        data = {"type": "error", "message": text, "agent": self._agent.name, "severity": "error"}
+        await self._emit(chunks.Data(type="data-operation", data=data))
+        await self._emit(chunks.Error(error_text=text))
+
+    # ------------------------------------------------------------------------------------ the model
+
+    async def _generate(self) -> None:
+        if not self._standing.step_open:
+            await self._emit(chunks.StartStep())
+        request = ModelRequest(
+            instructions=self._agent.instructions,
+            history=self._claim.history,
+            answer=self._standing.message,
+            tools=[tool.spec for tool in self._agent.tools],
+            step=self._standing.steps - 1,
+        )
+        try:
+            async with aclosing(self._model.stream(request)) as stream:
+                async for item in stream:
+                    if isinstance(item, Done):
+                        await self._usage(item)
+                    else:
+                        await self._emit(self._own(item))
+        except ModelError as fault:
+            self._log.warning("model_failed", error=fault.detail)
+            await self._fail(fault.detail)
+        else:
+            self._journal.mark(Mark.GENERATED)
+
+    def _own(self, chunk: ModelChunk) -> Chunk:
+        """A model's chunk in this message: ids that no earlier step has, arguments that fit."""
+        step = self._standing.steps
+        match chunk:
+            case (
+                chunks.TextStart(id=id)
+                | chunks.TextDelta(id=id)
+                | chunks.TextEnd(id=id)
+                | chunks.ReasoningStart(id=id)
+                | chunks.ReasoningDelta(id=id)
+                | chunks.ReasoningEnd(id=id)
+            ):
+                return msgspec.structs.replace(chunk, id=f"{step}.{id}")
+            case chunks.ToolInputAvailable(tool_call_id=id, tool_name=name, input=input):
+                fault = self._misfit(name, input)
+                if fault is None:
+                    return chunk
+                return chunks.ToolInputError(tool_call_id=id, tool_name=name, input=input, error_text=fault)
+            case _:
+                return chunk
+
+    def _misfit(self, name: str, input: Any) -> str | None:
+        tool = self._tools.get(name)
+        if tool is None:
+            return f"there is no tool {name}; there are: {', '.join(self._tools) or 'none'}"
+        try:
+            tool.check(input)
+        except ToolError as fault:
+            return str(fault)
+        return None
+
+    async def _usage(self, done: Done) -> None:
+        before = usage_of(self._standing.message)
+        total = {
+            "inputTokens": before.get("inputTokens", 0) + done.usage.input_tokens,
+            "outputTokens": before.get("outputTokens", 0) + done.usage.output_tokens,
+        }
+        await self._emit(chunks.MessageMetadata(message_metadata={"usage": total}))
+
+    # -------------------------------------------------------------------------------------- tools
+
+    def _context(self, call: Call) -> ToolContext[None]:
+        return ToolContext(self._run.id, self._run.session, call.id, None)
+
+    def _asks(self, call: Call) -> bool:
+        tool = self._tools.get(call.tool)
+        return tool is not None and tool.asks(call.input, self._context(call))
+
+    def _retries(self, call: Call) -> bool:
+        tool = self._tools.get(call.tool)
+        return tool is None or tool.on_crash == "retry"
+
+    async def _ask(self, calls: list[Call]) -> None:
+        first = self._standing.questions
+        questions = [
+            Question(approval_id(self._run.id, number), call.id, call.tool, call.input)
+            for number, call in enumerate(calls, first)
+        ]
+        await self._journal.settle()
+        await self._store.ask(self._run.id, self._run.attempt, questions)
+        for question in questions:
+            await self._emit(chunks.ToolApprovalRequest(approval_id=question.id, tool_call_id=question.call))
+
+    async def _act(self, act: machine.Act) -> None:
+        for call, _ in act.deny:
+            await self._emit(chunks.ToolOutputDenied(tool_call_id=call.id))
+        for call in act.unknown:
+            await self._emit(chunks.ToolOutputError(tool_call_id=call.id, error_text=UNKNOWN_OUTCOME))
+        await self._journal.settle()
+        async with asyncio.TaskGroup() as group:
+            for call in act.run:
+                group.create_task(self._call(call))
+
+    async def _call(self, call: Call) -> None:
+        text = await self._result(call)
+        await self._emit(text)
+
+    async def _result(self, call: Call) -> Chunk:
+        tool = self._tools.get(call.tool)
+        log = self._log.bind(tool=call.tool, call=call.id)
+        if tool is None:
+            return _error(call.id, f"there is no tool {call.tool}")
+        try:
+            output = await tool.run(self._frozen(call), self._context(call))
+        except ToolError as fault:
+            return _error(call.id, str(fault))
+        except TimeoutError:
+            return _error(call.id, "the tool took too long")
+        except Exception as fault:
+            log.exception("tool_failed")
+            return _error(call.id, f"the tool failed ({type(fault).__name__})")
+        return chunks.ToolOutputAvailable(tool_call_id=call.id, output=output)
+
+    def _frozen(self, call: Call) -> Any:
+        """What the person saw, where one was asked; what the log says otherwise."""
+        approval = self._facts.approvals.get(call.id)
+        return call.input if approval is None else approval.question.input
+
+
+def _error(call: CallId, text: str) -> Chunk:
+    return chunks.ToolOutputError(tool_call_id=call, error_text=text)

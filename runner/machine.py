@@ -1,0 +1,164 @@
+"""What a run needs next: one pure function from what its log says.
+
+There is no other memory. A runner that has just emitted something and one that has just taken the run over
+ask the same question and get the same answer; so recovery is not a second program. The one thing that the
+log cannot say is whether a call without a result was started: calls that were there at the claim are
+`inherited`, and a tool says itself whether such a call may be made again.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from protocol.adapters.ports import Approval, Decision
+from protocol.ids import CallId
+from protocol.lifecycle import State
+from runner.standing import Call, Standing
+
+
+class Open(msgspec.Struct, frozen=True):
+    """Begin the message."""
+
+
+class Reopen(msgspec.Struct, frozen=True):
+    """Go on with the message after these decisions."""
+
+    decided: Sequence[Decision]
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """Void the half-done step: its model response was never completed."""
+
+
+class Generate(msgspec.Struct, frozen=True):
+    """Call the model, in a new step unless one is open."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Store questions and show them."""
+
+    calls: Sequence[Call]
+
+
+class Act(msgspec.Struct, frozen=True):
+    """Give calls their results: run some, deny some, and say of some that their outcome is unknown."""
+
+    run: Sequence[Call]
+    deny: Sequence[tuple[Call, Decision]]
+    unknown: Sequence[Call]
+
+
+class CloseStep(msgspec.Struct, frozen=True):
+    """Every call of the step has its result."""
+
+
+class Suspend(msgspec.Struct, frozen=True):
+    """Nothing can be done before a decision: end the response."""
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """The log is suspended: let go of the run."""
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """End the message."""
+
+    reason: Literal["stop", "tool-calls", "error", "other"]
+
+
+class Books(msgspec.Struct, frozen=True):
+    """The log is complete: store its message and the run's end."""
+
+    state: State
+
+
+type Action = Open | Reopen | Reset | Generate | Ask | Act | CloseStep | Suspend | Leave | Finish | Books
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What the agent says about its calls."""
+
+    asks: Callable[[Call], bool]
+    """Whether a call needs a person's word."""
+    retries: Callable[[Call], bool]
+    """Whether a call whose outcome is unknown may be made again."""
+    steps_max: int
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the claim brought: turns decided so far, the approvals, and the calls that were open already."""
+
+    turn: int
+    approvals: Mapping[CallId, Approval]
+    inherited: Collection[CallId]
+
+
+def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
+    """Do it, feed what was emitted to `standing`, and ask again; `Leave` and `Books` are the last."""
+    if standing.ended:
+        return Books(outcome(standing))
+    if not standing.opened:
+        return Open()
+    if standing.suspended:
+        return Reopen(_news(standing, facts)) if facts.turn >= standing.suspensions else Leave()
+    if standing.error is not None or standing.aborted:
+        return Finish("error" if standing.error is not None else "other")
+    if standing.step_open and not standing.generated:
+        return Reset() if standing.step_dirty else Generate()
+    return _after_response(standing, facts, policy)
+
+
+def _after_response(standing: Standing, facts: Facts, policy: Policy) -> Action:
+    calls = standing.open_calls
+    unasked = [call for call in calls if call.id not in standing.asked and policy.asks(call)]
+    if unasked:
+        return Ask(unasked)
+    act = _act(calls, standing, facts, policy)
+    if act.run or act.deny or act.unknown:
+        return act
+    if calls:
+        return Suspend()
+    if standing.step_open:
+        return CloseStep()
+    if standing.steps == 0:
+        return Generate()
+    if standing.calls:
+        return Generate() if standing.steps < policy.steps_max else Finish("tool-calls")
+    return Finish("stop")
+
+
+def _act(calls: Sequence[Call], standing: Standing, facts: Facts, policy: Policy) -> Act:
+    run, deny, unknown = [], [], []
+    for call in calls:
+        if call.id in standing.asked:
+            approval = facts.approvals.get(call.id)
+            if approval is None or approval.decision is None:
+                continue
+            if not approval.decision.approved:
+                deny.append((call, approval.decision))
+                continue
+        if call.id in facts.inherited and not policy.retries(call):
+            unknown.append(call)
+        else:
+            run.append(call)
+    return Act(run, deny, unknown)
+
+
+def _news(standing: Standing, facts: Facts) -> list[Decision]:
+    decisions = [approval.decision for approval in facts.approvals.values() if approval.decision is not None]
+    return [decision for decision in decisions if decision.approval not in standing.answered]
+
+
+def outcome(standing: Standing) -> State:
+    """The terminal state that a complete log says."""
+    if standing.error is not None:
+        return State.FAILED
+    return State.CANCELLED if standing.aborted else State.COMPLETED
+
+
+def inherited(standing: Standing) -> frozenset[CallId]:
+    """The calls that an earlier attempt may have started. A suspended run has none: its turn begins now."""
+    if standing.suspended or (standing.step_open and not standing.generated):
+        return frozenset()
+    return frozenset(call.id for call in standing.open_calls)

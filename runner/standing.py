@@ -1,0 +1,163 @@
+"""What a run's log says about the run: its events and marks folded into the facts the machine decides by.
+
+Pure. Fed with every record at a claim and with every emitted chunk after that, so that live work and
+recovery look at the same thing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from protocol import chunks, log
+from protocol.chunks import Chunk
+from protocol.fold import Fold, UIMessage
+from protocol.ids import ApprovalId, CallId
+from protocol.log import Audience, Mark, Record
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A tool call of the model, complete."""
+
+    id: CallId
+    tool: str
+    input: Any
+
+
+class Standing:
+    """The facts. Read them; only `record`, `emit` and `mark` change them."""
+
+    def __init__(self) -> None:
+        self.fold = Fold()
+        self.prev = 0
+        self.attempt = 0
+        self.index = 0
+        self.operations = 0
+        self.v7 = 0
+        self.opened = False
+        self.suspensions = 0
+        self.suspended = False  # nothing came after the last suspension
+        self.steps = 0
+        self.step_open = False
+        self.step_dirty = False
+        self.generated = False
+        self.calls: dict[CallId, Call] = {}  # of the last step
+        self.asked: dict[CallId, ApprovalId] = {}
+        self.questions = 0
+        self.answered: set[ApprovalId] = set()
+        self.error: str | None = None
+        self.aborted = False
+        self.ended = False
+        self._resolved: set[CallId] = set()
+        self._open_text: set[str] = set()
+        self._open_reasoning: set[str] = set()
+
+    @property
+    def message(self) -> UIMessage:
+        """The assistant message so far."""
+        return self.fold.message
+
+    @property
+    def open_calls(self) -> list[Call]:
+        """Calls of the last step that have no result, in the model's order."""
+        return [call for id, call in self.calls.items() if id not in self._resolved]
+
+    def closing(self) -> list[Chunk]:
+        """What closes the parts that are open, as an interrupted response leaves them."""
+        text = [chunks.TextEnd(id=id) for id in sorted(self._open_text)]
+        reasoning = [chunks.ReasoningEnd(id=id) for id in sorted(self._open_reasoning)]
+        return [*text, *reasoning]
+
+    def record(self, record: Record) -> None:
+        """One record of the stored log."""
+        for event in log.events(record):
+            self.emit(chunks.decode(event), record.head.audience)
+        self.mark(record.head.mark)
+        self.attempt = record.head.attempt
+        self.prev = record.seq
+
+    def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+        """One event."""
+        self.fold.apply(chunk)
+        self.index += 1
+        self.operations += audience is Audience.OPERATIONS
+        self.v7 += audience is Audience.V7
+        self.suspended = False
+        self._run(chunk)
+        self._parts(chunk)
+        self._tools(chunk)
+
+    def mark(self, mark: Mark) -> None:
+        """What a batch said about the run."""
+        match mark:
+            case Mark.GENERATED:
+                self.generated = True
+            case Mark.SUSPENDED:
+                self.suspensions += 1
+                self.suspended = True
+            case Mark.ENDED:
+                self.ended = True
+            case Mark.NONE:
+                pass
+
+    def _run(self, chunk: Chunk) -> None:
+        match chunk:
+            case chunks.Start():
+                self.opened = True
+            case chunks.StartStep():
+                self.steps += 1
+                self.step_open, self.step_dirty, self.generated = True, False, False
+                self.calls = {}
+            case chunks.ResetStep():
+                self.step_dirty, self.generated = False, False
+                self.calls = {}
+                self._open_text.clear()
+                self._open_reasoning.clear()
+            case chunks.FinishStep():
+                self.step_open = False
+            case chunks.Error(error_text=text):
+                self.error = text
+            case chunks.Abort():
+                self.aborted = True
+            case _:
+                self.step_dirty = True
+
+    def _parts(self, chunk: Chunk) -> None:
+        match chunk:
+            case chunks.TextStart(id=id):
+                self._open_text.add(id)
+            case chunks.TextEnd(id=id):
+                self._open_text.discard(id)
+            case chunks.ReasoningStart(id=id):
+                self._open_reasoning.add(id)
+            case chunks.ReasoningEnd(id=id):
+                self._open_reasoning.discard(id)
+            case _:
+                pass
+
+    def _tools(self, chunk: Chunk) -> None:
+        match chunk:
+            case chunks.ToolInputAvailable(tool_call_id=id, tool_name=tool, input=input):
+                self.calls[CallId(id)] = Call(CallId(id), tool, input)
+            case chunks.ToolInputError(tool_call_id=id, tool_name=tool, input=input):
+                self.calls[CallId(id)] = Call(CallId(id), tool, input)
+                self._resolved.add(CallId(id))
+            case chunks.ToolApprovalRequest(approval_id=approval, tool_call_id=id):
+                self.asked[CallId(id)] = ApprovalId(approval)
+                self.questions += 1
+            case chunks.ToolApprovalResponse(approval_id=approval):
+                self.answered.add(ApprovalId(approval))
+            case chunks.ToolOutputAvailable(tool_call_id=id, preliminary=preliminary):
+                if preliminary is not True:
+                    self._resolved.add(CallId(id))
+            case chunks.ToolOutputError(tool_call_id=id) | chunks.ToolOutputDenied(tool_call_id=id):
+                self._resolved.add(CallId(id))
+            case _:
+                pass
+
+
+def usage_of(message: UIMessage) -> Mapping[str, int]:
+    """The usage that earlier steps of a message have recorded in its metadata."""
+    metadata = message.get("metadata")
+    usage = metadata.get("usage") if isinstance(metadata, dict) else None
+    return usage if isinstance(usage, dict) else {}

@@ -1,0 +1,225 @@
+"""Pulls run requests, claims the runs, keeps them alive while they are executed, and drains.
+
+Owns the order between broker and database: nothing is acknowledged before the database has it, so whatever
+dies in between is delivered again, and the next claim finds in the log how far it had come. Three things end
+an execution early and are told apart: another runner has fenced us (stop silently), this runner drains (hand
+over), or something is broken (hand over later, and give up visibly after too many attempts).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from protocol.adapters.ports import Agents, Claim, Delivery, Log, Requests, Store
+from protocol.adapters.tasks import beside
+from protocol.commands import RunRequest
+from protocol.errors import Fenced, RejoinError, Unavailable
+from protocol.ids import AgentName
+from runner import loop
+from runner.agents import Agent
+from runner.journal import Journal
+from runner.loop import Loop
+from runner.models.port import Model
+from runner.standing import Standing
+
+log = structlog.get_logger("rejoin.worker")
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """How much, how long, how often."""
+
+    runs_max: int = 64
+    """Runs at once in this process."""
+    ack_wait_s: float = 2.5
+    """The broker's patience with a silent runner; a run is kept alive three times as often."""
+    drain_grace_s: float = 10.0
+    """How long running runs may go on after a SIGTERM."""
+    attempts_max: int = 10
+    announce_period_s: float = 30.0
+    sweep_period_s: float = 5.0
+    sweep_age_s: float = 5.0
+    """A ready run that nobody has claimed for this long is asked for again."""
+    retry_delay_s: float = 1.0
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """An agent and its opened model."""
+
+    agent: Agent
+    model: Model
+
+
+class Worker:
+    """A runner process's work. `serve` does it; `drain` ends it in order."""
+
+    def __init__(
+        self,
+        name: str,
+        serving: Sequence[Serving],
+        *,
+        store: Store,
+        runs: Log,
+        requests: Requests,
+        agents: Agents,
+        bounds: Bounds,
+    ) -> None:
+        self._name = name
+        self._serving: Mapping[AgentName, Serving] = {AgentName(one.agent.name): one for one in serving}
+        self._store = store
+        self._runs = runs
+        self._requests = requests
+        self._agents = agents
+        self._bounds = bounds
+        self._slots = asyncio.Semaphore(bounds.runs_max)
+        self._draining = asyncio.Event()
+        self._executions: set[asyncio.Task[None]] = set()
+
+    def drain(self) -> None:
+        """Take no more runs; `serve` returns when the running ones are over or handed over."""
+        self._draining.set()
+
+    async def serve(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Until drained. Raises what only a restart can mend."""
+        await self._announce()
+        on_ready()
+        log.info("serving", agents=sorted(self._serving), runs_max=self._bounds.runs_max)
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(self._every(self._bounds.announce_period_s, self._announce)),
+                group.create_task(self._every(self._bounds.sweep_period_s, self._sweep)),
+                *(group.create_task(self._pull(agent, group)) for agent in self._serving),
+            ]
+            await self._draining.wait()
+            log.info("draining", runs=len(self._executions))
+            for task in background:
+                task.cancel()
+            if self._executions:
+                await asyncio.wait(self._executions, timeout=self._bounds.drain_grace_s)
+            for task in self._executions:
+                task.cancel()  # hands its run over
+        log.info("drained")
+
+    async def _every(self, period_s: float, action: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(period_s)
+            try:
+                await action()
+            except Unavailable as fault:
+                log.warning("put_off", action=action.__name__, error=str(fault))
+
+    async def _announce(self) -> None:
+        for one in self._serving.values():
+            await self._agents.announce(one.agent.entry)
+
+    async def _sweep(self) -> None:
+        """Ask again for runs that are ready and that no request seems to bring to anybody."""
+        for request in await self._store.stranded(self._bounds.sweep_age_s):
+            log.info("stranded_run", run=request.run, turn=request.turn)
+            await self._requests.publish(request)
+
+    async def _pull(self, agent: AgentName, group: asyncio.TaskGroup) -> None:
+        async with self._requests.pull(agent) as next_request:
+            while True:
+                await self._slots.acquire()
+                try:
+                    delivery = await next_request()
+                except BaseException:
+                    self._slots.release()
+                    raise
+                task = group.create_task(self._execute(delivery))
+                self._executions.add(task)
+                task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._executions.discard(task)
+        self._slots.release()
+
+    # ------------------------------------------------------------------------------ one execution
+
+    async def _execute(self, delivery: Delivery) -> None:
+        request = delivery.request
+        with structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn):
+            try:
+                await self._try(delivery)
+            except asyncio.CancelledError:
+                log.info("handed_over")
+                await _give_back(delivery, 0)
+                raise
+
+    async def _try(self, delivery: Delivery) -> None:
+        try:
+            await self._carry(delivery)
+        except* Fenced:
+            log.info("fenced")
+        except* RejoinError as faults:
+            log.warning("put_back", error="; ".join(str(fault) for fault in faults.exceptions))
+            await _give_back(delivery, self._bounds.retry_delay_s)
+        except* Exception:
+            log.exception("execution_broken")
+            await _give_back(delivery, self._bounds.retry_delay_s)
+
+    async def _carry(self, delivery: Delivery) -> None:
+        claim = await self._store.claim(delivery.request, self._name)
+        if claim is None:
+            log.info("stale_request")
+            await delivery.ack()
+            return
+        run = claim.run
+        structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
+        log.info("claimed")
+        standing, journal = await self._take_over(claim)
+        async with beside(self._keep_alive(delivery), journal.write()):
+            for following in await self._run(claim, standing, journal):
+                await self._requests.publish(following)
+        await delivery.ack()
+        log.info("let_go", ended=standing.ended, events=standing.index)
+
+    async def _run(self, claim: Claim, standing: Standing, journal: Journal) -> Sequence[RunRequest]:
+        one = self._serving[claim.run.agent]
+        execution = Loop(claim, one.agent, one.model, self._store, journal, standing)
+        if claim.run.attempt > self._bounds.attempts_max:
+            await execution.fail(loop.TOO_OFTEN)
+        return await execution.go()
+
+    async def _take_over(self, claim: Claim) -> tuple[Standing, Journal]:
+        """Read the log, and make sure that nobody else writes it any more."""
+        run = claim.run
+        while True:
+            standing = await self._read(claim)
+            if standing.attempt > run.attempt:
+                raise Fenced(f"run {run.id} is attempt {standing.attempt}'s")
+            journal = Journal(self._runs, run.id, run.attempt, standing)
+            if run.attempt == 1:
+                return standing, journal
+            try:
+                await journal.take_over()
+            except Fenced:
+                log.info("log_moved")  # the earlier attempt wrote once more, or the read was behind
+            else:
+                return standing, journal
+
+    async def _read(self, claim: Claim) -> Standing:
+        standing = Standing()
+        while True:
+            page = await self._runs.read(claim.run.id, after=standing.prev)
+            for record in page.records:
+                standing.record(record)
+            if not page.more:
+                return standing
+
+    async def _keep_alive(self, delivery: Delivery) -> None:
+        while True:
+            await asyncio.sleep(self._bounds.ack_wait_s / 3)
+            try:
+                await delivery.in_progress()
+            except Unavailable as fault:
+                log.warning("not_kept_alive", error=str(fault))
+
+
+async def _give_back(delivery: Delivery, delay_s: float) -> None:
+    try:
+        await delivery.nak(delay_s)
+    except Unavailable:
+        log.warning("not_given_back")  # its ack wait gives it back

@@ -1,0 +1,134 @@
+"""A model provider on loopback that speaks OpenAI's streaming chat completions, one frame at a time.
+
+A test queues replies; every POST takes the next one. What was asked is kept in `requests`; `asked` is set
+with the first of them, `left` when a caller goes away before its answer is complete.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from aiohttp import web
+
+
+def frame(data: object) -> bytes:
+    return b"data: %s\n\n" % json.dumps(data).encode()
+
+
+def delta(*, finish: str | None = None, **fields: object) -> bytes:
+    """One chunk with its only choice: `delta(content="Hi")`, `delta(finish="stop")`."""
+    return frame(_chunk(choices=[{"index": 0, "delta": fields, "finish_reason": finish}]))
+
+
+def usage(tokens_in: int, tokens_out: int) -> bytes:
+    sums = {
+        "prompt_tokens": tokens_in,
+        "completion_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+    }
+    return frame(_chunk(choices=[], usage=sums))
+
+
+def call(index: int, arguments: str, *, name: str | None = None, call_id: str | None = None) -> bytes:
+    """A piece of a tool call. The first one of a call carries its name and id."""
+    said: dict[str, object] = {"index": index, "function": {"arguments": arguments}}
+    if name is not None:
+        said |= {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return delta(tool_calls=[said])
+
+
+def _chunk(**fields: object) -> dict[str, object]:
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "fake", **fields}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`done` ends with `[DONE]`, `eof` without, `cut` breaks the connection, `stall` says nothing more."""
+
+    frames: Sequence[bytes] = ()
+    ending: Literal["done", "eof", "cut", "stall"] = "done"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def text(*pieces: str) -> Reply:
+    """A complete answer of text."""
+    return Reply([*(delta(content=piece) for piece in pieces), delta(finish="stop"), usage(3, len(pieces))])
+
+
+def failure(status: int, **headers: str) -> Reply:
+    body = json.dumps(
+        {"error": {"message": "secret sk-1234 at 10.0.0.1", "type": "x", "code": None}}
+    ).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply([body], status=status, headers={"content-type": "application/json", **named})
+
+
+class FakeProvider:
+    """`async with FakeProvider() as provider: provider.queue(text("Hi"))`; models use its `base_url`."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.asked = asyncio.Event()
+        self.left = asyncio.Event()
+        self._replies: deque[Reply] = deque()
+        self._runner: web.AppRunner | None = None
+        self.base_url = ""
+
+    def queue(self, *replies: Reply) -> None:
+        self._replies.extend(replies)
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_post("/v1/chat/completions", self._answer)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.base_url = f"http://{host}:{port}/v1"
+        return self
+
+    async def __aexit__(
+        self, cause: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(await request.json())
+        self.keys.append(request.headers.get("authorization"))
+        self.asked.set()
+        reply = self._replies.popleft() if self._replies else failure(418)
+        headers = {"content-type": "text/event-stream", **reply.headers}
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        with self._watched():
+            await response.prepare(request)
+            for one in reply.frames:
+                await response.write(one)
+            await self._end(reply, request, response)
+        return response
+
+    async def _end(self, reply: Reply, request: web.Request, response: web.StreamResponse) -> None:
+        match reply.ending:
+            case "done" if reply.status == web.HTTPOk.status_code:
+                await response.write(b"data: [DONE]\n\n")
+            case "cut":
+                assert request.transport is not None
+                request.transport.abort()
+            case "stall":
+                await asyncio.Event().wait()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except (asyncio.CancelledError, ConnectionError):
+            self.left.set()
+            raise
