@@ -106,7 +106,7 @@ async def test_a_run_is_never_half_in_a_state(database: Connection, assignment: 
     await store_run(database, State.RUNNING)
     await database.execute("alter table runs disable trigger lifecycle")
     with pytest.raises(asyncpg.CheckViolationError, match=constraint):
-        await database.execute(f"update runs set {assignment}")
+        await database.execute(f"update runs set {assignment}")  # noqa: S608
 
 
 async def test_two_runs_of_a_session_are_never_ready_at_once(database: Connection) -> None:
@@ -160,9 +160,11 @@ async def store_run(database: Connection, state: State, *, position: int = 1) ->
     await database.execute(
         """
         insert into runs (
-          id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, state, ready, attempt,
-          ended_at)
-        values ('run_' || $1::int, 'default', 's', 'a', 'submit', 'm', 'n', $1, $2, true, 1, case when $3 then now() end)
+          id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, state, ready,
+          attempt, ended_at)
+        values (
+          'run_' || $1::int, 'default', 's', 'a', 'submit', 'm', 'n', $1, $2, true,
+          1, case when $3 then now() end)
         """,
         position,
         state,

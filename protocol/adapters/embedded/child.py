@@ -6,8 +6,8 @@ process does, never restarts it.
 On Linux the kernel ties the child to the *thread* that started it, so the event loop must run in a thread
 that lives as long as the child may: the main thread, or one that ends after its loop.
 
-A process group of its own, in our session, has a second use: when we die while a child is stopped (SIGSTOP), its
-group is orphaned, and the kernel sends SIGCONT, without which a stopped process gets no signal but SIGKILL.
+A process group of its own, in our session, has a second use: when we die while a child is stopped (SIGSTOP),
+its group is orphaned, and the kernel sends SIGCONT, without which a stopped process obeys only SIGKILL.
 """
 
 import asyncio
