@@ -4,6 +4,7 @@ import importlib
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -83,6 +84,7 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
                 ack_wait_s=settings.ack_wait_s,
                 drain_grace_s=settings.drain_grace_s,
             ),
+            now_ms=lambda: int(time.time() * 1000),
         )
 
 

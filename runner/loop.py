@@ -5,6 +5,7 @@ shown, and the log complete before the database hears of the end. It knows no br
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, assert_never
 
@@ -36,7 +37,14 @@ class Loop:
     """One attempt at one run."""
 
     def __init__(
-        self, claim: Claim, agent: Agent, model: Model, store: Store, journal: Journal, standing: Standing
+        self,
+        claim: Claim,
+        agent: Agent,
+        model: Model,
+        store: Store,
+        journal: Journal,
+        standing: Standing,
+        now_ms: Callable[[], int],
     ) -> None:
         self._claim = claim
         self._run = claim.run
@@ -45,6 +53,7 @@ class Loop:
         self._store = store
         self._journal = journal
         self._standing = standing
+        self._now_ms = now_ms
         self._tools = agent.toolbox
         self._facts = machine.Facts(
             turn=claim.run.turn,
@@ -85,7 +94,7 @@ class Loop:
             return
         if not standing.opened or standing.suspended:
             await self._start()
-        await self._fail(text)
+        await self._fail("internal_error", text)
 
     async def _do(self, action: machine.Action) -> None:
         match action:
@@ -150,10 +159,17 @@ class Loop:
         await self._emit(chunks.Finish(finish_reason=reason))
         self._journal.mark(Mark.ENDED)
 
-    async def _fail(self, text: str) -> None:
+    async def _fail(self, code: str, text: str) -> None:
         for chunk in self._standing.closing():
             await self._emit(chunk)
-        data = {"type": "error", "message": text, "agent": self._agent.name, "severity": "error"}
+        data = {
+            "type": "error",
+            "message": text,
+            "agent": self._agent.name,
+            "severity": "error",
+            "code": code,
+            "timestamp": self._now_ms(),
+        }
         await self._emit(chunks.Data(type="data-operation", data=data))
         await self._emit(chunks.Error(error_text=text))
 
@@ -178,7 +194,7 @@ class Loop:
                         await self._emit(self._own(item))
         except ModelError as fault:
             self._log.warning("model_failed", error=fault.detail)
-            await self._fail(fault.detail)
+            await self._fail("model_error", fault.detail)
         else:
             self._journal.mark(Mark.GENERATED)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_type_hints, overload
 import msgspec
 
 from protocol.ids import CallId, RunId, SessionId
+from protocol.partial_json import names_prototype
 from runner.models.port import ToolSpec
 
 RESULT_BYTES_MAX = 256 * 1024
@@ -97,7 +98,10 @@ def _json(result: Any) -> Any:
         raise ToolError("the result cannot be written as JSON") from fault
     if len(text) > RESULT_BYTES_MAX:
         raise ToolError(f"the result is larger than {RESULT_BYTES_MAX // 1024} KiB")
-    return msgspec.json.decode(text)
+    plain = msgspec.json.decode(text)
+    if names_prototype(plain):
+        raise ToolError("the result has a key that clients refuse (__proto__ or constructor.prototype)")
+    return plain
 
 
 @overload

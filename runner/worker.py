@@ -64,6 +64,7 @@ class Worker:
         requests: Requests,
         agents: Agents,
         bounds: Bounds,
+        now_ms: Callable[[], int],
     ) -> None:
         self._name = name
         self._serving: Mapping[AgentName, Serving] = {AgentName(one.agent.name): one for one in serving}
@@ -72,6 +73,7 @@ class Worker:
         self._requests = requests
         self._agents = agents
         self._bounds = bounds
+        self._now_ms = now_ms
         self._slots = asyncio.Semaphore(bounds.runs_max)
         self._draining = asyncio.Event()
         self._executions: set[asyncio.Task[None]] = set()
@@ -178,7 +180,7 @@ class Worker:
 
     async def _run(self, claim: Claim, standing: Standing, journal: Journal) -> Sequence[RunRequest]:
         one = self._serving[claim.run.agent]
-        execution = Loop(claim, one.agent, one.model, self._store, journal, standing)
+        execution = Loop(claim, one.agent, one.model, self._store, journal, standing, self._now_ms)
         if claim.run.attempt > self._bounds.attempts_max:
             await execution.fail(loop.TOO_OFTEN)
         return await execution.go()

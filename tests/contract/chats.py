@@ -1,0 +1,116 @@
+"""A session in a store, spoken to in few words: what the store's tests share."""
+
+import secrets
+from collections.abc import Sequence
+from hashlib import sha256
+
+from protocol.adapters.ports import (
+    Admission,
+    Admitted,
+    Claim,
+    Decided,
+    Decision,
+    Question,
+    Regenerate,
+    Run,
+    Store,
+    Submit,
+    Turn,
+)
+from protocol.commands import RunRequest
+from protocol.fold import UIMessage
+from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
+from protocol.lifecycle import State
+
+DEFAULT = TenantId("default")
+OTHER = TenantId("other")
+AGENT = AgentName("demo")
+
+
+def fresh(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(8)}"
+
+
+def user(text: str, id: str | None = None) -> UIMessage:
+    return {"id": id or fresh("msg"), "role": "user", "parts": [{"type": "text", "text": text}]}
+
+
+def text_of(message: UIMessage) -> str:
+    text: str = message["parts"][0]["text"]
+    return text
+
+
+class Chat:
+    """A session, spoken to in few words."""
+
+    def __init__(self, store: Store, tenant: TenantId = DEFAULT, id: SessionId | None = None) -> None:
+        self.store = store
+        self.tenant = tenant
+        self.id = id or SessionId(fresh("ses"))
+
+    async def admit(self, ask: Submit | Regenerate) -> Admitted:
+        run, answer = RunId(fresh("run")), MessageId(fresh("msg"))
+        return await self.store.admit(Admission(self.tenant, self.id, AGENT, run, answer, ask))
+
+    async def submit(
+        self, text: str, id: str | None = None, *, edit: bool = False, imports: Sequence[UIMessage] = ()
+    ) -> Admitted:
+        turn = Turn(user(text, id), sha256(text.encode()).digest())
+        return await self.admit(Submit(turn, edit=edit, imports=imports))
+
+    async def send(self, text: str, id: str | None = None) -> Run:
+        return (await self.submit(text, id)).run
+
+    async def regenerate(self, target: str | None = None) -> Run:
+        return (await self.admit(Regenerate(MessageId(target) if target else None))).run
+
+    async def claim(self, run: Run | RunRequest) -> Claim:
+        claim = await self.store.claim(run.request if isinstance(run, Run) else run, "runner")
+        assert claim is not None
+        return claim
+
+    def answer(self, run: Run, text: str) -> UIMessage:
+        return {"id": run.answer, "role": "assistant", "parts": [{"type": "text", "text": text}]}
+
+    async def end(self, run: Run, text: str = "done", state: State = State.COMPLETED) -> RunRequest | None:
+        return await self.store.end(run.id, run.attempt, state, self.answer(run, text), None)
+
+    async def complete(self, text: str, answer: str = "done") -> Run:
+        """A whole turn."""
+        run = (await self.claim(await self.send(text))).run
+        await self.end(run, answer)
+        return run
+
+    async def ask(self, run: Run, count: int = 1) -> list[ApprovalId]:
+        questions = [
+            Question(ApprovalId(f"{run.id}_{run.turn}_{n}"), CallId(f"call_{n}"), "rm", {"path": n})
+            for n in range(count)
+        ]
+        await self.store.ask(run.id, run.attempt, questions)
+        return [question.id for question in questions]
+
+    async def suspend(self, run: Run, text: str = "may I?") -> Sequence[RunRequest]:
+        return await self.store.suspend(run.id, run.attempt, self.answer(run, text))
+
+    async def wait_for_decision(self, text: str, count: int = 1) -> tuple[Run, list[ApprovalId]]:
+        """A turn that is suspended."""
+        run = (await self.claim(await self.send(text))).run
+        approvals = await self.ask(run, count)
+        await self.suspend(run)
+        return run, approvals
+
+    async def decide(
+        self, *approvals: ApprovalId, approved: bool = True, reason: str | None = None
+    ) -> Decided:
+        return await self.store.decide(
+            self.tenant, self.id, [Decision(approval, approved, reason) for approval in approvals]
+        )
+
+    async def texts(self) -> list[str]:
+        history = await self.store.history(self.tenant, self.id)
+        return [text_of(message) for message in history.messages] if history is not None else []
+
+    async def state(self, run: Run) -> State:
+        found = await self.store.run(self.tenant, run.id)
+        assert found is not None
+        return found.state

@@ -1,0 +1,35 @@
+"""The store, real and not, as the fixtures of its contract's tests."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+
+from protocol.adapters.memory_store import MemoryStore
+from protocol.adapters.migrate import migrate
+from protocol.adapters.ports import Store
+from protocol.adapters.postgres import connect
+from tests.contract.chats import Chat
+from tests.databases import fresh_database
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "postgres"])
+async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Sequence[Store]]:
+    """The same store, seen from three processes."""
+    if request.param == "memory":
+        yield [MemoryStore()] * 3
+        return
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        async with await connect(url) as one, await connect(url) as two, await connect(url) as three:
+            yield [one, two, three]
+
+
+@pytest.fixture
+def store(stores: Sequence[Store]) -> Store:
+    return stores[0]
+
+
+@pytest.fixture
+def chat(store: Store) -> Chat:
+    return Chat(store)
