@@ -56,6 +56,7 @@ def application(service: Service, checks: dict[str, ops.Check]) -> web.Applicati
             web.get("/health/live", ops.live),
             web.get("/health/ready", ops.ready),
             web.get("/", ops.page),
+            web.get("/page/{file}", ops.page),
         ]
     )
     return app

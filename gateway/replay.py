@@ -12,11 +12,11 @@ import structlog
 
 from gateway.positions import After, Count, Position, Turn, Whole
 from protocol import sse
-from protocol.adapters.ports import Log, Run
+from protocol.adapters.ports import Log, Run, Store
 from protocol.adapters.splice import Splice, splice
 from protocol.cursor import Cursor
 from protocol.errors import Gone, Invalid, Unavailable
-from protocol.lifecycle import TERMINAL
+from protocol.lifecycle import BUSY, TERMINAL
 from protocol.log import Mark, Record, View, holds, skip
 
 log = structlog.get_logger("rejoin.replay")
@@ -25,6 +25,7 @@ HEARTBEAT_S = 10.0
 AWAY_WAIT_S = 0.5
 CERTAIN_TRIES = 3
 CERTAIN_WAIT_S = 0.2
+STORED_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0)
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -78,16 +79,20 @@ async def _count(runs: Log, run: Run, events: int, view: View) -> Start:
         total = view.count_through(last.head) if last is not None else 0
         tail = total - 1
         events = max(0, total + events)
-    seq = end = seen = 0
+    seen = 0
+    newest: Record | None = None
     async for record in _stored(runs, run):
         before, seen = view.count_before(record.head), view.count_through(record.head)
         if events < seen:
             first = record.head.index + events - before
             return Start(record.head.prev, record.head.index, first, tail)
-        seq, end = record.seq, record.end
+        newest = record
     if events > seen:
         raise Gone(f"the run has {seen} events so far: start again")
-    return Start(seq, end, end, tail)
+    if newest is None:
+        return Start(tail=tail)
+    # The newest record is read again, for its mark alone: it may say that nothing will follow.
+    return Start(newest.head.prev, newest.head.index, newest.end, tail)
 
 
 async def _turn(runs: Log, run: Run, turn: int) -> Start:
@@ -115,6 +120,7 @@ class Replay(msgspec.Struct, frozen=True):
     None: with the run alone.
     """
 
+    store: Store
     runs: Log
     run: Run
     start: Start
@@ -122,7 +128,8 @@ class Replay(msgspec.Struct, frozen=True):
     until: int | None
 
     async def frames(self) -> AsyncGenerator[bytes]:
-        """What is to be written, as it comes; a comment after each silence. Ends with `[DONE]`.
+        """What is to be written, as it comes; a comment after each silence. Ends with `[DONE]`, which is not
+        said before the history has what the log says: a client may ask for it at once.
 
         Raises `Gone` when the log loses what comes next: the response is then to be broken, not ended.
         """
@@ -130,22 +137,38 @@ class Replay(msgspec.Struct, frozen=True):
             while True:
                 batch = await self._next(records)
                 written, ended = self._write(batch)
-                if ended:
-                    yield written + sse.DONE
+                if ended is not None:
+                    yield written
+                    await self._stored(ended)
+                    yield sse.DONE
                     return
                 if not batch and self._over(records):
                     raise Gone("the run has ended and its log is past retention")
                 if not batch or written:
                     yield written or sse.KEEP_ALIVE
 
-    def _write(self, batch: Sequence[Record]) -> tuple[bytes, bool]:
-        """The bytes of these records, up to the one that ends the response, and whether there is one."""
+    async def _stored(self, last: Record) -> None:
+        """Until the database knows of the end that the log has; the log is first by a moment."""
+        if self.run.state in TERMINAL:
+            return
+        for wait_s in STORED_WAITS_S:
+            try:
+                run = await self.store.run(self.run.tenant, self.run.id)
+            except Unavailable:
+                return
+            if run is None or run.state not in BUSY or run.turn > last.head.turn:
+                return
+            await asyncio.sleep(wait_s)
+        log.warning("stored_late", run=self.run.id)
+
+    def _write(self, batch: Sequence[Record]) -> tuple[bytes, Record | None]:
+        """The bytes of these records up to the one that ends the response, and that one."""
         pieces = []
         for record in batch:
             pieces.append(self._cut(record))
             if self._ends(record):
-                return b"".join(pieces), True
-        return b"".join(pieces), False
+                return b"".join(pieces), record
+        return b"".join(pieces), None
 
     async def _next(self, records: Splice) -> Sequence[Record]:
         try:

@@ -79,7 +79,7 @@ class Backend(msgspec.Struct, frozen=True):
 
     async def replay(self, run: Run, position: Position, view: View, *, until: int | None) -> Replay:
         """A run's stream. Raises `Invalid` or `Gone` for a position that is not in its log."""
-        return Replay(self.runs, run, await locate(self.runs, run, position, view), view, until)
+        return Replay(self.store, self.runs, run, await locate(self.runs, run, position, view), view, until)
 
 
 class Sessions(msgspec.Struct, frozen=True):

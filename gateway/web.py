@@ -20,8 +20,8 @@ from gateway import problems
 from gateway.replay import Replay
 from gateway.sessions import Backend
 from protocol import sse
-from protocol.errors import Gone, Invalid, RejoinError, Unavailable
-from protocol.ids import AgentName, SessionId, TenantId
+from protocol.errors import Gone, Invalid, NotFound, RejoinError, Unavailable
+from protocol.ids import AgentName, SessionId, TenantId, agent_name
 from protocol.log import View
 
 log = structlog.get_logger("rejoin.http")
@@ -117,12 +117,17 @@ def view_of(request: web.Request) -> View:
 
 
 def agent_of(request: web.Request) -> AgentName:
-    """The agent of a request that has none in its path. Raises `Invalid`."""
-    named = request.headers.get("x-agent-id")
+    """The agent that a request names, by path, by header, or not at all. Raises `NotFound`, `Invalid`."""
+    named = request.match_info.get("agent") or request.headers.get("x-agent-id")
+    if named:
+        try:
+            return agent_name(named)
+        except Invalid:
+            raise NotFound(f"there is no agent {named[:64]!r}") from None
     default = request.app[SERVICE].default_agent
-    if not named and default is None:
+    if default is None:
         raise Invalid("which agent? name it in the header x-agent-id")
-    return AgentName(named) if named else AgentName(str(default))
+    return default
 
 
 async def stream(request: web.Request, session: SessionId, replay: Replay) -> web.StreamResponse:

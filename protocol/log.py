@@ -32,6 +32,7 @@ class Mark(StrEnum):
 
     NONE = "-"
     GENERATED = "generated"  # the model's response is complete: this step's tool calls are final
+    CALLING = "calling"  # tools that must not be repeated may have been started from here on
     SUSPENDED = "suspended"  # the run waits for a decision; responses end here
     ENDED = "ended"  # the last batch of the run
 

@@ -28,6 +28,7 @@ SEQUENCE = "Nats-Sequence"
 SUBJECT = "Nats-Subject"
 MESSAGE_ID = "Nats-Msg-Id"
 STATUS = "Status"
+DESCRIPTION = "Description"
 PENDING = "Nats-Num-Pending"
 
 

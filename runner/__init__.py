@@ -10,3 +10,8 @@ journal   the log's one writer: batches, one append in flight
 worker    pulls requests, claims, keeps them alive, drains
 demo      the scripted agent of `rejoin dev`
 """
+
+from runner.agents import Agent
+from runner.tools import ToolContext, ToolError, tool
+
+__all__ = ("Agent", "ToolContext", "ToolError", "tool")

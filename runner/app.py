@@ -33,6 +33,9 @@ class Settings(msgspec.Struct, frozen=True):
     ack_wait_s: float = streams.ACK_WAIT_S
     runs_max: int = 64
     drain_grace_s: float = 10.0
+    retry_delay_s: float = 1.0
+    """How long a run whose execution broke waits for its next attempt."""
+    attempts_max: int = 10
     database_pool_max: int = 10
     model: str | None = None
     """What the demo agent and agents without a model of their own use, `provider:name`."""
@@ -83,6 +86,8 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
                 runs_max=settings.runs_max,
                 ack_wait_s=settings.ack_wait_s,
                 drain_grace_s=settings.drain_grace_s,
+                retry_delay_s=settings.retry_delay_s,
+                attempts_max=settings.attempts_max,
             ),
             now_ms=lambda: int(time.time() * 1000),
         )

@@ -12,11 +12,18 @@ import msgspec
 from protocol import chunks
 from protocol.adapters.ports import Log
 from protocol.chunks import Chunk
+from protocol.errors import RejoinError
 from protocol.ids import RunId
 from protocol.log import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Audience, Head, Mark, frames
 from runner.standing import Standing
 
 WAITING_EVENTS_MAX = 4_096
+EVENT_BYTES_MAX = 768 * 1024
+"""What certainly fits in one message of a broker that takes a megabyte, as they do by default."""
+
+
+class TooLarge(RejoinError):
+    """No message can hold this event. Nothing was emitted."""
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -49,8 +56,13 @@ class Journal:
         self._settled.set()
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
-        """The run's next event. Returns once there is room; it is stored some time later, see `settle`."""
+        """The run's next event. Returns once there is room; it is stored some time later, see `settle`.
+
+        Raises `TooLarge`.
+        """
         event = chunks.encode(chunk)
+        if len(event) > EVENT_BYTES_MAX:
+            raise TooLarge(f"a part of the answer is too large ({len(event)} bytes)")
         await self._room.wait()
         self._standing.emit(chunk, audience)
         self._add(_Item(event, audience, Mark.NONE))
@@ -81,7 +93,10 @@ class Journal:
             self._settled.set()
 
     async def take_over(self) -> None:
-        """Append the attempt itself, so that whoever wrote before is fenced off from this moment."""
+        """Append the attempt itself, so that whoever wrote before is fenced off from this moment.
+
+        The first attempt does it too: cursors name the message before theirs, and no two runs may share one.
+        """
         self._prev = await self._log.append(self._run, self._head(0, Audience.ALL, Mark.NONE), b"")
 
     async def _append(self) -> None:
@@ -97,7 +112,17 @@ class Journal:
         self._turn += mark is Mark.SUSPENDED
 
     def _head(self, count: int, audience: Audience, mark: Mark) -> Head:
-        return Head(self._prev, self._attempt, self._index, count, self._operations, self._v7, audience, mark)
+        return Head(
+            prev=self._prev,
+            attempt=self._attempt,
+            index=self._index,
+            count=count,
+            operations=self._operations,
+            v7=self._v7,
+            audience=audience,
+            mark=mark,
+            turn=self._turn,
+        )
 
     def _take(self) -> tuple[list[bytes], Audience, Mark]:
         """The next batch: events of one audience, up to a mark or the bounds."""

@@ -5,7 +5,7 @@ shown, and the log complete before the database hears of the end. It knows no br
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any, assert_never
 
@@ -13,14 +13,14 @@ import msgspec
 import structlog
 
 from protocol import chunks
-from protocol.adapters.ports import Claim, Question, Store
+from protocol.adapters.ports import Claim, Decision, Question, Store
 from protocol.chunks import Chunk
 from protocol.commands import RunRequest
 from protocol.ids import CallId, approval_id
 from protocol.log import Audience, Mark
 from runner import machine
 from runner.agents import Agent
-from runner.journal import Journal
+from runner.journal import Journal, TooLarge
 from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest
 from runner.standing import Call, Standing, usage_of
 from runner.tools import ToolContext, ToolError
@@ -100,8 +100,10 @@ class Loop:
         match action:
             case machine.Open():
                 await self._open()
-            case machine.Reopen(decided):
-                await self._reopen(decided)
+            case machine.Reopen():
+                await self._start()
+            case machine.Tell(decided):
+                await self._tell(decided)
             case machine.Reset():
                 await self._emit(chunks.ResetStep(), Audience.V7)
             case machine.Generate():
@@ -140,8 +142,7 @@ class Loop:
         await self._operation("agent_initializing", sessionId=self._run.session, agentId=self._agent.name)
         await self._operation("agent_ready", sessionId=self._run.session, agentId=self._agent.name)
 
-    async def _reopen(self, decided: Any) -> None:
-        await self._start()
+    async def _tell(self, decided: Sequence[Decision]) -> None:
         for decision in decided:
             reason = msgspec.UNSET if decision.reason is None else decision.reason
             await self._emit(
@@ -195,6 +196,9 @@ class Loop:
         except ModelError as fault:
             self._log.warning("model_failed", error=fault.detail)
             await self._fail("model_error", fault.detail)
+        except TooLarge as fault:
+            self._log.warning("event_too_large", error=str(fault))
+            await self._fail("too_large", str(fault))
         else:
             self._journal.mark(Mark.GENERATED)
 
@@ -266,6 +270,8 @@ class Loop:
             await self._emit(chunks.ToolOutputDenied(tool_call_id=call.id))
         for call in act.unknown:
             await self._emit(chunks.ToolOutputError(tool_call_id=call.id, error_text=UNKNOWN_OUTCOME))
+        if not all(self._retries(call) for call in act.run):
+            self._journal.mark(Mark.CALLING)
         await self._journal.settle()
         async with asyncio.TaskGroup() as group:
             for call in act.run:

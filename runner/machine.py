@@ -1,9 +1,8 @@
 """What a run needs next: one pure function from what its log says.
 
 There is no other memory. A runner that has just emitted something and one that has just taken the run over
-ask the same question and get the same answer; so recovery is not a second program. The one thing that the
-log cannot say is whether a call without a result was started: calls that were there at the claim are
-`inherited`, and a tool says itself whether such a call may be made again.
+ask the same question and get the same answer; so recovery is not a second program. A call without a result
+that an earlier attempt may have started is `inherited`: its tool says whether it may be made again.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,7 +21,11 @@ class Open(msgspec.Struct, frozen=True):
 
 
 class Reopen(msgspec.Struct, frozen=True):
-    """Go on with the message after these decisions."""
+    """Go on with the message in a new turn."""
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """Say what was decided."""
 
     decided: Sequence[Decision]
 
@@ -73,7 +76,10 @@ class Books(msgspec.Struct, frozen=True):
     state: State
 
 
-type Action = Open | Reopen | Reset | Generate | Ask | Act | CloseStep | Suspend | Leave | Finish | Books
+type Action = (
+    Open | Reopen | Tell | Reset | Generate | Ask | Act | CloseStep | Suspend | Leave | Finish | Books
+)
+)
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -101,7 +107,7 @@ def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
     if not standing.opened:
         return Open()
     if standing.suspended:
-        return Reopen(_news(standing, facts)) if facts.turn >= standing.suspensions else Leave()
+        return Reopen() if facts.turn >= standing.suspensions else Leave()
     if standing.error is not None or standing.aborted:
         return Finish("error" if standing.error is not None else "other")
     if standing.step_open and not standing.generated:
@@ -114,6 +120,9 @@ def _after_response(standing: Standing, facts: Facts, policy: Policy) -> Action:
     unasked = [call for call in calls if call.id not in standing.asked and policy.asks(call)]
     if unasked:
         return Ask(unasked)
+    news = _news(standing, facts)
+    if news:
+        return Tell(news)
     act = _act(calls, standing, facts, policy)
     if act.run or act.deny or act.unknown:
         return act
@@ -158,7 +167,5 @@ def outcome(standing: Standing) -> State:
 
 
 def inherited(standing: Standing) -> frozenset[CallId]:
-    """The calls that an earlier attempt may have started. A suspended run has none: its turn begins now."""
-    if standing.suspended or (standing.step_open and not standing.generated):
-        return frozenset()
-    return frozenset(call.id for call in standing.open_calls)
+    """The calls that an earlier attempt may have started."""
+    return frozenset(call.id for call in standing.open_calls if standing.calling)

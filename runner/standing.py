@@ -41,6 +41,7 @@ class Standing:
         self.step_open = False
         self.step_dirty = False
         self.generated = False
+        self.calling = False
         self.calls: dict[CallId, Call] = {}  # of the last step
         self.asked: dict[CallId, ApprovalId] = {}
         self.questions = 0
@@ -92,6 +93,8 @@ class Standing:
         match mark:
             case Mark.GENERATED:
                 self.generated = True
+            case Mark.CALLING:
+                self.calling = True
             case Mark.SUSPENDED:
                 self.suspensions += 1
                 self.suspended = True
@@ -103,10 +106,11 @@ class Standing:
     def _run(self, chunk: Chunk) -> None:
         match chunk:
             case chunks.Start():
-                self.opened = True
+                self.opened, self.calling = True, False
             case chunks.StartStep():
                 self.steps += 1
                 self.step_open, self.step_dirty, self.generated = True, False, False
+                self.calling = False
                 self.calls = {}
             case chunks.ResetStep():
                 self.step_dirty, self.generated = False, False

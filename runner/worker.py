@@ -193,8 +193,6 @@ class Worker:
             if standing.attempt > run.attempt:
                 raise Fenced(f"run {run.id} is attempt {standing.attempt}'s")
             journal = Journal(self._runs, run.id, run.attempt, standing)
-            if run.attempt == 1:
-                return standing, journal
             try:
                 await journal.take_over()
             except Fenced:

@@ -15,7 +15,9 @@ import msgspec
 from aiohttp import web
 
 from gateway import app as gateway_app
+from gateway.web import SERVICE
 from protocol import sse
+from protocol.adapters.log import JetStreamLog
 from protocol.sse import Frame
 from runner import app as runner_app
 from runner.agents import Agent
@@ -34,6 +36,7 @@ class Rig:
         self.agent = f"demo-{secrets.token_hex(4)}"
         self._stack = AsyncExitStack()
         self._ids = itertools.count(1)
+        self.apps: list[web.Application] = []
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
@@ -54,6 +57,7 @@ class Rig:
             nats_url=nats_url or self.nats_url, database_url=self.database_url, default_agent=self.agent
         )
         app = await self._stack.enter_async_context(gateway_app.assemble(settings))
+        self.apps.append(app)
         server = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await server.setup()
         self._stack.push_async_callback(server.cleanup)
@@ -80,6 +84,12 @@ class Rig:
         await ready.wait()
         return worker
 
+    def feeds(self, gateway: int) -> dict[str, int]:
+        """How many streams follow which run through a gateway, in the order of their start."""
+        runs = self.apps[gateway][SERVICE].backend.runs
+        assert isinstance(runs, JetStreamLog)
+        return {run: len(feed.readers) for run, feed in runs._feeds.items()}
+
     # -------------------------------------------------------------------------------- as a client
 
     def fresh(self, word: str) -> str:
@@ -90,6 +100,20 @@ class Rig:
         """The body that `useChat` posts for a new message."""
         message = {"id": self.fresh("u"), "role": "user", "parts": [{"type": "text", "text": text}]}
         return {"id": session, "messages": [message], "trigger": "submit-message", **extra}
+
+    async def decision(self, base: str, session: str, *, approved: bool) -> dict[str, Any]:
+        """The body that `useChat` posts when a person has answered every question of the last message."""
+        messages = (await self.get(f"{base}/api/agents/{self.agent}/{session}")).json["messages"]
+        for part in messages[-1]["parts"]:
+            if part.get("state") == "approval-requested":
+                part["state"] = "approval-responded"
+                part["approval"]["approved"] = approved
+        return {
+            "id": session,
+            "messages": messages,
+            "trigger": "submit-message",
+            "messageId": messages[-1]["id"],
+        }
 
     async def post(self, base: str, body: Any) -> "Answer":
         """POST /api/chat, to the end."""

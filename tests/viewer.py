@@ -13,6 +13,8 @@ HTTP_OK = 200
 
 type Ask = tuple[dict[str, str], dict[str, str]]
 """Headers and query parameters of a GET."""
+type Position = Callable[[list[bytes]], Ask]
+"""Where a client is that has seen these frames."""
 
 
 def blocks(raw: bytes) -> list[bytes]:
@@ -48,8 +50,8 @@ def by_last_index(seen: list[bytes]) -> Ask:
     return {}, {"afterIdx": str(len(seen) - 1)}
 
 
-CURSORS: Sequence[Callable[[list[bytes]], Ask]] = (by_header, by_query)
-COUNTS: Sequence[Callable[[list[bytes]], Ask]] = (by_count_header, by_count, by_last_index)
+CURSORS: Sequence[Position] = (by_header, by_query)
+COUNTS: Sequence[Position] = (by_count_header, by_count, by_last_index)
 
 
 class Viewer(msgspec.Struct):
@@ -77,10 +79,10 @@ class Viewer(msgspec.Struct):
         while not self.complete:
             await self.connect(self.random.randint(0, self.events_max))
 
-    async def connect(self, events: int | None = None) -> None:
+    async def connect(self, events: int | None = None, asks: Sequence[Position] = ()) -> None:
         """Resume at the next gateway and read `events` more, or to the end; then close the socket."""
         base = self.gateways[self.cuts % len(self.gateways)]
-        headers, query = self.random.choice((*CURSORS, *COUNTS) if self.seen else COUNTS)(self.seen)
+        headers, query = self.random.choice(asks or ((*CURSORS, *COUNTS) if self.seen else COUNTS))(self.seen)
         url = f"{base}/api/chat/{self.session}/stream"
         async with self.http.get(url, headers=headers, params=query) as response:
             assert response.status == HTTP_OK, (headers, query, await response.text())

@@ -17,7 +17,7 @@ from gateway.web import SERVICE, TENANT, agent_of, body, json, stream, view_of
 from protocol.adapters.ports import Decision
 from protocol.errors import Invalid
 from protocol.fold import UIMessage
-from protocol.ids import MESSAGE_ID_CHARS_MAX, AgentName, ApprovalId, MessageId, session_id
+from protocol.ids import MESSAGE_ID_CHARS_MAX, ApprovalId, MessageId, session_id
 
 MESSAGES_MAX = 10_000
 IMPORTS_MAX = 500
@@ -82,7 +82,7 @@ async def resume(request: web.Request) -> web.StreamResponse:
 
 def _session(request: web.Request, id: str) -> Session:
     backend = request.app[SERVICE].backend
-    return backend.agent(AgentName(agent_of(request)), TENANT).session(session_id(id))
+    return backend.agent(agent_of(request), TENANT).session(session_id(id))
 
 
 def _decisions(chat: ChatRequest, named: str | None) -> list[Decision]:

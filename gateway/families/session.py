@@ -2,15 +2,14 @@
 
 from aiohttp import web
 
-from gateway.web import SERVICE, TENANT, json
-from protocol.ids import agent_name, session_id
+from gateway.web import SERVICE, TENANT, agent_of, json
+from protocol.ids import session_id
 
 
 async def history(request: web.Request) -> web.StreamResponse:
     """The stored messages. A busy run's answer is not among them: its stream rebuilds it whole."""
-    agent = agent_name(request.match_info["agent"])
     id = session_id(request.match_info["session"])
-    found = await request.app[SERVICE].backend.agent(agent, TENANT).session(id).history()
+    found = await request.app[SERVICE].backend.agent(agent_of(request), TENANT).session(id).history()
     answer: dict[str, object] = {
         "id": id,
         "agent": found.agent,

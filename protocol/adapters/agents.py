@@ -28,7 +28,7 @@ class JetStreamAgents:
         reply = await self._broker.ask(f"$JS.API.DIRECT.GET.{names.AGENTS_STREAM}", ask)
         match (reply.headers or {}).get(names.STATUS):
             case None:
-                return _decode(reply.data)
+                return _decode(reply.data) if reply.data else None  # empty: `nats kv del` has been here
             case "404":
                 return None
             case status:

@@ -1,7 +1,8 @@
 """One NATS connection: its options, its errors, its liveness, and requests that have many replies.
 
-Owns every word said to nats-py, so that the policy for a broker that is away stands in one place (`_seam`):
-whatever goes wrong on the wire is `Unavailable`. It knows no stream and no subject of ours. nats-py's
+Owns every word said to nats-py, so that the policy for a broker that is away stands in one place (`_wire`):
+whatever goes wrong there is `Unavailable`, at once while it is away. It knows no stream and no subject of
+ours. nats-py's
 JetStream layer is not used: its ordered consumers lose messages silently and its futures leak; `$JS.API` is
 spoken here instead (NATS ADR-1, ADR-31).
 """
@@ -9,8 +10,6 @@ spoken here instead (NATS ADR-1, ADR-31).
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
@@ -22,7 +21,7 @@ from nats.aio.subscription import Subscription
 
 from protocol import names
 from protocol.adapters.tasks import beside
-from protocol.errors import RejoinError, Unavailable
+from protocol.errors import Invalid, RejoinError, Unavailable
 
 log = structlog.get_logger("rejoin.broker")
 
@@ -31,6 +30,10 @@ CONNECT_TIMEOUT_S = 5.0
 LIVENESS_PERIOD_S = 5.0
 LIVENESS_TIMEOUT_S = 3.0
 RECONNECT_WAIT_S = 0.1
+HEADERS_BYTES = len("NATS/1.0\r\n\r\n")
+REFUSAL = "Authorization Violation"
+STORE_REFUSED = 10077
+"""A limit of the stream says no. It comes as a 503, but asking again would not help."""
 PENDING_MESSAGES_MAX = 8_192
 PENDING_BYTES_MAX = 16 * 1024 * 1024
 """A subscription's bounds in this process: what passes them is dropped, and `on_loss` is called."""
@@ -59,15 +62,6 @@ class _Answer(msgspec.Struct, frozen=True):
 _answer = msgspec.json.Decoder(_Answer)
 
 
-@contextmanager
-def _seam() -> Iterator[None]:
-    """The broker is away, whatever nats-py calls it."""
-    try:
-        yield
-    except (nats.errors.Error, OSError, TimeoutError) as fault:
-        raise Unavailable(f"the broker does not answer ({type(fault).__name__})") from fault
-
-
 class Broker:
     """A connection. Made by `connect`, which keeps it alive."""
 
@@ -79,19 +73,24 @@ class Broker:
         self._collectors: dict[str, _Collector] = {}
         self._inbox = ""
         self._asked = 0
-        self._closed = asyncio.Event()
-        self._closing = False
+        self._over = asyncio.Event()
+        self._living = False
+        self._fault = ""
+        self._refused = False
 
-    async def _open(self, url: str) -> None:
-        with _seam():
+    async def open(self, url: str) -> None:
+        """One try, after which nats-py keeps the connection by itself: its own first connect never gives up
+        and never says why. Raises `Unavailable`, or `RejoinError` if our credentials are refused.
+        """
+        try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._client.connect(
                     url.split(","),
                     name=self._name,
                     inbox_prefix=f"_INBOX_{self._name}",
                     pending_size=0,  # a publish that failed must not be sent after the reconnect
-                    allow_reconnect=True,
-                    max_reconnect_attempts=-1,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
                     reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # seconds, a float will do
                     ping_interval=10,
                     error_cb=self._on_error,
@@ -99,8 +98,29 @@ class Broker:
                     reconnected_cb=self._on_return,
                     closed_cb=self._on_close,
                 )
-            self._inbox = self._client.new_inbox()
+        except (nats.errors.Error, OSError, TimeoutError) as fault:
+            raise self._end() from fault
+        self._client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1}
+        self._inbox = self._client.new_inbox()
+        with self._wire():
             await self._client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+        self._living = True
+
+    @contextmanager
+    def _wire(self) -> Iterator[None]:
+        """Around every word to nats-py: the broker is away, whatever it calls that."""
+        if not self._client.is_connected:  # it would keep some words for later, and leak others
+            raise Unavailable("the broker is away")
+        try:
+            yield
+        except (nats.errors.Error, OSError, TimeoutError) as fault:
+            raise Unavailable(f"the broker does not answer ({type(fault).__name__})") from fault
+
+    def _end(self) -> RejoinError:
+        """Why there is no connection, and will be none by itself."""
+        if self._refused:
+            return RejoinError("the broker refuses our credentials")
+        return Unavailable(f"the broker is away ({self._fault or self._client.last_error})")
 
     # Callbacks. One that raises would stop nats-py's read loop for ever, so none of them does.
 
@@ -110,19 +130,25 @@ class Broker:
             if on_loss is not None:
                 on_loss()
             return
-        log.warning("broker_error", connection=self._name, error=str(fault) or type(fault).__name__)
+        said, self._fault = self._fault, str(fault) or type(fault).__name__
+        if REFUSAL in self._fault:
+            self._refused = True
+            self._over.set()
+        if self._living and self._fault != said:  # ten times a second while the broker is away
+            log.warning("broker_error", connection=self._name, error=self._fault)
 
     async def _on_disconnect(self) -> None:
-        if not self._closing:
+        if self._living:
             log.warning("broker_disconnected", connection=self._name)
 
     async def _on_return(self) -> None:
+        self._fault = ""
         log.info("broker_reconnected", connection=self._name)
         for callback in tuple(self._returns):
             callback()
 
     async def _on_close(self) -> None:
-        self._closed.set()
+        self._over.set()
 
     async def _on_reply(self, message: Msg) -> None:
         collector = self._collectors.get(message.subject.rpartition(".")[2])
@@ -130,27 +156,29 @@ class Broker:
             collector.add(message)
 
     async def watch(self) -> None:
-        """Prove the connection alive, for ever: recycle one whose reader has died. Raises `Unavailable` once
-        nats-py has given it up for good, as it does when the server refuses our credentials.
+        """Prove the connection alive, for ever: recycle one whose reader has died. Raises `RejoinError` once
+        the server refuses our credentials, `Unavailable` if nats-py has given up for another reason.
         """
         while True:
             try:
                 async with asyncio.timeout(LIVENESS_PERIOD_S):
-                    await self._closed.wait()
+                    await self._over.wait()
             except TimeoutError:
                 pass
             else:
-                raise Unavailable(f"the broker has closed the connection {self._name}")
+                raise self._end()
             if self._client.is_connected:
                 try:
-                    await self._client.flush(timeout=LIVENESS_TIMEOUT_S)  # type: ignore[arg-type]
-                except (nats.errors.Error, OSError, TimeoutError):
+                    await self._ping(LIVENESS_TIMEOUT_S)
+                except Unavailable:
                     log.warning("broker_connection_recycled", connection=self._name)
                     await self._client.force_reconnect()
 
     async def close(self) -> None:
-        """Close at once; what is pending is lost."""
-        self._closing = True
+        """Close at once; what is pending is lost, and nats-py must not try to send it: that raises."""
+        self._living = False
+        self._client._pending.clear()  # noqa: SLF001
+        self._client._pending_data_size = 0  # noqa: SLF001
         await self._client.close()
 
     @property
@@ -165,12 +193,19 @@ class Broker:
 
     async def flush(self) -> None:
         """Until the server has seen everything sent so far."""
-        with _seam():
-            await self._client.flush(timeout=ASK_TIMEOUT_S)  # type: ignore[arg-type]
+        await self._ping(ASK_TIMEOUT_S)
+
+    async def _ping(self, timeout_s: float) -> None:
+        pong = _Pong()
+        with self._wire():
+            async with asyncio.timeout(timeout_s):
+                await self._client._send_ping(pong)  # noqa: SLF001
+                await pong
 
     async def send(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
-        """Publish without an answer."""
-        with _seam():
+        """Publish without an answer. Raises `Invalid` if it is too large."""
+        with self._wire():
+            self._measure(payload, {})
             await self._client.publish(subject, payload, reply=reply)
 
     async def ask(
@@ -181,11 +216,17 @@ class Broker:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = ASK_TIMEOUT_S,
     ) -> Msg:
-        """One request, one reply."""
-        with _seam():
-            return await self._client.request(
-                subject, payload, timeout=timeout_s, headers=dict(headers) if headers else None
-            )
+        """One request, one reply. Raises `Invalid` if it is too large."""
+        fields = dict(headers or {})
+        with self._wire():
+            self._measure(payload, fields)
+            return await self._client.request(subject, payload, timeout=timeout_s, headers=fields or None)
+
+    def _measure(self, payload: bytes, headers: Mapping[str, str]) -> None:
+        # nats-py forgets that headers count too: the server would close the connection, and it for good.
+        size = len(payload) + sum(len(f"{name}: {value}\r\n") for name, value in headers.items())
+        if size + HEADERS_BYTES > self._client.max_payload:
+            raise Invalid(f"larger than the broker takes ({self._client.max_payload} bytes)")
 
     async def call(
         self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None
@@ -195,7 +236,9 @@ class Broker:
         error = _answer.decode(reply.data).error
         if error is None:
             return reply.data
-        if error.code in (408, 503):  # no leader, or too busy: the broker is away for this question
+        if (
+            error.code in (408, 503) and error.err_code != STORE_REFUSED
+        ):  # no leader, or too busy: the broker is away for this question
             raise Unavailable(f"the broker cannot answer now ({error.description})")
         raise ApiError(error.err_code, error.description)
 
@@ -206,7 +249,7 @@ class Broker:
         collector = self._collectors[token] = _Collector()
         try:
             await self.send(subject, payload, reply=f"{self._inbox}.{token}")
-            with _seam():
+            with self._wire():
                 async with asyncio.timeout(ASK_TIMEOUT_S):
                     await collector.complete.wait()
         finally:
@@ -220,7 +263,7 @@ class Broker:
 
         Returns what ends it.
         """
-        with _seam():
+        with self._wire():
             subscription = await self._client.subscribe(
                 subject,
                 cb=on_message,
@@ -241,6 +284,19 @@ class Broker:
         return self._client.new_inbox()
 
 
+class _Pong(asyncio.Future[bool]):
+    """The answer to a ping, whether it is still waited for or not.
+
+    nats-py's own `flush` dies of an answer that comes after a time-out or a cancellation, and its read loop
+    with it: every reader of the connection would be deaf.
+    """
+
+    def set_result(self, result: bool) -> None:
+        """It has come."""
+        if not self.done():
+            super().set_result(result)
+
+
 class _Collector:
     """The replies to one request, up to the one with a status."""
 
@@ -254,37 +310,37 @@ class _Collector:
             self.complete.set()
 
 
-async def _reachable(url: str) -> None:
-    """Raise `OSError` unless one of the servers accepts a connection: nats-py would try for ever, mutely."""
-    fault: OSError = OSError("no server is named")
-    for server in url.split(","):
-        parts = urlsplit(server)
-        try:
-            _, writer = await asyncio.open_connection(parts.hostname, parts.port or 4222)
-        except OSError as refused:
-            fault = refused
-        else:
-            writer.close()
-            return
-    raise fault
-
-
 @asynccontextmanager
 async def connect(url: str, name: str) -> AsyncIterator[Broker]:
     """A living connection to `nats://…` (several separated by commas), for as long as the context.
 
-    Waits for a broker that is away, with back-off and a line in the log each time.
+    Waits for a broker that is away, with back-off and a line in the log each time. Raises `RejoinError`, then
+    or later, if the broker refuses our credentials.
     """
-    broker = Broker(name)
-    attempts: Any = stamina.retry_context(
-        on=(OSError, Unavailable), attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
-    )
-    async for attempt in attempts:
+    hosts = ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in url.split(","))
+
+    def away(fault: Exception) -> bool:
+        if isinstance(fault, Unavailable):
+            log.warning("waiting_for_broker", connection=name, hosts=hosts, cause=str(fault))
+        return isinstance(fault, Unavailable)
+
+    async for attempt in stamina.retry_context(
+        on=away, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
+    ):
         with attempt:
-            await _reachable(url)
-            await broker._open(url)  # noqa: SLF001
+            broker = await _opened(url, name)
     try:
         async with beside(broker.watch()):
             yield broker
     finally:
         await broker.close()
+
+
+async def _opened(url: str, name: str) -> Broker:
+    broker = Broker(name)
+    try:
+        await broker.open(url)
+    except BaseException:
+        await broker.close()
+        raise
+    return broker

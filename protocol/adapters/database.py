@@ -21,11 +21,13 @@ from protocol.errors import Conflict, Fenced, Invalid, NotFound, Unavailable
 log = structlog.get_logger("rejoin.database")
 
 CLOSE_TIMEOUT_S = 5.0
+PING = "select 'pong'"
 _REFUSALS = {"RJ400": Invalid, "RJ404": NotFound, "RJ409": Conflict, "RJ412": Fenced}
 
 _DEAD = (
     ConnectionError,
     asyncpg.InterfaceError,  # "connection is closed"; its `ValueError`s are about arguments
+    asyncpg.InternalClientError,  # the server said goodbye to an idle connection a moment ago
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -38,7 +40,6 @@ _AWAY = (
     asyncpg.OperatorInterventionError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
     asyncpg.TransactionRollbackError,  # a deadlock: nothing was done
-    asyncpg.TargetServerAttributeNotMatched,
 )
 _UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 
@@ -63,11 +64,14 @@ def seam() -> Iterator[None]:
 async def wait_for[T](database_url: str, attempt: Callable[[], Awaitable[T]]) -> T:
     """The first success of `attempt`, for as long as the database is away. Anything else is raised."""
     host = urlsplit(database_url).netloc.rpartition("@")[2]
+    known: set[str] = set()
 
     def away(error: Exception) -> bool:
         if not isinstance(error, Unavailable):
             return False
-        log.warning("waiting_for_database", host=host, cause=str(error.__cause__))
+        if (cause := str(error.__cause__)) not in known:  # every single try is stamina's to tell
+            known.add(cause)
+            log.warning("waiting_for_database", host=host, cause=cause)
         return True
 
     async for retry in stamina.retry_context(
@@ -123,21 +127,20 @@ async def open_database(
     command_timeout_s: float,
 ) -> Database:
     """Waits until the database answers, saying so in the log."""
-
-    async def attempt() -> "asyncpg.Pool[asyncpg.Record]":
-        return await asyncpg.create_pool(
-            database_url,
-            min_size=1,
-            max_size=pool_max,
-            timeout=connect_timeout_s,
-            command_timeout=command_timeout_s,
-            max_cached_statement_lifetime=0,
-            reset=_keep,
-            server_settings={
-                "application_name": "rejoin",
-                # The functions rely on it: each of their statements sees what was committed before it.
-                "default_transaction_isolation": "read committed",
-            },
-        )
-
-    return Database(await wait_for(database_url, attempt), acquire_timeout_s=acquire_timeout_s)
+    pool = asyncpg.create_pool(
+        database_url,
+        min_size=0,  # a floor is restored in the background, with a traceback for every vain try
+        max_size=pool_max,
+        timeout=connect_timeout_s,
+        command_timeout=command_timeout_s,
+        max_cached_statement_lifetime=0,
+        reset=_keep,
+        server_settings={
+            "application_name": "rejoin",
+            # The functions rely on it: each of their statements sees what was committed before it.
+            "default_transaction_isolation": "read committed",
+        },
+    )
+    database = Database(await pool, acquire_timeout_s=acquire_timeout_s)
+    await wait_for(database_url, lambda: database.value(PING))
+    return database

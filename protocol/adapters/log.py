@@ -27,12 +27,13 @@ READS_MAX = 8
 READ_BYTES_MAX = 512 * 1024
 FOLLOW_BYTES_MAX = 256 * 1024
 """What waits for one reader; past it the reader is `lost` and reads the log when it can."""
+RECORD_BYTES = 256
+"""What a record weighs besides its payload: many small ones fill memory too."""
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 0.5
 
 NOT_FOUND = 10037
 WRONG_LAST = frozenset({10071, 10164})
-FULL = frozenset({10077, 10052, 10047, 10023})
 
 
 class _Ack(msgspec.Struct, frozen=True):
@@ -123,6 +124,8 @@ class JetStreamLog:
 
     async def owner(self, sequence: int) -> RunId | None:
         """See `ports.Log`."""
+        if sequence < 1:
+            return None
         ask = msgspec.json.encode({"seq": sequence})
         reply = await self._api.ask(f"$JS.API.DIRECT.GET.{names.LOG}", ask)
         headers = reply.headers or {}
@@ -200,7 +203,7 @@ class Reader:
         """One more, or too much: then all of it is dropped, and read from the log later."""
         if self._lost:
             return
-        self._bytes += len(record.payload)
+        self._bytes += len(record.payload) + RECORD_BYTES
         if self._bytes > FOLLOW_BYTES_MAX:
             self.lose()
             return
@@ -245,7 +248,7 @@ class _Feed:
     async def close(self) -> None:
         """Unsubscribe."""
         ends, self._ends = self._ends, []
-        for end in ends:
+        for end in reversed(ends):
             await end()
 
     async def _on_message(self, message: Msg) -> None:

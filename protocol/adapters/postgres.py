@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from protocol.adapters.database import Database, open_database
+from protocol.adapters.database import PING, Database, open_database
 from protocol.adapters.ports import (
     Admission,
     Admitted,
@@ -195,7 +195,7 @@ class PostgresStore:
 
     async def ping(self) -> None:
         """See `ports.Store`."""
-        await self._database.value("select 'pong'")
+        await self._database.value(PING)
 
 
 def _subject(admission: Admission) -> tuple[str, ...]:

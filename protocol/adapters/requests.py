@@ -16,7 +16,7 @@ from protocol import names
 from protocol.adapters import streams
 from protocol.adapters.broker import ApiError, Broker
 from protocol.commands import RunRequest
-from protocol.errors import Unavailable
+from protocol.errors import RejoinError, Unavailable
 from protocol.ids import AgentName
 
 log = structlog.get_logger("rejoin.requests")
@@ -25,6 +25,7 @@ PULL_EXPIRES_S = 10.0
 PULL_GRACE_S = 1.0
 PULL_RETRY_S = 1.0
 QUEUED_ALREADY = 10077
+EXPIRED = "408"
 
 _decode = msgspec.json.Decoder(RunRequest).decode
 _encode = msgspec.json.Encoder().encode
@@ -71,8 +72,8 @@ class JetStreamRequests:
     @asynccontextmanager
     async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[], Awaitable[JetStreamDelivery]]]:
         """See `ports.Requests`."""
-        await streams.declare_consumer(self._broker, agent, self._settings)
-        pull = _Pull(self._broker, agent)
+        pull = _Pull(self._broker, agent, self._settings)
+        await pull.declare()
         end = await self._broker.subscribe(pull.inbox, pull.on_message, pull.on_return)
         off = self._broker.on_return(pull.on_return)
         try:
@@ -85,9 +86,11 @@ class JetStreamRequests:
 class _Pull:
     """One request at a time from one consumer, and never one more than is waited for."""
 
-    def __init__(self, broker: Broker, agent: AgentName) -> None:
+    def __init__(self, broker: Broker, agent: AgentName, settings: streams.Settings) -> None:
         self._inbox = broker.new_inbox()
         self._broker = broker
+        self._agent = agent
+        self._settings = settings
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.REQUESTS}.{names.consumer(agent)}"
         self._expires = _encode({"batch": 1, "expires": int(PULL_EXPIRES_S * streams.SECOND_NS)})
         self._arrival: asyncio.Future[Msg | None] | None = None
@@ -97,10 +100,13 @@ class _Pull:
     def inbox(self) -> str:
         return f"{self._inbox}.*"
 
+    async def declare(self) -> None:
+        await streams.declare_consumer(self._broker, self._agent, self._settings)
+
     async def on_message(self, message: Msg) -> None:
-        if (message.headers or {}).get(names.STATUS):
+        if _status(message):
             if message.subject.endswith(f".{self._pulls}"):  # not the late word about an earlier pull
-                self._resolve(None)
+                self._resolve(message)
         elif not self._resolve(message):
             await self._give_back(message)
 
@@ -121,40 +127,65 @@ class _Pull:
                 request = _decode(message.data)
             except msgspec.DecodeError:
                 log.exception("poison_request", subject=message.subject)
-                await self._broker.send(message.reply, b"+TERM")
+                await self._say(message, b"+TERM")
             else:
                 return JetStreamDelivery(self._broker, message, request)
 
     async def _next(self) -> Msg:
         while True:
-            arrival: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
-            self._arrival = arrival
-            self._pulls += 1
-            wait_s = PULL_EXPIRES_S + PULL_GRACE_S
-            taken = False
-            try:
-                try:
-                    await self._broker.send(
-                        self._subject, self._expires, reply=f"{self._inbox}.{self._pulls}"
-                    )
-                except Unavailable:
-                    wait_s = PULL_RETRY_S  # or until the reconnect, whichever is first
-                async with asyncio.timeout(wait_s):
-                    message = await arrival
-                taken = True
-            except TimeoutError:
+            message = await self._pulled()
+            if message is None:
                 continue
-            finally:
-                self._arrival = None
-                if not taken and arrival.done() and not arrival.cancelled():
-                    await self._give_back(arrival.result())  # we were cancelled with it in our hands
-            if message is not None:
+            status = _status(message)
+            if status is None:
                 return message
+            if status != EXPIRED:
+                await self._refused(message)
+
+    async def _pulled(self) -> Msg | None:
+        """What one pull brings: a request, or the server's word about it, or nothing."""
+        arrival: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+        self._arrival = arrival
+        self._pulls += 1
+        wait_s = PULL_EXPIRES_S + PULL_GRACE_S
+        taken = False
+        try:
+            try:
+                await self._broker.send(self._subject, self._expires, reply=f"{self._inbox}.{self._pulls}")
+            except Unavailable:
+                wait_s = PULL_RETRY_S  # or until the reconnect, whichever is first
+            async with asyncio.timeout(wait_s):
+                message = await arrival
+            taken = True
+        except TimeoutError:
+            return None
+        else:
+            return message
+        finally:
+            self._arrival = None
+            if not taken and arrival.done() and not arrival.cancelled():
+                await self._give_back(arrival.result())  # we were cancelled with it in our hands
+
+    async def _refused(self, message: Msg) -> None:
+        """The consumer is gone, or its leader has changed. Not to be asked again at once."""
+        why = (message.headers or {}).get(names.DESCRIPTION)
+        log.warning("pull_refused", agent=self._agent, status=_status(message), why=why)
+        await asyncio.sleep(PULL_RETRY_S)
+        try:
+            await self.declare()
+        except RejoinError as fault:
+            log.warning("consumer_not_declared", agent=self._agent, error=str(fault))
 
     async def _give_back(self, message: Msg | None) -> None:
-        if message is None:
-            return
+        if message is not None and _status(message) is None:
+            await self._say(message, b"-NAK")
+
+    async def _say(self, message: Msg, word: bytes) -> None:
         try:
-            await self._broker.send(message.reply, b"-NAK")
+            await self._broker.send(message.reply, word)
         except Unavailable:
-            log.warning("request_not_returned", subject=message.subject)  # its ack wait returns it
+            log.warning("request_not_answered", subject=message.subject)  # its ack wait returns it
+
+
+def _status(message: Msg) -> str | None:
+    return (message.headers or {}).get(names.STATUS)

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from protocol.adapters.ports import (
     Store,
 )

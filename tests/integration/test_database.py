@@ -26,10 +26,10 @@ class Wire:
         self._target = host, port
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._answered = True
         self.port = 0
         self.round_trips = 0
-        self.connections = 0
 
     async def open(self) -> None:
         self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -45,16 +45,23 @@ class Wire:
         for writer in self._writers:
             writer.transport.abort()
 
+    def say_goodbye(self) -> None:
+        """What a server says to idle connections when it is shut down; the connections are still open."""
+        fields = b"SFATAL\0VFATAL\0C57P01\0Mgoodbye\0\0"
+        for writer in self._clients:
+            writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
         server_reader, server_writer = await asyncio.open_connection(*self._target)
         self._writers |= {writer, server_writer}
+        self._clients.add(writer)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, server_writer, from_client=True))
                 group.create_task(self._pump(server_reader, writer, from_client=False))
         finally:
             self._writers -= {writer, server_writer}
+            self._clients.discard(writer)
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_client: bool
@@ -150,6 +157,16 @@ async def test_a_connection_that_the_server_ends_is_not_noticed(migrated: str) -
         """)
         await other.close()
         await store.ping()
+
+
+async def test_a_goodbye_to_an_idle_connection_is_not_noticed(
+    migrated: str, wired: tuple[Wire, PostgresStore]
+) -> None:
+    wire, store = wired
+    await store.ping()
+    wire.say_goodbye()
+    assert await waits_for_lock(migrated, 0)  # a round trip, by whose end it has arrived
+    await store.ping()
 
 
 async def test_a_send_whose_answer_is_lost_is_one_send(migrated: str) -> None:

@@ -25,12 +25,13 @@ from runner.machine import (
     Reopen,
     Reset,
     Suspend,
+    Tell,
 )
 from runner.standing import Call, Standing
 
 START = chunks.Start(message_id="m")
 STEP = chunks.StartStep()
-TEXT = [chunks.TextStart(id="t"), chunks.TextDelta(id="t", delta="hi"), chunks.TextEnd(id="t")]
+TEXT: list[Chunk] = [chunks.TextStart(id="t"), chunks.TextDelta(id="t", delta="hi"), chunks.TextEnd(id="t")]
 CALL = Call(CallId("c"), "weather", {"city": "Paris"})
 OTHER = Call(CallId("d"), "delete", {"file": "x"})
 APPROVAL = ApprovalId("a")
@@ -133,44 +134,48 @@ def test_transcript(name: str) -> None:
     assert action(log) == expected
 
 
-@pytest.mark.parametrize(
-    ("approved", "expected"),
-    [
-        (True, Act([OTHER], [], [])),
-        (False, Act([], [(OTHER, Decision(APPROVAL, approved=False))], [])),
-        (None, Suspend()),
-    ],
-)
-def test_a_decision_says_what_becomes_of_the_call(*, approved: bool | None, expected: machine.Action) -> None:
-    assert action(REOPENED, turn=1, approvals=[approval(approved=approved)]) == expected
+TOLD = [*REOPENED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=True)]
+APPROVED = Decision(APPROVAL, approved=True)
+DENIED = Decision(APPROVAL, approved=False)
 
 
-def test_the_decisions_that_the_log_does_not_have_open_the_turn() -> None:
-    known = approval(approved=True)
-    assert action(SUSPENDED, turn=1, approvals=[known]) == Reopen([Decision(APPROVAL, approved=True)])
+def test_a_decided_run_goes_on_in_a_new_turn() -> None:
+    assert action(SUSPENDED, turn=1, approvals=[approval(approved=True)]) == Reopen()
 
 
-def test_a_decision_that_the_log_has_is_not_said_twice() -> None:
-    said = [*REOPENED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=True)]
-    suspended_again = [*said, chunks.Finish(), Mark.SUSPENDED]
-    assert action(suspended_again, turn=2, approvals=[approval(approved=True)]) == Reopen([])
+def test_a_turn_begins_with_what_was_decided() -> None:
+    assert action(REOPENED, turn=1, approvals=[approval(approved=True)]) == Tell([APPROVED])
 
 
-def test_an_inherited_call_runs_again_if_its_tool_may() -> None:
-    assert action(CALLED, taken_over=True) == Act([CALL], [], [])
+def test_an_approved_call_is_run() -> None:
+    assert action(TOLD, turn=1, approvals=[approval(approved=True)]) == Act([OTHER], [], [])
 
 
-def test_an_inherited_call_that_may_not_run_again_is_of_unknown_outcome() -> None:
-    approvals = [approval(approved=True)]
-    assert action(REOPENED, turn=1, approvals=approvals, taken_over=True) == Act([], [], [OTHER])
+def test_a_denied_call_is_not() -> None:
+    told = [*REOPENED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=False)]
+    assert action(told, turn=1, approvals=[approval(approved=False)]) == Act([], [(OTHER, DENIED)], [])
 
 
-def test_the_calls_of_a_suspended_run_were_not_started_by_anybody() -> None:
-    assert machine.inherited(standing(*SUSPENDED)) == frozenset()
+def test_an_undecided_call_suspends_the_run_again() -> None:
+    assert action(REOPENED, turn=1, approvals=[approval(approved=None)]) == Suspend()
 
 
-def test_the_calls_of_a_response_that_was_cut_off_were_not_started_by_anybody() -> None:
-    assert machine.inherited(standing(START, STEP, called(CALL))) == frozenset()
+def test_a_call_that_was_not_started_runs_after_a_takeover_whatever_its_tool_says() -> None:
+    assert action(TOLD, turn=1, approvals=[approval(approved=True)], taken_over=True) == Act([OTHER], [], [])
+
+
+def test_a_call_that_may_have_been_started_runs_again_if_its_tool_may() -> None:
+    assert action([*CALLED, Mark.CALLING], taken_over=True) == Act([CALL], [], [])
+
+
+def test_a_call_that_may_have_been_started_and_not_be_repeated_is_of_unknown_outcome() -> None:
+    log = [*TOLD, Mark.CALLING]
+    assert action(log, turn=1, approvals=[approval(approved=True)], taken_over=True) == Act([], [], [OTHER])
+
+
+def test_what_was_started_in_one_step_says_nothing_of_the_next() -> None:
+    log = [*CALLED, Mark.CALLING, result(CALL), chunks.FinishStep(), STEP, called(CALL), GENERATED]
+    assert machine.inherited(standing(*log)) == frozenset()
 
 
 def test_a_call_with_a_preliminary_result_is_still_open() -> None:

@@ -1,0 +1,30 @@
+"""An agent that says the time: each delta is the monotonic clock at the moment when the model makes it."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator
+
+from protocol.chunks import TextDelta, TextEnd, TextStart
+from runner import Agent
+from runner.models.port import Done, ModelChunk, ModelRequest
+
+_WORDS = re.compile(r"(\d+) every (\d+) ms")
+
+
+class Clock:
+    """`N every M ms`: N deltas of nanoseconds, M milliseconds apart."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        words = _WORDS.fullmatch(request.history[-1]["parts"][0]["text"])
+        count, pause_ms = (int(words[1]), int(words[2])) if words else (1, 0)
+        yield TextStart(id="t")
+        for _ in range(count):
+            await asyncio.sleep(pause_ms / 1_000)
+            yield TextDelta(id="t", delta=str(time.monotonic_ns()))
+        yield TextEnd(id="t")
+        yield Done("stop")
+
+
+clock = Agent(name="clock", model=Clock())

@@ -1,0 +1,378 @@
+"""What `ports.Log` and `ports.Follow` promise, of the real log and of its double."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.adapters import broker
+from protocol.adapters.log import FOLLOW_BYTES_MAX, READ_BYTES_MAX, JetStreamLog, Reader
+from protocol.adapters.memory_broker import MemoryLog
+from protocol.adapters.ports import Follow, Log
+from protocol.adapters.splice import splice
+from protocol.errors import Fenced, Invalid
+from protocol.ids import RunId
+from protocol.log import Audience, Head, Mark, Record
+
+SOON_S = 5.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
+async def logs(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[Log]]:
+    """The same logs, seen from two processes."""
+    if request.param == "memory":
+        yield [MemoryLog()] * 2
+        return
+    async with (
+        broker.connect(nats_url, "one") as one,
+        broker.connect(nats_url, "two-live") as live,
+        broker.connect(nats_url, "two-api") as api,
+    ):
+        yield [JetStreamLog(one, one), JetStreamLog(live, api)]
+
+
+@pytest.fixture
+def log(logs: Sequence[Log]) -> Log:
+    return logs[0]
+
+
+@pytest.fixture
+def other(logs: Sequence[Log]) -> Log:
+    """The same logs in another process."""
+    return logs[1]
+
+
+@pytest.fixture
+def run() -> RunId:
+    return fresh()
+
+
+def fresh() -> RunId:
+    return RunId(f"run_{secrets.token_hex(8)}")
+
+
+async def write(log: Log, run: RunId, *payloads: bytes, attempt: int = 1) -> list[Record]:
+    """Append one event each, behind what is there."""
+    last = await log.last(run)
+    prev, index = (last.seq, last.end) if last else (0, 0)
+    written = []
+    for number, payload in enumerate(payloads, index):
+        head = Head(prev, attempt, number, 1)
+        prev = await log.append(run, head, payload)
+        written.append(Record(prev, head, payload))
+    return written
+
+
+async def stored(log: Log, run: RunId) -> list[Record]:
+    """The whole log."""
+    records: list[Record] = []
+    while True:
+        page = await log.read(run, after=records[-1].seq if records else 0)
+        records += page.records
+        if not page.more:
+            return records
+
+
+async def taken(follow: Follow, count: int) -> list[Record]:
+    """So many records of a reader that is not slow."""
+    records: list[Record] = []
+    async with asyncio.timeout(SOON_S):
+        while len(records) < count:
+            await follow.wait()
+            assert not follow.lost
+            records += follow.take()
+    return records
+
+
+# ------------------------------------------------------------------------------------------------ append
+
+
+async def test_an_append_behind_the_last_record_is_stored_and_has_its_sequence(
+    log: Log, other: Log, run: RunId
+) -> None:
+    records = await write(log, run, b"a", b"b", b"c")
+    assert records[0].seq < records[1].seq < records[2].seq
+    assert [record.head.prev for record in records] == [0, records[0].seq, records[1].seq]
+    assert await stored(other, run) == records
+
+
+async def test_a_record_is_read_as_it_was_written(log: Log, run: RunId) -> None:
+    heads = [
+        Head(0, 3, 7, 2, 1, 4, Audience.OPERATIONS, Mark.GENERATED, 5),
+        Head(0, 3, 9, 0, 3, 4, Audience.V7, Mark.SUSPENDED, 6),
+    ]
+    payloads = [b'id: 0-7\ndata: {"a":"\xc3\xa4 \\r\\n"}\n\n', b""]
+    prev, written = 0, []
+    for head, payload in zip(heads, payloads, strict=True):
+        placed = Head(prev, *[getattr(head, field) for field in head.__struct_fields__[1:]])
+        prev = await log.append(run, placed, payload)
+        written.append(Record(prev, placed, payload))
+        assert await log.last(run) == written[-1]
+    assert await stored(log, run) == written
+
+
+async def test_an_append_behind_anything_else_is_fenced_and_stores_nothing(log: Log, run: RunId) -> None:
+    with pytest.raises(Fenced):
+        await log.append(run, Head(1, 1, 0, 1), b"behind what never was")
+    first, last = await write(log, run, b"a", b"b")
+    for prev in (0, first.seq, last.seq + 1):
+        with pytest.raises(Fenced):
+            await log.append(run, Head(prev, 1, 2, 1), b"late")
+    assert await stored(log, run) == [first, last]
+
+
+async def test_the_same_batch_again_is_the_same_record(log: Log, other: Log, run: RunId) -> None:
+    first, second = await write(log, run, b"a", b"b")
+    for writer in (log, other):
+        assert await writer.append(run, second.head, b"b") == second.seq
+    with pytest.raises(Fenced):
+        await log.append(run, first.head, b"a")
+    assert await stored(log, run) == [first, second]
+
+
+async def test_another_attempts_batch_at_the_same_place_is_not_the_same(log: Log, run: RunId) -> None:
+    first, second = await write(log, run, b"a", b"b")
+    with pytest.raises(Fenced):
+        await log.append(run, Head(first.seq, 2, 1, 1), b"b")
+    assert await stored(log, run) == [first, second]
+
+
+async def test_of_two_writers_one_wins_and_the_other_is_fenced(log: Log, other: Log, run: RunId) -> None:
+    for index in range(20):
+        last = await log.last(run)
+        outcomes: list[str] = []
+
+        async def attempt(writer: Log, number: int, prev: int, index: int, outcomes: list[str]) -> None:
+            try:
+                await writer.append(run, Head(prev, number, index, 1), b"x")
+            except Fenced:
+                outcomes.append("fenced")
+            else:
+                outcomes.append("stored")
+
+        async with asyncio.TaskGroup() as group:
+            for number, writer in enumerate((log, other), 1):
+                group.create_task(attempt(writer, number, last.seq if last else 0, index, outcomes))
+        assert sorted(outcomes) == ["fenced", "stored"]
+    assert [record.head.index for record in await stored(log, run)] == list(range(20))
+
+
+# -------------------------------------------------------------------------------------------------- read
+
+
+async def test_a_page_has_so_many_records_and_says_whether_there_are_more(log: Log, run: RunId) -> None:
+    records = await write(log, run, *[b"%d" % number for number in range(10)])
+    page = await log.read(run, after=0, records_max=4)
+    assert (list(page.records), page.more) == (records[:4], True)
+    page = await log.read(run, after=records[3].seq, records_max=6)
+    assert (list(page.records), page.more) == (records[4:], False)
+    page = await log.read(run, after=records[6].seq)
+    assert (list(page.records), page.more) == (records[7:], False)
+
+
+async def test_a_place_between_two_records_is_before_the_second(log: Log, run: RunId) -> None:
+    (first,) = await write(log, run, b"a")
+    await write(log, fresh(), b"of another run")
+    (second,) = await write(log, run, b"b")
+    page = await log.read(run, after=second.seq - 1)
+    assert (list(page.records), page.more) == ([second], False)
+    assert second.seq == first.seq + 2
+
+
+async def test_behind_the_end_and_in_an_unknown_run_there_is_nothing(log: Log, run: RunId) -> None:
+    *_, last = await write(log, run, b"a", b"b")
+    for place in ((run, last.seq), (run, last.seq + 1_000_000), (fresh(), 0)):
+        page = await log.read(place[0], after=place[1])
+        assert (list(page.records), page.more) == ([], False)
+
+
+async def test_a_page_is_bounded_by_bytes_too_but_never_empty(log: Log, run: RunId) -> None:
+    size = READ_BYTES_MAX // 3
+    records = await write(log, run, *[bytes([65 + number]) * size for number in range(8)])
+    records += await write(log, run, b"x" * (READ_BYTES_MAX * 2), b"y")
+    page = await log.read(run, after=0)
+    assert page.more
+    assert sum(len(record.payload) for record in page.records) <= READ_BYTES_MAX
+    assert await stored(log, run) == records
+
+
+async def test_runs_do_not_mix(log: Log) -> None:
+    runs = [fresh() for _ in range(3)]
+    written: dict[RunId, list[Record]] = {run: [] for run in runs}
+    for number in range(12):
+        run = runs[number % 3]
+        written[run] += await write(log, run, b"%d" % number)
+    for run in runs:
+        assert await stored(log, run) == written[run]
+
+
+async def test_the_last_record_is_certain(log: Log, other: Log, run: RunId) -> None:
+    assert await log.last(run) is None
+    for payload in (b"a", b"b", b"c"):
+        written = await write(log, run, payload)
+        assert await other.last(run) == written[-1]
+
+
+async def test_a_record_has_an_owner_and_a_sequence_without_one_has_not(log: Log, run: RunId) -> None:
+    (mine,) = await write(log, run, b"a")
+    (theirs,) = await write(log, another := fresh(), b"a")
+    assert (await log.owner(mine.seq), await log.owner(theirs.seq)) == (run, another)
+    for sequence in (0, theirs.seq + 1_000_000, 9_999_999_999_999_999_999):
+        assert await log.owner(sequence) is None
+
+
+# ------------------------------------------------------------------------------------------------ follow
+
+
+async def test_a_follower_takes_what_is_appended_from_now_on_in_order(
+    log: Log, other: Log, run: RunId
+) -> None:
+    await write(log, run, b"before")
+    async with other.follow(run) as follow:
+        assert follow.take() == []
+        first = await write(log, run, b"a", b"b")
+        await write(log, fresh(), b"of another run")
+        assert await taken(follow, 2) == first
+        second = await write(log, run, b"c")
+        assert await taken(follow, 1) == second
+        assert follow.take() == []
+        assert not follow.lost
+
+
+async def test_a_follower_waits_until_there_is_something(log: Log, run: RunId) -> None:
+    async with log.follow(run) as follow, asyncio.TaskGroup() as group:
+        waiting = group.create_task(follow.wait())
+        await log.last(run)  # a round trip, in which it could have returned
+        assert not waiting.done()
+        await write(log, run, b"a")
+        async with asyncio.timeout(SOON_S):
+            await waiting
+        await follow.wait()  # still: nothing was taken
+        assert len(follow.take()) == 1
+
+
+async def test_a_slow_follower_is_lost_in_bounded_memory_and_others_are_not(
+    log: Log, other: Log, run: RunId
+) -> None:
+    async with other.follow(run) as slow, other.follow(run) as quick:
+        seen: list[Record] = []
+        written: list[Record] = []
+        for number in range(8):
+            written += await write(log, run, b"%d" % number * (FOLLOW_BYTES_MAX // 4))
+            seen += await taken(quick, 1)
+        assert seen == written
+        assert slow.lost
+        assert slow.take() == []
+        assert not slow.lost
+        assert await taken_after(log, slow, run) == (await stored(log, run))[-1:]
+
+
+async def taken_after(log: Log, follow: Follow, run: RunId) -> list[Record]:
+    """A follower that was lost takes what is appended after it has said so."""
+    await write(log, run, b"small")
+    return await taken(follow, 1)
+
+
+async def test_one_record_larger_than_a_follower_may_hold_is_lost(log: Log, run: RunId) -> None:
+    async with log.follow(run) as follow:
+        await write(log, run, b"x" * (FOLLOW_BYTES_MAX + 1))
+        async with asyncio.timeout(SOON_S):
+            await follow.wait()
+        assert follow.lost
+
+
+async def test_after_the_context_nothing_is_kept(log: Log, run: RunId) -> None:
+    async with log.follow(run) as follow:
+        pass
+    await write(log, run, b"a")
+    assert follow.take() == []
+
+
+async def test_readers_that_join_at_any_moment_see_every_record_once(
+    log: Log, other: Log, run: RunId
+) -> None:
+    """The promise behind all of this, by way of the splice."""
+    count = 120
+    seen: list[list[int]] = [[] for _ in range(12)]
+
+    async def read(mine: list[int]) -> None:
+        async with splice(other, run) as records:
+            while len(mine) < count:
+                mine += [record.head.index for record in await records.next(SOON_S)]
+
+    async with asyncio.timeout(SOON_S * 4), asyncio.TaskGroup() as group:
+        for number in range(count):
+            if number % 10 == 0:
+                group.create_task(read(seen[number // 10]))
+            await write(log, run, b"%d" % number)
+    assert seen == [list(range(count))] * len(seen)
+
+
+# --------------------------------------------------------------------------------- of the real one alone
+
+
+async def test_readers_of_a_run_share_one_subscription_which_ends_with_the_last(nats_url: str) -> None:
+    async with broker.connect(nats_url, "shared") as connection:
+        log, run = JetStreamLog(connection, connection), fresh()
+        assert await log.last(run) is None  # subscribes to the replies
+        subscribed = len(connection._client._subs)
+        for _ in range(2):
+            async with log.follow(run) as one:
+                async with log.follow(run) as two, log.follow(fresh()):
+                    assert len(connection._client._subs) == subscribed + 2
+                    (record,) = await write(log, run, b"a")
+                    assert await taken(one, 1) == await taken(two, 1) == [record]
+                assert len(connection._client._subs) == subscribed + 1
+                (record,) = await write(log, run, b"b")
+                assert await taken(one, 1) == [record]
+            assert len(connection._client._subs) == subscribed
+            assert (log._feeds, connection._returns, connection._losses) == ({}, set(), {})
+
+
+async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_behind(nats_url: str) -> None:
+    """Nor does the late answer of the broker harm the connection, which others use."""
+    async with broker.connect(nats_url, "cancelled") as connection:
+        log, run = JetStreamLog(connection, connection), fresh()
+        assert await log.last(run) is None  # subscribes to the replies
+        subscribed = len(connection._client._subs)
+
+        async def follow() -> None:
+            async with log.follow(run):
+                pytest.fail("it was to be cancelled before")
+
+        for turns in range(4):
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(follow())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+        await write(log, run, b"a")
+        assert len(connection._client._subs) == subscribed
+        assert (log._feeds, connection._returns, connection._losses) == ({}, set(), {})
+
+
+async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_for_ever(nats_url: str) -> None:
+    async with broker.connect(nats_url, "large") as connection:
+        log, run = JetStreamLog(connection, connection), fresh()
+        async with asyncio.timeout(SOON_S):
+            for size in (2_200_000, 2_097_152, 2_097_000):  # it counts the headers too
+                with pytest.raises(Invalid, match="larger than the broker takes"):
+                    await log.append(run, Head(0, 1, 0, 1), b"x" * size)
+        assert await log.last(run) is None
+        await write(log, run, b"x" * 2_096_900)
+
+
+@given(st.lists(st.integers(0, FOLLOW_BYTES_MAX // 2), max_size=2_000))
+@settings(max_examples=50, deadline=None)
+def test_a_reader_holds_no_more_than_its_bound_whatever_comes(sizes: list[int]) -> None:
+    reader, held = Reader(), 0
+    for number, size in enumerate(sizes):
+        reader.push(Record(number + 1, Head(number, 1, number, 1), bytes(size)))
+        held = 0 if reader.lost else held + size
+        assert held <= FOLLOW_BYTES_MAX
+        assert len(reader._waiting) <= FOLLOW_BYTES_MAX // 256
+    assert reader.lost or len(reader.take()) == len(sizes)

@@ -1,0 +1,390 @@
+"""What a stream says besides its events, and what becomes of clients that leave, stall or repeat themselves.
+
+FEATURES F3, F24, F72, F76 and F89.
+"""
+
+import asyncio
+import gc
+import hashlib
+import itertools
+import socket
+import tracemalloc
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway import replay
+from gateway.web import SERVICE, TENANT
+from protocol.ids import SessionId
+from protocol.lifecycle import BUSY
+from runner.agents import Agent
+from runner.demo import delete
+from tests.observe import payload, stored, until
+from tests.rig import Answer, Rig, read_frames
+from tests.scripts import AsksTwice, Gated, Pieces
+from tests.viewer import DONE, blocks, without_comments
+
+STREAM_HEADERS = {
+    "cache-control": "no-cache",
+    "connection": "keep-alive",
+    "x-accel-buffering": "no",
+    "x-vercel-ai-ui-message-stream": "v1",
+    "x-vercel-ai-data-stream": "v2",
+}
+SLOW_CLIENT_BYTES_MAX = 1024 * 1024
+
+
+async def history(rig: Rig, base: str, session: str) -> Any:
+    return (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json
+
+
+async def idle(rig: Rig, session: str) -> None:
+    """Until the session has no run that is busy."""
+
+    async def no_run() -> bool:
+        run = await rig.apps[0][SERVICE].backend.store.current(TENANT, SessionId(session))
+        return run is not None and run.state not in BUSY
+
+    await until(no_run, "the run's end")
+
+
+def texts(messages: list[dict[str, Any]]) -> list[str]:
+    return ["".join(part.get("text", "") for part in message["parts"]) for message in messages]
+
+
+# ------------------------------------------------------------------------------------ headers and silence
+
+
+async def test_every_stream_has_the_headers_that_clients_and_proxies_look_for(rig: Rig) -> None:
+    """F3, API §1: on POST and on GET."""
+    base = await rig.gateway()
+    await rig.runner()
+    session = rig.fresh("s")
+    sent = await rig.post(base, rig.chat(session, "count 3"))
+    resumed = await rig.get(f"{base}/api/chat/{session}/stream?startIndex=0")
+    for answer in (sent, resumed):
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert STREAM_HEADERS.items() <= answer.headers.items()
+        assert answer.headers["x-thread-id"] == answer.headers["x-conversation-id"] == session
+        assert answer.headers["x-workflow-run-id"].startswith("run_")
+    assert sent.headers["x-workflow-run-id"] == resumed.headers["x-workflow-run-id"]
+    assert sent.raw == resumed.raw
+
+
+async def test_silence_is_broken_by_comments_and_by_nothing_else(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F24."""
+    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.05)
+    gate = asyncio.Semaphore(0)
+    base = await rig.gateway()
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 1))])
+    raw = b""
+    async with rig.http.post(f"{base}/api/chat", json=rig.chat(rig.fresh("s"), "hello")) as response:
+        while raw.count(b": keep-alive\n\n") < 3:
+            raw += await response.content.readany()
+        gate.release()
+        raw += await response.read()
+    assert [block for block in raw.split(b"\n\n")[:-1] if not block.startswith((b"id: ", b"data: "))] == [
+        b": keep-alive"
+    ] * raw.count(b": keep-alive")
+    assert raw.endswith(b"data: [DONE]\n\n")
+
+
+# ------------------------------------------------------------------------- clients that leave, stall, share
+
+
+async def test_a_client_that_leaves_does_not_stop_its_run(rig: Rig) -> None:
+    """F72."""
+    base = await rig.gateway()
+    await rig.runner()
+    session = rig.fresh("s")
+    async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "count 30 every 5 ms")) as response:
+        seen = [frame async for frame in read_frames(response, lambda frame: frame.id.endswith("-2"))]
+        response.close()
+    assert len(seen) == 3
+    await idle(rig, session)
+    messages = (await history(rig, base, session))["messages"]
+    assert texts(messages)[-1] == " ".join(str(number) for number in range(1, 31))
+    assert not rig.apps[0][SERVICE].streams
+    assert not rig.feeds(0)
+
+
+async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(rig: Rig) -> None:
+    """F89: 24 MB pass while it does not read; it stops a second time in the middle of catching up."""
+    base = await rig.gateway()
+    await rig.runner([Agent(name=rig.agent, model=Pieces(pieces=192, size=128 * 1024))])
+    session = rig.fresh("s")
+    digest = hashlib.sha256()
+    tracemalloc.start()
+    try:
+        async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "hello")) as response:
+            narrow(rig, response)
+            run = response.headers["x-workflow-run-id"]
+            await idle(rig, session)
+            held = [await stalled(rig)]
+            digest.update(await response.content.readexactly(8 * 1024 * 1024))
+            held.append(await stalled(rig))
+            async for received in response.content.iter_any():
+                digest.update(received)
+        rest = await traced()
+    finally:
+        tracemalloc.stop()
+    print("HELD", [one - rest for one in held])
+    assert max(held) - rest < SLOW_CLIENT_BYTES_MAX
+    assert digest.digest() == hashlib.sha256(payload(await stored(rig.nats_url, run)) + DONE).digest()
+
+
+def narrow(rig: Rig, response: aiohttp.ClientResponse) -> None:
+    """Small socket buffers at both ends: what is under test is our own."""
+    (ours,) = rig.apps[0][SERVICE].streams
+    assert response.connection is not None
+    for transport in (ours, response.connection.transport):
+        assert transport is not None
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, 64 * 1024)
+
+
+async def stalled(rig: Rig) -> int:
+    """Bytes allocated, once the gateway waits for its one client to read on."""
+
+    async def waits() -> bool:
+        (transport,) = rig.apps[0][SERVICE].streams
+        return transport.get_write_buffer_size() > 0 and transport.get_protocol()._paused
+
+    await until(waits, "a stalled stream")
+    return await traced()
+
+
+async def traced() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+async def test_clients_of_one_run_share_its_subscription_and_each_gets_everything(rig: Rig) -> None:
+    """F67: ten viewers on one gateway."""
+    gate = asyncio.Semaphore(0)
+    base = await rig.gateway()
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 5))])
+    session = rig.fresh("s")
+    async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "hello")) as response:
+        run = response.headers["x-workflow-run-id"]
+        async with asyncio.TaskGroup() as group:
+            url = f"{base}/api/chat/{session}/stream"
+            viewers = [group.create_task(rig.get(url)) for _ in range(10)]
+            await until(lambda: following(rig, {run: 11}), "eleven streams of one run")
+            for _ in range(5):
+                gate.release()
+        sent = await Answer.of(response)
+    assert {without_comments(viewer.result().raw) for viewer in viewers} == {without_comments(sent.raw)}
+    await until(lambda: following(rig, {}), "the end of the subscription")
+
+
+async def following(rig: Rig, feeds: dict[str, int]) -> bool:
+    return rig.feeds(0) == feeds
+
+
+# ------------------------------------------------------------------------------------------ large events
+
+
+async def test_a_delta_that_no_message_can_hold_ends_the_run_where_everybody_can_see_it(rig: Rig) -> None:
+    """F36: the broker refuses more than 2 MB in one message."""
+    base = await rig.gateway()
+    await rig.runner([Agent(name=rig.agent, model=Pieces(pieces=1, size=3 * 1024 * 1024))])
+    session = rig.fresh("s")
+    answer = await rig.post(base, rig.chat(session, "hello"))
+    assert answer.complete
+    assert [chunk["type"] for chunk in answer.chunks][-3:] == ["error", "finish-step", "finish"]
+    assert "too large" in answer.chunks[-3]["errorText"]
+    await idle(rig, session)
+
+
+# --------------------------------------------------------------------------- the same, another, a new turn
+
+
+async def test_a_message_posted_twice_makes_one_run_and_both_answers_carry_it(rig: Rig) -> None:
+    """F12: at once, and again after the end; through two gateways."""
+    bases = [await rig.gateway(), await rig.gateway()]
+    await rig.runner()
+    session = rig.fresh("s")
+    body = rig.chat(session, "count 20 every 5 ms")
+    async with asyncio.TaskGroup() as group:
+        posts = [group.create_task(rig.post(bases[number % 2], body)) for number in range(4)]
+    answers = [post.result() for post in posts] + [await rig.post(bases[0], body)]
+    assert len({answer.headers["x-workflow-run-id"] for answer in answers}) == 1
+    assert len({without_comments(answer.raw) for answer in answers}) == 1
+    assert answers[0].complete
+    assert [message["role"] for message in (await history(rig, bases[0], session))["messages"]] == [
+        "user",
+        "assistant",
+    ]
+
+
+async def test_a_message_id_with_other_content_is_a_conflict(rig: Rig) -> None:
+    """F12."""
+    base = await rig.gateway()
+    await rig.runner()
+    body = rig.chat(rig.fresh("s"), "count 3")
+    await rig.post(base, body)
+    body["messages"][0]["parts"][0]["text"] = "count 4"
+    refused = await rig.post(base, body)
+    assert (refused.status, refused.json["code"]) == (409, "conflict")
+    assert refused.headers["content-type"].startswith("application/problem+json")
+
+
+async def test_regenerating_replaces_the_last_answer(rig: Rig) -> None:
+    """F76, API §2."""
+    base = await rig.gateway()
+    await rig.runner()
+    session = rig.fresh("s")
+    body = rig.chat(session, "count 3")
+    first = await rig.post(base, body)
+    messages = (await history(rig, base, session))["messages"]
+    again = await rig.post(
+        base,
+        {
+            "id": session,
+            "messages": messages[:1],
+            "trigger": "regenerate-message",
+            "messageId": messages[1]["id"],
+        },
+    )
+    assert again.text == first.text == "1 2 3"
+    assert again.headers["x-workflow-run-id"] != first.headers["x-workflow-run-id"]
+    replaced = (await history(rig, base, session))["messages"]
+    assert texts(replaced) == ["count 3", "1 2 3"]
+    assert replaced[1]["id"] == again.chunks[0]["messageId"] != messages[1]["id"]
+
+
+async def test_an_edited_message_replaces_what_followed_it(rig: Rig) -> None:
+    """F76, API §2."""
+    base = await rig.gateway()
+    await rig.runner()
+    session = rig.fresh("s")
+    first = rig.chat(session, "count 3")
+    await rig.post(base, first)
+    await rig.post(base, rig.chat(session, "count 2"))
+    id = first["messages"][0]["id"]
+    edited = {"id": id, "role": "user", "parts": [{"type": "text", "text": "count 5"}]}
+    answer = await rig.post(
+        base, {"id": session, "messages": [edited], "trigger": "submit-message", "messageId": id}
+    )
+    assert answer.text == "1 2 3 4 5"
+    assert texts((await history(rig, base, session))["messages"]) == ["count 5", "1 2 3 4 5"]
+
+
+async def test_turns_are_remembered_in_their_order(rig: Rig) -> None:
+    """F14, F76: only the id and the new message are sent."""
+    gate = asyncio.Semaphore(100)
+    base = await rig.gateway()
+    model = Gated(gate, 1, [])
+    await rig.runner([Agent(name=rig.agent, model=model)])
+    session = rig.fresh("s")
+    for text in ("one", "two", "three"):
+        assert (await rig.post(base, rig.chat(session, text))).text == " 0"
+    expected = ["one", " 0", "two", " 0", "three"]
+    assert [texts(list(request.history)) for request in model.asked] == [
+        expected[:1],
+        expected[:3],
+        expected,
+    ]
+    assert texts((await history(rig, base, session))["messages"]) == [*expected, " 0"]
+
+
+async def test_messages_posted_at_once_are_answered_one_after_the_other(rig: Rig) -> None:
+    """F93: in the order of acceptance, which the history shows; no run begins before the last has ended."""
+    bases = [await rig.gateway(), await rig.gateway()]
+    for _ in range(2):
+        await rig.runner()
+    session = rig.fresh("s")
+    async with asyncio.TaskGroup() as group:
+        posts = [
+            group.create_task(rig.post(bases[number % 2], rig.chat(session, f"count {number} every 2 ms")))
+            for number in range(1, 9)
+        ]
+    answers = [post.result() for post in posts]
+    assert all(answer.complete for answer in answers)
+    stored_texts = texts((await history(rig, bases[0], session))["messages"])
+    order = [int(text.split()[1]) for text in stored_texts[::2]]
+    assert sorted(order) == list(range(1, 9))
+    assert stored_texts[1::2] == [" ".join(map(str, range(1, number + 1))) for number in order]
+    spans = []
+    for number in order:
+        records = await stored(rig.nats_url, answers[number - 1].headers["x-workflow-run-id"])
+        spans.append((records[0].seq, records[-1].seq))
+    assert all(earlier[1] < later[0] for earlier, later in itertools.pairwise(spans))
+
+
+# -------------------------------------------------------------------------------------------- approvals
+
+
+async def test_an_approved_call_runs_and_the_answer_streams_the_continuation_only(rig: Rig) -> None:
+    """F50, F52, F55, F76."""
+    base = await rig.gateway()
+    await rig.runner()
+    session = rig.fresh("s")
+    asked = await rig.post(base, rig.chat(session, "delete notes.txt"))
+    assert [chunk["type"] for chunk in asked.chunks][-3:] == [
+        "tool-approval-request",
+        "finish-step",
+        "finish",
+    ]
+    continued = await rig.post(base, await rig.decision(base, session, approved=True))
+    assert continued.chunks[0] == asked.chunks[0]
+    assert continued.text == "notes.txt is deleted."
+    assert "tool-output-available" in [chunk["type"] for chunk in continued.chunks]
+    message = (await history(rig, base, session))["messages"][-1]
+    assert message["id"] == asked.chunks[0]["messageId"]
+    part = next(part for part in message["parts"] if part["type"] == "tool-delete")
+    assert (part["state"], part["output"]) == ("output-available", "notes.txt is deleted.")
+
+
+async def test_a_denied_call_does_not_run(rig: Rig) -> None:
+    """F59."""
+    base = await rig.gateway()
+    await rig.runner()
+    session = rig.fresh("s")
+    await rig.post(base, rig.chat(session, "delete notes.txt"))
+    denied = await rig.post(base, await rig.decision(base, session, approved=False))
+    types = [chunk["type"] for chunk in denied.chunks]
+    assert "tool-output-denied" in types
+    assert "tool-output-available" not in types
+    assert denied.text == "You said no, so I left it alone."
+
+
+async def test_the_same_decision_again_has_one_effect_and_another_one_is_a_conflict(rig: Rig) -> None:
+    """F86: at once through two gateways, and again after the end."""
+    bases = [await rig.gateway(), await rig.gateway()]
+    await rig.runner()
+    session = rig.fresh("s")
+    await rig.post(bases[0], rig.chat(session, "delete notes.txt"))
+    yes = await rig.decision(bases[0], session, approved=True)
+    no = await rig.decision(bases[0], session, approved=False)
+    async with asyncio.TaskGroup() as group:
+        posts = [group.create_task(rig.post(bases[number % 2], yes)) for number in range(4)]
+    answers = [post.result() for post in posts] + [await rig.post(bases[1], yes)]
+    assert {without_comments(answer.raw) for answer in answers} == {without_comments(answers[0].raw)}
+    assert answers[0].complete
+    assert answers[0].text == "notes.txt is deleted."
+    refused = await rig.post(bases[0], no)
+    assert (refused.status, refused.json["code"]) == (409, "conflict")
+    run = answers[0].headers["x-workflow-run-id"]
+    log = payload(await stored(rig.nats_url, run))
+    assert log.count(b'"tool-output-available"') == 1
+
+
+async def test_a_second_question_of_one_run_ends_its_own_response(rig: Rig) -> None:
+    """F65, F66: each turn's answer ends where the run waits again, and the log has them all."""
+    base = await rig.gateway()
+    await rig.runner([Agent(name=rig.agent, model=AsksTwice(), tools=[delete])])
+    session = rig.fresh("s")
+    answers = [await rig.post(base, rig.chat(session, "hello"))]
+    for _ in range(2):
+        answers.append(await rig.post(base, await rig.decision(base, session, approved=True)))
+    assert all(answer.complete for answer in answers)
+    reasons = [answer.chunks[-1]["finishReason"] for answer in answers]
+    assert reasons == ["tool-calls", "tool-calls", "stop"]
+    run = answers[0].headers["x-workflow-run-id"]
+    sent = b"".join(b"".join(blocks(answer.raw)[:-1]) for answer in answers)
+    assert sent == payload(await stored(rig.nats_url, run))

@@ -1,0 +1,64 @@
+"""Models that do what a test tells them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import msgspec
+
+from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
+from runner.models.port import Done, ModelChunk, ModelRequest
+
+ASKS = 2
+
+
+class Pieces(msgspec.Struct):
+    """Says `pieces` deltas of `size` bytes, `burst` of them at once and then nothing for `pause_s`."""
+
+    pieces: int
+    size: int
+    burst: int = 1
+    pause_s: float = 0.0
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        del request
+        yield TextStart(id="t")
+        for number in range(self.pieces):
+            if number and number % self.burst == 0:
+                await asyncio.sleep(self.pause_s)
+            yield TextDelta(id="t", delta=f" {number}".ljust(self.size, "."))
+        yield TextEnd(id="t")
+        yield Done("stop")
+
+
+class Gated(msgspec.Struct):
+    """Says one word for each time that `gate` is released; `asked` counts its calls."""
+
+    gate: asyncio.Semaphore
+    words: int
+    asked: list[ModelRequest] = []
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        self.asked.append(request)
+        yield TextStart(id="t")
+        for number in range(self.words):
+            await self.gate.acquire()
+            yield TextDelta(id="t", delta=f" {number}")
+        yield TextEnd(id="t")
+        yield Done("stop")
+
+
+class AsksTwice(msgspec.Struct):
+    """Calls `delete` in each of its first two steps, and ends in the third."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        if request.step == ASKS:
+            for chunk in (TextStart(id="t"), TextDelta(id="t", delta="Done."), TextEnd(id="t")):
+                yield chunk
+            yield Done("stop")
+            return
+        id = f"call_{request.step}"
+        yield ToolInputAvailable(tool_call_id=id, tool_name="delete", input={"file": id})
+        yield Done("tool-calls")
