@@ -79,7 +79,6 @@ class Books(msgspec.Struct, frozen=True):
 type Action = (
     Open | Reopen | Tell | Reset | Generate | Ask | Act | CloseStep | Suspend | Leave | Finish | Books
 )
-)
 
 
 class Policy(msgspec.Struct, frozen=True):

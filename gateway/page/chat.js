@@ -263,19 +263,22 @@ function article(message, index) {
 function view(message, part, key) {
   const fault = failure(part);
   if (part.toolCallId) return tool(message, part, key);
-  if (!fault && !["text", "reasoning"].includes(part.type)) return [];
-  const thinking = part.state === "streaming";
-  const made = node(key, () => part.type === "reasoning"
-    ? h("details", { open: thinking }, h("summary"), h("p")) : h("p", { className: fault ? "fault" : "" }));
-  if (part.type === "reasoning") write(made.firstChild, thinking ? "Thinking…" : "Thoughts");
-  write(part.type === "reasoning" ? made.lastChild : made, fault || part.text);
+  if (part.type === "reasoning") {
+    const made = node(key, () => h("details", { open: part.state === "streaming" }, h("summary"), h("p")));
+    write(made.firstChild, part.state === "streaming" ? "Thinking…" : "Thoughts");
+    write(made.lastChild, part.text);
+    return made;
+  }
+  if (!fault && part.type !== "text") return [];
+  const made = node(key, () => h("p", { className: fault ? "fault" : "" }));
+  write(made, fault || part.text);
   return made;
 }
 
 function tool(message, part, key) {
   const made = node(key, () => h("section", { className: "tool", tabIndex: -1, ariaLabel: "Tool call" },
-    h("div", {}, h("code"), h("span")), h("pre", { ariaLabel: "input" }), h("pre", { ariaLabel: "output" }),
-    h("div", {}, h("span", { textContent: "May it do this?" }),
+    h("div", {}, h("code"), h("span", { className: "badge" })), h("pre", { ariaLabel: "input" }), h("pre", { ariaLabel: "output" }),
+    h("div", { className: "ask" }, h("span", { textContent: "May it do this?" }),
       h("button", { textContent: "Deny" }), h("button", { className: "strong", textContent: "Approve" }))));
   const [head, input, output, question] = made.children;
   const json = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "");
