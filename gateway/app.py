@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway.families import aisdk, ops, session
 from gateway.sessions import Backend
 from gateway.web import BODY_BYTES_MAX, SERVICE, Service, observe
-from protocol.adapters import broker, postgres, streams
+from protocol.adapters import broker, migrate, postgres, streams
 from protocol.adapters.agents import JetStreamAgents
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
@@ -70,6 +70,7 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
         live = await stack.enter_async_context(broker.connect(settings.nats_url, "gateway-live"))
         wanted = streams.Settings(settings.nats_replicas, settings.log_age_max_s)
         await streams.declare(api, wanted)
+        await migrate.check(settings.database_url)
         store = await stack.enter_async_context(
             await postgres.connect(settings.database_url, pool_max=settings.database_pool_max)
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.adapters import broker, postgres, streams
+from protocol.adapters import broker, migrate, postgres, streams
 from protocol.adapters.agents import JetStreamAgents
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
@@ -72,6 +72,7 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
         write = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-log"))
         wanted = streams.Settings(settings.nats_replicas, settings.log_age_max_s, settings.ack_wait_s)
         await streams.declare(queue, wanted)
+        await migrate.check(settings.database_url)
         store = await stack.enter_async_context(
             await postgres.connect(settings.database_url, pool_max=settings.database_pool_max)
         )

@@ -278,7 +278,7 @@ function view(message, part, key) {
 function tool(message, part, key) {
   const made = node(key, () => h("section", { className: "tool", tabIndex: -1, ariaLabel: "Tool call" },
     h("div", {}, h("code"), h("span", { className: "badge" })), h("pre", { ariaLabel: "input" }), h("pre", { ariaLabel: "output" }),
-    h("div", { className: "ask" }, h("span", { textContent: "May it do this?" }),
+    h("div", { className: "ask" }, h("span", { textContent: "Allow it?" }),
       h("button", { textContent: "Deny" }), h("button", { className: "strong", textContent: "Approve" }))));
   const [head, input, output, question] = made.children;
   const json = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "");
@@ -308,7 +308,11 @@ $("form").onsubmit = (event) => {
 $("field").onkeydown = (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) $("form").onsubmit(event);
 };
-$("cut").onclick = () => ((wait = WAIT_CUT_MS), connection.abort());
+$("cut").onclick = () => {
+  wait = WAIT_CUT_MS;
+  connection.abort();
+  $("scroll").focus(); // the button goes
+};
 $("new").onclick = () => location.assign(location.pathname + location.search);
 addEventListener("hashchange", () => location.reload());
 // Another tab may have gone on with this conversation meanwhile.

@@ -236,9 +236,8 @@ class Broker:
         error = _answer.decode(reply.data).error
         if error is None:
             return reply.data
-        if (
-            error.code in (408, 503) and error.err_code != STORE_REFUSED
-        ):  # no leader, or too busy: the broker is away for this question
+        # 408, 503: no leader, or too busy. The broker is away for this question.
+        if error.code in (408, 503) and error.err_code != STORE_REFUSED:
             raise Unavailable(f"the broker cannot answer now ({error.description})")
         raise ApiError(error.err_code, error.description)
 

@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 
 from protocol.adapters.database import seam, wait_for
+from protocol.errors import Invalid
 
 log = structlog.get_logger("rejoin.migrate")
 
@@ -48,6 +49,13 @@ async def pending(database_url: str) -> list[str]:
     """The versions that are still to be applied. Waits for the database."""
     async with _connection(database_url) as connection:
         return [migration.version for migration in await _missing(connection)]
+
+
+async def check(database_url: str) -> None:
+    """Raises `Invalid` if the database is not what this version of the code needs. Waits for the database."""
+    missing = await pending(database_url)
+    if missing:
+        raise Invalid(f"the database misses migrations {', '.join(missing)}: run `rejoin migrate`")
 
 
 async def migrate(database_url: str) -> list[str]:

@@ -342,7 +342,7 @@ async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_b
 
         async def follow() -> None:
             async with log.follow(run):
-                pytest.fail("it was to be cancelled before")
+                await asyncio.Event().wait()
 
         for turns in range(4):
             async with asyncio.TaskGroup() as group:
@@ -359,11 +359,11 @@ async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_fo
     async with broker.connect(nats_url, "large") as connection:
         log, run = JetStreamLog(connection, connection), fresh()
         async with asyncio.timeout(SOON_S):
-            for size in (2_200_000, 2_097_152, 2_097_000):  # it counts the headers too
+            for size in (2_200_000, 2_097_152, 2_097_100):  # it counts the headers too
                 with pytest.raises(Invalid, match="larger than the broker takes"):
                     await log.append(run, Head(0, 1, 0, 1), b"x" * size)
         assert await log.last(run) is None
-        await write(log, run, b"x" * 2_096_900)
+        await write(log, run, b"x" * 2_097_000)
 
 
 @given(st.lists(st.integers(0, FOLLOW_BYTES_MAX // 2), max_size=2_000))

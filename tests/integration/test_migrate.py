@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from protocol.adapters import migrate
+from protocol.errors import Invalid
 from protocol.lifecycle import TERMINAL, TRANSITIONS, State
 from tests.databases import fresh_database
 
@@ -170,3 +171,11 @@ async def store_run(database: Connection, state: State, *, position: int = 1) ->
         state,
         state in TERMINAL,
     )
+
+
+async def test_a_service_refuses_a_database_that_is_not_migrated_in_one_sentence(database_url: str) -> None:
+    async with fresh_database(database_url) as url:
+        with pytest.raises(Invalid, match="run `rejoin migrate`"):
+            await migrate.check(url)
+        await migrate.migrate(url)
+        await migrate.check(url)

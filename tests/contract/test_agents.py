@@ -1,0 +1,70 @@
+"""What `ports.Agents` promises, of the real registry and of its double."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+
+from protocol import names
+from protocol.adapters import broker
+from protocol.adapters.agents import JetStreamAgents
+from protocol.adapters.memory_broker import MemoryAgents
+from protocol.adapters.ports import Agents
+from protocol.commands import AgentEntry
+from protocol.ids import AgentName
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
+async def registry(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[Agents]]:
+    """The same registry, seen from two processes."""
+    if request.param == "memory":
+        yield [MemoryAgents()] * 2
+        return
+    async with broker.connect(nats_url, "one") as one, broker.connect(nats_url, "two") as two:
+        yield [JetStreamAgents(one), JetStreamAgents(two)]
+
+
+@pytest.fixture
+def agent() -> AgentName:
+    return AgentName(f"agent_{secrets.token_hex(8)}-A")
+
+
+async def test_an_agent_is_found_as_it_was_announced(registry: Sequence[Agents], agent: AgentName) -> None:
+    entry = AgentEntry(agent, "Says it back — ünïcode", {"type": "object", "required": ["city"]})
+    await registry[0].announce(entry)
+    for one in registry:
+        assert await one.find(agent) == entry
+
+
+async def test_an_agent_that_nobody_announced_is_not_found(
+    registry: Sequence[Agents], agent: AgentName
+) -> None:
+    await registry[0].announce(AgentEntry(agent))
+    assert await registry[0].find(AgentName(f"{agent}2")) is None
+    assert await registry[0].find(AgentName(agent[:-1])) is None
+
+
+async def test_announcing_again_changes_the_entry(registry: Sequence[Agents], agent: AgentName) -> None:
+    for description in ("first", "second", "second", ""):
+        await registry[0].announce(AgentEntry(agent, description))
+        assert await registry[1].find(agent) == AgentEntry(agent, description)
+
+
+async def test_agents_do_not_replace_each_other(registry: Sequence[Agents], agent: AgentName) -> None:
+    another = AgentName(f"{agent}2")
+    for name in (agent, another):
+        await registry[0].announce(AgentEntry(name, name))
+    for name in (agent, another):
+        assert await registry[1].find(name) == AgentEntry(name, name)
+
+
+async def test_an_entry_deleted_by_hand_is_not_found(nats_url: str, agent: AgentName) -> None:
+    """`nats kv del` leaves an empty message with a mark behind."""
+    async with broker.connect(nats_url, "one") as connection:
+        real = JetStreamAgents(connection)
+        await real.announce(AgentEntry(agent))
+        await connection.call(names.agent_key(agent), headers={"KV-Operation": "DEL"})
+        assert await real.find(agent) is None
+        await real.announce(AgentEntry(agent, "back"))
+        assert await real.find(agent) == AgentEntry(agent, "back")

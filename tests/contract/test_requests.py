@@ -1,0 +1,303 @@
+"""What `ports.Requests` and `ports.Delivery` promise, of the real queue and of its double.
+
+Time is what these promises are about, so the tests let some pass: always by waiting for a request.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from random import Random
+
+import pytest
+import pytest_asyncio
+
+from protocol import names
+from protocol.adapters import broker
+from protocol.adapters.broker import ApiError, Broker
+from protocol.adapters.memory_broker import MemoryRequests
+from protocol.adapters.ports import Delivery, Requests
+from protocol.adapters.requests import JetStreamRequests
+from protocol.adapters.streams import Settings
+from protocol.commands import RunRequest
+from protocol.errors import Unavailable
+from protocol.ids import AgentName, RunId
+
+SOON_S = 5.0
+LONG_S = 60.0
+ACK_WAIT_S = 0.6
+
+type Next = Callable[[], Awaitable[Delivery]]
+type Queues = Callable[[float], tuple[Requests, Requests]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
+async def queues(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Queues]:
+    """By ack wait: the same queue, seen from two processes."""
+    if request.param == "memory":
+        yield lambda ack_wait_s: (MemoryRequests(ack_wait_s),) * 2
+        return
+    async with broker.connect(nats_url, "one") as one, broker.connect(nats_url, "two") as two:
+
+        def of(ack_wait_s: float) -> tuple[Requests, Requests]:
+            settings = Settings(ack_wait_s=ack_wait_s)
+            return JetStreamRequests(one, settings), JetStreamRequests(two, settings)
+
+        yield of
+
+
+@pytest.fixture
+async def connection(nats_url: str) -> AsyncIterator[Broker]:
+    async with broker.connect(nats_url, "one") as one:
+        yield one
+
+
+@pytest.fixture
+def agent() -> AgentName:
+    return AgentName(f"agent-{secrets.token_hex(8)}")
+
+
+def fresh(agent: AgentName, turn: int = 0) -> RunRequest:
+    return RunRequest(agent, RunId(f"run_{secrets.token_hex(8)}"), turn)
+
+
+async def arrival(following: Next, within_s: float = SOON_S) -> Delivery:
+    async with asyncio.timeout(within_s):
+        return await following()
+
+
+async def silence(following: Next, seconds: float) -> None:
+    """Nothing comes for so long."""
+    with pytest.raises(TimeoutError):
+        await arrival(following, seconds)
+
+
+# ----------------------------------------------------------------------------------------- publish, pull
+
+
+async def test_a_request_is_delivered_as_it_was_published(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(LONG_S)
+    async with there.pull(agent) as following, asyncio.TaskGroup() as group:
+        waiting = group.create_task(arrival(following))
+        await here.publish(request := fresh(agent, 3))
+        assert (await waiting).request == request
+
+
+async def test_what_was_published_before_anybody_pulled_is_delivered_in_order(
+    queues: Queues, agent: AgentName
+) -> None:
+    here, there = queues(LONG_S)
+    requests = [fresh(agent) for _ in range(5)]
+    for request in requests:
+        await here.publish(request)
+    async with there.pull(agent) as following:
+        assert [(await arrival(following)).request for _ in requests] == requests
+
+
+async def test_a_turn_that_is_queued_is_not_queued_twice(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(LONG_S)
+    request = fresh(agent)
+    for publisher in (here, there):
+        await publisher.publish(request)
+    async with there.pull(agent) as following:
+        delivery = await arrival(following)
+        await here.publish(request)  # delivered, and not acknowledged
+        await silence(following, 0.3)
+        await delivery.ack()
+        await silence(following, 0.3)
+
+
+async def test_two_turns_of_a_run_are_two_requests(queues: Queues, agent: AgentName) -> None:
+    here, _ = queues(LONG_S)
+    first = fresh(agent)
+    second = RunRequest(agent, first.run, 1)
+    for request in (first, second, first, second):
+        await here.publish(request)
+    async with here.pull(agent) as following:
+        assert [(await arrival(following)).request for _ in range(2)] == [first, second]
+        await silence(following, 0.2)
+
+
+async def test_a_request_is_for_its_agent_alone(queues: Queues, agent: AgentName) -> None:
+    here, _ = queues(LONG_S)
+    longer = AgentName(f"{agent}-b")
+    async with here.pull(agent) as mine, here.pull(longer) as theirs:
+        await here.publish(fresh(longer))
+        await silence(mine, 0.2)
+        assert (await arrival(theirs)).request.agent == longer
+
+
+async def test_two_pullers_share_a_queue(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(LONG_S)
+    requests = [fresh(agent) for _ in range(30)]
+    got: list[list[RunRequest]] = [[], []]
+
+    async def take_half(following: Next, mine: list[RunRequest]) -> None:
+        while len(mine) < len(requests) / 2:
+            delivery = await arrival(following)
+            mine.append(delivery.request)
+            await delivery.ack()
+
+    async with here.pull(agent) as one, there.pull(agent) as two:
+        async with asyncio.TaskGroup() as group:
+            for following, mine in zip((one, two), got, strict=True):
+                group.create_task(take_half(following, mine))
+            for request in requests:
+                await here.publish(request)
+        await silence(one, 0.2)
+    assert sorted(got[0] + got[1], key=str) == sorted(requests, key=str)
+
+
+# ----------------------------------------------------------------------------------- ack, nak, in progress
+
+
+async def test_what_is_acknowledged_never_comes_again(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(ACK_WAIT_S)
+    await here.publish(fresh(agent))
+    async with there.pull(agent) as following:
+        await (await arrival(following)).ack()
+        await silence(following, ACK_WAIT_S * 2)
+
+
+async def test_what_is_given_back_comes_again_at_once(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(LONG_S)
+    await here.publish(request := fresh(agent))
+    async with here.pull(agent) as one, there.pull(agent) as two:
+        for following in (one, two, one):
+            delivery = await arrival(following)
+            assert delivery.request == request
+            await delivery.nak()
+
+
+async def test_what_is_given_back_with_a_delay_comes_again_after_it(queues: Queues, agent: AgentName) -> None:
+    here, _ = queues(LONG_S)
+    await here.publish(request := fresh(agent))
+    async with here.pull(agent) as following:
+        await (await arrival(following)).nak(0.7)
+        await silence(following, 0.4)
+        assert (await arrival(following)).request == request
+
+
+async def test_what_nobody_keeps_alive_goes_to_another(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(ACK_WAIT_S)
+    await here.publish(request := fresh(agent))
+    async with here.pull(agent) as one, there.pull(agent) as two:
+        await arrival(one)
+        await silence(two, ACK_WAIT_S / 2)
+        assert (await arrival(two)).request == request
+
+
+async def test_what_is_in_progress_stays_where_it_is(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(ACK_WAIT_S)
+    await here.publish(request := fresh(agent))
+    async with here.pull(agent) as one, there.pull(agent) as two:
+        delivery = await arrival(one)
+        for _ in range(6):
+            await delivery.in_progress()
+            await silence(two, ACK_WAIT_S / 3)
+        assert (await arrival(two)).request == request
+
+
+# ---------------------------------------------------------------------------------- nobody waits any more
+
+
+async def test_what_arrives_while_nobody_waits_goes_back_to_the_queue(
+    queues: Queues, agent: AgentName
+) -> None:
+    """The wait was given up, its context was not left: the server may still know the pull."""
+    here, there = queues(LONG_S)
+    async with here.pull(agent) as gone, there.pull(agent) as following:
+        await silence(gone, 0.1)
+        await here.publish(request := fresh(agent))
+        assert (await arrival(following)).request == request
+
+
+async def test_what_arrives_after_the_context_was_left_goes_back_to_the_queue(
+    queues: Queues, agent: AgentName
+) -> None:
+    here, there = queues(ACK_WAIT_S)
+    async with here.pull(agent) as gone:
+        await silence(gone, 0.1)
+    await here.publish(request := fresh(agent))
+    async with there.pull(agent) as following:
+        assert (await arrival(following)).request == request
+
+
+async def test_waits_that_are_given_up_at_any_moment_lose_nothing(queues: Queues, agent: AgentName) -> None:
+    here, _ = queues(LONG_S)
+    random, requests = Random(7), [fresh(agent) for _ in range(60)]
+    got: list[RunRequest] = []
+    async with asyncio.timeout(30), here.pull(agent) as following, asyncio.TaskGroup() as group:
+
+        async def publish() -> None:
+            for request in requests:
+                await here.publish(request)
+
+        group.create_task(publish())
+        while len(got) < len(requests):
+            try:
+                delivery = await arrival(following, random.random() * 0.004)
+            except TimeoutError:
+                continue
+            got.append(delivery.request)
+            await delivery.ack()
+        await silence(following, 0.2)
+    assert sorted(got, key=str) == sorted(requests, key=str)
+
+
+async def test_a_wait_may_be_given_up_in_any_turn_of_the_loop(queues: Queues, agent: AgentName) -> None:
+    here, _ = queues(LONG_S)
+    async with here.pull(agent) as following:
+        for turns in range(40):
+            await here.publish(request := fresh(agent))
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(arrival(following))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+            delivery = await arrival(following) if task.cancelled() else task.result()
+            assert delivery.request == request
+            await delivery.ack()
+
+
+# --------------------------------------------------------------------------------- of the real one alone
+
+
+async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
+    connection: Broker, agent: AgentName
+) -> None:
+    queue, request = JetStreamRequests(connection, Settings(ack_wait_s=ACK_WAIT_S)), fresh(agent)
+    for turn, payload in enumerate((b"{", b'{"agent":1}', b"")):
+        await connection.call(names.request(agent, RunId("poison"), turn), payload)
+    await queue.publish(request)
+    async with queue.pull(agent) as following:
+        delivery = await arrival(following)
+        assert delivery.request == request
+        await delivery.ack()
+        await silence(following, ACK_WAIT_S * 1.5)
+    with pytest.raises(ApiError):
+        await connection.call(
+            f"$JS.API.STREAM.MSG.GET.{names.REQUESTS}",
+            b'{"last_by_subj":"%b"}' % names.requests_of(agent).encode(),
+        )
+
+
+async def test_a_consumer_that_was_removed_is_made_again(connection: Broker, agent: AgentName) -> None:
+    queue = JetStreamRequests(connection, Settings())
+    async with queue.pull(agent) as following, asyncio.TaskGroup() as group:
+        waiting = group.create_task(arrival(following))
+        await connection.flush()  # the pull is behind it, or will find nobody
+        await connection.call(f"$JS.API.CONSUMER.DELETE.{names.REQUESTS}.{names.consumer(agent)}")
+        await queue.publish(request := fresh(agent))
+        assert (await waiting).request == request
+
+
+async def test_an_ack_that_the_broker_did_not_hear_is_not_taken_for_one(
+    connection: Broker, agent: AgentName
+) -> None:
+    queue = JetStreamRequests(connection, Settings())
+    await queue.publish(fresh(agent))
+    async with queue.pull(agent) as following:
+        delivery = await arrival(following)
+        await connection.call(f"$JS.API.CONSUMER.DELETE.{names.REQUESTS}.{names.consumer(agent)}")
+        with pytest.raises(Unavailable):
+            await delivery.ack()

@@ -1,0 +1,61 @@
+"""Much at once: nothing is lost, nothing changes its order. No test here is about time."""
+
+import asyncio
+
+from runner.agents import Agent
+from tests.rig import Answer, Rig
+from tests.scripts import Pieces
+from tests.viewer import blocks, without_comments
+
+
+def counted(last: int) -> str:
+    return " ".join(str(number) for number in range(1, last + 1))
+
+
+async def test_two_thousand_events_a_second_arrive_complete_and_in_order(rig: Rig) -> None:
+    """F66: 4,000 events, twenty every 10 ms, to two viewers on each of two gateways."""
+    bases = [await rig.gateway(), await rig.gateway()]
+    await rig.runner([Agent(name=rig.agent, model=Pieces(pieces=4_000, size=1, burst=20, pause_s=0.01))])
+    session = rig.fresh("s")
+    async with rig.http.post(f"{bases[0]}/api/chat", json=rig.chat(session, "hello")) as response:
+        async with asyncio.TaskGroup() as group:
+            viewers = [
+                group.create_task(rig.get(f"{base}/api/chat/{session}/stream")) for base in [*bases, *bases]
+            ]
+            sent = await Answer.of(response)
+    assert sent.complete
+    assert [int(number) for number in sent.text.split()] == list(range(4_000))
+    assert {without_comments(viewer.result().raw) for viewer in viewers} == {without_comments(sent.raw)}
+    numbers = [int(block.split(b"\n")[0].rpartition(b"-")[2]) for block in blocks(sent.raw)[:-1]]
+    assert numbers == list(range(len(numbers)))
+
+
+async def test_a_model_without_a_pause_fills_its_log_in_order(rig: Rig) -> None:
+    """More events than may wait for the log: the model waits for it, and the other run goes on."""
+    base = await rig.gateway()
+    await rig.runner()
+    async with asyncio.TaskGroup() as group:
+        posts = [
+            group.create_task(rig.post(base, rig.chat(rig.fresh("s"), f"count {last}")))
+            for last in (10_000, 100)
+        ]
+    for post, last in zip(posts, (10_000, 100), strict=True):
+        assert post.result().complete
+        assert post.result().text == counted(last)
+
+
+async def test_two_hundred_runs_at_once_are_each_complete_and_in_order(rig: Rig) -> None:
+    """Two gateways, two runners."""
+    bases = [await rig.gateway(), await rig.gateway()]
+    for _ in range(2):
+        await rig.runner(runs_max=128)
+    async with asyncio.TaskGroup() as group:
+        posts = [
+            group.create_task(rig.post(bases[number % 2], rig.chat(rig.fresh("s"), "count 50")))
+            for number in range(200)
+        ]
+    answers = [post.result() for post in posts]
+    assert [(answer.status, answer.complete, answer.text) for answer in answers] == [
+        (200, True, counted(50))
+    ] * 200
+    assert len({answer.headers["x-workflow-run-id"] for answer in answers}) == 200
