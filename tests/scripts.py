@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import msgspec
 
@@ -55,10 +56,31 @@ class AsksTwice(msgspec.Struct):
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
         if request.step == ASKS:
-            for chunk in (TextStart(id="t"), TextDelta(id="t", delta="Done."), TextEnd(id="t")):
+            for chunk in _say("Done."):
                 yield chunk
             yield Done("stop")
             return
         id = f"call_{request.step}"
         yield ToolInputAvailable(tool_call_id=id, tool_name="delete", input={"file": id})
         yield Done("tool-calls")
+
+
+class Calls(msgspec.Struct):
+    """Calls one tool in its first step and ends in the second."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        if request.step:
+            for chunk in _say("Done."):
+                yield chunk
+            yield Done("stop")
+            return
+        yield ToolInputAvailable(tool_call_id="call_0", tool_name=self.tool, input=self.arguments)
+        yield Done("tool-calls")
+
+
+def _say(text: str) -> tuple[ModelChunk, ...]:
+    return TextStart(id="t"), TextDelta(id="t", delta=text), TextEnd(id="t")

@@ -79,8 +79,9 @@ async function* events(body) {
 /** Fold a stream into an answer until `[DONE]`, through any number of breaks. False: nothing is running. */
 async function follow(open, answer = { role: "assistant", parts: [] }) {
   const unfinished = {};
+  const before = { ...live };
   let cursor = "", run = "", breaks = 0;
-  show({ state: "waiting" });
+  show({ state: "waiting", cursor, breaks });
   for (;;) {
     const response = await reach(() => (cursor ? resume(cursor) : open()));
     const theirs = response.headers.get("x-workflow-run-id");
@@ -89,10 +90,13 @@ async function follow(open, answer = { role: "assistant", parts: [] }) {
       await load();
       return true;
     }
-    if (response.status === 204) return false;
+    if (response.status === 204) {
+      show(before);
+      return false;
+    }
     await accepted(response);
     if (!response.headers.get("content-type").startsWith("text/event-stream")) return true;
-    show({ state: "streaming", run: (run = theirs), cursor, breaks });
+    show({ state: "streaming", run: (run = theirs), breaks });
     for await (const event of events(response.body)) {
       if (event.data === "[DONE]") return true;
       wait = WAIT_FIRST_MS;
@@ -227,7 +231,7 @@ function paint() {
   $("cut").hidden = state !== "streaming";
   write($("state"), state + (state.endsWith("ing") ? "…" : ""));
   const rejoined = breaks ? ` · rejoined ${breaks}×` : "";
-  write($("cursor"), cursor && state !== "waiting" ? `cursor ${cursor}${rejoined}` : "");
+  write($("cursor"), cursor && `cursor ${cursor}${rejoined}`);
   write($("facts"), [location.host, run].filter(Boolean).join(" · "));
   for (const button of [$("send"), ...$("chips").children]) button.disabled = busy;
   if (low) scroll.scrollTop = scroll.scrollHeight;

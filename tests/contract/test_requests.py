@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -281,11 +282,19 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
         )
 
 
+async def pulled(connection: Broker, agent: AgentName) -> None:
+    """Until the server knows of a pull."""
+    info = f"$JS.API.CONSUMER.INFO.{names.REQUESTS}.{names.consumer(agent)}"
+    async with asyncio.timeout(SOON_S):
+        while msgspec.json.decode(await connection.call(info))["num_waiting"] != 1:
+            pass
+
+
 async def test_a_consumer_that_was_removed_is_made_again(connection: Broker, agent: AgentName) -> None:
     queue = JetStreamRequests(connection, Settings())
     async with queue.pull(agent) as following, asyncio.TaskGroup() as group:
         waiting = group.create_task(arrival(following))
-        await connection.flush()  # the pull is behind it, or will find nobody
+        await pulled(connection, agent)
         await connection.call(f"$JS.API.CONSUMER.DELETE.{names.REQUESTS}.{names.consumer(agent)}")
         await queue.publish(request := fresh(agent))
         assert (await waiting).request == request

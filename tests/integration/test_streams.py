@@ -133,7 +133,6 @@ async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(rig: 
         rest = await traced()
     finally:
         tracemalloc.stop()
-    print("HELD", [one - rest for one in held])
     assert max(held) - rest < SLOW_CLIENT_BYTES_MAX
     assert digest.digest() == hashlib.sha256(payload(await stored(rig.nats_url, run)) + DONE).digest()
 
@@ -169,7 +168,6 @@ async def traced() -> int:
     snapshot = tracemalloc.take_snapshot().filter_traces(
         [tracemalloc.Filter(False, "*/aiohttp/client_proto.py")]
     )
-    for x in snapshot.statistics("lineno")[:8]: print(x)
     return sum(trace.size for trace in snapshot.traces)
 
 

@@ -1,0 +1,218 @@
+"""Two runners on one run: the log has one writer at a time, and the one that was given up stops silently.
+
+FEATURES F71, F84, F85, F88. The first runner is silent for the broker and yet alive: a long pause, a broken
+network, a stopped virtual machine. Runners that are really killed are in `test_processes.py`.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.web import SERVICE, TENANT
+from protocol import chunks
+from protocol.adapters.ports import Delivery
+from protocol.fold import Fold, UIMessage
+from protocol.ids import SessionId
+from protocol.lifecycle import State
+from protocol.log import Mark, Record, events
+from runner.agents import Agent
+from runner.models.scripted import Scripted
+from runner.tools import ToolContext, tool
+from runner.worker import Worker
+from tests.observe import payload, stored, until
+from tests.rig import Answer, Rig
+from tests.scripts import Calls, Gated
+from tests.viewer import DONE, without_comments
+
+ACK_WAIT_S = 0.4
+PAUSING = {"ack_wait_s": ACK_WAIT_S, "runs_max": 1}
+"""One run at a time: a runner that is paused asks for no other."""
+
+
+async def silent(delivery: Delivery) -> None:
+    """Instead of keeping a delivery alive."""
+    del delivery
+    await asyncio.Event().wait()
+
+
+async def over(worker: Worker) -> bool:
+    return not worker._executions
+
+
+def folded(records: list[Record]) -> UIMessage:
+    fold = Fold()
+    for record in records:
+        for event in events(record):
+            fold.apply(chunks.decode(event))
+    return fold.message
+
+
+def assert_one_writer_at_a_time(records: list[Record]) -> None:
+    """Each append names the one before it, and no attempt writes again after a later one."""
+    assert records[0].head.prev == records[0].head.index == 0
+    for earlier, later in itertools.pairwise(records):
+        assert later.head.prev == earlier.seq
+        assert later.head.index == earlier.end
+        assert later.head.attempt >= earlier.head.attempt
+    assert [record.head.mark for record in records].count(Mark.ENDED) == 1
+    assert records[-1].head.mark is Mark.ENDED
+
+
+async def assert_all_agree(rig: Rig, base: str, session: str, answer: Answer) -> list[Record]:
+    """The log, the viewer and the history say the same."""
+    assert answer.complete
+    records = await stored(rig.nats_url, answer.headers["x-workflow-run-id"])
+    assert_one_writer_at_a_time(records)
+    assert without_comments(answer.raw) == payload(records) + DONE
+    history = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json
+    assert history["messages"][-1] == folded(records)
+    run = await rig.apps[0][SERVICE].backend.store.current(TENANT, SessionId(session))
+    assert run is not None
+    assert (run.state, run.attempt) == (State.COMPLETED, records[-1].head.attempt)
+    return records
+
+
+@contextlib.asynccontextmanager
+async def posted(rig: Rig, base: str, session: str, text: str) -> AsyncIterator[asyncio.Task[Answer]]:
+    """A POST whose answer is read to its end beside the block."""
+    async with asyncio.TaskGroup() as group:
+        yield group.create_task(rig.post(base, rig.chat(session, text)))
+
+
+async def lines(rig: Rig, session: str) -> int:
+    """How many events the session's run has in its log."""
+    run = await rig.apps[0][SERVICE].backend.store.current(TENANT, SessionId(session))
+    last = await rig.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
+    return last.end if last is not None else 0
+
+
+@pytest.mark.parametrize("goes_on", ["while the second works", "after the second has ended"])
+async def test_a_paused_runner_that_goes_on_writes_nothing_more(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, goes_on: str
+) -> None:
+    """F71, F84, F85."""
+    base = await rig.gateway()
+    gates = asyncio.Semaphore(5), asyncio.Semaphore(3)
+    first = await rig.runner([Agent(name=rig.agent, model=Gated(gates[0], 10))], **PAUSING)
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    session = rig.fresh("s")
+    async with posted(rig, base, session, "hello") as post:
+
+        async def written() -> bool:
+            return await lines(rig, session) >= 5 + 5
+
+        await until(written, "the first runner's five words")
+        model = Gated(gates[1], 8)
+        await rig.runner([Agent(name=rig.agent, model=model)], ack_wait_s=ACK_WAIT_S)
+
+        async def taken() -> bool:
+            return bool(model.asked)
+
+        await until(taken, "the takeover")
+        if goes_on == "while the second works":
+            for _ in range(5):
+                gates[0].release()
+            await until(lambda: over(first), "the first runner's end")
+        for _ in range(5):
+            gates[1].release()
+    records = await assert_all_agree(rig, base, session, post.result())
+    types = [chunk["type"] for chunk in post.result().chunks]
+    assert types.count("reset-step") == types.count("start") == types.count("finish") == 1
+    assert "".join(part.get("text", "") for part in folded(records)["parts"]) == " 0 1 2 3 4 5 6 7"
+    assert {record.head.attempt for record in records} == {1, 2}
+    for _ in range(5):
+        gates[0].release()
+    await until(lambda: over(first), "the first runner's end")
+    assert await stored(rig.nats_url, post.result().headers["x-workflow-run-id"]) == records
+
+
+async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F85: its attempt is known to the database only."""
+    base = await rig.gateway()
+    first = await rig.runner([Agent(name=rig.agent, model=Scripted())], **PAUSING)
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    claimed, go = asyncio.Event(), asyncio.Event()
+    take_over = first._take_over
+
+    async def late(claim: Any) -> Any:
+        claimed.set()
+        await go.wait()
+        return await take_over(claim)
+
+    monkeypatch.setattr(first, "_take_over", late)
+    session = rig.fresh("s")
+    async with posted(rig, base, session, "count 20") as post:
+        await claimed.wait()
+        await rig.runner(ack_wait_s=ACK_WAIT_S)
+    records = await assert_all_agree(rig, base, session, post.result())
+    assert {record.head.attempt for record in records} == {2}
+    go.set()
+    await until(lambda: over(first), "the first runner's end")
+    assert await stored(rig.nats_url, post.result().headers["x-workflow-run-id"]) == records
+
+
+@pytest.mark.parametrize("pause_ms", [0, 1])
+async def test_a_runner_that_never_pauses_is_fenced_all_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, pause_ms: int
+) -> None:
+    """F85: it writes as fast as it can while the second takes over, again and again if it must."""
+    base = await rig.gateway()
+    first = await rig.runner(**PAUSING)
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    session = rig.fresh("s")
+    count = 20_000 if pause_ms == 0 else 2_000
+    async with posted(rig, base, session, f"count {count} every {pause_ms} ms") as post:
+
+        async def written() -> bool:
+            return await lines(rig, session) >= 20
+
+        await until(written, "the first runner's words")
+        await rig.runner(
+            [Agent(name=rig.agent, model=Gated(asyncio.Semaphore(10), 10))], ack_wait_s=ACK_WAIT_S
+        )
+    records = await assert_all_agree(rig, base, session, post.result())
+    assert {record.head.attempt for record in records} == {1, 2}
+    await until(lambda: over(first), "the first runner's end")
+
+
+@pytest.mark.parametrize(("on_crash", "runs"), [("retry", 2), ("report", 1)])
+async def test_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, on_crash: Any, runs: int
+) -> None:
+    """F88: with the same idempotency key, or never again."""
+    keys: list[str] = []
+    first_only = asyncio.Semaphore(1)
+
+    @tool(on_crash=on_crash)
+    async def pay(context: ToolContext[None], amount: int) -> str:
+        """Pay."""
+        keys.append(context.idempotency_key)
+        if not first_only.locked():
+            await first_only.acquire()
+            await asyncio.Event().wait()
+        return f"{amount} paid"
+
+    agent = Agent(name=rig.agent, model=Calls("pay", {"amount": 3}), tools=[pay])
+    base = await rig.gateway()
+    first = await rig.runner([agent], **PAUSING)
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    session = rig.fresh("s")
+    async with posted(rig, base, session, "hello") as post:
+
+        async def paying() -> bool:
+            return bool(keys)
+
+        await until(paying, "the call")
+        await rig.runner([agent], ack_wait_s=ACK_WAIT_S)
+    await assert_all_agree(rig, base, session, post.result())
+    assert keys == [f"{post.result().headers['x-workflow-run-id']}:call_0"] * runs
+    results = [chunk for chunk in post.result().chunks if chunk["type"].startswith("tool-output")]
+    assert len(results) == 1
+    assert results[0].get("output") == ("3 paid" if on_crash == "retry" else None)
+    assert ("unknown" in results[0].get("errorText", "")) is (on_crash == "report")
