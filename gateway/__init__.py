@@ -2,6 +2,7 @@
 
 sessions   the core: send, decide, resume, history; what every route family says the same way
 replay     a run's log as the bytes of one response, from any position
+turns      what clients send as messages and decisions, checked
 positions  the ways in which a client says where it is
 problems   errors as `application/problem+json`: the one table from our words to HTTP
 families   one file for each way of talking to us: parse, call the core, render

@@ -97,6 +97,19 @@ def parse_live(subject: str) -> RunId:
     return RunId(run)
 
 
+def control(run: RunId) -> str:
+    """Subject on which the runner that holds a run can be reached."""
+    return f"control.{run}"
+
+
+def parse_control(subject: str) -> RunId:
+    """Raises `ValueError` for any other subject."""
+    word, run = subject.split(".")
+    if word != "control":
+        raise ValueError(subject)
+    return RunId(run)
+
+
 def agent_key(agent: AgentName) -> str:
     """Subject of an agent's registry entry."""
     return f"$KV.{AGENTS}.{agent}"

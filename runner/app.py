@@ -13,6 +13,7 @@ import msgspec
 
 from protocol.adapters import broker, migrate, postgres, streams
 from protocol.adapters.agents import JetStreamAgents
+from protocol.adapters.control import NatsControl
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
 from protocol.adapters.requests import JetStreamRequests
@@ -82,6 +83,7 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
             store=store,
             runs=JetStreamLog(write, write),
             requests=JetStreamRequests(queue, wanted),
+            control=NatsControl(queue),
             agents=JetStreamAgents(queue),
             bounds=Bounds(
                 runs_max=settings.runs_max,

@@ -5,7 +5,7 @@ shown, and the log complete before the database hears of the end. It knows no br
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, assert_never
 
@@ -17,6 +17,7 @@ from protocol.adapters.ports import Claim, Decision, Question, Store
 from protocol.chunks import Chunk
 from protocol.commands import RunRequest
 from protocol.ids import CallId, approval_id
+from protocol.lifecycle import State
 from protocol.log import Audience, Mark
 from runner import machine
 from runner.agents import Agent
@@ -29,6 +30,7 @@ UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: the worker that ran it went away before it could report. "
     "It may or may not have taken effect."
 )
+INTERRUPTED = "The run was interrupted."
 TOO_OFTEN = "The run was given up: its workers went away too often."
 INTERNAL = "Something went wrong here. The run was given up."
 
@@ -44,6 +46,7 @@ class Loop:
         store: Store,
         journal: Journal,
         standing: Standing,
+        interrupted: asyncio.Event,
         now_ms: Callable[[], int],
     ) -> None:
         self._claim = claim
@@ -61,31 +64,50 @@ class Loop:
             inherited=machine.inherited(standing),
         )
         self._policy = machine.Policy(self._asks, self._retries, agent.steps_max)
+        self._interrupted = interrupted
+        if claim.run.interrupted:
+            interrupted.set()
         self._log = structlog.get_logger("rejoin.loop")
 
     async def go(self) -> list[RunRequest]:
         """Until the run is over or waits. Returns the requests that are to be published then."""
         while True:
-            action = machine.next_action(self._standing, self._facts, self._policy)
+            facts = msgspec.structs.replace(self._facts, interrupted=self._interrupted.is_set())
+            action = machine.next_action(self._standing, facts, self._policy)
             self._log.debug("action", action=type(action).__name__)
             match action:
                 case machine.Books(state):
-                    await self._journal.settle()
-                    following = await self._store.end(
-                        self._run.id,
-                        self._run.attempt,
-                        state,
-                        self._standing.message,
-                        self._standing.error,
-                    )
-                    return [following] if following is not None else []
+                    return await self._end(state)
                 case machine.Leave():
                     await self._journal.settle()
-                    return list(
-                        await self._store.suspend(self._run.id, self._run.attempt, self._standing.message)
+                    following = await self._store.suspend(
+                        self._run.id, self._run.attempt, self._standing.message
                     )
+                    return list(following)
+                case machine.Generate() | machine.Act():
+                    await self._until_interrupted(self._do(action))
                 case _:
                     await self._do(action)
+
+    async def _end(self, state: State) -> list[RunRequest]:
+        await self._journal.settle()
+        standing = self._standing
+        following = await self._store.end(
+            self._run.id, self._run.attempt, state, standing.message, standing.error
+        )
+        return [following] if following is not None else []
+
+    async def _until_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
+        """The work, or as much of it as there was time for."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            watch = group.create_task(self._cancel_when_interrupted(task))
+            await asyncio.wait([task])
+            watch.cancel()
+
+    async def _cancel_when_interrupted(self, task: asyncio.Task[None]) -> None:
+        await self._interrupted.wait()
+        task.cancel()
 
     async def fail(self, text: str) -> None:
         """End the log with an error, whatever it says so far; `go` then does the books."""
@@ -112,6 +134,8 @@ class Loop:
                 await self._ask(list(calls))
             case machine.Act():
                 await self._act(action)
+            case machine.Abort(calls):
+                await self._abort(calls)
             case machine.CloseStep():
                 await self._emit(chunks.FinishStep())
             case machine.Suspend():
@@ -155,10 +179,23 @@ class Loop:
     async def _finish(self, reason: Any) -> None:
         if self._standing.step_open:
             await self._emit(chunks.FinishStep())
-        if reason != "error":
+        if not self._standing.aborted and self._standing.error is None:
             await self._operation("completion", agent=self._agent.name, iteration=self._standing.steps)
         await self._emit(chunks.Finish(finish_reason=reason))
         self._journal.mark(Mark.ENDED)
+
+    async def _abort(self, calls: Sequence[Call]) -> None:
+        for chunk in self._standing.closing():
+            await self._emit(chunk)
+        for call in calls:
+            approval = self._standing.asked.get(call.id)
+            if approval is None:
+                await self._emit(_error(call.id, INTERRUPTED))
+            else:
+                if approval not in self._standing.answered:
+                    await self._tell([Decision(approval, approved=False, reason=INTERRUPTED)])
+                await self._emit(chunks.ToolOutputDenied(tool_call_id=call.id))
+        await self._emit(chunks.Abort(reason=INTERRUPTED))
 
     async def _fail(self, code: str, text: str) -> None:
         for chunk in self._standing.closing():

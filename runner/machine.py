@@ -52,6 +52,12 @@ class Act(msgspec.Struct, frozen=True):
     unknown: Sequence[Call]
 
 
+class Abort(msgspec.Struct, frozen=True):
+    """Somebody interrupted the run: leave no call open, and say so."""
+
+    calls: Sequence[Call]
+
+
 class CloseStep(msgspec.Struct, frozen=True):
     """Every call of the step has its result."""
 
@@ -77,7 +83,7 @@ class Books(msgspec.Struct, frozen=True):
 
 
 type Action = (
-    Open | Reopen | Tell | Reset | Generate | Ask | Act | CloseStep | Suspend | Leave | Finish | Books
+    Open | Reopen | Tell | Reset | Generate | Ask | Act | Abort | CloseStep | Suspend | Leave | Finish | Books
 )
 
 
@@ -92,11 +98,14 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What the claim brought: turns decided so far, the approvals, and the calls that were open already."""
+    """What the log cannot say: turns decided so far, the approvals, the calls that an earlier attempt may
+    have started, and whether somebody interrupted the run.
+    """
 
     turn: int
     approvals: Mapping[CallId, Approval]
     inherited: Collection[CallId]
+    interrupted: bool = False
 
 
 def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
@@ -109,6 +118,8 @@ def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
         return Reopen() if facts.turn >= standing.suspensions else Leave()
     if standing.error is not None or standing.aborted:
         return Finish("error" if standing.error is not None else "other")
+    if facts.interrupted:
+        return Abort(standing.open_calls)
     if standing.step_open and not standing.generated:
         return Reset() if standing.step_dirty else Generate()
     return _after_response(standing, facts, policy)

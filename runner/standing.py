@@ -31,6 +31,7 @@ class Standing:
         self.fold = Fold()
         self.prev = 0
         self.attempt = 0
+        self.attempts = 0  # that have written since the last suspension
         self.index = 0
         self.operations = 0
         self.v7 = 0
@@ -73,8 +74,9 @@ class Standing:
         """One record of the stored log."""
         for event in log.events(record):
             self.emit(chunks.decode(event), record.head.audience)
-        self.mark(record.head.mark)
+        self.attempts += record.head.attempt != self.attempt
         self.attempt = record.head.attempt
+        self.mark(record.head.mark)
         self.prev = record.seq
 
     def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
@@ -98,6 +100,7 @@ class Standing:
             case Mark.SUSPENDED:
                 self.suspensions += 1
                 self.suspended = True
+                self.attempts = 0
             case Mark.ENDED:
                 self.ended = True
             case Mark.NONE:

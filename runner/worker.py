@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import structlog
 
-from protocol.adapters.ports import Agents, Claim, Delivery, Log, Requests, Store
+from protocol.adapters.ports import Agents, Claim, Control, Delivery, Log, Requests, Store
 from protocol.adapters.tasks import beside
 from protocol.commands import RunRequest
 from protocol.errors import Fenced, RejoinError, Unavailable
-from protocol.ids import AgentName
+from protocol.ids import AgentName, RunId
 from runner import loop
 from runner.agents import Agent
 from runner.journal import Journal
@@ -37,6 +37,7 @@ class Bounds(msgspec.Struct, frozen=True):
     drain_grace_s: float = 10.0
     """How long running runs may go on after a SIGTERM."""
     attempts_max: int = 10
+    """In one turn of a run. A run that is often decided about is claimed often too, and has done no wrong."""
     announce_period_s: float = 30.0
     sweep_period_s: float = 5.0
     sweep_age_s: float = 5.0
@@ -62,6 +63,7 @@ class Worker:
         store: Store,
         runs: Log,
         requests: Requests,
+        control: Control,
         agents: Agents,
         bounds: Bounds,
         now_ms: Callable[[], int],
@@ -71,6 +73,7 @@ class Worker:
         self._store = store
         self._runs = runs
         self._requests = requests
+        self._control = control
         self._agents = agents
         self._bounds = bounds
         self._now_ms = now_ms
@@ -163,33 +166,42 @@ class Worker:
             await _give_back(delivery, self._bounds.retry_delay_s)
 
     async def _carry(self, delivery: Delivery) -> None:
-        claim = await self._store.claim(delivery.request, self._name)
-        if claim is None:
-            log.info("stale_request")
+        interrupted = asyncio.Event()
+        # Listening comes before the claim, which brings the wishes that were there before it.
+        async with self._control.listen(delivery.request.run, interrupted.set):
+            claim = await self._store.claim(delivery.request, self._name)
+            if claim is None:
+                log.info("stale_request")
+                await delivery.ack()
+                return
+            run = claim.run
+            structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
+            log.info("claimed")
+            async with beside(self._keep_alive(delivery)):  # from here on: to read a long log takes its time
+                standing, journal = await self._take_over(claim)
+                async with beside(journal.write()):
+                    for following in await self._run(claim, standing, journal, interrupted):
+                        await self._requests.publish(following)
             await delivery.ack()
-            return
-        run = claim.run
-        structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
-        log.info("claimed")
-        standing, journal = await self._take_over(claim)
-        async with beside(self._keep_alive(delivery), journal.write()):
-            for following in await self._run(claim, standing, journal):
-                await self._requests.publish(following)
-        await delivery.ack()
-        log.info("let_go", ended=standing.ended, events=standing.index)
+            log.info("let_go", ended=standing.ended, events=standing.index)
 
-    async def _run(self, claim: Claim, standing: Standing, journal: Journal) -> Sequence[RunRequest]:
+    async def _run(
+        self, claim: Claim, standing: Standing, journal: Journal, interrupted: asyncio.Event
+    ) -> Sequence[RunRequest]:
         one = self._serving[claim.run.agent]
-        execution = Loop(claim, one.agent, one.model, self._store, journal, standing, self._now_ms)
-        if claim.run.attempt > self._bounds.attempts_max:
+        execution = Loop(
+            claim, one.agent, one.model, self._store, journal, standing, interrupted, self._now_ms
+        )
+        if standing.attempts >= self._bounds.attempts_max:
             await execution.fail(loop.TOO_OFTEN)
         return await execution.go()
 
     async def _take_over(self, claim: Claim) -> tuple[Standing, Journal]:
         """Read the log, and make sure that nobody else writes it any more."""
         run = claim.run
+        standing = Standing()
         while True:
-            standing = await self._read(claim)
+            await self._read(run.id, standing)
             if standing.attempt > run.attempt:
                 raise Fenced(f"run {run.id} is attempt {standing.attempt}'s")
             journal = Journal(self._runs, run.id, run.attempt, standing)
@@ -200,14 +212,14 @@ class Worker:
             else:
                 return standing, journal
 
-    async def _read(self, claim: Claim) -> Standing:
-        standing = Standing()
-        while True:
-            page = await self._runs.read(claim.run.id, after=standing.prev)
+    async def _read(self, run: RunId, standing: Standing) -> None:
+        """Only what is new: whoever is to be fenced may write all the while."""
+        more = True
+        while more:
+            page = await self._runs.read(run, after=standing.prev)
             for record in page.records:
                 standing.record(record)
-            if not page.more:
-                return standing
+            more = page.more
 
     async def _keep_alive(self, delivery: Delivery) -> None:
         while True:

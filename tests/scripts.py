@@ -9,9 +9,6 @@ import msgspec
 from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from runner.models.port import Done, ModelChunk, ModelRequest
 
-ASKS = 2
-
-
 class Pieces(msgspec.Struct):
     """Says `pieces` deltas of `size` bytes, `burst` of them at once and then nothing for `pause_s`."""
 
@@ -50,12 +47,14 @@ class Gated(msgspec.Struct):
         yield Done("stop")
 
 
-class AsksTwice(msgspec.Struct):
-    """Calls `delete` in each of its first two steps, and ends in the third."""
+class Asks(msgspec.Struct):
+    """Calls `delete` in each of its first steps, `times` of them, and ends in the next."""
+
+    times: int
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
-        if request.step == ASKS:
+        if request.step == self.times:
             for chunk in _say("Done."):
                 yield chunk
             yield Done("stop")

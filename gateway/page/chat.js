@@ -68,7 +68,7 @@ async function* events(body) {
     const lines = (rest + value).split("\n");
     rest = lines.pop(); // a read may end anywhere
     for (const line of lines) {
-      const [, field, text] = /^([^:]*)(?:: ?(.*))?$/.exec(line.replace(/\r$/, ""));
+      const [, field, text] = /^([^:]*)(?:: ?(.*))?$/s.exec(line.replace(/\r$/, ""));
       if (field === "id") id = text;
       else if (field === "data") data.push(text);
       else if (!field && text === undefined && data.length) yield { id, data: data.splice(0).join("\n") };

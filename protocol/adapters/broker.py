@@ -222,6 +222,16 @@ class Broker:
             self._measure(payload, fields)
             return await self._client.request(subject, payload, timeout=timeout_s, headers=fields or None)
 
+    async def reach(self, subject: str, payload: bytes = b"") -> bool:
+        """One request to whoever listens; whether somebody answered."""
+        try:
+            await self.ask(subject, payload)
+        except Unavailable as fault:
+            if isinstance(fault.__cause__, nats.errors.NoRespondersError):
+                return False
+            raise
+        return True
+
     def _measure(self, payload: bytes, headers: Mapping[str, str]) -> None:
         # nats-py forgets that headers count too: the server would close the connection, and it for good.
         size = len(payload) + sum(len(f"{name}: {value}\r\n") for name, value in headers.items())

@@ -106,6 +106,18 @@ class Requests(Protocol):
         ...
 
 
+class Control(Protocol):
+    """The way to the runner that holds a run, for what cannot wait until it looks into the database."""
+
+    async def interrupt(self, run: RunId) -> bool:
+        """Tell it to stop the run. False if no runner holds it at the moment: the next one will read it."""
+        ...
+
+    def listen(self, run: RunId, on_interrupt: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """Be the one that is told. Whoever is told from the moment the context is entered reaches us."""
+        ...
+
+
 class Agents(Protocol):
     """What the runners serve."""
 
@@ -169,6 +181,7 @@ class Run(msgspec.Struct, frozen=True):
     turn: int
     attempt: int
     error: str | None = None
+    interrupted: bool = False
 
     @property
     def request(self) -> RunRequest:

@@ -42,7 +42,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "an unknown trigger": (body(trigger="resume-stream"), "/trigger"),
     "an answered approval without an id": (
         body(messages=[ASSISTANT | {"parts": [{"type": "tool-x", "state": "approval-responded"}]}]),
-        "/messages/-/parts/0/approval",
+        "/messages/0/parts/0/approval",
     ),
     "null for a message id that is a number": (body(messageId=7), "/messageId"),
 }

@@ -1,0 +1,42 @@
+"""What gateway and runner say to each other, as it stands in the broker."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import commands
+from protocol.commands import AgentEntry, RunRequest
+from protocol.ids import AgentName, RunId
+
+words = st.text(max_size=10)
+
+
+@given(st.builds(RunRequest, words.map(AgentName), words.map(RunId), st.integers(0, 2**31)))
+def test_a_request_is_read_as_it_was_written(request: RunRequest) -> None:
+    assert msgspec.json.decode(commands.encode(request), type=RunRequest) == request
+
+
+@given(st.builds(AgentEntry, words.map(AgentName), words, st.none() | st.dictionaries(words, words)))
+def test_an_entry_is_read_as_it_was_written(entry: AgentEntry) -> None:
+    assert commands.decode_entry(commands.encode(entry)) == entry
+
+
+def test_the_words_on_the_wire() -> None:
+    """They outlive a release: an old runner reads what a new gateway wrote, and the other way round."""
+    assert commands.encode(RunRequest(AgentName("a"), RunId("r"), 2)) == b'{"agent":"a","run":"r","turn":2}'
+    assert commands.encode(AgentEntry(AgentName("a"))) == b'{"name":"a"}'
+    entry = AgentEntry(AgentName("a"), "d", {"type": "object"})
+    assert commands.encode(entry) == b'{"name":"a","description":"d","contextSchema":{"type":"object"}}'
+
+
+def test_words_that_a_later_version_adds_are_skipped() -> None:
+    later = b'{"agent":"a","run":"r","reason":"why"}'
+    assert msgspec.json.decode(later, type=RunRequest) == RunRequest(AgentName("a"), RunId("r"), 0)
+    assert commands.decode_entry(b'{"name":"a","limits":{}}') == AgentEntry(AgentName("a"))
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"agent":"a"}', b'{"agent":1,"run":"r"}'])
+def test_anything_else_is_not_a_request(text: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(text, type=RunRequest)

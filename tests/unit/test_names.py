@@ -1,0 +1,80 @@
+"""Names on the broker: each is read back as it was built, stands apart, and matches its filter."""
+
+import string
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import ids, names
+from protocol.ids import AgentName, RunId
+
+agents = st.from_regex(ids._AGENT, fullmatch=True).map(AgentName)
+runs = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=40).map(RunId)
+turns = st.integers(0, 10**9)
+
+PARSERS: list[Callable[[str], object]] = [
+    names.parse_request,
+    names.parse_consumer,
+    names.parse_log,
+    names.parse_live,
+    names.parse_agent_key,
+]
+
+
+def matches(subject: str, pattern: str) -> bool:
+    """The broker's own rule: `*` is one token, `>` the rest."""
+    said, wanted = subject.split("."), pattern.split(".")
+    if wanted[-1] == ">":
+        said, wanted = said[: len(wanted) - 1] if len(said) >= len(wanted) else [], wanted[:-1]
+    return len(said) == len(wanted) and all(w in ("*", s) for s, w in zip(said, wanted, strict=True))
+
+
+@given(agents, runs, turns)
+def test_a_name_is_read_back_as_it_was_built(agent: AgentName, run: RunId, turn: int) -> None:
+    assert names.parse_request(names.request(agent, run, turn)) == (agent, run, turn)
+    assert names.parse_consumer(names.consumer(agent)) == agent
+    assert names.parse_log(names.log(run)) == run
+    assert names.parse_live(names.live(run)) == run
+    assert names.parse_agent_key(names.agent_key(agent)) == agent
+
+
+@given(agents, agents, runs, turns)
+def test_names_match_their_filters_and_no_others(
+    agent: AgentName, other: AgentName, run: RunId, turn: int
+) -> None:
+    request, key = names.request(agent, run, turn), names.agent_key(agent)
+    filters = [names.REQUEST_SUBJECTS, names.LOG_SUBJECTS, names.AGENTS_SUBJECTS]
+    for number, subject in enumerate([request, names.log(run), key]):
+        assert [matches(subject, one) for one in filters] == [number == at for at in range(3)]
+    assert matches(request, names.requests_of(other)) == (agent == other)
+    assert not any(matches(names.live(run), one) for one in filters)
+
+
+@given(runs)
+def test_the_republish_template_says_what_live_says(run: RunId) -> None:
+    assert names.LIVE_TEMPLATE.replace("{{wildcard(1)}}", names.log(run).split(".")[1]) == names.live(run)
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("text", ["", ".", "x", "a.b", "a.b.c", "a.b.c.d", "a.b.c.d.e", "runner-", "run.a.b"])
+def test_any_other_name_is_refused(parser: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # whichever: it is not ours
+        parser(text)
+
+
+def test_no_parser_reads_anothers_name() -> None:
+    agent, run = AgentName("a"), RunId("r")
+    built = [
+        names.request(agent, run, 0),
+        names.consumer(agent),
+        names.log(run),
+        names.live(run),
+        names.agent_key(agent),
+    ]
+    for number, text in enumerate(built):
+        for at, parser in enumerate(PARSERS):
+            if at != number:
+                with pytest.raises(ValueError):  # noqa: PT011  # whichever: it is not ours
+                    parser(text)
