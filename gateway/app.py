@@ -16,6 +16,7 @@ from gateway.sessions import Backend
 from gateway.web import BODY_BYTES_MAX, SERVICE, Service, observe
 from protocol.adapters import broker, migrate, postgres, streams
 from protocol.adapters.agents import JetStreamAgents
+from protocol.adapters.control import NatsControl
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
 from protocol.adapters.requests import JetStreamRequests
@@ -52,7 +53,11 @@ def application(service: Service, checks: dict[str, ops.Check]) -> web.Applicati
         [
             web.post("/api/chat", aisdk.post),
             web.get("/api/chat/{id}/stream", aisdk.resume),
+            web.post("/api/chat/{id}/stop", session.interrupt),
             web.get("/api/agents/{agent}/{session}", session.history),
+            web.post("/api/agents/{agent}/{session}", session.post),
+            web.get("/api/agents/{agent}/{session}/reconnect", session.reconnect),
+            web.post("/api/agents/{agent}/{session}/interrupt", session.interrupt),
             web.get("/health/live", ops.live),
             web.get("/health/ready", ops.ready),
             web.get("/", ops.page),
@@ -78,6 +83,7 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
             store,
             JetStreamLog(live, api),
             JetStreamRequests(api, wanted),
+            NatsControl(api),
             JetStreamAgents(api),
             lambda: datetime.now(UTC),
             secrets.token_bytes,

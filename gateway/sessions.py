@@ -18,6 +18,7 @@ from protocol.adapters.ports import (
     Admission,
     Admitted,
     Agents,
+    Control,
     Decision,
     History,
     Log,
@@ -26,10 +27,11 @@ from protocol.adapters.ports import (
     Run,
     Store,
     Submit,
+    WhenBusy,
 )
 from protocol.adapters.ports import Turn as StoredTurn
 from protocol.cursor import Cursor
-from protocol.errors import NotFound
+from protocol.errors import NotFound, Unavailable
 from protocol.fold import UIMessage
 from protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from protocol.lifecycle import BUSY, State
@@ -46,6 +48,7 @@ class Backend(msgspec.Struct, frozen=True):
     store: Store
     runs: Log
     requests: Requests
+    control: Control
     agents: Agents
     now: Callable[[], datetime]
     randomness: Callable[[int], bytes]
@@ -54,7 +57,9 @@ class Backend(msgspec.Struct, frozen=True):
         """One agent's sessions."""
         return Sessions(self, tenant, name)
 
-    async def admit(self, session: "Session", ask: Submit | Regenerate) -> Admitted:
+    async def admit(
+        self, session: "Session", ask: Submit | Regenerate, when_busy: WhenBusy, key: str | None
+    ) -> Admitted:
         """Store, then publish: what a caller is told is accepted is in the database, whatever follows."""
         if await self.agents.find(session.agent) is None:
             raise NotFound(f"there is no agent {session.agent!r}")
@@ -66,11 +71,25 @@ class Backend(msgspec.Struct, frozen=True):
             ids.new_run_id(time_ms, self.randomness(ids.RANDOM_BYTES)),
             ids.new_message_id(time_ms, self.randomness(ids.RANDOM_BYTES)),
             ask,
+            when_busy=when_busy,
+            key=key,
         )
         admitted = await self.store.admit(admission)
         log.info("admitted", session=session.id, run=admitted.run.id, created=admitted.created)
+        if admitted.interrupted is not None:
+            await self.stop(admitted.interrupted)
         await self.publish(admitted.run)
         return admitted
+
+    async def stop(self, run: Run) -> None:
+        """Have an interrupted run ended: by the runner that holds it, or by the next one that claims it."""
+        log.info("interrupted", session=run.session, run=run.id, state=run.state)
+        await self.publish(run)
+        if run.state is State.RUNNING:
+            try:
+                await self.control.interrupt(run.id)
+            except Unavailable as fault:
+                log.warning("not_told", run=run.id, error=str(fault))  # its next claim reads the wish
 
     async def publish(self, run: Run) -> None:
         """Ask the runners for a run that is queued and whose turn it is; asking twice is asking once."""
@@ -103,23 +122,52 @@ class Session(msgspec.Struct, frozen=True):
     id: SessionId
 
     async def send(
-        self, message: UIMessage, view: View, *, edit: bool, imports: Sequence[UIMessage]
+        self,
+        message: UIMessage,
+        view: View,
+        *,
+        edit: bool = False,
+        imports: Sequence[UIMessage] = (),
+        when_busy: WhenBusy = WhenBusy.ENQUEUE,
+        key: str | None = None,
     ) -> Replay:
         """Store a user's message and stream its answer; sent again, it attaches to the run it made.
 
         `edit` lets a known id have new content: what it replaces goes, and all behind it. `imports` are the
-        turns before it, taken only by a new session. Raises `NotFound`, `Conflict`, `Unavailable`.
+        turns before it, taken only by a new session. `key` makes the request one with any other of the same
+        key. Raises `NotFound`, `Conflict`, `Unavailable`.
         """
         digest = hashlib.sha256(_canonical(message["parts"])).digest()
-        return await self._answer(Submit(StoredTurn(message, digest), edit=edit, imports=imports), view)
+        ask = Submit(StoredTurn(message, digest), edit=edit, imports=imports)
+        return await self._answer(ask, view, when_busy, key)
 
-    async def regenerate(self, target: MessageId | None, view: View) -> Replay:
+    async def regenerate(
+        self,
+        target: MessageId | None,
+        view: View,
+        *,
+        when_busy: WhenBusy = WhenBusy.ENQUEUE,
+        key: str | None = None,
+    ) -> Replay:
         """Stream another answer in the place of `target`, or of the last one. Raises as `send`."""
-        return await self._answer(Regenerate(target), view)
+        return await self._answer(Regenerate(target), view, when_busy, key)
 
-    async def _answer(self, ask: Submit | Regenerate, view: View) -> Replay:
-        run = (await self.backend.admit(self, ask)).run
+    async def _answer(
+        self, ask: Submit | Regenerate, view: View, when_busy: WhenBusy, key: str | None
+    ) -> Replay:
+        run = (await self.backend.admit(self, ask, when_busy, key)).run
         return await self.backend.replay(run, Whole(), view, until=run.turn)
+
+    async def interrupt(self) -> bool:
+        """Stop the session's run, queued, running or suspended; whether there was one to stop.
+
+        The wish is stored first: a runner that cannot be told now reads it when it claims the run. Raises
+        `NotFound`, `Unavailable`.
+        """
+        found = await self.backend.store.interrupt(self.tenant, self.id)
+        if found.run is not None and found.interrupted:
+            await self.backend.stop(found.run)
+        return found.interrupted
 
     async def approve(self, decisions: Sequence[Decision], view: View) -> Replay | None:
         """Store decisions and stream what follows; None while the run waits for others.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET
 
-from protocol.adapters.ports import Decision
+from protocol.adapters.ports import Decision, WhenBusy
 from protocol.errors import Invalid
 from protocol.fold import UIMessage
 from protocol.ids import MESSAGE_ID_CHARS_MAX, ApprovalId
@@ -26,6 +26,18 @@ class Message(msgspec.Struct, frozen=True):
     role: Literal["system", "user", "assistant"]
     parts: list[dict[str, Any]]
     metadata: Any = UNSET
+
+
+class Options(msgspec.Struct, frozen=True, rename="camel"):
+    """What may stand beside a message."""
+
+    when_busy: WhenBusy = WhenBusy.ENQUEUE
+    interrupt_if_streaming: bool = False
+
+    @property
+    def busy(self) -> WhenBusy:
+        """What is to happen if the session is busy."""
+        return WhenBusy.INTERRUPT if self.interrupt_if_streaming else self.when_busy
 
 
 def user(message: Message, pointer: str) -> UIMessage:

@@ -52,6 +52,11 @@ create table runs (
   trigger text not null check (trigger in ('submit', 'regenerate')),
   user_message_id text not null,
   answer_id text not null,
+  -- What it was asked for with, to know the same request again: an idempotency key, the message that the
+  -- request named, and the digest of what it brought.
+  key text,
+  target text,
+  digest bytea,
   -- Its answer's place in the session; runs take their turns in this order.
   position bigint not null,
   state text not null default 'queued'
@@ -62,6 +67,8 @@ create table runs (
   runner text,
   -- Since when a runner should have taken the present turn; null once one has.
   due_at timestamptz,
+  -- Since when it is to be ended, by whoever has it or gets it. It waits for nobody any more.
+  interrupted_at timestamptz,
   usage json,
   error json,
   created_at timestamptz not null default clock_timestamp(),
@@ -73,7 +80,8 @@ create table runs (
   constraint ended_is_terminal check ((ended_at is not null) = (state in ('completed', 'failed', 'cancelled'))),
   constraint waiting_is_queued check (ready or state = 'queued'),
   constraint begun_was_claimed check (state = 'queued' or attempt >= 1),
-  constraint due_is_ready check (due_at is null or (ready and state in ('queued', 'running')))
+  constraint due_is_ready check (due_at is null or (ready and state in ('queued', 'running'))),
+  constraint interrupted_goes_on check (interrupted_at is null or state <> 'suspended')
 );
 
 -- Runs of one session never overlap.
@@ -81,6 +89,7 @@ create unique index runs_one_at_a_time on runs (tenant_id, session_id)
   where ready and state in ('queued', 'running');
 create index runs_busy on runs (tenant_id, session_id, position) where state in ('queued', 'running');
 create index runs_due on runs (due_at) where due_at is not null;
+create unique index runs_by_key on runs (tenant_id, session_id, key) where key is not null;
 
 create table approvals (
   id text primary key,
@@ -93,8 +102,10 @@ create table approvals (
   call_id text not null,
   tool text not null,
   input json not null,
-  state text not null default 'pending' check (state in ('pending', 'approved', 'denied', 'cancelled')),
+  state text not null default 'pending'
+    check (state in ('pending', 'approved', 'denied', 'expired', 'cancelled')),
   reason json,
+  expires_at timestamptz,
   created_at timestamptz not null default clock_timestamp(),
   decided_at timestamptz,
   constraint decided_is_not_pending check ((state = 'pending') = (decided_at is null))
@@ -102,6 +113,7 @@ create table approvals (
 
 create index approvals_of_run on approvals (run_id, number);
 create index approvals_pending on approvals (tenant_id, session_id, number) where state = 'pending';
+create index approvals_expiring on approvals (expires_at) where state = 'pending' and expires_at is not null;
 
 create table artifacts (
   tenant_id text not null,

@@ -17,7 +17,8 @@ $$;
 create function run_json(r runs) returns json language sql stable as $$
   select json_build_object(
     'id', r.id, 'tenant', r.tenant_id, 'session', r.session_id, 'agent', r.agent, 'answer', r.answer_id,
-    'state', r.state, 'ready', r.ready, 'turn', r.turn, 'attempt', r.attempt, 'error', r.error)
+    'state', r.state, 'ready', r.ready, 'turn', r.turn, 'attempt', r.attempt, 'error', r.error,
+    'interrupted', r.interrupted_at is not null)
 $$;
 
 create function request_json(r runs) returns json language sql stable as $$
@@ -26,10 +27,11 @@ $$;
 
 create function approval_json(a approvals) returns json language sql stable as $$
   select json_build_object(
-    'question', json_build_object('id', a.id, 'call', a.call_id, 'tool', a.tool, 'input', a.input),
-    'decision', case when a.state in ('approved', 'denied') then json_build_object(
+    'question', json_build_object(
+      'id', a.id, 'call', a.call_id, 'tool', a.tool, 'input', a.input, 'expires_at', a.expires_at),
+    'decision', case when a.state in ('approved', 'denied', 'expired') then json_build_object(
       'approval', a.id, 'approved', a.state = 'approved', 'reason', a.reason) end,
-    'turn', a.turn)
+    'turn', a.turn, 'expired', a.state = 'expired')
 $$;
 
 create function session_busy(p_tenant text, p_session text) returns boolean language sql as $$
@@ -63,11 +65,51 @@ create function take_position(p_tenant text, p_session text) returns bigint lang
   returning next_position - 1
 $$;
 
--- Drop the messages from a position on. A suspended run whose answer goes with them is cancelled.
-create function truncate_session(p_tenant text, p_session text, p_from bigint) returns void
+-- Flag a run of a locked session: whoever has it or gets it ends it. Its open questions go, so it waits for
+-- nobody; a suspended one is queued for the turn in which a runner ends it.
+create function flag_run(p_run text) returns void language plpgsql as $$
+begin
+  update runs set
+    interrupted_at = clock_timestamp(), updated_at = clock_timestamp(),
+    turn = turn + (state = 'suspended')::int,
+    ready = ready and state <> 'suspended',
+    state = case state when 'suspended' then 'queued' else state end
+  where id = p_run and interrupted_at is null and ended_at is null;
+  update approvals set state = 'cancelled', decided_at = clock_timestamp()
+  where run_id = p_run and state = 'pending';
+end
+$$;
+
+-- The run that an idempotency key has made in a locked session; no run (all null) if it is new.
+create function run_of_key(
+  p_tenant text, p_session text, p_key text, p_trigger text, p_target text, p_digest bytea
+) returns runs language plpgsql as $$
+declare
+  made runs;
+begin
+  select * into made from runs where tenant_id = p_tenant and session_id = p_session and key = p_key;
+  if found and (made.trigger, made.target, made.digest) is distinct from (p_trigger, p_target, p_digest) then
+    perform refuse('RJ409', 'the idempotency key is taken by another request');
+  end if;
+  return made;
+end
+$$;
+
+-- What `when_busy` asks of a busy session that the caller has locked, before a new run comes into it. If
+-- p_from is given, the messages from that position on go: a busy run whose answer is among them must be
+-- interrupted, and then stores nothing; a suspended one, whose log is closed, is cancelled.
+create function make_way(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
 language plpgsql as $$
 begin
-  if session_busy(p_tenant, p_session) then
+  if not session_busy(p_tenant, p_session) then
+    null;
+  elsif p_when_busy = 'reject' then
+    perform refuse('RJ409', 'the session is busy');
+  elsif p_when_busy = 'interrupt' then
+    perform flag_run(id) from runs
+    where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
+      and (ready or position >= p_from);
+  elsif p_from is not null then
     perform refuse('RJ409', 'the session is busy: its messages cannot be replaced while a run answers them');
   end if;
   delete from messages where tenant_id = p_tenant and session_id = p_session and position >= p_from;
@@ -82,8 +124,9 @@ $$;
 
 -- Make the run that answers a message, with its answer's row, in a session that the caller has locked.
 create function add_run(
-  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_trigger text, p_message text
-) returns json language plpgsql as $$
+  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_trigger text, p_message text,
+  p_key text, p_target text, p_digest bytea
+) returns runs language plpgsql as $$
 declare
   place bigint := take_position(p_tenant, p_session);
   free boolean := not session_busy(p_tenant, p_session);
@@ -93,18 +136,30 @@ begin
   values (p_tenant, p_session, p_answer, place, 'assistant', p_run);
   update messages set run_id = p_run where tenant_id = p_tenant and session_id = p_session and id = p_message;
   insert into runs (
-    id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, ready, due_at)
+    id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, key, target, digest, position,
+    ready, due_at)
   values (
-    p_run, p_tenant, p_session, p_agent, p_trigger, p_message, p_answer, place, free,
-    case when free then clock_timestamp() end)
+    p_run, p_tenant, p_session, p_agent, p_trigger, p_message, p_answer, p_key, p_target, p_digest, place,
+    free, case when free then clock_timestamp() end)
   returning * into made;
-  return run_json(made);
+  return made;
 end
+$$;
+
+-- The answer to an admission, the same if it is asked for again because it was lost.
+create function admitted_json(made runs, p_run text, p_when_busy text) returns json language sql as $$
+  select json_build_object(
+    'run', run_json(made), 'created', made.id = p_run,
+    'interrupted', (
+      select run_json(r) from runs r
+      where tenant_id = made.tenant_id and session_id = made.session_id and ready
+        and state in ('queued', 'running') and interrupted_at is not null
+        and made.id = p_run and id <> p_run and p_when_busy = 'interrupt'))
 $$;
 
 -- ports.Submit. A message that is stored already, the same, attaches to the newest run made for it.
 create function submit_run(
-  p_tenant text, p_session text, p_agent text, p_run text, p_answer text,
+  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_key text, p_when_busy text,
   p_message text, p_body json, p_digest bytea, p_edit boolean,
   p_import_ids text[], p_import_roles text[], p_import_bodies json[]
 ) returns json language plpgsql as $$
@@ -122,28 +177,32 @@ begin
     update sessions set next_position = cardinality(p_import_ids)
     where tenant_id = p_tenant and id = p_session;
   else
+    made := run_of_key(p_tenant, p_session, p_key, 'submit', p_message, p_digest);
     select * into known from messages
     where tenant_id = p_tenant and session_id = p_session and id = p_message;
   end if;
-  if known.digest = p_digest then
+  if made.id is null and known.digest = p_digest then
     select * into made from runs where id = known.run_id;
-    return run_json(made);
-  elsif known.role <> 'user' then
-    perform refuse('RJ409', 'the message id is taken by a message that is not the user''s');
-  elsif known.id is not null and not p_edit then
-    perform refuse('RJ409', 'the message id is taken by other content');
-  elsif known.id is not null then
-    perform truncate_session(p_tenant, p_session, known.position);
+  elsif made.id is null then
+    if known.role <> 'user' then
+      perform refuse('RJ409', 'the message id is taken by a message that is not the user''s');
+    elsif known.id is not null and not p_edit then
+      perform refuse('RJ409', 'the message id is taken by other content');
+    end if;
+    perform make_way(p_tenant, p_session, p_when_busy, known.position);
+    insert into messages (tenant_id, session_id, id, position, role, body, digest)
+    values (p_tenant, p_session, p_message, take_position(p_tenant, p_session), 'user', p_body, p_digest);
+    made := add_run(
+      p_tenant, p_session, p_agent, p_run, p_answer, 'submit', p_message, p_key, p_message, p_digest);
   end if;
-  insert into messages (tenant_id, session_id, id, position, role, body, digest)
-  values (p_tenant, p_session, p_message, take_position(p_tenant, p_session), 'user', p_body, p_digest);
-  return add_run(p_tenant, p_session, p_agent, p_run, p_answer, 'submit', p_message);
+  return admitted_json(made, p_run, p_when_busy);
 end
 $$;
 
 -- ports.Regenerate.
 create function regenerate_run(
-  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_target text
+  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_key text, p_when_busy text,
+  p_target text
 ) returns json language plpgsql as $$
 declare
   target messages;
@@ -152,9 +211,12 @@ declare
   keep_to bigint;
 begin
   perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
-  select * into made from runs where id = p_run and tenant_id = p_tenant and session_id = p_session;
-  if found then
-    return run_json(made);  -- the same call again, after its answer was lost
+  made := run_of_key(p_tenant, p_session, p_key, 'regenerate', p_target, null);
+  if made.id is null then  -- perhaps the same call again, after its answer was lost
+    select * into made from runs where id = p_run and tenant_id = p_tenant and session_id = p_session;
+  end if;
+  if made.id is not null then
+    return admitted_json(made, p_run, p_when_busy);
   end if;
   if p_target is not null then
     select * into target from messages
@@ -171,12 +233,14 @@ begin
   if not found then
     perform refuse('RJ404', 'there is no message to answer again');
   end if;
-  perform truncate_session(p_tenant, p_session, coalesce(keep_to, asked.position) + 1);
-  return add_run(p_tenant, p_session, p_agent, p_run, p_answer, 'regenerate', asked.id);
+  perform make_way(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
+  made := add_run(
+    p_tenant, p_session, p_agent, p_run, p_answer, 'regenerate', asked.id, p_key, p_target, null);
+  return admitted_json(made, p_run, p_when_busy);
 end
 $$;
 
 -- migrate:down
 
-drop function regenerate_run, submit_run, add_run, truncate_session, take_position, open_session, session_busy,
-  approval_json, request_json, run_json, refuse;
+drop function regenerate_run, submit_run, admitted_json, add_run, make_way, run_of_key, flag_run, take_position,
+  open_session, session_busy, approval_json, request_json, run_json, refuse;

@@ -1,6 +1,7 @@
 -- migrate:up
 
--- What happens to a run once it is made. The laws of 0003 hold here too.
+-- What happens to a run once it is made. The laws of 0003 hold here too. A pending question is never that of
+-- an interrupted run.
 
 -- Make the earliest waiting run of a locked session ready if no other one is, and return the request of the
 -- ready one if a claim of it is due.
@@ -37,9 +38,11 @@ begin
 end
 $$;
 
+-- An interrupted run may have lost its answer's row, and another message may have taken its id.
 create function store_answer(r runs, p_answer json) returns void language sql as $$
   update messages set body = p_answer
-  where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id and p_answer is not null;
+  where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id and run_id = r.id
+    and role = 'assistant' and p_answer is not null;
   update sessions set updated_at = clock_timestamp() where tenant_id = r.tenant_id and id = r.session_id;
 $$;
 
@@ -62,7 +65,8 @@ begin
         and body is not null),
     'answer', (
       select body from messages
-      where tenant_id = mine.tenant_id and session_id = mine.session_id and id = mine.answer_id),
+      where tenant_id = mine.tenant_id and session_id = mine.session_id and id = mine.answer_id
+        and run_id = mine.id and role = 'assistant'),
     'approvals', (
       select coalesce(json_agg(approval_json(a) order by number), '[]') from approvals a
       where run_id = mine.id));
@@ -70,7 +74,8 @@ end
 $$;
 
 create function ask_run(
-  p_run text, p_attempt integer, p_ids text[], p_calls text[], p_tools text[], p_inputs json[]
+  p_run text, p_attempt integer,
+  p_ids text[], p_calls text[], p_tools text[], p_inputs json[], p_expiries timestamptz[]
 ) returns void language plpgsql as $$
 declare
   mine runs;
@@ -79,11 +84,32 @@ begin
   if not found then
     perform refuse('RJ412', 'another attempt owns the run');
   end if;
-  insert into approvals (id, tenant_id, session_id, run_id, turn, call_id, tool, input)
-  select q.id, mine.tenant_id, mine.session_id, mine.id, mine.turn, q.call, q.tool, q.input
-  from unnest(p_ids, p_calls, p_tools, p_inputs) with ordinality as q (id, call, tool, input, number)
+  insert into approvals (
+    id, tenant_id, session_id, run_id, turn, call_id, tool, input, expires_at, state, decided_at)
+  select
+    q.id, mine.tenant_id, mine.session_id, mine.id, mine.turn, q.call, q.tool, q.input, q.expires_at,
+    case when mine.interrupted_at is null then 'pending' else 'cancelled' end, mine.interrupted_at
+  from unnest(p_ids, p_calls, p_tools, p_inputs, p_expiries) with ordinality
+    as q (id, call, tool, input, expires_at, number)
   order by q.number
   on conflict (id) do nothing;
+end
+$$;
+
+-- Queue the next turn of a suspended run of a locked session if nothing is open in it any more.
+create function resume_run(p_run text) returns runs language plpgsql as $$
+declare
+  mine runs;
+begin
+  update runs set state = 'queued', ready = false, turn = turn + 1, updated_at = clock_timestamp()
+  where id = p_run and state = 'suspended'
+    and not exists (select from approvals where run_id = p_run and state = 'pending')
+  returning * into mine;
+  if found then
+    perform promote_run(mine.tenant_id, mine.session_id);
+  end if;
+  select * into mine from runs where id = p_run;
+  return mine;
 end
 $$;
 
@@ -108,28 +134,51 @@ begin
   for n in 1 .. cardinality(p_ids) loop
     wanted := case when p_approved[n] then 'approved' else 'denied' end;
     select * into asked from approvals where id = p_ids[n];
-    if asked.state = 'pending' then
+    if asked.state = 'pending' and asked.expires_at <= clock_timestamp() then
+      perform refuse('RJ409', 'the approval is expired already');  -- as the next sweep will write down
+    elsif asked.state = 'pending' then
       update approvals set state = wanted, reason = p_reasons[n], decided_at = clock_timestamp()
       where id = asked.id;
     elsif asked.state <> wanted then
       perform refuse('RJ409', format('the approval is %s already', asked.state));
     end if;
   end loop;
-  select * into mine from runs where id = asked.run_id for no key update;
-  if mine.state = 'suspended'
-    and not exists (select from approvals where run_id = mine.id and state = 'pending')
-  then
-    update runs set state = 'queued', ready = false, turn = turn + 1, updated_at = clock_timestamp()
-    where id = mine.id;
-    perform promote_run(p_tenant, p_session);
-    select * into mine from runs where id = mine.id;
-  end if;
+  mine := resume_run(asked.run_id);
   return json_build_object(
     'run', run_json(mine), 'turn', (select max(turn) + 1 from approvals where id = any (p_ids)));
 end
 $$;
 
--- A suspension that finds everything decided already goes on at once in the next turn, which is due.
+-- Questions whose time has come are answered, in as many sessions as are free: the next sweep finds the
+-- others. It never waits for a session, so it may hold several.
+create function expire_approvals(p_max integer) returns json language plpgsql as $$
+declare
+  due record;
+  mine runs;
+  requests json[] := '{}';
+begin
+  for due in
+    select distinct tenant_id, session_id, run_id from (
+      select * from approvals where state = 'pending' and expires_at <= statement_timestamp()
+      order by expires_at limit p_max) a
+  loop
+    perform from sessions where tenant_id = due.tenant_id and id = due.session_id
+    for no key update skip locked;
+    continue when not found;
+    update approvals set state = 'expired', decided_at = clock_timestamp()
+    where run_id = due.run_id and state = 'pending' and expires_at <= statement_timestamp();
+    continue when not found;  -- another sweep was here
+    mine := resume_run(due.run_id);
+    if mine.state = 'queued' and mine.due_at is not null then
+      requests := requests || request_json(mine);
+    end if;
+  end loop;
+  return array_to_json(requests);
+end
+$$;
+
+-- A suspension that finds everything decided already, or the run interrupted, goes on at once in the next
+-- turn, which is due.
 create function suspend_run(p_run text, p_attempt integer, p_answer json) returns json language plpgsql as $$
 declare
   mine runs := hold_run(p_run, p_attempt);
@@ -171,6 +220,34 @@ begin
 end
 $$;
 
+create function interrupt_run(p_tenant text, p_session text, p_run text) returns json language plpgsql as $$
+declare
+  mine runs;
+begin
+  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
+  if not found then
+    perform refuse('RJ404', 'there is no such session');
+  end if;
+  select * into mine from runs
+  where tenant_id = p_tenant and session_id = p_session and id = coalesce(p_run,
+    (select id from runs
+     where tenant_id = p_tenant and session_id = p_session and ready and state in ('queued', 'running')),
+    (select id from runs
+     where tenant_id = p_tenant and session_id = p_session and state = 'suspended'
+     order by position desc limit 1));
+  if not found and p_run is not null then
+    perform refuse('RJ404', 'there is no such run in the session');
+  elsif mine.ended_at is null and mine.id is not null then
+    perform flag_run(mine.id);
+    perform promote_run(p_tenant, p_session);
+    select * into mine from runs where id = mine.id;
+  end if;
+  return json_build_object(
+    'run', case when mine.id is not null then run_json(mine) end,
+    'interrupted', mine.id is not null and mine.ended_at is null);
+end
+$$;
+
 -- migrate:down
 
-drop function end_run, suspend_run, decide_run, ask_run, claim_run, store_answer, hold_run, promote_run;
+drop function interrupt_run, end_run, suspend_run, expire_approvals, decide_run, resume_run, ask_run, claim_run, store_answer, hold_run, promote_run;

@@ -7,8 +7,8 @@
 
 The table is the law: a missing key is the error. The database repeats it as a trigger, so that an illegal
 transition cannot be written whoever writes. Terminal runs have no way out. Only a runner ends a run that
-has a log to close; a suspended run, whose log is closed already, may also be cancelled where its message
-is deleted.
+has a log to close: an interrupt is a flag that it finds, and resumes a run that is suspended. A suspended
+run, whose log is closed already, may also be cancelled where its message is deleted.
 """
 
 from enum import StrEnum
@@ -32,7 +32,7 @@ class Event(StrEnum):
 
     CLAIM = "claim"  # a runner takes it, or takes it over
     SUSPEND = "suspend"  # every open call waits for a decision
-    DECIDE = "decide"  # the last open call was decided
+    RESUME = "resume"  # it waits for nothing any more: all is decided or expired, or it is interrupted
     COMPLETE = "complete"
     FAIL = "fail"
     CANCEL = "cancel"
@@ -45,7 +45,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.RUNNING, Event.COMPLETE): State.COMPLETED,
     (State.RUNNING, Event.FAIL): State.FAILED,
     (State.RUNNING, Event.CANCEL): State.CANCELLED,
-    (State.SUSPENDED, Event.DECIDE): State.QUEUED,
+    (State.SUSPENDED, Event.RESUME): State.QUEUED,
     (State.SUSPENDED, Event.CANCEL): State.CANCELLED,
 }
 

@@ -8,6 +8,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -48,8 +49,10 @@ class Rig:
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         return self
 
-    async def __aexit__(self, *exception: Any) -> None:
-        await self._stack.__aexit__(*exception)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
 
     async def gateway(self, *, nats_url: str | None = None) -> str:
         """Start a gateway; its base URL."""

@@ -9,6 +9,7 @@ import msgspec
 from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from runner.models.port import Done, ModelChunk, ModelRequest
 
+
 class Pieces(msgspec.Struct):
     """Says `pieces` deltas of `size` bytes, `burst` of them at once and then nothing for `pause_s`."""
 

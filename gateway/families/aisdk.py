@@ -7,20 +7,19 @@ new turn is taken, and of an assistant message only the decisions in it: nobody 
 
 from typing import Literal
 
-import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from gateway import positions, turns
 from gateway.sessions import Session
-from gateway.turns import MESSAGES_MAX, Message
+from gateway.turns import MESSAGES_MAX, Message, Options
 from gateway.web import SERVICE, TENANT, agent_of, body, json, stream, view_of
 from protocol.adapters.ports import Decision
 from protocol.errors import Invalid
 from protocol.ids import MessageId, session_id
 
 
-class ChatRequest(msgspec.Struct, frozen=True, rename="camel"):
+class ChatRequest(Options, frozen=True, rename="camel", kw_only=True):
     """The body. Fields that an application adds are its own business."""
 
     id: str
@@ -33,12 +32,13 @@ async def post(request: web.Request) -> web.StreamResponse:
     """Send a message, regenerate an answer, or decide approvals; stream what comes of it."""
     chat = await body(request, ChatRequest)
     session = _session(request, chat.id)
-    view = view_of(request)
+    view, key = view_of(request), request.headers.get("Idempotency-Key")
     named = chat.message_id if isinstance(chat.message_id, str) else None
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
     if chat.trigger == "regenerate-message":
-        replay = await session.regenerate(MessageId(named) if named else None, view)
+        target = MessageId(named) if named else None
+        replay = await session.regenerate(target, view, when_busy=chat.busy, key=key)
         return await stream(request, session.id, replay)
     answered = _answered(chat, named)
     if answered:
@@ -54,6 +54,8 @@ async def post(request: web.Request) -> web.StreamResponse:
         view,
         edit=named == last.id,
         imports=turns.imported(earlier),
+        when_busy=chat.busy,
+        key=key,
     )
     return await stream(request, session.id, replay)
 

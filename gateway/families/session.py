@@ -1,17 +1,101 @@
-"""The session API: `/api/agents/{agent}/{session}`."""
+"""The session API: `/api/agents/{agent}/{session}` and what hangs below it.
 
+A body is one thing to say or a list of them: a message (a string, its parts, or a whole UI message), the
+client's `messages` (of which the last one counts), or an approval.
+"""
+
+import secrets
+from typing import Any
+
+import msgspec
 from aiohttp import web
 
-from gateway.web import SERVICE, TENANT, agent_of, json
+from gateway import positions, turns
+from gateway.sessions import Session
+from gateway.turns import Message, Options
+from gateway.web import SERVICE, TENANT, agent_of, body, json, stream, view_of
+from protocol.adapters.ports import Decision
+from protocol.errors import Invalid
 from protocol.ids import session_id
+
+_convert = msgspec.convert
+
+
+async def post(request: web.Request) -> web.StreamResponse:
+    """Say something: a message, or answers to questions. Streams what comes of it."""
+    said = await body(request, Any)
+    items = said if isinstance(said, list) and not _parts(said) else [said]
+    decisions, messages, options = [], [], Options()
+    for number, item in enumerate(items):
+        pointer = f"/{number}" if items is said else ""
+        if isinstance(item, dict) and item.get("type") == "approval":
+            decisions.append(turns.decision(item.get("approval"), f"{pointer}/approval"))
+        else:
+            messages.append(_message(item, pointer))
+            options = _options(item, pointer)
+    return await _say(request, decisions, messages, options)
+
+
+async def _say(
+    request: web.Request, decisions: list[Decision], messages: list[Message], options: Options
+) -> web.StreamResponse:
+    session, view = _session(request), view_of(request)
+    if decisions and messages:
+        raise Invalid("approvals and messages are different requests: send one after the other")
+    if decisions:
+        continuation = await session.approve(decisions, view)
+        return await stream(request, session.id, continuation) if continuation else json({"success": True})
+    if len(messages) != 1:
+        raise Invalid("one message at a time")
+    replay = await session.send(
+        turns.user(messages[0], ""), view, when_busy=options.busy, key=request.headers.get("Idempotency-Key")
+    )
+    return await stream(request, session.id, replay)
+
+
+def _parts(said: list[Any]) -> bool:
+    """Whether a list is a message's parts, and not a list of things to say."""
+    return all(isinstance(one, dict) and one.get("type") in {"text", "file"} for one in said) and bool(said)
+
+
+def _message(item: Any, pointer: str) -> Message:
+    match item:
+        case {"messages": [*_, dict(last)]}:
+            return _message(last, f"{pointer}/messages/{len(item['messages']) - 1}")
+        case {"message": message}:
+            return _message(message, f"{pointer}/message")
+        case str(text):
+            return _fresh([{"type": "text", "text": text}])
+        case list(parts) if _parts(parts):
+            return _fresh(parts)
+        case {"parts": list(parts), **rest} if "id" not in rest:
+            return _fresh(parts)
+        case {"role": "user"}:
+            try:
+                return _convert(item, Message)
+            except msgspec.ValidationError as fault:
+                raise Invalid(str(fault), pointer) from fault
+        case _:
+            raise Invalid("expected a message: a string, parts, or a user's UI message", pointer)
+
+
+def _fresh(parts: list[dict[str, Any]]) -> Message:
+    return Message(f"msg_{secrets.token_hex(12)}", "user", parts)
+
+
+def _options(item: Any, pointer: str) -> Options:
+    try:
+        return _convert(item if isinstance(item, dict) else {}, Options)
+    except msgspec.ValidationError as fault:
+        raise Invalid(str(fault), pointer) from fault
 
 
 async def history(request: web.Request) -> web.StreamResponse:
     """The stored messages. A busy run's answer is not among them: its stream rebuilds it whole."""
-    id = session_id(request.match_info["session"])
-    found = await request.app[SERVICE].backend.agent(agent_of(request), TENANT).session(id).history()
+    session = _session(request)
+    found = await session.history()
     answer: dict[str, object] = {
-        "id": id,
+        "id": session.id,
         "agent": found.agent,
         "messages": found.messages,
         "createdAt": found.created_at,
@@ -20,3 +104,23 @@ async def history(request: web.Request) -> web.StreamResponse:
     if found.busy is not None:
         answer["activeRunId"] = found.busy.id
     return json(answer)
+
+
+async def reconnect(request: web.Request) -> web.StreamResponse:
+    """The stream of the session's run, from wherever the client is."""
+    session = _session(request)
+    position = positions.parse(request.headers, request.query)
+    follow = request.query.get("follow", "").lower() == "true"
+    replay = await session.stream(position, view_of(request), follow=follow)
+    return await stream(request, session.id, replay) if replay else web.Response(status=204)
+
+
+async def interrupt(request: web.Request) -> web.StreamResponse:
+    """Stop the session's run, wherever it is. Doing it twice is doing it once."""
+    return json({"success": True, "interrupted": await _session(request).interrupt()})
+
+
+def _session(request: web.Request) -> Session:
+    """The session of a path, `/…/{session}` or `/…/{id}`."""
+    id = request.match_info.get("session") or request.match_info["id"]
+    return request.app[SERVICE].backend.agent(agent_of(request), TENANT).session(session_id(id))

@@ -95,7 +95,7 @@ async function follow(open, answer = { role: "assistant", parts: [] }) {
       return false;
     }
     await accepted(response);
-    if (!response.headers.get("content-type").startsWith("text/event-stream")) return true;
+    if (response.headers.get("content-type")?.startsWith("application/json")) return true; // other decisions are open
     show({ state: "streaming", run: (run = theirs), breaks });
     for await (const event of events(response.body)) {
       if (event.data === "[DONE]") return true;
@@ -133,8 +133,9 @@ async function load() {
     if (response.status !== 404) await accepted(response);
     const stored = response.ok ? await response.json() : { messages: [] };
     messages = stored.messages;
-    // A run that ended between the two requests is in neither answer: ask again.
-    if (!(await follow(() => resume())) && !stored.activeRunId) return;
+    if (await follow(() => resume())) continue;
+    if (!stored.activeRunId) return;
+    await pause(); // a run that ended between the two requests is in neither answer
   }
 }
 
@@ -228,7 +229,7 @@ function paint() {
   $("intro").hidden = messages.length > 0 || busy;
   $("line").hidden = !state || !messages.length;
   $("line").dataset.state = state;
-  $("cut").hidden = state !== "streaming";
+  $("cut").hidden = $("stop").hidden = state !== "streaming";
   write($("state"), state + (state.endsWith("ing") ? "…" : ""));
   const rejoined = breaks ? ` · rejoined ${breaks}×` : "";
   write($("cursor"), cursor && `cursor ${cursor}${rejoined}`);

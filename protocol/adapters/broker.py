@@ -8,8 +8,8 @@ spoken here instead (NATS ADR-1, ADR-31).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import nats.errors
@@ -73,6 +73,7 @@ class Broker:
         self._collectors: dict[str, _Collector] = {}
         self._inbox = ""
         self._asked = 0
+        self._waits: set[asyncio.Timeout] = set()
         self._over = asyncio.Event()
         self._living = False
         self._fault = ""
@@ -99,20 +100,26 @@ class Broker:
                     closed_cb=self._on_close,
                 )
         except (nats.errors.Error, OSError, TimeoutError) as fault:
+            self._fault = self._fault or type(fault).__name__
             raise self._end() from fault
         self._client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1}
         self._inbox = self._client.new_inbox()
-        with self._wire():
+        async with self._wire(ASK_TIMEOUT_S):
             await self._client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
         self._living = True
 
-    @contextmanager
-    def _wire(self) -> Iterator[None]:
-        """Around every word to nats-py: the broker is away, whatever it calls that."""
+    @asynccontextmanager
+    async def _wire(self, timeout_s: float) -> AsyncIterator[None]:
+        """Around every word to nats-py: the broker is away, whatever it calls that and however late."""
         if not self._client.is_connected:  # it would keep some words for later, and leak others
             raise Unavailable("the broker is away")
         try:
-            yield
+            async with asyncio.timeout(timeout_s) as wait:
+                self._waits.add(wait)
+                try:
+                    yield
+                finally:
+                    self._waits.discard(wait)
         except (nats.errors.Error, OSError, TimeoutError) as fault:
             raise Unavailable(f"the broker does not answer ({type(fault).__name__})") from fault
 
@@ -138,6 +145,9 @@ class Broker:
             log.warning("broker_error", connection=self._name, error=self._fault)
 
     async def _on_disconnect(self) -> None:
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule(0)  # what was asked here is not answered on another connection
         if self._living:
             log.warning("broker_disconnected", connection=self._name)
 
@@ -179,7 +189,13 @@ class Broker:
         self._living = False
         self._client._pending.clear()  # noqa: SLF001
         self._client._pending_data_size = 0  # noqa: SLF001
-        await self._client.close()
+        try:
+            await self._client.close()
+        except asyncio.CancelledError:
+            # Not always meant for us: nats-py cancels its own reconnect and then awaits the same future.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
 
     @property
     def connected(self) -> bool:
@@ -197,14 +213,13 @@ class Broker:
 
     async def _ping(self, timeout_s: float) -> None:
         pong = _Pong()
-        with self._wire():
-            async with asyncio.timeout(timeout_s):
-                await self._client._send_ping(pong)  # noqa: SLF001
-                await pong
+        async with self._wire(timeout_s):
+            await self._client._send_ping(pong)  # noqa: SLF001
+            await pong
 
     async def send(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
         """Publish without an answer. Raises `Invalid` if it is too large."""
-        with self._wire():
+        async with self._wire(ASK_TIMEOUT_S):
             self._measure(payload, {})
             await self._client.publish(subject, payload, reply=reply)
 
@@ -218,7 +233,7 @@ class Broker:
     ) -> Msg:
         """One request, one reply. Raises `Invalid` if it is too large."""
         fields = dict(headers or {})
-        with self._wire():
+        async with self._wire(timeout_s):
             self._measure(payload, fields)
             return await self._client.request(subject, payload, timeout=timeout_s, headers=fields or None)
 
@@ -257,10 +272,9 @@ class Broker:
         token = str(self._asked)
         collector = self._collectors[token] = _Collector()
         try:
-            await self.send(subject, payload, reply=f"{self._inbox}.{token}")
-            with self._wire():
-                async with asyncio.timeout(ASK_TIMEOUT_S):
-                    await collector.complete.wait()
+            async with self._wire(ASK_TIMEOUT_S):
+                await self.send(subject, payload, reply=f"{self._inbox}.{token}")
+                await collector.complete.wait()
         finally:
             del self._collectors[token]
         return collector.messages
@@ -272,7 +286,7 @@ class Broker:
 
         Returns what ends it.
         """
-        with self._wire():
+        async with self._wire(ASK_TIMEOUT_S):
             subscription = await self._client.subscribe(
                 subject,
                 cb=on_message,

@@ -17,18 +17,24 @@ from protocol.adapters.ports import (
     Decided,
     Decision,
     History,
+    Interrupted,
     Question,
     Regenerate,
     Run,
     Submit,
+    WhenBusy,
 )
 from protocol.commands import RunRequest
 from protocol.errors import Conflict, Fenced, Invalid, NotFound
 from protocol.fold import UIMessage
-from protocol.ids import AgentName, ApprovalId, MessageId, RunId, SessionId, TenantId
+from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
 from protocol.lifecycle import BUSY, TERMINAL, Event, State, after
 
 _ENDS = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL, State.CANCELLED: Event.CANCEL}
+
+
+type _Asked = tuple[str, str | None, bytes | None]
+"""What an idempotency key stands for: the kind of the request, the message it names, its digest."""
 
 
 class _Message(msgspec.Struct):
@@ -43,6 +49,8 @@ class _Message(msgspec.Struct):
 class _Run(msgspec.Struct):
     row: Run
     answer: _Message
+    asked: _Asked
+    key: str | None
     due_at: datetime | None = None
 
     def change(self, **fields: Any) -> None:
@@ -59,14 +67,19 @@ class _Approval(msgspec.Struct):
     turn: int
     decision: Decision | None = None
     cancelled: bool = False
+    expired: bool = False
 
     @property
     def pending(self) -> bool:
         return self.decision is None and not self.cancelled
 
     @property
+    def due(self) -> bool:
+        return self.pending and self.question.expires_at is not None and self.question.expires_at <= _now()
+
+    @property
     def shown(self) -> Approval:
-        return Approval(self.question, self.decision, self.turn)
+        return Approval(self.question, self.decision, self.turn, self.expired)
 
 
 class _Session(msgspec.Struct):
@@ -105,11 +118,35 @@ class _Session(msgspec.Struct):
             first.due_at = now
         return first.row.request if first.due_at is not None else None
 
-    def refuse_busy(self) -> None:
-        if self.busy:
+    def resume(self, run: _Run) -> None:
+        if run.row.state is State.SUSPENDED and not any(one.pending for one in self.of(run)):
+            run.change(state=after(run.row.state, Event.RESUME), ready=False, turn=run.row.turn + 1)
+            self.promote(_now())
+
+    def interrupt(self, run: _Run) -> None:
+        run.change(interrupted=True)
+        self.cancel_approvals(run)
+        self.resume(run)
+
+    def make_way(self, when_busy: WhenBusy, start: int | None) -> None:
+        if self.busy and when_busy is WhenBusy.REJECT:
+            raise Conflict("the session is busy")
+        if self.busy and when_busy is WhenBusy.ENQUEUE and start is not None:
             raise Conflict("the session is busy: its messages cannot be replaced while a run answers them")
+        for run in self.runs:
+            lost = start is not None and run.answer.position >= start
+            if when_busy is WhenBusy.INTERRUPT and run.busy and (run.row.ready or lost):
+                self.interrupt(run)
+        if start is not None:
+            self.truncate(start)
+
+    def store_answer(self, run: _Run, answer: UIMessage) -> None:
+        if self.message(run.answer.id) is run.answer:  # an interrupted run may have lost it
+            run.answer.body = msgspec.json.encode(answer)
 
     def truncate(self, start: int) -> None:
+        for message in self.messages:
+            message.body = message.body if message.position < start else None
         self.messages = [message for message in self.messages if message.position < start]
         for run in self.runs:
             if run.row.state is State.SUSPENDED and run.answer.position >= start:
@@ -140,12 +177,28 @@ class MemoryStore:
         """See `ports.Store`."""
         match admission.ask:
             case Submit() as submit:
-                run = self._submit(admission, submit)
+                asked: _Asked = "submit", submit.turn.message["id"], submit.turn.digest
+                run = self._known(admission, asked) or self._submit(admission, submit, asked)
             case Regenerate(target):
-                run = self._regenerate(admission, target)
-        return Admitted(run.row, created=run.row.id == admission.run)
+                asked = "regenerate", target, None
+                run = self._known(admission, asked) or self._regenerate(admission, target, asked)
+        created = run.row.id == admission.run
+        before = self._session_of(run).ready
+        ours = created and admission.when_busy is WhenBusy.INTERRUPT and before is not run
+        flagged = before.row if ours and before is not None and before.row.interrupted else None
+        return Admitted(run.row, created, flagged)
 
-    def _submit(self, admission: Admission, submit: Submit) -> _Run:
+    def _known(self, admission: Admission, asked: _Asked) -> _Run | None:
+        """The run of the request's key, or that this very request has made."""
+        session = self._sessions.get((admission.tenant, admission.session))
+        for run in session.runs if session is not None and admission.key is not None else []:
+            if run.key == admission.key and run.asked != asked:
+                raise Conflict("the idempotency key is taken by another request")
+            if run.key == admission.key:
+                return run
+        return self._runs.get(admission.run)
+
+    def _submit(self, admission: Admission, submit: Submit, asked: _Asked) -> _Run:
         id = MessageId(submit.turn.message["id"])
         session = self._sessions.get((admission.tenant, admission.session))
         if session is None:
@@ -158,11 +211,10 @@ class MemoryStore:
                 raise Conflict("the message id is taken by a message that is not the user's")
             if not submit.edit:
                 raise Conflict("the message id is taken by other content")
-            session.refuse_busy()
-            session.truncate(known.position)
+        session.make_way(admission.when_busy, known.position if known is not None else None)
         message = session.place(id, "user", msgspec.json.encode(submit.turn.message))
         message.digest = submit.turn.digest
-        return self._add(admission, session, message)
+        return self._add(admission, session, message, asked)
 
     def _open(self, admission: Admission, imports: Sequence[UIMessage], taken: set[MessageId]) -> _Session:
         session = _Session(admission.agent, _now(), _now())
@@ -173,22 +225,19 @@ class MemoryStore:
         self._sessions[admission.tenant, admission.session] = session
         return session
 
-    def _regenerate(self, admission: Admission, target: MessageId | None) -> _Run:
-        if admission.run in self._runs:
-            return self._runs[admission.run]
+    def _regenerate(self, admission: Admission, target: MessageId | None, asked: _Asked) -> _Run:
         session = self._sessions.get((admission.tenant, admission.session))
         named = session.message(target) if session is not None and target is not None else None
         if session is None or (target is not None and named is None):
             raise NotFound("there is no such message in the session")
         end = session.next_position if named is None else named.position + (named.role == "user")
-        asked = [message for message in session.messages if message.role == "user" and message.position < end]
-        if not asked:
+        users = [message for message in session.messages if message.role == "user" and message.position < end]
+        if not users:
             raise NotFound("there is no message to answer again")
-        session.refuse_busy()
-        session.truncate(asked[-1].position + 1 if named is None else end)
-        return self._add(admission, session, asked[-1])
+        session.make_way(admission.when_busy, users[-1].position + 1 if named is None else end)
+        return self._add(admission, session, users[-1], asked)
 
-    def _add(self, admission: Admission, session: _Session, message: _Message) -> _Run:
+    def _add(self, admission: Admission, session: _Session, message: _Message, asked: _Asked) -> _Run:
         ready = not session.busy
         answer = session.place(admission.answer, "assistant")
         row = Run(
@@ -202,7 +251,7 @@ class MemoryStore:
             turn=0,
             attempt=0,
         )
-        run = _Run(row, answer, _now() if ready else None)
+        run = _Run(row, answer, asked, admission.key, _now() if ready else None)
         message.run = answer.run = run
         session.runs.append(run)
         session.updated_at = _now()
@@ -257,8 +306,9 @@ class MemoryStore:
         for question in questions:
             if question.id not in self._approvals:
                 copy = msgspec.json.decode(msgspec.json.encode(question), type=Question)
-                self._approvals[question.id] = _Approval(mine, copy, mine.row.turn)
-                self._session_of(mine).approvals.append(self._approvals[question.id])
+                asked = _Approval(mine, copy, mine.row.turn, cancelled=mine.row.interrupted)
+                self._approvals[question.id] = asked
+                self._session_of(mine).approvals.append(asked)
 
     def _held(self, run: RunId, attempt: int) -> _Run:
         held = self._runs.get(run)
@@ -278,14 +328,13 @@ class MemoryStore:
         said: dict[ApprovalId, bool] = {}
         for one, decision in zip(open_here, decisions, strict=True):
             approved = one.decision.approved if one.decision is not None else decision.approved
-            if one.cancelled or said.setdefault(decision.approval, approved) != decision.approved:
+            agrees = said.setdefault(decision.approval, approved) == decision.approved
+            if one.cancelled or one.expired or one.due or not agrees:
                 raise Conflict("the approval is decided already")
         for one, decision in zip(open_here, decisions, strict=True):
             one.decision = one.decision or decision
         run = open_here[0].run
-        if run.row.state is State.SUSPENDED and not any(one.pending for one in found.of(run)):
-            run.change(state=after(run.row.state, Event.DECIDE), ready=False, turn=run.row.turn + 1)
-            found.promote(_now())
+        found.resume(run)
         return Decided(run.row, max(one.turn for one in open_here) + 1)
 
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
@@ -293,7 +342,7 @@ class MemoryStore:
         mine = self._held(run, attempt)
         session = self._session_of(mine)
         if mine.row.state is State.RUNNING:
-            mine.answer.body = msgspec.json.encode(answer)
+            session.store_answer(mine, answer)
             asked = session.of(mine)
             if any(approval.pending for approval in asked):
                 mine.change(state=after(mine.row.state, Event.SUSPEND))
@@ -318,16 +367,52 @@ class MemoryStore:
             mine.change(state=after(mine.row.state, _ENDS[state]), error=error)
             mine.due_at = None
             if answer is not None:
-                mine.answer.body = msgspec.json.encode(answer)
+                session.store_answer(mine, answer)
             session.cancel_approvals(mine)
         elif mine.row.state is not state:
             raise Fenced("the run is over")
         return session.promote(_now())
 
+    async def interrupt(self, tenant: TenantId, session: SessionId, run: RunId | None = None) -> Interrupted:
+        """See `ports.Store`."""
+        found = self._sessions.get((tenant, session))
+        if found is None:
+            raise NotFound("there is no such session")
+        if run is not None:
+            mine = next((one for one in found.runs if one.row.id == run), None)
+            if mine is None:
+                raise NotFound("there is no such run in the session")
+        else:
+            suspended = [one for one in found.runs if one.row.state is State.SUSPENDED]
+            mine = found.ready or (suspended[-1] if suspended else None)
+        if mine is None or mine.row.state in TERMINAL:
+            return Interrupted(mine.row if mine is not None else None, interrupted=False)
+        found.interrupt(mine)
+        return Interrupted(mine.row, interrupted=True)
+
     async def pending(self, tenant: TenantId, session: SessionId) -> Sequence[Approval]:
         """See `ports.Store`."""
         found = self._sessions.get((tenant, session))
         return [one.shown for one in found.approvals if one.pending] if found is not None else []
+
+    async def approval(self, tenant: TenantId, run: RunId, call: CallId) -> Approval | None:
+        """See `ports.Store`."""
+        asked = [
+            one.shown
+            for one in self._approvals.values()
+            if (one.run.row.tenant, one.run.row.id, one.question.call) == (tenant, run, call)
+        ]
+        return asked[-1] if asked else None
+
+    async def expire(self) -> Sequence[RunRequest]:
+        """See `ports.Store`."""
+        due = [one for one in self._approvals.values() if one.due]
+        for one in due:
+            one.decision, one.expired = Decision(one.question.id, approved=False), True
+        runs = {one.run.row.id: one.run for one in due}.values()
+        for run in runs:
+            self._session_of(run).resume(run)
+        return [run.row.request for run in runs if run.row.state is State.QUEUED and run.row.ready]
 
     async def stranded(self, age_s: float) -> Sequence[RunRequest]:
         """See `ports.Store`."""

@@ -8,6 +8,7 @@ server is away; whatever it was asked is then either done or not, never half.
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
@@ -157,8 +158,18 @@ class Regenerate(msgspec.Struct, frozen=True):
     target: MessageId | None = None
 
 
+class WhenBusy(StrEnum):
+    """What becomes of a request for a run while another run of its session is queued or running."""
+
+    ENQUEUE = "enqueue"  # it waits for its turn
+    INTERRUPT = "interrupt"  # so it does, and the run whose turn it is now is interrupted
+    REJECT = "reject"
+
+
 class Admission(msgspec.Struct, frozen=True):
-    """A request to make a run. `run` and `answer` are fresh ids, used only if a run is made."""
+    """A request to make a run. `run` and `answer` are fresh ids, used only if a run is made. `key`: the
+    caller's name for the request, within the session; repeated with it, it is the same request or a conflict.
+    """
 
     tenant: TenantId
     session: SessionId
@@ -166,10 +177,14 @@ class Admission(msgspec.Struct, frozen=True):
     run: RunId
     answer: MessageId
     ask: Submit | Regenerate
+    when_busy: WhenBusy = WhenBusy.ENQUEUE
+    key: str | None = None
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A run as it is stored. `ready`: it is its turn in the session. `answer`: its assistant message."""
+    """A run as it is stored. `ready`: it is its turn in the session. `answer`: its assistant message.
+    `interrupted`: it is to be ended, by the runner that has it or gets it.
+    """
 
     id: RunId
     tenant: TenantId
@@ -190,19 +205,34 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """`created` is false if an earlier admission of the same request had made the run."""
+    """`created` is false if an earlier admission of the same request had made the run. `interrupted` is the
+    run that this one has interrupted, whose runner is to be told if there is one.
+    """
 
     run: Run
     created: bool
+    interrupted: Run | None = None
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """The run as it is now, and whether it is to be ended. If it is running, its runner is to be told; if it
+    is queued and ready, its request is to be published. None: nothing in the session could be interrupted.
+    """
+
+    run: Run | None
+    interrupted: bool
 
 
 class Question(msgspec.Struct, frozen=True):
-    """A call that waits for a person. `input` is frozen here: what was shown is what will be run."""
+    """A call that waits for a person. `input` is frozen here: what was shown is what will be run.
+    After `expires_at` nobody can decide it any more.
+    """
 
     id: ApprovalId
     call: CallId
     tool: str
     input: Any
+    expires_at: datetime | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -221,11 +251,14 @@ class Decided(msgspec.Struct, frozen=True):
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """A question and, once decided, its answer. `turn`: the one in which it was asked."""
+    """A question and, once decided, its answer. `turn`: the one in which it was asked. `expired`: nobody has
+    decided it in time, which is a denial. No decision: it is open, or its run was interrupted or is over.
+    """
 
     question: Question
     decision: Decision | None
     turn: int
+    expired: bool = False
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -255,9 +288,21 @@ class Store(Protocol):
     async def admit(self, admission: Admission) -> Admitted:
         """Store the turn and make the run that answers it; it is `ready` unless the session is busy.
 
-        The same message id with the same digest attaches to the run it made. Raises `Conflict` (the id is
-        taken by other content and `edit` is off; an edit or regeneration while the session is busy) or
-        `NotFound` (nothing to regenerate), and then has stored nothing.
+        The same message id with the same digest attaches to the run it made, and so does the same key with
+        the same ask: that stores, drops and interrupts nothing. Raises `Conflict` (the id is taken by other
+        content and `edit` is off; the key by another ask; the session is busy and `when_busy` is to reject,
+        or to enqueue an edit or a regeneration) or `NotFound` (nothing to regenerate), and then has stored
+        nothing. An edit or regeneration that interrupts drops the messages at once: a busy run that has lost
+        its answer with them is interrupted, and stores none any more.
+        """
+        ...
+
+    async def interrupt(self, tenant: TenantId, session: SessionId, run: RunId | None = None) -> Interrupted:
+        """End a run of the session: the one named, else the ready and busy one, else the newest suspended.
+
+        Its open questions are cancelled. What is queued or running is flagged for the runner that has it or
+        gets it; what is suspended is queued for the turn in which a runner ends it. Doing it again is the
+        same answer, until the run is over: then nothing is changed. Raises `NotFound`.
         """
         ...
 
@@ -281,21 +326,24 @@ class Store(Protocol):
         ...
 
     async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
-        """Store questions before they are shown. Asking again changes nothing. Raises `Fenced`."""
+        """Store questions before they are shown. Asking again changes nothing. Those of an interrupted run
+        are cancelled at once. Raises `Fenced`.
+        """
         ...
 
     async def decide(self, tenant: TenantId, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """Store decisions of one run, all or none. The last open one queues a suspended run's next turn.
 
-        The same decision again changes nothing. Raises `Conflict` for another one, `NotFound`, and
-        `Invalid` if the decisions are not all of one run.
+        The same decision again changes nothing. Raises `Conflict` for another one and for what is expired or
+        cancelled, `NotFound`, and `Invalid` if the decisions are not all of one run.
         """
         ...
 
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
         """Store the answer so far and let go of the run: it is suspended and the session's next run
-        promoted, or, if everything was decided meanwhile, it goes on at once in its next turn, still
-        running. Returns the request of whichever it is, which the caller publishes. Raises `Fenced`.
+        promoted, or, if everything was decided meanwhile or the run is interrupted, it goes on at once in
+        its next turn, still running. Returns the request of whichever it is, which the caller publishes.
+        Raises `Fenced`.
         """
         ...
 
@@ -304,12 +352,22 @@ class Store(Protocol):
     ) -> RunRequest | None:
         """Store the answer and the terminal state; promote the session's next run and return its request.
 
-        Doing it twice with the same attempt is doing it once. Raises `Fenced`.
+        Open questions are cancelled. Doing it twice with the same attempt is doing it once. Raises `Fenced`.
         """
         ...
 
     async def pending(self, tenant: TenantId, session: SessionId) -> Sequence[Approval]:
         """The session's open questions, oldest first."""
+        ...
+
+    async def approval(self, tenant: TenantId, run: RunId, call: CallId) -> Approval | None:
+        """The newest question about a call of a run, decided or not."""
+        ...
+
+    async def expire(self) -> Sequence[RunRequest]:
+        """Answer open questions whose time has come, as many as one sweep may. A suspended run that waits for
+        nothing else is queued as by a decision; returns the requests of those whose turn it is.
+        """
         ...
 
     async def stranded(self, age_s: float) -> Sequence[RunRequest]:

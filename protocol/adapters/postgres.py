@@ -20,6 +20,7 @@ from protocol.adapters.ports import (
     Decided,
     Decision,
     History,
+    Interrupted,
     Question,
     Regenerate,
     Run,
@@ -27,11 +28,13 @@ from protocol.adapters.ports import (
 )
 from protocol.commands import RunRequest
 from protocol.fold import UIMessage
-from protocol.ids import RunId, SessionId, TenantId
+from protocol.ids import CallId, RunId, SessionId, TenantId
 from protocol.lifecycle import TERMINAL, State
 
 STRANDED_MAX = 100
 """How many stranded runs one sweep is told of."""
+EXPIRED_MAX = 100
+"""How many questions one sweep answers. It holds their sessions for as long as that takes."""
 
 
 def _json(value: Any) -> str:
@@ -67,18 +70,20 @@ class PostgresStore:
         """See `ports.Store`."""
         match admission.ask:
             case Submit() as submit:
-                run = await self._submit(admission, submit)
+                return await self._submit(admission, submit)
             case Regenerate(target):
-                run = await self._get(
-                    Run, "select regenerate_run($1, $2, $3, $4, $5, $6)", *_subject(admission), target
+                return await self._get(
+                    Admitted,
+                    "select regenerate_run($1, $2, $3, $4, $5, $6, $7, $8)",
+                    *_subject(admission),
+                    target,
                 )
-        return Admitted(run, created=run.id == admission.run)
 
-    async def _submit(self, admission: Admission, submit: Submit) -> Run:
+    async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
         message = submit.turn.message
         return await self._get(
-            Run,
-            "select submit_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+            Admitted,
+            "select submit_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             *_subject(admission),
             message["id"],
             _json(message),
@@ -88,6 +93,10 @@ class PostgresStore:
             [turn["role"] for turn in submit.imports],
             [_json(turn) for turn in submit.imports],
         )
+
+    async def interrupt(self, tenant: TenantId, session: SessionId, run: RunId | None = None) -> Interrupted:
+        """See `ports.Store`."""
+        return await self._get(Interrupted, "select interrupt_run($1, $2, $3)", tenant, session, run)
 
     async def run(self, tenant: TenantId, run: RunId) -> Run | None:
         """See `ports.Store`."""
@@ -132,13 +141,14 @@ class PostgresStore:
     async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
         """See `ports.Store`."""
         await self._database.value(
-            "select ask_run($1, $2, $3, $4, $5, $6)::text",
+            "select ask_run($1, $2, $3, $4, $5, $6, $7)::text",
             run,
             attempt,
             [question.id for question in questions],
             [question.call for question in questions],
             [question.tool for question in questions],
             [_json(question.input) for question in questions],
+            [question.expires_at for question in questions],
         )
 
     async def decide(self, tenant: TenantId, session: SessionId, decisions: Sequence[Decision]) -> Decided:
@@ -184,11 +194,23 @@ class PostgresStore:
         """
         return await self._get(list[Approval], query, tenant, session)
 
+    async def approval(self, tenant: TenantId, run: RunId, call: CallId) -> Approval | None:
+        """See `ports.Store`."""
+        query = """
+            select approval_json(a) from approvals a
+            where tenant_id = $1 and run_id = $2 and call_id = $3 order by number desc limit 1
+        """
+        return await self._find(Approval, query, tenant, run, call)
+
+    async def expire(self) -> Sequence[RunRequest]:
+        """See `ports.Store`."""
+        return await self._get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
+
     async def stranded(self, age_s: float) -> Sequence[RunRequest]:
         """See `ports.Store`."""
         query = """
             select coalesce(json_agg(request_json(r) order by due_at), '[]') from (
-              select * from runs where due_at < clock_timestamp() - $1 * interval '1 second'
+              select * from runs where due_at < statement_timestamp() - $1 * interval '1 second'
               order by due_at limit $2) r
         """
         return await self._get(list[RunRequest], query, age_s, STRANDED_MAX)
@@ -198,8 +220,16 @@ class PostgresStore:
         await self._database.value(PING)
 
 
-def _subject(admission: Admission) -> tuple[str, ...]:
-    return admission.tenant, admission.session, admission.agent, admission.run, admission.answer
+def _subject(admission: Admission) -> tuple[str | None, ...]:
+    return (
+        admission.tenant,
+        admission.session,
+        admission.agent,
+        admission.run,
+        admission.answer,
+        admission.key,
+        admission.when_busy,
+    )
 
 
 async def connect(

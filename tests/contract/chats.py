@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import sha256
 
 from protocol.adapters.ports import (
@@ -10,12 +11,14 @@ from protocol.adapters.ports import (
     Claim,
     Decided,
     Decision,
+    Interrupted,
     Question,
     Regenerate,
     Run,
     Store,
     Submit,
     Turn,
+    WhenBusy,
 )
 from protocol.commands import RunRequest
 from protocol.fold import UIMessage
@@ -48,15 +51,26 @@ class Chat:
         self.tenant = tenant
         self.id = id or SessionId(fresh("ses"))
 
-    async def admit(self, ask: Submit | Regenerate) -> Admitted:
+    async def admit(
+        self, ask: Submit | Regenerate, when_busy: WhenBusy = WhenBusy.ENQUEUE, key: str | None = None
+    ) -> Admitted:
         run, answer = RunId(fresh("run")), MessageId(fresh("msg"))
-        return await self.store.admit(Admission(self.tenant, self.id, AGENT, run, answer, ask))
+        return await self.store.admit(
+            Admission(self.tenant, self.id, AGENT, run, answer, ask, when_busy, key)
+        )
 
     async def submit(
-        self, text: str, id: str | None = None, *, edit: bool = False, imports: Sequence[UIMessage] = ()
+        self,
+        text: str,
+        id: str | None = None,
+        *,
+        edit: bool = False,
+        imports: Sequence[UIMessage] = (),
+        when_busy: WhenBusy = WhenBusy.ENQUEUE,
+        key: str | None = None,
     ) -> Admitted:
         turn = Turn(user(text, id), sha256(text.encode()).digest())
-        return await self.admit(Submit(turn, edit=edit, imports=imports))
+        return await self.admit(Submit(turn, edit=edit, imports=imports), when_busy, key)
 
     async def send(self, text: str, id: str | None = None) -> Run:
         return (await self.submit(text, id)).run
@@ -81,10 +95,14 @@ class Chat:
         await self.end(run, answer)
         return run
 
-    async def ask(self, run: Run, count: int = 1) -> list[ApprovalId]:
+    async def ask(
+        self, run: Run, count: int = 1, expires_at: datetime | None = None, first: int = 0
+    ) -> list[ApprovalId]:
         questions = [
-            Question(ApprovalId(f"{run.id}_{run.turn}_{n}"), CallId(f"call_{n}"), "rm", {"path": n})
-            for n in range(count)
+            Question(
+                ApprovalId(f"{run.id}_{run.turn}_{n}"), CallId(f"call_{n}"), "rm", {"path": n}, expires_at
+            )
+            for n in range(first, first + count)
         ]
         await self.store.ask(run.id, run.attempt, questions)
         return [question.id for question in questions]
@@ -92,10 +110,12 @@ class Chat:
     async def suspend(self, run: Run, text: str = "may I?") -> Sequence[RunRequest]:
         return await self.store.suspend(run.id, run.attempt, self.answer(run, text))
 
-    async def wait_for_decision(self, text: str, count: int = 1) -> tuple[Run, list[ApprovalId]]:
+    async def wait_for_decision(
+        self, text: str, count: int = 1, expires_at: datetime | None = None
+    ) -> tuple[Run, list[ApprovalId]]:
         """A turn that is suspended."""
         run = (await self.claim(await self.send(text))).run
-        approvals = await self.ask(run, count)
+        approvals = await self.ask(run, count, expires_at)
         await self.suspend(run)
         return run, approvals
 
@@ -106,11 +126,26 @@ class Chat:
             self.tenant, self.id, [Decision(approval, approved, reason) for approval in approvals]
         )
 
+    async def interrupt(self, run: Run | None = None) -> Interrupted:
+        return await self.store.interrupt(self.tenant, self.id, run.id if run is not None else None)
+
+    async def pending(self) -> list[ApprovalId]:
+        return [one.question.id for one in await self.store.pending(self.tenant, self.id)]
+
+    async def found(self, run: Run) -> Run:
+        found = await self.store.run(self.tenant, run.id)
+        assert found is not None
+        return found
+
     async def texts(self) -> list[str]:
         history = await self.store.history(self.tenant, self.id)
         return [text_of(message) for message in history.messages] if history is not None else []
 
     async def state(self, run: Run) -> State:
-        found = await self.store.run(self.tenant, run.id)
-        assert found is not None
-        return found.state
+        return (await self.found(run)).state
+
+
+def through(stores: Sequence[Store]) -> list[Chat]:
+    """One session, spoken to through each of the stores."""
+    session = SessionId(fresh("ses"))
+    return [Chat(store, id=session) for store in stores]

@@ -29,7 +29,7 @@ from tests.scripts import Calls, Gated
 from tests.viewer import DONE, without_comments
 
 ACK_WAIT_S = 0.4
-PAUSING = {"ack_wait_s": ACK_WAIT_S, "runs_max": 1}
+PAUSING: dict[str, Any] = {"ack_wait_s": ACK_WAIT_S, "runs_max": 1}
 """One run at a time: a runner that is paused asks for no other."""
 
 

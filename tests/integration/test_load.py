@@ -17,12 +17,12 @@ async def test_two_thousand_events_a_second_arrive_complete_and_in_order(rig: Ri
     bases = [await rig.gateway(), await rig.gateway()]
     await rig.runner([Agent(name=rig.agent, model=Pieces(pieces=4_000, size=1, burst=20, pause_s=0.01))])
     session = rig.fresh("s")
-    async with rig.http.post(f"{bases[0]}/api/chat", json=rig.chat(session, "hello")) as response:
-        async with asyncio.TaskGroup() as group:
-            viewers = [
-                group.create_task(rig.get(f"{base}/api/chat/{session}/stream")) for base in [*bases, *bases]
-            ]
-            sent = await Answer.of(response)
+    post = rig.http.post(f"{bases[0]}/api/chat", json=rig.chat(session, "hello"))
+    async with post as response, asyncio.TaskGroup() as group:
+        viewers = [
+            group.create_task(rig.get(f"{base}/api/chat/{session}/stream")) for base in [*bases, *bases]
+        ]
+        sent = await Answer.of(response)
     assert sent.complete
     assert [int(number) for number in sent.text.split()] == list(range(4_000))
     assert {without_comments(viewer.result().raw) for viewer in viewers} == {without_comments(sent.raw)}

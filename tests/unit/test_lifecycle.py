@@ -14,7 +14,7 @@ LEGAL = """
     running    complete  completed
     running    fail      failed
     running    cancel    cancelled
-    suspended  decide    queued
+    suspended  resume    queued
     suspended  cancel    cancelled
 """
 

@@ -94,18 +94,19 @@ class Feed(Reader):
 class Troubled(MemoryLog):
     """A log with such feeds, small pages, and reads that may miss the newest record."""
 
-    def __init__(self, faults: Sequence[str], page_max: int, seed: int) -> None:
+    def __init__(self, faults: Sequence[str], page_max: int, seed: int, *, lag: float = 0.3) -> None:
         super().__init__()
         self._faults = iter(faults)
         self._page_max = page_max
         self._random = Random(seed)
+        self._lag = lag
         self.reads = 0
 
     async def read(self, run: RunId, *, after: int, records_max: int = 256) -> Page:
         self.reads += 1
         await asyncio.sleep(0)
         page = await super().read(run, after=after, records_max=min(self._page_max, records_max))
-        behind = not page.more and self._random.random() < 0.3
+        behind = not page.more and self._random.random() < self._lag
         return Page(page.records[:-1], more=False) if behind else page
 
     @asynccontextmanager
@@ -116,15 +117,15 @@ class Troubled(MemoryLog):
         yield feed
         readers.discard(feed)
 
-    async def write(self, count: int, prev: int = 0) -> list[Record]:
+    async def write(self, count: int, prev: int = 0, index: int = 0) -> list[Record]:
         """Append so many records, at an uneven pace, with those of other runs between them."""
         records: list[Record] = []
-        for index in range(count):
+        for number in range(index, index + count):
             for _ in range(self._random.randrange(4)):
                 await asyncio.sleep(0)
             if self._random.random() < 0.3:
                 await self.append(RunId(f"other-{self._random.random()}"), Head(0, 1, 0, 1), b"")
-            head = Head(prev, 1, index, 1)
+            head = Head(prev, 1, number, 1)
             prev = await self.append(RUN, head, b"")
             records.append(Record(prev, head, b""))
         return records
@@ -171,6 +172,18 @@ async def test_a_last_record_that_never_arrives_is_found(fault: str) -> None:
         async with asyncio.timeout(IDLE_S), splice(log, RUN) as records:
             written = await log.write(3)
             assert await read(records, 3) == written
+
+
+@pytest.mark.parametrize("fault", ["as it is", "twice", "lost"])
+async def test_what_is_known_to_be_there_does_not_wait_for_silence(fault: str) -> None:
+    log = Troubled([fault], 3, 1, lag=0)
+    with mock.patch.object(spliced, "TAIL_CHECK_FIRST_S", 60):
+        async with asyncio.timeout(IDLE_S):
+            written = await log.write(9)
+            async with splice(log, RUN) as records:
+                assert await read(records, 9) == written
+                (last,) = await log.write(1, prev=written[-1].seq, index=9)
+                assert await read(records, 1) == [last]
 
 
 @given(st.integers(0, 8), st.integers(0, 2**32))

@@ -1,0 +1,365 @@
+"""A real broker that is killed, stopped, frozen, or refuses us, and what a connection makes of it."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+from unittest import mock
+
+import msgspec
+import psutil
+import pytest
+from structlog.testing import capture_logs
+
+from protocol import names
+from protocol.adapters import broker, streams
+from protocol.adapters.agents import JetStreamAgents
+from protocol.adapters.broker import Broker
+from protocol.adapters.embedded import Servers, embedded
+from protocol.adapters.embedded.nats import Nats
+from protocol.adapters.log import JetStreamLog
+from protocol.adapters.ports import Delivery, Log
+from protocol.adapters.requests import JetStreamRequests
+from protocol.adapters.splice import splice
+from protocol.commands import AgentEntry, RunRequest
+from protocol.errors import RejoinError, Unavailable
+from protocol.ids import AgentName, RunId
+from protocol.log import Head, Record
+
+SOON_S = 20.0
+AGENT = AgentName("demo")
+
+
+@pytest.fixture
+async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
+    """A NATS of the test's own, with our streams."""
+    async with embedded(tmp_path, durable=False, database_url="postgresql://none") as running:
+        async with broker.connect(running.nats_url, "declare") as connection:
+            await streams.declare(connection, streams.Settings())
+        yield running
+
+
+@pytest.fixture
+async def connection(servers: Servers) -> AsyncIterator[Broker]:
+    async with broker.connect(servers.nats_url, "test") as one:
+        yield one
+
+
+@pytest.fixture
+def run() -> RunId:
+    return RunId(f"run_{secrets.token_hex(8)}")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = monotonic() + SOON_S
+    while not condition():
+        assert monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+async def write(log: Log, run: RunId, count: int, written: list[Record]) -> None:
+    """Append so many records behind those that are written, adding to them."""
+    for _ in range(count):
+        index = len(written)
+        head = Head(written[-1].seq if written else 0, 1, index, 1)
+        written.append(Record(await log.append(run, head, b"%d" % index), head, b"%d" % index))
+
+
+async def reached(written: list[Record], count: int) -> None:
+    await until(lambda: len(written) >= count)
+
+
+async def stored(log: Log, run: RunId) -> list[Record]:
+    records: list[Record] = []
+    while True:
+        page = await log.read(run, after=records[-1].seq if records else 0)
+        records += page.records
+        if not page.more:
+            return records
+
+
+# -------------------------------------------------------------------------------------------- it is killed
+
+
+async def test_kill_9_loses_nothing_doubles_nothing_and_no_reader_misses_anything(
+    servers: Servers, run: RunId
+) -> None:
+    count, kills = 600, 3
+    written: list[Record] = []
+    seen: list[Record] = []
+
+    async def read(log: Log) -> None:
+        async with splice(log, run) as records:
+            while len(seen) < count:
+                try:
+                    seen.extend(await records.next(SOON_S))
+                except Unavailable:
+                    await asyncio.sleep(0.05)  # as a gateway does
+
+    async def kill() -> None:
+        for number in range(kills):
+            await reached(written, (number + 1) * count // (kills + 1))
+            await servers.nats.kill()
+            await servers.nats.start()
+
+    async with (
+        broker.connect(servers.nats_url, "writer") as writer,
+        broker.connect(servers.nats_url, "reader") as reader,
+        asyncio.timeout(SOON_S),
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(read(JetStreamLog(reader, reader)))
+        group.create_task(write(JetStreamLog(writer, writer), run, count, written))
+        group.create_task(kill())
+    async with broker.connect(servers.nats_url, "after") as connection:
+        assert seen == written == await stored(JetStreamLog(connection, connection), run)
+    assert len(written) == count
+
+
+async def test_an_append_waits_for_a_broker_that_is_away(
+    servers: Servers, connection: Broker, run: RunId
+) -> None:
+    log = JetStreamLog(connection, connection)
+    written: list[Record] = []
+    await write(log, run, 1, written)
+    await servers.nats.kill()
+    async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
+        appending = group.create_task(write(log, run, 2, written))
+        with capture_logs() as lines:
+            await until(lambda: len([one for one in lines if one["event"] == "append_unknown"]) >= 2)
+        assert not appending.done()
+        await servers.nats.start()
+    assert await stored(log, run) == written
+
+
+async def test_all_else_says_at_once_that_the_broker_is_away(
+    servers: Servers, connection: Broker, run: RunId
+) -> None:
+    log, agents = JetStreamLog(connection, connection), JetStreamAgents(connection)
+    requests = JetStreamRequests(connection, streams.Settings())
+
+    async def follow() -> None:
+        async with log.follow(run):
+            pass
+
+    async def pull() -> None:
+        async with requests.pull(AGENT):
+            pass
+
+    calls: list[Callable[[], Awaitable[object]]] = [
+        follow,
+        pull,
+        connection.flush,
+        lambda: connection.send("x"),
+        lambda: connection.ask("x"),
+        lambda: connection.ask_many("x", b""),
+        lambda: log.read(run, after=0),
+        lambda: log.last(run),
+        lambda: log.owner(1),
+        lambda: requests.publish(RunRequest(AGENT, run)),
+        lambda: agents.announce(AgentEntry(AGENT)),
+        lambda: agents.find(AGENT),
+        lambda: streams.check(connection),
+        lambda: streams.declare(connection, streams.Settings()),
+    ]
+    await log.last(run)
+    await servers.nats.kill()
+    await until(lambda: not connection.connected)
+    for call in calls:
+        start = monotonic()
+        with pytest.raises(Unavailable):
+            await call()
+        assert monotonic() - start < 0.1
+    assert (log._feeds, connection._returns, connection._losses, connection._collectors) == (
+        {},
+        set(),
+        {},
+        {},
+    )
+    assert not connection._client._resp_map
+    await servers.nats.start()
+    await until(lambda: connection.connected)
+    await log.last(run)
+
+
+async def arrival(following: Callable[[], Awaitable[Delivery]]) -> Delivery:
+    return await following()
+
+
+async def test_a_request_is_waited_for_across_a_restart(
+    servers: Servers, connection: Broker, run: RunId
+) -> None:
+    requests = JetStreamRequests(connection, streams.Settings())
+    async with asyncio.timeout(SOON_S), requests.pull(AGENT) as following, asyncio.TaskGroup() as group:
+        waiting = group.create_task(arrival(following))
+        await connection.flush()
+        await servers.nats.restart()
+        await until(lambda: connection.connected)
+        await requests.publish(RunRequest(AGENT, run))
+        delivery = await waiting
+    assert delivery.request == RunRequest(AGENT, run)
+
+
+async def test_a_connection_can_be_closed_while_the_broker_is_away(servers: Servers, run: RunId) -> None:
+    async with broker.connect(servers.nats_url, "closing") as connection:
+        log = JetStreamLog(connection, connection)
+        async with log.follow(run):
+            await servers.nats.kill()
+            await until(lambda: not connection.connected)
+        connection._client._pending.append(b"nats-py tries to send this when it closes")
+        connection._client._pending_data_size = 1
+
+
+async def test_an_outage_is_told_and_not_told_ten_times_a_second(
+    servers: Servers, connection: Broker
+) -> None:
+    with capture_logs() as lines:
+        await servers.nats.kill()
+        await until(lambda: connection._client._server_pool[0].reconnects > 10)
+        await servers.nats.start()
+        await until(lambda: lines[-1]["event"] == "broker_reconnected")
+    events = [line["event"] for line in lines]
+    assert events.count("broker_disconnected") == 1
+    assert events.count("broker_error") <= 4
+    assert not [line for line in lines if servers.nats.url().split("@")[0].split("/")[-1] in str(line)]
+
+
+# ---------------------------------------------------------------------------------------------- it is deaf
+
+
+async def test_an_answer_that_comes_too_late_harms_nobody(servers: Servers, connection: Broker) -> None:
+    """nats-py's own `flush` would let its read loop die of it."""
+    frozen = psutil.Process(servers.nats.pid)
+    with mock.patch.object(broker, "ASK_TIMEOUT_S", 0.2):
+        frozen.suspend()
+        try:
+            for call in (connection.flush, lambda: connection.ask_many("x", b"")):
+                with pytest.raises(Unavailable):
+                    await call()
+            with pytest.raises(Unavailable):
+                await connection.ask("x", timeout_s=0.2)
+        finally:
+            frozen.resume()
+    reading = connection._client._reading_task
+    await streams.check(connection)
+    await connection.flush()
+    assert reading is connection._client._reading_task
+    assert reading is not None
+    assert not reading.done()
+
+
+async def test_a_connection_whose_reader_has_died_is_recycled(servers: Servers, run: RunId) -> None:
+    with (
+        mock.patch.object(broker, "LIVENESS_PERIOD_S", 0.1),
+        mock.patch.object(broker, "LIVENESS_TIMEOUT_S", 0.2),
+    ):
+        async with asyncio.timeout(SOON_S), broker.connect(servers.nats_url, "deaf") as connection:
+            log, reading = JetStreamLog(connection, connection), connection._client._reading_task
+            written: list[Record] = []
+            async with log.follow(run) as follow:
+                assert reading is not None
+                reading.cancel()
+                await follow.wait()
+                assert follow.lost  # it was told that something may be missing
+                follow.take()
+                await write(log, run, 1, written)
+                await follow.wait()
+                assert follow.take() == written
+
+
+# ------------------------------------------------------------------------------------- it is not there yet
+
+
+async def test_connecting_waits_for_the_broker_and_says_so(servers: Servers) -> None:
+    await servers.nats.stop()
+    connected = asyncio.Event()
+
+    async def use() -> None:
+        async with broker.connect(servers.nats_url, "early") as connection:
+            await streams.check(connection)
+            connected.set()
+
+    with capture_logs() as lines:
+        async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
+            group.create_task(use())
+            waiting = {"event": "waiting_for_broker", "connection": "early", "log_level": "warning"}
+            await until(lambda: len([one for one in lines if waiting.items() <= one.items()]) >= 3)
+            await servers.nats.start()
+            await connected.wait()
+    host, token = f"127.0.0.1:{servers.nats.port}", servers.nats_url.split("@")[0].split("/")[-1]
+    (told,) = {(line["hosts"], line["cause"]) for line in lines if line["event"] == "waiting_for_broker"}
+    assert told[0] == host
+    assert "Connect call failed" in told[1]
+    assert token not in str(lines)
+    assert not [line for line in lines if line["event"] == "broker_error"]
+
+
+async def test_a_name_that_leads_nowhere_is_waited_for_too(servers: Servers) -> None:
+    url = f"nats://127.0.0.1:1,{servers.nats_url}"
+    async with asyncio.timeout(SOON_S):
+        for _ in range(4):  # nats-py shuffles them
+            async with broker.connect(url, "several") as connection:
+                await streams.check(connection)
+                assert len(connection._client.servers) == 2
+
+
+# ------------------------------------------------------------------------------------------- it refuses us
+
+
+@pytest.mark.parametrize("credentials", ["wrong@", "user:wrong@", ""])
+async def test_refused_credentials_are_an_error_and_no_endless_loop(
+    servers: Servers, credentials: str
+) -> None:
+    url = f"nats://{credentials}127.0.0.1:{servers.nats.port}"
+    with capture_logs() as lines:
+        async with asyncio.timeout(2):
+            with pytest.raises(RejoinError, match="the broker refuses our credentials") as refused:
+                async with broker.connect(url, "stranger"):
+                    pass
+    assert not isinstance(refused.value, Unavailable)
+    assert "wrong" not in str(lines)
+
+
+async def test_credentials_refused_after_a_reconnect_end_the_connection(servers: Servers) -> None:
+    nats = servers.nats
+    assert isinstance(nats, Nats)
+
+    async def refused() -> None:
+        async with broker.connect(servers.nats_url, "known"):
+            await nats.stop()
+            nats._token = secrets.token_hex(8)
+            await nats.start()
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(SOON_S):
+        with pytest.raises(RejoinError, match="the broker refuses our credentials"):
+            await refused()
+
+
+# -------------------------------------------------------------------------------------------------- streams
+
+
+async def test_declaring_again_changes_nothing_or_what_was_configured(connection: Broker, run: RunId) -> None:
+    await write(JetStreamLog(connection, connection), run, 3, [])
+    stream_names = (names.REQUESTS, names.LOG, names.AGENTS_STREAM)
+
+    async def configured() -> list[object]:
+        answers = [await connection.call(f"$JS.API.STREAM.INFO.{name}") for name in stream_names]
+        found = [msgspec.json.decode(answer) for answer in answers]
+        return [(one["created"], one["config"], one["state"]["messages"]) for one in found]
+
+    first = await configured()
+    for _ in range(2):
+        await streams.declare(connection, streams.Settings())
+        assert await configured() == first
+    await streams.declare(connection, streams.Settings(log_age_max_s=60))
+    config = msgspec.json.decode(await connection.call(f"$JS.API.STREAM.INFO.{names.LOG}"))["config"]
+    assert config["max_age"] == 60 * streams.SECOND_NS
+
+
+async def test_the_check_fails_where_the_log_is_missing(connection: Broker) -> None:
+    await streams.check(connection)
+    await connection.call(f"$JS.API.STREAM.DELETE.{names.LOG}")
+    with pytest.raises(Unavailable):
+        await streams.check(connection)

@@ -1,0 +1,83 @@
+"""The session API's forms of saying something, and its routes around them."""
+
+from typing import Any
+
+import pytest
+
+from tests.rig import Answer, Rig
+
+TEXT = "count 2"
+PARTS = [{"type": "text", "text": TEXT}]
+FORMS: dict[str, Any] = {
+    "a string": {"message": TEXT},
+    "a bare string": TEXT,
+    "a UI message": {"message": {"id": "m1", "role": "user", "parts": PARTS}},
+    "parts": {"message": {"parts": PARTS}},
+    "bare parts": PARTS,
+    "a typed message": {"type": "message", "message": TEXT},
+    "the client's messages": {"messages": [{"id": "m1", "role": "user", "parts": PARTS}]},
+    "a list of one": [{"message": TEXT}],
+}
+BAD: dict[str, Any] = {
+    "nothing": {},
+    "a number": 7,
+    "no parts": {"message": {"parts": []}},
+    "an assistant's message": {"message": {"id": "m", "role": "assistant", "parts": PARTS}},
+    "two messages": [{"message": TEXT}, {"message": TEXT}],
+    "an empty list": [],
+    "a message and an approval": [{"message": TEXT}, {"type": "approval", "approval": {}}],
+    "an approval without an id": {"type": "approval", "approval": {"approved": True}},
+    "an odd option": {"message": TEXT, "whenBusy": "perhaps"},
+}
+
+
+@pytest.fixture
+async def base(rig: Rig) -> str:
+    await rig.runner()
+    return f"{await rig.gateway()}/api/agents/{rig.agent}"
+
+
+async def post(rig: Rig, url: str, body: Any) -> Answer:
+    async with rig.http.post(url, json=body) as response:
+        return await Answer.of(response)
+
+
+async def test_every_form_stores_the_same_message(rig: Rig, base: str) -> None:
+    """F4."""
+    for form, body in FORMS.items():
+        url = f"{base}/{rig.fresh('s')}"
+        answer = await post(rig, url, body)
+        assert answer.text == "1 2", form
+        [user, _] = (await rig.get(url)).json["messages"]
+        assert user["parts"] == PARTS, form
+
+
+async def test_what_is_no_message_is_a_400_and_stores_nothing(rig: Rig, base: str) -> None:
+    for form, body in BAD.items():
+        url = f"{base}/{rig.fresh('s')}"
+        assert (await post(rig, url, body)).status == 400, form
+        assert (await rig.get(url)).status == 404, form
+
+
+async def test_an_approval_goes_on_with_the_stream(rig: Rig, base: str) -> None:
+    """F52, F59: and the reason of a denial is kept."""
+    for approved, kind in ((True, "tool-output-available"), (False, "tool-output-denied")):
+        url = f"{base}/{rig.fresh('s')}"
+        asked = await post(rig, url, {"message": "delete notes.txt"})
+        id = next(chunk["approvalId"] for chunk in asked.chunks if "approvalId" in chunk)
+        approval = {"approvalId": id, "approved": approved, "reason": "because"}
+        answer = await post(rig, url, {"type": "approval", "approval": approval})
+        assert kind in [chunk["type"] for chunk in answer.chunks]
+        [_, message] = (await rig.get(url)).json["messages"]
+        [part] = [part for part in message["parts"] if part["type"] == "tool-delete"]
+        assert part["approval"] == {"id": id, "approved": approved, "reason": "because"}
+        contrary = {"type": "approval", "approval": approval | {"approved": not approved}}
+        assert (await post(rig, url, contrary)).status == 409
+
+
+async def test_reconnect_and_interrupt(rig: Rig, base: str) -> None:
+    """F68: nothing running is a 204, and nothing to interrupt says so."""
+    url = f"{base}/{rig.fresh('s')}"
+    await post(rig, url, TEXT)
+    assert (await rig.get(f"{url}/reconnect")).status == 204
+    assert (await post(rig, f"{url}/interrupt", {})).json == {"success": True, "interrupted": False}
