@@ -318,6 +318,11 @@ $("cut").onclick = () => {
   connection.abort();
   $("scroll").focus(); // the button goes
 };
+$("stop").onclick = () => {
+  const options = { method: "POST", headers: { "x-agent-id": agent } };
+  fetch(`/api/chat/${session}/stop`, options).catch(() => {}); // the stream says what comes of it
+  $("field").focus();
+};
 $("new").onclick = () => location.assign(location.pathname + location.search);
 addEventListener("hashchange", () => location.reload());
 // Another tab may have gone on with this conversation meanwhile.

@@ -137,6 +137,9 @@ class Broker:
             if on_loss is not None:
                 on_loss()
             return
+        transport = self._client._transport  # noqa: SLF001
+        if transport is not None and not self._client.is_connected:
+            transport.close()  # of a handshake that failed: nats-py would only forget it
         said, self._fault = self._fault, str(fault) or type(fault).__name__
         if REFUSAL in self._fault:
             self._refused = True

@@ -1,4 +1,4 @@
-"""What `ports.Store` promises about runs that are to be ended, by an interrupt or by a request that comes in."""
+"""What `ports.Store` promises about runs that are to be ended: by an interrupt, or by a request coming in."""
 
 import pytest
 
