@@ -139,7 +139,7 @@ class Broker:
             return
         transport = self._client._transport  # noqa: SLF001
         if transport is not None and not self._client.is_connected:
-            transport.close()  # of a handshake that failed: nats-py would only forget it
+            transport.close()  # type: ignore[no-untyped-call]  # of a failed handshake: else it is forgotten
         said, self._fault = self._fault, str(fault) or type(fault).__name__
         if REFUSAL in self._fault:
             self._refused = True
