@@ -1,6 +1,7 @@
 """The HTTP side: takes chat requests, asks for runs, and streams their logs. Holds nothing that must survive.
 
 sessions   the core: send, decide, resume, history; what every route family says the same way
+locate     a position in a run's log
 replay     a run's log as the bytes of one response, from any position
 turns      what clients send as messages and decisions, checked
 positions  the ways in which a client says where it is

@@ -11,8 +11,9 @@ from datetime import datetime
 import msgspec
 import structlog
 
+from gateway.locate import locate
 from gateway.positions import After, Position, Turn, Whole
-from gateway.replay import Replay, locate
+from gateway.replay import Replay
 from protocol import ids
 from protocol.adapters.ports import (
     Admission,

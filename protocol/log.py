@@ -34,6 +34,7 @@ class Mark(StrEnum):
     GENERATED = "generated"  # the model's response is complete: this step's tool calls are final
     CALLING = "calling"  # tools that must not be repeated may have been started from here on
     SUSPENDED = "suspended"  # the run waits for a decision; responses end here
+    RESTORED = "restored"  # the log begins here again, with the stored message: what was before has expired
     ENDED = "ended"  # the last batch of the run
 
 

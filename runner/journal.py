@@ -44,16 +44,24 @@ class Journal:
         self._attempt = attempt
         self._standing = standing
         self._prev = standing.prev
-        self._index = standing.index
-        self._operations = standing.operations
-        self._v7 = standing.v7
-        self._turn = standing.suspensions
+        self._count_on()
         self._waiting: deque[_Item] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._settled = asyncio.Event()
         self._room.set()
         self._settled.set()
+
+    def _count_on(self) -> None:
+        self._index = self._standing.index
+        self._operations = self._standing.operations
+        self._v7 = self._standing.v7
+        self._turn = self._standing.suspensions
+
+    def restart(self, suspensions: int) -> None:
+        """Begin the log again from event 0, `suspensions` turns into the run. Only while nothing waits."""
+        self._standing.restart(suspensions)
+        self._count_on()
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """The run's next event. Returns once there is room; it is stored some time later, see `settle`.

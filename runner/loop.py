@@ -19,6 +19,7 @@ from protocol.commands import RunRequest
 from protocol.ids import CallId, approval_id
 from protocol.lifecycle import State
 from protocol.log import Audience, Mark
+from protocol.unfold import unfold
 from runner import machine
 from runner.agents import Agent
 from runner.journal import Journal, TooLarge
@@ -30,8 +31,10 @@ UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: the worker that ran it went away before it could report. "
     "It may or may not have taken effect."
 )
+V7_CHUNKS = (chunks.ToolApprovalResponse, chunks.ResetStep)
 INTERRUPTED = "The run was interrupted."
 TOO_OFTEN = "The run was given up: its workers went away too often."
+EXPIRED = "The run took longer than its log is kept. It was given up."
 INTERNAL = "Something went wrong here. The run was given up."
 
 
@@ -62,6 +65,7 @@ class Loop:
             turn=claim.run.turn,
             approvals={approval.question.call: approval for approval in claim.approvals},
             inherited=machine.inherited(standing),
+            stored=claim.answer is not None,
         )
         self._policy = machine.Policy(self._asks, self._retries, agent.steps_max)
         self._interrupted = interrupted
@@ -122,6 +126,8 @@ class Loop:
         match action:
             case machine.Open():
                 await self._open()
+            case machine.Restore():
+                await self._restore()
             case machine.Reopen():
                 await self._start()
             case machine.Tell(decided):
@@ -139,10 +145,7 @@ class Loop:
             case machine.CloseStep():
                 await self._emit(chunks.FinishStep())
             case machine.Suspend():
-                if self._standing.step_open:
-                    await self._emit(chunks.FinishStep())
-                await self._emit(chunks.Finish(finish_reason="tool-calls"))
-                self._journal.mark(Mark.SUSPENDED)
+                await self._suspend()
             case machine.Finish(reason):
                 await self._finish(reason)
             case machine.Books() | machine.Leave():
@@ -165,6 +168,22 @@ class Loop:
         await self._start()
         await self._operation("agent_initializing", sessionId=self._run.session, agentId=self._agent.name)
         await self._operation("agent_ready", sessionId=self._run.session, agentId=self._agent.name)
+
+    async def _restore(self) -> None:
+        """The stored message as a log: a reader who asks for all of it gets all of it."""
+        self._journal.restart(self._run.turn - 1)
+        first, *rest = unfold(self._claim.answer or {})
+        await self._emit(first)
+        self._journal.mark(Mark.RESTORED)
+        for chunk in rest:
+            await self._emit(chunk, Audience.V7 if isinstance(chunk, V7_CHUNKS) else Audience.ALL)
+        await self._suspend()
+
+    async def _suspend(self) -> None:
+        if self._standing.step_open:
+            await self._emit(chunks.FinishStep())
+        await self._emit(chunks.Finish(finish_reason="tool-calls"))
+        self._journal.mark(Mark.SUSPENDED)
 
     async def _tell(self, decided: Sequence[Decision]) -> None:
         for decision in decided:

@@ -20,6 +20,10 @@ class Open(msgspec.Struct, frozen=True):
     """Begin the message."""
 
 
+class Restore(msgspec.Struct, frozen=True):
+    """Begin the log again with the stored message: it was suspended for longer than logs are kept."""
+
+
 class Reopen(msgspec.Struct, frozen=True):
     """Go on with the message in a new turn."""
 
@@ -83,7 +87,20 @@ class Books(msgspec.Struct, frozen=True):
 
 
 type Action = (
-    Open | Reopen | Tell | Reset | Generate | Ask | Act | Abort | CloseStep | Suspend | Leave | Finish | Books
+    Open
+    | Restore
+    | Reopen
+    | Tell
+    | Reset
+    | Generate
+    | Ask
+    | Act
+    | Abort
+    | CloseStep
+    | Suspend
+    | Leave
+    | Finish
+    | Books
 )
 
 
@@ -99,12 +116,13 @@ class Policy(msgspec.Struct, frozen=True):
 
 class Facts(msgspec.Struct, frozen=True):
     """What the log cannot say: turns decided so far, the approvals, the calls that an earlier attempt may
-    have started, and whether somebody interrupted the run.
+    have started, whether the message of the last suspension is stored, whether somebody interrupted the run.
     """
 
     turn: int
     approvals: Mapping[CallId, Approval]
     inherited: Collection[CallId]
+    stored: bool = False
     interrupted: bool = False
 
 
@@ -113,7 +131,7 @@ def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
     if standing.ended:
         return Books(outcome(standing))
     if not standing.opened:
-        return Open()
+        return Restore() if facts.stored and facts.turn > 0 else Open()
     if standing.suspended:
         return Reopen() if facts.turn >= standing.suspensions else Leave()
     if standing.error is not None or standing.aborted:

@@ -28,15 +28,20 @@ class Standing:
     """The facts. Read them; only `record`, `emit` and `mark` change them."""
 
     def __init__(self) -> None:
-        self.fold = Fold()
         self.prev = 0
         self.attempt = 0
+        self.restart(0)
+
+    def restart(self, suspensions: int) -> None:
+        """Forget the events: the log begins again, `suspensions` turns into the run."""
+        self.fold = Fold()
+        self.headless = False  # the beginning of the log has expired
         self.attempts = 0  # that have written since the last suspension
         self.index = 0
         self.operations = 0
         self.v7 = 0
         self.opened = False
-        self.suspensions = 0
+        self.suspensions = suspensions
         self.suspended = False  # nothing came after the last suspension
         self.steps = 0
         self.step_open = False
@@ -72,11 +77,18 @@ class Standing:
 
     def record(self, record: Record) -> None:
         """One record of the stored log."""
-        for event in log.events(record):
-            self.emit(chunks.decode(event), record.head.audience)
-        self.attempts += record.head.attempt != self.attempt
-        self.attempt = record.head.attempt
-        self.mark(record.head.mark)
+        head = record.head
+        if head.mark is Mark.RESTORED:
+            self.restart(head.turn)
+        self.headless |= head.index != self.index
+        if self.headless:
+            self.index, self.suspensions = record.end, head.turn
+        else:
+            for event in log.events(record):
+                self.emit(chunks.decode(event), head.audience)
+            self.mark(head.mark)
+        self.attempts += head.attempt != self.attempt
+        self.attempt = head.attempt
         self.prev = record.seq
 
     def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
@@ -103,7 +115,7 @@ class Standing:
                 self.attempts = 0
             case Mark.ENDED:
                 self.ended = True
-            case Mark.NONE:
+            case Mark.NONE | Mark.RESTORED:
                 pass
 
     def _run(self, chunk: Chunk) -> None:

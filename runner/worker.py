@@ -194,6 +194,8 @@ class Worker:
         )
         if standing.attempts >= self._bounds.attempts_max:
             await execution.fail(loop.TOO_OFTEN)
+        elif standing.headless and claim.answer is None:
+            await execution.fail(loop.EXPIRED)
         return await execution.go()
 
     async def _take_over(self, claim: Claim) -> tuple[Standing, Journal]:

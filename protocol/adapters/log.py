@@ -25,7 +25,7 @@ log = structlog.get_logger("rejoin.log")
 
 READS_MAX = 8
 READ_BYTES_MAX = 256 * 1024
-"""A reader that stalls holds this much three times over: as records, as one write, and as aiohttp copies it."""
+"""A reader that stalls holds this three times over: as records, as one write, and as aiohttp copies it."""
 FOLLOW_BYTES_MAX = 256 * 1024
 """What waits for one reader; past it the reader is `lost` and reads the log when it can."""
 RECORD_BYTES = 256

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from protocol.adapters.ports import Follow, Log
 from protocol.errors import Gone
 from protocol.ids import RunId
-from protocol.log import Record
+from protocol.log import Mark, Record
 
 TAIL_CHECK_FIRST_S = 0.5
 TAIL_CHECK_MAX_S = 10.0
@@ -92,6 +92,8 @@ class Splice:
 
     def _advance(self, records: Sequence[Record]) -> Sequence[Record]:
         for record in records:
+            if record.head.mark is Mark.RESTORED:
+                self._index = record.head.index
             if record.head.index != self._index:
                 raise Gone("this part of the run is past retention")
             self._index = record.end

@@ -234,6 +234,7 @@ async def test_an_answer_that_comes_too_late_harms_nobody(servers: Servers, conn
     with mock.patch.object(broker, "ASK_TIMEOUT_S", 0.2):
         frozen.suspend()
         try:
+            await until(lambda: frozen.status() == psutil.STATUS_STOPPED)
             for call in (connection.flush, lambda: connection.ask_many("x", b"")):
                 with pytest.raises(Unavailable):
                     await call()
@@ -266,6 +267,17 @@ async def test_a_connection_whose_reader_has_died_is_recycled(servers: Servers, 
                 await write(log, run, 1, written)
                 await follow.wait()
                 assert follow.take() == written
+
+
+async def test_a_reader_is_told_of_what_its_own_process_had_no_room_for(
+    connection: Broker, run: RunId
+) -> None:
+    log = JetStreamLog(connection, connection)
+    with mock.patch.object(broker, "PENDING_BYTES_MAX", 1):
+        async with asyncio.timeout(SOON_S), log.follow(run) as follow:
+            await write(log, run, 3, [])
+            await follow.wait()
+            assert (follow.lost, follow.take()) == (True, [])
 
 
 # ------------------------------------------------------------------------------------- it is not there yet

@@ -101,6 +101,7 @@ async def test_no_other_transition_can_be_written(database: Connection, before: 
         ("ended_at = now()", "ended_is_terminal"),
         ("ready = false", "waiting_is_queued"),
         ("attempt = 0", "begun_was_claimed"),
+        ("state = 'suspended', interrupted_at = now()", "interrupted_goes_on"),
     ],
 )
 async def test_a_run_is_never_half_in_a_state(database: Connection, assignment: str, constraint: str) -> None:

@@ -1,0 +1,138 @@
+"""A client's position in a run's log: which record to read first, and what to leave out of it.
+
+Reads the log, writes nothing. A position that the log does not have is told from one that it no longer has.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from gateway.positions import After, Count, Position, Turn, Whole
+from protocol.adapters.ports import Log, Run
+from protocol.cursor import Cursor
+from protocol.errors import Gone, Invalid
+from protocol.lifecycle import TERMINAL
+from protocol.log import Mark, Record, View, holds
+
+CERTAIN_TRIES = 3
+CERTAIN_WAIT_S = 0.2
+
+
+class Start(msgspec.Struct, frozen=True):
+    """Where to begin: read behind sequence `after`, where event `index` comes first; send from `first` on,
+    and nothing of the turns before `turn`.
+
+    `tail`: number of the last event that the client could see then; set for a position from the end.
+    """
+
+    after: int = 0
+    index: int = 0
+    first: int = 0
+    turn: int = 0
+    tail: int | None = None
+
+
+async def locate(runs: Log, run: Run, position: Position, view: View) -> Start:
+    """Find a position in a run's log.
+
+    Raises `Invalid` for another run's cursor, `Gone` for one past retention or beyond the log, `Unavailable`.
+    """
+    match position:
+        case Whole():
+            return await _begin(runs, run)
+        case After(cursor):
+            return await _after(runs, run, cursor)
+        case Count(events):
+            return await _count(runs, run, events, view)
+        case Turn(turn):
+            return await _turn(runs, run, turn)
+
+
+async def _after(runs: Log, run: Run, cursor: Cursor) -> Start:
+    for _ in range(CERTAIN_TRIES):
+        page = await runs.read(run.id, after=cursor.prev, records_max=1)
+        for record in page.records:
+            if holds(record, cursor):
+                return Start(cursor.prev, record.head.index, cursor.index + 1)
+        if page.records:
+            break
+        # Nothing there: the log is shorter than the cursor says, or a replica was asked that lags behind.
+        await asyncio.sleep(CERTAIN_WAIT_S)
+    owner = await runs.owner(cursor.prev) if cursor.prev else run.id
+    if owner is not None and (owner != run.id or page.records):
+        raise Invalid(f"the cursor {cursor} is not one of run {run.id}")
+    raise Gone(f"the cursor {cursor} is past retention or beyond the log: start again without it")
+
+
+async def _count(runs: Log, run: Run, events: int, view: View) -> Start:
+    tail: int | None = None
+    if events < 0:
+        last = await runs.last(run.id)
+        total = view.count_through(last.head) if last is not None else 0
+        tail = total - 1
+        events = max(0, total + events)
+    seen = 0
+    newest: Record | None = None
+    async for record in _stored(runs, run):
+        before, seen = view.count_before(record.head), view.count_through(record.head)
+        if events < seen:
+            first = record.head.index + events - before
+            return Start(record.head.prev, record.head.index, first, tail=tail)
+        newest = record
+    if events > seen:
+        raise Gone(f"the run has {seen} events so far: start again")
+    if newest is None:
+        return Start(tail=tail)
+    # The newest record is read again, for its mark alone: it may say that nothing will follow.
+    return Start(newest.head.prev, newest.head.index, newest.end, tail=tail)
+
+
+async def _turn(runs: Log, run: Run, turn: int) -> Start:
+    seq = end = 0
+    async for record in _stored(runs, run):
+        if record.head.turn >= turn:
+            return Start(record.head.prev, record.head.index, record.head.index)
+        seq, end = record.seq, record.end
+    # Not begun. What comes first may be the message restored, if the log has expired meanwhile.
+    return Start(seq, end, turn=turn)
+
+
+async def _begin(runs: Log, run: Run) -> Start:
+    """Where the whole message begins: at the first event, or where the log begins again."""
+    if run.turn == 0 and run.state not in TERMINAL:
+        return Start()  # too young to have expired, and worth a round trip less
+    async for record in _stored(runs, run):
+        if record.head.index == 0:
+            return Start(record.head.prev)
+        break
+    else:
+        if run.state not in TERMINAL:
+            return Start()
+    raise Gone(f"the log of run {run.id} is past retention: its message is in the history")
+
+
+async def _stored(runs: Log, run: Run) -> AsyncIterator[Record]:
+    """The stored records from the last beginning of the log on; what is left of it if that has expired."""
+    seq, more = await _restored(runs, run) if run.turn else 0, True
+    while more:
+        page = await runs.read(run.id, after=seq)
+        for record in page.records:
+            yield record
+            seq = record.seq
+        more = page.more
+
+
+async def _restored(runs: Log, run: Run) -> int:
+    """Sequence before the record with which the log begins again; 0 if it begins at its beginning."""
+    seq, found, more = 0, 0, True
+    while more:
+        page = await runs.read(run.id, after=seq)
+        if seq == 0 and page.records and page.records[0].head.index == 0:
+            return 0
+        for record in page.records:
+            seq = record.seq
+            if record.head.mark is Mark.RESTORED:
+                found = record.head.prev
+        more = page.more
+    return found
