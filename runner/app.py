@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True):
     retry_delay_s: float = 1.0
     """How long a run whose execution broke waits for its next attempt."""
     attempts_max: int = 10
+    sweep_period_s: float = 5.0
+    """How often it looks for what got lost or expired."""
     database_pool_max: int = 10
     model: str | None = None
     """What the demo agent and agents without a model of their own use, `provider:name`."""
@@ -91,6 +93,7 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
                 drain_grace_s=settings.drain_grace_s,
                 retry_delay_s=settings.retry_delay_s,
                 attempts_max=settings.attempts_max,
+                sweep_period_s=settings.sweep_period_s,
             ),
             now_ms=lambda: int(time.time() * 1000),
         )

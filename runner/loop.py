@@ -7,6 +7,7 @@ shown, and the log complete before the database hears of the end. It knows no br
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
 import msgspec
@@ -32,10 +33,16 @@ UNKNOWN_OUTCOME = (
     "It may or may not have taken effect."
 )
 V7_CHUNKS = (chunks.ToolApprovalResponse, chunks.ResetStep)
+DEADLINE = "deadline"
+ERROR_CHARS_MAX = 16_384
 INTERRUPTED = "The run was interrupted."
 TOO_OFTEN = "The run was given up: its workers went away too often."
 EXPIRED = "The run took longer than its log is kept. It was given up."
 INTERNAL = "Something went wrong here. The run was given up."
+
+
+class HandedOver(Exception):
+    """This runner drains, and the run is between two steps: another one goes on."""
 
 
 class Loop:
@@ -49,7 +56,9 @@ class Loop:
         store: Store,
         journal: Journal,
         standing: Standing,
+        *,
         interrupted: asyncio.Event,
+        draining: asyncio.Event,
         now_ms: Callable[[], int],
     ) -> None:
         self._claim = claim
@@ -69,6 +78,9 @@ class Loop:
         )
         self._policy = machine.Policy(self._asks, self._retries, agent.steps_max)
         self._interrupted = interrupted
+        self._draining = draining
+        limit_s = agent.timeout_s
+        self._deadline = None if limit_s is None else asyncio.get_running_loop().time() + limit_s
         if claim.run.interrupted:
             interrupted.set()
         self._log = structlog.get_logger("rejoin.loop")
@@ -88,8 +100,11 @@ class Loop:
                         self._run.id, self._run.attempt, self._standing.message
                     )
                     return list(following)
+                case machine.Generate() if self._draining.is_set() and not self._standing.step_open:
+                    await self._journal.settle()
+                    raise HandedOver
                 case machine.Generate() | machine.Act():
-                    await self._until_interrupted(self._do(action))
+                    await self._in_time(self._until_interrupted(self._do(action)))
                 case _:
                     await self._do(action)
 
@@ -100,6 +115,13 @@ class Loop:
             self._run.id, self._run.attempt, state, standing.message, standing.error
         )
         return [following] if following is not None else []
+
+    async def _in_time(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await work
+        except TimeoutError:
+            await self._fail(DEADLINE, f"The run took longer than {self._agent.timeout_s:g} seconds.")
 
     async def _until_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
         """The work, or as much of it as there was time for."""
@@ -243,12 +265,10 @@ class Loop:
             step=self._standing.steps - 1,
         )
         try:
-            async with aclosing(self._model.stream(request)) as stream:
-                async for item in stream:
-                    if isinstance(item, Done):
-                        await self._usage(item)
-                    else:
-                        await self._emit(self._own(item))
+            async with asyncio.timeout(self._agent.step_timeout_s):
+                await self._respond(request)
+        except TimeoutError:
+            await self._fail(DEADLINE, f"The model took longer than {self._agent.step_timeout_s:g} seconds.")
         except ModelError as fault:
             self._log.warning("model_failed", error=fault.detail)
             await self._fail("model_error", fault.detail)
@@ -257,6 +277,14 @@ class Loop:
             await self._fail("too_large", str(fault))
         else:
             self._journal.mark(Mark.GENERATED)
+
+    async def _respond(self, request: ModelRequest) -> None:
+        async with aclosing(self._model.stream(request)) as stream:
+            async for item in stream:
+                if isinstance(item, Done):
+                    await self._usage(item)
+                else:
+                    await self._emit(self._own(item))
 
     def _own(self, chunk: ModelChunk) -> Chunk:
         """A model's chunk in this message: ids that no earlier step has, arguments that fit."""
@@ -304,16 +332,19 @@ class Loop:
 
     def _asks(self, call: Call) -> bool:
         tool = self._tools.get(call.tool)
-        return tool is not None and tool.asks(call.input, self._context(call))
+        return tool is not None and self._agent.asks(tool, call.input, self._context(call))
 
     def _retries(self, call: Call) -> bool:
         tool = self._tools.get(call.tool)
-        return tool is None or tool.on_crash == "retry"
+        return tool is None or self._agent.retries(tool)
 
     async def _ask(self, calls: list[Call]) -> None:
         first = self._standing.questions
+        limit_s = self._agent.approval_timeout_s
+        now = datetime.fromtimestamp(self._now_ms() / 1_000, UTC)
+        expires_at = None if limit_s is None else now + timedelta(seconds=limit_s)
         questions = [
-            Question(approval_id(self._run.id, number), call.id, call.tool, call.input)
+            Question(approval_id(self._run.id, number), call.id, call.tool, call.input, expires_at)
             for number, call in enumerate(calls, first)
         ]
         await self._journal.settle()
@@ -360,4 +391,4 @@ class Loop:
 
 
 def _error(call: CallId, text: str) -> Chunk:
-    return chunks.ToolOutputError(tool_call_id=call, error_text=text)
+    return chunks.ToolOutputError(tool_call_id=call, error_text=text[:ERROR_CHARS_MAX])

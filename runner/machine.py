@@ -15,6 +15,8 @@ from protocol.ids import CallId
 from protocol.lifecycle import State
 from runner.standing import Call, Standing
 
+NOBODY_DECIDED = "Nobody decided in time."
+
 
 class Open(msgspec.Struct, frozen=True):
     """Begin the message."""
@@ -170,10 +172,11 @@ def _act(calls: Sequence[Call], standing: Standing, facts: Facts, policy: Policy
     for call in calls:
         if call.id in standing.asked:
             approval = facts.approvals.get(call.id)
-            if approval is None or approval.decision is None:
+            decision = _decision(approval) if approval is not None else None
+            if decision is None:
                 continue
-            if not approval.decision.approved:
-                deny.append((call, approval.decision))
+            if not decision.approved:
+                deny.append((call, decision))
                 continue
         if call.id in facts.inherited and not policy.retries(call):
             unknown.append(call)
@@ -183,8 +186,19 @@ def _act(calls: Sequence[Call], standing: Standing, facts: Facts, policy: Policy
 
 
 def _news(standing: Standing, facts: Facts) -> list[Decision]:
-    decisions = [approval.decision for approval in facts.approvals.values() if approval.decision is not None]
-    return [decision for decision in decisions if decision.approval not in standing.answered]
+    decisions = [_decision(approval) for approval in facts.approvals.values()]
+    return [
+        decision
+        for decision in decisions
+        if decision is not None and decision.approval not in standing.answered
+    ]
+
+
+def _decision(approval: Approval) -> Decision | None:
+    """What was decided, by a person or by the lapse of time."""
+    if approval.decision is not None and approval.expired:
+        return msgspec.structs.replace(approval.decision, reason=NOBODY_DECIDED)
+    return approval.decision
 
 
 def outcome(standing: Standing) -> State:

@@ -48,8 +48,10 @@ class Tool(msgspec.Struct, frozen=True):
     function: Callable[..., Any]
     arguments: type[msgspec.Struct]
     takes_context: bool
-    needs_approval: NeedsApproval[Any]
-    on_crash: OnCrash
+    needs_approval: NeedsApproval[Any] | None
+    """None: its agent says."""
+    on_crash: OnCrash | None
+    """None: `report` where it may need approval, `retry` elsewhere."""
     timeout_s: float | None
 
     @property
@@ -66,12 +68,6 @@ class Tool(msgspec.Struct, frozen=True):
     def check(self, input: Any) -> None:
         """Raises `ToolError` naming what does not fit the signature."""
         self._convert(input)
-
-    def asks(self, input: dict[str, Any], context: ToolContext[Any]) -> bool:
-        """Whether this call needs a person's word."""
-        if isinstance(self.needs_approval, bool):
-            return self.needs_approval
-        return self.needs_approval(input, context)
 
     async def run(self, input: Any, context: ToolContext[Any]) -> Any:
         """Call it; the result as plain JSON. Raises `ToolError`, `TimeoutError` and what it raises."""
@@ -110,7 +106,7 @@ def tool(function: Callable[..., Any], /) -> Tool: ...
 def tool(
     *,
     name: str | None = None,
-    needs_approval: NeedsApproval[Any] = False,
+    needs_approval: NeedsApproval[Any] | None = None,
     on_crash: OnCrash | None = None,
     timeout_s: float | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
@@ -121,12 +117,13 @@ def tool(
     /,
     *,
     name: str | None = None,
-    needs_approval: NeedsApproval[Any] = False,
+    needs_approval: NeedsApproval[Any] | None = None,
     on_crash: OnCrash | None = None,
     timeout_s: float | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool. Its docstring is the model's description, its annotations are the schema.
 
+    `needs_approval`: True, False, or a function of the arguments and the context; unsaid, the agent decides.
     `on_crash` says whether a call that a dead worker may have begun is made again (`retry`, the default) or
     reported to the model as of unknown outcome (`report`, the default for tools that need approval).
     """
@@ -136,7 +133,6 @@ def tool(
         if not description:
             raise TypeError(f"tool {function.__name__} needs a docstring: the model reads it")
         arguments, takes_context = _arguments(function)
-        crash: OnCrash = on_crash or ("retry" if needs_approval is False else "report")
         return Tool(
             name or function.__name__,
             description,
@@ -144,7 +140,7 @@ def tool(
             arguments,
             takes_context,
             needs_approval,
-            crash,
+            on_crash,
             timeout_s,
         )
 

@@ -12,7 +12,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import structlog
 
-from protocol.adapters.ports import Agents, Claim, Control, Delivery, Log, Requests, Store
+from protocol.adapters.ports import (
+    Agents,
+    Claim,
+    Control,
+    Delivery,
+    Interrupt,
+    Log,
+    Requests,
+    Store,
+    Supersede,
+    Word,
+)
 from protocol.adapters.tasks import beside
 from protocol.commands import RunRequest
 from protocol.errors import Fenced, RejoinError, Unavailable
@@ -20,7 +31,7 @@ from protocol.ids import AgentName, RunId
 from runner import loop
 from runner.agents import Agent
 from runner.journal import Journal
-from runner.loop import Loop
+from runner.loop import HandedOver, Loop
 from runner.models.port import Model
 from runner.standing import Standing
 
@@ -50,6 +61,32 @@ class Serving(msgspec.Struct, frozen=True):
 
     agent: Agent
     model: Model
+
+
+class Hold:
+    """This runner's hold on a run, and what it is told about it."""
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        self.interrupted = asyncio.Event()
+        self._newest = 0
+        self._news = asyncio.Event()
+
+    def hear(self, word: Word) -> None:
+        """Something that was said to whoever holds the run."""
+        match word:
+            case Interrupt():
+                self.interrupted.set()
+            case Supersede(attempt):
+                self._newest = max(self._newest, attempt)
+                self._news.set()
+
+    async def until_lost(self) -> None:
+        """Raises `Fenced` once another attempt holds the run."""
+        while self._newest <= self.attempt:  # also what was said before our claim
+            self._news.clear()
+            await self._news.wait()
+        raise Fenced("another runner has the run")
 
 
 class Worker:
@@ -119,9 +156,12 @@ class Worker:
             await self._agents.announce(one.agent.entry)
 
     async def _sweep(self) -> None:
-        """Ask again for runs that are ready and that no request seems to bring to anybody."""
+        """Ask again for ready runs that no request seems to bring to anybody, and for expired questions."""
         for request in await self._store.stranded(self._bounds.sweep_age_s):
             log.info("stranded_run", run=request.run, turn=request.turn)
+            await self._requests.publish(request)
+        for request in await self._store.expire():
+            log.info("approval_expired", run=request.run, turn=request.turn)
             await self._requests.publish(request)
 
     async def _pull(self, agent: AgentName, group: asyncio.TaskGroup) -> None:
@@ -158,6 +198,9 @@ class Worker:
             await self._carry(delivery)
         except* Fenced:
             log.info("fenced")
+        except* HandedOver:
+            log.info("handed_over")
+            await _give_back(delivery, 0)
         except* RejoinError as faults:
             log.warning("put_back", error="; ".join(str(fault) for fault in faults.exceptions))
             await _give_back(delivery, self._bounds.retry_delay_s)
@@ -166,21 +209,22 @@ class Worker:
             await _give_back(delivery, self._bounds.retry_delay_s)
 
     async def _carry(self, delivery: Delivery) -> None:
-        interrupted = asyncio.Event()
+        hold = Hold()
         # Listening comes before the claim, which brings the wishes that were there before it.
-        async with self._control.listen(delivery.request.run, interrupted.set):
+        async with self._control.listen(delivery.request.run, hold.hear):
             claim = await self._store.claim(delivery.request, self._name)
             if claim is None:
                 log.info("stale_request")
                 await delivery.ack()
                 return
-            run = claim.run
+            run, hold.attempt = claim.run, claim.run.attempt
             structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
             log.info("claimed")
-            async with beside(self._keep_alive(delivery)):  # from here on: to read a long log takes its time
+            # Kept alive from here on: to read a long log takes its time.
+            async with beside(self._keep_alive(delivery), hold.until_lost()):
                 standing, journal = await self._take_over(claim)
                 async with beside(journal.write()):
-                    for following in await self._run(claim, standing, journal, interrupted):
+                    for following in await self._run(claim, standing, journal, hold.interrupted):
                         await self._requests.publish(following)
             await delivery.ack()
             log.info("let_go", ended=standing.ended, events=standing.index)
@@ -190,7 +234,15 @@ class Worker:
     ) -> Sequence[RunRequest]:
         one = self._serving[claim.run.agent]
         execution = Loop(
-            claim, one.agent, one.model, self._store, journal, standing, interrupted, self._now_ms
+            claim,
+            one.agent,
+            one.model,
+            self._store,
+            journal,
+            standing,
+            interrupted=interrupted,
+            draining=self._draining,
+            now_ms=self._now_ms,
         )
         if standing.attempts >= self._bounds.attempts_max:
             await execution.fail(loop.TOO_OFTEN)
@@ -210,7 +262,10 @@ class Worker:
             try:
                 await journal.take_over()
             except Fenced:
-                log.info("log_moved")  # the earlier attempt wrote once more, or the read was behind
+                # The earlier attempt wrote once more, or the read was behind. One that never pauses would
+                # always be first, so it is told.
+                log.info("log_moved")
+                await self._control.supersede(run.id, run.attempt)
             else:
                 return standing, journal
 

@@ -1,4 +1,4 @@
-"""Real servers for the whole suite: one private NATS and one private PostgreSQL, started once, ended with it."""
+"""Real servers for the whole suite: one private NATS and one PostgreSQL, started once, ended with it."""
 
 from collections.abc import AsyncIterator
 

@@ -4,6 +4,7 @@ A body is one thing to say or a list of them: a message (a string, its parts, or
 client's `messages` (of which the last one counts), or an approval.
 """
 
+import hashlib
 import secrets
 from typing import Any
 
@@ -25,13 +26,16 @@ async def post(request: web.Request) -> web.StreamResponse:
     """Say something: a message, or answers to questions. Streams what comes of it."""
     said = await body(request, Any)
     items = said if isinstance(said, list) and not _parts(said) else [said]
+    key = request.headers.get("Idempotency-Key")
+    # A message without an id gets one; the same key must get the same, or it would be another message.
+    fresh = f"msg_{hashlib.sha256(key.encode()).hexdigest()[:24] if key else secrets.token_hex(12)}"
     decisions, messages, options = [], [], Options()
     for number, item in enumerate(items):
         pointer = f"/{number}" if items is said else ""
         if isinstance(item, dict) and item.get("type") == "approval":
             decisions.append(turns.decision(item.get("approval"), f"{pointer}/approval"))
         else:
-            messages.append(_message(item, pointer))
+            messages.append(_message(item, pointer, fresh))
             options = _options(item, pointer)
     return await _say(request, decisions, messages, options)
 
@@ -58,18 +62,18 @@ def _parts(said: list[Any]) -> bool:
     return all(isinstance(one, dict) and one.get("type") in {"text", "file"} for one in said) and bool(said)
 
 
-def _message(item: Any, pointer: str) -> Message:
+def _message(item: Any, pointer: str, fresh: str) -> Message:
     match item:
         case {"messages": [*_, dict(last)]}:
-            return _message(last, f"{pointer}/messages/{len(item['messages']) - 1}")
+            return _message(last, f"{pointer}/messages/{len(item['messages']) - 1}", fresh)
         case {"message": message}:
-            return _message(message, f"{pointer}/message")
+            return _message(message, f"{pointer}/message", fresh)
         case str(text):
-            return _fresh([{"type": "text", "text": text}])
+            return Message(fresh, "user", [{"type": "text", "text": text}])
         case list(parts) if _parts(parts):
-            return _fresh(parts)
+            return Message(fresh, "user", parts)
         case {"parts": list(parts), **rest} if "id" not in rest:
-            return _fresh(parts)
+            return Message(fresh, "user", parts)
         case {"role": "user"}:
             try:
                 return _convert(item, Message)
@@ -77,10 +81,6 @@ def _message(item: Any, pointer: str) -> Message:
                 raise Invalid(str(fault), pointer) from fault
         case _:
             raise Invalid("expected a message: a string, parts, or a user's UI message", pointer)
-
-
-def _fresh(parts: list[dict[str, Any]]) -> Message:
-    return Message(f"msg_{secrets.token_hex(12)}", "user", parts)
 
 
 def _options(item: Any, pointer: str) -> Options:

@@ -107,6 +107,19 @@ class Requests(Protocol):
         ...
 
 
+class Interrupt(msgspec.Struct, frozen=True, tag=True):
+    """Stop the run."""
+
+
+class Supersede(msgspec.Struct, frozen=True, tag=True):
+    """Attempts before this one have lost the run."""
+
+    attempt: int
+
+
+type Word = Interrupt | Supersede
+
+
 class Control(Protocol):
     """The way to the runner that holds a run, for what cannot wait until it looks into the database."""
 
@@ -114,7 +127,11 @@ class Control(Protocol):
         """Tell it to stop the run. False if no runner holds it at the moment: the next one will read it."""
         ...
 
-    def listen(self, run: RunId, on_interrupt: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+    async def supersede(self, run: RunId, attempt: int) -> None:
+        """Tell whoever holds the run by an earlier attempt than this one that it does not any more."""
+        ...
+
+    def listen(self, run: RunId, on_word: Callable[[Word], None]) -> AbstractAsyncContextManager[None]:
         """Be the one that is told. Whoever is told from the moment the context is entered reaches us."""
         ...
 

@@ -81,3 +81,16 @@ async def test_reconnect_and_interrupt(rig: Rig, base: str) -> None:
     await post(rig, url, TEXT)
     assert (await rig.get(f"{url}/reconnect")).status == 204
     assert (await post(rig, f"{url}/interrupt", {})).json == {"success": True, "interrupted": False}
+
+
+async def test_a_key_makes_a_message_without_an_id_the_same_message(rig: Rig, base: str) -> None:
+    """F12."""
+    url, key = f"{base}/{rig.fresh('s')}", {"Idempotency-Key": rig.fresh("k")}
+    answers = []
+    for text in (TEXT, TEXT, "count 3"):
+        async with rig.http.post(url, json={"message": text}, headers=key) as response:
+            answers.append(await Answer.of(response))
+    first, again, other = answers
+    assert first.raw == again.raw
+    assert other.status == 409
+    assert len((await rig.get(url)).json["messages"]) == 2

@@ -3,9 +3,13 @@
 import pytest
 
 from protocol.errors import Invalid
+from protocol.ids import CallId, RunId, SessionId
 from runner.agents import Agent, agents_of
-from runner.demo import demo, weather
+from runner.demo import delete, demo, weather
 from runner.models.scripted import Scripted
+from runner.tools import ToolContext
+
+CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
 
 
 def test_an_agents_name_must_fit_a_subject() -> None:
@@ -27,3 +31,23 @@ def test_one_agent_or_a_list_of_them_is_accepted() -> None:
 def test_anything_else_is_refused(value: object) -> None:
     with pytest.raises(Invalid):
         agents_of(value)
+
+
+def test_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
+    """F51."""
+    agent = Agent(
+        name="a",
+        model=Scripted(),
+        tools=[weather, delete],
+        needs_approval={"weather": lambda input, _: input["city"] == "Oslo", "delete": False},
+    )
+    assert agent.asks(weather, {"city": "Oslo"}, CONTEXT)
+    assert not agent.asks(weather, {"city": "Rome"}, CONTEXT)
+    assert agent.asks(delete, {"file": "x"}, CONTEXT)
+    assert not agent.retries(weather)
+    assert not agent.retries(delete)
+
+
+def test_approval_of_a_tool_that_is_not_there_is_refused() -> None:
+    with pytest.raises(Invalid, match="no tool rm"):
+        Agent(name="a", model=Scripted(), tools=[weather], needs_approval={"rm": True})

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from protocol.ids import CallId, RunId, SessionId
+from runner.agents import Agent
+from runner.models.scripted import Scripted
 from runner.tools import RESULT_BYTES_MAX, Tool, ToolContext, ToolError, tool
 
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
@@ -46,13 +48,15 @@ def test_arguments_that_do_not_fit_are_named(input: object) -> None:
 
 
 def test_approval_may_depend_on_the_arguments() -> None:
-    assert shout.asks({"word": "hey"}, CONTEXT)
-    assert not shout.asks({"word": "hush"}, CONTEXT)
-    assert not add.asks({"a": 1}, CONTEXT)
+    agent = Agent(name="a", model=Scripted(), tools=[add, shout])
+    assert agent.asks(shout, {"word": "hey"}, CONTEXT)
+    assert not agent.asks(shout, {"word": "hush"}, CONTEXT)
+    assert not agent.asks(add, {"a": 1}, CONTEXT)
 
 
 def test_a_tool_that_needs_approval_is_not_repeated_after_a_crash_unless_it_says_so() -> None:
-    assert (add.on_crash, shout.on_crash) == ("retry", "report")
+    agent = Agent(name="a", model=Scripted(), tools=[add, shout])
+    assert (agent.retries(add), agent.retries(shout)) == (True, False)
 
 
 def test_a_tool_needs_a_docstring() -> None:

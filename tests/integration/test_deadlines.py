@@ -1,0 +1,85 @@
+"""Whatever takes too long ends where everybody can see it; nothing else ends it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+
+from protocol import chunks
+from runner import Agent, tool
+from runner.demo import demo
+from runner.models.port import Done, ModelChunk, ModelRequest
+from tests.rig import Answer, Rig
+
+
+class Stuck:
+    """A model that begins, and never ends."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        del request
+        yield chunks.TextStart(id="t")
+        await asyncio.Event().wait()
+
+
+@tool(timeout_s=0.05)
+async def weather(city: str) -> str:
+    """Tell the weather, never."""
+    await asyncio.Event().wait()
+    return city
+
+
+async def answer(rig: Rig, agent: Agent, text: str) -> Answer:
+    await rig.runner([agent])
+    return await rig.post(await rig.gateway(), rig.chat(rig.fresh("s"), text))
+
+
+def error(answered: Answer) -> Any:
+    """The error of a failed answer, which is finished all the same."""
+    assert answered.complete
+    kinds = [chunk["type"] for chunk in answered.chunks]
+    assert kinds[-3:] == ["error", "finish-step", "finish"]
+    [operation] = [chunk for chunk in answered.chunks if chunk.get("data", {}).get("type") == "error"]
+    return operation["data"]["code"], next(
+        chunk["errorText"] for chunk in answered.chunks if chunk["type"] == "error"
+    )
+
+
+async def test_a_step(rig: Rig) -> None:
+    agent = Agent(name=rig.agent, model=Stuck(), step_timeout_s=0.05)
+    assert error(await answer(rig, agent, "hi")) == ("deadline", "The model took longer than 0.05 seconds.")
+
+
+async def test_a_run(rig: Rig) -> None:
+    agent = msgspec.structs.replace(demo(), name=rig.agent, timeout_s=0.05)
+    assert error(await answer(rig, agent, "sleep 600")) == (
+        "deadline",
+        "The run took longer than 0.05 seconds.",
+    )
+
+
+async def test_a_tool(rig: Rig) -> None:
+    """The model is told, and the run goes on."""
+    agent = msgspec.structs.replace(demo(), name=rig.agent, tools=[weather])
+    answered = await answer(rig, agent, "weather Oslo")
+    assert answered.complete
+    assert answered.text == "That did not work: the tool took too long"
+
+
+async def test_a_question(rig: Rig) -> None:
+    """It counts as denied, in words of its own, and nobody needs to ask for it."""
+    agent = msgspec.structs.replace(demo(), name=rig.agent, approval_timeout_s=0.0)
+    await rig.runner([agent], sweep_period_s=0.05)
+    base, session = await rig.gateway(), rig.fresh("s")
+    async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "delete notes.txt")) as response:
+        asked = await Answer.of(response)
+    assert asked.complete
+    history = f"{base}/api/agents/{rig.agent}/{session}"
+    async with asyncio.timeout(10):
+        followed = await rig.get(f"{base}/api/chat/{session}/stream?cursor={asked.frames[-2].id}&follow=true")
+    assert "tool-output-denied" in [chunk["type"] for chunk in followed.chunks]
+    [_, message] = (await rig.get(history)).json["messages"]
+    [part] = [part for part in message["parts"] if part["type"] == "tool-delete"]
+    assert part["approval"]["reason"] == "Nobody decided in time."
+    assert part["state"] == "output-denied"

@@ -1,0 +1,47 @@
+"""What a runner is told about the run it holds."""
+
+import asyncio
+
+import pytest
+
+from protocol.adapters.ports import Interrupt, Supersede
+from protocol.errors import Fenced
+from runner.worker import Hold
+
+
+def test_an_interrupt_is_heard() -> None:
+    hold = Hold()
+    hold.hear(Interrupt())
+    assert hold.interrupted.is_set()
+
+
+async def test_a_newer_attempt_ends_the_hold_whenever_it_is_heard() -> None:
+    for before in (True, False):
+        hold = Hold()
+        if before:
+            hold.hear(Supersede(3))
+        hold.attempt = 2
+        async with asyncio.TaskGroup() as group:
+            lost = group.create_task(_lost(hold))
+            await asyncio.sleep(0)
+            if not before:
+                hold.hear(Supersede(3))
+        assert lost.result()
+
+
+async def test_our_own_attempt_and_older_ones_do_not() -> None:
+    hold = Hold()
+    hold.hear(Supersede(2))
+    hold.attempt = 2
+    hold.hear(Supersede(1))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await hold.until_lost()
+
+
+async def _lost(hold: Hold) -> bool:
+    try:
+        await hold.until_lost()
+    except Fenced:
+        return True
+    return False
