@@ -1,4 +1,4 @@
-"""The command line: `rejoin dev | gateway | runner | migrate`."""
+"""The command line: `rejoin dev | gateway | runner | migrate | runs`."""
 
 import asyncio
 import os
@@ -11,11 +11,12 @@ from typing import Any
 import click
 import msgspec
 
-from gateway import app, dev
+from gateway import app, dev, runs
 from protocol import settings
 from protocol.adapters import broker, migrate, streams
 from protocol.adapters.process import LogFormat, Supervised, configure_logs
 from protocol.errors import RejoinError
+from protocol.lifecycle import State
 
 
 class MigrateSettings(msgspec.Struct, frozen=True):
@@ -96,6 +97,39 @@ def migrate_command(config: Path | None) -> None:
 
     applied = asyncio.run(run())
     click.echo("\n".join(f"applied {version}" for version in applied) or "up to date")
+
+
+@main.group(name="runs")
+@_config
+@click.pass_context
+def runs_group(context: click.Context, config: Path | None) -> None:
+    """Look at single runs. `rejoin dev` writes a --config for this into its data directory."""
+    context.obj = load(runs.Settings, config)
+
+
+@runs_group.command(name="list")
+@click.option("--state", type=click.Choice([state.value for state in State]))
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+@click.pass_obj
+def runs_list(found: runs.Settings, state: str | None, limit: int) -> None:
+    """List runs, newest first."""
+    runs.execute(found, lambda desk: desk.listed(State(state) if state else None, limit))
+
+
+@runs_group.command(name="show")
+@click.argument("run")
+@click.pass_obj
+def runs_show(found: runs.Settings, run: str) -> None:
+    """Show a run, and how its log ends."""
+    runs.execute(found, lambda desk: desk.shown(run))
+
+
+@runs_group.command(name="retry")
+@click.argument("run")
+@click.pass_obj
+def runs_retry(found: runs.Settings, run: str) -> None:
+    """Ask the runners again for a run that is under way."""
+    runs.execute(found, lambda desk: desk.retried(run))
 
 
 @main.command(name="dev")

@@ -24,6 +24,7 @@ from protocol.errors import Invalid
 log = structlog.get_logger("rejoin.dev")
 
 HOST = "127.0.0.1"
+CONFIG = "rejoin.toml"
 STOP_GRACE_S = 15.0
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 5.0
@@ -85,6 +86,7 @@ async def _up(plan: Plan, settings: Settings, variables: Mapping[str, str]) -> N
                 database_url=settings.database_url,
             )
         )
+        _write_config(plan.data_dir / CONFIG, servers)
         progress("preparing streams and tables")
         await _prepare(servers)
         environment = dict(variables) | {
@@ -107,6 +109,12 @@ async def _prepare(servers: Servers) -> None:
     async with broker.connect(servers.nats_url, "dev") as connection:
         await streams.declare(connection, streams.Settings())
     await migrate.migrate(servers.database_url)
+
+
+def _write_config(path: Path, servers: Servers) -> None:
+    """For `rejoin runs --config`: the servers' addresses hold their secrets, so it is ours alone."""
+    path.touch(0o600)
+    path.write_text(f'nats_url = "{servers.nats_url}"\ndatabase_url = "{servers.database_url}"\n')
 
 
 def _check_port(port: int) -> None:

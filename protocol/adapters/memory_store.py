@@ -18,6 +18,7 @@ from protocol.adapters.ports import (
     Decision,
     History,
     Interrupted,
+    Listed,
     Question,
     Regenerate,
     Run,
@@ -51,10 +52,14 @@ class _Run(msgspec.Struct):
     answer: _Message
     asked: _Asked
     key: str | None
-    due_at: datetime | None = None
+    due_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    runner: str | None = None
 
     def change(self, **fields: Any) -> None:
         self.row = msgspec.structs.replace(self.row, **fields)
+        self.updated_at = _now()
 
     @property
     def busy(self) -> bool:
@@ -251,7 +256,8 @@ class MemoryStore:
             turn=0,
             attempt=0,
         )
-        run = _Run(row, answer, asked, admission.key, _now() if ready else None)
+        now = _now()
+        run = _Run(row, answer, asked, admission.key, now if ready else None, now, now)
         message.run = answer.run = run
         session.runs.append(run)
         session.updated_at = _now()
@@ -282,13 +288,13 @@ class MemoryStore:
         busy = found.ready.row if found.ready is not None else None
         return History(found.agent, shown, busy, found.created_at, found.updated_at)
 
-    async def claim(self, request: RunRequest, runner: str) -> Claim | None:  # noqa: ARG002
+    async def claim(self, request: RunRequest, runner: str) -> Claim | None:
         """See `ports.Store`."""
         run = self._runs.get(request.run)
         if run is None or run.row.turn != request.turn or not run.busy or not run.row.ready:
             return None
         run.change(state=after(run.row.state, Event.CLAIM), attempt=run.row.attempt + 1)
-        run.due_at = None
+        run.due_at, run.runner = None, runner
         session = self._session_of(run)
         history = [
             msgspec.json.decode(message.body)
@@ -413,6 +419,15 @@ class MemoryStore:
         for run in runs:
             self._session_of(run).resume(run)
         return [run.row.request for run in runs if run.row.state is State.QUEUED and run.row.ready]
+
+    async def listed(self, tenant: TenantId, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
+        """See `ports.Store`."""
+        found = [
+            Listed(run.row, run.created_at, run.updated_at, run.runner)
+            for run in self._runs.values()
+            if run.row.tenant == tenant and state in {None, run.row.state}
+        ]
+        return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
 
     async def stranded(self, age_s: float) -> Sequence[RunRequest]:
         """See `ports.Store`."""

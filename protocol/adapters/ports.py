@@ -221,6 +221,15 @@ class Run(msgspec.Struct, frozen=True):
         return RunRequest(self.agent, self.id, self.turn)
 
 
+class Listed(msgspec.Struct, frozen=True):
+    """A run as operators see it: with its times, and the runner that had it last."""
+
+    run: Run
+    created_at: datetime
+    updated_at: datetime
+    runner: str | None = None
+
+
 class Admitted(msgspec.Struct, frozen=True):
     """`created` is false if an earlier admission of the same request had made the run. `interrupted` is the
     run that this one has interrupted, whose runner is to be told if there is one.
@@ -385,6 +394,10 @@ class Store(Protocol):
         """Answer open questions whose time has come, as many as one sweep may. A suspended run that waits for
         nothing else is queued as by a decision; returns the requests of those whose turn it is.
         """
+        ...
+
+    async def listed(self, tenant: TenantId, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
+        """The tenant's runs, newest first."""
         ...
 
     async def stranded(self, age_s: float) -> Sequence[RunRequest]:

@@ -21,6 +21,7 @@ from protocol.adapters.ports import (
     Decision,
     History,
     Interrupted,
+    Listed,
     Question,
     Regenerate,
     Run,
@@ -205,6 +206,18 @@ class PostgresStore:
     async def expire(self) -> Sequence[RunRequest]:
         """See `ports.Store`."""
         return await self._get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
+
+    async def listed(self, tenant: TenantId, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
+        """See `ports.Store`."""
+        query = """
+            select coalesce(json_agg(json_build_object(
+                'run', run_json(r), 'created_at', created_at, 'updated_at', updated_at, 'runner', runner)
+              order by id desc), '[]')
+            from (
+              select * from runs where tenant_id = $1 and ($2::text is null or state = $2)
+              order by id desc limit $3) r
+        """
+        return await self._get(list[Listed], query, tenant, state, limit)
 
     async def stranded(self, age_s: float) -> Sequence[RunRequest]:
         """See `ports.Store`."""

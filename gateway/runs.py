@@ -1,0 +1,91 @@
+"""`rejoin runs`: what operators ask about single runs. Reads the database and the log; changes neither."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import click
+import msgspec
+
+from protocol.adapters import broker, postgres, streams
+from protocol.adapters.log import JetStreamLog
+from protocol.adapters.ports import Listed, Log, Requests, Run, Store
+from protocol.adapters.process import LogFormat
+from protocol.adapters.requests import JetStreamRequests
+from protocol.errors import NotFound
+from protocol.ids import RunId, TenantId
+from protocol.lifecycle import BUSY, State
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Where to look."""
+
+    nats_url: str
+    database_url: str
+    tenant: str = "default"
+    log_level: str = "warning"
+    log_format: LogFormat = "auto"
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """The ports of one command."""
+
+    store: Store
+    runs: Log
+    requests: Requests
+    tenant: TenantId
+
+    async def run(self, id: str) -> Run:
+        """One run. Raises `NotFound`."""
+        run = await self.store.run(self.tenant, RunId(id))
+        if run is None:
+            raise NotFound(f"there is no run {id!r}")
+        return run
+
+    async def listed(self, state: State | None, limit: int) -> str:
+        """A line a run."""
+        return "\n".join(_line(one) for one in await self.store.listed(self.tenant, state, limit))
+
+    async def shown(self, id: str) -> str:
+        """Everything about a run, and how its log ends."""
+        run = await self.run(id)
+        last = await self.runs.last(run.id)
+        facts = msgspec.to_builtins(run) | {
+            "log_events": last.end if last is not None else 0,
+            "log_mark": str(last.head.mark) if last is not None else None,
+            "log_attempt": last.head.attempt if last is not None else None,
+            "log_sequence": last.seq if last is not None else None,
+        }
+        return "\n".join(f"{name:14} {value}" for name, value in facts.items() if value is not None)
+
+    async def retried(self, id: str) -> str:
+        """Ask the runners again for a run that is under way; one that is over stays over."""
+        run = await self.run(id)
+        if run.state not in BUSY:
+            return f"{run.id} is {run.state}: nothing to do"
+        if not run.ready:
+            return f"{run.id} waits for an earlier run of its session"
+        await self.requests.publish(run.request)
+        return f"{run.id} is {run.state}: asked for again"
+
+
+def _line(one: Listed) -> str:
+    run = one.run
+    return (
+        f"{run.id}  {run.state:9}  attempt {run.attempt}  {one.updated_at:%Y-%m-%d %H:%M:%S}  "
+        f"{run.agent}  {run.session}{f'  {run.error}' if run.error else ''}"
+    )
+
+
+def execute(found: Settings, command: Callable[[Desk], Awaitable[str]]) -> None:
+    """Run one command and print what it says."""
+
+    async def run() -> str:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(broker.connect(found.nats_url, "operator"))
+            store = await stack.enter_async_context(await postgres.connect(found.database_url, pool_max=1))
+            requests = JetStreamRequests(connection, streams.Settings())
+            log = JetStreamLog(connection, connection)
+            return await command(Desk(store, log, requests, TenantId(found.tenant)))
+
+    click.echo(asyncio.run(run()))

@@ -1,0 +1,102 @@
+"""Continuous chaos: everything that can die does, again and again, while people chat; nothing is lost.
+
+FEATURES F83 to F88, F90 to F93. `REJOIN_CHAOS_S=60` is the whole of it, and `REJOIN_CHAOS_SEED` repeats a
+schedule.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+import aiohttp
+import asyncpg
+import pytest
+
+from protocol.adapters import broker
+from protocol.adapters.log import JetStreamLog
+from protocol.fold import UIMessage
+from tests.chaos import Chaos, Client, Place, line, place, schedule
+from tests.observe import until
+from tests.verdict import all_broken, score, stored
+
+DURATION_S = float(os.environ.get("REJOIN_CHAOS_S", "20"))
+SESSIONS = 60 if DURATION_S >= 60 else 20
+SETTLE_S = 40.0
+WORDS_OF_FAULTS = ("Traceback", '"incident"', '"execution_broken"', '"tool_failed"', "never retrieved")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that every user may pass through: as root, the database runs as somebody else."""
+    path = Path(tempfile.mkdtemp(prefix="rejoin-chaos-"))
+    path.chmod(0o711)
+    yield path
+    if "REJOIN_CHAOS_KEEP" not in os.environ:
+        shutil.rmtree(path)
+
+
+async def history(http: aiohttp.ClientSession, base: str, session: str) -> Sequence[UIMessage]:
+    async with http.get(f"{base}/api/agents/chaos/{session}") as response:
+        assert response.status == 200, await response.text()
+        messages: Sequence[UIMessage] = (await response.json())["messages"]
+        return messages
+
+
+async def settled(database_url: str) -> bool:
+    query = "select count(*) from runs where state in ('queued', 'running')"
+    connection = await asyncpg.connect(database_url)
+    try:
+        return bool(await connection.fetchval(query) == 0)
+    finally:
+        await connection.close()
+
+
+async def rampage(where: Place, clients: Sequence[Client], chaos: Chaos, seed: str) -> None:
+    """People talk and processes die; then people finish what they were saying."""
+    end = monotonic() + DURATION_S
+    async with asyncio.timeout(DURATION_S + SETTLE_S), asyncio.TaskGroup() as group:
+        for client in clients:
+            group.create_task(client.converse(end))
+        group.create_task(chaos.go(schedule(Random(seed), DURATION_S)))
+    async with asyncio.timeout(SETTLE_S):
+        await until(lambda: settled(where.database_url), "the end of all runs", SETTLE_S)
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(client.catch_up())
+
+
+@pytest.mark.timeout(DURATION_S + 3 * SETTLE_S)
+async def test_nothing_is_lost_while_everything_dies(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F83 to F88, F90 to F93."""
+    seed = os.environ.get("REJOIN_CHAOS_SEED", str(secrets.randbelow(10**6)))
+    async with place(directory) as where, line() as http:
+        clients = [Client(http, where.gateways, Random(f"{seed}-{n}")) for n in range(SESSIONS)]
+        chaos = Chaos(where)
+        try:
+            await rampage(where, clients, chaos, seed)
+            late = ""
+        except (TimeoutError, AssertionError) as fault:
+            late = f"it did not settle: {fault!r}"
+        sends = [send for client in clients for send in client.sends]
+        async with broker.connect(where.nats_url, "tests") as connection:
+            runs = await stored(where.database_url, JetStreamLog(connection, connection))
+        stories = {one.session: await history(http, where.gateways[0], one.session) for one in clients}
+        sentences = list(all_broken(runs, sends, stories, where.calls.read_text()))
+        errors = where.command.err
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{f'seed {seed}':>28}\n{score(chaos.struck, chaos.missed, sends, runs, errors)}\n"
+        )
+    said = [line for line in errors.splitlines() if any(word in line for word in WORDS_OF_FAULTS)]
+    assert not late, late
+    assert not sentences, "\n".join([f"seed {seed}", *sentences])
+    assert not said, "\n".join(said)

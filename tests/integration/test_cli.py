@@ -1,0 +1,64 @@
+"""The command line says what it did, or in one line why it did not."""
+
+import asyncio
+import os
+import sys
+
+from tests.rig import Rig
+
+
+async def rejoin(rig: Rig, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    environment = os.environ | {"REJOIN_NATS_URL": rig.nats_url, "REJOIN_DATABASE_URL": rig.database_url}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment | variables,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_runs_can_be_listed_shown_and_asked_for_again(rig: Rig) -> None:
+    await rig.runner()
+    base, session = await rig.gateway(), rig.fresh("s")
+    run = (await rig.post(base, rig.chat(session, "fail"))).headers["x-workflow-run-id"]
+    code, out, _ = await rejoin(rig, "runs", "list", "--state", "failed", "--limit", "1000")
+    assert code == 0
+    [line] = [line for line in out.splitlines() if line.startswith(run)]
+    assert session in line
+    code, out, _ = await rejoin(rig, "runs", "show", run)
+    assert code == 0
+    assert "log_mark       ended" in out
+    code, out, _ = await rejoin(rig, "runs", "retry", run)
+    assert (code, out) == (0, f"{run} is failed: nothing to do\n")
+
+
+async def test_a_fault_is_one_line(rig: Rig) -> None:
+    cases = [
+        (("runs", "show", "run_nobody"), {}, "there is no run 'run_nobody'"),
+        (("gateway",), {"REJOIN_HOST": "0.0.0.0"}, "only loopback is served"),  # noqa: S104
+        (("gateway",), {"REJOIN_PORT": "many"}, "REJOIN_"),
+        (("runner", "nowhere"), {}, "expected MODULE:ATTR"),
+        (("runner", "no.such.module:agent"), {}, "cannot import no.such.module"),
+        (("runner", "runner.demo:nothing"), {}, "runner.demo has no nothing"),
+        (("runner", "runner.demo:weather"), {}, "expected an Agent"),
+        (("runner",), {"REJOIN_MODEL": "nobody:x"}, "nobody"),
+        (("runner",), {"REJOIN_MODEL": "openai:x"}, "key"),
+    ]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(rejoin(rig, *words, **variables)) for words, variables, _ in cases]
+    for task, (words, _, expected) in zip(tasks, cases, strict=True):
+        code, _, err = task.result()
+        assert code != 0, words
+        assert expected in err, (words, err)
+        assert "Traceback" not in err, (words, err)
+
+
+async def test_migrating_twice_changes_nothing(rig: Rig) -> None:
+    code, out, _ = await rejoin(rig, "migrate")
+    assert (code, out) == (0, "up to date\n")
