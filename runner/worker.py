@@ -38,6 +38,9 @@ from runner.standing import Standing
 log = structlog.get_logger("rejoin.worker")
 
 
+TAKE_OVER_PAUSE_S = 0.02
+
+
 class Bounds(msgspec.Struct, frozen=True):
     """How much, how long, how often."""
 
@@ -266,6 +269,7 @@ class Worker:
                 # always be first, so it is told.
                 log.info("log_moved")
                 await self._control.supersede(run.id, run.attempt)
+                await asyncio.sleep(TAKE_OVER_PAUSE_S)
             else:
                 return standing, journal
 

@@ -53,8 +53,8 @@ async def stored(database_url: str, runs: JetStreamLog) -> list[Stored]:
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(
-            "select id, session_id as session, user_message_id as message, answer_id as answer, state, attempt, "
-            "error from runs order by id"
+            "select id, session_id as session, user_message_id as message, answer_id as answer, state, "
+            "attempt, error from runs order by id"
         )
     finally:
         await connection.close()
@@ -249,22 +249,27 @@ def silences(sends: Sequence[Send]) -> list[float]:
 def takeovers(
     struck: Sequence[Struck], sends: Sequence[Send], runs: Sequence[Stored], way: signal.Signals
 ) -> list[float]:
-    """Seconds from such a strike at a runner to the next event of a run that it held, as a client saw it."""
-    by_run = {send.run: send for send in sends}
-    logs = {run.id: run for run in runs}
+    """Seconds from such a strike at a runner to the next event of a run that it held, as a client saw it. One
+    that drains goes on for a while, so its seconds begin at its last event.
+    """
+    seen = {send.run: send for send in sends}
+    logs = {run.id: run.log for run in runs}
     found = []
     for one in struck:
         for id, attempt in one.held.items() if one.strike.way is way else ():
-            if id in by_run and id in logs:
-                later = {
-                    frame
-                    for record in logs[id].log
-                    if record.head.attempt > attempt
-                    for frame in blocks(record.payload)
-                }
-                seen = zip(by_run[id].frames, by_run[id].times, strict=True)
-                found += [at - one.at for frame, at in seen if frame in later and at > one.at][:1]
+            if id in seen and id in logs:
+                found += list(_next(one.at, seen[id], logs[id], attempt))
     return sorted(found)
+
+
+def _next(struck_at: float, send: Send, log: Iterable[Record], attempt: int) -> Iterator[float]:
+    later = {frame for record in log if record.head.attempt > attempt for frame in blocks(record.payload)}
+    for frame, at in zip(send.frames, send.times, strict=True):
+        if frame in later:
+            if at > struck_at:
+                yield at - struck_at
+            return
+        struck_at = max(at, struck_at)
 
 
 def _p(values: Sequence[float], quantile: float) -> str:

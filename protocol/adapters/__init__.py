@@ -8,5 +8,6 @@ splice     live records and stored ones as one gapless sequence
 requests   the work queue; `agents` the registry
 postgres   the store; `migrate` its schema
 embedded   private servers for development and tests
-memory     doubles of the ports, for tests of what stands on them
+control    the way to the runner that holds a run
+memory_…   doubles of the ports, for tests of what stands on them
 """

@@ -1,0 +1,86 @@
+"""Runs that wait for a person cost nothing while they wait, however many they are, and each goes on."""
+
+import asyncio
+import gc
+import os
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+import structlog
+
+from runner.worker import Worker
+from tests.observe import until
+from tests.rig import Answer, Rig
+
+RUNS = int(os.environ.get("REJOIN_SUSPENDED_RUNS", "150"))
+AT_ONCE = 50
+WARM_UP = 100
+KEPT_BYTES_MAX = 128 * 1024
+"""Of all that our code and its drivers allocated meanwhile: less than half a KiB for each of 300 runs."""
+OURS = [
+    tracemalloc.Filter(inclusive=True, filename_pattern=f"*/{package}/*", all_frames=True)
+    for package in ("gateway", "runner", "protocol", "nats", "asyncpg")
+]
+
+
+def kept_bytes() -> int:
+    gc.collect()
+    snapshot = tracemalloc.take_snapshot().filter_traces(OURS)
+    return sum(trace.size for trace in snapshot.traces)
+
+
+async def at_once[T](work: Callable[[str], Awaitable[T]], sessions: list[str]) -> list[T]:
+    """The work for each session, a bounded number of them at a time."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(session: str) -> T:
+        async with gate:
+            return await work(session)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(session)) for session in sessions]
+    return [task.result() for task in tasks]
+
+
+@pytest.fixture
+def watched() -> Iterator[None]:
+    """Watch the memory, without the log lines, which pytest keeps in it."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+    structlog.reset_defaults()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("watched")
+async def test_suspended_runs_hold_nothing_and_each_resumes(rig: Rig) -> None:
+    """F62: no task, no connection, no subscription, no memory that grows with them."""
+    worker = await rig.runner()
+    base = await rig.gateway()
+
+    async def ask(session: str) -> Answer:
+        return await rig.post(base, rig.chat(session, "delete notes.txt"))
+
+    async def approve(session: str) -> Answer:
+        return await rig.post(base, await rig.decision(base, session, approved=True))
+
+    await at_once(ask, [rig.fresh("w") for _ in range(WARM_UP)])
+    await idle(rig, worker)
+    tasks, before_bytes = len(asyncio.all_tasks()), kept_bytes()
+    sessions = [rig.fresh("s") for _ in range(RUNS)]
+    assert all(answer.complete for answer in await at_once(ask, sessions))
+    await idle(rig, worker)
+    assert len(asyncio.all_tasks()) <= tasks + AT_ONCE  # the client's idle connections
+    assert kept_bytes() - before_bytes < KEPT_BYTES_MAX
+    assert {answer.text for answer in await at_once(approve, sessions)} == {"notes.txt is deleted."}
+
+
+async def idle(rig: Rig, worker: Worker) -> None:
+    """Until the runner executes nothing and the gateway follows nothing."""
+
+    async def nothing() -> bool:
+        return not worker._executions and not rig.feeds(0)
+
+    await until(nothing, "the end of all executions")
