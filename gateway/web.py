@@ -141,13 +141,13 @@ async def stream(request: web.Request, session: SessionId, replay: Replay) -> we
     if replay.start.tail is not None:
         headers["x-workflow-stream-tail-index"] = str(replay.start.tail)
     response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
     service = request.app[SERVICE]
     transport = request.transport
     if transport is None:
         return response
     service.streams.add(transport)
     try:
+        await response.prepare(request)
         await _write(response, replay)
     except Gone as fault:
         log.warning("stream_broken", error=str(fault))

@@ -175,7 +175,10 @@ def overlapping(runs: Sequence[Stored]) -> Iterator[str]:
     spans: dict[str, list[tuple[int, int, str]]] = {}
     for run in runs:
         for turn, group in itertools.groupby(run.log, key=lambda record: record.head.turn):
-            seqs = [record.seq for record in group]
+            # A takeover that finds nothing to do but the books is a record without events.
+            seqs = [record.seq for record in group if record.head.count]
+            if not seqs:
+                continue
             spans.setdefault(run.session, []).append((seqs[0], seqs[-1], f"{run.id}/{turn}"))
     for session, found in spans.items():
         for (_, end, one), (begin, _, other) in itertools.pairwise(sorted(found)):

@@ -1,0 +1,61 @@
+"""A run whose model is a provider, played on loopback: text, a tool, and what the provider is told of it."""
+
+import msgspec
+
+from runner.demo import demo
+from tests.fake_provider import FakeProvider, Reply, call, delta, failure, text, usage
+from tests.rig import Rig
+
+
+async def serve(rig: Rig, provider: FakeProvider) -> str:
+    """A gateway, and a runner whose agent asks this provider, as `REJOIN_MODEL=openai:…` makes it."""
+    agent = msgspec.structs.replace(demo("openai:test-model"), name=rig.agent)
+    await rig.runner([agent], model_base_url=provider.base_url, model_api_key="secret-key")
+    return await rig.gateway()
+
+
+async def test_a_providers_tool_call_is_run_and_its_result_sent_back(rig: Rig) -> None:
+    async with FakeProvider() as provider:
+        base, session = await serve(rig, provider), rig.fresh("s")
+        arguments = call(0, '{"city": "Oslo"}', name="weather", call_id="call_a")
+        provider.queue(Reply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "cold."))
+        answer = await rig.post(base, rig.chat(session, "How is the weather in Oslo?"))
+        assert answer.complete
+        assert answer.text == "It is cold."
+        kinds = [chunk["type"] for chunk in answer.chunks]
+        assert kinds.index("tool-input-available") < kinds.index("tool-output-available")
+        [user, message] = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"]
+        [part] = [part for part in message["parts"] if part["type"] == "tool-weather"]
+        assert part["input"] == {"city": "Oslo"}
+        told = provider.requests[1]["messages"]
+        assert [one["role"] for one in told] == ["system", "user", "assistant", "tool"]
+        assert told[1]["content"] == user["parts"][0]["text"]
+        assert told[3]["content"] == part["output"]
+        assert set(provider.keys) == {"Bearer secret-key"}
+
+
+async def test_the_next_turn_knows_the_last_one(rig: Rig) -> None:
+    """F14."""
+    async with FakeProvider() as provider:
+        base, session = await serve(rig, provider), rig.fresh("s")
+        provider.queue(text("First."), text("Second."))
+        await rig.post(base, rig.chat(session, "one"))
+        assert (await rig.post(base, rig.chat(session, "two"))).text == "Second."
+        told = [one["content"] for one in provider.requests[1]["messages"] if one["role"] != "system"]
+        assert told == ["one", "First.", "two"]
+
+
+async def test_a_provider_that_refuses_ends_the_run_with_an_error_without_secrets(rig: Rig) -> None:
+    """F35, F36."""
+    async with FakeProvider() as provider:
+        base, session = await serve(rig, provider), rig.fresh("s")
+        provider.queue(failure(401))
+        answer = await rig.post(base, rig.chat(session, "hi"))
+        assert answer.complete
+        [error] = [chunk for chunk in answer.chunks if chunk["type"] == "error"]
+        [operation] = [chunk for chunk in answer.chunks if chunk.get("data", {}).get("type") == "error"]
+        assert operation["data"]["message"] == error["errorText"]
+        assert operation["data"]["severity"] == "error"
+        assert operation["data"]["timestamp"] > 0
+        for secret in ("secret-key", "127.0.0.1", "Traceback"):
+            assert secret not in answer.raw.decode()
