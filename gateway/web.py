@@ -20,7 +20,7 @@ from gateway import problems
 from gateway.replay import Replay
 from gateway.sessions import Backend
 from protocol import sse
-from protocol.errors import Gone, Invalid, NotFound, RejoinError, Unavailable
+from protocol.errors import Invalid, NotFound, RejoinError, Unavailable
 from protocol.ids import AgentName, SessionId, TenantId, agent_name
 from protocol.log import View
 
@@ -149,11 +149,14 @@ async def stream(request: web.Request, session: SessionId, replay: Replay) -> we
     try:
         await response.prepare(request)
         await _write(response, replay)
-    except Gone as fault:
+    except RejoinError as fault:
         log.warning("stream_broken", error=str(fault))
         transport.abort()
     except ConnectionError:
         log.info("client_gone")
+    except Exception:
+        transport.abort()  # the headers are sent: the answer to an incident cannot be
+        raise
     finally:
         service.streams.discard(transport)
     return response

@@ -148,6 +148,8 @@ class Journal:
             events.append(item.event)
             size_bytes += len(item.event)
             self._waiting.popleft()
+        if mark is Mark.NONE and self._waiting and self._waiting[0].event is None:
+            mark = self._waiting.popleft().mark  # never torn off the event that it is about
         if len(self._waiting) < WAITING_EVENTS_MAX:
             self._room.set()
         return events, audience, mark

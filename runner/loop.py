@@ -41,6 +41,10 @@ EXPIRED = "The run took longer than its log is kept. It was given up."
 INTERNAL = "Something went wrong here. The run was given up."
 
 
+class Cancelled(Exception):
+    """Something that a tool or a model waited for was cancelled, and not by us."""
+
+
 class HandedOver(Exception):
     """This runner drains, and the run is between two steps: another one goes on."""
 
@@ -140,6 +144,8 @@ class Loop:
         standing = self._standing
         if standing.ended or standing.error is not None:
             return
+        if self._facts.stored and self._facts.turn > 0 and (not standing.opened or standing.restoring):
+            await self._restore()  # or the end would be all that is left of the message
         if not standing.opened or standing.suspended:
             await self._start()
         await self._fail("internal_error", text)
@@ -264,11 +270,14 @@ class Loop:
             tools=[tool.spec for tool in self._agent.tools],
             step=self._standing.steps - 1,
         )
+        limit_s = self._agent.step_timeout_s
         try:
-            async with asyncio.timeout(self._agent.step_timeout_s):
-                await self._respond(request)
-        except TimeoutError:
-            await self._fail(DEADLINE, f"The model took longer than {self._agent.step_timeout_s:g} seconds.")
+            async with asyncio.timeout(limit_s):
+                await _own_cancellation(self._respond(request))
+        except TimeoutError:  # ours: `_respond` names the model's own
+            await self._fail(DEADLINE, f"The model took longer than {limit_s:g} seconds.")
+        except Cancelled:
+            await self._fail("model_error", "The model gave up.")
         except ModelError as fault:
             self._log.warning("model_failed", error=fault.detail)
             await self._fail("model_error", fault.detail)
@@ -279,12 +288,15 @@ class Loop:
             self._journal.mark(Mark.GENERATED)
 
     async def _respond(self, request: ModelRequest) -> None:
-        async with aclosing(self._model.stream(request)) as stream:
-            async for item in stream:
-                if isinstance(item, Done):
-                    await self._usage(item)
-                else:
-                    await self._emit(self._own(item))
+        try:
+            async with aclosing(self._model.stream(request)) as stream:
+                async for item in stream:
+                    if isinstance(item, Done):
+                        await self._usage(item)
+                    else:
+                        await self._emit(self._own(item))
+        except TimeoutError:
+            raise ModelError("The model did not answer in time.") from None
 
     def _own(self, chunk: ModelChunk) -> Chunk:
         """A model's chunk in this message: ids that no earlier step has, arguments that fit."""
@@ -299,13 +311,19 @@ class Loop:
                 | chunks.ReasoningEnd(id=id)
             ):
                 return msgspec.structs.replace(chunk, id=f"{step}.{id}")
+            case chunks.ToolInputStart(tool_call_id=id) | chunks.ToolInputDelta(tool_call_id=id):
+                return msgspec.structs.replace(chunk, tool_call_id=self._call_id(id))
             case chunks.ToolInputAvailable(tool_call_id=id, tool_name=name, input=input):
+                own = self._call_id(id)
                 fault = self._misfit(name, input)
                 if fault is None:
-                    return chunk
-                return chunks.ToolInputError(tool_call_id=id, tool_name=name, input=input, error_text=fault)
+                    return msgspec.structs.replace(chunk, tool_call_id=own)
+                return chunks.ToolInputError(tool_call_id=own, tool_name=name, input=input, error_text=fault)
             case _:
                 return chunk
+
+    def _call_id(self, id: str) -> str:
+        return f"{self._standing.steps}.{id}" if CallId(id) in self._standing.past else id
 
     def _misfit(self, name: str, input: Any) -> str | None:
         tool = self._tools.get(name)
@@ -374,11 +392,14 @@ class Loop:
         if tool is None:
             return _error(call.id, f"there is no tool {call.tool}")
         try:
-            output = await tool.run(self._frozen(call), self._context(call))
+            output = await _own_cancellation(tool.run(self._frozen(call), self._context(call)))
         except ToolError as fault:
             return _error(call.id, str(fault))
         except TimeoutError:
             return _error(call.id, "the tool took too long")
+        except (Cancelled, SystemExit) as fault:
+            log.warning("tool_gave_up", why=type(fault).__name__)
+            return _error(call.id, "the tool gave up")
         except Exception as fault:
             log.exception("tool_failed")
             return _error(call.id, f"the tool failed ({type(fault).__name__})")
@@ -388,6 +409,17 @@ class Loop:
         """What the person saw, where one was asked; what the log says otherwise."""
         approval = self._facts.approvals.get(call.id)
         return call.input if approval is None else approval.question.input
+
+
+async def _own_cancellation[T](work: Coroutine[Any, Any, T]) -> T:
+    """The work. Raises `Cancelled` if it was cancelled by anybody but us: then it is over, and we are not."""
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Cancelled from None
 
 
 def _error(call: CallId, text: str) -> Chunk:

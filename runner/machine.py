@@ -132,7 +132,7 @@ def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
     """Do it, feed what was emitted to `standing`, and ask again; `Leave` and `Books` are the last."""
     if standing.ended:
         return Books(outcome(standing))
-    if not standing.opened:
+    if not standing.opened or standing.restoring:
         return Restore() if facts.stored and facts.turn > 0 else Open()
     if standing.suspended:
         return Reopen() if facts.turn >= standing.suspensions else Leave()
@@ -210,4 +210,4 @@ def outcome(standing: Standing) -> State:
 
 def inherited(standing: Standing) -> frozenset[CallId]:
     """The calls that an earlier attempt may have started."""
-    return frozenset(call.id for call in standing.open_calls if standing.calling)
+    return frozenset(call.id for call in standing.open_calls if call.id in standing.started)

@@ -36,6 +36,7 @@ class Standing:
         """Forget the events: the log begins again, `suspensions` turns into the run."""
         self.fold = Fold()
         self.headless = False  # the beginning of the log has expired
+        self.restoring = False  # the stored message is being written again, and is not whole yet
         self.attempts = 0  # that have written since the last suspension
         self.index = 0
         self.operations = 0
@@ -47,8 +48,9 @@ class Standing:
         self.step_open = False
         self.step_dirty = False
         self.generated = False
-        self.calling = False
+        self.started: frozenset[CallId] = frozenset()  # those that must not be repeated lightly
         self.calls: dict[CallId, Call] = {}  # of the last step
+        self.past: set[CallId] = set()  # the calls of earlier steps
         self.asked: dict[CallId, ApprovalId] = {}
         self.questions = 0
         self.answered: set[ApprovalId] = set()
@@ -83,6 +85,8 @@ class Standing:
         self.headless |= head.index != self.index
         if self.headless:
             self.index, self.suspensions = record.end, head.turn
+            if head.mark is Mark.SUSPENDED:
+                self.attempts = 0
         else:
             for event in log.events(record):
                 self.emit(chunks.decode(event), head.audience)
@@ -108,28 +112,35 @@ class Standing:
             case Mark.GENERATED:
                 self.generated = True
             case Mark.CALLING:
-                self.calling = True
+                self.started = frozenset(
+                    call.id
+                    for call in self.open_calls
+                    if call.id not in self.asked or self.asked[call.id] in self.answered
+                )
             case Mark.SUSPENDED:
                 self.suspensions += 1
                 self.suspended = True
+                self.restoring = False
                 self.attempts = 0
             case Mark.ENDED:
                 self.ended = True
-            case Mark.NONE | Mark.RESTORED:
+            case Mark.RESTORED:
+                self.restoring = True
+            case Mark.NONE:
                 pass
 
     def _run(self, chunk: Chunk) -> None:
         match chunk:
             case chunks.Start():
-                self.opened, self.calling = True, False
+                self.opened, self.started = True, frozenset()
             case chunks.StartStep():
                 self.steps += 1
                 self.step_open, self.step_dirty, self.generated = True, False, False
-                self.calling = False
-                self.calls = {}
+                self.past |= set(self.calls)
+                self._forget_calls()
             case chunks.ResetStep():
                 self.step_dirty, self.generated = False, False
-                self.calls = {}
+                self._forget_calls()
                 self._open_text.clear()
                 self._open_reasoning.clear()
             case chunks.FinishStep():
@@ -140,6 +151,10 @@ class Standing:
                 self.aborted = True
             case _:
                 self.step_dirty = True
+
+    def _forget_calls(self) -> None:
+        self.calls, self.started = {}, frozenset()
+        self._resolved.clear()
 
     def _parts(self, chunk: Chunk) -> None:
         match chunk:

@@ -20,6 +20,7 @@ from protocol.adapters.ports import (
     Interrupt,
     Log,
     Requests,
+    Run,
     Store,
     Supersede,
     Word,
@@ -28,6 +29,7 @@ from protocol.adapters.tasks import beside
 from protocol.commands import RunRequest
 from protocol.errors import Fenced, RejoinError, Unavailable
 from protocol.ids import AgentName, RunId
+from protocol.lifecycle import State
 from runner import loop
 from runner.agents import Agent
 from runner.journal import Journal
@@ -39,13 +41,16 @@ log = structlog.get_logger("rejoin.worker")
 
 
 TAKE_OVER_PAUSE_S = 0.02
+PUT_OFF_MAX_S = 60.0
+GIVE_UP_FACTOR = 3
+"""A run that cannot even be failed in its log is given up after so many times `attempts_max` deliveries."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
     """How much, how long, how often."""
 
     runs_max: int = 64
-    """Runs at once in this process."""
+    """Runs at once in this process; each agent beyond the first may have one more, so that none starves."""
     ack_wait_s: float = 2.5
     """The broker's patience with a silent runner; a run is kept alive three times as often."""
     drain_grace_s: float = 10.0
@@ -70,7 +75,7 @@ class Hold:
     """This runner's hold on a run, and what it is told about it."""
 
     def __init__(self) -> None:
-        self.attempt = 0
+        self.run: Run | None = None
         self.interrupted = asyncio.Event()
         self._newest = 0
         self._news = asyncio.Event()
@@ -86,7 +91,7 @@ class Hold:
 
     async def until_lost(self) -> None:
         """Raises `Fenced` once another attempt holds the run."""
-        while self._newest <= self.attempt:  # also what was said before our claim
+        while self.run is None or self._newest <= self.run.attempt:  # also what was said before our claim
             self._news.clear()
             await self._news.wait()
         raise Fenced("another runner has the run")
@@ -117,7 +122,7 @@ class Worker:
         self._agents = agents
         self._bounds = bounds
         self._now_ms = now_ms
-        self._slots = asyncio.Semaphore(bounds.runs_max)
+        self._slots = asyncio.Semaphore(bounds.runs_max + len(serving) - 1)
         self._draining = asyncio.Event()
         self._executions: set[asyncio.Task[None]] = set()
 
@@ -189,30 +194,43 @@ class Worker:
     async def _execute(self, delivery: Delivery) -> None:
         request = delivery.request
         with structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn):
+            hold = Hold()
             try:
-                await self._try(delivery)
+                await self._try(delivery, hold)
             except asyncio.CancelledError:
                 log.info("handed_over")
-                await _give_back(delivery, 0)
+                await self._give_back(delivery, hold, 0)
                 raise
 
-    async def _try(self, delivery: Delivery) -> None:
+    async def _try(self, delivery: Delivery, hold: Hold) -> None:
+        put_off_s = min(self._bounds.retry_delay_s * 2 ** min(delivery.delivered - 1, 10), PUT_OFF_MAX_S)
         try:
-            await self._carry(delivery)
+            await self._carry(delivery, hold)
         except* Fenced:
             log.info("fenced")
         except* HandedOver:
             log.info("handed_over")
-            await _give_back(delivery, 0)
+            await self._give_back(delivery, hold, 0)
         except* RejoinError as faults:
             log.warning("put_back", error="; ".join(str(fault) for fault in faults.exceptions))
-            await _give_back(delivery, self._bounds.retry_delay_s)
+            await self._give_back(delivery, hold, put_off_s)
         except* Exception:
             log.exception("execution_broken")
-            await _give_back(delivery, self._bounds.retry_delay_s)
+            await self._give_back(delivery, hold, put_off_s)
 
-    async def _carry(self, delivery: Delivery) -> None:
-        hold = Hold()
+    async def _give_back(self, delivery: Delivery, hold: Hold, delay_s: float) -> None:
+        """Unless somebody else has the run by now: then it is not ours to give."""
+        held = hold.run
+        try:
+            if held is not None:
+                now = await self._store.run(held.tenant, held.id)
+                if now is None or now.attempt != held.attempt:
+                    return
+            await delivery.nak(delay_s)
+        except Unavailable:
+            log.warning("not_given_back")  # its ack wait gives it back
+
+    async def _carry(self, delivery: Delivery, hold: Hold) -> None:
         # Listening comes before the claim, which brings the wishes that were there before it.
         async with self._control.listen(delivery.request.run, hold.hear):
             claim = await self._store.claim(delivery.request, self._name)
@@ -220,9 +238,13 @@ class Worker:
                 log.info("stale_request")
                 await delivery.ack()
                 return
-            run, hold.attempt = claim.run, claim.run.attempt
+            run = hold.run = claim.run
             structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
             log.info("claimed")
+            if delivery.delivered > self._bounds.attempts_max * GIVE_UP_FACTOR:
+                await self._give_up(claim)
+                await delivery.ack()
+                return
             # Kept alive from here on: to read a long log takes its time.
             async with beside(self._keep_alive(delivery), hold.until_lost()):
                 standing, journal = await self._take_over(claim)
@@ -231,6 +253,14 @@ class Worker:
                         await self._requests.publish(following)
             await delivery.ack()
             log.info("let_go", ended=standing.ended, events=standing.index)
+
+    async def _give_up(self, claim: Claim) -> None:
+        """End a run whose log takes no word any more, not even that it has failed."""
+        log.error("given_up")
+        run = claim.run
+        following = await self._store.end(run.id, run.attempt, State.FAILED, claim.answer, loop.TOO_OFTEN)
+        if following is not None:
+            await self._requests.publish(following)
 
     async def _run(
         self, claim: Claim, standing: Standing, journal: Journal, interrupted: asyncio.Event
@@ -271,6 +301,8 @@ class Worker:
                 await self._control.supersede(run.id, run.attempt)
                 await asyncio.sleep(TAKE_OVER_PAUSE_S)
             else:
+                if run.attempt > 1:  # whoever was silent may come back, and must not disturb us
+                    await self._control.supersede(run.id, run.attempt)
                 return standing, journal
 
     async def _read(self, run: RunId, standing: Standing) -> None:
@@ -289,10 +321,3 @@ class Worker:
                 await delivery.in_progress()
             except Unavailable as fault:
                 log.warning("not_kept_alive", error=str(fault))
-
-
-async def _give_back(delivery: Delivery, delay_s: float) -> None:
-    try:
-        await delivery.nak(delay_s)
-    except Unavailable:
-        log.warning("not_given_back")  # its ack wait gives it back

@@ -354,7 +354,7 @@ class Client:
         send.run = send.run or run
         left = self._random.randint(0, 20) if self._random.random() < 0.25 else 1_000_000
         rest = b""
-        while received := await response.content.readany():
+        while received := await self._more(send, response):
             rest += received
             for frame in blocks(rest):
                 if frame == DONE:
@@ -368,6 +368,16 @@ class Client:
             rest = rest.rpartition(END)[2]
         send.faults.append(f"{response.method} ended without [DONE] and without an error")
         return False
+
+    async def _more(self, send: Send, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            async with asyncio.timeout(2 * SILENCE_S_MAX) as patience:
+                return await response.content.readany()
+        except AWAY as fault:
+            # Not the broken stream that is promised, but one that a client cannot read.
+            if patience.expired() or "chunk size" in str(fault).lower():
+                send.faults.append(f"{response.method} was answered with something else: {fault!r}")
+            raise
 
     def _gateway(self) -> str:
         return self._random.choice(self._gateways)

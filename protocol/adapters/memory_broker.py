@@ -75,9 +75,10 @@ class MemoryLog:
 class MemoryDelivery:
     """`ports.Delivery`."""
 
-    def __init__(self, requests: "MemoryRequests", request: RunRequest) -> None:
+    def __init__(self, requests: "MemoryRequests", request: RunRequest, delivered: int) -> None:
         self._requests = requests
         self.request = request
+        self.delivered = delivered
 
     async def in_progress(self) -> None:
         """See `ports.Delivery`."""
@@ -98,6 +99,7 @@ class MemoryRequests:
     def __init__(self, ack_wait_s: float = ACK_WAIT_S) -> None:
         self.ack_wait_s = ack_wait_s
         self._due: dict[RunRequest, float] = {}
+        self._delivered: dict[RunRequest, int] = {}
         self._change = asyncio.Event()
 
     async def publish(self, request: RunRequest) -> None:
@@ -124,6 +126,7 @@ class MemoryRequests:
     def remove(self, request: RunRequest) -> None:
         """Nobody's any more."""
         self._due.pop(request, None)
+        self._delivered.pop(request, None)
 
     def _wake(self) -> None:
         self._change.set()
@@ -136,7 +139,8 @@ class MemoryRequests:
             for request, due in waiting.items():
                 if due <= now:
                     self._due[request] = now + self.ack_wait_s
-                    return MemoryDelivery(self, request)
+                    self._delivered[request] = self._delivered.get(request, 0) + 1
+                    return MemoryDelivery(self, request, self._delivered[request])
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(min(waiting.values(), default=None)):
                     await self._change.wait()

@@ -429,12 +429,22 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
 
-    async def stranded(self, age_s: float) -> Sequence[RunRequest]:
+    async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """See `ports.Store`."""
         now = _now()
-        due = [run for run in self._runs.values() if run.due_at is not None]
+        runs = list(self._runs.values())
+        due = [run for run in runs if run.due_at and (now - run.due_at).total_seconds() > age_s]
         due.sort(key=lambda run: run.due_at or now)
-        return [run.row.request for run in due if run.due_at and (now - run.due_at).total_seconds() > age_s]
+        held = [
+            run
+            for run in runs
+            if run.row.state is State.RUNNING
+            and run.due_at is None
+            and (now - run.updated_at).total_seconds() > held_s
+        ]
+        for run in held:
+            run.updated_at = now
+        return [run.row.request for run in (*due, *held)]
 
     async def ping(self) -> None:
         """See `ports.Store`."""

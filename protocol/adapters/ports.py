@@ -80,6 +80,11 @@ class Delivery(Protocol):
         """What is asked."""
         ...
 
+    @property
+    def delivered(self) -> int:
+        """How often the request was delivered, this time included."""
+        ...
+
     async def in_progress(self) -> None:
         """Still at it: not to be redelivered for another ack wait."""
         ...
@@ -400,8 +405,10 @@ class Store(Protocol):
         """The tenant's runs, newest first."""
         ...
 
-    async def stranded(self, age_s: float) -> Sequence[RunRequest]:
-        """Requests of ready runs whose turn nobody has claimed for so long that theirs may be lost."""
+    async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
+        """Requests that may be lost: of ready runs that nobody has claimed for `age_s`, and, once in every
+        `held_s`, of running ones, whose runner may have died together with the broker's memory of them.
+        """
         ...
 
     async def ping(self) -> None:

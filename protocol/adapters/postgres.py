@@ -219,14 +219,23 @@ class PostgresStore:
         """
         return await self._get(list[Listed], query, tenant, state, limit)
 
-    async def stranded(self, age_s: float) -> Sequence[RunRequest]:
+    async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """See `ports.Store`."""
         query = """
-            select coalesce(json_agg(request_json(r) order by due_at), '[]') from (
+            with held as (
+              update runs set updated_at = clock_timestamp() where id in (
+                select id from runs
+                where state = 'running' and due_at is null
+                  and updated_at < statement_timestamp() - $2 * interval '1 second'
+                order by updated_at limit $3 for update skip locked)
+              returning *),
+            due as (
               select * from runs where due_at < statement_timestamp() - $1 * interval '1 second'
-              order by due_at limit $2) r
+              order by due_at limit $3)
+            select coalesce(json_agg(request_json(r::runs) order by due_at), '[]')
+            from (select * from due union all select * from held) r
         """
-        return await self._get(list[RunRequest], query, age_s, STRANDED_MAX)
+        return await self._get(list[RunRequest], query, age_s, held_s, STRANDED_MAX)
 
     async def ping(self) -> None:
         """See `ports.Store`."""

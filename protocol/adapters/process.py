@@ -21,8 +21,14 @@ type LogFormat = Literal["auto", "json", "console"]
 def configure_logs(level: str, form: LogFormat) -> None:
     """Structured logs on stderr: lines for people on a terminal, JSON elsewhere."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    render = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    exceptions = [] if console else [structlog.processors.dict_tracebacks]
+    render = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    # Without the frames' variables: they hold what tools were given, and keys.
+    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    exceptions = [] if console else [structlog.processors.ExceptionRenderer(plain)]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -38,6 +38,7 @@ class JetStreamDelivery:
         self._broker = broker
         self._reply = message.reply
         self.request = request
+        self.delivered = message.metadata.num_delivered
 
     async def in_progress(self) -> None:
         """See `ports.Delivery`."""

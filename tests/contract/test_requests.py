@@ -310,3 +310,13 @@ async def test_an_ack_that_the_broker_did_not_hear_is_not_taken_for_one(
         await connection.call(f"$JS.API.CONSUMER.DELETE.{names.REQUESTS}.{names.consumer(agent)}")
         with pytest.raises(Unavailable):
             await delivery.ack()
+
+
+async def test_a_delivery_says_how_often_the_request_was_delivered(queues: Queues, agent: AgentName) -> None:
+    here, _ = queues(LONG_S)
+    await here.publish(fresh(agent))
+    async with here.pull(agent) as following:
+        for times in (1, 2, 3):
+            delivery = await arrival(following)
+            assert delivery.delivered == times
+            await delivery.nak()

@@ -318,3 +318,12 @@ async def test_a_ready_run_is_stranded_until_it_is_claimed(chat: Chat) -> None:
 
 async def test_the_store_answers(store: Store) -> None:
     await store.ping()
+
+
+async def test_a_running_run_is_asked_for_again_now_and_then(chat: Chat) -> None:
+    """Its runner may have died with the broker that knew of it."""
+    run = await chat.send("hello")
+    await chat.claim(run)
+    again = await chat.store.stranded(3600, held_s=0)
+    assert run.request in again
+    assert run.request not in await chat.store.stranded(3600, held_s=60)

@@ -29,7 +29,13 @@ from tests.verdict import all_broken, score, stored
 DURATION_S = float(os.environ.get("REJOIN_CHAOS_S", "20"))
 SESSIONS = 60 if DURATION_S >= 60 else 20
 SETTLE_S = 40.0
-WORDS_OF_FAULTS = ("Traceback", '"incident"', '"execution_broken"', '"tool_failed"', "never retrieved")
+WORDS_OF_FAULTS = (
+    "Traceback",
+    '"incident"',
+    '"execution_broken"',
+    '"tool_failed"',
+    "Task exception was never",
+)
 
 
 @pytest.fixture

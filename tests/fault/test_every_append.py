@@ -18,6 +18,7 @@ from protocol.log import Head
 from runner.demo import demo, weather
 from runner.loop import UNKNOWN_OUTCOME
 from runner.tools import Tool, tool
+from tests.fault.test_expired_log import expire
 from tests.rig import Answer, Rig
 
 
@@ -95,6 +96,41 @@ def plain(message: UIMessage) -> str:
         text = text.replace(str(details.get("timestamp")), "TIME")
         text = text.replace(str(part.get("approval", {}).get("id")), "APPROVAL")
     return text
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
+async def test_a_message_is_restored_whole_wherever_its_runner_died(
+    rig: Rig, *, stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the log has expired it is written again; a death in the middle of that must not cost it."""
+    base = await rig.gateway()
+    logs: list[Mortal] = []
+
+    def mortal(*brokers: Any) -> Mortal:
+        logs.append(Mortal(JetStreamLog(*brokers)))
+        return logs[-1]
+
+    monkeypatch.setattr("runner.app.JetStreamLog", mortal)
+    await rig.runner(retry_delay_s=0.0)
+    [log] = logs
+    log.stored = stored
+    texts = set()
+    for at in range(9):
+        session = rig.fresh("s")
+        log.at = -1
+        asked = await rig.post(base, rig.chat(session, "delete notes.txt"))
+        await expire(rig.nats_url, RunId(asked.headers["x-workflow-run-id"]), 0)
+        log.appends, log.at = 0, at
+        await rig.post(base, await rig.decision(base, session, approved=True))
+        [_, message] = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"]
+        assert [part["type"] for part in message["parts"]][:4] == [
+            "data-operation",
+            "data-operation",
+            "step-start",
+            "tool-delete",
+        ], f"died at append {at}"
+        texts.add(message["parts"][-2]["text"])
+    assert texts <= {"notes.txt is deleted.", f"That did not work: {UNKNOWN_OUTCOME}"}
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])

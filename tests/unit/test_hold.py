@@ -4,9 +4,23 @@ import asyncio
 
 import pytest
 
-from protocol.adapters.ports import Interrupt, Supersede
+from protocol.adapters.ports import Interrupt, Run, Supersede
 from protocol.errors import Fenced
+from protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
+from protocol.lifecycle import State
 from runner.worker import Hold
+
+RUN = Run(
+    RunId("run_1"),
+    TenantId("t"),
+    SessionId("s"),
+    AgentName("a"),
+    MessageId("m"),
+    State.RUNNING,
+    ready=True,
+    turn=0,
+    attempt=2,
+)
 
 
 def test_an_interrupt_is_heard() -> None:
@@ -20,7 +34,7 @@ async def test_a_newer_attempt_ends_the_hold_whenever_it_is_heard() -> None:
         hold = Hold()
         if before:
             hold.hear(Supersede(3))
-        hold.attempt = 2
+        hold.run = RUN
         async with asyncio.TaskGroup() as group:
             lost = group.create_task(_lost(hold))
             await asyncio.sleep(0)
@@ -32,7 +46,7 @@ async def test_a_newer_attempt_ends_the_hold_whenever_it_is_heard() -> None:
 async def test_our_own_attempt_and_older_ones_do_not() -> None:
     hold = Hold()
     hold.hear(Supersede(2))
-    hold.attempt = 2
+    hold.run = RUN
     hold.hear(Supersede(1))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):

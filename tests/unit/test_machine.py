@@ -173,6 +173,30 @@ def test_a_call_that_may_have_been_started_and_not_be_repeated_is_of_unknown_out
     assert action(log, turn=1, approvals=[approval(approved=True)], taken_over=True) == Act([], [], [OTHER])
 
 
+def test_a_call_that_waited_for_its_decision_while_another_was_started_was_not_started() -> None:
+    third = Call(CallId("e"), "delete", {"file": "y"})
+    log = [START, STEP, called(OTHER), called(third), GENERATED, asked(OTHER), Mark.CALLING]
+    assert machine.inherited(standing(*log)) == {third.id}
+
+
+def test_the_same_call_id_in_a_later_step_is_another_call() -> None:
+    log = [*CALLED, result(CALL), chunks.FinishStep(), STEP, called(CALL), GENERATED]
+    assert action(log) == Act([CALL], [], [])
+
+
+def test_the_same_call_id_after_a_reset_is_another_call() -> None:
+    refused = chunks.ToolInputError(tool_call_id=CALL.id, tool_name="weather", input={}, error_text="no")
+    assert action([START, STEP, refused, chunks.ResetStep(), called(CALL), GENERATED]) == Act([CALL], [], [])
+
+
+def test_a_message_that_is_half_restored_is_restored_again() -> None:
+    facts = standing(START, Mark.RESTORED, STEP)
+    found = machine.next_action(
+        facts, Facts(turn=1, approvals={}, inherited=(), stored=True), Policy(bool, bool, steps_max=1)
+    )
+    assert found == machine.Restore()
+
+
 def test_what_was_started_in_one_step_says_nothing_of_the_next() -> None:
     log = [*CALLED, Mark.CALLING, result(CALL), chunks.FinishStep(), STEP, called(CALL), GENERATED]
     assert machine.inherited(standing(*log)) == frozenset()

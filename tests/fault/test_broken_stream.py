@@ -1,0 +1,49 @@
+"""A stream that cannot go on is broken, and nothing else is ever written into a response that has begun."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from gateway.web import SERVICE
+from protocol.errors import RejoinError, Unavailable
+from tests.rig import Rig
+
+
+async def raw(base: str, body: Any) -> bytes:
+    """Every byte that a POST gets."""
+    url = urlsplit(base)
+    sent = msgspec.json.encode(body)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(
+        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(sent), sent)
+    )
+    received = b""
+    with suppress(ConnectionError):
+        while more := await reader.read(65_536):
+            received += more
+    writer.close()
+    return received
+
+
+@pytest.mark.parametrize("fault", [Unavailable("the broker is away"), ValueError("a fault of ours")])
+async def test_a_log_that_cannot_be_followed_breaks_the_stream(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, fault: RejoinError | ValueError
+) -> None:
+    """F91: the headers are sent by then; a second response behind them would be read as part of the first."""
+
+    def follow(_: str) -> NoReturn:
+        raise fault
+
+    base = await rig.gateway()
+    await rig.runner()
+    monkeypatch.setattr(rig.apps[0][SERVICE].backend.runs, "follow", follow)
+    async with asyncio.timeout(10):
+        received = await raw(base, rig.chat(rig.fresh("s"), "count 3"))
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.count(b"HTTP/1.1") == 1
+    assert not received.endswith(b"0\r\n\r\n")

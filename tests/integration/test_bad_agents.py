@@ -1,0 +1,83 @@
+"""What an application gets wrong ends in the answer, and never in a loop."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import msgspec
+import pytest
+
+from runner import Agent, tool
+from runner.demo import demo
+from runner.models.port import Done, ModelChunk, ModelRequest
+from tests.rig import Answer, Rig
+
+
+class Raising:
+    """A model that raises."""
+
+    def __init__(self, fault: BaseException) -> None:
+        self.fault = fault
+        self.calls = 0
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        del request
+        self.calls += 1
+        if self.calls:
+            raise self.fault
+        yield Done("stop")
+
+
+async def answer(rig: Rig, agent: Agent, text: str) -> Answer:
+    await rig.runner([agent], retry_delay_s=0.0, attempts_max=3)
+    return await rig.post(await rig.gateway(), rig.chat(rig.fresh("s"), text))
+
+
+@pytest.mark.parametrize("fault", [asyncio.CancelledError(), SystemExit(1)])
+async def test_a_tool_that_is_ended_by_somebody_else_is_run_once(rig: Rig, fault: BaseException) -> None:
+    runs: list[str] = []
+
+    @tool(on_crash="report")
+    async def weather(city: str) -> str:
+        """Tell the weather."""
+        runs.append(city)
+        raise fault
+
+    agent = msgspec.structs.replace(demo(), name=rig.agent, tools=[weather])
+    assert (await answer(rig, agent, "weather Oslo")).text == "That did not work: the tool gave up"
+    assert runs == ["Oslo"]
+
+
+async def test_a_model_that_is_cancelled_by_somebody_else_fails_its_run(rig: Rig) -> None:
+    model = Raising(asyncio.CancelledError())
+    answered = await answer(rig, Agent(name=rig.agent, model=model), "hi")
+    assert [chunk["errorText"] for chunk in answered.chunks if "errorText" in chunk] == ["The model gave up."]
+    assert model.calls == 1
+
+
+async def test_a_model_that_times_out_fails_its_run(rig: Rig) -> None:
+    model = Raising(TimeoutError())
+    answered = await answer(rig, Agent(name=rig.agent, model=model), "hi")
+    assert "The model did not answer in time." in answered.raw.decode()
+    assert model.calls == 1
+
+
+async def test_a_model_with_a_fault_is_tried_again_and_then_given_up(rig: Rig) -> None:
+    model = Raising(ValueError("a secret"))
+    answered = await answer(rig, Agent(name=rig.agent, model=model), "hi")
+    assert answered.complete
+    assert "too often" in answered.raw.decode()
+    assert "a secret" not in answered.raw.decode()
+    assert model.calls == 3
+
+
+async def test_every_agent_of_a_runner_is_served_however_few_runs_it_may_have(rig: Rig) -> None:
+    agents = [msgspec.structs.replace(demo(), name=f"{rig.agent}-{number}") for number in range(3)]
+    await rig.runner(agents, runs_max=1)
+    base = await rig.gateway()
+    for agent in agents * 2:
+        chat = rig.chat(rig.fresh("s"), "count 2")
+        async with rig.http.post(
+            f"{base}/api/chat", json=chat, headers={"x-agent-id": agent.name}
+        ) as response:
+            assert (await Answer.of(response)).text == "1 2"
