@@ -52,11 +52,11 @@ def application(service: Service, checks: dict[str, ops.Check]) -> web.Applicati
     app.add_routes(
         [
             web.post("/api/chat", aisdk.post),
-            web.get("/api/chat/{id}/stream", aisdk.resume),
+            web.get("/api/chat/{id}/stream", aisdk.resume, allow_head=False),
             web.post("/api/chat/{id}/stop", session.interrupt),
             web.get("/api/agents/{agent}/{session}", session.history),
             web.post("/api/agents/{agent}/{session}", session.post),
-            web.get("/api/agents/{agent}/{session}/reconnect", session.reconnect),
+            web.get("/api/agents/{agent}/{session}/reconnect", session.reconnect, allow_head=False),
             web.post("/api/agents/{agent}/{session}/interrupt", session.interrupt),
             web.get("/health/live", ops.live),
             web.get("/health/ready", ops.ready),

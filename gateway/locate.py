@@ -12,7 +12,7 @@ from gateway.positions import After, Count, Position, Turn, Whole
 from protocol.adapters.ports import Log, Run
 from protocol.cursor import Cursor
 from protocol.errors import Gone, Invalid
-from protocol.lifecycle import TERMINAL
+from protocol.lifecycle import BUSY, TERMINAL
 from protocol.log import Mark, Record, View, holds
 
 CERTAIN_TRIES = 3
@@ -83,6 +83,7 @@ async def _count(runs: Log, run: Run, events: int, view: View) -> Start:
     if events > seen:
         raise Gone(f"the run has {seen} events so far: start again")
     if newest is None:
+        _refuse_if_expired(run)
         return Start(tail=tail)
     # The newest record is read again, for its mark alone: it may say that nothing will follow.
     return Start(newest.head.prev, newest.head.index, newest.end, tail=tail)
@@ -94,22 +95,32 @@ async def _turn(runs: Log, run: Run, turn: int) -> Start:
         if record.head.turn >= turn:
             return Start(record.head.prev, record.head.index, record.head.index)
         seq, end = record.seq, record.end
+    if seq == 0 and run.state in TERMINAL:
+        raise _expired(run)
     # Not begun. What comes first may be the message restored, if the log has expired meanwhile.
     return Start(seq, end, turn=turn)
 
 
 async def _begin(runs: Log, run: Run) -> Start:
     """Where the whole message begins: at the first event, or where the log begins again."""
-    if run.turn == 0 and run.state not in TERMINAL:
+    if run.turn == 0 and run.state in BUSY:
         return Start()  # too young to have expired, and worth a round trip less
     async for record in _stored(runs, run):
         if record.head.index == 0:
             return Start(record.head.prev)
-        break
-    else:
-        if run.state not in TERMINAL:
-            return Start()
-    raise Gone(f"the log of run {run.id} is past retention: its message is in the history")
+        raise _expired(run)
+    _refuse_if_expired(run)
+    return Start()
+
+
+def _refuse_if_expired(run: Run) -> None:
+    """Nothing is stored of it. Of a busy run something will be; of any other one there was."""
+    if run.state not in BUSY:
+        raise _expired(run)
+
+
+def _expired(run: Run) -> Gone:
+    return Gone(f"the log of run {run.id} is past retention: its message is in the history")
 
 
 async def _stored(runs: Log, run: Run) -> AsyncIterator[Record]:

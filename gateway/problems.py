@@ -21,15 +21,14 @@ _STATUS: dict[type[RejoinError], tuple[HTTPStatus, str]] = {
     Gone: (HTTPStatus.GONE, "gone"),
     Unavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "unavailable"),
 }
+TOLD = tuple(_STATUS)
+"""The errors that are their causer's to know. Any other one is an incident."""
 _encode = msgspec.json.Encoder().encode
 
 
 def of(fault: RejoinError) -> web.Response:
-    """The response to one of our errors."""
-    status, code = next(
-        (known for kind, known in _STATUS.items() if isinstance(fault, kind)),
-        (HTTPStatus.INTERNAL_SERVER_ERROR, "internal_server_error"),
-    )
+    """The response to one of the errors in `TOLD`."""
+    status, code = next(known for kind, known in _STATUS.items() if isinstance(fault, kind))
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
     if isinstance(fault, Invalid):

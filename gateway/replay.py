@@ -5,7 +5,8 @@ where a cursor points into a batch.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
@@ -37,25 +38,45 @@ class Replay(msgspec.Struct, frozen=True):
     view: View
     until: int | None
 
-    async def frames(self) -> AsyncGenerator[bytes]:
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[AsyncGenerator[bytes]]:
+        """The response's frames. Raises `Unavailable` while a response can still say so."""
+        start = self.start
+        async with splice(
+            self.runs, self.run.id, after=start.after, index=start.index, restored=start.turn > 0
+        ) as records:
+            yield self._frames(records)
+
+    async def _frames(self, records: Splice) -> AsyncGenerator[bytes]:
         """What is to be written, as it comes; a comment after each silence. Ends with `[DONE]`, which is not
         said before the history has what the log says: a client may ask for it at once.
 
         Raises `Gone` when the log loses what comes next: the response is then to be broken, not ended.
         """
-        async with splice(self.runs, self.run.id, after=self.start.after, index=self.start.index) as records:
-            while True:
-                batch = await self._next(records)
-                written, ended = self._write(batch)
-                if ended is not None:
-                    yield written
-                    await self._stored(ended)
-                    yield sse.DONE
-                    return
-                if not batch and self._over(records):
-                    raise Gone("the run has ended and its log is past retention")
-                if not batch or written:
-                    yield written or sse.KEEP_ALIVE
+        over = self.run.state in TERMINAL
+        while True:
+            batch = await self._next(records)
+            written, ended = self._write(batch)
+            if ended is not None:
+                yield written
+                await self._stored(ended)
+                yield sse.DONE
+                return
+            if written:
+                yield written
+            elif not batch:
+                if over and records.caught_up:
+                    raise Gone("the run has ended, and its log does not say so")
+                yield sse.KEEP_ALIVE
+                over = await self._over()
+
+    async def _over(self) -> bool:
+        """Whether the run ended while its log was silent. What it said last is looked for once more."""
+        try:
+            run = await self.store.run(self.run.tenant, self.run.id)
+        except Unavailable:
+            return False
+        return run is None or run.state in TERMINAL
 
     async def _stored(self, last: Record) -> None:
         """Until the database knows of the end that the log has; the log is first by a moment."""
@@ -87,10 +108,6 @@ class Replay(msgspec.Struct, frozen=True):
             log.warning("replay_waits", run=self.run.id, error=str(fault))
             await asyncio.sleep(AWAY_WAIT_S)
             return ()
-
-    def _over(self, records: Splice) -> bool:
-        """Whether nothing can come any more, although no record said so."""
-        return self.run.state in TERMINAL and records.caught_up
 
     def _ends(self, record: Record) -> bool:
         match record.head.mark:

@@ -159,6 +159,13 @@ class Session(msgspec.Struct, frozen=True):
         run = (await self.backend.admit(self, ask, when_busy, key)).run
         return await self.backend.replay(run, Whole(), view, until=run.turn)
 
+    async def _waits(self, run: Run) -> bool:
+        """Whether some question of the run is still open."""
+        if run.state is State.SUSPENDED:
+            return True
+        pending = await self.backend.store.pending(self.tenant, self.id)
+        return any(ids.asked_in(approval.question.id, run.id) for approval in pending)
+
     async def interrupt(self) -> bool:
         """Stop the session's run, queued, running or suspended; whether there was one to stop.
 
@@ -178,7 +185,7 @@ class Session(msgspec.Struct, frozen=True):
         decided = await self.backend.store.decide(self.tenant, self.id, decisions)
         log.info("decided", session=self.id, run=decided.run.id, state=decided.run.state)
         await self.backend.publish(decided.run)
-        if decided.run.state is State.SUSPENDED and decided.run.turn < decided.turn:
+        if decided.run.turn < decided.turn and await self._waits(decided.run):
             return None
         until = max(decided.turn, decided.run.turn)
         return await self.backend.replay(decided.run, Turn(decided.turn), view, until=until)
@@ -201,6 +208,12 @@ class Session(msgspec.Struct, frozen=True):
         if run is None:
             raise NotFound(f"there is no session {self.id!r}")
         return await self.backend.replay(run, position, view, until=None if follow else run.turn)
+
+    async def check_agent(self) -> None:
+        """Raises `NotFound` if the session is another agent's."""
+        current = await self.backend.store.current(self.tenant, self.id)
+        if current is not None and current.agent != self.agent:
+            raise NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
 
     async def history(self) -> History:
         """The stored messages. Raises `NotFound`."""

@@ -6,10 +6,11 @@ a network error and resumes, because a clean end would be read as a whole answer
 """
 
 import asyncio
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from protocol.log import View
 
 log = structlog.get_logger("rejoin.http")
 
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 BODY_BYTES_MAX = 16 * 1024 * 1024
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
 """What a JSON body may call itself: a `fetch` with a string says text/plain, others say nothing."""
@@ -72,11 +74,10 @@ async def _answer(request: web.Request, handler: Route, id: str) -> web.StreamRe
     try:
         _refuse_if_stopping(request)
         return await handler(request)
-    except RejoinError as fault:
-        response = problems.of(fault)
+    except problems.TOLD as fault:
         if isinstance(fault, Unavailable):
             log.warning("unavailable", error=str(fault))
-        return response
+        return problems.of(fault)
     except web.HTTPException as fault:
         return problems.of_http(fault)
     except (ConnectionError, asyncio.CancelledError):
@@ -96,12 +97,17 @@ async def body[T](request: web.Request, kind: type[T]) -> T:
     content_type = request.content_type
     if content_type not in JSON_TYPES and not content_type.endswith("+json"):
         raise web.HTTPUnsupportedMediaType
-    raw = await request.read()
+    try:
+        raw = await request.read()
+    except web.RequestPayloadError as fault:
+        raise Invalid("the body does not have the encoding that it claims") from fault
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as fault:
         detail, _, path = str(fault).partition(" - at `$")
         raise Invalid(detail, _pointer(path.rstrip("`"))) from fault
+    except RecursionError as fault:
+        raise Invalid("the body is nested too deeply") from fault
     except (msgspec.DecodeError, UnicodeDecodeError) as fault:
         raise Invalid(f"the body is not JSON: {fault}") from fault
 
@@ -109,6 +115,14 @@ async def body[T](request: web.Request, kind: type[T]) -> T:
 def _pointer(path: str) -> str:
     """Msgspec's `.messages[0].id` as a JSON pointer."""
     return path.replace("[", "/").replace("]", "").replace(".", "/")
+
+
+def key_of(request: web.Request) -> str | None:
+    """The caller's name for the request. Raises `Invalid`."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Invalid("an Idempotency-Key has 1 to 255 printable ASCII characters")
+    return key
 
 
 def view_of(request: web.Request) -> View:
@@ -141,33 +155,33 @@ async def stream(request: web.Request, session: SessionId, replay: Replay) -> we
     if replay.start.tail is not None:
         headers["x-workflow-stream-tail-index"] = str(replay.start.tail)
     response = web.StreamResponse(headers=headers)
-    service = request.app[SERVICE]
-    transport = request.transport
+    async with replay.open() as frames:  # what fails here can still be answered with a status
+        await _write(request, response, frames)
+    return response
+
+
+async def _write(request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[bytes]) -> None:
+    """The frames, as they come. From the first byte on, what goes wrong can only break the connection."""
+    streams, transport = request.app[SERVICE].streams, request.transport
     if transport is None:
-        return response
-    service.streams.add(transport)
+        return
+    streams.add(transport)
     try:
         await response.prepare(request)
-        await _write(response, replay)
+        async with aclosing(frames):
+            async for written in frames:
+                await response.write(written)
+        await response.write_eof()
     except RejoinError as fault:
         log.warning("stream_broken", error=str(fault))
         transport.abort()
     except ConnectionError:
         log.info("client_gone")
     except Exception:
-        transport.abort()  # the headers are sent: the answer to an incident cannot be
+        transport.abort()
         raise
     finally:
-        service.streams.discard(transport)
-    return response
-
-
-async def _write(response: web.StreamResponse, replay: Replay) -> None:
-    async with aclosing(replay.frames()) as frames:
-        async for written in frames:
-            await response.write(written)
-    with suppress(ConnectionError):
-        await response.write_eof()
+        streams.discard(transport)
 
 
 def json(value: Any, status: int = 200) -> web.Response:

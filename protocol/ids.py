@@ -51,6 +51,11 @@ def new_message_id(time_ms: int, randomness: bytes) -> MessageId:
     return MessageId(f"msg_{ulid(time_ms, randomness)}")
 
 
+def asked_in(approval: ApprovalId, run: RunId) -> bool:
+    """Whether an approval is one of the run's."""
+    return approval.rpartition("_")[0] == approval_id(run, 0).rpartition("_")[0]
+
+
 def approval_id(run: RunId, ordinal: int) -> ApprovalId:
     """The id of a run's n-th approval, the same after a crash, so that asking twice is asking once."""
     return ApprovalId(f"{run.replace(RUN_PREFIX, 'apr_', 1)}_{ordinal}")

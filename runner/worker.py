@@ -125,6 +125,7 @@ class Worker:
         self._slots = asyncio.Semaphore(bounds.runs_max + len(serving) - 1)
         self._draining = asyncio.Event()
         self._executions: set[asyncio.Task[None]] = set()
+        self._holds: dict[RunId, Hold] = {}
 
     def drain(self) -> None:
         """Take no more runs; `serve` returns when the running ones are over or handed over."""
@@ -164,7 +165,10 @@ class Worker:
             await self._agents.announce(one.agent.entry)
 
     async def _sweep(self) -> None:
-        """Ask again for ready runs that no request seems to bring to anybody, and for expired questions."""
+        """Look for what got lost or expired: requests, questions, and interrupts that did not reach us."""
+        for run in await self._store.interrupted(list(self._holds)):
+            if run in self._holds:
+                self._holds[run].interrupted.set()
         for request in await self._store.stranded(self._bounds.sweep_age_s):
             log.info("stranded_run", run=request.run, turn=request.turn)
             await self._requests.publish(request)
@@ -194,13 +198,16 @@ class Worker:
     async def _execute(self, delivery: Delivery) -> None:
         request = delivery.request
         with structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn):
-            hold = Hold()
+            hold = self._holds[request.run] = Hold()
             try:
                 await self._try(delivery, hold)
             except asyncio.CancelledError:
                 log.info("handed_over")
                 await self._give_back(delivery, hold, 0)
                 raise
+            finally:
+                if self._holds.get(request.run) is hold:
+                    del self._holds[request.run]
 
     async def _try(self, delivery: Delivery, hold: Hold) -> None:
         put_off_s = min(self._bounds.retry_delay_s * 2 ** min(delivery.delivered - 1, 10), PUT_OFF_MAX_S)

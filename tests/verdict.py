@@ -14,6 +14,7 @@ import msgspec
 
 from protocol import chunks
 from protocol.adapters.log import JetStreamLog
+from protocol.errors import Invalid
 from protocol.fold import Fold, UIMessage
 from protocol.ids import RunId
 from protocol.lifecycle import TERMINAL, State
@@ -132,11 +133,14 @@ def said(log: Iterable[Record]) -> list[dict[str, Any]]:
 
 
 def folded(log: Iterable[Record]) -> UIMessage:
-    """The message that a log says."""
+    """The message that a log says; a fault in its place if it says none."""
     fold = Fold()
     for record in log:
         for event in events(record):
-            fold.apply(chunks.decode(event))
+            try:
+                fold.apply(chunks.decode(event))
+            except Invalid as fault:
+                return {"fault": f"{record.seq}: {fault}", "parts": []}
     return fold.message
 
 

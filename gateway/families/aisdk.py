@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from gateway import positions, turns
 from gateway.sessions import Session
 from gateway.turns import MESSAGES_MAX, Message, Options
-from gateway.web import SERVICE, TENANT, agent_of, body, json, stream, view_of
+from gateway.web import SERVICE, TENANT, agent_of, body, json, key_of, stream, view_of
 from protocol.adapters.ports import Decision
 from protocol.errors import Invalid
 from protocol.ids import MessageId, session_id
@@ -32,7 +32,7 @@ async def post(request: web.Request) -> web.StreamResponse:
     """Send a message, regenerate an answer, or decide approvals; stream what comes of it."""
     chat = await body(request, ChatRequest)
     session = _session(request, chat.id)
-    view, key = view_of(request), request.headers.get("Idempotency-Key")
+    view, key = view_of(request), key_of(request)
     named = chat.message_id if isinstance(chat.message_id, str) else None
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")

@@ -14,7 +14,7 @@ from aiohttp import web
 from gateway import positions, turns
 from gateway.sessions import Session
 from gateway.turns import Message, Options
-from gateway.web import SERVICE, TENANT, agent_of, body, json, stream, view_of
+from gateway.web import SERVICE, TENANT, agent_of, body, json, key_of, stream, view_of
 from protocol.adapters.ports import Decision
 from protocol.errors import Invalid
 from protocol.ids import session_id
@@ -26,7 +26,7 @@ async def post(request: web.Request) -> web.StreamResponse:
     """Say something: a message, or answers to questions. Streams what comes of it."""
     said = await body(request, Any)
     items = said if isinstance(said, list) and not _parts(said) else [said]
-    key = request.headers.get("Idempotency-Key")
+    key = key_of(request)
     # A message without an id gets one; the same key must get the same, or it would be another message.
     fresh = f"msg_{hashlib.sha256(key.encode()).hexdigest()[:24] if key else secrets.token_hex(12)}"
     decisions, messages, options = [], [], Options()
@@ -43,7 +43,7 @@ async def post(request: web.Request) -> web.StreamResponse:
 async def _say(
     request: web.Request, decisions: list[Decision], messages: list[Message], options: Options
 ) -> web.StreamResponse:
-    session, view = _session(request), view_of(request)
+    session, view = await _owned(request), view_of(request)
     if decisions and messages:
         raise Invalid("approvals and messages are different requests: send one after the other")
     if decisions:
@@ -52,14 +52,14 @@ async def _say(
     if len(messages) != 1:
         raise Invalid("one message at a time")
     replay = await session.send(
-        turns.user(messages[0], ""), view, when_busy=options.busy, key=request.headers.get("Idempotency-Key")
+        turns.user(messages[0], ""), view, when_busy=options.busy, key=key_of(request)
     )
     return await stream(request, session.id, replay)
 
 
 def _parts(said: list[Any]) -> bool:
     """Whether a list is a message's parts, and not a list of things to say."""
-    return all(isinstance(one, dict) and one.get("type") in {"text", "file"} for one in said) and bool(said)
+    return all(isinstance(one, dict) and one.get("type") in ("text", "file") for one in said) and bool(said)
 
 
 def _message(item: Any, pointer: str, fresh: str) -> Message:
@@ -108,7 +108,7 @@ async def history(request: web.Request) -> web.StreamResponse:
 
 async def reconnect(request: web.Request) -> web.StreamResponse:
     """The stream of the session's run, from wherever the client is."""
-    session = _session(request)
+    session = await _owned(request)
     position = positions.parse(request.headers, request.query)
     follow = request.query.get("follow", "").lower() == "true"
     replay = await session.stream(position, view_of(request), follow=follow)
@@ -117,7 +117,15 @@ async def reconnect(request: web.Request) -> web.StreamResponse:
 
 async def interrupt(request: web.Request) -> web.StreamResponse:
     """Stop the session's run, wherever it is. Doing it twice is doing it once."""
-    return json({"success": True, "interrupted": await _session(request).interrupt()})
+    session = await _owned(request) if "agent" in request.match_info else _session(request)
+    return json({"success": True, "interrupted": await session.interrupt()})
+
+
+async def _owned(request: web.Request) -> Session:
+    """The session of a path that names its agent. Raises `NotFound` if it is another agent's."""
+    session = _session(request)
+    await session.check_agent()
+    return session
 
 
 def _session(request: web.Request) -> Session:

@@ -429,6 +429,10 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
 
+    async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
+        """See `ports.Store`."""
+        return [run for run in runs if run in self._runs and self._runs[run].row.interrupted]
+
     async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """See `ports.Store`."""
         now = _now()

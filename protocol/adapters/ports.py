@@ -405,6 +405,10 @@ class Store(Protocol):
         """The tenant's runs, newest first."""
         ...
 
+    async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
+        """Which of these somebody has interrupted: for their holder, whom the word may not have reached."""
+        ...
+
     async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """Requests that may be lost: of ready runs that nobody has claimed for `age_s`, and, once in every
         `held_s`, of running ones, whose runner may have died together with the broker's memory of them.

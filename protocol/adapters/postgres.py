@@ -219,6 +219,13 @@ class PostgresStore:
         """
         return await self._get(list[Listed], query, tenant, state, limit)
 
+    async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
+        """See `ports.Store`."""
+        query = """
+            select coalesce(json_agg(id), '[]') from runs where id = any ($1) and interrupted_at is not null
+        """
+        return await self._get(list[RunId], query, list(runs))
+
     async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """See `ports.Store`."""
         query = """

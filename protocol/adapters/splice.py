@@ -36,12 +36,15 @@ def fit(seq: int, records: Sequence[Record]) -> tuple[list[Record], bool]:
 class Splice:
     """A place in a run's log that moves forward. Made by `splice`."""
 
-    def __init__(self, log: Log, run: RunId, follow: Follow, *, after: int, index: int) -> None:
+    def __init__(
+        self, log: Log, run: RunId, follow: Follow, *, after: int, index: int, restored: bool
+    ) -> None:
         self._log = log
         self._run = run
         self._follow = follow
         self._seq = after
         self._index = index
+        self._restored = restored
         self._behind = True
         self._quiet_s = TAIL_CHECK_FIRST_S
 
@@ -92,7 +95,7 @@ class Splice:
 
     def _advance(self, records: Sequence[Record]) -> Sequence[Record]:
         for record in records:
-            if record.head.mark is Mark.RESTORED:
+            if record.head.mark is Mark.RESTORED and self._restored:
                 self._index = record.head.index
             if record.head.index != self._index:
                 raise Gone("this part of the run is past retention")
@@ -102,7 +105,13 @@ class Splice:
 
 
 @asynccontextmanager
-async def splice(log: Log, run: RunId, *, after: int = 0, index: int = 0) -> AsyncIterator[Splice]:
-    """A run's records behind sequence `after`, where event `index` is expected next."""
+async def splice(
+    log: Log, run: RunId, *, after: int = 0, index: int = 0, restored: bool = False
+) -> AsyncIterator[Splice]:
+    """A run's records behind sequence `after`, where event `index` is expected next.
+
+    If the log begins again meanwhile, because it had expired, a reader that had begun before does not want
+    the message a second time: it is `Gone`, unless it says `restored`.
+    """
     async with log.follow(run) as follow:
-        yield Splice(log, run, follow, after=after, index=index)
+        yield Splice(log, run, follow, after=after, index=index, restored=restored)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway.web import SERVICE
-from protocol.errors import RejoinError, Unavailable
+from protocol.errors import Unavailable
 from tests.rig import Rig
 
 
@@ -30,11 +30,13 @@ async def raw(base: str, body: Any) -> bytes:
     return received
 
 
-@pytest.mark.parametrize("fault", [Unavailable("the broker is away"), ValueError("a fault of ours")])
-async def test_a_log_that_cannot_be_followed_breaks_the_stream(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, fault: RejoinError | ValueError
+@pytest.mark.parametrize(
+    ("fault", "status"), [(Unavailable("the broker is away"), 503), (ValueError("a fault of ours"), 500)]
+)
+async def test_a_log_that_cannot_be_followed_is_said_by_the_status(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int
 ) -> None:
-    """F91: the headers are sent by then; a second response behind them would be read as part of the first."""
+    """F91: nothing is sent before it is known that there is something to send."""
 
     def follow(_: str) -> NoReturn:
         raise fault
@@ -42,6 +44,18 @@ async def test_a_log_that_cannot_be_followed_breaks_the_stream(
     base = await rig.gateway()
     await rig.runner()
     monkeypatch.setattr(rig.apps[0][SERVICE].backend.runs, "follow", follow)
+    assert (await rig.post(base, rig.chat(rig.fresh("s"), "count 3"))).status == status
+
+
+async def test_a_fault_within_a_stream_breaks_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The headers are sent by then; a second response behind them would be read as part of the first."""
+
+    async def read(*_: Any, **__: Any) -> NoReturn:
+        raise ValueError("a fault of ours")
+
+    base = await rig.gateway()
+    await rig.runner()
+    monkeypatch.setattr(rig.apps[0][SERVICE].backend.runs, "read", read)
     async with asyncio.timeout(10):
         received = await raw(base, rig.chat(rig.fresh("s"), "count 3"))
     assert received.startswith(b"HTTP/1.1 200 ")

@@ -14,7 +14,6 @@ from protocol.errors import Conflict, Gone, Invalid, NotFound, RejoinError, Unav
         (Conflict("no"), 409),
         (Gone("no"), 410),
         (Unavailable("no", retry_after_s=7), 503),
-        (RejoinError("no"), 500),
     ],
 )
 def test_status(fault: RejoinError, status: int) -> None:
