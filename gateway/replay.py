@@ -23,7 +23,8 @@ log = structlog.get_logger("rejoin.replay")
 
 HEARTBEAT_S = 10.0
 AWAY_WAIT_S = 0.5
-STORED_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0)
+STORED_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 2.0)
+"""Together longer than a takeover: a runner may die between the end of the log and the books."""
 
 
 class Replay(msgspec.Struct, frozen=True):

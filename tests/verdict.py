@@ -202,6 +202,10 @@ def expected(run: Stored, view: View) -> list[bytes]:
     return [frame for record in run.log if view.sees(record.head) for frame in blocks(record.payload)]
 
 
+def _lost(send: Send, run: Stored) -> set[bytes]:
+    return set(expected(run, View(operations=send.operations))) - set(send.frames)
+
+
 def misseen(send: Send, run: Stored) -> Iterator[str]:
     """Where a client has seen something else than the log."""
     frames = expected(run, View(operations=send.operations))
@@ -289,11 +293,17 @@ def score(
     """What it was, as a table."""
     blows = Counter(f"{one.strike.way.name} {one.strike.part}" for one in struck)
     states = Counter(run.state for run in runs)
+    runs_by_id = {run.id: run for run in runs}
     rows: list[tuple[str, Any]] = [
         *sorted(blows.items()),
         ("strikes at nobody", missed),
         *sorted(states.items()),
         ("events seen", sum(len(send.frames) for send in sends)),
+        ("events doubled", sum(len(send.frames) - len(set(send.frames)) for send in sends)),
+        (
+            "events lost",
+            sum(len(_lost(send, runs_by_id[send.run])) for send in sends if send.run in runs_by_id),
+        ),
         ("posts", sum(send.posts for send in sends)),
         ("resumes", sum(send.resumes for send in sends)),
         ("attempts more than one", sum(run.log[-1].head.attempt - 1 for run in runs if run.log)),

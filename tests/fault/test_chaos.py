@@ -6,6 +6,7 @@ schedule.
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -55,6 +56,11 @@ async def history(http: aiohttp.ClientSession, base: str, session: str) -> Seque
         return messages
 
 
+def entries(errors: str) -> list[str]:
+    """What the services have written, a traceback with the line before it as one."""
+    return re.split(r"\n(?=\{|[a-z.]+: )", errors)
+
+
 async def settled(database_url: str) -> bool:
     query = "select count(*) from runs where state in ('queued', 'running')"
     connection = await asyncpg.connect(database_url)
@@ -102,6 +108,6 @@ async def test_nothing_is_lost_while_everything_dies(
         sys.stdout.write(
             f"\n{f'seed {seed}':>28}\n{score(chaos.struck, chaos.missed, sends, runs, errors)}\n"
         )
-    said = [line for line in errors.splitlines() if any(word in line for word in WORDS_OF_FAULTS)]
+    said = [entry for entry in entries(errors) if any(word in entry for word in WORDS_OF_FAULTS)]
     faults = [*([late] if late else []), *sentences, *said]
     assert not faults, "\n".join([f"seed {seed}", *faults])
