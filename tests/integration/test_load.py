@@ -2,6 +2,7 @@
 
 import asyncio
 
+from gateway.web import SERVICE, TENANT
 from runner.agents import Agent
 from tests.rig import Answer, Rig
 from tests.scripts import Pieces
@@ -59,3 +60,16 @@ async def test_two_hundred_runs_at_once_are_each_complete_and_in_order(rig: Rig)
         (200, True, counted(50))
     ] * 200
     assert len({answer.headers["x-workflow-run-id"] for answer in answers}) == 200
+
+
+async def test_two_hundred_busy_runs_are_taken_over_by_nobody(rig: Rig) -> None:
+    """F85: a runner that is only busy keeps its runs. They last for longer than the ack wait."""
+    base = await rig.gateway()
+    for _ in range(2):
+        await rig.runner(runs_max=128)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(200):
+            group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 80 every 50 ms")))
+    listed = await rig.apps[0][SERVICE].backend.store.listed(TENANT, limit=1_000)
+    attempts = [one.run.attempt for one in listed if one.run.agent == rig.agent]
+    assert attempts == [1] * 200
