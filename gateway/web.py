@@ -9,7 +9,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -17,12 +17,13 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from gateway import problems
+from gateway import positions, problems
 from gateway.replay import Replay
-from gateway.sessions import Backend
+from gateway.sessions import Backend, Session
 from protocol import sse
+from protocol.adapters.ports import Decision
 from protocol.errors import Invalid, NotFound, RejoinError, Unavailable
-from protocol.ids import AgentName, SessionId, TenantId, agent_name
+from protocol.ids import AgentName, TenantId, agent_name, session_id
 from protocol.log import View
 
 log = structlog.get_logger("rejoin.http")
@@ -144,8 +145,30 @@ def agent_of(request: web.Request) -> AgentName:
     return default
 
 
-async def stream(request: web.Request, session: SessionId, replay: Replay) -> web.StreamResponse:
+def session_of(request: web.Request, id: str) -> Session:
+    """The session of a request. Raises `Invalid` for an id that cannot be one, and as `agent_of`."""
+    return request.app[SERVICE].backend.agent(agent_of(request), TENANT).session(session_id(id))
+
+
+async def rejoin(request: web.Request, session: Session) -> web.StreamResponse:
+    """The stream of a session's run, from wherever the client says it is; 204 if that is nowhere."""
+    position = positions.parse(request.headers, request.query)
+    follow = request.query.get("follow", "").lower() == "true"
+    replay = await session.stream(position, view_of(request), follow=follow)
+    return web.Response(status=204) if replay is None else await stream(request, replay)
+
+
+async def approve(
+    request: web.Request, session: Session, decisions: Sequence[Decision]
+) -> web.StreamResponse:
+    """Store decisions and stream what follows; an acknowledgement while the run waits for others."""
+    continuation = await session.approve(decisions, view_of(request))
+    return json({"success": True}) if continuation is None else await stream(request, continuation)
+
+
+async def stream(request: web.Request, replay: Replay) -> web.StreamResponse:
     """A replay as the response."""
+    session = replay.run.session
     structlog.contextvars.bind_contextvars(session=session, run=replay.run.id)
     headers = sse.HEADERS | {
         "x-workflow-run-id": replay.run.id,

@@ -27,4 +27,5 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
 
 encode = msgspec.json.Encoder().encode
+decode_request = msgspec.json.Decoder(RunRequest).decode
 decode_entry = msgspec.json.Decoder(AgentEntry).decode

@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     """How often it looks for what got lost or expired."""
     database_pool_max: int = 10
     model: str | None = None
-    """What the demo agent and agents without a model of their own use, `provider:name`."""
+    """What the demo agent uses instead of its script, `provider:name`."""
     model_base_url: str | None = None
     model_api_key: str | None = None
     log_level: str = "info"

@@ -38,7 +38,6 @@ ERROR_CHARS_MAX = 16_384
 INTERRUPTED = "The run was interrupted."
 TOO_OFTEN = "The run was given up: its workers went away too often."
 EXPIRED = "The run took longer than its log is kept. It was given up."
-INTERNAL = "Something went wrong here. The run was given up."
 
 
 class Cancelled(Exception):

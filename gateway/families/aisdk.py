@@ -10,13 +10,12 @@ from typing import Literal
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from gateway import positions, turns
-from gateway.sessions import Session
+from gateway import turns
 from gateway.turns import MESSAGES_MAX, Message, Options
-from gateway.web import SERVICE, TENANT, agent_of, body, json, key_of, stream, view_of
+from gateway.web import approve, body, key_of, rejoin, session_of, stream, view_of
 from protocol.adapters.ports import Decision
 from protocol.errors import Invalid
-from protocol.ids import MessageId, session_id
+from protocol.ids import MessageId
 
 
 class ChatRequest(Options, frozen=True, rename="camel", kw_only=True):
@@ -31,7 +30,7 @@ class ChatRequest(Options, frozen=True, rename="camel", kw_only=True):
 async def post(request: web.Request) -> web.StreamResponse:
     """Send a message, regenerate an answer, or decide approvals; stream what comes of it."""
     chat = await body(request, ChatRequest)
-    session = _session(request, chat.id)
+    session = session_of(request, chat.id)
     view, key = view_of(request), key_of(request)
     named = chat.message_id if isinstance(chat.message_id, str) else None
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
@@ -39,13 +38,10 @@ async def post(request: web.Request) -> web.StreamResponse:
     if chat.trigger == "regenerate-message":
         target = MessageId(named) if named else None
         replay = await session.regenerate(target, view, when_busy=chat.busy, key=key)
-        return await stream(request, session.id, replay)
+        return await stream(request, replay)
     answered = _answered(chat, named)
     if answered:
-        continuation = await session.approve(answered, view)
-        if continuation is None:
-            return json({"success": True})
-        return await stream(request, session.id, continuation)
+        return await approve(request, session, answered)
     *earlier, last = chat.messages
     if last.role != "user":
         raise Invalid("the last message is not the user's, and no approval in it is answered", "/messages")
@@ -57,23 +53,12 @@ async def post(request: web.Request) -> web.StreamResponse:
         when_busy=chat.busy,
         key=key,
     )
-    return await stream(request, session.id, replay)
+    return await stream(request, replay)
 
 
 async def resume(request: web.Request) -> web.StreamResponse:
     """The stream of a session's run, from wherever the client is."""
-    session = _session(request, request.match_info["id"])
-    position = positions.parse(request.headers, request.query)
-    follow = request.query.get("follow", "").lower() == "true"
-    replay = await session.stream(position, view_of(request), follow=follow)
-    if replay is None:
-        return web.Response(status=204)
-    return await stream(request, replay.run.session, replay)
-
-
-def _session(request: web.Request, id: str) -> Session:
-    backend = request.app[SERVICE].backend
-    return backend.agent(agent_of(request), TENANT).session(session_id(id))
+    return await rejoin(request, session_of(request, request.match_info["id"]))
 
 
 def _answered(chat: ChatRequest, named: str | None) -> list[Decision]:

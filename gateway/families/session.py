@@ -11,15 +11,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway import positions, turns
+from gateway import turns
 from gateway.sessions import Session
 from gateway.turns import Message, Options
-from gateway.web import SERVICE, TENANT, agent_of, body, json, key_of, stream, view_of
+from gateway.web import approve, body, json, key_of, rejoin, session_of, stream, view_of
 from protocol.adapters.ports import Decision
 from protocol.errors import Invalid
-from protocol.ids import session_id
-
-_convert = msgspec.convert
 
 
 async def post(request: web.Request) -> web.StreamResponse:
@@ -37,24 +34,27 @@ async def post(request: web.Request) -> web.StreamResponse:
         else:
             messages.append(_message(item, pointer, fresh))
             options = _options(item, pointer)
-    return await _say(request, decisions, messages, options)
+    return await _say(request, decisions, messages, options, key)
 
 
 async def _say(
-    request: web.Request, decisions: list[Decision], messages: list[Message], options: Options
+    request: web.Request,
+    decisions: list[Decision],
+    messages: list[Message],
+    options: Options,
+    key: str | None,
 ) -> web.StreamResponse:
-    session, view = await _owned(request), view_of(request)
+    session = await _owned(request)
     if decisions and messages:
         raise Invalid("approvals and messages are different requests: send one after the other")
     if decisions:
-        continuation = await session.approve(decisions, view)
-        return await stream(request, session.id, continuation) if continuation else json({"success": True})
+        return await approve(request, session, decisions)
     if len(messages) != 1:
         raise Invalid("one message at a time")
     replay = await session.send(
-        turns.user(messages[0], ""), view, when_busy=options.busy, key=key_of(request)
+        turns.user(messages[0], ""), view_of(request), when_busy=options.busy, key=key
     )
-    return await stream(request, session.id, replay)
+    return await stream(request, replay)
 
 
 def _parts(said: list[Any]) -> bool:
@@ -76,7 +76,7 @@ def _message(item: Any, pointer: str, fresh: str) -> Message:
             return Message(fresh, "user", parts)
         case {"role": "user"}:
             try:
-                return _convert(item, Message)
+                return msgspec.convert(item, Message)
             except msgspec.ValidationError as fault:
                 raise Invalid(str(fault), pointer) from fault
         case _:
@@ -85,7 +85,7 @@ def _message(item: Any, pointer: str, fresh: str) -> Message:
 
 def _options(item: Any, pointer: str) -> Options:
     try:
-        return _convert(item if isinstance(item, dict) else {}, Options)
+        return msgspec.convert(item if isinstance(item, dict) else {}, Options)
     except msgspec.ValidationError as fault:
         raise Invalid(str(fault), pointer) from fault
 
@@ -108,11 +108,7 @@ async def history(request: web.Request) -> web.StreamResponse:
 
 async def reconnect(request: web.Request) -> web.StreamResponse:
     """The stream of the session's run, from wherever the client is."""
-    session = await _owned(request)
-    position = positions.parse(request.headers, request.query)
-    follow = request.query.get("follow", "").lower() == "true"
-    replay = await session.stream(position, view_of(request), follow=follow)
-    return await stream(request, session.id, replay) if replay else web.Response(status=204)
+    return await rejoin(request, await _owned(request))
 
 
 async def interrupt(request: web.Request) -> web.StreamResponse:
@@ -131,4 +127,4 @@ async def _owned(request: web.Request) -> Session:
 def _session(request: web.Request) -> Session:
     """The session of a path, `/…/{session}` or `/…/{id}`."""
     id = request.match_info.get("session") or request.match_info["id"]
-    return request.app[SERVICE].backend.agent(agent_of(request), TENANT).session(session_id(id))
+    return session_of(request, id)

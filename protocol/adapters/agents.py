@@ -2,14 +2,11 @@
 
 import msgspec
 
-from protocol import names
+from protocol import commands, names
 from protocol.adapters.broker import Broker
 from protocol.commands import AgentEntry
 from protocol.errors import Unavailable
 from protocol.ids import AgentName
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(AgentEntry).decode
 
 
 class JetStreamAgents:
@@ -20,15 +17,17 @@ class JetStreamAgents:
 
     async def announce(self, entry: AgentEntry) -> None:
         """See `ports.Agents`."""
-        await self._broker.call(names.agent_key(entry.name), _encode(entry))
+        await self._broker.call(names.agent_key(entry.name), commands.encode(entry))
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """See `ports.Agents`."""
-        ask = _encode({"last_by_subj": names.agent_key(agent)})
+        ask = msgspec.json.encode({"last_by_subj": names.agent_key(agent)})
         reply = await self._broker.ask(f"$JS.API.DIRECT.GET.{names.AGENTS_STREAM}", ask)
         match (reply.headers or {}).get(names.STATUS):
             case None:
-                return _decode(reply.data) if reply.data else None  # empty: `nats kv del` has been here
+                return (
+                    commands.decode_entry(reply.data) if reply.data else None
+                )  # empty: `nats kv del` has been here
             case "404":
                 return None
             case status:

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from nats.aio.msg import Msg
 
-from protocol import names
+from protocol import commands, names
 from protocol.adapters import streams
 from protocol.adapters.broker import ApiError, Broker
 from protocol.commands import RunRequest
@@ -26,9 +26,6 @@ PULL_GRACE_S = 1.0
 PULL_RETRY_S = 1.0
 QUEUED_ALREADY = 10077
 EXPIRED = "408"
-
-_decode = msgspec.json.Decoder(RunRequest).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class JetStreamDelivery:
@@ -65,7 +62,7 @@ class JetStreamRequests:
         """See `ports.Requests`."""
         subject = names.request(request.agent, request.run, request.turn)
         try:
-            await self._broker.call(subject, _encode(request))
+            await self._broker.call(subject, commands.encode(request))
         except ApiError as fault:
             if fault.code != QUEUED_ALREADY:
                 raise Unavailable(f"the broker refused a run request ({fault})") from fault
@@ -93,7 +90,7 @@ class _Pull:
         self._agent = agent
         self._settings = settings
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.REQUESTS}.{names.consumer(agent)}"
-        self._expires = _encode({"batch": 1, "expires": int(PULL_EXPIRES_S * streams.SECOND_NS)})
+        self._expires = msgspec.json.encode({"batch": 1, "expires": int(PULL_EXPIRES_S * streams.SECOND_NS)})
         self._arrival: asyncio.Future[Msg | None] | None = None
         self._pulls = 0
 
@@ -125,7 +122,7 @@ class _Pull:
         while True:
             message = await self._next()
             try:
-                request = _decode(message.data)
+                request = commands.decode_request(message.data)
             except msgspec.DecodeError:
                 log.exception("poison_request", subject=message.subject)
                 await self._say(message, b"+TERM")
