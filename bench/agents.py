@@ -27,4 +27,4 @@ class Clock:
         yield Done("stop")
 
 
-clock = Agent(name="clock", model=Clock())
+clock = Agent(name="clock", model=Clock(), text_interval_s=0)

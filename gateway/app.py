@@ -7,26 +7,69 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-import msgspec
 import structlog
 from aiohttp import web
 
-from gateway.families import aisdk, ops, session
+from gateway import fetch
+from gateway.attachments import Attachments
+from gateway.auth import Gate, entrance
+from gateway.auth import Settings as AuthSettings
+from gateway.families import (
+    agent_chat,
+    aisdk,
+    artifacts,
+    chat,
+    conversations,
+    executions,
+    files,
+    ops,
+    parts,
+    run,
+    session,
+    threads,
+)
+from gateway.headers import Cors, secure
+from gateway.limits import Rate
+from gateway.routing import Route, mount
 from gateway.sessions import Backend
-from gateway.web import BODY_BYTES_MAX, SERVICE, Service, observe
+from gateway.web import BODY_BYTES_MAX, SERVICE, Attention, Service, observe
 from protocol.adapters import broker, migrate, postgres, streams
 from protocol.adapters.agents import JetStreamAgents
+from protocol.adapters.artifacts import Artifacts
 from protocol.adapters.control import NatsControl
+from protocol.adapters.files import JetStreamFiles
+from protocol.adapters.keys import Keys
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
 from protocol.adapters.requests import JetStreamRequests
-from protocol.errors import Invalid
+from protocol.adapters.tasks import beside
+from protocol.adapters.threads import Threads
+from protocol.errors import Invalid, Unavailable
 from protocol.ids import AgentName
+from protocol.seal import Sealer
 
 log = structlog.get_logger("rejoin.gateway")
 
 
-class Settings(msgspec.Struct, frozen=True):
+FAMILIES = (
+    agent_chat,
+    chat,
+    aisdk,
+    session,
+    run,
+    executions,
+    conversations,
+    artifacts,
+    files,
+    parts,
+    threads,
+    ops,
+)
+ROUTES: tuple[Route, ...] = tuple(route for family in FAMILIES for route in family.ROUTES)
+NOTE_USE_S = 10.0
+
+
+class Settings(AuthSettings, frozen=True, kw_only=True):
     """A gateway's settings, `REJOIN_…` each."""
 
     nats_url: str
@@ -38,6 +81,17 @@ class Settings(msgspec.Struct, frozen=True):
     nats_replicas: int = 1
     log_age_max_s: float = 24 * 3600
     database_pool_max: int = 10
+    requests_per_minute: int | None = None
+    """Of one credential, at one gateway."""
+    tenant_requests_per_minute: int | None = None
+    agent_chat_limit_s: float | None = 120.0
+    """How long a run of the agent-chat family's stream may take."""
+    agent_chat_stop_when_left: bool = True
+    """Whether it stops when its client leaves, unlike everybody else's."""
+    cors_origins: str = ""
+    """Origins whose pages may call, separated by spaces; `*` for all of them."""
+    context_keys: str | None = None
+    """What contexts are sealed with, `id:base64,…` of 32 bytes: the first seals, all open."""
     drain_notice_s: float = 0.0
     """How long readiness fails before streams are broken: what a load balancer needs to notice."""
     log_level: str = "info"
@@ -49,21 +103,8 @@ def application(service: Service, checks: dict[str, ops.Check]) -> web.Applicati
     app = web.Application(middlewares=[observe], client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = service
     app[ops.CHECKS] = checks
-    app.add_routes(
-        [
-            web.post("/api/chat", aisdk.post),
-            web.get("/api/chat/{id}/stream", aisdk.resume, allow_head=False),
-            web.post("/api/chat/{id}/stop", session.interrupt),
-            web.get("/api/agents/{agent}/{session}", session.history),
-            web.post("/api/agents/{agent}/{session}", session.post),
-            web.get("/api/agents/{agent}/{session}/reconnect", session.reconnect, allow_head=False),
-            web.post("/api/agents/{agent}/{session}/interrupt", session.interrupt),
-            web.get("/health/live", ops.live),
-            web.get("/health/ready", ops.ready),
-            web.get("/", ops.page),
-            web.get("/page/{file}", ops.page),
-        ]
-    )
+    mount(app, ROUTES)
+    app.on_response_prepare.append(secure(service.cors))
     return app
 
 
@@ -73,8 +114,10 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(broker.connect(settings.nats_url, "gateway-api"))
         live = await stack.enter_async_context(broker.connect(settings.nats_url, "gateway-live"))
+        stored = await stack.enter_async_context(broker.connect(settings.nats_url, "gateway-files"))
+        remote = await stack.enter_async_context(fetch.opened())
         wanted = streams.Settings(settings.nats_replicas, settings.log_age_max_s)
-        await streams.declare(api, wanted)
+        await streams.require(api)
         await migrate.check(settings.database_url)
         store = await stack.enter_async_context(
             await postgres.connect(settings.database_url, pool_max=settings.database_pool_max)
@@ -85,22 +128,35 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
             JetStreamRequests(api, wanted),
             NatsControl(api),
             JetStreamAgents(api),
+            Threads(store.database),
+            Artifacts(store.database),
             lambda: datetime.now(UTC),
             secrets.token_bytes,
+            Attachments(JetStreamFiles(stored), remote),
+            Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,
         )
-        default = AgentName(settings.default_agent) if settings.default_agent else None
-        service = Service(backend, default, asyncio.Event(), set())
+        gate = await stack.enter_async_context(entrance(settings, Keys(store.database)))
+        service = Service(
+            backend=backend,
+            gate=gate,
+            default_agent=AgentName(settings.default_agent) if settings.default_agent else None,
+            attention=Attention(settings.agent_chat_limit_s, settings.agent_chat_stop_when_left),
+            cors=Cors(frozenset(settings.cors_origins.split())),
+            rates=(_rate(settings.requests_per_minute), _rate(settings.tenant_requests_per_minute)),
+        )
 
         async def log_stream() -> None:
             await streams.check(api)
 
-        yield application(service, {"database": store.ping, "broker": log_stream})
+        checks: dict[str, ops.Check] = {"database": store.ping, "broker": log_stream}
+        async with beside(_note_use(gate)):
+            yield application(service, checks)
 
 
 async def serve(settings: Settings, on_ready: Callable[[], None]) -> None:
-    """Until SIGTERM or SIGINT. Raises `Invalid` for an address that needs authentication first."""
-    if not _loopback(settings.host):
-        raise Invalid(f"there is no authentication yet: only loopback is served, not {settings.host}")
+    """Until SIGTERM or SIGINT. Raises `Invalid` for settings that would let anybody in from anywhere."""
+    if settings.anonymous and not _loopback(settings.host):
+        raise Invalid(f"without credentials only loopback is served, not {settings.host}")
     async with assemble(settings) as app:
         runner = web.AppRunner(
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
@@ -126,6 +182,19 @@ async def _drain(service: Service, notice_s: float) -> None:
     await asyncio.sleep(notice_s)
     for transport in tuple(service.streams):
         transport.abort()
+
+
+async def _note_use(gate: Gate) -> None:
+    while True:
+        await asyncio.sleep(NOTE_USE_S)
+        try:
+            await gate.note_use()
+        except Unavailable as fault:
+            log.warning("use_not_noted", error=str(fault))
+
+
+def _rate(per_minute: int | None) -> Rate | None:
+    return None if per_minute is None else Rate(max(per_minute, 1))
 
 
 def _loopback(host: str) -> bool:

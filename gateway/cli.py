@@ -11,7 +11,8 @@ from typing import Any
 import click
 import msgspec
 
-from gateway import app, dev, runs
+from gateway import app, dev, issuing, runs
+from gateway.routing import Scope
 from protocol import settings
 from protocol.adapters import broker, migrate, streams
 from protocol.adapters.process import LogFormat, Supervised, configure_logs
@@ -85,14 +86,21 @@ def runner(arguments: tuple[str, ...]) -> None:
 
 
 @main.command(name="migrate")
+@click.option("--check", is_flag=True, help="Change nothing; fail if the database is behind or ahead.")
 @_config
-def migrate_command(config: Path | None) -> None:
+def migrate_command(config: Path | None, *, check: bool) -> None:
     """Bring the database and the broker's streams up to date."""
     found = load(MigrateSettings, config)
+    if check:
+        asyncio.run(migrate.check(found.database_url, exactly=True))
+        click.echo("up to date")
+        return
 
     async def run() -> list[str]:
         async with broker.connect(found.nats_url, "migrate") as connection:
-            await streams.declare(connection, streams.Settings(found.nats_replicas, found.log_age_max_s))
+            await streams.declare_patiently(
+                connection, streams.Settings(found.nats_replicas, found.log_age_max_s)
+            )
         return await migrate.migrate(found.database_url)
 
     applied = asyncio.run(run())
@@ -130,6 +138,60 @@ def runs_show(found: runs.Settings, run: str) -> None:
 def runs_retry(found: runs.Settings, run: str) -> None:
     """Ask the runners again for a run that is under way."""
     runs.execute(found, lambda desk: desk.retried(run))
+
+
+@main.group(name="keys")
+@click.option("--tenant", help="Whose keys; REJOIN_TENANT, else `default`.")
+@_config
+@click.pass_context
+def keys_group(context: click.Context, config: Path | None, tenant: str | None) -> None:
+    """Issue, list and revoke API keys."""
+    found = load(issuing.Settings, config)
+    context.obj = found if tenant is None else msgspec.structs.replace(found, tenant=tenant)
+
+
+@keys_group.command(name="create")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    default=["chat", "approve"],
+    show_default=True,
+)
+@click.option("--name", help="What it is for, to tell it from others.")
+@click.option("--agent", help="The only agent it may talk to.")
+@click.option("--user", help="The user it acts for: it sees that user's sessions alone.")
+@click.option("--days", type=click.IntRange(1), help="How long it is valid; without it, until revoked.")
+@click.pass_obj
+def keys_create(
+    found: issuing.Settings,
+    scopes: tuple[str, ...],
+    name: str | None,
+    agent: str | None,
+    user: str | None,
+    days: int | None,
+) -> None:
+    """Print a new key, once."""
+    wish = issuing.Wish(
+        scopes=tuple(Scope(one) for one in scopes), name=name, agent=agent, user=user, days=days
+    )
+    issuing.execute(found, lambda issuer: issuer.create(wish))
+
+
+@keys_group.command(name="list")
+@click.pass_obj
+def keys_list(found: issuing.Settings) -> None:
+    """List keys, newest first. The keys themselves are nowhere."""
+    issuing.execute(found, lambda issuer: issuer.listed())
+
+
+@keys_group.command(name="revoke")
+@click.argument("key")
+@click.pass_obj
+def keys_revoke(found: issuing.Settings, key: str) -> None:
+    """Make a key, named by its id, worthless."""
+    issuing.execute(found, lambda issuer: issuer.revoked(key))
 
 
 @main.command(name="dev")

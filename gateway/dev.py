@@ -5,9 +5,11 @@ none outlives this one. It is a supervisor for one machine and one developer, no
 """
 
 import asyncio
+import secrets
 import socket
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from protocol import seal
 from protocol.adapters import broker, migrate, streams
 from protocol.adapters.embedded import Server, Servers, embedded
 from protocol.adapters.process import SUPERVISOR, LogFormat, on_stop
@@ -25,6 +28,7 @@ log = structlog.get_logger("rejoin.dev")
 
 HOST = "127.0.0.1"
 CONFIG = "rejoin.toml"
+CONTEXT_KEY = "context.key"
 STOP_GRACE_S = 15.0
 RESTART_FIRST_S = 0.1
 RESTART_MAX_S = 5.0
@@ -93,6 +97,8 @@ async def _up(plan: Plan, settings: Settings, variables: Mapping[str, str]) -> N
             "REJOIN_NATS_URL": servers.nats_url,
             "REJOIN_DATABASE_URL": servers.database_url,
             "REJOIN_HOST": HOST,
+            "REJOIN_ANONYMOUS": "true",
+            "REJOIN_CONTEXT_KEYS": variables.get("REJOIN_CONTEXT_KEYS") or _context_keys(plan.data_dir),
         }
         services = Services(plan, settings, environment, progress)
         async with beside(*(_keep_server(server) for server in servers.own), services.keep()):
@@ -115,6 +121,15 @@ def _write_config(path: Path, servers: Servers) -> None:
     """For `rejoin runs --config`: the servers' addresses hold their secrets, so it is ours alone."""
     path.touch(0o600)
     path.write_text(f'nats_url = "{servers.nats_url}"\ndatabase_url = "{servers.database_url}"\n')
+
+
+def _context_keys(data_dir: Path) -> str:
+    """What contexts are sealed with, made once for each data directory."""
+    path = data_dir / CONTEXT_KEY
+    if not path.exists():
+        path.touch(0o600)
+        path.write_text(f"dev:{b64encode(secrets.token_bytes(seal.KEY_BYTES)).decode()}\n")
+    return path.read_text().strip()
 
 
 def _check_port(port: int) -> None:

@@ -1,19 +1,21 @@
 """A client's position in a run's log: which record to read first, and what to leave out of it.
 
-Reads the log, writes nothing. A position that the log does not have is told from one that it no longer has.
+Reads the log, writes nothing. A position that the log does not have is told from one that it no longer has,
+and, for a client that cannot drop what a dead runner left, from one in the midst of that.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 
+from gateway.corrected import Corrected, Void, Voids
 from gateway.positions import After, Count, Position, Turn, Whole
 from protocol.adapters.ports import Log, Run
 from protocol.cursor import Cursor
 from protocol.errors import Gone, Invalid
 from protocol.lifecycle import BUSY, TERMINAL
-from protocol.log import Mark, Record, View, holds
+from protocol.log import Audience, Mark, Record, View, holds
 
 CERTAIN_TRIES = 3
 CERTAIN_WAIT_S = 0.2
@@ -24,6 +26,7 @@ class Start(msgspec.Struct, frozen=True):
     and nothing of the turns before `turn`.
 
     `tail`: number of the last event that the client could see then; set for a position from the end.
+    `voids`: what was voided by then; looked for only where the client cannot void it itself.
     """
 
     after: int = 0
@@ -31,6 +34,7 @@ class Start(msgspec.Struct, frozen=True):
     first: int = 0
     turn: int = 0
     tail: int | None = None
+    voids: Sequence[Void] = ()
 
 
 async def locate(runs: Log, run: Run, position: Position, view: View) -> Start:
@@ -38,6 +42,20 @@ async def locate(runs: Log, run: Run, position: Position, view: View) -> Start:
 
     Raises `Invalid` for another run's cursor, `Gone` for one past retention or beyond the log, `Unavailable`.
     """
+    if view.v7:
+        return await _locate(runs, run, position, view)
+    if isinstance(position, Count):
+        corrected = Corrected(view, await _voids(runs, run))
+        start = await _count_shown(runs, run, position.events, corrected)
+        return msgspec.structs.replace(start, voids=corrected.voids)
+    start = await _locate(runs, run, position, view)
+    voids = await _voids(runs, run)  # not before the cursor is known to exist: what voided it is then, too
+    if isinstance(position, After) and any(void.holds(position.cursor) for void in voids):
+        raise _voided()
+    return msgspec.structs.replace(start, voids=voids)
+
+
+async def _locate(runs: Log, run: Run, position: Position, view: View) -> Start:
     match position:
         case Whole():
             return await _begin(runs, run)
@@ -87,6 +105,63 @@ async def _count(runs: Log, run: Run, events: int, view: View) -> Start:
         return Start(tail=tail)
     # The newest record is read again, for its mark alone: it may say that nothing will follow.
     return Start(newest.head.prev, newest.head.index, newest.end, tail=tail)
+
+
+async def _count_shown(runs: Log, run: Run, events: int, corrected: Corrected) -> Start:
+    """As `_count`, by looking at every event."""
+    tail: int | None = None
+    if events < 0:
+        total = 0
+        async for record in _stored(runs, run):
+            total += len(corrected.shown(record))
+        tail = total - 1
+        events = max(0, total + events)
+    seen, newest = 0, None
+    before: dict[Void, int] = {}
+    voided: dict[Void, int] = {}
+    async for record in _stored(runs, run):
+        for cursor, _ in corrected.known(record):
+            void = corrected.void_of(cursor)
+            if void is not None:
+                before.setdefault(void, seen)
+                voided[void] = voided.get(void, 0) + 1
+            elif seen == events:
+                _refuse_if_voided(events, before, voided, tail)
+                return Start(record.head.prev, record.head.index, cursor.index, tail=tail)
+            else:
+                seen += 1
+        newest = record
+    _refuse_if_voided(events, before, voided, tail)
+    if events > seen:
+        raise Gone(f"the run has {seen} events so far: start again")
+    if newest is None:
+        _refuse_if_expired(run)
+        return Start(tail=tail)
+    return Start(newest.head.prev, newest.head.index, newest.end, tail=tail)
+
+
+def _refuse_if_voided(
+    events: int, before: Mapping[Void, int], voided: Mapping[Void, int], tail: int | None
+) -> None:
+    """Refuse a count that a client may have reached by seeing what was voided: it would keep that."""
+    reached = any(number < events <= number + voided[void] for void, number in before.items())
+    if tail is None and reached:
+        raise _voided()
+
+
+def _voided() -> Gone:
+    return Gone("what was sent up to there is no longer part of the message: start again without a position")
+
+
+async def _voids(runs: Log, run: Run) -> Sequence[Void]:
+    """What was voided so far in a run's log. Most runs have nothing, and their last record says so."""
+    last = await runs.last(run.id)
+    if last is None or (last.head.v7 == 0 and last.head.audience is not Audience.V7):
+        return ()
+    voids = Voids()
+    async for record in _stored(runs, run):
+        voids.read(record)
+    return voids.found
 
 
 async def _turn(runs: Log, run: Run, turn: int) -> Start:

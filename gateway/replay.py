@@ -1,7 +1,7 @@
 """A run's log as the bytes of one response: from any position, to the end of the turn.
 
 Owns where a response begins and where it ends. The frames are copied as they were appended; they are cut only
-where a cursor points into a batch.
+where a cursor points into a batch, and picked from for a client that does not know all of them.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import structlog
 
+from gateway.corrected import Corrected
 from gateway.locate import Start
 from protocol import sse
 from protocol.adapters.ports import Log, Run, Store
@@ -41,8 +42,12 @@ class Replay(msgspec.Struct, frozen=True):
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncGenerator[bytes]]:
-        """The response's frames. Raises `Unavailable` while a response can still say so."""
+        """The response's frames. While a response can still say so, raises `Unavailable`, and `Gone` where
+        they would have no end: the run was given up.
+        """
         start = self.start
+        if self.run.state in TERMINAL and await self._unsaid():
+            raise _given_up()
         async with splice(
             self.runs, self.run.id, after=start.after, index=start.index, restored=start.turn > 0
         ) as records:
@@ -52,12 +57,14 @@ class Replay(msgspec.Struct, frozen=True):
         """What is to be written, as it comes; a comment after each silence. Ends with `[DONE]`, which is not
         said before the history has what the log says: a client may ask for it at once.
 
-        Raises `Gone` when the log loses what comes next: the response is then to be broken, not ended.
+        Raises `Gone` when the log loses what comes next, or voids what was written and the client could not
+        know: the response is then to be broken, not ended.
         """
-        over = self.run.state in TERMINAL
         while True:
             batch = await self._next(records)
             written, ended = self._write(batch)
+            silent = not batch
+            del batch  # a client may take its time to read, and what it holds up is held once less
             if ended is not None:
                 yield written
                 await self._stored(ended)
@@ -65,19 +72,27 @@ class Replay(msgspec.Struct, frozen=True):
                 return
             if written:
                 yield written
-            elif not batch:
-                if over and records.caught_up:
-                    raise Gone("the run has ended, and its log does not say so")
+            elif silent:
                 yield sse.KEEP_ALIVE
-                over = await self._over()
+                if records.caught_up and await self._over():
+                    raise _given_up()
 
     async def _over(self) -> bool:
-        """Whether the run ended while its log was silent. What it said last is looked for once more."""
+        """Whether the run ended while its log was silent, and the log will never say so."""
         try:
-            run = await self.store.run(self.run.tenant, self.run.id)
+            run = await self.store.run(self.run.owner, self.run.id)
+            return (run is None or run.state in TERMINAL) and await self._unsaid()
         except Unavailable:
             return False
-        return run is None or run.state in TERMINAL
+
+    async def _unsaid(self) -> bool:
+        """Whether the log of a run that is over lacks its end: the log is first, so none will come."""
+        last = await self.runs.last(self.run.id)
+        while last is not None and last.head.mark is Mark.NONE and last.head.count == 0:  # a mere takeover
+            prev = last.head.prev
+            page = await self.runs.read(self.run.id, after=max(0, prev - 1), records_max=1)
+            last = next((record for record in page.records if record.seq == prev), None)
+        return last is None or last.head.mark is not Mark.ENDED
 
     async def _stored(self, last: Record) -> None:
         """Until the database knows of the end that the log has; the log is first by a moment."""
@@ -85,7 +100,7 @@ class Replay(msgspec.Struct, frozen=True):
             return
         for wait_s in STORED_WAITS_S:
             try:
-                run = await self.store.run(self.run.tenant, self.run.id)
+                run = await self.store.run(self.run.owner, self.run.id)
             except Unavailable:
                 return
             if run is None or run.state not in BUSY or run.turn > last.head.turn:
@@ -121,7 +136,16 @@ class Replay(msgspec.Struct, frozen=True):
 
     def _cut(self, record: Record) -> bytes:
         head = record.head
-        if not self.view.sees(head) or record.end <= self.start.first or head.turn < self.start.turn:
+        if record.end <= self.start.first or head.turn < self.start.turn:
+            return b""
+        if not self.view.v7:
+            shown = Corrected(self.view, self.start.voids).shown(record)
+            return b"".join(frame for number, frame in shown if number >= self.start.first)
+        if not self.view.sees(head):
             return b""
         hidden = self.start.first - record.head.index
         return record.payload if hidden <= 0 else skip(record, hidden)
+
+
+def _given_up() -> Gone:
+    return Gone("the run was given up, and its log has no end: the history has what there is of it")

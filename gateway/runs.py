@@ -9,7 +9,7 @@ import msgspec
 
 from protocol.adapters import broker, postgres, streams
 from protocol.adapters.log import JetStreamLog
-from protocol.adapters.ports import Listed, Log, Requests, Run, Store
+from protocol.adapters.ports import Listed, Log, Owner, Requests, Run, Store
 from protocol.adapters.process import LogFormat
 from protocol.adapters.requests import JetStreamRequests
 from protocol.errors import NotFound
@@ -33,18 +33,18 @@ class Desk(msgspec.Struct, frozen=True):
     store: Store
     runs: Log
     requests: Requests
-    tenant: TenantId
+    owner: Owner
 
     async def run(self, id: str) -> Run:
         """One run. Raises `NotFound`."""
-        run = await self.store.run(self.tenant, RunId(id))
+        run = await self.store.run(self.owner, RunId(id))
         if run is None:
             raise NotFound(f"there is no run {id!r}")
         return run
 
     async def listed(self, state: State | None, limit: int) -> str:
         """A line a run."""
-        return "\n".join(_line(one) for one in await self.store.listed(self.tenant, state, limit))
+        return "\n".join(_line(one) for one in await self.store.listed(self.owner, state, limit))
 
     async def shown(self, id: str) -> str:
         """Everything about a run, and how its log ends."""
@@ -86,6 +86,6 @@ def execute(found: Settings, command: Callable[[Desk], Awaitable[str]]) -> None:
             store = await stack.enter_async_context(await postgres.connect(found.database_url, pool_max=1))
             requests = JetStreamRequests(connection, streams.Settings())
             log = JetStreamLog(connection, connection)
-            return await command(Desk(store, log, requests, TenantId(found.tenant)))
+            return await command(Desk(store, log, requests, Owner(TenantId(found.tenant))))
 
     click.echo(asyncio.run(run()))

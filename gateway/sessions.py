@@ -11,10 +11,13 @@ from datetime import datetime
 import msgspec
 import structlog
 
+from gateway.attachments import Attachments, Stored
+from gateway.context import Brought, Kept, kept
 from gateway.locate import locate
 from gateway.positions import After, Position, Turn, Whole
 from gateway.replay import Replay
 from protocol import ids
+from protocol.adapters.artifacts import Artifacts
 from protocol.adapters.ports import (
     Admission,
     Admitted,
@@ -23,6 +26,7 @@ from protocol.adapters.ports import (
     Decision,
     History,
     Log,
+    Owner,
     Regenerate,
     Requests,
     Run,
@@ -31,12 +35,14 @@ from protocol.adapters.ports import (
     WhenBusy,
 )
 from protocol.adapters.ports import Turn as StoredTurn
+from protocol.adapters.threads import Threads
 from protocol.cursor import Cursor
-from protocol.errors import NotFound, Unavailable
+from protocol.errors import Invalid, NotFound, Unavailable
 from protocol.fold import UIMessage
-from protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
+from protocol.ids import AgentName, MessageId, RunId, SessionId
 from protocol.lifecycle import BUSY, State
 from protocol.log import View
+from protocol.seal import Sealer
 
 log = structlog.get_logger("rejoin.sessions")
 
@@ -51,22 +57,57 @@ class Backend(msgspec.Struct, frozen=True):
     requests: Requests
     control: Control
     agents: Agents
+    threads: Threads
+    artifacts: Artifacts
     now: Callable[[], datetime]
     randomness: Callable[[int], bytes]
+    attachments: Attachments | None = None
+    sealer: Sealer | None = None
+    """For the contexts that agents want; a gateway without keys serves those that want none."""
 
-    def agent(self, name: AgentName, tenant: TenantId) -> "Sessions":
+    def agent(self, name: AgentName, owner: Owner) -> "Sessions":
         """One agent's sessions."""
-        return Sessions(self, tenant, name)
+        return Sessions(self, owner, name)
 
-    async def admit(
-        self, session: "Session", ask: Submit | Regenerate, when_busy: WhenBusy, key: str | None
-    ) -> Admitted:
-        """Store, then publish: what a caller is told is accepted is in the database, whatever follows."""
+    async def keep_files(
+        self, session: "Session", message: UIMessage, pointer: str, *, remote: bool
+    ) -> Stored:
+        """A message's parts with their files stored, once it is known that there is an agent for them."""
+        parts = message["parts"]
+        if all(part["type"] != "file" for part in parts):
+            return Stored(parts, parts)
+        if self.attachments is None:
+            raise Invalid("files are not taken here", f"{pointer}/parts")
         if await self.agents.find(session.agent) is None:
             raise NotFound(f"there is no agent {session.agent!r}")
+        return await self.attachments.stored(parts, pointer, session.owner, remote=remote)
+
+    async def context(self, session: "Session") -> Kept:
+        """What of a request's context is to be stored. Nothing has been stored before. Raises `NotFound`,
+        `Invalid`.
+        """
+        entry = await self.agents.find(session.agent)
+        if entry is None:
+            raise NotFound(f"there is no agent {session.agent!r}")
+        if entry.context_schema is None:
+            return Kept()
+        remembered = await self.store.remembered(session.owner, session.id)
+        return kept(
+            session.brought, entry.context_schema, self.sealer, session.owner.tenant, session.id, remembered
+        )
+
+    async def admit(
+        self,
+        session: "Session",
+        ask: Submit | Regenerate,
+        when_busy: WhenBusy,
+        key: str | None,
+        context: Kept,
+    ) -> Admitted:
+        """Store, then publish: what a caller is told is accepted is in the database, whatever follows."""
         time_ms = int(self.now().timestamp() * 1000)
         admission = Admission(
-            session.tenant,
+            session.owner,
             session.id,
             session.agent,
             ids.new_run_id(time_ms, self.randomness(ids.RANDOM_BYTES)),
@@ -74,6 +115,8 @@ class Backend(msgspec.Struct, frozen=True):
             ask,
             when_busy=when_busy,
             key=key,
+            context=context.sealed,
+            remember=context.remember,
         )
         admitted = await self.store.admit(admission)
         log.info("admitted", session=session.id, run=admitted.run.id, created=admitted.created)
@@ -106,21 +149,22 @@ class Sessions(msgspec.Struct, frozen=True):
     """One agent's sessions."""
 
     backend: Backend
-    tenant: TenantId
+    owner: Owner
     agent: AgentName
 
-    def session(self, id: SessionId) -> "Session":
-        """One of them, whether it exists or not."""
-        return Session(self.backend, self.tenant, self.agent, id)
+    def session(self, id: SessionId, brought: Brought = Brought()) -> "Session":  # noqa: B008 - it is frozen
+        """One of them, whether it exists or not. `brought` is where its agent's context is looked for."""
+        return Session(self.backend, self.owner, self.agent, id, brought)
 
 
 class Session(msgspec.Struct, frozen=True):
     """A conversation with an agent."""
 
     backend: Backend
-    tenant: TenantId
+    owner: Owner
     agent: AgentName
     id: SessionId
+    brought: Brought = Brought()
 
     async def send(
         self,
@@ -131,16 +175,23 @@ class Session(msgspec.Struct, frozen=True):
         imports: Sequence[UIMessage] = (),
         when_busy: WhenBusy = WhenBusy.ENQUEUE,
         key: str | None = None,
+        pointer: str = "",
+        remote: bool = True,
     ) -> Replay:
         """Store a user's message and stream its answer; sent again, it attaches to the run it made.
 
+        Its files are stored first, `remote` ones too; what is wrong with one is said of the part under
+        `pointer`, the message's place in the body.
+
         `edit` lets a known id have new content: what it replaces goes, and all behind it. `imports` are the
         turns before it, taken only by a new session. `key` makes the request one with any other of the same
-        key. Raises `NotFound`, `Conflict`, `Unavailable`.
+        key. Raises `NotFound`, `Conflict`, `Invalid`, `Unavailable`.
         """
-        digest = hashlib.sha256(_canonical(message["parts"])).digest()
-        ask = Submit(StoredTurn(message, digest), edit=edit, imports=imports)
-        return await self._answer(ask, view, when_busy, key)
+        context = await self.backend.context(self)
+        stored = await self.backend.keep_files(self, message, pointer, remote=remote)
+        digest = hashlib.sha256(_canonical(stored.said)).digest()
+        ask = Submit(StoredTurn(message | {"parts": stored.parts}, digest), edit=edit, imports=imports)
+        return await self._answer(ask, view, when_busy, key, context)
 
     async def regenerate(
         self,
@@ -151,28 +202,29 @@ class Session(msgspec.Struct, frozen=True):
         key: str | None = None,
     ) -> Replay:
         """Stream another answer in the place of `target`, or of the last one. Raises as `send`."""
-        return await self._answer(Regenerate(target), view, when_busy, key)
+        context = await self.backend.context(self)
+        return await self._answer(Regenerate(target), view, when_busy, key, context)
 
     async def _answer(
-        self, ask: Submit | Regenerate, view: View, when_busy: WhenBusy, key: str | None
+        self, ask: Submit | Regenerate, view: View, when_busy: WhenBusy, key: str | None, context: Kept
     ) -> Replay:
-        run = (await self.backend.admit(self, ask, when_busy, key)).run
+        run = (await self.backend.admit(self, ask, when_busy, key, context)).run
         return await self.backend.replay(run, Whole(), view, until=run.turn)
 
     async def _waits(self, run: Run) -> bool:
         """Whether some question of the run is still open."""
         if run.state is State.SUSPENDED:
             return True
-        pending = await self.backend.store.pending(self.tenant, self.id)
+        pending = await self.backend.store.pending(self.owner, self.id)
         return any(ids.asked_in(approval.question.id, run.id) for approval in pending)
 
-    async def interrupt(self) -> bool:
-        """Stop the session's run, queued, running or suspended; whether there was one to stop.
+    async def interrupt(self, run: RunId | None = None) -> bool:
+        """Stop a run of the session, or the one it has: queued, running or suspended; whether it could be.
 
         The wish is stored first: a runner that cannot be told now reads it when it claims the run. Raises
         `NotFound`, `Unavailable`.
         """
-        found = await self.backend.store.interrupt(self.tenant, self.id)
+        found = await self.backend.store.interrupt(self.owner, self.id, run)
         if found.run is not None and found.interrupted:
             await self.backend.stop(found.run)
         return found.interrupted
@@ -182,7 +234,7 @@ class Session(msgspec.Struct, frozen=True):
 
         Raises `NotFound`, `Conflict`, `Invalid`, `Unavailable`.
         """
-        decided = await self.backend.store.decide(self.tenant, self.id, decisions)
+        decided = await self.backend.store.decide(self.owner, self.id, decisions)
         log.info("decided", session=self.id, run=decided.run.id, state=decided.run.state)
         await self.backend.publish(decided.run)
         if decided.run.turn < decided.turn and await self._waits(decided.run):
@@ -209,15 +261,28 @@ class Session(msgspec.Struct, frozen=True):
             raise NotFound(f"there is no session {self.id!r}")
         return await self.backend.replay(run, position, view, until=None if follow else run.turn)
 
+    async def delete(self) -> Sequence[RunId] | None:
+        """Delete the session and everything that belongs to it; None if there is none. Whoever executes a run
+        of it is told, and finds that it is nobody's.
+        """
+        runs = await self.backend.threads.delete(self.owner, self.id)
+        log.info("deleted", session=self.id, runs=len(runs or ()))
+        for run in runs or ():
+            try:
+                await self.backend.control.interrupt(run)
+            except Unavailable as fault:
+                log.warning("not_told", run=run, error=str(fault))
+        return runs
+
     async def check_agent(self) -> None:
         """Raises `NotFound` if the session is another agent's."""
-        current = await self.backend.store.current(self.tenant, self.id)
+        current = await self.backend.store.current(self.owner, self.id)
         if current is not None and current.agent != self.agent:
             raise NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
 
     async def history(self) -> History:
         """The stored messages. Raises `NotFound`."""
-        history = await self.backend.store.history(self.tenant, self.id)
+        history = await self.backend.store.history(self.owner, self.id)
         if history is None or history.agent != self.agent:
             raise NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
         return history
@@ -226,11 +291,11 @@ class Session(msgspec.Struct, frozen=True):
         """The current run; or the run that the id names, because a transport may ask by that."""
         named = None
         if self.id.startswith(ids.RUN_PREFIX):
-            named = await self.backend.store.run(self.tenant, RunId(self.id))
-        return named or await self.backend.store.current(self.tenant, self.id)
+            named = await self.backend.store.run(self.owner, RunId(self.id))
+        return named or await self.backend.store.current(self.owner, self.id)
 
     async def _owner(self, cursor: Cursor) -> Run | None:
         """The run of this session that a cursor points into."""
         owner = await self.backend.runs.owner(cursor.prev)
-        run = await self.backend.store.run(self.tenant, owner) if owner is not None else None
+        run = await self.backend.store.run(self.owner, owner) if owner is not None else None
         return run if run is not None and run.session == self.id else None

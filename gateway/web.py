@@ -6,10 +6,11 @@ a network error and resumes, because a clean end would be read as a whole answer
 """
 
 import asyncio
+import math
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -18,40 +19,56 @@ import structlog
 from aiohttp import web
 
 from gateway import positions, problems
+from gateway.auth import Gate, Principal
+from gateway.context import Brought
+from gateway.headers import Cors, preflight
+from gateway.limits import Limiter, Rate
 from gateway.replay import Replay
+from gateway.routing import Handler, Scope, route_of, shape_of
 from gateway.sessions import Backend, Session
 from protocol import sse
 from protocol.adapters.ports import Decision
-from protocol.errors import Invalid, NotFound, RejoinError, Unavailable
-from protocol.ids import AgentName, TenantId, agent_name, session_id
+from protocol.errors import Invalid, Limited, NotFound, RejoinError, Unavailable
+from protocol.ids import AgentName, agent_name, session_id
 from protocol.log import View
 
 log = structlog.get_logger("rejoin.http")
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-BODY_BYTES_MAX = 16 * 1024 * 1024
+BODY_BYTES_MAX = 48 * 1024 * 1024
+"""Three files of the largest size as data URLs; such a body costs four times itself while it is read."""
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
 """What a JSON body may call itself: a `fetch` with a string says text/plain, others say nothing."""
+UI_VERSIONS = frozenset({"5", "6", "7"})
 
-type Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+class Attention(msgspec.Struct, frozen=True):
+    """What the agent-chat family's clients owe their runs."""
+
+    limit_s: float | None = 120.0
+    stop_when_left: bool = True
 
 
-class Service(msgspec.Struct, frozen=True):
-    """What the routes share."""
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What the routes share. `rates`: how often a credential, and a tenant, may ask."""
 
     backend: Backend
-    default_agent: AgentName | None
-    stopping: asyncio.Event
-    streams: set[asyncio.Transport]
+    gate: Gate
+    default_agent: AgentName | None = None
+    rates: tuple[Rate | None, Rate | None] = (None, None)
+    cors: Cors = Cors()
+    attention: Attention = Attention()
+    limiter: Limiter = msgspec.field(default_factory=Limiter)
+    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    streams: set[asyncio.Transport] = msgspec.field(default_factory=set)
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
-TENANT = TenantId("default")
-"""Whose everything is, as long as there are no keys: the gateway then listens on loopback only."""
+PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
 
 
 @web.middleware
-async def observe(request: web.Request, handler: Route) -> web.StreamResponse:
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A request id, one line in the log, and every error as a problem."""
     began = time.monotonic()
     id = request.headers.get("x-request-id", "")[:128] or f"req_{secrets.token_hex(8)}"
@@ -71,21 +88,41 @@ async def observe(request: web.Request, handler: Route) -> web.StreamResponse:
     return response
 
 
-async def _answer(request: web.Request, handler: Route, id: str) -> web.StreamResponse:
+async def _answer(request: web.Request, handler: Handler, id: str) -> web.StreamResponse:
     try:
         _refuse_if_stopping(request)
+        friendly = preflight(request, request.app[SERVICE].cors)
+        if friendly is not None:
+            return friendly
+        await _identify(request)
         return await handler(request)
     except problems.TOLD as fault:
         if isinstance(fault, Unavailable):
             log.warning("unavailable", error=str(fault))
-        return problems.of(fault)
+        return problems.of(fault, shape_of(request))
     except web.HTTPException as fault:
-        return problems.of_http(fault)
+        return problems.of_http(fault, shape_of(request))
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
         log.exception("incident", path=request.path)
-        return problems.internal(id)
+        return problems.internal(id, shape_of(request))
+
+
+async def _identify(request: web.Request) -> None:
+    """Who asks, whether that one may, and whether it is not too often. Nothing has happened before."""
+    route, service = route_of(request), request.app[SERVICE]
+    if route is None or route.scope is None:
+        return
+    principal = await service.gate.principal(request.headers.get("Authorization"))
+    structlog.contextvars.bind_contextvars(tenant=principal.owner.tenant, principal=principal.name)
+    principal.need(route.scope)
+    now_s = time.monotonic()
+    for name, rate in zip((principal.name, f"tenant {principal.owner.tenant}"), service.rates, strict=True):
+        wait_s = service.limiter.take(name, rate, now_s) if rate is not None else 0
+        if wait_s > 0:
+            raise Limited("too many requests", math.ceil(wait_s))
+    request[PRINCIPAL] = principal
 
 
 def _refuse_if_stopping(request: web.Request) -> None:
@@ -127,19 +164,29 @@ def key_of(request: web.Request) -> str | None:
 
 
 def view_of(request: web.Request) -> View:
-    """Which events this client sees."""
-    return View(operations=request.headers.get("x-emit-operations", "").lower() == "true")
+    """Which events this client sees: `?ui=` is the major version of its AI SDK. Raises `Invalid`."""
+    ui = request.query.get("ui", "7")
+    if ui not in UI_VERSIONS:
+        raise Invalid(f"ui is 5, 6 or 7, not {ui[:64]!r}")
+    operations = request.headers.get("x-emit-operations", "").lower() == "true"
+    return View(operations=operations, v7=ui == "7", v6=ui != "5")
 
 
 def agent_of(request: web.Request) -> AgentName:
-    """The agent that a request names, by path, by header, or not at all. Raises `NotFound`, `Invalid`."""
+    """The agent that a request names: by path, by header, by its credential, or not at all.
+
+    Raises `NotFound`, also for an agent that is not the credential's, and `Invalid`.
+    """
+    bound = request[PRINCIPAL].agent
     named = request.match_info.get("agent") or request.headers.get("x-agent-id")
     if named:
+        if bound is not None and named != bound:
+            raise NotFound(f"there is no agent {named[:64]!r}")
         try:
             return agent_name(named)
         except Invalid:
             raise NotFound(f"there is no agent {named[:64]!r}") from None
-    default = request.app[SERVICE].default_agent
+    default = bound or request.app[SERVICE].default_agent
     if default is None:
         raise Invalid("which agent? name it in the header x-agent-id")
     return default
@@ -147,7 +194,9 @@ def agent_of(request: web.Request) -> AgentName:
 
 def session_of(request: web.Request, id: str) -> Session:
     """The session of a request. Raises `Invalid` for an id that cannot be one, and as `agent_of`."""
-    return request.app[SERVICE].backend.agent(agent_of(request), TENANT).session(session_id(id))
+    owner = request[PRINCIPAL].owner
+    sessions = request.app[SERVICE].backend.agent(agent_of(request), owner)
+    return sessions.session(session_id(id), Brought(request.headers))
 
 
 async def rejoin(request: web.Request, session: Session) -> web.StreamResponse:
@@ -159,11 +208,17 @@ async def rejoin(request: web.Request, session: Session) -> web.StreamResponse:
 
 
 async def approve(
-    request: web.Request, session: Session, decisions: Sequence[Decision]
+    request: web.Request, session: Session, decisions: Sequence[Decision], acknowledgement: Any = None
 ) -> web.StreamResponse:
-    """Store decisions and stream what follows; an acknowledgement while the run waits for others."""
+    """Store decisions and stream what follows; an acknowledgement while the run waits for others.
+
+    Raises `Forbidden` for a credential that may not decide.
+    """
+    request[PRINCIPAL].need(Scope.APPROVE)
     continuation = await session.approve(decisions, view_of(request))
-    return json({"success": True}) if continuation is None else await stream(request, continuation)
+    if continuation is None:
+        return json(acknowledgement or {"success": True})
+    return await stream(request, continuation)
 
 
 async def stream(request: web.Request, replay: Replay) -> web.StreamResponse:
@@ -178,6 +233,7 @@ async def stream(request: web.Request, replay: Replay) -> web.StreamResponse:
     if replay.start.tail is not None:
         headers["x-workflow-stream-tail-index"] = str(replay.start.tail)
     response = web.StreamResponse(headers=headers)
+    request._read_bytes = None  # noqa: SLF001  # a body with files, which aiohttp would keep until the end
     async with replay.open() as frames:  # what fails here can still be answered with a status
         await _write(request, response, frames)
     return response

@@ -15,15 +15,22 @@ create table sessions (
   tenant_id text not null references tenants on delete cascade,
   id text not null,
   agent text not null,
+  -- Whose it is; null: the tenant's. It never changes.
   user_id text,
   title text,
   metadata json,
+  -- What later runs are given that bring no context of their own; sealed.
+  context bytea,
   -- Given out once each: a position is never used again, not even after its message was deleted.
   next_position bigint not null default 0,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
   primary key (tenant_id, id)
 );
+
+create index sessions_of_tenant on sessions (tenant_id, updated_at desc, id desc);
+create index sessions_of_user on sessions (tenant_id, user_id, updated_at desc, id desc)
+  where user_id is not null;
 
 create table messages (
   tenant_id text not null,
@@ -48,6 +55,7 @@ create table runs (
   id text primary key,
   tenant_id text not null,
   session_id text not null,
+  user_id text,  -- the session's
   agent text not null,
   trigger text not null check (trigger in ('submit', 'regenerate')),
   user_message_id text not null,
@@ -69,8 +77,11 @@ create table runs (
   due_at timestamptz,
   -- Since when it is to be ended, by whoever has it or gets it. It waits for nobody any more.
   interrupted_at timestamptz,
-  usage json,
+  -- As the answer said when it was last stored.
+  input_tokens bigint not null default 0,
+  output_tokens bigint not null default 0,
   error json,
+  context bytea,  -- sealed
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
   started_at timestamptz,
@@ -81,6 +92,7 @@ create table runs (
   constraint waiting_is_queued check (ready or state = 'queued'),
   constraint begun_was_claimed check (state = 'queued' or attempt >= 1),
   constraint due_is_ready check (due_at is null or (ready and state in ('queued', 'running'))),
+  constraint ended_keeps_no_context check (ended_at is null or context is null),
   constraint interrupted_goes_on check (interrupted_at is null or state <> 'suspended')
 );
 
@@ -138,6 +150,7 @@ create table api_keys (
   scopes text[] not null,
   agent text,
   user_id text,
+  name text,
   created_at timestamptz not null default clock_timestamp(),
   expires_at timestamptz,
   revoked_at timestamptz,

@@ -6,7 +6,9 @@
 -- ask) locks that run's row alone and never waits for a session's.
 --
 -- Errors are raised with our own SQLSTATEs, and the whole call is undone: RJ400 invalid, RJ404 not found,
--- RJ409 conflict, RJ412 fenced. Answers are the JSON of the structs in protocol/adapters/ports.py.
+-- RJ409 conflict, RJ412 fenced, RJ429 limited. Answers are the JSON of the structs in protocol/adapters/store.py.
+--
+-- Who asks is a tenant and a user: a null user may see every session of the tenant.
 
 create function refuse(code text, reason text) returns void language plpgsql as $$
 begin
@@ -18,7 +20,18 @@ create function run_json(r runs) returns json language sql stable as $$
   select json_build_object(
     'id', r.id, 'tenant', r.tenant_id, 'session', r.session_id, 'agent', r.agent, 'answer', r.answer_id,
     'state', r.state, 'ready', r.ready, 'turn', r.turn, 'attempt', r.attempt, 'error', r.error,
-    'interrupted', r.interrupted_at is not null)
+    'interrupted', r.interrupted_at is not null, 'user', r.user_id,
+    'usage', json_build_object('input_tokens', r.input_tokens, 'output_tokens', r.output_tokens))
+$$;
+
+create function listed_json(r runs) returns json language sql stable as $$
+  select json_build_object(
+    'run', run_json(r), 'created_at', r.created_at, 'updated_at', r.updated_at, 'runner', r.runner)
+$$;
+
+-- msgspec's form of bytes.
+create function bytes_json(b bytea) returns text language sql immutable as $$
+  select translate(encode(b, 'base64'), E'\n', '')
 $$;
 
 create function request_json(r runs) returns json language sql stable as $$
@@ -34,26 +47,47 @@ create function approval_json(a approvals) returns json language sql stable as $
     'turn', a.turn, 'expired', a.state = 'expired')
 $$;
 
+-- A session's messages as readers see them: without the answers of queued and running runs, which their streams
+-- rebuild whole.
+create function shown_messages(p_tenant text, p_session text) returns setof messages language sql stable as $$
+  select * from messages
+  where tenant_id = p_tenant and session_id = p_session and body is not null
+    and (role <> 'assistant' or run_id is null or run_id <> all (array(
+      select id from runs
+      where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running'))))
+$$;
+
 create function session_busy(p_tenant text, p_session text) returns boolean language sql as $$
   select exists (
     select from runs
     where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running'))
 $$;
 
+-- Lock a session; false if the user has no such one.
+create function lock_session(p_tenant text, p_user text, p_session text) returns boolean
+language plpgsql as $$
+begin
+  perform from sessions
+  where tenant_id = p_tenant and id = p_session and (p_user is null or user_id = p_user) for no key update;
+  return found;
+end
+$$;
+
 -- Lock the session, made if there is none. True if it was made here.
-create function open_session(p_tenant text, p_session text, p_agent text) returns boolean
+create function open_session(p_tenant text, p_user text, p_session text, p_agent text) returns boolean
 language plpgsql as $$
 declare
-  made boolean;
+  made boolean := false;
 begin
-  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
-  if found then
-    return false;
+  while not lock_session(p_tenant, null, p_session) loop  -- what was there may be deleted meanwhile
+    insert into tenants (id) values (p_tenant) on conflict do nothing;
+    insert into sessions (tenant_id, id, agent, user_id) values (p_tenant, p_session, p_agent, p_user)
+    on conflict do nothing;
+    made := found;
+  end loop;
+  if not lock_session(p_tenant, p_user, p_session) then
+    perform refuse('RJ404', 'there is no such session');
   end if;
-  insert into tenants (id) values (p_tenant) on conflict do nothing;
-  insert into sessions (tenant_id, id, agent) values (p_tenant, p_session, p_agent) on conflict do nothing;
-  made := found;
-  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
   return made;
 end
 $$;
@@ -114,7 +148,8 @@ begin
   end if;
   delete from messages where tenant_id = p_tenant and session_id = p_session and position >= p_from;
   with cancelled as (
-    update runs set state = 'cancelled', ended_at = clock_timestamp(), updated_at = clock_timestamp()
+    update runs set
+      state = 'cancelled', context = null, ended_at = clock_timestamp(), updated_at = clock_timestamp()
     where tenant_id = p_tenant and session_id = p_session and position >= p_from and state = 'suspended'
     returning id)
   update approvals set state = 'cancelled', decided_at = clock_timestamp()
@@ -125,22 +160,33 @@ $$;
 -- Make the run that answers a message, with its answer's row, in a session that the caller has locked.
 create function add_run(
   p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_trigger text, p_message text,
-  p_key text, p_target text, p_digest bytea
+  p_key text, p_target text, p_digest bytea, p_context bytea, p_remember boolean, p_busy_max bigint
 ) returns runs language plpgsql as $$
 declare
-  place bigint := take_position(p_tenant, p_session);
+  place bigint;
   free boolean := not session_busy(p_tenant, p_session);
   made runs;
 begin
+  if p_busy_max <= (
+    select count(*) from (
+      select from runs where tenant_id = p_tenant and state in ('queued', 'running') limit p_busy_max) busy)
+  then
+    perform refuse('RJ429', 'the tenant has too many runs under way');
+  end if;
+  place := take_position(p_tenant, p_session);
+  if p_remember then
+    update sessions set context = p_context where tenant_id = p_tenant and id = p_session;
+  end if;
   insert into messages (tenant_id, session_id, id, position, role, run_id)
   values (p_tenant, p_session, p_answer, place, 'assistant', p_run);
   update messages set run_id = p_run where tenant_id = p_tenant and session_id = p_session and id = p_message;
   insert into runs (
-    id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, key, target, digest, position,
-    ready, due_at)
+    id, tenant_id, session_id, user_id, agent, trigger, user_message_id, answer_id, key, target, digest,
+    position, ready, due_at, context)
   values (
-    p_run, p_tenant, p_session, p_agent, p_trigger, p_message, p_answer, p_key, p_target, p_digest, place,
-    free, case when free then clock_timestamp() end)
+    p_run, p_tenant, p_session, (select user_id from sessions where tenant_id = p_tenant and id = p_session),
+    p_agent, p_trigger, p_message, p_answer, p_key, p_target, p_digest,
+    place, free, case when free then clock_timestamp() end, p_context)
   returning * into made;
   return made;
 end
@@ -159,7 +205,8 @@ $$;
 
 -- ports.Submit. A message that is stored already, the same, attaches to the newest run made for it.
 create function submit_run(
-  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_key text, p_when_busy text,
+  p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
+  p_when_busy text, p_context bytea, p_remember boolean, p_busy_max bigint,
   p_message text, p_body json, p_digest bytea, p_edit boolean,
   p_import_ids text[], p_import_roles text[], p_import_bodies json[]
 ) returns json language plpgsql as $$
@@ -167,7 +214,7 @@ declare
   known messages;
   made runs;
 begin
-  if open_session(p_tenant, p_session, p_agent) then
+  if open_session(p_tenant, p_user, p_session, p_agent) then
     insert into messages (tenant_id, session_id, id, position, role, body)
     select p_tenant, p_session, i.id, i.number - 1, i.role, i.body
     from unnest(p_import_ids, p_import_roles, p_import_bodies) with ordinality as i (id, role, body, number)
@@ -193,7 +240,8 @@ begin
     insert into messages (tenant_id, session_id, id, position, role, body, digest)
     values (p_tenant, p_session, p_message, take_position(p_tenant, p_session), 'user', p_body, p_digest);
     made := add_run(
-      p_tenant, p_session, p_agent, p_run, p_answer, 'submit', p_message, p_key, p_message, p_digest);
+      p_tenant, p_session, p_agent, p_run, p_answer, 'submit', p_message, p_key, p_message, p_digest,
+      p_context, p_remember, p_busy_max);
   end if;
   return admitted_json(made, p_run, p_when_busy);
 end
@@ -201,7 +249,8 @@ $$;
 
 -- ports.Regenerate.
 create function regenerate_run(
-  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_key text, p_when_busy text,
+  p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
+  p_when_busy text, p_context bytea, p_remember boolean, p_busy_max bigint,
   p_target text
 ) returns json language plpgsql as $$
 declare
@@ -210,7 +259,9 @@ declare
   made runs;
   keep_to bigint;
 begin
-  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
+  if not lock_session(p_tenant, p_user, p_session) then
+    perform refuse('RJ404', 'there is no such message in the session');
+  end if;
   made := run_of_key(p_tenant, p_session, p_key, 'regenerate', p_target, null);
   if made.id is null then  -- perhaps the same call again, after its answer was lost
     select * into made from runs where id = p_run and tenant_id = p_tenant and session_id = p_session;
@@ -235,7 +286,8 @@ begin
   end if;
   perform make_way(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
   made := add_run(
-    p_tenant, p_session, p_agent, p_run, p_answer, 'regenerate', asked.id, p_key, p_target, null);
+    p_tenant, p_session, p_agent, p_run, p_answer, 'regenerate', asked.id, p_key, p_target, null,
+    p_context, p_remember, p_busy_max);
   return admitted_json(made, p_run, p_when_busy);
 end
 $$;
@@ -243,4 +295,4 @@ $$;
 -- migrate:down
 
 drop function regenerate_run, submit_run, admitted_json, add_run, make_way, run_of_key, flag_run, take_position,
-  open_session, session_busy, approval_json, request_json, run_json, refuse;
+  open_session, lock_session, session_busy, shown_messages, approval_json, request_json, bytes_json, listed_json, run_json, refuse;

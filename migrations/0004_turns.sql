@@ -39,16 +39,22 @@ end
 $$;
 
 -- An interrupted run may have lost its answer's row, and another message may have taken its id.
-create function store_answer(r runs, p_answer json) returns void language sql as $$
+create function store_answer(r runs, p_answer json, p_input_tokens bigint, p_output_tokens bigint) returns void
+language sql as $$
   update messages set body = p_answer
   where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id and run_id = r.id
     and role = 'assistant' and p_answer is not null;
+  update runs set input_tokens = p_input_tokens, output_tokens = p_output_tokens
+  where id = r.id and p_answer is not null;
   update sessions set updated_at = clock_timestamp() where tenant_id = r.tenant_id and id = r.session_id;
 $$;
 
-create function claim_run(p_run text, p_turn integer, p_runner text) returns json language plpgsql as $$
+-- At most so many messages of the history, the newest, of which the first is then a user's.
+create function claim_run(p_run text, p_turn integer, p_runner text, p_history_max bigint) returns json
+language plpgsql as $$
 declare
   mine runs;
+  left_out bigint;
 begin
   update runs set state = 'running', attempt = attempt + 1, runner = p_runner, due_at = null,
     started_at = coalesce(started_at, clock_timestamp()), updated_at = clock_timestamp()
@@ -57,19 +63,30 @@ begin
   if not found then
     return null;
   end if;
+  if p_history_max is not null then
+    select position into left_out from messages
+    where tenant_id = mine.tenant_id and session_id = mine.session_id and position < mine.position
+      and body is not null
+    order by position desc offset p_history_max limit 1;
+  end if;
   return json_build_object(
     'run', run_json(mine),
     'history', (
       select coalesce(json_agg(body order by position), '[]') from messages
       where tenant_id = mine.tenant_id and session_id = mine.session_id and position < mine.position
-        and body is not null),
+        and body is not null and (left_out is null or position >= (
+          select min(position) from messages
+          where tenant_id = mine.tenant_id and session_id = mine.session_id and role = 'user'
+            and position > left_out and position < mine.position))),
     'answer', (
       select body from messages
       where tenant_id = mine.tenant_id and session_id = mine.session_id and id = mine.answer_id
         and run_id = mine.id and role = 'assistant'),
     'approvals', (
       select coalesce(json_agg(approval_json(a) order by number), '[]') from approvals a
-      where run_id = mine.id));
+      where run_id = mine.id),
+    'context', bytes_json(coalesce(mine.context, (
+      select context from sessions where tenant_id = mine.tenant_id and id = mine.session_id))));
 end
 $$;
 
@@ -114,15 +131,14 @@ end
 $$;
 
 create function decide_run(
-  p_tenant text, p_session text, p_ids text[], p_approved boolean[], p_reasons json[]
+  p_tenant text, p_user text, p_session text, p_ids text[], p_approved boolean[], p_reasons json[]
 ) returns json language plpgsql as $$
 declare
   mine runs;
   asked approvals;
   wanted text;
 begin
-  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
-  if exists (
+  if not lock_session(p_tenant, p_user, p_session) or exists (
     select from unnest(p_ids) as d (id)
     left join approvals a on a.id = d.id and a.tenant_id = p_tenant and a.session_id = p_session
     where a.id is null)
@@ -179,12 +195,14 @@ $$;
 
 -- A suspension that finds everything decided already, or the run interrupted, goes on at once in the next
 -- turn, which is due.
-create function suspend_run(p_run text, p_attempt integer, p_answer json) returns json language plpgsql as $$
+create function suspend_run(
+  p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint
+) returns json language plpgsql as $$
 declare
   mine runs := hold_run(p_run, p_attempt);
 begin
   if mine.state = 'running' then
-    perform store_answer(mine, p_answer);
+    perform store_answer(mine, p_answer, p_input_tokens, p_output_tokens);
     if exists (select from approvals where run_id = mine.id and state = 'pending') then
       update runs set state = 'suspended', due_at = null, updated_at = clock_timestamp() where id = mine.id;
     else
@@ -201,14 +219,16 @@ begin
 end
 $$;
 
-create function end_run(p_run text, p_attempt integer, p_state text, p_answer json, p_error json) returns json
-language plpgsql as $$
+create function end_run(
+  p_run text, p_attempt integer, p_state text, p_answer json, p_error json, p_input_tokens bigint,
+  p_output_tokens bigint
+) returns json language plpgsql as $$
 declare
   mine runs := hold_run(p_run, p_attempt);
 begin
   if mine.state = 'running' then
-    perform store_answer(mine, p_answer);
-    update runs set state = p_state, error = p_error, due_at = null,
+    perform store_answer(mine, p_answer, p_input_tokens, p_output_tokens);
+    update runs set state = p_state, error = p_error, due_at = null, context = null,
       ended_at = clock_timestamp(), updated_at = clock_timestamp()
     where id = mine.id;
     update approvals set state = 'cancelled', decided_at = clock_timestamp()
@@ -220,12 +240,11 @@ begin
 end
 $$;
 
-create function interrupt_run(p_tenant text, p_session text, p_run text) returns json language plpgsql as $$
+create function interrupt_run(p_tenant text, p_user text, p_session text, p_run text) returns json language plpgsql as $$
 declare
   mine runs;
 begin
-  perform from sessions where tenant_id = p_tenant and id = p_session for no key update;
-  if not found then
+  if not lock_session(p_tenant, p_user, p_session) then
     perform refuse('RJ404', 'there is no such session');
   end if;
   select * into mine from runs
@@ -250,4 +269,5 @@ $$;
 
 -- migrate:down
 
-drop function interrupt_run, end_run, suspend_run, expire_approvals, decide_run, resume_run, ask_run, claim_run, store_answer, hold_run, promote_run;
+drop function interrupt_run, end_run, suspend_run, expire_approvals, decide_run, resume_run, ask_run, claim_run,
+  store_answer, hold_run, promote_run;

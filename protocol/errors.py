@@ -14,6 +14,14 @@ class Invalid(RejoinError):
         self.pointer = pointer
 
 
+class Unauthenticated(RejoinError):
+    """Nobody knows who asks."""
+
+
+class Forbidden(RejoinError):
+    """It is known who asks, and that one may not."""
+
+
 class NotFound(RejoinError):
     """There is no such thing, or it is somebody else's."""
 
@@ -24,6 +32,14 @@ class Conflict(RejoinError):
 
 class Gone(RejoinError):
     """It was there, and is past retention."""
+
+
+class Limited(RejoinError):
+    """Too much at once, or in too short a time. Try again in `retry_after_s`."""
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(RejoinError):

@@ -6,6 +6,7 @@ from typing import NewType
 from protocol.errors import Invalid
 
 TenantId = NewType("TenantId", str)
+UserId = NewType("UserId", str)
 SessionId = NewType("SessionId", str)
 RunId = NewType("RunId", str)
 MessageId = NewType("MessageId", str)

@@ -17,6 +17,10 @@ BATCH_BYTES_MAX = 256 * 1024
 
 _FRAME_END = b"\n\n"
 _DATA = b"\ndata: "
+_V6_TYPES = frozenset({b"tool-approval-request", b"tool-approval-response", b"tool-output-denied"})
+_V7_TYPES = frozenset(
+    {b"reset-step", b"tool-approval-response", b"custom", b"reasoning-file", b"steering-message"}
+)
 
 
 class Audience(StrEnum):
@@ -94,10 +98,13 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class View(msgspec.Struct, frozen=True):
-    """Which events one client sees."""
+    """Which events one client sees. `v7`, `v6`: whether it knows the chunk types that these versions of the
+    AI SDK brought; one that it does not know would end its stream.
+    """
 
     operations: bool = False
     v7: bool = True
+    v6: bool = True
 
     def sees(self, head: Head) -> bool:
         """Whether a batch is for this client."""
@@ -109,13 +116,17 @@ class View(msgspec.Struct, frozen=True):
             case Audience.V7:
                 return self.v7
 
+    def knows(self, type: bytes) -> bool:
+        """Whether this client knows a type of chunk."""
+        return (self.v7 or type not in _V7_TYPES) and (self.v6 or type not in _V6_TYPES)
+
     def count_before(self, head: Head) -> int:
-        """How many events before the batch this client sees."""
+        """How many events before the batch this client sees, if it knows every type."""
         hidden = (0 if self.operations else head.operations) + (0 if self.v7 else head.v7)
         return head.index - hidden
 
     def count_through(self, head: Head) -> int:
-        """How many events up to the end of the batch this client sees."""
+        """How many events up to the end of the batch this client sees, if it knows every type."""
         return self.count_before(head) + (head.count if self.sees(head) else 0)
 
 

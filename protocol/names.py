@@ -6,6 +6,7 @@ Nothing else in the code spells one. Tokens are ids and agent names, which canno
 from typing import NamedTuple
 
 from protocol.ids import AgentName, RunId
+from protocol.media import FileId
 
 REQUESTS = "REQUESTS"
 """Work queue of run requests, `request.<agent>.<run>.<turn>`: at most one of each, gone when acknowledged."""
@@ -20,6 +21,15 @@ AGENTS = "AGENTS"
 """Key-value bucket: what the runners serve."""
 AGENTS_STREAM = f"KV_{AGENTS}"
 AGENTS_SUBJECTS = f"$KV.{AGENTS}.>"
+
+API = "$JS.API"
+"""Where JetStream is asked (NATS ADR-1), unless the broker's URL says otherwise."""
+
+FILES = "FILES"
+"""Object store: attachments, `file.<tenant>.<id>.<number>`, each chunk written once. The tenant is a hash."""
+FILE_SUBJECTS = "file.*.*.*"
+FILE = "Rejoin-File"
+"""Header of a chunk: how many the file has, and its media type."""
 
 BATCH = "Rejoin-Batch"
 """Header of an append: `log.Head`."""
@@ -37,6 +47,11 @@ class Requested(NamedTuple):
     agent: AgentName
     run: RunId
     turn: int
+
+
+def inbox(role: str) -> str:
+    """Where the answers for one kind of process come in: nobody else may listen there."""
+    return f"_INBOX_{role}"
 
 
 def request(agent: AgentName, run: RunId, turn: int) -> str:
@@ -120,3 +135,29 @@ def parse_agent_key(subject: str) -> AgentName:
     if (head, bucket) != ("$KV", AGENTS):
         raise ValueError(subject)
     return AgentName(agent)
+
+
+class Stored(NamedTuple):
+    """What a chunk's subject says."""
+
+    tenant: str
+    file: FileId
+    number: int
+
+
+def file(tenant: str, id: FileId, number: int) -> str:
+    """Subject of a file's n-th chunk."""
+    return f"file.{tenant}.{id}.{number}"
+
+
+def parse_file(subject: str) -> Stored:
+    """Raises `ValueError` for any other subject."""
+    word, tenant, id, number = subject.split(".")
+    if word != "file":
+        raise ValueError(subject)
+    return Stored(tenant, FileId(id), int(number))
+
+
+def file_chunks(tenant: str, id: FileId) -> str:
+    """Filter of all chunks of a file."""
+    return f"file.{tenant}.{id}.*"

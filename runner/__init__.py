@@ -3,15 +3,42 @@
 agents    what an application declares
 tools     functions as tools
 models    language models behind one small port
+crew      the agents that one agent reaches, checked, and the tools that lead to them
 standing  what a run's log says about it
+frames    whose step is whose: a part of it, where several agents share a run
 machine   what is to be done next: pure, and the same for live work and after a crash
-loop      does it
+loop      does it: begins and ends a run; what is between is `respond`'s and `acting`'s, on an `attempt`
+respond   one response of a model, or of a loop of the application's own
+acting    questions, calls of tools, results
+delegating  work that changes hands between agents
+context   what a tool is told and may say; `voice` is its way to the log
+opening   the context of a request opened, instructions made
+own       an application's own loop; `foreign` adapts other libraries' agents
+updates   summaries of long work, written beside it
+pen       what is said, paced and in order, on its way to the journal; `pacing` is its pure half
 journal   the log's one writer: batches, one append in flight
 worker    pulls requests, claims, keeps them alive, drains
 demo      the scripted agent of `rejoin dev`
 """
 
-from runner.agents import Agent
-from runner.tools import ToolContext, ToolError, tool
+from runner.agents import Agent, StatusUpdates, Summary, agent
+from runner.context import RunContext, SyncToolContext, ToolContext
+from runner.models.port import ModelSettings, Usage
+from runner.own import LoopError, RunInput
+from runner.tools import ToolError, tool
 
-__all__ = ("Agent", "ToolContext", "ToolError", "tool")
+__all__ = (
+    "Agent",
+    "LoopError",
+    "ModelSettings",
+    "RunContext",
+    "RunInput",
+    "StatusUpdates",
+    "Summary",
+    "SyncToolContext",
+    "ToolContext",
+    "ToolError",
+    "Usage",
+    "agent",
+    "tool",
+)

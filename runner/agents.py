@@ -1,6 +1,6 @@
-"""What an application declares: an agent is a name, a model, instructions and tools."""
+"""What an application declares: an agent is a name, a model, instructions and tools, or a loop of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,8 +8,37 @@ import msgspec
 from protocol.commands import AgentEntry
 from protocol.errors import Invalid
 from protocol.ids import AgentName, agent_name
-from runner.models.port import Model
-from runner.tools import NeedsApproval, Tool, ToolContext
+from runner.context import RunContext, ToolContext
+from runner.frames import DELEGATE, TRANSFER
+from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest, ModelSettings
+from runner.own import Begins, OwnLoop, RunInput, Said
+from runner.tools import NeedsApproval, Tool, object_schema
+
+TEXT_INTERVAL_S = 0.04
+
+type Instructions = str | Callable[[RunContext[Any]], str | Awaitable[str]]
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """How far a run is: `label` is a line, `details` what stands below it."""
+
+    label: str
+    details: str | None = None
+
+
+type Writer = Callable[[str], Awaitable[Summary]]
+
+
+class StatusUpdates(msgspec.Struct, frozen=True, kw_only=True):
+    """When to say how far a run is, and who writes it: `model` (None: the agent's own), or `write`, which is
+    given what was done last, as text. A summary is due after `every_events` events or after `every_s`,
+    whichever comes first, if something has happened since the last one.
+    """
+
+    model: Model | str | None = None
+    write: Writer | None = None
+    every_events: int | None = None
+    every_s: float | None = 10.0
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,12 +47,32 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     `needs_approval` says by tool name what the tools themselves do not say. A deadline that passes ends the
     run with an error that everybody sees; None is none. Raises `Invalid` for a name that cannot stand in a
     URL and a subject, for two tools of one name, and for approvals of tools that it does not have.
+
+    `handoffs` are agents that it may hand the conversation over to (`transfer_to_<name>`), `delegates` agents
+    that it may give a task (`delegate_to_<name>`) and whose answer it gets; a string names an agent that is
+    reached in another way, so that agents can reach each other. Deadlines for the turn, `context`, the
+    interval, the updates and the two bounds below are those of the agent the run was asked of.
     """
 
     name: str
     model: Model | str
-    instructions: str = ""
+    instructions: Instructions = ""
+    """A text, or a function of the run's context that makes one, async if it likes."""
     tools: Sequence[Tool] = ()
+    handoffs: Sequence["Agent | str"] = ()
+    delegates: Sequence["Agent | str"] = ()
+    transfers_max: int = 10
+    """How often a run may be handed over."""
+    depth_max: int = 5
+    """How many agents may wait for each other."""
+    context: type[msgspec.Struct] | None = None
+    """What a request brings besides its message, in headers of the fields' names. For tools."""
+    settings: ModelSettings = ModelSettings()
+    text_interval_s: float = TEXT_INTERVAL_S
+    """Deltas of a text merge for so long, to whole words. 0: every token is an event."""
+    status_updates: StatusUpdates | None = None
+    own: OwnLoop | None = None
+    """The application's own loop in the place of model and tools: see `agent`."""
     steps_max: int = 20
     description: str = ""
     needs_approval: Mapping[str, NeedsApproval[Any]] = {}
@@ -36,10 +85,36 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         agent_name(self.name)
+        _ = self.entry  # its context can be written as a schema
         if len(self.toolbox) != len(self.tools):
             raise Invalid(f"agent {self.name} has two tools of one name")
-        if unknown := set(self.needs_approval) - set(self.toolbox):
+        if taken := sorted(name for name in self.toolbox if name.startswith((TRANSFER, DELEGATE))):
+            raise Invalid(
+                f"agent {self.name} has a tool {taken[0]}: such names are for reaching other agents"
+            )
+        for names in (self.handoff_names, self.delegate_names):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise Invalid(f"agent {self.name} names the agent {twice[0]} twice")
+        if self.name in self.handoff_names:
+            raise Invalid(f"agent {self.name} cannot hand over to itself")
+        if unknown := set(self.needs_approval) - set(self.toolbox) - self._routes:
             raise Invalid(f"agent {self.name} has no tool {', '.join(sorted(unknown))}")
+
+    @property
+    def handoff_names(self) -> list[str]:
+        """Whom it may hand over to."""
+        return [one if isinstance(one, str) else one.name for one in self.handoffs]
+
+    @property
+    def delegate_names(self) -> list[str]:
+        """Whom it may delegate to."""
+        return [one if isinstance(one, str) else one.name for one in self.delegates]
+
+    @property
+    def _routes(self) -> set[str]:
+        """The names of the tools that lead to other agents."""
+        transfers = {TRANSFER + name for name in self.handoff_names}
+        return transfers | {DELEGATE + name for name in self.delegate_names}
 
     @property
     def toolbox(self) -> Mapping[str, Tool]:
@@ -65,7 +140,53 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def entry(self) -> AgentEntry:
         """What the registry says of it."""
-        return AgentEntry(AgentName(self.name), self.description)
+        try:
+            schema = None if self.context is None else object_schema(self.context)
+        except TypeError as fault:
+            reason = str(fault).splitlines()[0]
+            raise Invalid(f"agent {self.name}: its context cannot be written as JSON ({reason})") from fault
+        return AgentEntry(AgentName(self.name), self.description, schema)
+
+
+class NoModel(msgspec.Struct, frozen=True):
+    """The model of an agent that has a loop of its own."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        if request.step >= 0:
+            raise ModelError("This agent has no model.")
+        yield Done("error")
+
+
+def agent(
+    *,
+    name: str,
+    on_crash: Begins = "restart",
+    description: str = "",
+    context: type[msgspec.Struct] | None = None,
+    timeout_s: float | None = None,
+    text_interval_s: float = TEXT_INTERVAL_S,
+    status_updates: StatusUpdates | None = None,
+) -> Callable[[Callable[[RunInput[Any]], AsyncIterator[Said]]], Agent]:
+    """Make an async generator function an agent: what it yields is its answer, text as `str`, anything else
+    as chunks. It has the same log, resume and interrupt as any agent; tools and approvals of ours it has not.
+
+    `on_crash`: whether a run whose worker died is begun again (what was said is void) or fails.
+    """
+
+    def make(function: Callable[[RunInput[Any]], AsyncIterator[Said]]) -> Agent:
+        return Agent(
+            name=name,
+            model=NoModel(),
+            own=OwnLoop(function, on_crash),
+            description=description,
+            context=context,
+            timeout_s=timeout_s,
+            text_interval_s=text_interval_s,
+            status_updates=status_updates,
+        )
+
+    return make
 
 
 def agents_of(value: Any) -> list[Agent]:

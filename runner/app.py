@@ -1,11 +1,14 @@
 """Wires a runner: settings, connections, agents and their models, the worker."""
 
+import asyncio
 import importlib
 import os
+import secrets
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -13,12 +16,16 @@ import msgspec
 
 from protocol.adapters import broker, migrate, postgres, streams
 from protocol.adapters.agents import JetStreamAgents
+from protocol.adapters.artifacts import Artifacts
 from protocol.adapters.control import NatsControl
+from protocol.adapters.files import JetStreamFiles
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
 from protocol.adapters.requests import JetStreamRequests
 from protocol.errors import Invalid
+from protocol.seal import Sealer
 from runner.agents import Agent, agents_of
+from runner.crew import reachable
 from runner.models.port import Model
 from runner.models.provider import Connections, open_model
 from runner.worker import Bounds, Serving, Worker
@@ -44,6 +51,12 @@ class Settings(msgspec.Struct, frozen=True):
     """What the demo agent uses instead of its script, `provider:name`."""
     model_base_url: str | None = None
     model_api_key: str | None = None
+    context_keys: str | None = None
+    """What contexts are sealed with, `id:base64,…`, the gateways' own."""
+    deployed_at_ms: int | None = None
+    """Tells this deploy from earlier ones that still have runners; unsaid, it is the process's start."""
+    threads_max: int = 64
+    """For tools that are plain functions."""
     log_level: str = "info"
     log_format: LogFormat = "auto"
 
@@ -70,11 +83,12 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
     """A worker with its connections, for as long as the context."""
     async with AsyncExitStack() as stack:
         connections = await stack.enter_async_context(Connections())
-        serving = [Serving(agent, _open(agent, settings, connections)) for agent in agents]
+        serving = [_serving(agent, settings, connections) for agent in agents]
         queue = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-queue"))
         write = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-log"))
+        files = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-files"))
         wanted = streams.Settings(settings.nats_replicas, settings.log_age_max_s, settings.ack_wait_s)
-        await streams.declare(queue, wanted)
+        await streams.require(queue)
         await migrate.check(settings.database_url)
         store = await stack.enter_async_context(
             await postgres.connect(settings.database_url, pool_max=settings.database_pool_max)
@@ -87,6 +101,10 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
             requests=JetStreamRequests(queue, wanted),
             control=NatsControl(queue),
             agents=JetStreamAgents(queue),
+            files=JetStreamFiles(files),
+            shelf=Artifacts(store.database),
+            sealer=Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,
+            deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
             bounds=Bounds(
                 runs_max=settings.runs_max,
                 ack_wait_s=settings.ack_wait_s,
@@ -95,21 +113,45 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
                 attempts_max=settings.attempts_max,
                 sweep_period_s=settings.sweep_period_s,
             ),
-            now_ms=lambda: int(time.time() * 1000),
+            now_ms=_now_ms,
         )
 
 
 async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:
     """Until SIGTERM or SIGINT, and then until the running runs are over or handed over."""
+    threads = ThreadPoolExecutor(settings.threads_max, thread_name_prefix="asyncio")
+    asyncio.get_running_loop().set_default_executor(threads)
     async with assemble(settings, agents) as worker:
         with on_stop(worker.drain):
             await worker.serve(on_ready)
 
 
+def _serving(agent: Agent, settings: Settings, connections: Connections) -> Serving:
+    """The agent and those that it reaches, ready. Raises `Invalid` for a crew that cannot work."""
+    models = {name: _open(one, settings, connections) for name, one in reachable(agent).items()}
+    updates = agent.status_updates
+    writer = None if updates is None or updates.model is None else updates.model
+    return Serving(
+        agent,
+        models[agent.name],
+        models,
+        None if writer is None else _model(writer, settings, connections),
+    )
+
+
 def _open(agent: Agent, settings: Settings, connections: Connections) -> Model:
     """The agent's model, imported and ready. Raises `Invalid` for one that cannot be."""
-    if not isinstance(agent.model, str):
-        return agent.model
-    return open_model(
-        agent.model, connections, base_url=settings.model_base_url, api_key=settings.model_api_key
-    )
+    try:
+        return _model(agent.model, settings, connections)
+    except Invalid as fault:
+        raise Invalid(f"agent {agent.name}: {fault}") from fault
+
+
+def _model(model: Model | str, settings: Settings, connections: Connections) -> Model:
+    if not isinstance(model, str):
+        return model
+    return open_model(model, connections, base_url=settings.model_base_url, api_key=settings.model_api_key)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -39,5 +39,6 @@ def demo(model: Model | str | None = None) -> Agent:
         model=model or Scripted(),
         instructions="You are a helpful assistant. Use your tools where they fit.",
         tools=[weather, delete, sleep],
+        text_interval_s=0,  # every number is an event: that is what it demonstrates
         description="Counts, tells the weather, deletes files if you let it.",
     )

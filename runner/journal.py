@@ -68,12 +68,17 @@ class Journal:
 
         Raises `TooLarge`.
         """
-        event = chunks.encode(chunk)
-        if len(event) > EVENT_BYTES_MAX:
-            raise TooLarge(f"a part of the answer is too large ({len(event)} bytes)")
+        event = self.check(chunk)
         await self._room.wait()
         self._standing.emit(chunk, audience)
         self._add(_Item(event, audience, Mark.NONE))
+
+    def check(self, chunk: Chunk) -> bytes:
+        """The event as it would be stored. Raises `TooLarge`, and what `chunks.encode` raises."""
+        event = chunks.encode(chunk)
+        if len(event) > EVENT_BYTES_MAX:
+            raise TooLarge(f"a part of the answer is too large ({len(event)} bytes)")
+        return event
 
     def mark(self, mark: Mark) -> None:
         """Close the batch with a mark."""

@@ -3,6 +3,10 @@
 There is no other memory. A runner that has just emitted something and one that has just taken the run over
 ask the same question and get the same answer; so recovery is not a second program. A call without a result
 that an earlier attempt may have started is `inherited`: its tool says whether it may be made again.
+
+Agents that hand over or delegate change nothing of that: what is asked, run, suspended and resumed are the
+calls of the agent that works. A delegate call waits for the other calls of its step and for its approval, and
+gets its output when the frame it opens has nothing left to do.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,9 +17,13 @@ import msgspec
 from protocol.adapters.ports import Approval, Decision
 from protocol.ids import CallId
 from protocol.lifecycle import State
-from runner.standing import Call, Standing
+from runner.frames import Call, delegate_target, transfer_target
+from runner.standing import Standing
 
 NOBODY_DECIDED = "Nobody decided in time."
+TRANSFERRED = "Not done: this step has handed the conversation over already."
+TRANSFERS_SPENT = "Not done: the conversation was handed over too often. Go on with it yourself."
+TOO_DEEP = "Not done: too many agents wait for each other. Do it yourself."
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -56,6 +64,15 @@ class Act(msgspec.Struct, frozen=True):
     run: Sequence[Call]
     deny: Sequence[tuple[Call, Decision]]
     unknown: Sequence[Call]
+    refuse: Sequence[tuple[Call, str]] = ()
+    """Calls that are over a bound, and what the model is told."""
+
+
+class Return(msgspec.Struct, frozen=True):
+    """A delegated agent is done: its caller's call gets its output. Not `complete`: it ran out of steps."""
+
+    call: Call
+    complete: bool
 
 
 class Abort(msgspec.Struct, frozen=True):
@@ -97,6 +114,7 @@ type Action = (
     | Generate
     | Ask
     | Act
+    | Return
     | Abort
     | CloseStep
     | Suspend
@@ -114,6 +132,11 @@ class Policy(msgspec.Struct, frozen=True):
     retries: Callable[[Call], bool]
     """Whether a call whose outcome is unknown may be made again."""
     steps_max: int
+    """Of the agent that works, in a row."""
+    transfers_max: int = 10
+    """In the run."""
+    depth_max: int = 5
+    """How many agents may wait for each other."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -139,7 +162,7 @@ def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
     if standing.error is not None or standing.aborted:
         return Finish("error" if standing.error is not None else "other")
     if facts.interrupted:
-        return Abort(standing.open_calls)
+        return Abort(standing.all_open_calls)
     if standing.step_open and not standing.generated:
         return Reset() if standing.step_dirty else Generate()
     return _after_response(standing, facts, policy)
@@ -154,35 +177,68 @@ def _after_response(standing: Standing, facts: Facts, policy: Policy) -> Action:
     if news:
         return Tell(news)
     act = _act(calls, standing, facts, policy)
-    if act.run or act.deny or act.unknown:
+    if act.run or act.deny or act.unknown or act.refuse:
         return act
-    if calls:
+    if any(_waits(call, standing, facts) for call in calls):
         return Suspend()
     if standing.step_open:
         return CloseStep()
-    if standing.steps == 0:
+    return Generate() if calls else _after_step(standing, policy)
+
+
+def _after_step(standing: Standing, policy: Policy) -> Action:
+    """Every call has its result."""
+    frame = standing.frames.top
+    unheard = frame.call is not None and not frame.calls and not standing.generated
+    going_on = frame.steps == 0 or frame.successor is not None or unheard
+    if going_on or (frame.calls and frame.stint < policy.steps_max):
         return Generate()
-    if standing.calls:
-        return Generate() if standing.steps < policy.steps_max else Finish("tool-calls")
-    return Finish("stop")
+    if frame.call is not None:
+        return Return(frame.call, complete=not frame.calls)
+    return Finish("tool-calls" if frame.calls else "stop")
 
 
 def _act(calls: Sequence[Call], standing: Standing, facts: Facts, policy: Policy) -> Act:
-    run, deny, unknown = [], [], []
+    run: list[Call] = []
+    deny, unknown, refuse = [], [], []
     for call in calls:
-        if call.id in standing.asked:
-            approval = facts.approvals.get(call.id)
-            decision = _decision(approval) if approval is not None else None
-            if decision is None:
-                continue
-            if not decision.approved:
-                deny.append((call, decision))
-                continue
-        if call.id in facts.inherited and not policy.retries(call):
+        decision = _word(call, standing, facts)
+        if call.id in standing.asked and decision is None:
+            continue
+        if decision is not None and not decision.approved:
+            deny.append((call, decision))
+        elif (reason := _refusal(call, run, standing, policy)) is not None:
+            refuse.append((call, reason))
+        elif delegate_target(call.tool) is not None:
+            continue  # its turn comes when the step is closed
+        elif call.id in facts.inherited and not policy.retries(call):
             unknown.append(call)
         else:
             run.append(call)
-    return Act(run, deny, unknown)
+    return Act(run, deny, unknown, tuple(refuse))
+
+
+def _refusal(call: Call, run: Sequence[Call], standing: Standing, policy: Policy) -> str | None:
+    """Why a call to another agent is not made, if it is over a bound."""
+    frames = standing.frames
+    if delegate_target(call.tool) is not None:
+        return TOO_DEEP if len(frames.stack) > policy.depth_max else None
+    if transfer_target(call.tool) is None:
+        return None
+    if frames.top.successor is not None or any(transfer_target(other.tool) is not None for other in run):
+        return TRANSFERRED
+    return TRANSFERS_SPENT if frames.transfers >= policy.transfers_max else None
+
+
+def _waits(call: Call, standing: Standing, facts: Facts) -> bool:
+    """Whether a call that is still open is so because nobody has decided about it."""
+    return call.id in standing.asked and _word(call, standing, facts) is None
+
+
+def _word(call: Call, standing: Standing, facts: Facts) -> Decision | None:
+    """What was decided about a call that was asked about."""
+    approval = facts.approvals.get(call.id) if call.id in standing.asked else None
+    return None if approval is None else _decision(approval)
 
 
 def _news(standing: Standing, facts: Facts) -> list[Decision]:

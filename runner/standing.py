@@ -4,24 +4,16 @@ Pure. Fed with every record at a claim and with every emitted chunk after that, 
 recovery look at the same thing.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-import msgspec
+from collections.abc import Collection, Mapping
 
 from protocol import chunks, log
 from protocol.chunks import Chunk
 from protocol.fold import Fold, UIMessage
 from protocol.ids import ApprovalId, CallId
 from protocol.log import Audience, Mark, Record
+from runner.frames import Call, Frames
 
-
-class Call(msgspec.Struct, frozen=True):
-    """A tool call of the model, complete."""
-
-    id: CallId
-    tool: str
-    input: Any
+__all__ = ("Call", "Standing", "usage_of")
 
 
 class Standing:
@@ -49,15 +41,13 @@ class Standing:
         self.step_dirty = False
         self.generated = False
         self.started: frozenset[CallId] = frozenset()  # those that must not be repeated lightly
-        self.calls: dict[CallId, Call] = {}  # of the last step
-        self.past: set[CallId] = set()  # the calls of earlier steps
+        self.frames = Frames()
         self.asked: dict[CallId, ApprovalId] = {}
         self.questions = 0
         self.answered: set[ApprovalId] = set()
         self.error: str | None = None
         self.aborted = False
         self.ended = False
-        self._resolved: set[CallId] = set()
         self._open_text: set[str] = set()
         self._open_reasoning: set[str] = set()
 
@@ -67,9 +57,25 @@ class Standing:
         return self.fold.message
 
     @property
+    def calls(self) -> Mapping[CallId, Call]:
+        """The calls of the last step of the agent that works."""
+        return self.frames.top.calls
+
+    @property
+    def past(self) -> Collection[CallId]:
+        """The calls of earlier steps."""
+        return self.frames.past
+
+    @property
     def open_calls(self) -> list[Call]:
-        """Calls of the last step that have no result, in the model's order."""
-        return [call for id, call in self.calls.items() if id not in self._resolved]
+        """Those that have no result, in the model's order."""
+        return self.frames.open_calls(self.frames.top)
+
+    @property
+    def all_open_calls(self) -> list[Call]:
+        """Also those of the agents that wait for others, the inmost first."""
+        frames = self.frames
+        return [call for frame in reversed(frames.stack) for call in frames.open_calls(frame)]
 
     def closing(self) -> list[Chunk]:
         """What closes the parts that are open, as an interrupted response leaves them."""
@@ -136,11 +142,12 @@ class Standing:
             case chunks.StartStep():
                 self.steps += 1
                 self.step_open, self.step_dirty, self.generated = True, False, False
-                self.past |= set(self.calls)
-                self._forget_calls()
+                self.started = frozenset()
+                self.frames.begin()
             case chunks.ResetStep():
                 self.step_dirty, self.generated = False, False
-                self._forget_calls()
+                self.started = frozenset()
+                self.frames.reset()
                 self._open_text.clear()
                 self._open_reasoning.clear()
             case chunks.FinishStep():
@@ -152,18 +159,15 @@ class Standing:
             case _:
                 self.step_dirty = True
 
-    def _forget_calls(self) -> None:
-        self.calls, self.started = {}, frozenset()
-        self._resolved.clear()
-
     def _parts(self, chunk: Chunk) -> None:
         match chunk:
             case chunks.TextStart(id=id):
                 self._open_text.add(id)
             case chunks.TextEnd(id=id):
                 self._open_text.discard(id)
-            case chunks.ReasoningStart(id=id):
+            case chunks.ReasoningStart(id=id, provider_metadata=metadata):
                 self._open_reasoning.add(id)
+                self.frames.attribute(metadata)
             case chunks.ReasoningEnd(id=id):
                 self._open_reasoning.discard(id)
             case _:
@@ -171,11 +175,20 @@ class Standing:
 
     def _tools(self, chunk: Chunk) -> None:
         match chunk:
-            case chunks.ToolInputAvailable(tool_call_id=id, tool_name=tool, input=input):
-                self.calls[CallId(id)] = Call(CallId(id), tool, input)
-            case chunks.ToolInputError(tool_call_id=id, tool_name=tool, input=input):
-                self.calls[CallId(id)] = Call(CallId(id), tool, input)
-                self._resolved.add(CallId(id))
+            case (
+                chunks.ToolInputAvailable(provider_executed=True)
+                | chunks.ToolInputError(provider_executed=True)
+            ):
+                pass  # somebody else runs it
+            case chunks.ToolInputAvailable(
+                tool_call_id=id, tool_name=tool, input=input, provider_metadata=metadata
+            ):
+                self.frames.called(Call(CallId(id), tool, input), metadata)
+            case chunks.ToolInputError(
+                tool_call_id=id, tool_name=tool, input=input, provider_metadata=metadata
+            ):
+                self.frames.called(Call(CallId(id), tool, input), metadata)
+                self.frames.resolved(CallId(id), done=False)
             case chunks.ToolApprovalRequest(approval_id=approval, tool_call_id=id):
                 self.asked[CallId(id)] = ApprovalId(approval)
                 self.questions += 1
@@ -183,9 +196,9 @@ class Standing:
                 self.answered.add(ApprovalId(approval))
             case chunks.ToolOutputAvailable(tool_call_id=id, preliminary=preliminary):
                 if preliminary is not True:
-                    self._resolved.add(CallId(id))
+                    self.frames.resolved(CallId(id), done=True)
             case chunks.ToolOutputError(tool_call_id=id) | chunks.ToolOutputDenied(tool_call_id=id):
-                self._resolved.add(CallId(id))
+                self.frames.resolved(CallId(id), done=False)
             case _:
                 pass
 

@@ -1,4 +1,4 @@
-"""Functions as tools: the decorator, the schema made of a signature, and what a tool is told.
+"""Functions as tools: the decorator, the schema made of a signature, and how a call is made.
 
 Owns how a function becomes callable by a model and never when it is called. A tool's arguments are checked
 against its signature before it runs; what it raises is told to the model, `ToolError` in its own words and
@@ -7,37 +7,35 @@ everything else by its type only, because an exception's text may hold what a us
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Literal, get_type_hints, overload
 
 import msgspec
 
-from protocol.ids import CallId, RunId, SessionId
+from protocol.errors import Invalid
 from protocol.partial_json import names_prototype
+from runner.context import SyncToolContext, ToolContext
+from runner.journal import EVENT_BYTES_MAX
 from runner.models.port import ToolSpec
 
+__all__ = ("NeedsApproval", "Tool", "ToolContext", "ToolError", "object_schema", "tool")
+
 RESULT_BYTES_MAX = 256 * 1024
+EXCERPT_CHARS = 2_000
+"""What of a result that became an artifact the model still reads."""
 
 type OnCrash = Literal["retry", "report"]
-type NeedsApproval[C] = bool | Callable[[dict[str, Any], "ToolContext[C]"], bool]
+type Overflow = Literal["error", "artifact"]
+type NeedsApproval[C] = bool | Callable[[dict[str, Any], ToolContext[C]], bool]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SECTION = re.compile(r"(?m)^(?:Args|Arguments|Parameters):[ \t]*\n((?:(?:[ \t]+.*)?(?:\n|$))*)")
+_ARGUMENT = re.compile(r"\*{0,2}(\w+)(?:\s*\([^)]*\))?:\s*(.*)")
 
 
 class ToolError(Exception):
     """Raise it in a tool to tell the model, in these words, that the call failed."""
-
-
-class ToolContext[C](msgspec.Struct, frozen=True):
-    """What a tool knows besides its arguments. `context` is the application's own, validated."""
-
-    run: RunId
-    session: SessionId
-    call: CallId
-    context: C
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same for every attempt at this call, and for no other call."""
-        return f"{self.run}:{self.call}"
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -53,17 +51,19 @@ class Tool(msgspec.Struct, frozen=True):
     on_crash: OnCrash | None
     """None: `report` where it may need approval, `retry` elsewhere."""
     timeout_s: float | None
+    result_bytes_max: int = RESULT_BYTES_MAX
+    overflow: Overflow = "error"
+    """What becomes of a larger result: an error that the model reads, or an artifact and an excerpt."""
+    described: Mapping[str, str] = {}
+    """What the docstring says of the arguments."""
 
     @property
     def spec(self) -> ToolSpec:
         """The tool as a model sees it."""
-        schema = msgspec.json.schema(self.arguments)
-        definitions = schema.pop("$defs")
-        own = definitions.pop(self.arguments.__name__)
-        own.pop("title", None)
-        if definitions:
-            own["$defs"] = definitions
-        return ToolSpec(self.name, self.description, own)
+        schema = object_schema(self.arguments)
+        for name, text in self.described.items():
+            schema["properties"][name].setdefault("description", text)
+        return ToolSpec(self.name, self.description, schema)
 
     def check(self, input: Any) -> None:
         """Raises `ToolError` naming what does not fit the signature."""
@@ -72,13 +72,29 @@ class Tool(msgspec.Struct, frozen=True):
     async def run(self, input: Any, context: ToolContext[Any]) -> Any:
         """Call it; the result as plain JSON. Raises `ToolError`, `TimeoutError` and what it raises."""
         values = msgspec.structs.asdict(self._convert(input))
-        given = (context,) if self.takes_context else ()
         async with asyncio.timeout(self.timeout_s):
-            if inspect.iscoroutinefunction(self.function):
-                result = await self.function(*given, **values)
-            else:
-                result = await asyncio.to_thread(self.function, *given, **values)
-        return _json(result)
+            result = await self._call(values, context)
+        raw, plain = _json(result)
+        if len(raw) <= self.result_bytes_max:
+            return plain
+        if self.overflow == "error":
+            raise ToolError(f"the result is larger than {self.result_bytes_max // 1024} KiB")
+        excerpt = raw[: EXCERPT_CHARS * 4].decode(errors="ignore")[:EXCERPT_CHARS]
+        summary = f"The result of {self.name}, {len(raw)} bytes"
+        id = await context.emit_artifact(type="tool-result", name=self.name, data=plain, summary=summary)
+        return {"artifactId": id, "sizeBytes": len(raw), "excerpt": excerpt}
+
+    async def _call(self, values: dict[str, Any], context: ToolContext[Any]) -> Any:
+        """An interrupted coroutine is cancelled; a thread is left to finish, and nobody waits for it."""
+        if inspect.isasyncgenfunction(self.function):
+            return await _last(self.function(*self._given(context), **values), context)
+        if inspect.iscoroutinefunction(self.function):
+            return await self.function(*self._given(context), **values)
+        own = SyncToolContext(context, asyncio.get_running_loop())
+        return await asyncio.to_thread(self.function, *self._given(own), **values)
+
+    def _given(self, context: object) -> tuple[object, ...]:
+        return (context,) if self.takes_context else ()
 
     def _convert(self, input: Any) -> msgspec.Struct:
         try:
@@ -87,17 +103,37 @@ class Tool(msgspec.Struct, frozen=True):
             raise ToolError(f"the arguments do not fit: {fault}") from fault
 
 
-def _json(result: Any) -> Any:
+async def _last(results: AsyncIterator[Any], context: ToolContext[Any]) -> Any:
+    """What was yielded last; each one is shown as it comes."""
+    result = None
+    async for result in results:
+        _, plain = _json(result)
+        if context.voice is not None:
+            await context.voice.preliminary(plain)
+    return result
+
+
+def _json(result: Any) -> tuple[bytes, Any]:
     try:
-        text = msgspec.json.encode(result)
+        raw = msgspec.json.encode(result)
     except (TypeError, ValueError) as fault:
         raise ToolError("the result cannot be written as JSON") from fault
-    if len(text) > RESULT_BYTES_MAX:
-        raise ToolError(f"the result is larger than {RESULT_BYTES_MAX // 1024} KiB")
-    plain = msgspec.json.decode(text)
+    plain = msgspec.json.decode(raw)
     if names_prototype(plain):
         raise ToolError("the result has a key that clients refuse (__proto__ or constructor.prototype)")
-    return plain
+    return raw, plain
+
+
+def object_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON schema of a struct, itself at the top. Raises `TypeError` for what JSON does not have."""
+    schema = msgspec.json.schema(kind)
+    definitions = schema.pop("$defs")
+    name = schema["$ref"].rsplit("/", 1)[-1]
+    own: dict[str, Any] = definitions.pop(name)
+    own.pop("title", None)
+    if definitions:
+        own["$defs"] = definitions
+    return own
 
 
 @overload
@@ -109,6 +145,8 @@ def tool(
     needs_approval: NeedsApproval[Any] | None = None,
     on_crash: OnCrash | None = None,
     timeout_s: float | None = None,
+    result_bytes_max: int = RESULT_BYTES_MAX,
+    overflow: Overflow = "error",
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -120,21 +158,34 @@ def tool(
     needs_approval: NeedsApproval[Any] | None = None,
     on_crash: OnCrash | None = None,
     timeout_s: float | None = None,
+    result_bytes_max: int = RESULT_BYTES_MAX,
+    overflow: Overflow = "error",
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a function a tool. Its docstring is the model's description, its annotations are the schema.
+    """Make a function a tool. Its docstring is the model's description, an `Args:` section in it describes
+    the arguments, its annotations are the schema. A plain function runs in a thread and takes a
+    `SyncToolContext`; what an async generator yields is shown as it comes, and the last of it is the result.
 
     `needs_approval`: True, False, or a function of the arguments and the context; unsaid, the agent decides.
     `on_crash` says whether a call that a dead worker may have begun is made again (`retry`, the default) or
     reported to the model as of unknown outcome (`report`, the default for tools that need approval).
+    A result of more than `result_bytes_max` is, by `overflow`, an error or an artifact. Raises `Invalid`.
     """
 
     def make(function: Callable[..., Any]) -> Tool:
-        description = inspect.getdoc(function)
-        if not description:
-            raise TypeError(f"tool {function.__name__} needs a docstring: the model reads it")
-        arguments, takes_context = _arguments(function)
-        return Tool(
-            name or function.__name__,
+        own = name or function.__name__
+        text = inspect.getdoc(function)
+        if not text:
+            raise Invalid(f"tool {own} needs a docstring: the model reads it")
+        if not _NAME.fullmatch(own):
+            raise Invalid(f"tool {own}: a name has 1 to 64 letters, digits, - and _")
+        if not 0 < result_bytes_max <= EVENT_BYTES_MAX // 2:
+            raise Invalid(f"tool {own}: result_bytes_max is 1 to {EVENT_BYTES_MAX // 2}")
+        if inspect.isgeneratorfunction(function):
+            raise Invalid(f"tool {own} is a plain generator: make it `async def`")
+        arguments, takes_context = _arguments(function, own)
+        description, described = _described(text, set(arguments.__struct_fields__))
+        made = Tool(
+            own,
             description,
             function,
             arguments,
@@ -142,27 +193,66 @@ def tool(
             needs_approval,
             on_crash,
             timeout_s,
+            result_bytes_max,
+            overflow,
+            described,
         )
+        _check_schema(made)
+        return made
 
     return make if function is None else make(function)
 
 
-def _arguments(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], bool]:
-    """The struct of a function's arguments, and whether its first parameter is a `ToolContext`."""
+def _check_schema(made: Tool) -> None:
+    try:
+        _ = made.spec
+    except TypeError as fault:
+        reason = str(fault).splitlines()[0]
+        raise Invalid(f"tool {made.name}: a parameter's type cannot be written as JSON ({reason})") from fault
+
+
+def _arguments(function: Callable[..., Any], own: str) -> tuple[type[msgspec.Struct], bool]:
+    """The struct of a function's arguments, and whether its first parameter is a context."""
     hints = get_type_hints(function, include_extras=True)
     fields: list[Any] = []
     takes_context = False
     for position, parameter in enumerate(inspect.signature(function).parameters.values()):
         annotation = hints.get(parameter.name)
         if annotation is None:
-            raise TypeError(f"tool {function.__name__}: parameter {parameter.name} needs a type")
-        if position == 0 and getattr(annotation, "__origin__", annotation) is ToolContext:
+            raise Invalid(f"tool {own}: parameter {parameter.name} needs a type")
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise Invalid(f"tool {own}: parameter {parameter.name} cannot be given by name")
+        kind = getattr(annotation, "__origin__", annotation)
+        if position == 0 and kind in (ToolContext, SyncToolContext):
+            plain = not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))
+            if plain is not (kind is SyncToolContext):
+                wanted = "SyncToolContext" if plain else "ToolContext"
+                raise Invalid(f"tool {own}: {parameter.name} must be a {wanted} here")
             takes_context = True
         elif parameter.default is inspect.Parameter.empty:
             fields.append((parameter.name, annotation))
         else:
             fields.append((parameter.name, annotation, parameter.default))
-    struct = msgspec.defstruct(
-        f"{function.__name__}_arguments", fields, kw_only=True, forbid_unknown_fields=True
-    )
+    try:
+        struct = msgspec.defstruct(f"{own}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
+    except TypeError as fault:
+        raise Invalid(f"tool {own}: {fault}") from fault
     return struct, takes_context
+
+
+def _described(text: str, names: set[str]) -> tuple[str, dict[str, str]]:
+    """A docstring without its `Args:` section, and what that says of the arguments."""
+    section = _SECTION.search(text)
+    if section is None:
+        return text, {}
+    described: dict[str, str] = {}
+    last = None
+    for line in inspect.cleandoc("\n" + section[1]).splitlines():
+        match = _ARGUMENT.match(line)
+        if match is not None and match[1] in names:
+            last = match[1]
+            described[last] = match[2].strip()
+        elif last is not None and line.strip():
+            described[last] = f"{described[last]} {line.strip()}".strip()
+    rest = text[: section.start()] + text[section.end() :]
+    return rest.strip(), described

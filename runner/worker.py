@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import structlog
 
+from protocol.adapters.files import Files
 from protocol.adapters.ports import (
     Agents,
     Claim,
@@ -30,11 +31,16 @@ from protocol.commands import RunRequest
 from protocol.errors import Fenced, RejoinError, Unavailable
 from protocol.ids import AgentName, RunId
 from protocol.lifecycle import State
+from protocol.seal import Sealer
 from runner import loop
 from runner.agents import Agent
+from runner.attachments import Reading
+from runner.context import Shelf
+from runner.crew import Crew, crew_of
 from runner.journal import Journal
 from runner.loop import HandedOver, Loop
 from runner.models.port import Model
+from runner.opening import NotOpened, opened
 from runner.standing import Standing
 
 log = structlog.get_logger("rejoin.worker")
@@ -65,10 +71,18 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Serving(msgspec.Struct, frozen=True):
-    """An agent and its opened model."""
+    """An agent and its opened model; `others` are the models of the agents that it reaches, by name."""
 
     agent: Agent
     model: Model
+    others: Mapping[str, Model] = {}
+    updates: Model | None = None
+    """What writes its status updates; None is its own model."""
+
+    @property
+    def crew(self) -> Crew:
+        """The agent with those that it reaches. Raises `Invalid` in one sentence for what cannot work."""
+        return crew_of(self.agent, {**self.others, self.agent.name: self.model})
 
 
 class Hold:
@@ -110,16 +124,25 @@ class Worker:
         requests: Requests,
         control: Control,
         agents: Agents,
+        files: Files | None = None,
+        shelf: Shelf | None = None,
+        sealer: Sealer | None = None,
+        deployed_at_ms: int = 0,
         bounds: Bounds,
         now_ms: Callable[[], int],
     ) -> None:
         self._name = name
         self._serving: Mapping[AgentName, Serving] = {AgentName(one.agent.name): one for one in serving}
+        self._crews = {name: one.crew for name, one in self._serving.items()}
         self._store = store
         self._runs = runs
         self._requests = requests
         self._control = control
         self._agents = agents
+        self._files = files
+        self._shelf = shelf
+        self._sealer = sealer
+        self._deployed_at_ms = deployed_at_ms
         self._bounds = bounds
         self._now_ms = now_ms
         self._slots = asyncio.Semaphore(bounds.runs_max + len(serving) - 1)
@@ -161,11 +184,12 @@ class Worker:
                 log.warning("put_off", action=action.__name__, error=str(fault))
 
     async def _announce(self) -> None:
+        times = {"deployed_at_ms": self._deployed_at_ms, "announced_at_ms": self._now_ms()}
         for one in self._serving.values():
-            await self._agents.announce(one.agent.entry)
+            await self._agents.announce(msgspec.structs.replace(one.agent.entry, **times))
 
     async def _sweep(self) -> None:
-        """Look for what got lost or expired: requests, questions, and interrupts that did not reach us."""
+        """Look for what got lost, expired or was deleted: requests, interrupts, questions, logs."""
         for run in await self._store.interrupted(list(self._holds)):
             if run in self._holds:
                 self._holds[run].interrupted.set()
@@ -175,6 +199,16 @@ class Worker:
         for request in await self._store.expire():
             log.info("approval_expired", run=request.run, turn=request.turn)
             await self._requests.publish(request)
+        await self._purge()
+
+    async def _purge(self) -> None:
+        """Delete the logs of deleted runs. Doing it twice is doing it once, so any number of runners may."""
+        due = await self._store.purge_due()
+        for run in due:
+            await self._runs.purge(run)
+        if due:
+            await self._store.purged(due)
+            log.info("purged", runs=len(due))
 
     async def _pull(self, agent: AgentName, group: asyncio.TaskGroup) -> None:
         async with self._requests.pull(agent) as next_request:
@@ -230,7 +264,7 @@ class Worker:
         held = hold.run
         try:
             if held is not None:
-                now = await self._store.run(held.tenant, held.id)
+                now = await self._store.run(held.owner, held.id)
                 if now is None or now.attempt != held.attempt:
                     return
             await delivery.nak(delay_s)
@@ -248,7 +282,8 @@ class Worker:
             run = hold.run = claim.run
             structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
             log.info("claimed")
-            if delivery.delivered > self._bounds.attempts_max * GIVE_UP_FACTOR:
+            # Deliveries of this turn, and those alone in which the database was there to be asked.
+            if min(delivery.delivered, run.attempt) > self._bounds.attempts_max * GIVE_UP_FACTOR:
                 await self._give_up(claim)
                 await delivery.ack()
                 return
@@ -272,22 +307,33 @@ class Worker:
     async def _run(
         self, claim: Claim, standing: Standing, journal: Journal, interrupted: asyncio.Event
     ) -> Sequence[RunRequest]:
-        one = self._serving[claim.run.agent]
+        crew, files, tenant = self._crews[claim.run.agent], self._files, claim.run.owner.tenant
+        serving = self._serving[claim.run.agent]
+        fault = ""
+        try:
+            context = opened(claim, serving.agent, self._sealer)
+        except NotOpened as closed:
+            log.warning("context_not_opened", error=str(closed))
+            context, fault = None, str(closed)
         execution = Loop(
             claim,
-            one.agent,
-            one.model,
+            crew if files is None else crew.through(lambda model: Reading(model, files, tenant)),
             self._store,
             journal,
             standing,
             interrupted=interrupted,
             draining=self._draining,
+            context=context,
+            shelf=self._shelf,
+            updates=serving.updates,
             now_ms=self._now_ms,
         )
         if standing.attempts >= self._bounds.attempts_max:
             await execution.fail(loop.TOO_OFTEN)
         elif standing.headless and claim.answer is None:
             await execution.fail(loop.EXPIRED)
+        elif fault:
+            await execution.fail(fault)
         return await execution.go()
 
     async def _take_over(self, claim: Claim) -> tuple[Standing, Journal]:

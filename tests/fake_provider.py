@@ -1,7 +1,8 @@
-"""A model provider on loopback that speaks OpenAI's streaming chat completions, one frame at a time.
+"""A model provider on loopback that says what a test wrote, one frame at a time.
 
-A test queues replies; every POST takes the next one. What was asked is kept in `requests`; `asked` is set
-with the first of them, `left` when a caller goes away before its answer is complete.
+A test queues replies; every POST takes the next one, on whichever path. What was asked is kept in `requests`;
+`asked` is set with the first of them, `left` when a caller goes away before its answer is complete. Here are
+the frames of OpenAI's streaming chat completions; `fakes` has those of the other protocols.
 """
 
 import asyncio
@@ -48,10 +49,12 @@ def _chunk(**fields: object) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Reply:
-    """`done` ends with `[DONE]`, `eof` without, `cut` breaks the connection, `stall` says nothing more."""
+    """`done` ends with `[DONE]`, `eof` without, `cut` breaks the connection, `stall` says nothing more.
+    `slam` breaks it before any answer.
+    """
 
     frames: Sequence[bytes] = ()
-    ending: Literal["done", "eof", "cut", "stall"] = "done"
+    ending: Literal["done", "eof", "cut", "stall", "slam"] = "done"
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -74,11 +77,14 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.keys: list[str | None] = []
         self.asked = asyncio.Event()
         self.left = asyncio.Event()
         self._replies: deque[Reply] = deque()
         self._runner: web.AppRunner | None = None
+        self.address = ""
+        """For clients that add the version themselves."""
         self.base_url = ""
 
     def queue(self, *replies: Reply) -> None:
@@ -86,13 +92,14 @@ class FakeProvider:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 2**20)
-        app.router.add_post("/v1/chat/completions", self._answer)
+        app.router.add_post("/v1/{path:.+}", self._answer)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.base_url = f"http://{host}:{port}/v1"
+        self.address = f"http://{host}:{port}"
+        self.base_url = f"{self.address}/v1"
         return self
 
     async def __aexit__(
@@ -103,11 +110,16 @@ class FakeProvider:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())
-        self.keys.append(request.headers.get("authorization"))
+        self.paths.append(request.path)
+        self.keys.append(request.headers.get("authorization") or request.headers.get("x-api-key"))
         self.asked.set()
         reply = self._replies.popleft() if self._replies else failure(418)
         headers = {"content-type": "text/event-stream", **reply.headers}
         response = web.StreamResponse(status=reply.status, headers=headers)
+        if reply.ending == "slam":
+            assert request.transport is not None
+            request.transport.abort()
+            return response
         with self._watched():
             await response.prepare(request)
             for one in reply.frames:

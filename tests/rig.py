@@ -54,12 +54,13 @@ class Rig:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    async def gateway(self, *, nats_url: str | None = None) -> str:
+    async def gateway(self, *, nats_url: str | None = None, **settings: Any) -> str:
         """Start a gateway; its base URL."""
-        settings = gateway_app.Settings(
-            nats_url=nats_url or self.nats_url, database_url=self.database_url, default_agent=self.agent
+        wanted = {"anonymous": True, "default_agent": self.agent, **settings}
+        found = gateway_app.Settings(
+            nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
         )
-        app = await self._stack.enter_async_context(gateway_app.assemble(settings))
+        app = await self._stack.enter_async_context(gateway_app.assemble(found))
         self.apps.append(app)
         server = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await server.setup()
@@ -72,7 +73,7 @@ class Rig:
     async def runner(self, agents: Sequence[Agent] | None = None, **settings: Any) -> Worker:
         """Start a runner; returns once it serves. `drain` it, or it is drained at the test's end."""
         found = runner_app.Settings(
-            nats_url=self.nats_url, database_url=self.database_url, drain_grace_s=0.1, **settings
+            nats_url=self.nats_url, database_url=self.database_url, **({"drain_grace_s": 0.1} | settings)
         )
         serving = agents or [msgspec.structs.replace(demo(), name=self.agent)]
         worker = await self._stack.enter_async_context(runner_app.assemble(found, serving))

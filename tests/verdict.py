@@ -19,7 +19,8 @@ from protocol.fold import Fold, UIMessage
 from protocol.ids import RunId
 from protocol.lifecycle import TERMINAL, State
 from protocol.log import Mark, Record, View, events
-from runner.loop import INTERRUPTED, TOO_OFTEN, UNKNOWN_OUTCOME
+from runner.acting import UNKNOWN_OUTCOME
+from runner.loop import INTERRUPTED, TOO_OFTEN
 from tests.chaos import Send, Struck
 from tests.viewer import blocks
 

@@ -11,17 +11,18 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from gateway import turns
-from gateway.turns import MESSAGES_MAX, Message, Options
-from gateway.web import approve, body, key_of, rejoin, session_of, stream, view_of
+from gateway.families.found import found_session, session_at
+from gateway.routing import Route, Says, Scope
+from gateway.turns import MESSAGES_MAX, Addressed, Message, new_session
+from gateway.web import PRINCIPAL, approve, body, key_of, rejoin, session_of, stream, view_of
 from protocol.adapters.ports import Decision
 from protocol.errors import Invalid
-from protocol.ids import MessageId
+from protocol.ids import MessageId, session_id
 
 
-class ChatRequest(Options, frozen=True, rename="camel", kw_only=True):
+class ChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
     """The body. Fields that an application adds are its own business."""
 
-    id: str
     messages: list[Message]
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: str | UnsetType | None = UNSET
@@ -30,35 +31,41 @@ class ChatRequest(Options, frozen=True, rename="camel", kw_only=True):
 async def post(request: web.Request) -> web.StreamResponse:
     """Send a message, regenerate an answer, or decide approvals; stream what comes of it."""
     chat = await body(request, ChatRequest)
-    session = session_of(request, chat.id)
     view, key = view_of(request), key_of(request)
     named = chat.message_id if isinstance(chat.message_id, str) else None
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
+    answered = _answered(chat, named) if chat.trigger == "submit-message" else []
+    if answered:
+        chat.messages.clear()  # here and below: files must not be held for as long as an answer takes
+        session = await session_at(request, session_id(chat.named or new_session()))
+        return await approve(request, session, answered)
+    session = session_of(request, chat.named or new_session(key, request[PRINCIPAL].owner))
     if chat.trigger == "regenerate-message":
         target = MessageId(named) if named else None
+        chat.messages.clear()
         replay = await session.regenerate(target, view, when_busy=chat.busy, key=key)
         return await stream(request, replay)
-    answered = _answered(chat, named)
-    if answered:
-        return await approve(request, session, answered)
     *earlier, last = chat.messages
     if last.role != "user":
         raise Invalid("the last message is not the user's, and no approval in it is answered", "/messages")
     replay = await session.send(
         turns.user(last, f"/messages/{len(earlier)}"),
         view,
+        pointer=f"/messages/{len(earlier)}",
         edit=named == last.id,
         imports=turns.imported(earlier),
         when_busy=chat.busy,
         key=key,
     )
+    chat.messages.clear()
+    del earlier, last
     return await stream(request, replay)
 
 
 async def resume(request: web.Request) -> web.StreamResponse:
     """The stream of a session's run, from wherever the client is."""
-    return await rejoin(request, session_of(request, request.match_info["id"]))
+    return await rejoin(request, await found_session(request))
 
 
 def _answered(chat: ChatRequest, named: str | None) -> list[Decision]:
@@ -66,3 +73,14 @@ def _answered(chat: ChatRequest, named: str | None) -> list[Decision]:
     found = [number for number, message in enumerate(chat.messages) if message.id == named]
     number = found[-1] if found else len(chat.messages) - 1
     return turns.decisions(chat.messages[number], f"/messages/{number}")
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/api/chat/{id}/stream",
+        resume,
+        Scope.CHAT,
+        Says("Rejoin the running answer", None, {200: bytes, 204: None}, tag="chat"),
+    ),
+)

@@ -7,6 +7,7 @@ from importlib.resources import files
 import structlog
 from aiohttp import web
 
+from gateway.routing import Route, Says
 from gateway.web import SERVICE, json
 from protocol.errors import RejoinError
 
@@ -62,3 +63,11 @@ async def page(request: web.Request) -> web.StreamResponse:
         raise web.HTTPNotFound
     text = (files("gateway") / "page" / name).read_text(encoding="utf-8")
     return web.Response(text=text, content_type=PAGE[name], headers=PAGE_HEADERS)
+
+
+ROUTES = (
+    Route("GET", "/health/live", live, None, Says("Whether the process answers")),
+    Route("GET", "/health/ready", ready, None, Says("Whether everything a chat needs answers")),
+    Route("GET", "/", page, None, Says("The playground")),
+    Route("GET", "/page/{file}", page, None, Says("A file of the playground")),
+)

@@ -6,7 +6,8 @@ streams    declares what the broker must have, idempotently
 log        appends behind a fence, reads by direct get, follows by core subscription
 splice     live records and stored ones as one gapless sequence
 requests   the work queue; `agents` the registry
-postgres   the store; `migrate` its schema
+store      the store's port; `postgres` answers it, `migrate` its schema, `database` the connections
+threads    whole sessions: listed, forked, deleted; `artifacts` and `keys` beside them
 embedded   private servers for development and tests
 control    the way to the runner that holds a run
 memory_…   doubles of the ports, for tests of what stands on them

@@ -17,7 +17,9 @@ class JetStreamAgents:
 
     async def announce(self, entry: AgentEntry) -> None:
         """See `ports.Agents`."""
-        await self._broker.call(names.agent_key(entry.name), commands.encode(entry))
+        known = await self.find(entry.name)
+        if known is None or not entry.yields_to(known):
+            await self._broker.call(names.agent_key(entry.name), commands.encode(entry))
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """See `ports.Agents`."""

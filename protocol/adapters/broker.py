@@ -8,8 +8,11 @@ spoken here instead (NATS ADR-1, ADR-31).
 """
 
 import asyncio
+import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any, override
 
 import msgspec
 import nats.errors
@@ -19,8 +22,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from protocol import names
+from protocol import address, names
+from protocol.adapters import tls
 from protocol.adapters.tasks import beside
+from protocol.address import Address
 from protocol.errors import Invalid, RejoinError, Unavailable
 
 log = structlog.get_logger("rejoin.broker")
@@ -31,12 +36,19 @@ LIVENESS_PERIOD_S = 5.0
 LIVENESS_TIMEOUT_S = 3.0
 RECONNECT_WAIT_S = 0.1
 HEADERS_BYTES = len("NATS/1.0\r\n\r\n")
+PING = b"PING\r\n"
 REFUSAL = "Authorization Violation"
+REFUSED = "the broker refuses our credentials"
+DENIAL = re.compile(r'permissions violation for (publish|subscription) to "(.*?)"', re.IGNORECASE)
 STORE_REFUSED = 10077
 """A limit of the stream says no. It comes as a 503, but asking again would not help."""
 PENDING_MESSAGES_MAX = 8_192
 PENDING_BYTES_MAX = 16 * 1024 * 1024
 """A subscription's bounds in this process: what passes them is dropped, and `on_loss` is called."""
+
+
+class Denied(Unavailable):
+    """The broker's permissions do not allow it. It stays so: asking again does not help."""
 
 
 class ApiError(RejoinError):
@@ -62,33 +74,55 @@ class _Answer(msgspec.Struct, frozen=True):
 _answer = msgspec.json.Decoder(_Answer)
 
 
+class _Client(Client):
+    """nats-py speaks in the clear, password included, to a server that does not ask for TLS."""
+
+    tls_only = False
+
+    @override
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if self.tls_only and initial_connection and not info.get("tls_required"):
+            raise ConnectionAbortedError("the server offers no TLS")
+        await super()._process_info(info, initial_connection)
+
+
 class Broker:
     """A connection. Made by `connect`, which keeps it alive."""
 
     def __init__(self, name: str) -> None:
-        self._client = Client()
+        self._client = _Client()
         self._name = name
+        self._prefix = names.API
         self._returns: set[Callable[[], None]] = set()
         self._losses: dict[Subscription, Callable[[], None]] = {}
         self._collectors: dict[str, _Collector] = {}
         self._inbox = ""
         self._asked = 0
-        self._waits: set[asyncio.Timeout] = set()
+        self._waits: dict[asyncio.Timeout, str] = {}
+        self._denied: set[asyncio.Timeout] = set()
         self._over = asyncio.Event()
         self._living = False
         self._fault = ""
-        self._refused = False
+        self._refusal = ""
 
-    async def open(self, url: str) -> None:
+    async def open(self, to: Address, secure: ssl.SSLContext | None) -> None:
         """One try, after which nats-py keeps the connection by itself: its own first connect never gives up
-        and never says why. Raises `Unavailable`, or `RejoinError` if our credentials are refused.
+        and never says why. Raises `Unavailable`, or `RejoinError` if either side refuses the other.
         """
+        self._prefix = to.api
+        self._client.tls_only = secure is not None
+        role = self._name.partition("-")[0]
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._client.connect(
-                    url.split(","),
+                    list(to.servers),
                     name=self._name,
-                    inbox_prefix=f"_INBOX_{self._name}",
+                    # Not from the URL: servers that the cluster names later have none.
+                    user=to.user,
+                    password=to.password,
+                    token=to.token,
+                    tls=secure,
+                    inbox_prefix=names.inbox(role),
                     pending_size=0,  # a publish that failed must not be sent after the reconnect
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
@@ -101,7 +135,9 @@ class Broker:
                 )
         except (nats.errors.Error, OSError, TimeoutError) as fault:
             self._fault = self._fault or type(fault).__name__
-            raise self._end() from fault
+            if secure is not None and to.certificate is None and self._client._server_info.get("tls_verify"):  # noqa: SLF001
+                self._refusal = f"the broker {tls.UNSHOWN}"  # it breaks off, often without saying why
+            raise self._end() from (None if self._refusal else fault)
         self._client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1}
         self._inbox = self._client.new_inbox()
         async with self._wire(ASK_TIMEOUT_S):
@@ -109,24 +145,30 @@ class Broker:
         self._living = True
 
     @asynccontextmanager
-    async def _wire(self, timeout_s: float) -> AsyncIterator[None]:
-        """Around every word to nats-py: the broker is away, whatever it calls that and however late."""
+    async def _wire(self, timeout_s: float, subject: str = "") -> AsyncIterator[None]:
+        """Around every word to nats-py: the broker is away, whatever it calls that and however late; or it
+        does not allow us to publish `subject`, which it says aside.
+        """
         if not self._client.is_connected:  # it would keep some words for later, and leak others
             raise Unavailable("the broker is away")
         try:
             async with asyncio.timeout(timeout_s) as wait:
-                self._waits.add(wait)
+                self._waits[wait] = subject
                 try:
                     yield
                 finally:
-                    self._waits.discard(wait)
+                    del self._waits[wait]
         except (nats.errors.Error, OSError, TimeoutError) as fault:
+            if wait in self._denied:
+                raise Denied(f"the broker does not allow {self._name} to publish {subject}") from None
             raise Unavailable(f"the broker does not answer ({type(fault).__name__})") from fault
+        finally:
+            self._denied.discard(wait)
 
     def _end(self) -> RejoinError:
         """Why there is no connection, and will be none by itself."""
-        if self._refused:
-            return RejoinError("the broker refuses our credentials")
+        if self._refusal:
+            return RejoinError(self._refusal)
         return Unavailable(f"the broker is away ({self._fault or self._client.last_error})")
 
     # Callbacks. One that raises would stop nats-py's read loop for ever, so none of them does.
@@ -137,15 +179,32 @@ class Broker:
             if on_loss is not None:
                 on_loss()
             return
+        if denial := DENIAL.search(str(fault)):
+            self._on_denial(*denial.groups())
+            return
         transport = self._client._transport  # noqa: SLF001
         if transport is not None and not self._client.is_connected:
             transport.close()  # type: ignore[no-untyped-call]  # of a failed handshake: else it is forgotten
+            if isinstance(fault, ssl.SSLError):
+                self._client._transport = None  # noqa: SLF001  # nats-py would wait for its end, for ever
         said, self._fault = self._fault, str(fault) or type(fault).__name__
         if REFUSAL in self._fault:
-            self._refused = True
+            self._refusal = REFUSED
+        if why := tls.refusal(fault):
+            self._refusal = f"the broker {why}"
+        if self._refusal:
             self._over.set()
         if self._living and self._fault != said:  # ten times a second while the broker is away
             log.warning("broker_error", connection=self._name, error=self._fault)
+
+    def _on_denial(self, verb: str, subject: str) -> None:
+        """The answer that will not come need not be waited for."""
+        for wait, asked in self._waits.items():
+            if verb == "publish" and asked.lower() == subject and not wait.expired():  # so nats-py has it
+                self._denied.add(wait)
+                wait.reschedule(0)
+                subject = asked
+        log.error("broker_denied", connection=self._name, denied=verb, subject=subject)
 
     async def _on_disconnect(self) -> None:
         for wait in self._waits:
@@ -217,11 +276,16 @@ class Broker:
     async def _ping(self, timeout_s: float) -> None:
         pong = _Pong()
         async with self._wire(timeout_s):
-            await self._client._send_ping(pong)  # noqa: SLF001
+            # Behind everything that waits to be sent. nats-py's own ping overtakes it, so that a subscription
+            # would be taken for made that the server has not heard of.
+            self._client._pongs.append(pong)  # noqa: SLF001
+            await self._client._send_command(PING)  # noqa: SLF001
+            await self._client._flush_pending()  # noqa: SLF001
             await pong
 
     async def send(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
         """Publish without an answer. Raises `Invalid` if it is too large."""
+        subject = self._local(subject)
         async with self._wire(ASK_TIMEOUT_S):
             self._measure(payload, {})
             await self._client.publish(subject, payload, reply=reply)
@@ -236,7 +300,8 @@ class Broker:
     ) -> Msg:
         """One request, one reply. Raises `Invalid` if it is too large."""
         fields = dict(headers or {})
-        async with self._wire(timeout_s):
+        subject = self._local(subject)
+        async with self._wire(timeout_s, subject):
             self._measure(payload, fields)
             return await self._client.request(subject, payload, timeout=timeout_s, headers=fields or None)
 
@@ -249,6 +314,12 @@ class Broker:
                 return False
             raise
         return True
+
+    def _local(self, subject: str) -> str:
+        """JetStream's API by the name that it has in our account."""
+        if subject.startswith(f"{names.API}."):
+            return self._prefix + subject.removeprefix(names.API)
+        return subject
 
     def _measure(self, payload: bytes, headers: Mapping[str, str]) -> None:
         # nats-py forgets that headers count too: the server would close the connection, and it for good.
@@ -275,7 +346,7 @@ class Broker:
         token = str(self._asked)
         collector = self._collectors[token] = _Collector()
         try:
-            async with self._wire(ASK_TIMEOUT_S):
+            async with self._wire(ASK_TIMEOUT_S, self._local(subject)):
                 await self.send(subject, payload, reply=f"{self._inbox}.{token}")
                 await collector.complete.wait()
         finally:
@@ -338,23 +409,26 @@ class _Collector:
 
 @asynccontextmanager
 async def connect(url: str, name: str) -> AsyncIterator[Broker]:
-    """A living connection to `nats://…` (several separated by commas), for as long as the context.
+    """A living connection to `nats://…` (see `protocol.address`), for as long as the context. The name's
+    first word, up to a hyphen, is the role whose inboxes it listens to.
 
-    Waits for a broker that is away, with back-off and a line in the log each time. Raises `RejoinError`, then
-    or later, if the broker refuses our credentials.
+    Waits for a broker that is away, with back-off and a line in the log each time. Raises `Invalid` for a
+    wrong URL, and `RejoinError`, then or later, if the broker refuses our credentials, or either side the
+    other's certificate.
     """
-    hosts = ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in url.split(","))
+    to = address.parse(url)
+    secure = tls.context(to) if to.tls else None
 
     def away(fault: Exception) -> bool:
         if isinstance(fault, Unavailable):
-            log.warning("waiting_for_broker", connection=name, hosts=hosts, cause=str(fault))
+            log.warning("waiting_for_broker", connection=name, hosts=to.hosts, cause=str(fault))
         return isinstance(fault, Unavailable)
 
     async for attempt in stamina.retry_context(
         on=away, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
     ):
         with attempt:
-            broker = await _opened(url, name)
+            broker = await _opened(to, secure, name)
     try:
         async with beside(broker.watch()):
             yield broker
@@ -362,10 +436,10 @@ async def connect(url: str, name: str) -> AsyncIterator[Broker]:
         await broker.close()
 
 
-async def _opened(url: str, name: str) -> Broker:
+async def _opened(to: Address, secure: ssl.SSLContext | None, name: str) -> Broker:
     broker = Broker(name)
     try:
-        await broker.open(url)
+        await broker.open(to, secure)
     except BaseException:
         await broker.close()
         raise

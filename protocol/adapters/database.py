@@ -7,22 +7,26 @@ No other retry hides here.
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import asyncpg
+import msgspec
 import stamina
 import structlog
 
-from protocol.errors import Conflict, Fenced, Invalid, NotFound, Unavailable
+from protocol.adapters import tls
+from protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound, RejoinError, Unavailable
 
 log = structlog.get_logger("rejoin.database")
 
 CLOSE_TIMEOUT_S = 5.0
 PING = "select 'pong'"
-_REFUSALS = {"RJ400": Invalid, "RJ404": NotFound, "RJ409": Conflict, "RJ412": Fenced}
+_REFUSALS = {"RJ400": Invalid, "RJ404": NotFound, "RJ409": Conflict, "RJ412": Fenced, "RJ429": Limited}
 
 _DEAD = (
     ConnectionError,
@@ -49,6 +53,10 @@ def seam() -> Iterator[None]:
     """What the driver raises inside leaves as one of our words, if there is one for it."""
     try:
         yield
+    except ssl.SSLError as error:  # some of them are `ValueError`s too
+        if why := tls.refusal(error):
+            raise RejoinError(f"the database {why}") from None
+        raise Unavailable("the database is away") from error
     except ValueError:
         raise  # a wrong argument, although some of them are `InterfaceError`s too
     except _AWAY as error:
@@ -87,11 +95,30 @@ async def _keep(_connection: Any) -> None:
 
 
 class Database:
-    """A pool of connections, on which one statement at a time is one transaction and one round trip."""
+    """A pool of connections, on which one statement is one transaction and one round trip. At the end of its
+    context they are closed.
+    """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, acquire_timeout_s: float) -> None:
         self._pool = pool
         self._acquire_timeout_s = acquire_timeout_s
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def find[T](self, kind: type[T], query: str, *args: Any) -> T | None:
+        """A statement's answer, which is the JSON of one `kind`; None if there is no row or it is null."""
+        text = await self.value(query, *args)
+        return None if text is None else msgspec.json.decode(text, type=kind)
+
+    async def get[T](self, kind: type[T], query: str, *args: Any) -> T:
+        """The same for a statement that always answers."""
+        return msgspec.json.decode(await self.value(query, *args) or "null", type=kind)
 
     async def value(self, query: str, *args: Any) -> str | None:
         """The first column of the first row, which is text; None if there is no row or it is null."""
@@ -118,15 +145,25 @@ class Database:
             self._pool.terminate()
 
 
+def json_text(value: Any) -> str:
+    """What goes into a `json` column, or is an argument of a function of ours."""
+    return msgspec.json.encode(value).decode()
+
+
+def json_or_null(value: Any) -> str | None:
+    """The same; None is the column's null."""
+    return None if value is None else json_text(value)
+
+
 async def open_database(
     database_url: str,
     *,
-    pool_max: int,
-    acquire_timeout_s: float,
-    connect_timeout_s: float,
-    command_timeout_s: float,
+    pool_max: int = 10,
+    acquire_timeout_s: float = 5.0,
+    connect_timeout_s: float = 5.0,
+    command_timeout_s: float = 10.0,
 ) -> Database:
-    """Waits until the database answers, saying so in the log."""
+    """Waits until the database answers, for as long as nobody cancels it, saying so in the log."""
     pool = asyncpg.create_pool(
         database_url,
         min_size=0,  # a floor is restored in the background, with a traceback for every vain try

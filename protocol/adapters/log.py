@@ -25,7 +25,7 @@ log = structlog.get_logger("rejoin.log")
 
 READS_MAX = 8
 READ_BYTES_MAX = 256 * 1024
-"""A reader that stalls holds this three times over: as records, as one write, and as aiohttp copies it."""
+"""A reader that stalls holds this twice over: as one write, and as aiohttp copies it."""
 FOLLOW_BYTES_MAX = 256 * 1024
 """What waits for one reader; past it the reader is `lost` and reads the log when it can."""
 RECORD_BYTES = 256
@@ -137,6 +137,11 @@ class JetStreamLog:
                 return None
             case status:
                 raise Unavailable(f"the broker refused a read ({status})")
+
+    async def purge(self, run: RunId) -> None:
+        """See `ports.Log`."""
+        ask = msgspec.json.encode({"filter": names.log(run)})
+        await self._api.call(f"$JS.API.STREAM.PURGE.{names.LOG}", ask)
 
     @asynccontextmanager
     async def follow(self, run: RunId) -> AsyncIterator["Reader"]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from protocol.adapters.log import READ_BYTES_MAX, Reader
-from protocol.adapters.ports import Page
+from protocol.adapters.ports import Interrupt, Page, Supersede, Word
 from protocol.adapters.streams import ACK_WAIT_S
 from protocol.commands import AgentEntry, RunRequest
 from protocol.errors import Fenced
@@ -20,7 +20,7 @@ class MemoryLog:
     """`ports.Log`."""
 
     def __init__(self) -> None:
-        self._owners: list[RunId] = []
+        self._owners: list[RunId | None] = []
         self._records: dict[RunId, list[Record]] = {}
         self._readers: dict[RunId, set[Reader]] = {}
 
@@ -59,6 +59,11 @@ class MemoryLog:
     async def owner(self, sequence: int) -> RunId | None:
         """See `ports.Log`."""
         return self._owners[sequence - 1] if 0 < sequence <= len(self._owners) else None
+
+    async def purge(self, run: RunId) -> None:
+        """See `ports.Log`."""
+        for record in self._records.pop(run, ()):
+            self._owners[record.seq - 1] = None
 
     @asynccontextmanager
     async def follow(self, run: RunId) -> AsyncIterator[Reader]:
@@ -146,6 +151,37 @@ class MemoryRequests:
                     await self._change.wait()
 
 
+class MemoryControl:
+    """`ports.Control`."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[RunId, list[Callable[[Word], None]]] = {}
+
+    async def interrupt(self, run: RunId) -> bool:
+        """See `ports.Control`."""
+        return self._say(run, Interrupt())
+
+    async def supersede(self, run: RunId, attempt: int) -> None:
+        """See `ports.Control`."""
+        self._say(run, Supersede(attempt))
+
+    def _say(self, run: RunId, word: Word) -> bool:
+        listeners = tuple(self._listeners.get(run, ()))
+        for on_word in listeners:
+            on_word(word)
+        return bool(listeners)
+
+    @asynccontextmanager
+    async def listen(self, run: RunId, on_word: Callable[[Word], None]) -> AsyncIterator[None]:
+        """See `ports.Control`."""
+        listeners = self._listeners.setdefault(run, [])
+        listeners.append(on_word)
+        try:
+            yield
+        finally:
+            listeners.remove(on_word)
+
+
 class MemoryAgents:
     """`ports.Agents`."""
 
@@ -154,7 +190,9 @@ class MemoryAgents:
 
     async def announce(self, entry: AgentEntry) -> None:
         """See `ports.Agents`."""
-        self._entries[entry.name] = entry
+        known = self._entries.get(entry.name)
+        if known is None or not entry.yields_to(known):
+            self._entries[entry.name] = entry
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """See `ports.Agents`."""

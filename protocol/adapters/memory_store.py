@@ -4,12 +4,12 @@ Nothing in it waits, so every method is one transaction by itself. Refusals come
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
+from itertools import dropwhile
 
 import msgspec
 
-from protocol.adapters.ports import (
+from protocol.adapters.memory_rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
+from protocol.adapters.store import (
     Admission,
     Admitted,
     Approval,
@@ -19,6 +19,7 @@ from protocol.adapters.ports import (
     History,
     Interrupted,
     Listed,
+    Owner,
     Question,
     Regenerate,
     Run,
@@ -26,163 +27,46 @@ from protocol.adapters.ports import (
     WhenBusy,
 )
 from protocol.commands import RunRequest
-from protocol.errors import Conflict, Fenced, Invalid, NotFound
+from protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
 from protocol.fold import UIMessage
-from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
-from protocol.lifecycle import BUSY, TERMINAL, Event, State, after
+from protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
+from protocol.lifecycle import TERMINAL, Event, State, after
 
 _ENDS = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL, State.CANCELLED: Event.CANCEL}
-
-
-type _Asked = tuple[str, str | None, bytes | None]
-"""What an idempotency key stands for: the kind of the request, the message it names, its digest."""
-
-
-class _Message(msgspec.Struct):
-    id: MessageId
-    position: int
-    role: str
-    body: bytes | None = None
-    digest: bytes | None = None
-    run: "_Run | None" = None
-
-
-class _Run(msgspec.Struct):
-    row: Run
-    answer: _Message
-    asked: _Asked
-    key: str | None
-    due_at: datetime | None
-    created_at: datetime
-    updated_at: datetime
-    runner: str | None = None
-
-    def change(self, **fields: Any) -> None:
-        self.row = msgspec.structs.replace(self.row, **fields)
-        self.updated_at = _now()
-
-    @property
-    def busy(self) -> bool:
-        return self.row.state in BUSY
-
-
-class _Approval(msgspec.Struct):
-    run: _Run
-    question: Question
-    turn: int
-    decision: Decision | None = None
-    cancelled: bool = False
-    expired: bool = False
-
-    @property
-    def pending(self) -> bool:
-        return self.decision is None and not self.cancelled
-
-    @property
-    def due(self) -> bool:
-        return self.pending and self.question.expires_at is not None and self.question.expires_at <= _now()
-
-    @property
-    def shown(self) -> Approval:
-        return Approval(self.question, self.decision, self.turn, self.expired)
-
-
-class _Session(msgspec.Struct):
-    agent: AgentName
-    created_at: datetime
-    updated_at: datetime
-    next_position: int = 0
-    messages: list[_Message] = []
-    runs: list[_Run] = []
-    approvals: list[_Approval] = []
-
-    def message(self, id: MessageId) -> _Message | None:
-        return next((message for message in self.messages if message.id == id), None)
-
-    def place(self, id: MessageId, role: str, body: bytes | None = None) -> _Message:
-        message = _Message(id, self.next_position, role, body)
-        self.next_position += 1
-        self.messages.append(message)
-        return message
-
-    @property
-    def busy(self) -> bool:
-        return any(run.busy for run in self.runs)
-
-    @property
-    def ready(self) -> _Run | None:
-        return next((run for run in self.runs if run.busy and run.row.ready), None)
-
-    def promote(self, now: datetime) -> RunRequest | None:
-        self.updated_at = now
-        first = self.ready or next((run for run in self.runs if run.busy), None)
-        if first is None:
-            return None
-        if not first.row.ready:
-            first.change(ready=True)
-            first.due_at = now
-        return first.row.request if first.due_at is not None else None
-
-    def resume(self, run: _Run) -> None:
-        if run.row.state is State.SUSPENDED and not any(one.pending for one in self.of(run)):
-            run.change(state=after(run.row.state, Event.RESUME), ready=False, turn=run.row.turn + 1)
-            self.promote(_now())
-
-    def interrupt(self, run: _Run) -> None:
-        run.change(interrupted=True)
-        self.cancel_approvals(run)
-        self.resume(run)
-
-    def make_way(self, when_busy: WhenBusy, start: int | None) -> None:
-        if self.busy and when_busy is WhenBusy.REJECT:
-            raise Conflict("the session is busy")
-        if self.busy and when_busy is WhenBusy.ENQUEUE and start is not None:
-            raise Conflict("the session is busy: its messages cannot be replaced while a run answers them")
-        for run in self.runs:
-            lost = start is not None and run.answer.position >= start
-            if when_busy is WhenBusy.INTERRUPT and run.busy and (run.row.ready or lost):
-                self.interrupt(run)
-        if start is not None:
-            self.truncate(start)
-
-    def store_answer(self, run: _Run, answer: UIMessage) -> None:
-        if self.message(run.answer.id) is run.answer:  # an interrupted run may have lost it
-            run.answer.body = msgspec.json.encode(answer)
-
-    def truncate(self, start: int) -> None:
-        for message in self.messages:
-            message.body = message.body if message.position < start else None
-        self.messages = [message for message in self.messages if message.position < start]
-        for run in self.runs:
-            if run.row.state is State.SUSPENDED and run.answer.position >= start:
-                run.change(state=after(run.row.state, Event.CANCEL))
-                self.cancel_approvals(run)
-
-    def cancel_approvals(self, run: _Run) -> None:
-        for approval in self.approvals:
-            if approval.run is run and approval.pending:
-                approval.cancelled = True
-
-    def of(self, run: _Run) -> list[_Approval]:
-        return [approval for approval in self.approvals if approval.run is run]
 
 
 class MemoryStore:
     """`ports.Store`."""
 
     def __init__(self) -> None:
-        self._sessions: dict[tuple[TenantId, SessionId], _Session] = {}
-        self._runs: dict[RunId, _Run] = {}
-        self._approvals: dict[ApprovalId, _Approval] = {}
+        self._sessions: dict[tuple[TenantId, SessionId], SessionRow] = {}
+        self._runs: dict[RunId, RunRow] = {}
+        self._approvals: dict[ApprovalId, ApprovalRow] = {}
 
-    def _session_of(self, run: _Run) -> _Session:
+    def _seen(self, owner: Owner, session: SessionId) -> SessionRow | None:
+        """The session, if it is the owner's."""
+        found = self._sessions.get((owner.tenant, session))
+        return found if found is not None and owner.user in {None, found.user} else None
+
+    def _seen_run(self, owner: Owner, run: RunId) -> RunRow | None:
+        found = self._runs.get(run)
+        if found is None or found.row.tenant != owner.tenant or owner.user not in {None, found.row.user}:
+            return None
+        return found
+
+    def _session_of(self, run: RunRow) -> SessionRow:
         return self._sessions[run.row.tenant, run.row.session]
 
     async def admit(self, admission: Admission) -> Admitted:
         """See `ports.Store`."""
+        owner = admission.owner
+        if (owner.tenant, admission.session) in self._sessions and self._seen(
+            owner, admission.session
+        ) is None:
+            raise NotFound("there is no such session")
         match admission.ask:
             case Submit() as submit:
-                asked: _Asked = "submit", submit.turn.message["id"], submit.turn.digest
+                asked: Asked = "submit", submit.turn.message["id"], submit.turn.digest
                 run = self._known(admission, asked) or self._submit(admission, submit, asked)
             case Regenerate(target):
                 asked = "regenerate", target, None
@@ -193,9 +77,9 @@ class MemoryStore:
         flagged = before.row if ours and before is not None and before.row.interrupted else None
         return Admitted(run.row, created, flagged)
 
-    def _known(self, admission: Admission, asked: _Asked) -> _Run | None:
+    def _known(self, admission: Admission, asked: Asked) -> RunRow | None:
         """The run of the request's key, or that this very request has made."""
-        session = self._sessions.get((admission.tenant, admission.session))
+        session = self._seen(admission.owner, admission.session)
         for run in session.runs if session is not None and admission.key is not None else []:
             if run.key == admission.key and run.asked != asked:
                 raise Conflict("the idempotency key is taken by another request")
@@ -203,10 +87,11 @@ class MemoryStore:
                 return run
         return self._runs.get(admission.run)
 
-    def _submit(self, admission: Admission, submit: Submit, asked: _Asked) -> _Run:
+    def _submit(self, admission: Admission, submit: Submit, asked: Asked) -> RunRow:
         id = MessageId(submit.turn.message["id"])
-        session = self._sessions.get((admission.tenant, admission.session))
+        session = self._seen(admission.owner, admission.session)
         if session is None:
+            self._check_busy(admission)
             session = self._open(admission, submit.imports, {id, admission.answer})
         known = session.message(id)
         if known is not None:
@@ -216,22 +101,29 @@ class MemoryStore:
                 raise Conflict("the message id is taken by a message that is not the user's")
             if not submit.edit:
                 raise Conflict("the message id is taken by other content")
+        self._check_busy(admission)
         session.make_way(admission.when_busy, known.position if known is not None else None)
         message = session.place(id, "user", msgspec.json.encode(submit.turn.message))
         message.digest = submit.turn.digest
         return self._add(admission, session, message, asked)
 
-    def _open(self, admission: Admission, imports: Sequence[UIMessage], taken: set[MessageId]) -> _Session:
-        session = _Session(admission.agent, _now(), _now())
+    def _check_busy(self, admission: Admission) -> None:
+        tenant, busy_max = admission.owner.tenant, admission.busy_max
+        busy = sum(run.busy for run in self._runs.values() if run.row.tenant == tenant)
+        if busy_max is not None and busy >= busy_max:
+            raise Limited("the tenant has too many runs under way")
+
+    def _open(self, admission: Admission, imports: Sequence[UIMessage], taken: set[MessageId]) -> SessionRow:
+        session = SessionRow(admission.agent, admission.owner.user, now_utc(), now_utc())
         for turn in imports:
             if turn["id"] not in taken:
                 taken.add(turn["id"])
                 session.place(turn["id"], turn["role"], msgspec.json.encode(turn))
-        self._sessions[admission.tenant, admission.session] = session
+        self._sessions[admission.owner.tenant, admission.session] = session
         return session
 
-    def _regenerate(self, admission: Admission, target: MessageId | None, asked: _Asked) -> _Run:
-        session = self._sessions.get((admission.tenant, admission.session))
+    def _regenerate(self, admission: Admission, target: MessageId | None, asked: Asked) -> RunRow:
+        session = self._seen(admission.owner, admission.session)
         named = session.message(target) if session is not None and target is not None else None
         if session is None or (target is not None and named is None):
             raise NotFound("there is no such message in the session")
@@ -239,15 +131,16 @@ class MemoryStore:
         users = [message for message in session.messages if message.role == "user" and message.position < end]
         if not users:
             raise NotFound("there is no message to answer again")
+        self._check_busy(admission)
         session.make_way(admission.when_busy, users[-1].position + 1 if named is None else end)
         return self._add(admission, session, users[-1], asked)
 
-    def _add(self, admission: Admission, session: _Session, message: _Message, asked: _Asked) -> _Run:
+    def _add(self, admission: Admission, session: SessionRow, message: MessageRow, asked: Asked) -> RunRow:
         ready = not session.busy
         answer = session.place(admission.answer, "assistant")
         row = Run(
             admission.run,
-            admission.tenant,
+            admission.owner.tenant,
             admission.session,
             admission.agent,
             admission.answer,
@@ -255,28 +148,32 @@ class MemoryStore:
             ready=ready,
             turn=0,
             attempt=0,
+            user=session.user,
         )
-        now = _now()
-        run = _Run(row, answer, asked, admission.key, now if ready else None, now, now)
+        now = now_utc()
+        run = RunRow(row, answer, asked, admission.key, now if ready else None, now, now)
+        run.context = admission.context
+        if admission.remember:
+            session.context = admission.context
         message.run = answer.run = run
         session.runs.append(run)
-        session.updated_at = _now()
+        session.updated_at = now_utc()
         self._runs[admission.run] = run
         return run
 
-    async def run(self, tenant: TenantId, run: RunId) -> Run | None:
+    async def run(self, owner: Owner, run: RunId) -> Run | None:
         """See `ports.Store`."""
-        found = self._runs.get(run)
-        return found.row if found is not None and found.row.tenant == tenant else None
+        found = self._seen_run(owner, run)
+        return found.row if found is not None else None
 
-    async def current(self, tenant: TenantId, session: SessionId) -> Run | None:
+    async def current(self, owner: Owner, session: SessionId) -> Run | None:
         """See `ports.Store`."""
-        found = self._sessions.get((tenant, session))
+        found = self._seen(owner, session)
         return (found.ready or found.runs[-1]).row if found is not None else None
 
-    async def history(self, tenant: TenantId, session: SessionId) -> History | None:
+    async def history(self, owner: Owner, session: SessionId) -> History | None:
         """See `ports.Store`."""
-        found = self._sessions.get((tenant, session))
+        found = self._seen(owner, session)
         if found is None:
             return None
         shown = [
@@ -288,7 +185,14 @@ class MemoryStore:
         busy = found.ready.row if found.ready is not None else None
         return History(found.agent, shown, busy, found.created_at, found.updated_at)
 
-    async def claim(self, request: RunRequest, runner: str) -> Claim | None:
+    async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        return found.context if found is not None else None
+
+    async def claim(
+        self, request: RunRequest, runner: str, *, history_max: int | None = None
+    ) -> Claim | None:
         """See `ports.Store`."""
         run = self._runs.get(request.run)
         if run is None or run.row.turn != request.turn or not run.busy or not run.row.ready:
@@ -296,13 +200,18 @@ class MemoryStore:
         run.change(state=after(run.row.state, Event.CLAIM), attempt=run.row.attempt + 1)
         run.due_at, run.runner = None, runner
         session = self._session_of(run)
-        history = [
-            msgspec.json.decode(message.body)
+        stored = [
+            message
             for message in session.messages
             if message.body is not None and message.position < run.answer.position
         ]
+        if history_max is not None and len(stored) > history_max:
+            stored = stored[len(stored) - history_max :]
+            stored = list(dropwhile(lambda message: message.role != "user", stored))
+        history = [msgspec.json.decode(message.body or b"") for message in stored]
         answer = msgspec.json.decode(run.answer.body) if run.answer.body is not None else None
-        return Claim(run.row, history, answer, [approval.shown for approval in session.of(run)])
+        context = run.context if run.context is not None else session.context
+        return Claim(run.row, history, answer, [approval.shown for approval in session.of(run)], context)
 
     async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
         """See `ports.Store`."""
@@ -312,19 +221,19 @@ class MemoryStore:
         for question in questions:
             if question.id not in self._approvals:
                 copy = msgspec.json.decode(msgspec.json.encode(question), type=Question)
-                asked = _Approval(mine, copy, mine.row.turn, cancelled=mine.row.interrupted)
+                asked = ApprovalRow(mine, copy, mine.row.turn, cancelled=mine.row.interrupted)
                 self._approvals[question.id] = asked
                 self._session_of(mine).approvals.append(asked)
 
-    def _held(self, run: RunId, attempt: int) -> _Run:
+    def _held(self, run: RunId, attempt: int) -> RunRow:
         held = self._runs.get(run)
         if held is None or held.row.attempt != attempt:
             raise Fenced("another attempt owns the run")
         return held
 
-    async def decide(self, tenant: TenantId, session: SessionId, decisions: Sequence[Decision]) -> Decided:
+    async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `ports.Store`."""
-        found = self._sessions.get((tenant, session))
+        found = self._seen(owner, session)
         asked = [self._approvals.get(decision.approval) for decision in decisions]
         open_here = [one for one in asked if one is not None and found is not None and one in found.approvals]
         if found is None or len(open_here) != len(decisions):
@@ -355,10 +264,10 @@ class MemoryStore:
                 mine.due_at = None
             else:
                 mine.change(turn=mine.row.turn + any(one.turn == mine.row.turn for one in asked))
-                mine.due_at = mine.due_at or _now()
+                mine.due_at = mine.due_at or now_utc()
         elif mine.row.state in TERMINAL:
             raise Fenced("the run is over")
-        following = session.promote(_now())
+        following = session.promote(now_utc())
         return [] if following is None else [following]
 
     async def end(
@@ -371,17 +280,17 @@ class MemoryStore:
         session = self._session_of(mine)
         if mine.row.state is State.RUNNING:
             mine.change(state=after(mine.row.state, _ENDS[state]), error=error)
-            mine.due_at = None
+            mine.due_at = mine.context = None
             if answer is not None:
                 session.store_answer(mine, answer)
             session.cancel_approvals(mine)
         elif mine.row.state is not state:
             raise Fenced("the run is over")
-        return session.promote(_now())
+        return session.promote(now_utc())
 
-    async def interrupt(self, tenant: TenantId, session: SessionId, run: RunId | None = None) -> Interrupted:
+    async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
         """See `ports.Store`."""
-        found = self._sessions.get((tenant, session))
+        found = self._seen(owner, session)
         if found is None:
             raise NotFound("there is no such session")
         if run is not None:
@@ -396,17 +305,16 @@ class MemoryStore:
         found.interrupt(mine)
         return Interrupted(mine.row, interrupted=True)
 
-    async def pending(self, tenant: TenantId, session: SessionId) -> Sequence[Approval]:
+    async def pending(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
         """See `ports.Store`."""
-        found = self._sessions.get((tenant, session))
+        found = self._seen(owner, session)
         return [one.shown for one in found.approvals if one.pending] if found is not None else []
 
-    async def approval(self, tenant: TenantId, run: RunId, call: CallId) -> Approval | None:
+    async def approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
         """See `ports.Store`."""
+        found = self._seen_run(owner, run)
         asked = [
-            one.shown
-            for one in self._approvals.values()
-            if (one.run.row.tenant, one.run.row.id, one.question.call) == (tenant, run, call)
+            one.shown for one in self._approvals.values() if one.run is found and one.question.call == call
         ]
         return asked[-1] if asked else None
 
@@ -420,22 +328,27 @@ class MemoryStore:
             self._session_of(run).resume(run)
         return [run.row.request for run in runs if run.row.state is State.QUEUED and run.row.ready]
 
-    async def listed(self, tenant: TenantId, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
+    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
         """See `ports.Store`."""
         found = [
-            Listed(run.row, run.created_at, run.updated_at, run.runner)
+            run.listed
             for run in self._runs.values()
-            if run.row.tenant == tenant and state in {None, run.row.state}
+            if self._seen_run(owner, run.row.id) is not None and state in {None, run.row.state}
         ]
         return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
 
+    async def listed_run(self, owner: Owner, run: RunId) -> Listed | None:
+        """See `ports.Store`."""
+        found = self._seen_run(owner, run)
+        return found.listed if found is not None else None
+
     async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
         """See `ports.Store`."""
-        return [run for run in runs if run in self._runs and self._runs[run].row.interrupted]
+        return [run for run in runs if run not in self._runs or self._runs[run].row.interrupted]
 
     async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """See `ports.Store`."""
-        now = _now()
+        now = now_utc()
         runs = list(self._runs.values())
         due = [run for run in runs if run.due_at and (now - run.due_at).total_seconds() > age_s]
         due.sort(key=lambda run: run.due_at or now)
@@ -450,9 +363,12 @@ class MemoryStore:
             run.updated_at = now
         return [run.row.request for run in (*due, *held)]
 
-    async def ping(self) -> None:
+    async def purge_due(self, limit: int = 100) -> Sequence[RunId]:  # noqa: ARG002
+        """See `ports.Store`. Nothing is ever deleted here: deleting is `Threads`', which has no double."""
+        return []
+
+    async def purged(self, runs: Sequence[RunId]) -> None:
         """See `ports.Store`."""
 
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+    async def ping(self) -> None:
+        """See `ports.Store`."""

@@ -1,7 +1,7 @@
 """The store in PostgreSQL.
 
 Each method is one statement, so one transaction and one round trip. Every statement answers with the JSON of
-a struct of `ports`, which msgspec reads, so no row leaves here, and bodies travel as the text they were. What
+a struct of `store`, which msgspec reads, so no row leaves here, and bodies travel as the text they were. What
 several statements must decide together is a function in `migrations`, which raises our words by SQLSTATE.
 """
 
@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
-
-from protocol.adapters.database import PING, Database, open_database
-from protocol.adapters.ports import (
+from protocol.adapters.database import PING, Database, json_or_null, json_text, open_database
+from protocol.adapters.store import (
     Admission,
     Admitted,
     Approval,
@@ -22,35 +20,32 @@ from protocol.adapters.ports import (
     History,
     Interrupted,
     Listed,
+    Owner,
     Question,
     Regenerate,
     Run,
     Submit,
+    Usage,
+    usage_of,
 )
 from protocol.commands import RunRequest
 from protocol.fold import UIMessage
-from protocol.ids import CallId, RunId, SessionId, TenantId
+from protocol.ids import CallId, RunId, SessionId
 from protocol.lifecycle import TERMINAL, State
 
 STRANDED_MAX = 100
 """How many stranded runs one sweep is told of."""
 EXPIRED_MAX = 100
 """How many questions one sweep answers. It holds their sessions for as long as that takes."""
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _json_or_null(value: Any) -> str | None:
-    return None if value is None else _json(value)
+PURGED_AGAIN_S = 600.0
+"""After so long no runner writes on who has not found out that its run is deleted."""
 
 
 class PostgresStore:
-    """`ports.Store`. At the end of its context its connections are closed."""
+    """`ports.Store`. At the end of its context its connections are closed, also for others on `database`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,14 +53,7 @@ class PostgresStore:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._database.close()
-
-    async def _find[T](self, kind: type[T], query: str, *args: Any) -> T | None:
-        text = await self._database.value(query, *args)
-        return None if text is None else msgspec.json.decode(text, type=kind)
-
-    async def _get[T](self, kind: type[T], query: str, *args: Any) -> T:
-        return msgspec.json.decode(await self._database.value(query, *args) or "null", type=kind)
+        await self.database.close()
 
     async def admit(self, admission: Admission) -> Admitted:
         """See `ports.Store`."""
@@ -73,101 +61,119 @@ class PostgresStore:
             case Submit() as submit:
                 return await self._submit(admission, submit)
             case Regenerate(target):
-                return await self._get(
+                return await self.database.get(
                     Admitted,
-                    "select regenerate_run($1, $2, $3, $4, $5, $6, $7, $8)",
+                    "select regenerate_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
                     *_subject(admission),
                     target,
                 )
 
     async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
         message = submit.turn.message
-        return await self._get(
+        query = """
+            select submit_run(
+              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+        """
+        return await self.database.get(
             Admitted,
-            "select submit_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            query,
             *_subject(admission),
             message["id"],
-            _json(message),
+            json_text(message),
             submit.turn.digest,
             submit.edit,
             [turn["id"] for turn in submit.imports],
             [turn["role"] for turn in submit.imports],
-            [_json(turn) for turn in submit.imports],
+            [json_text(turn) for turn in submit.imports],
         )
 
-    async def interrupt(self, tenant: TenantId, session: SessionId, run: RunId | None = None) -> Interrupted:
+    async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
         """See `ports.Store`."""
-        return await self._get(Interrupted, "select interrupt_run($1, $2, $3)", tenant, session, run)
-
-    async def run(self, tenant: TenantId, run: RunId) -> Run | None:
-        """See `ports.Store`."""
-        return await self._find(
-            Run, "select run_json(r) from runs r where tenant_id = $1 and id = $2", tenant, run
+        return await self.database.get(
+            Interrupted, "select interrupt_run($1, $2, $3, $4)", *_of(owner), session, run
         )
 
-    async def current(self, tenant: TenantId, session: SessionId) -> Run | None:
+    async def run(self, owner: Owner, run: RunId) -> Run | None:
+        """See `ports.Store`."""
+        query = """
+            select run_json(r) from runs r
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+        """
+        return await self.database.find(Run, query, *_of(owner), run)
+
+    async def current(self, owner: Owner, session: SessionId) -> Run | None:
         """See `ports.Store`."""
         query = """
             select run_json(r) from runs r where id = coalesce(
               (select id from runs
-               where tenant_id = $1 and session_id = $2 and ready and state in ('queued', 'running')),
-              (select id from runs where tenant_id = $1 and session_id = $2 order by position desc limit 1))
+               where tenant_id = $1 and session_id = $3 and ready and state in ('queued', 'running')),
+              (select id from runs where tenant_id = $1 and session_id = $3 order by position desc limit 1))
+            and ($2::text is null or user_id = $2)
         """
-        return await self._find(Run, query, tenant, session)
+        return await self.database.find(Run, query, *_of(owner), session)
 
-    async def history(self, tenant: TenantId, session: SessionId) -> History | None:
+    async def history(self, owner: Owner, session: SessionId) -> History | None:
         """See `ports.Store`."""
         query = """
             select json_build_object(
               'agent', agent,
               'messages', (
-                select coalesce(json_agg(body order by position), '[]') from messages
-                where tenant_id = $1 and session_id = $2 and body is not null
-                  and (role <> 'assistant' or run_id is null or run_id <> all (array(
-                    select id from runs
-                    where tenant_id = $1 and session_id = $2 and state in ('queued', 'running'))))),
+                select coalesce(json_agg(body order by position), '[]') from shown_messages($1, $3)),
               'busy', (
                 select run_json(r) from runs r
-                where tenant_id = $1 and session_id = $2 and ready and state in ('queued', 'running')),
+                where tenant_id = $1 and session_id = $3 and ready and state in ('queued', 'running')),
               'created_at', created_at,
               'updated_at', updated_at)
-            from sessions where tenant_id = $1 and id = $2
+            from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self._find(History, query, tenant, session)
+        return await self.database.find(History, query, *_of(owner), session)
 
-    async def claim(self, request: RunRequest, runner: str) -> Claim | None:
+    async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
         """See `ports.Store`."""
-        return await self._find(Claim, "select claim_run($1, $2, $3)", request.run, request.turn, runner)
+        query = """
+            select json_build_array(bytes_json(context)) from sessions
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+        """
+        found = await self.database.find(tuple[bytes | None], query, *_of(owner), session)
+        return found[0] if found is not None else None
+
+    async def claim(
+        self, request: RunRequest, runner: str, *, history_max: int | None = None
+    ) -> Claim | None:
+        """See `ports.Store`."""
+        query = "select claim_run($1, $2, $3, $4)"
+        return await self.database.find(Claim, query, request.run, request.turn, runner, history_max)
 
     async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
         """See `ports.Store`."""
-        await self._database.value(
+        await self.database.value(
             "select ask_run($1, $2, $3, $4, $5, $6, $7)::text",
             run,
             attempt,
             [question.id for question in questions],
             [question.call for question in questions],
             [question.tool for question in questions],
-            [_json(question.input) for question in questions],
+            [json_text(question.input) for question in questions],
             [question.expires_at for question in questions],
         )
 
-    async def decide(self, tenant: TenantId, session: SessionId, decisions: Sequence[Decision]) -> Decided:
+    async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `ports.Store`."""
-        return await self._get(
+        return await self.database.get(
             Decided,
-            "select decide_run($1, $2, $3, $4, $5)",
-            tenant,
+            "select decide_run($1, $2, $3, $4, $5, $6)",
+            *_of(owner),
             session,
             [decision.approval for decision in decisions],
             [decision.approved for decision in decisions],
-            [_json_or_null(decision.reason) for decision in decisions],
+            [json_or_null(decision.reason) for decision in decisions],
         )
 
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
         """See `ports.Store`."""
-        following = await self._find(
-            RunRequest, "select suspend_run($1, $2, $3)", run, attempt, _json(answer)
+        query = "select suspend_run($1, $2, $3, $4, $5)"
+        following = await self.database.find(
+            RunRequest, query, run, attempt, json_text(answer), *_tokens(answer)
         )
         return [] if following is None else [following]
 
@@ -177,54 +183,67 @@ class PostgresStore:
         """See `ports.Store`."""
         if state not in TERMINAL:
             raise ValueError(f"a run does not end {state}")
-        return await self._find(
+        return await self.database.find(
             RunRequest,
-            "select end_run($1, $2, $3, $4, $5)",
+            "select end_run($1, $2, $3, $4, $5, $6, $7)",
             run,
             attempt,
             state,
-            _json_or_null(answer),
-            _json_or_null(error),
+            json_or_null(answer),
+            json_or_null(error),
+            *_tokens(answer),
         )
 
-    async def pending(self, tenant: TenantId, session: SessionId) -> Sequence[Approval]:
+    async def pending(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
         """See `ports.Store`."""
         query = """
-            select coalesce(json_agg(approval_json(a) order by number), '[]') from approvals a
-            where tenant_id = $1 and session_id = $2 and state = 'pending'
+            select coalesce(json_agg(approval_json(a) order by number), '[]')
+            from approvals a join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
+            where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and session_id = $3
+              and state = 'pending'
         """
-        return await self._get(list[Approval], query, tenant, session)
+        return await self.database.get(list[Approval], query, *_of(owner), session)
 
-    async def approval(self, tenant: TenantId, run: RunId, call: CallId) -> Approval | None:
+    async def approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
         """See `ports.Store`."""
         query = """
-            select approval_json(a) from approvals a
-            where tenant_id = $1 and run_id = $2 and call_id = $3 order by number desc limit 1
+            select approval_json(a) from approvals a join runs r on r.id = a.run_id
+            where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and run_id = $3 and call_id = $4
+            order by number desc limit 1
         """
-        return await self._find(Approval, query, tenant, run, call)
+        return await self.database.find(Approval, query, *_of(owner), run, call)
 
     async def expire(self) -> Sequence[RunRequest]:
         """See `ports.Store`."""
-        return await self._get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
+        return await self.database.get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
 
-    async def listed(self, tenant: TenantId, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
+    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
         """See `ports.Store`."""
         query = """
-            select coalesce(json_agg(json_build_object(
-                'run', run_json(r), 'created_at', created_at, 'updated_at', updated_at, 'runner', runner)
-              order by id desc), '[]')
+            select coalesce(json_agg(listed_json(r::runs) order by id desc), '[]')
             from (
-              select * from runs where tenant_id = $1 and ($2::text is null or state = $2)
-              order by id desc limit $3) r
+              select * from runs
+              where tenant_id = $1 and ($2::text is null or user_id = $2) and ($3::text is null or state = $3)
+              order by id desc limit $4) r
         """
-        return await self._get(list[Listed], query, tenant, state, limit)
+        return await self.database.get(list[Listed], query, *_of(owner), state, limit)
+
+    async def listed_run(self, owner: Owner, run: RunId) -> Listed | None:
+        """See `ports.Store`."""
+        query = """
+            select listed_json(r) from runs r
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+        """
+        return await self.database.find(Listed, query, *_of(owner), run)
 
     async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
         """See `ports.Store`."""
         query = """
-            select coalesce(json_agg(id), '[]') from runs where id = any ($1) and interrupted_at is not null
+            select coalesce(json_agg(asked.id), '[]')
+            from unnest($1::text[]) as asked (id) left join runs r on r.id = asked.id
+            where r.id is null or r.interrupted_at is not null
         """
-        return await self._get(list[RunId], query, list(runs))
+        return await self.database.get(list[RunId], query, list(runs))
 
     async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """See `ports.Store`."""
@@ -242,22 +261,52 @@ class PostgresStore:
             select coalesce(json_agg(request_json(r::runs) order by due_at), '[]')
             from (select * from due union all select * from held) r
         """
-        return await self._get(list[RunRequest], query, age_s, held_s, STRANDED_MAX)
+        return await self.database.get(list[RunRequest], query, age_s, held_s, STRANDED_MAX)
+
+    async def purge_due(self, limit: int = 100) -> Sequence[RunId]:
+        """See `ports.Store`."""
+        query = """
+            select coalesce(json_agg(run_id), '[]') from (
+              select run_id from purges where due_at <= statement_timestamp() order by due_at limit $1) due
+        """
+        return await self.database.get(list[RunId], query, limit)
+
+    async def purged(self, runs: Sequence[RunId]) -> None:
+        """See `ports.Store`."""
+        query = """
+            with over as (
+              delete from purges where run_id = any ($1) and again and due_at <= statement_timestamp())
+            update purges set again = true, due_at = statement_timestamp() + $2 * interval '1 second'
+            where run_id = any ($1) and not again
+        """
+        await self.database.value(query, list(runs), PURGED_AGAIN_S)
 
     async def ping(self) -> None:
         """See `ports.Store`."""
-        await self._database.value(PING)
+        await self.database.value(PING)
 
 
-def _subject(admission: Admission) -> tuple[str | None, ...]:
+def _of(owner: Owner) -> tuple[str, str | None]:
+    return owner.tenant, owner.user
+
+
+def _tokens(answer: UIMessage | None) -> tuple[int, int]:
+    usage = usage_of(answer) if answer is not None else Usage()
+    return usage.input_tokens, usage.output_tokens
+
+
+def _subject(admission: Admission) -> tuple[Any, ...]:
     return (
-        admission.tenant,
+        *_of(admission.owner),
         admission.session,
         admission.agent,
         admission.run,
         admission.answer,
         admission.key,
         admission.when_busy,
+        admission.context,
+        admission.remember,
+        admission.busy_max,
     )
 
 

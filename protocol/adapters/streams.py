@@ -6,11 +6,12 @@ Owns their configuration and the reasons for it.
 from typing import Any
 
 import msgspec
+import stamina
 import structlog
 
 from protocol import names
-from protocol.adapters.broker import ApiError, Broker
-from protocol.errors import Unavailable
+from protocol.adapters.broker import ApiError, Broker, Denied
+from protocol.errors import Invalid, Unavailable
 from protocol.ids import AgentName
 
 log = structlog.get_logger("rejoin.streams")
@@ -18,6 +19,8 @@ log = structlog.get_logger("rejoin.streams")
 SECOND_NS = 1_000_000_000
 EXISTS = 10058
 NO_CONSUMER = 10014
+TOO_FEW_SERVERS = 10005
+"""For the replicas that are wanted: a cluster that starts has not found all of its servers yet."""
 
 ACK_WAIT_S = 2.5
 """A request whose runner has been silent for this long goes to another one."""
@@ -77,11 +80,37 @@ def _streams(settings: Settings) -> list[dict[str, Any]]:
             "allow_rollup_hdrs": True,
             "deny_delete": True,
         },
+        shared
+        | {
+            "name": names.FILES,
+            "subjects": [names.FILE_SUBJECTS],
+            "retention": "limits",
+            # As with requests: a chunk is written once, and a second writer is told that it is there.
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "discard_new_per_subject": True,
+            "allow_direct": True,
+        },
     ]
 
 
+class _Listed(msgspec.Struct, frozen=True):
+    streams: list[str] | None = None
+
+
+_listed = msgspec.json.Decoder(_Listed)
+
+
+def _away(fault: Exception) -> bool:
+    few = isinstance(fault, ApiError) and fault.code == TOO_FEW_SERVERS
+    if isinstance(fault, Denied) or not (few or isinstance(fault, Unavailable)):
+        return False
+    log.warning("waiting_for_jetstream", cause=str(fault))
+    return True
+
+
 async def declare(broker: Broker, settings: Settings) -> None:
-    """Create or update the streams. Raises `ApiError` if the broker will not have them."""
+    """Create or update the streams. Raises `Unavailable`, and `ApiError` if the broker will not have them."""
     for stream in _streams(settings):
         name, config = stream["name"], msgspec.json.encode(stream)
         try:
@@ -91,6 +120,31 @@ async def declare(broker: Broker, settings: Settings) -> None:
                 raise
             await broker.call(f"$JS.API.STREAM.UPDATE.{name}", config)
         log.debug("stream_declared", stream=name)
+
+
+async def declare_patiently(broker: Broker, settings: Settings) -> None:
+    """`declare`, as soon as a cluster that starts has a leader and enough servers. Raises `Denied`, and
+    `ApiError`.
+    """
+    async for attempt in stamina.retry_context(
+        on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
+    ):
+        with attempt:
+            await declare(broker, settings)
+
+
+async def require(broker: Broker) -> None:
+    """Waits for JetStream. Raises `Invalid` unless the streams are there: the services do not declare them,
+    and in an installation with permissions may not. Raises `Denied` if not even that may be asked.
+    """
+    async for attempt in stamina.retry_context(
+        on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
+    ):
+        with attempt:
+            found = set(_listed.decode(await broker.call(f"{names.API}.STREAM.NAMES")).streams or ())
+    wanted = [stream["name"] for stream in _streams(Settings())]
+    if missing := [name for name in wanted if name not in found]:
+        raise Invalid(f"the broker misses the streams {', '.join(missing)}: run `rejoin migrate`")
 
 
 async def declare_consumer(broker: Broker, agent: AgentName, settings: Settings) -> None:

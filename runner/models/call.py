@@ -1,89 +1,141 @@
 """One call to a real provider: the request out, the answer back as chunks.
 
-Owns the translation between pydantic-ai's stream and ours, and what each failure is called; never the
-conversation's form (`history`), the connections or the names (`provider`). Importing it imports pydantic-ai.
+Owns how often and how long a provider is asked, with whose key, and what each failure is called; never the
+conversation's form (`history`), the answer's (`answer`), the connections or the names (`provider`). Importing
+it imports pydantic-ai.
+
+A request is repeated only while nothing of its answer has arrived: what people saw is never taken back.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+import asyncio
+import inspect
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
-from itertools import count
-from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
-import msgspec
 from pydantic_ai import exceptions
 from pydantic_ai.direct import model_request_stream
-from pydantic_ai.messages import (
-    ModelResponse,
-    ModelResponsePart,
-    ModelResponseStreamEvent,
-    PartDeltaEvent,
-    PartEndEvent,
-    PartStartEvent,
-    TextPart,
-    TextPartDelta,
-    ThinkingPart,
-    ThinkingPartDelta,
-    ToolCallPart,
-    ToolCallPartDelta,
-)
+from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent
 from pydantic_ai.models import Model as LibraryModel
 from pydantic_ai.models import ModelRequestParameters
-from pydantic_ai.settings import ModelSettings
+from pydantic_ai.settings import ModelSettings as LibrarySettings
 from pydantic_ai.tools import ToolDefinition
 
-from protocol.chunks import (
-    FinishReason,
-    ReasoningDelta,
-    ReasoningEnd,
-    ReasoningStart,
-    TextDelta,
-    TextEnd,
-    TextStart,
-    ToolInputAvailable,
-    ToolInputDelta,
-    ToolInputStart,
-)
-from protocol.partial_json import names_prototype
+from runner.models.answer import Answer
 from runner.models.history import Origin, to_messages
-from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, ToolSpec, Usage
+from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, ModelSettings, ToolSpec
 
-_REASONS: MappingProxyType[str, FinishReason] = MappingProxyType(
-    {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_call": "tool-calls"}
-)
+type Keys = Callable[[str, str], str | Awaitable[str | None] | None]
+"""The key of a tenant with a provider, `keys(tenant, provider)`; None is the process's own."""
+
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+_WAIT_FIRST_S = 0.5
+_WAIT_MAX_S = 8.0
+_WAIT_ASKED_MAX_S = 60.0
+"""Who asks to wait longer than this is not waited for."""
+_REASONING_REFUSED = ("encrypted content", "encrypted_content", "invalid `signature`", "invalid `data`")
+_NO_KEY = "none"
+"""A key must be named, or the libraries look for one in the environment and send it anywhere."""
+
+
+class _Failed(ModelError):
+    """A failure, and what may be done about it."""
+
+    def __init__(
+        self, detail: str, *, retryable: bool, wait_s: float | None = None, reasoning_refused: bool = False
+    ) -> None:
+        super().__init__(detail, retryable=retryable)
+        self.wait_s = wait_s
+        self.reasoning_refused = reasoning_refused
 
 
 class ProviderModel:
-    """A model of a real provider."""
+    """A model of a real provider. `connect` makes the library's model for a key, which costs next to nothing:
+    the connections are shared.
+    """
 
     def __init__(
-        self, model: LibraryModel, provider: str, *, answer_timeout_s: float, retries_max: int
+        self,
+        connect: Callable[[str], LibraryModel],
+        provider: str,
+        *,
+        api_key: str | None,
+        keys: Keys | None,
+        keyless: bool,
+        answer_timeout_s: float,
+        retries_max: int,
     ) -> None:
-        self._model = model
-        self._origin = Origin(provider, model.model_name, model.system)
-        self._settings = ModelSettings(request_timeout=answer_timeout_s, max_retries=retries_max)
+        self._connect = connect
+        self._provider = provider
+        self._model = connect(api_key or _NO_KEY)
+        self._origin = Origin(provider, self._model.model_name, self._model.system)
+        self._keys = keys
+        self._keyless = keyless or api_key is not None
+        self._answer_timeout_s = answer_timeout_s
+        self._retries_max = retries_max
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """The answer as chunks. Closing the generator, or cancelling its task, closes the HTTP stream."""
-        earlier = {part["toolCallId"] for part in request.answer["parts"] if "toolCallId" in part}
-        answer = _Answer(self._origin, earlier)
-        async with aclosing(self._events(request)) as events:
+        turns = (*request.history, request.answer)
+        earlier = {part["toolCallId"] for turn in turns for part in turn["parts"] if "toolCallId" in part}
+        answer = Answer(self._origin, earlier, request.step)
+        async with aclosing(self._persist(request)) as events:
             async for event in events:
                 for chunk in answer.end(event) if isinstance(event, ModelResponse) else answer.take(event):
                     yield chunk
 
-    async def _events(
+    async def _persist(
         self, request: ModelRequest
     ) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
+        """The answer of the first attempt that gets one. All attempts share one deadline."""
+        model = await self._with_key(request.tenant)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._answer_timeout_s
+        origin, retries = self._origin, 0
+        while True:
+            begun = False
+            try:
+                async with aclosing(self._attempt(model, request, origin, deadline - clock())) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+            except _Failed as fault:
+                if begun:
+                    raise
+                if fault.reasoning_refused and origin is self._origin:
+                    origin = origin.elsewhere()  # its own reasoning, under another account: go on without
+                    continue
+                wait_s = _wait_s(fault, retries)
+                if retries >= self._retries_max or wait_s is None or clock() + wait_s >= deadline:
+                    raise
+                retries += 1
+                await asyncio.sleep(wait_s)
+            else:
+                return
+
+    async def _with_key(self, tenant: str) -> LibraryModel:
+        key = self._keys(tenant, self._provider) if self._keys is not None else None
+        if inspect.isawaitable(key):
+            key = await key
+        if key is not None:
+            return self._connect(key)
+        if not self._keyless:
+            raise ModelError(f"there is no API key for {self._provider}")
+        return self._model
+
+    async def _attempt(
+        self, model: LibraryModel, request: ModelRequest, origin: Origin, timeout_s: float
+    ) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
         """The library's events, and at the end its response as a whole. All its failures are named here."""
-        messages = to_messages(request.instructions, [*request.history, request.answer], self._origin)
-        parameters = ModelRequestParameters(function_tools=[_tool(spec) for spec in request.tools])
         begun = False
         try:
             async with model_request_stream(
-                self._model, messages, model_settings=self._settings, model_request_parameters=parameters
+                model,
+                to_messages(request.instructions, [*request.history, request.answer], origin),
+                model_settings=_settings(self._provider, request.settings, timeout_s),
+                model_request_parameters=_parameters(request.tools),
             ) as response:
                 async for event in response:
                     begun = True
@@ -93,86 +145,18 @@ class ProviderModel:
             raise _named(fault, begun=begun) from fault
 
 
-class _Answer:
-    """What the answer consists of so far. Parts are known by the library's index."""
+def _wait_s(fault: _Failed, retries: int) -> float | None:
+    """How long before the next attempt; None is never."""
+    if not fault.retryable:
+        return None
+    if fault.wait_s is not None:
+        return fault.wait_s if fault.wait_s <= _WAIT_ASKED_MAX_S else None
+    most = min(_WAIT_MAX_S, _WAIT_FIRST_S * 2**retries)
+    return random.uniform(most / 2, most)  # noqa: S311 - so that not everybody comes back at once
 
-    def __init__(self, origin: Origin, earlier_calls: set[str]) -> None:
-        self._origin = origin
-        self._taken = earlier_calls
-        self._serial = count()
-        self._open: dict[int, str] = {}
-        self._calls: dict[int, str] = {}
 
-    def take(self, event: ModelResponseStreamEvent) -> Iterator[ModelChunk]:
-        """The chunks of one event."""
-        match event:
-            case PartDeltaEvent(index=index, delta=TextPartDelta(content_delta=text)):
-                yield from self._text(index, text)
-            case PartDeltaEvent(index=index, delta=ThinkingPartDelta(content_delta=text)):
-                yield from self._reasoning(index, text)
-            case PartDeltaEvent(index=index, delta=ToolCallPartDelta(args_delta=args)):
-                yield from self._arguments(index, args)
-            case PartStartEvent(index=index, part=TextPart(content=text)):
-                yield from self._text(index, text)
-            case PartStartEvent(index=index, part=ThinkingPart(content=text)):
-                yield from self._reasoning(index, text)
-            case PartStartEvent(index=index, part=ToolCallPart() as call):
-                yield self._call(index, call)
-                yield from self._arguments(index, call.args)
-            case PartEndEvent(index=index, part=part):
-                yield from self._close(index, part)
-
-    def end(self, response: ModelResponse) -> Iterator[ModelChunk | Done]:
-        """What remains: the calls, whose arguments may have come in turns, and the sum."""
-        for index in tuple(self._open):
-            yield from self._close(index, response.parts[index])
-        for index, call_id in self._calls.items():
-            call = response.parts[index]
-            if isinstance(call, ToolCallPart):
-                yield ToolInputAvailable(
-                    call_id, call.tool_name, _input(call.args), provider_metadata=self._origin.metadata(call)
-                )
-        reason = _REASONS.get(response.finish_reason or "", "other")
-        if self._calls and reason == "stop":  # as some servers put it
-            reason = "tool-calls"
-        yield Done(reason, Usage(response.usage.input_tokens, response.usage.output_tokens))
-
-    def _text(self, index: int, text: str) -> Iterator[ModelChunk]:
-        if not text:
-            return
-        if index not in self._open:
-            self._open[index] = f"text-{next(self._serial)}"
-            yield TextStart(self._open[index])
-        yield TextDelta(self._open[index], _storable(text))
-
-    def _reasoning(self, index: int, text: str | None) -> Iterator[ModelChunk]:
-        """Opened also without text: the provider may keep the text and give only its signature."""
-        if index not in self._open:
-            self._open[index] = f"reasoning-{next(self._serial)}"
-            yield ReasoningStart(self._open[index])
-        if text:
-            yield ReasoningDelta(self._open[index], _storable(text))
-
-    def _close(self, index: int, part: ModelResponsePart) -> Iterator[ModelChunk]:
-        if (part_id := self._open.pop(index, None)) is None:
-            return
-        if isinstance(part, TextPart):
-            yield TextEnd(part_id, self._origin.metadata(part))
-        elif isinstance(part, ThinkingPart):
-            yield ReasoningEnd(part_id, self._origin.metadata(part))
-
-    def _call(self, index: int, call: ToolCallPart) -> ModelChunk:
-        call_id = call.tool_call_id
-        while call_id in self._taken:  # some servers count anew in every answer, or do not count at all
-            call_id = f"{call_id}-{len(self._taken)}"
-        self._taken.add(call_id)
-        self._calls[index] = call_id
-        return ToolInputStart(call_id, call.tool_name)
-
-    def _arguments(self, index: int, args: str | dict[str, Any] | None) -> Iterator[ModelChunk]:
-        if args and index in self._calls:
-            text = args if isinstance(args, str) else msgspec.json.encode(args).decode()
-            yield ToolInputDelta(self._calls[index], _storable(text))
+def _parameters(tools: Sequence[ToolSpec]) -> ModelRequestParameters:
+    return ModelRequestParameters(function_tools=[_tool(spec) for spec in tools])
 
 
 def _tool(spec: ToolSpec) -> ToolDefinition:
@@ -185,26 +169,29 @@ def _tool(spec: ToolSpec) -> ToolDefinition:
     )
 
 
-def _input(args: object) -> Any:
-    """A call's arguments parsed, or as text if they are not an object that a client can hold."""
-    if not isinstance(args, str):
-        return args or {}
-    if not args.strip():
-        return {}
-    try:
-        value = msgspec.json.decode(args)
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return _storable(args)
-    return value if isinstance(value, dict) and not names_prototype(value) else _storable(args)
-
-
-def _storable(text: str) -> str:
-    """Half of a surrogate pair, which JSON can say and UTF-8 cannot, becomes U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def _settings(provider: str, wanted: ModelSettings, timeout_s: float) -> LibrarySettings:
+    """The library's settings: how it waits, and what the caller wants said to the provider."""
+    settings: dict[str, Any] = {"request_timeout": timeout_s, "max_retries": 0}
+    named = {
+        "temperature": wanted.temperature,
+        "max_tokens": wanted.max_tokens,
+        "parallel_tool_calls": wanted.parallel_tool_calls,
+        "thinking": False if wanted.reasoning == "none" else wanted.reasoning,
+        "citations": wanted.citations or None,
+        "extra_body": dict(wanted.extra) or None,
+    }
+    settings |= {name: value for name, value in named.items() if value is not None}
+    if provider == "openai-responses":
+        settings["openai_store"] = False  # all that a later call needs is in our log, encrypted
+        if wanted.show_reasoning:
+            settings["openai_reasoning_summary"] = "auto"
+    if wanted.thinking_budget is not None and provider in ("anthropic", "google"):
+        settings.pop("thinking", None)
+        if provider == "anthropic":
+            settings["anthropic_thinking"] = {"type": "enabled", "budget_tokens": wanted.thinking_budget}
+        else:
+            settings["google_thinking_config"] = {"thinking_budget": wanted.thinking_budget}
+    return cast("LibrarySettings", settings)
 
 
 def _complete(response: ModelResponse) -> ModelResponse:
@@ -215,7 +202,7 @@ def _complete(response: ModelResponse) -> ModelResponse:
     return response
 
 
-def _named(fault: Exception, *, begun: bool) -> ModelError:
+def _named(fault: Exception, *, begun: bool) -> _Failed:
     """What people are told. The library's own texts name hosts, keys and classes."""
     transient = False
     match fault:
@@ -233,11 +220,31 @@ def _named(fault: Exception, *, begun: bool) -> ModelError:
         case exceptions.ModelConnectionError():
             detail = f"the connection to the model provider {'broke' if begun else 'failed'}"
             transient = True
+        case exceptions.ModelServerError() | exceptions.ModelUnavailableError():
+            detail, transient = "the model provider failed", True
+        case exceptions.ContentFilterError():
+            detail = "the model provider does not answer this"
         case exceptions.UserError() | NotImplementedError():
             detail = "the model does not take what this conversation holds"
         case _:
             detail = "the model provider's answer broke off or cannot be read"
-    return ModelError(detail, retryable=transient and not begun)
+    return _Failed(
+        detail,
+        retryable=transient and not begun,
+        wait_s=fault.retry_after if isinstance(fault, exceptions.ModelAPIError) else None,
+        reasoning_refused=_refuses_reasoning(fault),
+    )
+
+
+def _refuses_reasoning(fault: Exception) -> bool:
+    """Whether a provider cannot read the reasoning that it is said to have written.
+
+    It is bound to an account: a new key, or another tenant's, may not open it.
+    """
+    if not isinstance(fault, exceptions.ModelHTTPError) or fault.status_code != HTTPStatus.BAD_REQUEST:
+        return False
+    said = str(fault.body).lower()
+    return any(mark in said for mark in _REASONING_REFUSED)
 
 
 def _status(status: int) -> str:

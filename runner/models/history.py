@@ -2,17 +2,22 @@
 
 Owns the way from UI messages to pydantic-ai's messages, and what of a provider's own data (ids, signatures)
 survives in between; never what goes over the wire, that is the library's. The law is
-`convertToModelMessages` of npm `ai` 7, with three rules of our own:
+`convertToModelMessages` of npm `ai` 7, with four rules of our own:
 
 * A call that never got a result, because its run was aborted, is answered with a sentence. Providers refuse
   a call without an answer; leaving the call out would hide a side effect from the model, and would leave
   signed reasoning in front of it dangling, which Anthropic and OpenAI refuse as well.
-* Reasoning goes back to the very model that wrote it, and to no other.
+* Reasoning goes back to the very model that wrote it, and to no other: not to another provider, who cannot
+  read it, and not to another model of the same one, where the signature is refused or the text ignored.
 * Reasoning that led to nothing (the run was cut off) is left out.
+* A tool's output of the form `{"type": "content", "value": [...]}` is shown as what it holds: texts and
+  files, as the AI SDK's tools write them.
 """
 
 import base64
 import binascii
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -48,6 +53,10 @@ UNKNOWN = "The run ended before the call returned. Whether it took effect is not
 
 type Part = dict[str, Any]
 
+_CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What Anthropic and Bedrock take; a call that another provider made may have another one."""
+_PLAIN_IDS = frozenset({"anthropic", "bedrock"})
+
 
 class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a provider attached to a part, and wants to see again with it."""
@@ -69,7 +78,7 @@ class Origin(msgspec.Struct, frozen=True):
     model: str
     system: str
 
-    def metadata(self, part: TextPart | ThinkingPart | ToolCallPart) -> Metadata:
+    def metadata(self, part: TextPart | ThinkingPart | ToolCallPart | FilePart) -> Metadata:
         """What goes into the log with a part of this model's answer."""
         signature = part.signature if isinstance(part, ThinkingPart) else None
         if not (part.id or signature or part.provider_details):
@@ -84,6 +93,16 @@ class Origin(msgspec.Struct, frozen=True):
         except msgspec.ValidationError:
             return None
         return kept if kept.model == self.model else None
+
+    def elsewhere(self) -> "Origin":
+        """The same reader, to whom nothing is its own: what it signed is of no use to it any more."""
+        return msgspec.structs.replace(self, model="")
+
+    def call_id(self, id: str) -> str:
+        """The id of a call as this provider takes it, the same for the call and its result."""
+        if self.provider not in _PLAIN_IDS or _CALL_ID.fullmatch(id):
+            return id
+        return f"call_{hashlib.sha256(id.encode()).hexdigest()[:24]}"
 
     def attributes(self, kept: Kept | None) -> dict[str, Any]:
         """The same, as arguments of the library's part."""
@@ -157,7 +176,7 @@ def _answered(block: Sequence[Part], origin: Origin) -> Iterator[ModelMessage]:
     # Ids of single items are valid only in a response that is the provider's own.
     own = any(part.provider_name for part in said)
     yield ModelResponse(parts=said, provider_name=origin.system if own else None)
-    if results := [_result(part) for part in block if _is_call(part)]:
+    if results := [_result(part, origin) for part in block if _is_call(part)]:
         yield ModelRequest(parts=results)
 
 
@@ -173,10 +192,14 @@ def _spoken(part: Part, origin: Origin) -> ModelResponsePart | None:
             return ThinkingPart(text, signature=kept.signature, **origin.attributes(kept))
         case {"type": "file", "url": str() as url} if url.startswith("data:"):
             file = _file(part)
-            return FilePart(file) if isinstance(file, BinaryContent) else None
+            own = origin.attributes(origin.own(part.get("providerMetadata")))
+            return FilePart(file, **own) if isinstance(file, BinaryContent) else None
         case _ if _is_call(part):
-            own = origin.attributes(origin.own(part.get("callProviderMetadata")))
-            return ToolCallPart(tool_name(part), _arguments(part.get("input")), part["toolCallId"], **own)
+            # A call whose arguments did not fit is over at once, and its metadata stands with the result.
+            asked, over = part.get("callProviderMetadata"), part.get("resultProviderMetadata")
+            own = origin.attributes(origin.own(asked) or origin.own(over))
+            call_id = origin.call_id(part["toolCallId"])
+            return ToolCallPart(tool_name(part), _arguments(part.get("input")), call_id, **own)
         case _:
             return None
 
@@ -191,12 +214,12 @@ def _arguments(value: Any) -> str | dict[str, Any]:
     return value if isinstance(value, dict) else _text(value)
 
 
-def _result(part: Part) -> ToolReturnPart:
-    name, call_id = tool_name(part), part["toolCallId"]
+def _result(part: Part, origin: Origin) -> ToolReturnPart:
+    name, call_id = tool_name(part), origin.call_id(part["toolCallId"])
     approval = part.get("approval") or {}
     match part.get("state"):
         case "output-available":
-            return ToolReturnPart(name, _text(part.get("output")), call_id)
+            return ToolReturnPart(name, _output(part.get("output")), call_id)
         case "output-error":
             return ToolReturnPart(name, part["errorText"], call_id, outcome="failed")
         case "output-denied":
@@ -207,6 +230,34 @@ def _result(part: Part) -> ToolReturnPart:
             return ToolReturnPart(name, UNDECIDED, call_id, outcome="interrupted")
         case _:
             return ToolReturnPart(name, UNKNOWN, call_id, outcome="interrupted")
+
+
+def _output(value: Any) -> str | list[UserContent]:
+    """A tool's output: texts and files if that is what it holds, else its JSON."""
+    if isinstance(value, dict) and value.get("type") == "content" and isinstance(value.get("value"), list):
+        shown = [_shown(item) for item in value["value"]]
+        known = [content for content in shown if content is not None]
+        if known and len(known) == len(shown):
+            return known
+    return _text(value)
+
+
+def _shown(item: Any) -> UserContent | None:
+    """An item of an output in the AI SDK's words; None for one that has another form."""
+    match item:
+        case {"type": "text", "text": str() as text}:
+            return text
+        case {
+            "type": "media" | "image-data" | "file-data",
+            "data": str() as data,
+            "mediaType": str() as media_type,
+        }:
+            return _file({"url": f"data:{media_type};base64,{data}", "mediaType": media_type})
+        case {"type": "image-url" | "file-url" as kind, "url": str() as url}:
+            assumed = "image/*" if kind == "image-url" else ""
+            return _file({"url": url, "mediaType": item.get("mediaType", assumed)})
+        case _:
+            return None
 
 
 def _text(value: Any) -> str:

@@ -6,8 +6,9 @@ them unique within the message. `start-step`, `finish-step`, tool outputs and ev
 loop's.
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -31,13 +32,60 @@ from protocol.fold import UIMessage
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens of one model call."""
+    """Tokens of one model call, or of several: usages add up. Cached and reasoning tokens are parts of the
+    input and the output. As JSON it is what the AI SDK calls usage.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """What the provider counts against its limits."""
+        return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+        return Usage(*(a + b for a, b in zip(_counts(self), _counts(other), strict=True)))
+
+    def report(self) -> dict[str, int]:
+        """For `messageMetadata.usage`: the five counts by their AI SDK names."""
+        return {**msgspec.to_builtins(self), "totalTokens": self.total_tokens}
+
+    @classmethod
+    def of(cls, reported: Any) -> "Usage":
+        """What `report` gave, of an earlier step or run; nothing if it is something else."""
+        try:
+            return msgspec.convert(reported, cls)
+        except msgspec.ValidationError:
+            return cls()
+
+
+def _counts(usage: Usage) -> tuple[int, ...]:
+    return msgspec.structs.astuple(usage)
+
+
+type Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model is to answer. Left out is the provider's default; a model ignores what it cannot do."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    """Of the answer, reasoning included."""
+    reasoning: Effort | None = None
+    """How hard to think; `none` as little as the model can. The nearest that the model knows."""
+    thinking_budget: int | None = None
+    """Tokens to think with, where a provider counts in tokens (Anthropic, Google): before `reasoning`."""
+    show_reasoning: bool = False
+    """Ask for a readable summary where a provider gives one only when asked (OpenAI Responses)."""
+    citations: bool = False
+    """Ask for sources where a provider gives them only when asked (Anthropic, for documents)."""
+    parallel_tool_calls: bool | None = None
+    extra: Mapping[str, Any] = {}
+    """Fields for the body of the provider's own request, as its reference names them."""
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
@@ -53,7 +101,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
     `history` holds the stored turns, oldest first, the last one from the user; `answer` is the assistant
     message so far (its earlier steps with their tool results), without parts in the first step. `step` counts
-    from 0.
+    from 0. `tenant` is for whom it is, and so whose key pays.
     """
 
     instructions: str
@@ -61,6 +109,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
     answer: UIMessage
     tools: Sequence[ToolSpec]
     step: int
+    tenant: str = ""
+    settings: ModelSettings = ModelSettings()
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -109,3 +159,33 @@ class Model(Protocol):
         `input` is the raw text and the loop answers with a tool error. Raises `ModelError`.
         """
         ...
+
+
+async def answered(model: Model, request: ModelRequest) -> tuple[str, Usage]:
+    """The text of one whole answer and what it cost. Raises `ModelError`."""
+    pieces: list[str] = []
+    usage = Usage()
+    async with aclosing(model.stream(request)) as stream:
+        async for item in stream:
+            if isinstance(item, TextDelta):
+                pieces.append(item.delta)
+            elif isinstance(item, Done):
+                usage = item.usage
+    return "".join(pieces), usage
+
+
+def question(
+    instructions: str, text: str, *, tenant: str = "", settings: ModelSettings | None = None
+) -> ModelRequest:
+    """The request that asks one thing, without tools and without a past."""
+    asked = {"id": "question", "role": "user", "parts": [{"type": "text", "text": text}]}
+    answer = {"id": "answer", "role": "assistant", "parts": []}
+    return ModelRequest(instructions, [asked], answer, [], 0, tenant, settings or ModelSettings())
+
+
+async def ask(
+    model: Model, instructions: str, text: str, *, tenant: str = "", settings: ModelSettings | None = None
+) -> str:
+    """What the model says to `text`. Raises `ModelError`."""
+    said, _ = await answered(model, question(instructions, text, tenant=tenant, settings=settings))
+    return said

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
+from typing import Any
 
 from protocol.adapters.ports import (
     Admission,
@@ -12,6 +13,7 @@ from protocol.adapters.ports import (
     Decided,
     Decision,
     Interrupted,
+    Owner,
     Question,
     Regenerate,
     Run,
@@ -22,11 +24,13 @@ from protocol.adapters.ports import (
 )
 from protocol.commands import RunRequest
 from protocol.fold import UIMessage
-from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
+from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from protocol.lifecycle import State
 
-DEFAULT = TenantId("default")
-OTHER = TenantId("other")
+DEFAULT = Owner(TenantId("default"))
+OTHER = Owner(TenantId("other"))
+ANN = Owner(TenantId("default"), UserId("ann"))
+BEN = Owner(TenantId("default"), UserId("ben"))
 AGENT = AgentName("demo")
 
 
@@ -46,17 +50,21 @@ def text_of(message: UIMessage) -> str:
 class Chat:
     """A session, spoken to in few words."""
 
-    def __init__(self, store: Store, tenant: TenantId = DEFAULT, id: SessionId | None = None) -> None:
+    def __init__(self, store: Store, owner: Owner = DEFAULT, id: SessionId | None = None) -> None:
         self.store = store
-        self.tenant = tenant
+        self.owner = owner
         self.id = id or SessionId(fresh("ses"))
 
     async def admit(
-        self, ask: Submit | Regenerate, when_busy: WhenBusy = WhenBusy.ENQUEUE, key: str | None = None
+        self,
+        ask: Submit | Regenerate,
+        when_busy: WhenBusy = WhenBusy.ENQUEUE,
+        key: str | None = None,
+        **extra: Any,
     ) -> Admitted:
         run, answer = RunId(fresh("run")), MessageId(fresh("msg"))
         return await self.store.admit(
-            Admission(self.tenant, self.id, AGENT, run, answer, ask, when_busy, key)
+            Admission(self.owner, self.id, AGENT, run, answer, ask, when_busy, key, **extra)
         )
 
     async def submit(
@@ -68,9 +76,10 @@ class Chat:
         imports: Sequence[UIMessage] = (),
         when_busy: WhenBusy = WhenBusy.ENQUEUE,
         key: str | None = None,
+        **extra: Any,
     ) -> Admitted:
         turn = Turn(user(text, id), sha256(text.encode()).digest())
-        return await self.admit(Submit(turn, edit=edit, imports=imports), when_busy, key)
+        return await self.admit(Submit(turn, edit=edit, imports=imports), when_busy, key, **extra)
 
     async def send(self, text: str, id: str | None = None) -> Run:
         return (await self.submit(text, id)).run
@@ -123,22 +132,22 @@ class Chat:
         self, *approvals: ApprovalId, approved: bool = True, reason: str | None = None
     ) -> Decided:
         return await self.store.decide(
-            self.tenant, self.id, [Decision(approval, approved, reason) for approval in approvals]
+            self.owner, self.id, [Decision(approval, approved, reason) for approval in approvals]
         )
 
     async def interrupt(self, run: Run | None = None) -> Interrupted:
-        return await self.store.interrupt(self.tenant, self.id, run.id if run is not None else None)
+        return await self.store.interrupt(self.owner, self.id, run.id if run is not None else None)
 
     async def pending(self) -> list[ApprovalId]:
-        return [one.question.id for one in await self.store.pending(self.tenant, self.id)]
+        return [one.question.id for one in await self.store.pending(self.owner, self.id)]
 
     async def found(self, run: Run) -> Run:
-        found = await self.store.run(self.tenant, run.id)
+        found = await self.store.run(self.owner, run.id)
         assert found is not None
         return found
 
     async def texts(self) -> list[str]:
-        history = await self.store.history(self.tenant, self.id)
+        history = await self.store.history(self.owner, self.id)
         return [text_of(message) for message in history.messages] if history is not None else []
 
     async def state(self, run: Run) -> State:

@@ -8,7 +8,7 @@ import pytest_asyncio
 from protocol.adapters.memory_store import MemoryStore
 from protocol.adapters.migrate import migrate
 from protocol.adapters.ports import Store
-from protocol.adapters.postgres import connect
+from protocol.adapters.postgres import PostgresStore, connect
 from tests.contract.chats import Chat
 from tests.databases import fresh_database
 
@@ -23,6 +23,15 @@ async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIter
         await migrate(url)
         async with await connect(url) as one, await connect(url) as two, await connect(url) as three:
             yield [one, two, three]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def postgres(database_url: str) -> AsyncIterator[PostgresStore]:
+    """The real one alone, for what has no double."""
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        async with await connect(url) as one:
+            yield one
 
 
 @pytest.fixture

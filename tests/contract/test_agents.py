@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -11,7 +12,7 @@ from protocol.adapters import broker
 from protocol.adapters.agents import JetStreamAgents
 from protocol.adapters.memory_broker import MemoryAgents
 from protocol.adapters.ports import Agents
-from protocol.commands import AgentEntry
+from protocol.commands import SILENT_MS, AgentEntry
 from protocol.ids import AgentName
 
 
@@ -49,6 +50,20 @@ async def test_announcing_again_changes_the_entry(registry: Sequence[Agents], ag
     for description in ("first", "second", "second", ""):
         await registry[0].announce(AgentEntry(agent, description))
         assert await registry[1].find(agent) == AgentEntry(agent, description)
+
+
+async def test_two_versions_do_not_fight_during_a_rolling_deploy(
+    registry: Sequence[Agents], agent: AgentName
+) -> None:
+    """The newer deploy's entry stays, whoever announces last, until its runners have fallen silent."""
+    old = AgentEntry(agent, "old", deployed_at_ms=1, announced_at_ms=1)
+    new = AgentEntry(agent, "new", {"type": "object"}, deployed_at_ms=2, announced_at_ms=2)
+    for entry, found in ((old, old), (new, new), (old, new)):
+        await registry[0].announce(entry)
+        assert await registry[1].find(agent) == found
+    alone = msgspec.structs.replace(old, announced_at_ms=2 + SILENT_MS)
+    await registry[0].announce(alone)
+    assert await registry[1].find(agent) == alone
 
 
 async def test_agents_do_not_replace_each_other(registry: Sequence[Agents], agent: AgentName) -> None:

@@ -374,3 +374,16 @@ def test_a_reader_holds_no_more_than_its_bound_whatever_comes(sizes: list[int]) 
         assert held <= FOLLOW_BYTES_MAX
         assert len(reader._waiting) <= FOLLOW_BYTES_MAX // 256
     assert reader.lost or len(reader.take()) == len(sizes)
+
+
+async def test_a_purged_log_is_empty_and_its_writer_is_fenced(log: Log, other: Log, run: RunId) -> None:
+    records = await write(log, run, b"a", b"b")
+    [kept] = await write(log, fresh(), b"c")
+    await other.purge(run)
+    await other.purge(run)
+    assert await log.last(run) is None
+    assert (await log.read(run, after=0)).records == []
+    assert await log.owner(records[0].seq) is None
+    assert await log.owner(kept.seq) is not None
+    with pytest.raises(Fenced):
+        await log.append(run, Head(records[-1].seq, 1, 2, 1), b"d")

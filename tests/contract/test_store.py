@@ -32,7 +32,7 @@ async def test_a_message_makes_a_ready_run(chat: Chat) -> None:
     admitted = await chat.submit("hello")
     run = admitted.run
     assert admitted.created
-    assert (run.tenant, run.session, run.agent) == (DEFAULT, chat.id, AGENT)
+    assert (run.tenant, run.session, run.agent) == (DEFAULT.tenant, chat.id, AGENT)
     assert (run.state, run.ready, run.turn, run.attempt, run.error) == (State.QUEUED, True, 0, 0, None)
     assert await chat.texts() == ["hello"]
 

@@ -125,12 +125,12 @@ async def test_an_approval_is_found_by_its_call_decided_or_not(chat: Chat) -> No
     one = await chat.store.approval(DEFAULT, run.id, calls[0])
     assert one is not None
     assert one.decision == Decision(approvals[0], True, "fine")
-    for tenant, id, call in (
+    for owner, id, call in (
         (OTHER, run.id, calls[0]),
         (DEFAULT, RunId("run_none"), calls[0]),
         (DEFAULT, run.id, CallId("call_2")),
     ):
-        assert await chat.store.approval(tenant, id, call) is None
+        assert await chat.store.approval(owner, id, call) is None
 
 
 async def test_the_newest_question_about_a_call_is_the_one(chat: Chat) -> None:

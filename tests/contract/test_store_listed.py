@@ -1,5 +1,6 @@
 """What `ports.Store.listed` promises to operators."""
 
+from protocol.adapters.ports import Owner
 from protocol.ids import TenantId
 from protocol.lifecycle import State
 from tests.contract.chats import Chat, fresh
@@ -8,14 +9,14 @@ pytest_plugins = ("tests.contract.stores",)
 
 
 async def test_runs_are_listed_newest_first_within_their_tenant(chat: Chat) -> None:
-    tenant = TenantId(fresh("ten"))
-    runs = [await Chat(chat.store, tenant).send(text) for text in ("one", "two", "three")]
-    claim = await Chat(chat.store, tenant, runs[0].session).claim(runs[0])
-    listed = await chat.store.listed(tenant)
+    owner = Owner(TenantId(fresh("ten")))
+    runs = [await Chat(chat.store, owner).send(text) for text in ("one", "two", "three")]
+    claim = await Chat(chat.store, owner, runs[0].session).claim(runs[0])
+    listed = await chat.store.listed(owner)
     assert [one.run.id for one in listed] == sorted((run.id for run in runs), reverse=True)
-    [running] = await chat.store.listed(tenant, State.RUNNING)
+    [running] = await chat.store.listed(owner, State.RUNNING)
     assert running.run == claim.run
     assert running.runner
     assert running.created_at <= running.updated_at
-    assert len(await chat.store.listed(tenant, limit=2)) == 2
-    assert await chat.store.listed(TenantId(fresh("ten"))) == []
+    assert len(await chat.store.listed(owner, limit=2)) == 2
+    assert await chat.store.listed(Owner(TenantId(fresh("ten")))) == []

@@ -85,7 +85,7 @@ async def rampage(where: Place, clients: Sequence[Client], chaos: Chaos, seed: s
 
 
 @pytest.mark.timeout(DURATION_S + 3 * SETTLE_S)
-async def test_nothing_is_lost_while_everything_dies(
+async def test_f83_to_f93_nothing_is_lost_while_everything_dies(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """F83 to F88, F90 to F93."""

@@ -15,8 +15,8 @@ from protocol.adapters.ports import Log
 from protocol.fold import UIMessage, fold
 from protocol.ids import RunId
 from protocol.log import Head
+from runner.acting import UNKNOWN_OUTCOME
 from runner.demo import demo, weather
-from runner.loop import UNKNOWN_OUTCOME
 from runner.tools import Tool, tool
 from tests.fault.test_expired_log import expire
 from tests.rig import Answer, Rig
@@ -70,10 +70,17 @@ class Shredder:
 PROMPTS = ["count 4", "weather Oslo", "delete notes.txt", "think", "fail"]
 
 
+async def post(rig: Rig, base: str, body: Any) -> Answer:
+    """As a client that is shown everything, so that it sees every number."""
+    headers = {"x-emit-operations": "true"}
+    async with rig.http.post(f"{base}/api/chat", json=body, headers=headers) as response:
+        return await Answer.of(response)
+
+
 async def answer(rig: Rig, base: str, prompt: str) -> tuple[UIMessage, list[Answer]]:
     """One answer as a client gets it, approvals given, and the responses that it came in."""
     session = rig.fresh("s")
-    responses = [await rig.post(base, rig.chat(session, prompt))]
+    responses = [await post(rig, base, rig.chat(session, prompt))]
     history = f"{base}/api/agents/{rig.agent}/{session}"
     message = (await rig.get(history)).json["messages"][-1]
     waiting = [part for part in message["parts"] if part.get("state") == "approval-requested"]
@@ -82,7 +89,7 @@ async def answer(rig: Rig, base: str, prompt: str) -> tuple[UIMessage, list[Answ
             part["state"] = "approval-responded"
             part["approval"]["approved"] = True
         body = {"id": session, "messages": [message], "messageId": message["id"]}
-        responses.append(await rig.post(base, body))
+        responses.append(await post(rig, base, body))
         message = (await rig.get(history)).json["messages"][-1]
     return message, responses
 
@@ -99,7 +106,7 @@ def plain(message: UIMessage) -> str:
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
-async def test_a_message_is_restored_whole_wherever_its_runner_died(
+async def test_f62_f71_a_message_is_restored_whole_wherever_its_runner_died(
     rig: Rig, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the log has expired it is written again; a death in the middle of that must not cost it."""
@@ -123,7 +130,8 @@ async def test_a_message_is_restored_whole_wherever_its_runner_died(
         log.appends, log.at = 0, at
         await rig.post(base, await rig.decision(base, session, approved=True))
         [_, message] = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"]
-        assert [part["type"] for part in message["parts"]][:4] == [
+        assert [part["type"] for part in message["parts"]][:5] == [
+            "data-operation",
             "data-operation",
             "data-operation",
             "step-start",
@@ -135,7 +143,7 @@ async def test_a_message_is_restored_whole_wherever_its_runner_died(
 
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
 @pytest.mark.parametrize("prompt", PROMPTS)
-async def test_the_answer_is_the_same_wherever_its_runner_died(
+async def test_f71_f84_the_answer_is_the_same_wherever_its_runner_died(
     rig: Rig, prompt: str, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F71, F84: one correct message, every event once, whatever append was the last."""

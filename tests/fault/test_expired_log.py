@@ -22,7 +22,7 @@ async def expire(nats_url: str, run: RunId, keep: int) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2], ids=["all of it", "all but one batch", "all but two"])
-async def test_a_decision_after_the_log_has_expired(rig: Rig, keep: int) -> None:
+async def test_f62_a_decision_after_the_log_has_expired(rig: Rig, keep: int) -> None:
     await rig.runner()
     base, session = await rig.gateway(), rig.fresh("s")
     asked = await rig.post(base, rig.chat(session, "delete notes.txt"))

@@ -21,6 +21,7 @@ import psutil
 import pytest
 import structlog
 
+from protocol.adapters import broker, streams
 from protocol.adapters.embedded import Servers, embedded
 from tests.observe import until
 from tests.processes import HOST, Command, Dev, dev, free_ports, gone
@@ -149,6 +150,18 @@ def counted(last: int) -> str:
     return " ".join(str(number) for number in range(1, last + 1))
 
 
+async def approve(http: aiohttp.ClientSession, base: str, session: str) -> list[bytes]:
+    """Say yes to every open question of the session; what follows."""
+    messages = await history(http, base, session)
+    for part in messages[-1]["parts"]:
+        if part.get("state") == "approval-requested":
+            part["state"] = "approval-responded"
+            part["approval"]["approved"] = True
+    body = {"id": session, "messages": messages, "messageId": messages[-1]["id"]}
+    async with http.post(f"{base}/api/chat", json=body) as response:
+        return blocks(await response.read())
+
+
 async def holder(plugged: Dev, run: str) -> psutil.Process:
     """The process that executes a run."""
     connection = await asyncpg.connect(plugged.variable("REJOIN_DATABASE_URL"))
@@ -162,7 +175,7 @@ async def holder(plugged: Dev, run: str) -> psutil.Process:
 # ------------------------------------------------------------------------------------- one part at a time
 
 
-async def test_a_killed_runner_is_replaced_and_its_viewer_sees_every_event_once(
+async def test_f71_f84_f85_a_killed_runner_is_replaced_and_its_viewer_sees_every_event_once(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F71, F84, F85: the connection never drops."""
@@ -183,7 +196,7 @@ async def test_a_killed_runner_is_replaced_and_its_viewer_sees_every_event_once(
     assert gone(victim)
 
 
-async def test_a_killed_gateways_client_resumes_at_the_other_one(
+async def test_f82_f83_a_killed_gateways_client_resumes_at_the_other_one(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F82, F83: byte for byte; and the killed one is started again."""
@@ -204,7 +217,7 @@ async def test_a_killed_gateways_client_resumes_at_the_other_one(
     assert await replay(http, a, session) == await replay(http, b, session)
 
 
-async def test_a_killed_broker_is_started_again_and_everything_goes_on(
+async def test_f91_a_killed_broker_is_started_again_and_everything_goes_on(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F91: streams and runs outlast it, and nothing is doubled."""
@@ -220,7 +233,7 @@ async def test_a_killed_broker_is_started_again_and_everything_goes_on(
     assert said((await history(http, b, session))[-1]) == counted(80)
 
 
-async def test_a_killed_database_is_started_again_and_no_run_is_lost(
+async def test_f92_a_killed_database_is_started_again_and_no_run_is_lost(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F92: meanwhile requests get 503 or succeed, and what streams goes on."""
@@ -243,7 +256,7 @@ async def test_a_killed_database_is_started_again_and_no_run_is_lost(
     assert said((await history(http, b, session))[-1]) == counted(60)
 
 
-async def test_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(plugged: Dev) -> None:
+async def test_f94_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(plugged: Dev) -> None:
     """F94: and the first goes on."""
     port, data = plugged.port, plugged.place / "data"
     for at, on, words in (
@@ -264,7 +277,7 @@ async def test_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(plug
 # ----------------------------------------------------------------------------------------- all at once
 
 
-async def test_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
+async def test_f62_f94_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F62, F94: an approval that waited is decided after the restart."""
@@ -286,22 +299,19 @@ async def test_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
     log.warning("warm_start", seconds=round(monotonic() - began, 2))
     base = plugged.gateways[1]
     assert said((await history(http, base, other))[-1]) == counted(5)
-    messages = await history(http, base, session)
-    for part in messages[-1]["parts"]:
-        if part.get("state") == "approval-requested":
-            part["state"] = "approval-responded"
-            part["approval"]["approved"] = True
-    body = {"id": session, "messages": messages, "messageId": messages[-1]["id"]}
-    async with http.post(f"{base}/api/chat", json=body) as response:
-        assert (await response.read()).endswith(DONE)
+    assert (await approve(http, base, session))[-1] == DONE
     assert said((await history(http, base, session))[-1]) == "notes.txt is deleted."
 
 
-async def test_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_running(
+async def test_f62_f71_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_running(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
-    """F71: the run goes on where its log ends, and the viewer resumes it by cursor."""
-    session = fresh()
+    """The run goes on where its log ends, and the viewer resumes it by cursor; the one that waited is decided
+    through another gateway, and done once.
+    """
+    session, waits = fresh(), fresh()
+    async with Watch(http, plugged.gateways[0], waits, "delete notes.txt") as asked:
+        await asked.read()
     async with Watch(http, plugged.gateways[0], session, "count 40 every 50 ms") as watch:
         await watch.read(15)
         assert plugged.command is not None
@@ -324,12 +334,17 @@ async def test_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_
         rest = blocks(await response.read())
     assert watch.frames + rest == await replay(http, base, session)
     assert said((await history(http, base, session))[-1]) == counted(40)
+    approved = await approve(http, base, waits)
+    assert approved[-1] == DONE
+    assert asked.frames[:-1] + approved == await replay(http, base, waits)
+    assert sum(b'"tool-output-available"' in frame for frame in approved) == 1
+    assert said((await history(http, base, waits))[-1]) == "notes.txt is deleted."
 
 
 # -------------------------------------------------------------------------------------- without a supervisor
 
 
-async def test_services_wait_for_a_broker_and_outlast_its_absence(
+async def test_f91_services_wait_for_a_broker_and_outlast_its_absence(
     servers: Servers, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     """F91: a line for each try and no traceback at the start; 503 for what comes meanwhile, later."""
@@ -339,12 +354,15 @@ async def test_services_wait_for_a_broker_and_outlast_its_absence(
         own = await stack.enter_async_context(
             embedded(tmp_path / "data", database_url=servers.database_url, durable=False)
         )
+        async with broker.connect(own.nats_url, "migrate") as connection:
+            await streams.declare(connection, streams.Settings())
         await own.nats.stop()
         variables = {
             "REJOIN_NATS_URL": own.nats_url,
             "REJOIN_DATABASE_URL": own.database_url,
             "REJOIN_DEFAULT_AGENT": "demo",
             "REJOIN_PORT": str(port),
+            "REJOIN_ANONYMOUS": "true",
         }
         services = [
             await stack.enter_async_context(
@@ -383,12 +401,16 @@ async def outlast(own: Servers, http: aiohttp.ClientSession, base: str) -> None:
 
 
 @pytest.mark.parametrize("service", ["gateway", "runner"])
-async def test_a_service_without_its_database_says_so_and_waits(
+async def test_f92_a_service_without_its_database_says_so_and_waits(
     servers: Servers, tmp_path: Path, service: str
 ) -> None:
     """F92."""
     url = f"postgresql://nobody:secret-word@{HOST}:{free_ports(1)}/none"
-    variables = {"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": url}
+    variables = {
+        "REJOIN_NATS_URL": servers.nats_url,
+        "REJOIN_DATABASE_URL": url,
+        "REJOIN_ANONYMOUS": "true",
+    }
     async with await Command.start(tmp_path / "logs", service, variables=variables) as command:
         await command.says("waiting_for_database")
         await command.says("retrying")

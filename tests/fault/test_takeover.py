@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway.web import SERVICE, TENANT
+from gateway.auth import ANYBODY
+from gateway.web import SERVICE
 from protocol import chunks
 from protocol.adapters.ports import Delivery
 from protocol.fold import Fold, UIMessage
@@ -70,7 +71,7 @@ async def assert_all_agree(rig: Rig, base: str, session: str, answer: Answer) ->
     assert without_comments(answer.raw) == payload(records) + DONE
     history = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json
     assert history["messages"][-1] == folded(records)
-    run = await rig.apps[0][SERVICE].backend.store.current(TENANT, SessionId(session))
+    run = await rig.apps[0][SERVICE].backend.store.current(ANYBODY.owner, SessionId(session))
     assert run is not None
     assert (run.state, run.attempt) == (State.COMPLETED, records[-1].head.attempt)
     return records
@@ -85,19 +86,19 @@ async def posted(rig: Rig, base: str, session: str, text: str) -> AsyncIterator[
 
 async def lines(rig: Rig, session: str) -> int:
     """How many events the session's run has in its log."""
-    run = await rig.apps[0][SERVICE].backend.store.current(TENANT, SessionId(session))
+    run = await rig.apps[0][SERVICE].backend.store.current(ANYBODY.owner, SessionId(session))
     last = await rig.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
     return last.end if last is not None else 0
 
 
 @pytest.mark.parametrize("goes_on", ["while the second works", "after the second has ended"])
-async def test_a_paused_runner_that_goes_on_writes_nothing_more(
+async def test_f71_f84_f85_a_paused_runner_that_goes_on_writes_nothing_more(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, goes_on: str
 ) -> None:
     """F71, F84, F85."""
     base = await rig.gateway()
     gates = asyncio.Semaphore(5), asyncio.Semaphore(3)
-    first = await rig.runner([Agent(name=rig.agent, model=Gated(gates[0], 10))], **PAUSING)
+    first = await rig.runner([Agent(name=rig.agent, model=Gated(gates[0], 10), text_interval_s=0)], **PAUSING)
     monkeypatch.setattr(first, "_keep_alive", silent)
     session = rig.fresh("s")
     async with posted(rig, base, session, "hello") as post:
@@ -107,7 +108,7 @@ async def test_a_paused_runner_that_goes_on_writes_nothing_more(
 
         await until(written, "the first runner's five words")
         model = Gated(gates[1], 8)
-        await rig.runner([Agent(name=rig.agent, model=model)], ack_wait_s=ACK_WAIT_S)
+        await rig.runner([Agent(name=rig.agent, model=model, text_interval_s=0)], ack_wait_s=ACK_WAIT_S)
 
         async def taken() -> bool:
             return bool(model.asked)
@@ -130,7 +131,7 @@ async def test_a_paused_runner_that_goes_on_writes_nothing_more(
     assert await stored(rig.nats_url, post.result().headers["x-workflow-run-id"]) == records
 
 
-async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
+async def test_f85_a_runner_that_paused_between_claim_and_log_writes_nothing(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F85: its attempt is known to the database only."""
@@ -158,7 +159,7 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
 
 
 @pytest.mark.parametrize("pause_ms", [0, 1])
-async def test_a_runner_that_never_pauses_is_fenced_all_the_same(
+async def test_f85_a_runner_that_never_pauses_is_fenced_all_the_same(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, pause_ms: int
 ) -> None:
     """F85: it writes as fast as it can while the second takes over, again and again if it must."""
@@ -182,7 +183,7 @@ async def test_a_runner_that_never_pauses_is_fenced_all_the_same(
 
 
 @pytest.mark.parametrize(("on_crash", "runs"), [("retry", 2), ("report", 1)])
-async def test_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
+async def test_f88_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, on_crash: Any, runs: int
 ) -> None:
     """F88: with the same idempotency key, or never again."""

@@ -14,7 +14,7 @@ from protocol.adapters.log import JetStreamLog
 from protocol.adapters.requests import JetStreamDelivery
 from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from runner import Agent, tool
-from runner.loop import UNKNOWN_OUTCOME
+from runner.acting import UNKNOWN_OUTCOME
 from runner.models.port import Done, ModelChunk, ModelRequest
 from tests.fault.test_every_append import Died, Mortal, answer, check_events
 from tests.rig import Rig
@@ -76,7 +76,7 @@ def check_tools(message: dict[str, Any], runs: Counter[str], where: str) -> None
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
-async def test_its_runner_died_at_an_append(
+async def test_f71_f84_f88_its_runner_died_at_an_append(
     rig: Rig, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F71, F84, F88."""
@@ -101,7 +101,9 @@ async def test_its_runner_died_at_an_append(
         check_tools(message, runs, f"died at append {at}")
 
 
-async def test_its_runner_died_before_an_acknowledgement(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f71_f88_its_runner_died_before_an_acknowledgement(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is acknowledged is done; what is done and not acknowledged is not done again."""
     acknowledge, acks, dies_at = JetStreamDelivery.ack, 0, -1
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.turns import TEXT_CHARS_MAX
 from gateway.web import BODY_BYTES_MAX
 from tests.rig import Answer, Rig
 
@@ -94,16 +95,23 @@ async def test_json_without_its_content_type_is_taken_as_fetch_sends_it(rig: Rig
     assert (await send(rig, base, data, **{"content-type": "text/plain;charset=UTF-8"})).complete
 
 
-async def test_a_body_of_20_mb_is_a_413(rig: Rig, base: str) -> None:
+async def test_a_body_beyond_the_bound_is_a_413(rig: Rig, base: str) -> None:
     session = rig.fresh("s")
-    answer = await send(rig, base, msgspec.json.encode(rig.chat(session, "x" * 20_000_000)))
+    answer = await send(rig, base, msgspec.json.encode(rig.chat(session, "x" * BODY_BYTES_MAX)))
     problem(answer, 413)
     problem(await rig.get(f"{base}/api/agents/{rig.agent}/{session}"), 404)
 
 
-async def test_a_body_below_the_bound_is_stored(rig: Rig, base: str) -> None:
+async def test_a_text_beyond_its_bound_is_a_400_that_points_at_it(rig: Rig, base: str) -> None:
     session = rig.fresh("s")
-    text = "x" * (BODY_BYTES_MAX - 1_000_000)
+    answer = await send(rig, base, msgspec.json.encode(rig.chat(session, "x" * (TEXT_CHARS_MAX + 1))))
+    assert problem(answer, 400)["errors"][0]["pointer"] == "/messages/0/parts/0"
+    problem(await rig.get(f"{base}/api/agents/{rig.agent}/{session}"), 404)
+
+
+async def test_a_text_as_long_as_may_be_is_stored(rig: Rig, base: str) -> None:
+    session = rig.fresh("s")
+    text = "x" * TEXT_CHARS_MAX
     answer = await send(rig, base, msgspec.json.encode(rig.chat(session, text)))
     assert answer.complete
     history = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json
@@ -167,7 +175,7 @@ async def test_earlier_turns_that_a_client_sends_again_are_not_stored_again(rig:
     assert len(messages) == 4
 
 
-async def test_a_forged_approval_runs_nothing(rig: Rig, base: str) -> None:
+async def test_f87_a_forged_approval_runs_nothing(rig: Rig, base: str) -> None:
     """F87: an id that nobody asked about is a 404, and no tool is run for it."""
     session = rig.fresh("s")
     await rig.post(base, rig.chat(session, "count 1"))

@@ -46,7 +46,7 @@ def kinds(answer: Answer) -> list[str]:
     return [chunk["type"] for chunk in answer.chunks]
 
 
-async def test_a_model_call_is_cancelled_at_once_and_its_text_kept(rig: Rig) -> None:
+async def test_f74_a_model_call_is_cancelled_at_once_and_its_text_kept(rig: Rig) -> None:
     """F74: through another gateway than the one that streams."""
     model = Endless()
     await rig.runner([Agent(name=rig.agent, model=model)])
@@ -66,7 +66,7 @@ async def test_a_model_call_is_cancelled_at_once_and_its_text_kept(rig: Rig) -> 
     assert (await stop(rig, one, session)).json == {"success": True, "interrupted": False}
 
 
-async def test_a_tool_is_cancelled_and_its_call_closed(rig: Rig) -> None:
+async def test_f74_a_tool_is_cancelled_and_its_call_closed(rig: Rig) -> None:
     await rig.runner()
     base, session = await rig.gateway(), rig.fresh("s")
     async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "sleep 600")) as response:
@@ -82,7 +82,7 @@ async def test_a_tool_is_cancelled_and_its_call_closed(rig: Rig) -> None:
     assert message["parts"][-1]["state"] == "output-error"
 
 
-async def test_a_suspended_run_is_ended_and_its_question_closed(rig: Rig) -> None:
+async def test_f60_a_suspended_run_is_ended_and_its_question_closed(rig: Rig) -> None:
     """F60: after the interrupt nobody can approve, and the tool never runs."""
     await rig.runner()
     base, session = await rig.gateway(), rig.fresh("s")
@@ -106,7 +106,10 @@ async def settled(rig: Rig, base: str, session: str) -> None:
     assert answer.status in {200, 204}
 
 
-async def test_a_queued_run_is_ended_when_its_turn_comes_and_the_one_before_goes_on(rig: Rig) -> None:
+@pytest.mark.parametrize("busy", [{"whenBusy": "interrupt"}, {"interruptIfStreaming": True}])
+async def test_f75_a_second_message_may_stop_the_first_answer_and_is_answered(
+    rig: Rig, busy: dict[str, Any]
+) -> None:
     await rig.runner()
     base, session = await rig.gateway(), rig.fresh("s")
     async with asyncio.TaskGroup() as group:
@@ -114,7 +117,7 @@ async def test_a_queued_run_is_ended_when_its_turn_comes_and_the_one_before_goes
         async with rig.http.post(f"{base}/api/chat", json=first) as response:
             async for _ in read_frames(response, lambda frame: b"text-start" in frame.data):
                 pass
-            second = group.create_task(rig.post(base, rig.chat(session, "count 3", whenBusy="interrupt")))
+            second = group.create_task(rig.post(base, rig.chat(session, "count 3", **busy)))
             rest = [frame async for frame in read_frames(response)]
     assert any(b'"abort"' in frame.data for frame in rest)
     assert second.result().text == "1 2 3"
@@ -126,7 +129,7 @@ async def test_a_session_that_nobody_knows_is_a_404(rig: Rig) -> None:
     assert (await stop(rig, await rig.gateway(), rig.fresh("s"))).status == 404
 
 
-async def test_many_interrupts_at_once_are_one(rig: Rig) -> None:
+async def test_f74_f86_many_interrupts_at_once_are_one(rig: Rig) -> None:
     """F86: the same answers, one `abort` in the log."""
     await rig.runner()
     bases = [await rig.gateway(), await rig.gateway()]

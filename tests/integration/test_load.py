@@ -2,7 +2,8 @@
 
 import asyncio
 
-from gateway.web import SERVICE, TENANT
+from gateway.auth import ANYBODY
+from gateway.web import SERVICE
 from runner.agents import Agent
 from tests.rig import Answer, Rig
 from tests.scripts import Pieces
@@ -16,7 +17,8 @@ def counted(last: int) -> str:
 async def test_two_thousand_events_a_second_arrive_complete_and_in_order(rig: Rig) -> None:
     """F66: 4,000 events, twenty every 10 ms, to two viewers on each of two gateways."""
     bases = [await rig.gateway(), await rig.gateway()]
-    await rig.runner([Agent(name=rig.agent, model=Pieces(pieces=4_000, size=1, burst=20, pause_s=0.01))])
+    model = Pieces(pieces=4_000, size=1, burst=20, pause_s=0.01)
+    await rig.runner([Agent(name=rig.agent, model=model, text_interval_s=0)])
     session = rig.fresh("s")
     post = rig.http.post(f"{bases[0]}/api/chat", json=rig.chat(session, "hello"))
     async with post as response, asyncio.TaskGroup() as group:
@@ -28,7 +30,7 @@ async def test_two_thousand_events_a_second_arrive_complete_and_in_order(rig: Ri
     assert [int(number) for number in sent.text.split()] == list(range(4_000))
     assert {without_comments(viewer.result().raw) for viewer in viewers} == {without_comments(sent.raw)}
     numbers = [int(block.split(b"\n")[0].rpartition(b"-")[2]) for block in blocks(sent.raw)[:-1]]
-    assert numbers == list(range(len(numbers)))
+    assert numbers == sorted(set(numbers))  # what only some are shown has numbers too
 
 
 async def test_a_model_without_a_pause_fills_its_log_in_order(rig: Rig) -> None:
@@ -62,7 +64,7 @@ async def test_two_hundred_runs_at_once_are_each_complete_and_in_order(rig: Rig)
     assert len({answer.headers["x-workflow-run-id"] for answer in answers}) == 200
 
 
-async def test_two_hundred_busy_runs_are_taken_over_by_nobody(rig: Rig) -> None:
+async def test_f85_two_hundred_busy_runs_are_taken_over_by_nobody(rig: Rig) -> None:
     """F85: a runner that is only busy keeps its runs. They last for longer than the ack wait."""
     base = await rig.gateway()
     for _ in range(2):
@@ -70,6 +72,6 @@ async def test_two_hundred_busy_runs_are_taken_over_by_nobody(rig: Rig) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(200):
             group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 80 every 50 ms")))
-    listed = await rig.apps[0][SERVICE].backend.store.listed(TENANT, limit=1_000)
+    listed = await rig.apps[0][SERVICE].backend.store.listed(ANYBODY.owner, limit=1_000)
     attempts = [one.run.attempt for one in listed if one.run.agent == rig.agent]
     assert attempts == [1] * 200

@@ -2,18 +2,36 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import product
+from typing import Never
 
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 
 from protocol.adapters import migrate
-from protocol.errors import Invalid
+from protocol.errors import Invalid, Unavailable
 from protocol.lifecycle import TERMINAL, TRANSITIONS, State
 from tests.databases import fresh_database
 
 type Connection = "asyncpg.Connection[asyncpg.Record]"
+
+
+@asynccontextmanager
+async def fresh_connection(url: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def drop(told: asyncio.Event) -> Never:
+    """Instead of a log line."""
+    told.set()
+    raise structlog.DropEvent
 
 
 @pytest_asyncio.fixture
@@ -55,6 +73,52 @@ async def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: py
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrate.migrate(empty)
     assert await migrate.pending(empty) == ["0002"]
+
+
+async def test_a_migration_waits_its_turn_without_holding_up_who_uses_the_table(
+    connection: Connection, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives up its place in the queue again and again, until the table is free."""
+    slow = migrate.Migration("9000", "alter table sessions add column another text", "")
+    all_of_them = [*migrate.migrations(), slow]
+    monkeypatch.setattr(migrate, "migrations", lambda: all_of_them)
+    monkeypatch.setattr(migrate, "TABLE_LOCK_S", 0.05)
+    monkeypatch.setattr(migrate, "TABLE_LOCK_PAUSE_S", 0.05)
+    waits = asyncio.Event()
+    monkeypatch.setattr(migrate, "log", structlog.wrap_logger(None, [lambda *_: drop(waits)]))
+    async with asyncio.TaskGroup() as group, connection.transaction():
+        await connection.execute("lock table sessions in access share mode")
+        task = group.create_task(migrate.migrate(empty))
+        await waits.wait()
+        async with asyncio.timeout(5), fresh_connection(empty) as service:
+            await service.execute("insert into sessions (tenant_id, id, agent) values ('default', 's', 'a')")
+        assert not task.done()
+    assert task.result() == ["9000"]
+
+
+async def test_a_table_that_is_never_free_is_said(
+    connection: Connection, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = migrate.Migration("9000", "alter table sessions add column another text", "")
+    all_of_them = [*migrate.migrations(), slow]
+    monkeypatch.setattr(migrate, "migrations", lambda: all_of_them)
+    for name, value in {"TABLE_LOCK_S": 0.01, "TABLE_LOCK_PAUSE_S": 0.0, "TABLE_LOCK_TRIES": 2}.items():
+        monkeypatch.setattr(migrate, name, value)
+    async with connection.transaction():
+        await connection.execute("lock table sessions in access share mode")
+        with pytest.raises(Unavailable, match="9000"):
+            await migrate.migrate(empty)
+    assert await migrate.pending(empty) == ["9000"]
+
+
+async def test_a_database_that_is_ahead_serves_an_older_version_and_is_told_apart(empty: str) -> None:
+    await migrate.migrate(empty)
+    await migrate.check(empty, exactly=True)
+    async with fresh_connection(empty) as connection:
+        await connection.execute("insert into schema_migrations values ('9999')")
+    await migrate.check(empty)
+    with pytest.raises(Invalid, match="does not know migrations 9999"):
+        await migrate.check(empty, exactly=True)
 
 
 async def test_going_down_leaves_an_empty_database(connection: Connection) -> None:
@@ -102,6 +166,7 @@ async def test_no_other_transition_can_be_written(database: Connection, before: 
         ("ready = false", "waiting_is_queued"),
         ("attempt = 0", "begun_was_claimed"),
         ("state = 'suspended', interrupted_at = now()", "interrupted_goes_on"),
+        ("state = 'completed', ended_at = now(), context = 'c'", "ended_keeps_no_context"),
     ],
 )
 async def test_a_run_is_never_half_in_a_state(database: Connection, assignment: str, constraint: str) -> None:
@@ -127,6 +192,7 @@ async def test_deleting_a_session_deletes_all_that_is_in_it(database: Connection
         insert into artifacts (tenant_id, id, session_id, type, body) values ('default', 'x', 's', 't', '{}')
     """)
     await database.execute("delete from sessions")
+    assert await database.fetchval("select run_id from purges") == "run_1"
     for table in ("messages", "runs", "approvals", "artifacts"):
         assert await database.fetchval(f"select count(*) from {table}") == 0  # noqa: S608
 

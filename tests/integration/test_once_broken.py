@@ -10,7 +10,7 @@ from tests.fault.test_expired_log import expire
 from tests.rig import Answer, Rig, read_frames
 
 
-async def test_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(
+async def test_f74_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runner's socket was down at that moment; it holds the run on, and claims nothing again."""

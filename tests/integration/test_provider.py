@@ -281,7 +281,7 @@ async def test_a_silent_provider_is_given_up(
 ) -> None:
     provider.queue(Reply(frames, "stall"))
     async with Connections(read_timeout_s=0.1) as connections:
-        before, error = await refused(opened(provider, connections))
+        before, error = await refused(opened(provider, connections, retries_max=0))
     assert (before, error.detail) == (seen, "the model provider fell silent")
     assert error.retryable is not bool(seen)
 

@@ -34,6 +34,20 @@ async def test_a_providers_tool_call_is_run_and_its_result_sent_back(rig: Rig) -
         assert set(provider.keys) == {"Bearer secret-key"}
 
 
+async def test_f22_the_usage_of_a_run_is_the_sum_of_what_the_provider_counted(rig: Rig) -> None:
+    """F22: streamed as metadata and kept with the message."""
+    async with FakeProvider() as provider:
+        base, session = await serve(rig, provider), rig.fresh("s")
+        arguments = call(0, '{"city": "Oslo"}', name="weather", call_id="call_a")
+        provider.queue(Reply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "cold."))
+        answer = await rig.post(base, rig.chat(session, "How is the weather in Oslo?"))
+        told = [chunk["messageMetadata"]["usage"] for chunk in answer.chunks if "messageMetadata" in chunk]
+        assert told[-1]["inputTokens"] == 7 + 3
+        assert told[-1]["outputTokens"] == 3 + 2
+        [_, message] = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"]
+        assert message["metadata"]["usage"] == told[-1]
+
+
 async def test_the_next_turn_knows_the_last_one(rig: Rig) -> None:
     """F14."""
     async with FakeProvider() as provider:

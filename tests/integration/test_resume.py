@@ -53,7 +53,7 @@ async def interrupted(rig: Rig, gateways: list[str], text: str, *, events_max: i
 
 
 @pytest.mark.parametrize(("count", "pause_ms", "events_max"), [(200, 0, 20), (200, 1, 20), (40, 20, 7)])
-async def test_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
+async def test_f66_f69_f82_f83_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
     rig: Rig, count: int, pause_ms: int, events_max: int
 ) -> None:
     """F66, F69, F82, F83."""
@@ -62,7 +62,7 @@ async def test_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
     await interrupted(rig, gateways, f"count {count} every {pause_ms} ms", events_max=events_max)
 
 
-async def test_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(rig: Rig) -> None:
+async def test_f69_f83_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(rig: Rig) -> None:
     """F69, F83: the splice sees the holes, and reads them from the log."""
     async with lossy(rig.nats_url, drop=0.3, seed=1) as url:
         gateways = [await rig.gateway(nats_url=url), await rig.gateway()]
@@ -71,7 +71,7 @@ async def test_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(
         assert url.dropped > 0
 
 
-async def test_a_gateway_that_misses_every_live_message_still_ends_the_stream(rig: Rig) -> None:
+async def test_f83_a_gateway_that_misses_every_live_message_still_ends_the_stream(rig: Rig) -> None:
     """F83: also the last message, which no successor reveals: the tail check reads it."""
     async with lossy(rig.nats_url, drop=1.0, seed=1) as url:
         base = await rig.gateway(nats_url=url)
@@ -82,7 +82,7 @@ async def test_a_gateway_that_misses_every_live_message_still_ends_the_stream(ri
     assert answer.text == "1 2 3 4 5 6 7 8 9 10"
 
 
-async def test_runs_cut_at_random_are_seen_once_from_their_beginning_to_their_end(rig: Rig) -> None:
+async def test_f83_runs_cut_at_random_are_seen_once_from_their_beginning_to_their_end(rig: Rig) -> None:
     """F83: short runs one after the other in one session, so that cuts fall on beginnings and ends too."""
     gateways = [await rig.gateway(), await rig.gateway()]
     await rig.runner()
@@ -97,7 +97,7 @@ async def test_runs_cut_at_random_are_seen_once_from_their_beginning_to_their_en
 # ------------------------------------------------------------------------------------- without a cursor
 
 
-async def test_without_a_cursor_a_running_run_is_replayed_whole(rig: Rig) -> None:
+async def test_f67_f68_without_a_cursor_a_running_run_is_replayed_whole(rig: Rig) -> None:
     """F67, F68."""
     bases = [await rig.gateway(), await rig.gateway()]
     await rig.runner()
@@ -111,7 +111,7 @@ async def test_without_a_cursor_a_running_run_is_replayed_whole(rig: Rig) -> Non
     assert without_comments(again.raw) == payload(await stored(rig.nats_url, run)) + DONE
 
 
-async def test_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works(rig: Rig) -> None:
+async def test_f67_f69_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works(rig: Rig) -> None:
     """F67, F69."""
     base = await rig.gateway()
     await rig.runner()
@@ -128,7 +128,7 @@ async def test_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works
             assert blocks(rest.raw) == frames[events:]
 
 
-async def test_a_negative_start_counts_from_the_end_and_says_where_that_is(rig: Rig) -> None:
+async def test_f66_a_negative_start_counts_from_the_end_and_says_where_that_is(rig: Rig) -> None:
     """F66: `x-workflow-stream-tail-index` is the index of the last event that there was."""
     base = await rig.gateway()
     await rig.runner()
@@ -148,7 +148,7 @@ async def test_a_negative_start_counts_from_the_end_and_says_where_that_is(rig: 
 # ------------------------------------------------------------------------------ suspensions and more runs
 
 
-async def test_a_stream_that_follows_stays_open_across_a_suspension(rig: Rig) -> None:
+async def test_f66_f82_a_stream_that_follows_stays_open_across_a_suspension(rig: Rig) -> None:
     """F66, F82: approved through another gateway than the one that streams."""
     bases = [await rig.gateway(), await rig.gateway()]
     await rig.runner()
@@ -168,7 +168,7 @@ async def test_a_stream_that_follows_stays_open_across_a_suspension(rig: Rig) ->
     assert without_comments(whole.raw) == payload(await stored(rig.nats_url, run)) + DONE
 
 
-async def test_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(rig: Rig) -> None:
+async def test_f70_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(rig: Rig) -> None:
     """F70: also from a cursor in the run's very first batch."""
     bases = [await rig.gateway(), await rig.gateway()]
     await rig.runner()
@@ -186,7 +186,7 @@ async def test_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(rig: Rig
     assert blocks(whole.raw) == blocks(second.result().raw)
 
 
-async def test_two_runs_back_to_back_are_each_resumable_at_all_times(rig: Rig) -> None:
+async def test_f70_two_runs_back_to_back_are_each_resumable_at_all_times(rig: Rig) -> None:
     """F70: the second is sent while the first one streams; a cut viewer of the first gets its rest."""
     bases = [await rig.gateway(), await rig.gateway()]
     await rig.runner()

@@ -59,7 +59,7 @@ async def test_what_is_no_message_is_a_400_and_stores_nothing(rig: Rig, base: st
         assert (await rig.get(url)).status == 404, form
 
 
-async def test_an_approval_goes_on_with_the_stream(rig: Rig, base: str) -> None:
+async def test_f52_f59_an_approval_goes_on_with_the_stream(rig: Rig, base: str) -> None:
     """F52, F59: and the reason of a denial is kept."""
     for approved, kind in ((True, "tool-output-available"), (False, "tool-output-denied")):
         url = f"{base}/{rig.fresh('s')}"
@@ -75,7 +75,7 @@ async def test_an_approval_goes_on_with_the_stream(rig: Rig, base: str) -> None:
         assert (await post(rig, url, contrary)).status == 409
 
 
-async def test_reconnect_and_interrupt(rig: Rig, base: str) -> None:
+async def test_f68_reconnect_and_interrupt(rig: Rig, base: str) -> None:
     """F68: nothing running is a 204, and nothing to interrupt says so."""
     url = f"{base}/{rig.fresh('s')}"
     await post(rig, url, TEXT)

@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from gateway import replay
-from gateway.web import SERVICE, TENANT
+from gateway.auth import ANYBODY
+from gateway.web import SERVICE
 from protocol.ids import SessionId
 from protocol.lifecycle import BUSY
 from runner.agents import Agent
@@ -44,7 +45,7 @@ async def idle(rig: Rig, session: str) -> None:
     """Until the session has no run that is busy."""
 
     async def no_run() -> bool:
-        run = await rig.apps[0][SERVICE].backend.store.current(TENANT, SessionId(session))
+        run = await rig.apps[0][SERVICE].backend.store.current(ANYBODY.owner, SessionId(session))
         return run is not None and run.state not in BUSY
 
     await until(no_run, "the run's end")
@@ -96,7 +97,7 @@ async def test_silence_is_broken_by_comments_and_by_nothing_else(
 # ------------------------------------------------------------------------- clients that leave, stall, share
 
 
-async def test_a_client_that_leaves_does_not_stop_its_run(rig: Rig) -> None:
+async def test_f72_a_client_that_leaves_does_not_stop_its_run(rig: Rig) -> None:
     """F72."""
     base = await rig.gateway()
     await rig.runner()
@@ -112,7 +113,7 @@ async def test_a_client_that_leaves_does_not_stop_its_run(rig: Rig) -> None:
     assert not rig.feeds(0)
 
 
-async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(rig: Rig) -> None:
+async def test_f89_a_client_that_stops_reading_costs_little_and_misses_nothing(rig: Rig) -> None:
     """F89: 24 MB pass while it does not read; it stops a second time in the middle of catching up."""
     base = await rig.gateway()
     runner = await rig.runner([Agent(name=rig.agent, model=Pieces(pieces=192, size=128 * 1024))])
@@ -313,7 +314,7 @@ async def test_turns_are_remembered_in_their_order(rig: Rig) -> None:
     assert texts((await history(rig, base, session))["messages"]) == [*expected, " 0"]
 
 
-async def test_messages_posted_at_once_are_answered_one_after_the_other(rig: Rig) -> None:
+async def test_f93_messages_posted_at_once_are_answered_one_after_the_other(rig: Rig) -> None:
     """F93: in the order of acceptance, which the history shows; no run begins before the last has ended."""
     bases = [await rig.gateway(), await rig.gateway()]
     for _ in range(2):
@@ -340,7 +341,9 @@ async def test_messages_posted_at_once_are_answered_one_after_the_other(rig: Rig
 # -------------------------------------------------------------------------------------------- approvals
 
 
-async def test_an_approved_call_runs_and_the_answer_streams_the_continuation_only(rig: Rig) -> None:
+async def test_f50_f52_f55_an_approved_call_runs_and_the_answer_streams_the_continuation_only(
+    rig: Rig,
+) -> None:
     """F50, F52, F55, F76."""
     base = await rig.gateway()
     await rig.runner()
@@ -361,7 +364,7 @@ async def test_an_approved_call_runs_and_the_answer_streams_the_continuation_onl
     assert (part["state"], part["output"]) == ("output-available", "notes.txt is deleted.")
 
 
-async def test_a_denied_call_does_not_run(rig: Rig) -> None:
+async def test_f59_a_denied_call_does_not_run(rig: Rig) -> None:
     """F59."""
     base = await rig.gateway()
     await rig.runner()
@@ -374,7 +377,7 @@ async def test_a_denied_call_does_not_run(rig: Rig) -> None:
     assert denied.text == "You said no, so I left it alone."
 
 
-async def test_the_same_decision_again_has_one_effect_and_another_one_is_a_conflict(rig: Rig) -> None:
+async def test_f86_the_same_decision_again_has_one_effect_and_another_one_is_a_conflict(rig: Rig) -> None:
     """F86: at once through two gateways, and again after the end."""
     bases = [await rig.gateway(), await rig.gateway()]
     await rig.runner()

@@ -1,9 +1,11 @@
 """What an application may declare, and what it is told when it may not."""
 
+import msgspec
 import pytest
 
 from protocol.errors import Invalid
 from protocol.ids import CallId, RunId, SessionId
+from runner import app
 from runner.agents import Agent, agents_of
 from runner.demo import delete, demo, weather
 from runner.models.scripted import Scripted
@@ -22,6 +24,42 @@ def test_two_tools_of_one_name_are_refused() -> None:
         Agent(name="a", model=Scripted(), tools=[weather, weather])
 
 
+def test_a_context_that_is_no_json_is_refused() -> None:
+    class Worse(msgspec.Struct):
+        thing: type
+
+    with pytest.raises(Invalid, match="agent a: its context cannot be written as JSON"):
+        Agent(name="a", model=Scripted(), context=Worse)
+
+
+def test_a_context_is_published_as_a_schema() -> None:
+    class Tenant(msgspec.Struct):
+        tenant_id: str
+
+    schema = Agent(name="a", model=Scripted(), context=Tenant).entry.context_schema
+    assert schema == {
+        "type": "object",
+        "properties": {"tenant_id": {"type": "string"}},
+        "required": ["tenant_id"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("nobody:x", "agent a: "), ("gpt", "agent a: "), ("openai:gpt-5", "agent a: ")],
+)
+async def test_a_model_that_cannot_be_opened_is_named_at_the_start(
+    model: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown provider, none at all, a known one without a key."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings = app.Settings(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
+    with pytest.raises(Invalid, match=said) as told:
+        async with app.assemble(settings, [Agent(name="a", model=model)]):
+            pass
+    assert "\n" not in str(told.value)
+
+
 def test_one_agent_or_a_list_of_them_is_accepted() -> None:
     assert [agent.name for agent in agents_of(demo())] == ["demo"]
     assert len(agents_of([demo(), Agent(name="b", model=Scripted())])) == 2
@@ -33,7 +71,7 @@ def test_anything_else_is_refused(value: object) -> None:
         agents_of(value)
 
 
-def test_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
+def test_f51_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
     """F51."""
     agent = Agent(
         name="a",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import commands
-from protocol.commands import AgentEntry, RunRequest
+from protocol.commands import SILENT_MS, AgentEntry, RunRequest
 from protocol.ids import AgentName, RunId
 
 words = st.text(max_size=10)
@@ -28,6 +28,18 @@ def test_the_words_on_the_wire() -> None:
     assert commands.encode(AgentEntry(AgentName("a"))) == b'{"name":"a"}'
     entry = AgentEntry(AgentName("a"), "d", {"type": "object"})
     assert commands.encode(entry) == b'{"name":"a","description":"d","contextSchema":{"type":"object"}}'
+
+
+@pytest.mark.parametrize(
+    ("deployed_at_ms", "announced_at_ms", "yields"),
+    [(1, 10, True), (2, 10, False), (3, 10, False), (1, 10 + SILENT_MS, False)],
+)
+def test_an_older_deploy_yields_to_a_newer_one_that_is_still_heard_of(
+    deployed_at_ms: int, announced_at_ms: int, *, yields: bool
+) -> None:
+    known = AgentEntry(AgentName("a"), deployed_at_ms=2, announced_at_ms=10)
+    mine = AgentEntry(AgentName("a"), deployed_at_ms=deployed_at_ms, announced_at_ms=announced_at_ms)
+    assert mine.yields_to(known) is yields
 
 
 def test_words_that_a_later_version_adds_are_skipped() -> None:

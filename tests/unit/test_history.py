@@ -4,6 +4,7 @@ import subprocess
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic_ai.messages import (
     BinaryContent,
@@ -140,6 +141,70 @@ def test_every_call_is_answered(part: dict[str, Any], content: str, outcome: str
     ]
 
 
+def test_text_behind_a_call_in_one_step_stands_before_its_result() -> None:
+    """As `convertToModelMessages` has it: only a step parts them."""
+    turn = assistant(STEP, tool("output-available", output="hot"), text("so"))
+    assert shown(turn) == [
+        ("ModelResponse", CALL, ("text", "so")),
+        ("ModelRequest", ("result", "weather", "hot", "c1", "success")),
+    ]
+
+
+def outputs(*items: Any, type: str = "content") -> Any:
+    """What the model is shown of an output with these items."""
+    (_, (_, result)) = shown(
+        assistant(STEP, tool("output-available", output={"type": type, "value": list(items)}))
+    )
+    return result[2]
+
+
+def test_an_output_of_texts_and_files_is_shown_as_such() -> None:
+    shown = outputs(
+        {"type": "text", "text": "the chart"},
+        {"type": "media", "data": "iVBORw==", "mediaType": "image/png"},
+        {"type": "image-data", "data": "iVBORw==", "mediaType": "image/png"},
+        {"type": "file-data", "data": "aGk=", "mediaType": "text/csv", "filename": "a.csv"},
+        {"type": "image-url", "url": "https://a.example/x.png"},
+        {"type": "file-url", "url": "https://a.example/x.pdf"},
+        {"type": "media", "data": "a", "mediaType": "image/png"},
+    )
+    assert shown[0] == "the chart"
+    assert [(one.data, one.media_type) for one in shown[1:4]] == [
+        (b"\x89PNG", "image/png"),
+        (b"\x89PNG", "image/png"),
+        (b"hi", "text/csv"),
+    ]
+    assert [type(one) for one in shown[4:6]] == [ImageUrl, DocumentUrl]
+    assert shown[6] == "[The attachment of this message cannot be read.]"
+
+
+@pytest.mark.parametrize(
+    ("items", "type"),
+    [
+        ([], "content"),
+        ([{"type": "text"}], "content"),
+        ([{"type": "text", "text": "a"}, {"type": "mystery"}], "content"),
+        (["a"], "content"),
+        ([{"type": "text", "text": "a"}], "other"),
+    ],
+)
+def test_an_output_that_only_looks_like_that_is_shown_as_json(items: list[Any], type: str) -> None:
+    """An application's own data may have such keys."""
+    assert outputs(*items, type=type) == msgspec.json.encode({"type": type, "value": items}).decode()
+
+
+@pytest.mark.parametrize("id", ["functions.weather:0", "c" * 65, ""])
+def test_a_call_s_id_is_made_fit_where_only_plain_ones_are_taken(id: str) -> None:
+    part = tool("output-available", output="hot") | {"toolCallId": id}
+    for provider, kept in (("openai", True), ("anthropic", False)):
+        response, request = to_messages("", [assistant(part)], Origin(provider, "m1", provider))
+        call, result = response.parts[0], request.parts[0]
+        assert isinstance(call, ToolCallPart)
+        assert isinstance(result, ToolReturnPart)
+        assert call.tool_call_id == result.tool_call_id
+        assert (call.tool_call_id == id) is kept
+
+
 def test_what_is_not_for_the_model_is_left_out() -> None:
     turn = assistant(
         STEP,
@@ -219,6 +284,12 @@ def test_reasoning_of_another_model_is_never_sent(metadata: dict[str, Any]) -> N
     assert shown(turn)[0] == ("ModelResponse", ("text", "ok"))
 
 
+def test_elsewhere_nothing_is_its_own() -> None:
+    turn = assistant(STEP, reasoning("hm", openai=OWN), text("ok", providerMetadata={"openai": OWN}))
+    (response, _) = to_messages("", [turn], ORIGIN.elsewhere())
+    assert [brief(part) for part in response.parts] == [("text", "ok")]
+
+
 def test_signatures_survive_the_way_into_the_log_and_back() -> None:
     part = ThinkingPart(
         "", id="redacted", signature="s", provider_name="openai-compatible", provider_details={"raw": [1]}
@@ -295,6 +366,28 @@ def test_a_remote_file_is_sent_as_its_address() -> None:
     assert attached("https://a.example/x.png", "image/*").media_type == "image/png"
 
 
+@pytest.mark.parametrize(
+    ("state", "key"),
+    [({"state": "input-available"}, "call"), ({"state": "output-error", "errorText": "misfit"}, "result")],
+)
+def test_a_call_comes_back_to_its_model_with_what_was_attached_to_it(state: dict[str, str], key: str) -> None:
+    """Also one whose arguments did not fit."""
+    kept: Any = ORIGIN.metadata(ToolCallPart("weather", {}, "c1", id="fc", provider_details={"s": "sig"}))
+    part = tool(**state) | {f"{key}ProviderMetadata": kept}
+    call = to_messages("", [assistant(STEP, part)], ORIGIN)[0].parts[0]
+    assert isinstance(call, ToolCallPart)
+    assert (call.id, call.provider_details, call.provider_name) == ("fc", {"s": "sig"}, ORIGIN.system)
+
+
+def test_a_file_comes_back_to_its_model_with_what_was_attached_to_it() -> None:
+    file = FilePart(BinaryContent(b"hi", media_type="text/plain"), id="f1", provider_details={"s": "sig"})
+    metadata = ORIGIN.metadata(file)
+    made = {"type": "file", "mediaType": "text/plain", "url": "data:,hi", "providerMetadata": metadata}
+    part = to_messages("", [assistant(STEP, made)], ORIGIN)[0].parts[0]
+    assert isinstance(part, FilePart)
+    assert (part.id, part.provider_details, part.provider_name) == ("f1", {"s": "sig"}, ORIGIN.system)
+
+
 @pytest.mark.parametrize("url", ["/files/1", "ftp://a.example/x", "data:image/png;base64,a"])
 def test_an_unreadable_file_is_named_and_not_dropped(url: str) -> None:
     assert attached(url, "image/png", filename="cat.png") == "[The attachment cat.png cannot be read.]"
@@ -305,7 +398,7 @@ def test_a_file_the_model_made_is_part_of_its_answer() -> None:
     assert shown(assistant(STEP, made))[0] == ("ModelResponse", ("file", b"\x89PNG"))
 
 
-@pytest.mark.parametrize("module", ["runner.models.port", "runner.models.provider"])
+@pytest.mark.parametrize("module", ["runner.models.provider", "runner.models.window"])
 def test_the_library_is_not_loaded_before_it_is_needed(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'pydantic_ai', 'openai', 'httpx2'}} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

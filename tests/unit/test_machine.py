@@ -24,6 +24,7 @@ from runner.machine import (
     Policy,
     Reopen,
     Reset,
+    Return,
     Suspend,
     Tell,
 )
@@ -81,7 +82,13 @@ def action(
             approvals={one.question.call: one for one in approvals},
             inherited=machine.inherited(facts) if taken_over else (),
         ),
-        Policy(lambda call: call.tool == "delete", lambda call: call.tool != "delete", steps_max=3),
+        Policy(
+            lambda call: call.tool == "delete",
+            lambda call: call.tool != "delete",
+            steps_max=3,
+            transfers_max=2,
+            depth_max=1,
+        ),
     )
 
 
@@ -205,3 +212,107 @@ def test_what_was_started_in_one_step_says_nothing_of_the_next() -> None:
 def test_a_call_with_a_preliminary_result_is_still_open() -> None:
     half = chunks.ToolOutputAvailable(tool_call_id=CALL.id, output="…", preliminary=True)
     assert action([*CALLED, half]) == Act([CALL], [], [])
+
+
+# Agents that hand over and delegate. `delete` needs a word, also where it is `delegate_to_delete`.
+
+RESEARCH = Call(CallId("r"), "delegate_to_research", {"task": "find"})
+AGAIN = Call(CallId("s"), "delegate_to_research", {"task": "find more"})
+BILLING = Call(CallId("b"), "transfer_to_billing", {})
+SALES = Call(CallId("v"), "transfer_to_sales", {})
+END = chunks.FinishStep()
+DELEGATED = [START, STEP, called(RESEARCH), GENERATED, END]
+SPOKEN = [STEP, *TEXT, GENERATED, END]
+
+WITH_OTHERS: dict[str, tuple[Sequence[Chunk | Mark], machine.Action]] = {
+    "the other calls of a step come before its delegations": (
+        [START, STEP, called(RESEARCH), called(CALL), GENERATED],
+        Act([CALL], [], []),
+    ),
+    "a delegation waits while another call waits for its word": (
+        [START, STEP, called(RESEARCH), called(OTHER), GENERATED, asked(OTHER)],
+        Suspend(),
+    ),
+    "a delegation closes its step": ([START, STEP, called(RESEARCH), GENERATED], CloseStep()),
+    "and asks the next agent's model": (DELEGATED, Generate()),
+    "whose call is run": ([*DELEGATED, STEP, called(CALL), GENERATED], Act([CALL], [], [])),
+    "whose call is asked about": ([*DELEGATED, STEP, called(OTHER), GENERATED], Ask([OTHER])),
+    "and suspends the run": ([*DELEGATED, STEP, called(OTHER), GENERATED, asked(OTHER)], Suspend()),
+    "whose half response is voided": ([*DELEGATED, STEP, TEXT[0]], Reset()),
+    "whose step without calls is its last": ([*DELEGATED, *SPOKEN], Return(RESEARCH, complete=True)),
+    "who is asked again if nobody heard the end of its response": ([*DELEGATED, STEP, END], Generate()),
+    "who has only so many steps": (
+        [*DELEGATED, *(3 * [STEP, called(CALL), GENERATED, result(CALL), END])],
+        Return(RESEARCH, complete=False),
+    ),
+    "when its output is there its caller goes on": ([*DELEGATED, *SPOKEN, result(RESEARCH)], Generate()),
+    "when one delegation is done the next begins": (
+        [START, STEP, called(RESEARCH), called(AGAIN), GENERATED, END, *SPOKEN, result(RESEARCH)],
+        Generate(),
+    ),
+    "a caller that has no step left ends the message when its delegation is done": (
+        [START, *(2 * SPOKEN), *DELEGATED[1:], *SPOKEN, result(RESEARCH)],
+        Finish("tool-calls"),
+    ),
+    "a transfer is run": ([START, STEP, called(BILLING), GENERATED], Act([BILLING], [], [])),
+    "a second transfer in one step is refused": (
+        [START, STEP, called(BILLING), called(SALES), GENERATED],
+        Act([BILLING], [], [], ((SALES, machine.TRANSFERRED),)),
+    ),
+    "also when the first is done": (
+        [START, STEP, called(BILLING), called(SALES), GENERATED, result(BILLING)],
+        Act([], [], [], ((SALES, machine.TRANSFERRED),)),
+    ),
+    "an agent that takes over has all its steps": (
+        [START, *(2 * SPOKEN), STEP, called(BILLING), GENERATED, result(BILLING), END],
+        Generate(),
+    ),
+    "a transfer past the bound is refused": (
+        [
+            START,
+            *(2 * [STEP, called(BILLING), GENERATED, result(BILLING), END]),
+            STEP,
+            called(SALES),
+            GENERATED,
+        ],
+        Act([], [], [], ((SALES, machine.TRANSFERS_SPENT),)),
+    ),
+    "a delegation past the bound is refused": (
+        [*DELEGATED, STEP, called(AGAIN), GENERATED],
+        Act([], [], [], ((AGAIN, machine.TOO_DEEP),)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_OTHERS)
+def test_transcript_with_others(name: str) -> None:
+    log, expected = WITH_OTHERS[name]
+    assert action(log) == expected
+
+
+def test_an_interrupt_leaves_no_call_open_in_any_frame() -> None:
+    facts = standing(*DELEGATED, STEP, called(CALL), called(OTHER), GENERATED)
+    found = machine.next_action(
+        facts,
+        Facts(turn=0, approvals={}, inherited=(), interrupted=True),
+        Policy(lambda _: False, lambda _: True, steps_max=3),
+    )
+    assert found == machine.Abort([CALL, OTHER, RESEARCH])
+
+
+def test_a_delegation_that_needs_a_word_waits_for_it() -> None:
+    ask = Call(CallId("d"), "delegate_to_research", {"task": "x"})
+    log = [START, STEP, called(ask), GENERATED]
+    policy = Policy(lambda call: call.tool == ask.tool, lambda _: True, steps_max=3)
+
+    def following(*more: Chunk | Mark, turn: int = 0, approved: bool | None = None) -> machine.Action:
+        facts = Facts(turn=turn, approvals={ask.id: approval(approved=approved)}, inherited=())
+        return machine.next_action(standing(*log, *more), facts, policy)
+
+    told = [asked(ask), END, chunks.Finish(), Mark.SUSPENDED, START]
+    assert following() == Ask([ask])
+    assert following(asked(ask)) == Suspend()
+    yes = chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=True)
+    assert following(*told, yes, turn=1, approved=True) == Generate()
+    no = chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=False)
+    assert following(*told, no, turn=1, approved=False) == Act([], [(ask, DENIED)], [])

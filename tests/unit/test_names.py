@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import ids, names
+from protocol import ids, media, names
 from protocol.ids import AgentName, RunId
 
 agents = st.from_regex(ids._AGENT, fullmatch=True).map(AgentName)
@@ -20,6 +20,7 @@ PARSERS: list[Callable[[str], object]] = [
     names.parse_log,
     names.parse_live,
     names.parse_agent_key,
+    names.parse_file,
 ]
 
 
@@ -38,6 +39,16 @@ def test_a_name_is_read_back_as_it_was_built(agent: AgentName, run: RunId, turn:
     assert names.parse_log(names.log(run)) == run
     assert names.parse_live(names.live(run)) == run
     assert names.parse_agent_key(names.agent_key(agent)) == agent
+
+
+@given(st.binary(), st.integers(0, 10**6))
+def test_a_chunk_of_a_file_is_read_back_and_matches_its_files_filter(data: bytes, number: int) -> None:
+    id = media.file_id(None, data)
+    subject = names.file("0123456789abcdef", id, number)
+    assert names.parse_file(subject) == ("0123456789abcdef", id, number)
+    assert matches(subject, names.FILE_SUBJECTS)
+    assert matches(subject, names.file_chunks("0123456789abcdef", id))
+    assert not matches(subject, names.file_chunks("0123456789abcdee", id))
 
 
 @given(agents, agents, runs, turns)
@@ -72,6 +83,7 @@ def test_no_parser_reads_anothers_name() -> None:
         names.log(run),
         names.live(run),
         names.agent_key(agent),
+        names.file("t", media.file_id(None, b""), 0),
     ]
     for number, text in enumerate(built):
         for at, parser in enumerate(PARSERS):

@@ -13,6 +13,8 @@ CHUNKS: list[Chunk] = [
     chunks.StartStep(),
     chunks.Data(type="data-x", data=1),
     chunks.ToolInputAvailable(tool_call_id="c", tool_name="t", input={}),
+    chunks.ToolInputAvailable(tool_call_id="d", tool_name="delegate_to_dig", input={"task": "deep"}),
+    chunks.ToolInputAvailable(tool_call_id="b", tool_name="transfer_to_billing", input={}),
     chunks.MessageMetadata(message_metadata={"usage": {"inputTokens": 3, "outputTokens": 4}}),
     chunks.ResetStep(),
     chunks.FinishStep(),
@@ -34,11 +36,16 @@ FACTS = (
     "ended",
     "error",
     "message",
+    "all_open_calls",
+    "past",
+    "frames",
 )
 
 
 def facts(standing: Standing) -> dict[str, object]:
-    return {name: getattr(standing, name) for name in FACTS}
+    found = {name: getattr(standing, name) for name in FACTS}
+    stack = standing.frames.stack
+    return found | {"frames": [(one.call, one.agent, one.successor, one.steps, one.stint) for one in stack]}
 
 
 @given(

@@ -1,12 +1,16 @@
 """Functions as tools: the schema of a signature, arguments checked, results bounded."""
 
-from typing import Literal
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
 
+from protocol.errors import Invalid
 from protocol.ids import CallId, RunId, SessionId
 from runner.agents import Agent
+from runner.context import SyncToolContext
 from runner.models.scripted import Scripted
 from runner.tools import RESULT_BYTES_MAX, Tool, ToolContext, ToolError, tool
 
@@ -60,7 +64,7 @@ def test_a_tool_that_needs_approval_is_not_repeated_after_a_crash_unless_it_says
 
 
 def test_a_tool_needs_a_docstring() -> None:
-    with pytest.raises(TypeError, match="needs a docstring"):
+    with pytest.raises(Invalid, match="needs a docstring"):
 
         @tool
         def mute() -> None:
@@ -72,8 +76,89 @@ def test_a_parameter_needs_a_type() -> None:
         """Do nothing."""
         del x
 
-    with pytest.raises(TypeError, match="parameter x needs a type"):
+    with pytest.raises(Invalid, match="parameter x needs a type"):
         tool(untyped)
+
+
+def test_a_docstring_describes_the_arguments() -> None:
+    @tool
+    async def book(city: str, *, nights: int = 1) -> str:
+        """Book a room.
+
+        Args:
+            city: Where the room is,
+                as people call it.
+            nights (int): How long.
+
+        It costs nothing.
+        """
+        return f"{city} {nights}"
+
+    properties = book.spec.input_schema["properties"]
+    assert properties["city"]["description"] == "Where the room is, as people call it."
+    assert properties["nights"] == {"type": "integer", "default": 1, "description": "How long."}
+    assert book.spec.description == "Book a room.\n\nIt costs nothing."
+
+
+def test_a_description_of_the_type_wins_over_the_docstring() -> None:
+    @tool
+    async def book(city: Annotated[str, msgspec.Meta(description="Its official name.", max_length=9)]) -> str:
+        """Book.
+
+        Args:
+            city: Where.
+        """
+        return city
+
+    city = book.spec.input_schema["properties"]["city"]
+    assert city == {"type": "string", "description": "Its official name.", "maxLength": 9}
+
+
+class Odd:
+    """A type that JSON does not have."""
+
+
+async def odd(thing: Odd) -> str:
+    """Take it."""
+    return str(thing)
+
+
+async def spread(*names: str) -> str:
+    """Take any."""
+    return str(names)
+
+
+async def mixed(ctx: SyncToolContext[None]) -> str:
+    """Take the wrong context."""
+    return str(ctx)
+
+
+def blocking(ctx: ToolContext[None]) -> str:
+    """Take the wrong context."""
+    return str(ctx)
+
+
+def yields() -> Iterator[int]:
+    """Yield in a thread."""
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        (odd, {}, "tool odd: a parameter's type cannot be written as JSON"),
+        (spread, {}, "tool spread: parameter names cannot be given by name"),
+        (mixed, {}, "tool mixed: ctx must be a ToolContext here"),
+        (blocking, {}, "tool blocking: ctx must be a SyncToolContext here"),
+        (yields, {}, "tool yields is a plain generator"),
+        (odd, {"name": "no name"}, "tool no name: a name has"),
+        (spread, {"result_bytes_max": 0}, "result_bytes_max"),
+    ],
+)
+def test_wrong_use_is_one_sentence_at_the_start(function: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(said)) as told:
+        tool(**options)(function)
+    assert "\n" not in str(told.value)
 
 
 def returns(value: object) -> Tool:

@@ -64,16 +64,18 @@ class Nats(Server):
     def _configure(self, port: int) -> Path:
         path = self.place.path / "nats.conf"
         path.touch(0o600)
-        path.write_text(
-            CONFIG.format(
-                host=HOST,
-                port=port,
-                token=self._token,
-                store_dir=json.dumps(str(self.place.path / "nats")),
-                sync_interval="100ms" if self.place.durable else "2m",
-            )
-        )
+        path.write_text(self.config(port))
         return path
+
+    def config(self, port: int) -> str:
+        """What the server is started with."""
+        return CONFIG.format(
+            host=HOST,
+            port=port,
+            token=self._token,
+            store_dir=json.dumps(str(self.place.path / "nats")),
+            sync_interval="100ms" if self.place.durable else "2m",
+        )
 
     @override
     async def ready(self, port: int) -> bool:

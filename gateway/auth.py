@@ -1,0 +1,215 @@
+"""Who asks, and what they may do.
+
+Owns the reading of `Authorization: Bearer`: an API key or a token becomes a `Principal`, or the request is
+refused before anything happens. What a principal may see is the store's rule, by its owner; which scope a
+route asks for stands beside the route.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import msgspec
+import structlog
+
+from gateway import keys
+from gateway.keys import Key
+from gateway.routing import Scope
+from gateway.tokens import Checks, Published, Tokens, fetching
+from protocol.adapters.keys import KeyRow, Keys
+from protocol.adapters.ports import Owner
+from protocol.errors import Forbidden, Invalid, Unauthenticated
+from protocol.ids import AgentName, TenantId, UserId
+
+log = structlog.get_logger("rejoin.auth")
+
+BELIEVED_S = 5.0
+"""How long a key is believed without asking the database: how late a revocation is."""
+BELIEVED_MAX = 10_000
+EVERYTHING = frozenset(Scope)
+USER_CHARS_MAX = 256
+SHARED_KEY_CHARS_MIN = 32
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who asks. `name` is what limits count by. `agent`: the only one that this credential may talk to."""
+
+    owner: Owner
+    scopes: frozenset[Scope]
+    name: str
+    agent: AgentName | None = None
+
+    def need(self, scope: Scope) -> None:
+        """Raises `Forbidden`."""
+        if scope not in self.scopes:
+            raise Forbidden(f"this credential does not have the scope {scope.value!r}")
+
+
+ANYBODY = Principal(Owner(TenantId("default")), EVERYTHING, "anybody")
+"""On one's own machine nobody needs a key."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How callers are known, `REJOIN_…` each."""
+
+    anonymous: bool = False
+    """Whether who shows no credential is let in; on loopback only."""
+    key_pepper: str | None = None
+    """What API keys are hashed with. The same for all gateways; who changes it makes all keys invalid."""
+    jwt_key: str | None = None
+    """What tokens are signed with: a secret, or a public key in PEM."""
+    jwt_jwks_url: str | None = None
+    """Where their issuer publishes the keys."""
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_algorithms: str = "RS256 ES256 EdDSA"
+    jwt_tenant_claim: str | None = None
+    """None: all tokens are of the default tenant."""
+    jwt_scope_claim: str = "scope"
+    jwt_scopes: str = "chat approve"
+    """Of a token that does not say."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """Where a token says what we need. `tenant` None: all tokens are of the default tenant."""
+
+    tenant: str | None = None
+    scope: str = "scope"
+    scopes: frozenset[Scope] = frozenset({Scope.CHAT, Scope.APPROVE})
+    """Of a token that does not say."""
+
+
+class _Believed(msgspec.Struct, frozen=True):
+    row: KeyRow
+    until: datetime
+
+
+class Gate:
+    """Turns the `Authorization` header into a principal."""
+
+    def __init__(
+        self,
+        *,
+        rows: Keys,
+        pepper: bytes | None,
+        tokens: Tokens | None,
+        claims: Claims,
+        anonymous: bool,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._rows = rows
+        self._pepper = pepper
+        self._tokens = tokens
+        self._claims = claims
+        self._anonymous = anonymous
+        self._now = now
+        self._believed: dict[str, _Believed] = {}
+        self._used: set[str] = set()
+
+    async def principal(self, authorization: str | None) -> Principal:
+        """Raises `Unauthenticated`, `Unavailable`."""
+        if authorization is None:
+            if self._anonymous:
+                return ANYBODY
+            raise Unauthenticated("a credential is needed: Authorization: Bearer …")
+        kind, _, credential = authorization.partition(" ")
+        credential = credential.strip()
+        if kind.lower() != "bearer" or not credential:
+            raise Unauthenticated("the Authorization header must be Bearer and a credential")
+        key = keys.parse(credential)
+        if key is not None:
+            return await self._of_key(key)
+        if self._tokens is not None and credential.count(".") == 2:  # noqa: PLR2004 - header, claims, signature
+            return self._of_claims(await self._tokens.claims(credential))
+        raise Unauthenticated("the credential is not known")
+
+    async def _of_key(self, key: Key) -> Principal:
+        row = await self._row(key.id)
+        # One answer for every reason: who guesses learns nothing.
+        if row is None or self._pepper is None or not keys.same(self._pepper, key, row.hash):
+            raise Unauthenticated("the credential is not known")
+        if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= self._now()):
+            raise Unauthenticated("the credential is not valid any more")
+        self._used.add(row.id)
+        scopes = frozenset(Scope(scope) for scope in row.scopes)
+        return Principal(Owner(row.tenant, row.user), scopes, f"key {row.id}", row.agent)
+
+    async def _row(self, id: str) -> KeyRow | None:
+        known = self._believed.get(id)
+        if known is not None and known.until > self._now():
+            return known.row
+        row = await self._rows.find(id)
+        self._believed.pop(id, None)
+        if row is not None:
+            if len(self._believed) >= BELIEVED_MAX:
+                self._believed.pop(next(iter(self._believed)))
+            self._believed[id] = _Believed(row, self._now() + timedelta(seconds=BELIEVED_S))
+        return row
+
+    def _of_claims(self, claims: dict[str, object]) -> Principal:
+        user = claims["sub"]
+        if not isinstance(user, str) or not 0 < len(user) <= USER_CHARS_MAX:
+            raise Unauthenticated(f"the token's `sub` must be 1 to {USER_CHARS_MAX} characters")
+        tenant = "default" if self._claims.tenant is None else claims.get(self._claims.tenant)
+        if not isinstance(tenant, str) or not 0 < len(tenant) <= USER_CHARS_MAX:
+            raise Unauthenticated(f"the token does not say its tenant ({self._claims.tenant})")
+        owner = Owner(TenantId(tenant), UserId(user))
+        return Principal(owner, self._scopes(claims), f"user {tenant} {user}")
+
+    def _scopes(self, claims: dict[str, object]) -> frozenset[Scope]:
+        said = claims.get(self._claims.scope)
+        if said is None:
+            return self._claims.scopes
+        words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
+        return frozenset(scope for scope in Scope if scope.value in words)
+
+    async def note_use(self) -> None:
+        """Write down which keys were used since the last time. Call it now and then. Raises `Unavailable`."""
+        used, self._used = self._used, set()
+        if used:
+            await self._rows.used(sorted(used))
+
+
+@asynccontextmanager
+async def entrance(settings: Settings, rows: Keys) -> AsyncIterator[Gate]:
+    """The gate that the settings describe. Raises `Invalid` if nobody could ever come in."""
+    pepper = None if settings.key_pepper is None else settings.key_pepper.encode()
+    if pepper is not None and len(pepper) < keys.PEPPER_BYTES_MIN:
+        raise Invalid(f"REJOIN_KEY_PEPPER must have at least {keys.PEPPER_BYTES_MIN} bytes")
+    async with aiohttp.ClientSession() as session:
+        tokens = _tokens(settings, session)
+        if pepper is None and tokens is None and not settings.anonymous:
+            raise Invalid(
+                "nobody could come in: set REJOIN_KEY_PEPPER, REJOIN_JWT_KEY or REJOIN_JWT_JWKS_URL"
+            )
+        yield Gate(
+            rows=rows,
+            pepper=pepper,
+            tokens=tokens,
+            claims=Claims(
+                settings.jwt_tenant_claim,
+                settings.jwt_scope_claim,
+                frozenset(scope for scope in Scope if scope.value in settings.jwt_scopes.split()),
+            ),
+            anonymous=settings.anonymous,
+            now=lambda: datetime.now(UTC),
+        )
+
+
+def _tokens(settings: Settings, session: aiohttp.ClientSession) -> Tokens | None:
+    if settings.jwt_key is None and settings.jwt_jwks_url is None:
+        return None
+    published = None
+    if settings.jwt_jwks_url is not None:
+        published = Published(fetching(session, settings.jwt_jwks_url), time.monotonic)
+    checks = Checks(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
+    if "none" in (name.lower() for name in checks.algorithms):
+        raise Invalid("REJOIN_JWT_ALGORITHMS cannot hold none")
+    shared = [name for name in checks.algorithms if name.startswith("HS")]
+    if shared and len(settings.jwt_key or "") < SHARED_KEY_CHARS_MIN:
+        raise Invalid(f"{shared[0]} needs a REJOIN_JWT_KEY of at least {SHARED_KEY_CHARS_MIN} characters")
+    if shared and "-----BEGIN" in (settings.jwt_key or ""):
+        raise Invalid(f"{shared[0]} with a public key would let anybody sign: name its own algorithm")
+    return Tokens(checks, settings.jwt_key, published)

@@ -1,0 +1,257 @@
+"""The agent-chat family: `/api/agent/chat` for administrators' own tools, in four ways.
+
+Streamed, started and polled, or said whole. Its conversations are UUIDs. Its streams are its client's: who
+leaves stops the run, and so does the route's time limit, both by setting.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway import said, turns
+from gateway.families.executions import STATUS
+from gateway.replay import Replay
+from gateway.routing import Route, Says, Scope, Shape
+from gateway.said import Said
+from gateway.sessions import Session
+from gateway.web import PRINCIPAL, SERVICE, approve, body, json, key_of, session_of, stream, view_of
+from gateway.whole import Whole, whole
+from protocol.adapters.ports import Decision
+from protocol.adapters.tasks import beside
+from protocol.errors import Invalid, NotFound, Unavailable
+from protocol.fold import UIMessage
+from protocol.ids import RUN_PREFIX, CallId, RunId
+from protocol.lifecycle import TERMINAL
+
+PAGE_CHARS_MAX = 2_000
+
+
+class Reply(msgspec.Struct, frozen=True, rename="camel"):
+    """What a person says about a call. Its arguments are the server's."""
+
+    tool_call_id: str
+    approved: bool
+
+
+class StreamRequest(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The body of a streamed message. `currentPage`: where the person is, for the agent to know."""
+
+    messages: list[Said] = []
+    conversation_id: str | None = None
+    current_page: str | None = None
+    approval_response: Reply | None = None
+
+
+class SendRequest(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The body of a message whose answer is fetched later, or waited for. `history`: for a new session."""
+
+    message: str
+    history: list[Said] = []
+    conversation_id: str | None = None
+    current_page: str | None = None
+
+
+class Started(msgspec.Struct, frozen=True, rename="camel"):
+    """A run that was accepted."""
+
+    run_id: str
+    status: str
+    conversation_id: str
+
+
+class Polled(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """How it stands."""
+
+    run_id: str
+    status: str
+    conversation_id: str
+    text: str | None = None
+    messages: list[UIMessage] = []
+    error: str | None = None
+
+
+class Answered(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A whole answer."""
+
+    run_id: str
+    conversation_id: str
+    text: str
+    messages: list[UIMessage]
+    tool_calls: list[dict[str, Any]]
+    finish_reason: str
+    error: str | None = None
+
+
+async def post(request: web.Request) -> web.StreamResponse:
+    """Send a message, or answer a question; stream what follows."""
+    chat = await body(request, StreamRequest)
+    session = _session(request, chat.conversation_id)
+    if chat.approval_response is not None:
+        return await _decide(request, session, chat.approval_response)
+    message, number = said.asked(chat.messages, turns.fresh_id(key_of(request)))
+    earlier = said.earlier(chat.messages, number)
+    replay = await _send(request, session, message, earlier, chat.current_page, f"/messages/{number}")
+    return await _attended(request, session, replay)
+
+
+async def start(request: web.Request) -> web.StreamResponse:
+    """Accept a message; its answer is fetched later."""
+    chat = await body(request, SendRequest)
+    session = _session(request, chat.conversation_id)
+    replay = await _say(request, session, chat)
+    return json(Started(replay.run.id, "queued", session.id))
+
+
+async def sync(request: web.Request) -> web.StreamResponse:
+    """The whole answer, once it is there."""
+    chat = await body(request, SendRequest)
+    session = _session(request, chat.conversation_id)
+    replay = await _say(request, session, chat)
+    answer = await whole(replay)
+    return json(
+        Answered(
+            replay.run.id,
+            session.id,
+            answer.text,
+            [answer.message],
+            [_call(part) for part in answer.calls],
+            answer.finish_reason,
+            answer.error,
+        )
+    )
+
+
+async def poll(request: web.Request) -> web.StreamResponse:
+    """How a run stands, and its answer once it is over."""
+    id = request.match_info["run"]
+    if not id.startswith(RUN_PREFIX):
+        raise Invalid("runId must be a run's id (run_…)")
+    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
+    run = await backend.store.run(principal.owner, RunId(id))
+    if run is None or principal.agent not in (None, run.agent):
+        raise NotFound(f"there is no run {id[:64]!r}")
+    status = run.state.value if run.state.value == "queued" else STATUS[run.state]
+    if run.state not in TERMINAL:
+        return json(Polled(run.id, status, run.session))
+    history = await backend.store.history(principal.owner, run.session)
+    found = [] if history is None else [one for one in history.messages if one["id"] == run.answer]
+    text = "".join(Whole(one, "stop").text for one in found)
+    return json(Polled(run.id, status, run.session, text, found, run.error))
+
+
+def _session(request: web.Request, id: str | None) -> Session:
+    """Raises `Invalid` for an id that is no UUID."""
+    if id is None:
+        return session_of(request, str(uuid.uuid4()))
+    try:
+        return session_of(request, str(uuid.UUID(id)))
+    except ValueError:
+        raise Invalid("conversationId must be a UUID", "/conversationId") from None
+
+
+async def _say(request: web.Request, session: Session, chat: SendRequest) -> Replay:
+    if not chat.message:
+        raise Invalid("message is required", "/message")
+    message = turns.Message(turns.fresh_id(key_of(request)), "user", [{"type": "text", "text": chat.message}])
+    return await _send(
+        request, session, message, said.earlier(chat.history, len(chat.history)), chat.current_page
+    )
+
+
+async def _send(
+    request: web.Request,
+    session: Session,
+    message: turns.Message,
+    earlier: Sequence[turns.Message],
+    page: str | None,
+    pointer: str = "",
+) -> Replay:
+    stored = turns.user(message, pointer)
+    if page is not None:
+        if len(page) > PAGE_CHARS_MAX:
+            raise Invalid(f"currentPage has at most {PAGE_CHARS_MAX} characters", "/currentPage")
+        stored = stored | {"metadata": {"currentPage": page}}
+    return await session.send(
+        stored, view_of(request), pointer=pointer, imports=turns.imported(earlier), key=key_of(request)
+    )
+
+
+async def _decide(request: web.Request, session: Session, reply: Reply) -> web.StreamResponse:
+    """Only which call and yes or no is taken from the client: what runs is what was asked about."""
+    asked = await session.backend.store.pending(session.owner, session.id)
+    meant = [one for one in asked if one.question.call == CallId(reply.tool_call_id)]
+    if not meant:
+        raise NotFound(f"call {reply.tool_call_id[:64]!r} waits for no answer")
+    return await approve(request, session, [Decision(meant[-1].question.id, reply.approved)])
+
+
+async def _attended(request: web.Request, session: Session, replay: Replay) -> web.StreamResponse:
+    """The stream, and the run's end if its client leaves or the time is over. What breaks a stream because
+    this gateway stops is not its client's leaving.
+    """
+    service = request.app[SERVICE]
+    attention = service.attention
+    transport = request.transport
+    try:
+        async with beside(_stop_after(attention.limit_s, session, replay.run.id)):
+            return await stream(request, replay)
+    finally:
+        left = transport is None or transport.is_closing()
+        if attention.stop_when_left and left and not service.stopping.is_set():
+            await asyncio.shield(_stop(session, replay.run.id))
+
+
+async def _stop_after(limit_s: float | None, session: Session, run: RunId) -> None:
+    await asyncio.sleep(limit_s if limit_s is not None else float("inf"))
+    await _stop(session, run)
+    await asyncio.Event().wait()
+
+
+async def _stop(session: Session, run: RunId) -> None:
+    try:
+        await session.interrupt(run)
+    except (NotFound, Unavailable):
+        return
+
+
+def _call(part: dict[str, Any]) -> dict[str, Any]:
+    name = part.get("toolName") or part["type"].removeprefix("tool-")
+    kept: dict[str, Any] = {
+        key: part[key] for key in ("input", "output", "errorText", "state") if key in part
+    }
+    return {"toolCallId": part["toolCallId"], "toolName": name} | kept
+
+
+ROUTES = tuple(
+    Route(method, path, handler, Scope.ADMIN, says, Shape.PLAIN)
+    for method, path, handler, says in (
+        (
+            "POST",
+            "/api/agent/chat/stream",
+            post,
+            Says("Send a message and stream its answer", StreamRequest, {200: bytes}, tag="agent chat"),
+        ),
+        (
+            "POST",
+            "/api/agent/chat",
+            start,
+            Says("Start a run", SendRequest, {200: Started}, tag="agent chat"),
+        ),
+        (
+            "POST",
+            "/api/agent/chat/sync",
+            sync,
+            Says("Send a message and wait for its answer", SendRequest, {200: Answered}, tag="agent chat"),
+        ),
+        (
+            "GET",
+            "/api/agent/chat/{run}",
+            poll,
+            Says("How a run stands", None, {200: Polled}, tag="agent chat"),
+        ),
+    )
+)

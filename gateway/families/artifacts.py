@@ -1,0 +1,55 @@
+"""What runs made besides words, whole: the streams and messages carry a preview only."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.routing import Route, Says, Scope
+from gateway.web import PRINCIPAL, SERVICE, json
+from protocol.errors import NotFound
+
+
+class Artifact(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One of them."""
+
+    artifact_id: str
+    type: str
+    conversation_id: str
+    data: Any
+    created_at: datetime
+    name: str | None = None
+    summary: Any = None
+    execution_id: str | None = None
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """An artifact. Raises `NotFound`."""
+    id = request.match_info["id"]
+    found = await request.app[SERVICE].backend.artifacts.get(request[PRINCIPAL].owner, id)
+    if found is None:
+        raise NotFound(f"there is no artifact {id[:64]!r}")
+    return json(
+        Artifact(
+            found.id,
+            found.type,
+            found.session,
+            found.data,
+            found.created_at,
+            found.name,
+            found.summary,
+            found.run,
+        )
+    )
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/run/api/artifacts/{id}",
+        show,
+        Scope.CHAT,
+        Says("A whole artifact", None, {200: Artifact}, tag="run"),
+    ),
+)

@@ -1,0 +1,141 @@
+"""The run API's conversations: sessions listed and read, rejoined, and asked what they wait for."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.families.executions import Pending, pending
+from gateway.families.found import found_thread
+from gateway.routing import Route, Says, Scope
+from gateway.web import PRINCIPAL, SERVICE, json, rejoin
+from protocol.adapters.threads import Thread
+from protocol.errors import Invalid
+
+LIMIT_MAX = 200
+
+
+class Conversation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A session at a glance."""
+
+    id: str
+    agent_id: str
+    created_at: Any
+    updated_at: Any
+    message_count: int
+    active: bool
+    title: str | None = None
+    metadata: Any = None
+
+
+class Conversations(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of them. `next` is the `before` of the following page."""
+
+    conversations: list[Conversation]
+    next: str | None = None
+
+
+class Messages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A conversation with a page of its messages, oldest first; `next` is the `before` of older ones."""
+
+    id: str
+    agent_id: str
+    messages: list[dict[str, Any]]
+    active: bool
+    title: str | None = None
+    next: str | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True, rename="camel"):
+    """What a conversation waits for."""
+
+    pending_approvals: list[Pending]
+
+
+async def listed(request: web.Request) -> web.StreamResponse:
+    """The caller's conversations, the one that changed last first."""
+    principal = request[PRINCIPAL]
+    found = await request.app[SERVICE].backend.threads.list(
+        principal.owner,
+        agent=principal.agent,
+        limit=limit_of(request, 20),
+        before=request.query.get("before"),
+    )
+    return json(Conversations([shown(thread) for thread in found.threads], found.next))
+
+
+async def read(request: web.Request) -> web.StreamResponse:
+    """One of them, with its newest messages or those before."""
+    thread, session = await found_thread(request)
+    page = await session.backend.threads.messages(
+        session.owner, session.id, limit=limit_of(request, 50), before=request.query.get("before")
+    )
+    messages = list(page.messages)
+    return json(Messages(session.id, thread.agent, messages, thread.busy, thread.title, page.next))
+
+
+async def resume(request: web.Request) -> web.StreamResponse:
+    """The stream of its run, from wherever the client is."""
+    _, session = await found_thread(request)
+    return await rejoin(request, session)
+
+
+async def waiting(request: web.Request) -> web.StreamResponse:
+    """The questions that wait for an answer."""
+    _, session = await found_thread(request)
+    return json(Waiting(await pending(session)))
+
+
+def shown(thread: Thread) -> Conversation:
+    """As it is listed."""
+    return Conversation(
+        thread.id,
+        thread.agent,
+        thread.created_at,
+        thread.updated_at,
+        thread.messages,
+        thread.busy,
+        thread.title,
+        thread.metadata,
+    )
+
+
+def limit_of(request: web.Request, usual: int) -> int:
+    """How many the caller wants. Raises `Invalid`."""
+    text = request.query.get("limit", str(usual))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= LIMIT_MAX):
+        raise Invalid(f"limit is a number from 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+PAGED = {"limit": "how many at most", "before": "the `next` of the page before"}
+ROUTES = (
+    Route(
+        "GET",
+        "/run/v1/conversations",
+        listed,
+        Scope.CHAT,
+        Says("The caller's conversations", None, {200: Conversations}, PAGED, tag="run"),
+    ),
+    Route(
+        "GET",
+        "/run/v1/conversations/{id}",
+        read,
+        Scope.CHAT,
+        Says("A conversation's messages", None, {200: Messages}, PAGED, tag="run"),
+    ),
+    Route(
+        "GET",
+        "/run/v1/conversations/{id}/stream",
+        resume,
+        Scope.CHAT,
+        Says("Rejoin the running answer", None, {200: bytes, 204: None}, tag="run"),
+    ),
+    Route(
+        "GET",
+        "/run/v1/conversations/{id}/pending-approvals",
+        waiting,
+        Scope.CHAT,
+        Says("What it waits for", None, {200: Waiting}, tag="run"),
+    ),
+)

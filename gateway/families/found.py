@@ -1,0 +1,41 @@
+"""Sessions that a path names without their agent: they have one already, and a client need not know it."""
+
+from aiohttp import web
+
+from gateway.sessions import Session
+from gateway.web import PRINCIPAL, SERVICE
+from protocol.adapters.threads import Thread
+from protocol.errors import NotFound
+from protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, session_id
+
+ANY = AgentName("any")
+"""Stands for the agent of a session that nobody has to ask for it."""
+
+
+async def found_session(request: web.Request) -> Session:
+    """The session of a path, whether it exists or not: to rejoin it, to stop it, to answer it. Raises `Invalid`
+    for an id that cannot be one, `NotFound` if it is with another agent than the credential's.
+    """
+    return await session_at(request, session_id(request.match_info["id"]))
+
+
+async def session_at(request: web.Request, id: SessionId) -> Session:
+    """The same for an id from elsewhere."""
+    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
+    if principal.agent is not None:
+        run = await backend.store.current(principal.owner, id)
+        if run is None and id.startswith(RUN_PREFIX):  # a transport may ask for a run instead
+            run = await backend.store.run(principal.owner, RunId(id))
+        if run is not None and run.agent != principal.agent:
+            raise NotFound(f"there is no session {id!r}")
+    return backend.agent(principal.agent or ANY, principal.owner).session(id)
+
+
+async def found_thread(request: web.Request) -> tuple[Thread, Session]:
+    """The session of a path and what is known of it. Raises `NotFound`."""
+    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
+    id = session_id(request.match_info["id"])
+    thread = await backend.threads.get(principal.owner, id)
+    if thread is None or principal.agent not in (None, thread.agent):
+        raise NotFound(f"there is no session {id!r}")
+    return thread, backend.agent(thread.agent, principal.owner).session(id)

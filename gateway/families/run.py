@@ -1,0 +1,142 @@
+"""The run API's chat: `/run/api/chat` and, for the same bytes, `/run/api/executions`; the graph family's too.
+
+The body holds `messages`; of a session that is known only the new user turn counts, so nobody can forge what
+was said, run or decided. Parts in `approval-responded` are decisions and nothing else is.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from aiohttp import web
+
+from gateway import said, turns
+from gateway.families.found import session_at
+from gateway.replay import Replay
+from gateway.routing import Route, Says, Scope
+from gateway.said import Said
+from gateway.sessions import Session
+from gateway.turns import MESSAGES_MAX, Addressed, fresh_id, new_session
+from gateway.web import PRINCIPAL, approve, body, json, key_of, session_of, stream, view_of
+from gateway.whole import Whole, whole
+from protocol.adapters.ports import Decision
+from protocol.errors import Invalid
+from protocol.ids import session_id
+
+FINISH_REASONS = {"tool-calls": "tool_calls", "content-filter": "content_filter", "length": "length"}
+
+
+class ChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
+    """The body. `executionMode` is taken and changes nothing: every run is durable. `headers` and
+    `userProperties` are taken and not looked at: what an agent wants to know comes in the request's headers.
+    """
+
+    messages: list[Said]
+    message_id: str | None = None
+    stream: bool = True
+    headers: dict[str, Any] | None = None
+    execution_mode: Literal["classic", "durable"] | None = None
+    user_properties: dict[str, Any] | None = None
+
+
+async def post(request: web.Request) -> web.StreamResponse:
+    """Send a message, or answer questions; stream what follows, or say it whole."""
+    chat = await body(request, ChatRequest)
+    if not chat.messages or len(chat.messages) > MESSAGES_MAX:
+        raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
+    if said.answered(chat.messages):
+        return await _decide(request, chat)
+    key = key_of(request)
+    session = session_of(request, chat.named or new_session(key, request[PRINCIPAL].owner))
+    replay = await _send(request, session, chat, key)
+    chat.messages.clear()  # files must not be held for as long as an answer takes
+    if chat.stream:
+        return await stream(request, replay)
+    created_s = int(session.backend.now().timestamp())
+    return json(completion(replay, await whole(replay), created_s))
+
+
+async def _send(request: web.Request, session: Session, chat: ChatRequest, key: str | None) -> Replay:
+    message, number = said.asked(chat.messages, chat.message_id or fresh_id(key))
+    pointer = f"/messages/{number}"
+    with turns.placed(pointer, said.places(chat.messages[number], pointer)):
+        return await session.send(
+            turns.user(message, pointer),
+            view_of(request),
+            pointer=pointer,
+            imports=turns.imported(said.earlier(chat.messages, number)),
+            when_busy=chat.busy,
+            key=key,
+        )
+
+
+async def _decide(request: web.Request, chat: ChatRequest) -> web.StreamResponse:
+    """Who asks for no stream gets none: the run goes on, for those who follow it."""
+    session = await session_at(request, session_id(chat.named or new_session()))
+    decisions, told = _decided(chat.messages)
+    chat.messages.clear()
+    if chat.stream:
+        return await approve(request, session, decisions, told)
+    request[PRINCIPAL].need(Scope.APPROVE)
+    await session.approve(decisions, view_of(request))
+    return json(told)
+
+
+def _decided(messages: Sequence[Said]) -> tuple[list[Decision], dict[str, Any]]:
+    """The decisions in the last message, and what is said about them."""
+    last, number = said.as_message(messages[-1], "answered"), len(messages) - 1
+    pointer = f"/messages/{number}"
+    with turns.placed(pointer, said.places(messages[-1], pointer)):
+        decisions = turns.decisions(last, pointer)
+    return decisions, acknowledgement(last.parts, decisions)
+
+
+def acknowledgement(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> dict[str, Any]:
+    """What is said about decisions after which the run still waits, or goes on unwatched."""
+    calls = [part.get("toolCallId") for part in parts if part.get("state") == "approval-responded"]
+    results = [
+        {"toolCallId": call, "approvalId": decision.approval, "approved": decision.approved}
+        for call, decision in zip(calls, decisions, strict=True)
+    ]
+    return {"success": True, "results": results}
+
+
+def completion(replay: Replay, answer: Whole, created_s: int) -> dict[str, Any]:
+    """An answer as OpenAI's chat completion."""
+    usage = answer.usage
+    return {
+        "id": replay.run.id,
+        "object": "chat.completion",
+        "created": created_s,
+        "model": replay.run.agent,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": answer.text},
+                "finish_reason": FINISH_REASONS.get(answer.finish_reason, "stop"),
+            }
+        ],
+        "usage": {
+            "prompt_tokens": usage.input,
+            "completion_tokens": usage.output,
+            "total_tokens": usage.total,
+        },
+        **({"error": {"message": answer.error}} if answer.error is not None else {}),
+    }
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/run/api/chat",
+        post,
+        Scope.CHAT,
+        Says("Send a message", ChatRequest, {200: bytes}, tag="run"),
+    ),
+    Route(
+        "POST",
+        "/run/api/executions",
+        post,
+        Scope.CHAT,
+        Says("Start an execution; the same bytes as the chat's", ChatRequest, {200: bytes}, tag="run"),
+    ),
+)

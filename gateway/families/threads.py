@@ -1,0 +1,145 @@
+"""The parts family's threads: sessions listed, read, forked and deleted."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.families.conversations import PAGED, limit_of
+from gateway.families.found import found_thread
+from gateway.routing import Route, Says, Scope, Shape
+from gateway.web import PRINCIPAL, SERVICE, body, json
+from protocol.adapters.threads import Thread
+from protocol.errors import Invalid, NotFound
+from protocol.ids import MessageId, session_id
+
+
+class Shown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A thread at a glance."""
+
+    id: str
+    created_at: datetime
+    updated_at: datetime
+    message_count: int
+    title: str | None = None
+    metadata: Any = None
+
+
+class Listing(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of threads. `next` is the `before` of the following page."""
+
+    threads: list[Shown]
+    next: str | None = None
+
+
+class Whole(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A thread with a page of its messages, oldest first. A call that waits is in `approval-requested`."""
+
+    id: str
+    messages: list[dict[str, Any]]
+    created_at: datetime
+    updated_at: datetime
+    title: str | None = None
+    active: bool = False
+    next: str | None = None
+
+
+class Fork(msgspec.Struct, frozen=True, rename="camel"):
+    """Where to part. `threadId`: the new thread's; without it one is made."""
+
+    message_id: str
+    thread_id: str | None = None
+
+
+async def listed(request: web.Request) -> web.StreamResponse:
+    """The caller's threads, the one that changed last first."""
+    principal = request[PRINCIPAL]
+    page = await request.app[SERVICE].backend.threads.list(
+        principal.owner,
+        agent=principal.agent,
+        limit=limit_of(request, 20),
+        before=request.query.get("before"),
+    )
+    return json(Listing([_shown(thread) for thread in page.threads], page.next))
+
+
+async def read(request: web.Request) -> web.StreamResponse:
+    """One of them."""
+    thread, session = await found_thread(request)
+    page = await session.backend.threads.messages(
+        session.owner, session.id, limit=limit_of(request, 200), before=request.query.get("before")
+    )
+    return json(
+        Whole(
+            thread.id,
+            list(page.messages),
+            thread.created_at,
+            thread.updated_at,
+            thread.title,
+            thread.busy,
+            page.next,
+        )
+    )
+
+
+async def delete(request: web.Request) -> web.StreamResponse:
+    """Delete a thread and everything that belongs to it."""
+    _, session = await found_thread(request)
+    if await session.delete() is None:
+        raise NotFound(f"there is no session {session.id!r}")
+    return json({"success": True})
+
+
+async def fork(request: web.Request) -> web.StreamResponse:
+    """A new thread with the messages strictly before one."""
+    wish = await body(request, Fork)
+    if not wish.message_id:
+        raise Invalid("messageId is required", "/messageId")
+    _, session = await found_thread(request)
+    into = session_id(wish.thread_id or str(uuid.uuid4()))
+    made = await session.backend.threads.fork(session.owner, session.id, MessageId(wish.message_id), into)
+    return json(_shown(made))
+
+
+def _shown(thread: Thread) -> Shown:
+    return Shown(
+        thread.id, thread.created_at, thread.updated_at, thread.messages, thread.title, thread.metadata
+    )
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/api/threads",
+        listed,
+        Scope.CHAT,
+        Says("The caller's threads", None, {200: Listing}, PAGED, tag="parts"),
+        Shape.PLAIN,
+    ),
+    Route(
+        "GET",
+        "/api/threads/{id}",
+        read,
+        Scope.CHAT,
+        Says("A thread", None, {200: Whole}, PAGED, tag="parts"),
+        Shape.PLAIN,
+    ),
+    Route(
+        "DELETE",
+        "/api/threads/{id}",
+        delete,
+        Scope.CHAT,
+        Says("Delete a thread", None, {200: dict[str, bool]}, tag="parts"),
+        Shape.PLAIN,
+    ),
+    Route(
+        "POST",
+        "/api/threads/{id}/fork",
+        fork,
+        Scope.CHAT,
+        Says("Part from a thread before a message", Fork, {200: Shown}, tag="parts"),
+        Shape.PLAIN,
+    ),
+)

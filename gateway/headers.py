@@ -1,0 +1,63 @@
+"""What every response says to browsers: which pages may read it, and that it is nothing but what it says.
+
+Added where a response is prepared, so that streams and refusals carry it too.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+EXPOSED = (
+    "x-workflow-run-id, x-workflow-stream-tail-index, x-thread-id, x-conversation-id, x-request-id, "
+    "retry-after, mcp-session-id"
+)
+ALLOWED = (
+    "authorization, content-type, last-event-id, x-agent-id, x-emit-operations, x-stream-start-index, "
+    "idempotency-key, x-request-id, mcp-session-id, mcp-protocol-version"
+)
+METHODS = "GET, POST, PATCH, DELETE"
+PREFLIGHT_S = 3600
+
+type Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+
+
+class Cors(msgspec.Struct, frozen=True):
+    """`origins` whose pages may call, `*` for all. No cookie is ever used, so none is allowed."""
+
+    origins: frozenset[str] = frozenset()
+
+    def allows(self, origin: str | None) -> bool:
+        """Whether a page of this origin may call."""
+        return origin is not None and (origin in self.origins or "*" in self.origins)
+
+
+def secure(cors: Cors) -> Prepare:
+    """A hook for `on_response_prepare`."""
+
+    async def prepare(request: web.Request, response: web.StreamResponse) -> None:
+        headers = response.headers
+        headers.setdefault("X-Content-Type-Options", "nosniff")
+        headers.setdefault("Referrer-Policy", "no-referrer")
+        if cors.origins:
+            headers.add("Vary", "Origin")
+        origin = request.headers.get("Origin")
+        if origin is not None and cors.allows(origin):
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Expose-Headers"] = EXPOSED
+
+    return prepare
+
+
+def preflight(request: web.Request, cors: Cors) -> web.Response | None:
+    """The answer to a browser's question before the request; None if this is not one, or not of a friend."""
+    asked = request.headers.get("Access-Control-Request-Method")
+    if request.method != "OPTIONS" or asked is None or not cors.allows(request.headers.get("Origin")):
+        return None
+    wanted = request.headers.get("Access-Control-Request-Headers")
+    headers = {
+        "Access-Control-Allow-Methods": METHODS,
+        "Access-Control-Allow-Headers": wanted or ALLOWED,
+        "Access-Control-Max-Age": str(PREFLIGHT_S),
+    }
+    return web.Response(status=204, headers=headers)

@@ -1,0 +1,85 @@
+"""A route: what answers it, what a caller must be allowed to do, and how its refusals look.
+
+Each family lists its own; `app` mounts them all; the contract at `/openapi.json` is made of the same list.
+Owns no request: the middlewares in `web` look up here what is true of the one they have.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Scope(StrEnum):
+    """What a credential allows."""
+
+    CHAT = "chat"
+    """Talk, read, stop."""
+    APPROVE = "approve"
+    """Decide what tools may do."""
+    ADMIN = "admin"
+    """What is not an end user's: the agent-chat family, and other people's sessions of the tenant."""
+
+
+class Shape(StrEnum):
+    """How a family's errors look."""
+
+    PROBLEM = "problem"  # application/problem+json
+    PLAIN = "plain"  # {"error": "<text>"}
+    OPENAI = "openai"  # {"error": {"message", "type", "param", "code"}}
+
+
+class Says(msgspec.Struct, frozen=True):
+    """What the contract says of a route. `body`: the type of its JSON body, `answers`: by status what it
+    returns: a type, `bytes` for an event stream, None for no body. `query`, `headers`: name to meaning.
+    """
+
+    summary: str
+    body: Any = None
+    answers: Mapping[int, Any] = msgspec.field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    tag: str = ""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """`scope` None: anybody may call it, and nothing of anybody's is behind it."""
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope | None
+    says: Says
+    shape: Shape = Shape.PROBLEM
+
+
+ROUTES: web.AppKey[Mapping[Handler, Route]] = web.AppKey("routes", dict)
+SHAPE: web.RequestKey[Shape] = web.RequestKey("shape", Shape)
+"""Set by a route that several families share, once it knows whose request it is."""
+
+
+def mount(app: web.Application, routes: tuple[Route, ...]) -> None:
+    """Add routes to an application that has none of them. A handler stands for one route's rules only."""
+    known: dict[Handler, Route] = {}
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler)
+        known[route.handler] = known.get(route.handler, route)
+        if (known[route.handler].scope, known[route.handler].shape) != (route.scope, route.shape):
+            raise ValueError(f"{route.path}: one handler, two rules")
+    app[ROUTES] = known
+
+
+def route_of(request: web.Request) -> Route | None:
+    """The route that was matched; None if there is none."""
+    return request.app[ROUTES].get(request.match_info.handler)
+
+
+def shape_of(request: web.Request) -> Shape:
+    """How this request wants to be refused."""
+    route = route_of(request)
+    known: Shape | None = request.get(SHAPE)
+    return known or (Shape.PROBLEM if route is None else route.shape)

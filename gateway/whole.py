@@ -1,0 +1,68 @@
+"""A stream read to its end, for those who want one answer: the message, why it ended, and what it cost."""
+
+from typing import Any
+
+import msgspec
+
+from gateway.replay import Replay
+from protocol import chunks, sse
+from protocol.fold import Fold, UIMessage
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of a message."""
+
+    input: int = 0
+    output: int = 0
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.input + self.output
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """What a stream said. `error`: what a person may read of the failure."""
+
+    message: UIMessage
+    finish_reason: str
+    error: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What the assistant said, without its reasoning."""
+        parts = self.message.get("parts", ())
+        return "".join(part["text"] for part in parts if part["type"] == "text")
+
+    @property
+    def usage(self) -> Usage:
+        """What it cost."""
+        said: Any = self.message.get("metadata")
+        usage = said.get("usage", {}) if isinstance(said, dict) else {}
+        return Usage(usage.get("inputTokens", 0), usage.get("outputTokens", 0))
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """Its tool parts."""
+        return [part for part in self.message.get("parts", ()) if "toolCallId" in part]
+
+
+async def whole(replay: Replay) -> Whole:
+    """Read a stream to its end. Raises as `Replay.open`."""
+    fold, reader = Fold(), sse.Reader()
+    reason, error = "other", None
+    async with replay.open() as frames:
+        async for written in frames:
+            for frame in reader.feed(written):
+                if frame.data == b"[DONE]":
+                    break
+                chunk = chunks.decode(frame.data)
+                fold.apply(chunk)
+                match chunk:
+                    case chunks.Finish(finish_reason=str(said)):
+                        reason = said
+                    case chunks.Error(error_text=text):
+                        error = text
+                    case _:
+                        pass
+    return Whole(fold.message, reason, error)

@@ -1,0 +1,181 @@
+"""Attachments in the broker's object store: content-addressed, one message a chunk, each written once.
+
+A file's chunks are `file.<tenant>.<id>.<number>`, and the id is made of the bytes. So writers of the same
+bytes cannot disagree: a chunk that is refused because it is there is the same chunk, and what a dead writer
+left half done is completed by the next one. Every chunk says the file's media type and how many there are, so
+there is no entry that could be missing; a file is there when all of them are and their hash is its id. Read
+by direct get in batches.
+"""
+
+import asyncio
+import base64
+import hashlib
+from typing import Protocol
+
+import msgspec
+from nats.aio.msg import Msg
+
+from protocol import media, names
+from protocol.adapters.broker import STORE_REFUSED, ApiError, Broker
+from protocol.errors import Unavailable
+from protocol.ids import TenantId, UserId
+from protocol.media import FileId
+
+CHUNK_BYTES = 256 * 1024
+"""Part of what is stored: with another size the same file would have other chunks under the same names."""
+READ_BYTES_MAX = 4 * 1024 * 1024
+READS_MAX = 4
+WRITES_MAX = 4
+"""Chunks of one file on their way at once."""
+NOT_FOUND = 10037
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file's bytes and what they are."""
+
+    data: bytes
+    media_type: str
+
+
+class Files(Protocol):
+    """The attachments of all tenants. What is deleted or was never complete is not there."""
+
+    async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
+        """Store a file; the same bytes of the same user are stored once. Raises `Unavailable`."""
+        ...
+
+    async def get(self, tenant: TenantId, id: FileId) -> File | None:
+        """A file of the tenant. Raises `Unavailable`."""
+        ...
+
+    async def delete(self, tenant: TenantId, id: FileId) -> None:
+        """Delete a file; one that is not there is deleted already. Raises `Unavailable`."""
+        ...
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    """One message. `count`: how many the file has."""
+
+    count: int
+    media_type: str
+    data: bytes
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    hdrs: str = ""
+    data: str = ""
+
+
+class _Found(msgspec.Struct, frozen=True):
+    message: _Stored
+
+
+_found = msgspec.json.Decoder(_Found)
+
+
+class JetStreamFiles:
+    """`Files`, on a connection of its own: an attachment must not delay an append or an answer."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._reads = asyncio.Semaphore(READS_MAX)
+
+    async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
+        """See `Files`."""
+        id = media.file_id(user, data)
+        count = max(1, -(-len(data) // CHUNK_BYTES))
+        gate = asyncio.Semaphore(WRITES_MAX)
+
+        async def write(number: int) -> None:
+            chunk = data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
+            async with gate:
+                await self._write(names.file(_token(tenant), id, number), chunk, f"{count} {media_type}")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(count):
+                    group.create_task(write(number))
+        except* Unavailable as faults:
+            raise Unavailable("the broker did not store a file") from faults
+        return id
+
+    async def _write(self, subject: str, chunk: bytes, about: str) -> None:
+        try:
+            await self._broker.call(subject, chunk, headers={names.FILE: about})
+        except ApiError as fault:
+            if fault.code != STORE_REFUSED:  # else it is there: the same chunk, for the hash is in its name
+                raise
+
+    async def get(self, tenant: TenantId, id: FileId) -> File | None:
+        """See `Files`."""
+        async with self._reads:
+            found = await self._read(_token(tenant), id)
+            first = found.get(0) or await self._ask_leader(_token(tenant), id, 0)
+            if first is None:
+                return None
+            pieces = []
+            for number in range(first.count):
+                chunk = found.get(number) or await self._ask_leader(_token(tenant), id, number)
+                if chunk is None:
+                    return None
+                pieces.append(chunk.data)
+        data = b"".join(pieces)
+        return File(data, first.media_type) if media.is_whole(id, data) else None
+
+    async def _read(self, token: str, id: FileId) -> dict[int, _Chunk]:
+        """The chunks that whoever is asked has: a replica may be behind."""
+        found: dict[int, _Chunk] = {}
+        after, more = 0, True
+        while more:
+            ask = {
+                "seq": after + 1,
+                "batch": 1_000,
+                "max_bytes": READ_BYTES_MAX,
+                "multi_last": [names.file_chunks(token, id)],
+            }
+            *messages, last = await self._broker.ask_many(
+                f"$JS.API.DIRECT.GET.{names.FILES}", msgspec.json.encode(ask)
+            )
+            headers = last.headers or {}
+            if headers.get(names.STATUS) not in ("204", "404"):
+                raise Unavailable(f"the broker refused to read a file ({headers.get(names.STATUS)})")
+            for message in messages:
+                found[names.parse_file((message.headers or {})[names.SUBJECT]).number] = _chunk(message)
+                after = int((message.headers or {})[names.SEQUENCE])
+            more = bool(messages) and int(headers.get(names.PENDING, "0")) > 0
+        return found
+
+    async def _ask_leader(self, token: str, id: FileId, number: int) -> _Chunk | None:
+        """A chunk from the stream's leader, which alone is certain."""
+        ask = msgspec.json.encode({"last_by_subj": names.file(token, id, number)})
+        try:
+            answer = await self._broker.call(f"$JS.API.STREAM.MSG.GET.{names.FILES}", ask)
+        except ApiError as fault:
+            if fault.code == NOT_FOUND:
+                return None
+            raise
+        stored = _found.decode(answer).message
+        for line in base64.b64decode(stored.hdrs).decode().split("\r\n"):
+            name, _, about = line.partition(":")
+            if name == names.FILE:
+                return _parsed(about.strip(), base64.b64decode(stored.data))
+        raise Unavailable("a chunk of a file does not say whose it is")
+
+    async def delete(self, tenant: TenantId, id: FileId) -> None:
+        """See `Files`."""
+        ask = msgspec.json.encode({"filter": names.file_chunks(_token(tenant), id)})
+        await self._broker.call(f"$JS.API.STREAM.PURGE.{names.FILES}", ask)
+
+
+def _chunk(message: Msg) -> _Chunk:
+    return _parsed((message.headers or {})[names.FILE], message.data)
+
+
+def _parsed(about: str, data: bytes) -> _Chunk:
+    count, _, media_type = about.partition(" ")
+    return _Chunk(int(count), media_type, data)
+
+
+def _token(tenant: TenantId) -> str:
+    """A tenant in a subject, whatever characters its name has."""
+    return hashlib.sha256(tenant.encode()).hexdigest()[:16]

@@ -1,0 +1,148 @@
+"""Questions to people, calls of tools, and the results of both.
+
+Owns the order of their effects: a question is in the database before it is shown, a call in the log before
+its tool runs, and what must not be repeated is marked before it is begun.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from protocol import chunks
+from protocol.adapters.ports import Decision, Question
+from protocol.chunks import Chunk
+from protocol.errors import Fenced
+from protocol.ids import CallId, approval_id
+from protocol.log import Audience, Mark
+from runner import delegating, machine
+from runner.attempt import Attempt, Cancelled, own_cancellation
+from runner.context import ToolContext, Voice
+from runner.standing import Call
+from runner.tools import ToolError
+from runner.voice import OpenVoice
+
+ERROR_CHARS_MAX = 16_384
+UNKNOWN_OUTCOME = (
+    "The outcome of this call is unknown: the worker that ran it went away before it could report. "
+    "It may or may not have taken effect."
+)
+
+
+def asks(attempt: Attempt, call: Call) -> bool:
+    """Whether a call needs a person's word."""
+    tool = attempt.tools.get(call.tool)
+    return tool is not None and attempt.agent.asks(tool, call.input, _context(attempt, call))
+
+
+def retries(attempt: Attempt, call: Call) -> bool:
+    """Whether a call that a dead worker may have begun is made again."""
+    tool = attempt.tools.get(call.tool)
+    return tool is None or attempt.agent.retries(tool)
+
+
+async def ask(attempt: Attempt, calls: Sequence[Call]) -> None:
+    """Store questions and show them."""
+    limit_s = attempt.agent.approval_timeout_s
+    now = datetime.fromtimestamp(attempt.now_ms() / 1_000, UTC)
+    expires_at = None if limit_s is None else now + timedelta(seconds=limit_s)
+    run = attempt.run
+    questions = [
+        Question(approval_id(run.id, number), call.id, call.tool, call.input, expires_at)
+        for number, call in enumerate(calls, attempt.standing.questions)
+    ]
+    await attempt.journal.settle()
+    await attempt.store.ask(run.id, run.attempt, questions)
+    for question in questions:
+        await attempt.emit(chunks.ToolApprovalRequest(approval_id=question.id, tool_call_id=question.call))
+
+
+async def tell(attempt: Attempt, decided: Sequence[Decision]) -> None:
+    """Say what was decided."""
+    for decision in decided:
+        reason = msgspec.UNSET if decision.reason is None else decision.reason
+        await attempt.emit(
+            chunks.ToolApprovalResponse(
+                approval_id=decision.approval, approved=decision.approved, reason=reason
+            ),
+            Audience.V7,
+        )
+
+
+async def act(attempt: Attempt, act: machine.Act) -> None:
+    """Give calls their results."""
+    for call, _ in act.deny:
+        await attempt.emit(chunks.ToolOutputDenied(tool_call_id=call.id))
+    for call in act.unknown:
+        await attempt.emit(chunks.ToolOutputError(tool_call_id=call.id, error_text=UNKNOWN_OUTCOME))
+    for call, reason in act.refuse:
+        await attempt.emit(error(call.id, reason))
+    for call in act.run:
+        await attempt.detail("tool_call", f"Calls {call.tool}", toolCallId=call.id, toolName=call.tool)
+    if not all(retries(attempt, call) for call in act.run):
+        attempt.journal.mark(Mark.CALLING)
+    await attempt.journal.settle()
+    async with asyncio.TaskGroup() as group:
+        for call in act.run:
+            group.create_task(_call(attempt, call))
+
+
+async def _call(attempt: Attempt, call: Call) -> None:
+    result = await _spoken(attempt, call)
+    if isinstance(result, chunks.ToolOutputAvailable):
+        await delegating.transfer(attempt, call)
+    await attempt.emit(result)
+    ok = isinstance(result, chunks.ToolOutputAvailable)
+    await attempt.detail(
+        "tool_result", f"{call.tool} answered", toolCallId=call.id, toolName=call.tool, success=ok
+    )
+
+
+async def _spoken(attempt: Attempt, call: Call) -> Chunk:
+    """The result of a call that may speak while it lasts, and no longer."""
+    voice = OpenVoice(attempt, call.id)
+    try:
+        return await _result(attempt, call, _context(attempt, call, voice))
+    finally:
+        voice.close()
+
+
+async def _result(attempt: Attempt, call: Call, context: ToolContext[Any]) -> Chunk:
+    tool = attempt.tools.get(call.tool)
+    log = attempt.log.bind(tool=call.tool, call=call.id)
+    if tool is None:
+        return error(call.id, f"there is no tool {call.tool}")
+    try:
+        output = await own_cancellation(tool.run(_frozen(attempt, call), context))
+    except ToolError as fault:
+        return error(call.id, str(fault))
+    except TimeoutError:
+        return error(call.id, "the tool took too long")
+    except (Cancelled, SystemExit) as fault:
+        log.warning("tool_gave_up", why=type(fault).__name__)
+        return error(call.id, "the tool gave up")
+    except Fenced:
+        raise
+    except Exception as fault:
+        log.exception("tool_failed")
+        return error(call.id, f"the tool failed ({type(fault).__name__})")
+    return chunks.ToolOutputAvailable(tool_call_id=call.id, output=output)
+
+
+def _context(attempt: Attempt, call: Call, voice: Voice | None = None) -> ToolContext[Any]:
+    return ToolContext(attempt.run.id, attempt.run.session, call.id, attempt.context, voice=voice)
+
+
+def _frozen(attempt: Attempt, call: Call) -> Any:
+    """What the person saw, where one was asked; what the log says otherwise."""
+    for approval in attempt.claim.approvals:
+        if approval.question.call == call.id:
+            return approval.question.input
+    return call.input
+
+
+def error(call: CallId, text: str) -> Chunk:
+    """A call's result that tells the model what went wrong."""
+    return chunks.ToolOutputError(tool_call_id=call, error_text=text[:ERROR_CHARS_MAX])

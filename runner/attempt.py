@@ -1,0 +1,136 @@
+"""One attempt at one run: what those who work on it share, and the ways they have to say something.
+
+Owns no decision and no order of effects: `loop` begins and ends the run, `respond` lets the model speak,
+`acting` asks people and calls tools, and each of them does it on an `Attempt`.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from protocol import chunks
+from protocol.adapters.ports import Claim, Store
+from protocol.chunks import Chunk
+from protocol.log import Audience
+from runner import frames
+from runner.agents import Agent
+from runner.context import Shelf, operation
+from runner.crew import Crew, Member
+from runner.frames import Frame
+from runner.journal import Journal
+from runner.models.port import Model
+from runner.pen import Pen
+from runner.standing import Standing
+from runner.tools import Tool
+
+DEADLINE = "deadline"
+
+
+class Cancelled(Exception):
+    """Something that a tool or a model waited for was cancelled, and not by us."""
+
+
+class Attempt:
+    """One attempt at one run."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        crew: Crew,
+        store: Store,
+        journal: Journal,
+        standing: Standing,
+        *,
+        context: Any = None,
+        shelf: Shelf | None = None,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.claim = claim
+        self.run = claim.run
+        self.head = crew.head
+        """The agent that the run was asked of."""
+        self.store = store
+        self.journal = journal
+        self.standing = standing
+        self.context = context
+        """What the request brought, as the head's `context`; None if it wants none."""
+        self.shelf = shelf
+        self.pen = Pen(journal, crew.head.text_interval_s)
+        self.now_ms = now_ms
+        self.history = [
+            frames.view(turn, None) if turn["role"] == "assistant" else turn for turn in claim.history
+        ]
+        """The earlier turns as the conversation's agents see them."""
+        self._crew = crew
+        self._first = frames.speaker(claim.history, crew.head.name, crew.members)
+        self.log = structlog.get_logger("rejoin.loop")
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that works, as the log has it."""
+        return self._member.agent
+
+    @property
+    def model(self) -> Model:
+        """Its model."""
+        return self._member.model
+
+    @property
+    def tools(self) -> Mapping[str, Tool]:
+        """Its tools by name, with those that lead to other agents."""
+        return self._member.tools
+
+    @property
+    def fails_when_torn(self) -> bool:
+        """Whether the agent that works must not be begun again in a step that a dead worker had begun."""
+        return self.agent.own is not None and self.agent.own.on_crash == "fail"
+
+    @property
+    def _member(self) -> Member:
+        return self._crew.member(self.name_of(self.standing.frames.top))
+
+    def name_of(self, frame: Frame) -> str:
+        """Whose the last step of a frame is."""
+        return frame.agent or self._first
+
+    async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+        """The run's next event, text in its own time."""
+        await self.pen.say(chunk, audience)
+
+    async def operation(self, kind: str, **details: Any) -> None:
+        """Say what is going on."""
+        await self.emit(chunks.Data(type="data-operation", data={"type": kind, "details": details}))
+
+    async def detail(self, kind: str, label: str, **data: Any) -> None:
+        """Say more of what is going on, to those who want to know."""
+        said = operation(kind, label, self.now_ms(), self.agent.name, data)
+        await self.pen.aside(said, Audience.OPERATIONS)
+
+    async def fail(self, code: str, text: str) -> None:
+        """The run has failed: close what is open, and say so."""
+        await self.pen.flush()
+        for chunk in self.standing.closing():
+            await self.emit(chunk)
+        data = {
+            "type": "error",
+            "message": text,
+            "agent": self.agent.name,
+            "severity": "error",
+            "code": code,
+            "timestamp": self.now_ms(),
+        }
+        await self.emit(chunks.Data(type="data-operation", data=data))
+        await self.emit(chunks.Error(error_text=text))
+
+
+async def own_cancellation[T](work: Coroutine[Any, Any, T]) -> T:
+    """The work. Raises `Cancelled` if it was cancelled by anybody but us: then it is over, and we are not."""
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Cancelled from None

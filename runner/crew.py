@@ -1,0 +1,123 @@
+"""The agents that one agent can reach by handing over and delegating, and the tools that lead to them.
+
+Owns the checks of the whole crew, which no agent can make alone, and makes a target a tool. Agents may reach
+each other in circles: transfers are counted in a run, and delegation is bounded in depth. Only the agent at
+the head of a crew is known to the broker; the others work in its runs.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+
+import msgspec
+
+from protocol.errors import Invalid
+from runner.agents import Agent
+from runner.frames import DELEGATE, TRANSFER
+from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest
+from runner.tools import Tool, tool
+
+TOOL_NAME_CHARS_MAX = 64
+"""What every model provider takes."""
+
+
+class Member(msgspec.Struct, frozen=True):
+    """An agent that is ready to work: its opened model, and its tools with those that lead to others."""
+
+    agent: Agent
+    model: Model
+    tools: Mapping[str, Tool]
+
+
+class Crew(msgspec.Struct, frozen=True):
+    """An agent and all that it reaches, itself among them, by name."""
+
+    head: Agent
+    members: Mapping[str, Member]
+
+    def member(self, name: str) -> Member:
+        """The agent of this name. A run may name one that a newer version of the application does not have:
+        it has no tools, and fails when it is to speak.
+        """
+        return self.members.get(name) or Member(Agent(name=name, model=Gone(name)), Gone(name), {})
+
+    def through(self, wrap: Callable[[Model], Model]) -> "Crew":
+        """The same agents, their models wrapped."""
+        wrapped = {
+            name: msgspec.structs.replace(member, model=wrap(member.model))
+            for name, member in self.members.items()
+        }
+        return Crew(self.head, wrapped)
+
+
+def crew_of(head: Agent, models: Mapping[str, Model]) -> Crew:
+    """The crew that an agent is the head of; `models` holds the opened model of each, by the agent's name."""
+    agents = reachable(head)
+    return Crew(
+        head, {name: Member(agent, models[name], _tools(agent, agents)) for name, agent in agents.items()}
+    )
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """The model of an agent that is no more."""
+
+    name: str
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        del request
+        nothing: tuple[ModelChunk, ...] = ()
+        for chunk in nothing:
+            yield chunk
+        raise ModelError(f"There is no agent {self.name} any more.")
+
+
+def reachable(head: Agent) -> dict[str, Agent]:
+    """The agent and those it can reach, by name. Raises `Invalid` in one sentence for what cannot work."""
+    found: dict[str, Agent] = {}
+    waiting = [head]
+    while waiting:
+        agent = waiting.pop()
+        if agent.name in found:
+            if found[agent.name] is not agent:
+                raise Invalid(f"agent {head.name} reaches two agents of the name {agent.name}")
+            continue
+        found[agent.name] = agent
+        waiting += [target for target in (*agent.handoffs, *agent.delegates) if isinstance(target, Agent)]
+    for agent in found.values():
+        _check(agent, head, found)
+    return found
+
+
+def _check(agent: Agent, head: Agent, found: Mapping[str, Agent]) -> None:
+    if agent.context is not None and agent.context is not head.context:
+        raise Invalid(f"agent {agent.name} wants another context than {head.name}, in whose runs it works")
+    for name in (*agent.handoff_names, *agent.delegate_names):
+        if name not in found:
+            raise Invalid(f"agent {agent.name} names the agent {name}, which {head.name} does not reach")
+        if len(DELEGATE) + len(name) > TOOL_NAME_CHARS_MAX:
+            room = TOOL_NAME_CHARS_MAX - len(DELEGATE)
+            raise Invalid(f"agent {name} is reached by other agents: its name may have {room} characters")
+
+
+def _tools(agent: Agent, agents: Mapping[str, Agent]) -> dict[str, Tool]:
+    transfers = [_transfer(agents[name]) for name in agent.handoff_names]
+    delegations = [_delegation(agents[name]) for name in agent.delegate_names]
+    return dict(agent.toolbox) | {one.name: one for one in (*transfers, *delegations)}
+
+
+def _transfer(target: Agent) -> Tool:
+    async def transfer() -> str:
+        return f"{target.name} has the conversation now."
+
+    transfer.__doc__ = f"Hand the conversation over to {target.name}. {target.description}".strip()
+    return tool(name=TRANSFER + target.name, on_crash="retry")(transfer)
+
+
+def _delegation(target: Agent) -> Tool:
+    async def delegate(task: str) -> str:
+        raise AssertionError(task)  # never called: its frame makes its output
+
+    delegate.__doc__ = (
+        f"Let {target.name} do a task and return its answer. It knows nothing but the task. "
+        f"{target.description}"
+    ).strip()
+    return tool(name=DELEGATE + target.name, on_crash="retry")(delegate)

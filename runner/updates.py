@@ -1,0 +1,86 @@
+"""Summaries of long work for the person who waits, written by a model while the work goes on.
+
+Never in the way: a summary is asked for beside the run, one at a time, dropped when the run has moved on to
+its end, and its failure is a line in the log.
+"""
+
+import asyncio
+
+import msgspec
+import structlog
+
+from protocol.chunks import Data
+from protocol.fold import UIMessage, is_tool, tool_name
+from runner.agents import StatusUpdates, Summary, Writer
+from runner.attempt import Attempt
+from runner.models.port import Model, ask
+
+TICK_S = 0.1
+TRANSCRIPT_CHARS = 6_000
+LABEL_CHARS_MAX = 200
+INSTRUCTIONS = (
+    "You watch an assistant at work and tell the person who waits what it is doing. Write one line of at "
+    "most twelve words, in the person's language, in the present tense. No greeting, no quotes, no promise. "
+    "If there is more to know, add up to three short lines below it."
+)
+
+log = structlog.get_logger("rejoin.updates")
+
+
+async def keep_telling(attempt: Attempt, updates: StatusUpdates, model: Model) -> None:
+    """Beside a run, until cancelled."""
+    write = updates.write or _writer(model, attempt.run.tenant)
+    clock = asyncio.get_running_loop().time
+    told, told_s = attempt.standing.index, clock()
+    while True:
+        await asyncio.sleep(TICK_S)
+        news, waited_s = attempt.standing.index - told, clock() - told_s
+        if not attempt.standing.step_open or not _due(updates, news, waited_s):
+            continue
+        await _tell(attempt, write)
+        told, told_s = attempt.standing.index, clock()
+
+
+def _due(updates: StatusUpdates, news: int, waited_s: float) -> bool:
+    if not news:
+        return False
+    often = updates.every_events is not None and news >= updates.every_events
+    return often or (updates.every_s is not None and waited_s >= updates.every_s)
+
+
+async def _tell(attempt: Attempt, write: Writer) -> None:
+    try:
+        summary = await write(transcript(attempt.standing.message))
+    except Exception as fault:  # noqa: BLE001 - the run does not depend on it
+        log.warning("no_summary", error=type(fault).__name__)
+        return
+    standing = attempt.standing
+    over = not standing.step_open or standing.aborted or standing.error is not None
+    if over or not summary.label.strip():
+        return
+    said = {"label": summary.label.strip()[:LABEL_CHARS_MAX]}
+    if summary.details:
+        said["details"] = summary.details
+    await attempt.pen.aside(Data(type="data-summary", data=said))
+
+
+def _writer(model: Model, tenant: str) -> Writer:
+    async def write(text: str) -> Summary:
+        label, _, details = (await ask(model, INSTRUCTIONS, text, tenant=tenant)).strip().partition("\n")
+        return Summary(label, details.strip() or None)
+
+    return write
+
+
+def transcript(message: UIMessage) -> str:
+    """The end of what an assistant has said and done, as text."""
+    lines = []
+    for part in message["parts"]:
+        if part["type"] == "text":
+            lines.append(f"It says: {part['text']}")
+        elif part["type"] == "reasoning":
+            lines.append(f"It thinks: {part['text']}")
+        elif is_tool(part):
+            input = msgspec.json.encode(part.get("input")).decode()
+            lines.append(f"It uses {tool_name(part)} with {input[:500]}: {part['state']}")
+    return "\n".join(lines)[-TRANSCRIPT_CHARS:]

@@ -1,0 +1,57 @@
+"""The agent that the clients talk to: the demo's model, and a delete that takes a while and can be two.
+
+`delete A and B` asks for both at once. What follows a decision is said slowly, so that there is a middle.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from protocol.chunks import TextDelta, ToolInputAvailable
+from runner.agents import Agent
+from runner.demo import sleep, weather
+from runner.models.port import Done, ModelChunk, ModelRequest
+from runner.models.scripted import Scripted
+from runner.tools import tool
+
+DELETE_S = 0.4
+SLOW_S = 2.0
+SLOW = "slow.txt"
+WORD_S = 0.03
+_TWO = re.compile(r"delete (\S+) and (\S+)")
+
+
+@tool(needs_approval=True)
+async def delete(file: str) -> str:
+    """Delete a file. Pretends to, and takes its time."""
+    await asyncio.sleep(SLOW_S if file == SLOW else DELETE_S)
+    return f"{file} is deleted."
+
+
+class Deliberate:
+    """`port.Model`."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        two = _TWO.fullmatch(request.history[-1]["parts"][0]["text"])
+        if two and request.step == 0:
+            for number, file in enumerate(two.groups(), 1):
+                yield ToolInputAvailable(
+                    tool_call_id=f"call_{number}", tool_name="delete", input={"file": file}
+                )
+            yield Done("tool-calls")
+            return
+        async with aclosing(Scripted().stream(request)) as stream:
+            async for chunk in stream:
+                if request.step and isinstance(chunk, TextDelta):
+                    await asyncio.sleep(WORD_S)
+                yield chunk
+
+
+agent = Agent(
+    name="conformance",
+    model=Deliberate(),
+    tools=[weather, delete, sleep],
+    text_interval_s=0,  # an event for each number, so that a flow knows where it is
+)

@@ -1,0 +1,204 @@
+// One installed version of the client, and a tab of a browser that runs it: a Chat of @ai-sdk/react over the
+// transport of its own `ai`. The only thing that is ours is the network, so that a test can cut it.
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+
+const MODULES = path.join(path.dirname(fileURLToPath(import.meta.url)), 'node_modules');
+const DEADLINE_MS = 20_000;
+const TURNS = 10;
+/* An error overtakes what is still in a stream's queues: so long it waits, for what came before it is to be seen. */
+
+function packageOf(file) {
+  let folder = path.dirname(file);
+  while (!existsSync(path.join(folder, 'package.json'))) folder = path.dirname(folder);
+  return folder;
+}
+
+function load(folder) {
+  const { exports } = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8'));
+  let entry = exports['.'];
+  while (typeof entry !== 'string') entry = entry.import ?? entry.default;
+  return import(pathToFileURL(path.join(folder, entry)).href);
+}
+
+/** `ai` of a version and the `@ai-sdk/react` that belongs to it. */
+export async function client(version) {
+  const react = path.join(MODULES, `client-${version}`);
+  const folder = packageOf(createRequire(path.join(react, 'package.json')).resolve('ai'));
+  const found = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8')).version;
+  if (found !== version) throw new Error(`client-${version} came with ai ${found}`);
+  const [major, , patch] = version.split('.').map(Number);
+  // What a client says about itself: `reset-step` came with 7.0.70, not with 7.0.0.
+  const ui = major === 7 && patch < 70 ? 6 : major;
+  return { version, major, patch, ui, era: era(major, patch), ai: await load(folder), react: await load(react) };
+}
+
+export async function workflowTransport() {
+  const { WorkflowChatTransport } = await import(
+    pathToFileURL(path.join(MODULES, '@ai-sdk/workflow/dist/client.js')).href
+  );
+  return WorkflowChatTransport;
+}
+
+/**
+ * How a client resumes: A on what it holds of the message, B from nothing, C from nothing unless its connection
+ * broke, D as C, and `start` resets it.
+ */
+function era(major, patch) {
+  const [b, c, d] = { 5: [233, 268, Infinity], 6: [250, 295, 304], 7: [61, 120, 138] }[major];
+  return patch < b ? 'A' : patch < c ? 'B' : patch < d ? 'C' : 'D';
+}
+
+export const clone = value => JSON.parse(JSON.stringify(value));
+
+export async function until(condition, what, deadlineMs = DEADLINE_MS) {
+  const end = Date.now() + deadlineMs;
+  for (;;) {
+    const found = await condition();
+    if (found) return found;
+    if (Date.now() > end) throw new Error(`waited in vain for ${what}`);
+    await new Promise(resolve => setTimeout(resolve, 10));
+  }
+}
+
+/** The network of one tab: it remembers what was asked and can break a response between two events. */
+export class Wire {
+  requests = [];
+  cutAfter = null;
+  /** Whether a reconnection says by `Last-Event-ID` where it is, as an application's own `fetch` may. */
+  tellsCursor = false;
+  #cursor = null;
+
+  fetch = async (url, init = {}) => {
+    const asked = { method: init.method ?? 'GET', url: String(url), events: 0, resets: 0, ended: null };
+    this.requests.push(asked);
+    const headers = new Headers(init.headers);
+    if (this.tellsCursor && this.#cursor && asked.method === 'GET') headers.set('last-event-id', this.#cursor);
+    const response = await fetch(url, { ...init, headers });
+    asked.status = response.status;
+    asked.tail = response.headers.get('x-workflow-stream-tail-index');
+    if (!response.body) return response;
+    const { status, statusText } = response;
+    return new Response(this.#watched(response.body, asked), { status, statusText, headers: response.headers });
+  };
+
+  #watched(body, asked) {
+    const reader = body.getReader();
+    const decoder = new TextDecoder();
+    let waiting = '';
+    let cut = false;
+    return new ReadableStream({
+      pull: async controller => {
+        try {
+          if (cut) {
+            await reader.cancel();
+            for (let turn = 0; turn < TURNS; turn++) await new Promise(setImmediate);
+            throw new TypeError('network error');
+          }
+          const { done, value } = await reader.read();
+          if (done) {
+            asked.ended = 'end';
+            return controller.close();
+          }
+          const blocks = (waiting + decoder.decode(value, { stream: true })).split('\n\n');
+          waiting = blocks.pop();
+          for (const block of blocks) {
+            if ((cut = this.#cuts(block, asked))) break;
+            controller.enqueue(new TextEncoder().encode(`${block}\n\n`));
+          }
+          if (cut || !blocks.length) controller.enqueue(new Uint8Array());
+        } catch (fault) {
+          asked.ended = 'broken';
+          // What Node calls `terminated`, every browser calls a network error; the client goes by the text.
+          controller.error(fault instanceof TypeError ? new TypeError('network error') : fault);
+        }
+      },
+      cancel: reason => {
+        asked.ended = 'left';
+        return reader.cancel(reason);
+      },
+    });
+  }
+
+  #cuts(block, asked) {
+    const id = /^id: (.*)$/m.exec(block);
+    if (!id) return false;
+    if (this.cutAfter !== null && asked.events >= this.cutAfter) {
+      this.cutAfter = null;
+      return true;
+    }
+    asked.events += 1;
+    if (block.includes('{"type":"reset-step"')) asked.resets += 1;
+    this.#cursor = id[1];
+    return false;
+  }
+}
+
+/** A tab: opened with these messages, gone when nobody looks at it any more. */
+export class Tab {
+  errors = [];
+  wire = new Wire();
+
+  constructor(client, place, session, messages = [], { auto = false, transport } = {}) {
+    this.client = client;
+    const { ai, react, ui } = client;
+    const query = ui === 7 ? '' : `?ui=${ui}`;
+    const api = `${place.gateways[0]}/api/chat`;
+    this.chat = new react.Chat({
+      id: session,
+      messages: clone(messages),
+      transport:
+        transport?.(this.wire.fetch, api) ??
+        new ai.DefaultChatTransport({
+          api: api + query,
+          fetch: this.wire.fetch,
+          // Another gateway, because any of them will do.
+          prepareReconnectToStreamRequest: ({ id }) => ({
+            api: `${place.gateways[1]}/api/chat/${id}/stream${query}`,
+          }),
+        }),
+      onError: error => this.errors.push(String(error)),
+      sendAutomaticallyWhen: auto ? ai.lastAssistantMessageIsCompleteWithApprovalResponses : undefined,
+    });
+  }
+
+  get last() {
+    return this.chat.messages.at(-1);
+  }
+
+  get text() {
+    return (this.last?.parts ?? []).flatMap(part => (part.type === 'text' ? [part.text] : [])).join('');
+  }
+
+  get busy() {
+    return ['submitted', 'streaming'].includes(this.chat.status);
+  }
+
+  tools(state) {
+    return (this.last?.parts ?? []).filter(part => part.toolCallId && (!state || part.state === state));
+  }
+
+  say(text, more = {}) {
+    return this.chat.sendMessage({ text, ...more });
+  }
+
+  async sees(text) {
+    await until(() => this.last?.role === 'assistant' && this.text.includes(text), `the text ${JSON.stringify(text)}`);
+  }
+
+  async settled() {
+    await until(() => !this.busy, `the end of the response in ${this.chat.id}`);
+  }
+
+  /** Answer every question by its file; the client posts by itself once all of them are answered. */
+  async decide(answers) {
+    const requests = this.wire.requests.length;
+    for (const { approval, input } of this.tools('approval-requested')) {
+      const reason = answers[input.file] ? undefined : 'I need it';
+      await this.chat.addToolApprovalResponse({ id: approval.id, approved: answers[input.file], reason });
+    }
+    await until(() => this.wire.requests[requests]?.status, 'the decisions to be taken');
+  }
+}

@@ -1,0 +1,405 @@
+// What a person does with a chat, and what may happen to it meanwhile. Each flow ends with the client's messages
+// equal to the stored ones; where a version is known not to get there, the flow asserts what it does instead,
+// says so, and goes on as such a version has to: with a reload.
+import { strict as assert } from 'node:assert';
+
+import { Tab, until, workflowTransport } from './client.mjs';
+import { same } from './compare.mjs';
+
+// Longer than any flow takes: it ends by an interrupt, once the flow has seen what it wants to.
+const LONG = 'count 2000 every 20 ms';
+const DOUBLES = 'a resume in the same page doubles the parts; a reload is right';
+const THROWS = 'cannot go on in the middle of a part; a reload is right';
+
+/** One flow's session in one version. */
+class Scene {
+  notes = new Set();
+
+  constructor(client, place, session) {
+    Object.assign(this, { client, place, session });
+    this.v5 = client.major === 5;
+  }
+
+  tab(messages, options) {
+    return new Tab(this.client, this.place, this.session, messages, { auto: !this.v5, ...options });
+  }
+
+  /** A new page: the messages that the server has, and then the stream, if the run is not over meanwhile. */
+  async page() {
+    for (;;) {
+      const { messages, activeRunId } = await this.#history();
+      const tab = this.tab(messages);
+      const said = tab.chat.resumeStream();
+      await until(() => tab.wire.requests[0]?.status, 'the answer to a reload');
+      if (tab.wire.requests[0].status === 200 || !activeRunId) return [tab, said];
+    }
+  }
+
+  async reload() {
+    const [tab, said] = await this.page();
+    await said;
+    return tab;
+  }
+
+  /** A tab in the middle of a long text. */
+  async long(text = LONG) {
+    const tab = this.tab();
+    const said = tab.say(text);
+    await tab.sees(' 3');
+    return [tab, said];
+  }
+
+  /** Interrupt the run once all of these have a text, and wait for what they wait for. */
+  async end(tabs, responses) {
+    for (const tab of tabs) await tab.sees(' 3');
+    assert.equal((await (await this.interrupt()).json()).interrupted, true);
+    await Promise.all(responses);
+    await this.over();
+  }
+
+  async #history() {
+    const { gateways, agent } = this.place;
+    const response = await fetch(`${gateways[1]}/api/agents/${agent}/${this.session}`);
+    assert.equal(response.status, 200);
+    return response.json();
+  }
+
+  async history() {
+    return (await this.#history()).messages;
+  }
+
+  over() {
+    return until(async () => !(await this.#history()).activeRunId, 'the end of the run');
+  }
+
+  async same(...tabs) {
+    const stored = await this.history();
+    for (const tab of tabs) {
+      same(this.client, tab.chat.messages, stored).forEach(note => this.notes.add(note));
+    }
+  }
+
+  /** This version resumes on top of what it holds: asserted; and that a reload is right. */
+  async doubled(tab) {
+    const [held, stored] = [tab.chat.messages.at(-1), (await this.history()).at(-1)];
+    assert.equal(held.id, stored.id);
+    assert.ok(held.parts.length > stored.parts.length, `${this.client.version} no longer: ${DOUBLES}`);
+    this.notes.add(DOUBLES);
+    await this.same(await this.reload());
+  }
+
+  /** This version forgets which parts were open: asserted; and that a reload is right. */
+  async thrown(tab) {
+    assert.equal(tab.chat.status, 'error', `${this.client.version} no longer: ${THROWS}`);
+    assert.equal(tab.errors.length, 2);
+    this.notes.add(THROWS);
+    await this.same(await this.reload());
+  }
+
+  async post(path, body, query = '') {
+    const { gateways, agent } = this.place;
+    return fetch(`${gateways[0]}${path.replace('{agent}', agent)}${query}`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+  }
+
+  interrupt() {
+    return this.post(`/api/chat/${this.session}/stop`, {});
+  }
+
+  /** Decisions of a client that has no word for them: the application posts them. Returns the response. */
+  async decideBeside(answers) {
+    const asked = (await this.history()).at(-1).parts.filter(part => part.state === 'approval-requested');
+    const said = asked.map(part => ({
+      type: 'approval',
+      approval: { approvalId: part.approval.id, approved: answers[part.input.file] },
+    }));
+    return this.post(`/api/agents/{agent}/${this.session}`, said, '?ui=5');
+  }
+
+  /** Ask for a deletion, and answer. Returns the tab, and in v5 the response that the application reads. */
+  async asked(text, answers) {
+    const tab = this.tab();
+    await tab.say(text);
+    await this.same(tab);
+    assert.equal(tab.chat.status, 'ready');
+    if (this.v5) return [tab, await this.decideBeside(answers)];
+    await tab.decide(answers);
+    return [tab, null];
+  }
+
+  async decided(text, answers) {
+    const [tab, beside] = await this.asked(text, answers);
+    if (beside) {
+      await tab.chat.resumeStream();
+      await beside.text();
+    }
+    await tab.settled();
+    await this.over();
+    if (!beside) assert.deepEqual(tab.wire.requests.map(one => one.method), ['POST', 'POST']);
+    assert.deepEqual(tab.errors, []);
+    await this.same(tab);
+    return tab;
+  }
+
+  /** A tab whose response broke in the middle, and that has resumed. */
+  async cut(tellsCursor) {
+    const tab = this.tab();
+    tab.wire.tellsCursor = tellsCursor;
+    tab.wire.cutAfter = 10;
+    await tab.say(LONG);
+    assert.equal(tab.chat.status, 'error');
+    assert.match(tab.errors[0], /network error/);
+    assert.match(tab.text, /^1/);
+    const resumed = tab.chat.resumeStream();
+    await until(() => tab.wire.requests[1]?.events > 10 || tab.wire.requests[1]?.ended, 'the rest');
+    await this.end([], [resumed]);
+    assert.deepEqual(tab.wire.requests.map(one => one.status), [200, 200]);
+    return tab;
+  }
+}
+
+export const FLOWS = {
+  async send(scene) {
+    const tab = scene.tab();
+    await tab.say('hello');
+    await tab.say('think');
+    assert.equal(tab.chat.status, 'ready');
+    assert.equal(tab.chat.messages.length, 4);
+    await scene.same(tab, await scene.reload());
+  },
+
+  async 'a tool'(scene) {
+    const tab = scene.tab();
+    await tab.say('weather Rome');
+    assert.equal(tab.tools('output-available').length, 1);
+    await scene.same(tab);
+  },
+
+  async approval(scene) {
+    const tab = await scene.decided('delete a.txt', { 'a.txt': true });
+    assert.equal(tab.tools('output-available').length, 1);
+    assert.equal(tab.text, 'a.txt is deleted.');
+  },
+
+  async denial(scene) {
+    const tab = await scene.decided('delete a.txt', { 'a.txt': false });
+    assert.equal(tab.tools(scene.v5 ? 'input-available' : 'output-denied').length, 1);
+    assert.match(tab.text, /You said no/);
+  },
+
+  async 'two approvals at once'(scene) {
+    const tab = await scene.decided('delete a.txt and b.txt', { 'a.txt': true, 'b.txt': false });
+    assert.equal(tab.tools('output-available').length, 1);
+    assert.match(tab.text, /a\.txt is deleted\. You said no/);
+  },
+
+  async interrupt(scene) {
+    const [tab, said] = await scene.long();
+    await scene.end([tab], [said]);
+    assert.deepEqual([tab.chat.status, tab.wire.requests.length, tab.wire.requests[0].ended], ['ready', 1, 'end']);
+    await scene.same(tab);
+  },
+
+  async 'stop, and look again'(scene) {
+    const [tab, said] = await scene.long();
+    await tab.chat.stop();
+    await said;
+    const before = tab.text.length;
+    const resumed = tab.chat.resumeStream();
+    await until(() => tab.text.length > before, 'the run to have gone on without a reader');
+    await scene.end([], [resumed]);
+    if (scene.client.era === 'A') return scene.doubled(tab);
+    await scene.same(tab);
+  },
+
+  async 'reload in a text'(scene) {
+    const [tab, said] = await scene.long();
+    const [again, resumed] = await scene.page();
+    await scene.end([again], [said, resumed]);
+    await scene.same(tab, again);
+  },
+
+  async 'reload in a tool'(scene) {
+    const tab = scene.tab();
+    const said = tab.say('sleep 2');
+    await until(() => tab.tools('input-available').length, 'the call');
+    await scene.same(await scene.reload());
+    await said;
+    await scene.same(tab);
+  },
+
+  async 'reload in a continuation'(scene) {
+    const [tab, beside] = await scene.asked('delete slow.txt', { 'slow.txt': true });
+    const again = await scene.reload();
+    assert.equal(again.wire.requests[0].status, 200);
+    await beside?.text();
+    await tab.settled();
+    await scene.same(again);
+    if (!beside) await scene.same(tab);
+  },
+
+  async 'the same, of a page with a memory'(scene) {
+    const [tab, beside] = await scene.asked('delete slow.txt', { 'slow.txt': true });
+    const again = scene.tab(tab.chat.messages);
+    await again.chat.resumeStream();
+    assert.equal(again.wire.requests[0].status, 200);
+    await beside?.text();
+    await tab.settled();
+    await scene.over();
+    if (['A', 'C'].includes(scene.client.era) && !scene.v5) return scene.doubled(again);
+    await scene.same(again);
+  },
+
+  async 'cut, and resumed'(scene) {
+    const tab = await scene.cut(false);
+    if (['A', 'C'].includes(scene.client.era)) return scene.doubled(tab);
+    await scene.same(tab);
+  },
+
+  async 'cut, and resumed by cursor'(scene) {
+    const tab = await scene.cut(true);
+    if (['A', 'B'].includes(scene.client.era)) return scene.thrown(tab);
+    assert.equal(tab.chat.status, 'ready');
+    await scene.same(tab);
+  },
+
+  async 'a second tab'(scene) {
+    const [first, said] = await scene.long();
+    const [[second, more], [third, most]] = await Promise.all([scene.page(), scene.page()]);
+    await scene.end([second, third], [said, more, most]);
+    await scene.same(first, second, third);
+  },
+
+  async regenerate(scene) {
+    const tab = scene.tab();
+    await tab.say('weather Rome');
+    const before = tab.last.id;
+    await tab.chat.regenerate();
+    assert.notEqual(tab.last.id, before);
+    assert.equal(tab.chat.messages.length, 2);
+    await scene.same(tab, await scene.reload());
+  },
+
+  async edit(scene) {
+    const tab = scene.tab();
+    await tab.say('count 3');
+    await tab.say('weather Rome');
+    await tab.say('count 4', { messageId: tab.chat.messages[2].id });
+    assert.deepEqual([tab.chat.messages.length, tab.text], [4, '1 2 3 4']);
+    await scene.same(tab, await scene.reload());
+  },
+
+  async 'an error'(scene) {
+    const tab = scene.tab();
+    await tab.say('fail');
+    assert.equal(tab.chat.status, 'error');
+    assert.match(tab.errors[0], /failed in the middle/);
+    await scene.over();
+    await scene.same(tab);
+    await tab.say('hello');
+    assert.equal(tab.chat.status, 'ready');
+    await scene.same(tab);
+  },
+
+  async 'a runner killed in a text'(scene, killed) {
+    const [tab, said] = await scene.long('count 2000 every 50 ms');
+    await tab.sees(' 9');
+    await killed();
+    if (scene.client.ui === 7) {
+      await until(() => tab.wire.requests[0].resets, 'the rewind');
+      await scene.end([tab], [said]);
+      assert.deepEqual([tab.chat.status, tab.wire.requests.length, tab.errors.length], ['ready', 1, 0]);
+      return scene.same(tab);
+    }
+    await said;
+    assert.deepEqual([tab.wire.requests[0].ended, tab.wire.requests[0].resets], ['broken', 0]);
+    assert.equal(tab.chat.status, 'error');
+    const resumed = tab.chat.resumeStream();
+    const [again, replayed] = await scene.page();
+    await scene.end([again], [resumed, replayed]);
+    assert.deepEqual([again.wire.requests[0].status, tab.wire.requests[1].status], [200, 200]);
+    await scene.same(again);
+    if (scene.client.era !== 'D') return scene.doubled(tab);
+    await scene.same(tab);
+  },
+};
+
+async function workflow(scene, options) {
+  const Transport = await workflowTransport();
+  return (fetch, api) =>
+    new Transport({
+      api,
+      fetch,
+      prepareSendMessagesRequest: ({ id, messages, trigger, messageId }) => ({
+        body: { id, messages, trigger, messageId },
+      }),
+      ...options,
+    });
+}
+
+const starts = tab => tab.wire.requests.map(one => new URL(one.url).searchParams.get('startIndex'));
+
+/** After another request there and back, nothing more was asked: it does not poll. */
+async function assertQuiet(scene, tab) {
+  await scene.history();
+  await new Promise(setImmediate);
+  assert.equal(tab.wire.requests.length, 1);
+}
+
+/** With the transport of @ai-sdk/workflow, which counts events and goes on by their number. */
+export const WORKFLOW_FLOWS = {
+  async 'workflow: cut twice'(scene) {
+    const tab = scene.tab([], { transport: await workflow(scene) });
+    tab.wire.cutAfter = 7;
+    const said = tab.say(LONG);
+    await until(() => tab.wire.requests[1]?.events > 3, 'the second response');
+    tab.wire.cutAfter = tab.wire.requests[1].events + 2;
+    await until(() => tab.wire.requests[2]?.events > 3, 'the third response');
+    await scene.end([tab], [said]);
+    const [first, second] = tab.wire.requests.map(one => one.events);
+    assert.deepEqual(starts(tab), [null, '7', String(7 + second)]);
+    assert.equal(first, 7);
+    await scene.same(tab);
+  },
+
+  async 'workflow: the last events'(scene) {
+    const writer = scene.tab();
+    const said = writer.say('sleep 2');
+    await until(() => writer.tools('input-available').length, 'the call');
+    const tab = scene.tab(await scene.history(), { transport: await workflow(scene, { initialStartIndex: -2 }) });
+    tab.wire.cutAfter = 6;
+    await tab.chat.resumeStream();
+    await said;
+    const tail = Number(tab.wire.requests[0].tail);
+    assert.ok(tail > 3);
+    assert.deepEqual(starts(tab), ['-2', String(tail + 1 - 2 + 6)]);
+    assert.equal(tab.text, 'I slept for 2 seconds.');
+    await scene.same(writer);
+  },
+
+  async 'workflow: interrupt'(scene) {
+    const tab = scene.tab([], { transport: await workflow(scene) });
+    const said = tab.say(LONG);
+    await scene.end([tab], [said]);
+    await assertQuiet(scene, tab);
+    await scene.same(tab);
+  },
+
+  async 'workflow: an error'(scene) {
+    const tab = scene.tab([], { transport: await workflow(scene) });
+    await tab.say('fail');
+    assert.equal(tab.chat.status, 'error');
+    await scene.over();
+    await assertQuiet(scene, tab);
+    await scene.same(tab);
+  },
+};
+
+export const play = (client, place, session, flow, killed) => {
+  const scene = new Scene(client, place, session);
+  return flow(scene, killed).then(() => [...scene.notes]);
+};
+

@@ -1,0 +1,200 @@
+"""The real clients, in versions that people have, against real processes: a flow ends with what is stored.
+
+What a flow is, and what a version cannot do, is in `flows.mjs`; what a version cannot know in `compare.mjs`.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import pytest
+
+from protocol.adapters.embedded import Servers
+from tests.processes import HOST, Command, gone
+
+HERE = Path(__file__).parent
+LOCK = HERE / "package-lock.json"
+INSTALLED = HERE / "node_modules" / ".installed"
+"""Says for which lock file the packages beside it are."""
+AGENT = "conformance"
+INSTALL_S_MAX = 240.0
+FLOWS_S_MAX = 240.0
+LINE_BYTES_MAX = 16 * 1024 * 1024
+VERSIONS = (
+    "5.0.277",
+    "6.0.248",
+    "6.0.326",
+    "7.0.60",
+    "7.0.119",
+    "7.0.137",
+    "7.0.173",
+)
+
+pytestmark = pytest.mark.timeout(INSTALL_S_MAX + FLOWS_S_MAX)
+
+
+class Played(msgspec.Struct):
+    """One flow in one version."""
+
+    version: str
+    flow: str
+    ok: bool
+    took_ms: int
+    notes: list[str] = []
+    error: str = ""
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip; but where it must not be missed, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+async def node() -> str:
+    """Node, with the packages of the lock file installed beside this file."""
+    found, npm = shutil.which("node"), shutil.which("npm")
+    if found is None or npm is None:
+        missing("the clients need Node with npm, and there is none")
+    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if not (INSTALLED.exists() and INSTALLED.read_text() == wanted):
+        process = await asyncio.create_subprocess_exec(
+            npm, "ci", cwd=HERE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        async with asyncio.timeout(INSTALL_S_MAX):
+            said, _ = await process.communicate()
+        if process.returncode:
+            missing(f"npm ci failed: {said.decode(errors='replace')[-2_000:]}")
+        INSTALLED.write_text(wanted)
+    return found
+
+
+def two_ports() -> int:
+    """The first of two free ports in a row, where nobody else looks for one: other suites may run beside."""
+    for _ in range(100):
+        with socket.socket() as one, socket.socket() as other, suppress(OSError, OverflowError):
+            one.bind((HOST, 0))
+            port: int = one.getsockname()[1]
+            other.bind((HOST, port + 1))
+            return port
+    raise AssertionError("no two free ports in a row")
+
+
+@pytest.fixture(scope="module")
+async def command(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Command]:
+    """Two gateways and two runners, as processes."""
+    place = tmp_path_factory.mktemp("aisdk")
+    port = two_ports()
+    async with await Command.start(
+        place / "logs",
+        *("dev", "tests.aisdk.agents:agent", "--port", str(port), "--data-dir", str(place / "data")),
+        *("--gateways", "2", "--runners", "2"),
+        variables={"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url},
+    ) as started:
+        await started.says(f"ready http://{HOST}:{port}\n")
+        yield started
+
+
+def kill_runners(command: Command) -> None:
+    """All that live. They are started again."""
+    for process in command.family()[1:]:
+        if not gone(process) and "runner" in process.cmdline()[1:4]:
+            process.kill()
+
+
+class Report(msgspec.Struct):
+    """What the driver said: the flows that there are, and how they went."""
+
+    flows: list[str] = []
+    played: list[Played] = []
+
+
+@pytest.fixture(scope="module")
+async def report(node: str, command: Command, request: pytest.FixtureRequest) -> Report:
+    """Every flow in every version, and the table of them on the terminal."""
+    port = int(command.out.split()[-1].rsplit(":", 1)[1])
+    place = {"agent": AGENT, "gateways": [f"http://{HOST}:{port + number}" for number in range(2)]}
+    async with asyncio.timeout(FLOWS_S_MAX):
+        found = await play(node, place, command)
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n\n{table(found)}\n")  # noqa: T201  # it is for whoever runs the tests
+    return found
+
+
+async def play(node: str, place: Mapping[str, Any], command: Command) -> Report:
+    """What the driver reports, flow by flow. Kills the runners when it asks for that."""
+    process = await asyncio.create_subprocess_exec(
+        node,
+        HERE / "driver.mjs",
+        msgspec.json.encode(place).decode(),
+        *VERSIONS,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=LINE_BYTES_MAX,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        found = msgspec.json.decode(await process.stdout.readline(), type=Report)
+        async for line in process.stdout:
+            if line == b'{"kill":true}\n':
+                kill_runners(command)
+                process.stdin.write(b"killed\n")
+            else:
+                found.played.append(msgspec.json.decode(line, type=Played))
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return found
+
+
+def plays(version: str, flow: str) -> bool:
+    """Whether there is such a flow in a version: the workflow transport came with v7."""
+    return version.startswith("7.") or not flow.startswith("workflow")
+
+
+def table(report: Report) -> str:
+    """Flows by versions. A number refers to what a version cannot, below."""
+    cells = {(one.flow, one.version): one for one in report.played}
+    notes = list(dict.fromkeys(note for one in report.played for note in one.notes))
+    width = max(map(len, report.flows))
+    rows = [" " * width + "".join(f"{version:>10}" for version in VERSIONS)]
+    for flow in report.flows:
+        row = "".join(f"{cell(cells.get((flow, version)), notes):>10}" for version in VERSIONS)
+        rows.append(f"{flow:{width}}{row}")
+    return "\n".join([*rows, *(f"  {number} {note}" for number, note in enumerate(notes, 1))])
+
+
+def cell(one: Played | None, notes: list[str]) -> str:
+    """One flow in one version."""
+    if one is None:
+        return "-"
+    if not one.ok:
+        return "FAILED"
+    return " ".join(["ok", *(str(notes.index(note) + 1) for note in one.notes)])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_f67_f84_every_flow_ends_with_the_stored_messages_in_the_client(report: Report, version: str) -> None:
+    """F67, F84: tools, approvals, interrupts, reloads, cuts, tabs, edits, errors, a killed runner."""
+    own = {one.flow: one for one in report.played if one.version == version}
+    assert set(own) == {flow for flow in report.flows if plays(version, flow)}
+    assert {flow: one.error for flow, one in own.items() if not one.ok} == {}
+
+
+def test_the_newest_client_lacks_nothing(report: Report) -> None:
+    """What earlier ones cannot do is theirs, not ours: the same bytes are right in this one."""
+    newest = [one for one in report.played if one.version == VERSIONS[-1]]
+    assert newest
+    assert not [one for one in newest if one.notes]

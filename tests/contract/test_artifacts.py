@@ -1,0 +1,95 @@
+"""What `Artifacts` promises, on the real database."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from protocol.adapters.artifacts import Artifact, Artifacts
+from protocol.adapters.ports import Owner
+from protocol.adapters.postgres import PostgresStore
+from protocol.adapters.threads import Threads
+from protocol.errors import Fenced
+from tests.contract.chats import ANN, BEN, DEFAULT, OTHER, Chat, fresh
+
+pytest_plugins = ("tests.contract.stores",)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+@pytest.fixture
+def artifacts(postgres: PostgresStore) -> Artifacts:
+    return Artifacts(postgres.database)
+
+
+async def made(store: PostgresStore, owner: Owner = ANN, data: Any = None) -> Artifact:
+    """One that is not stored yet, of a session that is."""
+    chat = Chat(store, owner)
+    run = await chat.send("draw")
+    return Artifact(fresh("art"), chat.id, run.id, "chart", "Sales", {"rows": 2}, data, NOW)
+
+
+@pytest.mark.parametrize("data", [None, "\u0000", {"z": 1, "a": [None, 1e300]}, 2**53 + 1])
+async def test_an_artifact_comes_back_as_it_was(
+    postgres: PostgresStore, artifacts: Artifacts, data: Any
+) -> None:
+    artifact = await made(postgres, data=data)
+    assert await artifacts.get(ANN, artifact.id) is None
+    await artifacts.put(ANN.tenant, artifact)
+    assert await artifacts.get(ANN, artifact.id) == artifact
+    assert await artifacts.get(DEFAULT, artifact.id) == artifact
+    assert await artifacts.of_session(ANN, artifact.session) == [artifact]
+
+
+async def test_the_same_artifact_is_stored_once(postgres: PostgresStore, artifacts: Artifacts) -> None:
+    artifact = await made(postgres, data="first")
+    await artifacts.put(ANN.tenant, artifact)
+    await artifacts.put(ANN.tenant, Artifact(**{**as_dict(artifact), "data": "second"}))
+    assert await artifacts.of_session(ANN, artifact.session) == [artifact]
+
+
+def as_dict(artifact: Artifact) -> dict[str, Any]:
+    return {name: getattr(artifact, name) for name in artifact.__struct_fields__}
+
+
+async def test_artifacts_are_listed_oldest_first(postgres: PostgresStore, artifacts: Artifacts) -> None:
+    artifact = await made(postgres)
+    for second in (2, 1, 3):
+        fields = {"id": fresh("art"), "created_at": NOW.replace(second=second), "name": str(second)}
+        await artifacts.put(ANN.tenant, Artifact(**as_dict(artifact) | fields))
+    assert [one.name for one in await artifacts.of_session(ANN, artifact.session)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
+async def test_f40_a_strangers_artifact_is_none(
+    postgres: PostgresStore, artifacts: Artifacts, stranger: Owner
+) -> None:
+    artifact = await made(postgres)
+    await artifacts.put(ANN.tenant, artifact)
+    assert await artifacts.get(stranger, artifact.id) is None
+    assert await artifacts.of_session(stranger, artifact.session) == []
+
+
+async def test_with_its_session_it_goes_and_whoever_makes_more_is_fenced(
+    postgres: PostgresStore, artifacts: Artifacts
+) -> None:
+    artifact = await made(postgres)
+    await artifacts.put(ANN.tenant, artifact)
+    assert await Threads(postgres.database).delete(ANN, artifact.session) == [artifact.run]
+    assert await artifacts.get(ANN, artifact.id) is None
+    with pytest.raises(Fenced):
+        await artifacts.put(ANN.tenant, artifact)
+    with pytest.raises(Fenced):
+        await artifacts.put(OTHER.tenant, await made(postgres))
+
+
+async def test_a_run_that_is_gone_makes_nothing_for_a_new_session_of_the_same_id(
+    postgres: PostgresStore, artifacts: Artifacts
+) -> None:
+    artifact = await made(postgres)
+    await Threads(postgres.database).delete(ANN, artifact.session)
+    await Chat(postgres, ANN, artifact.session).send("anew")
+    with pytest.raises(Fenced):
+        await artifacts.put(ANN.tenant, artifact)
+    await artifacts.put(ANN.tenant, Artifact(**as_dict(artifact) | {"run": None}))
+    assert len(await artifacts.of_session(ANN, artifact.session)) == 1

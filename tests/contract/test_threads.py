@@ -1,0 +1,348 @@
+"""What `Threads` promises: pages, forks, names, deletion, on the real database."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from protocol.adapters.keys import KeyRow, Keys
+from protocol.adapters.ports import Owner
+from protocol.adapters.postgres import PostgresStore
+from protocol.adapters.store import Listed
+from protocol.adapters.threads import FORGET_MAX, SessionUsage, Thread, Threads
+from protocol.errors import Conflict, Fenced, Invalid, NotFound
+from protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
+from protocol.lifecycle import State
+from tests.contract.chats import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, text_of
+
+pytest_plugins = ("tests.contract.stores",)
+
+
+@pytest.fixture
+def threads(postgres: PostgresStore) -> Threads:
+    return Threads(postgres.database)
+
+
+@pytest.fixture
+def chat(postgres: PostgresStore) -> Chat:
+    return Chat(postgres)
+
+
+@pytest.fixture
+def owner() -> Owner:
+    """Of a tenant that no other test has."""
+    return Owner(TenantId(fresh("ten")))
+
+
+async def ids(threads: Threads, chat: Chat) -> list[str]:
+    return [message["id"] for message in (await threads.messages(chat.owner, chat.id)).messages]
+
+
+async def test_f78_threads_are_listed_newest_first_page_by_page(
+    postgres: PostgresStore, threads: Threads, owner: Owner
+) -> None:
+    chats = [Chat(postgres, owner) for _ in range(5)]
+    for chat in chats:
+        await chat.send("hello")
+    await chats[1].send("again")
+    expected = [chats[n].id for n in (1, 4, 3, 2, 0)]
+    seen, token = [], None
+    while True:
+        page = await threads.list(owner, limit=2, before=token)
+        seen.append([thread.id for thread in page.threads])
+        if (token := page.next) is None:
+            break
+    assert seen == [expected[:2], expected[2:4], expected[4:]]
+    assert (await threads.list(owner, limit=5)).next is None
+    assert (await threads.list(owner, agent=AGENT)).threads[0].id == chats[1].id
+    assert (await threads.list(owner, agent=AgentName("other"))).threads == []
+
+
+async def test_threads_of_one_instant_are_all_on_some_page(
+    postgres: PostgresStore, threads: Threads, owner: Owner
+) -> None:
+    for _ in range(5):
+        await Chat(postgres, owner).send("hello")
+    stamp = "update sessions set updated_at = '2026-01-02 03:04:05.678901Z' where tenant_id = $1"
+    await postgres.database.value(stamp, owner.tenant)
+    seen, token = set(), None
+    for _ in range(3):
+        page = await threads.list(owner, limit=2, before=token)
+        seen |= {thread.id for thread in page.threads}
+        token = page.next
+    assert (len(seen), token) == (5, None)
+
+
+async def test_a_thread_says_how_it_stands(chat: Chat, threads: Threads) -> None:
+    assert await threads.get(DEFAULT, chat.id) is None
+    run = (await chat.claim(await chat.send("one", "m1"))).run
+    thread = await threads.get(DEFAULT, chat.id)
+    assert thread is not None
+    assert (thread.agent, thread.user, thread.title, thread.metadata) == (AGENT, None, None, None)
+    assert (thread.messages, thread.busy, thread.last_message) == (1, True, "m1")
+    await chat.ask(run)
+    await chat.suspend(run)
+    thread = await threads.get(DEFAULT, chat.id)
+    assert thread is not None
+    assert (thread.messages, thread.busy, thread.last_message) == (2, False, run.answer)
+    assert thread.created_at < thread.updated_at
+
+
+@pytest.mark.parametrize("token", ["", "x", "ÿ", "bnVsbA", "WyJhIiwiYiJd", "Wy0xLCAiYSJd", "WzFlOTld"])
+async def test_a_token_that_is_none_of_ours_is_refused(chat: Chat, threads: Threads, token: str) -> None:
+    await chat.send("one")
+    with pytest.raises(Invalid, match="page token"):
+        await threads.list(DEFAULT, before=token)
+    with pytest.raises(Invalid, match="page token"):
+        await threads.messages(DEFAULT, chat.id, before=token)
+
+
+async def test_messages_come_oldest_first_and_page_to_the_older_ones(chat: Chat, threads: Threads) -> None:
+    for text in "abc":
+        await chat.complete(text, text.upper())
+    await chat.claim(await chat.send("d"))
+    pages, token = [], None
+    while True:
+        page = await threads.messages(DEFAULT, chat.id, limit=3, before=token)
+        pages.append("".join(map(text_of, page.messages)))
+        if (token := page.next) is None:
+            break
+    assert pages == ["cCd", "AbB", "a"]
+    whole = await threads.messages(DEFAULT, chat.id, limit=7)
+    history = await chat.store.history(DEFAULT, chat.id)
+    assert history is not None
+    assert (list(whole.messages), whole.next) == (list(history.messages), None)
+
+
+async def test_runs_and_usage_of_a_session(chat: Chat, threads: Threads) -> None:
+    for text, tokens in (("one", 1), ("two", 20)):
+        run = (await chat.claim(await chat.send(text))).run
+        usage = {"metadata": {"usage": {"inputTokens": tokens, "outputTokens": 2 * tokens}}}
+        await chat.store.end(run.id, run.attempt, State.COMPLETED, chat.answer(run, "ok") | usage, None)
+    third = await chat.send("three")
+    listed = await threads.runs(DEFAULT, chat.id)
+    assert [one.run.usage.input_tokens for one in listed] == [0, 20, 1]
+    assert listed[0].run == third
+    assert isinstance(listed[0], Listed)
+    assert await threads.usage(DEFAULT, chat.id) == SessionUsage(21, 42, 3)
+
+
+async def test_f78_a_fork_has_exactly_the_messages_before(chat: Chat, threads: Threads) -> None:
+    for text in "abc":
+        await chat.complete(text, text.upper())
+    await threads.update(DEFAULT, chat.id, title="Letters", metadata={"a": 1})
+    before = await ids(threads, chat)
+    into = Chat(chat.store, id=SessionId(fresh("ses")))
+    thread = await threads.fork(DEFAULT, chat.id, MessageId(before[3]), into.id)
+    assert (thread.id, thread.messages, thread.last_message) == (into.id, 3, before[2])
+    assert (thread.agent, thread.title, thread.metadata, thread.busy) == (AGENT, "Letters", {"a": 1}, False)
+    assert await into.texts() == ["a", "A", "b"]
+    assert await ids(threads, into) == before[:3]
+    assert (
+        await threads.fork(DEFAULT, chat.id, MessageId(before[3]), into.id) == thread
+    )  # its answer was lost
+    await into.complete("other", "OTHER")
+    assert await into.texts() == ["a", "A", "b", "other", "OTHER"]
+    assert await chat.texts() == ["a", "A", "b", "B", "c", "C"]
+    await threads.delete(DEFAULT, chat.id)
+    assert await into.texts() == ["a", "A", "b", "other", "OTHER"]
+
+
+async def test_a_fork_before_the_first_message_is_empty_and_can_be_talked_to(
+    chat: Chat, threads: Threads
+) -> None:
+    await chat.complete("one")
+    into = Chat(chat.store)
+    thread = await threads.fork(DEFAULT, chat.id, MessageId((await ids(threads, chat))[0]), into.id)
+    assert (thread.messages, thread.last_message) == (0, None)
+    assert await chat.store.current(DEFAULT, into.id) is None
+    await into.complete("two")
+    assert await into.texts() == ["two", "done"]
+
+
+async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: Threads) -> None:
+    run = (await chat.claim(await chat.send("one"))).run
+    into = Chat(chat.store)
+    await threads.fork(DEFAULT, chat.id, run.answer, into.id)
+    await chat.end(run)
+    assert await into.texts() == ["one"]
+
+
+async def test_what_cannot_be_forked_is_said(chat: Chat, threads: Threads) -> None:
+    await chat.complete("one")
+    other = Chat(chat.store)
+    await other.complete("two")
+    [first, second] = map(MessageId, await ids(threads, chat))
+    with pytest.raises(NotFound):
+        await threads.fork(DEFAULT, SessionId("none"), first, SessionId(fresh("ses")))
+    with pytest.raises(NotFound):
+        await threads.fork(DEFAULT, chat.id, MessageId("none"), SessionId(fresh("ses")))
+    with pytest.raises(Conflict):
+        await threads.fork(DEFAULT, chat.id, first, other.id)
+    with pytest.raises(Conflict):
+        await threads.fork(DEFAULT, chat.id, first, chat.id)
+    into = SessionId(fresh("ses"))
+    await threads.fork(DEFAULT, chat.id, second, into)
+    with pytest.raises(Conflict):
+        await threads.fork(DEFAULT, chat.id, first, into)
+    assert await other.texts() == ["two", "done"]
+
+
+async def test_an_operators_fork_of_a_users_session_is_the_users(
+    postgres: PostgresStore, threads: Threads
+) -> None:
+    chat = Chat(postgres, ANN)
+    await chat.complete("one")
+    into = SessionId(fresh("ses"))
+    await threads.fork(DEFAULT, chat.id, MessageId((await ids(threads, chat))[1]), into)
+    assert await threads.get(BEN, into) is None
+    assert await Chat(postgres, ANN, into).texts() == ["one"]
+
+
+async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: Threads) -> None:
+    await chat.complete("a", "A")
+    run, approvals = await chat.wait_for_decision("b")
+    kept = MessageId((await ids(threads, chat))[1])
+    thread = await threads.rewind(DEFAULT, chat.id, kept)
+    assert (thread.messages, thread.last_message) == (2, kept)
+    assert await threads.rewind(DEFAULT, chat.id, kept) == thread
+    assert await chat.texts() == ["a", "A"]
+    assert await chat.state(run) is State.CANCELLED
+    with pytest.raises(Conflict):
+        await chat.decide(*approvals)
+    await chat.complete("c", "C")
+    assert await chat.texts() == ["a", "A", "c", "C"]
+
+
+async def test_a_busy_session_is_not_rewound(chat: Chat, threads: Threads) -> None:
+    await chat.complete("a", "A")
+    await chat.send("b")
+    before = await ids(threads, chat)
+    with pytest.raises(Conflict):
+        await threads.rewind(DEFAULT, chat.id, MessageId(before[0]))
+    with pytest.raises(NotFound):
+        await threads.rewind(DEFAULT, chat.id, MessageId("none"))
+    assert await ids(threads, chat) == before
+
+
+async def test_only_what_is_given_is_changed(chat: Chat, threads: Threads) -> None:
+    await chat.send("one")
+    at_first = await threads.get(DEFAULT, chat.id)
+    assert at_first is not None
+    assert (await threads.update(DEFAULT, chat.id, title="A")).title == "A"
+    thread = await threads.update(DEFAULT, chat.id, metadata=["\u0000", None])
+    assert (thread.title, thread.metadata) == ("A", ["\u0000", None])
+    thread = await threads.update(DEFAULT, chat.id, title=None)
+    assert (thread.title, thread.metadata) == (None, ["\u0000", None])
+    assert await threads.update(DEFAULT, chat.id, metadata=None) == at_first
+    with pytest.raises(Invalid):
+        await threads.update(DEFAULT, chat.id, title="\u0000")
+
+
+async def test_a_deleted_session_leaves_nothing_but_the_names_of_logs_to_purge(
+    chat: Chat, threads: Threads, postgres: PostgresStore
+) -> None:
+    ended = await chat.complete("one")
+    run, approvals = await chat.wait_for_decision("two")
+    busy = (await chat.claim(await chat.send("three"))).run
+    assert await threads.delete(DEFAULT, chat.id) == [ended.id, run.id, busy.id]
+    assert await threads.delete(DEFAULT, chat.id) is None
+    assert await threads.get(DEFAULT, chat.id) is None
+    assert await postgres.listed_run(DEFAULT, run.id) is None
+    assert await postgres.claim(busy.request, "runner") is None
+    with pytest.raises(NotFound):
+        await chat.decide(*approvals)
+    assert await postgres.interrupted([busy.id]) == [busy.id]
+    for fenced in (chat.end(busy), chat.suspend(busy), chat.ask(busy)):
+        with pytest.raises(Fenced):
+            await fenced
+    due = await postgres.purge_due(1000)
+    assert {ended.id, run.id, busy.id} <= set(due)
+    await chat.complete("again")  # the id is free
+    assert await chat.texts() == ["again", "done"]
+
+
+async def test_a_log_is_purged_at_once_and_once_more_later(
+    chat: Chat, threads: Threads, postgres: PostgresStore
+) -> None:
+    run = await chat.send("one")
+    await threads.delete(DEFAULT, chat.id)
+    assert len(await postgres.purge_due(1)) == 1
+    await postgres.purged([run.id])
+    await postgres.purged([run.id])  # another sweep was as fast
+    assert run.id not in await postgres.purge_due(1000)
+    await postgres.database.value("update purges set due_at = now() where run_id = $1", run.id)
+    assert run.id in await postgres.purge_due(1000)
+    await postgres.purged([run.id])
+    left = "select to_json(count(*)) from purges where run_id = $1"
+    assert await postgres.database.get(int, left, run.id) == 0
+
+
+async def test_a_forgotten_user_has_no_session_and_no_key(
+    postgres: PostgresStore, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FORGET_MAX > 1
+    monkeypatch.setattr("protocol.adapters.threads.FORGET_MAX", 2)
+    tenant = TenantId(fresh("ten"))
+    ann, ben = Owner(tenant, UserId("ann")), Owner(tenant, UserId("ben"))
+    keys = Keys(postgres.database)
+    for one in (ann, ben):
+        for _ in range(4):
+            await Chat(postgres, one).complete("hello")
+        await keys.create(
+            KeyRow(f"{tenant}-{one.user}", tenant, b"h", ["chat"], None, one.user, None, datetime.now(UTC))
+        )
+    assert await threads.forget_user(tenant, UserId("ann")) == 4
+    assert await threads.forget_user(tenant, UserId("ann")) == 0
+    assert (await threads.list(Owner(tenant))).threads == (await threads.list(ben)).threads
+    assert len((await threads.list(ben)).threads) == 4
+    assert [row.user for row in await keys.list(tenant)] == ["ben"]
+
+
+type Ask = Callable[[Threads, Owner, SessionId, MessageId], Awaitable[Any]]
+
+METHODS: dict[str, Ask] = {
+    "list": lambda threads, owner, _, __: threads.list(owner),
+    "get": lambda threads, owner, session, _: threads.get(owner, session),
+    "messages": lambda threads, owner, session, _: threads.messages(owner, session),
+    "runs": lambda threads, owner, session, _: threads.runs(owner, session),
+    "usage": lambda threads, owner, session, _: threads.usage(owner, session),
+    "fork": lambda threads, owner, session, message: threads.fork(
+        owner, session, message, SessionId(fresh("ses"))
+    ),
+    "rewind": lambda threads, owner, session, message: threads.rewind(owner, session, message),
+    "update": lambda threads, owner, session, _: threads.update(owner, session, title="mine"),
+    "delete": lambda threads, owner, session, _: threads.delete(owner, session),
+}
+
+
+async def outcome(answer: Awaitable[Any]) -> Any:
+    try:
+        return await answer
+    except NotFound:
+        return NotFound
+
+
+def test_every_method_with_an_owner_is_asked_below() -> None:
+    methods = inspect.getmembers(Threads, inspect.isfunction)
+    assert {name for name, one in methods if "owner" in inspect.signature(one).parameters} - {"_of"} == set(
+        METHODS
+    )
+
+
+@pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
+@pytest.mark.parametrize("ask", METHODS.values(), ids=METHODS)
+async def test_f40_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
+    postgres: PostgresStore, threads: Threads, ask: Ask, stranger: Owner
+) -> None:
+    chat = Chat(postgres, ANN)
+    await chat.complete("secret")
+    message = MessageId((await ids(threads, chat))[1])
+    before: Thread | None = await threads.get(ANN, chat.id)
+    learned = await outcome(ask(threads, stranger, chat.id, message))
+    assert learned == await outcome(ask(threads, stranger, SessionId("none"), message))
+    assert chat.id not in repr(learned)
+    assert await threads.get(ANN, chat.id) == before
+    assert await outcome(ask(threads, ANN, chat.id, message)) not in (NotFound, None)

@@ -1,0 +1,74 @@
+"""Deletion beside all else: whoever comes too late is told so in our words, and nothing is half done."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from protocol.adapters.artifacts import Artifact, Artifacts
+from protocol.adapters.ports import Question, Run
+from protocol.adapters.postgres import PostgresStore
+from protocol.adapters.threads import Threads
+from protocol.errors import Conflict, Fenced, NotFound
+from protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
+from tests.contract.chats import DEFAULT, Chat, fresh
+
+pytest_plugins = ("tests.contract.stores",)
+
+ROUNDS = 15
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+async def late(action: Callable[[], Awaitable[Any]]) -> type[Exception] | None:
+    try:
+        await action()
+    except (Fenced, NotFound, Conflict) as fault:
+        return type(fault)
+    return None
+
+
+def actions(store: PostgresStore, chat: Chat, run: Run) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """All that may meet, on one session."""
+    threads, artifacts = Threads(store.database), Artifacts(store.database)
+    artifact = Artifact(fresh("art"), chat.id, run.id, "t", None, None, 1, NOW)
+    question = Question(ApprovalId(f"{run.id}_0"), CallId("c"), "rm", {})
+    return {
+        "put": lambda: artifacts.put(DEFAULT.tenant, artifact),
+        "ask": lambda: store.ask(run.id, run.attempt, [question]),
+        "send": lambda: chat.send("two"),
+        "end": lambda: chat.end(run),
+        "interrupt": chat.interrupt,
+        "fork": lambda: threads.fork(DEFAULT, chat.id, MessageId("m1"), SessionId(fresh("ses"))),
+        "delete": lambda: threads.delete(DEFAULT, chat.id),
+        "delete too": lambda: threads.delete(DEFAULT, chat.id),
+    }
+
+
+async def test_whatever_meets_a_deletion_happens_before_it_or_after(postgres: PostgresStore) -> None:
+    outcomes = set()
+    for _ in range(ROUNDS):
+        chat = Chat(postgres)
+        run = (await chat.claim(await chat.send("one", "m1"))).run
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                (name, group.create_task(late(act))) for name, act in actions(postgres, chat, run).items()
+            ]
+        outcomes |= {(name, task.result()) for name, task in tasks}
+        assert await Artifacts(postgres.database).of_session(DEFAULT, chat.id) == []
+        left = await postgres.history(DEFAULT, chat.id)
+        assert left is None or await chat.texts() == ["two"]  # it came after the deletion
+        assert await postgres.listed_run(DEFAULT, run.id) is None
+        assert run.id in await postgres.purge_due(1000)
+    assert {fault for name, fault in outcomes if name in {"put", "ask", "end"}} <= {Fenced, None}
+    assert {fault for name, fault in outcomes if name in {"interrupt", "fork"}} <= {NotFound, None}
+    assert {fault for name, fault in outcomes if name in {"send", "delete", "delete too"}} == {None}
+
+
+async def test_a_session_is_deleted_once_however_many_ask(postgres: PostgresStore) -> None:
+    chat = Chat(postgres)
+    run = await chat.complete("one")
+    async with asyncio.TaskGroup() as group:
+        delete = Threads(postgres.database).delete
+        tasks = [group.create_task(delete(DEFAULT, chat.id)) for _ in range(5)]
+    said: list[list[RunId] | None] = [list(task.result() or []) or None for task in tasks]
+    assert sorted(said, key=str) == [None, None, None, None, [run.id]]

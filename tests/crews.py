@@ -1,0 +1,145 @@
+"""Agents that reach each other, and models that play a part: lines to say or calls to make, step by step."""
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from protocol.chunks import ReasoningDelta, ReasoningEnd, ReasoningStart, TextDelta, TextEnd, TextStart
+from protocol.chunks import ToolInputAvailable as Called
+from protocol.fold import UIMessage
+from runner import Agent, tool
+from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, Usage
+from runner.tools import Tool
+from tests.fault.test_every_append import check_events
+from tests.rig import Answer, Rig
+
+
+class Calls(msgspec.Struct, frozen=True):
+    """A line that calls a tool. The ids are the same in every agent's mouth."""
+
+    tool: str
+    input: dict[str, Any] = {}
+
+
+class Thinks(msgspec.Struct, frozen=True):
+    """A line that is thought, not said."""
+
+    text: str
+
+
+class Breaks(msgspec.Struct, frozen=True):
+    """The model fails here."""
+
+
+type Line = str | Calls | Thinks | Breaks
+type Lines = Mapping[str, Sequence[Sequence[Line]]]
+
+
+class Part(msgspec.Struct):
+    """A model that plays: for each thing that it may be asked, the lines of each step. `{}` in a line are the
+    outcomes of the calls it has seen. `seen` is what it was asked.
+    """
+
+    lines: Lines
+    seen: list[ModelRequest] = []
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        self.seen.append(request)
+        asked = [part["text"] for part in request.history[-1]["parts"] if part["type"] == "text"]
+        lines = self.lines["".join(asked)][request.step]
+        for number, line in enumerate(lines):
+            match line:
+                case Breaks():
+                    raise ModelError("The provider is on fire.")
+                case Calls(name, input):
+                    yield Called(f"call_{request.step}_{number}", name, input)
+                case Thinks(text):
+                    yield ReasoningStart(id="t")
+                    yield ReasoningDelta(id="t", delta=text)
+                    yield ReasoningEnd(id="t")
+                case str():
+                    yield TextStart(id="t")
+                    yield TextDelta(id="t", delta=line.replace("{}", " ".join(outcomes(request.answer))))
+                    yield TextEnd(id="t")
+        yield Done("stop", Usage(1, 10))
+
+
+def outcomes(message: UIMessage) -> list[str]:
+    """How the calls of a message went."""
+    calls = [part for part in message["parts"] if part["type"].startswith("tool-")]
+    return [str(call.get("output") or call.get("errorText") or call["state"]).strip() for call in calls]
+
+
+def texts(message: UIMessage, kind: str) -> list[str]:
+    """What a message's parts of one kind say."""
+    return [part["text"].strip() for part in message["parts"] if part["type"] == kind]
+
+
+def agent(name: str, lines: Lines, **fields: Any) -> Agent:
+    """An agent with a part to play."""
+    return Agent(name=name, model=Part(lines, []), description=f"The {name} agent.", **fields)
+
+
+def seen(one: Agent) -> list[ModelRequest]:
+    """What its model was asked."""
+    assert isinstance(one.model, Part)
+    return one.model.seen
+
+
+class Heard(msgspec.Struct):
+    """One answer as a client gets it that asks for operations, and the stored message."""
+
+    message: UIMessage
+    responses: list[Answer]
+
+    def operations(self, *kinds: str) -> list[tuple[str, str, str]]:
+        """Who gave what to whom."""
+        chunks = [chunk for one in self.responses for chunk in one.chunks]
+        data = [chunk["data"] for chunk in chunks if chunk["type"] == "data-operation"]
+        found = [(one["type"], one["details"]["data"]) for one in data if one["type"] in kinds]
+        return [(kind, one["fromSubAgent"], one["targetSubAgent"]) for kind, one in found]
+
+
+async def hear(rig: Rig, base: str, prompt: str) -> Heard:
+    """Ask, and approve whatever is asked. Checks the events against the message."""
+    session = rig.fresh("s")
+    responses: list[Answer] = []
+    history = f"{base}/api/agents/{rig.agent}/{session}"
+    message: UIMessage = {"parts": []}
+    body: dict[str, Any] | None = rig.chat(session, prompt)
+    while body is not None:
+        headers = {"x-emit-operations": "true"}
+        async with rig.http.post(f"{base}/api/chat", json=body, headers=headers) as response:
+            responses.append(await Answer.of(response))
+        message = (await rig.get(history)).json["messages"][-1]
+        waiting = any(part.get("state") == "approval-requested" for part in message["parts"])
+        body = await rig.decision(base, session, approved=True) if waiting else None
+    check_events(message, responses)
+    return Heard(message, responses)
+
+
+def tools(runs: Counter[str]) -> list[Tool]:
+    """`look` may be repeated, `stamp` must not be, `delete` needs a person's word; `runs` counts them."""
+
+    @tool
+    async def look() -> str:
+        """Look: may be repeated."""
+        runs["look"] += 1
+        return "seen"
+
+    @tool(on_crash="report")
+    async def stamp() -> str:
+        """Stamp: must not be repeated."""
+        runs["stamp"] += 1
+        return "stamped"
+
+    @tool(needs_approval=True)
+    async def delete() -> str:
+        """Delete: needs a person's word."""
+        runs["delete"] += 1
+        return "deleted"
+
+    return [look, stamp, delete]

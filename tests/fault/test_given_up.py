@@ -1,0 +1,185 @@
+"""A run whose log takes no word any more cannot even be failed where everybody can see it: it is given up.
+
+FEATURES F71 and F92. Its viewers learn of it within a heartbeat of their stream, by the break of that; who
+asks for the rest is told that there is none; and the session goes on.
+"""
+
+import asyncio
+from time import monotonic
+from typing import Any, Literal
+
+import aiohttp
+import asyncpg
+import pytest
+
+from gateway import replay
+from protocol.adapters.broker import STORE_REFUSED, ApiError
+from protocol.adapters.log import JetStreamLog
+from protocol.adapters.ports import Claim, Log
+from protocol.commands import RunRequest
+from protocol.errors import Unavailable
+from protocol.ids import RunId
+from protocol.log import Head, Mark
+from runner.agents import Agent
+from runner.loop import TOO_OFTEN
+from runner.worker import GIVE_UP_FACTOR
+from tests.observe import stored, until
+from tests.rig import Rig
+from tests.scripts import Gated
+from tests.viewer import blocks, cursor_of
+
+HEARTBEAT_S = 0.5
+SLACK_S = 3.0
+WORDS = 5
+TRIES = 2 * GIVE_UP_FACTOR
+
+
+type Refused = Literal["everything", "all but takeovers"]
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+class Filling:
+    """A log that is full once somebody says so, or whose writer dies once, right behind the end."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.full: Refused | None = None
+        self.refusals = 0
+        self.dies = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def append(self, run: RunId, head: Head, payload: bytes) -> int:
+        if self.full == "everything" or (self.full and payload):
+            self.refusals += 1
+            raise ApiError(STORE_REFUSED, "maximum messages per subject exceeded")
+        seq = await self._log.append(run, head, payload)
+        if self.dies and head.mark is Mark.ENDED:
+            self.dies = False
+            raise Died
+        return seq
+
+
+class Watched:
+    """A response that is read until it breaks: what came, and when that was."""
+
+    def __init__(self) -> None:
+        self.raw = b""
+        self.broken_at = 0.0
+
+    async def read(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            async for received in response.content.iter_any():
+                self.raw += received
+        except aiohttp.ClientPayloadError:
+            self.broken_at = monotonic()
+
+    async def words(self) -> bool:
+        return self.raw.count(b'"text-delta"') == WORDS
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> list[Filling]:
+    """The runners' logs."""
+    made: list[Filling] = []
+
+    def filling(*brokers: Any) -> Filling:
+        made.append(Filling(JetStreamLog(*brokers)))
+        return made[-1]
+
+    monkeypatch.setattr("runner.app.JetStreamLog", filling)
+    monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
+    return made
+
+
+@pytest.mark.parametrize("refused", ["everything", "all but takeovers"])
+async def test_f71_viewers_of_a_run_that_was_given_up_learn_of_it_within_a_heartbeat(
+    rig: Rig, logs: list[Filling], refused: Refused
+) -> None:
+    """They are not ended as if the answer were whole, and not sent in circles when they resume."""
+    base, gate, session = await rig.gateway(), asyncio.Semaphore(WORDS), rig.fresh("s")
+    agent = Agent(name=rig.agent, model=Gated(gate, WORDS + 1), text_interval_s=0)
+    await rig.runner([agent], attempts_max=1, retry_delay_s=0.0)
+    url, viewer = f"{base}/api/chat/{session}/stream", Watched()
+    post = rig.http.post(f"{base}/api/chat", json=rig.chat(session, "hello"))
+    async with post as response, asyncio.TaskGroup() as group:
+        run = RunId(response.headers["x-workflow-run-id"])
+        group.create_task(viewer.read(response))
+        await until(viewer.words, "the words")
+        logs[0].full = refused
+        gate.release()
+        await until(lambda: failed(rig, run), "its end in the database")
+        failed_at = monotonic()
+    assert logs[0].refusals > 1, "it was given up at once"
+    assert viewer.broken_at, "it was ended, and not broken"
+    assert viewer.broken_at - failed_at < HEARTBEAT_S + SLACK_S
+    assert viewer.raw.count(b'"text-delta"') == WORDS
+    rest = await rig.get(url, **{"Last-Event-ID": cursor_of(blocks(viewer.raw)[-1])})
+    assert (rest.status, rest.json["code"]) == (410, "gone")
+    assert (await rig.get(url)).status == 204
+    await assert_goes_on(rig, base, session, logs[0], gate)
+
+
+async def failed(rig: Rig, run: RunId) -> bool:
+    connection = await asyncpg.connect(rig.database_url)
+    try:
+        row = await connection.fetchrow("select state, error from runs where id = $1", run)
+    finally:
+        await connection.close()
+    return row is not None and row["state"] == "failed" and TOO_OFTEN in row["error"]
+
+
+async def assert_goes_on(rig: Rig, base: str, session: str, log: Filling, gate: asyncio.Semaphore) -> None:
+    """The next run of the session is none the worse for it."""
+    log.full = None
+    for _ in range(WORDS + 1):
+        gate.release()
+    answer = await rig.post(base, rig.chat(session, "and now?"))
+    assert answer.complete
+    assert answer.text == "".join(f" {number}" for number in range(WORDS + 1))
+    messages = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"]
+    assert [message["role"] for message in messages] == ["user", "user", "assistant"]
+
+
+async def test_f71_a_run_whose_books_were_done_by_another_attempt_was_not_given_up(
+    rig: Rig, logs: list[Filling]
+) -> None:
+    """Its log has a takeover behind its end; whoever resumes gets the rest all the same."""
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.runner(retry_delay_s=0.0)
+    logs[0].dies = True
+    answer = await rig.post(base, rig.chat(session, "count 5"))
+    records = await stored(rig.nats_url, answer.headers["x-workflow-run-id"])
+    assert [(record.head.attempt, record.head.mark) for record in records][-2:] == [
+        (1, Mark.ENDED),
+        (2, Mark.NONE),
+    ]
+    frames = blocks(answer.raw)
+    rest = await rig.get(f"{base}/api/chat/{session}/stream", **{"Last-Event-ID": cursor_of(frames[3])})
+    assert blocks(rest.raw) == frames[4:]
+
+
+async def test_f92_a_run_that_had_to_wait_for_the_database_is_not_given_up_for_that(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it was delivered meanwhile."""
+    base = await rig.gateway()
+    worker = await rig.runner(attempts_max=1, retry_delay_s=0.0)
+    claim, tries = worker._store.claim, 0
+
+    async def away(request: RunRequest, runner: str) -> Claim | None:
+        nonlocal tries
+        tries += 1
+        if tries <= TRIES:
+            raise Unavailable("the database is away")
+        return await claim(request, runner)
+
+    monkeypatch.setattr(worker._store, "claim", away)
+    answer = await rig.post(base, rig.chat(rig.fresh("s"), "count 3"))
+    assert answer.complete
+    assert answer.text == "1 2 3"
+    assert tries > TRIES

@@ -1,0 +1,39 @@
+"""A hundred messages at once in one session are answered one after the other, in the order of acceptance.
+
+FEATURES F93.
+"""
+
+import asyncio
+import itertools
+
+from tests.observe import stored
+from tests.rig import Rig
+
+SENDS = 100
+GATEWAYS = 3
+
+
+async def test_f93_runs_of_one_session_never_overlap_however_many_are_sent_at_once(rig: Rig) -> None:
+    """Over three gateways and three runners; the history shows the order in which they were accepted."""
+    bases = [await rig.gateway() for _ in range(GATEWAYS)]
+    for _ in range(GATEWAYS):
+        await rig.runner()
+    session = rig.fresh("s")
+    async with asyncio.TaskGroup() as group:
+        posts = [
+            group.create_task(rig.post(bases[number % GATEWAYS], rig.chat(session, f"count {number}")))
+            for number in range(1, SENDS + 1)
+        ]
+    answers = [post.result() for post in posts]
+    assert [(answer.status, answer.complete) for answer in answers] == [(200, True)] * SENDS
+    messages = (await rig.get(f"{bases[0]}/api/agents/{rig.agent}/{session}")).json["messages"]
+    said = ["".join(part.get("text", "") for part in message["parts"]) for message in messages]
+    order = [int(text.split()[1]) for text in said[::2]]
+    assert sorted(order) == list(range(1, SENDS + 1))
+    assert said[1::2] == [" ".join(map(str, range(1, number + 1))) for number in order]
+    spans = []
+    for number in order:
+        records = await stored(rig.nats_url, answers[number - 1].headers["x-workflow-run-id"])
+        assert {record.head.attempt for record in records} == {1}
+        spans.append((records[0].seq, records[-1].seq))
+    assert all(earlier[1] < later[0] for earlier, later in itertools.pairwise(spans))

@@ -1,0 +1,171 @@
+"""What needs a person's word is asked, frozen, and done or not done as they say: nobody forges any of it.
+
+FEATURES F50 to F52, F61, F86, F87.
+"""
+
+import copy
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
+from runner.agents import Agent
+from runner.models.port import Done, ModelChunk, ModelRequest
+from runner.tools import NeedsApproval, Tool, ToolContext, tool
+from tests.rig import Answer, Rig
+
+
+class Wants:
+    """A model that makes these calls at once, and says then how each of them ended."""
+
+    def __init__(self, **calls: dict[str, Any]) -> None:
+        self.calls = calls
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        if not request.step:
+            for name, input in self.calls.items():
+                yield ToolInputAvailable(tool_call_id=f"call_{name}", tool_name=name, input=input)
+            yield Done("tool-calls")
+            return
+        ends = [part["state"] for part in request.answer["parts"] if part["type"].startswith("tool-")]
+        yield TextStart(id="t")
+        yield TextDelta(id="t", delta=" ".join(ends))
+        yield TextEnd(id="t")
+        yield Done("stop")
+
+
+class Shell:
+    """Tools that write down what they were run with."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def tool(self, name: str, **options: Any) -> Tool:
+        """One of them."""
+
+        @tool(name=name, **options)
+        async def run(command: str) -> str:
+            """Run a command."""
+            self.ran.append(command)
+            return f"{command}: done"
+
+        return run
+
+
+@pytest.fixture
+def shell() -> Shell:
+    return Shell()
+
+
+async def last(rig: Rig, base: str, session: str) -> dict[str, Any]:
+    """The session's last message, as a client finds it after a reload."""
+    messages = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"]
+    found: dict[str, Any] = messages[-1]
+    return found
+
+
+def answered(message: dict[str, Any], *, approved: bool = True) -> dict[str, Any]:
+    """The message with each of its questions answered."""
+    message = copy.deepcopy(message)
+    for part in message["parts"]:
+        if part.get("state") == "approval-requested":
+            part["state"] = "approval-responded"
+            part["approval"]["approved"] = approved
+    return message
+
+
+async def decide(rig: Rig, base: str, session: str, message: dict[str, Any]) -> Answer:
+    return await rig.post(base, {"id": session, "messages": [message], "messageId": message["id"]})
+
+
+async def test_f50_f61_nothing_is_done_before_a_person_has_decided(rig: Rig, shell: Shell) -> None:
+    """The stream asks with both ids, and so does the history after a reload, through another gateway."""
+    model = Wants(rm={"command": "rm notes.txt"})
+    await rig.runner([Agent(name=rig.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])])
+    here, there = await rig.gateway(), await rig.gateway()
+    session = rig.fresh("s")
+    asked = await rig.post(here, rig.chat(session, "tidy up"))
+    [question] = [chunk for chunk in asked.chunks if chunk["type"] == "tool-approval-request"]
+    assert question["toolCallId"] == "call_rm"
+    assert asked.chunks[-1] == {"type": "finish", "finishReason": "tool-calls"}
+    message = await last(rig, there, session)
+    [part] = [part for part in message["parts"] if part["type"] == "tool-rm"]
+    assert part["state"] == "approval-requested"
+    assert part["approval"] == {"id": question["approvalId"]}
+    assert shell.ran == []
+    assert (await decide(rig, there, session, answered(message))).text == "output-available"
+    assert shell.ran == ["rm notes.txt"]
+
+
+async def test_f51_what_asks_is_decided_by_its_arguments_and_by_the_tool_before_its_agent(
+    rig: Rig, shell: Shell
+) -> None:
+    """`rm` asks and `ls` does not; what the agent says counts only where the tool says nothing."""
+
+    def destroys(input: dict[str, Any], context: ToolContext[None]) -> bool:
+        del context
+        return str(input["command"]).startswith("rm")
+
+    names = ("asks", "passes", "insists", "trusted", "agents")
+    tools = [
+        shell.tool("asks", needs_approval=destroys),
+        shell.tool("passes", needs_approval=destroys),
+        shell.tool("insists", needs_approval=True),
+        shell.tool("trusted", needs_approval=False),
+        shell.tool("agents"),
+    ]
+    says: dict[str, NeedsApproval[Any]] = {"insists": False, "trusted": True, "agents": destroys}
+    calls = {name: {"command": f"{'ls' if name == 'passes' else 'rm'} {name}"} for name in names}
+    agent = Agent(name=rig.agent, model=Wants(**calls), tools=tools, needs_approval=says)
+    await rig.runner([agent])
+    base, session = await rig.gateway(), rig.fresh("s")
+    asked = await rig.post(base, rig.chat(session, "go"))
+    questions = [chunk["toolCallId"] for chunk in asked.chunks if chunk["type"] == "tool-approval-request"]
+    assert questions == ["call_asks", "call_insists", "call_agents"]
+    assert "rm asks" not in shell.ran
+    done = await decide(rig, base, session, answered(await last(rig, base, session), approved=False))
+    assert sorted(done.text.split()) == ["output-available"] * 2 + ["output-denied"] * 3
+    assert sorted(shell.ran) == ["ls passes", "rm trusted"]
+
+
+async def test_f87_what_was_shown_is_what_is_run_whatever_a_client_sends_back(rig: Rig, shell: Shell) -> None:
+    """Arguments that were altered on the way are not looked at."""
+    model = Wants(rm={"command": "rm notes.txt"})
+    await rig.runner([Agent(name=rig.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])])
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.post(base, rig.chat(session, "tidy up"))
+    forged = answered(await last(rig, base, session))
+    for part in forged["parts"]:
+        if part["type"] == "tool-rm":
+            part["input"] = {"command": "rm everything"}
+    assert (await decide(rig, base, session, forged)).text == "output-available"
+    assert shell.ran == ["rm notes.txt"]
+    [part] = [part for part in (await last(rig, base, session))["parts"] if part["type"] == "tool-rm"]
+    assert (part["input"], part["output"]) == ({"command": "rm notes.txt"}, "rm notes.txt: done")
+
+
+async def test_f86_f87_decisions_that_are_stale_or_not_ones_own_change_nothing(
+    rig: Rig, shell: Shell
+) -> None:
+    """Of another session, of no question at all, the opposite of what was decided, and after the end."""
+    model = Wants(rm={"command": "rm notes.txt"})
+    await rig.runner([Agent(name=rig.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])])
+    base, session, other = await rig.gateway(), rig.fresh("s"), rig.fresh("s")
+    for one in (session, other):
+        await rig.post(base, rig.chat(one, "tidy up"))
+    own, alien = await last(rig, base, session), await last(rig, base, other)
+    assert (await decide(rig, base, session, answered(alien))).status == 404
+    invented = answered(own)
+    for part in invented["parts"]:
+        if part["type"] == "tool-rm":
+            part["approval"]["id"] = "apr_invented_0"
+    assert (await decide(rig, base, session, invented)).status == 404
+    assert shell.ran == []
+    denied = await decide(rig, base, session, answered(own, approved=False))
+    assert denied.text == "output-denied"
+    assert (await decide(rig, base, session, answered(own))).status == 409
+    again = await decide(rig, base, session, answered(own, approved=False))
+    assert again.chunks == denied.chunks
+    assert shell.ran == []

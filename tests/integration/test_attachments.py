@@ -1,0 +1,422 @@
+"""Attachments through a whole system: taken or refused by name, kept, given to the model, served."""
+
+import base64
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from gateway import fetch
+from gateway.web import SERVICE
+from protocol import media, names
+from protocol.adapters import broker
+from protocol.adapters.files import JetStreamFiles
+from protocol.adapters.ports import Owner
+from protocol.errors import Invalid
+from protocol.ids import TenantId, UserId
+from runner.agents import Agent
+from tests.attached import BOMB, GIF, GOOD, JPEG, PDF, PNG, WEBP, Recorder, Site, file, hollow, link, pdf_of
+from tests.integration.test_bad_input import problem, send
+from tests.rig import Answer, Rig
+
+WITHIN_S = 15.0
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    one = Site()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", one.serve)
+    server = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    one.port = server.addresses[0][1]
+    yield one
+    one.over.set()
+    await server.cleanup()
+
+
+@pytest.fixture
+def model() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+async def base(rig: Rig, model: Recorder, site: Site) -> AsyncIterator[str]:
+    await rig.runner([Agent(name=rig.agent, model=model)])
+    url = await rig.gateway()
+    async with fetch.opened(site.allowed) as guarded:
+        attachments = rig.apps[0][SERVICE].backend.attachments
+        assert attachments is not None
+        attachments._fetch = guarded
+        yield url
+
+
+def saying(rig: Rig, *parts: dict[str, Any]) -> dict[str, Any]:
+    chat = rig.chat(rig.fresh("s"), "look")
+    chat["messages"][0]["parts"] += parts
+    return chat
+
+
+async def post(rig: Rig, base: str, chat: dict[str, Any]) -> Answer:
+    """POST /api/chat with a body that may be large."""
+    return await send(rig, base, msgspec.json.encode(chat))
+
+
+async def post_to(rig: Rig, url: str, body: Any) -> Answer:
+    async with rig.http.post(url, json=body) as response:
+        return await Answer.of(response)
+
+
+async def kept(rig: Rig, base: str, session: str) -> list[dict[str, Any]]:
+    """The parts of the first stored message, but for its text."""
+    history = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json
+    parts: list[dict[str, Any]] = history["messages"][0]["parts"]
+    return parts[1:]
+
+
+async def stored(rig: Rig) -> int:
+    """How much was ever written to the object store."""
+    async with broker.connect(rig.nats_url, "tests") as connection:
+        answer = await connection.call(f"$JS.API.STREAM.INFO.{names.FILES}")
+    last: int = msgspec.json.decode(answer)["state"]["last_seq"]
+    return last
+
+
+async def taken(rig: Rig, base: str, model: Recorder, part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Send a part; fails unless it is stored and given to the model. What is stored."""
+    chat = saying(rig, part)
+    answer = await post(rig, base, chat)
+    assert answer.complete, answer.raw
+    parts = await kept(rig, base, chat["id"])
+    [seen] = model.seen[1:]
+    assert seen["url"].startswith("data:")
+    file = await rig.get(base + parts[0]["url"])
+    assert seen == parts[0] | {"url": media.to_data_url(parts[0]["mediaType"], file.raw)}
+    return parts
+
+
+async def refused(rig: Rig, base: str, part: dict[str, Any]) -> str:
+    """Send a good part and a bad one; fails unless the bad one is named, soon, and nothing is stored."""
+    before, chat = await stored(rig), saying(rig, file(PNG, "image/png"), part)
+    began = time.monotonic()
+    found = problem(await post(rig, base, chat), 400)
+    assert time.monotonic() - began < WITHIN_S
+    assert [error["pointer"] for error in found["errors"]] == ["/messages/0/parts/2"], found
+    problem(await rig.get(f"{base}/api/agents/{rig.agent}/{chat['id']}"), 404)
+    assert await stored(rig) == before
+    detail: str = found["detail"]
+    return detail
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "image/webp"])
+async def test_f45_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
+    rig: Rig, base: str, model: Recorder, site: Site, media_type: str
+) -> None:
+    data, url = GOOD[media_type], site.url(f"/good/{media_type.partition('/')[2]}")
+    inline = media.to_data_url(media_type, data)
+    for part in (
+        file(data, media_type),
+        {"type": "image", "image": inline},
+        {"type": "image_url", "image_url": {"url": inline, "detail": "low"}},
+        link(url, media_type),
+        {"type": "image", "image": url},
+        {"type": "image_url", "image_url": {"url": url}},
+    ):
+        [one] = await taken(rig, base, model, part)
+        assert one == {
+            "type": "file",
+            "mediaType": media_type,
+            "url": media.url_of(media.file_id(None, data)),
+        }
+    [named] = await taken(rig, base, model, file(data, media_type, filename="a cat.png"))
+    assert named["filename"] == "a cat.png"
+
+
+async def test_f45_a_gif_and_wrong_bytes_are_refused(rig: Rig, base: str) -> None:
+    assert "gif" in await refused(rig, base, file(GIF, "image/gif"))
+    assert "no supported kind" in await refused(rig, base, {"type": "image", "image": "data:;base64,R0lG"})
+    assert "not image/png" in await refused(rig, base, file(GIF, "image/png"))
+    assert "not image/png" in await refused(rig, base, file(JPEG, "image/png"))
+    mixed = {"type": "file", "mediaType": "image/png", "url": media.to_data_url("image/jpeg", PNG)}
+    assert "not image/jpeg" in await refused(rig, base, mixed)
+
+
+async def test_f46_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
+    rig: Rig, base: str, model: Recorder, site: Site
+) -> None:
+    await taken(rig, base, model, file(PDF, "application/pdf", filename="report.pdf"))
+    [one] = await taken(rig, base, model, link(site.url("/good/pdf?token=secret#page=2"), "application/pdf"))
+    assert one == {
+        "type": "file",
+        "mediaType": "application/pdf",
+        "url": media.url_of(media.file_id(None, PDF)),
+    }
+    assert site.asked == ["/good/pdf?token=secret"]
+
+
+async def test_f46_a_pdf_that_is_none_is_refused(rig: Rig, base: str, site: Site) -> None:
+    assert "not application/pdf" in await refused(rig, base, link(site.url("/html"), "application/pdf"))
+    assert "not application/pdf" in await refused(rig, base, file(b"<html>", "application/pdf"))
+
+
+async def test_f47_10485760_bytes_are_taken_and_one_more_is_not(rig: Rig, base: str, model: Recorder) -> None:
+    await taken(rig, base, model, file(pdf_of(10_485_760), "application/pdf"))
+    assert "10485760" in await refused(rig, base, file(pdf_of(10_485_761), "application/pdf"))
+
+
+async def test_f47_a_message_has_at_most_20_files(rig: Rig, base: str, model: Recorder) -> None:
+    chat = saying(rig, *[file(PNG, "image/png")] * 21)
+    found = problem(await post(rig, base, chat), 400)
+    assert found["errors"][0]["pointer"] == "/messages/0/parts/21"
+    chat["messages"][0]["parts"].pop()
+    assert (await post(rig, base, chat)).complete
+    assert len(model.seen) == 21
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/a.png",
+        "http://localhost/a.png",
+        "http://2130706433/a.png",
+        "http://0.0.0.0/a.png",
+        "http://[::1]/a.png",
+        "http://[::ffff:127.0.0.1]/a.png",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/a.png",
+        "http://8.8.8.8:8080/a.png",
+        "https://user:secret@example.com/a.png",
+        "http://user@127.0.0.1/a.png",
+        "ftp://example.com/a.png",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "http://",
+        "",
+    ],
+)
+async def test_f48_an_address_that_is_not_public_is_never_asked(rig: Rig, base: str, url: str) -> None:
+    assert "secret" not in await refused(rig, base, link(url))
+
+
+async def test_f48_a_redirect_is_guarded_like_the_first_address(rig: Rig, base: str, site: Site) -> None:
+    for there in (
+        "http://127.0.0.1/a.png",
+        "http://localhost/a.png",
+        "http://169.254.169.254/latest/meta-data/",
+        f"http://user:secret@127.0.0.1:{site.port}/good/png",
+        "file:///etc/passwd",
+        "data:image/png;base64,AAAA",
+    ):
+        await refused(rig, base, link(site.url(f"/to?url={there}")))
+    assert not [asked for asked in site.asked if not asked.startswith("/to")]
+
+
+async def test_f48_three_redirects_are_followed_and_a_fourth_is_not(
+    rig: Rig, base: str, model: Recorder, site: Site
+) -> None:
+    await taken(rig, base, model, link(site.url("/hops/3")))
+    assert "redirects" in await refused(rig, base, link(site.url("/hops/4")))
+
+
+async def test_f48_what_a_site_sends_is_bounded_and_must_be_what_it_says(
+    rig: Rig, base: str, site: Site
+) -> None:
+    assert "10485760" in await refused(rig, base, link(site.url("/endless")))
+    assert "10485760" in await refused(rig, base, link(site.url("/large"), "application/pdf"))
+    assert "404" in await refused(rig, base, link(site.url("/nothing")))
+    for path in ("/posing", "/mislabelled", "/packed"):
+        await refused(rig, base, link(site.url(path)))
+
+
+async def test_f48_sites_that_do_not_answer_cost_no_more_time_than_one(
+    rig: Rig, base: str, site: Site
+) -> None:
+    """Each of ten parts is asked at once, and all of them have the same seconds."""
+    async with fetch.opened(site.allowed, timeout_s=1) as guarded:
+        attachments = rig.apps[0][SERVICE].backend.attachments
+        assert attachments is not None
+        attachments._fetch = guarded
+        began, chat = time.monotonic(), saying(rig, *[link(site.url("/silent"))] * 10)
+        found = problem(await post(rig, base, chat), 400)
+        assert time.monotonic() - began < 5
+    assert "within 1 seconds" in found["detail"]
+    assert found["errors"][0]["pointer"].startswith("/messages/0/parts/")
+
+
+async def test_f49_the_parts_family_takes_data_urls_and_those_alone(
+    rig: Rig, base: str, model: Recorder, site: Site
+) -> None:
+    thread = {"threadId": rig.fresh("s")}
+    assert (await post(rig, base, thread | {"parts": [file(PNG, "image/png")]})).complete
+    assert model.seen == [file(PNG, "image/png")]
+    before = await stored(rig)
+    for part in (link(site.url("/good/png")), file(GIF, "image/gif")):
+        answer = await post(rig, base, thread | {"parts": [part]})
+        assert answer.status == 400
+        assert list(answer.json) == ["error"]
+    assert site.asked == []
+    assert await stored(rig) == before
+
+
+async def test_the_run_family_takes_files_in_its_own_shapes(
+    rig: Rig, base: str, model: Recorder, site: Site
+) -> None:
+    """F45 and F46 where their clients send them: beside a text, as parts and as content."""
+    image = {"type": "image_url", "image_url": {"url": site.url("/good/webp")}}
+    document = file(PDF, "application/pdf", filename="a.pdf")
+    text = {"type": "text", "text": "look"}
+    for said in ({"content": "look", "parts": [image, document]}, {"content": [text, image, document]}):
+        answer = await post_to(rig, f"{base}/run/api/chat", {"messages": [{"role": "user", **said}]})
+        assert answer.complete, answer.raw
+        assert model.seen == [text, file(WEBP, "image/webp"), document]
+    bad = {"messages": [{"role": "user", "parts": [text, file(GIF, "image/gif")]}]}
+    found = problem(await post_to(rig, f"{base}/run/api/chat", bad), 400)
+    assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
+
+
+async def test_a_users_file_is_no_other_users(rig: Rig, base: str) -> None:
+    """Those of a tenant as a whole see all of its files; an id of another user's is of nobody."""
+    attachments = rig.apps[0][SERVICE].backend.attachments
+    assert attachments is not None
+    assert base
+    ann, bob, everybody = (Owner(TenantId("default"), user) for user in (UserId("ann"), UserId("bob"), None))
+    [one] = (await attachments.stored([file(PNG, "image/png")], "", ann, remote=False)).parts
+    for owner in (ann, everybody):
+        assert (await attachments.stored([one], "", owner, remote=False)).parts == [one]
+    with pytest.raises(Invalid) as caught:
+        await attachments.stored([one], "", bob, remote=False)
+    assert caught.value.pointer == "/parts/0"
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (PNG[:-20], "image/png"),
+        (JPEG[: len(JPEG) // 2], "image/jpeg"),
+        (WEBP[:-9], "image/webp"),
+        (PDF[:40], "application/pdf"),
+        (hollow(), "image/png"),
+        (PNG + PDF, "image/png"),
+        (JPEG + b"<script>alert(1)</script>", "image/jpeg"),
+        (BOMB, "image/png"),
+        (b"", "image/png"),
+    ],
+    ids=["png", "jpeg", "webp", "pdf", "hollow", "polyglot", "trailing", "bomb", "empty"],
+)
+async def test_a_broken_file_is_refused_by_name(rig: Rig, base: str, data: bytes, media_type: str) -> None:
+    await refused(rig, base, file(data, media_type))
+
+
+async def test_parts_of_no_known_shape_are_refused_by_name(rig: Rig, base: str) -> None:
+    for part in (
+        {"type": "file", "url": "data:image/png;base64,AA"},
+        {"type": "file", "mediaType": "image/png"},
+        {"type": "image", "image": 7},
+        {"type": "image_url", "image_url": "https://example.com/a.png"},
+        {"type": "image", "image": base64.b64encode(PNG).decode()},
+        file(PNG, "image/png", filename="a\nb"),
+        file(PNG, "image/png", filename="x" * 256),
+        link(media.url_of(media.file_id(None, b"never sent"))),
+    ):
+        await refused(rig, base, part)
+
+
+async def test_the_same_message_sent_again_is_the_same_run(rig: Rig, base: str, site: Site) -> None:
+    """Also if its file is remote, or is stored by now."""
+    chat = saying(rig, link(site.url("/good/png")), file(PNG, "image/png"))
+    first, again = [await post(rig, base, chat) for _ in range(2)]
+    assert first.complete
+    assert again.raw == first.raw
+    chat["messages"][0]["parts"][2] = (await kept(rig, base, chat["id"]))[1]
+    assert (await post(rig, base, chat)).raw == first.raw
+    chat["messages"][0]["parts"][2] = file(JPEG, "image/jpeg")
+    problem(await post(rig, base, chat), 409)
+
+
+async def test_a_stored_file_can_be_said_again(rig: Rig, base: str, model: Recorder) -> None:
+    """As a client does that has loaded the history and edits a message."""
+    [one] = await taken(rig, base, model, file(PNG, "image/png"))
+    assert await taken(rig, base, model, one) == [one]
+
+
+async def test_an_unknown_agent_stores_no_file(rig: Rig, base: str) -> None:
+    before, chat = await stored(rig), saying(rig, file(PNG, "image/png"))
+    async with rig.http.post(f"{base}/api/chat", json=chat, headers={"x-agent-id": "nobody"}) as response:
+        problem(await Answer.of(response), 404)
+    assert await stored(rig) == before
+
+
+async def test_the_session_family_takes_files_too(rig: Rig, base: str, model: Recorder) -> None:
+    url = f"{base}/api/agents/{rig.agent}/{rig.fresh('s')}"
+    for body in (
+        [{"type": "text", "text": "a"}, {"type": "image", "image": media.to_data_url("image/png", PNG)}],
+        {"message": {"parts": [file(PNG, "image/png")]}},
+    ):
+        async with rig.http.post(url, json=body) as response:
+            assert (await Answer.of(response)).complete
+        assert model.seen[-1] == file(PNG, "image/png")
+    async with rig.http.post(url, json={"message": {"parts": [file(GIF, "image/gif")]}}) as response:
+        found = problem(await Answer.of(response), 400)
+    assert found["errors"][0]["pointer"] == "/message/parts/0"
+
+
+async def test_a_file_is_served_as_nothing_but_itself(rig: Rig, base: str, model: Recorder) -> None:
+    for media_type, data in GOOD.items():
+        [one] = await taken(rig, base, model, file(data, media_type))
+        answer = await rig.get(base + one["url"])
+        assert answer.raw == data
+        expected = {
+            "content-type": media_type,
+            "x-content-type-options": "nosniff",
+            "content-disposition": "attachment" if media_type == "application/pdf" else "inline",
+            "content-security-policy": "default-src 'none'; sandbox",
+            "cache-control": "private, max-age=31536000, immutable",
+        }
+        assert {name: answer.headers[name] for name in expected} == expected
+
+
+async def test_a_file_of_others_is_as_unknown_as_none(rig: Rig, base: str) -> None:
+    async with broker.connect(rig.nats_url, "tests") as connection:
+        other = await JetStreamFiles(connection).put(TenantId("other"), None, b"theirs", "image/png")
+    for id in (other, media.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
+        problem(await rig.get(f"{base}{media.URL}{id}"), 404)
+    await refused(rig, base, link(media.url_of(other)))
+
+
+async def test_a_file_that_is_gone_is_named_to_the_model(rig: Rig, base: str, model: Recorder) -> None:
+    chat = saying(rig, file(WEBP, "image/webp", filename="cat.webp"))
+    await post(rig, base, chat)
+    id = media.id_in((await kept(rig, base, chat["id"]))[0]["url"])
+    assert id is not None
+    async with broker.connect(rig.nats_url, "tests") as connection:
+        await JetStreamFiles(connection).delete(TenantId("default"), id)
+    await post(rig, base, rig.chat(chat["id"], "and now?"))
+    gone = {"type": "text", "text": "[The attachment cat.webp is not there any more.]"}
+    assert model.requests[-1].history[0]["parts"][1:] == [gone]
+
+
+async def test_a_request_carries_no_file_through_the_queue(rig: Rig, base: str, model: Recorder) -> None:
+    """Nor does the stored message."""
+    chat = saying(rig, file(pdf_of(5_000_000), "application/pdf"))
+    assert (await post(rig, base, chat)).complete
+    assert len(msgspec.json.encode(await kept(rig, base, chat["id"]))) < 1_000
+    assert len(model.seen[1]["url"]) > 5_000_000
+
+
+async def test_several_large_files_fit_in_one_message(rig: Rig, base: str, model: Recorder) -> None:
+    files = [file(pdf_of(media.FILE_BYTES_MAX - number), "application/pdf") for number in range(3)]
+    assert (await post(rig, base, saying(rig, *files))).complete
+    assert [part["url"] for part in model.seen[1:]] == [part["url"] for part in files]
+
+
+async def test_the_same_guard_stands_in_a_real_gateway(rig: Rig, site: Site, model: Recorder) -> None:
+    """Not only where a test has put one."""
+    await rig.runner([Agent(name=rig.agent, model=model)])
+    base = await rig.gateway()
+    await refused(rig, base, link(site.url("/good/png")))
+    await refused(rig, base, link(f"http://localhost:{site.port}/good/png"))
+    assert site.asked == []

@@ -1,0 +1,289 @@
+"""Who may come in: keys, tokens, scopes, and what belongs to whom."""
+
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import RSAAlgorithm
+
+from gateway import issuing
+from gateway.app import Settings
+from gateway.auth import entrance
+from gateway.issuing import Issuer, Wish
+from gateway.routing import Scope
+from protocol.adapters import postgres
+from protocol.adapters.database import Database
+from protocol.adapters.keys import Keys
+from protocol.errors import Invalid, Unauthenticated
+from protocol.ids import TenantId
+from tests.rig import Answer, Rig
+
+PEPPER = "a pepper of some length"
+SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
+CHAT = (Scope.CHAT, Scope.APPROVE)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with await postgres.connect(database_url, pool_max=1) as store:
+        yield store.database
+
+
+@pytest.fixture
+def issuer(database: Database) -> Issuer:
+    return Issuer(Keys(database), TenantId("default"), PEPPER.encode())
+
+
+@pytest.fixture
+async def base(rig: Rig) -> str:
+    await rig.runner()
+    return await rig.gateway(anonymous=False, key_pepper=PEPPER, jwt_key=SIGNING, jwt_algorithms="HS256")
+
+
+async def post(rig: Rig, base: str, body: Any, credential: str | None) -> Answer:
+    headers = {} if credential is None else {"Authorization": f"Bearer {credential}"}
+    async with rig.http.post(f"{base}/api/chat", json=body, headers=headers) as response:
+        return await Answer.of(response)
+
+
+def token(secret: Any = SIGNING, algorithm: str = "HS256", **claims: Any) -> str:
+    said = {"sub": "ann", "exp": datetime.now(UTC) + timedelta(minutes=5), **claims}
+    return jwt.encode({name: value for name, value in said.items() if value is not None}, secret, algorithm)
+
+
+async def test_f38_a_key_opens_and_nothing_else_does(rig: Rig, base: str, issuer: Issuer) -> None:
+    """No, an odd, a short, an unknown and an altered credential are 401, and nothing has happened."""
+    key = await issuer.create(Wish(scopes=CHAT))
+    session = rig.fresh("s")
+    bad = [None, "x", "rk_short.key", key[:-1], key[:-1] + ("A" if key[-1] != "A" else "B"), "a.b.c"]
+    for credential in bad:
+        refused = await post(rig, base, rig.chat(session, "count 1"), credential)
+        assert refused.status == 401, credential
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.json["code"] == "unauthorized"
+    assert (await post(rig, base, rig.chat(session, "count 2"), key)).text == "1 2"
+    headers = {"Authorization": f"Bearer {key}"}
+    history = await rig.get(f"{base}/api/agents/{rig.agent}/{session}", **headers)
+    assert len(history.json["messages"]) == 2, "only what was let in is stored"
+
+
+async def test_a_revoked_key_is_refused_within_seconds(issuer: Issuer, database: Database) -> None:
+    """The gate believes a key for a moment without asking; after that it does not."""
+    now = datetime.now(UTC)
+    settings = Settings(nats_url="", database_url="", key_pepper=PEPPER)
+    key = await issuer.create(Wish(scopes=CHAT, days=1))
+    async with entrance(settings, Keys(database)) as gate:
+        gate._now = lambda: now
+        assert (await gate.principal(f"Bearer {key}")).scopes == {*CHAT}
+        assert "revoked" in await issuer.revoked(key)
+        now += timedelta(seconds=6)
+        with pytest.raises(Unauthenticated, match="any more"):
+            await gate.principal(f"Bearer {key}")
+
+
+async def test_an_expired_key_is_refused(issuer: Issuer, database: Database) -> None:
+    settings = Settings(nats_url="", database_url="", key_pepper=PEPPER)
+    key = await issuer.create(Wish(scopes=CHAT, days=1))
+    async with entrance(settings, Keys(database)) as gate:
+        gate._now = lambda: datetime.now(UTC) + timedelta(days=2)
+        with pytest.raises(Unauthenticated, match="any more"):
+            await gate.principal(f"Bearer {key}")
+
+
+async def test_it_is_noted_when_a_key_was_used(issuer: Issuer, database: Database) -> None:
+    settings = Settings(nats_url="", database_url="", key_pepper=PEPPER)
+    key = await issuer.create(Wish(scopes=CHAT, name="noted"))
+    assert "never used" in _line(await issuer.listed(), key)
+    async with entrance(settings, Keys(database)) as gate:
+        await gate.principal(f"Bearer {key}")
+        await gate.note_use()
+    assert "never used" not in _line(await issuer.listed(), key)
+
+
+def _line(listed: str, key: str) -> str:
+    return next(line for line in listed.splitlines() if line.startswith(key.partition(".")[0]))
+
+
+async def test_a_key_without_the_scope_may_not_decide(rig: Rig, base: str, issuer: Issuer) -> None:
+    chat, both = [await issuer.create(Wish(scopes=scopes)) for scopes in ((Scope.CHAT,), CHAT)]
+    session = rig.fresh("s")
+    asked = await post(rig, base, rig.chat(session, "delete notes.txt"), chat)
+    approval = next(one["approvalId"] for one in asked.chunks if one["type"] == "tool-approval-request")
+    body = {"type": "approval", "approval": {"approvalId": approval, "approved": True}}
+    url = f"{base}/api/agents/{rig.agent}/{session}"
+    for credential, status in ((chat, 403), (both, 200)):
+        headers = {"Authorization": f"Bearer {credential}"}
+        async with rig.http.post(url, json=body, headers=headers) as response:
+            assert (await Answer.of(response)).status == status
+
+
+async def test_a_key_of_one_agent_finds_no_other(rig: Rig, base: str, issuer: Issuer) -> None:
+    key = await issuer.create(Wish(scopes=CHAT, agent="another"))
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = await rig.get(f"{base}/api/agents/{rig.agent}/{rig.fresh('s')}", **headers)
+    assert answer.status == 404
+
+
+async def test_f40_a_users_sessions_are_nobody_elses(rig: Rig, base: str, issuer: Issuer) -> None:
+    """Another user's session is as if it did not exist; a key without a user sees all of its tenant."""
+    ann, ben, all_ = [await issuer.create(Wish(scopes=CHAT, user=user)) for user in ("ann", "ben", None)]
+    session = rig.fresh("s")
+    assert (await post(rig, base, rig.chat(session, "count 2"), ann)).text == "1 2"
+    url = f"{base}/api/agents/{rig.agent}/{session}"
+    for credential, status in ((ann, 200), (ben, 404), (all_, 200)):
+        found = await rig.get(url, Authorization=f"Bearer {credential}")
+        assert found.status == status
+    assert (await post(rig, base, rig.chat(session, "count 2"), ben)).status == 404
+
+
+async def test_another_tenants_sessions_have_the_same_names_and_nothing_else(
+    rig: Rig, base: str, issuer: Issuer, database: Database
+) -> None:
+    stranger = Issuer(Keys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
+    ours, theirs = await issuer.create(Wish(scopes=CHAT)), await stranger.create(Wish(scopes=CHAT))
+    session = rig.fresh("s")
+    assert (await post(rig, base, rig.chat(session, "count 2"), ours)).text == "1 2"
+    url = f"{base}/api/agents/{rig.agent}/{session}"
+    assert (await rig.get(url, Authorization=f"Bearer {theirs}")).status == 404
+    assert (await post(rig, base, rig.chat(session, "count 3"), theirs)).text == "1 2 3"
+    kept = (await rig.get(url, Authorization=f"Bearer {ours}")).json["messages"]
+    assert len(kept) == 2
+
+
+async def test_a_token_says_who_asks(rig: Rig, base: str) -> None:
+    session = rig.fresh("s")
+    assert (await post(rig, base, rig.chat(session, "count 2"), token(sub="ann"))).text == "1 2"
+    url = f"{base}/api/agents/{rig.agent}/{session}"
+    assert (await rig.get(url, Authorization=f"Bearer {token(sub='ben')}")).status == 404
+    assert (await rig.get(url, Authorization=f"Bearer {token(sub='ann')}")).status == 200
+    assert (await rig.get(url, Authorization=f"Bearer {token(sub='ann', scope='other')}")).status == 403
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"exp": datetime.now(UTC) - timedelta(hours=1)},
+        {"exp": None},
+        {"sub": None},
+        {"sub": ""},
+        {"secret": "another secret, which is long enough for every algorithm that there is too"},
+        {"algorithm": "HS512"},
+        {"algorithm": "none", "secret": None},
+    ],
+    ids=str,
+)
+async def test_a_token_that_does_not_hold_is_refused(rig: Rig, base: str, bad: dict[str, Any]) -> None:
+    """Past its end, without one, unsigned, signed by another or with another algorithm."""
+    assert (await post(rig, base, rig.chat("s", "count 1"), token(**bad))).status == 401
+
+
+@pytest.fixture
+async def issued() -> AsyncIterator[tuple[str, list[Any], list[float]]]:
+    """An issuer that publishes keys: its address, the keys, and when it was asked."""
+    published: list[Any] = []
+    asked: list[float] = []
+
+    async def answer(_request: web.Request) -> web.Response:
+        asked.append(time.monotonic())
+        return web.json_response({"keys": published})
+
+    app = web.Application()
+    app.router.add_get("/jwks", answer)
+    server = web.AppRunner(app)
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    host, port = server.addresses[0][:2]
+    yield f"http://{host}:{port}/jwks", published, asked
+    await server.cleanup()
+
+
+def _public(private: rsa.RSAPrivateKey, kid: str) -> dict[str, Any]:
+    return {**RSAAlgorithm.to_jwk(private.public_key(), as_dict=True), "kid": kid}
+
+
+async def test_published_keys_are_read_once_and_again_for_an_unknown_one(
+    database: Database, issued: tuple[str, list[Any], list[float]]
+) -> None:
+    url, published, asked = issued
+    first, second = [rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2)]
+    published.append(_public(first, "one"))
+    settings = Settings(nats_url="", database_url="", jwt_jwks_url=url, jwt_tenant_claim="org")
+    now = 0.0
+
+    def signed(private: Any, kid: str) -> str:
+        claims = {"sub": "ann", "org": "acme", "exp": datetime.now(UTC) + timedelta(minutes=5)}
+        return jwt.encode(claims, private, "RS256", headers={"kid": kid})
+
+    async with entrance(settings, Keys(database)) as gate:
+        assert gate._tokens is not None
+        assert gate._tokens.published is not None
+        gate._tokens.published._clock = lambda: now
+        for _ in range(3):
+            principal = await gate.principal(f"Bearer {signed(first, 'one')}")
+            assert (principal.owner.tenant, principal.owner.user) == ("acme", "ann")
+        assert len(asked) == 1
+        published.append(_public(second, "two"))
+        with pytest.raises(Unauthenticated):
+            await gate.principal(f"Bearer {signed(second, 'two')}")
+        assert len(asked) == 1, "an unknown key does not make us ask at once"
+        now += 11
+        await gate.principal(f"Bearer {signed(second, 'two')}")
+        assert len(asked) == 2
+        stranger = ec.generate_private_key(ec.SECP256R1())
+        with pytest.raises(Unauthenticated):
+            await gate.principal("Bearer " + token(stranger, "ES256", org="acme"))
+
+
+async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> None:
+    for settings, why in (
+        (Settings(nats_url="", database_url=""), "nobody could come in"),
+        (Settings(nats_url="", database_url="", key_pepper="short"), "at least"),
+        (Settings(nats_url="", database_url="", jwt_key="x" * 32, jwt_algorithms="none"), "none"),
+        (Settings(nats_url="", database_url="", jwt_key="x" * 31, jwt_algorithms="HS256"), "at least 32"),
+        (
+            Settings(nats_url="", database_url="", jwt_key=f"-----BEGIN{'x' * 32}", jwt_algorithms="HS256"),
+            "anybody",
+        ),
+    ):
+        with pytest.raises(Invalid, match=why):
+            async with entrance(settings, Keys(database)):
+                pass
+
+
+async def test_f41_too_many_requests_are_told_when_to_come_back(rig: Rig, database: Database) -> None:
+    """429 with `Retry-After`, and nothing of the refused one has happened. Others are not disturbed."""
+    await rig.runner()
+    base = await rig.gateway(anonymous=False, key_pepper=PEPPER, requests_per_minute=3)
+    issuer = Issuer(Keys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
+    key, other = await issuer.create(Wish(scopes=CHAT)), await issuer.create(Wish(scopes=CHAT))
+    session = rig.fresh("s")
+    statuses = [(await post(rig, base, rig.chat(session, "count 1"), key)).status for _ in range(3)]
+    assert statuses == [200, 200, 200]
+    refused = await post(rig, base, rig.chat(session, "count 1"), key)
+    assert refused.status == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 20
+    assert refused.json["retryAfter"] == int(refused.headers["retry-after"])
+    url = f"{base}/api/agents/{rig.agent}/{session}"
+    assert len((await rig.get(url, Authorization=f"Bearer {other}")).json["messages"]) == 6
+
+
+async def test_pages_of_friends_may_call_and_others_may_not(rig: Rig) -> None:
+    base = await rig.gateway(cors_origins="https://app.example")
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-agent-id"}
+    for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
+        async with rig.http.options(f"{base}/api/chat", headers={"Origin": origin, **asked}) as response:
+            assert (response.headers.get("Access-Control-Allow-Origin") == origin) is allowed
+            assert (response.status == 204) is allowed
+        async with rig.http.get(f"{base}/api/chat/none/stream", headers={"Origin": origin}) as response:
+            assert ("Access-Control-Allow-Origin" in response.headers) is allowed
+            assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_issuer_is_asked_for_a_pepper() -> None:
+    """A key that no gateway could check is not made."""
+    assert issuing.Settings(database_url="").key_pepper is None

@@ -1,0 +1,246 @@
+"""The broker's users on a real server with `deploy/nats.conf`: what each may do, and what a thief may not."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from nats.aio.msg import Msg
+from structlog.testing import capture_logs
+
+from protocol import names, permissions
+from protocol.adapters import broker, streams
+from protocol.adapters.broker import Broker, Denied
+from protocol.adapters.log import JetStreamLog
+from protocol.adapters.requests import JetStreamRequests
+from protocol.commands import RunRequest
+from protocol.errors import Unavailable
+from protocol.ids import AgentName, RunId
+from protocol.log import Head
+from tests.cluster import Cluster, cluster
+from tests.observe import stored, until
+from tests.rig import Rig
+
+AGENT = AgentName("demo")
+
+
+@pytest.fixture(scope="module")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    """A server with the production configuration, and our streams, declared by the administrator."""
+    async with cluster(tmp_path_factory.mktemp("guarded")) as one:
+        async with broker.connect(one.url("admin"), "migrate") as admin:
+            await streams.declare(admin, streams.Settings())
+        yield one
+
+
+@pytest.fixture
+async def admin(guarded: Cluster) -> AsyncIterator[Broker]:
+    async with broker.connect(guarded.url("admin"), "operator") as one:
+        yield one
+
+
+@pytest.fixture
+def run() -> RunId:
+    return RunId(f"run_{secrets.token_hex(8)}")
+
+
+@pytest.fixture
+async def thief(guarded: Cluster) -> AsyncIterator[Broker]:
+    """Somebody with a gateway's credential, who says what he likes."""
+    async with broker.connect(guarded.url("gateway").partition("/?")[0], "gateway-stolen") as one:
+        yield one
+
+
+async def messages(admin: Broker, stream: str) -> tuple[int, int]:
+    """How many a stream holds, and the last sequence that it gave."""
+    state = msgspec.json.decode(await admin.call(f"$JS.API.STREAM.INFO.{stream}"))["state"]
+    return state["messages"], state["last_seq"]
+
+
+async def write(guarded: Cluster, run: RunId, count: int = 3) -> None:
+    async with broker.connect(guarded.url("runner"), "runner-log") as writer:
+        log = JetStreamLog(writer, writer)
+        last = 0
+        for index in range(count):
+            last = await log.append(run, Head(last, 1, index, 1), b"%d" % index)
+
+
+# ------------------------------------------------------------------------------- the services do all they do
+
+
+async def test_runs_go_their_whole_way_with_the_services_own_users(
+    guarded: Cluster, database_url: str
+) -> None:
+    """An answer, a replay, an approval with its second turn, an interrupt; nobody was refused anything."""
+    with capture_logs() as lines:
+        async with Rig(guarded.url("runner"), database_url) as rig:
+            base = await rig.gateway(nats_url=guarded.url("gateway"))
+            await rig.runner()
+            session = rig.fresh("s")
+            answer = await rig.post(base, rig.chat(session, "count 50"))
+            assert answer.complete
+            again = await rig.get(f"{base}/api/chat/{session}/stream?startIndex=-3")
+            assert again.raw == b"".join(answer.raw.partition(frame)[1] for frame in frames(answer.raw)[-4:])
+            asked = rig.fresh("s")
+            await rig.post(base, rig.chat(asked, "delete notes.txt"))
+            decided = await rig.post(base, await rig.decision(base, asked, approved=True))
+            assert decided.text == "notes.txt is deleted."
+            await interrupted(rig, base)
+            assert (await rig.get(f"{base}/health/ready")).status == 200
+    assert [line for line in lines if line["event"] == "broker_denied"] == []
+
+
+def frames(raw: bytes) -> list[bytes]:
+    return [frame + b"\n\n" for frame in raw.split(b"\n\n")[:-1]]
+
+
+async def interrupted(rig: Rig, base: str) -> None:
+    session = rig.fresh("s")
+    async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "sleep 30")) as response:
+        received = b""
+        while b"tool-input-available" not in received:
+            received += await response.content.readany()
+        async with asyncio.timeout(5):
+            stopped = await rig.http.post(f"{base}/api/chat/{session}/stop")
+            assert stopped.status < 300, await stopped.text()
+            while b"abort" not in received:
+                received += await response.content.readany()
+
+
+# ------------------------------------------------------------------------------- a stolen gateway credential
+
+
+async def test_a_stolen_gateway_credential_writes_no_log(
+    guarded: Cluster, thief: Broker, admin: Broker, run: RunId
+) -> None:
+    """Neither by a publish, nor by naming a log as the place where somebody else's answer goes."""
+    await write(guarded, run)
+    before = await messages(admin, names.LOG)
+    subject = names.log(run)
+    with pytest.raises(Denied):
+        await thief.ask(subject, b"forged")
+    last = b'{"last_by_subj":"%s"}' % subject.encode()
+    for asked, payload in (
+        (names.request(AGENT, run, 1), b"{}"),
+        (names.control(run), b'{"type":"interrupt"}'),
+        (f"{permissions.API}.DIRECT.GET.{names.LOG}", last),
+        (f"{permissions.API}.STREAM.MSG.GET.{names.LOG}", last),
+        (f"{permissions.API}.STREAM.NAMES", b""),
+    ):
+        with capture_logs() as lines:
+            await thief.send(asked, payload, reply=subject)
+            await thief.flush()
+        assert lines == []  # it may ask that
+    # What was asked is answered in order, and this is asked behind it.
+    await thief.ask(f"{permissions.API}.STREAM.NAMES")
+    assert await messages(admin, names.LOG) == before
+
+
+async def test_within_one_account_permissions_alone_would_not_do(
+    guarded: Cluster, admin: Broker, run: RunId
+) -> None:
+    """Why there are two accounts: the same words from a runner's, which may not publish there either."""
+    before = await messages(admin, names.FILES)
+    async with broker.connect(guarded.url("runner"), "runner-stolen") as stolen:
+        await stolen.send(names.request(AGENT, run, 1), b"{}", reply="file.forged.forged.0")
+        await stolen.flush()
+
+    async def written() -> bool:
+        return await messages(admin, names.FILES) != before
+
+    await until(written, "the forged file")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"STREAM.PURGE.{names.LOG}",
+        f"STREAM.DELETE.{names.LOG}",
+        f"STREAM.MSG.DELETE.{names.LOG}",
+        f"STREAM.UPDATE.{names.LOG}",
+        f"STREAM.CREATE.{names.LOG}",
+        f"STREAM.INFO.{names.REQUESTS}",
+        f"STREAM.MSG.GET.{names.REQUESTS}",
+        f"DIRECT.GET.{names.REQUESTS}",
+        f"CONSUMER.CREATE.{names.REQUESTS}",
+        f"CONSUMER.CREATE.{names.LOG}",
+        f"CONSUMER.DURABLE.CREATE.{names.REQUESTS}.thief",
+        f"CONSUMER.MSG.NEXT.{names.REQUESTS}.{names.consumer(AGENT)}",
+    ],
+)
+@pytest.mark.parametrize("prefix", [names.API, permissions.API])
+async def test_a_stolen_gateway_credential_has_no_such_right(
+    guarded: Cluster, thief: Broker, admin: Broker, run: RunId, prefix: str, call: str
+) -> None:
+    await write(guarded, run)
+    async with broker.connect(guarded.url("gateway"), "gateway-api") as gateway:
+        await JetStreamRequests(gateway, streams.Settings()).publish(RunRequest(AGENT, run, 0))
+    before = [await messages(admin, stream) for stream in (names.LOG, names.REQUESTS)]
+    with pytest.raises(Denied):
+        await thief.ask(f"{prefix}.{call}", b'{"seq":1,"no_erase":true}')
+    assert [await messages(admin, stream) for stream in (names.LOG, names.REQUESTS)] == before
+
+
+@pytest.mark.parametrize("subject", [">", "request.>", "run.>", "$JS.>", "_INBOX_runner.>", "control.*"])
+async def test_a_stolen_gateway_credential_overhears_nothing(thief: Broker, subject: str) -> None:
+    with capture_logs() as lines:
+        await thief.subscribe(subject, _ignore, lambda: None)
+        await thief.flush()
+    (line,) = lines
+    assert (line["event"], line["denied"]) == ("broker_denied", "subscription")
+
+
+# -------------------------------------------------------------------------------- a stolen runner credential
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(
+            f"STREAM.{verb}.{stream}"
+            for verb in ("DELETE", "UPDATE")
+            for stream in (names.LOG, names.REQUESTS)
+        ),
+        f"STREAM.MSG.DELETE.{names.LOG}",
+        f"STREAM.PURGE.{names.REQUESTS}",
+        f"CONSUMER.DELETE.{names.REQUESTS}.{names.consumer(AGENT)}",
+        f"CONSUMER.CREATE.{names.LOG}",
+    ],
+)
+async def test_a_runner_cannot_change_or_delete_streams_and_consumers(guarded: Cluster, call: str) -> None:
+    async with broker.connect(guarded.url("runner"), "runner-queue") as runner:
+        with pytest.raises(Denied):
+            await runner.call(f"$JS.API.{call}")
+
+
+# -------------------------------------------------------------------------------------- what a refusal is
+
+
+async def test_a_refused_publish_is_unavailable_at_once_and_a_line_in_the_log(guarded: Cluster) -> None:
+    async with broker.connect(guarded.url("gateway"), "gateway-api") as gateway:
+        with capture_logs() as lines:
+            async with asyncio.timeout(broker.ASK_TIMEOUT_S / 2):
+                with pytest.raises(Unavailable, match=r"does not allow gateway-api to publish run\.x\.log"):
+                    await gateway.call("run.x.log", b"forged")
+                with pytest.raises(Denied):
+                    await gateway.ask_many(f"$JS.API.DIRECT.GET.{names.REQUESTS}", b"{}")
+                await gateway.send("request.no", b"")
+                await gateway.subscribe("request.>", _ignore, lambda: None)
+                await gateway.flush()
+            await streams.check(gateway)  # the connection is none the worse for it
+    assert [(line["log_level"], line["denied"], line["subject"]) for line in lines] == [
+        ("error", "publish", "run.x.log"),
+        ("error", "publish", f"{permissions.API}.DIRECT.GET.{names.REQUESTS}"),
+        ("error", "publish", "request.no"),
+        ("error", "subscription", "request.>"),
+    ]
+
+
+async def _ignore(_: Msg) -> None:
+    pass
+
+
+async def test_the_administrator_reads_a_runs_log(guarded: Cluster, run: RunId) -> None:
+    await write(guarded, run, 3)
+    assert [record.payload for record in await stored(guarded.url("admin"), run)] == [b"0", b"1", b"2"]

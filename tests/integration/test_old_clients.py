@@ -1,0 +1,204 @@
+"""`?ui=5|6`: clients that know neither `reset-step` nor what else came after them.
+
+What a dead runner left of a step must not stay in such a client. The first runner here is silent for the
+broker and yet alive, as in `tests/fault/test_takeover.py`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from protocol.adapters.ports import Delivery
+from protocol.chunks import decode
+from protocol.fold import Fold, UIMessage
+from protocol.sse import Frame
+from runner.agents import Agent
+from tests.observe import until
+from tests.rig import Answer, Rig, read_frames
+from tests.scripts import Gated
+
+ACK_WAIT_S = 0.4
+FIRST, SECOND = 5, 3
+"""Words of the first runner, all void, and of the second one before it waits."""
+WORDS = "".join(f" {number}" for number in range(FIRST))
+
+
+async def silent(delivery: Delivery) -> None:
+    """Instead of keeping a delivery alive."""
+    del delivery
+    await asyncio.Event().wait()
+
+
+def types(answer: Answer) -> list[str]:
+    return [chunk["type"] for chunk in answer.chunks]
+
+
+def folded(answer: Answer) -> UIMessage:
+    fold = Fold()
+    for frame in answer.frames[:-1]:
+        fold.apply(decode(frame.data))
+    return fold.message
+
+
+class Rewound:
+    """A run whose first runner was given up after its words, and whose second one waits before its last."""
+
+    def __init__(self, rig: Rig, base: str, session: str) -> None:
+        self.rig, self.base, self.session = rig, base, session
+        self.gate = asyncio.Semaphore(0)
+        self.seen: list[Frame] = []
+
+    def url(self, query: str) -> str:
+        return f"{self.base}/api/chat/{self.session}/stream{query}"
+
+    async def get(self, query: str, **headers: str) -> Answer:
+        """A response, to its end; the run is let go."""
+        async with self.rig.http.get(self.url(query), headers=headers) as response:
+            self.gate.release()
+            return await Answer.of(response)
+
+    @property
+    def text(self) -> str:
+        """What the client saw of the first runner's words."""
+        chunks = [msgspec.json.decode(frame.data) for frame in self.seen]
+        return "".join(chunk.get("delta", "") for chunk in chunks)
+
+    async def watch(self, response: aiohttp.ClientResponse, written: asyncio.Event) -> None:
+        """Read a response that is to break, and tell when the first runner has written what it can."""
+        try:
+            async for frame in read_frames(response):
+                self.seen.append(frame)
+                if self.text == WORDS:
+                    written.set()
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+            return
+        pytest.fail("the response ended as if the answer were whole")
+
+
+@contextlib.asynccontextmanager
+async def rewound(rig: Rig, monkeypatch: pytest.MonkeyPatch, ui: str) -> AsyncIterator[Rewound]:
+    """Entered once the stream of the client that had sent the message is broken."""
+    one = Rewound(rig, await rig.gateway(), rig.fresh("s"))
+    gate = asyncio.Semaphore(FIRST)
+    first = await rig.runner(
+        [Agent(name=rig.agent, model=Gated(gate, 10), text_interval_s=0)], ack_wait_s=ACK_WAIT_S, runs_max=1
+    )
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    written = asyncio.Event()
+    async with (
+        rig.http.post(f"{one.base}/api/chat?ui={ui}", json=rig.chat(one.session, "hello")) as response,
+        asyncio.TaskGroup() as group,
+    ):
+        watching = group.create_task(one.watch(response, written))
+        async with asyncio.timeout(20):
+            await written.wait()
+        one.gate = asyncio.Semaphore(SECOND)
+        model = Gated(one.gate, SECOND + 1, [])
+        await rig.runner([Agent(name=rig.agent, model=model, text_interval_s=0)], ack_wait_s=ACK_WAIT_S)
+        async with asyncio.timeout(20):
+            await watching
+        yield one
+
+        async def over() -> bool:
+            history = await rig.get(f"{one.base}/api/agents/{rig.agent}/{one.session}")
+            return "activeRunId" not in history.json
+
+        await until(over, "the end of the run")
+    for _ in range(10):
+        gate.release()
+
+
+async def stored(one: Rewound) -> Any:
+    """The answer in the history."""
+    history = await one.rig.get(f"{one.base}/api/agents/{one.rig.agent}/{one.session}")
+    return history.json["messages"][-1]
+
+
+@pytest.mark.parametrize("ui", ["5", "6"])
+async def test_f84_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_of_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, ui: str
+) -> None:
+    """F84: for a client that cannot be told to drop what it has."""
+    async with rewound(rig, monkeypatch, ui) as one:
+        whole = await one.get(f"?ui={ui}")
+    assert whole.complete
+    assert whole.text == " 0 1 2 3"
+    assert "reset-step" not in types(whole)
+    assert folded(whole) == await stored(one)
+    assert one.text == WORDS
+    again = await one.rig.get(one.url("?ui=7&startIndex=0"))
+    assert types(again).count("reset-step") == 1
+    assert folded(again) == await stored(one)
+
+
+async def test_f84_a_position_before_the_rewind_goes_on_without_what_is_void(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F84, F66: up to the step's start the client has nothing wrong; behind it, it must begin again."""
+    async with rewound(rig, monkeypatch, "6") as one:
+        whole = await one.get("?ui=6")
+    begin = next(place for place, frame in enumerate(one.seen) if b"start-step" in frame.data)
+    for place, frame in enumerate(one.seen):
+        rest = await one.rig.get(one.url("?ui=6"), **{"Last-Event-ID": frame.id})
+        counted = await one.rig.get(one.url(f"?ui=6&startIndex={place + 1}"))
+        if place <= begin:
+            assert rest.frames == counted.frames == whole.frames[place + 1 :]
+        else:
+            assert (rest.status, counted.status) == (410, 410)
+            assert "no longer part of the message" in rest.json["detail"]
+    known = await one.rig.get(one.url("?ui=7"), **{"Last-Event-ID": one.seen[-1].id})
+    assert types(known)[:2] == ["reset-step", "text-start"]
+
+
+async def test_f84_a_position_behind_the_rewind_is_exact(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F84, F66: by cursor and by number, also from the end."""
+    async with rewound(rig, monkeypatch, "6") as one:
+        whole = await one.get("?ui=6")
+    begin = types(whole).index("start-step")
+    events = len(whole.frames) - 1
+    for place in range(begin, events):
+        rest = await one.rig.get(one.url("?ui=6"), **{"Last-Event-ID": whole.frames[place].id})
+        assert rest.frames == whole.frames[place + 1 :]
+    for back in range(1, events - begin):
+        last = await one.rig.get(one.url(f"?ui=6&startIndex=-{back}"))
+        assert last.frames == whole.frames[events - back :]
+        assert last.headers["x-workflow-stream-tail-index"] == str(events - 1)
+    for count in range(len(one.seen) + 1, events + 1):  # more than anybody saw before
+        counted = await one.rig.get(one.url(f"?ui=6&startIndex={count}"))
+        assert counted.frames == whole.frames[count:]
+
+
+async def test_approvals_are_shown_to_those_who_know_them(rig: Rig) -> None:
+    """API §1: an unknown type ends a client's stream, so v5 gets none of them, v6 all but the decision."""
+    base = await rig.gateway()
+    await rig.runner()
+    session = rig.fresh("s")
+    await rig.post(base, rig.chat(session, "delete notes.txt"))
+    await rig.post(base, await rig.decision(base, session, approved=False))
+    asked = {}
+    for ui in "567":
+        url = f"{base}/api/chat/{session}/stream?ui={ui}&startIndex="
+        answer = await rig.get(f"{url}0")
+        asked[ui] = {name for name in types(answer) if "approval" in name or "denied" in name}
+        for place, frame in enumerate(answer.frames[:-1], 1):
+            for position in (f"{place}", f"0&cursor={frame.id}"):  # a cursor goes before a count
+                assert (await rig.get(f"{url}{position}")).frames == answer.frames[place:]
+    assert asked["5"] == set()
+    assert asked["6"] == {"tool-approval-request", "tool-output-denied"}
+    assert asked["7"] == {"tool-approval-request", "tool-approval-response", "tool-output-denied"}
+
+
+@pytest.mark.parametrize("ui", ["", "4", "8", "v6", "6.0"])
+async def test_an_unknown_version_is_refused_and_nothing_is_stored(rig: Rig, ui: str) -> None:
+    base = await rig.gateway()
+    session = rig.fresh("s")
+    async with rig.http.post(f"{base}/api/chat?ui={ui}", json=rig.chat(session, "hello")) as response:
+        answer = await Answer.of(response)
+    assert answer.status == 400
+    assert "ui is 5, 6 or 7" in answer.json["detail"]
+    assert (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).status == 404

@@ -1,0 +1,251 @@
+"""What tools say besides their results, as clients, history and the artifact store have it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from runner import Agent, SyncToolContext, ToolContext, ToolError, tool
+from runner.tools import Tool
+from tests.rig import Answer, Rig
+from tests.scripts import Calls
+
+REPORT = {"title": "Tides", "pages": 3, "body": "the secret of the sea"}
+
+
+class Told:
+    """A run of an agent that calls one tool."""
+
+    def __init__(self, answer: Answer, message: dict[str, Any], base: str) -> None:
+        self.answer = answer
+        self.message = message
+        self.base = base
+
+    def said(self, kind: str) -> list[dict[str, Any]]:
+        return [chunk for chunk in self.answer.chunks if chunk["type"] == kind]
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """The call as history has it."""
+        [part] = [part for part in self.message["parts"] if part["type"].startswith("tool-")]
+        return dict(part)
+
+
+async def call(rig: Rig, made: Tool, **input: Any) -> Told:
+    await rig.runner([Agent(name=rig.agent, model=Calls(made.name, input), tools=[made])])
+    base, session = await rig.gateway(), rig.fresh("s")
+    chat = rig.chat(session, "go")
+    async with rig.http.post(
+        f"{base}/api/chat", json=chat, headers={"x-emit-operations": "true"}
+    ) as response:
+        answer = await Answer.of(response)
+    messages = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"]
+    return Told(answer, messages[-1], base)
+
+
+async def fetched(rig: Rig, told: Told, id: str) -> dict[str, Any]:
+    found = await rig.get(f"{told.base}/run/api/artifacts/{id}")
+    assert found.status == 200, found.raw
+    return dict(found.json)
+
+
+async def test_f31_an_artifact_shows_its_preview_and_is_fetched_whole(rig: Rig) -> None:
+    @tool
+    async def research(ctx: ToolContext[None]) -> str:
+        """Write a report."""
+        return await ctx.emit_artifact(
+            type="report", name="Tides", data=REPORT, preview=["title", "pages"], summary="About tides"
+        )
+
+    told = await call(rig, research)
+    [event] = told.said("data-artifact")
+    id = told.part["output"]
+    assert event["id"] == event["data"]["artifactId"] == id
+    assert event["data"]["artifactSummary"] == {"title": "Tides", "pages": 3}
+    assert event["data"]["description"] == "About tides"
+    assert "secret" not in told.answer.raw.decode()
+    assert (await fetched(rig, told, id))["data"] == REPORT
+    saved = [one["data"] for one in told.said("data-operation") if one["data"]["type"] == "artifact_saved"]
+    assert saved[0]["details"]["data"] == {"artifactId": id, "artifactType": "report"}
+
+
+async def test_f32_a_component_is_whole_or_not_there(rig: Rig) -> None:
+    @tool
+    async def chart(ctx: ToolContext[None]) -> str:
+        """Draw."""
+        with pytest.raises(ValueError, match="name and props"):
+            await ctx.emit_component("Chart", {})
+        id = await ctx.emit_component("Chart", {"points": [1, 2]})
+        await ctx.emit_component("Chart", {"points": [1, 2, 3]}, id=id)
+        return id
+
+    told = await call(rig, chart)
+    id = told.part["output"]
+    events = told.said("data-component")
+    assert [event["data"]["props"]["points"] for event in events] == [[1, 2], [1, 2, 3]]
+    assert {event["id"] for event in events} == {event["data"]["id"] for event in events} == {id}
+    [part] = [part for part in told.message["parts"] if part["type"] == "data-component"]
+    assert part["data"] == {"id": id, "name": "Chart", "props": {"points": [1, 2, 3]}}
+
+
+async def test_f23_a_status_is_shown_and_not_kept(rig: Rig) -> None:
+    """F23, F28: so is data of the application's own that is transient; what is not, stays."""
+
+    @tool
+    async def work(ctx: ToolContext[None]) -> str:
+        """Work."""
+        await ctx.emit_status("thinking")
+        await ctx.emit_data("progress", {"done": 0.5}, transient=True)
+        await ctx.emit_data("price", 12, id="p")
+        await ctx.emit_operation("status_update", "Halfway", {"done": 0.5})
+        await ctx.emit_summary("Looking into it", {"files": 3})
+        return "done"
+
+    told = await call(rig, work)
+    assert told.said("data-status") == [
+        {"type": "data-status", "data": {"status": "thinking"}, "transient": True}
+    ]
+    assert told.said("data-price") == [{"type": "data-price", "data": 12, "id": "p"}]
+    [summary] = told.said("data-summary")
+    assert summary["data"] == {"label": "Looking into it", "details": {"files": 3}}
+    [update] = [one["data"] for one in told.said("data-operation") if one["data"]["type"] == "status_update"]
+    assert (update["label"], update["details"]["data"]) == ("Halfway", {"done": 0.5})
+    kept = {part["type"] for part in told.message["parts"] if part["type"].startswith("data-")}
+    assert kept == {"data-operation", "data-price", "data-summary"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda ctx: ctx.emit_data("summary", 1),
+        lambda ctx: ctx.emit_data("No Name", 1),
+        lambda ctx: ctx.emit_summary(" "),
+        lambda ctx: ctx.emit_artifact(type="t", name="n", data=[1], preview=["a"]),
+        lambda ctx: ctx.emit_artifact(type="t", name="n", data={"a": 1}, preview=["b"]),
+    ],
+)
+async def test_a_wrong_use_is_told_to_the_developer_and_not_to_clients(
+    rig: Rig, wrong: Callable[[ToolContext[None]], Any]
+) -> None:
+    @tool
+    async def careless(ctx: ToolContext[None]) -> str:
+        """Get it wrong."""
+        await wrong(ctx)
+        return "done"
+
+    told = await call(rig, careless)
+    assert told.part["errorText"] == "the tool failed (ValueError)"
+    assert {part["type"] for part in told.message["parts"] if part["type"].startswith("data-")} == {
+        "data-operation"
+    }
+
+
+async def test_a_plain_function_says_the_same_from_its_thread(rig: Rig) -> None:
+    @tool
+    def work(ctx: SyncToolContext[None], what: str) -> str:
+        """Work."""
+        ctx.emit_status("thinking")
+        ctx.emit_summary("Looking into it")
+        ctx.emit_operation("status_update", "Halfway")
+        ctx.emit_data("price", 12)
+        ctx.emit_component("Chart", {"points": [1]})
+        return ctx.emit_artifact(type="report", name=what, data=REPORT)
+
+    told = await call(rig, work, what="Tides")
+    for kind in ("status", "summary", "price", "component", "artifact"):
+        assert told.said(f"data-{kind}"), kind
+    assert (await fetched(rig, told, told.part["output"]))["data"] == REPORT
+
+
+async def test_preliminary_results_are_shown_and_the_last_one_stays(rig: Rig) -> None:
+    """F33: the input's deltas are the model's; what a generator yields is the output."""
+
+    @tool
+    async def count(ctx: ToolContext[None], to: int) -> AsyncIterator[dict[str, int]]:
+        """Count."""
+        assert ctx.idempotency_key
+        for number in range(1, to + 1):
+            yield {"at": number}
+
+    told = await call(rig, count, to=3)
+    shown = [(one["output"], one.get("preliminary", False)) for one in told.said("tool-output-available")]
+    assert shown == [({"at": 1}, True), ({"at": 2}, True), ({"at": 3}, True), ({"at": 3}, False)]
+    assert told.part["output"] == {"at": 3}
+
+
+async def test_f34_a_tool_that_raises_is_told_to_the_model_and_the_run_goes_on(rig: Rig) -> None:
+    @tool
+    async def no() -> str:
+        """Refuse."""
+        raise ToolError("Not today.")
+
+    told = await call(rig, no)
+    assert told.said("tool-output-error")[0]["errorText"] == "Not today."
+    assert told.answer.text == "Done."
+
+
+async def test_a_large_result_is_an_artifact_where_the_tool_says_so(rig: Rig) -> None:
+    @tool(result_bytes_max=1_000, overflow="artifact")
+    async def dump() -> list[str]:
+        """Say a lot."""
+        return ["x" * 100] * 50
+
+    told = await call(rig, dump)
+    output = told.part["output"]
+    assert output["sizeBytes"] > 5_000
+    assert output["excerpt"].startswith('["xxx')
+    assert (await fetched(rig, told, output["artifactId"]))["data"] == ["x" * 100] * 50
+
+
+async def test_an_interrupted_call_is_cancelled_and_says_nothing_more(rig: Rig) -> None:
+    """F74: a coroutine is cancelled; a thread goes on, finds its way closed, and its result is dropped."""
+    started, cancelled = asyncio.Event(), asyncio.Event()
+    release = threading.Event()
+    said: list[str] = []
+    loop = asyncio.get_running_loop()
+    finished = asyncio.Event()
+
+    @tool
+    async def waits(ctx: ToolContext[None]) -> str:
+        """Wait."""
+        assert ctx.call
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return "never"
+
+    @tool
+    def works(ctx: SyncToolContext[None]) -> str:
+        """Work on."""
+        loop.call_soon_threadsafe(started.set)
+        release.wait(20)
+        try:
+            ctx.emit_summary("too late")
+        except RuntimeError as fault:
+            said.append(str(fault))
+        loop.call_soon_threadsafe(finished.set)
+        return "dropped"
+
+    for made, over in ((waits, cancelled), (works, None)):
+        started.clear()
+        await rig.runner([Agent(name=f"{rig.agent}-{made.name}", model=Calls(made.name, {}), tools=[made])])
+        base, session = await rig.gateway(default_agent=f"{rig.agent}-{made.name}"), rig.fresh("s")
+        async with asyncio.TaskGroup() as group:
+            streamed = group.create_task(rig.post(base, rig.chat(session, "go")))
+            await started.wait()
+            async with rig.http.post(f"{base}/api/chat/{session}/stop") as response:
+                assert (await response.json())["interrupted"]
+        answer = streamed.result()
+        assert answer.complete
+        assert "tool-output-error" in [chunk["type"] for chunk in answer.chunks]
+        if over is not None:
+            await over.wait()
+        else:
+            release.set()
+            await finished.wait()
+            assert said == ["the call is over: nothing can be said any more"]
+        assert b"too late" not in (await rig.get(f"{base}/api/agents/{rig.agent}-{made.name}/{session}")).raw
