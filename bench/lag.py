@@ -3,6 +3,7 @@
 Each run's model says 50 tokens a second, in the runner's own process; every fourth run calls a tool first.
 The broker and the database are the embedded ones, on the same machine. What is printed is how much later than
 asked a timer of 5 ms fires.
+"""
 
 import asyncio
 import secrets

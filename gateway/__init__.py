@@ -6,7 +6,13 @@ replay     a run's log as the bytes of one response, from any position
 turns      what clients send as messages and decisions, checked
 positions  the ways in which a client says where it is
 problems   errors as `application/problem+json`: the one table from our words to HTTP
+heard      a run's events for families that do not pass its bytes on; `openai_…` what some of them say
 families   one file for each way of talking to us: parse, call the core, render
 web        the aiohttp application: routes, middlewares, streaming responses
 app        wires it; `cli` and `dev` are the command line
+library    the core inside of one's own application: `connect`, `routes`
 """
+
+from gateway.library import Conversation, Rejoin, Stream, connect, routes
+
+__all__ = ("Conversation", "Rejoin", "Stream", "connect", "routes")

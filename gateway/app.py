@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
@@ -19,33 +19,46 @@ from gateway.families import (
     aisdk,
     artifacts,
     chat,
+    completions,
     conversations,
     executions,
     files,
+    inspect,
+    mcp,
     ops,
+    pages,
     parts,
+    plugs,
+    registry,
+    responses,
     run,
     session,
     threads,
 )
 from gateway.headers import Cors, secure
-from gateway.limits import Rate
+from gateway.limits import Rates, per_minute
+from gateway.metrics import Metrics
+from gateway.readiness import Check, Readiness
 from gateway.routing import Route, mount
 from gateway.sessions import Backend
 from gateway.web import BODY_BYTES_MAX, SERVICE, Attention, Service, observe
-from protocol.adapters import broker, migrate, postgres, streams
+from protocol.adapters import broker, census, exposition, migrate, postgres, streams, tracing
 from protocol.adapters.agents import JetStreamAgents
 from protocol.adapters.artifacts import Artifacts
 from protocol.adapters.control import NatsControl
+from protocol.adapters.database import Database
+from protocol.adapters.dialogues import Dialogues
 from protocol.adapters.files import JetStreamFiles
 from protocol.adapters.keys import Keys
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
 from protocol.adapters.requests import JetStreamRequests
+from protocol.adapters.store import Count, Limits
 from protocol.adapters.tasks import beside
+from protocol.adapters.tenants import Tenants
 from protocol.adapters.threads import Threads
 from protocol.errors import Invalid, Unavailable
-from protocol.ids import AgentName
+from protocol.ids import AgentName, TenantId
 from protocol.seal import Sealer
 
 log = structlog.get_logger("rejoin.gateway")
@@ -59,31 +72,51 @@ FAMILIES = (
     run,
     executions,
     conversations,
+    inspect,
+    registry,
     artifacts,
     files,
     parts,
     threads,
+    mcp,
+    pages,
+    completions,
+    responses,
     ops,
 )
 ROUTES: tuple[Route, ...] = tuple(route for family in FAMILIES for route in family.ROUTES)
 NOTE_USE_S = 10.0
+CENSUS_S = 10.0
 
 
 class Settings(AuthSettings, frozen=True, kw_only=True):
     """A gateway's settings, `REJOIN_…` each."""
 
     nats_url: str
+    """NATS 2.12 or newer with JetStream; servers of a cluster are separated by commas."""
     database_url: str
+    """PostgreSQL 15 or newer."""
     host: str = "127.0.0.1"
+    """Where it listens."""
     port: int = 8080
     default_agent: str | None = None
     """Who answers a request that names no agent."""
     nats_replicas: int = 1
+    """How many servers keep each stream: 3 in a cluster."""
     log_age_max_s: float = 24 * 3600
+    """How long a run can be replayed; what it said is in the database for longer."""
     database_pool_max: int = 10
-    requests_per_minute: int | None = None
+    """Connections of one process."""
+    requests_per_minute: Count | None = None
     """Of one credential, at one gateway."""
-    tenant_requests_per_minute: int | None = None
+    tenant_requests_per_minute: Count | None = None
+    """These, and the next three, of a tenant that has no limits of its own (`rejoin tenants limits`)."""
+    tenant_running_max: Count | None = None
+    """Runs at once: what is beyond waits its turn. The same for gateways and runners."""
+    tenant_queued_max: Count | None = None
+    """Runs that wait: what is beyond is refused."""
+    tenant_tokens_per_day: Count | None = None
+    """Once they are spent, requests are refused until midnight, UTC."""
     agent_chat_limit_s: float | None = 120.0
     """How long a run of the agent-chat family's stream may take."""
     agent_chat_stop_when_left: bool = True
@@ -94,15 +127,23 @@ class Settings(AuthSettings, frozen=True, kw_only=True):
     """What contexts are sealed with, `id:base64,…` of 32 bytes: the first seals, all open."""
     drain_notice_s: float = 0.0
     """How long readiness fails before streams are broken: what a load balancer needs to notice."""
+    metrics_host: str = "127.0.0.1"
+    """Of the port below."""
+    metrics_port: int | None = None
+    """Where `/metrics` is, and then nowhere else; unsaid, it is one of the gateway's routes."""
+    otlp_endpoint: str | None = None
+    """Where spans go, `http://…/v1/traces`; needs the extra `otel`."""
     log_level: str = "info"
     log_format: LogFormat = "auto"
+    """`json`, `console`, or `auto`: JSON unless stderr is a terminal."""
 
 
-def application(service: Service, checks: dict[str, ops.Check]) -> web.Application:
+def application(service: Service, checks: Mapping[str, Check], *, metrics: bool = True) -> web.Application:
     """The routes over a backend."""
     app = web.Application(middlewares=[observe], client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = service
-    app[ops.CHECKS] = checks
+    app[ops.READINESS] = Readiness(checks)
+    app[ops.METRICS_SHOWN] = metrics
     mount(app, ROUTES)
     app.on_response_prepare.append(secure(service.cors))
     return app
@@ -120,11 +161,14 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
         await streams.require(api)
         await migrate.check(settings.database_url)
         store = await stack.enter_async_context(
-            await postgres.connect(settings.database_url, pool_max=settings.database_pool_max)
+            await postgres.connect(
+                settings.database_url, pool_max=settings.database_pool_max, limits=_limits(settings)
+            )
         )
+        metrics = Metrics()
         backend = Backend(
             store,
-            JetStreamLog(live, api),
+            JetStreamLog(live, api, metrics.live_lag),
             JetStreamRequests(api, wanted),
             NatsControl(api),
             JetStreamAgents(api),
@@ -134,6 +178,7 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
             secrets.token_bytes,
             Attachments(JetStreamFiles(stored), remote),
             Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,
+            metrics,
         )
         gate = await stack.enter_async_context(entrance(settings, Keys(store.database)))
         service = Service(
@@ -142,22 +187,31 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
             default_agent=AgentName(settings.default_agent) if settings.default_agent else None,
             attention=Attention(settings.agent_chat_limit_s, settings.agent_chat_stop_when_left),
             cors=Cors(frozenset(settings.cors_origins.split())),
-            rates=(_rate(settings.requests_per_minute), _rate(settings.tenant_requests_per_minute)),
+            rate=per_minute(settings.requests_per_minute),
+            rates=Rates(per_minute(settings.tenant_requests_per_minute), _rate_of(Tenants(store.database))),
         )
 
-        async def log_stream() -> None:
-            await streams.check(api)
+        checks = _checks(store.database, api, (live, stored))
+        app = application(service, checks, metrics=settings.metrics_port is None)
+        app[mcp.ENDPOINT] = await stack.enter_async_context(mcp.opened(Dialogues(store.database)))
+        async with beside(_note_use(gate), metrics.watch_loop(), _count_runs(metrics, store.database)):
+            yield app
 
-        checks: dict[str, ops.Check] = {"database": store.ping, "broker": log_stream}
-        async with beside(_note_use(gate)):
-            yield application(service, checks)
 
+async def serve(settings: Settings, on_ready: Callable[[], None], kill: plugs.Kill | None = None) -> None:
+    """Until SIGTERM or SIGINT. `kill`: what the page may do to the runners of `rejoin dev`.
 
-async def serve(settings: Settings, on_ready: Callable[[], None]) -> None:
-    """Until SIGTERM or SIGINT. Raises `Invalid` for settings that would let anybody in from anywhere."""
-    if settings.anonymous and not _loopback(settings.host):
+    Raises `Invalid` for settings that would let anybody in from anywhere.
+    """
+    if settings.anonymous and not loopback(settings.host):
         raise Invalid(f"without credentials only loopback is served, not {settings.host}")
-    async with assemble(settings) as app:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(tracing.exporting("rejoin-gateway", settings.otlp_endpoint))
+        app = await stack.enter_async_context(assemble(settings))
+        registry = app[SERVICE].backend.metrics.registry
+        stack.enter_context(exposition.shown(registry, settings.metrics_host, settings.metrics_port))
+        if kill is not None and loopback(settings.host):
+            plugs.offer(app, kill)
         runner = web.AppRunner(
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
         )
@@ -178,10 +232,37 @@ async def serve(settings: Settings, on_ready: Callable[[], None]) -> None:
 async def _drain(service: Service, notice_s: float) -> None:
     """Fail readiness, then break the streams: their clients resume elsewhere. None is ended cleanly."""
     service.stopping.set()
+    service.backend.metrics.draining()
     log.info("draining", streams=len(service.streams))
     await asyncio.sleep(notice_s)
     for transport in tuple(service.streams):
         transport.abort()
+
+
+def _checks(database: Database, api: broker.Broker, others: Sequence[broker.Broker]) -> dict[str, Check]:
+    """What a chat needs."""
+
+    async def database_is_migrated() -> None:
+        if lacking := await migrate.behind(database):
+            raise Unavailable(f"the database misses migrations {', '.join(lacking)}")
+
+    async def streams_are_there() -> None:
+        if lacking := await streams.missing(api):
+            raise Unavailable(f"the broker misses the streams {', '.join(lacking)}")
+
+    async def log_answers() -> None:
+        if not all(connection.connected for connection in others):
+            raise Unavailable("the broker is away")
+        await streams.check(api)
+
+    return {"database": database_is_migrated, "streams": streams_are_there, "broker": log_answers}
+
+
+async def _count_runs(metrics: Metrics, database: Database) -> None:
+    while True:
+        await asyncio.sleep(CENSUS_S)
+        with suppress(Unavailable):  # readiness says so
+            metrics.busy(await census.busy(database))
 
 
 async def _note_use(gate: Gate) -> None:
@@ -193,11 +274,23 @@ async def _note_use(gate: Gate) -> None:
             log.warning("use_not_noted", error=str(fault))
 
 
-def _rate(per_minute: int | None) -> Rate | None:
-    return None if per_minute is None else Rate(max(per_minute, 1))
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        running_max=settings.tenant_running_max,
+        queued_max=settings.tenant_queued_max,
+        tokens_per_day=settings.tenant_tokens_per_day,
+    )
 
 
-def _loopback(host: str) -> bool:
+def _rate_of(tenants: Tenants) -> Callable[[TenantId], Awaitable[int | None]]:
+    async def find(tenant: TenantId) -> int | None:
+        return (await tenants.limits(tenant)).requests_per_minute
+
+    return find
+
+
+def loopback(host: str) -> bool:
+    """Whether nobody else can reach what listens there."""
     if host == "localhost":
         return True
     try:

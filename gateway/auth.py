@@ -110,9 +110,11 @@ class Gate:
 
     async def principal(self, authorization: str | None) -> Principal:
         """Raises `Unauthenticated`, `Unavailable`."""
+        # A client library that must send a key may send any where none could be checked.
+        unkeyed = self._pepper is None and self._tokens is None
+        if self._anonymous and (authorization is None or unkeyed):
+            return ANYBODY
         if authorization is None:
-            if self._anonymous:
-                return ANYBODY
             raise Unauthenticated("a credential is needed: Authorization: Bearer …")
         kind, _, credential = authorization.partition(" ")
         credential = credential.strip()
@@ -133,7 +135,7 @@ class Gate:
         if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= self._now()):
             raise Unauthenticated("the credential is not valid any more")
         self._used.add(row.id)
-        scopes = frozenset(Scope(scope) for scope in row.scopes)
+        scopes = frozenset(scope for scope in Scope if scope.value in row.scopes)
         return Principal(Owner(row.tenant, row.user), scopes, f"key {row.id}", row.agent)
 
     async def _row(self, id: str) -> KeyRow | None:
@@ -149,14 +151,14 @@ class Gate:
         return row
 
     def _of_claims(self, claims: dict[str, object]) -> Principal:
-        user = claims["sub"]
-        if not isinstance(user, str) or not 0 < len(user) <= USER_CHARS_MAX:
-            raise Unauthenticated(f"the token's `sub` must be 1 to {USER_CHARS_MAX} characters")
-        tenant = "default" if self._claims.tenant is None else claims.get(self._claims.tenant)
-        if not isinstance(tenant, str) or not 0 < len(tenant) <= USER_CHARS_MAX:
+        user = _name(claims["sub"])
+        if user is None:
+            raise Unauthenticated(f"the token's `sub` must be 1 to {USER_CHARS_MAX} printable characters")
+        tenant = _name("default" if self._claims.tenant is None else claims.get(self._claims.tenant))
+        if tenant is None:
             raise Unauthenticated(f"the token does not say its tenant ({self._claims.tenant})")
         owner = Owner(TenantId(tenant), UserId(user))
-        return Principal(owner, self._scopes(claims), f"user {tenant} {user}")
+        return Principal(owner, self._scopes(claims), f"user {tenant!r} {user!r}")
 
     def _scopes(self, claims: dict[str, object]) -> frozenset[Scope]:
         said = claims.get(self._claims.scope)
@@ -170,6 +172,12 @@ class Gate:
         used, self._used = self._used, set()
         if used:
             await self._rows.used(sorted(used))
+
+
+def _name(claim: object) -> str | None:
+    """A claim that can be stored and logged as somebody's name; None if it cannot."""
+    known = isinstance(claim, str) and 0 < len(claim) <= USER_CHARS_MAX and claim.isprintable()
+    return claim if known and isinstance(claim, str) else None
 
 
 @asynccontextmanager
@@ -204,6 +212,8 @@ def _tokens(settings: Settings, session: aiohttp.ClientSession) -> Tokens | None
     published = None
     if settings.jwt_jwks_url is not None:
         published = Published(fetching(session, settings.jwt_jwks_url), time.monotonic)
+        if settings.jwt_audience is None:
+            log.warning("tokens_of_any_audience", hint="set REJOIN_JWT_AUDIENCE")
     checks = Checks(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
     if "none" in (name.lower() for name in checks.algorithms):
         raise Invalid("REJOIN_JWT_ALGORITHMS cannot hold none")

@@ -1,21 +1,23 @@
-"""The command line: `rejoin dev | gateway | runner | migrate | runs`."""
+"""The command line: `rejoin dev | gateway | runner | migrate | doctor | runs | sessions | users | keys`."""
 
 import asyncio
 import os
 import sys
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from gateway import app, dev, issuing, runs
+from gateway import app, dev, doctor, forgetting, issuing, runs, tenants
 from gateway.routing import Scope
 from protocol import settings
 from protocol.adapters import broker, migrate, streams
 from protocol.adapters.process import LogFormat, Supervised, configure_logs
+from protocol.adapters.store import Limits
 from protocol.errors import RejoinError
 from protocol.lifecycle import State
 
@@ -72,7 +74,8 @@ def gateway(config: Path | None) -> None:
 
     async def run() -> None:
         with Supervised(os.environ) as supervised:
-            await app.serve(found, supervised.ready)
+            kill = partial(supervised.say, dev.KILL_RUNNER) if "REJOIN_DEV" in os.environ else None
+            await app.serve(found, supervised.ready, kill)
 
     asyncio.run(run())
 
@@ -140,6 +143,57 @@ def runs_retry(found: runs.Settings, run: str) -> None:
     runs.execute(found, lambda desk: desk.retried(run))
 
 
+@runs_group.command(name="interrupt")
+@click.argument("run")
+@click.pass_obj
+def runs_interrupt(found: runs.Settings, run: str) -> None:
+    """End a run: queued, running or waiting for a decision."""
+    runs.execute(found, lambda desk: desk.interrupted(run))
+
+
+@main.group(name="sessions")
+@click.option("--tenant", help="Whose; REJOIN_TENANT, else `default`.")
+@_config
+@click.pass_context
+def sessions_group(context: click.Context, config: Path | None, tenant: str | None) -> None:
+    """Delete single sessions."""
+    found = load(runs.Settings, config)
+    context.obj = found if tenant is None else msgspec.structs.replace(found, tenant=tenant)
+
+
+@sessions_group.command(name="delete")
+@click.argument("session")
+@click.pass_obj
+def sessions_delete(found: runs.Settings, session: str) -> None:
+    """Delete a session with its messages, runs, logs and artifacts."""
+    forgetting.execute(found, lambda eraser: eraser.session(session))
+
+
+@main.group(name="users")
+@_config
+@click.pass_context
+def users_group(context: click.Context, config: Path | None) -> None:
+    """Forget users."""
+    context.obj = load(runs.Settings, config)
+
+
+@users_group.command(name="forget")
+@click.argument("tenant")
+@click.argument("user")
+@click.pass_obj
+def users_forget(found: runs.Settings, tenant: str, user: str) -> None:
+    """Delete a user's sessions, with all that belongs to them, and keys."""
+    whose = msgspec.structs.replace(found, tenant=tenant)
+    forgetting.execute(whose, lambda eraser: eraser.user(user))
+
+
+@main.command(name="doctor")
+@_config
+def doctor_command(config: Path | None) -> None:
+    """Look at the installation: what is wrong with it, and how to mend it."""
+    doctor.execute(load(doctor.Settings, config))
+
+
 @main.group(name="keys")
 @click.option("--tenant", help="Whose keys; REJOIN_TENANT, else `default`.")
 @_config
@@ -192,6 +246,42 @@ def keys_list(found: issuing.Settings) -> None:
 def keys_revoke(found: issuing.Settings, key: str) -> None:
     """Make a key, named by its id, worthless."""
     issuing.execute(found, lambda issuer: issuer.revoked(key))
+
+
+@main.group(name="tenants")
+@_config
+@click.pass_context
+def tenants_group(context: click.Context, config: Path | None) -> None:
+    """Say how much tenants may have."""
+    context.obj = load(tenants.Settings, config)
+
+
+@tenants_group.command(name="limits")
+@click.argument("tenant")
+@click.option("--running", type=click.IntRange(1), help="Runs at once; others wait their turn.")
+@click.option("--queued", type=click.IntRange(1), help="Runs that wait; others are refused.")
+@click.option("--tokens-per-day", type=click.IntRange(1), help="Spent, it is refused until midnight, UTC.")
+@click.option("--requests-per-minute", type=click.IntRange(1), help="At one gateway.")
+@click.option("--clear", is_flag=True, help="Forget its limits, but for those that are given.")
+@click.pass_obj
+def tenants_limits(
+    found: tenants.Settings,
+    tenant: str,
+    running: int | None,
+    queued: int | None,
+    tokens_per_day: int | None,
+    requests_per_minute: int | None,
+    *,
+    clear: bool,
+) -> None:
+    """Show a tenant's limits, and change those that are given. Services heed them within seconds."""
+    given = Limits(
+        running_max=running,
+        queued_max=queued,
+        tokens_per_day=tokens_per_day,
+        requests_per_minute=requests_per_minute,
+    )
+    tenants.execute(found, tenant, given, clear=clear)
 
 
 @main.command(name="dev")

@@ -11,6 +11,7 @@ import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from protocol.adapters import redaction
 from protocol.errors import Invalid, RejoinError
 from protocol.ids import SessionId, TenantId
 from protocol.seal import Sealed, Sealer
@@ -51,9 +52,11 @@ def kept(
         return Kept()
     if sealer is None:
         raise Unsealed("the agent wants a context: set REJOIN_CONTEXT_KEYS")
+    redaction.hide(brought.body)
     if brought.body is not None:
         return Kept(sealer.seal(checked(brought.body, schema), tenant, session))
     given = context_of(brought.headers, schema)
+    redaction.hide(given)
     known = _opened(remembered, sealer, tenant, session)
     if given is None and known is not None:
         return Kept()

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from protocol.errors import Invalid
 log = structlog.get_logger("rejoin.dev")
 
 HOST = "127.0.0.1"
+KILL_RUNNER = "kill-runner"
+"""What a gateway may ask for, in a line to its supervisor."""
 CONFIG = "rejoin.toml"
 CONTEXT_KEY = "context.key"
 STOP_GRACE_S = 15.0
@@ -97,6 +99,7 @@ async def _up(plan: Plan, settings: Settings, variables: Mapping[str, str]) -> N
             "REJOIN_NATS_URL": servers.nats_url,
             "REJOIN_DATABASE_URL": servers.database_url,
             "REJOIN_HOST": HOST,
+            "REJOIN_DEV": "true",
             "REJOIN_ANONYMOUS": "true",
             "REJOIN_CONTEXT_KEYS": variables.get("REJOIN_CONTEXT_KEYS") or _context_keys(plan.data_dir),
         }
@@ -168,6 +171,7 @@ class Services:
                 f"gateway {number}",
                 ["gateway", "gateway", *config],
                 dict(environment) | {"REJOIN_PORT": str(plan.port + number)},
+                {KILL_RUNNER: self.kill_runners},
             )
             for number in range(plan.gateways)
         ]
@@ -183,6 +187,11 @@ class Services:
             async with beside(*(gateway.keep(variables) for gateway in self._gateways)):
                 await asyncio.Event().wait()
 
+    def kill_runners(self) -> None:
+        """As a crash would: the playground's button."""
+        for runner in self._runners:
+            runner.kill()
+
     async def ready(self) -> None:
         """Until each has been ready once."""
         for service in (*self._runners, *self._gateways):
@@ -192,15 +201,28 @@ class Services:
 class Service:
     """A gateway or runner process that is started again whenever it dies."""
 
-    def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        wishes: Mapping[str, Callable[[], None]] | None = None,
+    ) -> None:
         self.name = name
         self._arguments = arguments
         self._environment = environment
+        self._wishes = wishes or {}
+        self._process: asyncio.subprocess.Process | None = None
         self._ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
 
     async def ready(self) -> list[str]:
         """What it said about itself when it was ready for the first time."""
         return await asyncio.shield(self._ready)
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs; it is started again."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
 
     async def keep(self, variables: Mapping[str, str]) -> None:
         """For ever. Raises `Invalid` if it dies before it was ever ready: trying again would not help."""
@@ -234,6 +256,7 @@ class Service:
             raise
         finally:
             theirs.close()
+        self._process = process
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
             await self._listen(reader)
@@ -248,6 +271,8 @@ class Service:
             word, *facts = line.decode().split()
             if word == "ready" and not self._ready.done():
                 self._ready.set_result(facts)
+            elif word in self._wishes:
+                self._wishes[word]()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

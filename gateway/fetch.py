@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 from typing import Any
 
 import aiohttp
@@ -19,8 +19,8 @@ from yarl import URL
 
 from protocol import media
 from protocol.errors import Invalid
+from protocol.public import Address, is_public
 
-type Address = IPv4Address | IPv6Address
 type Allowed = Callable[[Address, int], bool]
 
 PORTS = frozenset({80, 443})
@@ -32,14 +32,6 @@ URL_CHARS_MAX = 8_192
 READ_BYTES = 64 * 1024
 HEADERS = {"Accept": "image/png, image/jpeg, image/webp, application/pdf", "Accept-Encoding": "identity"}
 
-NAT64 = IPv6Network("64:ff9b::/96")
-NOT_GLOBAL = (
-    IPv6Network("::/96"),  # IPv4-compatible, long deprecated
-    IPv6Network("2001::/32"),  # Teredo
-    IPv6Network("2002::/16"),  # 6to4
-    IPv4Network("192.88.99.0/24"),  # its relays
-)
-
 
 class Fetched(msgspec.Struct, frozen=True):
     """A body and the media type it was sent with."""
@@ -50,22 +42,7 @@ class Fetched(msgspec.Struct, frozen=True):
 
 def public(address: Address, port: int) -> bool:
     """Whether anybody on the internet could connect there, and to a web server's port."""
-    return port in PORTS and _is_public(address)
-
-
-def _is_public(address: Address) -> bool:
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return _is_public(address.ipv4_mapped)
-        if address in NAT64:
-            return _is_public(IPv4Address(address.packed[-4:]))
-        if address.is_site_local:
-            return False
-    return (
-        address.is_global
-        and not (address.is_multicast or address.is_reserved or address.is_unspecified)
-        and not any(address in network for network in NOT_GLOBAL)
-    )
+    return port in PORTS and is_public(address)
 
 
 class Fetch:

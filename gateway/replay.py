@@ -13,9 +13,10 @@ import structlog
 
 from gateway.corrected import Corrected
 from gateway.locate import Start
+from gateway.metrics import Metrics
 from protocol import sse
 from protocol.adapters.ports import Log, Run, Store
-from protocol.adapters.splice import Splice, splice
+from protocol.adapters.splice import Splice, Stumble, splice
 from protocol.errors import Gone, Unavailable
 from protocol.lifecycle import BUSY, TERMINAL
 from protocol.log import Mark, Record, View, skip
@@ -39,6 +40,7 @@ class Replay(msgspec.Struct, frozen=True):
     start: Start
     view: View
     until: int | None
+    metrics: Metrics | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncGenerator[bytes]]:
@@ -49,7 +51,12 @@ class Replay(msgspec.Struct, frozen=True):
         if self.run.state in TERMINAL and await self._unsaid():
             raise _given_up()
         async with splice(
-            self.runs, self.run.id, after=start.after, index=start.index, restored=start.turn > 0
+            self.runs,
+            self.run.id,
+            after=start.after,
+            index=start.index,
+            restored=start.turn > 0,
+            stumbled=self._stumbled,
         ) as records:
             yield self._frames(records)
 
@@ -60,8 +67,13 @@ class Replay(msgspec.Struct, frozen=True):
         Raises `Gone` when the log loses what comes next, or voids what was written and the client could not
         know: the response is then to be broken, not ended.
         """
+        clock = asyncio.get_running_loop().time
+        began: float | None = clock()
         while True:
             batch = await self._next(records)
+            if began is not None and records.caught_up:
+                self._caught_up(clock() - began)
+                began = None
             written, ended = self._write(batch)
             silent = not batch
             del batch  # a client may take its time to read, and what it holds up is held once less
@@ -76,6 +88,14 @@ class Replay(msgspec.Struct, frozen=True):
                 yield sse.KEEP_ALIVE
                 if records.caught_up and await self._over():
                     raise _given_up()
+
+    def _stumbled(self, why: Stumble) -> None:
+        if self.metrics is not None:
+            self.metrics.stumbled(why)
+
+    def _caught_up(self, seconds: float) -> None:
+        if self.metrics is not None:
+            self.metrics.caught_up(seconds)
 
     async def _over(self) -> bool:
         """Whether the run ended while its log was silent, and the log will never say so."""

@@ -1,4 +1,7 @@
-"""`rejoin runs`: what operators ask about single runs. Reads the database and the log; changes neither."""
+"""`rejoin runs`: what operators ask about single runs, and the two things that they may ask of one.
+
+Reads the database and the log; only runners write those.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,11 +11,12 @@ import click
 import msgspec
 
 from protocol.adapters import broker, postgres, streams
+from protocol.adapters.control import NatsControl
 from protocol.adapters.log import JetStreamLog
-from protocol.adapters.ports import Listed, Log, Owner, Requests, Run, Store
+from protocol.adapters.ports import Control, Listed, Log, Owner, Requests, Run, Store
 from protocol.adapters.process import LogFormat
 from protocol.adapters.requests import JetStreamRequests
-from protocol.errors import NotFound
+from protocol.errors import NotFound, Unavailable
 from protocol.ids import RunId, TenantId
 from protocol.lifecycle import BUSY, State
 
@@ -23,6 +27,7 @@ class Settings(msgspec.Struct, frozen=True):
     nats_url: str
     database_url: str
     tenant: str = "default"
+    """Whose rows a command is about; most of them have an option for it."""
     log_level: str = "warning"
     log_format: LogFormat = "auto"
 
@@ -33,6 +38,7 @@ class Desk(msgspec.Struct, frozen=True):
     store: Store
     runs: Log
     requests: Requests
+    control: Control
     owner: Owner
 
     async def run(self, id: str) -> Run:
@@ -64,9 +70,26 @@ class Desk(msgspec.Struct, frozen=True):
         if run.state not in BUSY:
             return f"{run.id} is {run.state}: nothing to do"
         if not run.ready:
-            return f"{run.id} waits for an earlier run of its session"
+            return f"{run.id} waits for its turn: in its session, or among its tenant's"
         await self.requests.publish(run.request)
         return f"{run.id} is {run.state}: asked for again"
+
+    async def interrupted(self, id: str) -> str:
+        """Have a run ended as its user could: by its runner, or by the next one that claims it."""
+        run = await self.run(id)
+        found = await self.store.interrupt(self.owner, run.session, run.id)
+        if found.run is None or not found.interrupted:
+            return f"{run.id} is {run.state}: nothing to do"
+        if found.run.state is State.QUEUED and found.run.ready:
+            await self.requests.publish(found.run.request)
+        told = found.run.state is State.RUNNING and await self._tell(run.id)
+        return f"{run.id} was {run.state}: " + ("its runner stops it" if told else "a runner will end it")
+
+    async def _tell(self, run: RunId) -> bool:
+        try:
+            return await self.control.interrupt(run)
+        except Unavailable:
+            return False  # the wish is stored: its runner looks for it
 
 
 def _line(one: Listed) -> str:
@@ -86,6 +109,7 @@ def execute(found: Settings, command: Callable[[Desk], Awaitable[str]]) -> None:
             store = await stack.enter_async_context(await postgres.connect(found.database_url, pool_max=1))
             requests = JetStreamRequests(connection, streams.Settings())
             log = JetStreamLog(connection, connection)
-            return await command(Desk(store, log, requests, Owner(TenantId(found.tenant))))
+            control, owner = NatsControl(connection), Owner(TenantId(found.tenant))
+            return await command(Desk(store, log, requests, control, owner))
 
     click.echo(asyncio.run(run()))

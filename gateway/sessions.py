@@ -14,6 +14,7 @@ import structlog
 from gateway.attachments import Attachments, Stored
 from gateway.context import Brought, Kept, kept
 from gateway.locate import locate
+from gateway.metrics import Metrics
 from gateway.positions import After, Position, Turn, Whole
 from gateway.replay import Replay
 from protocol import ids
@@ -64,6 +65,7 @@ class Backend(msgspec.Struct, frozen=True):
     attachments: Attachments | None = None
     sealer: Sealer | None = None
     """For the contexts that agents want; a gateway without keys serves those that want none."""
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
 
     def agent(self, name: AgentName, owner: Owner) -> "Sessions":
         """One agent's sessions."""
@@ -142,7 +144,8 @@ class Backend(msgspec.Struct, frozen=True):
 
     async def replay(self, run: Run, position: Position, view: View, *, until: int | None) -> Replay:
         """A run's stream. Raises `Invalid` or `Gone` for a position that is not in its log."""
-        return Replay(self.store, self.runs, run, await locate(self.runs, run, position, view), view, until)
+        start = await locate(self.runs, run, position, view)
+        return Replay(self.store, self.runs, run, start, view, until, self.metrics)
 
 
 class Sessions(msgspec.Struct, frozen=True):

@@ -53,6 +53,8 @@ class Published:
             async with self._lock:
                 if self._stale(kid):
                     await self._look()
+        if not self._keys:
+            raise Unavailable("the keys that tokens are signed with cannot be read")
         if kid in self._keys:
             return self._keys[kid]
         if kid is None and len(self._keys) == 1:
@@ -70,8 +72,6 @@ class Published:
             found = jwt.PyJWKSet.from_dict(await self._fetch())
         except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as fault:
             log.warning("keys_not_read", error=str(fault) or type(fault).__name__)
-            if not self._keys:
-                raise Unavailable("the keys that tokens are signed with cannot be read") from fault
         else:
             self._keys = {key.key_id: key for key in found.keys}
         self._looked_s = self._clock()

@@ -10,7 +10,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -18,11 +18,11 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from gateway import positions, problems
+from gateway import insight, positions, problems
 from gateway.auth import Gate, Principal
 from gateway.context import Brought
 from gateway.headers import Cors, preflight
-from gateway.limits import Limiter, Rate
+from gateway.limits import Limiter, Rate, Rates
 from gateway.replay import Replay
 from gateway.routing import Handler, Scope, route_of, shape_of
 from gateway.sessions import Backend, Session
@@ -50,12 +50,13 @@ class Attention(msgspec.Struct, frozen=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """What the routes share. `rates`: how often a credential, and a tenant, may ask."""
+    """What the routes share. `rate`: how often a credential may ask; `rates`: a tenant."""
 
     backend: Backend
     gate: Gate
     default_agent: AgentName | None = None
-    rates: tuple[Rate | None, Rate | None] = (None, None)
+    rate: Rate | None = None
+    rates: Rates
     cors: Cors = Cors()
     attention: Attention = Attention()
     limiter: Limiter = msgspec.field(default_factory=Limiter)
@@ -63,6 +64,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     streams: set[asyncio.Transport] = msgspec.field(default_factory=set)
 
 
+type Translate = Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
 
@@ -74,18 +76,20 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     id = request.headers.get("x-request-id", "")[:128] or f"req_{secrets.token_hex(8)}"
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request=id)
-    response = await _answer(request, handler, id)
-    if not response.prepared:
-        response.headers["x-request-id"] = id
-    level = log.debug if request.path.startswith("/health/") else log.info
-    level(
-        "request",
-        method=request.method,
-        path=request.path,
-        status=response.status,
-        took_ms=round((time.monotonic() - began) * 1000, 1),
-    )
-    return response
+    with insight.watched(request, request.app[SERVICE].backend.metrics) as answered:
+        response = await _answer(request, handler, id)
+        answered(response)
+        if not response.prepared:
+            response.headers["x-request-id"] = id
+        level = log.debug if request.path.startswith(insight.QUIET) else log.info
+        level(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            took_ms=round((time.monotonic() - began) * 1000, 1),
+        )
+        return response
 
 
 async def _answer(request: web.Request, handler: Handler, id: str) -> web.StreamResponse:
@@ -117,12 +121,18 @@ async def _identify(request: web.Request) -> None:
     principal = await service.gate.principal(request.headers.get("Authorization"))
     structlog.contextvars.bind_contextvars(tenant=principal.owner.tenant, principal=principal.name)
     principal.need(route.scope)
-    now_s = time.monotonic()
-    for name, rate in zip((principal.name, f"tenant {principal.owner.tenant}"), service.rates, strict=True):
+    await _limit(service, principal)
+    request[PRINCIPAL] = principal
+
+
+async def _limit(service: Service, principal: Principal) -> None:
+    """Raises `Limited` for a credential or a tenant that asks too often."""
+    now_s, tenant = time.monotonic(), principal.owner.tenant
+    rates = {principal.name: service.rate, f"tenant {tenant}": await service.rates.of(tenant, now_s)}
+    for name, rate in rates.items():
         wait_s = service.limiter.take(name, rate, now_s) if rate is not None else 0
         if wait_s > 0:
             raise Limited("too many requests", math.ceil(wait_s))
-    request[PRINCIPAL] = principal
 
 
 def _refuse_if_stopping(request: web.Request) -> None:
@@ -221,10 +231,21 @@ async def approve(
     return await stream(request, continuation)
 
 
-async def stream(request: web.Request, replay: Replay) -> web.StreamResponse:
-    """A replay as the response."""
+async def stream(
+    request: web.Request, replay: Replay, translate: Translate | None = None
+) -> web.StreamResponse:
+    """A replay as the response, in the words of another protocol if need be."""
+    structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
+    response = web.StreamResponse(headers=headers_of(replay))
+    request._read_bytes = None  # noqa: SLF001  # a body with files, which aiohttp would keep until the end
+    async with replay.open() as frames:  # what fails here can still be answered with a status
+        await _write(request, response, frames if translate is None else translate(frames))
+    return response
+
+
+def headers_of(replay: Replay) -> dict[str, str]:
+    """What a stream's response says before its first event."""
     session = replay.run.session
-    structlog.contextvars.bind_contextvars(session=session, run=replay.run.id)
     headers = sse.HEADERS | {
         "x-workflow-run-id": replay.run.id,
         "X-Thread-Id": session,
@@ -232,27 +253,29 @@ async def stream(request: web.Request, replay: Replay) -> web.StreamResponse:
     }
     if replay.start.tail is not None:
         headers["x-workflow-stream-tail-index"] = str(replay.start.tail)
-    response = web.StreamResponse(headers=headers)
-    request._read_bytes = None  # noqa: SLF001  # a body with files, which aiohttp would keep until the end
-    async with replay.open() as frames:  # what fails here can still be answered with a status
-        await _write(request, response, frames)
-    return response
+    return headers
 
 
 async def _write(request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[bytes]) -> None:
     """The frames, as they come. From the first byte on, what goes wrong can only break the connection."""
     streams, transport = request.app[SERVICE].streams, request.transport
+    metrics, silent = request.app[SERVICE].backend.metrics, True
     if transport is None:
         return
     streams.add(transport)
+    metrics.streams(len(streams))
     try:
         await response.prepare(request)
         async with aclosing(frames):
             async for written in frames:
                 await response.write(written)
+                if silent and written != sse.KEEP_ALIVE:
+                    silent = False
+                    insight.first_event(request, metrics)
         await response.write_eof()
     except RejoinError as fault:
         log.warning("stream_broken", error=str(fault))
+        metrics.broken()
         transport.abort()
     except ConnectionError:
         log.info("client_gone")
@@ -261,6 +284,7 @@ async def _write(request: web.Request, response: web.StreamResponse, frames: Asy
         raise
     finally:
         streams.discard(transport)
+        metrics.streams(len(streams))
 
 
 def json(value: Any, status: int = 200) -> web.Response:

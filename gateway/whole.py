@@ -1,12 +1,17 @@
 """A stream read to its end, for those who want one answer: the message, why it ended, and what it cost."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from gateway.replay import Replay
 from protocol import chunks, sse
+from protocol.chunks import Chunk
 from protocol.fold import Fold, UIMessage
+
+type Heard = Callable[[Sequence[Chunk]], Awaitable[None]]
+"""Told of the events as they come, and of none after a silence."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -47,16 +52,17 @@ class Whole(msgspec.Struct, frozen=True):
         return [part for part in self.message.get("parts", ()) if "toolCallId" in part]
 
 
-async def whole(replay: Replay) -> Whole:
+async def whole(replay: Replay, heard: Heard | None = None) -> Whole:
     """Read a stream to its end. Raises as `Replay.open`."""
     fold, reader = Fold(), sse.Reader()
     reason, error = "other", None
     async with replay.open() as frames:
         async for written in frames:
-            for frame in reader.feed(written):
-                if frame.data == b"[DONE]":
-                    break
-                chunk = chunks.decode(frame.data)
+            read = [frame.data for frame in reader.feed(written) if frame.data != b"[DONE]"]
+            events = [chunks.decode(data) for data in read]
+            if heard is not None:
+                await heard(events)
+            for chunk in events:
                 fold.apply(chunk)
                 match chunk:
                     case chunks.Finish(finish_reason=str(said)):

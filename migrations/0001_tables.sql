@@ -6,6 +6,8 @@
 
 create table tenants (
   id text primary key,
+  -- store.Limits: what it does not name is as the services' settings say.
+  limits jsonb not null default '{}',
   created_at timestamptz not null default clock_timestamp()
 );
 
@@ -67,8 +69,11 @@ create table runs (
   digest bytea,
   -- Its answer's place in the session; runs take their turns in this order.
   position bigint not null,
+  -- The order in which runs were accepted, over all sessions.
+  number bigint not null generated always as identity,
   state text not null default 'queued'
     check (state in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled')),
+  -- Whether it is its turn: in its session, and among its tenant's if that has a limit.
   ready boolean not null,
   turn integer not null default 0,
   attempt integer not null default 0,
@@ -100,8 +105,19 @@ create table runs (
 create unique index runs_one_at_a_time on runs (tenant_id, session_id)
   where ready and state in ('queued', 'running');
 create index runs_busy on runs (tenant_id, session_id, position) where state in ('queued', 'running');
+create index runs_waiting on runs (tenant_id, number) where state = 'queued' and not ready;
 create index runs_due on runs (due_at) where due_at is not null;
 create unique index runs_by_key on runs (tenant_id, session_id, key) where key is not null;
+
+-- What a tenant has spent on one day, which deleting its sessions does not undo. In several rows, so that runs
+-- that end at once do not wait for each other.
+create table spending (
+  tenant_id text not null references tenants on delete cascade,
+  shard integer not null,
+  day date not null,
+  tokens bigint not null,
+  primary key (tenant_id, shard)
+);
 
 create table approvals (
   id text primary key,
@@ -161,4 +177,4 @@ create index api_keys_of_tenant on api_keys (tenant_id, created_at);
 
 -- migrate:down
 
-drop table api_keys, artifacts, approvals, runs, messages, sessions, tenants;
+drop table api_keys, artifacts, approvals, spending, runs, messages, sessions, tenants;

@@ -2,17 +2,20 @@
 
 -- The requests to make a run. Whatever changes which run of a session is ready locks the session's row
 -- first and then looks: each statement of a volatile function sees what was committed before it began.
--- Locks are taken in one order, the session's row and then its runs'. What only concerns one run (claim,
--- ask) locks that run's row alone and never waits for a session's.
+-- Locks are taken in one order: the session's row, its runs', and, if the tenant may have only so many ready
+-- runs, the tenant's. Who has that makes runs of any session ready, and waits for nothing any more: what is
+-- locked by others is theirs to look at, after us. Who takes several tenants' takes them in their order. What
+-- only concerns one run (claim, ask) locks that run's row alone and never waits for a session's.
 --
 -- Errors are raised with our own SQLSTATEs, and the whole call is undone: RJ400 invalid, RJ404 not found,
 -- RJ409 conflict, RJ412 fenced, RJ429 limited. Answers are the JSON of the structs in protocol/adapters/store.py.
 --
 -- Who asks is a tenant and a user: a null user may see every session of the tenant.
 
-create function refuse(code text, reason text) returns void language plpgsql as $$
+create function refuse(code text, reason text, retry_after_s integer default null) returns void
+language plpgsql as $$
 begin
-  raise exception using errcode = code, message = reason;
+  raise exception using errcode = code, message = reason, detail = coalesce(retry_after_s::text, '');
 end
 $$;
 
@@ -61,6 +64,106 @@ create function session_busy(p_tenant text, p_session text) returns boolean lang
   select exists (
     select from runs
     where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running'))
+$$;
+
+-- A tenant's own limit, else that of the service which has made the connection; null: there is none.
+create function limit_of(p_tenant text, p_name text) returns bigint language sql stable as $$
+  select coalesce(
+    (select (limits ->> p_name)::bigint from tenants where id = p_tenant),
+    nullif(current_setting('rejoin.' || p_name, true), '')::bigint)
+$$;
+
+-- The run whose turn it is in its session, ready or not.
+create function turn_of(p_tenant text, p_session text) returns runs language sql stable as $$
+  select * from runs
+  where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
+  order by ready desc, position limit 1
+$$;
+
+-- Those whose turn it is and that wait for nothing but a place among their tenant's ready runs.
+create view waiting_runs as
+  select id, tenant_id, session_id, number from runs r
+  where state = 'queued' and not ready and not exists (
+    select from runs other
+    where other.tenant_id = r.tenant_id and other.session_id = r.session_id
+      and other.state in ('queued', 'running') and (other.ready or other.position < r.position)
+    offset 0);  -- looked up run by run: the first few are wanted, and a join would look at all
+
+create function count_ready(p_tenant text) returns bigint language sql stable as $$
+  select count(*) from runs where tenant_id = p_tenant and ready and state in ('queued', 'running')
+$$;
+
+-- How many more runs of a tenant may be ready, with its row locked; null, and no lock, if any number may.
+create function free_places(p_tenant text) returns bigint language plpgsql as $$
+begin
+  if limit_of(p_tenant, 'running_max') is null then
+    return null;
+  end if;
+  perform from tenants where id = p_tenant for no key update;
+  return limit_of(p_tenant, 'running_max') - count_ready(p_tenant);
+end
+$$;
+
+-- Make the run whose turn it is in a locked session ready, if its tenant has a place for it and nobody has
+-- waited longer, and return the request of the ready one if a claim of it is due. An interrupted run needs no
+-- place: it is only to be ended.
+create function promote_run(p_tenant text, p_session text) returns json language plpgsql as $$
+declare
+  first runs := turn_of(p_tenant, p_session);
+  places bigint;
+begin
+  if not first.ready then
+    places := free_places(p_tenant);
+    update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
+    where id = first.id and not ready
+      and (places is null or first.interrupted_at is not null or (places > 0 and not exists (
+        select from waiting_runs where tenant_id = p_tenant and number < first.number)))
+    returning * into first;
+  end if;
+  return case when first.due_at is not null then request_json(first) end;
+end
+$$;
+
+-- Give a free place among a tenant's ready runs to the one that has waited longest, of whichever session, and
+-- return its request.
+create function promote_next(p_tenant text) returns json language plpgsql as $$
+declare
+  next runs;
+begin
+  if free_places(p_tenant) > 0 then
+    update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
+    where id = (
+      select id from waiting_runs where tenant_id = p_tenant
+      order by number limit 1 for no key update skip locked)
+    returning * into next;
+  end if;
+  return case when next.id is not null then request_json(next) end;
+end
+$$;
+
+create function spent_today(p_tenant text) returns bigint language sql stable as $$
+  select coalesce(sum(tokens), 0)::bigint from spending
+  where tenant_id = p_tenant and day = (statement_timestamp() at time zone 'utc')::date
+$$;
+
+-- Refuse another run of a tenant that has enough of them, or has spent enough today. What is queued is counted
+-- without a lock, so a burst may pass the limit by a few; what is spent is known once a run ends or waits.
+create function check_limits(p_tenant text) returns void language plpgsql as $$
+declare
+  queued_max bigint := limit_of(p_tenant, 'queued_max');
+  today timestamp := statement_timestamp() at time zone 'utc';
+begin
+  if queued_max <= (
+    select count(*) from (
+      select from runs where tenant_id = p_tenant and state = 'queued' limit queued_max) queued)
+  then
+    perform refuse('RJ429', 'the tenant has too many runs queued', 5);
+  elsif limit_of(p_tenant, 'tokens_per_day') <= spent_today(p_tenant) then
+    perform refuse(
+      'RJ429', 'the tenant has used up its tokens of the day',
+      ceil(extract(epoch from date_trunc('day', today) + interval '1 day' - today))::integer);
+  end if;
+end
 $$;
 
 -- Lock a session; false if the user has no such one.
@@ -142,7 +245,8 @@ begin
   elsif p_when_busy = 'interrupt' then
     perform flag_run(id) from runs
     where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
-      and (ready or position >= p_from);
+      and (id = (turn_of(p_tenant, p_session)).id or position >= p_from);
+    perform promote_run(p_tenant, p_session);
   elsif p_from is not null then
     perform refuse('RJ409', 'the session is busy: its messages cannot be replaced while a run answers them');
   end if;
@@ -160,18 +264,19 @@ $$;
 -- Make the run that answers a message, with its answer's row, in a session that the caller has locked.
 create function add_run(
   p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_trigger text, p_message text,
-  p_key text, p_target text, p_digest bytea, p_context bytea, p_remember boolean, p_busy_max bigint
+  p_key text, p_target text, p_digest bytea, p_context bytea, p_remember boolean
 ) returns runs language plpgsql as $$
 declare
   place bigint;
   free boolean := not session_busy(p_tenant, p_session);
+  places bigint;
   made runs;
 begin
-  if p_busy_max <= (
-    select count(*) from (
-      select from runs where tenant_id = p_tenant and state in ('queued', 'running') limit p_busy_max) busy)
-  then
-    perform refuse('RJ429', 'the tenant has too many runs under way');
+  perform check_limits(p_tenant);
+  if free then
+    places := free_places(p_tenant);
+    free := places is null or (places > 0 and not exists (
+      select from waiting_runs where tenant_id = p_tenant));
   end if;
   place := take_position(p_tenant, p_session);
   if p_remember then
@@ -206,7 +311,7 @@ $$;
 -- ports.Submit. A message that is stored already, the same, attaches to the newest run made for it.
 create function submit_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
-  p_when_busy text, p_context bytea, p_remember boolean, p_busy_max bigint,
+  p_when_busy text, p_context bytea, p_remember boolean,
   p_message text, p_body json, p_digest bytea, p_edit boolean,
   p_import_ids text[], p_import_roles text[], p_import_bodies json[]
 ) returns json language plpgsql as $$
@@ -241,7 +346,7 @@ begin
     values (p_tenant, p_session, p_message, take_position(p_tenant, p_session), 'user', p_body, p_digest);
     made := add_run(
       p_tenant, p_session, p_agent, p_run, p_answer, 'submit', p_message, p_key, p_message, p_digest,
-      p_context, p_remember, p_busy_max);
+      p_context, p_remember);
   end if;
   return admitted_json(made, p_run, p_when_busy);
 end
@@ -250,7 +355,7 @@ $$;
 -- ports.Regenerate.
 create function regenerate_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
-  p_when_busy text, p_context bytea, p_remember boolean, p_busy_max bigint,
+  p_when_busy text, p_context bytea, p_remember boolean,
   p_target text
 ) returns json language plpgsql as $$
 declare
@@ -287,7 +392,7 @@ begin
   perform make_way(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
   made := add_run(
     p_tenant, p_session, p_agent, p_run, p_answer, 'regenerate', asked.id, p_key, p_target, null,
-    p_context, p_remember, p_busy_max);
+    p_context, p_remember);
   return admitted_json(made, p_run, p_when_busy);
 end
 $$;
@@ -295,4 +400,6 @@ $$;
 -- migrate:down
 
 drop function regenerate_run, submit_run, admitted_json, add_run, make_way, run_of_key, flag_run, take_position,
-  open_session, lock_session, session_busy, shown_messages, approval_json, request_json, bytes_json, listed_json, run_json, refuse;
+  open_session, lock_session, check_limits, spent_today, promote_next, promote_run, free_places, count_ready;
+drop view waiting_runs;
+drop function turn_of, limit_of, session_busy, shown_messages, approval_json, request_json, bytes_json, listed_json, run_json, refuse;

@@ -3,26 +3,6 @@
 -- What happens to a run once it is made. The laws of 0003 hold here too. A pending question is never that of
 -- an interrupted run.
 
--- Make the earliest waiting run of a locked session ready if no other one is, and return the request of the
--- ready one if a claim of it is due.
-create function promote_run(p_tenant text, p_session text) returns json language plpgsql as $$
-declare
-  first runs;
-begin
-  select * into first from runs
-  where tenant_id = p_tenant and session_id = p_session and ready and state in ('queued', 'running');
-  if not found then
-    update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
-    where id = (
-      select id from runs
-      where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
-      order by position limit 1)
-    returning * into first;
-  end if;
-  return case when first.due_at is not null then request_json(first) end;
-end
-$$;
-
 -- Lock a run of an attempt, and its session before it. An attempt that is not the newest is fenced.
 create function hold_run(p_run text, p_attempt integer) returns runs language plpgsql as $$
 declare
@@ -44,6 +24,14 @@ language sql as $$
   update messages set body = p_answer
   where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id and run_id = r.id
     and role = 'assistant' and p_answer is not null;
+  insert into spending (tenant_id, shard, day, tokens)
+  select
+    r.tenant_id, hashtext(r.session_id) & 7, (clock_timestamp() at time zone 'utc')::date,
+    p_input_tokens + p_output_tokens - r.input_tokens - r.output_tokens
+  where p_answer is not null and p_input_tokens + p_output_tokens > r.input_tokens + r.output_tokens
+  on conflict (tenant_id, shard) do update set
+    tokens = excluded.tokens + case when spending.day = excluded.day then spending.tokens else 0 end,
+    day = excluded.day;
   update runs set input_tokens = p_input_tokens, output_tokens = p_output_tokens
   where id = r.id and p_answer is not null;
   update sessions set updated_at = clock_timestamp() where tenant_id = r.tenant_id and id = r.session_id;
@@ -177,6 +165,7 @@ begin
     select distinct tenant_id, session_id, run_id from (
       select * from approvals where state = 'pending' and expires_at <= statement_timestamp()
       order by expires_at limit p_max) a
+    order by tenant_id, session_id, run_id
   loop
     perform from sessions where tenant_id = due.tenant_id and id = due.session_id
     for no key update skip locked;
@@ -215,7 +204,7 @@ begin
   elsif mine.state not in ('suspended', 'queued') then
     perform refuse('RJ412', 'the run is over');
   end if;
-  return promote_run(mine.tenant_id, mine.session_id);
+  return coalesce(promote_run(mine.tenant_id, mine.session_id), promote_next(mine.tenant_id));
 end
 $$;
 
@@ -236,7 +225,35 @@ begin
   elsif mine.state <> p_state then
     perform refuse('RJ412', 'the run is over');
   end if;
-  return promote_run(mine.tenant_id, mine.session_id);
+  return coalesce(promote_run(mine.tenant_id, mine.session_id), promote_next(mine.tenant_id));
+end
+$$;
+
+-- Promotions that nobody has made: a limit was raised or taken away, or a run was deleted that had a place.
+-- It never waits for a session, so it may hold several. Returns the requests.
+create function promote_waiting(p_max bigint) returns json language plpgsql as $$
+declare
+  waiting record;
+  request json;
+  requests json[] := '{}';
+begin
+  for waiting in
+    with held as materialized (select distinct tenant_id from runs where state = 'queued' and not ready),
+    with_places as materialized (
+      select tenant_id from held
+      where (limit_of(tenant_id, 'running_max') > count_ready(tenant_id)) is not false)
+    select tenant_id, session_id from with_places join waiting_runs using (tenant_id)
+    order by tenant_id, number limit p_max
+  loop
+    perform from sessions where tenant_id = waiting.tenant_id and id = waiting.session_id
+    for no key update skip locked;
+    continue when not found;
+    request := promote_run(waiting.tenant_id, waiting.session_id);
+    if request is not null then
+      requests := requests || request;
+    end if;
+  end loop;
+  return array_to_json(requests);
 end
 $$;
 
@@ -249,8 +266,7 @@ begin
   end if;
   select * into mine from runs
   where tenant_id = p_tenant and session_id = p_session and id = coalesce(p_run,
-    (select id from runs
-     where tenant_id = p_tenant and session_id = p_session and ready and state in ('queued', 'running')),
+    (turn_of(p_tenant, p_session)).id,
     (select id from runs
      where tenant_id = p_tenant and session_id = p_session and state = 'suspended'
      order by position desc limit 1));
@@ -269,5 +285,5 @@ $$;
 
 -- migrate:down
 
-drop function interrupt_run, end_run, suspend_run, expire_approvals, decide_run, resume_run, ask_run, claim_run,
-  store_answer, hold_run, promote_run;
+drop function interrupt_run, promote_waiting, end_run, suspend_run, expire_approvals, decide_run, resume_run, ask_run, claim_run,
+  store_answer, hold_run;

@@ -54,7 +54,7 @@ SERVICES = (
     _api("STREAM.NAMES"),
     _api(f"STREAM.MSG.GET.{names.LOG}"),
     _api(f"DIRECT.GET.{names.LOG}", "Stream"),
-    _api(f"DIRECT.GET.{names.AGENTS_STREAM}"),
+    _api(f"DIRECT.GET.{names.AGENTS_STREAM}", "Stream"),
     Service(names.FILE_SUBJECTS, names.FILE_SUBJECTS),
     _api(f"STREAM.MSG.GET.{names.FILES}"),
     _api(f"DIRECT.GET.{names.FILES}", "Stream"),

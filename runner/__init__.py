@@ -12,24 +12,36 @@ respond   one response of a model, or of a loop of the application's own
 acting    questions, calls of tools, results
 delegating  work that changes hands between agents
 context   what a tool is told and may say; `voice` is its way to the log
+shortening  what of a long conversation the model is shown
 opening   the context of a request opened, instructions made
 own       an application's own loop; `foreign` adapts other libraries' agents
 updates   summaries of long work, written beside it
 pen       what is said, paced and in order, on its way to the journal; `pacing` is its pure half
 journal   the log's one writer: batches, one append in flight
 worker    pulls requests, claims, keeps them alive, drains
+remote    tools that live in MCP servers; `mcp` is the way to them, `guarded` its HTTP
 demo      the scripted agent of `rejoin dev`
 """
 
 from runner.agents import Agent, StatusUpdates, Summary, agent
 from runner.context import RunContext, SyncToolContext, ToolContext
-from runner.models.port import ModelSettings, Usage
+from runner.models.fallback import Fallback
+from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest, ModelSettings, Usage
+from runner.models.window import Window
 from runner.own import LoopError, RunInput
+from runner.remote import McpServer
 from runner.tools import ToolError, tool
 
 __all__ = (
     "Agent",
+    "Done",
+    "Fallback",
     "LoopError",
+    "McpServer",
+    "Model",
+    "ModelChunk",
+    "ModelError",
+    "ModelRequest",
     "ModelSettings",
     "RunContext",
     "RunInput",
@@ -39,6 +51,7 @@ __all__ = (
     "ToolContext",
     "ToolError",
     "Usage",
+    "Window",
     "agent",
     "tool",
 )

@@ -17,7 +17,7 @@ from protocol.chunks import Chunk
 from protocol.errors import Fenced
 from protocol.ids import CallId, approval_id
 from protocol.log import Audience, Mark
-from runner import delegating, machine
+from runner import delegating, insight, machine
 from runner.attempt import Attempt, Cancelled, own_cancellation
 from runner.context import ToolContext, Voice
 from runner.standing import Call
@@ -32,9 +32,15 @@ UNKNOWN_OUTCOME = (
 
 
 def asks(attempt: Attempt, call: Call) -> bool:
-    """Whether a call needs a person's word."""
+    """Whether a call needs a person's word. It does if the application fails to tell."""
     tool = attempt.tools.get(call.tool)
-    return tool is not None and attempt.agent.asks(tool, call.input, _context(attempt, call))
+    if tool is None:
+        return False
+    try:
+        return attempt.agent.asks(tool, call.input, _context(attempt, call))
+    except Exception:
+        attempt.log.exception("needs_approval_failed", tool=call.tool)
+        return True
 
 
 def retries(attempt: Attempt, call: Call) -> bool:
@@ -74,13 +80,15 @@ async def tell(attempt: Attempt, decided: Sequence[Decision]) -> None:
 async def act(attempt: Attempt, act: machine.Act) -> None:
     """Give calls their results."""
     for call, _ in act.deny:
+        insight.told(attempt, call, "denied")
         await attempt.emit(chunks.ToolOutputDenied(tool_call_id=call.id))
     for call in act.unknown:
+        insight.told(attempt, call, "unknown")
         await attempt.emit(chunks.ToolOutputError(tool_call_id=call.id, error_text=UNKNOWN_OUTCOME))
     for call, reason in act.refuse:
         await attempt.emit(error(call.id, reason))
-    for call in act.run:
-        await attempt.detail("tool_call", f"Calls {call.tool}", toolCallId=call.id, toolName=call.tool)
+    for call in act.run:  # before the mark: behind it every append is one at which the outcome is unknown
+        await attempt.detail("tool_call", f"Calls {call.tool}", **_named(call))
     if not all(retries(attempt, call) for call in act.run):
         attempt.journal.mark(Mark.CALLING)
     await attempt.journal.settle()
@@ -90,14 +98,16 @@ async def act(attempt: Attempt, act: machine.Act) -> None:
 
 
 async def _call(attempt: Attempt, call: Call) -> None:
-    result = await _spoken(attempt, call)
+    result = await insight.tool(attempt, call, _spoken(attempt, call))
     if isinstance(result, chunks.ToolOutputAvailable):
         await delegating.transfer(attempt, call)
     await attempt.emit(result)
     ok = isinstance(result, chunks.ToolOutputAvailable)
-    await attempt.detail(
-        "tool_result", f"{call.tool} answered", toolCallId=call.id, toolName=call.tool, success=ok
-    )
+    await attempt.detail("tool_result", f"{call.tool} answered", **_named(call), success=ok)
+
+
+def _named(call: Call) -> dict[str, str]:
+    return {"toolCallId": call.id, "toolName": call.tool}
 
 
 async def _spoken(attempt: Attempt, call: Call) -> Chunk:

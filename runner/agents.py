@@ -10,8 +10,10 @@ from protocol.errors import Invalid
 from protocol.ids import AgentName, agent_name
 from runner.context import RunContext, ToolContext
 from runner.frames import DELEGATE, TRANSFER
-from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest, ModelSettings
+from runner.models.port import Done, Keys, Model, ModelChunk, ModelError, ModelRequest, ModelSettings
+from runner.models.window import Window
 from runner.own import Begins, OwnLoop, RunInput, Said
+from runner.remote import McpServer
 from runner.tools import NeedsApproval, Tool, object_schema
 
 TEXT_INTERVAL_S = 0.04
@@ -59,6 +61,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     instructions: Instructions = ""
     """A text, or a function of the run's context that makes one, async if it likes."""
     tools: Sequence[Tool] = ()
+    mcp: Sequence[McpServer] = ()
+    """Servers whose tools it has besides its own, as `<server>_<tool>`, while they are there."""
     handoffs: Sequence["Agent | str"] = ()
     delegates: Sequence["Agent | str"] = ()
     transfers_max: int = 10
@@ -68,12 +72,20 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     context: type[msgspec.Struct] | None = None
     """What a request brings besides its message, in headers of the fields' names. For tools."""
     settings: ModelSettings = ModelSettings()
+    """How the model is to answer."""
+    model_keys: Keys | None = None
+    """Whose key pays for a tenant's calls: `(tenant, provider) -> key`, async if it likes, asked at every
+    call; None is the process's own. Also for the agents that it reaches and that have none themselves."""
+    window: Window | None = None
+    """How much of a long conversation the model is shown."""
+    summarises: bool = False
+    """Whether the model sums up what the window leaves out."""
     text_interval_s: float = TEXT_INTERVAL_S
     """Deltas of a text merge for so long, to whole words. 0: every token is an event."""
     status_updates: StatusUpdates | None = None
     own: OwnLoop | None = None
     """The application's own loop in the place of model and tools: see `agent`."""
-    steps_max: int = 20
+    max_steps: int = 20
     description: str = ""
     needs_approval: Mapping[str, NeedsApproval[Any]] = {}
     approval_timeout_s: float | None = None
@@ -85,20 +97,52 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         agent_name(self.name)
+        self._check_kinds()
         _ = self.entry  # its context can be written as a schema
-        if len(self.toolbox) != len(self.tools):
-            raise Invalid(f"agent {self.name} has two tools of one name")
+        names = [tool.name for tool in self.tools]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise Invalid(f"agent {self.name} has two tools of the name {twice[0]}")
         if taken := sorted(name for name in self.toolbox if name.startswith((TRANSFER, DELEGATE))):
             raise Invalid(
                 f"agent {self.name} has a tool {taken[0]}: such names are for reaching other agents"
             )
+        for server in self.mcp:
+            if taken := sorted(name for name in self.toolbox if name.startswith(server.prefix)):
+                raise Invalid(f"agent {self.name} has a tool {taken[0]}: such names are {server.name}'s")
+        if len({server.name for server in self.mcp}) != len(self.mcp):
+            raise Invalid(f"agent {self.name} has two MCP servers of one name")
         for names in (self.handoff_names, self.delegate_names):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise Invalid(f"agent {self.name} names the agent {twice[0]} twice")
         if self.name in self.handoff_names:
             raise Invalid(f"agent {self.name} cannot hand over to itself")
-        if unknown := set(self.needs_approval) - set(self.toolbox) - self._routes:
+        prefixes = tuple(server.prefix for server in self.mcp)
+        if unknown := {
+            name
+            for name in set(self.needs_approval) - set(self.toolbox) - self._routes
+            if not name.startswith(prefixes)
+        }:
             raise Invalid(f"agent {self.name} has no tool {', '.join(sorted(unknown))}")
+
+    def _check_kinds(self) -> None:
+        """What a type checker says too: else it would be found out in the middle of a run."""
+        if not (isinstance(self.model, str) or hasattr(self.model, "stream")):
+            raise Invalid(f"agent {self.name}: its model is neither `provider:name` nor a Model")
+        for one in self.tools:
+            if not isinstance(one, Tool):
+                name = getattr(one, "__name__", repr(one))
+                raise Invalid(f"agent {self.name}: {name} is no tool, decorate it with @tool")
+        for target in (*self.handoffs, *self.delegates):
+            if not isinstance(target, Agent | str):
+                raise Invalid(f"agent {self.name}: {target!r} is neither an Agent nor an agent's name")
+        if self.context is not None and not (
+            isinstance(self.context, type) and issubclass(self.context, msgspec.Struct)
+        ):
+            raise Invalid(f"agent {self.name}: its context is no subclass of msgspec.Struct")
+        if not isinstance(self.settings, ModelSettings):
+            raise Invalid(f"agent {self.name}: its settings are no ModelSettings")
+        if self.max_steps < 1:
+            raise Invalid(f"agent {self.name}: max_steps is at least 1")
 
     @property
     def handoff_names(self) -> list[str]:
@@ -194,6 +238,7 @@ def agents_of(value: Any) -> list[Agent]:
     agents = [value] if isinstance(value, Agent) else value
     if not isinstance(agents, Sequence) or not agents or not all(isinstance(one, Agent) for one in agents):
         raise Invalid("expected an Agent or a list of Agents")
-    if len({agent.name for agent in agents}) != len(agents):
-        raise Invalid("two agents have one name")
+    names = [agent.name for agent in agents]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise Invalid(f"two agents have the name {twice[0]}")
     return list(agents)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.adapters import broker, migrate, postgres, streams
+from protocol.adapters import broker, exposition, migrate, postgres, streams, tracing
 from protocol.adapters.agents import JetStreamAgents
 from protocol.adapters.artifacts import Artifacts
 from protocol.adapters.control import NatsControl
@@ -22,12 +22,15 @@ from protocol.adapters.files import JetStreamFiles
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
 from protocol.adapters.requests import JetStreamRequests
+from protocol.adapters.store import Count, Limits
+from protocol.adapters.threads import Threads
 from protocol.errors import Invalid
 from protocol.seal import Sealer
 from runner.agents import Agent, agents_of
 from runner.crew import reachable
-from runner.models.port import Model
+from runner.models.port import Keys, Model
 from runner.models.provider import Connections, open_model
+from runner.remote import Sources
 from runner.worker import Bounds, Serving, Worker
 
 
@@ -39,24 +42,39 @@ class Settings(msgspec.Struct, frozen=True):
     nats_replicas: int = 1
     log_age_max_s: float = 24 * 3600
     ack_wait_s: float = streams.ACK_WAIT_S
+    """How long a silent runner keeps its runs; it is heard of three times as often."""
     runs_max: int = 64
+    """Runs at once in one process; each agent beyond the first may have one more."""
     drain_grace_s: float = 10.0
+    """How long a stopping runner's runs may go on before they are handed over."""
     retry_delay_s: float = 1.0
     """How long a run whose execution broke waits for its next attempt."""
     attempts_max: int = 10
+    """In one turn of a run: then it fails, visibly."""
     sweep_period_s: float = 5.0
     """How often it looks for what got lost or expired."""
     database_pool_max: int = 10
     model: str | None = None
     """What the demo agent uses instead of its script, `provider:name`."""
     model_base_url: str | None = None
+    """Where models named `provider:name` are, if not at their provider's."""
     model_api_key: str | None = None
+    """Their key."""
     context_keys: str | None = None
     """What contexts are sealed with, `id:base64,…`, the gateways' own."""
     deployed_at_ms: int | None = None
     """Tells this deploy from earlier ones that still have runners; unsaid, it is the process's start."""
     threads_max: int = 64
     """For tools that are plain functions."""
+    tenant_running_max: Count | None = None
+    """Runs at once of a tenant that has no limits of its own, the gateways' own setting; others wait."""
+    session_age_max_s: float | None = None
+    """Sessions untouched for longer are deleted, with all that belongs to them; unsaid, none are."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    """Where Prometheus reads; unsaid, nowhere."""
+    otlp_endpoint: str | None = None
+    """Where spans go, `http://…/v1/traces`; needs the extra `otel`."""
     log_level: str = "info"
     log_format: LogFormat = "auto"
 
@@ -83,7 +101,8 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
     """A worker with its connections, for as long as the context."""
     async with AsyncExitStack() as stack:
         connections = await stack.enter_async_context(Connections())
-        serving = [_serving(agent, settings, connections) for agent in agents]
+        sources = await stack.enter_async_context(_servers(agents))
+        serving = [_serving(agent, settings, connections, sources) for agent in agents]
         queue = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-queue"))
         write = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-log"))
         files = await stack.enter_async_context(broker.connect(settings.nats_url, "runner-files"))
@@ -91,7 +110,11 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
         await streams.require(queue)
         await migrate.check(settings.database_url)
         store = await stack.enter_async_context(
-            await postgres.connect(settings.database_url, pool_max=settings.database_pool_max)
+            await postgres.connect(
+                settings.database_url,
+                pool_max=settings.database_pool_max,
+                limits=Limits(running_max=settings.tenant_running_max),
+            )
         )
         yield Worker(
             f"{socket.gethostname()}-{os.getpid()}",
@@ -103,6 +126,7 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
             agents=JetStreamAgents(queue),
             files=JetStreamFiles(files),
             shelf=Artifacts(store.database),
+            threads=Threads(store.database),
             sealer=Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,
             deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
             bounds=Bounds(
@@ -112,6 +136,7 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
                 retry_delay_s=settings.retry_delay_s,
                 attempts_max=settings.attempts_max,
                 sweep_period_s=settings.sweep_period_s,
+                session_age_max_s=settings.session_age_max_s,
             ),
             now_ms=_now_ms,
         )
@@ -121,36 +146,56 @@ async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[
     """Until SIGTERM or SIGINT, and then until the running runs are over or handed over."""
     threads = ThreadPoolExecutor(settings.threads_max, thread_name_prefix="asyncio")
     asyncio.get_running_loop().set_default_executor(threads)
-    async with assemble(settings, agents) as worker:
-        with on_stop(worker.drain):
-            await worker.serve(on_ready)
+    with tracing.exporting("rejoin-runner", settings.otlp_endpoint):
+        async with assemble(settings, agents) as worker:
+            registry = worker.metrics.registry
+            with (
+                exposition.shown(registry, settings.metrics_host, settings.metrics_port),
+                on_stop(worker.drain),
+            ):
+                await worker.serve(on_ready)
 
 
-def _serving(agent: Agent, settings: Settings, connections: Connections) -> Serving:
+@asynccontextmanager
+async def _servers(heads: Sequence[Agent]) -> AsyncIterator[Sources | None]:
+    """The way to the agents' MCP servers. The SDK, which takes seconds, is imported if there are some."""
+    wanted = [server for head in heads for agent in reachable(head).values() for server in agent.mcp]
+    if not wanted:
+        yield None
+        return
+    async with importlib.import_module("runner.mcp").opened(wanted) as sources:
+        yield sources
+
+
+def _serving(agent: Agent, settings: Settings, connections: Connections, sources: Sources | None) -> Serving:
     """The agent and those that it reaches, ready. Raises `Invalid` for a crew that cannot work."""
-    models = {name: _open(one, settings, connections) for name, one in reachable(agent).items()}
+    keys = agent.model_keys
+    models = {name: _open(one, settings, connections, keys) for name, one in reachable(agent).items()}
     updates = agent.status_updates
     writer = None if updates is None or updates.model is None else updates.model
     return Serving(
         agent,
         models[agent.name],
         models,
-        None if writer is None else _model(writer, settings, connections),
+        None if writer is None else _model(writer, settings, connections, keys),
+        {} if sources is None else {name: [*map(sources, one.mcp)] for name, one in reachable(agent).items()},
     )
 
 
-def _open(agent: Agent, settings: Settings, connections: Connections) -> Model:
+def _open(agent: Agent, settings: Settings, connections: Connections, keys: Keys | None) -> Model:
     """The agent's model, imported and ready. Raises `Invalid` for one that cannot be."""
     try:
-        return _model(agent.model, settings, connections)
+        return _model(agent.model, settings, connections, agent.model_keys or keys)
     except Invalid as fault:
         raise Invalid(f"agent {agent.name}: {fault}") from fault
 
 
-def _model(model: Model | str, settings: Settings, connections: Connections) -> Model:
+def _model(model: Model | str, settings: Settings, connections: Connections, keys: Keys | None) -> Model:
     if not isinstance(model, str):
         return model
-    return open_model(model, connections, base_url=settings.model_base_url, api_key=settings.model_api_key)
+    return open_model(
+        model, connections, base_url=settings.model_base_url, api_key=settings.model_api_key, keys=keys
+    )
 
 
 def _now_ms() -> int:

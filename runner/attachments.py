@@ -1,9 +1,11 @@
-"""Gives the files of stored messages to a model: a message names them, a model needs their bytes.
+"""Files between messages and models: a message names them, a model reads and makes their bytes.
 
 Sits in front of any model and changes nothing but the URLs of files. They are read again for each call rather
-than held while a run waits for tools and people.
+than held while a run waits for tools and people. What a model makes is stored before anybody hears of it; it
+belongs to the user of the run.
 """
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -12,12 +14,20 @@ import msgspec
 
 from protocol import media
 from protocol.adapters.files import Files
+from protocol.adapters.ports import Owner
+from protocol.chunks import Chunk, File, ReasoningFile
+from protocol.errors import Invalid
 from protocol.fold import UIMessage
 from protocol.ids import TenantId
-from runner.models.port import Done, Model, ModelChunk, ModelRequest
+from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest
 
 BYTES_MAX = 64 * 1024 * 1024
 """Of files in one call. The latest go first: a conversation may have more than a process can hold."""
+
+FILES = ("file", "reasoning-file")
+UNKNOWN = "application/octet-stream"
+_SHOWN = re.compile(r"(?:image|audio|video)/[a-z0-9][a-z0-9.-]{0,63}")
+"""What a browser shows and never runs. `image/svg+xml` is not among them."""
 
 type Part = dict[str, Any]
 
@@ -32,10 +42,29 @@ class Reading:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`. Raises `Unavailable` too: no file is left out because it cannot be read now."""
-        history = await inlined(request.history, self._files, self._tenant)
-        async with aclosing(self._model.stream(msgspec.structs.replace(request, history=history))) as stream:
+        *history, answer = await inlined([*request.history, request.answer], self._files, self._tenant)
+        whole = msgspec.structs.replace(request, history=history, answer=answer)
+        async with aclosing(self._model.stream(whole)) as stream:
             async for item in stream:
                 yield item
+
+
+async def stored(chunk: Chunk, files: Files | None, owner: Owner) -> Chunk:
+    """A file that comes as a data URL is stored, and its chunk names it; any other chunk is as it was.
+
+    Raises `ModelError` for a file that cannot be kept, and `Unavailable`.
+    """
+    if not isinstance(chunk, File | ReasoningFile) or files is None or not chunk.url.startswith("data:"):
+        return chunk
+    try:
+        _, data = media.parse_data_url(chunk.url)
+    except Invalid as fault:
+        raise ModelError(f"The model made a file that cannot be kept: {fault}.") from fault
+    # Who serves it trusts what it is stored as.
+    claimed = media.plain_type(chunk.media_type)
+    kind = media.kind_of(data) or (claimed if _SHOWN.fullmatch(claimed) else UNKNOWN)
+    id = await files.put(owner.tenant, owner.user, data, kind)
+    return msgspec.structs.replace(chunk, url=media.url_of(id))
 
 
 async def inlined(history: Sequence[UIMessage], files: Files, tenant: TenantId) -> list[UIMessage]:
@@ -47,7 +76,7 @@ async def inlined(history: Sequence[UIMessage], files: Files, tenant: TenantId) 
     for message in reversed(history):
         parts: list[Part] = []
         for part in reversed(message["parts"]):
-            id = media.id_in(part["url"]) if part["type"] == "file" else None
+            id = media.id_in(part["url"]) if part["type"] in FILES else None
             file = await files.get(tenant, id) if id is not None and left > 0 else None
             if id is None:
                 parts.append(part)

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from protocol import chunks
+from protocol.adapters.files import Files
 from protocol.adapters.ports import Claim, Store
 from protocol.chunks import Chunk
 from protocol.log import Audience
@@ -20,6 +21,7 @@ from runner.context import Shelf, operation
 from runner.crew import Crew, Member
 from runner.frames import Frame
 from runner.journal import Journal
+from runner.metrics import Metrics
 from runner.models.port import Model
 from runner.pen import Pen
 from runner.standing import Standing
@@ -45,6 +47,8 @@ class Attempt:
         *,
         context: Any = None,
         shelf: Shelf | None = None,
+        files: Files | None = None,
+        metrics: Metrics,
         now_ms: Callable[[], int],
     ) -> None:
         self.claim = claim
@@ -57,6 +61,8 @@ class Attempt:
         self.context = context
         """What the request brought, as the head's `context`; None if it wants none."""
         self.shelf = shelf
+        self.files = files
+        self.metrics = metrics
         self.pen = Pen(journal, crew.head.text_interval_s)
         self.now_ms = now_ms
         self.history = [

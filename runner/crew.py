@@ -5,7 +5,7 @@ each other in circles: transfers are counted in a run, and delegation is bounded
 the head of a crew is known to the broker; the others work in its runs.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -13,6 +13,7 @@ from protocol.errors import Invalid
 from runner.agents import Agent
 from runner.frames import DELEGATE, TRANSFER
 from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest
+from runner.remote import Source, Toolbox
 from runner.tools import Tool, tool
 
 TOOL_NAME_CHARS_MAX = 64
@@ -48,12 +49,18 @@ class Crew(msgspec.Struct, frozen=True):
         return Crew(self.head, wrapped)
 
 
-def crew_of(head: Agent, models: Mapping[str, Model]) -> Crew:
-    """The crew that an agent is the head of; `models` holds the opened model of each, by the agent's name."""
-    agents = reachable(head)
-    return Crew(
-        head, {name: Member(agent, models[name], _tools(agent, agents)) for name, agent in agents.items()}
-    )
+def crew_of(
+    head: Agent, models: Mapping[str, Model], sources: Mapping[str, Sequence[Source]] | None = None
+) -> Crew:
+    """The crew that an agent is the head of. By the agents' names, `models` has the opened model of each and
+    `sources` the MCP servers of those that have some.
+    """
+    agents, remote = reachable(head), sources or {}
+    members = {
+        name: Member(agent, models[name], Toolbox(_tools(agent, agents), remote.get(name, ())))
+        for name, agent in agents.items()
+    }
+    return Crew(head, members)
 
 
 class Gone(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ at once, a busy one coalesces, and neither needs a timer. The queue is bounded; 
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -36,13 +37,22 @@ class Journal:
     """Made once a claim has read the log into `standing`, and the only thing that appends after that.
 
     `write` must run beside whoever emits; it raises `Fenced` when another runner has taken the run over.
+    `appended` is told how many seconds each append took.
     """
 
-    def __init__(self, log: Log, run: RunId, attempt: int, standing: Standing) -> None:
+    def __init__(
+        self,
+        log: Log,
+        run: RunId,
+        attempt: int,
+        standing: Standing,
+        appended: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._log = log
         self._run = run
         self._attempt = attempt
         self._standing = standing
+        self._appended = appended
         self._prev = standing.prev
         self._count_on()
         self._waiting: deque[_Item] = deque()
@@ -116,7 +126,10 @@ class Journal:
         events, audience, mark = self._take()
         head = self._head(len(events), audience, mark)
         payload = frames(events, prev=head.prev, index=head.index)
+        clock = asyncio.get_running_loop().time
+        began = clock()
         self._prev = await self._log.append(self._run, head, payload)
+        self._appended(clock() - began)
         self._index += len(events)
         if audience is Audience.OPERATIONS:
             self._operations += len(events)

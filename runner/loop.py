@@ -9,22 +9,25 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, assert_never
 
 import msgspec
+from msgspec import UNSET
 
 from protocol import chunks
+from protocol.adapters.files import Files
 from protocol.adapters.ports import Claim, Decision, Store
 from protocol.adapters.tasks import beside
 from protocol.commands import RunRequest
 from protocol.lifecycle import State
 from protocol.log import Audience, Mark
 from protocol.unfold import unfold
-from runner import acting, delegating, machine, respond
+from runner import acting, delegating, insight, machine, respond
 from runner.attempt import DEADLINE, Attempt
 from runner.context import Shelf
 from runner.crew import Crew
 from runner.journal import Journal
+from runner.metrics import Metrics
 from runner.models.port import Model
 from runner.own import CRASHED
-from runner.standing import Call, Standing
+from runner.standing import Call, Standing, usage_of
 from runner.updates import keep_telling
 
 V7_CHUNKS = (chunks.ToolApprovalResponse, chunks.ResetStep)
@@ -52,10 +55,23 @@ class Loop:
         draining: asyncio.Event,
         context: Any = None,
         shelf: Shelf | None = None,
+        files: Files | None = None,
         updates: Model | None = None,
+        metrics: Metrics,
         now_ms: Callable[[], int],
     ) -> None:
-        attempt = Attempt(claim, crew, store, journal, standing, context=context, shelf=shelf, now_ms=now_ms)
+        attempt = Attempt(
+            claim,
+            crew,
+            store,
+            journal,
+            standing,
+            context=context,
+            shelf=shelf,
+            files=files,
+            metrics=metrics,
+            now_ms=now_ms,
+        )
         self._attempt = attempt
         self._updates = updates
         self._torn = standing.step_open and not standing.generated  # an earlier attempt was in the middle
@@ -113,7 +129,7 @@ class Loop:
         return machine.Policy(
             lambda call: acting.asks(attempt, call),
             lambda call: acting.retries(attempt, call),
-            attempt.agent.steps_max,
+            attempt.agent.max_steps,
             attempt.head.transfers_max,
             attempt.head.depth_max,
         )
@@ -124,12 +140,15 @@ class Loop:
         following = await self._attempt.store.end(
             self._run.id, self._run.attempt, state, standing.message, standing.error
         )
+        self._attempt.metrics.became(self._run.agent, state.value)
         return [following] if following is not None else []
 
     async def _leave(self) -> list[RunRequest]:
         await self._journal.settle()
         run = self._run
-        return list(await self._attempt.store.suspend(run.id, run.attempt, self._standing.message))
+        following = await self._attempt.store.suspend(run.id, run.attempt, self._standing.message)
+        self._attempt.metrics.became(run.agent, State.SUSPENDED.value)
+        return list(following)
 
     async def _in_time(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -177,7 +196,8 @@ class Loop:
                 await attempt.emit(chunks.ResetStep(), Audience.V7)
                 self._torn = False
             case machine.Generate():
-                await respond.generate(attempt)
+                with insight.step(attempt):
+                    await respond.generate(attempt)
             case machine.Ask(calls):
                 await acting.ask(attempt, calls)
             case machine.Act():
@@ -218,7 +238,7 @@ class Loop:
     async def _suspend(self) -> None:
         if self._standing.step_open:
             await self._attempt.emit(chunks.FinishStep())
-        await self._attempt.emit(chunks.Finish(finish_reason="tool-calls"))
+        await self._attempt.emit(chunks.Finish("tool-calls", self._spent))
         self._journal.mark(Mark.SUSPENDED)
 
     async def _finish(self, reason: Any) -> None:
@@ -227,8 +247,14 @@ class Loop:
             await attempt.emit(chunks.FinishStep())
         if not self._standing.aborted and self._standing.error is None:
             await attempt.operation("completion", agent=attempt.head.name, iteration=self._standing.steps)
-        await attempt.emit(chunks.Finish(finish_reason=reason))
+        await attempt.emit(chunks.Finish(reason, self._spent))
         self._journal.mark(Mark.ENDED)
+
+    @property
+    def _spent(self) -> Any:
+        """What the message's metadata says of its usage, said again where a client looks at the end only."""
+        usage = usage_of(self._standing.message)
+        return {"usage": dict(usage)} if usage else UNSET
 
     async def _abort(self, calls: Sequence[Call]) -> None:
         attempt = self._attempt

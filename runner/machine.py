@@ -131,7 +131,7 @@ class Policy(msgspec.Struct, frozen=True):
     """Whether a call needs a person's word."""
     retries: Callable[[Call], bool]
     """Whether a call whose outcome is unknown may be made again."""
-    steps_max: int
+    max_steps: int
     """Of the agent that works, in a row."""
     transfers_max: int = 10
     """In the run."""
@@ -191,7 +191,7 @@ def _after_step(standing: Standing, policy: Policy) -> Action:
     frame = standing.frames.top
     unheard = frame.call is not None and not frame.calls and not standing.generated
     going_on = frame.steps == 0 or frame.successor is not None or unheard
-    if going_on or (frame.calls and frame.stint < policy.steps_max):
+    if going_on or (frame.calls and frame.stint < policy.max_steps):
         return Generate()
     if frame.call is not None:
         return Return(frame.call, complete=not frame.calls)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from protocol.adapters import redaction
 from protocol.adapters.ports import Claim
 from protocol.errors import RejoinError
 from protocol.seal import Sealed, Sealer
@@ -36,6 +37,7 @@ def opened(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
             value = sealer.open(claim.context, run.tenant, run.session)
         except Sealed as fault:
             raise NotOpened(f"The run's context cannot be opened: {fault}.") from fault
+        redaction.hide(value)  # in every line of this attempt
     try:
         return msgspec.convert(value, agent.context)
     except msgspec.ValidationError as fault:

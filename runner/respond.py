@@ -17,11 +17,13 @@ from protocol.chunks import Chunk
 from protocol.errors import RejoinError
 from protocol.ids import CallId
 from protocol.log import Mark
-from runner import delegating, frames, opening
+from runner import delegating, frames, insight, opening
+from runner.attachments import stored
 from runner.attempt import DEADLINE, Attempt, Cancelled, own_cancellation
 from runner.journal import TooLarge
 from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, Usage
 from runner.own import LoopError, OwnLoop, RunInput, Shown, play
+from runner.shortening import shortened
 from runner.standing import usage_of
 from runner.tools import ToolError
 from runner.voice import OpenVoice
@@ -54,6 +56,7 @@ async def generate(attempt: Attempt) -> None:
 
 
 async def _failed(attempt: Attempt, code: str, text: str) -> None:
+    insight.failed(attempt, code)
     await attempt.pen.flush()
     await delegating.fail(attempt, code, text)
 
@@ -68,7 +71,7 @@ async def _respond(attempt: Attempt) -> None:
                 if isinstance(item, Done):
                     done = item
                 else:
-                    own = _own(attempt, item)
+                    own = await stored(_own(attempt, item), attempt.files, attempt.run.owner)
                     await attempt.emit(own if owner is None else frames.owned(own, owner))
                     if isinstance(own, chunks.ReasoningEnd):
                         await attempt.detail("agent_reasoning", "Thought about it", partId=own.id)
@@ -76,6 +79,7 @@ async def _respond(attempt: Attempt) -> None:
         raise ModelError("The model did not answer in time.") from None
     await attempt.pen.flush()
     if done is not None:
+        attempt.metrics.used(attempt.agent.name, done.usage)
         await _usage(attempt, done)
         await attempt.detail(
             "agent_generate",
@@ -88,8 +92,10 @@ async def _respond(attempt: Attempt) -> None:
 
 async def _source(attempt: Attempt) -> AsyncGenerator[ModelChunk | Shown | Done]:
     """The model, or the application's own loop."""
+    request = delegating.request(attempt)
     request = msgspec.structs.replace(
-        delegating.request(attempt),
+        request,
+        history=await shortened(attempt, request.history),
         instructions=await opening.instructions(attempt),
         tenant=attempt.run.tenant,
         settings=attempt.agent.settings,
@@ -143,7 +149,13 @@ def _own(attempt: Attempt, chunk: ModelChunk | Shown) -> Chunk:
             fault = _misfit(attempt, name, input)
             if fault is None:
                 return msgspec.structs.replace(chunk, tool_call_id=own)
-            return chunks.ToolInputError(tool_call_id=own, tool_name=name, input=input, error_text=fault)
+            return chunks.ToolInputError(
+                tool_call_id=own,
+                tool_name=name,
+                input=input,
+                error_text=fault,
+                provider_metadata=chunk.provider_metadata,
+            )
         case _:
             return chunk
 

@@ -74,6 +74,10 @@ class Tool(msgspec.Struct, frozen=True):
         values = msgspec.structs.asdict(self._convert(input))
         async with asyncio.timeout(self.timeout_s):
             result = await self._call(values, context)
+        return await self.bounded(result, context)
+
+    async def bounded(self, result: Any, context: ToolContext[Any]) -> Any:
+        """A result as plain JSON, or what becomes of one that is too large. Raises `ToolError`."""
         raw, plain = _json(result)
         if len(raw) <= self.result_bytes_max:
             return plain
@@ -213,7 +217,10 @@ def _check_schema(made: Tool) -> None:
 
 def _arguments(function: Callable[..., Any], own: str) -> tuple[type[msgspec.Struct], bool]:
     """The struct of a function's arguments, and whether its first parameter is a context."""
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as fault:
+        raise Invalid(f"tool {own}: a parameter's type is not known where the tool is ({fault})") from fault
     fields: list[Any] = []
     takes_context = False
     for position, parameter in enumerate(inspect.signature(function).parameters.values()):

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 import structlog
 
+from protocol.adapters import tracing
 from protocol.adapters.files import Files
 from protocol.adapters.ports import (
     Agents,
@@ -27,20 +28,23 @@ from protocol.adapters.ports import (
     Word,
 )
 from protocol.adapters.tasks import beside
+from protocol.adapters.threads import FORGET_MAX, Threads
 from protocol.commands import RunRequest
 from protocol.errors import Fenced, RejoinError, Unavailable
 from protocol.ids import AgentName, RunId
 from protocol.lifecycle import State
 from protocol.seal import Sealer
-from runner import loop
+from runner import insight, loop
 from runner.agents import Agent
 from runner.attachments import Reading
 from runner.context import Shelf
 from runner.crew import Crew, crew_of
 from runner.journal import Journal
 from runner.loop import HandedOver, Loop
+from runner.metrics import Metrics
 from runner.models.port import Model
 from runner.opening import NotOpened, opened
+from runner.remote import Source
 from runner.standing import Standing
 
 log = structlog.get_logger("rejoin.worker")
@@ -68,6 +72,9 @@ class Bounds(msgspec.Struct, frozen=True):
     sweep_age_s: float = 5.0
     """A ready run that nobody has claimed for this long is asked for again."""
     retry_delay_s: float = 1.0
+    session_age_max_s: float | None = None
+    """Sessions that nothing has touched for longer are deleted; None: they are kept."""
+    retention_period_s: float = 60.0
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -78,11 +85,13 @@ class Serving(msgspec.Struct, frozen=True):
     others: Mapping[str, Model] = {}
     updates: Model | None = None
     """What writes its status updates; None is its own model."""
+    sources: Mapping[str, Sequence[Source]] = {}
+    """The MCP servers of the agents that have some, by the agents' names."""
 
     @property
     def crew(self) -> Crew:
         """The agent with those that it reaches. Raises `Invalid` in one sentence for what cannot work."""
-        return crew_of(self.agent, {**self.others, self.agent.name: self.model})
+        return crew_of(self.agent, {**self.others, self.agent.name: self.model}, self.sources)
 
 
 class Hold:
@@ -126,9 +135,11 @@ class Worker:
         agents: Agents,
         files: Files | None = None,
         shelf: Shelf | None = None,
+        threads: Threads | None = None,
         sealer: Sealer | None = None,
         deployed_at_ms: int = 0,
         bounds: Bounds,
+        metrics: Metrics | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         self._name = name
@@ -141,9 +152,11 @@ class Worker:
         self._agents = agents
         self._files = files
         self._shelf = shelf
+        self._threads = threads
         self._sealer = sealer
         self._deployed_at_ms = deployed_at_ms
         self._bounds = bounds
+        self.metrics = metrics or Metrics()
         self._now_ms = now_ms
         self._slots = asyncio.Semaphore(bounds.runs_max + len(serving) - 1)
         self._draining = asyncio.Event()
@@ -152,6 +165,7 @@ class Worker:
 
     def drain(self) -> None:
         """Take no more runs; `serve` returns when the running ones are over or handed over."""
+        self.metrics.draining()
         self._draining.set()
 
     async def serve(self, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -161,8 +175,10 @@ class Worker:
         log.info("serving", agents=sorted(self._serving), runs_max=self._bounds.runs_max)
         async with asyncio.TaskGroup() as group:
             background = [
+                group.create_task(self.metrics.watch_loop()),
                 group.create_task(self._every(self._bounds.announce_period_s, self._announce)),
                 group.create_task(self._every(self._bounds.sweep_period_s, self._sweep)),
+                group.create_task(self._every(self._bounds.retention_period_s, self._forget)),
                 *(group.create_task(self._pull(agent, group)) for agent in self._serving),
             ]
             await self._draining.wait()
@@ -210,6 +226,17 @@ class Worker:
             await self._store.purged(due)
             log.info("purged", runs=len(due))
 
+    async def _forget(self) -> None:
+        """Delete the sessions that nobody has come back to for as long as they are kept."""
+        age_max_s = self._bounds.session_age_max_s
+        if self._threads is None or age_max_s is None:
+            return
+        deleted = FORGET_MAX
+        while deleted == FORGET_MAX:
+            deleted = await self._threads.forget_untouched(age_max_s)
+            if deleted:
+                log.info("forgotten", sessions=deleted)
+
     async def _pull(self, agent: AgentName, group: asyncio.TaskGroup) -> None:
         async with self._requests.pull(agent) as next_request:
             while True:
@@ -231,32 +258,43 @@ class Worker:
 
     async def _execute(self, delivery: Delivery) -> None:
         request = delivery.request
-        with structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn):
+        with (
+            structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn),
+            insight.attempt(delivery),
+        ):
             hold = self._holds[request.run] = Hold()
             try:
                 await self._try(delivery, hold)
             except asyncio.CancelledError:
                 log.info("handed_over")
+                self.metrics.gave_back(request.agent, "handed_over")
                 await self._give_back(delivery, hold, 0)
                 raise
             finally:
+                if hold.run is not None:
+                    self.metrics.let_go(request.agent)
                 if self._holds.get(request.run) is hold:
                     del self._holds[request.run]
 
     async def _try(self, delivery: Delivery, hold: Hold) -> None:
+        agent = delivery.request.agent
         put_off_s = min(self._bounds.retry_delay_s * 2 ** min(delivery.delivered - 1, 10), PUT_OFF_MAX_S)
         try:
             await self._carry(delivery, hold)
         except* Fenced:
             log.info("fenced")
+            self.metrics.gave_back(agent, "fenced")
         except* HandedOver:
             log.info("handed_over")
+            self.metrics.gave_back(agent, "handed_over")
             await self._give_back(delivery, hold, 0)
         except* RejoinError as faults:
+            self.metrics.gave_back(agent, "put_back")
             log.warning("put_back", error="; ".join(str(fault) for fault in faults.exceptions))
             await self._give_back(delivery, hold, put_off_s)
         except* Exception:
             log.exception("execution_broken")
+            self.metrics.gave_back(agent, "broken")
             await self._give_back(delivery, hold, put_off_s)
 
     async def _give_back(self, delivery: Delivery, hold: Hold, delay_s: float) -> None:
@@ -282,6 +320,7 @@ class Worker:
             run = hold.run = claim.run
             structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
             log.info("claimed")
+            self.metrics.claimed(run.agent, delivery.age_s)
             # Deliveries of this turn, and those alone in which the database was there to be asked.
             if min(delivery.delivered, run.attempt) > self._bounds.attempts_max * GIVE_UP_FACTOR:
                 await self._give_up(claim)
@@ -292,7 +331,8 @@ class Worker:
                 standing, journal = await self._take_over(claim)
                 async with beside(journal.write()):
                     for following in await self._run(claim, standing, journal, hold.interrupted):
-                        await self._requests.publish(following)
+                        with tracing.apart():  # what comes next was asked for by somebody else
+                            await self._requests.publish(following)
             await delivery.ack()
             log.info("let_go", ended=standing.ended, events=standing.index)
 
@@ -301,6 +341,7 @@ class Worker:
         log.error("given_up")
         run = claim.run
         following = await self._store.end(run.id, run.attempt, State.FAILED, claim.answer, loop.TOO_OFTEN)
+        self.metrics.became(run.agent, State.FAILED.value)
         if following is not None:
             await self._requests.publish(following)
 
@@ -325,7 +366,9 @@ class Worker:
             draining=self._draining,
             context=context,
             shelf=self._shelf,
+            files=files,
             updates=serving.updates,
+            metrics=self.metrics,
             now_ms=self._now_ms,
         )
         if standing.attempts >= self._bounds.attempts_max:
@@ -344,7 +387,7 @@ class Worker:
             await self._read(run.id, standing)
             if standing.attempt > run.attempt:
                 raise Fenced(f"run {run.id} is attempt {standing.attempt}'s")
-            journal = Journal(self._runs, run.id, run.attempt, standing)
+            journal = Journal(self._runs, run.id, run.attempt, standing, self.metrics.appended)
             try:
                 await journal.take_over()
             except Fenced:
@@ -354,6 +397,8 @@ class Worker:
                 await self._control.supersede(run.id, run.attempt)
                 await asyncio.sleep(TAKE_OVER_PAUSE_S)
             else:
+                if standing.attempts > 0:  # in this turn
+                    self.metrics.took_over(run.agent)
                 if run.attempt > 1:  # whoever was silent may come back, and must not disturb us
                     await self._control.supersede(run.id, run.attempt)
                 return standing, journal

@@ -11,9 +11,9 @@ from aiohttp import web
 from PIL import Image
 
 from gateway import fetch
-from gateway.fetch import Address
 from protocol import media
 from protocol.chunks import TextDelta, TextEnd, TextStart
+from protocol.public import Address
 from runner.models.port import Done, ModelChunk, ModelRequest
 
 PDF = b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\nstartxref\n9\n%%EOF\n"

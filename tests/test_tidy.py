@@ -13,6 +13,8 @@ FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+CLIENT = sorted((ROOT / "clients" / "python" / "rejoin_client").rglob("*.py"))
+OTHERS = CLIENT + sorted(path for folder in ("examples", "bench") for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PURE = sorted(path for path in (ROOT / "protocol").glob("*.py") if path.name != "__init__.py")
 WIRING = {"gateway/cli.py", "gateway/dev.py", "runner/app.py", "runner/__main__.py"}
@@ -39,12 +41,12 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)
+@pytest.mark.parametrize("path", SOURCES + TESTS + OTHERS, ids=name)
 def test_a_file_fits_in_a_head(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LINES_MAX
 
 
-@pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)
+@pytest.mark.parametrize("path", SOURCES + TESTS + OTHERS, ids=name)
 def test_a_function_fits_on_a_screen(path: Path) -> None:
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -68,6 +70,11 @@ def test_imports_point_one_way(path: Path) -> None:
     if package == "protocol" and not adapter:
         assert not any(module.startswith("protocol.adapters") for module in used)
         assert not roots & {"asyncio", "socket", "time", "random", "secrets", "os", "pathlib", "aiohttp"}
+
+
+@pytest.mark.parametrize("path", CLIENT, ids=name)
+def test_the_client_needs_nothing_of_ours(path: Path) -> None:
+    assert not {module.split(".")[0] for module in imports(parsed(path))} & {*PACKAGES, "tests", "examples"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
@@ -109,7 +116,7 @@ def test_a_pure_file_has_a_test_of_its_own(path: Path) -> None:
     assert (ROOT / "tests" / "unit" / f"test_{path.name}").exists()
 
 
-@pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)
+@pytest.mark.parametrize("path", SOURCES + TESTS + OTHERS, ids=name)
 def test_a_module_says_what_it_owns(path: Path) -> None:
     assert ast.get_docstring(parsed(path)) or path.name == "__main__.py"
 

@@ -18,14 +18,15 @@ from gateway.replay import Replay
 from gateway.routing import Route, Says, Scope, Shape
 from gateway.said import Said
 from gateway.sessions import Session
-from gateway.web import PRINCIPAL, SERVICE, approve, body, json, key_of, session_of, stream, view_of
+from gateway.turns import Options
+from gateway.web import PRINCIPAL, SERVICE, body, json, key_of, session_of, stream, view_of
 from gateway.whole import Whole, whole
 from protocol.adapters.ports import Decision
 from protocol.adapters.tasks import beside
 from protocol.errors import Invalid, NotFound, Unavailable
 from protocol.fold import UIMessage
 from protocol.ids import RUN_PREFIX, CallId, RunId
-from protocol.lifecycle import TERMINAL
+from protocol.lifecycle import BUSY, State
 
 PAGE_CHARS_MAX = 2_000
 
@@ -37,20 +38,20 @@ class Reply(msgspec.Struct, frozen=True, rename="camel"):
     approved: bool
 
 
-class StreamRequest(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class StreamRequest(Options, frozen=True, rename="camel", kw_only=True):
     """The body of a streamed message. `currentPage`: where the person is, for the agent to know."""
 
-    messages: list[Said] = []
+    messages: list[Said] = msgspec.field(default_factory=list)
     conversation_id: str | None = None
     current_page: str | None = None
     approval_response: Reply | None = None
 
 
-class SendRequest(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class SendRequest(Options, frozen=True, rename="camel", kw_only=True):
     """The body of a message whose answer is fetched later, or waited for. `history`: for a new session."""
 
     message: str
-    history: list[Said] = []
+    history: list[Said] = msgspec.field(default_factory=list)
     conversation_id: str | None = None
     current_page: str | None = None
 
@@ -74,6 +75,12 @@ class Polled(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     error: str | None = None
 
 
+class Decided(msgspec.Struct, frozen=True):
+    """The answer to a question is taken; the run waits for others."""
+
+    success: bool = True
+
+
 class Answered(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A whole answer."""
 
@@ -88,29 +95,34 @@ class Answered(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 async def post(request: web.Request) -> web.StreamResponse:
     """Send a message, or answer a question; stream what follows."""
+    session, replay = await _asked(request)
+    return json(Decided()) if replay is None else await _attended(request, session, replay)
+
+
+async def _asked(request: web.Request) -> tuple[Session, Replay | None]:
+    """What a streamed request leads to. Nothing of its body is left when this has returned."""
     chat = await body(request, StreamRequest)
     session = _session(request, chat.conversation_id)
     if chat.approval_response is not None:
-        return await _decide(request, session, chat.approval_response)
+        return session, await _decide(request, session, chat.approval_response)
+    if len(chat.messages) > turns.MESSAGES_MAX:
+        raise Invalid(f"messages holds 1 to {turns.MESSAGES_MAX} messages", "/messages")
     message, number = said.asked(chat.messages, turns.fresh_id(key_of(request)))
     earlier = said.earlier(chat.messages, number)
-    replay = await _send(request, session, message, earlier, chat.current_page, f"/messages/{number}")
-    return await _attended(request, session, replay)
+    pointer = f"/messages/{number}"
+    with turns.placed(pointer, said.places(chat.messages[number], pointer)):
+        return session, await _send(request, session, message, earlier, chat, pointer)
 
 
 async def start(request: web.Request) -> web.StreamResponse:
     """Accept a message; its answer is fetched later."""
-    chat = await body(request, SendRequest)
-    session = _session(request, chat.conversation_id)
-    replay = await _say(request, session, chat)
+    session, replay = await _say(request)
     return json(Started(replay.run.id, "queued", session.id))
 
 
 async def sync(request: web.Request) -> web.StreamResponse:
     """The whole answer, once it is there."""
-    chat = await body(request, SendRequest)
-    session = _session(request, chat.conversation_id)
-    replay = await _say(request, session, chat)
+    session, replay = await _say(request)
     answer = await whole(replay)
     return json(
         Answered(
@@ -134,8 +146,8 @@ async def poll(request: web.Request) -> web.StreamResponse:
     run = await backend.store.run(principal.owner, RunId(id))
     if run is None or principal.agent not in (None, run.agent):
         raise NotFound(f"there is no run {id[:64]!r}")
-    status = run.state.value if run.state.value == "queued" else STATUS[run.state]
-    if run.state not in TERMINAL:
+    status = run.state.value if run.state is State.QUEUED else STATUS[run.state]
+    if run.state in BUSY:
         return json(Polled(run.id, status, run.session))
     history = await backend.store.history(principal.owner, run.session)
     found = [] if history is None else [one for one in history.messages if one["id"] == run.answer]
@@ -146,20 +158,23 @@ async def poll(request: web.Request) -> web.StreamResponse:
 def _session(request: web.Request, id: str | None) -> Session:
     """Raises `Invalid` for an id that is no UUID."""
     if id is None:
-        return session_of(request, str(uuid.uuid4()))
+        return session_of(request, turns.new_session(key_of(request), request[PRINCIPAL].owner))
     try:
         return session_of(request, str(uuid.UUID(id)))
     except ValueError:
         raise Invalid("conversationId must be a UUID", "/conversationId") from None
 
 
-async def _say(request: web.Request, session: Session, chat: SendRequest) -> Replay:
+async def _say(request: web.Request) -> tuple[Session, Replay]:
+    """As `_asked`."""
+    chat = await body(request, SendRequest)
+    session = _session(request, chat.conversation_id)
     if not chat.message:
         raise Invalid("message is required", "/message")
     message = turns.Message(turns.fresh_id(key_of(request)), "user", [{"type": "text", "text": chat.message}])
-    return await _send(
-        request, session, message, said.earlier(chat.history, len(chat.history)), chat.current_page
-    )
+    earlier = said.earlier(chat.history, len(chat.history))
+    with turns.placed("", ["/message"]):
+        return session, await _send(request, session, message, earlier, chat)
 
 
 async def _send(
@@ -167,26 +182,38 @@ async def _send(
     session: Session,
     message: turns.Message,
     earlier: Sequence[turns.Message],
-    page: str | None,
+    chat: StreamRequest | SendRequest,
     pointer: str = "",
 ) -> Replay:
-    stored = turns.user(message, pointer)
+    stored, page = turns.user(message, pointer), chat.current_page
     if page is not None:
         if len(page) > PAGE_CHARS_MAX:
             raise Invalid(f"currentPage has at most {PAGE_CHARS_MAX} characters", "/currentPage")
         stored = stored | {"metadata": {"currentPage": page}}
     return await session.send(
-        stored, view_of(request), pointer=pointer, imports=turns.imported(earlier), key=key_of(request)
+        stored,
+        view_of(request),
+        pointer=pointer,
+        imports=turns.imported(earlier),
+        when_busy=chat.busy,
+        key=key_of(request),
     )
 
 
-async def _decide(request: web.Request, session: Session, reply: Reply) -> web.StreamResponse:
-    """Only which call and yes or no is taken from the client: what runs is what was asked about."""
-    asked = await session.backend.store.pending(session.owner, session.id)
-    meant = [one for one in asked if one.question.call == CallId(reply.tool_call_id)]
-    if not meant:
-        raise NotFound(f"call {reply.tool_call_id[:64]!r} waits for no answer")
-    return await approve(request, session, [Decision(meant[-1].question.id, reply.approved)])
+async def _decide(request: web.Request, session: Session, reply: Reply) -> Replay | None:
+    """Only which call and yes or no is taken from the client: what runs is what was asked about. A reply that
+    was given before, and whose answer was lost, is given again.
+    """
+    request[PRINCIPAL].need(Scope.APPROVE)
+    store, call = session.backend.store, CallId(reply.tool_call_id)
+    pending = await store.pending(session.owner, session.id)
+    asked = next((one for one in reversed(pending) if one.question.call == call), None)
+    if asked is None:
+        run = await store.current(session.owner, session.id)
+        asked = None if run is None else await store.approval(session.owner, run.id, call)
+    if asked is None:
+        raise NotFound(f"call {call[:64]!r} waits for no answer")
+    return await session.approve([Decision(asked.question.id, reply.approved)], view_of(request))
 
 
 async def _attended(request: web.Request, session: Session, replay: Replay) -> web.StreamResponse:

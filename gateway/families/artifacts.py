@@ -25,9 +25,13 @@ class Artifact(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 async def show(request: web.Request) -> web.StreamResponse:
-    """An artifact. Raises `NotFound`."""
-    id = request.match_info["id"]
-    found = await request.app[SERVICE].backend.artifacts.get(request[PRINCIPAL].owner, id)
+    """An artifact. Raises `NotFound`, also for one of an agent that is not the credential's."""
+    id, principal = request.match_info["id"], request[PRINCIPAL]
+    backend = request.app[SERVICE].backend
+    found = await backend.artifacts.get(principal.owner, id)
+    if found is not None and principal.agent is not None:  # the agent is the session's to know
+        home = await backend.threads.get(principal.owner, found.session)
+        found = found if home is not None and home.agent == principal.agent else None
     if found is None:
         raise NotFound(f"there is no artifact {id[:64]!r}")
     return json(

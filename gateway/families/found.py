@@ -13,8 +13,9 @@ ANY = AgentName("any")
 
 
 async def found_session(request: web.Request) -> Session:
-    """The session of a path, whether it exists or not: to rejoin it, to stop it, to answer it. Raises `Invalid`
-    for an id that cannot be one, `NotFound` if it is with another agent than the credential's.
+    """The session of a path, whether it exists or not: to rejoin it, to stop it, to answer it.
+
+    Raises `Invalid`, and `NotFound` if it is with another agent than the credential's.
     """
     return await session_at(request, session_id(request.match_info["id"]))
 

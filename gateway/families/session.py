@@ -14,6 +14,8 @@ from msgspec import UNSET, UnsetType
 
 from gateway import turns
 from gateway.context import Brought
+from gateway.families.found import found_session
+from gateway.replay import Replay
 from gateway.routing import Route, Says, Scope
 from gateway.sessions import Session
 from gateway.turns import Message, Options, fresh_id
@@ -24,6 +26,8 @@ from protocol.fold import UIMessage
 from protocol.ids import MessageId
 
 PARTS = frozenset({"text", "file", "image", "image_url"})
+TITLE_CHARS_MAX = 500
+METADATA_BYTES_MAX = 64 * 1024
 
 
 class Stored(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -61,13 +65,45 @@ class Changed(msgspec.Struct, frozen=True, rename="camel"):
     updated_at: datetime
 
 
+class Placed(msgspec.Struct, frozen=True):
+    """A message, where it stands in the body, and where each of its parts does."""
+
+    message: Message
+    pointer: str
+    places: Sequence[str] = ()
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """Everything that a body says. `context` is for its run only."""
+
+    decisions: Sequence[Decision]
+    messages: Sequence[Placed]
+    options: Options
+    context: Any
+
+
 async def post(request: web.Request) -> web.StreamResponse:
     """Say something: a message, or answers to questions. Streams what comes of it."""
+    wish = await _wish(request)
+    session = await _owned(request)
+    if wish.decisions and wish.messages:
+        raise Invalid("approvals and messages are different requests: send one after the other")
+    if wish.decisions:
+        return await approve(request, session, wish.decisions)
+    if len(wish.messages) != 1:
+        raise Invalid("one message at a time")
+    replay = await _send(request, session, wish)
+    del wish  # files must not be held for as long as an answer takes
+    return await stream(request, replay)
+
+
+async def _wish(request: web.Request) -> Wish:
     said = await body(request, Any)
     items = said if isinstance(said, list) and not _parts(said) else [said]
-    key = key_of(request)
-    fresh = fresh_id(key)
-    decisions, messages, options, context = [], [], Options(), None
+    fresh = fresh_id(key_of(request))
+    decisions: list[Decision] = []
+    messages: list[Placed] = []
+    options, context = Options(), None
     for number, item in enumerate(items):
         pointer = f"/{number}" if items is said else ""
         if isinstance(item, dict) and item.get("type") == "approval":
@@ -76,30 +112,20 @@ async def post(request: web.Request) -> web.StreamResponse:
             messages.append(_message(item, pointer, fresh))
             options = _options(item, pointer)
             context = item.get("context") if isinstance(item, dict) else None
-    return await _say(request, decisions, messages, options, key, context)
+    return Wish(decisions, messages, options, context)
 
 
-async def _say(
-    request: web.Request,
-    decisions: list[Decision],
-    messages: list[tuple[Message, str]],
-    options: Options,
-    key: str | None,
-    context: Any,
-) -> web.StreamResponse:
-    session = await _owned(request)
-    session = msgspec.structs.replace(session, brought=Brought(request.headers, context))
-    if decisions and messages:
-        raise Invalid("approvals and messages are different requests: send one after the other")
-    if decisions:
-        return await approve(request, session, decisions)
-    if len(messages) != 1:
-        raise Invalid("one message at a time")
-    message, pointer = messages[0]
-    replay = await session.send(
-        turns.user(message, pointer), view_of(request), pointer=pointer, when_busy=options.busy, key=key
-    )
-    return await stream(request, replay)
+async def _send(request: web.Request, session: Session, wish: Wish) -> Replay:
+    [one] = wish.messages
+    session = msgspec.structs.replace(session, brought=Brought(request.headers, wish.context))
+    with turns.placed(one.pointer, one.places):
+        return await session.send(
+            turns.user(one.message, one.pointer),
+            view_of(request),
+            pointer=one.pointer,
+            when_busy=wish.options.busy,
+            key=key_of(request),
+        )
 
 
 def _parts(said: list[Any]) -> bool:
@@ -107,26 +133,30 @@ def _parts(said: list[Any]) -> bool:
     return bool(said) and all(isinstance(one, dict) and one.get("type") in PARTS for one in said)
 
 
-def _message(item: Any, pointer: str, fresh: str) -> tuple[Message, str]:
-    """A message, and where it stands."""
+def _message(item: Any, pointer: str, fresh: str) -> Placed:
     match item:
         case {"messages": [*_, dict(last)]}:
             return _message(last, f"{pointer}/messages/{len(item['messages']) - 1}", fresh)
         case {"message": message}:
             return _message(message, f"{pointer}/message", fresh)
         case str(text):
-            return Message(fresh, "user", [{"type": "text", "text": text}]), pointer
+            return Placed(Message(fresh, "user", [{"type": "text", "text": text}]), pointer, [pointer])
         case list(parts) if _parts(parts):
-            return Message(fresh, "user", parts), pointer
-        case {"parts": list(parts), **rest} if "id" not in rest:
-            return Message(fresh, "user", parts), pointer
+            places = [f"{pointer}/{number}" for number in range(len(parts))]
+            return Placed(Message(fresh, "user", parts), pointer, places)
+        case {"parts": list(parts), **rest} if "id" not in rest and rest.get("role", "user") == "user":
+            return Placed(_converted({"id": fresh, "role": "user", **item}, pointer), pointer)
         case {"role": "user"}:
-            try:
-                return msgspec.convert(item, Message), pointer
-            except msgspec.ValidationError as fault:
-                raise Invalid(str(fault), pointer) from fault
+            return Placed(_converted(item, pointer), pointer)
         case _:
             raise Invalid("expected a message: a string, parts, or a user's UI message", pointer)
+
+
+def _converted(item: Any, pointer: str) -> Message:
+    try:
+        return msgspec.convert(item, Message)
+    except msgspec.ValidationError as fault:
+        raise Invalid(str(fault), pointer) from fault
 
 
 def _options(item: Any, pointer: str) -> Options:
@@ -151,7 +181,7 @@ async def reconnect(request: web.Request) -> web.StreamResponse:
 
 async def interrupt(request: web.Request) -> web.StreamResponse:
     """Stop the session's run, wherever it is. Doing it twice is doing it once."""
-    session = await _owned(request) if "agent" in request.match_info else _session(request)
+    session = await _owned(request) if "agent" in request.match_info else await found_session(request)
     return json(Stopped(success=True, interrupted=await session.interrupt()))
 
 
@@ -175,12 +205,12 @@ class Spent(msgspec.Struct, frozen=True, rename="camel"):
 async def update(request: web.Request) -> web.StreamResponse:
     """Rename a session, describe it, or go back to one of its messages."""
     change = await body(request, Change)
-    session = await _owned(request)
+    session = await _existing(request)
+    threads = session.backend.threads
+    check(change)  # or it would have gone back already when it is refused to rename
     if change.last_message_id is not UNSET:
-        await session.backend.threads.rewind(session.owner, session.id, MessageId(change.last_message_id))
-    thread = await session.backend.threads.update(
-        session.owner, session.id, title=change.title, metadata=change.metadata
-    )
+        await threads.rewind(session.owner, session.id, MessageId(change.last_message_id))
+    thread = await threads.update(session.owner, session.id, title=change.title, metadata=change.metadata)
     return json(
         Changed(
             thread.id, thread.agent, thread.title, thread.metadata, thread.last_message, thread.updated_at
@@ -188,9 +218,20 @@ async def update(request: web.Request) -> web.StreamResponse:
     )
 
 
+def check(change: Change) -> None:
+    """Whether it may be stored. Raises `Invalid`."""
+    title = change.title if isinstance(change.title, str) else ""
+    if len(title) > TITLE_CHARS_MAX or "\0" in title:
+        raise Invalid(f"a title has at most {TITLE_CHARS_MAX} characters, none of them NUL", "/title")
+    if change.metadata is not UNSET and len(msgspec.json.encode(change.metadata)) > METADATA_BYTES_MAX:
+        raise Invalid(f"metadata has at most {METADATA_BYTES_MAX} bytes", "/metadata")
+
+
 async def delete(request: web.Request) -> web.StreamResponse:
-    """Delete a session and everything that belongs to it."""
-    session = await _owned(request)
+    """Delete a session and everything that belongs to it. The stream of its run ends with `abort`; it breaks
+    where there is no runner to end it.
+    """
+    session = await _existing(request)
     if await session.delete() is None:
         raise NotFound(f"there is no session {session.id!r}")
     return json(Done())
@@ -198,23 +239,30 @@ async def delete(request: web.Request) -> web.StreamResponse:
 
 async def usage(request: web.Request) -> web.StreamResponse:
     """What its runs have cost together."""
-    session = await _owned(request)
+    session = await _existing(request)
     found = await session.backend.threads.usage(session.owner, session.id)
     total = found.input_tokens + found.output_tokens
     return json(Spent(found.input_tokens, found.output_tokens, total, found.runs))
 
 
 async def _owned(request: web.Request) -> Session:
-    """The session of a path that names its agent. Raises `NotFound` if it is another agent's."""
+    """The session of a path, which need not exist yet. Raises `NotFound` if it is another agent's."""
     session = _session(request)
     await session.check_agent()
     return session
 
 
+async def _existing(request: web.Request) -> Session:
+    """The session of a path. Raises `NotFound`."""
+    session = _session(request)
+    thread = await session.backend.threads.get(session.owner, session.id)
+    if thread is None or thread.agent != session.agent:
+        raise NotFound(f"there is no session {session.id!r} with agent {session.agent!r}")
+    return session
+
+
 def _session(request: web.Request) -> Session:
-    """The session of a path, `/…/{session}` or `/…/{id}`."""
-    id = request.match_info.get("session") or request.match_info["id"]
-    return session_of(request, id)
+    return session_of(request, request.match_info["session"])
 
 
 _AT = "/api/agents/{agent}/{session}"

@@ -74,6 +74,7 @@ export class Answer {
   #connection = new AbortController();
   #wait = WAIT_FIRST_MS;
   #deadline = 0;
+  #left = false;
 
   constructor({ open, resume, signal, onState = () => {}, patienceMs = PATIENCE_MS }) {
     this.#open = open;
@@ -92,6 +93,12 @@ export class Answer {
     return this.#response.status !== 204 && !type.includes('json'); // JSON: taken, but others are to decide first
   }
 
+  /** The whole of an answer that is no stream; null for none. */
+  async json() {
+    await this.#ask(this.#open);
+    return this.#response.status === 204 ? null : this.#response.json();
+  }
+
   /** `{ cursor, chunk }` for every event, once, in order; `{ restart: true }` before all of them come again. */
   async *events() {
     for (;;) {
@@ -103,10 +110,17 @@ export class Answer {
         this.cursor = id || this.cursor;
         yield { cursor: this.cursor, chunk: JSON.parse(data) };
       }
+      if (this.#left) return;
       this.breaks += 1;
       await this.#pause();
       if (!(await this.#again())) yield { restart: true };
     }
+  }
+
+  /** Nobody reads it any more. The run goes on without us. */
+  leave() {
+    this.#left = true;
+    this.#connection.abort();
   }
 
   /** Behind the last event; false: that place is gone, and it begins again. */
@@ -129,7 +143,6 @@ export class Answer {
   /** Until somebody answers. Throws `Refused`, the caller's reason to abort, or an error when patience is over. */
   async #ask(request) {
     for (;;) {
-      this.#signal?.throwIfAborted();
       this.#connection = new AbortController();
       const both = this.#signal ? AbortSignal.any([this.#signal, this.#connection.signal]) : this.#connection.signal;
       const response = await request(both).catch(() => null);
@@ -141,6 +154,7 @@ export class Answer {
 
   /** Before the next try: longer each time, and over at once when the network is back. */
   async #pause(wishMs = 0) {
+    this.#signal?.throwIfAborted();
     this.#tell('reconnecting');
     this.#deadline ||= Date.now() + this.#patienceMs;
     const wait = Math.max(Math.min(wishMs || 0, WAIT_MAX_MS), this.#wait * (0.75 + Math.random() / 2));
@@ -288,7 +302,7 @@ function stream(answer, ui) {
       if (done) controller.close();
       else controller.enqueue(value);
     },
-    cancel: () => void chunks?.return(),
+    cancel: () => answer?.leave(),
   });
 }
 

@@ -1,5 +1,7 @@
 """The registry: what the runners serve, as a key-value bucket that `nats kv` can read too (NATS ADR-8)."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from protocol import commands, names
@@ -34,3 +36,12 @@ class JetStreamAgents:
                 return None
             case status:
                 raise Unavailable(f"the broker refused to name the agent ({status})")
+
+    async def list(self) -> Sequence[AgentEntry]:
+        """See `ports.Agents`."""
+        ask = msgspec.json.encode({"multi_last": [names.AGENTS_SUBJECTS]})
+        *messages, last = await self._broker.ask_many(f"$JS.API.DIRECT.GET.{names.AGENTS_STREAM}", ask)
+        status = (last.headers or {}).get(names.STATUS)
+        if status not in {"204", "404"}:
+            raise Unavailable(f"the broker refused to name the agents ({status})")
+        return [commands.decode_entry(message.data) for message in messages if message.data]

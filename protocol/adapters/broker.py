@@ -260,6 +260,11 @@ class Broker:
                 raise
 
     @property
+    def version(self) -> str:
+        """The server's."""
+        return str(self._client._server_info.get("version", ""))  # noqa: SLF001
+
+    @property
     def connected(self) -> bool:
         """Whether the socket is up at this moment."""
         return self._client.is_connected

@@ -8,7 +8,7 @@ No other retry hides here.
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -66,7 +66,8 @@ def seam() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         if (word := _REFUSALS.get(error.sqlstate or "")) is None:
             raise
-        raise word(str(error)) from None
+        said = str(error.args[0])
+        raise (word(said) if not error.detail else Limited(said, int(error.detail))) from None
 
 
 async def wait_for[T](database_url: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -162,8 +163,11 @@ async def open_database(
     acquire_timeout_s: float = 5.0,
     connect_timeout_s: float = 5.0,
     command_timeout_s: float = 10.0,
+    settings: Mapping[str, str] | None = None,
 ) -> Database:
-    """Waits until the database answers, for as long as nobody cancels it, saying so in the log."""
+    """Waits until the database answers, for as long as nobody cancels it, saying so in the log.
+    `settings` are those of its connections.
+    """
     pool = asyncpg.create_pool(
         database_url,
         min_size=0,  # a floor is restored in the background, with a traceback for every vain try
@@ -176,6 +180,7 @@ async def open_database(
             "application_name": "rejoin",
             # The functions rely on it: each of their statements sees what was committed before it.
             "default_transaction_isolation": "read committed",
+            **(settings or {}),
         },
     )
     database = Database(await pool, acquire_timeout_s=acquire_timeout_s)

@@ -6,9 +6,11 @@ gated: ungated replays overrun the 64 MB that the server buffers for a connectio
 
 import asyncio
 import base64
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 
 import msgspec
 import structlog
@@ -32,6 +34,7 @@ RECORD_BYTES = 256
 """What a record weighs besides its payload: many small ones fill memory too."""
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 0.5
+LAG_PERIOD_S = 1.0
 
 NOT_FOUND = 10037
 WRONG_LAST = frozenset({10071, 10164})
@@ -56,10 +59,13 @@ _found = msgspec.json.Decoder(_Found)
 
 
 class JetStreamLog:
-    """`ports.Log`. `live` carries the subscriptions, `api` everything else: a replay must not delay them."""
+    """`ports.Log`. `live` carries the subscriptions, `api` everything else: a replay must not delay them.
+    `lag` is told now and then how many seconds an append took to come live, by the broker's clock and ours.
+    """
 
-    def __init__(self, live: Broker, api: Broker) -> None:
+    def __init__(self, live: Broker, api: Broker, lag: Callable[[float], None] = lambda _: None) -> None:
         self._live = live
+        self._sample = _Sample(lag)
         self._api = api
         self._gate = asyncio.Semaphore(READS_MAX)
         self._feeds: dict[RunId, _Feed] = {}
@@ -105,7 +111,8 @@ class JetStreamLog:
         headers = last.headers or {}
         match headers.get(names.STATUS):
             case "204":
-                return Page([_record(message) for message in messages], _pending(headers) > 0)
+                times = [(message.headers or {}).get(names.TIME, "") for message in messages]
+                return Page([_record(message) for message in messages], _pending(headers) > 0, times)
             case "404":
                 return Page([], more=False)
             case status:
@@ -149,7 +156,7 @@ class JetStreamLog:
         reader = Reader()
         feed = self._feeds.get(run)
         if feed is None:
-            feed = self._feeds[run] = _Feed()
+            feed = self._feeds[run] = _Feed(self._sample)
         feed.readers.add(reader)
         try:
             await feed.open(self._live, run)
@@ -185,7 +192,13 @@ class Reader:
         self._waiting: deque[Record] = deque()
         self._bytes = 0
         self._lost = False
+        self._slow = False
         self._news = asyncio.Event()
+
+    @property
+    def slow(self) -> bool:
+        """See `ports.Follow`."""
+        return self._slow
 
     @property
     def lost(self) -> bool:
@@ -197,7 +210,7 @@ class Reader:
         records = list(self._waiting)
         self._waiting.clear()
         self._bytes = 0
-        self._lost = False
+        self._lost = self._slow = False
         self._news.clear()
         return records
 
@@ -211,6 +224,7 @@ class Reader:
             return
         self._bytes += len(record.payload) + RECORD_BYTES
         if self._bytes > FOLLOW_BYTES_MAX:
+            self._slow = True
             self.lose()
             return
         self._waiting.append(record)
@@ -224,11 +238,29 @@ class Reader:
         self._news.set()
 
 
+class _Sample:
+    """How old live records are when they come: one in each second, of all runs together."""
+
+    def __init__(self, lag: Callable[[float], None]) -> None:
+        self._lag = lag
+        self._due_s = 0.0
+
+    def take(self, message: Msg) -> None:
+        """Look at this one, if it is time."""
+        now_s = time.time()
+        stored = (message.headers or {}).get(names.TIME)
+        if now_s >= self._due_s and stored is not None:
+            self._due_s = now_s + LAG_PERIOD_S
+            with suppress(ValueError):  # a callback that raises would end the connection's reader
+                self._lag(now_s - datetime.fromisoformat(stored).timestamp())
+
+
 class _Feed:
     """One run's subscription in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, sample: "_Sample") -> None:
         self.readers: set[Reader] = set()
+        self._sample = sample
         self._opening = asyncio.Lock()
         self._ends: list[Callable[[], Awaitable[None]]] = []
 
@@ -263,6 +295,7 @@ class _Feed:
         except (KeyError, ValueError):
             self._on_loss()  # not one of ours; if it hides one, the log has it
             return
+        self._sample.take(message)
         for reader in self.readers:
             reader.push(record)
 

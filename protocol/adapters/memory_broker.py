@@ -4,7 +4,7 @@ Nothing in them is ever away, and only waiting for a request waits. Several "pro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from protocol.adapters.log import READ_BYTES_MAX, Reader
@@ -84,6 +84,8 @@ class MemoryDelivery:
         self._requests = requests
         self.request = request
         self.delivered = delivered
+        self.headers: Mapping[str, str] = {}
+        self.age_s: float | None = None
 
     async def in_progress(self) -> None:
         """See `ports.Delivery`."""
@@ -197,3 +199,7 @@ class MemoryAgents:
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """See `ports.Agents`."""
         return self._entries.get(agent)
+
+    async def list(self) -> Sequence[AgentEntry]:
+        """See `ports.Agents`."""
+        return list(self._entries.values())

@@ -3,6 +3,7 @@
 Knows one session at a time; who may see it, and what several have in common, is `memory_store`'s.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,10 +55,20 @@ class RunRow(msgspec.Struct):
         self.row = msgspec.structs.replace(self.row, **fields)
         self.updated_at = now_utc()
 
+    def start(self, now: datetime) -> None:
+        """It is ready."""
+        self.change(ready=True)
+        self.due_at = now
+
     @property
     def busy(self) -> bool:
         """Whether it is queued or running."""
         return self.row.state in BUSY
+
+    @property
+    def queued(self) -> bool:
+        """Whether no runner has begun its present turn."""
+        return self.row.state is State.QUEUED
 
     @property
     def listed(self) -> Listed:
@@ -103,6 +114,8 @@ class SessionRow(msgspec.Struct):
     messages: list[MessageRow] = []
     runs: list[RunRow] = []
     approvals: list[ApprovalRow] = []
+    may_start: Callable[[RunRow], bool] = lambda _run: True
+    """Whether the run whose turn it is has a place in its tenant."""
 
     def message(self, id: MessageId) -> MessageRow | None:
         """The message of that id."""
@@ -125,15 +138,24 @@ class SessionRow(msgspec.Struct):
         """The run whose turn it is."""
         return next((run for run in self.runs if run.busy and run.row.ready), None)
 
+    @property
+    def turn(self) -> RunRow | None:
+        """The run whose turn it is, ready or not."""
+        return self.ready or next((run for run in self.runs if run.busy), None)
+
+    @property
+    def waiting(self) -> RunRow | None:
+        """The run whose turn it is, if it waits for nothing but a place in its tenant."""
+        return None if self.ready is not None else self.turn
+
     def promote(self, now: datetime) -> RunRequest | None:
         """See `promote_run`: the next run's turn, and the request for it if one is due."""
         self.updated_at = now
-        first = self.ready or next((run for run in self.runs if run.busy), None)
+        first = self.turn
         if first is None:
             return None
-        if not first.row.ready:
-            first.change(ready=True)
-            first.due_at = now
+        if not first.row.ready and (first.row.interrupted or self.may_start(first)):
+            first.start(now)
         return first.row.request if first.due_at is not None else None
 
     def resume(self, run: RunRow) -> None:
@@ -147,6 +169,8 @@ class SessionRow(msgspec.Struct):
         run.change(interrupted=True)
         self.cancel_approvals(run)
         self.resume(run)
+        if run is self.waiting:
+            self.promote(now_utc())
 
     def make_way(self, when_busy: WhenBusy, start: int | None) -> None:
         """What `when_busy` asks before a new run comes; from `start` on the messages go."""
@@ -154,9 +178,10 @@ class SessionRow(msgspec.Struct):
             raise Conflict("the session is busy")
         if self.busy and when_busy is WhenBusy.ENQUEUE and start is not None:
             raise Conflict("the session is busy: its messages cannot be replaced while a run answers them")
+        turn = self.turn
         for run in self.runs:
             lost = start is not None and run.answer.position >= start
-            if when_busy is WhenBusy.INTERRUPT and run.busy and (run.row.ready or lost):
+            if when_busy is WhenBusy.INTERRUPT and run.busy and (run is turn or lost):
                 self.interrupt(run)
         if start is not None:
             self.truncate(start)

@@ -3,7 +3,9 @@
 Nothing in it waits, so every method is one transaction by itself. Refusals come before the first change.
 """
 
+import math
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import dropwhile
 
 import msgspec
@@ -18,6 +20,7 @@ from protocol.adapters.store import (
     Decision,
     History,
     Interrupted,
+    Limits,
     Listed,
     Owner,
     Question,
@@ -38,7 +41,11 @@ _ENDS = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL, State.CANCEL
 class MemoryStore:
     """`ports.Store`."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - it is frozen
+        self.limits: dict[TenantId, Limits] = {}
+        """Of tenants that have their own."""
+        self._limits = limits
+        self._spent: dict[tuple[TenantId, date], int] = {}
         self._sessions: dict[tuple[TenantId, SessionId], SessionRow] = {}
         self._runs: dict[RunId, RunRow] = {}
         self._approvals: dict[ApprovalId, ApprovalRow] = {}
@@ -91,7 +98,7 @@ class MemoryStore:
         id = MessageId(submit.turn.message["id"])
         session = self._seen(admission.owner, admission.session)
         if session is None:
-            self._check_busy(admission)
+            self._check_limits(admission.owner.tenant)
             session = self._open(admission, submit.imports, {id, admission.answer})
         known = session.message(id)
         if known is not None:
@@ -101,20 +108,63 @@ class MemoryStore:
                 raise Conflict("the message id is taken by a message that is not the user's")
             if not submit.edit:
                 raise Conflict("the message id is taken by other content")
-        self._check_busy(admission)
+        self._check_limits(admission.owner.tenant)
         session.make_way(admission.when_busy, known.position if known is not None else None)
         message = session.place(id, "user", msgspec.json.encode(submit.turn.message))
         message.digest = submit.turn.digest
         return self._add(admission, session, message, asked)
 
-    def _check_busy(self, admission: Admission) -> None:
-        tenant, busy_max = admission.owner.tenant, admission.busy_max
-        busy = sum(run.busy for run in self._runs.values() if run.row.tenant == tenant)
-        if busy_max is not None and busy >= busy_max:
-            raise Limited("the tenant has too many runs under way")
+    def _limit(self, tenant: TenantId, name: str) -> int | None:
+        own: int | None = getattr(self.limits.get(tenant), name, None)
+        everybodys: int | None = getattr(self._limits, name)
+        return everybodys if own is None else own
+
+    def _check_limits(self, tenant: TenantId) -> None:
+        queued_max, tokens_max = (self._limit(tenant, name) for name in ("queued_max", "tokens_per_day"))
+        queued = [run for run in self._runs.values() if run.row.tenant == tenant and run.queued]
+        if queued_max is not None and len(queued) >= queued_max:
+            raise Limited("the tenant has too many runs queued", 5)
+        today = now_utc()
+        if tokens_max is not None and self._spent.get((tenant, today.date()), 0) >= tokens_max:
+            midnight = datetime.combine(today.date() + timedelta(days=1), time(), UTC)
+            until_s = math.ceil((midnight - today).total_seconds())
+            raise Limited("the tenant has used up its tokens of the day", until_s)
+
+    def _waiting(self, tenant: TenantId) -> list[RunRow]:
+        """Runs that wait for a place among the tenant's ready ones; those that have waited longest first."""
+        mine = [one.waiting for (owner, _), one in self._sessions.items() if owner == tenant]
+        numbers = {id: number for number, id in enumerate(self._runs)}
+        return sorted((run for run in mine if run is not None), key=lambda run: numbers[run.row.id])
+
+    def _has_place(self, tenant: TenantId) -> bool:
+        running_max = self._limit(tenant, "running_max")
+        mine = [run for run in self._runs.values() if run.row.tenant == tenant]
+        return running_max is None or sum(run.busy and run.row.ready for run in mine) < running_max
+
+    def _may_start(self, run: RunRow) -> bool:
+        tenant = run.row.tenant
+        return self._limit(tenant, "running_max") is None or (
+            self._has_place(tenant) and self._waiting(tenant)[0] is run
+        )
+
+    def _following(self, session: SessionRow, tenant: TenantId) -> RunRequest | None:
+        """Promote the session's next run, or else the tenant's."""
+        request = session.promote(now_utc())
+        waiting = self._waiting(tenant)
+        if request is not None or not waiting or not self._has_place(tenant):
+            return request
+        waiting[0].start(now_utc())
+        return waiting[0].row.request
+
+    def _store_answer(self, run: RunRow, answer: UIMessage) -> None:
+        before, today = run.row.usage, (run.row.tenant, now_utc().date())
+        self._session_of(run).store_answer(run, answer)
+        more = run.row.usage.total - before.total
+        self._spent[today] = self._spent.get(today, 0) + max(more, 0)
 
     def _open(self, admission: Admission, imports: Sequence[UIMessage], taken: set[MessageId]) -> SessionRow:
         session = SessionRow(admission.agent, admission.owner.user, now_utc(), now_utc())
+        session.may_start = self._may_start
         for turn in imports:
             if turn["id"] not in taken:
                 taken.add(turn["id"])
@@ -131,12 +181,14 @@ class MemoryStore:
         users = [message for message in session.messages if message.role == "user" and message.position < end]
         if not users:
             raise NotFound("there is no message to answer again")
-        self._check_busy(admission)
+        self._check_limits(admission.owner.tenant)
         session.make_way(admission.when_busy, users[-1].position + 1 if named is None else end)
         return self._add(admission, session, users[-1], asked)
 
     def _add(self, admission: Admission, session: SessionRow, message: MessageRow, asked: Asked) -> RunRow:
-        ready = not session.busy
+        tenant = admission.owner.tenant
+        limited = self._limit(tenant, "running_max") is not None
+        ready = not session.busy and not (limited and (self._waiting(tenant) or not self._has_place(tenant)))
         answer = session.place(admission.answer, "assistant")
         row = Run(
             admission.run,
@@ -169,7 +221,7 @@ class MemoryStore:
     async def current(self, owner: Owner, session: SessionId) -> Run | None:
         """See `ports.Store`."""
         found = self._seen(owner, session)
-        return (found.ready or found.runs[-1]).row if found is not None else None
+        return (found.turn or found.runs[-1]).row if found is not None else None
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
         """See `ports.Store`."""
@@ -182,7 +234,7 @@ class MemoryStore:
             if message.body is not None
             and (message.role == "user" or message.run is None or not message.run.busy)
         ]
-        busy = found.ready.row if found.ready is not None else None
+        busy = found.turn.row if found.turn is not None else None
         return History(found.agent, shown, busy, found.created_at, found.updated_at)
 
     async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
@@ -257,7 +309,7 @@ class MemoryStore:
         mine = self._held(run, attempt)
         session = self._session_of(mine)
         if mine.row.state is State.RUNNING:
-            session.store_answer(mine, answer)
+            self._store_answer(mine, answer)
             asked = session.of(mine)
             if any(approval.pending for approval in asked):
                 mine.change(state=after(mine.row.state, Event.SUSPEND))
@@ -267,7 +319,7 @@ class MemoryStore:
                 mine.due_at = mine.due_at or now_utc()
         elif mine.row.state in TERMINAL:
             raise Fenced("the run is over")
-        following = session.promote(now_utc())
+        following = self._following(session, mine.row.tenant)
         return [] if following is None else [following]
 
     async def end(
@@ -282,11 +334,11 @@ class MemoryStore:
             mine.change(state=after(mine.row.state, _ENDS[state]), error=error)
             mine.due_at = mine.context = None
             if answer is not None:
-                session.store_answer(mine, answer)
+                self._store_answer(mine, answer)
             session.cancel_approvals(mine)
         elif mine.row.state is not state:
             raise Fenced("the run is over")
-        return session.promote(now_utc())
+        return self._following(session, mine.row.tenant)
 
     async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
         """See `ports.Store`."""
@@ -299,7 +351,7 @@ class MemoryStore:
                 raise NotFound("there is no such run in the session")
         else:
             suspended = [one for one in found.runs if one.row.state is State.SUSPENDED]
-            mine = found.ready or (suspended[-1] if suspended else None)
+            mine = found.turn or (suspended[-1] if suspended else None)
         if mine is None or mine.row.state in TERMINAL:
             return Interrupted(mine.row if mine is not None else None, interrupted=False)
         found.interrupt(mine)
@@ -361,7 +413,15 @@ class MemoryStore:
         ]
         for run in held:
             run.updated_at = now
-        return [run.row.request for run in (*due, *held)]
+        return [run.row.request for run in (*due, *held)] + self._promoted()
+
+    def _promoted(self) -> list[RunRequest]:
+        requests = []
+        for tenant in {tenant for tenant, _ in self._sessions}:
+            while (waiting := self._waiting(tenant)) and self._has_place(tenant):
+                waiting[0].start(now_utc())
+                requests.append(waiting[0].row.request)
+        return requests
 
     async def purge_due(self, limit: int = 100) -> Sequence[RunId]:  # noqa: ARG002
         """See `ports.Store`. Nothing is ever deleted here: deleting is `Threads`', which has no double."""

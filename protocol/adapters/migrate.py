@@ -17,7 +17,7 @@ from typing import NamedTuple
 import asyncpg
 import structlog
 
-from protocol.adapters.database import seam, wait_for
+from protocol.adapters.database import Database, seam, wait_for
 from protocol.errors import Invalid, Unavailable
 
 log = structlog.get_logger("rejoin.migrate")
@@ -74,6 +74,12 @@ async def check(database_url: str, *, exactly: bool = False) -> None:
     unknown = sorted(applied - set(known))
     if exactly and unknown:
         raise Invalid(f"the database is ahead: this version does not know migrations {', '.join(unknown)}")
+
+
+async def behind(database: Database) -> list[str]:
+    """The versions that a connected database misses. Raises `Unavailable`."""
+    applied = await database.get(list[str], "select coalesce(json_agg(version), '[]') from schema_migrations")
+    return [migration.version for migration in migrations() if migration.version not in applied]
 
 
 async def migrate(database_url: str) -> list[str]:

@@ -5,7 +5,7 @@ a real adapter and an in-memory double, and one contract suite runs against both
 `Unavailable` while its server is away; whatever it was asked is then either done or not, never half.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from protocol.adapters.store import (
     Decision,
     History,
     Interrupted,
+    Limits,
     Listed,
     Owner,
     Question,
@@ -49,6 +50,7 @@ __all__ = (
     "History",
     "Interrupt",
     "Interrupted",
+    "Limits",
     "Listed",
     "Log",
     "Owner",
@@ -68,10 +70,13 @@ __all__ = (
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Part of a log: consecutive records, and whether more were stored behind them when it was read."""
+    """Part of a log: consecutive records, and whether more were stored behind them when it was read.
+    `times`: when each was stored, RFC 3339; empty if that is not known.
+    """
 
     records: Sequence[Record]
     more: bool
+    times: Sequence[str] = ()
 
 
 class Follow(Protocol):
@@ -79,6 +84,11 @@ class Follow(Protocol):
 
     def take(self) -> list[Record]:
         """What has arrived since the last call; does not wait."""
+        ...
+
+    @property
+    def slow(self) -> bool:
+        """Of what is lost: whether this reader was too slow for it."""
         ...
 
     @property
@@ -134,6 +144,16 @@ class Delivery(Protocol):
     @property
     def delivered(self) -> int:
         """How often the request was delivered, this time included."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What came with it: the trace that it belongs to, if there is one."""
+        ...
+
+    @property
+    def age_s(self) -> float | None:
+        """How long it has waited, by the broker's clock and ours; None if it was delivered before."""
         ...
 
     async def in_progress(self) -> None:
@@ -201,4 +221,8 @@ class Agents(Protocol):
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """An agent's entry, if a runner has announced it within retention."""
+        ...
+
+    async def list(self) -> Sequence[AgentEntry]:
+        """The entries of all of them, in no particular order."""
         ...

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from protocol.adapters.database import PING, Database, json_or_null, json_text, open_database
 from protocol.adapters.store import (
     Admission,
@@ -19,6 +21,7 @@ from protocol.adapters.store import (
     Decision,
     History,
     Interrupted,
+    Limits,
     Listed,
     Owner,
     Question,
@@ -63,7 +66,7 @@ class PostgresStore:
             case Regenerate(target):
                 return await self.database.get(
                     Admitted,
-                    "select regenerate_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                    "select regenerate_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
                     *_subject(admission),
                     target,
                 )
@@ -72,7 +75,7 @@ class PostgresStore:
         message = submit.turn.message
         query = """
             select submit_run(
-              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
         """
         return await self.database.get(
             Admitted,
@@ -105,8 +108,7 @@ class PostgresStore:
         """See `ports.Store`."""
         query = """
             select run_json(r) from runs r where id = coalesce(
-              (select id from runs
-               where tenant_id = $1 and session_id = $3 and ready and state in ('queued', 'running')),
+              (select id from turn_of($1, $3)),
               (select id from runs where tenant_id = $1 and session_id = $3 order by position desc limit 1))
             and ($2::text is null or user_id = $2)
         """
@@ -120,8 +122,7 @@ class PostgresStore:
               'messages', (
                 select coalesce(json_agg(body order by position), '[]') from shown_messages($1, $3)),
               'busy', (
-                select run_json(r) from runs r
-                where tenant_id = $1 and session_id = $3 and ready and state in ('queued', 'running')),
+                select run_json(r) from turn_of($1, $3) r where id is not null),
               'created_at', created_at,
               'updated_at', updated_at)
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
@@ -209,7 +210,7 @@ class PostgresStore:
         query = """
             select approval_json(a) from approvals a join runs r on r.id = a.run_id
             where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and run_id = $3 and call_id = $4
-            order by number desc limit 1
+            order by a.number desc limit 1
         """
         return await self.database.find(Approval, query, *_of(owner), run, call)
 
@@ -258,8 +259,11 @@ class PostgresStore:
             due as (
               select * from runs where due_at < statement_timestamp() - $1 * interval '1 second'
               order by due_at limit $3)
-            select coalesce(json_agg(request_json(r::runs) order by due_at), '[]')
-            from (select * from due union all select * from held) r
+            select coalesce(json_agg(request order by due_at), '[]')
+            from (
+              select request_json(r::runs) as request, due_at
+              from (select * from due union all select * from held) r
+              union all select json_array_elements(promote_waiting($3)), null) requests
         """
         return await self.database.get(list[RunRequest], query, age_s, held_s, STRANDED_MAX)
 
@@ -306,7 +310,6 @@ def _subject(admission: Admission) -> tuple[Any, ...]:
         admission.when_busy,
         admission.context,
         admission.remember,
-        admission.busy_max,
     )
 
 
@@ -317,13 +320,17 @@ async def connect(
     acquire_timeout_s: float = 5.0,
     connect_timeout_s: float = 5.0,
     command_timeout_s: float = 10.0,
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
 ) -> PostgresStore:
-    """A store on a migrated database. Waits for the database, for as long as nobody cancels it."""
+    """A store on a migrated database. Waits for the database, for as long as nobody cancels it. `limits` are
+    those of tenants that have none of their own: the same for all services.
+    """
     database = await open_database(
         database_url,
         pool_max=pool_max,
         acquire_timeout_s=acquire_timeout_s,
         connect_timeout_s=connect_timeout_s,
         command_timeout_s=command_timeout_s,
+        settings={f"rejoin.{name}": str(limit) for name, limit in msgspec.to_builtins(limits).items()},
     )
     return PostgresStore(database)

@@ -13,35 +13,51 @@ from typing import Literal, Self
 import stamina.instrumentation
 import structlog
 
+from protocol.adapters import redaction, tracing
+
 SUPERVISOR = "REJOIN_SUPERVISOR_FD"
 
 type LogFormat = Literal["auto", "json", "console"]
 
 
 def configure_logs(level: str, form: LogFormat) -> None:
-    """Structured logs on stderr: lines for people on a terminal, JSON elsewhere."""
+    """Structured logs on stderr: lines for people on a terminal, JSON elsewhere. What libraries log comes out
+    the same way, from warnings on, and nothing comes out that `redaction` knows.
+    """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    # Without the frames' variables: they hold what tools were given, and keys.
+    trace = None if console else structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        tracing.name_trace,
+        structlog.processors.ExceptionRenderer(trace) if trace else structlog.processors.format_exc_info,
+        redaction.redact,
+    ]
     render = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if console
         else structlog.processors.JSONRenderer()
     )
-    # Without the frames' variables: they hold what tools were given, and keys.
-    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-    exceptions = [] if console else [structlog.processors.ExceptionRenderer(plain)]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *exceptions,
-            render,
-        ],
+        processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    libraries = logging.StreamHandler(sys.stderr)
+    libraries.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *shared,
+                render,
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[libraries])
     stamina.instrumentation.set_on_retry_hooks([_on_retry])
 
 
@@ -93,8 +109,12 @@ class Supervised:
 
     def ready(self, *facts: str) -> None:
         """Say that everything works from now on, and what the supervisor may want to know, as words."""
+        self.say("ready", *facts)
+
+    def say(self, *words: str) -> None:
+        """A line to the supervisor."""
         if self._socket is not None:
-            self._socket.sendall(" ".join(["ready", *facts]).encode() + b"\n")
+            self._socket.sendall(" ".join(words).encode() + b"\n")
 
     def _orphaned(self) -> None:
         # The other end is never written to: it can only close, with its owner. We must not outlive it, and

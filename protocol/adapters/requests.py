@@ -5,15 +5,16 @@ being cancelled, and raises two kinds of time-out.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import msgspec
 import structlog
 from nats.aio.msg import Msg
 
 from protocol import commands, names
-from protocol.adapters import streams
+from protocol.adapters import streams, tracing
 from protocol.adapters.broker import ApiError, Broker
 from protocol.commands import RunRequest
 from protocol.errors import RejoinError, Unavailable
@@ -36,6 +37,14 @@ class JetStreamDelivery:
         self._reply = message.reply
         self.request = request
         self.delivered = message.metadata.num_delivered
+        self.headers: Mapping[str, str] = message.headers or {}
+        self._published_at = message.metadata.timestamp
+
+    @property
+    def age_s(self) -> float | None:
+        """See `ports.Delivery`."""
+        first = self.delivered == 1
+        return (datetime.now(UTC) - self._published_at).total_seconds() if first else None
 
     async def in_progress(self) -> None:
         """See `ports.Delivery`."""
@@ -62,7 +71,7 @@ class JetStreamRequests:
         """See `ports.Requests`."""
         subject = names.request(request.agent, request.run, request.turn)
         try:
-            await self._broker.call(subject, commands.encode(request))
+            await self._broker.call(subject, commands.encode(request), headers=tracing.carried())
         except ApiError as fault:
             if fault.code != QUEUED_ALREADY:
                 raise Unavailable(f"the broker refused a run request ({fault})") from fault

@@ -8,8 +8,9 @@ it, silence itself is checked.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from enum import StrEnum
 
 from protocol.adapters.ports import Follow, Log
 from protocol.errors import Gone
@@ -18,6 +19,17 @@ from protocol.log import Mark, Record
 
 TAIL_CHECK_FIRST_S = 0.5
 TAIL_CHECK_MAX_S = 10.0
+
+
+class Stumble(StrEnum):
+    """Why a reader goes back from what comes live to the log."""
+
+    GAP = "gap"
+    """A record was missing."""
+    SLOW = "slow"
+    """More came than waits for one reader."""
+    AWAY = "away"
+    """The connection to the broker was lost, or its bounds were."""
 
 
 def fit(seq: int, records: Sequence[Record]) -> tuple[list[Record], bool]:
@@ -37,7 +49,15 @@ class Splice:
     """A place in a run's log that moves forward. Made by `splice`."""
 
     def __init__(
-        self, log: Log, run: RunId, follow: Follow, *, after: int, index: int, restored: bool
+        self,
+        log: Log,
+        run: RunId,
+        follow: Follow,
+        *,
+        after: int,
+        index: int,
+        restored: bool,
+        stumbled: Callable[[Stumble], None],
     ) -> None:
         self._log = log
         self._run = run
@@ -45,6 +65,7 @@ class Splice:
         self._seq = after
         self._index = index
         self._restored = restored
+        self._stumbled = stumbled
         self._behind = True
         self._quiet_s = TAIL_CHECK_FIRST_S
 
@@ -82,10 +103,13 @@ class Splice:
 
     def _live(self) -> Sequence[Record]:
         if self._follow.lost:
+            self._stumbled(Stumble.SLOW if self._follow.slow else Stumble.AWAY)
             self._follow.take()
             self._behind = True
             return ()
         records, self._behind = fit(self._seq, self._follow.take())
+        if self._behind:
+            self._stumbled(Stumble.GAP)
         return self._advance(records)
 
     async def _read(self) -> Sequence[Record]:
@@ -106,12 +130,19 @@ class Splice:
 
 @asynccontextmanager
 async def splice(
-    log: Log, run: RunId, *, after: int = 0, index: int = 0, restored: bool = False
+    log: Log,
+    run: RunId,
+    *,
+    after: int = 0,
+    index: int = 0,
+    restored: bool = False,
+    stumbled: Callable[[Stumble], None] = lambda _: None,
 ) -> AsyncIterator[Splice]:
     """A run's records behind sequence `after`, where event `index` is expected next.
 
     If the log begins again meanwhile, because it had expired, a reader that had begun before does not want
-    the message a second time: it is `Gone`, unless it says `restored`.
+    the message a second time: it is `Gone`, unless it says `restored`. `stumbled` hears of each return from
+    the live records to the log.
     """
     async with log.follow(run) as follow:
-        yield Splice(log, run, follow, after=after, index=index, restored=restored)
+        yield Splice(log, run, follow, after=after, index=index, restored=restored, stumbled=stumbled)

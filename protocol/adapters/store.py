@@ -8,14 +8,17 @@ then either done or not, never half.
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from protocol.commands import RunRequest
 from protocol.fold import UIMessage
 from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from protocol.lifecycle import State
+
+type Count = Annotated[int, Meta(ge=1, le=2**53)]
 
 TOKENS_MAX = 2**53
 """More than this no run has cost, whatever somebody wrote into its metadata."""
@@ -36,6 +39,11 @@ class Usage(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
 
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.input_tokens + self.output_tokens
+
 
 def usage_of(answer: UIMessage) -> Usage:
     """What an answer's metadata says of its run's usage; zero where it says nothing that can be counted."""
@@ -48,6 +56,21 @@ def usage_of(answer: UIMessage) -> Usage:
         return count if isinstance(count, int) and 0 <= count < TOKENS_MAX else 0
 
     return Usage(tokens("inputTokens"), tokens("outputTokens"))
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much a tenant may have and ask for; None: as everybody's, and of everybody's: no limit.
+
+    `running_max`: runs that are ready, which is all that runners ever see of it; others wait for their turn,
+    in the order in which they were accepted. `queued_max`: runs that no runner has begun; it is looked at
+    without a lock, so a burst may pass it by a few. `tokens_per_day`: from midnight to midnight, UTC, of runs
+    that have ended or waited by then. `requests_per_minute`: at one gateway.
+    """
+
+    running_max: Count | None = None
+    queued_max: Count | None = None
+    tokens_per_day: Count | None = None
+    requests_per_minute: Count | None = None
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -87,8 +110,7 @@ class Admission(msgspec.Struct, frozen=True):
     caller's name for the request, within the session; repeated with it, it is the same request or a conflict.
 
     `context` is opaque here, sealed already. It is the run's until the run ends; `remember` keeps it at the
-    session too, for later runs that bring none. `busy_max`: how many queued and running runs the tenant may
-    have before this one; it is looked at without a lock, so a burst may pass it by a few.
+    session too, for later runs that bring none.
     """
 
     owner: Owner
@@ -101,13 +123,12 @@ class Admission(msgspec.Struct, frozen=True):
     key: str | None = None
     context: bytes | None = None
     remember: bool = False
-    busy_max: int | None = None
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A run as it is stored. `ready`: it is its turn in the session. `answer`: its assistant message.
-    `interrupted`: it is to be ended, by the runner that has it or gets it. `user`: its session's. `usage`: as
-    of its last suspension or its end.
+    """A run as it is stored. `ready`: it is its turn, in its session and in its tenant. `answer`: its
+    assistant message. `interrupted`: it is to be ended, by the runner that has it or gets it. `user`: its
+    session's. `usage`: as of its last suspension or its end.
     """
 
     id: RunId
@@ -228,7 +249,8 @@ class Store(Protocol):
     """Sessions, messages, runs and approvals. Each method is one transaction."""
 
     async def admit(self, admission: Admission) -> Admitted:
-        """Store the turn and make the run that answers it; it is `ready` unless the session is busy.
+        """Store the turn and make the run that answers it; it is `ready` unless the session is busy or the
+        tenant has as many ready runs as it may.
 
         The same message id with the same digest attaches to the run it made, and so does the same key with
         the same ask: that stores, drops and interrupts nothing. Raises `Conflict` (the id is taken by other
@@ -240,7 +262,7 @@ class Store(Protocol):
         ...
 
     async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
-        """End a run of the session: the one named, else the ready and busy one, else the newest suspended.
+        """End a run of the session: the one named, else the one whose turn it is, else the newest suspended.
 
         Its open questions are cancelled. What is queued or running is flagged for the runner that has it or
         gets it; what is suspended is queued for the turn in which a runner ends it. Doing it again is the
@@ -253,7 +275,7 @@ class Store(Protocol):
         ...
 
     async def current(self, owner: Owner, session: SessionId) -> Run | None:
-        """The session's ready and busy run, else the newest one."""
+        """The session's run whose turn it is, ready or not, else the newest one."""
         ...
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
@@ -286,8 +308,9 @@ class Store(Protocol):
 
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
         """Store the answer so far and let go of the run: it is suspended and the session's next run
-        promoted, or, if everything was decided meanwhile or the run is interrupted, it goes on at once in
-        its next turn, still running. Returns the request of whichever it is, which the caller publishes.
+        promoted, or the one of its tenant that has waited longest for a place. Or, if everything was decided
+        meanwhile or the run is interrupted, it goes on at once in its next turn, still running. Returns the
+        request of whichever it is, which the caller publishes.
         Raises `Fenced`.
         """
         ...
@@ -295,7 +318,7 @@ class Store(Protocol):
     async def end(
         self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
     ) -> RunRequest | None:
-        """Store the answer and the terminal state; promote the session's next run and return its request.
+        """Store the answer and the terminal state; promote as `suspend` does and return the request.
 
         Open questions are cancelled. Doing it twice with the same attempt is doing it once. Raises `Fenced`.
         """
@@ -333,7 +356,9 @@ class Store(Protocol):
 
     async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """Requests that may be lost: of ready runs that nobody has claimed for `age_s`, and, once in every
-        `held_s`, of running ones, whose runner may have died together with the broker's memory of them.
+        `held_s`, of running ones, whose runner may have died together with the broker's memory of them. Also
+        of runs that should be ready, and are now: somebody has raised a limit, or deleted a run that had a
+        place.
         """
         ...
 

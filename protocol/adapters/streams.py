@@ -41,7 +41,8 @@ class Settings(msgspec.Struct, frozen=True):
     ack_wait_s: float = ACK_WAIT_S
 
 
-def _streams(settings: Settings) -> list[dict[str, Any]]:
+def wanted(settings: Settings) -> list[dict[str, Any]]:
+    """How the streams are to be."""
     shared = {"storage": "file", "num_replicas": settings.replicas, "max_consumers": CONSUMERS_MAX}
     return [
         shared
@@ -111,7 +112,7 @@ def _away(fault: Exception) -> bool:
 
 async def declare(broker: Broker, settings: Settings) -> None:
     """Create or update the streams. Raises `Unavailable`, and `ApiError` if the broker will not have them."""
-    for stream in _streams(settings):
+    for stream in wanted(settings):
         name, config = stream["name"], msgspec.json.encode(stream)
         try:
             await broker.call(f"$JS.API.STREAM.CREATE.{name}", config)
@@ -141,10 +142,15 @@ async def require(broker: Broker) -> None:
         on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
     ):
         with attempt:
-            found = set(_listed.decode(await broker.call(f"{names.API}.STREAM.NAMES")).streams or ())
-    wanted = [stream["name"] for stream in _streams(Settings())]
-    if missing := [name for name in wanted if name not in found]:
-        raise Invalid(f"the broker misses the streams {', '.join(missing)}: run `rejoin migrate`")
+            lacking = await missing(broker)
+    if lacking:
+        raise Invalid(f"the broker misses the streams {', '.join(lacking)}: run `rejoin migrate`")
+
+
+async def missing(broker: Broker) -> list[str]:
+    """The streams that are not there. Raises `Unavailable`."""
+    found = set(_listed.decode(await broker.call(f"{names.API}.STREAM.NAMES")).streams or ())
+    return [stream["name"] for stream in wanted(Settings()) if stream["name"] not in found]
 
 
 async def declare_consumer(broker: Broker, agent: AgentName, settings: Settings) -> None:

@@ -237,6 +237,25 @@ class Threads:
             total += deleted
         return total
 
+    async def forget_untouched(self, age_s: float) -> int:
+        """Delete some of the sessions, of all tenants, that have not changed for so long and are not busy; a
+        suspended run goes with its session. Returns how many: if it is `FORGET_MAX`, there may be more.
+        """
+        query = """
+            with gone as (
+              delete from sessions s using (
+                select old.tenant_id, old.id from tenants t cross join lateral (
+                  select tenant_id, id from sessions
+                  where tenant_id = t.id and updated_at < clock_timestamp() - $1 * interval '1 second'
+                    and not session_busy(tenant_id, id)
+                  order by updated_at limit $2 for update skip locked) old
+                limit $2) due
+              where s.tenant_id = due.tenant_id and s.id = due.id
+              returning s.id)
+            select to_json(count(*)) from gone
+        """
+        return await self._database.get(int, query, age_s, FORGET_MAX)
+
 
 def _token(place: _Place | _Position) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")

@@ -10,11 +10,12 @@ A request is repeated only while nothing of its answer has arrived: what people 
 import asyncio
 import inspect
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, cast
 
+import structlog
 from pydantic_ai import exceptions
 from pydantic_ai.direct import model_request_stream
 from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent
@@ -23,12 +24,10 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings as LibrarySettings
 from pydantic_ai.tools import ToolDefinition
 
+from protocol.adapters import redaction
 from runner.models.answer import Answer
 from runner.models.history import Origin, to_messages
-from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, ModelSettings, ToolSpec
-
-type Keys = Callable[[str, str], str | Awaitable[str | None] | None]
-"""The key of a tenant with a provider, `keys(tenant, provider)`; None is the process's own."""
+from runner.models.port import Done, Keys, ModelChunk, ModelError, ModelRequest, ModelSettings, ToolSpec
 
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 _WAIT_FIRST_S = 0.5
@@ -36,8 +35,11 @@ _WAIT_MAX_S = 8.0
 _WAIT_ASKED_MAX_S = 60.0
 """Who asks to wait longer than this is not waited for."""
 _REASONING_REFUSED = ("encrypted content", "encrypted_content", "invalid `signature`", "invalid `data`")
+_KEY_TIMEOUT_S = 30.0
 _NO_KEY = "none"
 """A key must be named, or the libraries look for one in the environment and send it anywhere."""
+
+log = structlog.get_logger("rejoin.models")
 
 
 class _Failed(ModelError):
@@ -116,14 +118,30 @@ class ProviderModel:
                 return
 
     async def _with_key(self, tenant: str) -> LibraryModel:
-        key = self._keys(tenant, self._provider) if self._keys is not None else None
-        if inspect.isawaitable(key):
-            key = await key
-        if key is not None:
-            return self._connect(key)
-        if not self._keyless:
+        key = await self._tenants_key(tenant)
+        if key is None and self._keyless:
+            return self._model
+        if not key:  # with an empty one the libraries look for another
             raise ModelError(f"there is no API key for {self._provider}")
-        return self._model
+        return self._connect(key)
+
+    async def _tenants_key(self, tenant: str) -> str | None:
+        """What the application says. Its faults are told by their type: their texts may hold keys."""
+        if self._keys is None:
+            return None
+        try:
+            async with asyncio.timeout(_KEY_TIMEOUT_S):
+                key = self._keys(tenant, self._provider)
+                key = await key if inspect.isawaitable(key) else key
+        except Exception as fault:
+            log.warning("no_model_key", provider=self._provider, error=type(fault).__name__)
+            raise ModelError(
+                f"the API key for {self._provider} could not be looked up", retryable=True
+            ) from fault
+        if key is not None and not isinstance(key, str):
+            raise ModelError(f"the API key for {self._provider} is no text")
+        redaction.hide(key)
+        return key
 
     async def _attempt(
         self, model: LibraryModel, request: ModelRequest, origin: Origin, timeout_s: float

@@ -6,7 +6,7 @@ them unique within the message. `start-step`, `finish-step`, tool outputs and ev
 loop's.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal, Protocol
 
@@ -147,6 +147,10 @@ type ModelChunk = (
     | SourceDocument
     | Custom
 )
+
+
+type Keys = Callable[[str, str], str | Awaitable[str | None] | None]
+"""`keys(tenant, provider)`: the key that a tenant's calls are made with; None is the process's own."""
 
 
 class Model(Protocol):

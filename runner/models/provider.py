@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 
 from protocol.errors import Invalid
 from runner.models.fallback import Fallback
-from runner.models.port import Model
+from runner.models.port import Keys, Model
 
 if TYPE_CHECKING:
     import httpx2
     from openai import AsyncOpenAI
     from pydantic_ai.models import Model as LibraryModel
     from pydantic_ai.providers import Provider
-
-    from runner.models.call import Keys
 
     type Connect = Callable[[str], LibraryModel]
 
@@ -105,7 +103,7 @@ def open_model(
     *,
     base_url: str | None = None,
     api_key: str | Mapping[str, str] | None = None,
-    keys: "Keys | None" = None,
+    keys: Keys | None = None,
     answer_timeout_s: float = 1800.0,
     retries_max: int = 2,
 ) -> Model:

@@ -74,6 +74,20 @@ async def test_agents_do_not_replace_each_other(registry: Sequence[Agents], agen
         assert await registry[1].find(name) == AgentEntry(name, name)
 
 
+async def test_every_agent_is_listed_once_and_as_it_was_announced_last(
+    registry: Sequence[Agents], agent: AgentName
+) -> None:
+    """Those of other tests are there too: only ours are looked at."""
+    ours = {AgentName(f"{agent}{number}") for number in range(300)}
+    for name in ours:
+        await registry[0].announce(AgentEntry(name, "first"))
+        await registry[0].announce(AgentEntry(name, "last"))
+    for one in registry:
+        listed = [entry for entry in await one.list() if entry.name in ours]
+        assert sorted(entry.name for entry in listed) == sorted(ours)
+        assert {entry.description for entry in listed} == {"last"}
+
+
 async def test_an_entry_deleted_by_hand_is_not_found(nats_url: str, agent: AgentName) -> None:
     """`nats kv del` leaves an empty message with a mark behind."""
     async with broker.connect(nats_url, "one") as connection:
@@ -81,5 +95,6 @@ async def test_an_entry_deleted_by_hand_is_not_found(nats_url: str, agent: Agent
         await real.announce(AgentEntry(agent))
         await connection.call(names.agent_key(agent), headers={"KV-Operation": "DEL"})
         assert await real.find(agent) is None
+        assert agent not in {entry.name for entry in await real.list()}
         await real.announce(AgentEntry(agent, "back"))
         assert await real.find(agent) == AgentEntry(agent, "back")

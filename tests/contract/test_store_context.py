@@ -4,13 +4,11 @@ from typing import Any
 
 import pytest
 
-from protocol.adapters.ports import Owner, Store, Submit, Turn, WhenBusy
 from protocol.adapters.postgres import PostgresStore
 from protocol.adapters.store import TOKENS_MAX, Usage, usage_of
-from protocol.errors import Conflict, Limited
-from protocol.ids import RunId, TenantId
+from protocol.ids import RunId
 from protocol.lifecycle import State
-from tests.contract.chats import AGENT, DEFAULT, Chat, fresh, text_of, user
+from tests.contract.chats import AGENT, DEFAULT, Chat, text_of
 
 pytest_plugins = ("tests.contract.stores",)
 
@@ -98,32 +96,6 @@ async def test_usage_is_that_of_the_last_suspension_until_the_end(chat: Chat) ->
     run = (await chat.claim((await chat.decide(*approvals)).run)).run
     await chat.store.end(run.id, run.attempt, State.FAILED, None, "no")
     assert (await chat.found(run)).usage == Usage(1, 2)
-
-
-async def test_a_tenant_with_enough_under_way_is_told_so_and_nothing_is_stored(store: Store) -> None:
-    owner = Owner(TenantId(fresh("ten")))
-    first, second = Chat(store, owner), Chat(store, owner)
-    run = (await first.submit("one", id="m", busy_max=2)).run
-    await first.submit("two", busy_max=2)
-    for full in (2, 1, 0):
-        with pytest.raises(Limited):
-            await second.submit("three", busy_max=full)
-    with pytest.raises(Limited):
-        await first.submit("three", busy_max=2, when_busy=WhenBusy.INTERRUPT)
-    assert await store.history(owner, second.id) is None
-    assert await first.texts() == ["one", "two"]
-    assert not (await first.found(run)).interrupted
-    assert not (await first.submit("one", id="m", busy_max=2)).created  # it is there already
-    assert (await Chat(store).submit("another tenant's", busy_max=10_000)).created
-    await first.end((await first.claim(run)).run)
-    assert (await second.submit("three", busy_max=2)).created
-
-
-async def test_a_conflict_goes_before_a_bound(store: Store) -> None:
-    chat = Chat(store, Owner(TenantId(fresh("ten"))))
-    await chat.submit("one", id="m")
-    with pytest.raises(Conflict):
-        await chat.admit(Submit(Turn(user("other", "m"), b"2")), busy_max=1)
 
 
 @pytest.mark.parametrize(

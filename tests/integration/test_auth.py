@@ -287,3 +287,11 @@ async def test_pages_of_friends_may_call_and_others_may_not(rig: Rig) -> None:
 def test_the_issuer_is_asked_for_a_pepper() -> None:
     """A key that no gateway could check is not made."""
     assert issuing.Settings(database_url="").key_pepper is None
+
+
+async def test_where_no_credential_could_be_checked_any_is_as_good_as_none(rig: Rig) -> None:
+    """Some clients cannot be made without a key; on one's own machine they need none."""
+    await rig.runner()
+    assert (await post(rig, await rig.gateway(), rig.chat(rig.fresh("s"), "count 2"), "any-key")).text == "1 2"
+    checked = await rig.gateway(key_pepper=PEPPER)
+    assert (await post(rig, checked, rig.chat(rig.fresh("s"), "count 2"), "any-key")).status == 401

@@ -19,7 +19,10 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "no id": ({"messages": [USER]}, ""),
+    "neither messages nor parts": ({"id": "s1", "trigger": "submit-message"}, ""),
+    "messages and parts": (body(parts=[{"type": "text", "text": "a"}]), ""),
+    "an id that is empty": (body(id=""), "/id"),
+    "another name that would not survive in a URL": (body(conversationId="a/b"), "/conversationId"),
     "an id that would not survive in a URL": (body(id="a/b"), "/id"),
     "an id that is too long": (body(id="x" * 129), "/id"),
     "an id that is no string": (body(id=7), "/id"),

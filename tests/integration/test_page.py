@@ -1,41 +1,132 @@
-"""The page at `/`: complete from one gateway, small, and bound to it by its policy."""
+"""The pages: complete from one gateway, small, bound to it by their policy; and what they ask about runs."""
 
 import re
+from datetime import datetime
 
-from tests.rig import Rig
+import msgspec
+import pytest
 
-BYTES_MAX = 40_000
-REFERENCE = re.compile(r"""(?:src|href|action)\s*=\s*["']?([^"'\s>]*)""")
-OUTSIDE = re.compile(r"""(?:https?:)?//[\w.-]+\.\w|@import|url\(|innerHTML|\beval\(""")
+from runner.demo import demo
+from tests.rig import Answer, Rig
+
+BYTES_MAX = 120_000
+REFERENCE = re.compile(r"""(?:src|href)\s*=\s*["'](/[^"'\s>]*)""")
+IMPORT = re.compile(r"""from '\./([\w.]+)'""")
+OUTSIDE = re.compile(
+    r"""(?:src|href)=["'](?:https?:)?//|@import|url\(|innerHTML|outerHTML|\beval\(|insertAdjacent"""
+)
+PAGES = ("/", "/playground", "/inspect")
+TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
 
-async def test_the_page_needs_nothing_but_its_gateway(rig: Rig) -> None:
+async def files_of(rig: Rig, base: str, page: Answer) -> dict[str, Answer]:
+    """What a page loads, and what that imports."""
+    wanted = {one for one in REFERENCE.findall(page.raw.decode()) if one.startswith("/page/")}
+    found: dict[str, Answer] = {}
+    while wanted - set(found):
+        name = (wanted - set(found)).pop()
+        found[name] = await rig.get(base + name)
+        wanted |= {f"/page/{one}" for one in IMPORT.findall(found[name].raw.decode())}
+    return found
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_needs_nothing_but_its_gateway(rig: Rig, path: str) -> None:
     base = await rig.gateway()
-    page = await rig.get(f"{base}/")
+    page = await rig.get(base + path)
     assert page.status == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    references = set(REFERENCE.findall(page.raw.decode()))
-    assert references == {"/page/icon.svg", "/page/style.css", "/page/chat.js"}
-    files = [await rig.get(base + reference) for reference in sorted(references)]
-    types = [file.headers["content-type"].partition(";")[0] for file in files]
-    assert types == ["text/javascript", "image/svg+xml", "text/css"]
-    assert all(file.status == 200 and file.headers["x-content-type-options"] == "nosniff" for file in files)
-    chat, icon, style = files
-    assert not any(OUTSIDE.search(file.raw.decode()) for file in (page, chat, style))
-    assert sum(len(file.raw) for file in (page, chat, icon, style)) < BYTES_MAX
+    files = await files_of(rig, base, page)
+    assert len(files) > 5
+    for name, file in files.items():
+        assert file.status == 200, name
+        assert file.headers["content-type"].partition(";")[0] == TYPES[name.rpartition(".")[2]]
+        assert file.headers["x-content-type-options"] == "nosniff"
+        assert not OUTSIDE.search(file.raw.decode()), name
+    assert not OUTSIDE.search(page.raw.decode())
+    assert sum(len(file.raw) for file in files.values()) < BYTES_MAX
 
 
-async def test_the_policy_allows_no_other_origin_and_no_inline_code(rig: Rig) -> None:
+@pytest.mark.parametrize("path", PAGES)
+async def test_the_policy_allows_no_other_origin_and_no_inline_code(rig: Rig, path: str) -> None:
     base = await rig.gateway()
-    policy = (await rig.get(f"{base}/")).headers["content-security-policy"]
+    policy = (await rig.get(base + path)).headers["content-security-policy"]
     directives = dict(directive.split(maxsplit=1) for directive in policy.split("; "))
     assert directives["default-src"] == "'none'"
-    assert {directives[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
+    assert {directives[f"{kind}-src"] for kind in ("script", "style", "connect")} == {"'self'"}
+    assert directives["img-src"] == "'self' data: blob:"
     assert "unsafe" not in policy
     assert "http" not in policy
 
 
 async def test_no_other_file_is_served(rig: Rig) -> None:
     base = await rig.gateway()
-    for name in ("index", "__init__.py", "..%2Fapp.py", "%2e%2e/app.py"):
+    for name in ("index", "index.html", "__init__.py", "..%2Fapp.py", "%2e%2e/app.py"):
         assert (await rig.get(f"{base}/page/{name}")).status == 404
+
+
+async def test_a_runner_cannot_be_killed_outside_of_rejoin_dev(rig: Rig) -> None:
+    base = await rig.gateway()
+    async with rig.http.post(f"{base}/dev/kill-runner") as response:
+        assert response.status == 404
+    assert b"data-dev" not in (await rig.get(f"{base}/")).raw
+
+
+async def test_agents_are_listed_the_default_first(rig: Rig) -> None:
+    base = await rig.gateway(default_agent=f"{rig.agent}-z")
+    names = [f"{rig.agent}-a", f"{rig.agent}-z"]
+    await rig.runner([msgspec.structs.replace(demo(), name=name) for name in names])
+    listed = (await rig.get(f"{base}/api/agents")).json
+    assert listed[0] == {"name": names[1], "description": demo().description}
+    assert names[0] in {one["name"] for one in listed}
+
+
+async def test_the_log_is_read_page_by_page_with_attempts_marks_and_times(rig: Rig) -> None:
+    """Everything that a stream says is in it, under the same cursors."""
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.runner()
+    answer = await rig.post(base, rig.chat(session, "count 5"))
+    run = answer.headers["x-workflow-run-id"]
+    url = f"{base}/run/api/executions/{run}/log"
+    whole = (await rig.get(url)).json
+    assert (whole["id"], whole["state"], whole["conversationId"]) == (run, "completed", session)
+    assert "next" not in whole
+    events = {entry["cursor"]: entry["chunk"] for one in whole["records"] for entry in one["events"]}
+    told = [(frame.id, chunk) for frame, chunk in zip(answer.frames, answer.chunks, strict=False)]
+    assert [(cursor, events[str(cursor)]) for cursor, _ in told] == told
+    assert {one["attempt"] for one in whole["records"]} == {1}
+    assert whole["records"][-1]["mark"] == "ended"
+    times = [datetime.fromisoformat(one["time"]) for one in whole["records"]]
+    assert times == sorted(times)
+    pages, after = [], 0
+    while True:
+        page = (await rig.get(f"{url}?limit=2&after={after}")).json
+        pages += page["records"]
+        after = page.get("next", 0)
+        if not after:
+            break
+    assert pages == whole["records"]
+
+
+async def test_a_session_says_which_run_made_which_message(rig: Rig) -> None:
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.runner()
+    answers = [await rig.post(base, rig.chat(session, text)) for text in ("count 2", "count 3")]
+    made = (await rig.get(f"{base}/run/v1/conversations/{session}/executions")).json["executions"]
+    assert [one["id"] for one in made] == [one.headers["x-workflow-run-id"] for one in reversed(answers)]
+    messages = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"]
+    assert [one["messageId"] for one in made] == [messages[3]["id"], messages[1]["id"]]
+
+
+async def test_a_log_that_is_nobodys_or_asked_for_badly_is_refused(rig: Rig) -> None:
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.runner()
+    run = (await rig.post(base, rig.chat(session, "count 2"))).headers["x-workflow-run-id"]
+    for path, status in (
+        ("run_nobody/log", 404),
+        (f"{run}/log?after=x", 400),
+        (f"{run}/log?limit=0", 400),
+        (f"{run}/log?limit=257", 400),
+    ):
+        assert (await rig.get(f"{base}/run/api/executions/{path}")).status == status, path
+    assert (await rig.get(f"{base}/run/v1/conversations/{rig.fresh('s')}/executions")).status == 404

@@ -80,7 +80,7 @@ async def test_f19_every_token_is_a_delta_where_the_interval_is_0(rig: Rig) -> N
     assert len(deltas(answer)) == 50
 
 
-async def test_what_is_held_is_said_when_a_model_fails(rig: Rig) -> None:
+async def test_f35_f36_what_is_held_is_said_when_a_model_fails(rig: Rig) -> None:
     """F35, F36: the words so far, then both kinds of error."""
     answer = await ask(rig, Agent(name=rig.agent, model=Says(["one ", "two thr"], fails=True)))
     assert answer.text == "one two thr"

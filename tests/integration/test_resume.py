@@ -155,7 +155,7 @@ async def test_f66_f82_a_stream_that_follows_stays_open_across_a_suspension(rig:
     session = rig.fresh("s")
     asked = await rig.post(bases[0], rig.chat(session, "delete notes.txt"))
     assert asked.complete
-    assert asked.chunks[-1] == {"type": "finish", "finishReason": "tool-calls"}
+    assert asked.chunks[-1]["finishReason"] == "tool-calls"
     assert (await rig.get(stream_url(bases[1], session))).status == 204
     url = stream_url(bases[1], session, "?follow=true")
     async with rig.http.get(url) as response, asyncio.TaskGroup() as group:

@@ -152,7 +152,7 @@ async def test_a_delegated_agent_that_fails_or_never_ends_is_an_error_that_its_c
     base = await rig.gateway()
     [look, *_] = tools(Counter())
     lines: Lines = {"break": [["I try.", Calls("look"), Breaks()]], "loop": [[Calls("look")]] * 2}
-    research = agent("research", lines, tools=[look], steps_max=2)
+    research = agent("research", lines, tools=[look], max_steps=2)
     support = agent(
         rig.agent,
         {"go": [[delegation("break"), delegation("loop")], ["It went: {}"]]},

@@ -91,7 +91,7 @@ async def test_f32_a_component_is_whole_or_not_there(rig: Rig) -> None:
 
 
 async def test_f23_a_status_is_shown_and_not_kept(rig: Rig) -> None:
-    """F23, F28: so is data of the application's own that is transient; what is not, stays."""
+    """F23: so is data of the application's own that is transient; what is not, stays."""
 
     @tool
     async def work(ctx: ToolContext[None]) -> str:
@@ -160,7 +160,7 @@ async def test_a_plain_function_says_the_same_from_its_thread(rig: Rig) -> None:
 
 
 async def test_preliminary_results_are_shown_and_the_last_one_stays(rig: Rig) -> None:
-    """F33: the input's deltas are the model's; what a generator yields is the output."""
+    """What a generator yields is shown, and the last of it is the result."""
 
     @tool
     async def count(ctx: ToolContext[None], to: int) -> AsyncIterator[dict[str, int]]:
@@ -249,3 +249,49 @@ async def test_an_interrupted_call_is_cancelled_and_says_nothing_more(rig: Rig) 
             await finished.wait()
             assert said == ["the call is over: nothing can be said any more"]
         assert b"too late" not in (await rig.get(f"{base}/api/agents/{rig.agent}-{made.name}/{session}")).raw
+
+
+async def test_f28_progress_is_an_operation_with_a_label(rig: Rig) -> None:
+    @tool
+    async def copies(ctx: ToolContext[None]) -> str:
+        """Copy."""
+        for number in range(3):
+            await ctx.emit_operation("status_update", f"{number + 1} of 3", {"done": number})
+        return "done"
+
+    told = await call(rig, copies)
+    updates = [one["data"] for one in told.said("data-operation") if one["data"]["type"] == "status_update"]
+    assert [one["label"] for one in updates] == ["1 of 3", "2 of 3", "3 of 3"]
+    assert [one["details"]["data"] for one in updates] == [{"done": 0}, {"done": 1}, {"done": 2}]
+    assert {one["details"]["subAgentId"] for one in updates} == {rig.agent}
+    assert all(one["details"]["timestamp"] > 1_700_000_000_000 for one in updates)
+
+
+async def test_a_call_is_asked_about_if_the_application_cannot_tell(rig: Rig) -> None:
+    """Its function fails: the tool does not run, and the run does not end."""
+
+    def says(input: dict[str, Any], ctx: ToolContext[None]) -> bool:
+        raise KeyError(ctx.call, input)
+
+    @tool(needs_approval=says)
+    async def risky() -> str:
+        """Do it."""
+        raise AssertionError("it ran")
+
+    told = await call(rig, risky)
+    assert told.part["state"] == "approval-requested"
+
+
+async def test_approval_may_depend_on_the_context_and_nothing_is_said_there(rig: Rig) -> None:
+    def says(input: dict[str, Any], ctx: ToolContext[None]) -> bool:
+        assert ctx.context is None
+        with pytest.raises(RuntimeError, match="before the call is made"):
+            ctx.emit_status("x").send(None)
+        return bool(input["ask"])
+
+    @tool(needs_approval=says)
+    async def risky(ask: bool) -> str:
+        """Do it."""
+        return f"asked: {ask}"
+
+    assert (await call(rig, risky, ask=False)).part["output"] == "asked: False"

@@ -85,7 +85,7 @@ def action(
         Policy(
             lambda call: call.tool == "delete",
             lambda call: call.tool != "delete",
-            steps_max=3,
+            max_steps=3,
             transfers_max=2,
             depth_max=1,
         ),
@@ -199,7 +199,7 @@ def test_the_same_call_id_after_a_reset_is_another_call() -> None:
 def test_a_message_that_is_half_restored_is_restored_again() -> None:
     facts = standing(START, Mark.RESTORED, STEP)
     found = machine.next_action(
-        facts, Facts(turn=1, approvals={}, inherited=(), stored=True), Policy(bool, bool, steps_max=1)
+        facts, Facts(turn=1, approvals={}, inherited=(), stored=True), Policy(bool, bool, max_steps=1)
     )
     assert found == machine.Restore()
 
@@ -295,7 +295,7 @@ def test_an_interrupt_leaves_no_call_open_in_any_frame() -> None:
     found = machine.next_action(
         facts,
         Facts(turn=0, approvals={}, inherited=(), interrupted=True),
-        Policy(lambda _: False, lambda _: True, steps_max=3),
+        Policy(lambda _: False, lambda _: True, max_steps=3),
     )
     assert found == machine.Abort([CALL, OTHER, RESEARCH])
 
@@ -303,7 +303,7 @@ def test_an_interrupt_leaves_no_call_open_in_any_frame() -> None:
 def test_a_delegation_that_needs_a_word_waits_for_it() -> None:
     ask = Call(CallId("d"), "delegate_to_research", {"task": "x"})
     log = [START, STEP, called(ask), GENERATED]
-    policy = Policy(lambda call: call.tool == ask.tool, lambda _: True, steps_max=3)
+    policy = Policy(lambda call: call.tool == ask.tool, lambda _: True, max_steps=3)
 
     def following(*more: Chunk | Mark, turn: int = 0, approved: bool | None = None) -> machine.Action:
         facts = Facts(turn=turn, approvals={ask.id: approval(approved=approved)}, inherited=())

@@ -1,32 +1,39 @@
-"""Stored files on their way to a model: as data URLs, the latest first, and what is missing is named."""
+"""Stored files on their way to a model: as data URLs, the latest first, and what is missing is named; and the
+files that a model makes on their way into the store.
+"""
 
 from typing import Any
 
 import pytest
 
 from protocol import media
-from protocol.adapters.files import File
+from protocol.adapters.files import File as Stored
+from protocol.adapters.ports import Owner
+from protocol.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta
 from protocol.ids import TenantId, UserId
 from protocol.media import FileId
 from runner import attachments
-from runner.attachments import inlined
+from runner.attachments import Reading, inlined, stored
+from runner.models.port import ModelError, ModelRequest
+from tests.attached import PNG, Recorder
 
 TENANT = TenantId("acme")
+MINE = Owner(TENANT, UserId("ann"))
 
 
 class Shelf:
     """`Files`, in memory."""
 
     def __init__(self) -> None:
-        self.files: dict[tuple[TenantId, FileId], File] = {}
+        self.files: dict[tuple[TenantId, FileId], Stored] = {}
         self.read: list[FileId] = []
 
     async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
         id = media.file_id(user, data)
-        self.files[tenant, id] = File(data, media_type)
+        self.files[tenant, id] = Stored(data, media_type)
         return id
 
-    async def get(self, tenant: TenantId, id: FileId) -> File | None:
+    async def get(self, tenant: TenantId, id: FileId) -> Stored | None:
         self.read.append(id)
         return self.files.get((tenant, id))
 
@@ -70,3 +77,54 @@ async def test_of_too_many_files_the_latest_are_taken(monkeypatch: pytest.Monkey
     assert [message["parts"][0]["type"] for message in found] == ["text", "text", "file", "file"]
     assert "too many" in found[1]["parts"][0]["text"]
     assert ids[0] not in shelf.read
+
+
+@pytest.mark.parametrize(
+    ("data", "claimed", "kept"),
+    [
+        (PNG, "image/png", "image/png"),
+        (PNG, "text/html", "image/png"),
+        (b"RIFF", "audio/wav", "audio/wav"),
+        (b"<svg/>", "image/svg+xml", "application/octet-stream"),
+        (b"<script/>", "text/html", "application/octet-stream"),
+        (b"x", "audio/a\r\nset-cookie: b", "application/octet-stream"),
+    ],
+)
+async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
+    data: bytes, claimed: str, kept: str
+) -> None:
+    """Its part says what the model said."""
+    shelf, url = Shelf(), media.to_data_url("image/gif", data)
+    for kind in (File, ReasoningFile):
+        chunk = await stored(kind(url, claimed, {"p": {"id": "1"}}), shelf, MINE)
+        id = media.file_id(MINE.user, data)
+        assert chunk == kind(media.url_of(id), claimed, {"p": {"id": "1"}})
+        assert shelf.files == {(TENANT, id): Stored(data, kept)}
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [File("https://example.org/a.png", "image/png"), TextDelta("t", "data:image/png;base64,AA=="), StartStep()],
+)
+async def test_what_is_no_file_of_bytes_stays_as_it_is(chunk: Chunk) -> None:
+    shelf = Shelf()
+    assert await stored(chunk, shelf, MINE) is chunk
+    assert shelf.files == {}
+
+
+@pytest.mark.parametrize("url", ["data:image/png;base64,?", "data:image/png;base64," + "A" * 15_000_000])
+async def test_a_file_that_cannot_be_kept_is_the_models_failure(url: str) -> None:
+    with pytest.raises(ModelError, match="The model made a file that cannot be kept: "):
+        await stored(File(url, "image/png"), Shelf(), MINE)
+
+
+async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
+    shelf, model = Shelf(), Recorder()
+    id = await shelf.put(TENANT, None, PNG, "image/png")
+    answer = {"id": "a", "role": "assistant", "parts": [file(media.url_of(id))]}
+    request = ModelRequest("", [turn(TEXT)], answer, [], 1)
+    assert [item async for item in Reading(model, shelf, TENANT).stream(request)]
+    [seen] = model.requests
+    assert seen.history == [turn(TEXT)]
+    assert seen.answer["parts"] == [file(media.to_data_url("image/png", PNG))]
+    assert answer["parts"] == [file(media.url_of(id))]

@@ -123,6 +123,11 @@ async def odd(thing: Odd) -> str:
     return str(thing)
 
 
+async def unknown(thing: "Nowhere") -> str:  # type: ignore[name-defined]  # noqa: F821
+    """Take what nobody knows."""
+    return str(thing)
+
+
 async def spread(*names: str) -> str:
     """Take any."""
     return str(names)
@@ -147,6 +152,7 @@ def yields() -> Iterator[int]:
     ("function", "options", "said"),
     [
         (odd, {}, "tool odd: a parameter's type cannot be written as JSON"),
+        (unknown, {}, "tool unknown: a parameter's type is not known"),
         (spread, {}, "tool spread: parameter names cannot be given by name"),
         (mixed, {}, "tool mixed: ctx must be a ToolContext here"),
         (blocking, {}, "tool blocking: ctx must be a SyncToolContext here"),

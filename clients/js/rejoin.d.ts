@@ -1,0 +1,71 @@
+import type { ChatTransport, UIMessage, UIMessageChunk } from 'ai';
+
+type Resolvable<T> = T | (() => T | Promise<T>);
+
+/** How an answer stands: for an application that wants to show it. */
+export interface RejoinState {
+  state: 'waiting' | 'streaming' | 'reconnecting';
+  /** The run that makes the answer; empty until the server has said so. */
+  run: string;
+  /** The last event that arrived; opaque. */
+  cursor: string;
+  /** How often the connection was lost. */
+  breaks: number;
+}
+
+export interface RejoinChatTransportOptions {
+  /** Where the chat is; a query is kept. Default `/api/chat`. */
+  api?: string;
+  headers?: Resolvable<HeadersInit>;
+  body?: Resolvable<object>;
+  credentials?: RequestCredentials;
+  fetch?: typeof globalThis.fetch;
+  /** The major version of your `ai`. From 7.0.70 on nothing need be said; before that, say 6. */
+  ui?: 5 | 6 | 7;
+  /** How long it goes on trying while nobody answers, in ms. Default ten minutes. */
+  patienceMs?: number;
+  onState?: (state: RejoinState) => void;
+}
+
+/** `useChat({ transport: new RejoinChatTransport(), resume: true })` */
+export declare class RejoinChatTransport<M extends UIMessage = UIMessage> implements ChatTransport<M> {
+  constructor(options?: RejoinChatTransportOptions);
+  readonly resumeStreamIsReplay: true;
+  sendMessages: ChatTransport<M>['sendMessages'];
+  reconnectToStream: ChatTransport<M>['reconnectToStream'];
+  /** Stop the run. `stop()` of `useChat` only stops listening. */
+  interrupt(chatId: string, options?: { headers?: HeadersInit }): Promise<{ success: boolean; interrupted: boolean }>;
+}
+
+/** The server understood, and said no. */
+export declare class Refused extends Error {
+  readonly status: number;
+}
+
+export type RejoinEvent =
+  | { cursor: string; chunk: UIMessageChunk; restart?: undefined }
+  | { restart: true; cursor?: undefined; chunk?: undefined };
+
+/** One answer through any number of broken connections, for a client that is not `useChat`. */
+export declare class Answer {
+  readonly run: string;
+  readonly cursor: string;
+  readonly breaks: number;
+  constructor(options: {
+    /** Makes the request; may be made again, so it must name what makes it one (a message id, a key). */
+    open: (signal: AbortSignal) => Promise<Response>;
+    /** Asks for what is behind a cursor, by `Last-Event-ID`. */
+    resume: (place: { run: string; cursor: string }, signal: AbortSignal) => Promise<Response>;
+    signal?: AbortSignal;
+    patienceMs?: number;
+    onState?: (state: RejoinState) => void;
+  });
+  /** False if there is nothing to read. Throws `Refused`. */
+  begin(): Promise<boolean>;
+  /** Instead of `begin` and `events`: the whole of an answer that is no stream. */
+  json(): Promise<unknown>;
+  /** Every event once, in order; after `restart` all of them come again. */
+  events(): AsyncGenerator<RejoinEvent, void, void>;
+  /** Stop reading. The run goes on. */
+  leave(): void;
+}

@@ -1,0 +1,1 @@
+"""Small things that are whole: read one, run it, make it yours."""

@@ -1,0 +1,1 @@
+"""Two agents in one run, and an artifact."""

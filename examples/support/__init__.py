@@ -1,0 +1,1 @@
+"""An agent that asks a person before it spends money, and a client that asks the person."""

@@ -1,0 +1,258 @@
+// The playground: wires what one sees to the conversation that the address names.
+
+import { Conversation, fresh } from './conversation.js';
+import { $, arrange, h, Kept, themeSwitch, write } from './dom.js';
+import { Messages } from './message.js';
+import { Side } from './side.js';
+import { wire } from './wire.js';
+
+const SESSION = /^#([A-Za-z0-9_-]{1,128})$/;
+const IDEAS = ['count 60 every 150 ms', 'weather Paris', 'delete notes.txt', 'think', 'sleep 5', 'fail'];
+const TAPE_MAX = 160;
+const CONTEXT = 'rejoin.context';
+
+let conversation;
+let agents = [];
+let files = []; // { filename, mediaType, url } of the message being written
+let editing = null;
+let painting = 0;
+
+const messages = new Messages({
+  inspect: (run) => `/inspect#${run}`,
+  decide: (message, part, approved) => conversation.decide(message, part, approved),
+  regenerate: (message) => conversation.regenerate(message),
+  edit: (message) => {
+    editing = message;
+    $('field').value = message.parts.filter((part) => part.type === 'text').map((part) => part.text).join('\n');
+    $('field').focus();
+    repaint();
+  },
+});
+const side = new Side(() => conversation?.id, () => conversation.refresh());
+
+// ---- the conversation
+
+function open() {
+  const named = SESSION.exec(location.hash)?.[1];
+  if (conversation && conversation.id === named) return;
+  conversation?.leave();
+  editing = null;
+  conversation = new Conversation(named ?? fresh(), repaint);
+  readContext();
+  repaint();
+  side.mark();
+  if (named) conversation.open();
+}
+
+async function send(text) {
+  const said = text.trim();
+  if (conversation.busy || (!said && !files.length)) return;
+  const parts = [...files.map((file) => ({ type: 'file', ...file })), ...(said ? [{ type: 'text', text: said }] : [])];
+  const edited = editing;
+  const kept = files;
+  editing = null;
+  files = [];
+  $('field').value = '';
+  history.replaceState(null, '', `#${conversation.id}`);
+  $('scroll').scrollTop = $('scroll').scrollHeight;
+  const done = edited ? conversation.edit(edited, said) : conversation.send(parts);
+  setTimeout(() => side.look(), 400);
+  await done;
+  if (conversation.fault && !conversation.messages.some((one) => one.role === 'user' && one.parts.some((part) => part.text === said))) {
+    $('field').value ||= said; // it was not taken
+    files = kept;
+  }
+  side.look();
+}
+
+// ---- the view
+
+function repaint() {
+  painting ||= requestAnimationFrame(() => {
+    painting = 0;
+    paint();
+  });
+}
+
+function paint() {
+  const { busy, fault, live } = conversation;
+  const scroll = $('scroll');
+  const low = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 120;
+  const shown = conversation.messages;
+  const ids = shown.map(({ id }) => id);
+  const runOf = (at) => conversation.runs.get(ids[at]) ?? conversation.runs.get(ids[at + 1]) ?? '';
+  arrange($('log'), shown.map((message, at) => {
+    const last = at === shown.length - 1;
+    return messages.article(message, { busy: busy && last && message.role === 'assistant', last, idle: !busy, run: runOf(at) });
+  }));
+  $('intro').hidden = shown.length > 0 || (busy && Boolean(location.hash));
+  write($('title'), conversation.title || 'New conversation');
+  document.title = conversation.title ? `${conversation.title} · Rejoin` : 'Rejoin';
+  write($('notice'), fault);
+  if ($('agent').value !== wire.agent) paintAgents();
+  paintWire(live, busy);
+  paintComposer(busy);
+  if (low) scroll.scrollTop = scroll.scrollHeight;
+}
+
+const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
+
+function paintWire({ state, cursor, breaks, rewinds, events, astray, tape }, busy) {
+  $('wire').hidden = !state && !wire.cut;
+  $('wire').dataset.state = wire.cut ? 'cut' : state;
+  const words = { waiting: 'Waiting for the first event', streaming: 'Streaming', reconnecting: 'Reconnecting', suspended: 'Waits for you', finished: 'Complete' };
+  write($('state'), wire.cut ? 'Cut. The answer goes on without you' : (words[state] ?? 'Idle'));
+  const order = astray ? `${astray} astray` : 'each once, in order';
+  const facts = events ? [`${plural(events, 'event')}, ${order}`] : [];
+  if (breaks) facts.push(`rejoined ${breaks}×`);
+  if (rewinds) facts.push(`taken over ${rewinds}×`);
+  if (cursor) facts.push(`cursor ${cursor}`);
+  write($('facts'), facts.join(' · '));
+  $('stop').hidden = !busy || !['streaming', 'reconnecting', 'waiting'].includes(state);
+  $('kill').hidden = !('dev' in document.documentElement.dataset);
+  $('cut').checked = wire.cut;
+  paintTape(tape);
+}
+
+const ticks = new Kept();
+
+/** A tick for each event; where the connection broke, a notch. */
+function paintTape(tape) {
+  const shown = tape.slice(-TAPE_MAX);
+  arrange($('tape'), shown.map(({ kind, breaks, cursor }, at) => {
+    const tick = ticks.get(cursor, () => h('i', { className: kind }));
+    tick.classList.toggle('rejoined', at > 0 && breaks > shown[at - 1].breaks);
+    return tick;
+  }));
+}
+
+function paintComposer(busy) {
+  $('send').disabled = busy;
+  write($('send'), editing ? 'Save' : 'Send');
+  for (const idea of $('ideas').children) idea.disabled = busy;
+  $('files').hidden = !files.length && !editing;
+  const cancel = editing ? [h('li', {}, 'Editing: what followed is dropped', button('Cancel', () => ((editing = null), ($('field').value = ''))))] : [];
+  arrange($('files'), [...cancel, ...files.map((file) => h('li', {}, file.filename, button('Remove', () => (files = files.filter((one) => one !== file)))))]);
+}
+
+function button(name, act) {
+  return h('button', { type: 'button', className: 'quiet', textContent: name, onclick: () => (act(), repaint(), $('field').focus()) });
+}
+
+// ---- files
+
+async function attach(list) {
+  const read = (file) => new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve({ filename: file.name, mediaType: file.type, url: reader.result });
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+  files = [...files, ...(await Promise.all([...list].map(read)))];
+  repaint();
+}
+
+// ---- agents and settings
+
+async function loadAgents() {
+  conversation.fault = '';
+  agents = (await wire.json('/api/agents').catch((fault) => ((conversation.fault = fault.message), null))) ?? agents;
+  repaint();
+  const wanted = new URLSearchParams(location.search).get('agent') ?? agents[0]?.name ?? '';
+  wire.agent ||= wanted;
+  paintAgents();
+}
+
+function paintAgents() {
+  const names = new Set([...agents.map(({ name }) => name), ...(wire.agent ? [wire.agent] : [])]);
+  arrange($('agent'), [...names].map((name) => h('option', { value: name, textContent: name })));
+  $('agent').value = wire.agent;
+  const { description, contextSchema } = agents.find(({ name }) => name === wire.agent) ?? {};
+  $('agent').title = description ?? '';
+  $('schema').hidden = !contextSchema;
+  write($('schema').querySelector('pre'), contextSchema ? JSON.stringify(contextSchema, null, 2) : '');
+  write($('context-note'), contextSchema ? 'JSON that the agent’s tools get beside the message.' : 'This agent asks for none; what you write here is not sent.');
+  const ideas = wire.agent === 'demo' || wire.agent.startsWith('demo-') ? IDEAS : [];
+  arrange($('ideas'), ideas.map((idea) => h('button', { textContent: idea, onclick: () => send(idea) })));
+  readContext();
+}
+
+const contextName = () => `${CONTEXT}.${wire.agent}`;
+
+function readContext() {
+  const wanted = agents.find(({ name }) => name === wire.agent)?.contextSchema;
+  const kept = JSON.parse(localStorage.getItem(contextName()) ?? 'null');
+  if (conversation) conversation.context = wanted ? kept : null;
+  $('context').value = kept ? JSON.stringify(kept.value, null, 2) : '';
+  $('remember').checked = kept?.remember ?? false;
+}
+
+$('settings').onclick = () => {
+  $('key').value = wire.key;
+  write($('wrong'), '');
+  paintAgents();
+  $('dialog').showModal();
+};
+$('settings-form').onsubmit = (event) => {
+  if (event.submitter?.value !== 'save') return;
+  const text = $('context').value.trim();
+  try {
+    const value = text ? JSON.parse(text) : null;
+    if (value && (typeof value !== 'object' || Array.isArray(value))) throw new SyntaxError('it is not an object');
+    if (value) localStorage.setItem(contextName(), JSON.stringify({ value, remember: $('remember').checked }));
+    else localStorage.removeItem(contextName());
+  } catch (fault) {
+    event.preventDefault();
+    write($('wrong'), `The context is not a JSON object: ${fault.message}`);
+    return;
+  }
+  wire.key = $('key').value.trim();
+  loadAgents().then(() => (side.look(), readContext(), conversation.messages.length || !location.hash || conversation.open()));
+};
+$('agent').onchange = () => {
+  wire.agent = $('agent').value;
+  if (conversation.messages.length) location.hash = ''; // a conversation stays with its agent
+  paintAgents();
+};
+
+// ---- the page
+
+$('form').onsubmit = (event) => {
+  event.preventDefault();
+  send($('field').value);
+};
+$('field').onkeydown = (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  send($('field').value);
+};
+$('field').onpaste = ({ clipboardData }) => clipboardData.files.length && attach(clipboardData.files);
+$('attach').onclick = () => $('file').click();
+$('file').onchange = () => attach($('file').files).then(() => (($('file').value = ''), $('field').focus()));
+$('stage').ondragover = (event) => event.preventDefault();
+$('stage').ondrop = (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files.length) attach(event.dataTransfer.files);
+};
+$('cut').onchange = () => (wire.cut = $('cut').checked);
+$('stop').onclick = () => (conversation.stop(), $('field').focus());
+$('kill').onclick = () => wire.fetch('/dev/kill-runner', { method: 'POST' }).catch(() => {});
+$('new').onclick = () => ((location.hash = ''), open(), $('field').focus());
+$('toggle').onclick = () => {
+  const shown = document.body.classList.toggle('menu');
+  $('toggle').setAttribute('aria-expanded', String(shown));
+};
+$('sessions').onclick = () => document.body.classList.remove('menu');
+document.querySelector('.skip').onclick = (event) => {
+  event.preventDefault(); // the address names the conversation
+  $('field').focus();
+};
+wire.addEventListener('change', repaint);
+addEventListener('hashchange', open);
+document.addEventListener('visibilitychange', () => document.hidden || !location.hash || conversation.refresh());
+
+themeSwitch($('theme'));
+write($('host'), location.host);
+open();
+loadAgents();
+side.look();

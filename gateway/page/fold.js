@@ -1,0 +1,74 @@
+// What the events of a run come to: a part of what the AI SDK's own client makes of them, enough for these pages.
+
+const TOOL = {
+  'tool-input-start': () => ({ state: 'input-streaming', rawInput: '' }),
+  'tool-input-delta': ({ inputTextDelta }, { rawInput }) => ({ rawInput: rawInput + inputTextDelta }),
+  'tool-input-available': ({ input }) => ({ state: 'input-available', input }),
+  'tool-input-error': ({ input, errorText }) => ({ state: 'output-error', input, errorText }),
+  'tool-approval-request': ({ approvalId: id }) => ({ state: 'approval-requested', approval: { id } }),
+  'tool-approval-response': ({ approvalId: id, approved, reason }) => ({ state: 'approval-responded', approval: { id, approved, reason } }),
+  'tool-output-available': ({ output }) => ({ state: 'output-available', output }),
+  'tool-output-error': ({ errorText }) => ({ state: 'output-error', errorText }),
+  'tool-output-denied': () => ({ state: 'output-denied' }),
+};
+
+export class Fold {
+  #unfinished = new Map();
+
+  constructor(message = { id: '', role: 'assistant', parts: [] }) {
+    this.message = message;
+  }
+
+  /** One more event. */
+  take(chunk) {
+    const { parts } = this.message;
+    const { type } = chunk;
+    const [, kind, what] = /^(text|reasoning)-(start|delta|end)$/.exec(type) ?? [];
+    if (what) this.#speak(kind, what, chunk);
+    else if (TOOL[type]) this.#call(chunk);
+    else if (type === 'start') this.message.id = chunk.messageId ?? this.message.id;
+    else if (type === 'start-step') parts.push({ type: 'step-start' });
+    else if (type === 'reset-step') parts.splice(this.#step());
+    else if (type === 'abort') parts.push({ type: 'note', text: 'Interrupted.' });
+    else if (type === 'error') parts.push({ type: 'error', text: chunk.errorText });
+    else if (type === 'file' || type === 'source-url') parts.push(chunk);
+    else if (type === 'message-metadata' || type === 'finish') Object.assign((this.message.metadata ??= {}), chunk.messageMetadata);
+    else if (type.startsWith('data-') && !chunk.transient) this.#data(chunk);
+  }
+
+  /** Where the open step begins. */
+  #step() {
+    return this.message.parts.findLastIndex((part) => part.type === 'step-start') + 1;
+  }
+
+  #speak(kind, what, chunk) {
+    const key = `${kind} ${chunk.id}`;
+    if (what === 'start') {
+      const part = { type: kind, text: '', state: 'streaming' };
+      this.#unfinished.set(key, part);
+      this.message.parts.push(part);
+      return;
+    }
+    const part = this.#unfinished.get(key);
+    if (what === 'delta') part.text += chunk.delta;
+    else part.state = 'done';
+  }
+
+  #call(chunk) {
+    const { parts } = this.message;
+    const { toolCallId, toolName, approvalId } = chunk;
+    const mine = (part) => (toolCallId ? part.toolCallId === toolCallId : part.approval?.id === approvalId);
+    let part = parts.slice(this.#step()).find(mine) ?? (toolName ? null : parts.findLast(mine));
+    if (!part) parts.push((part = { type: `tool-${toolName}`, toolCallId }));
+    Object.assign(part, TOOL[chunk.type](chunk, part));
+  }
+
+  #data(chunk) {
+    const { parts } = this.message;
+    const at = chunk.id ? parts.findIndex((part) => part.type === chunk.type && part.id === chunk.id) : -1;
+    parts[at < 0 ? parts.length : at] = chunk;
+  }
+}
+
+/** What went wrong, if that is what a part says; history has it as data alone. */
+export const failure = ({ type, text, data }) => (type === 'error' ? text : data?.type === 'error' ? data.message : '');

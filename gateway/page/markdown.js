@@ -1,0 +1,172 @@
+// Markdown as elements: the part of it that models write. Never markup from text, never a picture from elsewhere.
+
+import { h } from './dom.js';
+
+const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)[^`]*$/;
+const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
+const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
+const ROW = /^\s*\|?(.+?)\|?\s*$/;
+const DIVIDER = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
+const SAFE = /^(https?:|mailto:)/i;
+const INLINE = new RegExp(
+  [
+    '(?<ticks>`+)(?<code>.+?)\\k<ticks>(?!`)',
+    '\\*\\*(?<bold>(?=\\S).+?\\S?)\\*\\*',
+    '(?<![\\w*])\\*(?<slant>(?=[^\\s*]).*?[^\\s*]?)\\*(?!\\*)|(?<!\\w)_(?<slant2>(?=[^\\s_]).*?[^\\s_]?)_(?!\\w)',
+    '~~(?<gone>.+?)~~',
+    '!?\\[(?<label>[^\\]]*)\\]\\((?<to>[^\\s)]+)(?:\\s+"[^"]*")?\\)',
+    '(?<bare>https?://[^\\s<>"]*[^\\s<>".,;:!?)\\]])',
+    '\\\\(?<escaped>[\\\\`*_{}\\[\\]()#+.!~|-])',
+  ].join('|'),
+  's',
+);
+
+/** The blocks of a text, each `{ kind, lines, … }` with the `raw` lines that it was made of. */
+export function blocks(text) {
+  const lines = text.replaceAll('\r\n', '\n').split('\n');
+  const found = [];
+  let at = 0;
+  while (at < lines.length) {
+    if (!lines[at].trim()) {
+      at += 1;
+      continue;
+    }
+    const began = at;
+    const block = begin(lines, at);
+    at = block.end;
+    found.push({ ...block, raw: lines.slice(began, at).join('\n') });
+  }
+  return found;
+}
+
+function begin(lines, at) {
+  const line = lines[at];
+  const fence = FENCE.exec(line);
+  if (fence) return fenced(lines, at, fence);
+  const heading = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/.exec(line);
+  if (heading) return { kind: 'heading', level: heading[1].length, lines: [heading[2]], end: at + 1 };
+  if (RULE.test(line)) return { kind: 'rule', lines: [], end: at + 1 };
+  if (line.includes('|') && DIVIDER.test(lines[at + 1] ?? '') && lines[at + 1].includes('-')) return run(lines, at, 'table', (one) => one.includes('|'));
+  if (/^\s*>/.test(line)) return run(lines, at, 'quote', (one) => /^\s*>/.test(one));
+  if (ITEM.test(line)) return run(lines, at, 'list', (one) => ITEM.test(one) || /^\s{2,}\S/.test(one));
+  return run(lines, at, 'paragraph', (one) => one.trim() && !FENCE.test(one) && !/^ {0,3}#{1,6}\s/.test(one) && !ITEM.test(one) && !RULE.test(one));
+}
+
+function run(lines, at, kind, goesOn) {
+  let end = at + 1;
+  while (end < lines.length && goesOn(lines[end])) end += 1;
+  return { kind, lines: lines.slice(at, end), end };
+}
+
+/** A fence that is not closed yet is still one: more of it is to come. */
+function fenced(lines, at, [, fence, language]) {
+  let end = at + 1;
+  while (end < lines.length && !new RegExp(`^ {0,3}${fence[0]}{${fence.length},}\\s*$`).test(lines[end])) end += 1;
+  return { kind: 'code', language, lines: lines.slice(at + 1, end), end: Math.min(end + 1, lines.length) };
+}
+
+/** A block as an element. */
+export function element(block) {
+  switch (block.kind) {
+    case 'code':
+      return h('pre', { tabIndex: 0 }, h('code', { textContent: block.lines.join('\n') }));
+    case 'heading':
+      return h(`h${Math.min(block.level + 2, 6)}`, {}, ...inline(block.lines[0]));
+    case 'rule':
+      return h('hr');
+    case 'quote':
+      return h('blockquote', {}, ...blocks(block.lines.map((line) => line.replace(/^\s*> ?/, '')).join('\n')).map(element));
+    case 'list':
+      return list(block.lines);
+    case 'table':
+      return table(block.lines);
+    default:
+      return h('p', {}, ...inline(block.lines.join('\n')));
+  }
+}
+
+function list(lines) {
+  const [, indent, bullet] = ITEM.exec(lines[0]);
+  const ordered = /\d/.test(bullet);
+  const items = [];
+  for (const line of lines) {
+    const item = ITEM.exec(line);
+    if (item && item[1].length <= indent.length) items.push({ text: item[3], below: [] });
+    else items.at(-1).below.push(line);
+  }
+  const made = items.map(({ text, below }) => {
+    const nested = below.length && ITEM.test(below[0]);
+    const own = nested ? text : [text, ...below.map((line) => line.trim())].join('\n');
+    return h('li', {}, ...inline(own), ...(nested ? [list(below)] : []));
+  });
+  return h(ordered ? 'ol' : 'ul', ordered ? { start: Number.parseInt(bullet, 10) } : {}, ...made);
+}
+
+function table(lines) {
+  const [head, , ...body] = lines.map((line) => ROW.exec(line)[1].split('|').map((cell) => cell.trim()));
+  const row = (cells, tag) => h('tr', {}, ...cells.map((cell) => h(tag, {}, ...inline(cell))));
+  const made = h('table', {}, h('thead', {}, row(head, 'th')), h('tbody', {}, ...body.map((cells) => row(cells, 'td'))));
+  return h('div', { className: 'wide', tabIndex: 0 }, made);
+}
+
+/** The nodes of a line of text. */
+export function inline(text) {
+  const nodes = [];
+  let rest = text;
+  for (let match = INLINE.exec(rest); match; match = INLINE.exec(rest)) {
+    if (match.index) nodes.push(rest.slice(0, match.index));
+    nodes.push(span(match));
+    rest = rest.slice(match.index + match[0].length);
+  }
+  if (rest) nodes.push(rest);
+  return nodes;
+}
+
+function span({ 0: whole, groups: { code, bold, slant, slant2, gone, label, to, bare, escaped } }) {
+  if (code !== undefined) return h('code', { textContent: code.replace(/^ (.*) $/s, '$1') });
+  if (bold) return h('strong', {}, ...inline(bold));
+  if (slant ?? slant2) return h('em', {}, ...inline(slant ?? slant2));
+  if (gone) return h('del', {}, ...inline(gone));
+  if (escaped) return escaped;
+  const url = to ?? bare;
+  if (!url || !SAFE.test(url)) return label || whole;
+  return h('a', { href: url, target: '_blank', rel: 'noopener noreferrer' }, label || url);
+}
+
+/** Show a text that grows: only the blocks that changed are made again. */
+export class Shown {
+  constructor(className = 'prose') {
+    this.element = h('div', { className });
+    this.raws = [];
+  }
+
+  show(text) {
+    const found = blocks(text);
+    found.forEach((block, at) => {
+      if (this.raws[at] === block.raw) return;
+      this.#place(at, block);
+    });
+    while (this.element.childElementCount > found.length) this.element.lastElementChild.remove();
+    this.raws = found.map(({ raw }) => raw);
+    return this.element;
+  }
+
+  #place(at, block) {
+    const old = this.element.children[at];
+    const plain = block.kind === 'paragraph' || block.kind === 'code' || !old;
+    if (plain && old && grow(old, block, this.raws[at])) return;
+    const made = element(block);
+    if (old) old.replaceWith(made);
+    else this.element.append(made);
+  }
+}
+
+/** Add to the last text node what was added to the block, where that is all that happened: the common case. */
+function grow(old, block, before) {
+  if (!before || !block.raw.startsWith(before)) return false;
+  const added = block.raw.slice(before.length);
+  const last = old.lastChild;
+  if (old.localName !== 'p' || last?.nodeType !== Node.TEXT_NODE || /[`*_~[\]!\\:/]/.test(last.data + added)) return false;
+  last.appendData(added);
+  return true;
+}

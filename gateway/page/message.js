@@ -1,0 +1,130 @@
+// Messages as elements: text, thoughts, tool calls, files, questions. What stays the same keeps its element, and
+// with it focus, selection and openness.
+
+import { arrange, h, Kept, write } from './dom.js';
+import { failure } from './fold.js';
+import { Shown } from './markdown.js';
+import { wire } from './wire.js';
+
+const STATES = {
+  'input-streaming': 'preparing', 'input-available': 'running', 'approval-requested': 'waits for you',
+  'output-available': 'done', 'output-error': 'failed', 'output-denied': 'denied',
+};
+const json = (value) => (typeof value === 'string' ? value : JSON.stringify(value, null, 1)?.replace(/\n\s*/g, ' ') ?? '');
+
+/** `actions`: `{ decide, edit, regenerate, inspect }`, those that there are. */
+export class Messages {
+  #kept = new Kept();
+  #actions;
+
+  constructor(actions = {}) {
+    this.#actions = actions;
+  }
+
+  /** One message. `busy`: more of it is to come, so it is read out when it is whole. */
+  article(message, { busy = false, last = false, idle = true, run = '' } = {}) {
+    const who = message.role === 'user' ? 'You' : 'Agent';
+    const made = this.#kept.get(message.id, () => h('article', { className: message.role, 'aria-label': who }));
+    made.ariaBusy = String(busy);
+    const parts = message.parts.flatMap((part, at) => this.#part(message, part, `${message.id} ${at} ${part.type}`, idle));
+    const waits = busy && !parts.length ? [this.#kept.get(`${message.id} waits`, () => h('p', { className: 'waits', textContent: '…' }))] : [];
+    arrange(made, [...parts, ...waits, ...this.#foot(message, { busy, last, idle, run })]);
+    return made;
+  }
+
+  #part(message, part, key, idle) {
+    const fault = failure(part);
+    if (fault) return this.#line(key, 'fault', fault);
+    if (part.toolCallId) return this.#tool(message, part, key, idle);
+    switch (part.type) {
+      case 'text':
+        if (message.role === 'user') return this.#line(key, 'said', part.text);
+        return part.text ? this.#kept.get(key, () => new Shown()).show(part.text) : [];
+      case 'reasoning':
+        return this.#thoughts(part, key);
+      case 'file':
+        return this.#file(part, `${key} ${part.url.slice(-40)}`);
+      case 'note':
+        return this.#line(key, 'note', part.text);
+      case 'source-url':
+        return this.#kept.get(key, () => h('a', { className: 'source', href: part.url, target: '_blank', rel: 'noopener noreferrer' }, part.title ?? part.url));
+      default:
+        return [];
+    }
+  }
+
+  #line(key, className, text) {
+    const made = this.#kept.get(key, () => h('p', { className }));
+    write(made, text);
+    return made;
+  }
+
+  #thoughts(part, key) {
+    const open = part.state === 'streaming';
+    const made = this.#kept.get(key, () => h('details', { open }, h('summary'), h('p')));
+    if (made.dataset.state === 'streaming' && !open) made.open = false;
+    made.dataset.state = part.state;
+    write(made.firstChild, open ? 'Thinking…' : 'Thoughts');
+    write(made.lastChild, part.text);
+    return made;
+  }
+
+  #file(part, key) {
+    return this.#kept.get(key, () => {
+      const name = part.filename ?? part.mediaType;
+      if (!part.mediaType.startsWith('image/')) return h('p', { className: 'file', textContent: name });
+      const image = h('img', { alt: part.filename ?? 'An attached image', className: 'file' });
+      if (part.url.startsWith('data:')) image.src = part.url;
+      else load(part.url).then((url) => (image.src = url), () => image.replaceWith(name));
+      return image;
+    });
+  }
+
+  #tool(message, part, key, idle) {
+    const name = part.toolName ?? part.type.slice(5);
+    const made = this.#kept.get(key, () =>
+      h('section', { className: 'tool', tabIndex: -1, 'aria-label': `Tool ${name}` },
+        h('header', {}, h('code', { textContent: name }), h('span', { className: 'badge' })),
+        h('dl', {}, h('dt', { textContent: 'input' }), h('dd'), h('dt', { textContent: 'output' }), h('dd')),
+        h('div', { className: 'ask', role: 'group', 'aria-label': `Allow ${name}?` },
+          h('span', { textContent: 'May it do this?' }), h('button', { textContent: 'Deny' }),
+          h('button', { className: 'strong', textContent: 'Approve' }))));
+    const [head, list, question] = made.children;
+    const [, input, outputName, output] = list.children;
+    made.dataset.state = part.state;
+    write(head.lastChild, STATES[part.state] ?? (part.approval?.approved ? 'approved' : 'denied'));
+    write(input, json(part.input ?? part.rawInput));
+    write(output, part.errorText ?? json(part.output));
+    output.hidden = outputName.hidden = !output.textContent;
+    question.hidden = part.state !== 'approval-requested' || !this.#actions.decide;
+    [...question.querySelectorAll('button')].forEach((button, approved) => {
+      button.disabled = !idle;
+      button.onclick = () => (made.focus(), this.#actions.decide(message, part, Boolean(approved)));
+    });
+    return made;
+  }
+
+  #foot(message, { busy, last, idle, run }) {
+    const { edit, regenerate, inspect } = this.#actions;
+    if (!inspect) return [];
+    const foot = this.#kept.get(`${message.id} foot`, () =>
+      h('footer', {}, h('a', { textContent: 'Inspect' }), h('button', { className: 'quiet' })));
+    const [link, button] = foot.children;
+    link.hidden = !run;
+    link.href = inspect(run);
+    const mine = message.role === 'user';
+    write(button, mine ? 'Edit' : 'Regenerate');
+    button.hidden = !mine && !last;
+    button.disabled = !idle;
+    button.onclick = () => (mine ? edit(message) : regenerate(message));
+    foot.hidden = busy && !run;
+    return [foot];
+  }
+}
+
+/** A stored file, fetched with the visitor's key, which an image could not send. */
+async function load(url) {
+  const response = await wire.fetch(url);
+  if (!response.ok) throw new Error(`the file answered ${response.status}`);
+  return URL.createObjectURL(await response.blob());
+}

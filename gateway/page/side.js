@@ -1,0 +1,83 @@
+// The list of conversations, the one that changed last first.
+
+import { $, arrange, h, Kept, write } from './dom.js';
+import { wire } from './wire.js';
+
+const LOOK_MS = 5_000;
+const PAGE = 30;
+
+export class Side {
+  #kept = new Kept();
+  #pages = 1;
+  #seen = new Map();
+  #current;
+  #onNews;
+
+  /** `current()` is the id that is shown; `onNews` is called when somebody else has changed that one. */
+  constructor(current, onNews) {
+    this.#current = current;
+    this.#onNews = onNews;
+    $('more').onclick = () => {
+      this.#pages += 1;
+      this.look();
+    };
+    setInterval(() => document.hidden || wire.cut || this.look(), LOOK_MS);
+  }
+
+  /** Ask, and show what there is. */
+  async look() {
+    const found = [];
+    let next = '';
+    try {
+      for (let page = 0; page < this.#pages; page += 1) {
+        const response = await wire.fetch(`/run/v1/conversations?limit=${PAGE}${next && `&before=${encodeURIComponent(next)}`}`);
+        if (!response.ok) return;
+        const answer = await response.json();
+        found.push(...answer.conversations);
+        next = answer.next ?? '';
+        if (!next) break;
+      }
+    } catch {
+      return; // the next look will tell
+    }
+    $('more').hidden = !next;
+    arrange($('sessions'), found.map((one) => this.#line(one)));
+    const current = found.find(({ id }) => id === this.#current());
+    if (current) this.#compare(current);
+  }
+
+  /** Which one is shown. */
+  mark() {
+    for (const link of $('sessions').querySelectorAll('a')) {
+      if (link.hash.slice(1) === this.#current()) link.setAttribute('aria-current', 'page');
+      else link.removeAttribute('aria-current');
+    }
+  }
+
+  #compare({ id, updatedAt }) {
+    const known = this.#seen.get(id);
+    this.#seen.set(id, updatedAt);
+    if (known && known !== updatedAt) this.#onNews();
+  }
+
+  #line({ id, title, agentId, active }) {
+    const name = title ?? 'Untitled';
+    const made = this.#kept.get(id, () => h('li', {}, h('a', { href: `#${id}` }, h('span'), h('small')), h('button', { className: 'quiet', textContent: '×' })));
+    const [link, remove] = made.children;
+    write(link.firstChild, name);
+    write(link.lastChild, active ? `${agentId} · answering` : agentId);
+    link.classList.toggle('active', active);
+    if (id === this.#current()) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+    remove.setAttribute('aria-label', `Delete ${name}`);
+    remove.onclick = () => confirm(`Delete “${name}”?`) && this.#remove(id, agentId);
+    return made;
+  }
+
+  async #remove(id, agent) {
+    const path = `/api/agents/${encodeURIComponent(agent)}/${id}`;
+    await wire.json(path, { method: 'DELETE', headers: { 'x-agent-id': agent } }).catch(() => null);
+    if (id === this.#current()) location.hash = '';
+    await this.look();
+  }
+}

@@ -1,0 +1,164 @@
+// A run's log as a story: what happened when, for how long, and by whom. Pure: records in, lines and facts out.
+
+const GAP_MS = 1_000; // a pause that somebody waiting would notice
+const WAIT_MS_MAX = 3_000; // a longer one is drawn as long as this: hours of waiting are one notch
+
+const NOBODY = 'Nobody decided in time.'; // the runner's words
+const VOIDED = ['text', 'reasoning', 'tool', 'approval'];
+
+const ms = (time) => (time ? Date.parse(time.replace(/(\.\d{3})\d+/, '$1')) : Number.NaN);
+
+/** Every event of the records, `{ cursor, chunk, at, attempt, sequence, mark, audience, number }`; `at` in ms since the run was made. */
+export function events(records, createdAt) {
+  const zero = ms(createdAt);
+  return records.flatMap(({ sequence, attempt, audience, mark, time, events: entries }) =>
+    entries.map(({ cursor, chunk }) => ({ sequence, attempt, audience, mark, cursor, chunk, at: Math.max(ms(time) - zero, 0) })),
+  ).map((event, number) => ({ ...event, number }));
+}
+
+/** Lines `{ kind, label, detail, from, to, first, last, state? }` in the order in which they began. */
+export function lines(list, records, createdAt) {
+  const found = [];
+  const open = new Map();
+  const begin = (key, line, event) => {
+    const made = { detail: '', ...line, from: event.at, to: event.at, first: event.number, last: event.number };
+    open.set(key, made);
+    found.push(made);
+    return made;
+  };
+  let step = 0;
+  let spent = {};
+  let previous;
+  for (const event of list) {
+    if (previous) between(previous, event, found);
+    const { chunk } = event;
+    const part = /^(text|reasoning)-(start|delta|end)$/.exec(chunk.type);
+    if (part) speak(part, event, open, begin);
+    else if (chunk.toolCallId ?? chunk.approvalId) call(event, open, begin);
+    else if (chunk.type === 'start-step') begin('step', { kind: 'step', label: `Step ${(step += 1)}` }, event);
+    else if (chunk.type === 'finish-step') extend(open.get('step'), event);
+    else if (chunk.type === 'message-metadata') spent = spend(open.get('step'), chunk.messageMetadata?.usage, spent);
+    else if (chunk.type === 'reset-step') {
+      const { first = 0 } = open.get('step') ?? {};
+      for (const line of found) if (line.first >= first && VOIDED.includes(line.kind)) line.void = true;
+      begin('reset', { kind: 'reset', label: 'Step taken back', detail: `attempt ${event.attempt} does it again` }, event);
+    } else if (chunk.type === 'error') begin('error', { kind: 'error', label: 'Error', detail: chunk.errorText }, event);
+    else if (chunk.type === 'abort') begin('abort', { kind: 'error', label: 'Interrupted', detail: chunk.reason ?? '' }, event);
+    else if (chunk.type === 'finish') begin('finish', { kind: 'mark', label: event.mark === 'suspended' ? 'Suspended' : 'Finished', detail: chunk.finishReason ?? '' }, event);
+    previous = event;
+  }
+  return [...found, ...claims(list, records, createdAt)].sort((one, other) => one.from - other.from || one.first - other.first);
+}
+
+/** Each time the run changed hands: begun, gone on after a decision, or taken from a runner that had died. */
+function claims(list, records, createdAt) {
+  return records.flatMap(({ attempt, sequence, time }, number) => {
+    const before = records[number - 1];
+    if (before?.attempt === attempt) return [];
+    const at = Math.max(ms(time) - ms(createdAt), 0);
+    const first = Math.max(list.findIndex((event) => event.sequence >= sequence), 0);
+    const line = { label: `Attempt ${attempt}`, from: at, to: at, first, last: first };
+    if (!before) return [{ ...line, kind: 'mark', detail: 'a runner began' }];
+    if (before.mark === 'suspended') return [{ ...line, kind: 'mark', detail: 'a runner went on after the decision' }];
+    return [{ ...line, kind: 'attempt', detail: `taken over from attempt ${before.attempt}` }];
+  });
+}
+
+/** What lies between two events, if it is long: silence. */
+function between(previous, event, found) {
+  const span = { first: event.number, last: event.number };
+  if (event.at - previous.at > GAP_MS) {
+    const waited = previous.mark === 'suspended' ? 'Waited for a decision' : 'Silence';
+    found.push({ kind: 'gap', label: waited, detail: duration(event.at - previous.at), from: previous.at, to: event.at, ...span });
+  }
+}
+
+/** A step's own tokens: the log says what they are together. */
+function spend(line, usage, before) {
+  if (!line || !usage) return before;
+  const own = (name) => (usage[name] ?? 0) - (before[name] ?? 0);
+  line.detail = `${own('inputTokens')} tokens in, ${own('outputTokens')} out`;
+  return usage;
+}
+
+function extend(line, event) {
+  if (line) Object.assign(line, { to: event.at, last: event.number });
+  return line;
+}
+
+function speak([, kind, what], event, open, begin) {
+  const key = `${kind} ${event.chunk.id}`;
+  if (what === 'start') begin(key, { kind, label: kind === 'text' ? 'Text' : 'Reasoning' }, event);
+  const line = extend(open.get(key), event);
+  if (line && what === 'delta') line.detail += event.chunk.delta;
+}
+
+function decided({ approved, reason, isAutomatic }) {
+  if (reason === NOBODY) return 'denied: nobody decided in time';
+  const who = isAutomatic ? 'by rule' : 'by a person';
+  return `${approved ? 'approved' : 'denied'} ${who}${reason ? `: ${reason}` : ''}`;
+}
+
+function call(event, open, begin) {
+  const { chunk } = event;
+  const id = chunk.toolCallId ?? open.get(`approval ${chunk.approvalId}`)?.call;
+  if (chunk.type === 'tool-input-start' || (chunk.toolName && !open.has(`call ${id}`))) {
+    begin(`call ${id}`, { kind: 'tool', label: chunk.toolName }, event);
+  }
+  const line = extend(open.get(`call ${id}`), event);
+  if (chunk.type === 'tool-approval-request') {
+    begin(`approval ${chunk.approvalId}`, { kind: 'approval', label: 'Asked for approval', detail: 'nobody has decided yet', call: id }, event);
+  } else if (chunk.type === 'tool-approval-response') {
+    const asked = extend(open.get(`approval ${chunk.approvalId}`), event);
+    if (asked) asked.detail = decided(chunk);
+  }
+  if (!line) return;
+  if ('input' in chunk) line.detail = JSON.stringify(chunk.input);
+  if ('output' in chunk) line.detail += ` → ${JSON.stringify(chunk.output)}`;
+  if (chunk.type === 'tool-output-denied') line.detail += ' → denied';
+  if ('errorText' in chunk) line.detail += ` → ${chunk.errorText}`;
+}
+
+/** A scale on which long waits are short: ms since the beginning to 0 … 1. */
+export function scale(list) {
+  const stops = [{ at: 0, drawn: 0 }];
+  for (const { at } of list) {
+    const last = stops.at(-1);
+    if (at > last.at) stops.push({ at, drawn: last.drawn + Math.min(at - last.at, WAIT_MS_MAX) });
+  }
+  const whole = stops.at(-1).drawn || 1;
+  return (at) => {
+    const next = stops.findIndex((stop) => stop.at >= at);
+    if (next <= 0) return next < 0 ? 1 : 0;
+    const [before, after] = [stops[next - 1], stops[next]];
+    return (before.drawn + ((at - before.at) / (after.at - before.at)) * (after.drawn - before.drawn)) / whole;
+  };
+}
+
+/** How long an event is waited for in a replay, in ms. */
+export const pause = (list, number) => (number ? Math.min(list[number].at - list[number - 1].at, WAIT_MS_MAX) : 0);
+
+/** What is asked first: `[name, value]`. */
+export function facts(list, records, state) {
+  const usage = list.reduce((found, { chunk }) => chunk.messageMetadata?.usage ?? found, {});
+  const text = list.find(({ chunk }) => chunk.type === 'text-delta' || chunk.type === 'reasoning-delta');
+  const resets = list.filter(({ chunk }) => chunk.type === 'reset-step').length;
+  const attempts = new Set(records.map(({ attempt }) => attempt)).size;
+  const tokens = [usage.inputTokens, usage.outputTokens].map((count) => count ?? 0);
+  return [
+    ['State', state],
+    ['To the first event', list.length ? duration(list[0].at) : '–'],
+    ['To the first word', text ? duration(text.at) : '–'],
+    ['Duration', list.length ? duration(list.at(-1).at) : '–'],
+    ['Tokens', `${tokens[0]} in, ${tokens[1]} out`],
+    ['Events', String(list.length)],
+    ['Attempts', resets ? `${attempts}, ${resets} taken back` : String(attempts)],
+  ];
+}
+
+export function duration(span) {
+  if (span < 1_000) return `${Math.round(span)} ms`;
+  if (span < 60_000) return `${(span / 1_000).toFixed(1)} s`;
+  const minutes = Math.floor(span / 60_000);
+  return minutes < 60 ? `${minutes} min ${Math.round((span % 60_000) / 1_000)} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}

@@ -1,0 +1,59 @@
+"""How a process shows its metrics to Prometheus on a port of its own, and what it tells of itself.
+
+What is counted is the services' own business: `gateway.metrics`, `runner.metrics`. Each has a registry of its
+own, so that two of them in one process count apart.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client.process_collector import ProcessCollector
+
+from protocol.errors import Invalid
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""The bounds of every histogram of seconds here."""
+LAG_PERIOD_S = 0.5
+
+
+class Process:
+    """A registry with what every process tells: memory, CPU, open files, and how late its event loop is."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._lag = Gauge(
+            "rejoin_loop_lag_seconds",
+            "How late the event loop was at its latest look: above 0.1 the process has too much to do.",
+            registry=self.registry,
+        )
+
+    async def watch_loop(self) -> None:
+        """Measure the lag, for ever."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            due = clock() + LAG_PERIOD_S
+            await asyncio.sleep(LAG_PERIOD_S)
+            self._lag.set(max(0.0, clock() - due))
+
+
+@contextmanager
+def shown(registry: CollectorRegistry, host: str, port: int | None) -> Iterator[int | None]:
+    """`/metrics` at `host:port`, from a thread of its own; the port, which is a free one for 0. No port: not
+    at all. Raises `Invalid` if it is taken.
+    """
+    if port is None:
+        yield None
+        return
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as fault:
+        raise Invalid(f"metrics cannot be shown at {host}:{port} ({fault.strerror})") from fault
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,112 @@
+"""HTTP to servers that are named in an application's configuration, without becoming a way into our network.
+
+The guard stands where a connection is made: it resolves the name itself and connects to the very address that
+it has judged. Answers that are no event stream are bounded, so that nobody can fill our memory. No proxy of
+the environment is used: it would connect for us, unguarded.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterable
+from ipaddress import ip_address
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from protocol.public import is_public
+from runner.remote import McpServer
+
+RESPONSE_BYTES_MAX = 8 * 1024 * 1024
+CONNECT_TIMEOUT_S = 10.0
+
+
+class NotPublic(httpcore2.ConnectError):
+    """The name leads to an address that is not public."""
+
+
+class Guard(httpcore2.AsyncNetworkBackend):
+    """Connects to public addresses only, and to no socket of this machine."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the interface's
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """See `httpcore2`. The first of the name's addresses that answers."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as fault:
+            raise httpcore2.ConnectError(str(fault)) from fault
+        addresses = list(dict.fromkeys(str(one[4][0]).partition("%")[0] for one in found))
+        if not addresses or not all(is_public(ip_address(address)) for address in addresses):
+            raise NotPublic("not a public address")
+        for address in addresses[:-1]:
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                continue
+        return await self._inner.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+
+    async def sleep(self, seconds: float) -> None:
+        """See `httpcore2`."""
+        await self._inner.sleep(seconds)
+
+
+class Bounded(httpx2.AsyncByteStream):
+    """A body of which no more than so much is read."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, bytes_max: int) -> None:
+        self._inner = inner
+        self._left = bytes_max
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._inner:
+            self._left -= len(piece)
+            if self._left < 0:
+                raise httpx2.ReadError("the answer is too large")
+            yield piece
+
+    async def aclose(self) -> None:
+        """See `httpx2`."""
+        await self._inner.aclose()
+
+
+class Transport(httpx2.AsyncHTTPTransport):
+    """httpx's own, over guarded connections unless `allow_private`, with bounded answers."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        super().__init__(trust_env=False)
+        if not allow_private:
+            # The one way to give httpx a backend; a test sees to it that it stays one.
+            self._pool = httpcore2.AsyncConnectionPool(
+                ssl_context=httpx2.create_ssl_context(trust_env=False),
+                max_connections=100,
+                keepalive_expiry=30.0,
+                network_backend=Guard(),
+            )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """See `httpx2`."""
+        response = await super().handle_async_request(request)
+        stream = response.stream
+        events = response.headers.get("content-type", "").startswith("text/event-stream")
+        if not events and isinstance(stream, httpx2.AsyncByteStream):
+            response.stream = Bounded(stream, RESPONSE_BYTES_MAX)
+        return response
+
+
+def http_client(server: McpServer) -> httpx2.AsyncClient:
+    """A client for one server. A stream may be silent for as long as a call may take."""
+    return httpx2.AsyncClient(
+        headers=dict(server.headers),
+        timeout=httpx2.Timeout(min(CONNECT_TIMEOUT_S, server.timeout_s), read=server.timeout_s),
+        transport=Transport(allow_private=server.allow_private),
+        trust_env=False,
+    )

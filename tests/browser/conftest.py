@@ -1,0 +1,97 @@
+"""One browser and one installation for all browser tests; a fresh profile for each."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
+
+from protocol.adapters.embedded import Servers
+from tests.browser.seen import Seen
+from tests.browser.site import HERE, Front, Site, chromium, packages, spoken
+from tests.processes import HOST, Command, free_ports
+
+BUNDLE_S_MAX = 60.0
+SEE_MS_MAX = 20_000
+
+
+@pytest.fixture(scope="session")
+async def node() -> str:
+    return await packages()
+
+
+@pytest.fixture(scope="session")
+async def site(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    chromium()  # nothing is started where nothing can look at it
+    place, port = tmp_path_factory.mktemp("browser"), free_ports(2)
+    async with await Command.start(
+        place / "logs",
+        *("dev", "--port", str(port), "--data-dir", str(place / "data"), "--gateways", "2", "--runners", "2"),
+        variables={"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url},
+    ) as command:
+        await command.says(f"ready http://{HOST}:{port}\n")
+        async with Front([port, port + 1]).open() as front:
+            yield Site(command, front)
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    expect.set_options(timeout=SEE_MS_MAX)
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield started
+        await started.close()
+
+
+@pytest.fixture(scope="session")
+async def bundle(node: str) -> str:
+    """The React page's script, with the real client in it."""
+    define = '--define:process.env.NODE_ENV="production"'
+    options = ("--bundle", "--format=esm", "--jsx=automatic", "--log-level=error", define)
+    code, said = await spoken(
+        str(HERE / "node_modules/.bin/esbuild"),
+        "react.jsx",
+        *options,
+        "--log-level=error",
+        seconds=BUNDLE_S_MAX,
+    )
+    assert node
+    assert code == 0, said[:2_000]
+    return said
+
+
+@pytest.fixture
+async def context(browser: Browser, site: Site) -> AsyncIterator[BrowserContext]:
+    """A profile that may ask nobody but the gateways; what a page logs as an error fails the test."""
+    async with await browser.new_context(viewport={"width": 1200, "height": 800}) as made:
+        asked: list[str] = []
+        made.on("request", lambda request: asked.append(request.url))
+        faults: list[str] = []
+        made.on("weberror", lambda error: faults.append(str(error.error)))
+        yield made
+        assert not faults
+        local = (site.base, "data:", "blob:")
+        assert [url for url in asked if not url.startswith(local)] == []
+
+
+@pytest.fixture
+async def playground(context: BrowserContext, site: Site) -> Seen:
+    return await Seen.open(context, site, "/")
+
+
+@pytest.fixture(params=["playground", "react"])
+async def seen(request: pytest.FixtureRequest, context: BrowserContext, site: Site, bundle: str) -> Seen:
+    """A page that chats: ours, or one of an application with the real `useChat` and our transport."""
+    if request.param == "react":
+        await serve_react(context, site, bundle)
+    return await Seen.open(context, site, {"playground": "/", "react": "/react"}[request.param])
+
+
+async def serve_react(context: BrowserContext, site: Site, bundle: str, query: str = "") -> None:
+    """An application's page, on the origin of the gateways, as behind the same load balancer."""
+    html = '<!doctype html><div id="root"></div><script type="module" src="/react.js"></script>'
+    await context.route(
+        f"{site.base}/react{query}", lambda route: route.fulfill(content_type="text/html", body=html)
+    )
+    await context.route(
+        f"{site.base}/react.js", lambda route: route.fulfill(content_type="text/javascript", body=bundle)
+    )

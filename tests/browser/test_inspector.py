@@ -1,0 +1,76 @@
+"""The run inspector: from a message to why it says what it says."""
+
+import re
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.seen import Seen, numbers
+
+pytestmark = pytest.mark.timeout(300)
+
+
+async def inspected(seen: Seen) -> Page:
+    """The inspector's page of the last answer, by its link."""
+    link = seen.page.locator("article.assistant a", has_text="Inspect").last
+    await link.click()
+    await expect(seen.page.locator("#raw tbody tr").first).to_be_visible()
+    return seen.page
+
+
+async def line(page: Page, label: str) -> str:
+    """What the timeline says there."""
+    return await page.locator("#timeline li", has_text=label).first.inner_text()
+
+
+async def test_the_timeline_tells_of_the_tool_the_question_and_who_decided(playground: Seen) -> None:
+    await playground.say("delete notes.txt")
+    await playground.button("Approve").click()
+    await expect(playground.answer).to_have_text("notes.txt is deleted.")
+    await expect(playground.page.locator("#send")).to_be_enabled()
+    page = await inspected(playground)
+    await expect(page.locator("#summary")).to_contain_text("completed")
+    assert "approved by a person" in await line(page, "Asked for approval")
+    assert '{"file":"notes.txt"} → "notes.txt is deleted."' in await line(page, "delete")
+    assert "tokens in" in await line(page, "Step 1")
+    assert "a runner went on after the decision" in await line(page, "Attempt 2")
+    await expect(page.locator("#raw tbody")).to_contain_text("tool-approval-response")
+    await page.fill("#filter", "tool-approval")
+    await expect(page.locator("#raw tbody tr")).to_have_count(2)
+
+
+async def test_a_run_is_replayed_to_any_of_its_events(playground: Seen) -> None:
+    await playground.say("count 12 every 40 ms")
+    await playground.counted(12)
+    page = await inspected(playground)
+    shown, place = page.locator("#message .prose"), page.locator("#place")
+    await expect(shown).to_have_text(numbers(12))
+    await page.locator("#raw tbody tr", has_text='" 5"').click()
+    await expect(shown).to_have_text(numbers(5))
+    cursor = page.locator("#raw tr[aria-current] td").first
+    await expect(cursor).to_have_text(re.compile(r"^\d+-\d+$"))
+    await place.fill("0")
+    await expect(shown).to_have_count(0)
+    await page.select_option("#speed", "4")
+    await page.get_by_role("button", name="Play").click()
+    await expect(shown).to_have_text(re.compile(r"^1( \d+){0,10}$"))
+    await expect(shown).to_have_text(numbers(12))
+    await expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+async def test_a_takeover_a_silence_and_a_step_taken_back_are_seen_while_it_runs(playground: Seen) -> None:
+    await playground.say("count 60 every 60 ms")
+    await playground.counts_to(5)
+    page = await inspected(playground)
+    playground.site.kill_runners()
+    await expect(page.locator("#timeline")).to_contain_text("taken over from attempt 1")
+    await expect(page.locator("#timeline")).to_contain_text("Silence")
+    await expect(page.locator("#timeline .void")).to_contain_text("1 2 3 4 5")
+    await expect(page.locator("#summary")).to_contain_text("completed")
+    await expect(page.locator("#summary")).to_contain_text("2, 1 taken back")
+    await expect(page.locator("#message .prose")).to_have_text(numbers(60))
+
+
+async def test_a_run_of_nobody_is_said_to_be_that(playground: Seen) -> None:
+    await playground.page.goto(f"{playground.site.base}/inspect#run_nobody")
+    await expect(playground.page.locator("#notice")).to_contain_text("There is no run run_nobody")

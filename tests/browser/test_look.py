@@ -1,0 +1,99 @@
+"""What the pages are like: soon there, usable by everybody, and worth a picture in the documentation."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.seen import Seen
+from tests.browser.site import HERE, Site
+
+pytestmark = pytest.mark.timeout(300)
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAINT_MS_MAX = 1_000
+SERIOUS = {"serious", "critical"}
+TEXT = "delete notes.txt"
+
+
+@pytest.fixture(params=["light", "dark"])
+async def looking(
+    request: pytest.FixtureRequest, browser: Browser, site: Site, node: str
+) -> AsyncIterator[Seen]:
+    """A conversation with everything in it, in either theme; the checker's script may run in the page."""
+    assert node
+    scheme: Literal["light", "dark"] = request.param
+    size = {"width": 1200, "height": 800}
+    async with await browser.new_context(
+        color_scheme=scheme,
+        viewport=size,  # type: ignore[arg-type]
+        bypass_csp=True,
+        reduced_motion="reduce",
+    ) as context:
+        yield await Seen.open(context, site, "/")
+
+
+async def faults(page: Page) -> list[tuple[str, list[Any]]]:
+    """What axe finds serious."""
+    await page.evaluate((HERE / "node_modules/axe-core/axe.min.js").read_text())
+    found = await page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+    return [
+        (one["id"], [node["target"] for node in one["nodes"]])
+        for one in found["violations"]
+        if one["impact"] in SERIOUS
+    ]
+
+
+async def picture(page: Page, name: str) -> None:
+    """For docs/, if it is wanted."""
+    if os.environ.get("REJOIN_SCREENSHOTS") == "1":
+        scheme = (
+            "dark"
+            if await page.evaluate("() => matchMedia('(prefers-color-scheme: dark)').matches")
+            else "light"
+        )
+        await page.screenshot(path=DOCS / f"{name}-{scheme}.png", animations="disabled")
+
+
+async def test_axe_finds_no_serious_fault_in_any_state(looking: Seen) -> None:
+    page = looking.page
+    await expect(page.locator("#ideas button").first).to_be_visible()
+    assert await faults(page) == []
+    await looking.say("count 30 every 60 ms")
+    await looking.counts_to(8)
+    await page.get_by_role("switch").check()
+    await expect(looking.state).to_contain_text("Cut.")
+    assert await faults(page) == []
+    await page.get_by_role("switch").uncheck()
+    await looking.counts_to(14)
+    looking.site.kill_runners()
+    await looking.counted(30)
+    await looking.say(TEXT)
+    await expect(looking.button("Approve")).to_be_enabled()
+    await picture(page, "playground")
+    assert await faults(page) == []
+    await page.get_by_role("button", name="Settings").click()
+    assert await faults(page) == []
+    await page.keyboard.press("Escape")
+    await page.locator("article.assistant a", has_text="Inspect").first.click()
+    await expect(page.locator("#summary")).to_contain_text("completed")
+    await expect(page.locator("#raw tbody tr").first).to_be_visible()
+    await picture(page, "inspector")
+    assert await faults(page) == []
+
+
+async def test_the_first_paint_is_soon(looking: Seen) -> None:
+    """Of a visit that is not the browser's first, and with the machine as busy as it is."""
+    times = []
+    for _ in range(3):
+        await looking.page.goto(f"{looking.site.base}/?{len(times)}")
+        await expect(looking.page.get_by_role("heading", name="Pull the plug.")).to_be_visible()
+        times.append(
+            await looking.page.evaluate(
+                "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
+            )
+        )
+    assert min(times) < PAINT_MS_MAX, times

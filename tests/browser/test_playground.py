@@ -1,0 +1,206 @@
+"""The playground beyond what every chat page can: its plugs, lists and editing, and what it makes of text."""
+
+import io
+import re
+from base64 import b64encode
+
+import msgspec
+import pytest
+from PIL import Image
+from playwright.async_api import Browser, expect
+
+from runner import Agent, ToolContext, tool
+from tests.browser.seen import Seen, numbers
+from tests.observe import until
+from tests.rig import Rig
+from tests.scripts import Calls
+
+pytestmark = pytest.mark.timeout(300)
+
+HOSTILE = """# Title
+
+**bold** and `code`, [a](https://example.com), [b](javascript:alert(1)), <img src=x onerror=alert(1)>
+![p](https://example.com/p.png)
+
+- one
+- two
+
+```
+let x = "<b>";
+```"""
+
+
+async def test_the_plug_of_the_connection_shows_every_event_once(playground: Seen) -> None:
+    """Cut for as long as one likes, and put back: the page counts the events itself."""
+    page = playground.page
+    await playground.say("count 30 every 80 ms")
+    await playground.counts_to(5)
+    await page.get_by_role("switch", name="Cut the connection").check()
+    await expect(playground.state).to_have_text("Cut. The answer goes on without you")
+    seen = await playground.answer.inner_text()
+    await page.get_by_role("switch", name="Cut the connection").uncheck()
+    await playground.counted(30)
+    assert seen != numbers(30)
+    await expect(page.locator("#facts")).to_contain_text(
+        re.compile(r"\d+ events, each once, in order · rejoined \d")
+    )
+
+
+async def test_the_button_really_kills_the_runners(playground: Seen) -> None:
+    before = {one.pid for one in playground.site.runners()}
+    await playground.say("count 40 every 60 ms")
+    await playground.counts_to(8)
+    await playground.button("Kill the runner").click()
+
+    async def dead() -> bool:
+        return not before & {one.pid for one in playground.site.runners()}
+
+    await until(dead, "the death of the runners")
+    await playground.counted(40)
+    await expect(playground.page.locator("#facts")).to_contain_text("each once, in order · taken over 1")
+
+
+async def test_a_decision_in_one_tab_is_seen_in_the_other(playground: Seen) -> None:
+    await playground.say("delete notes.txt")
+    await expect(playground.button("Approve")).to_be_enabled()
+    other = await playground.beside()
+    await other.button("Approve").click()
+    for one in (other, playground):
+        await expect(one.answer).to_have_text("notes.txt is deleted.")
+        await expect(one.messages).to_have_count(2)
+
+
+async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playground: Seen) -> None:
+    await playground.say("count 3")
+    await expect(playground.answer).to_have_text("1 2 3")
+    await playground.say("think")
+    await expect(playground.messages).to_have_count(4)
+    await expect(playground.page.locator("article summary")).to_have_text("Thoughts")
+    await expect(playground.page.locator("#send")).to_be_enabled()
+    await playground.page.locator("article.user").first.get_by_role("button", name="Edit").click()
+    await playground.say("count 4")
+    await expect(playground.answer).to_have_text("1 2 3 4")
+    await expect(playground.messages).to_have_count(2)
+    old = await playground.page.locator("article.assistant a", has_text="Inspect").get_attribute("href")
+    await playground.button("Regenerate").click()
+    link = playground.page.locator("article.assistant a", has_text="Inspect")
+    await expect(link).not_to_have_attribute("href", str(old))
+    await playground.counted(4)
+    await playground.page.reload()
+    await playground.counted(4)
+
+
+async def test_a_file_is_sent_and_shown_again_after_a_reload(playground: Seen) -> None:
+    image = io.BytesIO()
+    Image.new("RGB", (8, 8), "teal").save(image, "PNG")
+    page = playground.page
+    file = {"name": "teal.png", "mimeType": "image/png", "buffer": image.getvalue()}
+    await page.set_input_files("#file", [file])  # type: ignore[list-item]
+    await expect(page.locator("#files")).to_contain_text("teal.png")
+    await playground.say("look at this")
+    await expect(playground.answer).to_contain_text("You said: look at this")
+    for _ in range(2):
+        picture = page.get_by_role("img", name="teal.png")
+        await expect(picture).to_be_visible()
+        assert (
+            await picture.evaluate("async (image) => { await image.decode(); return image.naturalWidth }")
+            == 8
+        )
+        await page.reload()
+
+
+async def test_text_never_becomes_markup(playground: Seen) -> None:
+    """What a model writes is rendered, and can do nothing."""
+    await playground.say(HOSTILE)
+    prose = playground.answer
+    await expect(prose.locator("strong").first).to_have_text("bold")
+    await expect(prose.locator("pre code").first).to_have_text('let x = "<b>";')
+    await expect(prose.locator("ul").first.locator("li")).to_have_count(2)
+    await expect(prose).to_contain_text("<img src=x onerror=alert(1)>")
+    assert await prose.locator("img").count() == 0
+    hrefs = await prose.locator("a").evaluate_all("(links) => links.map((link) => link.getAttribute('href'))")
+    assert set(hrefs) == {"https://example.com", "https://example.com/p.png"}
+
+
+async def test_conversations_are_listed_opened_and_deleted(playground: Seen) -> None:
+    page = playground.page
+    await playground.say("count 2")
+    await playground.counted(2)
+    line = page.locator(f"#sessions li:has(a[href='#{playground.session}'])")
+    await expect(line).to_contain_text("count 2")
+    await playground.button("New conversation").click()
+    await expect(playground.messages).to_have_count(0)
+    await expect(page.get_by_role("heading", name="Pull the plug.")).to_be_visible()
+    await line.get_by_role("link").click()
+    await playground.counted(2)
+    page.on("dialog", lambda dialog: dialog.accept())
+    await line.hover()
+    await line.get_by_role("button").click()
+    await expect(line).to_have_count(0)
+    await expect(playground.messages).to_have_count(0)
+
+
+async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
+    """From the top of the page to an approval, and focus does not get lost on the way."""
+    page = playground.page
+    await page.locator(".skip").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    await page.keyboard.type("delete notes.txt")
+    await page.keyboard.press("Enter")
+    await expect(playground.button("Approve")).to_be_enabled()
+    await playground.button("Deny").focus()
+    await page.keyboard.press("Tab")
+    await expect(playground.button("Approve")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(playground.answer).to_have_text("notes.txt is deleted.")
+    await expect(page.get_by_role("region", name="Tool delete")).to_be_focused()
+    await page.get_by_role("button", name="Use the dark theme").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    await page.reload()
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+class Place(msgspec.Struct):
+    city: str
+
+
+@tool
+async def where(ctx: ToolContext[Place]) -> str:
+    """Tell where one is."""
+    return f"You are in {ctx.context.city}."
+
+
+@pytest.mark.parametrize("remember", [False, True])
+async def test_agent_key_and_context_are_chosen_in_the_page(
+    rig: Rig, browser: Browser, remember: bool
+) -> None:
+    """Another agent than the default; a context in the body or in headers; what is wrong with it is said."""
+    keys = f"k1:{b64encode(b'1' * 32).decode()}"
+    other = f"{rig.agent}-where"
+    agents = [Agent(name=other, model=Calls("where", {}), tools=[where], context=Place)]
+    await rig.runner(agents, context_keys=keys)
+    base = await rig.gateway(context_keys=keys)
+    async with await browser.new_context() as context:
+        page = await context.new_page()
+        await page.goto(base)
+        await page.select_option("#agent", other)
+        await page.get_by_role("button", name="Settings").click()
+        await page.get_by_label("Context", exact=True).fill('{"city": ')
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.locator("#wrong")).to_contain_text("not a JSON object")
+        await page.get_by_label("Context", exact=True).fill('{"city": "Ghent"}')
+        await page.get_by_label("Remember it").set_checked(remember)
+        await page.get_by_label("API key").fill("rk_none.here")
+        async with page.expect_request("**/api/agents") as asked:
+            await page.get_by_role("button", name="Save").click()
+        assert (await (await asked.value).all_headers())["authorization"] == "Bearer rk_none.here"
+        await expect(page.locator("#notice")).to_contain_text("credential")
+        await page.get_by_role("button", name="Settings").click()
+        await page.get_by_label("API key").fill("")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.locator("#notice")).to_be_empty()
+        await page.fill("#field", "where am I")
+        await page.press("#field", "Enter")
+        await expect(page.locator("article.assistant .tool")).to_contain_text("You are in Ghent.")

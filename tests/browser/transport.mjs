@@ -1,0 +1,187 @@
+// The transport under the real client of npm `ai`, against a server that misbehaves as it is told: `node --test`.
+import assert from 'node:assert/strict';
+import { createServer } from 'node:http';
+import test, { describe, it } from 'node:test';
+
+import { Chat } from '@ai-sdk/react';
+
+import { RejoinChatTransport, Sent } from '../../clients/js/rejoin.js';
+
+const RUN = 'run_1';
+const text = (delta) => ({ type: 'text-delta', id: 't', delta });
+const STEP = [{ type: 'start', messageId: 'a1' }, { type: 'start-step' }, { type: 'text-start', id: 't' }];
+const END = [{ type: 'text-end', id: 't' }, { type: 'finish-step' }, { type: 'finish', finishReason: 'stop' }];
+const WHOLE = [...STEP, ...['one', ' two', ' three', ' four'].map(text), ...END];
+
+/** A server that answers each request by the next of `script`, and remembers what it was asked. */
+async function serving(t, script) {
+  const asked = [];
+  const server = createServer(async (request, response) => {
+    let body = '';
+    for await (const piece of request) body += piece;
+    asked.push({ method: request.method, url: request.url, headers: request.headers, body: body && JSON.parse(body) });
+    await script[Math.min(asked.length, script.length) - 1](response, request);
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => (server.closeAllConnections(), server.close()));
+  return { asked, api: `http://127.0.0.1:${server.address().port}/api/chat` };
+}
+
+const frame = (chunk, index) => `id: 7-${index}\ndata: ${JSON.stringify(chunk)}\n\n`;
+const begin = (response, run = RUN) => response.writeHead(200, { 'content-type': 'text/event-stream', 'x-workflow-run-id': run });
+/** These events of a run, and then: `done`, `cut` (a reset), or `end` (a body that ends politely, and is not whole). */
+const say = (chunks, from, then) => (response) => {
+  begin(response);
+  response.write(chunks.map((chunk, at) => frame(chunk, from + at)).join(''), () => {
+    if (then === 'cut') setTimeout(() => response.destroy(), 20);
+    else response.end(then === 'done' ? 'data: [DONE]\n\n' : '');
+  });
+};
+const refuse = (status, headers = {}) => (response) => response.writeHead(status, headers).end('{"detail":"no"}');
+const vanish = (response) => response.destroy();
+
+async function chatted(t, script, options = {}) {
+  const server = await serving(t, script);
+  const errors = [];
+  const chat = new Chat({ id: 'c1', transport: new RejoinChatTransport({ api: server.api, ...options }), onError: (fault) => errors.push(fault) });
+  return { ...server, chat, errors };
+}
+
+const shown = (chat) => chat.messages.at(-1).parts.filter((part) => part.type === 'text').map((part) => part.text).join('|');
+
+async function whole(t, script, options) {
+  const all = await chatted(t, script, options);
+  await all.chat.sendMessage({ text: 'count' });
+  assert.deepEqual(all.errors, []);
+  assert.equal(all.chat.status, 'ready');
+  assert.equal(shown(all.chat), 'one two three four');
+  assert.equal(all.chat.messages.length, 2);
+  return all;
+}
+
+describe('cuts', { concurrency: true }, () => {
+  for (let at = 0; at < WHOLE.length; at += 1) {
+    for (const then of ['cut', 'end']) {
+      it(`a stream that breaks (${then}) after ${at} events is whole in the client`, async (t) => {
+        const rest = say(WHOLE.slice(at), at, 'done');
+        const { asked } = await whole(t, [say(WHOLE.slice(0, at), 0, then), rest]);
+        assert.equal(asked.length, 2);
+        const [posted, again] = asked;
+        if (at === 0) {
+          assert.equal(again.method, 'POST');
+          assert.deepEqual(again.body, posted.body);
+          assert.equal(again.headers['idempotency-key'], posted.headers['idempotency-key']);
+        } else {
+          assert.equal(again.url, `/api/chat/${RUN}/stream`);
+          assert.equal(again.headers['last-event-id'], `7-${at - 1}`);
+        }
+      });
+    }
+  }
+});
+
+test('a gateway that is away, in each way, is asked again and the request is one', async (t) => {
+  const { asked } = await whole(t, [vanish, refuse(503, { 'retry-after': '0' }), refuse(502), say(WHOLE, 0, 'done')]);
+  assert.equal(new Set(asked.map(({ headers }) => headers['idempotency-key'])).size, 1);
+  assert.deepEqual(asked.map(({ method }) => method), ['POST', 'POST', 'POST', 'POST']);
+});
+
+test('a gateway that is away while it reconnects is asked again', async (t) => {
+  await whole(t, [say(WHOLE.slice(0, 4), 0, 'cut'), refuse(503), vanish, say(WHOLE.slice(4), 4, 'done')]);
+});
+
+test('410 starts over by replay, and what was shown is not shown again', async (t) => {
+  const { asked } = await whole(t, [say(WHOLE.slice(0, 5), 0, 'cut'), refuse(410), say(WHOLE, 0, 'done')]);
+  assert.equal(asked[2].method, 'POST');
+  assert.equal(asked[2].headers['last-event-id'], undefined);
+});
+
+test('410 and an open step that went differently: the step is taken back', async (t) => {
+  const before = [...STEP, text('one'), text(' too'), text(' many')];
+  await whole(t, [say(before, 0, 'cut'), refuse(410), say(WHOLE, 0, 'done')]);
+});
+
+test('410 and a replay that breaks as well is whole', async (t) => {
+  await whole(t, [say(WHOLE.slice(0, 6), 0, 'cut'), refuse(410), say(WHOLE.slice(0, 4), 0, 'cut'), say(WHOLE.slice(4), 4, 'done')]);
+});
+
+test('a step that is over and went differently is a lost connection, which resumeStream mends', async (t) => {
+  const second = [{ type: 'start-step' }, { type: 'text-start', id: 'u' }, { type: 'text-delta', id: 'u', delta: 'x' }];
+  const before = [...STEP, text('eins'), ...END.slice(0, 2), ...second];
+  const { chat, errors } = await chatted(t, [say(before, 0, 'cut'), refuse(410), say(WHOLE, 0, 'done'), say(WHOLE, 0, 'done')]);
+  await chat.sendMessage({ text: 'count' });
+  assert.match(errors[0].message, /^network error/);
+  await chat.resumeStream();
+  assert.equal(shown(chat), 'one two three four');
+  assert.equal(chat.status, 'ready');
+});
+
+test('a refusal is an error with the server’s words, and is not asked again', async (t) => {
+  const { asked, chat, errors } = await chatted(t, [refuse(409)]);
+  await chat.sendMessage({ text: 'count' });
+  assert.equal(errors[0].message, 'no');
+  assert.equal(errors[0].status, 409);
+  assert.equal(asked.length, 1);
+});
+
+test('patience ends', async (t) => {
+  const { chat, errors } = await chatted(t, [vanish], { patienceMs: 600 });
+  await chat.sendMessage({ text: 'count' });
+  assert.match(errors[0].message, /nobody answered/);
+});
+
+test('stop() ends the reading, also between two tries', async (t) => {
+  let stop;
+  const { chat, errors } = await chatted(t, [say(WHOLE.slice(0, 5), 0, 'cut'), (response) => (refuse(503)(response), setTimeout(stop, 5))]);
+  stop = () => chat.stop();
+  await chat.sendMessage({ text: 'count' });
+  assert.equal(chat.status, 'ready');
+  assert.deepEqual(errors, []);
+  assert.equal(shown(chat), 'one two');
+});
+
+test('resumeStream shows a running answer from its first event, and goes on through a break', async (t) => {
+  const { chat, asked } = await chatted(t, [say(WHOLE.slice(0, 5), 0, 'end'), say(WHOLE.slice(5), 5, 'done')]);
+  await chat.resumeStream();
+  assert.equal(shown(chat), 'one two three four');
+  assert.deepEqual(asked.map(({ url }) => url), ['/api/chat/c1/stream', `/api/chat/${RUN}/stream`]);
+});
+
+test('resumeStream with nothing running is nothing', async (t) => {
+  const { chat, errors } = await chatted(t, [(response) => response.writeHead(204).end()]);
+  await chat.resumeStream();
+  assert.deepEqual([chat.status, chat.messages, errors], ['ready', [], []]);
+});
+
+test('headers, body, a query and the version are sent with every request', async (t) => {
+  const server = await serving(t, [say(WHOLE.slice(0, 4), 0, 'cut'), say(WHOLE.slice(4), 4, 'done')]);
+  const transport = new RejoinChatTransport({ api: `${server.api}?a=1`, ui: 6, headers: async () => ({ 'X-Agent-Id': 'demo' }), body: () => ({ extra: 1 }) });
+  const chat = new Chat({ id: 'c1', transport });
+  await chat.sendMessage({ text: 'count' }, { headers: { 'x-more': '2' } });
+  assert.deepEqual(server.asked.map(({ url }) => url), ['/api/chat?a=1&ui=6', `/api/chat/${RUN}/stream?a=1&ui=6`]);
+  for (const { headers } of server.asked) assert.deepEqual([headers['x-agent-id'], headers['x-more']], ['demo', '2']);
+  assert.equal(server.asked[0].body.extra, 1);
+  assert.equal(shown(chat), 'one two three four');
+});
+
+test('interrupt stops the run', async (t) => {
+  const server = await serving(t, [(response) => response.writeHead(200).end('{"success":true,"interrupted":true}')]);
+  const transport = new RejoinChatTransport({ api: server.api });
+  assert.deepEqual(await transport.interrupt('c1'), { success: true, interrupted: true });
+  assert.deepEqual([server.asked[0].method, server.asked[0].url], ['POST', '/api/chat/c1/stop']);
+});
+
+test('onState tells of the break', async (t) => {
+  const states = [];
+  await whole(t, [say(WHOLE.slice(0, 4), 0, 'cut'), say(WHOLE.slice(4), 4, 'done')], { onState: ({ state, breaks }) => states.push(`${state} ${breaks}`) });
+  assert.deepEqual(states, ['waiting 0', 'streaming 0', 'reconnecting 1', 'streaming 1']);
+});
+
+test('a repetition that ends earlier than before is taken back to its end', () => {
+  const sent = new Sent();
+  for (const chunk of WHOLE.slice(0, 7)) sent.take(chunk);
+  sent.again();
+  const handed = WHOLE.slice(0, 5).flatMap((chunk) => sent.take(chunk));
+  assert.deepEqual(handed, []);
+  assert.deepEqual(sent.end(), [{ type: 'reset-step' }, ...WHOLE.slice(2, 5)]);
+});

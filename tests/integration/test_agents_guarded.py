@@ -1,0 +1,23 @@
+"""The registry as a gateway sees it in production: from its own account, with its own user."""
+
+from pathlib import Path
+
+from protocol.adapters import broker, streams
+from protocol.adapters.agents import JetStreamAgents
+from protocol.commands import AgentEntry
+from protocol.ids import AgentName
+from tests.cluster import cluster
+
+
+async def test_a_gateway_may_list_the_agents(tmp_path: Path) -> None:
+    """The answer has more than one message, which an account must be told to let through."""
+    async with cluster(tmp_path) as one:
+        async with broker.connect(one.url("admin"), "migrate") as admin:
+            await streams.declare(admin, streams.Settings())
+        async with broker.connect(one.url("runner"), "runner") as writer:
+            for name in ("one", "two"):
+                await JetStreamAgents(writer).announce(AgentEntry(AgentName(name), name))
+        async with broker.connect(one.url("gateway"), "gateway") as reader:
+            agents = JetStreamAgents(reader)
+            assert {entry.name for entry in await agents.list()} == {"one", "two"}
+            assert await agents.find(AgentName("two")) == AgentEntry(AgentName("two"), "two")

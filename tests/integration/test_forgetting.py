@@ -1,0 +1,167 @@
+"""What is to be deleted is deleted with all that belongs to it: by command, by user, by age."""
+
+import asyncpg
+
+from protocol.adapters import migrate, postgres
+from protocol.adapters.threads import Threads
+from tests.databases import fresh_database
+from tests.integration.test_cli import rejoin
+from tests.observe import stored, until
+from tests.rig import Rig
+
+
+async def rows(rig: Rig, session: str) -> int:
+    """Of a session and what belongs to it."""
+    connection = await asyncpg.connect(rig.database_url)
+    try:
+        count = 0
+        for table, column in (
+            ("sessions", "id"),
+            ("messages", "session_id"),
+            ("runs", "session_id"),
+            ("approvals", "session_id"),
+            ("artifacts", "session_id"),
+        ):
+            count += await connection.fetchval(
+                f"select count(*) from {table} where {column} = $1",  # noqa: S608
+                session,
+            )
+        return count
+    finally:
+        await connection.close()
+
+
+async def test_a_session_goes_with_its_messages_runs_questions_and_logs(rig: Rig) -> None:
+    await rig.runner(sweep_period_s=0.1)
+    base, session, other = await rig.gateway(), rig.fresh("s"), rig.fresh("s")
+    run = (await rig.post(base, rig.chat(session, "delete notes.txt"))).headers["x-workflow-run-id"]
+    await rig.post(base, rig.chat(other, "count 1"))
+    assert (await rejoin(rig, "sessions", "--tenant", "somebody", "delete", session))[0] != 0
+    assert await rows(rig, session) > 3
+    code, out, err = await rejoin(rig, "sessions", "delete", session)
+    assert (code, out[:21]) == (0, "deleted, with 1 runs;"), err
+    assert await rows(rig, session) == 0
+    assert await rows(rig, other) > 2
+
+    async def purged() -> bool:
+        return await stored(rig.nats_url, run) == []
+
+    await until(purged)
+    code, _, err = await rejoin(rig, "sessions", "delete", session)
+    assert code != 0
+    assert f"has no session '{session}'" in err
+
+
+async def test_a_run_that_is_executed_is_stopped_when_its_session_goes(rig: Rig) -> None:
+    worker = await rig.runner()
+    base, session = await rig.gateway(), rig.fresh("s")
+    body = rig.chat(session, "count 1000 every 50 ms")
+    async with rig.http.post(f"{base}/api/chat", json=body) as response:
+        await response.content.readany()
+        assert (await rejoin(rig, "sessions", "delete", session))[0] == 0
+
+        async def let_go() -> bool:
+            return not worker._executions
+
+        await until(let_go)
+
+
+async def test_a_user_is_forgotten_and_others_are_not(rig: Rig) -> None:
+    """With their keys, of that tenant alone."""
+    pepper, user = "p" * 16, rig.fresh("ada")
+    await rig.runner()
+    base = await rig.gateway(anonymous=False, key_pepper=pepper)
+    code, hers, _ = await rejoin(rig, "keys", "create", "--user", user, REJOIN_KEY_PEPPER=pepper)
+    assert code == 0
+    _, other, _ = await rejoin(rig, "keys", "create", "--user", "bob", REJOIN_KEY_PEPPER=pepper)
+    sessions = [rig.fresh("s"), rig.fresh("s"), rig.fresh("s")]
+    for session, key in zip(sessions, (hers, hers, other), strict=True):
+        headers = {"Authorization": f"Bearer {key.strip()}"}
+        async with rig.http.post(
+            f"{base}/api/chat", json=rig.chat(session, "count 1"), headers=headers
+        ) as response:
+            assert response.status == 200
+            await response.read()
+    code, out, _ = await rejoin(rig, "users", "forget", "default", user)
+    assert (code, out[:30]) == (0, "deleted 2 sessions and the key")
+    assert [await rows(rig, session) > 0 for session in sessions] == [False, False, True]
+    assert (await rejoin(rig, "users", "forget", "default", user))[1].startswith("deleted 0 sessions")
+    _, keys, _ = await rejoin(rig, "keys", "list")
+    assert user not in keys
+    assert "user=bob" in keys
+
+
+async def test_sessions_that_nobody_touched_are_deleted_and_busy_and_fresh_ones_are_not(
+    database_url: str,
+) -> None:
+    """In batches, over all tenants."""
+    async with fresh_database(database_url) as url:
+        await migrate.migrate(url)
+        connection = await asyncpg.connect(url)
+        await connection.execute("""
+            insert into tenants (id) values ('t');
+            insert into sessions (tenant_id, id, agent, updated_at)
+            select tenant, 'old-' || n, 'a', clock_timestamp() - interval '2 days'
+            from unnest(array['default', 't']) tenant, generate_series(1, 80) n;
+            insert into sessions (tenant_id, id, agent) values ('default', 'fresh', 'a');
+            insert into messages (tenant_id, session_id, id, position, role, body)
+            values ('t', 'old-1', 'u', 0, 'user', '{}');
+            insert into runs (
+              id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, ready)
+            values ('run_busy', 't', 'old-1', 'a', 'submit', 'u', 'm', 1, true);
+        """)
+        async with await postgres.connect(url, pool_max=1) as store:
+            threads = Threads(store.database)
+            assert await threads.forget_untouched(3 * 24 * 3600) == 0
+            assert await threads.forget_untouched(24 * 3600) == 100
+            assert await threads.forget_untouched(24 * 3600) == 59
+            assert await threads.forget_untouched(24 * 3600) == 0
+        left = await connection.fetch("select id from sessions order by id")
+        assert [row["id"] for row in left] == ["fresh", "old-1"]
+        await connection.close()
+
+
+async def test_a_runner_forgets_what_is_older_than_its_setting(rig: Rig) -> None:
+    """And a run that waits for a decision goes with its session."""
+    base, session = await rig.gateway(), rig.fresh("s")
+    worker = await rig.runner()
+    await rig.post(base, rig.chat(session, "delete notes.txt"))
+    await worker._forget()
+    assert await rows(rig, session) > 0
+    old = await asyncpg.connect(rig.database_url)
+    await old.execute(
+        "update sessions set updated_at = clock_timestamp() - interval '400 days' where id = $1", session
+    )
+    await old.close()
+    forgetful = await rig.runner(session_age_max_s=365 * 24 * 3600)
+    await forgetful._forget()
+    assert await rows(rig, session) == 0
+    assert (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).status == 404
+
+
+async def test_an_operator_interrupts_a_run(rig: Rig) -> None:
+    """Running, then over."""
+    await rig.runner()
+    base, session = await rig.gateway(), rig.fresh("s")
+    body = rig.chat(session, "count 1000 every 50 ms")
+    async with rig.http.post(f"{base}/api/chat", json=body) as response:
+        run = response.headers["x-workflow-run-id"]
+        await response.content.readany()
+        code, out, _ = await rejoin(rig, "runs", "interrupt", run)
+        assert (code, out) == (0, f"{run} was running: its runner stops it\n")
+        assert b'"type":"abort"' in await response.read()
+    code, out, _ = await rejoin(rig, "runs", "interrupt", run)
+    assert (code, out) == (0, f"{run} is cancelled: nothing to do\n")
+
+
+async def test_an_operator_interrupts_a_run_that_waits(rig: Rig) -> None:
+    await rig.runner()
+    base, session = await rig.gateway(), rig.fresh("s")
+    run = (await rig.post(base, rig.chat(session, "delete notes.txt"))).headers["x-workflow-run-id"]
+    code, out, _ = await rejoin(rig, "runs", "interrupt", run)
+    assert (code, out) == (0, f"{run} was suspended: a runner will end it\n")
+
+    async def over() -> bool:
+        return "state          cancelled" in (await rejoin(rig, "runs", "show", run))[1]
+
+    await until(over)

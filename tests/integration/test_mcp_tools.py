@@ -1,0 +1,332 @@
+"""Tools of MCP servers in an agent, with real servers of the official SDK on loopback."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pytest
+
+from protocol.ids import CallId, RunId, SessionId
+from runner.agents import Agent
+from runner.context import ToolContext
+from runner.mcp import opened
+from runner.models.port import Model
+from runner.remote import McpServer, RemoteTool, Source, Toolbox
+from runner.tools import ToolError
+from tests.fakes.mcp_server import PIXEL, Ledger, made, served
+from tests.observe import until
+from tests.rig import Answer, Rig
+from tests.scripts import Calls
+
+ERAS = pytest.mark.parametrize("old", [False, True])
+CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
+
+
+def at(port: int, **options: Any) -> McpServer:
+    given: dict[str, Any] = {"name": "things", "allow_private": True, "timeout_s": 5.0} | options
+    return McpServer(url=f"http://127.0.0.1:{port}/mcp", **given)
+
+
+async def call(source: Source, name: str, **arguments: Any) -> Any:
+    return await Toolbox({}, [source])[name].run(arguments, CONTEXT)
+
+
+@asynccontextmanager
+async def connected(server: McpServer) -> AsyncIterator[Source]:
+    async with opened([server]) as sources:
+        yield sources(server)
+
+
+async def test_its_tools_are_found_and_called_with_their_schemas_as_given() -> None:
+    ledger = Ledger()
+    async with served(made(ledger)) as port, connected(at(port)) as source:
+        box = Toolbox({}, [source])
+        assert set(box) == {f"things_{name}" for name in ("add", "picture", "broken", "wipe", "hang", "big")}
+        schema = box["things_add"].spec.input_schema
+        assert schema["properties"]["number"]["minimum"] == 0
+        assert await call(source, "things_add", number=1, other=2) == {"result": 3}
+        assert ledger.keys == ["run_1:c"]
+        with pytest.raises(ToolError, match="number"):
+            await call(source, "things_add", number=-1, other=2)
+        with pytest.raises(ToolError, match="other"):
+            await call(source, "things_add", number=1)
+        assert ledger.calls == ["add"]
+
+
+async def test_results_are_outputs_and_errors_in_the_servers_words() -> None:
+    async with served(made(Ledger())) as port, connected(at(port)) as source:
+        shown = await call(source, "things_picture")
+        assert shown == {
+            "type": "content",
+            "value": [
+                {"type": "text", "text": "a pixel"},
+                {"type": "image-data", "data": PIXEL, "mediaType": "image/png"},
+            ],
+        }
+        with pytest.raises(ToolError, match="out of order"):
+            await call(source, "things_broken")
+        with pytest.raises(ToolError, match="256 KiB"):
+            await call(source, "things_big")
+
+
+async def test_only_what_is_allowed_is_there_and_annotations_say_what_may_be_repeated() -> None:
+    async with served(made(Ledger())) as port:
+        server = at(port, tools=["add", "wipe", "none"], needs_approval={"wipe": True})
+        async with connected(server) as source:
+            assert set(source.tools) == {"things_add", "things_wipe"}
+            add, wipe = source.tools["things_add"], source.tools["things_wipe"]
+            assert (add.on_crash, add.needs_approval) == ("retry", None)
+            assert (wipe.on_crash, wipe.needs_approval) == ("report", True)
+
+
+@ERAS
+async def test_a_server_that_comes_and_goes_costs_calls_and_comes_back(old: bool) -> None:
+    ledger = Ledger()
+    async with served(made(ledger)) as port:
+        pass
+    server = at(port)
+    async with connected(server) as source:
+        with pytest.raises(ToolError, match="away"):
+            await call(source, "things_add", number=1, other=2)
+        for _ in range(2):
+            async with served(made(ledger), port, old=old):
+                await until(lambda: there(source), "the server's return")
+                assert await call(source, "things_add", number=1, other=2) == {"result": 3}
+            with pytest.raises(ToolError, match="away"):
+                await call(source, "things_wipe", path="x")
+            assert "things_add" in source.tools, "what is known stays known"
+            with pytest.raises((ToolError, TimeoutError)):
+                await call(source, "things_add", number=1, other=2)
+    assert ledger.calls.count("add") == 2
+
+
+async def there(source: Source) -> bool:
+    return source.there
+
+
+@ERAS
+async def test_a_restart_between_two_calls_is_not_seen_by_what_may_be_repeated(old: bool) -> None:
+    ledger = Ledger()
+    async with served(made(ledger), old=old) as port:
+        server = at(port)
+        opening = connected(server)
+        source = await opening.__aenter__()
+        assert await call(source, "things_add", number=1, other=2) == {"result": 3}
+    async with served(made(ledger), port, old=old):
+        if not source.there:
+            await until(lambda: there(source), "the way back")
+        assert await call(source, "things_add", number=2, other=2) == {"result": 4}
+        await opening.__aexit__(None, None, None)
+
+
+async def test_a_connection_that_breaks_in_a_call_is_told_or_tried_again() -> None:
+    """What may not be repeated is of unknown outcome; what may is called once more."""
+    ledger = Ledger()
+    async with served(made(ledger)) as port, Relay(port) as relay, connected(at(relay.port)) as source:
+        tool = source.tools["things_hang"]
+        async with asyncio.TaskGroup() as group:
+            once = group.create_task(outcome(msgspec.structs.replace(tool, on_crash="report")))
+            await until(lambda: begun(ledger, 1), "the call")
+            relay.cut()
+            assert "unknown" in str(await once)
+        await until(lambda: there(source), "the way back")
+        async with asyncio.TaskGroup() as group:
+            again = group.create_task(outcome(tool))
+            await until(lambda: begun(ledger, 2), "the call")
+            relay.cut()
+            await until(lambda: begun(ledger, 3), "its repetition")
+            ledger.hold.set()
+            assert await again == {"result": "after all"}
+
+
+async def begun(ledger: Ledger, calls: int) -> bool:
+    return ledger.calls.count("hang") == calls
+
+
+async def outcome(tool: RemoteTool) -> Any:
+    try:
+        return await tool.run({}, CONTEXT)
+    except ToolError as fault:
+        return fault
+
+
+class Relay:
+    """A way to a port that can be cut."""
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._group = await asyncio.TaskGroup().__aenter__()
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        await self._group.__aexit__(None, None, None)
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        self._writers |= {writer, inner_writer}
+        self._group.create_task(_pour(reader, inner_writer))
+        self._group.create_task(_pour(inner_reader, writer))
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+    writer.close()
+
+
+async def test_a_server_that_hangs_is_left_after_its_timeout() -> None:
+    ledger = Ledger()
+    async with served(made(ledger)) as port, connected(at(port, timeout_s=0.5)) as source:
+        async with asyncio.timeout(5):
+            with pytest.raises(TimeoutError):
+                await call(source, "things_hang")
+        assert await call(source, "things_add", number=1, other=2) == {"result": 3}
+
+
+async def test_a_server_that_never_answers_does_not_hold_up_the_start() -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    async with listening:
+        port = listening.sockets[0].getsockname()[1]
+        async with asyncio.timeout(8), connected(at(port, timeout_s=1.0)) as source:
+            assert not source.there
+            with pytest.raises(ToolError, match="away"):
+                await call(source, "things_add")
+
+
+async def test_a_private_address_is_not_connected_to_unless_it_is_trusted() -> None:
+    ledger = Ledger()
+    async with served(made(ledger)) as port:
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
+            server = McpServer(name="things", url=f"http://{host}:{port}/mcp", timeout_s=2)
+            async with connected(server) as source:
+                assert not source.there, host
+
+
+async def test_an_endless_answer_is_not_read_to_its_end() -> None:
+    sent = 0
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b" " * 1_048_576)
+                sent += 1
+                await writer.drain()
+
+    listening = await asyncio.start_server(pour, "127.0.0.1", 0)
+    async with listening, connected(at(listening.sockets[0].getsockname()[1])) as source:
+        assert not source.there
+        assert sent < 100
+        listening.close()
+
+
+async def test_a_server_may_be_a_command() -> None:
+    script = Path(__file__).parents[1] / "fakes" / "mcp_server.py"
+    server = McpServer(name="local", command=[sys.executable, str(script)], timeout_s=30)
+    async with opened([server]) as sources:
+        source = sources(server)
+        await until(lambda: there(source), "the server's start")
+        assert await call(source, "local_add", number=1, other=2) == {"result": 3}
+
+
+async def test_equal_servers_share_a_connection() -> None:
+    async with served(made(Ledger())) as port, opened([at(port), at(port)]) as sources:
+        assert sources(at(port)) is sources(at(port))
+
+
+# ------------------------------------------------------------------------------------ in a run
+
+
+async def ask(rig: Rig, model: Model, servers: list[McpServer], **options: Any) -> tuple[str, str, Answer]:
+    agent = Agent(name=rig.agent, model=model, mcp=servers, **options)
+    await rig.runner([agent])
+    base, session = await rig.gateway(), rig.fresh("s")
+    return base, session, await rig.post(base, rig.chat(session, "go"))
+
+
+def results(answer: Answer) -> list[dict[str, Any]]:
+    return [chunk for chunk in answer.chunks if chunk["type"].startswith("tool-output")]
+
+
+async def test_a_run_calls_a_servers_tool_like_its_own(rig: Rig) -> None:
+    async with served(made(Ledger())) as port:
+        model = Calls("things_add", {"number": 2, "other": 3})
+        _, _, answer = await ask(rig, model, [at(port)])
+        assert [one["output"] for one in results(answer)] == [{"result": 5}]
+        assert answer.text == "Done."
+
+
+async def test_arguments_that_do_not_fit_are_told_to_the_model(rig: Rig) -> None:
+    ledger = Ledger()
+    async with served(made(ledger)) as port:
+        _, _, answer = await ask(rig, Calls("things_add", {"number": "two"}), [at(port)])
+        assert [chunk for chunk in answer.chunks if chunk["type"] == "tool-input-error"]
+        assert answer.complete
+        assert ledger.calls == []
+
+
+@pytest.mark.parametrize("way", ["server", "agent", "function"])
+async def test_a_person_is_asked_where_the_policy_says_so(rig: Rig, way: str) -> None:
+    ledger = Ledger()
+    asked: dict[str, Any] = {"wipe": True}
+    if way == "function":
+        asked = {"wipe": lambda input, _: input["path"] == "all"}
+    servers = {} if way == "agent" else {"needs_approval": asked}
+    agents = {"needs_approval": {"things_wipe": True}} if way == "agent" else {}
+    async with served(made(ledger)) as port:
+        model = Calls("things_wipe", {"path": "all"})
+        base, session, answer = await ask(rig, model, [at(port, **servers)], **agents)
+        assert [chunk for chunk in answer.chunks if chunk["type"] == "tool-approval-request"]
+        assert ledger.calls == []
+        decided = await rig.post(base, await rig.decision(base, session, approved=True))
+        assert [one["output"] for one in results(decided)] == [{"result": "all is gone"}]
+        assert ledger.calls == ["wipe all"]
+
+
+async def test_a_runner_starts_without_its_server_and_the_run_is_told(rig: Rig) -> None:
+    async with served(made(Ledger())) as port:
+        pass
+    _, _, answer = await ask(rig, Calls("things_add", {"number": 1, "other": 1}), [at(port)])
+    [result] = results(answer)
+    assert "away" in result["errorText"]
+    assert answer.text == "Done."
+
+
+async def test_two_agents_of_a_process_use_one_connection(rig: Rig) -> None:
+    ledger = Ledger()
+    async with served(made(ledger)) as port:
+        agents = [
+            Agent(name=name, model=Calls("things_add", {"number": 1, "other": 1}), mcp=[at(port)])
+            for name in (rig.agent, f"{rig.agent}-b")
+        ]
+        await rig.runner(agents)
+        base = await rig.gateway()
+        for agent in agents:
+            url = f"{base}/api/agents/{agent.name}/{rig.fresh('s')}"
+            async with rig.http.post(url, json={"message": "go"}) as response:
+                answer = await Answer.of(response)
+            assert [one["output"] for one in results(answer)] == [{"result": 2}]
+        assert len({msgspec.json.encode(key) for key in ledger.keys}) == 2

@@ -1,0 +1,207 @@
+"""What Prometheus is shown: true counts, bounded labels, nothing of anybody's."""
+
+import asyncio
+import re
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from protocol.adapters import exposition
+from protocol.adapters.log import FOLLOW_BYTES_MAX
+from protocol.adapters.memory_broker import MemoryLog
+from protocol.adapters.ports import Delivery
+from protocol.adapters.splice import Stumble, splice
+from protocol.errors import Invalid
+from protocol.ids import RunId
+from protocol.log import Head
+from runner.metrics import Metrics
+from tests.lossy import lossy
+from tests.observe import until
+from tests.rig import Rig
+
+POST = frozenset({("method", "POST")})
+
+type Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def scraped(rig: Rig, base: str) -> Samples:
+    answer = await rig.get(f"{base}/metrics")
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return samples(answer.raw.decode())
+
+
+async def test_a_gateway_counts_its_requests_by_template_and_never_by_path(rig: Rig) -> None:
+    await rig.runner()
+    base, session = await rig.gateway(), rig.fresh("s")
+    assert (await rig.post(base, rig.chat(session, "count 3"))).complete
+    await rig.get(f"{base}/api/chat/{session}/stream")
+    await rig.get(f"{base}/nowhere/{session}")
+    found = await scraped(rig, base)
+
+    def count(method: str, route: str, status: int) -> float:
+        labels = {"method": method, "route": route, "status": str(status)}
+        return found["rejoin_requests_total", frozenset(labels.items())]
+
+    assert count("POST", "/api/chat", 200) == 1
+    assert count("GET", "/api/chat/{id}/stream", 204) == 1
+    assert count("GET", "(none)", 404) == 1
+    assert found["rejoin_first_event_seconds_count", POST] == 1
+    assert found["rejoin_replay_seconds_count", frozenset()] == 1
+    assert found["rejoin_streams", frozenset()] == 0
+    labels = {value for _, labels in found for _, value in labels}
+    assert not [value for value in labels if session in value or value in {"default", base}]
+
+
+async def test_a_queue_that_nobody_serves_is_seen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.app.CENSUS_S", 0.05)
+    base = await rig.gateway()
+    (await rig.runner()).drain()
+    body = rig.chat(rig.fresh("s"), "count 1")
+    async with rig.http.post(f"{base}/api/chat", json=body) as response:
+        assert response.status == 200
+        queued = ("rejoin_runs_busy", frozenset({("agent", rig.agent), ("state", "queued")}))
+        oldest = ("rejoin_queue_oldest_seconds", frozenset({("agent", rig.agent)}))
+
+        async def grows() -> bool:
+            found = await scraped(rig, base)
+            return found.get(queued) == 1 and found.get(oldest, 0) > 0.2
+
+        await until(grows)
+
+
+async def test_live_lag_is_sampled(rig: Rig) -> None:
+    """One of many appends, not each."""
+    await rig.runner()
+    base = await rig.gateway()
+    assert (await rig.post(base, rig.chat(rig.fresh("s"), "count 20 every 20 ms"))).complete
+    found = await scraped(rig, base)
+    assert 1 <= found["rejoin_live_lag_seconds_count", frozenset()] <= 3
+    assert found["rejoin_live_lag_seconds_sum", frozenset()] < 5
+
+
+async def test_metrics_with_a_port_of_their_own_are_not_a_route(rig: Rig) -> None:
+    base = await rig.gateway(metrics_port=0)
+    assert (await rig.get(f"{base}/metrics")).status == 404
+
+
+async def test_a_runner_shows_runs_steps_tools_and_tokens_on_its_own_port(rig: Rig) -> None:
+    worker = await rig.runner()
+    base = await rig.gateway()
+    with exposition.shown(worker.metrics.registry, "127.0.0.1", 0) as port:
+        await rig.post(base, rig.chat(rig.fresh("s"), "weather Paris"))
+        await rig.post(base, rig.chat(rig.fresh("s"), "fail"))
+        session = rig.fresh("s")
+        await rig.post(base, rig.chat(session, "delete notes.txt"))
+        await rig.post(base, await rig.decision(base, session, approved=False))
+
+        async def let_go() -> bool:
+            found = await _of_runner(port)
+            return found["rejoin_runs_held", frozenset({("agent", rig.agent)})] == 0
+
+        await until(let_go)
+        found = await _of_runner(port)
+
+    def count(name: str, **labels: str) -> float:
+        return found.get((name, frozenset({"agent": rig.agent, **labels}.items())), 0)
+
+    assert count("rejoin_runs_total", state="completed") == 2
+    assert count("rejoin_runs_total", state="failed") == 1
+    assert count("rejoin_runs_total", state="suspended") == 1
+    assert count("rejoin_runs_total", state="running") == 4
+    assert count("rejoin_tool_calls_total", tool="weather", outcome="ok") == 1
+    assert count("rejoin_tool_calls_total", tool="delete", outcome="denied") == 1
+    assert count("rejoin_model_errors_total", code="model_error") == 1
+    assert count("rejoin_steps_total") == 5
+    assert count("rejoin_tokens_total", kind="output") > 0
+    assert count("rejoin_queue_age_seconds_count") == 4
+    assert count("rejoin_takeovers_total") == 0
+    assert found["rejoin_append_seconds_count", frozenset()] > 4
+    assert ("process_open_fds", frozenset()) in found
+
+
+async def test_a_takeover_is_counted_and_a_resumed_turn_is_none(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first runner falls silent in the middle; the second goes on."""
+
+    async def silent(delivery: Delivery) -> None:
+        del delivery
+        await asyncio.Event().wait()
+
+    first = await rig.runner(ack_wait_s=0.4, runs_max=1)
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    base = await rig.gateway()
+    async with asyncio.TaskGroup() as group:
+        answer = group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 30 every 50 ms")))
+
+        async def begun() -> bool:
+            return first.metrics.registry.get_sample_value("rejoin_runs_held", {"agent": rig.agent}) == 1
+
+        await until(begun)
+        second = await rig.runner(ack_wait_s=0.4, runs_max=1)
+    assert answer.result().complete
+    takeovers = [
+        worker.metrics.registry.get_sample_value("rejoin_takeovers_total", {"agent": rig.agent})
+        for worker in (first, second)
+    ]
+    assert takeovers == [None, 1]
+    fenced = {"agent": rig.agent, "end": "fenced"}
+    assert first.metrics.registry.get_sample_value("rejoin_attempts_total", fenced) == 1
+
+
+async def _of_runner(port: int | None) -> Samples:
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/metrics") as response:
+        return samples(await response.text())
+
+
+async def test_a_taken_port_is_said_in_one_sentence() -> None:
+    with (
+        exposition.shown(Metrics().registry, "127.0.0.1", 0) as port,
+        pytest.raises(Invalid, match=re.escape(f"127.0.0.1:{port}")),
+        exposition.shown(Metrics().registry, "127.0.0.1", port),
+    ):
+        pass
+
+
+async def test_gaps_and_broken_connections_are_counted_and_mended(rig: Rig, nats_url: str) -> None:
+    await rig.runner()
+    async with lossy(nats_url, drop=0.3) as url:
+        base = await rig.gateway(nats_url=url)
+        assert (await rig.post(base, rig.chat(rig.fresh("s"), "count 60 every 5 ms"))).complete
+        found = await scraped(rig, base)
+        assert found["rejoin_stream_stumbles_total", frozenset({("why", "gap")})] > 0
+        assert found["rejoin_stream_stumbles_total", frozenset({("why", "away")})] == 0
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 60 every 20 ms")))
+
+            async def streams() -> bool:
+                return (await scraped(rig, base))["rejoin_first_event_seconds_count", POST] == 2
+
+            await until(streams)
+            url.cut()
+        assert asked.result().complete
+        found = await scraped(rig, base)
+        assert found["rejoin_stream_stumbles_total", frozenset({("why", "away")})] > 0
+
+
+async def test_a_slow_reader_is_told_from_a_broken_connection() -> None:
+    log, run, why = MemoryLog(), RunId("run_slow"), list[Stumble]()
+    async with splice(log, run, stumbled=why.append) as records:
+        for index in range(3):
+            head = Head(prev=index, attempt=1, index=index, count=1)
+            await log.append(run, head, b"x" * FOLLOW_BYTES_MAX)
+            if index == 0:
+                await records.next(1)
+        seen = [record.seq for record in await records.next(1)]
+    assert seen == [2]
+    assert why == [Stumble.SLOW]

@@ -1,0 +1,73 @@
+"""A long conversation: what the model is shown, what is said of it, and that it is not asked for twice."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+import msgspec
+
+from protocol import chunks
+from protocol.fold import UIMessage
+from runner import Agent, Window
+from runner.models.port import Done, ModelChunk, ModelRequest
+from runner.models.window import SUMMARISE
+from tests.rig import Answer, Rig
+
+
+class Listens(msgspec.Struct):
+    """Says how many messages it was shown; sums up when it is asked to."""
+
+    shown: list[list[str]] = []
+    summaries: int = 0
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        text = "ok"
+        if request.instructions == SUMMARISE:
+            self.summaries += 1
+            text = "They said hello."
+        else:
+            self.shown.append(words(request.history))
+        yield chunks.TextStart(id="t")
+        yield chunks.TextDelta(id="t", delta=text)
+        yield chunks.TextEnd(id="t")
+        yield Done("stop")
+
+
+def words(messages: Sequence[UIMessage]) -> list[str]:
+    return [part["text"] for message in messages for part in message["parts"] if part["type"] == "text"]
+
+
+async def talk(rig: Rig, agent: Agent, turns: int) -> list[Answer]:
+    await rig.runner([agent])
+    base, session = await rig.gateway(), rig.fresh("s")
+    answers = []
+    for number in range(turns):
+        chat = rig.chat(session, f"turn {number}")
+        async with rig.http.post(
+            f"{base}/api/chat", json=chat, headers={"x-emit-operations": "true"}
+        ) as response:
+            answers.append(await Answer.of(response))
+    return answers
+
+
+def compressions(answer: Answer) -> int:
+    return [chunk.get("data", {}).get("type") for chunk in answer.chunks].count("compression")
+
+
+async def test_the_oldest_turns_are_left_out(rig: Rig) -> None:
+    model = Listens(shown=[])
+    agent = Agent(name=rig.agent, model=model, window=Window(messages_max=3))
+    answers = await talk(rig, agent, 3)
+    assert model.shown[-1] == ["turn 1", "ok", "turn 2"]
+    assert [compressions(answer) for answer in answers] == [0, 0, 1]
+
+
+async def test_a_summary_stands_for_them_and_is_written_once(rig: Rig) -> None:
+    """It is kept with the answer, so the next turn uses it as long as it suffices."""
+    model = Listens(shown=[])
+    agent = Agent(name=rig.agent, model=model, window=Window(messages_max=6), summarises=True)
+    answers = await talk(rig, agent, 5)
+    assert model.summaries == 1
+    assert [compressions(answer) for answer in answers] == [0, 0, 0, 1, 0]
+    assert "They said hello." in " ".join(model.shown[3])
+    assert "They said hello." in " ".join(model.shown[4])
+    assert "turn 0" not in model.shown[4]

@@ -1,0 +1,196 @@
+"""What a tenant may have and ask for, seen from outside: waits, refusals, and the operator's command."""
+
+import asyncio
+import os
+import sys
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway import tenants
+from gateway.issuing import Issuer, Wish
+from gateway.routing import Scope
+from protocol.adapters import postgres
+from protocol.adapters.keys import Keys
+from protocol.adapters.ports import Limits
+from protocol.adapters.postgres import PostgresStore
+from protocol.adapters.tenants import Tenants
+from protocol.chunks import TextDelta, TextEnd, TextStart
+from protocol.ids import TenantId
+from runner.agents import Agent
+from runner.models.port import Done, ModelChunk, ModelRequest
+from tests.rig import Answer, Rig
+
+PEPPER = "a pepper of some length"
+
+
+class Held:
+    """A model that says whom it answers, and then waits until that one is let go."""
+
+    def __init__(self) -> None:
+        self.begun: asyncio.Queue[str] = asyncio.Queue()
+        self.go: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        text = request.history[-1]["parts"][0]["text"]
+        self.begun.put_nowait(text)
+        await self.go[text].wait()
+        yield TextStart(id="t")
+        yield TextDelta(id="t", delta="done")
+        yield TextEnd(id="t")
+        yield Done("stop")
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[PostgresStore]:
+    async with await postgres.connect(database_url, pool_max=1) as one:
+        yield one
+
+
+class Customer:
+    """A tenant with limits and a key."""
+
+    def __init__(self, rig: Rig, base: str, name: TenantId, key: str) -> None:
+        self.rig = rig
+        self.base = base
+        self.name = name
+        self.headers = {"Authorization": f"Bearer {key}"}
+
+    async def ask(self, text: str, **extra: Any) -> Answer:
+        body = self.rig.chat(self.rig.fresh("s"), text, **extra)
+        async with self.rig.http.post(f"{self.base}/api/chat", json=body, headers=self.headers) as response:
+            return await Answer.of(response)
+
+
+async def customer(rig: Rig, base: str, store: PostgresStore, limits: Limits) -> Customer:
+    name = TenantId(rig.fresh("tenant"))
+    await Tenants(store.database).limit(name, limits)
+    issuer = Issuer(Keys(store.database), name, PEPPER.encode())
+    return Customer(rig, base, name, await issuer.create(Wish(scopes=(Scope.CHAT, Scope.APPROVE))))
+
+
+async def test_a_tenants_runs_beyond_its_limit_wait_for_each_other_and_others_do_not(
+    rig: Rig, store: PostgresStore
+) -> None:
+    """Only so many are ever with the runners, the rest follow in order, and another tenant's goes at once."""
+    model = Held()
+    await rig.runner([Agent(name=rig.agent, model=model)])
+    base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
+    crowded = await customer(rig, base, store, Limits(running_max=2))
+    other = await customer(rig, base, store, Limits(running_max=2))
+    async with asyncio.TaskGroup() as group:
+        answers = []
+        for number in range(5):
+            answers.append(group.create_task(crowded.ask(f"{number}")))
+            await until(store, crowded.name, number + 1)
+        assert {await model.begun.get() for _ in range(2)} == {"0", "1"}
+        answers.append(group.create_task(other.ask("mine")))
+        assert await model.begun.get() == "mine", "not behind the three that wait"
+        for ended, following in (
+            ("0", "2"),
+            ("1", "3"),
+            ("mine", None),
+            ("2", "4"),
+            ("3", None),
+            ("4", None),
+        ):
+            model.go[ended].set()
+            if following is not None:
+                assert await model.begun.get() == following
+    assert [answer.result().text for answer in answers] == ["done"] * 6
+
+
+async def until(store: PostgresStore, tenant: TenantId, runs: int) -> None:
+    """So many runs of a tenant are accepted."""
+    query = "select count(*)::text from runs where tenant_id = $1"
+    async with asyncio.timeout(10):
+        while await store.database.value(query, tenant) != f"{runs}":  # noqa: ASYNC110 - others store them
+            await asyncio.sleep(0.01)
+
+
+async def test_f41_a_tenant_with_too_many_queued_is_told_when_to_come_back(
+    rig: Rig, store: PostgresStore
+) -> None:
+    """429 in the family's shape, with `Retry-After`; nothing of the refused one is stored."""
+    await rig.runner()
+    served = rig.agent
+    base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
+    one = await customer(rig, base, store, Limits(running_max=1, queued_max=1))
+    async with asyncio.TaskGroup() as group:
+        streams = [group.create_task(one.ask("count 20 every 50 ms"))]
+        await running(store, one.name)
+        streams.append(group.create_task(one.ask("count 1")))
+        await until(store, one.name, 2)
+        refused = await one.ask("count 1")
+        assert refused.status == 429
+        assert refused.headers["retry-after"] == "5"
+        assert refused.json["code"] == "too_many_requests"
+    assert [stream.result().complete for stream in streams] == [True, True]
+    assert rig.agent == served
+    await until(store, one.name, 2)
+
+
+async def running(store: PostgresStore, tenant: TenantId) -> None:
+    query = "select count(*)::text from runs where tenant_id = $1 and state = 'running'"
+    async with asyncio.timeout(10):
+        while await store.database.value(query, tenant) == "0":  # noqa: ASYNC110 - a runner claims it
+            await asyncio.sleep(0.01)
+
+
+async def test_a_tenant_that_has_spent_its_tokens_is_refused_until_midnight(
+    rig: Rig, store: PostgresStore
+) -> None:
+    await rig.runner()
+    base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
+    one = await customer(rig, base, store, Limits(tokens_per_day=10))
+    assert (await one.ask("count 1")).status == 200
+    query = """
+        insert into spending (tenant_id, shard, day, tokens)
+        values ($1, 0, (now() at time zone 'utc')::date, 10)
+        on conflict (tenant_id, shard) do update set tokens = 10 returning 'ok'
+    """
+    await store.database.value(query, one.name)
+    refused = await one.ask("count 1")
+    assert refused.status == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 24 * 3600
+    assert "tokens" in refused.json["detail"]
+
+
+async def test_f41_a_tenants_own_rate_goes_before_the_gateways(rig: Rig, store: PostgresStore) -> None:
+    await rig.runner()
+    base = await rig.gateway(anonymous=False, key_pepper=PEPPER, tenant_requests_per_minute=1)
+    usual = await customer(rig, base, store, Limits())
+    own = await customer(rig, base, store, Limits(requests_per_minute=3))
+    assert [(await usual.ask("count 1")).status for _ in range(2)] == [200, 429]
+    assert [(await own.ask("count 1")).status for _ in range(4)] == [200, 200, 200, 429]
+
+
+async def test_what_the_operator_says_is_kept_and_shown(store: PostgresStore, rig: Rig) -> None:
+    """Limits are changed one by one; `clear` forgets those that are not given."""
+    settings = tenants.Settings(rig.database_url)
+    name = TenantId(rig.fresh("tenant"))
+    assert (await tenants.limit(settings, name, Limits(), clear=False)).count("as everybody") == 4
+    await tenants.limit(settings, name, Limits(running_max=50), clear=False)
+    shown = await tenants.limit(settings, name, Limits(queued_max=500), clear=False)
+    assert "50" in shown
+    assert "500" in shown
+    assert await Tenants(store.database).limits(name) == Limits(running_max=50, queued_max=500)
+    await tenants.limit(settings, name, Limits(tokens_per_day=7), clear=True)
+    assert await Tenants(store.database).limits(name) == Limits(tokens_per_day=7)
+
+
+async def test_rejoin_tenants_limits_changes_what_is_given(rig: Rig, store: PostgresStore) -> None:
+    name = rig.fresh("tenant")
+    command = [sys.executable, "-m", "gateway", "tenants", "limits", name, "--running", "3"]
+    process = await asyncio.create_subprocess_exec(
+        *command, env={**os.environ, "REJOIN_DATABASE_URL": rig.database_url}, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"running_max          3" in said
+    stored = await Tenants(store.database).limits(TenantId(name))
+    assert msgspec.to_builtins(stored) == {"running_max": 3}

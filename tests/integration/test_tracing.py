@@ -1,0 +1,150 @@
+"""Traces: from a request through the queue to the runner's steps and tools, and nothing of what was said."""
+
+from pathlib import Path
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from protocol.adapters import broker, streams, tracing
+from protocol.adapters.requests import JetStreamRequests
+from protocol.commands import RunRequest
+from protocol.errors import Invalid
+from protocol.ids import AgentName, RunId
+from runner import insight
+from tests.cluster import cluster
+from tests.observe import until
+from tests.rig import Rig
+
+CALLER = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+
+
+class Seen:
+    """The spans that have ended."""
+
+    def __init__(self, exporter: InMemorySpanExporter) -> None:
+        self._exporter = exporter
+
+    def named(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self._exporter.get_finished_spans() if span.name == name]
+
+    def all(self) -> tuple[ReadableSpan, ...]:
+        return self._exporter.get_finished_spans()
+
+    async def have(self, name: str, count: int) -> list[ReadableSpan]:
+        async def there() -> bool:
+            return len(self.named(name)) >= count
+
+        await until(there, f"span {name}")
+        return self.named(name)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """As if an exporter were configured, for one test: the SDK lets it be set once in a process."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    return Seen(exporter)
+
+
+def parent(span: ReadableSpan) -> int | None:
+    return None if span.parent is None else int(span.parent.span_id)
+
+
+def own(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return int(span.context.span_id)
+
+
+def trace_of(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return int(span.context.trace_id)
+
+
+async def test_one_trace_leads_from_the_callers_request_to_the_tool(rig: Rig, seen: Seen) -> None:
+    await rig.runner()
+    base = await rig.gateway()
+    body = rig.chat(rig.fresh("s"), "weather Paris")
+    async with rig.http.post(f"{base}/api/chat", json=body, headers={"traceparent": CALLER}) as response:
+        await response.read()
+    [request] = await seen.have("POST /api/chat", 1)
+    [run] = await seen.have("run", 1)
+    steps, [tool] = seen.named("step"), seen.named("tool weather")
+    assert {trace_of(span) for span in (request, run, *steps, tool)} == {int(CALLER[3:35], 16)}
+    assert parent(request) == int(CALLER[36:52], 16)
+    assert parent(run) == own(request)
+    assert [parent(span) for span in steps] == [own(run)] * 2
+    assert parent(tool) == own(run)
+    assert (run.attributes or {})["rejoin.run"] == response.headers["x-workflow-run-id"]
+    assert (request.attributes or {})["http.response.status_code"] == 200
+    assert "Paris" not in "".join(span.to_json() for span in seen.all())
+
+
+async def test_a_resumed_turn_is_a_trace_of_its_own_linked_to_the_decision(rig: Rig, seen: Seen) -> None:
+    await rig.runner()
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.post(base, rig.chat(session, "delete notes.txt"))
+    await rig.post(base, await rig.decision(base, session, approved=True))
+    first, resumed = await seen.have("run", 2)
+    _, decision = await seen.have("POST /api/chat", 2)
+    assert resumed.parent is None
+    assert trace_of(resumed) not in {trace_of(first), trace_of(decision)}
+    [link] = resumed.links
+    assert link.context.span_id == own(decision)
+
+
+async def test_a_failure_is_marked_by_a_word_of_ours(rig: Rig, seen: Seen) -> None:
+    await rig.runner()
+    base = await rig.gateway()
+    await rig.post(base, rig.chat(rig.fresh("s"), "fail"))
+    await seen.have("run", 1)
+    [step] = seen.named("step")
+    assert (step.status.is_ok, step.status.description) == (False, "model_error")
+    assert not step.events
+
+
+async def test_the_trace_crosses_from_the_gateways_account_to_the_runners(seen: Seen, tmp_path: Path) -> None:
+    """With the users, accounts and permissions of production."""
+    agent, run = AgentName("traced"), RunId("run_traced")
+    async with (
+        cluster(tmp_path, 1) as brokers,
+        broker.connect(brokers.url("admin"), "tests") as admin,
+        broker.connect(brokers.url("gateway"), "gateway-api") as gateway,
+        broker.connect(brokers.url("runner"), "runner-queue") as runner,
+    ):
+        await streams.declare(admin, streams.Settings())
+        async with JetStreamRequests(runner, streams.Settings()).pull(agent) as next_request:
+            with tracing.span("request"):
+                await JetStreamRequests(gateway, streams.Settings()).publish(RunRequest(agent, run))
+            delivery = await next_request()
+            with insight.attempt(delivery):
+                pass
+            await delivery.ack()
+            assert delivery.age_s is not None
+    [request], [attempt] = seen.named("request"), seen.named("run")
+    assert parent(attempt) == own(request)
+
+
+async def test_probes_leave_no_trace(rig: Rig, seen: Seen) -> None:
+    base = await rig.gateway()
+    await rig.get(f"{base}/health/ready")
+    await rig.get(f"{base}/metrics")
+    assert not seen.all()
+
+
+def test_without_an_exporter_nothing_is_carried() -> None:
+    with tracing.span("anything"):
+        assert tracing.carried() == {}
+
+
+def test_an_exporter_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "EXPORTER", "protocol.adapters.no_such_module")
+    with (
+        pytest.raises(Invalid, match="otel"),
+        tracing.exporting("rejoin-gateway", "http://127.0.0.1:4318/v1/traces"),
+    ):
+        pass

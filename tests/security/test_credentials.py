@@ -1,0 +1,61 @@
+"""What a credential can do to those who check it: nothing."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.auth import Claims, Gate
+from gateway.tokens import LOOK_AGAIN_S, Published
+from protocol.adapters.keys import Keys
+from protocol.errors import Unauthenticated, Unavailable
+
+
+class Issuer:
+    """An issuer that is away."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def fetch(self) -> Any:
+        self.asked += 1
+        raise TimeoutError
+
+
+async def test_tokens_do_not_drive_an_issuer_that_is_away() -> None:
+    """However many come, it is asked once in a while, and nobody waits behind the others' tries."""
+    issuer, now_s = Issuer(), 0.0
+    published = Published(issuer.fetch, lambda: now_s)
+
+    async def find(kid: str) -> None:
+        with pytest.raises(Unavailable):
+            await published.find(kid)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(50):
+            group.create_task(find(f"{number}"))
+    assert issuer.asked == 1
+    now_s = LOOK_AGAIN_S + 1
+    await find("again")
+    assert issuer.asked == 2
+
+
+@pytest.fixture
+def gate() -> Gate:
+    rows: Keys = None  # type: ignore[assignment]  # no key is shown here
+    claims = Claims(tenant="org")
+    return Gate(rows=rows, pepper=None, tokens=None, claims=claims, anonymous=False, now=lambda: None)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("odd", ["", "a\0b", "a\nb", "\ud800", "x" * 257, 7, None, ["ann"]])
+@pytest.mark.parametrize("claim", ["sub", "org"])
+def test_a_name_that_cannot_be_stored_or_logged_is_nobodys(gate: Gate, claim: str, odd: Any) -> None:
+    with pytest.raises(Unauthenticated):
+        gate._of_claims({"sub": "ann", "org": "acme"} | {claim: odd})
+
+
+def test_two_people_are_never_counted_as_one(gate: Gate) -> None:
+    """Names with spaces in them do not run into each other where requests are counted."""
+    one = gate._of_claims({"org": "a", "sub": "b c"})
+    other = gate._of_claims({"org": "a b", "sub": "c"})
+    assert one.name != other.name

@@ -1,0 +1,217 @@
+"""Every route against everybody who should not get through: the documented status, and nothing happens.
+
+The routes are those that the gateway mounts, so a new one is in the matrix by being there; one without an
+example here fails. A route is asked for what belongs to Ann, with one credential after the other.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from gateway.app import ROUTES
+from gateway.routing import Route, Shape
+from protocol.adapters.embedded import Servers
+from tests.security.house import Ann, House, opened
+
+TOOLS_CALL = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {"name": "send-query-to-agent", "arguments": {"query": "hello"}},
+}
+TEXT = [{"type": "text", "text": "hello"}]
+SAID = [{"role": "user", "content": "hello"}]
+UI = [{"id": "u-matrix", "role": "user", "parts": TEXT}]
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A request that works for Ann. `{…}` in texts are hers. `id`: what the path's `{id}` names.
+
+    `lists`: somebody else gets what is theirs, which is nothing of hers. `makes`: another tenant's session of
+    the same name is another one. `agentless`: what it returns is no agent's.
+    """
+
+    body: Any = None
+    headers: Mapping[str, str] = {}
+    id: str = "session"
+    lists: bool = False
+    makes: bool = False
+    agentless: bool = False
+
+
+HERE = Example()
+MCP = Example(TOOLS_CALL, {"Mcp-Session-Id": "{dialogue}", "Accept": "application/json, text/event-stream"})
+EXAMPLES: dict[str, Example] = {
+    "POST /api/agent/chat/stream": Example({"messages": SAID, "conversationId": "{session}"}, makes=True),
+    "POST /api/agent/chat": Example({"message": "hello", "conversationId": "{session}"}, makes=True),
+    "POST /api/agent/chat/sync": Example({"message": "hello", "conversationId": "{session}"}, makes=True),
+    "GET /api/agent/chat/{run}": HERE,
+    "POST /api/chat": Example({"id": "{session}", "messages": UI}, makes=True),
+    "GET /api/chat/{id}/stream": Example(headers={"x-stream-start-index": "0"}),
+    "POST /api/chat/{id}/stop": HERE,
+    "GET /api/agents/{agent}/{session}": HERE,
+    "POST /api/agents/{agent}/{session}": Example({"message": "hello"}, makes=True),
+    "PATCH /api/agents/{agent}/{session}": Example({"title": "mine"}),
+    "DELETE /api/agents/{agent}/{session}": HERE,
+    "GET /api/agents/{agent}/{session}/usage": HERE,
+    "GET /api/agents/{agent}/{session}/reconnect": Example(headers={"x-stream-start-index": "0"}),
+    "POST /api/agents/{agent}/{session}/interrupt": HERE,
+    "POST /run/api/chat": Example({"messages": SAID, "conversationId": "{session}"}, makes=True),
+    "POST /run/api/executions": Example({"messages": SAID, "conversationId": "{session}"}, makes=True),
+    "GET /run/api/executions/{run}": HERE,
+    "GET /run/api/executions/{run}/stream": HERE,
+    "GET /run/api/executions/{run}/log": HERE,
+    "POST /run/api/executions/{run}/approvals/{call}": Example({"approved": True}),
+    "POST /run/api/executions/{run}/interrupt": HERE,
+    "GET /run/v1/conversations": Example(lists=True),
+    "GET /run/v1/conversations/{id}": HERE,
+    "GET /run/v1/conversations/{id}/stream": Example(headers={"x-stream-start-index": "0"}),
+    "GET /run/v1/conversations/{id}/pending-approvals": HERE,
+    "GET /run/v1/conversations/{id}/executions": HERE,
+    "GET /api/agents": Example(lists=True),
+    "GET /run/api/artifacts/{id}": Example(id="artifact"),
+    "GET /api/files/{id}": Example(id="file", agentless=True),
+    "POST /api/chat/approve": Example({"runId": "{run}", "threadId": "{session}", "approved": True}),
+    "GET /api/threads": Example(lists=True),
+    "GET /api/threads/{id}": HERE,
+    "DELETE /api/threads/{id}": HERE,
+    "POST /api/threads/{id}/fork": Example({"messageId": "{message}"}),
+    "POST /run/v1/mcp": MCP,
+    "DELETE /run/v1/mcp": msgspec.structs.replace(MCP, body=None),
+    "POST /v1/mcp": MCP,
+    "DELETE /v1/mcp": msgspec.structs.replace(MCP, body=None),
+    "POST /run/v1/chat/completions": Example(
+        {"model": "{agent}", "messages": SAID, "metadata": {"conversation_id": "{session}"}}, makes=True
+    ),
+    "GET /run/v1/models": Example(lists=True),
+    "POST /run/v1/responses": Example(
+        {"model": "{agent}", "input": "hello", "conversation": "{session}"}, makes=True
+    ),
+    "GET /run/v1/responses/{response}": HERE,
+    "POST /run/v1/responses/{response}/cancel": HERE,
+}
+OPEN = [route for route in ROUTES if route.scope is None]
+CLOSED = [route for route in ROUTES if route.scope is not None]
+
+
+def name(route: Route) -> str:
+    return f"{route.method} {route.path}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def house(servers: Servers) -> AsyncIterator[House]:
+    async with opened(servers) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def ann(house: House) -> Ann:
+    return await house.ann()
+
+
+def filled(value: Any, hers: Mapping[str, str]) -> Any:
+    """A value whose texts name what is hers."""
+    match value:
+        case str():
+            return value.format_map(hers) if value.startswith("{") else value
+        case dict():
+            return {key: filled(one, hers) for key, one in value.items()}
+        case list():
+            return [filled(one, hers) for one in value]
+        case _:
+            return value
+
+
+class Told(msgspec.Struct, frozen=True):
+    """An answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    raw: bytes
+
+
+async def ask(house: House, route: Route, ann: Ann, credential: str | None) -> Told:
+    """The route's example, with a credential or none."""
+    example, hers = EXAMPLES.get(name(route), HERE), msgspec.to_builtins(ann)
+    path = route.path.replace("{id}", hers[example.id])
+    for field, value in hers.items():
+        path = path.replace(f"{{{field}}}", value)
+    headers = filled(dict(example.headers), hers) | {"x-agent-id": ann.agent}
+    if credential is not None:
+        headers["Authorization"] = f"Bearer {credential}"
+    body = filled(example.body, hers)
+    async with house.rig.http.request(route.method, house.base + path, json=body, headers=headers) as one:
+        return Told(one.status, one.headers, await one.read())
+
+
+def expected(example: Example, wrong: str) -> int:
+    """The status that is documented for what is wrong."""
+    if wrong == "missing scope":
+        return 403
+    if not wrong.startswith("other "):
+        return 401
+    theirs = (
+        example.lists
+        or (example.makes and wrong == "other tenant")
+        or (example.agentless and wrong == "other agent")
+    )
+    return 200 if theirs else 404
+
+
+def test_every_route_has_an_example() -> None:
+    """A route that nobody has thought of here is not let in."""
+    assert {name(route) for route in CLOSED} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("route", CLOSED, ids=name)
+async def test_f38_f39_f40_who_may_not_gets_the_documented_status_and_nothing_happens(
+    house: House, ann: Ann, route: Route
+) -> None:
+    """No, malformed, wrong, expired and revoked credentials are 401, a missing scope is 403, and what is
+    another tenant's, user's or agent's is 404, or what the caller has of his own.
+    """
+    assert route.scope is not None
+    example = EXAMPLES[name(route)]
+    for wrong, credential in (await house.credentials(route.scope)).items():
+        before = await house.everything(ann)
+        told = await ask(house, route, ann, credential)
+        assert told.status == expected(example, wrong), (wrong, told.raw[:300])
+        after = await house.everything(ann)
+        if told.status == 200:
+            assert after.hers == before.hers, wrong
+            if not example.agentless:
+                assert not [one for one in (ann.run, ann.message) if one.encode() in told.raw], wrong
+        else:
+            assert after == before, wrong
+            refused_in_shape(route, told)
+
+
+def refused_in_shape(route: Route, told: Told) -> None:
+    if told.status == 401:
+        assert told.headers["WWW-Authenticate"] == "Bearer"
+    assert "error" in msgspec.json.decode(told.raw)
+    if route.shape is Shape.PROBLEM and not route.path.endswith("/mcp"):
+        assert told.headers["Content-Type"].startswith("application/problem+json")
+
+
+@pytest.mark.parametrize("route", CLOSED, ids=name)
+async def test_f38_the_one_who_may_gets_through(house: House, route: Route) -> None:
+    """The examples are requests that work: what is refused above is the credential and nothing else."""
+    told = await ask(house, route, await house.ann(), await house.key())
+    assert told.status in {200, 202, 204}, told.raw[:300]
+    await house.still()
+
+
+@pytest.mark.parametrize("route", OPEN, ids=name)
+async def test_what_is_open_is_the_same_for_everybody(house: House, ann: Ann, route: Route) -> None:
+    """No credential changes what such a route says, none does anything, and nothing of anybody's is told."""
+    key = await house.key()
+    before = await house.everything(ann)
+    told = [await ask(house, route, ann, one) for one in (None, "x", key)]
+    assert {one.status for one in told} <= {200, 404}
+    assert len({one.status for one in told}) == 1
+    assert all(ann.run.encode() not in one.raw for one in told)
+    assert await house.everything(ann) == before
