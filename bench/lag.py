@@ -6,32 +6,27 @@ asked a timer of 5 ms fires.
 """
 
 import asyncio
-import secrets
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncGenerator
-from hashlib import sha256
-from pathlib import Path
 
+import msgspec
 import structlog
 
-from protocol import ids
-from protocol.adapters import broker, migrate, postgres, streams
-from protocol.adapters.embedded import Servers, embedded
-from protocol.adapters.ports import Admission, Owner, Submit, Turn
+from bench import logs
+from bench.servers import backing
+from protocol.adapters import broker, postgres, streams
+from protocol.adapters.embedded import Servers
 from protocol.adapters.requests import JetStreamRequests
 from protocol.adapters.tasks import beside
 from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
-from protocol.ids import AgentName, RunId, SessionId, TenantId
 from protocol.lifecycle import TERMINAL
 from runner import Agent, app, tool
 from runner.models.port import Done, ModelChunk, ModelRequest
 
 TOKENS_PER_S = 50
 TICK_S = 0.005
-OWNER = Owner(TenantId("default"))
 
 
 @tool
@@ -70,52 +65,54 @@ async def lateness(late_ms: list[float]) -> None:
         late_ms.append((clock() - began - TICK_S) * 1_000)
 
 
-async def start(store: postgres.PostgresStore, requests: JetStreamRequests, number: int) -> RunId:
-    """Ask for a run."""
-    text = "look" if number % 4 == 0 else "talk"
-    message = {"id": f"u{number}", "role": "user", "parts": [{"type": "text", "text": text}]}
-    now_ms, session = int(time.time() * 1_000), SessionId(f"lag-{secrets.token_hex(6)}")
-    run = ids.new_run_id(now_ms, secrets.token_bytes(ids.RANDOM_BYTES))
-    answer = ids.new_message_id(now_ms, secrets.token_bytes(ids.RANDOM_BYTES))
-    ask = Submit(Turn(message, sha256(text.encode()).digest()))
-    admitted = await store.admit(Admission(OWNER, session, AgentName("lag"), run, answer, ask))
-    await requests.publish(admitted.run.request)
-    return run
+class Lag(msgspec.Struct, frozen=True):
+    """What was seen. `late_ms`: the median, the 99th percentile and the worst. `used`: cores."""
+
+    live: int
+    used: float
+    late_ms: tuple[float, float, float]
 
 
-async def measure(servers: Servers, runs: int, seconds: float) -> None:
-    """Print it."""
-    async with broker.connect(servers.nats_url, "lag") as connection:
-        await streams.declare(connection, streams.Settings())
-        await migrate.migrate(servers.database_url)
-        settings = app.Settings(nats_url=servers.nats_url, database_url=servers.database_url, runs_max=runs)
-        agent = Agent(name="lag", model=Talks(seconds), tools=[look])
-        late_ms: list[float] = []
-        async with (
-            await postgres.connect(servers.database_url) as store,
-            app.assemble(settings, [agent]) as worker,
-            beside(worker.serve()),
-        ):
-            requests = JetStreamRequests(connection, streams.Settings())
-            started = [await start(store, requests, number) for number in range(runs)]
-            await asyncio.sleep(0.5)
-            began = time.process_time(), time.monotonic()
-            async with beside(lateness(late_ms)):
-                await asyncio.sleep(seconds * 0.7)
-            used = (time.process_time() - began[0]) / (time.monotonic() - began[1])
-            states = [await store.run(OWNER, run) for run in started]
-            live = sum(run is not None and run.state not in TERMINAL for run in states)
-            worker.drain()
+async def measured(servers: Servers, agent: Agent, runs: int, seconds: float) -> Lag:
+    """A runner of ours with so many live runs, looked at for so long. They are interrupted at the end."""
+    settings = app.Settings(
+        nats_url=servers.nats_url, database_url=servers.database_url, runs_max=runs, drain_grace_s=0
+    )
+    late_ms: list[float] = []
+    async with (
+        broker.connect(servers.nats_url, "runner-queue") as connection,
+        await postgres.connect(servers.database_url) as store,
+        app.assemble(settings, [agent]) as worker,
+        beside(worker.serve()),
+    ):
+        requests, started = JetStreamRequests(connection, streams.Settings()), []
+        for number in range(runs):
+            text = "look" if number % 4 == 0 else "talk"
+            admitted = await logs.admitted(store, text, agent.name)
+            await requests.publish(admitted.request)
+            started.append(admitted.place)
+        await asyncio.sleep(1.0)
+        began = time.process_time(), time.monotonic()
+        async with beside(lateness(late_ms)):
+            await asyncio.sleep(seconds)
+        used = (time.process_time() - began[0]) / (time.monotonic() - began[1])
+        states = [await store.run(logs.OWNER, place.run) for place in started]
+        live = sum(run is not None and run.state not in TERMINAL for run in states)
+        for place in started:
+            await store.interrupt(logs.OWNER, place.session, place.run)
+        worker.drain()
     cuts = statistics.quantiles(late_ms, n=100)
-    print(f"{live} of {runs} runs live, {used:.0%} of a core")  # noqa: T201
-    print(f"loop lag: p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms, max {max(late_ms):.1f} ms")  # noqa: T201
+    return Lag(live, used, (cuts[49], cuts[98], max(late_ms)))
 
 
 async def main(runs: int, seconds: float) -> None:
     """With servers of its own."""
-    with tempfile.TemporaryDirectory() as path:
-        async with embedded(Path(path), durable=False) as servers:
-            await measure(servers, runs, seconds)
+    agent = Agent(name="lag", model=Talks(seconds * 2 + 5), tools=[look])
+    async with backing() as servers:
+        lag = await measured(servers, agent, runs, seconds)
+    median, p99, worst = lag.late_ms
+    print(f"{lag.live} of {runs} runs live, {lag.used:.0%} of a core")  # noqa: T201
+    print(f"loop lag: p50 {median:.1f} ms, p99 {p99:.1f} ms, max {worst:.1f} ms")  # noqa: T201
 
 
 if __name__ == "__main__":

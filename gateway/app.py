@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from importlib.metadata import version
 from ipaddress import ip_address
 
 import structlog
@@ -14,6 +15,7 @@ from gateway import fetch
 from gateway.attachments import Attachments
 from gateway.auth import Gate, entrance
 from gateway.auth import Settings as AuthSettings
+from gateway.contract import contract
 from gateway.families import (
     agent_chat,
     aisdk,
@@ -21,6 +23,7 @@ from gateway.families import (
     chat,
     completions,
     conversations,
+    docs,
     executions,
     files,
     inspect,
@@ -82,6 +85,7 @@ FAMILIES = (
     pages,
     completions,
     responses,
+    docs,
     ops,
 )
 ROUTES: tuple[Route, ...] = tuple(route for family in FAMILIES for route in family.ROUTES)
@@ -144,6 +148,7 @@ def application(service: Service, checks: Mapping[str, Check], *, metrics: bool 
     app[SERVICE] = service
     app[ops.READINESS] = Readiness(checks)
     app[ops.METRICS_SHOWN] = metrics
+    app[docs.CONTRACT] = docs.encode(contract(ROUTES, version=version("rejoin")))
     mount(app, ROUTES)
     app.on_response_prepare.append(secure(service.cors))
     return app

@@ -6,48 +6,70 @@ its method, its scope and its shape.
 
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from gateway.routing import Route, Shape
 from protocol.chunks import Data, Tagged
 from protocol.ids import MESSAGE_ID_CHARS_MAX
 
 REFS = "#/components/schemas/{name}"
+CHUNKS = "#/components/schemas/Chunk{name}"
 STREAM = "text/event-stream"
 EVENTS: Sequence[Any] = (Tagged.__value__, Data)
-SESSION = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}
+SESSION = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$", "examples": ["trip-1"]}
+ANY_ID = {"type": "string", "minLength": 1, "maxLength": 200}
 PATHS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "agent": ("The agent's name", {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}),
+    "agent": (
+        "The agent's name",
+        {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "examples": ["demo"]},
+    ),
     "session": ("The session's id, chosen by the caller", SESSION),
-    "id": ("Its id", {"type": "string", "minLength": 1, "maxLength": 200}),
-    "run": ("The run's id", {"type": "string", "minLength": 1, "maxLength": 200}),
+    "id": ("Its id", ANY_ID),
+    "run": ("The run's id, `run_…`", ANY_ID),
     "call": ("The tool call's id", {"type": "string", "minLength": 1, "maxLength": MESSAGE_ID_CHARS_MAX}),
-    "file": ("A file's name", {"type": "string", "minLength": 1, "maxLength": 200}),
-    "response": ("The response's id, `resp_…`", {"type": "string", "minLength": 1, "maxLength": 200}),
+    "file": ("A file's name", ANY_ID),
+    "response": ("The response's id, `resp_…`", ANY_ID),
 }
-CHATS = ("/api/chat/{id}/stream", "/api/chat/{id}/stop", "/api/threads/{id}", "/api/threads/{id}/fork")
+SESSIONS = ("/api/chat/", "/api/threads/", "/run/v1/conversations/")
 """Where `{id}` is a session's."""
-POSITION = {
-    "Last-Event-ID": ("header", "The cursor (`id:`) of the last event that arrived: everything after it."),
-    "cursor": ("query", "The same, as a parameter."),
-    "x-stream-start-index": ("header", "How many events have arrived; negative: that many from the end."),
-    "startIndex": ("query", "The same, as a parameter."),
-    "afterIdx": ("query", "Number of the last event that arrived, from 0."),
-    "follow": ("query", "`true`: stay over a suspension, until the run is over."),
+type Cursor = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})$")]
+type Place = Annotated[int, Meta(ge=-(10**12) + 1, le=10**12 - 1)]
+POSITION: Mapping[str, tuple[str, str, Any]] = {
+    "Last-Event-ID": (
+        "header",
+        "The cursor (`id:`) of the last event that arrived: what follows it.",
+        Cursor,
+    ),
+    "cursor": ("query", "The same, as a parameter.", Cursor),
+    "x-stream-start-index": ("header", "How many events have arrived; -n: only the last n.", Place),
+    "startIndex": ("query", "The same, as a parameter.", Place),
+    "afterIdx": ("query", "Number of the last event that arrived, from 0.", Place),
+    "follow": ("query", "`true`: stay over a suspension, until the run is over.", str),
 }
-VIEW = {
-    "x-emit-operations": ("header", "`true`: every operation, not only those that everybody gets."),
-    "ui": ("query", "The client's major version: 7, 6 or 5."),
+VIEW: Mapping[str, tuple[str, str, Any]] = {
+    "x-emit-operations": ("header", "`true`: every operation, not only those that everybody gets.", str),
+    "ui": ("query", "The major version of the client's AI SDK.", Literal["7", "6", "5"]),
 }
-STREAM_HEADERS = {
-    "x-workflow-run-id": "The run.",
-    "X-Thread-Id": "The session.",
-    "x-conversation-id": "The session.",
-    "x-vercel-ai-ui-message-stream": "v1",
-    "x-vercel-ai-data-stream": "v2",
+STREAM_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "x-workflow-run-id": ("The run.", {"type": "string"}),
+    "X-Thread-Id": ("The session.", SESSION),
+    "x-conversation-id": ("The session.", SESSION),
+    "x-workflow-stream-tail-index": (
+        "The number of the last event, if counted from the end.",
+        {"type": "integer"},
+    ),
+    "x-vercel-ai-ui-message-stream": ("The protocol.", {"const": "v1"}),
+    "x-vercel-ai-data-stream": ("The protocol, by its older name.", {"const": "v2"}),
 }
+RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
+FRAMES = (
+    "Server-sent events, of which each is as this schema says. The last one's data is `[DONE]`: a stream that "
+    "ends without it was cut off, and is to be rejoined."
+)
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -57,7 +79,7 @@ class Fault(msgspec.Struct, frozen=True):
     message: str
 
 
-class Place(msgspec.Struct, frozen=True):
+class Wrong(msgspec.Struct, frozen=True):
     """What is wrong, and where: a JSON pointer into the body."""
 
     detail: str
@@ -72,7 +94,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     detail: str
     code: str
     error: Fault
-    errors: list[Place] = []
+    errors: list[Wrong] = []
     retry_after: int | None = None
     incident: str | None = None
 
@@ -108,9 +130,12 @@ SHAPES: Mapping[Shape, tuple[str, type[msgspec.Struct]]] = {
 
 
 def contract(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
-    """The whole document."""
-    types = list(dict.fromkeys(_types(routes)))
-    _, components = msgspec.json.schema_components([*types, *_errors(), *EVENTS], ref_template=REFS)
+    """The whole document. Raises `ValueError` for two types of one name."""
+    types = list(dict.fromkeys(kind for route in routes for kind in _types(route)))
+    _, components = msgspec.json.schema_components([*types, *_errors()], ref_template=REFS)
+    chunk, chunks = _chunks()
+    if unclear := [name for name in components if "." in name]:
+        raise ValueError(f"types of one name: {unclear}")
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -123,16 +148,16 @@ def contract(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{"bearer": []}],
         "tags": [{"name": name} for name in dict.fromkeys(_tag(route) for route in routes)],
         "paths": paths,
         "components": {
-            "schemas": components | {"UIMessageChunk": _chunk()},
+            "schemas": components | chunks | {"UIMessageChunk": chunk},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An API key (`id.secret`) or a JSON web token.",
+                    "description": "An API key (`id.secret`) or a JSON web token. Not asked for by a gateway "
+                    "that lets everybody in, on one's own machine.",
                 }
             },
         },
@@ -143,31 +168,35 @@ def _errors() -> list[type[msgspec.Struct]]:
     return [kind for _, kind in SHAPES.values()]
 
 
-def _types(routes: Iterable[Route]) -> Iterable[Any]:
-    for route in routes:
-        yield from _bodies(route)
-        yield from (kind for kind in route.says.answers.values() if _is_json(kind))
+def _types(route: Route) -> Iterable[Any]:
+    said = [
+        *_several(route.says.body),
+        *(one for kind in route.says.answers.values() for one in _several(kind)),
+    ]
+    return [kind for kind in said if _is_json(kind)]
 
 
-def _bodies(route: Route) -> list[Any]:
-    body = route.says.body
-    if body is None:
-        return []
-    return list(body) if isinstance(body, list | tuple) else [body]
+def _several(kind: Any) -> Sequence[Any]:
+    return () if kind is None else kind if isinstance(kind, list | tuple) else (kind,)
 
 
 def _is_json(kind: Any) -> bool:
-    return kind is not None and kind is not bytes and not isinstance(kind, str)
+    """Whether it is a type, and not a stream's mark, a media type or a schema."""
+    return kind is not bytes and not isinstance(kind, str | Mapping)
 
 
 def _schema(kind: Any) -> dict[str, Any]:
+    if isinstance(kind, Mapping):
+        return dict(kind)
     (found,), _ = msgspec.json.schema_components([kind], ref_template=REFS)
     return found
 
 
-def _chunk() -> dict[str, Any]:
-    tagged, own = (_schema(kind) for kind in EVENTS)
-    return {"description": "An event: an AI SDK UI message chunk.", "anyOf": [*tagged["anyOf"], own]}
+def _chunks() -> tuple[dict[str, Any], dict[str, Any]]:
+    """An event, and the components that it refers to, under names of their own."""
+    (tagged, own), components = msgspec.json.schema_components(EVENTS, ref_template=CHUNKS)
+    named = {f"Chunk{name}": schema for name, schema in components.items()}
+    return {"description": "An event: an AI SDK UI message chunk.", "anyOf": [*tagged["anyOf"], own]}, named
 
 
 def _tag(route: Route) -> str:
@@ -180,19 +209,18 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": _name(route),
         "summary": says.summary,
         "tags": [_tag(route)],
+        "security": [] if route.scope is None else [{"bearer": [route.scope.value]}],
         "parameters": _parameters(route),
         "responses": _responses(route),
     }
     if route.handler.__doc__:
         found["description"] = " ".join(route.handler.__doc__.split())
-    if route.scope is None:
-        found["security"] = []
-    else:
-        found["x-scope"] = route.scope.value
-    bodies = [_schema(kind) for kind in _bodies(route)]
+    bodies = [_schema(kind) for kind in _several(says.body)]
     if bodies:
-        schema = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content: dict[str, Any] = {"schema": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}
+        if says.example is not None:
+            content["example"] = says.example
+        found["requestBody"] = {"required": True, "content": {"application/json": content}}
     return found
 
 
@@ -201,83 +229,107 @@ def _name(route: Route) -> str:
     return "_".join([route.method.lower(), *words]).replace("-", "_")
 
 
+def _streams(route: Route) -> bool:
+    return bytes in _several(route.says.answers.get(HTTPStatus.OK))
+
+
 def _parameters(route: Route) -> list[dict[str, Any]]:
     names = [piece[1:-1] for piece in route.path.split("/") if piece.startswith("{")]
-    found = [_path(route, name.partition(":")[0]) for name in names]
-    streams = route.says.answers.get(HTTPStatus.OK) is bytes
-    known = POSITION | VIEW if streams and route.method == "GET" else VIEW if streams else {}
-    found += [_optional(place, name, meaning) for name, (place, meaning) in known.items()]
-    found += [_optional("query", name, meaning) for name, meaning in route.says.query.items()]
-    found += [_optional("header", name, meaning) for name, meaning in route.says.headers.items()]
-    if route.scope is not None and "agent" not in names:
-        found.append(_optional("header", "x-agent-id", "The agent, where nothing else names one."))
-    if route.method == "POST" and streams:
-        found.append(_optional("header", "Idempotency-Key", "Repeated with it, it is the same request."))
+    found = [_path(route, name) for name in names]
+    known = {} if not _streams(route) else VIEW if route.method == "POST" else {**POSITION, **VIEW}
+    found += [_optional(place, name, meaning, kind) for name, (place, meaning, kind) in known.items()]
+    for place, named in (("query", route.says.query), ("header", route.says.headers)):
+        for name, said in named.items():
+            meaning, kind = (said, str) if isinstance(said, str) else said
+            found.append(_optional(place, name, meaning, kind))
     return found
 
 
 def _path(route: Route, name: str) -> dict[str, Any]:
     meaning, schema = PATHS[name]
-    if name == "id" and (route.path in CHATS or "/conversations/" in route.path):
-        schema = SESSION
+    if name == "id" and route.path.startswith(SESSIONS):
+        meaning, schema = PATHS["session"]
     return {"name": name, "in": "path", "required": True, "description": meaning, "schema": schema}
 
 
-def _optional(place: str, name: str, meaning: str) -> dict[str, Any]:
-    return {"name": name, "in": place, "description": meaning, "schema": {"type": "string"}}
+def _optional(place: str, name: str, meaning: str, kind: Any) -> dict[str, Any]:
+    return {"name": name, "in": place, "description": meaning, "schema": _schema(kind)}
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    answers = dict(route.says.answers) or {HTTPStatus.OK.value: None}
-    found = {str(status): _answer(kind) for status, kind in answers.items()}
+    found = {str(int(status)): _answer(kind) for status, kind in route.says.answers.items()}
     for status in _refusals(route):
-        found.setdefault(str(status.value), _refusal(status, route.shape))
+        known, refusal = found.get(str(status.value), {}), _refusal(status, route)
+        content = {**refusal["content"], **known.get("content", {})}
+        found[str(status.value)] = refusal | {"content": content}
     return dict(sorted(found.items()))
 
 
 def _answer(kind: Any) -> dict[str, Any]:
-    if kind is None:
-        return {"description": "Done."}
-    if kind is bytes:
-        headers = {
-            name: {"description": meaning, "schema": {"type": "string"}}
-            for name, meaning in STREAM_HEADERS.items()
+    kinds = _several(kind)
+    found: dict[str, Any] = {"description": "As asked." if kinds else "Done."}
+    content: dict[str, Any] = {}
+    schemas = [_schema(one) for one in kinds if _is_json(one)]
+    if schemas:
+        content["application/json"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+    for media_type in (one for one in kinds if isinstance(one, str)):
+        content[media_type] = {"schema": _text(media_type)} if media_type.startswith("text/") else {}
+    if bytes in kinds:
+        chunk = {"$ref": REFS.format(name="UIMessageChunk")}
+        content[STREAM] = {"schema": _event({"id": _schema(Cursor)}, chunk)}
+        found["headers"] = {
+            name: {"description": meaning, "schema": schema}
+            for name, (meaning, schema) in STREAM_HEADERS.items()
         }
-        said = "Server-sent events, each `id: <cursor>` and `data: <UIMessageChunk>`; `[DONE]` is the last."
-        schema = {"type": "string", "contentMediaType": STREAM, "x-event": REFS.format(name="UIMessageChunk")}
-        # An acknowledgement where nothing is to be streamed, a whole answer where that was asked for.
-        content = {STREAM: {"schema": schema}, "application/json": {"schema": {"type": "object"}}}
-        return {"description": said, "headers": headers, "content": content}
-    if isinstance(kind, str):
-        return {"description": "The document.", "content": {kind: {"schema": {"type": "string"}}}}
-    return {"description": "As asked.", "content": {"application/json": {"schema": _schema(kind)}}}
+    return found | ({"content": content} if content else {})
+
+
+def _text(media_type: str) -> dict[str, Any]:
+    return {"type": "string"} if media_type != STREAM else _event({"event": {"type": "string"}}, {})
+
+
+def _event(fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """One of a stream's events, as a schema of its fields."""
+    json = {"type": "string", "contentMediaType": "application/json", "contentSchema": dict(data)}
+    return {
+        "type": "object",
+        "description": FRAMES,
+        "properties": {**fields, "data": {"anyOf": [{"const": "[DONE]"}, json]}},
+        "required": ["data"],
+    }
 
 
 def _refusals(route: Route) -> list[HTTPStatus]:
-    found = [HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE]
+    """What follows from a route's rules, and what it says itself."""
+    says, named = route.says, "{" in route.path
+    found = [HTTPStatus.INTERNAL_SERVER_ERROR, *(HTTPStatus(status) for status in says.refuses)]
+    if not route.path.startswith("/health/"):  # which are answered until the end
+        found.append(HTTPStatus.SERVICE_UNAVAILABLE)
+    if named or says.body is not None:
+        found.append(HTTPStatus.NOT_FOUND)
     if route.scope is not None:
-        found += [
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNAUTHORIZED,
-            HTTPStatus.FORBIDDEN,
-            HTTPStatus.NOT_FOUND,
-            HTTPStatus.TOO_MANY_REQUESTS,
-        ]
-    elif "{" in route.path:
-        found += [HTTPStatus.NOT_FOUND]
-    if route.method in {"POST", "PATCH", "PUT", "DELETE"}:
+        found += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS]
+        if named or says.body is not None or says.query:
+            found.append(HTTPStatus.BAD_REQUEST)
+    if says.body is not None:
         found += [HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE]
-    if route.says.answers.get(HTTPStatus.OK) is bytes:
-        found += [HTTPStatus.GONE]
+    if _streams(route) or STREAM in _several(says.answers.get(HTTPStatus.OK)):
+        found.append(HTTPStatus.GONE)
     return found
 
 
-def _refusal(status: HTTPStatus, shape: Shape) -> dict[str, Any]:
-    media_type, kind = SHAPES[shape]
-    found: dict[str, Any] = {
-        "description": status.phrase,
-        "content": {media_type: {"schema": {"$ref": REFS.format(name=kind.__name__)}}},
+def _refusal(status: HTTPStatus, route: Route) -> dict[str, Any]:
+    known: dict[str, list[dict[str, Any]]] = {}
+    for shape in dict.fromkeys((route.shape, *route.says.shapes)):
+        media_type, kind = SHAPES[shape]
+        known.setdefault(media_type, []).append({"$ref": REFS.format(name=kind.__name__)})
+    content = {
+        media_type: {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}
+        for media_type, refs in known.items()
     }
+    found: dict[str, Any] = {"description": status.phrase, "content": content}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        found["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+        found["headers"] = RETRY
+    elif status is HTTPStatus.UNAUTHORIZED:
+        found["headers"] = CHALLENGE
     return found

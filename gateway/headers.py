@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 EXPOSED = (
     "x-workflow-run-id, x-workflow-stream-tail-index, x-thread-id, x-conversation-id, x-request-id, "
@@ -61,3 +62,25 @@ def preflight(request: web.Request, cors: Cors) -> web.Response | None:
         "Access-Control-Max-Age": str(PREFLIGHT_S),
     }
     return web.Response(status=204, headers=headers)
+
+
+def trusted(request: web.Request, cors: Cors) -> bool:
+    """Whether a page, if it is one that asks, may: one that we know, or one of this machine at this machine.
+    A name that leads here today is nobody's proof.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None or cors.allows(origin):
+        return True
+    return _is_local(origin) and is_at_home(request)
+
+
+def is_at_home(request: web.Request) -> bool:
+    """Whether it was this machine that the caller wanted, by a name that cannot lead elsewhere."""
+    return _is_local(f"http://{request.host}")
+
+
+def _is_local(url: str) -> bool:
+    try:
+        return URL(url).host in {"localhost", "127.0.0.1", "::1"}
+    except ValueError:
+        return False

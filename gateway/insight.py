@@ -40,7 +40,9 @@ def watched(request: web.Request, metrics: Metrics) -> Iterator[Callable[[web.St
             yield answered
         else:
             with tracing.span(
-                f"{request.method} {template or ''}".strip(), kind=SpanKind.SERVER, within=request.headers
+                f"{request.method} {template}" if template else "unmatched",
+                kind=SpanKind.SERVER,
+                within=request.headers,
             ) as made:
                 yield answered
                 made.set_attributes(

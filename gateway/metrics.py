@@ -1,20 +1,21 @@
 """What a gateway counts for Prometheus.
 
-Labels are few and bounded: a route's template, a status, our own words. No id, tenant, user or path
-is one. Nothing is counted per event: a stream counts when it begins, when it has caught
-up and when it stumbles.
+Labels are few and bounded: a route's template, a status, our own words. No id, tenant, user or path is one.
+Nothing is counted per event: a stream counts when it begins, when it has caught up and when it stumbles.
 """
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Gauge, Histogram, generate_latest
+from prometheus_client import generate_latest
 
 from protocol.adapters.census import Busy
-from protocol.adapters.exposition import SECONDS, Process
+from protocol.adapters.exposition import Process
 from protocol.adapters.splice import Stumble
 from protocol.lifecycle import State
 
 UNMATCHED = "(none)"
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+"""A client may send some thirty others too."""
 
 
 class Metrics(Process):
@@ -22,70 +23,59 @@ class Metrics(Process):
 
     def __init__(self) -> None:
         super().__init__()
-        registry = self.registry
-        self._requests = Counter(
+        self._requests = self.counter(
             "rejoin_requests",
             "Requests that were answered; a stream counts at its end. 429 is a limit, 503 something away.",
-            ("method", "route", "status"),
-            registry=registry,
+            "method",
+            "route",
+            "status",
         )
-        self._took = Histogram(
+        self._took = self.seconds(
             "rejoin_request_seconds",
             "How long requests took that were not answered by a stream.",
-            ("method",),
-            buckets=SECONDS,
-            registry=registry,
+            "method",
         )
-        self._first = Histogram(
+        self._first = self.seconds(
             "rejoin_first_event_seconds",
             "From a request to the first event of its stream. POST waits for a runner, GET for the log.",
-            ("method",),
-            buckets=SECONDS,
-            registry=registry,
+            "method",
         )
-        self._replay = Histogram(
+        self._replay = self.seconds(
             "rejoin_replay_seconds",
             "From the opening of a stream to where it has caught up with the log, its client's time too.",
-            buckets=SECONDS,
-            registry=registry,
         )
-        self._live = Histogram(
+        self._live = self.seconds(
             "rejoin_live_lag_seconds",
             "From the storing of an append to its arrival here, of one a second, by the broker's clock.",
-            buckets=SECONDS,
-            registry=registry,
         )
-        self._stumbles = Counter(
+        self._stumbles = self.counter(
             "rejoin_stream_stumbles",
             "Streams that went back to the log: a hole in what came live (gap), a client too slow for it "
             "(slow), or the connection to the broker was lost (away). Nothing is lost by it.",
-            ("why",),
-            registry=registry,
+            "why",
         )
         for why in Stumble:
             self._stumbles.labels(why.value)
-        self._broken = Counter(
+        self._broken = self.counter(
             "rejoin_streams_broken",
             "Streams that ended as errors, so that their clients resume.",
-            registry=registry,
         )
-        self._busy = Gauge(
+        self._busy = self.gauge(
             "rejoin_runs_busy",
             "Runs of all tenants whose turn it is, queued or running. Every gateway says the same.",
-            ("agent", "state"),
-            registry=registry,
+            "agent",
+            "state",
         )
-        self._waiting = Gauge(
+        self._waiting = self.gauge(
             "rejoin_queue_oldest_seconds",
             "How long the oldest of them waits for a runner: it grows while nobody serves the agent.",
-            ("agent",),
-            registry=registry,
+            "agent",
         )
-        self._streams = Gauge("rejoin_streams", "Streams that are open.", registry=registry)
-        self._stopping = Gauge("rejoin_draining", "1 once the process was asked to stop.", registry=registry)
+        self._streams = self.gauge("rejoin_streams", "Streams that are open.")
 
     def answered(self, method: str, route: str | None, status: int, took_s: float, *, stream: bool) -> None:
         """A request is over. `route`: its template."""
+        method = method if method in METHODS else UNMATCHED
         self._requests.labels(method, route or UNMATCHED, str(status)).inc()
         if not stream:
             self._took.labels(method).observe(took_s)
@@ -113,10 +103,6 @@ class Metrics(Process):
     def streams(self, count: int) -> None:
         """How many are open."""
         self._streams.set(count)
-
-    def draining(self) -> None:
-        """From now on this gateway only goes away."""
-        self._stopping.set(1)
 
     def busy(self, census: Sequence[Busy]) -> None:
         """What is to be done, as the database says."""

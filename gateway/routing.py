@@ -4,12 +4,13 @@ Each family lists its own; `app` mounts them all; the contract at `/openapi.json
 Owns no request: the middlewares in `web` look up here what is true of the one they have.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -33,17 +34,26 @@ class Shape(StrEnum):
     OPENAI = "openai"  # {"error": {"message", "type", "param", "code"}}
 
 
+type Named = Mapping[str, str | tuple[str, Any]]
+"""Parameters: by name what they mean, and their type if it is not any text."""
+
+
 class Says(msgspec.Struct, frozen=True):
-    """What the contract says of a route. `body`: the type of its JSON body, `answers`: by status what it
-    returns: a type, `bytes` for an event stream, None for no body. `query`, `headers`: name to meaning.
+    """What the contract says of a route. `body`: the type of its JSON body, or its schema. `answers`: by
+    status what it returns: a type, `bytes` for a stream of our events, another media type, None for no body.
+    Both may be several. `refuses`: statuses beside those that follow from method, scope and body. `shapes`:
+    how refusals may look too, where several families share a route. `example`: a body that works.
     """
 
     summary: str
     body: Any = None
     answers: Mapping[int, Any] = msgspec.field(default_factory=dict)
-    query: Mapping[str, str] = msgspec.field(default_factory=dict)
-    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    query: Named = msgspec.field(default_factory=dict)
+    headers: Named = msgspec.field(default_factory=dict)
     tag: str = ""
+    refuses: Sequence[int] = ()
+    shapes: Sequence[Shape] = ()
+    example: Any = None
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -57,6 +67,18 @@ class Route(msgspec.Struct, frozen=True):
     shape: Shape = Shape.PROBLEM
 
 
+AGENT: Named = {
+    "x-agent-id": (
+        "The agent: unsaid or empty, it is the credential's, or else the default one.",
+        Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")],
+    )
+}
+KEY: Named = {
+    "Idempotency-Key": (
+        "The request's name: repeated with it, it is the same request.",
+        Annotated[str, Meta(pattern="^[!-~]{1,255}$")],
+    )
+}
 ROUTES: web.AppKey[Mapping[Handler, Route]] = web.AppKey("routes", dict)
 SHAPE: web.RequestKey[Shape] = web.RequestKey("shape", Shape)
 """Set by a route that several families share, once it knows whose request it is."""

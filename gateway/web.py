@@ -19,16 +19,16 @@ import structlog
 from aiohttp import web
 
 from gateway import insight, positions, problems
-from gateway.auth import Gate, Principal
+from gateway.auth import ANYBODY, Gate, Principal
 from gateway.context import Brought
-from gateway.headers import Cors, preflight
+from gateway.headers import Cors, is_at_home, preflight, trusted
 from gateway.limits import Limiter, Rate, Rates
 from gateway.replay import Replay
 from gateway.routing import Handler, Scope, route_of, shape_of
 from gateway.sessions import Backend, Session
 from protocol import sse
 from protocol.adapters.ports import Decision
-from protocol.errors import Invalid, Limited, NotFound, RejoinError, Unavailable
+from protocol.errors import Forbidden, Invalid, Limited, NotFound, RejoinError, Unavailable
 from protocol.ids import AgentName, agent_name, session_id
 from protocol.log import View
 
@@ -119,6 +119,8 @@ async def _identify(request: web.Request) -> None:
     if route is None or route.scope is None:
         return
     principal = await service.gate.principal(request.headers.get("Authorization"))
+    if principal is ANYBODY and not (is_at_home(request) and trusted(request, service.cors)):
+        raise Forbidden("without a credential only this machine's own pages may call")
     structlog.contextvars.bind_contextvars(tenant=principal.owner.tenant, principal=principal.name)
     principal.need(route.scope)
     await _limit(service, principal)
@@ -225,6 +227,8 @@ async def approve(
     Raises `Forbidden` for a credential that may not decide.
     """
     request[PRINCIPAL].need(Scope.APPROVE)
+    if request[PRINCIPAL].agent is not None:
+        await session.check_agent()
     continuation = await session.approve(decisions, view_of(request))
     if continuation is None:
         return json(acknowledgement or {"success": True})

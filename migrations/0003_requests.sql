@@ -176,6 +176,16 @@ begin
 end
 $$;
 
+-- A session is with one agent; to any other one it is not there.
+create function check_agent(p_tenant text, p_session text, p_agent text) returns void language plpgsql as $$
+begin
+  perform from sessions where tenant_id = p_tenant and id = p_session and agent = p_agent;
+  if not found then
+    perform refuse('RJ404', 'the session is not with this agent');
+  end if;
+end
+$$;
+
 -- Lock the session, made if there is none. True if it was made here.
 create function open_session(p_tenant text, p_user text, p_session text, p_agent text) returns boolean
 language plpgsql as $$
@@ -191,6 +201,7 @@ begin
   if not lock_session(p_tenant, p_user, p_session) then
     perform refuse('RJ404', 'there is no such session');
   end if;
+  perform check_agent(p_tenant, p_session, p_agent);
   return made;
 end
 $$;
@@ -367,6 +378,7 @@ begin
   if not lock_session(p_tenant, p_user, p_session) then
     perform refuse('RJ404', 'there is no such message in the session');
   end if;
+  perform check_agent(p_tenant, p_session, p_agent);
   made := run_of_key(p_tenant, p_session, p_key, 'regenerate', p_target, null);
   if made.id is null then  -- perhaps the same call again, after its answer was lost
     select * into made from runs where id = p_run and tenant_id = p_tenant and session_id = p_session;
@@ -400,6 +412,6 @@ $$;
 -- migrate:down
 
 drop function regenerate_run, submit_run, admitted_json, add_run, make_way, run_of_key, flag_run, take_position,
-  open_session, lock_session, check_limits, spent_today, promote_next, promote_run, free_places, count_ready;
+  open_session, check_agent, lock_session, check_limits, spent_today, promote_next, promote_run, free_places, count_ready;
 drop view waiting_runs;
 drop function turn_of, limit_of, session_busy, shown_messages, approval_json, request_json, bytes_json, listed_json, run_json, refuse;

@@ -12,6 +12,7 @@ respond   one response of a model, or of a loop of the application's own
 acting    questions, calls of tools, results
 delegating  work that changes hands between agents
 context   what a tool is told and may say; `voice` is its way to the log
+attachments  files between messages and models
 shortening  what of a long conversation the model is shown
 opening   the context of a request opened, instructions made
 own       an application's own loop; `foreign` adapts other libraries' agents

@@ -128,16 +128,16 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         """What a type checker says too: else it would be found out in the middle of a run."""
         if not (isinstance(self.model, str) or hasattr(self.model, "stream")):
             raise Invalid(f"agent {self.name}: its model is neither `provider:name` nor a Model")
-        for one in self.tools:
+        tools: Sequence[object] = self.tools
+        for one in tools:
             if not isinstance(one, Tool):
                 name = getattr(one, "__name__", repr(one))
                 raise Invalid(f"agent {self.name}: {name} is no tool, decorate it with @tool")
         for target in (*self.handoffs, *self.delegates):
             if not isinstance(target, Agent | str):
                 raise Invalid(f"agent {self.name}: {target!r} is neither an Agent nor an agent's name")
-        if self.context is not None and not (
-            isinstance(self.context, type) and issubclass(self.context, msgspec.Struct)
-        ):
+        context: object = self.context
+        if context is not None and not (isinstance(context, type) and issubclass(context, msgspec.Struct)):
             raise Invalid(f"agent {self.name}: its context is no subclass of msgspec.Struct")
         if not isinstance(self.settings, ModelSettings):
             raise Invalid(f"agent {self.name}: its settings are no ModelSettings")

@@ -58,6 +58,8 @@ async def stored(chunk: Chunk, files: Files | None, owner: Owner) -> Chunk:
         return chunk
     try:
         _, data = media.parse_data_url(chunk.url)
+        if len(data) > media.FILE_BYTES_MAX:
+            raise media.too_large()
     except Invalid as fault:
         raise ModelError(f"The model made a file that cannot be kept: {fault}.") from fault
     # Who serves it trusts what it is stored as.

@@ -4,9 +4,7 @@ Labels are the names of this process's own agents and tools, and our own words; 
 is "(unknown)". Nothing is counted per event: the most frequent thing counted is an append, which is a batch.
 """
 
-from prometheus_client import Counter, Gauge, Histogram
-
-from protocol.adapters.exposition import SECONDS, Process
+from protocol.adapters.exposition import Process
 from runner.models.port import Usage
 
 
@@ -15,59 +13,52 @@ class Metrics(Process):
 
     def __init__(self) -> None:
         super().__init__()
-        registry = self.registry
-        self._held = Gauge("rejoin_runs_held", "Runs in this runner's hands.", ("agent",), registry=registry)
-        self._runs = Counter(
+        self._held = self.gauge("rejoin_runs_held", "Runs in this runner's hands.", "agent")
+        self._runs = self.counter(
             "rejoin_runs",
             "What became of runs here: running (claimed), suspended, completed, failed, cancelled.",
-            ("agent", "state"),
-            registry=registry,
+            "agent",
+            "state",
         )
-        self._attempts = Counter(
+        self._attempts = self.counter(
             "rejoin_attempts",
             "How attempts ended that let go of their run before it was over: fenced (another runner has it), "
             "handed_over (this one drains), put_back (something was away), broken (a bug).",
-            ("agent", "end"),
-            registry=registry,
+            "agent",
+            "end",
         )
-        self._age = Histogram(
+        self._age = self.seconds(
             "rejoin_queue_age_seconds",
             "How old a request was when a runner claimed it, by the broker's clock.",
-            ("agent",),
-            buckets=SECONDS,
-            registry=registry,
+            "agent",
         )
-        self._takeovers = Counter(
-            "rejoin_takeovers", "Runs taken over in the middle of a turn.", ("agent",), registry=registry
+        self._takeovers = self.counter(
+            "rejoin_takeovers", "Runs taken over in the middle of a turn.", "agent"
         )
-        self._append = Histogram(
+        self._append = self.seconds(
             "rejoin_append_seconds",
             "An append of a batch, until the broker has stored it, however often it had to be asked.",
-            buckets=SECONDS,
-            registry=registry,
         )
-        self._steps = Counter("rejoin_steps", "Model calls that were begun.", ("agent",), registry=registry)
-        self._model = Histogram(
+        self._steps = self.counter("rejoin_steps", "Model calls that were begun.", "agent")
+        self._model = self.seconds(
             "rejoin_model_seconds",
             "A model's whole response.",
-            ("agent",),
-            buckets=SECONDS,
-            registry=registry,
+            "agent",
         )
-        self._faults = Counter(
+        self._faults = self.counter(
             "rejoin_model_errors",
             "Steps whose model failed, by reason.",
-            ("agent", "code"),
-            registry=registry,
+            "agent",
+            "code",
         )
-        self._tokens = Counter("rejoin_tokens", "As the models count.", ("agent", "kind"), registry=registry)
-        self._tools = Counter(
+        self._tokens = self.counter("rejoin_tokens", "As the models count.", "agent", "kind")
+        self._tools = self.counter(
             "rejoin_tool_calls",
             "By outcome: ok, error, unknown (its worker died), denied (by a person).",
-            ("agent", "tool", "outcome"),
-            registry=registry,
+            "agent",
+            "tool",
+            "outcome",
         )
-        self._draining = Gauge("rejoin_draining", "1 once the process was asked to stop.", registry=registry)
 
     def claimed(self, agent: str, age_s: float | None) -> None:
         """A run is ours. `age_s`: how long its request had waited; None if it was delivered before."""
@@ -116,7 +107,3 @@ class Metrics(Process):
     def called(self, agent: str, tool: str, outcome: str) -> None:
         """A tool call has its result."""
         self._tools.labels(agent, tool, outcome).inc()
-
-    def draining(self) -> None:
-        """From now on this runner only goes away."""
-        self._draining.set(1)

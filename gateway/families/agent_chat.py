@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway import said, turns
 from gateway.families.executions import STATUS
 from gateway.replay import Replay
-from gateway.routing import Route, Says, Scope, Shape
+from gateway.routing import AGENT, KEY, Route, Says, Scope, Shape
 from gateway.said import Said
 from gateway.sessions import Session
 from gateway.turns import Options
@@ -260,19 +260,40 @@ ROUTES = tuple(
             "POST",
             "/api/agent/chat/stream",
             post,
-            Says("Send a message and stream its answer", StreamRequest, {200: bytes}, tag="agent chat"),
+            Says(
+                "Send a message and stream its answer",
+                StreamRequest,
+                {200: (bytes, Decided)},
+                headers={**AGENT, **KEY},
+                tag="agent chat",
+                example={"messages": [{"role": "user", "content": "hello"}]},
+            ),
         ),
         (
             "POST",
             "/api/agent/chat",
             start,
-            Says("Start a run", SendRequest, {200: Started}, tag="agent chat"),
+            Says(
+                "Start a run",
+                SendRequest,
+                {200: Started},
+                headers={**AGENT, **KEY},
+                tag="agent chat",
+                example={"message": "hello"},
+            ),
         ),
         (
             "POST",
             "/api/agent/chat/sync",
             sync,
-            Says("Send a message and wait for its answer", SendRequest, {200: Answered}, tag="agent chat"),
+            Says(
+                "Send a message and wait for its answer",
+                SendRequest,
+                {200: Answered},
+                headers={**AGENT, **KEY},
+                tag="agent chat",
+                example={"message": "hello"},
+            ),
         ),
         (
             "GET",

@@ -20,7 +20,7 @@ from protocol.errors import Invalid
 from protocol.ids import MessageId, session_id
 
 
-class ChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
+class UIChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
     """The body. Fields that an application adds are its own business."""
 
     messages: list[Message]
@@ -30,7 +30,7 @@ class ChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
 
 async def post(request: web.Request) -> web.StreamResponse:
     """Send a message, regenerate an answer, or decide approvals; stream what comes of it."""
-    chat = await body(request, ChatRequest)
+    chat = await body(request, UIChatRequest)
     view, key = view_of(request), key_of(request)
     named = chat.message_id if isinstance(chat.message_id, str) else None
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
@@ -68,7 +68,7 @@ async def resume(request: web.Request) -> web.StreamResponse:
     return await rejoin(request, await found_session(request))
 
 
-def _answered(chat: ChatRequest, named: str | None) -> list[Decision]:
+def _answered(chat: UIChatRequest, named: str | None) -> list[Decision]:
     """The answers in the assistant message that `messageId` names, or else in the last one."""
     found = [number for number, message in enumerate(chat.messages) if message.id == named]
     number = found[-1] if found else len(chat.messages) - 1

@@ -8,7 +8,8 @@ import msgspec
 from aiohttp import web
 
 from gateway.families import aisdk, parts, run
-from gateway.routing import SHAPE, Route, Says, Scope, Shape
+from gateway.families.session import Done
+from gateway.routing import AGENT, KEY, SHAPE, Route, Says, Scope, Shape
 from gateway.web import body
 from protocol.errors import Invalid
 
@@ -49,8 +50,16 @@ ROUTES = (
         Scope.CHAT,
         Says(
             "Send a message and stream its answer",
-            [aisdk.ChatRequest, run.ChatRequest, parts.ChatRequest],
-            {200: bytes},
+            [aisdk.UIChatRequest, run.ChatRequest, parts.PartsRequest],
+            {200: (bytes, run.Acknowledged, run.Completed, Done)},
+            headers={**AGENT, **KEY},
+            tag="chat",
+            shapes=(Shape.PLAIN,),
+            example={
+                "id": "trip-1",
+                "trigger": "submit-message",
+                "messages": [{"id": "m-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}],
+            },
         ),
     ),
 )

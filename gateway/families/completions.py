@@ -20,7 +20,7 @@ from gateway.openai_chat import Completion, Facts, completion, error, waiting_in
 from gateway.openai_input import ChatMessage
 from gateway.problems import Problem
 from gateway.replay import Replay
-from gateway.routing import Route, Says, Scope, Shape
+from gateway.routing import KEY, Route, Says, Scope, Shape
 from gateway.sessions import Session, Sessions
 from gateway.turns import fresh_id, new_session
 from gateway.web import PRINCIPAL, SERVICE, Translate, body, json, key_of, stream
@@ -207,9 +207,10 @@ ROUTES = (
         Says(
             "A chat completion, for OpenAI's clients",
             ChatCompletion,
-            {200: dict[str, Any]},
-            headers={"x-conversation-id": "the conversation to go on with"},
+            {200: (dict[str, Any], "text/event-stream")},
+            headers={"x-conversation-id": "The conversation to go on with.", **KEY},
             tag="openai",
+            example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
         ),
         Shape.OPENAI,
     ),

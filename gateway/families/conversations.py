@@ -1,13 +1,14 @@
 """The run API's conversations: sessions listed and read, rejoined, and asked what they wait for."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from gateway.families.executions import Pending, pending
 from gateway.families.found import found_thread
-from gateway.routing import Route, Says, Scope
+from gateway.routing import Named, Route, Says, Scope
 from gateway.web import PRINCIPAL, SERVICE, json, rejoin
 from protocol.adapters.threads import Thread
 from protocol.errors import Invalid
@@ -108,7 +109,10 @@ def limit_of(request: web.Request, usual: int) -> int:
     return int(text)
 
 
-PAGED = {"limit": "how many at most", "before": "the `next` of the page before"}
+PAGED: Named = {
+    "limit": ("How many at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
+    "before": "The `next` of the page before.",
+}
 ROUTES = (
     Route(
         "GET",

@@ -1,4 +1,6 @@
-"""The contract at `/openapi.json`, and the same for people at `/docs`, without any network but this gateway."""
+"""The contract at `/openapi.json`, and the same for people at `/docs`, with no network but this gateway."""
+
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -22,6 +24,6 @@ async def docs(request: web.Request) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/openapi.json", contract, None, Says("This contract", None, {200: dict[str, object]})),
+    Route("GET", "/openapi.json", contract, None, Says("This contract", None, {200: dict[str, Any]})),
     Route("GET", "/docs", docs, None, Says("This contract, to be read", None, {200: "text/html"})),
 )

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from gateway import positions
+from gateway.families.session import Done, Stopped
 from gateway.routing import Route, Says, Scope
 from gateway.sessions import Session
 from gateway.web import PRINCIPAL, SERVICE, body, json, stream, view_of
@@ -162,13 +163,13 @@ ROUTES = (
         "/run/api/executions/{run}/approvals/{call}",
         decide,
         Scope.APPROVE,
-        Says("Answer a question about a call", Verdict, {200: dict[str, bool]}, tag="run"),
+        Says("Answer a question about a call", Verdict, {200: Done}, tag="run", example={"approved": True}),
     ),
     Route(
         "POST",
         "/run/api/executions/{run}/interrupt",
         interrupt,
         Scope.CHAT,
-        Says("Stop a run", None, {200: dict[str, bool]}, tag="run"),
+        Says("Stop a run", None, {200: Stopped}, tag="run"),
     ),
 )

@@ -41,6 +41,6 @@ ROUTES = (
         f"{media.URL}{{id}}",
         get,
         Scope.CHAT,
-        Says("A message's file", answers={200: bytes, 404: None}),
+        Says("A message's file", answers={200: (media.PNG, media.JPEG, media.WEBP, media.PDF)}),
     ),
 )

@@ -6,9 +6,11 @@ audiences and times stand beside the events.
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from gateway.families.found import found_thread
 from gateway.routing import Route, Says, Scope
@@ -42,7 +44,7 @@ class Batch(msgspec.Struct, frozen=True, rename="camel"):
     events: Sequence[Entry]
 
 
-class Stored(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class RunLog(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of a run's log, oldest first. `after` of the next page is `next`; there is none if that is 0."""
 
     id: RunId
@@ -83,7 +85,7 @@ async def log(request: web.Request) -> web.StreamResponse:
         raise Invalid(f"limit is a number from 1 to {RECORDS_MAX}")
     page = await backend.runs.read(id, after=after, records_max=limit)
     return json(
-        Stored(
+        RunLog(
             id=id,
             state=one.run.state,
             conversation_id=one.run.session,
@@ -134,8 +136,11 @@ ROUTES = (
         Says(
             "A run's log, record by record",
             None,
-            {200: Stored},
-            {"after": "the `next` of the page before", "limit": f"how many records, at most {RECORDS_MAX}"},
+            {200: RunLog},
+            {
+                "after": ("The `next` of the page before.", Annotated[int, Meta(ge=0, le=10**18)]),
+                "limit": ("How many records.", Annotated[int, Meta(ge=1, le=RECORDS_MAX)]),
+            },
             tag="run",
         ),
     ),

@@ -12,17 +12,17 @@ import importlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
 from aiohttp import web
-from yarl import URL
 
 from gateway import asgi, turns
 from gateway.called import CALLED, Called, request_name
 from gateway.context import Brought
-from gateway.routing import Route, Says, Scope
+from gateway.headers import trusted
+from gateway.routing import AGENT, Named, Route, Says, Scope
 from gateway.sessions import Session
 from gateway.web import PRINCIPAL, SERVICE, agent_of
 from protocol.adapters.dialogues import Dialogues
@@ -83,8 +83,10 @@ async def opened(dialogues: Dialogues) -> AsyncIterator[Endpoint]:
 
 async def post(request: web.Request) -> web.StreamResponse:
     """One message of a client."""
-    if not _trusted(request):
+    if not trusted(request, request.app[SERVICE].cors):
         return _refusal(HTTPStatus.FORBIDDEN, INVALID_REQUEST, "pages of this origin may not call")
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType
     body = await request.read()
     if VERSION in request.headers and request.headers[VERSION] not in WITH_SESSIONS:
         return await _alone(request, body)
@@ -162,23 +164,6 @@ async def _through(called: Called, body: bytes, headers: Mapping[str, str]) -> w
     return await asgi.pass_on(sdk, called.request, body, extra={CALLED: called}, headers=headers)
 
 
-def _trusted(request: web.Request) -> bool:
-    """Whether a page, if it is one that asks, may: one that we know, or one of this machine at this machine.
-    A name that leads here today is nobody's proof.
-    """
-    origin = request.headers.get("Origin")
-    if origin is None or request.app[SERVICE].cors.allows(origin):
-        return True
-    return _is_local(origin) and _is_local(f"http://{request.host}")
-
-
-def _is_local(url: str) -> bool:
-    try:
-        return URL(url).host in {"localhost", "127.0.0.1", "::1"}
-    except ValueError:
-        return False
-
-
 def _message(body: bytes) -> dict[str, Any] | None:
     """What can be told of a message before the SDK looks at it."""
     try:
@@ -226,8 +211,56 @@ async def _stop(session: Session, run: RunId) -> None:
         log.warning("not_interrupted", run=run, error=str(fault))
 
 
-_POSTED = Says("MCP: one message of a client", Any, {200: bytes, 202: None}, tag="mcp")
-_ENDED = Says("MCP: end the session", None, {204: None}, tag="mcp")
+class RpcFault(msgspec.Struct, frozen=True):
+    """Why a message was refused."""
+
+    code: int
+    message: str
+    data: Any = None
+
+
+class RpcRefusal(msgspec.Struct, frozen=True):
+    """A refusal as JSON-RPC says it."""
+
+    jsonrpc: Literal["2.0"]
+    id: str | int | None
+    error: RpcFault
+
+
+_MESSAGE = {
+    "type": "object",
+    "description": "A JSON-RPC message of MCP.",
+    "properties": {
+        "jsonrpc": {"const": "2.0"},
+        "id": {"type": ["string", "integer"]},
+        "method": {"type": "string"},
+        "params": {"type": "object"},
+    },
+    "required": ["jsonrpc"],
+}
+_ASKED: Named = {
+    SESSION: "The session that `initialize` has opened.",
+    VERSION: "The version of the protocol that was agreed on.",
+}
+_REFUSED = dict.fromkeys((400, 403, 404), RpcRefusal)
+_POSTED = Says(
+    "MCP: one message of a client",
+    _MESSAGE,
+    {200: (dict[str, Any], "text/event-stream"), 202: None, **_REFUSED, 406: RpcRefusal},
+    headers={**_ASKED, **AGENT},
+    tag="mcp",
+    example={
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "docs", "version": "1"},
+        },
+    },
+)
+_ENDED = Says("MCP: end the session", None, {204: None, **_REFUSED}, headers=_ASKED, tag="mcp")
 ROUTES = tuple(
     Route(method, path, handler, Scope.CHAT, says)
     for path in ("/run/v1/mcp", "/v1/mcp")

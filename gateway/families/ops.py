@@ -1,7 +1,9 @@
 """What operators and load balancers ask."""
 
 from http import HTTPStatus
+from typing import Literal
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -14,10 +16,23 @@ METRICS_SHOWN: web.AppKey[bool] = web.AppKey("metrics_shown", bool)
 """Whether `/metrics` is here, and not on a port of its own."""
 
 
+class Live(msgspec.Struct, frozen=True):
+    """It lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What was asked, and what came of it: `ok`, or why not."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str]
+
+
 async def live(request: web.Request) -> web.StreamResponse:
     """The process answers."""
     del request
-    return json({"status": "ok"})
+    return json(Live())
 
 
 async def ready(request: web.Request) -> web.StreamResponse:
@@ -27,7 +42,7 @@ async def ready(request: web.Request) -> web.StreamResponse:
         found["gateway"] = "stopping"
     ok = all(result == OK for result in found.values())
     status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
-    return json({"status": "ok" if ok else "unavailable", "checks": found}, status)
+    return json(Ready("ok" if ok else "unavailable", found), status)
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
@@ -39,7 +54,19 @@ async def metrics(request: web.Request) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/health/live", live, None, Says("Whether the process answers")),
-    Route("GET", "/health/ready", ready, None, Says("Whether everything a chat needs answers")),
-    Route("GET", "/metrics", metrics, None, Says("What Prometheus reads")),
+    Route("GET", "/health/live", live, None, Says("Whether the process answers", answers={200: Live})),
+    Route(
+        "GET",
+        "/health/ready",
+        ready,
+        None,
+        Says("Whether everything a chat needs answers", answers={200: Ready, 503: Ready}),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        metrics,
+        None,
+        Says("What Prometheus reads", answers={200: "text/plain"}, refuses=[404]),
+    ),
 )

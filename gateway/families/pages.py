@@ -54,8 +54,14 @@ def shown(request: web.Request, name: str) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/", playground, None, Says("The playground")),
-    Route("GET", "/playground", playground, None, Says("The playground")),
-    Route("GET", "/inspect", inspector, None, Says("The run inspector")),
-    Route("GET", "/page/{file}", file, None, Says("A file of these pages")),
+    Route("GET", "/", playground, None, Says("The playground", answers={200: "text/html"})),
+    Route("GET", "/playground", playground, None, Says("The playground", answers={200: "text/html"})),
+    Route("GET", "/inspect", inspector, None, Says("The run inspector", answers={200: "text/html"})),
+    Route(
+        "GET",
+        "/page/{file}",
+        file,
+        None,
+        Says("A file of these pages", answers={200: ("text/javascript", "text/css", "image/svg+xml")}),
+    ),
 )

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway import turns
 from gateway.families.found import session_at
+from gateway.families.session import Done
 from gateway.replay import Replay
 from gateway.routing import Route, Says, Scope, Shape
 from gateway.sessions import Session
@@ -23,14 +24,14 @@ NO_PARTS = "parts must be a non-empty array"
 NO_RUN = "runId and threadId are required"
 
 
-class ChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
+class PartsRequest(Addressed, frozen=True, rename="camel", kw_only=True):
     """A message."""
 
     parts: list[dict[str, Any]]
     message_id: str | None = None
 
 
-class Verdict(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class ThreadVerdict(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A decision. `runId` may also be an approval's id; `approved` unsaid is a denial."""
 
     run_id: str
@@ -50,7 +51,7 @@ async def _send(request: web.Request) -> Replay:
     said = await body(request, dict[str, Any])
     if not isinstance(said.get("parts"), list) or not said["parts"]:
         raise Invalid(NO_PARTS, "/parts")
-    chat = _converted(said, ChatRequest)
+    chat = _converted(said, PartsRequest)
     key = key_of(request)
     session = session_of(request, chat.named or new_session(key, request[PRINCIPAL].owner))
     message = turns.user(Message(chat.message_id or fresh_id(key), "user", chat.parts), "")
@@ -65,17 +66,17 @@ async def decide(request: web.Request) -> web.StreamResponse:
     return await approve(request, session, [Decision(approval, approved=verdict.approved is True)])
 
 
-async def _verdict(request: web.Request) -> Verdict:
+async def _verdict(request: web.Request) -> ThreadVerdict:
     try:
         said = await body(request, dict[str, Any])
     except Invalid as fault:
         raise Invalid(NO_RUN) from fault
     if not said.get("runId") or not said.get("threadId"):
         raise Invalid(NO_RUN)
-    return _converted(said, Verdict)
+    return _converted(said, ThreadVerdict)
 
 
-async def _meant(session: Session, verdict: Verdict) -> ApprovalId:
+async def _meant(session: Session, verdict: ThreadVerdict) -> ApprovalId:
     """The question that is meant. Raises `NotFound`, and `Invalid` if it could be one of several."""
     if not verdict.run_id.startswith(RUN_PREFIX):
         return ApprovalId(verdict.run_id)
@@ -106,7 +107,13 @@ ROUTES = (
         "/api/chat/approve",
         decide,
         Scope.APPROVE,
-        Says("Answer a question and stream what follows", Verdict, {200: bytes}, tag="parts"),
+        Says(
+            "Answer a question and stream what follows",
+            ThreadVerdict,
+            {200: (bytes, Done)},
+            tag="parts",
+            example={"runId": "run_1", "threadId": "trip-1", "toolCallId": "call_1", "approved": True},
+        ),
         Shape.PLAIN,
     ),
 )

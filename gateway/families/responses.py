@@ -10,10 +10,11 @@ goes on, under the same id, after `mcp_approval_response` items for everything t
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from gateway import openai_input
 from gateway.families.completions import V6, checked_body, facts_of, frame, send, session_of
@@ -21,7 +22,7 @@ from gateway.heard import heard, stored
 from gateway.openai_response import TERMINAL, Event, Response, Span, run_of, shown
 from gateway.positions import Whole
 from gateway.replay import Replay
-from gateway.routing import Route, Says, Scope, Shape
+from gateway.routing import KEY, Named, Route, Says, Scope, Shape
 from gateway.sessions import Session
 from gateway.turns import fresh_id, new_session
 from gateway.web import PRINCIPAL, SERVICE, Translate, json, key_of, stream
@@ -46,7 +47,7 @@ CANCEL_WAIT_S = 5.0
 NUMBER_DIGITS_MAX = 12
 
 
-class Conversation(msgspec.Struct, frozen=True):
+class ConversationNamed(msgspec.Struct, frozen=True):
     """A conversation by its id."""
 
     id: str
@@ -58,7 +59,7 @@ class CreateResponse(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     input: str | list[dict[str, Any]]
     previous_response_id: str | None = None
-    conversation: str | Conversation | None = None
+    conversation: str | ConversationNamed | None = None
     stream: bool | None = False
     stream_options: dict[str, bool] | None = None
     background: bool | None = False
@@ -104,7 +105,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
 
 
 async def _session(request: web.Request, asked: CreateResponse) -> Session:
-    named = asked.conversation.id if isinstance(asked.conversation, Conversation) else asked.conversation
+    named = asked.conversation.id if isinstance(asked.conversation, ConversationNamed) else asked.conversation
     field = "/conversation"
     if named is None and asked.metadata and asked.metadata.get("conversation_id"):
         named, field = asked.metadata["conversation_id"], "/metadata/conversation_id"
@@ -320,7 +321,13 @@ async def _current(session: Session, run: Run) -> Run:
 
 
 _AT = "/run/v1/responses/{response}"
-_STREAM = {"stream": "true for its events", "starting_after": "the sequence_number to go on behind"}
+_STREAM: Named = {
+    "stream": ("`true` for its events.", Literal["true", "false"]),
+    "starting_after": (
+        "The sequence_number to go on behind.",
+        Annotated[int, Meta(ge=0, lt=10**NUMBER_DIGITS_MAX)],
+    ),
+}
 ROUTES = tuple(
     Route(method, path, handler, Scope.CHAT, says, Shape.OPENAI)
     for method, path, handler, says in (
@@ -328,13 +335,26 @@ ROUTES = tuple(
             "POST",
             "/run/v1/responses",
             create,
-            Says("A response, for OpenAI's clients", CreateResponse, {200: dict[str, Any]}, tag="openai"),
+            Says(
+                "A response, for OpenAI's clients",
+                CreateResponse,
+                {200: (dict[str, Any], "text/event-stream")},
+                headers=KEY,
+                tag="openai",
+                example={"model": "demo", "input": "hello"},
+            ),
         ),
         (
             "GET",
             _AT,
             retrieve,
-            Says("How it stands, or its events", None, {200: dict[str, Any]}, _STREAM, tag="openai"),
+            Says(
+                "How it stands, or its events",
+                None,
+                {200: (dict[str, Any], "text/event-stream")},
+                _STREAM,
+                tag="openai",
+            ),
         ),
         (
             "POST",

@@ -5,14 +5,14 @@ was said, run or decided. Parts in `approval-responded` are decisions and nothin
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
 
 from gateway import said, turns
 from gateway.families.found import session_at
 from gateway.replay import Replay
-from gateway.routing import Route, Says, Scope
+from gateway.routing import AGENT, KEY, Route, Says, Scope
 from gateway.said import Said
 from gateway.sessions import Session
 from gateway.turns import MESSAGES_MAX, Addressed, fresh_id, new_session
@@ -36,6 +36,33 @@ class ChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
     headers: dict[str, Any] | None = None
     execution_mode: Literal["classic", "durable"] | None = None
     user_properties: dict[str, Any] | None = None
+
+
+class CallDecided(TypedDict):
+    """A decision that was taken."""
+
+    toolCallId: str | None
+    approvalId: str
+    approved: bool
+
+
+class Acknowledged(TypedDict):
+    """What is said about decisions after which the run still waits, or goes on unwatched."""
+
+    success: bool
+    results: list[CallDecided]
+
+
+class Completed(TypedDict):
+    """A whole answer, as OpenAI's chat completion."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: dict[str, int]
+    error: NotRequired[dict[str, str]]
 
 
 async def post(request: web.Request) -> web.StreamResponse:
@@ -124,19 +151,30 @@ def completion(replay: Replay, answer: Whole, created_s: int) -> dict[str, Any]:
     }
 
 
+def _says(summary: str) -> Says:
+    return Says(
+        summary,
+        ChatRequest,
+        {200: (bytes, Acknowledged, Completed)},
+        headers={**AGENT, **KEY},
+        tag="run",
+        example={"messages": [{"role": "user", "content": "hello"}]},
+    )
+
+
 ROUTES = (
     Route(
         "POST",
         "/run/api/chat",
         post,
         Scope.CHAT,
-        Says("Send a message", ChatRequest, {200: bytes}, tag="run"),
+        _says("Send a message"),
     ),
     Route(
         "POST",
         "/run/api/executions",
         post,
         Scope.CHAT,
-        Says("Start an execution; the same bytes as the chat's", ChatRequest, {200: bytes}, tag="run"),
+        _says("Start an execution; the same bytes as the chat's"),
     ),
 )

@@ -16,21 +16,21 @@ from gateway import turns
 from gateway.context import Brought
 from gateway.families.found import found_session
 from gateway.replay import Replay
-from gateway.routing import Route, Says, Scope
+from gateway.routing import KEY, Route, Says, Scope
 from gateway.sessions import Session
 from gateway.turns import Message, Options, fresh_id
 from gateway.web import approve, body, json, key_of, rejoin, session_of, stream, view_of
-from protocol.adapters.ports import Decision
+from protocol.adapters.ports import Decision, WhenBusy
 from protocol.errors import Invalid, NotFound
 from protocol.fold import UIMessage
 from protocol.ids import MessageId
 
-PARTS = frozenset({"text", "file", "image", "image_url"})
+PARTS = ("text", "file", "image", "image_url")
 TITLE_CHARS_MAX = 500
 METADATA_BYTES_MAX = 64 * 1024
 
 
-class Stored(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class History(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A session's messages. `activeRunId`: the run whose answer is not among them yet."""
 
     id: str
@@ -171,7 +171,7 @@ async def history(request: web.Request) -> web.StreamResponse:
     session = _session(request)
     found = await session.history()
     busy = None if found.busy is None else found.busy.id
-    return json(Stored(session.id, found.agent, found.messages, found.created_at, found.updated_at, busy))
+    return json(History(session.id, found.agent, found.messages, found.created_at, found.updated_at, busy))
 
 
 async def reconnect(request: web.Request) -> web.StreamResponse:
@@ -193,7 +193,7 @@ class Change(msgspec.Struct, frozen=True, rename="camel"):
     last_message_id: str | UnsetType = UNSET
 
 
-class Spent(msgspec.Struct, frozen=True, rename="camel"):
+class SessionUsage(msgspec.Struct, frozen=True, rename="camel"):
     """What a session has cost, in tokens."""
 
     input_tokens: int
@@ -242,7 +242,7 @@ async def usage(request: web.Request) -> web.StreamResponse:
     session = await _existing(request)
     found = await session.backend.threads.usage(session.owner, session.id)
     total = found.input_tokens + found.output_tokens
-    return json(Spent(found.input_tokens, found.output_tokens, total, found.runs))
+    return json(SessionUsage(found.input_tokens, found.output_tokens, total, found.runs))
 
 
 async def _owned(request: web.Request) -> Session:
@@ -265,6 +265,41 @@ def _session(request: web.Request) -> Session:
     return session_of(request, request.match_info["session"])
 
 
+_ONE = {
+    "anyOf": [
+        {"type": "string", "description": "What a person says."},
+        {
+            "type": "object",
+            "properties": {
+                "message": {"description": "A string, its parts, or a UI message."},
+                "messages": {"type": "array", "description": "The client's messages: the last one counts."},
+                "context": {"type": "object", "description": "What this run's agent is to know."},
+                "whenBusy": {"enum": [one.value for one in WhenBusy]},
+                "interruptIfStreaming": {"type": "boolean"},
+            },
+            "anyOf": [{"required": ["message"]}, {"required": ["messages"]}],
+        },
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "approval"},
+                "approval": {
+                    "type": "object",
+                    "properties": {
+                        "approvalId": {"type": "string"},
+                        "approved": {"type": "boolean"},
+                        "reason": {"type": "string"},
+                    },
+                    "required": ["approvalId", "approved"],
+                },
+            },
+            "required": ["type", "approval"],
+        },
+        {"type": "object", "description": "A user's UI message.", "required": ["parts"]},
+    ]
+}
+SAID = {"anyOf": [*_ONE["anyOf"], {"type": "array", "items": _ONE, "minItems": 1}]}
+"""The schema of what `_wish` reads."""
 _AT = "/api/agents/{agent}/{session}"
 ROUTES = tuple(
     Route(method, path, handler, Scope.CHAT, says)
@@ -275,11 +310,28 @@ ROUTES = tuple(
             interrupt,
             Says("Stop the session's run", None, {200: Stopped}, tag="chat"),
         ),
-        ("GET", _AT, history, Says("The stored messages", None, {200: Stored}, tag="session")),
-        ("POST", _AT, post, Says("Say something; stream what follows", Any, {200: bytes}, tag="session")),
-        ("PATCH", _AT, update, Says("Change a session", Change, {200: Changed}, tag="session")),
+        ("GET", _AT, history, Says("The stored messages", None, {200: History}, tag="session")),
+        (
+            "POST",
+            _AT,
+            post,
+            Says(
+                "Say something; stream what follows",
+                SAID,
+                {200: (bytes, Done)},
+                headers=KEY,
+                tag="session",
+                example={"message": "hello"},
+            ),
+        ),
+        (
+            "PATCH",
+            _AT,
+            update,
+            Says("Change a session", Change, {200: Changed}, tag="session", example={"title": "A trip"}),
+        ),
         ("DELETE", _AT, delete, Says("Delete a session", None, {200: Done}, tag="session")),
-        ("GET", f"{_AT}/usage", usage, Says("What it has cost", None, {200: Spent}, tag="session")),
+        ("GET", f"{_AT}/usage", usage, Says("What it has cost", None, {200: SessionUsage}, tag="session")),
         (
             "GET",
             f"{_AT}/reconnect",

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.families.conversations import PAGED, limit_of
 from gateway.families.found import found_thread
+from gateway.families.session import Done
 from gateway.routing import Route, Says, Scope, Shape
 from gateway.web import PRINCIPAL, SERVICE, body, json
 from protocol.adapters.threads import Thread
@@ -16,7 +17,7 @@ from protocol.errors import Invalid, NotFound
 from protocol.ids import MessageId, session_id
 
 
-class Shown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ThreadShown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A thread at a glance."""
 
     id: str
@@ -27,14 +28,14 @@ class Shown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     metadata: Any = None
 
 
-class Listing(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ThreadList(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of threads. `next` is the `before` of the following page."""
 
-    threads: list[Shown]
+    threads: list[ThreadShown]
     next: str | None = None
 
 
-class Whole(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ThreadWhole(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A thread with a page of its messages, oldest first. A call that waits is in `approval-requested`."""
 
     id: str
@@ -62,7 +63,7 @@ async def listed(request: web.Request) -> web.StreamResponse:
         limit=limit_of(request, 20),
         before=request.query.get("before"),
     )
-    return json(Listing([_shown(thread) for thread in page.threads], page.next))
+    return json(ThreadList([_shown(thread) for thread in page.threads], page.next))
 
 
 async def read(request: web.Request) -> web.StreamResponse:
@@ -72,7 +73,7 @@ async def read(request: web.Request) -> web.StreamResponse:
         session.owner, session.id, limit=limit_of(request, 200), before=request.query.get("before")
     )
     return json(
-        Whole(
+        ThreadWhole(
             thread.id,
             list(page.messages),
             thread.created_at,
@@ -103,8 +104,8 @@ async def fork(request: web.Request) -> web.StreamResponse:
     return json(_shown(made))
 
 
-def _shown(thread: Thread) -> Shown:
-    return Shown(
+def _shown(thread: Thread) -> ThreadShown:
+    return ThreadShown(
         thread.id, thread.created_at, thread.updated_at, thread.messages, thread.title, thread.metadata
     )
 
@@ -115,7 +116,7 @@ ROUTES = (
         "/api/threads",
         listed,
         Scope.CHAT,
-        Says("The caller's threads", None, {200: Listing}, PAGED, tag="parts"),
+        Says("The caller's threads", None, {200: ThreadList}, PAGED, tag="parts"),
         Shape.PLAIN,
     ),
     Route(
@@ -123,7 +124,7 @@ ROUTES = (
         "/api/threads/{id}",
         read,
         Scope.CHAT,
-        Says("A thread", None, {200: Whole}, PAGED, tag="parts"),
+        Says("A thread", None, {200: ThreadWhole}, PAGED, tag="parts"),
         Shape.PLAIN,
     ),
     Route(
@@ -131,7 +132,7 @@ ROUTES = (
         "/api/threads/{id}",
         delete,
         Scope.CHAT,
-        Says("Delete a thread", None, {200: dict[str, bool]}, tag="parts"),
+        Says("Delete a thread", None, {200: Done}, tag="parts"),
         Shape.PLAIN,
     ),
     Route(
@@ -139,7 +140,13 @@ ROUTES = (
         "/api/threads/{id}/fork",
         fork,
         Scope.CHAT,
-        Says("Part from a thread before a message", Fork, {200: Shown}, tag="parts"),
+        Says(
+            "Part from a thread before a message",
+            Fork,
+            {200: ThreadShown},
+            tag="parts",
+            example={"messageId": "m-1"},
+        ),
         Shape.PLAIN,
     ),
 )

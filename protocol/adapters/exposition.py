@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.process_collector import ProcessCollector
 
 from protocol.errors import Invalid
@@ -24,11 +24,27 @@ class Process:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._lag = Gauge(
+        self._lag = self.gauge(
             "rejoin_loop_lag_seconds",
             "How late the event loop was at its latest look: above 0.1 the process has too much to do.",
-            registry=self.registry,
         )
+        self._draining = self.gauge("rejoin_draining", "1 once the process was asked to stop.")
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        """Something that only grows; Prometheus sees `name_total`."""
+        return Counter(name, text, labels, registry=self.registry)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """Something that is as it is."""
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def seconds(self, name: str, text: str, *labels: str) -> Histogram:
+        """How long something takes."""
+        return Histogram(name, text, labels, buckets=SECONDS, registry=self.registry)
+
+    def draining(self) -> None:
+        """From now on this process only goes away."""
+        self._draining.set(1)
 
     async def watch_loop(self) -> None:
         """Measure the lag, for ever."""

@@ -11,7 +11,7 @@ import msgspec
 
 from protocol.adapters.store import Approval, Decision, Listed, Question, Run, WhenBusy, usage_of
 from protocol.commands import RunRequest
-from protocol.errors import Conflict
+from protocol.errors import Conflict, NotFound
 from protocol.fold import UIMessage
 from protocol.ids import AgentName, MessageId, UserId
 from protocol.lifecycle import BUSY, Event, State, after
@@ -116,6 +116,11 @@ class SessionRow(msgspec.Struct):
     approvals: list[ApprovalRow] = []
     may_start: Callable[[RunRow], bool] = lambda _run: True
     """Whether the run whose turn it is has a place in its tenant."""
+
+    def check_agent(self, agent: AgentName) -> None:
+        """Raises `NotFound` if the session is with another one."""
+        if self.agent != agent:
+            raise NotFound("the session is not with this agent")
 
     def message(self, id: MessageId) -> MessageRow | None:
         """The message of that id."""

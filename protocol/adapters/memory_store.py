@@ -100,6 +100,7 @@ class MemoryStore:
         if session is None:
             self._check_limits(admission.owner.tenant)
             session = self._open(admission, submit.imports, {id, admission.answer})
+        session.check_agent(admission.agent)
         known = session.message(id)
         if known is not None:
             if known.run is not None and known.digest == submit.turn.digest:
@@ -177,6 +178,7 @@ class MemoryStore:
         named = session.message(target) if session is not None and target is not None else None
         if session is None or (target is not None and named is None):
             raise NotFound("there is no such message in the session")
+        session.check_agent(admission.agent)
         end = session.next_position if named is None else named.position + (named.role == "user")
         users = [message for message in session.messages if message.role == "user" and message.position < end]
         if not users:

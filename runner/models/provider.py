@@ -128,7 +128,7 @@ def open_model(
         own = named if isinstance(named, str) or named is None else named.get(provider)
         keyless = base_url is not None or provider in KEYLESS
         if own is None and keys is None and not keyless:
-            raise Invalid(f"{provider} needs an API key")
+            raise Invalid(f"{provider} needs an API key: REJOIN_MODEL_API_KEY, or the agent's model_keys")
         connect = _connect(provider, name, base_url, connections.open())
         try:
             from runner.models.call import ProviderModel  # noqa: PLC0415 - see the module's docstring

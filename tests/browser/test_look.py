@@ -1,4 +1,7 @@
-"""What the pages are like: soon there, usable by everybody, and worth a picture in the documentation."""
+"""What the pages are like: soon there, usable by everybody, and worth a picture in the documentation.
+
+`REJOIN_SCREENSHOTS=1 pytest tests/browser/test_look.py` takes those of docs/, of a fresh installation.
+"""
 
 import os
 from collections.abc import AsyncIterator
@@ -73,6 +76,7 @@ async def test_axe_finds_no_serious_fault_in_any_state(looking: Seen) -> None:
     await looking.counted(30)
     await looking.say(TEXT)
     await expect(looking.button("Approve")).to_be_enabled()
+    await expect(looking.state).to_have_text("Waits for you")
     await picture(page, "playground")
     assert await faults(page) == []
     await page.get_by_role("button", name="Settings").click()
@@ -87,7 +91,7 @@ async def test_axe_finds_no_serious_fault_in_any_state(looking: Seen) -> None:
 
 async def test_the_first_paint_is_soon(looking: Seen) -> None:
     """Of a visit that is not the browser's first, and with the machine as busy as it is."""
-    times = []
+    times: list[float] = []
     for _ in range(3):
         await looking.page.goto(f"{looking.site.base}/?{len(times)}")
         await expect(looking.page.get_by_role("heading", name="Pull the plug.")).to_be_visible()

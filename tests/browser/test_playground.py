@@ -7,8 +7,13 @@ from base64 import b64encode
 import msgspec
 import pytest
 from PIL import Image
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, FilePayload, expect
 
+from gateway.issuing import Issuer, Wish
+from gateway.routing import Scope
+from protocol.adapters import postgres
+from protocol.adapters.keys import Keys
+from protocol.ids import TenantId
 from runner import Agent, ToolContext, tool
 from tests.browser.seen import Seen, numbers
 from tests.observe import until
@@ -17,6 +22,7 @@ from tests.scripts import Calls
 
 pytestmark = pytest.mark.timeout(300)
 
+PEPPER = "a pepper of some length"
 HOSTILE = """# Title
 
 **bold** and `code`, [a](https://example.com), [b](javascript:alert(1)), <img src=x onerror=alert(1)>
@@ -94,8 +100,8 @@ async def test_a_file_is_sent_and_shown_again_after_a_reload(playground: Seen) -
     image = io.BytesIO()
     Image.new("RGB", (8, 8), "teal").save(image, "PNG")
     page = playground.page
-    file = {"name": "teal.png", "mimeType": "image/png", "buffer": image.getvalue()}
-    await page.set_input_files("#file", [file])  # type: ignore[list-item]
+    file = FilePayload(name="teal.png", mimeType="image/png", buffer=image.getvalue())
+    await page.set_input_files("#file", [file])
     await expect(page.locator("#files")).to_contain_text("teal.png")
     await playground.say("look at this")
     await expect(playground.answer).to_contain_text("You said: look at this")
@@ -173,34 +179,33 @@ async def where(ctx: ToolContext[Place]) -> str:
 
 
 @pytest.mark.parametrize("remember", [False, True])
-async def test_agent_key_and_context_are_chosen_in_the_page(
-    rig: Rig, browser: Browser, remember: bool
-) -> None:
-    """Another agent than the default; a context in the body or in headers; what is wrong with it is said."""
-    keys = f"k1:{b64encode(b'1' * 32).decode()}"
-    other = f"{rig.agent}-where"
-    agents = [Agent(name=other, model=Calls("where", {}), tools=[where], context=Place)]
-    await rig.runner(agents, context_keys=keys)
-    base = await rig.gateway(context_keys=keys)
+async def test_key_agent_context_are_given_in_the_page(rig: Rig, browser: Browser, remember: bool) -> None:
+    """A key where one is needed; another agent than the default; its context in the body or in headers."""
+    keys, other = f"k1:{b64encode(b'1' * 32).decode()}", f"{rig.agent}-where"
+    agent = Agent(name=other, model=Calls("where", {}), tools=[where], context=Place)
+    await rig.runner([agent], context_keys=keys)
+    base = await rig.gateway(context_keys=keys, anonymous=False, key_pepper=PEPPER)
+    async with await postgres.connect(rig.database_url, pool_max=1) as store:
+        issuer = Issuer(Keys(store.database), TenantId("default"), PEPPER.encode())
+        key = await issuer.create(Wish(scopes=(Scope.CHAT,)))
     async with await browser.new_context() as context:
         page = await context.new_page()
+        settings, save = page.get_by_role("button", name="Settings"), page.get_by_role("button", name="Save")
         await page.goto(base)
-        await page.select_option("#agent", other)
-        await page.get_by_role("button", name="Settings").click()
-        await page.get_by_label("Context", exact=True).fill('{"city": ')
-        await page.get_by_role("button", name="Save").click()
-        await expect(page.locator("#wrong")).to_contain_text("not a JSON object")
-        await page.get_by_label("Context", exact=True).fill('{"city": "Ghent"}')
-        await page.get_by_label("Remember it").set_checked(remember)
-        await page.get_by_label("API key").fill("rk_none.here")
-        async with page.expect_request("**/api/agents") as asked:
-            await page.get_by_role("button", name="Save").click()
-        assert (await (await asked.value).all_headers())["authorization"] == "Bearer rk_none.here"
         await expect(page.locator("#notice")).to_contain_text("credential")
-        await page.get_by_role("button", name="Settings").click()
-        await page.get_by_label("API key").fill("")
-        await page.get_by_role("button", name="Save").click()
+        await settings.click()
+        await page.get_by_label("API key").fill(key)
+        await save.click()
         await expect(page.locator("#notice")).to_be_empty()
+        await page.select_option("#agent", other)
+        await settings.click()
+        field = page.get_by_label("Context", exact=True)
+        await field.fill('{"city": ')
+        await save.click()
+        await expect(page.locator("#wrong")).to_contain_text("not a JSON object")
+        await field.fill('{"city": "Ghent"}')
+        await page.get_by_label("Remember it").set_checked(remember)
+        await save.click()
         await page.fill("#field", "where am I")
         await page.press("#field", "Enter")
         await expect(page.locator("article.assistant .tool")).to_contain_text("You are in Ghent.")

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.adapters.ports import Admission, Decision, Owner, Regenerate, Store, Submit, Turn
 from protocol.errors import NotFound
-from protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
+from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 from tests.contract.chats import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, user
 
 pytest_plugins = ("tests.contract.stores",)
@@ -111,3 +111,17 @@ async def test_a_run_is_its_sessions_users_whoever_asks_for_it(store: Store) -> 
     assert (await Chat(store, DEFAULT).send("three")).owner == DEFAULT
     assert len(await store.listed(ANN)) >= 2
     assert {one.run.user for one in await store.listed(ANN)} == {ANN.user}
+
+
+@pytest.mark.parametrize("again", [Submit(Turn(user("more"), b"more")), Regenerate()], ids=type)
+async def test_a_session_is_with_one_agent(store: Store, again: Submit | Regenerate) -> None:
+    """What is asked of another one is as if the session did not exist, and nothing is stored."""
+    chat = Chat(store)
+    await chat.complete("hello")
+    before = await store.history(DEFAULT, chat.id)
+    admission = Admission(
+        DEFAULT, chat.id, AgentName("another"), RunId(fresh("run")), MessageId(fresh("msg")), again
+    )
+    with pytest.raises(NotFound):
+        await store.admit(admission)
+    assert await store.history(DEFAULT, chat.id) == before

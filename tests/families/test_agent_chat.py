@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from runner import Agent
+from runner import Agent, tool
 from runner.models.port import ModelRequest
-from tests.families.speaking import AGENT_CHAT, Json, Speaker
+from tests.crews import Calls, agent
+from tests.families.speaking import AGENT_CHAT, Json, Speaker, kinds
 from tests.families.transcripts import Transcript
 from tests.observe import until
 from tests.rig import Rig, read_frames
@@ -186,10 +187,29 @@ async def test_a_run_goes_on_without_its_client_where_that_is_set(rig: Rig, gate
 
 
 async def test_a_run_ends_when_its_time_is_over(rig: Rig, gated: asyncio.Semaphore) -> None:
-    """With `abort` and `finish`, as any run that is stopped; also after an approval."""
+    """With `abort` and `finish`, as any run that is stopped."""
     assert not gated.locked()
     speaker = Speaker(rig, await rig.gateway(agent_chat_limit_s=0.3))
     answer = await speaker.say(AGENT_CHAT, None, "hello")
     assert answer.complete
     assert [chunk["type"] for chunk in answer.chunks][-3:] == ["abort", "finish-step", "finish"]
     assert await state(speaker, answer.headers["x-workflow-run-id"]) == "cancelled"
+
+
+async def test_an_approved_run_ends_too_when_its_time_is_over(rig: Rig) -> None:
+    """The continuation is under the same limit as the first answer."""
+
+    @tool(needs_approval=True)
+    async def wait() -> str:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+        return "never"
+
+    await rig.runner([agent(rig.agent, {"go": [[Calls("wait")], ["Done."]]}, tools=[wait])])
+    speaker = Speaker(rig, await rig.gateway(agent_chat_limit_s=2.0))
+    session = speaker.session()
+    await speaker.say(AGENT_CHAT, session, "go")
+    call = (await speaker.question(session))["toolCallId"]
+    body = {"conversationId": session, "approvalResponse": {"toolCallId": call, "approved": True}}
+    answer = await speaker.post(f"{AT}/stream", body)
+    assert (answer.complete, "abort" in kinds(answer)) == (True, True)

@@ -60,6 +60,11 @@ class Transcript:
         assert found == path.read_text(encoding="utf-8"), "if this is right, delete the file and run again"
 
 
+def events(answer: Answer) -> str:
+    """An answer's events, with names instead of what is different each time."""
+    return _named("\n".join(_json(chunk) for chunk in _merged(answer.chunks)))
+
+
 def _own(name: str) -> bool:
     """Whether a header is part of what a family promises, and not a matter of time."""
     return name.startswith("x-") and name not in HIDDEN

@@ -292,6 +292,27 @@ def test_the_issuer_is_asked_for_a_pepper() -> None:
 async def test_where_no_credential_could_be_checked_any_is_as_good_as_none(rig: Rig) -> None:
     """Some clients cannot be made without a key; on one's own machine they need none."""
     await rig.runner()
-    assert (await post(rig, await rig.gateway(), rig.chat(rig.fresh("s"), "count 2"), "any-key")).text == "1 2"
+    base = await rig.gateway()
+    assert (await post(rig, base, rig.chat(rig.fresh("s"), "count 2"), "any-key")).text == "1 2"
     checked = await rig.gateway(key_pepper=PEPPER)
     assert (await post(rig, checked, rig.chat(rig.fresh("s"), "count 2"), "any-key")).status == 401
+
+
+async def test_other_sites_pages_cannot_use_a_gateway_that_needs_no_credential(rig: Rig) -> None:
+    """Neither from their own origin, nor by a name of theirs that leads to this machine."""
+    await rig.runner()
+    base = await rig.gateway()
+    for headers, status in (
+        ({}, 200),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+    ):
+        session = rig.fresh("s")
+        body = rig.chat(session, "count 1")
+        async with rig.http.post(f"{base}/api/chat", json=body, headers=headers) as response:
+            assert (await Answer.of(response)).status == status, headers
+        kept = await rig.get(f"{base}/api/agents/{rig.agent}/{session}")
+        assert kept.status == (200 if status == 200 else 404)

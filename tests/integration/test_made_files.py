@@ -1,24 +1,133 @@
-"""Files that a model makes: stored before anybody hears of them, served to their owner, read by the model."""
+"""Files that a model makes: stored before anybody hears of them, served, and read by the model again."""
 
 import base64
+import io
+import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from protocol import chunks, media
-from protocol.fold import fold
-from protocol.journal_bounds import EVENT_BYTES_MAX
+from protocol.fold import Fold
 from runner import Agent, Done, ModelChunk, ModelRequest, RunInput, agent, tool
-from tests.attached import image
+from runner.journal import EVENT_BYTES_MAX
+from tests.crews import Calls, Part
 from tests.fake_provider import FakeProvider
 from tests.fakes import responses
 from tests.rig import Answer, Rig
 
-LARGE = image("PNG", (900, 600)) + b""
+
+def noise() -> bytes:
+    """A picture that no event could hold."""
+    out = io.BytesIO()
+    Image.frombytes("RGB", (600, 500), random.Random(1).randbytes(900_000)).save(out, "PNG")
+    return out.getvalue()
+
+
+LARGE = noise()
+BASE64 = base64.b64encode(LARGE).decode()
+DATA_URL = media.to_data_url("image/png", LARGE)
+URL = media.url_of(media.file_id(None, LARGE))
 
 
 @tool
 def frame(colour: str) -> str:
     """Choose a frame."""
     return f"a {colour} frame"
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider() as one:
+        yield one
+
+
+def folded(answer: Answer) -> dict[str, Any]:
+    fold = Fold()
+    for chunk in answer.frames[:-1]:
+        fold.apply(chunks.decode(chunk.data))
+    return fold.message
+
+
+async def test_a_picture_that_no_event_could_hold_is_stored_and_named(
+    rig: Rig, provider: FakeProvider
+) -> None:
+    """The stream, the history and the route of files have the same one."""
+    assert len(BASE64) > EVENT_BYTES_MAX
+    provider.queue(responses.response(responses.image("ig_1", BASE64), responses.text("msg_1", "Here.")))
+    painter = Agent(name=rig.agent, model="openai-responses:gpt-5")
+    await rig.runner([painter], model_base_url=provider.base_url)
+    base, session = await rig.gateway(), rig.fresh("s")
+    answer = await rig.post(base, rig.chat(session, "paint"))
+    assert answer.text == "Here."
+    [told] = [chunk for chunk in answer.chunks if chunk["type"] == "file"]
+    assert (told["url"], told["mediaType"]) == (URL, "image/png")
+    message = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"][-1]
+    assert message == folded(answer)
+    served = await rig.get(base + URL)
+    assert (served.status, served.headers["content-type"], served.raw) == (200, "image/png", LARGE)
+
+
+class Painter:
+    """Paints and calls a tool in its first step, then only speaks; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[ModelRequest] = []
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        self.requests.append(request)
+        if len(self.requests) == 1:
+            yield chunks.File(DATA_URL, "image/png")
+            yield chunks.ToolInputAvailable("call_1", "frame", {"colour": "red"})
+        yield Done("stop")
+
+
+async def test_the_model_is_given_its_picture_in_the_next_step_and_in_the_next_turn(rig: Rig) -> None:
+    model = Painter()
+    await rig.runner([Agent(name=rig.agent, model=model, tools=[frame])])
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.post(base, rig.chat(session, "paint"))
+    await rig.post(base, rig.chat(session, "what is it?"))
+    _, step, turn = model.requests
+    for message in (step.answer, turn.history[1]):
+        assert [part["url"] for part in message["parts"] if part["type"] == "file"] == [DATA_URL]
+
+
+async def test_a_file_of_an_own_loop_is_stored_too_and_one_that_is_too_large_ends_the_run(rig: Rig) -> None:
+    @agent(name=rig.agent)
+    async def painter(run: RunInput[None]) -> AsyncGenerator[chunks.File]:
+        data = bytes(media.FILE_BYTES_MAX + 1) if run.text == "too much" else LARGE
+        yield chunks.File(media.to_data_url("image/png", data), "image/png")
+
+    await rig.runner([painter])
+    base = await rig.gateway()
+    answer = await rig.post(base, rig.chat(rig.fresh("s"), "paint"))
+    assert [chunk["url"] for chunk in answer.chunks if chunk["type"] == "file"] == [URL]
+    refused = await rig.post(base, rig.chat(rig.fresh("s"), "too much"))
+    assert refused.complete
+    [error] = [chunk["errorText"] for chunk in refused.chunks if chunk["type"] == "error"]
+    assert (
+        error
+        == f"The model made a file that cannot be kept: a file has at most {media.FILE_BYTES_MAX} bytes."
+    )
+
+
+async def test_a_picture_that_a_tool_returns_stays_in_its_output_within_the_bound(rig: Rig) -> None:
+    small = media.to_data_url("image/png", b"small").partition(",")[2]
+
+    @tool
+    async def paint(large: bool) -> dict[str, Any]:
+        """Paint."""
+        shown = {"type": "media", "data": BASE64 if large else small, "mediaType": "image/png"}
+        return {"type": "content", "value": [shown]}
+
+    asked = [Calls("paint", {"large": False}), Calls("paint", {"large": True})]
+    await rig.runner([Agent(name=rig.agent, model=Part({"paint": [asked, ["Done."]]}, []), tools=[paint])])
+    answer = await rig.post(await rig.gateway(), rig.chat(rig.fresh("s"), "paint"))
+    [output] = [chunk["output"] for chunk in answer.chunks if chunk["type"] == "tool-output-available"]
+    assert output["value"] == [{"type": "media", "data": small, "mediaType": "image/png"}]
+    [error] = [chunk["errorText"] for chunk in answer.chunks if chunk["type"] == "tool-output-error"]
+    assert error == "the result is larger than 256 KiB"

@@ -46,6 +46,8 @@ async def test_a_gateway_counts_its_requests_by_template_and_never_by_path(rig: 
     assert (await rig.post(base, rig.chat(session, "count 3"))).complete
     await rig.get(f"{base}/api/chat/{session}/stream")
     await rig.get(f"{base}/nowhere/{session}")
+    async with rig.http.request("PROPFIND", f"{base}/nowhere") as response:
+        assert response.status == 404
     found = await scraped(rig, base)
 
     def count(method: str, route: str, status: int) -> float:
@@ -55,6 +57,7 @@ async def test_a_gateway_counts_its_requests_by_template_and_never_by_path(rig: 
     assert count("POST", "/api/chat", 200) == 1
     assert count("GET", "/api/chat/{id}/stream", 204) == 1
     assert count("GET", "(none)", 404) == 1
+    assert count("(none)", "(none)", 404) == 1
     assert found["rejoin_first_event_seconds_count", POST] == 1
     assert found["rejoin_replay_seconds_count", frozenset()] == 1
     assert found["rejoin_streams", frozenset()] == 0

@@ -1,4 +1,4 @@
-"""The logs of real processes, at their loudest, hold no credential and nothing of a request's context."""
+"""Logs of real processes, at their loudest, and their metrics: no credential, nothing of a context."""
 
 from base64 import b64encode
 from pathlib import Path
@@ -33,7 +33,7 @@ agent = Agent(name="careless", model=Calls("careless", {}), tools=[careless], co
 
 async def test_no_secret_is_in_any_line(servers: Servers, tmp_path: Path) -> None:
     """A valid key, a wrong one, a context, and a tool that puts it into its exception."""
-    port = free_ports(1)
+    port = free_ports(3)
     shared = {
         "REJOIN_NATS_URL": servers.nats_url,
         "REJOIN_DATABASE_URL": servers.database_url,
@@ -48,8 +48,15 @@ async def test_no_secret_is_in_any_line(servers: Servers, tmp_path: Path) -> Non
         assert await made.end() == 0, made.err
         key = made.out.strip()
     async with (
-        await Command.start(tmp_path / "runner", "runner", f"{__name__}:agent", variables=shared) as runner,
-        await Command.start(tmp_path / "gateway", "gateway", variables=shared) as gateway,
+        await Command.start(
+            tmp_path / "runner",
+            "runner",
+            f"{__name__}:agent",
+            variables=shared | {"REJOIN_METRICS_PORT": str(port + 2)},
+        ) as runner,
+        await Command.start(
+            tmp_path / "gateway", "gateway", variables=shared | {"REJOIN_METRICS_PORT": str(port + 1)}
+        ) as gateway,
         aiohttp.ClientSession(f"http://{HOST}:{port}") as http,
     ):
         await runner.says('"serving"')
@@ -69,9 +76,16 @@ async def test_no_secret_is_in_any_line(servers: Servers, tmp_path: Path) -> Non
             return '"tool_failed"' in runner.err
 
         await until(failed)
+        metrics = ""
+        for number, name in ((1, "rejoin_requests_total"), (2, "rejoin_tool_calls_total")):
+            async with http.get(f"http://{HOST}:{port + number}/metrics") as response:
+                metrics += await response.text()
+                assert name in metrics
+        async with http.get("/metrics") as response:
+            assert response.status == 404
         lines = "".join(one.err for one in logs)
         assert "[redacted] may not see account [redacted]" in lines
         for secret in (SECRET, "987654321", key.partition(".")[2], PEPPER, SEALING):
-            assert secret not in lines
+            assert secret not in lines + metrics
         for line in lines.splitlines():
             assert "event" in msgspec.json.decode(line)

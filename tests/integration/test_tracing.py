@@ -1,8 +1,13 @@
 """Traces: from a request through the queue to the runner's steps and tools, and nothing of what was said."""
 
+import asyncio
+import gzip
+import sys
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -16,6 +21,7 @@ from protocol.ids import AgentName, RunId
 from runner import insight
 from tests.cluster import cluster
 from tests.observe import until
+from tests.processes import ROOT
 from tests.rig import Rig
 
 CALLER = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
@@ -134,6 +140,33 @@ async def test_probes_leave_no_trace(rig: Rig, seen: Seen) -> None:
     await rig.get(f"{base}/health/ready")
     await rig.get(f"{base}/metrics")
     assert not seen.all()
+
+
+TRACED = """
+import sys
+from protocol.adapters import tracing
+with tracing.exporting("rejoin-test", sys.argv[1]), tracing.span("step", agent="demo"):
+    pass
+"""
+
+
+async def test_a_collector_gets_the_spans_before_the_process_ends() -> None:
+    """In a process of its own: an exporter is for good."""
+    got: list[bytes] = []
+
+    async def collect(request: web.Request) -> web.Response:
+        got.append(await request.read())
+        return web.Response(content_type="application/x-protobuf")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", collect)
+    async with TestServer(app) as collector:
+        url = str(collector.make_url("/v1/traces"))
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", TRACED, url, cwd=ROOT)
+        assert await process.wait() == 0
+    body = b"".join(gzip.decompress(one) if one[:2] == b"\x1f\x8b" else one for one in got)
+    assert b"rejoin-test" in body
+    assert b"rejoin.agent" in body
 
 
 def test_without_an_exporter_nothing_is_carried() -> None:

@@ -20,7 +20,7 @@ def test_an_agents_name_must_fit_a_subject() -> None:
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
-    with pytest.raises(Invalid, match="two tools"):
+    with pytest.raises(Invalid, match="agent a has two tools of the name weather"):
         Agent(name="a", model=Scripted(), tools=[weather, weather])
 
 

@@ -104,7 +104,11 @@ async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
 
 @pytest.mark.parametrize(
     "chunk",
-    [File("https://example.org/a.png", "image/png"), TextDelta("t", "data:image/png;base64,AA=="), StartStep()],
+    [
+        File("https://example.org/a.png", "image/png"),
+        TextDelta("t", "data:,AA"),
+        StartStep(),
+    ],
 )
 async def test_what_is_no_file_of_bytes_stays_as_it_is(chunk: Chunk) -> None:
     shelf = Shelf()

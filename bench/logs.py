@@ -1,0 +1,122 @@
+"""Runs and their logs without a runner: what a gateway is measured with.
+
+`python -m bench.logs NATS_URL EVENTS RATE` is the writer: it appends EVENTS deltas to each run that it is
+told of on stdin, one to a message, RATE of them a second and run, 0 as fast as they are acknowledged. A delta
+is the time at which it was made.
+"""
+
+import asyncio
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+
+from bench import servers
+from protocol import chunks, ids
+from protocol.adapters import broker
+from protocol.adapters.embedded import Servers
+from protocol.adapters.log import JetStreamLog
+from protocol.adapters.ports import Admission, Owner, Store, Submit, Turn
+from protocol.chunks import Chunk
+from protocol.commands import RunRequest
+from protocol.ids import AgentName, RunId, SessionId, TenantId
+from protocol.log import Head, Mark, frames
+
+OWNER = Owner(TenantId("default"))
+OPENING: tuple[Chunk, ...] = (chunks.Start(message_id="m"), chunks.StartStep(), chunks.TextStart(id="t"))
+
+
+class Place(msgspec.Struct):
+    """Where a run's log has come to."""
+
+    run: RunId
+    session: SessionId
+    prev: int = 0
+    index: int = 0
+
+
+class Admittance(msgspec.Struct):
+    """A run, and what a runner would be asked."""
+
+    place: Place
+    request: RunRequest
+
+
+async def admitted(store: Store, text: str, agent: str = "clock", session: str = "") -> Admittance:
+    """A run that is stored and that nobody has asked a runner for."""
+    now_ms = int(time.time() * 1_000)
+    message = {"id": secrets.token_hex(8), "role": "user", "parts": [{"type": "text", "text": text}]}
+    place = Place(
+        ids.new_run_id(now_ms, secrets.token_bytes(ids.RANDOM_BYTES)),
+        SessionId(session or f"bench-{secrets.token_hex(8)}"),
+    )
+    answer = ids.new_message_id(now_ms, secrets.token_bytes(ids.RANDOM_BYTES))
+    ask = Submit(Turn(message, sha256(text.encode()).digest()))
+    found = await store.admit(Admission(OWNER, place.session, AgentName(agent), place.run, answer, ask))
+    return Admittance(place, found.run.request)
+
+
+async def append(log: JetStreamLog, place: Place, events: Sequence[Chunk], mark: Mark = Mark.NONE) -> None:
+    """One message."""
+    head = Head(place.prev, 1, place.index, len(events), mark=mark)
+    payload = frames(map(chunks.encode, events), prev=place.prev, index=place.index)
+    place.prev = await log.append(place.run, head, payload)
+    place.index += len(events)
+
+
+async def opened(log: JetStreamLog, store: Store, count: int) -> list[Place]:
+    """Runs with the beginning of an answer in their logs."""
+    gate = asyncio.Semaphore(16)
+
+    async def one() -> Place:
+        async with gate:
+            place = (await admitted(store, "hello")).place
+            await append(log, place, ())
+            await append(log, place, OPENING)
+            return place
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one()) for _ in range(count)]
+    return [task.result() for task in tasks]
+
+
+def said() -> Chunk:
+    """What time it is."""
+    return chunks.TextDelta(id="t", delta=str(time.monotonic_ns()))
+
+
+async def write(log: JetStreamLog, place: Place, events: int, rate: float) -> None:
+    """So many deltas, one to a message."""
+    clock = asyncio.get_running_loop().time
+    due_s = clock() + (secrets.randbelow(1_000) / 1_000 / rate if rate else 0)
+    for _ in range(events):
+        if rate:
+            await asyncio.sleep(max(0, due_s - clock()))
+            due_s += 1 / rate
+        await append(log, place, [said()])
+
+
+async def written_apart(found: Servers, places: Sequence[Place], events: int, rate: float) -> None:
+    """The same, by a process of its own. `places` stay where they are."""
+    arguments = ("-m", "bench.logs", found.nats_url, str(events), str(rate))
+    async with servers.process(*arguments) as child:
+        _, _ = await child.communicate(msgspec.json.encode(places))
+        if child.returncode:
+            raise RuntimeError("the writer failed")
+
+
+async def main(nats_url: str, events: int, rate: float) -> None:
+    """The writer."""
+    places = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Place])
+    async with broker.connect(nats_url, "runner-log") as connection:
+        log = JetStreamLog(connection, connection)
+        async with asyncio.TaskGroup() as group:
+            for place in places:
+                group.create_task(write(log, place, events, rate))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))

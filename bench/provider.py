@@ -1,0 +1,52 @@
+"""A model provider that says `TOKENS` tokens, `RATE` a second, in OpenAI's protocol.
+
+`python -m bench.provider PORT`.
+"""
+
+import asyncio
+import sys
+
+import msgspec
+from aiohttp import web
+
+RATE = 50
+TOKENS = 600
+_END = b"data: [DONE]\n\n"
+
+
+def _frame(delta: dict[str, str], finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    chunk = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "gpt-bench",
+        "service_tier": "default",
+        "system_fingerprint": "fp_1",
+        "choices": [choice],
+        "usage": None,
+    }
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    """Words, on time."""
+    await request.read()
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    await response.write(_frame({"role": "assistant", "content": ""}))
+    clock = asyncio.get_running_loop().time
+    due_s = clock()
+    for number in range(TOKENS):
+        due_s += 1 / RATE
+        await asyncio.sleep(max(0.0, due_s - clock()))
+        await response.write(_frame({"content": f" word{number}"}))
+    await response.write(_frame({}, "stop") + _END)
+    return response
+
+
+app = web.Application()
+app.add_routes([web.post("/v1/chat/completions", completions)])
+
+if __name__ == "__main__":
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)

@@ -1,0 +1,60 @@
+"""Log append: into one run as its model would, and into many, one event to a message; both with the fence."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+
+from bench import logs, plain, servers
+from bench.figures import Figure, cpu_s
+from protocol import chunks
+from protocol.adapters import broker, postgres
+from protocol.adapters.log import JetStreamLog
+from protocol.adapters.tasks import beside
+from runner.journal import Journal
+from runner.standing import Standing
+
+RUNS = 200
+
+
+async def figures(*, full: bool) -> AsyncIterator[Figure]:
+    """See the package."""
+    events = 200 if full else 50
+    async with (
+        servers.backing() as found,
+        broker.connect(found.nats_url, "runner-log") as connection,
+        await postgres.connect(found.database_url) as store,
+        plain.connect(found.nats_url) as nats,
+    ):
+        log = JetStreamLog(connection, connection)
+        yield await _one(log, (await logs.admitted(store, "hello")).place, 50_000 if full else 20_000)
+        payload = chunks.encode(logs.said())
+        places = await logs.opened(log, store, RUNS)
+
+        async def plainly(place: logs.Place) -> None:
+            for _ in range(events):
+                await nats.publish(place.run, payload)
+
+        for name in ("nats", "rejoin"):
+            began, used = time.monotonic(), cpu_s(os.getpid())
+            async with asyncio.TaskGroup() as group:
+                for place in await logs.opened(log, store, RUNS) if name == "nats" else places:
+                    group.create_task(plainly(place) if name == "nats" else logs.write(log, place, events, 0))
+            count = RUNS * events
+            title = f"log append, {RUNS} runs"
+            yield Figure(title, name, "rate", count / (time.monotonic() - began), "events/s")
+            yield Figure(title, name, "CPU", (cpu_s(os.getpid()) - used) / count * 1e6, "µs/append")
+
+
+async def _one(log: JetStreamLog, place: logs.Place, events: int) -> Figure:
+    standing = Standing()
+    journal = Journal(log, place.run, 1, standing)
+    await journal.take_over()
+    began = time.monotonic()
+    async with beside(journal.write()):
+        for chunk in logs.OPENING:
+            await journal.emit(chunk)
+        for _ in range(events):
+            await journal.emit(logs.said())
+        await journal.settle()
+    return Figure("log append, 1 run", "rejoin", "rate", events / (time.monotonic() - began), "events/s")

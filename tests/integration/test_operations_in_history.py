@@ -1,0 +1,89 @@
+"""Operations: who asked for them and who did not have the same history, and it is the stored one."""
+
+from collections import Counter
+from typing import Any
+
+from protocol import chunks
+from protocol.fold import Fold
+from runner import Agent, ToolContext, tool
+from runner.models.window import Window
+from tests.crews import Calls, Lines, Thinks, agent
+from tests.rig import Answer, Rig
+
+DETAILED = {
+    "agent_generate",
+    "agent_reasoning",
+    "artifact_saved",
+    "compression",
+    "delegation_returned",
+    "delegation_sent",
+    "polishing",
+    "tool_call",
+    "tool_result",
+    "transfer",
+}
+ALWAYS = {"agent_initializing", "agent_ready", "agent_thinking", "completion"}
+
+
+@tool
+async def make(ctx: ToolContext[None]) -> str:
+    """Make something, and talk about it."""
+    await ctx.emit_operation("polishing", "Polishes")
+    await ctx.emit_artifact(type="report", name="Report", data={"a": 1}, preview=["a"])
+    await ctx.emit_status("almost there")
+    return "made"
+
+
+def crew(name: str) -> Agent:
+    """One that does everything there is an operation for."""
+    billing = agent("billing", {"go": [[], [], ["Done."]]})
+    research = agent("research", {"find": [[Thinks("Where?"), "Here."]]})
+    lines: Lines = {
+        "hello": [["Hello."]],
+        "go": [
+            [Thinks("Well."), Calls("delegate_to_research", {"task": "find"})],
+            [Calls("make"), Calls("transfer_to_billing")],
+        ],
+    }
+    return agent(
+        name,
+        lines,
+        tools=[make],
+        handoffs=[billing],
+        delegates=[research],
+        window=Window(messages_max=1),
+    )
+
+
+def folded(answer: Answer) -> dict[str, Any]:
+    fold = Fold()
+    for frame in answer.frames[:-1]:
+        fold.apply(chunks.decode(frame.data))
+    return fold.message
+
+
+def kinds(message_or_chunks: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(one["data"]["type"] for one in message_or_chunks if one["type"] == "data-operation")
+
+
+async def test_the_history_is_what_each_viewer_folds_with_operations_and_without(rig: Rig) -> None:
+    """Every kind of operation is in the run; those that must be asked for are in nobody's history."""
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.runner([crew(rig.agent)])
+    await rig.post(base, rig.chat(session, "hello"))
+    body = rig.chat(session, "go")
+    seen = []
+    for headers in ({"x-emit-operations": "true"}, {}):  # the second attaches to the same run
+        async with rig.http.post(f"{base}/api/chat", json=body, headers=headers) as response:
+            seen.append(await Answer.of(response))
+    curious, plain = seen
+    assert curious.complete
+    assert plain.complete
+    assert set(kinds(curious.chunks)) == DETAILED | ALWAYS
+    assert set(kinds(plain.chunks)) == ALWAYS
+    for chunk in curious.chunks:
+        if chunk["type"] == "data-operation":
+            assert chunk.get("transient", False) is (chunk["data"]["type"] in DETAILED)
+    stored = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json["messages"][-1]
+    assert folded(curious) == folded(plain) == stored
+    assert set(kinds(stored["parts"])) == ALWAYS
