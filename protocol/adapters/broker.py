@@ -75,15 +75,56 @@ _answer = msgspec.json.Decoder(_Answer)
 
 
 class _Client(Client):
-    """nats-py speaks in the clear, password included, to a server that does not ask for TLS."""
+    """nats-py, with two things mended. It speaks in the clear, password included, to a server that does not
+    ask for TLS. And it keeps a queue and a task for each subscription, which cost more than what is done with
+    a message: those in `direct` are called back at once.
+    """
 
     tls_only = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direct: dict[int, Callable[[Msg], None]] = {}
 
     @override
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         if self.tls_only and initial_connection and not info.get("tls_required"):
             raise ConnectionAbortedError("the server offers no TLS")
         await super()._process_info(info, initial_connection)
+
+    @override
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        if (deliver := self.direct.get(sid)) is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        fields = await self._process_headers(headers)
+        try:
+            deliver(self._build_message(sid, subject, reply, data, fields))
+        except Exception:
+            log.exception("message_broken", subject=subject.decode())
+
+    @override
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self.direct.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
+    @staticmethod
+    @override
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        lines = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n"))
+        return {name: value.strip() for name, separator, value in lines if separator}
+
+    async def listen(self, subject: str, deliver: Callable[[Msg], None]) -> Subscription:
+        """`subscribe`, but `deliver` is called at once, and before anything else is read."""
+        sid = self._sid + 1  # the one that it will have: nothing is awaited before it is taken
+        self.direct[sid] = deliver
+        try:
+            return await self.subscribe(subject, future=_NEVER)
+        except BaseException:
+            self.direct.pop(sid, None)
+            raise
 
 
 class Broker:
@@ -141,7 +182,7 @@ class Broker:
         self._client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1}
         self._inbox = self._client.new_inbox()
         async with self._wire(ASK_TIMEOUT_S):
-            await self._client.subscribe(f"{self._inbox}.*", cb=self._on_reply)
+            await self._client.listen(f"{self._inbox}.*", self._on_reply)
         self._living = True
 
     @asynccontextmanager
@@ -222,7 +263,7 @@ class Broker:
     async def _on_close(self) -> None:
         self._over.set()
 
-    async def _on_reply(self, message: Msg) -> None:
+    def _on_reply(self, message: Msg) -> None:
         collector = self._collectors.get(message.subject.rpartition(".")[2])
         if collector is not None:
             collector.add(message)
@@ -376,6 +417,21 @@ class Broker:
 
         async def end() -> None:
             self._losses.pop(subscription, None)
+            with suppress(nats.errors.Error, ValueError):  # the connection is gone, the subscription with it
+                await subscription.unsubscribe()
+
+        return end
+
+    async def listen(
+        self, subject: str, on_message: Callable[[Msg], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """Core subscription whose messages are handed over as they are read: none waits here, so none is
+        dropped here, and all of the connection waits for `on_message`. Returns what ends it.
+        """
+        async with self._wire(ASK_TIMEOUT_S):
+            subscription = await self._client.listen(subject, on_message)
+
+        async def end() -> None:
             with suppress(nats.errors.Error, ValueError):  # the connection is gone, the subscription with it
                 await subscription.unsubscribe()
 

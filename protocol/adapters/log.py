@@ -269,7 +269,7 @@ class _Feed:
         async with self._opening:
             if self._ends:
                 return
-            end = await live.subscribe(names.live(run), self._on_message, self._on_loss)
+            end = await live.listen(names.live(run), self._on_message)
             self._ends.append(end)
             try:
                 await live.flush()
@@ -289,7 +289,7 @@ class _Feed:
         for end in reversed(ends):
             await end()
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Msg) -> None:
         try:
             record = _record(message)
         except (KeyError, ValueError):

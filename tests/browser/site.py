@@ -12,6 +12,7 @@ from typing import NoReturn
 import psutil
 import pytest
 
+from tests.observe import until
 from tests.processes import HOST, Command, gone
 
 HERE = Path(__file__).parent
@@ -139,6 +140,21 @@ class Site:
     def base(self) -> str:
         """Where a browser goes."""
         return self.front.base
+
+    async def whole(self) -> None:
+        """Until every gateway listens; who connects from then on comes to the first."""
+
+        async def listening() -> bool:
+            for port in self.front.ports:
+                try:
+                    _, writer = await asyncio.open_connection(HOST, port)
+                except OSError:
+                    return False
+                writer.close()
+            return True
+
+        await until(listening, "the gateways' return")
+        self.front.cut()
 
     def runners(self) -> list[psutil.Process]:
         """Those that live."""

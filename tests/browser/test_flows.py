@@ -90,6 +90,7 @@ async def test_two_tabs_show_one_answer(seen: Seen) -> None:
 
 
 async def test_a_killed_gateway_is_replaced_by_another(seen: Seen) -> None:
+    await seen.site.whole()
     first, second = seen.site.front.ports
     before = seen.site.front.taken[second]
     await seen.say("count 30 every 80 ms")

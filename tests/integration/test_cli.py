@@ -41,7 +41,10 @@ async def test_runs_can_be_listed_shown_and_asked_for_again(rig: Rig) -> None:
 async def test_a_fault_is_one_line(rig: Rig) -> None:
     cases = [
         (("runs", "show", "run_nobody"), {}, "there is no run 'run_nobody'"),
-        (("gateway",), {"REJOIN_HOST": "0.0.0.0"}, "only loopback is served"),  # noqa: S104
+        (("gateway",), {"REJOIN_HOST": "0.0.0.0", "REJOIN_ANONYMOUS": "1"}, "only loopback is served"),  # noqa: S104
+        (("gateway",), {}, "nobody could come in"),
+        (("keys", "create"), {}, "REJOIN_KEY_PEPPER"),
+        (("keys", "revoke", "rk_nobody"), {}, "has no key"),
         (("gateway",), {"REJOIN_PORT": "many"}, "REJOIN_"),
         (("runner", "nowhere"), {}, "expected MODULE:ATTR"),
         (("runner", "no.such.module:agent"), {}, "cannot import no.such.module"),
@@ -62,3 +65,22 @@ async def test_a_fault_is_one_line(rig: Rig) -> None:
 async def test_migrating_twice_changes_nothing(rig: Rig) -> None:
     code, out, _ = await rejoin(rig, "migrate")
     assert (code, out) == (0, "up to date\n")
+
+
+async def test_a_key_is_issued_once_listed_and_revoked(rig: Rig) -> None:
+    """What is printed at its making is the only time that the key itself is seen."""
+    pepper, tenant = {"REJOIN_KEY_PEPPER": "a pepper of some length"}, rig.fresh("tenant")
+    words = ("keys", "--tenant", tenant)
+    code, out, _ = await rejoin(
+        rig, *words, "create", "--scope", "chat", "--user", "ann", "--days", "3", **pepper
+    )
+    assert code == 0
+    key, _, secret = out.strip().partition(".")
+    _, listed, _ = await rejoin(rig, *words, "list")
+    assert key in listed
+    assert "user=ann" in listed
+    assert "expires" in listed
+    assert secret not in listed
+    code, out, _ = await rejoin(rig, *words, "revoke", key)
+    assert code == 0
+    assert "revoked" in (await rejoin(rig, *words, "list"))[1]
