@@ -171,8 +171,9 @@ async def test_f71_f84_the_answer_is_the_same_wherever_its_runner_died(
             unknown += 1
         else:
             assert plain(message) == plain(expected), f"died at append {at}"
-    # Only between the word that the tool is started and its result is the outcome unknown.
-    assert unknown == (1 if prompt.startswith("delete") else 0)
+    # Only between the word that the tool is started and its result is the outcome unknown; where the batches
+    # of one run end elsewhere than those of another, that seam may be met under two numbers.
+    assert unknown in ({1, 2} if prompt.startswith("delete") else {0})
 
 
 def check_events(message: UIMessage, responses: list[Answer]) -> None:
