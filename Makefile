@@ -40,12 +40,12 @@ bench: sync
 	@$(RUN) python -m bench $(ARGS)
 
 sync: $(UV)
-	@$(UV) sync --frozen --all-extras --quiet
+	@$(UV) sync --frozen --inexact --all-extras --quiet
 
 .uv/bin/uv:
 	@test -n "$(PYTHON)" || { echo "Rejoin needs Python 3.12 or newer on the PATH." >&2; exit 1; }
 	@echo "fetching uv into .uv/" >&2
-	@"$(PYTHON)" -m venv .uv && .uv/bin/python -m pip install --quiet uv
+	@"$(PYTHON)" -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 # A uv that the PATH has needs no rule of ours.
 ifneq ($(UV),.uv/bin/uv)

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import msgspec
 import structlog
@@ -23,7 +24,7 @@ from protocol.adapters.tasks import beside
 from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from protocol.lifecycle import TERMINAL
 from runner import Agent, app, tool
-from runner.models.port import Done, ModelChunk, ModelRequest
+from runner.models.port import Done, Model, ModelChunk, ModelRequest
 
 TOKENS_PER_S = 50
 TICK_S = 0.005
@@ -65,20 +66,38 @@ async def lateness(late_ms: list[float]) -> None:
         late_ms.append((clock() - began - TICK_S) * 1_000)
 
 
+class Counted:
+    """A model, and how many tokens it has said: a machine without time says fewer than it should."""
+
+    def __init__(self, model: Model) -> None:
+        self.tokens = 0
+        self._model = model
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        async with aclosing(self._model.stream(request)) as said:
+            async for chunk in said:
+                self.tokens += isinstance(chunk, TextDelta)
+                yield chunk
+
+
 class Lag(msgspec.Struct, frozen=True):
     """What was seen. `late_ms`: the median, the 99th percentile and the worst. `used`: cores."""
 
     live: int
     used: float
+    token_us: float
     late_ms: tuple[float, float, float]
 
 
-async def measured(servers: Servers, agent: Agent, runs: int, seconds: float) -> Lag:
+async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seconds: float) -> Lag:
     """A runner of ours with so many live runs, looked at for so long. They are interrupted at the end."""
     settings = app.Settings(
         nats_url=servers.nats_url, database_url=servers.database_url, runs_max=runs, drain_grace_s=0
     )
     late_ms: list[float] = []
+    counted = Counted(model)
+    agent = msgspec.structs.replace(agent, model=counted)
     async with (
         broker.connect(servers.nats_url, "runner-queue") as connection,
         await postgres.connect(servers.database_url) as store,
@@ -92,24 +111,26 @@ async def measured(servers: Servers, agent: Agent, runs: int, seconds: float) ->
             await requests.publish(admitted.request)
             started.append(admitted.place)
         await asyncio.sleep(1.0)
-        began = time.process_time(), time.monotonic()
+        began, used_s, tokens = time.monotonic(), time.process_time(), counted.tokens
         async with beside(lateness(late_ms)):
             await asyncio.sleep(seconds)
-        used = (time.process_time() - began[0]) / (time.monotonic() - began[1])
+        used_s, tokens = time.process_time() - used_s, counted.tokens - tokens
+        used = used_s / (time.monotonic() - began)
         states = [await store.run(logs.OWNER, place.run) for place in started]
         live = sum(run is not None and run.state not in TERMINAL for run in states)
         for place in started:
             await store.interrupt(logs.OWNER, place.session, place.run)
         worker.drain()
     cuts = statistics.quantiles(late_ms, n=100)
-    return Lag(live, used, (cuts[49], cuts[98], max(late_ms)))
+    return Lag(live, used, used_s / max(tokens, 1) * 1e6, (cuts[49], cuts[98], max(late_ms)))
 
 
 async def main(runs: int, seconds: float) -> None:
     """With servers of its own."""
-    agent = Agent(name="lag", model=Talks(seconds * 2 + 5), tools=[look])
+    model = Talks(seconds * 2 + 5)
+    agent = Agent(name="lag", model=model, tools=[look])
     async with backing() as servers:
-        lag = await measured(servers, agent, runs, seconds)
+        lag = await measured(servers, agent, model, runs, seconds)
     median, p99, worst = lag.late_ms
     print(f"{lag.live} of {runs} runs live, {lag.used:.0%} of a core")  # noqa: T201
     print(f"loop lag: p50 {median:.1f} ms, p99 {p99:.1f} ms, max {worst:.1f} ms")  # noqa: T201

@@ -107,7 +107,8 @@ class Heard(asyncio.Protocol):
 async def connected(base: str) -> Heard:
     """A connection that has asked for nothing yet."""
     address = urlsplit(base)
-    _, heard = await asyncio.get_running_loop().create_connection(Heard, address.hostname, address.port)
+    loop = asyncio.get_running_loop()
+    _, heard = await loop.create_connection(Heard, address.hostname or "", address.port or 80)
     return heard
 
 

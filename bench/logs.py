@@ -1,8 +1,9 @@
 """Runs and their logs without a runner: what a gateway is measured with.
 
 `python -m bench.logs NATS_URL EVENTS RATE` is the writer: it appends EVENTS deltas to each run that it is
-told of on stdin, one to a message, RATE of them a second and run, 0 as fast as they are acknowledged. A delta
-is the time at which it was made.
+told of on stdin, one to a message, RATE of them a second and run, 0 as fast as they are acknowledged. With a
+RATE of -1 nothing is stored: they are published as if they had been, faster than a gateway can follow. A
+delta is the time at which it was made.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from hashlib import sha256
 
 import msgspec
 
-from bench import servers
+from bench import plain, servers
 from protocol import chunks, ids
 from protocol.adapters import broker
 from protocol.adapters.embedded import Servers
@@ -99,18 +100,37 @@ async def write(log: JetStreamLog, place: Place, events: int, rate: float) -> No
         await append(log, place, [said()])
 
 
-async def written_apart(found: Servers, places: Sequence[Place], events: int, rate: float) -> None:
-    """The same, by a process of its own. `places` stay where they are."""
+async def feign(nats_url: str, places: Sequence[Place], events: int) -> None:
+    """So many deltas to each run, live, of which the log knows nothing."""
+    async with plain.connect(nats_url) as nats:
+        for _ in range(events):
+            for place in places:
+                head = Head(place.prev, 1, place.index, 1)
+                payload = frames([chunks.encode(said())], prev=place.prev, index=place.index)
+                place.prev, place.index = place.prev + 1, place.index + 1
+                await nats.feign(place.run, payload, str(head), place.prev)
+            await nats.flush()
+
+
+async def written_apart(found: Servers, places: Sequence[Place], events: int, rate: float) -> float:
+    """The same, by a process of its own; when it began. `places` stay where they are."""
     arguments = ("-m", "bench.logs", found.nats_url, str(events), str(rate))
     async with servers.process(*arguments) as child:
-        _, _ = await child.communicate(msgspec.json.encode(places))
-        if child.returncode:
+        assert child.stdin is not None  # noqa: S101
+        assert child.stdout is not None  # noqa: S101
+        child.stdin.write(msgspec.json.encode(places))
+        child.stdin.close()
+        await child.stdout.readline()
+        began = time.monotonic()
+        if await child.wait():
             raise RuntimeError("the writer failed")
+    return began
 
 
 async def main(nats_url: str, events: int, rate: float) -> None:
     """The writer."""
     places = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Place])
+    print("begins", flush=True)  # noqa: T201
     async with broker.connect(nats_url, "runner-log") as connection:
         log = JetStreamLog(connection, connection)
         async with asyncio.TaskGroup() as group:

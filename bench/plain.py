@@ -71,6 +71,18 @@ class Plain:
         """Append without waiting."""
         await self._client.publish(names.log(run), payload, headers={names.BATCH: head})
 
+    async def feign(self, run: RunId, payload: bytes, head: str, sequence: int) -> None:
+        """What the broker republishes of an append, without the append."""
+        headers = {
+            names.BATCH: head,
+            "Nats-Stream": names.LOG,
+            names.SUBJECT: names.log(run),
+            names.SEQUENCE: str(sequence),
+            "Nats-Last-Sequence": str(sequence - 1),
+            names.TIME: "2026-01-01T00:00:00Z",
+        }
+        await self._client.publish(names.live(run), payload, headers=headers)
+
     async def flush(self) -> None:
         """Until the broker has it all."""
         await self._client.flush(60)

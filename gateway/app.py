@@ -15,6 +15,7 @@ from gateway import fetch
 from gateway.attachments import Attachments
 from gateway.auth import Gate, entrance
 from gateway.auth import Settings as AuthSettings
+from gateway.bodies import BODY_BYTES_MAX
 from gateway.contract import contract
 from gateway.families import (
     agent_chat,
@@ -44,14 +45,15 @@ from gateway.metrics import Metrics
 from gateway.readiness import Check, Readiness
 from gateway.routing import Route, mount
 from gateway.sessions import Backend
-from gateway.web import BODY_BYTES_MAX, SERVICE, Attention, Service, observe
+from gateway.web import SERVICE, Attention, Service, observe
 from protocol.adapters import broker, census, exposition, migrate, postgres, streams, tracing
-from protocol.adapters.agents import JetStreamAgents
+from protocol.adapters.agents import BELIEVED_S, JetStreamAgents
 from protocol.adapters.artifacts import Artifacts
 from protocol.adapters.control import NatsControl
 from protocol.adapters.database import Database
 from protocol.adapters.dialogues import Dialogues
 from protocol.adapters.files import JetStreamFiles
+from protocol.adapters.holdings import HeldFiles, Holdings
 from protocol.adapters.keys import Keys
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
@@ -114,13 +116,15 @@ class Settings(AuthSettings, frozen=True, kw_only=True):
     requests_per_minute: Count | None = None
     """Of one credential, at one gateway."""
     tenant_requests_per_minute: Count | None = None
-    """These, and the next three, of a tenant that has no limits of its own (`rejoin tenants limits`)."""
+    """These, and the next four, of a tenant that has no limits of its own (`rejoin tenants limits`)."""
     tenant_running_max: Count | None = None
     """Runs at once: what is beyond waits its turn. The same for gateways and runners."""
     tenant_queued_max: Count | None = None
     """Runs that wait: what is beyond is refused."""
     tenant_tokens_per_day: Count | None = None
     """Once they are spent, requests are refused until midnight, UTC."""
+    tenant_file_bytes_max: Count | None = None
+    """Of all files that it has: what is beyond is refused, until sessions that have some are deleted."""
     agent_chat_limit_s: float | None = 120.0
     """How long a run of the agent-chat family's stream may take."""
     agent_chat_stop_when_left: bool = True
@@ -176,12 +180,12 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
             JetStreamLog(live, api, metrics.live_lag),
             JetStreamRequests(api, wanted),
             NatsControl(api),
-            JetStreamAgents(api),
+            JetStreamAgents(api, BELIEVED_S),
             Threads(store.database),
             Artifacts(store.database),
             lambda: datetime.now(UTC),
             secrets.token_bytes,
-            Attachments(JetStreamFiles(stored), remote),
+            Attachments(HeldFiles(JetStreamFiles(stored), Holdings(store.database)), remote),
             Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,
             metrics,
         )
@@ -284,6 +288,7 @@ def _limits(settings: Settings) -> Limits:
         running_max=settings.tenant_running_max,
         queued_max=settings.tenant_queued_max,
         tokens_per_day=settings.tenant_tokens_per_day,
+        file_bytes_max=settings.tenant_file_bytes_max,
     )
 
 

@@ -19,7 +19,8 @@ from protocol import media
 from protocol.adapters.files import Files
 from protocol.adapters.ports import Owner
 from protocol.errors import Invalid, RejoinError, Unavailable
-from protocol.media import FILES_MAX
+from protocol.ids import TenantId
+from protocol.media import FILES_MAX, FileId
 
 log = structlog.get_logger("rejoin.attachments")
 
@@ -27,8 +28,10 @@ type Part = dict[str, Any]
 
 PIXELS_MAX = 50_000_000
 """Of all frames of an image: a phone's largest. Four bytes each while it is looked at."""
+IMPORTED_MAX = 100
+"""Files of the earlier turns of a new session."""
 BYTES_MAX = 64 * 1024 * 1024
-"""Of all files of a message, which are in memory together: none is stored before all are good."""
+"""Of all files of a request, which are in memory together: none is stored before all are good."""
 CHECK_TIMEOUT_S = 14.0
 """From a message to the verdict on all of its files, the fetching included."""
 CHECKS_MAX = 2
@@ -40,11 +43,16 @@ FORMATS = {
 }
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """`parts` as they are stored; `said` is the same whenever the same is sent, whatever a URL leads to."""
+class Sent(msgspec.Struct, frozen=True):
+    """A file as a client sent it. `said` is its part without bytes: the same whenever the same is sent, and
+    whatever a URL leads to. `data`, with the type that is claimed for it, if it came with the message.
+    """
 
-    parts: list[Part]
-    said: list[Part]
+    part: Part
+    pointer: str
+    said: Part
+    data: bytes | None = None
+    declared: str = ""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -62,26 +70,27 @@ class Attachments:
         self._fetch = fetch
         self._checks = asyncio.Semaphore(CHECKS_MAX)
 
-    async def stored(self, parts: Sequence[Part], pointer: str, owner: Owner, *, remote: bool) -> Stored:
-        """A user's parts, as `turns.user` makes them, with their files stored.
-
-        `remote`: whether http and https URLs are fetched. `pointer` is that of the message. Raises `Invalid`
-        naming the part, and `Unavailable`.
+    async def read(
+        self, parts: Sequence[tuple[str, Part]], owner: Owner, *, files_max: int = FILES_MAX
+    ) -> list[Sent]:
+        """Files, each with the pointer of its part, as `turns.user` makes it. Nothing is fetched, judged or
+        stored. Raises `Invalid` naming the part.
         """
-        numbers = [number for number, part in enumerate(parts) if part["type"] == "file"]
-        if not numbers:
-            return Stored(list(parts), list(parts))
-        if len(numbers) > FILES_MAX:
-            at = f"{pointer}/parts/{numbers[FILES_MAX]}"
-            raise Invalid(f"a message has at most {FILES_MAX} files", at)
-        checking = _Checking(self, owner, remote=remote)
-        found = await checking.all({number: parts[number] for number in numbers}, f"{pointer}/parts")
-        kept, said = list(parts), list(parts)
-        for number, file in found.items():
-            if file is not None:
-                kept[number] = await self._keep(owner, parts[number], file)
-            said[number] = parts[number] if _is_remote(parts[number]) else kept[number]
-        return Stored(kept, said)
+        if len(parts) > files_max:
+            raise Invalid(f"a message has at most {files_max} files", parts[files_max][0])
+        return [await asyncio.to_thread(_read, part, pointer, owner) for pointer, part in parts]
+
+    async def stored(self, sent: Sequence[Sent], owner: Owner, *, remote: bool) -> list[Part]:
+        """The parts with their files stored, once all of them are good.
+
+        `remote`: whether http and https URLs are fetched. Raises `Invalid` naming the part, `Limited` and
+        `Unavailable`.
+        """
+        found = await _Checking(self, owner, remote=remote).all(sent)
+        return [
+            one.part if file is None else await self._keep(owner, one.part, file)
+            for one, file in zip(sent, found, strict=True)
+        ]
 
     async def _keep(self, owner: Owner, part: Part, file: _File) -> Part:
         id = await self.files.put(owner.tenant, owner.user, file.data, file.media_type)
@@ -96,14 +105,26 @@ class Attachments:
                 await asyncio.to_thread(decode, data, media_type)
         return media_type
 
-    async def get(self, url: str) -> _File:
+    async def get(self, url: str, tenant: TenantId) -> _File:
         """What a remote URL leads to. Raises `Invalid`."""
-        fetched = await self._fetch.get(url)
+        fetched = await self._fetch.get(url, tenant)
         return _File(fetched.data, fetched.media_type)
 
 
+def _read(part: Part, pointer: str, owner: Owner) -> Sent:
+    url = part["url"]
+    if not url.startswith("data:"):
+        return Sent(part, pointer, part)
+    try:
+        declared, data = media.parse_data_url(url)
+    except Invalid as fault:
+        raise Invalid(fault.detail, pointer) from fault
+    stored = {"mediaType": media.kind_of(data), "url": media.url_of(media.file_id(owner.user, data))}
+    return Sent(part, pointer, part | stored, data, declared)
+
+
 class _Checking:
-    """One message's files."""
+    """One request's files."""
 
     def __init__(self, attachments: Attachments, owner: Owner, *, remote: bool) -> None:
         self._attachments = attachments
@@ -111,54 +132,54 @@ class _Checking:
         self._remote = remote
         self._bytes = 0
 
-    async def all(self, parts: dict[int, Part], pointer: str) -> dict[int, _File | None]:
-        """By number, the files that are to be stored; None for one that is stored already."""
+    async def all(self, sent: Sequence[Sent]) -> list[_File | None]:
+        """The files that are to be stored, in order; None for one that is stored already."""
         found: dict[int, _File | None] = {}
 
-        async def one(number: int, part: Part) -> None:
+        async def one(number: int, file: Sent) -> None:
             try:
                 async with asyncio.timeout(CHECK_TIMEOUT_S):
-                    found[number] = await self._file(part)
+                    found[number] = await self._file(file)
             except Invalid as fault:
-                raise Invalid(fault.detail, f"{pointer}/{number}") from fault
+                raise Invalid(fault.detail, file.pointer) from fault
             except TimeoutError:
                 raise Unavailable("files cannot be checked now: there are too many") from None
 
         try:
             async with asyncio.TaskGroup() as group:
-                for number, part in parts.items():
-                    group.create_task(one(number, part))
+                for number, file in enumerate(sent):
+                    group.create_task(one(number, file))
         except* RejoinError as faults:
             known = list(_leaves(faults))
             raise next((one for one in known if isinstance(one, Invalid)), known[0]) from None
-        return found
+        return [found[number] for number in range(len(sent))]
 
-    async def _file(self, part: Part) -> _File | None:
-        url, claim = part["url"], part.get("mediaType")
+    async def _file(self, sent: Sent) -> _File | None:
+        url, claim = sent.part["url"], sent.part.get("mediaType")
         if (id := media.id_in(url)) is not None:
-            known = media.belongs(id, self._owner.user) and await self._attachments.files.get(
-                self._owner.tenant, id
-            )
-            if not known:
-                raise Invalid("there is no such file")
-            if claim and media.plain_type(claim) != known.media_type:
-                raise Invalid(f"it is {known.media_type}")
+            await self._known(id, claim)
             return None
-        if url.startswith("data:"):
-            declared, data = await asyncio.to_thread(media.parse_data_url, url)
+        if sent.data is not None:
+            declared, data = sent.declared, sent.data
         elif self._remote:
-            fetched = await self._attachments.get(url)
+            fetched = await self._attachments.get(url, self._owner.tenant)
             declared, data = fetched.media_type, fetched.data
         else:
             raise Invalid("a file's URL is a data URL here")
         self._bytes += len(data)
         if self._bytes > BYTES_MAX:
-            raise Invalid(f"the files of a message have at most {BYTES_MAX} bytes together")
+            raise Invalid(f"the files of a request have at most {BYTES_MAX} bytes together")
         return _File(data, await self._attachments.check(data, claim, declared))
 
-
-def _is_remote(part: Part) -> bool:
-    return not part["url"].startswith(("data:", media.URL))
+    async def _known(self, id: FileId, claim: str | None) -> None:
+        """A stored file, which from now on stays for as long as it takes to store the message."""
+        files, tenant = self._attachments.files, self._owner.tenant
+        mine = media.belongs(id, self._owner.user) and await files.touch(tenant, id)
+        known = await files.get(tenant, id) if mine else None
+        if known is None:
+            raise Invalid("there is no such file")
+        if claim and media.plain_type(claim) != known.media_type:
+            raise Invalid(f"it is {known.media_type}")
 
 
 def _leaves(faults: BaseExceptionGroup[RejoinError]) -> Iterator[RejoinError]:

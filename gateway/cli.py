@@ -4,8 +4,8 @@ import asyncio
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,38 @@ def load[T: msgspec.Struct](kind: type[T], config: Path | None) -> T:
     return found
 
 
-_config = click.option(
+_option = partial(
+    click.option,
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    envvar="REJOIN_CONFIG",
     help="A TOML file of settings; variables win.",
 )
+_config = _option(envvar="REJOIN_CONFIG")
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What stands before a command's name."""
+
+    config: Path | None
+    tenant: str | None = None
+
+
+def _settings(kind: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A group's command gets these first. `--config` may stand behind its name, too; `--help` needs none."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @_config
+        @click.pass_obj
+        @wraps(command)
+        def loaded(given: Given, /, config: Path | None, **options: Any) -> None:
+            found = load(kind, given.config or config)
+            if given.tenant is not None:
+                found = msgspec.structs.replace(found, tenant=given.tenant)
+            command(found, **options)
+
+        return loaded
+
+    return decorate
 
 
 @click.group(cls=Cli)
@@ -111,17 +137,17 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
 
 
 @main.group(name="runs")
-@_config
+@_option()
 @click.pass_context
 def runs_group(context: click.Context, config: Path | None) -> None:
     """Look at single runs. `rejoin dev` writes a --config for this into its data directory."""
-    context.obj = load(runs.Settings, config)
+    context.obj = Given(config)
 
 
 @runs_group.command(name="list")
 @click.option("--state", type=click.Choice([state.value for state in State]))
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
-@click.pass_obj
+@_settings(runs.Settings)
 def runs_list(found: runs.Settings, state: str | None, limit: int) -> None:
     """List runs, newest first."""
     runs.execute(found, lambda desk: desk.listed(State(state) if state else None, limit))
@@ -129,7 +155,7 @@ def runs_list(found: runs.Settings, state: str | None, limit: int) -> None:
 
 @runs_group.command(name="show")
 @click.argument("run")
-@click.pass_obj
+@_settings(runs.Settings)
 def runs_show(found: runs.Settings, run: str) -> None:
     """Show a run, and how its log ends."""
     runs.execute(found, lambda desk: desk.shown(run))
@@ -137,7 +163,7 @@ def runs_show(found: runs.Settings, run: str) -> None:
 
 @runs_group.command(name="retry")
 @click.argument("run")
-@click.pass_obj
+@_settings(runs.Settings)
 def runs_retry(found: runs.Settings, run: str) -> None:
     """Ask the runners again for a run that is under way."""
     runs.execute(found, lambda desk: desk.retried(run))
@@ -145,7 +171,7 @@ def runs_retry(found: runs.Settings, run: str) -> None:
 
 @runs_group.command(name="interrupt")
 @click.argument("run")
-@click.pass_obj
+@_settings(runs.Settings)
 def runs_interrupt(found: runs.Settings, run: str) -> None:
     """End a run: queued, running or waiting for a decision."""
     runs.execute(found, lambda desk: desk.interrupted(run))
@@ -153,34 +179,33 @@ def runs_interrupt(found: runs.Settings, run: str) -> None:
 
 @main.group(name="sessions")
 @click.option("--tenant", help="Whose; REJOIN_TENANT, else `default`.")
-@_config
+@_option()
 @click.pass_context
 def sessions_group(context: click.Context, config: Path | None, tenant: str | None) -> None:
     """Delete single sessions."""
-    found = load(runs.Settings, config)
-    context.obj = found if tenant is None else msgspec.structs.replace(found, tenant=tenant)
+    context.obj = Given(config, tenant)
 
 
 @sessions_group.command(name="delete")
 @click.argument("session")
-@click.pass_obj
+@_settings(runs.Settings)
 def sessions_delete(found: runs.Settings, session: str) -> None:
     """Delete a session with its messages, runs, logs and artifacts."""
     forgetting.execute(found, lambda eraser: eraser.session(session))
 
 
 @main.group(name="users")
-@_config
+@_option()
 @click.pass_context
 def users_group(context: click.Context, config: Path | None) -> None:
     """Forget users."""
-    context.obj = load(runs.Settings, config)
+    context.obj = Given(config)
 
 
 @users_group.command(name="forget")
 @click.argument("tenant")
 @click.argument("user")
-@click.pass_obj
+@_settings(runs.Settings)
 def users_forget(found: runs.Settings, tenant: str, user: str) -> None:
     """Delete a user's sessions, with all that belongs to them, and keys."""
     whose = msgspec.structs.replace(found, tenant=tenant)
@@ -196,12 +221,11 @@ def doctor_command(config: Path | None) -> None:
 
 @main.group(name="keys")
 @click.option("--tenant", help="Whose keys; REJOIN_TENANT, else `default`.")
-@_config
+@_option()
 @click.pass_context
 def keys_group(context: click.Context, config: Path | None, tenant: str | None) -> None:
     """Issue, list and revoke API keys."""
-    found = load(issuing.Settings, config)
-    context.obj = found if tenant is None else msgspec.structs.replace(found, tenant=tenant)
+    context.obj = Given(config, tenant)
 
 
 @keys_group.command(name="create")
@@ -217,7 +241,7 @@ def keys_group(context: click.Context, config: Path | None, tenant: str | None) 
 @click.option("--agent", help="The only agent it may talk to.")
 @click.option("--user", help="The user it acts for: it sees that user's sessions alone.")
 @click.option("--days", type=click.IntRange(1), help="How long it is valid; without it, until revoked.")
-@click.pass_obj
+@_settings(issuing.Settings)
 def keys_create(
     found: issuing.Settings,
     scopes: tuple[str, ...],
@@ -234,7 +258,7 @@ def keys_create(
 
 
 @keys_group.command(name="list")
-@click.pass_obj
+@_settings(issuing.Settings)
 def keys_list(found: issuing.Settings) -> None:
     """List keys, newest first. The keys themselves are nowhere."""
     issuing.execute(found, lambda issuer: issuer.listed())
@@ -242,18 +266,18 @@ def keys_list(found: issuing.Settings) -> None:
 
 @keys_group.command(name="revoke")
 @click.argument("key")
-@click.pass_obj
+@_settings(issuing.Settings)
 def keys_revoke(found: issuing.Settings, key: str) -> None:
     """Make a key, named by its id, worthless."""
     issuing.execute(found, lambda issuer: issuer.revoked(key))
 
 
 @main.group(name="tenants")
-@_config
+@_option()
 @click.pass_context
 def tenants_group(context: click.Context, config: Path | None) -> None:
     """Say how much tenants may have."""
-    context.obj = load(tenants.Settings, config)
+    context.obj = Given(config)
 
 
 @tenants_group.command(name="limits")
@@ -262,8 +286,9 @@ def tenants_group(context: click.Context, config: Path | None) -> None:
 @click.option("--queued", type=click.IntRange(1), help="Runs that wait; others are refused.")
 @click.option("--tokens-per-day", type=click.IntRange(1), help="Spent, it is refused until midnight, UTC.")
 @click.option("--requests-per-minute", type=click.IntRange(1), help="At one gateway.")
+@click.option("--file-bytes", type=click.IntRange(1), help="Of all files that it has.")
 @click.option("--clear", is_flag=True, help="Forget its limits, but for those that are given.")
-@click.pass_obj
+@_settings(tenants.Settings)
 def tenants_limits(
     found: tenants.Settings,
     tenant: str,
@@ -271,6 +296,7 @@ def tenants_limits(
     queued: int | None,
     tokens_per_day: int | None,
     requests_per_minute: int | None,
+    file_bytes: int | None,
     *,
     clear: bool,
 ) -> None:
@@ -280,6 +306,7 @@ def tenants_limits(
         queued_max=queued,
         tokens_per_day=tokens_per_day,
         requests_per_minute=requests_per_minute,
+        file_bytes_max=file_bytes,
     )
     tenants.execute(found, tenant, given, clear=clear)
 

@@ -67,8 +67,8 @@ STREAM_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
 FRAMES = (
-    "Server-sent events, of which each is as this schema says. The last one's data is `[DONE]`: a stream that "
-    "ends without it was cut off, and is to be rejoined."
+    "Server-sent events, each as this schema says. The data of the last is `[DONE]`: a stream that ends "
+    "without it was cut off, and is to be rejoined."
 )
 
 
@@ -195,6 +195,7 @@ def _schema(kind: Any) -> dict[str, Any]:
 def _chunks() -> tuple[dict[str, Any], dict[str, Any]]:
     """An event, and the components that it refers to, under names of their own."""
     (tagged, own), components = msgspec.json.schema_components(EVENTS, ref_template=CHUNKS)
+    components["Data"]["properties"]["type"]["pattern"] = "^data-"  # as its decoder wants it
     named = {f"Chunk{name}": schema for name, schema in components.items()}
     return {"description": "An event: an AI SDK UI message chunk.", "anyOf": [*tagged["anyOf"], own]}, named
 

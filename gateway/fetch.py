@@ -17,8 +17,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from gateway.shares import Shares
 from protocol import media
 from protocol.errors import Invalid
+from protocol.ids import TenantId
 from protocol.public import Address, is_public
 
 type Allowed = Callable[[Address, int], bool]
@@ -27,7 +29,7 @@ PORTS = frozenset({80, 443})
 REDIRECTS_MAX = 3
 FETCH_TIMEOUT_S = 10.0
 FETCHES_MAX = 8
-"""At once in one gateway, `media.FILE_BYTES_MAX` of memory each."""
+"""At once in one gateway, `media.FILE_BYTES_MAX` of memory each. One tenant has half of them at most."""
 URL_CHARS_MAX = 8_192
 READ_BYTES = 64 * 1024
 HEADERS = {"Accept": "image/png, image/jpeg, image/webp, application/pdf", "Accept-Encoding": "identity"}
@@ -51,13 +53,17 @@ class Fetch:
     def __init__(self, http: aiohttp.ClientSession, timeout_s: float = FETCH_TIMEOUT_S) -> None:
         self._http = http
         self._timeout_s = timeout_s
-        self._gate = asyncio.Semaphore(FETCHES_MAX)
+        self._shares = Shares(FETCHES_MAX)
 
-    async def get(self, url: str) -> Fetched:
-        """What an http or https URL leads to. Raises `Invalid`."""
+    async def get(self, url: str, tenant: TenantId) -> Fetched:
+        """What an http or https URL leads to, for a tenant. Raises `Invalid`."""
         try:
-            async with asyncio.timeout(self._timeout_s), self._gate:
-                return await self._follow(_checked(url))
+            async with asyncio.timeout(self._timeout_s):
+                share = await self._shares.take(tenant)
+                try:
+                    return await self._follow(_checked(url))
+                finally:
+                    share.release()
         except TimeoutError:
             raise Invalid(f"it was not there within {self._timeout_s:g} seconds") from None
         except (aiohttp.ClientError, OSError, ValueError) as fault:  # ValueError: what yarl and idna refuse

@@ -68,7 +68,10 @@ def check_fields(fields: Mapping[str, msgspec.Raw], taken: Collection[str]) -> N
 def _is_neutral(raw: msgspec.Raw, neutral: Sequence[Any]) -> bool:
     if len(raw) > NEUTRAL_BYTES_MAX:
         return False
-    value = msgspec.json.decode(raw)
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):  # a raw value is not looked at before: 1e999
+        return False
     return value is None or value in neutral
 
 

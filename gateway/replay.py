@@ -119,13 +119,13 @@ class Replay(msgspec.Struct, frozen=True):
         if self.run.state in TERMINAL:
             return
         for wait_s in STORED_WAITS_S:
+            await asyncio.sleep(wait_s)  # first: it is never earlier
             try:
                 run = await self.store.run(self.run.owner, self.run.id)
             except Unavailable:
                 return
             if run is None or run.state not in BUSY or run.turn > last.head.turn:
                 return
-            await asyncio.sleep(wait_s)
         log.warning("stored_late", run=self.run.id)
 
     def _write(self, batch: Sequence[Record]) -> tuple[bytes, Record | None]:

@@ -11,12 +11,13 @@ from datetime import datetime
 import msgspec
 import structlog
 
-from gateway.attachments import Attachments, Stored
+from gateway.attachments import IMPORTED_MAX, Attachments, Part, Sent
 from gateway.context import Brought, Kept, kept
 from gateway.locate import locate
 from gateway.metrics import Metrics
 from gateway.positions import After, Position, Turn, Whole
 from gateway.replay import Replay
+from gateway.turns import Earlier
 from protocol import ids
 from protocol.adapters.artifacts import Artifacts
 from protocol.adapters.ports import (
@@ -43,6 +44,7 @@ from protocol.fold import UIMessage
 from protocol.ids import AgentName, MessageId, RunId, SessionId
 from protocol.lifecycle import BUSY, State
 from protocol.log import View
+from protocol.media import FILES_MAX
 from protocol.seal import Sealer
 
 log = structlog.get_logger("rejoin.sessions")
@@ -70,19 +72,6 @@ class Backend(msgspec.Struct, frozen=True):
     def agent(self, name: AgentName, owner: Owner) -> "Sessions":
         """One agent's sessions."""
         return Sessions(self, owner, name)
-
-    async def keep_files(
-        self, session: "Session", message: UIMessage, pointer: str, *, remote: bool
-    ) -> Stored:
-        """A message's parts with their files stored, once it is known that there is an agent for them."""
-        parts = message["parts"]
-        if all(part["type"] != "file" for part in parts):
-            return Stored(parts, parts)
-        if self.attachments is None:
-            raise Invalid("files are not taken here", f"{pointer}/parts")
-        if await self.agents.find(session.agent) is None:
-            raise NotFound(f"there is no agent {session.agent!r}")
-        return await self.attachments.stored(parts, pointer, session.owner, remote=remote)
 
     async def context(self, session: "Session") -> Kept:
         """What of a request's context is to be stored. Nothing has been stored before. Raises `NotFound`,
@@ -175,7 +164,7 @@ class Session(msgspec.Struct, frozen=True):
         view: View,
         *,
         edit: bool = False,
-        imports: Sequence[UIMessage] = (),
+        imports: Sequence[Earlier] = (),
         when_busy: WhenBusy = WhenBusy.ENQUEUE,
         key: str | None = None,
         pointer: str = "",
@@ -188,13 +177,54 @@ class Session(msgspec.Struct, frozen=True):
 
         `edit` lets a known id have new content: what it replaces goes, and all behind it. `imports` are the
         turns before it, taken only by a new session. `key` makes the request one with any other of the same
-        key. Raises `NotFound`, `Conflict`, `Invalid`, `Unavailable`.
+        key. Raises `NotFound`, `Conflict`, `Invalid`, `Limited`, `Unavailable`.
         """
         context = await self.backend.context(self)
-        stored = await self.backend.keep_files(self, message, pointer, remote=remote)
-        digest = hashlib.sha256(_canonical(stored.said)).digest()
-        ask = Submit(StoredTurn(message | {"parts": stored.parts}, digest), edit=edit, imports=imports)
+        turns = [Earlier(message, [f"{pointer}/parts/{n}" for n in range(len(message["parts"]))]), *imports]
+        sent = await self._read(turns[:1], FILES_MAX)
+        said = _with_files(message, [file.said for file in sent])
+        digest = hashlib.sha256(_canonical(said["parts"])).digest()
+        stored = [turn.message for turn in turns]
+        if any(map(_files, turns)):
+            made = await self._repeated(MessageId(message["id"]), digest, key)
+            if made is not None:
+                return await self.backend.replay(made, Whole(), view, until=made.turn)
+            stored = await self._stored(turns, sent, remote=remote)
+        ask = Submit(StoredTurn(stored[0], digest), edit=edit, imports=stored[1:])
         return await self._answer(ask, view, when_busy, key, context)
+
+    async def _read(self, turns: Sequence[Earlier], files_max: int) -> list[Sent]:
+        """The files of some turns, as they were sent."""
+        files = [file for turn in turns for file in _files(turn)]
+        if not files:
+            return []
+        if self.backend.attachments is None:
+            raise Invalid("files are not taken here", files[0][0])
+        return await self.backend.attachments.read(files, self.owner, files_max=files_max)
+
+    async def _repeated(self, message: MessageId, digest: bytes, key: str | None) -> Run | None:
+        """The run that this very request has made: nothing of it is fetched or stored again."""
+        made = await self.backend.store.repeated(self.owner, self.id, self.agent, message, digest, key)
+        if made is not None:
+            log.info("admitted", session=self.id, run=made.id, created=False)
+            await self.backend.publish(made)
+        return made
+
+    async def _stored(
+        self, turns: Sequence[Earlier], sent: Sequence[Sent], *, remote: bool
+    ) -> list[UIMessage]:
+        """The messages with their files stored, if the tenant may have another run. `sent` are the first
+        one's; the others are taken only by a session that is new, and without their files by any other.
+        """
+        await self.backend.store.may_admit(self.owner.tenant)
+        if await self.backend.store.current(self.owner, self.id) is None:
+            sent = [*sent, *await self._read(turns[1:], IMPORTED_MAX)]
+        else:
+            turns = [turns[0], *filter(_says, map(_without_files, turns[1:]))]
+        if self.backend.attachments is None or not sent:
+            return [turn.message for turn in turns]
+        parts = iter(await self.backend.attachments.stored(sent, self.owner, remote=remote))
+        return [_with_files(turn.message, [next(parts) for _ in _files(turn)]) for turn in turns]
 
     async def regenerate(
         self,
@@ -302,3 +332,24 @@ class Session(msgspec.Struct, frozen=True):
         owner = await self.backend.runs.owner(cursor.prev)
         run = await self.backend.store.run(self.owner, owner) if owner is not None else None
         return run if run is not None and run.session == self.id else None
+
+
+def _files(turn: Earlier) -> list[tuple[str, Part]]:
+    """Its parts that are files, each with its pointer."""
+    parts = zip(turn.places, turn.message["parts"], strict=True)
+    return [(place, part) for place, part in parts if part["type"] == "file"]
+
+
+def _with_files(message: UIMessage, files: Sequence[Part]) -> UIMessage:
+    """The message with these in the places of its files."""
+    given = iter(files)
+    return message | {"parts": [next(given) if part["type"] == "file" else part for part in message["parts"]]}
+
+
+def _says(turn: Earlier) -> bool:
+    return bool(turn.message["parts"])
+
+
+def _without_files(turn: Earlier) -> Earlier:
+    parts = [part for part in turn.message["parts"] if part["type"] != "file"]
+    return Earlier(turn.message | {"parts": parts}, [""] * len(parts))

@@ -43,6 +43,13 @@ class Message(msgspec.Struct, frozen=True):
     metadata: Any = UNSET
 
 
+class Earlier(msgspec.Struct, frozen=True):
+    """A turn from before a session, and the JSON pointers of its parts."""
+
+    message: UIMessage
+    places: Sequence[str]
+
+
 class Options(msgspec.Struct, frozen=True, rename="camel"):
     """What may stand beside a message."""
 
@@ -157,19 +164,32 @@ def _check_text(parts: list[dict[str, Any]], pointer: str) -> None:
             raise Invalid(f"a message has at most {TEXT_CHARS_MAX} characters", f"{pointer}/{number}")
 
 
-def imported(messages: Sequence[Message]) -> list[UIMessage]:
-    """Earlier turns for a session that is new: their text alone, for nobody has seen their tools run."""
-    turns = [_imported(message) for message in messages[-IMPORTS_MAX:] if message.role != "system"]
-    return [turn for turn in turns if turn["parts"]]
-
-
-def _imported(message: Message) -> UIMessage:
-    parts = [
-        {"type": "text", "text": part["text"]}
-        for part in message.parts
-        if part.get("type") == "text" and isinstance(part.get("text"), str)
+def imported(messages: Sequence[Message], pointer: str = "/messages") -> list[Earlier]:
+    """Earlier turns for a session that is new: their text, and the user's files, for nobody has seen their
+    tools run. `pointer` is where they stand. Raises `Invalid` for a file as `user` does.
+    """
+    turns = [
+        _imported(message, f"{pointer}/{number}")
+        for number, message in enumerate(messages)
+        if number >= len(messages) - IMPORTS_MAX and message.role != "system"
     ]
-    return {"id": message.id[:MESSAGE_ID_CHARS_MAX], "role": message.role, "parts": parts}
+    return [turn for turn in turns if turn.message["parts"]]
+
+
+def _imported(message: Message, pointer: str) -> Earlier:
+    parts, places = [], []
+    for number, part in enumerate(message.parts):
+        place = f"{pointer}/parts/{number}"
+        match part:
+            case {"type": "text", "text": str(text)}:
+                parts.append({"type": "text", "text": text})
+            case {"type": "file" | "image" | "image_url"} if message.role == "user":
+                parts.append(_part(part, place))
+            case _:
+                continue
+        places.append(place)
+    turn: UIMessage = {"id": message.id[:MESSAGE_ID_CHARS_MAX], "role": message.role, "parts": parts}
+    return Earlier(turn, places)
 
 
 def decisions(message: Message, pointer: str) -> list[Decision]:

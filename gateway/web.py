@@ -18,7 +18,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from gateway import insight, positions, problems
+from gateway import bodies, insight, positions, problems
 from gateway.auth import ANYBODY, Gate, Principal
 from gateway.context import Brought
 from gateway.headers import Cors, is_at_home, preflight, trusted
@@ -26,6 +26,7 @@ from gateway.limits import Limiter, Rate, Rates
 from gateway.replay import Replay
 from gateway.routing import Handler, Scope, route_of, shape_of
 from gateway.sessions import Backend, Session
+from gateway.shares import Shares
 from protocol import sse
 from protocol.adapters.ports import Decision
 from protocol.errors import Forbidden, Invalid, Limited, NotFound, RejoinError, Unavailable
@@ -35,8 +36,6 @@ from protocol.log import View
 log = structlog.get_logger("rejoin.http")
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-BODY_BYTES_MAX = 48 * 1024 * 1024
-"""Three files of the largest size as data URLs; such a body costs four times itself while it is read."""
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
 """What a JSON body may call itself: a `fetch` with a string says text/plain, others say nothing."""
 UI_VERSIONS = frozenset({"5", "6", "7"})
@@ -62,6 +61,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     limiter: Limiter = msgspec.field(default_factory=Limiter)
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     streams: set[asyncio.Transport] = msgspec.field(default_factory=set)
+    bodies: Shares = msgspec.field(default_factory=lambda: Shares(bodies.TOTAL_BYTES))
 
 
 type Translate = Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]
@@ -77,7 +77,10 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request=id)
     with insight.watched(request, request.app[SERVICE].backend.metrics) as answered:
-        response = await _answer(request, handler, id)
+        try:
+            response = await _answer(request, handler, id)
+        finally:
+            bodies.let_go(request)
         answered(response)
         if not response.prepared:
             response.headers["x-request-id"] = id
@@ -142,13 +145,18 @@ def _refuse_if_stopping(request: web.Request) -> None:
         raise Unavailable("this gateway is stopping", retry_after_s=1)
 
 
+async def read(request: web.Request) -> bytes:
+    """The body as it came, once there is room for it. Raises as `bodies.read`."""
+    return await bodies.read(request, request.app[SERVICE].bodies, request[PRINCIPAL].owner.tenant)
+
+
 async def body[T](request: web.Request, kind: type[T]) -> T:
     """The JSON body. Raises `Invalid` naming the place, and 413 or 415."""
     content_type = request.content_type
     if content_type not in JSON_TYPES and not content_type.endswith("+json"):
         raise web.HTTPUnsupportedMediaType
     try:
-        raw = await request.read()
+        raw = await read(request)
     except web.RequestPayloadError as fault:
         raise Invalid("the body does not have the encoding that it claims") from fault
     try:
@@ -241,7 +249,7 @@ async def stream(
     """A replay as the response, in the words of another protocol if need be."""
     structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
     response = web.StreamResponse(headers=headers_of(replay))
-    request._read_bytes = None  # noqa: SLF001  # a body with files, which aiohttp would keep until the end
+    bodies.let_go(request)
     async with replay.open() as frames:  # what fails here can still be answered with a status
         await _write(request, response, frames if translate is None else translate(frames))
     return response

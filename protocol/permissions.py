@@ -79,6 +79,9 @@ RUNNER = Role(
         f"{names.API}.STREAM.PURGE.{names.LOG}",  # of a run that was deleted; the broker knows no single ones
         f"{names.API}.DIRECT.GET.{names.LOG}",
         f"{names.API}.DIRECT.GET.{names.AGENTS_STREAM}",
+        names.FILE_SUBJECTS,  # what models make
+        f"{names.API}.STREAM.INFO.{names.FILES}",
+        f"{names.API}.STREAM.PURGE.{names.FILES}",  # of what belongs to no message any more
         f"{names.API}.STREAM.MSG.GET.{names.FILES}",
         f"{names.API}.DIRECT.GET.{names.FILES}",
         f"{names.API}.CONSUMER.DURABLE.CREATE.{names.REQUESTS}.*",

@@ -7,6 +7,7 @@ its tool runs, and what must not be repeated is marked before it is begun.
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -55,9 +56,17 @@ async def ask(attempt: Attempt, calls: Sequence[Call]) -> None:
     now = datetime.fromtimestamp(attempt.now_ms() / 1_000, UTC)
     expires_at = None if limit_s is None else now + timedelta(seconds=limit_s)
     run = attempt.run
+    stored = {approval.question.call: approval.question.id for approval in attempt.claim.approvals}
+    fresh = count(max(attempt.standing.questions, len(stored)))  # a dead attempt may have asked
     questions = [
-        Question(approval_id(run.id, number), call.id, call.tool, call.input, expires_at)
-        for number, call in enumerate(calls, attempt.standing.questions)
+        Question(
+            stored.get(call.id) or approval_id(run.id, next(fresh)),
+            call.id,
+            call.tool,
+            call.input,
+            expires_at,
+        )
+        for call in calls
     ]
     await attempt.journal.settle()
     await attempt.store.ask(run.id, run.attempt, questions)

@@ -19,6 +19,7 @@ from protocol.adapters.agents import JetStreamAgents
 from protocol.adapters.artifacts import Artifacts
 from protocol.adapters.control import NatsControl
 from protocol.adapters.files import JetStreamFiles
+from protocol.adapters.holdings import HeldFiles, Holdings
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.process import LogFormat, on_stop
 from protocol.adapters.requests import JetStreamRequests
@@ -68,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True):
     """For tools that are plain functions."""
     tenant_running_max: Count | None = None
     """Runs at once of a tenant that has no limits of its own, the gateways' own setting; others wait."""
+    tenant_file_bytes_max: Count | None = None
+    """Of all its files, those that its models make as well; likewise."""
     session_age_max_s: float | None = None
     """Sessions untouched for longer are deleted, with all that belongs to them; unsaid, none are."""
     metrics_host: str = "127.0.0.1"
@@ -113,7 +116,9 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
             await postgres.connect(
                 settings.database_url,
                 pool_max=settings.database_pool_max,
-                limits=Limits(running_max=settings.tenant_running_max),
+                limits=Limits(
+                    running_max=settings.tenant_running_max, file_bytes_max=settings.tenant_file_bytes_max
+                ),
             )
         )
         yield Worker(
@@ -124,7 +129,7 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
             requests=JetStreamRequests(queue, wanted),
             control=NatsControl(queue),
             agents=JetStreamAgents(queue),
-            files=JetStreamFiles(files),
+            files=HeldFiles(JetStreamFiles(files), Holdings(store.database)),
             shelf=Artifacts(store.database),
             threads=Threads(store.database),
             sealer=Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from protocol import media
-from protocol.adapters.files import Files
-from protocol.adapters.ports import Owner
+from protocol.adapters.files import Files, Home
+from protocol.adapters.ports import Run
 from protocol.chunks import Chunk, File, ReasoningFile
-from protocol.errors import Invalid
+from protocol.errors import Invalid, Limited
 from protocol.fold import UIMessage
 from protocol.ids import TenantId
 from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest
@@ -49,8 +49,9 @@ class Reading:
                 yield item
 
 
-async def stored(chunk: Chunk, files: Files | None, owner: Owner) -> Chunk:
-    """A file that comes as a data URL is stored, and its chunk names it; any other chunk is as it was.
+async def stored(chunk: Chunk, files: Files | None, run: Run) -> Chunk:
+    """A file that comes as a data URL is stored, and its chunk names it; any other chunk is as it was. It
+    belongs to the run's answer from now on, although that may name it much later.
 
     Raises `ModelError` for a file that cannot be kept, and `Unavailable`.
     """
@@ -61,12 +62,20 @@ async def stored(chunk: Chunk, files: Files | None, owner: Owner) -> Chunk:
         if len(data) > media.FILE_BYTES_MAX:
             raise media.too_large()
     except Invalid as fault:
-        raise ModelError(f"The model made a file that cannot be kept: {fault}.") from fault
+        raise _not_kept(fault) from fault
     # Who serves it trusts what it is stored as.
     claimed = media.plain_type(chunk.media_type)
     kind = media.kind_of(data) or (claimed if _SHOWN.fullmatch(claimed) else UNKNOWN)
-    id = await files.put(owner.tenant, owner.user, data, kind)
+    home = Home(run.session, run.answer)
+    try:
+        id = await files.put(run.tenant, run.user, data, kind, home)
+    except Limited as fault:
+        raise _not_kept(fault) from fault
     return msgspec.structs.replace(chunk, url=media.url_of(id))
+
+
+def _not_kept(fault: Invalid | Limited) -> ModelError:
+    return ModelError(f"The model made a file that cannot be kept: {fault}.")
 
 
 async def inlined(history: Sequence[UIMessage], files: Files, tenant: TenantId) -> list[UIMessage]:

@@ -118,7 +118,8 @@ class Loop:
                 case machine.Return(call, complete):
                     await delegating.hand_back(self._attempt, call, complete=complete)
                 case machine.Generate() | machine.Reset() if self._torn and self._attempt.fails_when_torn:
-                    await self._attempt.fail("crashed", CRASHED)
+                    self._torn = False
+                    await delegating.fail(self._attempt, "crashed", CRASHED)
                 case machine.Generate() | machine.Act():
                     await self._in_time(self._until_interrupted(self._do(action)))
                 case _:
@@ -263,10 +264,11 @@ class Loop:
             await attempt.emit(chunk)
         for call in calls:
             approval = self._standing.asked.get(call.id)
-            if approval is None:
-                await attempt.emit(acting.error(call.id, INTERRUPTED))
+            answered = approval in self._standing.answered
+            if approval is None or (answered and self._facts.approved(call)):
+                await attempt.emit(acting.error(call.id, INTERRUPTED))  # it may have begun
             else:
-                if approval not in self._standing.answered:
+                if not answered:
                     await acting.tell(attempt, [Decision(approval, approved=False, reason=INTERRUPTED)])
                 await attempt.emit(chunks.ToolOutputDenied(tool_call_id=call.id))
         await attempt.emit(chunks.Abort(reason=INTERRUPTED))

@@ -150,6 +150,11 @@ class Facts(msgspec.Struct, frozen=True):
     stored: bool = False
     interrupted: bool = False
 
+    def approved(self, call: Call) -> bool:
+        """Whether a person has said yes to it."""
+        approval = self.approvals.get(call.id)
+        return approval is not None and approval.decision is not None and approval.decision.approved
+
 
 def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
     """Do it, feed what was emitted to `standing`, and ask again; `Leave` and `Books` are the last."""
@@ -170,7 +175,12 @@ def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
 
 def _after_response(standing: Standing, facts: Facts, policy: Policy) -> Action:
     calls = standing.open_calls
-    unasked = [call for call in calls if call.id not in standing.asked and policy.asks(call)]
+    # A question that is stored is shown, whatever the policy says by now: somebody may have answered it.
+    unasked = [
+        call
+        for call in calls
+        if call.id not in standing.asked and (call.id in facts.approvals or policy.asks(call))
+    ]
     if unasked:
         return Ask(unasked)
     news = _news(standing, facts)

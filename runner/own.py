@@ -7,6 +7,7 @@ in it: a tool that the loop calls is its own, and is only shown, as chunks.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Literal
 
 import msgspec
@@ -86,10 +87,24 @@ class OwnLoop(msgspec.Struct, frozen=True):
 
 async def play(loop: OwnLoop, run: RunInput[Any]) -> AsyncGenerator[Shown | Done]:
     """What the loop says, strings as text parts. Raises `LoopError` and what the loop raises."""
+    said = loop.function(run)
+    if not isinstance(said, AsyncGenerator):
+        said = _generator(said)
+    async with aclosing(said), aclosing(_parts(said)) as parts:  # one that is cut off ends within its run
+        async for part in parts:
+            yield part
+
+
+async def _generator(said: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    async for one in said:
+        yield one
+
+
+async def _parts(loop: AsyncIterator[Any]) -> AsyncGenerator[Shown | Done]:
     texts = 0
     in_text = False
     usage = Usage()
-    async for said in loop.function(run):
+    async for said in loop:
         if isinstance(said, str):
             if not in_text:
                 texts, in_text = texts + 1, True

@@ -56,6 +56,9 @@ async def generate(attempt: Attempt) -> None:
 
 
 async def _failed(attempt: Attempt, code: str, text: str) -> None:
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError  # what breaks while it is being stopped is no failure
     insight.failed(attempt, code)
     await attempt.pen.flush()
     await delegating.fail(attempt, code, text)
@@ -71,7 +74,7 @@ async def _respond(attempt: Attempt) -> None:
                 if isinstance(item, Done):
                     done = item
                 else:
-                    own = await stored(_own(attempt, item), attempt.files, attempt.run.owner)
+                    own = await stored(_own(attempt, item), attempt.files, attempt.run)
                     await attempt.emit(own if owner is None else frames.owned(own, owner))
                     if isinstance(own, chunks.ReasoningEnd):
                         await attempt.detail("agent_reasoning", "Thought about it", partId=own.id)

@@ -8,7 +8,8 @@ everything else by its type only, because an exception's text may hold what a us
 import asyncio
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Literal, get_type_hints, overload
 
 import msgspec
@@ -107,13 +108,14 @@ class Tool(msgspec.Struct, frozen=True):
             raise ToolError(f"the arguments do not fit: {fault}") from fault
 
 
-async def _last(results: AsyncIterator[Any], context: ToolContext[Any]) -> Any:
+async def _last(results: AsyncGenerator[Any], context: ToolContext[Any]) -> Any:
     """What was yielded last; each one is shown as it comes."""
     result = None
-    async for result in results:
-        _, plain = _json(result)
-        if context.voice is not None:
-            await context.voice.preliminary(plain)
+    async with aclosing(results):  # also one that was cut off ends within its call
+        async for result in results:
+            _, plain = _json(result)
+            if context.voice is not None:
+                await context.voice.preliminary(plain)
     return result
 
 

@@ -216,6 +216,8 @@ class Worker:
             log.info("approval_expired", run=request.run, turn=request.turn)
             await self._requests.publish(request)
         await self._purge()
+        if self._files is not None:
+            await self._files.sweep()
 
     async def _purge(self) -> None:
         """Delete the logs of deleted runs. Doing it twice is doing it once, so any number of runners may."""
@@ -262,7 +264,7 @@ class Worker:
             structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn),
             insight.attempt(delivery),
         ):
-            hold = self._holds[request.run] = Hold()
+            hold = Hold()
             try:
                 await self._try(delivery, hold)
             except asyncio.CancelledError:
@@ -318,6 +320,7 @@ class Worker:
                 await delivery.ack()
                 return
             run = hold.run = claim.run
+            self._holds[run.id] = hold  # not before: a stale request must not stand in its place
             structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
             log.info("claimed")
             self.metrics.claimed(run.agent, delivery.age_s)
@@ -383,8 +386,11 @@ class Worker:
         """Read the log, and make sure that nobody else writes it any more."""
         run = claim.run
         standing = Standing()
+        unread = run.attempt > 1  # the first has nothing to read, and the append would find it if it had
         while True:
-            await self._read(run.id, standing)
+            if unread:
+                await self._read(run.id, standing)
+            unread = True
             if standing.attempt > run.attempt:
                 raise Fenced(f"run {run.id} is attempt {standing.attempt}'s")
             journal = Journal(self._runs, run.id, run.attempt, standing, self.metrics.appended)

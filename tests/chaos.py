@@ -20,7 +20,7 @@ import asyncpg
 import msgspec
 import psutil
 
-from protocol import chunks
+from protocol import chunks, media
 from protocol.adapters.streams import ACK_WAIT_S
 from protocol.fold import Fold, UIMessage
 from tests.chaos_agents import CALLS
@@ -34,6 +34,14 @@ STOPPED_MAX = 2
 SILENCE_S_MAX = 3.0
 """A client that hears nothing for this long tries another gateway: this one may be stopped."""
 AGAIN_S = (0.02, 0.3)
+DELETED = 0.03
+"""How often a person walks away, and has the session deleted."""
+LIMITS = (10, 25, None)
+"""Of the runs that the tenant may have ready at once; it changes now and then."""
+WORDS = (
+    *("count", "count", "count", "weather", "think", "sleep", "delete"),
+    *("refer", "ask", "ask", "walk", "once", "draw", "look"),
+)
 AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 
 type Part = Literal["gateway", "runner", "nats", "postgres"]
@@ -196,6 +204,26 @@ class Chaos:
         return {}
 
 
+async def limit(where: Place, random: Random) -> None:
+    """Change how many runs the tenant may have ready, until cancelled; then any number."""
+    while True:
+        await set_limit(where, random.choice(LIMITS))
+        await asyncio.sleep(random.uniform(1, 5))
+
+
+async def set_limit(where: Place, running_max: int | None) -> bool:
+    """Whether the database could be told."""
+    limits = "{}" if running_max is None else f'{{"running_max": {running_max}}}'
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+        connection = await asyncpg.connect(where.database_url, timeout=0.5)
+        try:
+            await connection.execute("update tenants set limits = $1 where id = 'default'", limits, timeout=2)
+        finally:
+            connection.terminate()
+        return True
+    return False
+
+
 def _continue(process: psutil.Process) -> None:
     with suppress(psutil.Error):
         process.send_signal(signal.SIGCONT)
@@ -211,6 +239,7 @@ class Send(msgspec.Struct):
     text: str
     operations: bool
     message: str = msgspec.field(default_factory=lambda: f"u-{secrets.token_hex(8)}")
+    file: bytes = b""
     run: str = ""
     frames: list[bytes] = []
     times: list[float] = []
@@ -230,7 +259,11 @@ class Send(msgspec.Struct):
     @property
     def body(self) -> dict[str, Any]:
         """What `useChat` posts."""
-        message = {"id": self.message, "role": "user", "parts": [{"type": "text", "text": self.text}]}
+        parts: list[dict[str, Any]] = [{"type": "text", "text": self.text}]
+        if self.file:
+            url = media.to_data_url(media.PDF, self.file)
+            parts.append({"type": "file", "mediaType": media.PDF, "url": url})
+        message = {"id": self.message, "role": "user", "parts": parts}
         return {"id": self.session, "messages": [message], "trigger": "submit-message"}
 
 
@@ -246,26 +279,63 @@ def decided(answer: UIMessage, *, approved: bool) -> UIMessage:
 
 
 class Client:
-    """A person with a session and a bad line."""
+    """A person with a session and a bad line, who `leaves` it now and then and has it deleted."""
 
-    def __init__(self, http: aiohttp.ClientSession, gateways: Sequence[str], random: Random) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, gateways: Sequence[str], random: Random, *, leaves: bool = False
+    ) -> None:
         self._http = http
+        self._leaves = leaves
         self._gateways = gateways
         self._random = random
         self.session = f"s-{secrets.token_hex(6)}"
         self.sends: list[Send] = []
+        self.deleted: list[Send] = []
 
     async def converse(self, until: float) -> None:
         """Say one thing after the other, now and then two at once; what was begun is brought to its end."""
         while monotonic() < until:
+            if self._leaves and self._random.random() < DELETED:
+                await self._walk_away()
             async with asyncio.TaskGroup() as group:
                 for _ in range(1 + (self._random.random() < 0.1)):
-                    send = Send(self.session, self._text(), self._random.random() < 0.3)
-                    self.sends.append(send)
+                    send = self._send()
                     group.create_task(self._carry(send))
                 if self._random.random() < 0.1:
                     group.create_task(self._stop(send, self._random.random()))
             await asyncio.sleep(self._random.uniform(0, 0.4))
+
+    def _send(self) -> Send:
+        send = Send(self.session, self._text(), self._random.random() < 0.3)
+        if send.text == "look":
+            word = secrets.token_hex(self._random.choice([8, 60_000]))
+            send.file = f"%PDF-1.4\n%{word}\n%%EOF\n".encode()
+        self.sends.append(send)
+        return send
+
+    async def _walk_away(self) -> None:
+        """Say one thing more, go in the middle of the answer, and have the session deleted."""
+        send = self._send()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._random.uniform(0, 1.5)):
+                await self._carry(send)
+        await self._delete()
+        self.deleted += self.sends
+        self.sends = []
+        self.session = f"s-{secrets.token_hex(6)}"
+
+    async def _delete(self) -> None:
+        while True:
+            with suppress(*AWAY):
+                url = f"{self._gateway()}/api/agents/chaos/{self.session}"
+                async with self._http.delete(url) as response:
+                    if response.status in (
+                        200,
+                        404,
+                    ):  # 404: it was, and the answer was lost; or it never came
+                        return
+                    assert response.status == 503, await response.text()
+            await self._pause()
 
     async def catch_up(self) -> None:
         """What a later interrupt has added to answers that had waited for a person."""
@@ -274,7 +344,7 @@ class Client:
                 await self._follow(send, None)
 
     def _text(self) -> str:
-        word = self._random.choice(["count", "count", "count", "weather", "think", "sleep", "delete"])
+        word = self._random.choice(WORDS)
         match word:
             case "count":
                 return f"count {self._random.randint(5, 80)} every {self._random.randint(5, 50)} ms"
@@ -282,10 +352,12 @@ class Client:
                 return f"weather {self._random.choice(['Paris', 'Lima', 'Kyiv'])}"
             case "sleep":
                 return "sleep 0.2"
-            case "delete":
-                return f"delete {secrets.token_hex(3)}.txt"
+            case "delete" | "ask":
+                return f"{word} {secrets.token_hex(3)}.txt"
+            case "walk" | "once" | "draw":
+                return f"{word} {self._random.randint(3, 25)}"
             case _:
-                return "think"
+                return word
 
     async def _carry(self, send: Send) -> None:
         await self._follow(send, send.body)

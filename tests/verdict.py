@@ -3,6 +3,7 @@
 Each rule says a sentence for each time that it is broken; the score is what the chaos has cost.
 """
 
+import hashlib
 import itertools
 import signal
 from collections import Counter
@@ -21,10 +22,11 @@ from protocol.lifecycle import TERMINAL, State
 from protocol.log import Mark, Record, View, events
 from runner.acting import UNKNOWN_OUTCOME
 from runner.loop import INTERRUPTED, TOO_OFTEN
+from runner.own import CRASHED
 from tests.chaos import Send, Struck
 from tests.viewer import blocks
 
-MAY_NOT_REPEAT = ("delete ", "sleep ")
+MAY_NOT_REPEAT = ("delete ", "sleep ", "once ")
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -145,31 +147,80 @@ def folded(log: Iterable[Record]) -> UIMessage:
     return fold.message
 
 
-def unexpected(run: Stored, text: str) -> Iterator[str]:
+def unexpected(run: Stored, text: str, file: bytes = b"") -> Iterator[str]:
     """Whether a completed answer is not what the model says to such a text."""
     answer = "".join(part.get("text", "") for part in folded(run.log)["parts"] if part["type"] == "text")
-    if run.state is State.COMPLETED and answer not in answers(text):
+    if run.state is State.COMPLETED and answer not in answers(text, file):
         yield f"answers {text!r} with {answer!r}"
 
 
-def answers(text: str) -> list[str]:
+def _numbers(last: str) -> str:
+    return " ".join(str(number) for number in range(1, int(last) + 1))
+
+
+def answers(text: str, file: bytes = b"") -> list[str]:
     """What the scripted model may say in the end."""
     match text.split():
+        case ["refer"]:
+            return [f"{who} has the conversation now." for who in ("desk", "chaos")]
+        case ["walk", steps]:
+            return [f"{_numbers(steps)} steps."]
+        case ["once", steps]:
+            return [f"{_numbers(steps)} once.", f"That did not work: It failed: {CRASHED}"]
+        case ["draw", lines]:
+            return [f"I drew {lines} lines."]
+        case ["look"]:
+            return [f"I see {hashlib.sha256(file).hexdigest()[:16]}."]
         case ["count", last, *_]:
-            return [" ".join(str(number) for number in range(1, int(last) + 1))]
+            return [_numbers(last)]
         case ["weather", city]:
             return [f"It is {sum(city.casefold().encode()) % 30} °C in {city}."]
         case ["sleep", seconds]:
             return [f"I slept for {seconds} seconds.", f"That did not work: {UNKNOWN_OUTCOME}"]
-        case ["delete", file]:
+        case ["delete" | "ask", name]:
             return [
-                f"{file} is deleted.",
+                f"{name} is deleted.",
                 "You said no, so I left it alone.",
                 f"That did not work: {UNKNOWN_OUTCOME}",
                 f"That did not work: {INTERRUPTED}",
             ]
         case _:
             return ["I have thought about it."]
+
+
+def unkept(run: Stored, artifacts: Mapping[str, str]) -> Iterator[str]:
+    """Artifacts that a message speaks of and nobody has, or the other way round. `artifacts`: their runs."""
+    parts = [part for part in folded(run.log)["parts"] if part["type"] == "data-artifact"]
+    told = [part["data"]["artifactId"] for part in parts]
+    kept = [id for id, of in artifacts.items() if of == run.id]
+    if set(told) - set(kept) or len(set(told)) != len(told):
+        yield f"speaks of the artifacts {told} and has {kept}"
+    if run.state is State.COMPLETED and set(told) != set(kept):
+        yield f"has the artifacts {kept} and speaks of {told}"
+
+
+async def drawn(database_url: str) -> dict[str, str]:
+    """Every artifact's run."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        return {
+            row["id"]: row["run_id"] for row in await connection.fetch("select id, run_id from artifacts")
+        }
+    finally:
+        await connection.close()
+
+
+async def undeleted(database_url: str, runs: JetStreamLog, deleted: Iterable[Send]) -> list[str]:
+    """The runs of deleted sessions that are still somewhere."""
+    asked = [send.run for send in deleted if send.run]
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch("select id from runs where id = any($1::text[])", asked)
+    finally:
+        await connection.close()
+    return [f"{row['id']} is in the database" for row in rows] + [
+        f"{run} has a log" for run in asked if await runs.last(RunId(run)) is not None
+    ]
 
 
 # --------------------------------------------------------------------------------------------- all of them
@@ -222,13 +273,17 @@ def misseen(send: Send, run: Stored) -> Iterator[str]:
 
 
 def all_broken(
-    runs: Sequence[Stored], sends: Sequence[Send], history: Mapping[str, Sequence[UIMessage]], calls: str
+    runs: Sequence[Stored],
+    sends: Sequence[Send],
+    history: Mapping[str, Sequence[UIMessage]],
+    calls: str,
+    artifacts: Mapping[str, str],
 ) -> Iterator[str]:
     """Every sentence there is to say."""
     by_message: dict[str, list[Stored]] = {}
     for run in runs:
         by_message.setdefault(run.message, []).append(run)
-        yield from (f"{run.name} {sentence}" for sentence in broken(run))
+        yield from (f"{run.name} {sentence}" for sentence in (*broken(run), *unkept(run, artifacts)))
     for send in sends:
         found = by_message.pop(send.message, [])
         yield from (f"{send.text!r} in {send.session}: {fault}" for fault in send.faults)
@@ -236,7 +291,7 @@ def all_broken(
             yield f"{send.text!r}: told {send.run!r}, stored {[run.name for run in found]}"
             continue
         yield from misseen(send, found[0])
-        yield from (f"{found[0].name} {sentence}" for sentence in unexpected(found[0], send.text))
+        yield from (f"{found[0].name} {sentence}" for sentence in unexpected(found[0], send.text, send.file))
         kept = [message for message in history[send.session] if message["id"] == found[0].answer]
         if kept != [folded(found[0].log)]:
             yield f"{found[0].name}: history has {kept}, the log {folded(found[0].log)}"
@@ -262,7 +317,8 @@ def takeovers(
     struck: Sequence[Struck], sends: Sequence[Send], runs: Sequence[Stored], way: signal.Signals
 ) -> list[float]:
     """Seconds from such a strike at a runner to the next event of a run that it held, as a client saw it. One
-    that drains goes on for a while, so its seconds begin at its last event.
+    that drains goes on for a while, so its seconds begin at its last event. A turn that ended in time is none:
+    what comes after it has waited for a person and for its tenant's limit.
     """
     seen = {send.run: send for send in sends}
     logs = {run.id: run.log for run in runs}
@@ -275,7 +331,10 @@ def takeovers(
 
 
 def _next(struck_at: float, send: Send, log: Iterable[Record], attempt: int) -> Iterator[float]:
-    later = {frame for record in log if record.head.attempt > attempt for frame in blocks(record.payload)}
+    records = list(log)
+    turn = max((one.head.turn for one in records if one.head.attempt <= attempt), default=0)
+    taken = [one for one in records if one.head.attempt > attempt and one.head.turn == turn]
+    later = {frame for record in taken for frame in blocks(record.payload)}
     for frame, at in zip(send.frames, send.times, strict=True):
         if frame in later:
             if at > struck_at:

@@ -5,8 +5,6 @@ How many one core carries is computed from the CPU of a token; the loop's lag is
 
 from collections.abc import AsyncIterator
 
-import msgspec
-
 from bench import lag, servers
 from bench.figures import Figure
 from runner import Agent
@@ -22,9 +20,8 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         for name, model in (("scripted", scripted), ("provider library", library)):
             for interval_s in (0.0, 0.04):
                 agent = Agent(name="lag", model=model, text_interval_s=interval_s)
-                seen = await lag.measured(found, msgspec.structs.replace(agent, tools=()), runs, seconds)
+                seen = await lag.measured(found, agent, model, runs, seconds)
                 title = f"density, {name}, text_interval {interval_s * 1_000:.0f} ms"
-                token_us = seen.used / (max(seen.live, 1) * lag.TOKENS_PER_S) * 1e6
-                yield Figure(title, "rejoin", "CPU", token_us, "µs/token")
-                yield Figure(title, "rejoin", "runs", 1e6 / (token_us * lag.TOKENS_PER_S), "per core")
+                yield Figure(title, "rejoin", "CPU", seen.token_us, "µs/token")
+                yield Figure(title, "rejoin", "runs", 1e6 / (seen.token_us * lag.TOKENS_PER_S), "per core")
                 yield Figure(title, "rejoin", f"lag p99 of {seen.live}", seen.late_ms[1], "ms")

@@ -194,7 +194,7 @@ async def _send(
         stored,
         view_of(request),
         pointer=pointer,
-        imports=turns.imported(earlier),
+        imports=turns.imported(earlier, "/history"),
         when_busy=chat.busy,
         key=key_of(request),
     )

@@ -22,7 +22,7 @@ from protocol.lifecycle import State
 from protocol.log import Audience, Mark, Record, events
 
 RECORDS_MAX = 256
-_SEQUENCE_DIGITS_MAX = 19
+_SEQUENCE_DIGITS_MAX = 18
 
 
 class Entry(msgspec.Struct, frozen=True, rename="camel"):
@@ -138,7 +138,10 @@ ROUTES = (
             None,
             {200: RunLog},
             {
-                "after": ("The `next` of the page before.", Annotated[int, Meta(ge=0, le=10**18)]),
+                "after": (
+                    "The `next` of the page before.",
+                    Annotated[int, Meta(ge=0, lt=10**_SEQUENCE_DIGITS_MAX)],
+                ),
                 "limit": ("How many records.", Annotated[int, Meta(ge=1, le=RECORDS_MAX)]),
             },
             tag="run",

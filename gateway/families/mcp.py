@@ -24,7 +24,7 @@ from gateway.context import Brought
 from gateway.headers import trusted
 from gateway.routing import AGENT, Named, Route, Says, Scope
 from gateway.sessions import Session
-from gateway.web import PRINCIPAL, SERVICE, agent_of
+from gateway.web import PRINCIPAL, SERVICE, agent_of, read
 from protocol.adapters.dialogues import Dialogues
 from protocol.adapters.tasks import beside
 from protocol.errors import NotFound, Unavailable
@@ -87,7 +87,7 @@ async def post(request: web.Request) -> web.StreamResponse:
         return _refusal(HTTPStatus.FORBIDDEN, INVALID_REQUEST, "pages of this origin may not call")
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType
-    body = await request.read()
+    body = await read(request)
     if VERSION in request.headers and request.headers[VERSION] not in WITH_SESSIONS:
         return await _alone(request, body)
     message = _message(body)

@@ -83,10 +83,11 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     wanted = request.query.get("stream", "false").lower()
     if wanted not in ("true", "false"):
         raise Invalid("stream is true or false", "/stream")
+    after = _starting_after(request)
     if wanted == "false":
         return json(await _standing(session, run))
     replay = await session.backend.replay(run, Whole(), V6, until=run.turn)
-    return await _stream(request, replay, _starting_after(request))
+    return await _stream(request, replay, after)
 
 
 async def cancel(request: web.Request) -> web.StreamResponse:

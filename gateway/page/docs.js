@@ -57,11 +57,16 @@ function body(asked) {
   ));
 }
 
+/** Of a stream, what its events hold. */
+function form(media, schema) {
+  return media === 'text/event-stream' ? [schema.description, ' The data: ', line(schema.properties.data)] : line(schema);
+}
+
 function answers(found) {
   const rows = Object.entries(found).flatMap(([status, { description, content = {}, headers = {} }]) => {
     const named = Object.keys(headers);
     const said = [description, ...(named.length ? [small(`with ${named.join(', ')}`)] : [])];
-    const kinds = Object.entries(content).map(([media, { schema }]) => [code(media), [said, ' ', schema ? line(schema) : []]]);
+    const kinds = Object.entries(content).map(([media, { schema }]) => [code(media), [said, ' ', schema ? form(media, schema) : []]]);
     return (kinds.length ? kinds : [['', said]]).map((kind) => [status, ...kind]);
   });
   return titled('Answers', table(['Status', 'Form', 'What'], rows));

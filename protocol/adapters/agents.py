@@ -1,5 +1,6 @@
 """The registry: what the runners serve, as a key-value bucket that `nats kv` can read too (NATS ADR-8)."""
 
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -10,21 +11,36 @@ from protocol.commands import AgentEntry
 from protocol.errors import Unavailable
 from protocol.ids import AgentName
 
+BELIEVED_S = 5.0
+"""How long a gateway believes what it was told of an agent. Runners say it again six times as rarely."""
+
 
 class JetStreamAgents:
-    """`ports.Agents`."""
+    """`ports.Agents`. What it finds it believes for `believed_s`; that there is no such agent, never."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, believed_s: float = 0) -> None:
         self._broker = broker
+        self._believed_s = believed_s
+        self._believed: dict[AgentName, tuple[AgentEntry, float]] = {}
 
     async def announce(self, entry: AgentEntry) -> None:
         """See `ports.Agents`."""
-        known = await self.find(entry.name)
+        known = await self._find(entry.name)
         if known is None or not entry.yields_to(known):
             await self._broker.call(names.agent_key(entry.name), commands.encode(entry))
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """See `ports.Agents`."""
+        now_s = time.monotonic()
+        entry, until_s = self._believed.get(agent, (None, 0.0))
+        if entry is None or until_s <= now_s:
+            entry = await self._find(agent)
+            self._believed.pop(agent, None)
+            if entry is not None and self._believed_s > 0:
+                self._believed[agent] = entry, now_s + self._believed_s
+        return entry
+
+    async def _find(self, agent: AgentName) -> AgentEntry | None:
         ask = msgspec.json.encode({"last_by_subj": names.agent_key(agent)})
         reply = await self._broker.ask(f"$JS.API.DIRECT.GET.{names.AGENTS_STREAM}", ask)
         match (reply.headers or {}).get(names.STATUS):

@@ -12,18 +12,18 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, override
+from functools import partial
 
 import msgspec
 import nats.errors
 import stamina
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from protocol import address, names
 from protocol.adapters import tls
+from protocol.adapters.mended import MendedClient
 from protocol.adapters.tasks import beside
 from protocol.address import Address
 from protocol.errors import Invalid, RejoinError, Unavailable
@@ -44,7 +44,7 @@ STORE_REFUSED = 10077
 """A limit of the stream says no. It comes as a 503, but asking again would not help."""
 PENDING_MESSAGES_MAX = 8_192
 PENDING_BYTES_MAX = 16 * 1024 * 1024
-"""A subscription's bounds in this process: what passes them is dropped, and `on_loss` is called."""
+"""The bounds of a `subscribe` in this process: what passes them is dropped, and `on_loss` is called."""
 
 
 class Denied(Unavailable):
@@ -74,64 +74,11 @@ class _Answer(msgspec.Struct, frozen=True):
 _answer = msgspec.json.Decoder(_Answer)
 
 
-class _Client(Client):
-    """nats-py, with two things mended. It speaks in the clear, password included, to a server that does not
-    ask for TLS. And it keeps a queue and a task for each subscription, which cost more than what is done with
-    a message: those in `direct` are called back at once.
-    """
-
-    tls_only = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.direct: dict[int, Callable[[Msg], None]] = {}
-
-    @override
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if self.tls_only and initial_connection and not info.get("tls_required"):
-            raise ConnectionAbortedError("the server offers no TLS")
-        await super()._process_info(info, initial_connection)
-
-    @override
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        if (deliver := self.direct.get(sid)) is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        fields = await self._process_headers(headers)
-        try:
-            deliver(self._build_message(sid, subject, reply, data, fields))
-        except Exception:
-            log.exception("message_broken", subject=subject.decode())
-
-    @override
-    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
-        self.direct.pop(sid, None)
-        super()._remove_sub(sid, max_msgs)
-
-    @staticmethod
-    @override
-    def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        lines = (line.partition(":") for line in raw.decode("utf-8", "replace").split("\r\n"))
-        return {name: value.strip() for name, separator, value in lines if separator}
-
-    async def listen(self, subject: str, deliver: Callable[[Msg], None]) -> Subscription:
-        """`subscribe`, but `deliver` is called at once, and before anything else is read."""
-        sid = self._sid + 1  # the one that it will have: nothing is awaited before it is taken
-        self.direct[sid] = deliver
-        try:
-            return await self.subscribe(subject, future=_NEVER)
-        except BaseException:
-            self.direct.pop(sid, None)
-            raise
-
-
 class Broker:
     """A connection. Made by `connect`, which keeps it alive."""
 
     def __init__(self, name: str) -> None:
-        self._client = _Client()
+        self._client = MendedClient()
         self._name = name
         self._prefix = names.API
         self._returns: set[Callable[[], None]] = set()
@@ -417,29 +364,25 @@ class Broker:
 
         async def end() -> None:
             self._losses.pop(subscription, None)
-            with suppress(nats.errors.Error, ValueError):  # the connection is gone, the subscription with it
-                await subscription.unsubscribe()
+            await _end(subscription)
 
         return end
 
-    async def listen(
-        self, subject: str, on_message: Callable[[Msg], None]
-    ) -> Callable[[], Awaitable[None]]:
+    async def listen(self, subject: str, on_message: Callable[[Msg], None]) -> Callable[[], Awaitable[None]]:
         """Core subscription whose messages are handed over as they are read: none waits here, so none is
         dropped here, and all of the connection waits for `on_message`. Returns what ends it.
         """
         async with self._wire(ASK_TIMEOUT_S):
-            subscription = await self._client.listen(subject, on_message)
-
-        async def end() -> None:
-            with suppress(nats.errors.Error, ValueError):  # the connection is gone, the subscription with it
-                await subscription.unsubscribe()
-
-        return end
+            return partial(_end, await self._client.listen(subject, on_message))
 
     def new_inbox(self) -> str:
         """A subject that only this connection listens to."""
         return self._client.new_inbox()
+
+
+async def _end(subscription: Subscription) -> None:
+    with suppress(nats.errors.Error, ValueError):  # the connection is gone, the subscription with it
+        await subscription.unsubscribe()
 
 
 class _Pong(asyncio.Future[bool]):

@@ -10,7 +10,7 @@ by direct get in batches.
 import asyncio
 import base64
 import hashlib
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from nats.aio.msg import Msg
@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from protocol import media, names
 from protocol.adapters.broker import STORE_REFUSED, ApiError, Broker
 from protocol.errors import Unavailable
-from protocol.ids import TenantId, UserId
+from protocol.ids import MessageId, SessionId, TenantId, UserId
 from protocol.media import FileId
 
 CHUNK_BYTES = 256 * 1024
@@ -37,19 +37,41 @@ class File(msgspec.Struct, frozen=True):
     media_type: str
 
 
-class Files(Protocol):
-    """The attachments of all tenants. What is deleted or was never complete is not there."""
+class Home(NamedTuple):
+    """A message that is stored already, and that a file belongs to before its text names it."""
 
-    async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
-        """Store a file; the same bytes of the same user are stored once. Raises `Unavailable`."""
+    session: SessionId
+    message: MessageId
+
+
+class Files(Protocol):
+    """The attachments of all tenants. What is deleted or was never complete is not there. A file that no
+    stored message names, and that nobody has put or touched for an hour, is deleted.
+    """
+
+    async def put(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        data: bytes,
+        media_type: str,
+        home: Home | None = None,
+    ) -> FileId:
+        """Store a file; the same bytes of the same user are stored once. Raises `Limited`, `Unavailable`."""
+        ...
+
+    async def touch(self, tenant: TenantId, id: FileId) -> bool:
+        """Say that a message which names it is about to be stored. False if there is none."""
         ...
 
     async def get(self, tenant: TenantId, id: FileId) -> File | None:
         """A file of the tenant. Raises `Unavailable`."""
         ...
 
-    async def delete(self, tenant: TenantId, id: FileId) -> None:
-        """Delete a file; one that is not there is deleted already. Raises `Unavailable`."""
+    async def sweep(self, age_s: float = 3600.0) -> int:
+        """Delete what nothing has named, and nobody has touched, for so long; how many they were. Any number
+        of runners may.
+        """
         ...
 
 
@@ -73,15 +95,28 @@ class _Found(msgspec.Struct, frozen=True):
 _found = msgspec.json.Decoder(_Found)
 
 
+class _State(msgspec.Struct, frozen=True):
+    last_seq: int
+
+
+class _Info(msgspec.Struct, frozen=True):
+    state: _State
+
+
+_info = msgspec.json.Decoder(_Info)
+
+
 class JetStreamFiles:
-    """`Files`, on a connection of its own: an attachment must not delay an append or an answer."""
+    """The bytes, on a connection of its own: an attachment must not delay an append or an answer. Knows
+    nothing of what a file belongs to.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._reads = asyncio.Semaphore(READS_MAX)
 
     async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
-        """See `Files`."""
+        """Store a file; the same bytes of the same user are stored once. Raises `Unavailable`."""
         id = media.file_id(user, data)
         count = max(1, -(-len(data) // CHUNK_BYTES))
         gate = asyncio.Semaphore(WRITES_MAX)
@@ -107,7 +142,7 @@ class JetStreamFiles:
                 raise
 
     async def get(self, tenant: TenantId, id: FileId) -> File | None:
-        """See `Files`."""
+        """A file of the tenant. Raises `Unavailable`."""
         async with self._reads:
             found = await self._read(_token(tenant), id)
             first = found.get(0) or await self._ask_leader(_token(tenant), id, 0)
@@ -161,9 +196,16 @@ class JetStreamFiles:
                 return _parsed(about.strip(), base64.b64decode(stored.data))
         raise Unavailable("a chunk of a file does not say whose it is")
 
-    async def delete(self, tenant: TenantId, id: FileId) -> None:
-        """See `Files`."""
-        ask = msgspec.json.encode({"filter": names.file_chunks(_token(tenant), id)})
+    async def end(self) -> int:
+        """A place behind everything that was stored before this was asked. Raises `Unavailable`."""
+        answer = await self._broker.call(f"{names.API}.STREAM.INFO.{names.FILES}")
+        return _info.decode(answer).state.last_seq + 1
+
+    async def delete(self, tenant: TenantId, id: FileId, *, before: int) -> None:
+        """Delete what of a file was stored before a place; what is not there is deleted already. Raises
+        `Unavailable`.
+        """
+        ask = msgspec.json.encode({"filter": names.file_chunks(_token(tenant), id), "seq": before})
         await self._broker.call(f"$JS.API.STREAM.PURGE.{names.FILES}", ask)
 
 

@@ -7,7 +7,6 @@ gated: ungated replays overrun the 64 MB that the server buffers for a connectio
 import asyncio
 import base64
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -189,7 +188,7 @@ class Reader:
     """`ports.Follow`: what has arrived for one reader, in bounded memory."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Record] = deque()
+        self._waiting: list[Record] = []
         self._bytes = 0
         self._lost = False
         self._slow = False
@@ -207,8 +206,7 @@ class Reader:
 
     def take(self) -> list[Record]:
         """See `ports.Follow`."""
-        records = list(self._waiting)
-        self._waiting.clear()
+        records, self._waiting = self._waiting, []
         self._bytes = 0
         self._lost = self._slow = False
         self._news.clear()

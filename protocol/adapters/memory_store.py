@@ -32,7 +32,7 @@ from protocol.adapters.store import (
 from protocol.commands import RunRequest
 from protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
 from protocol.fold import UIMessage
-from protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
+from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
 from protocol.lifecycle import TERMINAL, Event, State, after
 
 _ENDS = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL, State.CANCELLED: Event.CANCEL}
@@ -93,6 +93,30 @@ class MemoryStore:
             if run.key == admission.key:
                 return run
         return self._runs.get(admission.run)
+
+    async def may_admit(self, tenant: TenantId) -> None:
+        """See `ports.Store`."""
+        self._check_limits(tenant)
+
+    async def repeated(
+        self,
+        owner: Owner,
+        session: SessionId,
+        agent: AgentName,
+        message: MessageId,
+        digest: bytes,
+        key: str | None = None,
+    ) -> Run | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        if found is None or found.agent != agent:
+            return None
+        named = next((run for run in found.runs if key is not None and run.key == key), None)
+        if named is not None and named.asked != ("submit", message, digest):
+            raise Conflict("the idempotency key is taken by another request")
+        stored = found.message(message)
+        made = named or (stored.run if stored is not None and stored.digest == digest else None)
+        return made.row if made is not None else None
 
     def _submit(self, admission: Admission, submit: Submit, asked: Asked) -> RunRow:
         id = MessageId(submit.turn.message["id"])

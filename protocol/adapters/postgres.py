@@ -33,7 +33,7 @@ from protocol.adapters.store import (
 )
 from protocol.commands import RunRequest
 from protocol.fold import UIMessage
-from protocol.ids import CallId, RunId, SessionId
+from protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
 from protocol.lifecycle import TERMINAL, State
 
 STRANDED_MAX = 100
@@ -89,6 +89,23 @@ class PostgresStore:
             [turn["role"] for turn in submit.imports],
             [json_text(turn) for turn in submit.imports],
         )
+
+    async def may_admit(self, tenant: TenantId) -> None:
+        """See `ports.Store`."""
+        await self.database.value("select check_limits($1)::text", tenant)
+
+    async def repeated(
+        self,
+        owner: Owner,
+        session: SessionId,
+        agent: AgentName,
+        message: MessageId,
+        digest: bytes,
+        key: str | None = None,
+    ) -> Run | None:
+        """See `ports.Store`."""
+        query = "select repeated_run($1, $2, $3, $4, $5, $6, $7)"
+        return await self.database.find(Run, query, *_of(owner), session, agent, key, message, digest)
 
     async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
         """See `ports.Store`."""

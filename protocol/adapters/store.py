@@ -64,13 +64,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `running_max`: runs that are ready, which is all that runners ever see of it; others wait for their turn,
     in the order in which they were accepted. `queued_max`: runs that no runner has begun; it is looked at
     without a lock, so a burst may pass it by a few. `tokens_per_day`: from midnight to midnight, UTC, of runs
-    that have ended or waited by then. `requests_per_minute`: at one gateway.
+    that have ended or waited by then. `requests_per_minute`: at one gateway. `file_bytes_max`: of all files
+    that it has; the same bytes of the same user count once.
     """
 
     running_max: Count | None = None
     queued_max: Count | None = None
     tokens_per_day: Count | None = None
     requests_per_minute: Count | None = None
+    file_bytes_max: Count | None = None
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -258,6 +260,26 @@ class Store(Protocol):
         or to enqueue an edit or a regeneration), `NotFound` (nothing to regenerate; another user's session)
         or `Limited`, and then has stored nothing. An edit or regeneration that interrupts drops the messages
         at once: a busy run that has lost its answer with them is interrupted, and stores none any more.
+        """
+        ...
+
+    async def may_admit(self, tenant: TenantId) -> None:
+        """Whether `admit` would make a tenant another run now: asked before what costs something. Raises
+        `Limited` as `admit` does.
+        """
+        ...
+
+    async def repeated(
+        self,
+        owner: Owner,
+        session: SessionId,
+        agent: AgentName,
+        message: MessageId,
+        digest: bytes,
+        key: str | None = None,
+    ) -> Run | None:
+        """The run to which `admit` would attach a `Submit` of this message, because it has made it already.
+        Raises `Conflict` for a key that is taken by another ask.
         """
         ...
 

@@ -191,13 +191,14 @@ def _openai(
     from pydantic_ai.providers.openai import OpenAIProvider  # noqa: PLC0415
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider  # noqa: PLC0415
 
+    from runner.models.quick import QuickOpenAI  # noqa: PLC0415
+
+    quick = QuickOpenAI(base_url=base_url or ADDRESSES[provider], api_key=api_key, http_client=client)
     service: Provider[AsyncOpenAI]
     if base_url is None:
-        service = OpenAIProvider(base_url=ADDRESSES[provider], api_key=api_key, http_client=client)
+        service = OpenAIProvider(openai_client=quick)
     else:
-        service = OpenAICompatibleProvider(
-            "openai-compatible", base_url=base_url, api_key=api_key, http_client=client
-        )
+        service = OpenAICompatibleProvider("openai-compatible", openai_client=quick)
     if provider == "openai-responses":
         return OpenAIResponsesModel(name, provider=service)
     # Without this the library takes an answer that was cut off for a complete one.

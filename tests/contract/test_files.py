@@ -77,7 +77,7 @@ async def test_the_same_bytes_of_two_users_are_two_files(files: JetStreamFiles, 
 async def test_a_file_is_its_tenants_alone(files: JetStreamFiles, tenant: TenantId) -> None:
     id = await files.put(tenant, ANN, b"secret", "application/pdf")
     assert await files.get(TenantId(f"{tenant}2"), id) is None
-    await files.delete(TenantId(f"{tenant}2"), id)
+    await files.delete(TenantId(f"{tenant}2"), id, before=await files.end())
     assert await files.get(tenant, id) is not None
 
 
@@ -88,10 +88,24 @@ async def test_a_file_that_was_never_put_is_not_there(files: JetStreamFiles, ten
 async def test_what_is_deleted_is_gone_and_can_be_put_again(files: JetStreamFiles, tenant: TenantId) -> None:
     data = content(2 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/webp")
-    await files.delete(tenant, id)
-    await files.delete(tenant, id)
+    for _ in range(2):
+        await files.delete(tenant, id, before=await files.end())
     assert await files.get(tenant, id) is None
     assert await files.put(tenant, ANN, data, "image/webp") == id
+    assert await files.get(tenant, id) == File(data, "image/webp")
+
+
+async def test_a_deletion_spares_what_was_stored_after_it_was_begun(
+    connection: Broker, files: JetStreamFiles, tenant: TenantId
+) -> None:
+    """As a sweep does that was asleep for a while."""
+    data = content(2 * CHUNK_BYTES)
+    id = await files.put(tenant, ANN, data, "image/webp")
+    end = await files.end()
+    await files.delete(tenant, id, before=end)
+    assert await messages(connection, tenant, id) == 0
+    await files.put(tenant, ANN, data, "image/webp")
+    await files.delete(tenant, id, before=end)
     assert await files.get(tenant, id) == File(data, "image/webp")
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -34,6 +35,9 @@ METHODS: dict[str, Ask] = {
     "current": lambda store, owner, ids: store.current(owner, ids.session),
     "history": lambda store, owner, ids: store.history(owner, ids.session),
     "remembered": lambda store, owner, ids: store.remembered(owner, ids.session),
+    "repeated": lambda store, owner, ids: store.repeated(
+        owner, ids.session, AGENT, MessageId(f"m_{ids.session}"), sha256(b"secret").digest()
+    ),
     "decide": lambda store, owner, ids: store.decide(owner, ids.session, [Decision(ids.approval, True)]),
     "pending": lambda store, owner, ids: store.pending(owner, ids.session),
     "approval": lambda store, owner, ids: store.approval(owner, ids.run, CallId("call_0")),
@@ -55,7 +59,7 @@ async def outcome(answer: Awaitable[Any]) -> Any:
 async def secret(store: Store, owner: Owner) -> Seen:
     """A suspended run."""
     chat = Chat(store, owner)
-    admitted = await chat.submit("secret", context=b"sealed", remember=True)
+    admitted = await chat.submit("secret", f"m_{chat.id}", context=b"sealed", remember=True)
     run = (await chat.claim(admitted.run)).run
     [approval] = await chat.ask(run)
     await chat.suspend(run)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runner.models.call import Keys, ProviderModel
+from runner.models.call import ProviderModel
+from runner.models.port import Keys
 from runner.models.provider import Connections, open_model
 from tests import fake_provider as chat
 from tests.fake_provider import FakeProvider, Reply

@@ -24,7 +24,7 @@ from tests.chaos import EACH, Client, Part, Place, Send, line, place
 from tests.fault.test_chaos import history, settled
 from tests.observe import until
 from tests.processes import gone
-from tests.verdict import Stored, all_broken, silences, stored
+from tests.verdict import Stored, all_broken, drawn, silences, stored
 
 SESSIONS = 12
 BACK_S = 30.0
@@ -121,7 +121,8 @@ async def test_f90_a_rolling_restart_is_seen_by_nobody(
         async with broker.connect(where.nats_url, "tests") as connection:
             runs = await stored(where.database_url, JetStreamLog(connection, connection))
         stories = {one.session: await history(http, where.gateways[0], one.session) for one in clients}
-        broken = list(all_broken(runs, sends, stories, where.calls.read_text()))
+        artifacts = await drawn(where.database_url)
+        broken = list(all_broken(runs, sends, stories, where.calls.read_text(), artifacts))
         errors = where.command.err
     assert len(fleet.restarts) == 2 * EACH
     assert any(under_way(sends, at) for at in fleet.restarts), "nobody was there to see it"

@@ -284,11 +284,16 @@ async def test_a_users_file_is_no_other_users(rig: Rig, base: str) -> None:
     assert attachments is not None
     assert base
     ann, bob, everybody = (Owner(TenantId("default"), user) for user in (UserId("ann"), UserId("bob"), None))
-    [one] = (await attachments.stored([file(PNG, "image/png")], "", ann, remote=False)).parts
+
+    async def kept_for(owner: Owner, part: dict[str, Any]) -> list[dict[str, Any]]:
+        sent = await attachments.read([("/parts/0", part)], owner)
+        return await attachments.stored(sent, owner, remote=False)
+
+    [one] = await kept_for(ann, file(PNG, "image/png"))
     for owner in (ann, everybody):
-        assert (await attachments.stored([one], "", owner, remote=False)).parts == [one]
+        assert await kept_for(owner, one) == [one]
     with pytest.raises(Invalid) as caught:
-        await attachments.stored([one], "", bob, remote=False)
+        await kept_for(bob, one)
     assert caught.value.pointer == "/parts/0"
 
 
@@ -393,7 +398,8 @@ async def test_a_file_that_is_gone_is_named_to_the_model(rig: Rig, base: str, mo
     id = media.id_in((await kept(rig, base, chat["id"]))[0]["url"])
     assert id is not None
     async with broker.connect(rig.nats_url, "tests") as connection:
-        await JetStreamFiles(connection).delete(TenantId("default"), id)
+        files = JetStreamFiles(connection)
+        await files.delete(TenantId("default"), id, before=await files.end())
     await post(rig, base, rig.chat(chat["id"], "and now?"))
     gone = {"type": "text", "text": "[The attachment cat.webp is not there any more.]"}
     assert model.requests[-1].history[0]["parts"][1:] == [gone]

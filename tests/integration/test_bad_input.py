@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.bodies import BODY_BYTES_MAX
 from gateway.turns import TEXT_CHARS_MAX
-from gateway.web import BODY_BYTES_MAX
 from tests.rig import Answer, Rig
 
 USER = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "count 1"}]}

@@ -10,6 +10,7 @@ from unittest import mock
 import msgspec
 import psutil
 import pytest
+from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
 from protocol import names
@@ -269,15 +270,41 @@ async def test_a_connection_whose_reader_has_died_is_recycled(servers: Servers, 
                 assert follow.take() == written
 
 
-async def test_a_reader_is_told_of_what_its_own_process_had_no_room_for(
+async def test_a_subscriber_is_told_of_what_its_own_process_had_no_room_for(
     connection: Broker, run: RunId
 ) -> None:
-    log = JetStreamLog(connection, connection)
+    came: list[Msg] = []
+    lost = asyncio.Event()
+
+    async def take(message: Msg) -> None:
+        came.append(message)
+
     with mock.patch.object(broker, "PENDING_BYTES_MAX", 1):
-        async with asyncio.timeout(SOON_S), log.follow(run) as follow:
-            await write(log, run, 3, [])
-            await follow.wait()
-            assert (follow.lost, follow.take()) == (True, [])
+        end = await connection.subscribe(f"any.{run}", take, lost.set)
+    async with asyncio.timeout(SOON_S):
+        await connection.send(f"any.{run}", b"two")
+        await lost.wait()
+    await end()
+    assert came == []
+
+
+async def test_a_listener_that_breaks_is_called_again(connection: Broker, run: RunId) -> None:
+    """And the connection goes on reading for everybody else."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def hear(message: Msg) -> None:
+        heard.put_nowait(message.data)
+        raise ValueError(message.data)
+
+    end = await connection.listen(f"any.{run}", hear)
+    async with asyncio.timeout(SOON_S):
+        for word in (b"one", b"two"):
+            await connection.send(f"any.{run}", word)
+            assert await heard.get() == word
+    await end()
+    await connection.send(f"any.{run}", b"three")
+    await connection.flush()
+    assert heard.empty()
 
 
 # ------------------------------------------------------------------------------------- it is not there yet

@@ -173,7 +173,7 @@ async def test_what_the_operator_says_is_kept_and_shown(store: PostgresStore, ri
     """Limits are changed one by one; `clear` forgets those that are not given."""
     settings = tenants.Settings(rig.database_url)
     name = TenantId(rig.fresh("tenant"))
-    assert (await tenants.limit(settings, name, Limits(), clear=False)).count("as everybody") == 4
+    assert (await tenants.limit(settings, name, Limits(), clear=False)).count("as everybody") == 5
     await tenants.limit(settings, name, Limits(running_max=50), clear=False)
     shown = await tenants.limit(settings, name, Limits(queued_max=500), clear=False)
     assert "50" in shown

@@ -8,9 +8,11 @@ import pytest
 
 from protocol import media
 from protocol.adapters.files import File as Stored
-from protocol.adapters.ports import Owner
+from protocol.adapters.files import Home
+from protocol.adapters.ports import Run
 from protocol.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta
-from protocol.ids import TenantId, UserId
+from protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+from protocol.lifecycle import State
 from protocol.media import FileId
 from runner import attachments
 from runner.attachments import Reading, inlined, stored
@@ -18,7 +20,18 @@ from runner.models.port import ModelError, ModelRequest
 from tests.attached import PNG, Recorder
 
 TENANT = TenantId("acme")
-MINE = Owner(TENANT, UserId("ann"))
+MINE = Run(
+    RunId("run_1"),
+    TENANT,
+    SessionId("s"),
+    AgentName("a"),
+    MessageId("answer"),
+    State.RUNNING,
+    ready=True,
+    turn=0,
+    attempt=1,
+    user=UserId("ann"),
+)
 
 
 class Shelf:
@@ -27,9 +40,18 @@ class Shelf:
     def __init__(self) -> None:
         self.files: dict[tuple[TenantId, FileId], Stored] = {}
         self.read: list[FileId] = []
+        self.homes: list[Home | None] = []
 
-    async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
+    async def put(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        data: bytes,
+        media_type: str,
+        home: Home | None = None,
+    ) -> FileId:
         id = media.file_id(user, data)
+        self.homes.append(home)
         self.files[tenant, id] = Stored(data, media_type)
         return id
 
@@ -37,8 +59,11 @@ class Shelf:
         self.read.append(id)
         return self.files.get((tenant, id))
 
-    async def delete(self, tenant: TenantId, id: FileId) -> None:
-        self.files.pop((tenant, id), None)
+    async def touch(self, tenant: TenantId, id: FileId) -> bool:
+        return (tenant, id) in self.files
+
+    async def sweep(self, age_s: float = 3600.0) -> int:
+        raise AssertionError(age_s)
 
 
 def turn(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +125,7 @@ async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
         id = media.file_id(MINE.user, data)
         assert chunk == kind(media.url_of(id), claimed, {"p": {"id": "1"}})
         assert shelf.files == {(TENANT, id): Stored(data, kept)}
+        assert set(shelf.homes) == {Home(MINE.session, MINE.answer)}
 
 
 @pytest.mark.parametrize(

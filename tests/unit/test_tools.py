@@ -1,7 +1,8 @@
 """Functions as tools: the schema of a signature, arguments checked, results bounded."""
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -195,3 +196,21 @@ async def test_a_struct_is_a_result() -> None:
         x: int
 
     assert await returns(Point(1)).run({}, CONTEXT) == {"x": 1}
+
+
+async def test_a_generator_that_says_what_cannot_be_shown_is_closed_with_its_call() -> None:
+    """Its clean-up is not left to whoever collects garbage, after the call."""
+    closed: list[bool] = []
+
+    @tool
+    async def breaks() -> AsyncIterator[Any]:
+        """Break."""
+        try:
+            yield object()
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    with pytest.raises(ToolError):
+        await breaks.run({}, CONTEXT)
+    assert closed == [True]

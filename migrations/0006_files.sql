@@ -1,0 +1,189 @@
+-- migrate:up
+
+-- Which files there are, and which messages name them. Their bytes are the broker's (protocol/adapters/files.py),
+-- and go once nothing has named them for a while. Whoever stores or names a file says so here first, and has
+-- that while to store the message. No foreign key to the tenant: bytes are there until a sweep deletes them.
+
+create table files (
+  tenant_id text not null,
+  id text not null,
+  user_id text,
+  size_bytes bigint not null,
+  created_at timestamptz not null default clock_timestamp(),
+  -- Since when nobody has said that it is about to be used.
+  touched_at timestamptz not null default clock_timestamp(),
+  -- Since when its bytes are being deleted: until that is done, nobody can use it or store it again.
+  doomed_at timestamptz,
+  primary key (tenant_id, id)
+);
+
+create index files_doomed on files (doomed_at) where doomed_at is not null;
+
+create table file_uses (
+  tenant_id text not null,
+  session_id text not null,
+  message_id text not null,
+  file_id text not null,
+  primary key (tenant_id, session_id, message_id, file_id),
+  foreign key (tenant_id, file_id) references files on delete cascade,
+  foreign key (tenant_id, session_id, message_id) references messages on delete cascade
+);
+
+create index file_uses_of_file on file_uses (tenant_id, file_id);
+
+-- Files to look at again: a row for each time that one was touched or lost a use. Rows that are only ever added
+-- make nobody wait, so deleting sessions that share files takes no locks in any order.
+create table file_checks (
+  number bigint primary key generated always as identity,
+  tenant_id text not null,
+  file_id text not null,
+  since timestamptz not null default clock_timestamp()
+);
+
+create index file_checks_since on file_checks (since);
+
+create table file_totals (
+  tenant_id text primary key,
+  size_bytes bigint not null
+);
+
+-- A message's body names its files by their URLs, each a whole JSON string. Another user's file is not held by
+-- naming it.
+create function note_files() returns trigger language plpgsql as $$
+begin
+  if position('"/api/files/' in new.body::text) > 0 then
+    insert into file_uses (tenant_id, session_id, message_id, file_id)
+    select new.tenant_id, new.session_id, new.id, f.id
+    from files f join sessions s on s.tenant_id = f.tenant_id and s.id = new.session_id
+    where f.tenant_id = new.tenant_id
+      and f.id in (
+        select named[1] from regexp_matches(
+          new.body::text, '"/api/files/([0-9a-f]{16}-[0-9a-f]{64})"', 'g') as named)
+      and (s.user_id is null or f.user_id is null or f.user_id = s.user_id)
+    order by f.id for key share of f
+    on conflict do nothing;
+  end if;
+  return null;
+end
+$$;
+
+create trigger files after insert or update of body on messages
+  for each row when (new.body is not null) execute function note_files();
+
+create function check_file() returns trigger language plpgsql as $$
+begin
+  insert into file_checks (tenant_id, file_id) values (old.tenant_id, old.file_id);
+  return null;
+end
+$$;
+
+create trigger checks after delete on file_uses for each row execute function check_file();
+
+-- A file is about to be used; false if there is none, or it is being deleted.
+create function touch_file(p_tenant text, p_id text) returns boolean language plpgsql as $$
+begin
+  update files set touched_at = clock_timestamp()
+  where tenant_id = p_tenant and id = p_id and doomed_at is null;
+  if not found then
+    return false;
+  end if;
+  insert into file_checks (tenant_id, file_id) values (p_tenant, p_id);
+  return true;
+end
+$$;
+
+-- A file is about to be stored, and if a message is given it is that one's. False if it is being deleted.
+create function keep_file(
+  p_tenant text, p_id text, p_user text, p_size_bytes bigint, p_session text, p_message text
+) returns boolean language plpgsql as $$
+declare
+  total bigint;
+begin
+  insert into files (tenant_id, id, user_id, size_bytes) values (p_tenant, p_id, p_user, p_size_bytes)
+  on conflict do nothing;
+  if found then
+    insert into file_totals as t (tenant_id, size_bytes) values (p_tenant, p_size_bytes)
+    on conflict (tenant_id) do update set size_bytes = t.size_bytes + excluded.size_bytes
+    returning t.size_bytes into total;
+    if total > limit_of(p_tenant, 'file_bytes_max') then
+      perform refuse('RJ429', 'the tenant has as many bytes of files as it may: delete sessions that have some', 60);
+    end if;
+  end if;
+  if not touch_file(p_tenant, p_id) then
+    return false;
+  end if;
+  insert into file_uses (tenant_id, session_id, message_id, file_id)
+  select tenant_id, session_id, id, p_id from messages
+  where tenant_id = p_tenant and session_id = p_session and id = p_message for key share
+  on conflict do nothing;
+  return true;
+end
+$$;
+
+-- Files that nothing has named or touched for so long, from now on being deleted; with those that somebody has
+-- begun to delete and has not finished in time. `looked`: how many were looked at; if p_max, there may be more.
+create function doom_files(p_age_s double precision, p_again_s double precision, p_max integer) returns json
+language sql as $$
+  with due as (
+    delete from file_checks where number in (
+      select number from file_checks where since < statement_timestamp() - p_age_s * interval '1 second'
+      order by since limit p_max for update skip locked)
+    returning tenant_id, file_id),
+  candidates as (
+    select tenant_id, file_id from due
+    union
+    (select tenant_id, id from files where doomed_at < statement_timestamp() - p_again_s * interval '1 second'
+     order by doomed_at limit p_max)),
+  doomed as (
+    update files f set doomed_at = clock_timestamp()
+    from candidates c
+    where f.tenant_id = c.tenant_id and f.id = c.file_id
+      and f.touched_at < statement_timestamp() - p_age_s * interval '1 second'
+      and (f.doomed_at is null or f.doomed_at < statement_timestamp() - p_again_s * interval '1 second')
+      and not exists (select from file_uses u where u.tenant_id = f.tenant_id and u.file_id = f.id)
+    returning f.tenant_id, f.id, f.doomed_at)
+  select json_build_object(
+    'looked', (select count(*) from due),
+    'doomed', (
+      select coalesce(json_agg(json_build_object('tenant', tenant_id, 'id', id, 'doomed_at', doomed_at)), '[]')
+      from doomed))
+$$;
+
+-- The bytes of a file are gone, and it with them, unless somebody else is at it by now.
+create function forget_file(p_tenant text, p_id text, p_doomed_at timestamptz) returns void
+language sql as $$
+  with gone as (
+    delete from files where tenant_id = p_tenant and id = p_id and doomed_at = p_doomed_at
+    returning size_bytes)
+  update file_totals t set size_bytes = t.size_bytes - gone.size_bytes from gone where t.tenant_id = p_tenant
+$$;
+
+-- The run that this very request to answer a message has made already; null if it is new. Stores nothing.
+create function repeated_run(
+  p_tenant text, p_user text, p_session text, p_agent text, p_key text, p_message text, p_digest bytea
+) returns json language plpgsql as $$
+declare
+  made runs;
+begin
+  perform from sessions
+  where tenant_id = p_tenant and id = p_session and agent = p_agent and (p_user is null or user_id = p_user);
+  if not found then
+    return null;
+  end if;
+  made := run_of_key(p_tenant, p_session, p_key, 'submit', p_message, p_digest);
+  if made.id is null then
+    select r.* into made from messages m join runs r on r.id = m.run_id
+    where m.tenant_id = p_tenant and m.session_id = p_session and m.id = p_message and m.digest = p_digest;
+  end if;
+  return case when made.id is not null then run_json(made) end;
+end
+$$;
+
+-- migrate:down
+
+drop function repeated_run, forget_file, doom_files, keep_file, touch_file;
+drop trigger checks on file_uses;
+drop function check_file;
+drop trigger files on messages;
+drop function note_files;
+drop table file_totals, file_checks, file_uses, files;

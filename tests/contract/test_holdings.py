@@ -1,0 +1,351 @@
+"""What `HeldFiles` promises on the real database and broker: a file stays for as long as a message names it,
+and no order of requests and sweeps loses one that is in use.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from protocol import media
+from protocol.adapters import broker
+from protocol.adapters.broker import Broker
+from protocol.adapters.files import Home, JetStreamFiles
+from protocol.adapters.holdings import Doomed, HeldFiles, Holdings
+from protocol.adapters.migrate import migrate
+from protocol.adapters.ports import Limits, Owner, Run, Submit, Turn
+from protocol.adapters.postgres import PostgresStore, connect
+from protocol.adapters.tenants import Tenants
+from protocol.adapters.threads import Threads
+from protocol.errors import Limited
+from protocol.ids import MessageId, SessionId, TenantId, UserId
+from protocol.lifecycle import State
+from protocol.media import FileId
+from tests.contract.chats import Chat, fresh
+from tests.databases import fresh_database
+
+PNG = "image/png"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def connection(nats_url: str) -> AsyncIterator[Broker]:
+    async with broker.connect(nats_url, "files") as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def url(database_url: str) -> AsyncIterator[str]:
+    async with fresh_database(database_url) as one:
+        await migrate(one)
+        yield one
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def store(url: str) -> AsyncIterator[PostgresStore]:
+    async with await connect(url) as one:
+        yield one
+
+
+@pytest.fixture
+def bytes_of(connection: Broker) -> JetStreamFiles:
+    return JetStreamFiles(connection)
+
+
+@pytest.fixture
+def rows(store: PostgresStore) -> Holdings:
+    return Holdings(store.database)
+
+
+@pytest.fixture
+def files(bytes_of: JetStreamFiles, rows: Holdings) -> HeldFiles:
+    return HeldFiles(bytes_of, rows)
+
+
+@pytest.fixture
+def owner() -> Owner:
+    """A user of a tenant that no other test has."""
+    return Owner(TenantId(fresh("ten")), UserId("ann"))
+
+
+@pytest.fixture
+def chat(store: PostgresStore, owner: Owner) -> Chat:
+    return Chat(store, owner)
+
+
+async def put(files: HeldFiles, owner: Owner, data: bytes = b"a cat") -> FileId:
+    return await files.put(owner.tenant, owner.user, data, PNG)
+
+
+def naming(*ids: FileId, role: str = "user") -> dict[str, Any]:
+    parts = [{"type": "file", "mediaType": PNG, "url": media.url_of(id)} for id in ids]
+    return {"id": fresh("msg"), "role": role, "parts": parts}
+
+
+async def send(chat: Chat, *ids: FileId, imports: Sequence[dict[str, Any]] = ()) -> Run:
+    message = naming(*ids)
+    ask = Submit(Turn(message, message["id"].encode()), imports=imports)
+    return (await chat.admit(ask)).run
+
+
+async def there(files: HeldFiles, owner: Owner, id: FileId) -> bool:
+    return await files.get(owner.tenant, id) is not None
+
+
+async def total(url: str, owner: Owner) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        query = "select coalesce(sum(size_bytes), 0)::bigint from {} where tenant_id = $1"
+        counted, kept = [
+            await connection.fetchval(query.format(table), owner.tenant) for table in ("files", "file_totals")
+        ]
+    finally:
+        await connection.close()
+    assert counted == kept
+    return int(kept)
+
+
+async def test_a_file_goes_with_the_last_message_that_names_it(
+    files: HeldFiles, store: PostgresStore, chat: Chat, owner: Owner, url: str
+) -> None:
+    """A sent one, one of an imported turn, one of an answer; and a fork holds them as well as the session."""
+    sent, earlier, made = [await put(files, owner, data) for data in (b"sent", b"earlier", b"made")]
+    run = (await chat.claim(await send(chat, sent, imports=[naming(earlier)]))).run
+    answer = naming(made, role="assistant") | {"id": run.answer}
+    await store.end(run.id, run.attempt, State.COMPLETED, answer, None)
+    last, into = await chat.send("more"), SessionId(fresh("ses"))
+    threads = Threads(store.database)
+    await chat.claim(last)
+    await threads.fork(
+        owner, chat.id, MessageId((await threads.messages(owner, chat.id)).messages[-1]["id"]), into
+    )
+    for session in (chat.id, into):
+        await files.sweep(0)
+        assert [await there(files, owner, id) for id in (sent, earlier, made)] == [True] * 3
+        await threads.delete(owner, session)
+    await files.sweep(0)
+    assert [await there(files, owner, id) for id in (sent, earlier, made)] == [False] * 3
+    assert await total(url, owner) == 0
+
+
+async def test_what_is_edited_or_rewound_away_goes_too(files: HeldFiles, chat: Chat, owner: Owner) -> None:
+    id = await put(files, owner)
+    run = await send(chat, id)
+    await chat.end((await chat.claim(run)).run)
+    await chat.complete("second")
+    await files.sweep(0)
+    assert await there(files, owner, id)
+    threads = Threads(chat.store.database)  # type: ignore[attr-defined]
+    first = (await threads.messages(owner, chat.id)).messages[0]["id"]
+    edited = {"id": first, "role": "user", "parts": [{"type": "text", "text": "never mind"}]}
+    await chat.admit(Submit(Turn(edited, b"edited"), edit=True))
+    await files.sweep(0)
+    assert not await there(files, owner, id)
+
+
+async def test_what_was_stored_for_a_request_that_was_refused_goes_after_a_while(
+    files: HeldFiles, owner: Owner
+) -> None:
+    """And not before: the message that names it may be on its way."""
+    id = await put(files, owner)
+    await files.sweep()
+    assert await there(files, owner, id)
+    await files.sweep(0)
+    assert not await there(files, owner, id)
+    assert not await files.touch(owner.tenant, id)
+
+
+async def test_a_file_that_a_model_made_stays_although_its_answer_names_it_much_later(
+    files: HeldFiles, chat: Chat, owner: Owner
+) -> None:
+    run = (await chat.claim(await chat.send("paint"))).run
+    id = await files.put(owner.tenant, owner.user, b"painted", PNG, Home(run.session, run.answer))
+    await files.sweep(0)
+    assert await there(files, owner, id)
+    await Threads(chat.store.database).delete(owner, chat.id)  # type: ignore[attr-defined]
+    await files.sweep(0)
+    assert not await there(files, owner, id)
+
+
+async def test_another_users_file_is_not_held_by_naming_it(
+    files: HeldFiles, store: PostgresStore, owner: Owner
+) -> None:
+    id = await put(files, owner)
+    await send(Chat(store, Owner(owner.tenant, UserId("ben"))), id)
+    await files.sweep(0)
+    assert not await there(files, owner, id)
+
+
+async def test_a_tenants_file_in_a_users_session_is_held(
+    files: HeldFiles, store: PostgresStore, owner: Owner
+) -> None:
+    """A credential without a user has brought it there."""
+    chat, everybody = Chat(store, owner), Owner(owner.tenant)
+    await chat.complete("hello")
+    id = await put(files, everybody)
+    await send(Chat(store, everybody, chat.id), id)
+    await files.sweep(0)
+    assert await there(files, owner, id)
+
+
+# ------------------------------------------------------------------------- a request and a sweep at once
+
+
+async def doomed(rows: Holdings, owner: Owner, age_s: float = 0, again_s: float = 60) -> list[Doomed]:
+    look = await rows.doom(age_s, again_s=again_s)
+    return [one for one in look.doomed if one.tenant == owner.tenant]
+
+
+async def test_who_names_a_file_before_the_sweep_keeps_it(
+    files: HeldFiles, rows: Holdings, chat: Chat, owner: Owner, url: str
+) -> None:
+    """Even while the touch is not yet committed: the sweep waits for it, looks again, and leaves the file."""
+    id = await put(files, owner)
+    other = await asyncpg.connect(url)
+    try:
+        async with other.transaction(), asyncio.TaskGroup() as group:
+            aged = "update files set touched_at = clock_timestamp() - interval '2 hours' where id = $1"
+            await rows._database.value(aged, id)
+            await rows._database.value(
+                "update file_checks set since = clock_timestamp() - interval '2 hours' where file_id = $1", id
+            )
+            assert await other.fetchval("select touch_file($1, $2)", owner.tenant, id)
+            sweep = group.create_task(doomed(rows, owner, 3600))
+            await _waits(url)
+            assert not sweep.done()
+            await other.execute("commit; begin")
+        assert sweep.result() == []
+    finally:
+        await other.close()
+    await send(chat, id)
+    await files.sweep(0)
+    assert await there(files, owner, id)
+
+
+async def _waits(url: str) -> None:
+    """Until some statement waits for a lock."""
+    watch = await asyncpg.connect(url)
+    query = """
+        select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'
+    """
+    try:
+        async with asyncio.timeout(10):
+            while not await watch.fetchval(query):  # noqa: ASYNC110 - the condition is outside of this process
+                await asyncio.sleep(0.02)
+    finally:
+        await watch.close()
+
+
+async def test_who_names_a_file_behind_the_sweep_hears_that_it_is_gone(
+    files: HeldFiles, rows: Holdings, owner: Owner
+) -> None:
+    id = await put(files, owner)
+    [one] = await doomed(rows, owner)
+    assert not await files.touch(owner.tenant, id)
+    await rows.forget(one)
+    assert not await files.touch(owner.tenant, id)
+
+
+async def test_who_stores_a_file_behind_the_sweep_waits_until_it_is_gone_and_stores_it_again(
+    files: HeldFiles, bytes_of: JetStreamFiles, rows: Holdings, owner: Owner
+) -> None:
+    id, end = await put(files, owner), await bytes_of.end()
+    [one] = await doomed(rows, owner)
+    async with asyncio.TaskGroup() as group:
+        again = group.create_task(put(files, owner))
+        await bytes_of.delete(owner.tenant, id, before=end)
+        assert not again.done()
+        await rows.forget(one)
+    assert await there(files, owner, id)
+
+
+async def test_a_sweep_that_was_asleep_takes_nothing_that_was_stored_since(
+    files: HeldFiles, bytes_of: JetStreamFiles, rows: Holdings, owner: Owner, url: str
+) -> None:
+    """Another one has finished its work meanwhile, and the same file was stored again."""
+    id, end = await put(files, owner), await bytes_of.end()
+    [asleep] = await doomed(rows, owner)
+    assert await doomed(rows, owner) == [], "it has a while to finish"
+    [other] = await doomed(rows, owner, again_s=0)
+    await bytes_of.delete(owner.tenant, id, before=await bytes_of.end())
+    await rows.forget(asleep)
+    assert not await files.touch(owner.tenant, id), "it is the other one's by now"
+    await rows.forget(other)
+    await put(files, owner)
+    await bytes_of.delete(owner.tenant, id, before=end)
+    await rows.forget(asleep)
+    assert await there(files, owner, id)
+    assert await total(url, owner) == len(b"a cat")
+
+
+async def test_many_at_once_lose_no_file_that_is_named(
+    files: HeldFiles, store: PostgresStore, owner: Owner, url: str
+) -> None:
+    """Sessions that share files come and go, and sweeps look at everything that was not touched just now."""
+    threads = Threads(store.database)
+    contents = [bytes([number]) * 100 for number in range(4)]
+
+    async def live(turns: int) -> None:
+        for _ in range(turns):
+            chat = Chat(store, owner)
+            ids = [await put(files, owner, data) for data in contents]
+            await send(chat, *ids)
+            for id in ids:
+                assert await there(files, owner, id)
+            await threads.delete(owner, chat.id)
+
+    async def sweep() -> None:
+        while True:
+            await files.sweep(0.5)
+            await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as group:
+        sweeps = [group.create_task(sweep()) for _ in range(2)]
+        async with asyncio.TaskGroup() as lives:
+            for _ in range(4):
+                lives.create_task(live(8))
+        for task in sweeps:
+            task.cancel()
+    await files.sweep(0)
+    assert await total(url, owner) == 0
+
+
+# --------------------------------------------------------------------------------------------- how many
+
+
+async def test_a_tenant_has_so_many_bytes_of_files_and_no_more(
+    files: HeldFiles, store: PostgresStore, chat: Chat, owner: Owner, url: str
+) -> None:
+    """What it has already is no more of it, and what is deleted makes room."""
+    await Tenants(store.database).limit(owner.tenant, Limits(file_bytes_max=250))
+    first = await put(files, owner, b"1" * 100)
+    await put(files, owner, b"2" * 150)
+    with pytest.raises(Limited, match="bytes of files"):
+        await put(files, owner, b"3")
+    assert await put(files, owner, b"1" * 100) == first
+    assert await total(url, owner) == 250
+    await files.sweep(0)
+    await put(files, owner, b"3")
+    await send(chat, await put(files, owner, b"1" * 100))
+    assert await total(url, owner) == 101
+
+
+async def test_a_hundred_puts_at_once_do_not_pass_the_limit(
+    files: HeldFiles, store: PostgresStore, owner: Owner, url: str
+) -> None:
+    await Tenants(store.database).limit(owner.tenant, Limits(file_bytes_max=1000))
+
+    async def one(number: int) -> bool:
+        try:
+            await put(files, owner, number.to_bytes(100))
+        except Limited:
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(number)) for number in range(30)]
+    assert sum(task.result() for task in tasks) == 10
+    assert await total(url, owner) == 1000

@@ -1,0 +1,210 @@
+"""Two things that may happen in either order.
+
+An interrupt and a clean-up, a stale request and its run's holder, a question that is stored and a policy that
+has changed, a crash and an agent that must not begin twice.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.auth import ANYBODY
+from gateway.web import SERVICE
+from protocol import chunks
+from protocol.adapters.log import JetStreamLog
+from protocol.commands import RunRequest
+from protocol.ids import AgentName, RunId, SessionId
+from protocol.log import Head
+from runner import LoopError, RunInput, agent, tool
+from runner.own import CRASHED
+from tests.crews import Calls, hear
+from tests.crews import agent as part_of
+from tests.observe import until
+from tests.rig import Rig
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+class Mortal:
+    """A log whose writer dies once, at the append that holds `word`."""
+
+    def __init__(self, log: JetStreamLog, word: bytes) -> None:
+        self._log = log
+        self._word: bytes | None = word
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def append(self, run: RunId, head: Head, payload: bytes) -> int:
+        if self._word is not None and self._word in payload:
+            self._word = None
+            raise Died
+        return await self._log.append(run, head, payload)
+
+
+def dies_at(word: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.app.JetStreamLog", lambda *brokers: Mortal(JetStreamLog(*brokers), word))
+
+
+async def test_an_interrupted_loop_is_over_before_its_run_is(rig: Rig) -> None:
+    """It is cut off at a `yield`, not at an `await`: its clean-up still happens inside of the run."""
+    cleaning, cleaned = asyncio.Event(), asyncio.Event()
+
+    @agent(name=rig.agent, text_interval_s=60)
+    async def says(run: RunInput[None]) -> AsyncIterator[Any]:
+        try:
+            yield run.text
+            yield " more"
+            yield chunks.SourceUrl(source_id="1", url="https://example.org")  # the text's end is waited for
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+
+    await rig.runner([says], sweep_period_s=0.1)
+    base, session = await rig.gateway(), SessionId(rig.fresh("s"))
+    async with asyncio.TaskGroup() as group:
+        streamed = group.create_task(rig.post(base, rig.chat(session, "word")))
+
+        async def speaks() -> bool:
+            run = await rig.apps[0][SERVICE].backend.store.current(ANYBODY.owner, session)
+            last = await rig.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
+            return last is not None and b"text-delta" in last.payload
+
+        await until(speaks, "its first words")
+        async with rig.http.post(f"{base}/api/chat/{session}/stop") as response:
+            assert (await response.json())["interrupted"]
+        await cleaning.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await asyncio.wait([streamed])
+        cleaned.set()
+    types = [chunk["type"] for chunk in streamed.result().chunks]
+    assert types[-3:] == ["abort", "finish-step", "finish"]
+
+
+async def test_what_breaks_while_it_is_stopped_is_no_failure_of_the_run(rig: Rig) -> None:
+    """An interrupted run is cancelled, whatever a loop makes of its cancellation."""
+    started = asyncio.Event()
+
+    @agent(name=rig.agent)
+    async def turns_it_into_an_error(run: RunInput[None]) -> AsyncIterator[str]:
+        yield run.text
+        try:
+            started.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise LoopError("I was stopped.") from None
+
+    await rig.runner([turns_it_into_an_error])
+    base, session = await rig.gateway(), rig.fresh("s")
+    async with asyncio.TaskGroup() as group:
+        streamed = group.create_task(rig.post(base, rig.chat(session, "word")))
+        await started.wait()
+        async with rig.http.post(f"{base}/api/chat/{session}/stop") as response:
+            assert (await response.json())["interrupted"]
+    types = [chunk["type"] for chunk in streamed.result().chunks]
+    assert types[-4:] == ["text-end", "abort", "finish-step", "finish"]
+
+
+async def test_a_delegated_loop_that_is_not_begun_twice_fails_for_its_caller(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller is told, as of any other failure, and goes on."""
+    dies_at(b"half", monkeypatch)
+    begun: list[int] = []
+
+    @agent(name="once", on_crash="fail", text_interval_s=0)
+    async def once(run: RunInput[None]) -> AsyncIterator[str]:
+        begun.append(run.attempt)
+        yield "half"
+
+    head = part_of(
+        rig.agent, {"go": [[Calls("delegate_to_once", {"task": "x"})], ["It said: {}"]]}, delegates=[once]
+    )
+    await rig.runner([head], retry_delay_s=0.0)
+    heard = await hear(rig, await rig.gateway(), "go")
+    said = [part["text"] for part in heard.message["parts"] if part["type"] == "text"]
+    assert said == [f"It said: It failed: {CRASHED}"]
+    assert begun == [1]
+
+
+async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(rig: Rig) -> None:
+    """An interrupt whose word is lost is found by the sweep of the runner that has the run."""
+    waiting = asyncio.Event()
+
+    @tool(needs_approval=True)
+    async def delete() -> str:
+        """Delete."""
+        waiting.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    made = part_of(rig.agent, {"go": [[Calls("delete")], ["Done."]]}, tools=[delete])
+    base, session = await rig.gateway(), SessionId(rig.fresh("s"))
+    store = rig.apps[0][SERVICE].backend.store
+    with capture_logs() as logs:
+        worker = await rig.runner([made], sweep_period_s=0.1)
+        asked = await rig.post(base, rig.chat(session, "go"))
+        run = RunId(asked.headers["x-workflow-run-id"])
+        decision = await rig.decision(base, session, approved=True)
+        async with asyncio.TaskGroup() as group:
+            streamed = group.create_task(rig.post(base, decision))
+            await waiting.wait()
+            await worker._requests.publish(RunRequest(AgentName(rig.agent), run, 0))
+
+            async def refused() -> bool:
+                return any(line["event"] == "stale_request" for line in logs)
+
+            await until(refused, "the stale request's end")
+            assert (await store.interrupt(ANYBODY.owner, session)).interrupted  # and nobody is told
+    types = [chunk["type"] for chunk in streamed.result().chunks]
+    assert types[-3:] == ["tool-output-error", "abort", "finish"]  # it was approved, and may have begun
+
+
+async def test_a_question_that_is_stored_is_asked_whatever_the_policy_says_by_then(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker dies between storing two questions and showing them; the next would ask only the second."""
+    dies_at(b"tool-approval-request", monkeypatch)
+    policy = {"one": True, "two": True}
+    ran: list[str] = []
+
+    def tool_of(name: str) -> Any:
+        @tool(name=name, needs_approval=lambda _, __: policy[name])
+        async def act() -> str:
+            """Act."""
+            ran.append(name)
+            return name
+
+        return act
+
+    made = part_of(
+        rig.agent, {"go": [[Calls("one"), Calls("two")], ["{}"]]}, tools=[tool_of("one"), tool_of("two")]
+    )
+    monkeypatch.setattr(Mortal, "append", _then(Mortal.append, policy))
+    await rig.runner([made], retry_delay_s=0.0)
+    base, session = await rig.gateway(), SessionId(rig.fresh("s"))
+    asked = await rig.post(base, rig.chat(session, "go"))
+    shown = [chunk["toolCallId"] for chunk in asked.chunks if chunk["type"] == "tool-approval-request"]
+    pending = await rig.apps[0][SERVICE].backend.store.pending(ANYBODY.owner, session)
+    assert shown == [one.question.call for one in pending]
+    assert len(shown) == 2
+    assert ran == []
+    answer = await rig.post(base, await rig.decision(base, session, approved=True))
+    assert (answer.text, sorted(ran)) == ("one two", ["one", "two"])
+
+
+def _then(append: Any, policy: dict[str, bool]) -> Any:
+    async def changed(self: Mortal, run: RunId, head: Head, payload: bytes) -> int:
+        try:
+            return int(await append(self, run, head, payload))
+        except Died:
+            policy["one"] = False
+            raise
+
+    return changed

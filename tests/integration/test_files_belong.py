@@ -1,0 +1,271 @@
+"""Attachments through a whole system: they go with what they belong to, cost a tenant what it may have, and
+neither a repeated request nor a refused one does anything twice or for nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway import bodies
+from gateway.shares import Shares
+from gateway.web import SERVICE
+from protocol import media
+from protocol.adapters.database import Database
+from protocol.adapters.postgres import PostgresStore
+from protocol.adapters.store import Limits
+from protocol.adapters.tenants import Tenants
+from protocol.ids import TenantId
+from runner.worker import Worker
+from tests.attached import GIF, JPEG, PDF, PNG, WEBP, Recorder, Site, file, link, pdf_of
+from tests.integration.test_attachments import base, model, post, saying, site, stored
+from tests.integration.test_bad_input import problem
+from tests.rig import Answer, Rig
+
+__all__ = ("base", "model", "site")
+
+DEFAULT = TenantId("default")
+
+
+def database(rig: Rig) -> Database:
+    store = rig.apps[0][SERVICE].backend.store
+    assert isinstance(store, PostgresStore)
+    return store.database
+
+
+@pytest.fixture
+async def limited(rig: Rig, base: str) -> AsyncIterator[Tenants]:
+    """The tenant of everybody here, whose limits end with the test."""
+    assert base
+    tenants = Tenants(database(rig))
+    yield tenants
+    await tenants.limit(DEFAULT, Limits())
+
+
+async def aged(rig: Rig, url: str) -> None:
+    """As if nobody had touched the file for two hours."""
+    id = media.id_in(url)
+    for change in (
+        "update files set touched_at = touched_at - interval '2 hours' where id = $1",
+        "update file_checks set since = since - interval '2 hours' where file_id = $1",
+    ):
+        await database(rig).value(change, id)
+
+
+async def messages_of(rig: Rig, base: str, session: str) -> list[dict[str, Any]]:
+    history = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json
+    found: list[dict[str, Any]] = history["messages"]
+    return found
+
+
+async def test_a_file_goes_with_its_session_and_not_before(rig: Rig, base: str) -> None:
+    """By a runner's own sweep, once an hour has gone by since the session went."""
+    worker: Worker = await rig.runner()
+    chat = saying(rig, file(pdf_of(1000), "application/pdf", filename=rig.fresh("f")))
+    assert (await post(rig, base, chat)).complete
+    url = (await messages_of(rig, base, chat["id"]))[0]["parts"][1]["url"]
+    await aged(rig, url)
+    await worker._sweep()
+    assert (await rig.get(base + url)).status == 200
+    async with rig.http.delete(f"{base}/api/threads/{chat['id']}") as response:
+        assert response.status in (200, 204)
+    await worker._sweep()
+    assert (await rig.get(base + url)).status == 200
+    await aged(rig, url)
+    await worker._sweep()
+    problem(await rig.get(base + url), 404)
+
+
+async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
+    rig: Rig, base: str, site: Site, limited: Tenants
+) -> None:
+    """The request that has its answer is answered all the same."""
+    known = saying(rig, file(PNG, "image/png"), link(site.url("/good/png")))
+    first = await post(rig, base, known)
+    assert first.complete
+    await database(rig).value(
+        "insert into spending (tenant_id, shard, day, tokens)"
+        " values ('default', 1, (clock_timestamp() at time zone 'utc')::date, 1000)"
+        " on conflict (tenant_id, shard) do update set day = excluded.day, tokens = spending.tokens + 1000"
+    )
+    await limited.limit(DEFAULT, Limits(tokens_per_day=1))
+    before = await stored(rig)
+    site.asked.clear()
+    found = problem(
+        await post(rig, base, saying(rig, file(JPEG, "image/jpeg"), link(site.url("/good/webp")))), 429
+    )
+    assert "tokens" in found["detail"]
+    assert site.asked == []
+    assert await stored(rig) == before
+    assert (await post(rig, base, known)).raw == first.raw
+
+
+async def test_a_tenant_whose_files_are_too_many_is_told_so(rig: Rig, base: str, limited: Tenants) -> None:
+    await limited.limit(DEFAULT, Limits(file_bytes_max=1))
+    answer = await post(rig, base, saying(rig, file(pdf_of(1234), "application/pdf")))
+    found = problem(answer, 429)
+    assert "bytes of files" in found["detail"]
+    assert int(answer.headers["retry-after"]) > 0
+    assert (await post(rig, base, saying(rig))).complete
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_a_repeated_request_fetches_nothing_and_is_answered_although_the_site_is_gone(
+    rig: Rig, base: str, site: Site, *, keyed: bool
+) -> None:
+    chat = saying(rig, link(site.url("/good/png")), file(PDF, "application/pdf"))
+    headers = {"Idempotency-Key": rig.fresh("k")} if keyed else {}
+
+    async def send() -> Answer:
+        async with rig.http.post(f"{base}/api/chat", json=chat, headers=headers) as response:
+            return await Answer.of(response)
+
+    first = await send()
+    assert first.complete
+    assert site.asked == ["/good/png"]
+    before, port, site.port = await stored(rig), site.port, 1  # the guard lets nothing through any more
+    again = await send()
+    assert again.raw == first.raw
+    assert site.asked == ["/good/png"]
+    assert await stored(rig) == before
+    chat["messages"][0]["parts"][1]["url"] = f"http://127.0.0.1:{port}/good/webp"
+    problem(await send(), 409 if keyed else 400)
+
+
+async def test_one_tenants_silent_sites_leave_room_for_the_others(rig: Rig, base: str, site: Site) -> None:
+    assert base
+    attachments = rig.apps[0][SERVICE].backend.attachments
+    assert attachments is not None
+    async with asyncio.TaskGroup() as group:
+        slow = [group.create_task(attachments.get(site.url("/silent"), TenantId("slow"))) for _ in range(20)]
+        async with asyncio.timeout(5):
+            for tenant in ("a", "b", "c"):
+                assert (await attachments.get(site.url("/good/png"), TenantId(tenant))).data == PNG
+        assert site.asked.count("/silent") <= 4
+        for task in slow:
+            task.cancel()
+
+
+async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
+    rig: Rig, base: str, model: Recorder, site: Site
+) -> None:
+    """Those of its user, each checked and stored like any other; a session that is known takes none."""
+    earlier = [
+        {
+            "id": rig.fresh("u"),
+            "role": "user",
+            "parts": [file(PNG, "image/png"), link(site.url("/good/webp"), "image/webp")],
+        },
+        {
+            "id": rig.fresh("a"),
+            "role": "assistant",
+            "parts": [{"type": "text", "text": "two"}, file(GIF, "image/gif")],
+        },
+    ]
+    chat = saying(rig, file(JPEG, "image/jpeg"))
+    chat["messages"] = [*earlier, *chat["messages"]]
+    assert (await post(rig, base, chat)).complete
+    before, said, asked = await stored(rig), model.requests[-1].history, list(site.asked)
+    assert said[0]["parts"] == [file(PNG, "image/png"), file(WEBP, "image/webp")]
+    assert [part["type"] for part in said[1]["parts"]] == ["text"]
+    kept = (await messages_of(rig, base, chat["id"]))[0]["parts"]
+    assert [part["url"] for part in kept] == [media.url_of(media.file_id(None, data)) for data in (PNG, WEBP)]
+    more = saying(rig, file(PNG, "image/png"))
+    chat["messages"][:] = [*earlier, *more["messages"]]
+    assert (await post(rig, base, chat)).complete
+    assert (await stored(rig), site.asked) == (before, asked)
+
+
+async def test_a_bad_file_of_an_earlier_turn_is_refused_by_name(rig: Rig, base: str) -> None:
+    before, chat = await stored(rig), saying(rig)
+    text = {"type": "text", "text": "look"}
+    bad = {"id": rig.fresh("u"), "role": "user", "parts": [text, file(GIF, "image/gif")]}
+    chat["messages"].insert(0, bad)
+    found = problem(await post(rig, base, chat), 400)
+    assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
+    assert await stored(rig) == before
+
+
+async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
+    rig: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones do not wait; and what was read is given back, whatever came of it."""
+    monkeypatch.setattr(bodies, "WAIT_S", 0.2)
+    shares: Shares = rig.apps[0][SERVICE].bodies
+    large = saying(rig, file(pdf_of(2_000_000), "application/pdf"))
+    taken = await shares.take("others", bodies.TOTAL_BYTES)
+    answer = await post(rig, base, large)
+    problem(answer, 503)
+    assert int(answer.headers["retry-after"]) > 0
+    assert (await post(rig, base, saying(rig, file(PNG, "image/png")))).complete
+    monkeypatch.setattr(bodies, "WAIT_S", 20)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(post(rig, base, large))
+        await _asked(shares)
+        taken.release()
+    assert waiting.result().complete
+    problem(await post(rig, base, saying(rig, file(bytes(2_000_000), "image/gif"))), 400)
+    assert (await asyncio.wait_for(shares.take("others", bodies.TOTAL_BYTES), 5)).amount == bodies.TOTAL_BYTES
+
+
+async def _asked(shares: Shares) -> None:
+    async with asyncio.timeout(10):
+        while not shares._askers:  # noqa: ASYNC110 - a condition of the gateway
+            await asyncio.sleep(0.01)
+
+
+async def test_a_large_body_that_does_not_come_gives_its_room_back(
+    rig: Rig, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "READ_TIMEOUT_S", 0.2)
+    over = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"id": '
+        await over.wait()
+
+    headers = {"Content-Type": "application/json"}
+    async with rig.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
+        problem(await Answer.of(response), 408)
+    over.set()
+    shares: Shares = rig.apps[0][SERVICE].bodies
+    assert (await asyncio.wait_for(shares.take("others", bodies.TOTAL_BYTES), 5)).amount == bodies.TOTAL_BYTES
+
+
+async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_until_it_is_read(
+    rig: Rig, base: str
+) -> None:
+    """A client that sends by pieces, and leaves in the middle."""
+    shares: Shares = rig.apps[0][SERVICE].bodies
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"id": '
+        begun.set()
+        await go_on.wait()
+        yield b"1}"
+
+    async def send() -> int:
+        headers = {"Content-Type": "application/json"}
+        async with rig.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
+            return response.status
+
+    for leaves in (False, True):
+        begun.clear()
+        go_on.clear()
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(send())
+            await begun.wait()
+            async with asyncio.timeout(10):
+                while shares._free == bodies.TOTAL_BYTES:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert shares._free == bodies.TOTAL_BYTES - bodies.BODY_BYTES_MAX
+            if leaves:
+                sending.cancel()
+            else:
+                go_on.set()
+        async with asyncio.timeout(10):
+            while shares._free != bodies.TOTAL_BYTES:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert leaves or sending.result() == 400

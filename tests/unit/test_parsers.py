@@ -1,0 +1,287 @@
+"""Whatever a client sends, each parser of the gateway takes it or refuses it, and never fails otherwise."""
+
+import string
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway import context, keys, openai_input, positions, said, turns
+from gateway.auth import Claims, Gate
+from gateway.families import (
+    agent_chat,
+    aisdk,
+    completions,
+    executions,
+    parts,
+    responses,
+    run,
+    session,
+    threads,
+)
+from gateway.openai_response import run_of
+from gateway.tokens import Checks, Tokens
+from protocol import cursor, ids, media
+from protocol.adapters.keys import Keys
+from protocol.errors import Invalid, Unauthenticated
+
+SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
+SLOW_S = 5.0
+NAMES = (
+    "type",
+    "text",
+    "url",
+    "mediaType",
+    "filename",
+    "image",
+    "image_url",
+    "role",
+    "content",
+    "parts",
+    "id",
+    "message",
+    "messages",
+    "approval",
+    "approved",
+    "approvalId",
+    "state",
+    "metadata",
+    "reason",
+    "whenBusy",
+    "context",
+    "toolCallId",
+    "input",
+    "approve",
+    "approval_request_id",
+    "model",
+    "stream",
+)
+VALUES = (
+    "text",
+    "file",
+    "image",
+    "image_url",
+    "user",
+    "assistant",
+    "system",
+    "tool",
+    "approval",
+    "approval-responded",
+    "mcp_approval_response",
+    "message",
+    "input_text",
+    "data:image/png;base64,",
+    "submit-message",
+    "demo",
+    "enqueue",
+    "input_image",
+)
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "user_id": {"type": "string", "maxLength": 5},
+        "age": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "admin": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"type": "number"}},
+    },
+    "required": ["user_id"],
+}
+texts = st.one_of(
+    st.text(max_size=200),
+    st.text(string.digits + "-_.+٣²", max_size=40),
+    st.sampled_from(
+        ["run_", "resp_", "data:", "data:;base64,=", "rk_", "a.b.c", "-", "0-0", "9" * 30 + "-1"]
+    ),
+    st.from_regex(r"rk_[A-Za-z0-9_-]{12}\.[A-Za-z0-9_-]{43}", fullmatch=True),
+    st.from_regex(r"data:[a-z/]*(;base64)?,[A-Za-z0-9+/=%]{0,40}", fullmatch=True),
+    st.from_regex(r"[A-Za-z0-9_-]{1,20}\.[A-Za-z0-9_-]{1,20}\.[A-Za-z0-9_-]{0,20}", fullmatch=True),
+)
+names = st.one_of(st.sampled_from(NAMES), st.text(max_size=5))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(VALUES) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=5),
+    max_leaves=20,
+)
+chats = st.fixed_dictionaries(
+    {}, optional={"id": values, "metadata": values, "content": values, "state": values}
+)
+objects = st.builds(
+    lambda body, messages, key: {**body, key: messages},
+    st.dictionaries(names, values, max_size=5),
+    st.lists(
+        st.builds(
+            lambda one, role, inside, key: {**one, "role": role, key: inside},
+            chats,
+            st.sampled_from(["user", "assistant", "system", "tool"]),
+            st.lists(st.dictionaries(names, values, max_size=4) | values, max_size=4) | st.text(max_size=5),
+            st.sampled_from(["parts", "content"]),
+        ),
+        max_size=4,
+    ),
+    st.sampled_from(["messages", "history", "input", "message"]),
+)
+WORDS: Sequence[Callable[[str], Any]] = (
+    cursor.parse,
+    ids.session_id,
+    ids.agent_name,
+    keys.parse,
+    media.parse_file_id,
+    media.id_in,
+    media.parse_data_url,
+    run_of,
+    lambda text: positions.parse({"Last-Event-ID": text}, {}),
+    lambda text: positions.parse({"x-stream-start-index": text}, {}),
+    lambda text: positions.parse({}, {"afterIdx": text}),
+    lambda text: positions.parse({}, {"startIndex": text}),
+)
+BODIES: Sequence[type[Any]] = (
+    aisdk.UIChatRequest,
+    run.ChatRequest,
+    parts.PartsRequest,
+    parts.ThreadVerdict,
+    agent_chat.StreamRequest,
+    agent_chat.SendRequest,
+    executions.Verdict,
+    session.Change,
+    threads.Fork,
+    completions.ChatCompletion,
+    responses.CreateResponse,
+)
+
+
+def refused[T, R](parse: Callable[[T], R], value: T) -> R | None:
+    """What a parser makes of it; None for what it refuses as it should."""
+    try:
+        return parse(value)
+    except (Invalid, msgspec.ValidationError):
+        return None
+
+
+def read(body: Any) -> None:
+    """What happens to a body until the database is asked."""
+    match body:
+        case aisdk.UIChatRequest() | run.ChatRequest() | parts.PartsRequest():
+            refused(lambda one: one.named, body)
+    match body:
+        case aisdk.UIChatRequest(messages=[*earlier, last]):
+            refused(lambda one: turns.user(one, "/messages/0"), last)
+            refused(lambda one: turns.decisions(one, "/messages/0"), last)
+            refused(turns.imported, earlier)
+        case run.ChatRequest(messages=listed) | agent_chat.StreamRequest(messages=listed):
+            said.answered(listed)
+            refused(lambda all_: turns.user(said.asked(all_, "fresh")[0], ""), listed)
+            refused(turns.imported, said.earlier(listed, len(listed)))
+        case parts.PartsRequest():
+            refused(lambda one: turns.user(turns.Message("m", "user", one), ""), body.parts)
+        case session.Change():
+            refused(session.check, body)
+        case completions.ChatCompletion():
+            refused(openai_input.of_chat, body.messages)
+        case responses.CreateResponse():
+            refused(openai_input.decisions, body.input)
+            refused(openai_input.of_input, body.input)
+        case _:
+            pass
+
+
+@given(texts)
+@settings(deadline=None)
+def test_a_word_is_taken_or_refused(text: str) -> None:
+    """Cursors, counts, ids, keys and data URLs."""
+    for parse in WORDS:
+        refused(parse, text)
+
+
+@given(objects)
+@settings(deadline=None)
+def test_a_body_is_taken_or_refused(value: Any) -> None:
+    for kind in BODIES:
+        body = refused(lambda raw, kind=kind: msgspec.convert(raw, kind), value)  # type: ignore[misc]
+        read(body)
+
+
+@given(values | objects)
+@settings(deadline=None)
+def test_what_is_said_in_a_session_is_taken_or_refused(value: Any) -> None:
+    for item in value if isinstance(value, list) and not session._parts(value) else [value]:
+        if isinstance(item, dict) and item.get("type") == "approval":
+            refused(lambda one: turns.decision(one.get("approval"), "/approval"), item)
+            continue
+        placed = refused(lambda one: session._message(one, "", "fresh"), item)
+        if placed is not None:
+            refused(lambda one: turns.user(one.message, one.pointer), placed)
+        refused(lambda one: session._options(one, ""), item)
+
+
+@given(st.dictionaries(names, values, max_size=6))
+@settings(deadline=None)
+def test_fields_of_openais_that_are_not_ours_are_taken_or_refused(value: dict[str, Any]) -> None:
+    fields = msgspec.json.decode(msgspec.json.encode(value), type=dict[str, msgspec.Raw])
+    refused(lambda one: openai_input.check_fields(one, ("model",)), fields)
+
+
+@given(st.dictionaries(st.sampled_from(["User-Id", "AGE", "admin", "tags", "x"]), texts), values)
+@settings(deadline=None)
+def test_a_context_is_taken_or_refused(headers: dict[str, str], body: Any) -> None:
+    refused(lambda one: context.checked(context.context_of(one, SCHEMA) or {}, SCHEMA), headers)
+    refused(lambda one: context.checked(one, SCHEMA), body)
+
+
+class NoKeys:
+    async def find(self, id: str) -> None:
+        assert id.startswith("rk_")
+
+
+@given(st.one_of(texts, texts.map(lambda text: f"Bearer {text}")))
+@settings(deadline=None)
+async def test_a_credential_that_nobody_gave_out_opens_nothing(text: str) -> None:
+    gate = Gate(
+        rows=cast("Keys", NoKeys()),
+        pepper=b"a pepper of some length",
+        tokens=Tokens(Checks(["HS256"], None, None), SIGNING, None),
+        claims=Claims(),
+        anonymous=False,
+        now=lambda: datetime.now(UTC),
+    )
+    with pytest.raises(Unauthenticated):
+        await gate.principal(text)
+
+
+@given(
+    st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x10\0\0\0WEBP", b"%PDF-1.7"]),
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"IEND", b"\xff\xd9", b"%%EOF", b"PK\x05\x06"]),
+)
+@settings(deadline=None)
+def test_a_file_is_taken_or_refused(head: bytes, inside: bytes, end: bytes) -> None:
+    kind = refused(media.check, head + inside + end)
+    assert kind in {None, media.PNG, media.JPEG, media.WEBP, media.PDF}
+
+
+MIB = 1024 * 1024
+LONG: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "a cursor": (cursor.parse, "9" * MIB),
+    "a session's id": (ids.session_id, "a" * MIB),
+    "a key": (keys.parse, "rk_" + "a" * MIB),
+    "a data URL": (media.parse_data_url, "data:;base64," + "=" * 13 * MIB),
+    "a data URL of parameters": (media.parse_data_url, "data:" + ";a" * MIB + ",x"),
+    "a data URL of escapes": (media.parse_data_url, "data:," + "%00" * MIB),
+    "a PNG of empty chunks": (media.check, b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0aaaa\0\0\0\0" * (MIB // 2)),
+    "a JPEG of markers": (media.check, b"\xff\xd8" + b"\xff\xd8\xff" * (3 * MIB)),
+    "a JPEG of images": (media.check, b"\xff\xd8\xff\xd9\xff" * (2 * MIB)),
+    "a PDF of ends": (media.check, b"%PDF-" + b"%%EOF" * MIB),
+    "a PDF of archives": (media.check, b"%PDF-" + b"PK\x05\x06" * MIB + b"%%EOF"),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_what_is_long_is_judged_soon(name: str) -> None:
+    parse, value = LONG[name]
+    began = time.process_time()
+    refused(parse, value)
+    assert time.process_time() - began < SLOW_S
