@@ -6,7 +6,6 @@ import msgspec
 
 from protocol.ids import AgentName, RunId
 
-
 SILENT_MS = 90_000
 """Three announcements missed: the runners of that deploy are gone."""
 

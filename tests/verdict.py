@@ -317,7 +317,7 @@ def takeovers(
     struck: Sequence[Struck], sends: Sequence[Send], runs: Sequence[Stored], way: signal.Signals
 ) -> list[float]:
     """Seconds from such a strike at a runner to the next event of a run that it held, as a client saw it. One
-    that drains goes on for a while, so its seconds begin at its last event. A turn that ended in time is none:
+    that drains goes on for a while, so its seconds begin at its last event. A turn that ended is none:
     what comes after it has waited for a person and for its tenant's limit.
     """
     seen = {send.run: send for send in sends}

@@ -36,11 +36,14 @@ class _Parser(Parser):
 
     @override
     async def parse(self, data: bytes = b"") -> None:
-        if self.state == AWAITING_CONTROL_LINE and self.buf:
+        if self.state != AWAITING_CONTROL_LINE:
+            await super().parse(data)  # it is in the middle of a message
+            return
+        if self.buf:
             data = bytes(self.buf) + data
             self.buf.clear()
         start = 0
-        while self.state == AWAITING_CONTROL_LINE and data.startswith(_MESSAGES, start):
+        while data.startswith(_MESSAGES, start):
             line = data.find(_CRLF, start)
             if line < 0:
                 break
