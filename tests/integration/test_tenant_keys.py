@@ -32,9 +32,7 @@ async def test_a_tenants_key_pays_for_all_agents_of_its_runs(rig: Rig, provider:
     def transfer(to: str) -> Reply:
         return Reply([call(0, "{}", name=f"transfer_to_{to}", call_id="c1"), delta(finish="tool_calls")])
 
-    own = Agent(
-        name="own", model="openai:fake", model_keys=lambda *_: "its-own", handoffs=["last"]
-    )
+    own = Agent(name="own", model="openai:fake", model_keys=lambda *_: "its-own", handoffs=["last"])
     last = Agent(name="last", model="openai:fake")
     billing = Agent(name="billing", model="openai:fake", handoffs=[own, last])
     agent = Agent(name=rig.agent, model="openai:fake", handoffs=[billing], model_keys=keys)
