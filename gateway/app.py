@@ -107,6 +107,8 @@ class Settings(AuthSettings, frozen=True, kw_only=True):
     port: int = 8080
     default_agent: str | None = None
     """Who answers a request that names no agent."""
+    agents_believed_s: float = BELIEVED_S
+    """How long an agent's entry is believed without asking the broker again."""
     nats_replicas: int = 1
     """How many servers keep each stream: 3 in a cluster."""
     log_age_max_s: float = 24 * 3600
@@ -180,7 +182,7 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
             JetStreamLog(live, api, metrics.live_lag),
             JetStreamRequests(api, wanted),
             NatsControl(api),
-            JetStreamAgents(api, BELIEVED_S),
+            JetStreamAgents(api, settings.agents_believed_s),
             Threads(store.database),
             Artifacts(store.database),
             lambda: datetime.now(UTC),

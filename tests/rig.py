@@ -56,7 +56,7 @@ class Rig:
 
     async def gateway(self, *, nats_url: str | None = None, **settings: Any) -> str:
         """Start a gateway; its base URL."""
-        wanted = {"anonymous": True, "default_agent": self.agent, **settings}
+        wanted = {"anonymous": True, "default_agent": self.agent, "agents_believed_s": 0, **settings}
         found = gateway_app.Settings(
             nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
         )

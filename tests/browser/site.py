@@ -114,6 +114,14 @@ class Front:
         return None
 
 
+def _is_runner(process: psutil.Process) -> bool:
+    """Whether it is one that lives; it may die while it is looked at."""
+    try:
+        return not gone(process) and "runner" in process.cmdline()[1:4]
+    except psutil.NoSuchProcess:  # a zombie is one of these
+        return False
+
+
 async def _copy(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
 ) -> None:
@@ -158,7 +166,7 @@ class Site:
 
     def runners(self) -> list[psutil.Process]:
         """Those that live."""
-        return [one for one in self.command.family()[1:] if not gone(one) and "runner" in one.cmdline()[1:4]]
+        return [one for one in self.command.family()[1:] if _is_runner(one)]
 
     def kill_runners(self) -> None:
         """All of them. They are started again."""

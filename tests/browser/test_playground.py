@@ -79,6 +79,7 @@ async def test_a_decision_in_one_tab_is_seen_in_the_other(playground: Seen) -> N
 async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playground: Seen) -> None:
     await playground.say("count 3")
     await expect(playground.answer).to_have_text("1 2 3")
+    await expect(playground.page.locator("#send")).to_be_enabled()
     await playground.say("think")
     await expect(playground.messages).to_have_count(4)
     await expect(playground.page.locator("article summary")).to_have_text("Thoughts")

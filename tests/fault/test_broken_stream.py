@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gateway.web import SERVICE
+from protocol.adapters.splice import Splice
 from protocol.errors import Unavailable
 from tests.rig import Rig
 
@@ -19,7 +20,7 @@ async def raw(base: str, body: Any) -> bytes:
     sent = msgspec.json.encode(body)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     writer.write(
-        b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(sent), sent)
     )
     received = b""
@@ -50,12 +51,12 @@ async def test_f91_a_log_that_cannot_be_followed_is_said_by_the_status(
 async def test_a_fault_within_a_stream_breaks_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The headers are sent by then; a second response behind them would be read as part of the first."""
 
-    async def read(*_: Any, **__: Any) -> NoReturn:
+    async def next_records(*_: Any) -> NoReturn:
         raise ValueError("a fault of ours")
 
     base = await rig.gateway()
     await rig.runner()
-    monkeypatch.setattr(rig.apps[0][SERVICE].backend.runs, "read", read)
+    monkeypatch.setattr(Splice, "next", next_records)
     async with asyncio.timeout(10):
         received = await raw(base, rig.chat(rig.fresh("s"), "count 3"))
     assert received.startswith(b"HTTP/1.1 200 ")

@@ -390,7 +390,9 @@ async def outlast(own: Servers, http: aiohttp.ClientSession, base: str) -> None:
         await own.nats.stop()
         async with http.post(f"{base}/api/chat", json=chat(fresh(), "count 3")) as response:
             assert said_unavailable(response)
-        assert await answers(http, f"{base}/health/ready", 503)
+        await until(
+            lambda: answers(http, f"{base}/health/ready", 503), "the gateway's word that it is not ready"
+        )
         assert await answers(http, f"{base}/health/live")
         await own.nats.start()
         await watch.read()

@@ -5,6 +5,7 @@ Frames are nowhere but in the log, so whoever takes over stands in the same fram
 its policy says, every viewer every event once.
 """
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -21,6 +22,10 @@ from tests.rig import Rig
 
 pytestmark = pytest.mark.timeout(300)  # some seventy deaths each
 
+EVERY = os.environ.get("REJOIN_EVERY_DEATH") == "1"
+"""Whether a runner dies at each append both before and after it; else at every other one before, and at the
+rest after: half of the minute that it takes.
+"""
 ANSWER = (
     "All: billing has the conversation now. A: stamped Dug: deleted seen. seen B: stamped. "
     "It failed: The provider is on fire."
@@ -92,12 +97,12 @@ async def test_its_runner_died_at_an_append(
     assert texts(expected, "text") == ["One moment.", ANSWER]
     appends, log.stored = log.appends, stored
     unknown = 0
-    for at in range(appends):
+    for at in range(appends) if EVERY else range(stored, appends, 2):
         log.appends, log.at = 0, at
         runs.clear()
         heard = await hear(rig, base, "go")
         unknown += check(heard.message, runs, expected, f"died at append {at}")
-    assert unknown, "no death fell between the word that a tool is started and its result"
+    assert unknown or not EVERY, "no death fell between the word that a tool is started and its result"
 
 
 async def test_its_runner_died_before_an_acknowledgement(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 async def test_a_short_run_costs_so_many_round_trips(rig: Rig, counted: Counter[str]) -> None:
     """Three statements, one request and its acknowledgement, one read of the log, one message an append."""
-    base = await rig.gateway()
+    base = await rig.gateway(agents_believed_s=5)
     await rig.runner()
     await rig.post(base, rig.chat(rig.fresh("s"), "count 1"))
     counted.clear()
@@ -102,7 +102,7 @@ class Gushes:
 
 async def test_a_fast_model_is_written_in_few_messages(rig: Rig, counted: Counter[str]) -> None:
     """What is emitted while an append is on its way is the next append; each event is encoded once."""
-    base = await rig.gateway()
+    base = await rig.gateway(agents_believed_s=5)
     await rig.runner([Agent(name=rig.agent, model=Gushes(), text_interval_s=0)])
     counted.clear()
     answer = await rig.post(base, rig.chat(rig.fresh("s"), "go"))

@@ -108,7 +108,7 @@ async def test_f43_f44_a_value_is_nowhere_in_the_clear(
         tables = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
         dump = ""
         for row in tables:
-            rows = await connection.fetch(f'select t::text, to_jsonb(t)::text from "{row[0]}" t')  # noqa: S608
+            rows = await connection.fetch(f'select t::text, row_to_json(t)::text from "{row[0]}" t')  # noqa: S608
             dump += str(rows)
     finally:
         await connection.close()
