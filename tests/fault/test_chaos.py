@@ -29,7 +29,7 @@ from tests.chaos import Chaos, Client, Place, limit, line, place, schedule, set_
 from tests.observe import until
 from tests.verdict import all_broken, drawn, score, stored, undeleted
 
-DURATION_S = float(os.environ.get("REJOIN_CHAOS_S", "20"))
+DURATION_S = float(os.environ.get("REJOIN_CHAOS_S", "12"))
 SESSIONS = 60 if DURATION_S >= 60 else 20
 SETTLE_S = 40.0
 WORDS_OF_FAULTS = (

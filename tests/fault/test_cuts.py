@@ -14,7 +14,7 @@ from tests.observe import payload, stored
 from tests.rig import Answer, Rig
 from tests.viewer import DONE, Viewer, by_header, without_comments
 
-CUTS = int(os.environ.get("REJOIN_CUTS", "500"))
+CUTS = int(os.environ.get("REJOIN_CUTS", "250"))
 VIEWERS = 10
 GATEWAYS = 3
 EVENTS_MAX = 5

@@ -27,9 +27,9 @@ from tests.killed_three import TOOLS, agent_of, runs_in
 from tests.observe import stored
 from tests.rig import Rig
 
-pytestmark = pytest.mark.timeout(120 + 15 * int(os.environ.get("REJOIN_KILLS", "4")))
+pytestmark = pytest.mark.timeout(120 + 15 * int(os.environ.get("REJOIN_KILLS", "3")))
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("REJOIN_KILLS", "4"))
+KILLS = int(os.environ.get("REJOIN_KILLS", "3"))
 ACK_WAIT_S = "1"
 READY_S = 60.0
 """In which a runner has said what it serves; two shared cores may be slow."""
