@@ -6,17 +6,15 @@ gated: ungated replays overrun the 64 MB that the server buffers for a connectio
 
 import asyncio
 import base64
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
-from nats.aio.msg import Msg
 
 from protocol import names
 from protocol.adapters.broker import ApiError, Broker
+from protocol.adapters.follow import Feed, Reader, Sample, record_of
 from protocol.adapters.ports import Page
 from protocol.errors import Fenced, Unavailable
 from protocol.ids import RunId
@@ -27,13 +25,8 @@ log = structlog.get_logger("rejoin.log")
 READS_MAX = 8
 READ_BYTES_MAX = 256 * 1024
 """A reader that stalls holds this twice over: as one write, and as aiohttp copies it."""
-FOLLOW_BYTES_MAX = 256 * 1024
-"""What waits for one reader; past it the reader is `lost` and reads the log when it can."""
-RECORD_BYTES = 256
-"""What a record weighs besides its payload: many small ones fill memory too."""
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 0.5
-LAG_PERIOD_S = 1.0
 
 NOT_FOUND = 10037
 WRONG_LAST = frozenset({10071, 10164})
@@ -64,10 +57,10 @@ class JetStreamLog:
 
     def __init__(self, live: Broker, api: Broker, lag: Callable[[float], None] = lambda _: None) -> None:
         self._live = live
-        self._sample = _Sample(lag)
+        self._sample = Sample(lag)
         self._api = api
         self._gate = asyncio.Semaphore(READS_MAX)
-        self._feeds: dict[RunId, _Feed] = {}
+        self._feeds: dict[RunId, Feed] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
         """See `ports.Log`."""
@@ -111,7 +104,7 @@ class JetStreamLog:
         match headers.get(names.STATUS):
             case "204":
                 times = [(message.headers or {}).get(names.TIME, "") for message in messages]
-                return Page([_record(message) for message in messages], _pending(headers) > 0, times)
+                return Page([record_of(message) for message in messages], _pending(headers) > 0, times)
             case "404":
                 return Page([], more=False)
             case status:
@@ -150,12 +143,12 @@ class JetStreamLog:
         await self._api.call(f"$JS.API.STREAM.PURGE.{names.LOG}", ask)
 
     @asynccontextmanager
-    async def follow(self, run: RunId) -> AsyncIterator["Reader"]:
+    async def follow(self, run: RunId) -> AsyncIterator[Reader]:
         """See `ports.Log`. Readers of one run in one process share its subscription."""
         reader = Reader()
         feed = self._feeds.get(run)
         if feed is None:
-            feed = self._feeds[run] = _Feed(self._sample)
+            feed = self._feeds[run] = Feed(self._sample)
         feed.readers.add(reader)
         try:
             await feed.open(self._live, run)
@@ -165,11 +158,6 @@ class JetStreamLog:
             if not feed.readers and self._feeds.get(run) is feed:
                 del self._feeds[run]
                 await feed.close()
-
-
-def _record(message: Msg) -> Record:
-    headers = message.headers or {}
-    return Record(int(headers[names.SEQUENCE]), parse_head(headers[names.BATCH]), message.data)
 
 
 def _head_of(headers: str) -> Head:
@@ -182,121 +170,3 @@ def _head_of(headers: str) -> Head:
 
 def _pending(headers: dict[str, str]) -> int:
     return int(headers.get(names.PENDING, "0"))
-
-
-class Reader:
-    """`ports.Follow`: what has arrived for one reader, in bounded memory."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Record] = []
-        self._bytes = 0
-        self._lost = False
-        self._slow = False
-        self._news = asyncio.Event()
-
-    @property
-    def slow(self) -> bool:
-        """See `ports.Follow`."""
-        return self._slow
-
-    @property
-    def lost(self) -> bool:
-        """See `ports.Follow`."""
-        return self._lost
-
-    def take(self) -> list[Record]:
-        """See `ports.Follow`."""
-        records, self._waiting = self._waiting, []
-        self._bytes = 0
-        self._lost = self._slow = False
-        self._news.clear()
-        return records
-
-    async def wait(self) -> None:
-        """See `ports.Follow`."""
-        await self._news.wait()
-
-    def push(self, record: Record) -> None:
-        """One more, or too much: then all of it is dropped, and read from the log later."""
-        if self._lost:
-            return
-        self._bytes += len(record.payload) + RECORD_BYTES
-        if self._bytes > FOLLOW_BYTES_MAX:
-            self._slow = True
-            self.lose()
-            return
-        self._waiting.append(record)
-        self._news.set()
-
-    def lose(self) -> None:
-        """Something may be missing from here on."""
-        self._waiting.clear()
-        self._bytes = 0
-        self._lost = True
-        self._news.set()
-
-
-class _Sample:
-    """How old live records are when they come: one in each second, of all runs together."""
-
-    def __init__(self, lag: Callable[[float], None]) -> None:
-        self._lag = lag
-        self._due_s = 0.0
-
-    def take(self, message: Msg) -> None:
-        """Look at this one, if it is time."""
-        now_s = time.time()
-        stored = (message.headers or {}).get(names.TIME)
-        if now_s >= self._due_s and stored is not None:
-            self._due_s = now_s + LAG_PERIOD_S
-            with suppress(ValueError):  # a callback that raises would end the connection's reader
-                self._lag(now_s - datetime.fromisoformat(stored).timestamp())
-
-
-class _Feed:
-    """One run's subscription in this process."""
-
-    def __init__(self, sample: "_Sample") -> None:
-        self.readers: set[Reader] = set()
-        self._sample = sample
-        self._opening = asyncio.Lock()
-        self._ends: list[Callable[[], Awaitable[None]]] = []
-
-    async def open(self, live: Broker, run: RunId) -> None:
-        """Subscribe, and wait until the server has seen it: only then may the log be read."""
-        async with self._opening:
-            if self._ends:
-                return
-            end = await live.listen(names.live(run), self._on_message)
-            self._ends.append(end)
-            try:
-                await live.flush()
-            except BaseException:
-                await self.close()
-                raise
-            off = live.on_return(self._on_loss)
-
-            async def forget() -> None:
-                off()
-
-            self._ends.append(forget)
-
-    async def close(self) -> None:
-        """Unsubscribe."""
-        ends, self._ends = self._ends, []
-        for end in reversed(ends):
-            await end()
-
-    def _on_message(self, message: Msg) -> None:
-        try:
-            record = _record(message)
-        except (KeyError, ValueError):
-            self._on_loss()  # not one of ours; if it hides one, the log has it
-            return
-        self._sample.take(message)
-        for reader in self.readers:
-            reader.push(record)
-
-    def _on_loss(self) -> None:
-        for reader in self.readers:
-            reader.lose()

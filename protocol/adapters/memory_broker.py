@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from protocol.adapters.log import READ_BYTES_MAX, Reader
+from protocol.adapters.follow import Reader
+from protocol.adapters.log import READ_BYTES_MAX
 from protocol.adapters.ports import Interrupt, Page, Supersede, Word
 from protocol.adapters.streams import ACK_WAIT_S
 from protocol.commands import AgentEntry, RunRequest

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.adapters import broker
-from protocol.adapters.log import FOLLOW_BYTES_MAX, READ_BYTES_MAX, JetStreamLog, Reader
+from protocol.adapters.follow import FOLLOW_BYTES_MAX, Reader
+from protocol.adapters.log import READ_BYTES_MAX, JetStreamLog
 from protocol.adapters.memory_broker import MemoryLog
 from protocol.adapters.ports import Follow, Log
 from protocol.adapters.splice import splice

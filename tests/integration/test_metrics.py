@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from protocol.adapters import exposition
-from protocol.adapters.log import FOLLOW_BYTES_MAX
+from protocol.adapters.follow import FOLLOW_BYTES_MAX
 from protocol.adapters.memory_broker import MemoryLog
 from protocol.adapters.ports import Delivery
 from protocol.adapters.splice import Stumble, splice

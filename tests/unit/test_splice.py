@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.adapters import splice as spliced
-from protocol.adapters.log import Reader
+from protocol.adapters.follow import Reader
 from protocol.adapters.memory_broker import MemoryLog
 from protocol.adapters.ports import Page
 from protocol.adapters.splice import Splice, fit, splice
