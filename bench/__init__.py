@@ -1,6 +1,7 @@
 """What Rejoin costs, measured beside what it stands on: `make bench`. Ratios hold, the rest is the machine's.
 
 figures    one line of the table, percentiles, what a process has used
+goals      what was promised, and whether it is kept
 servers    the processes that are measured: broker and database, a gateway, a runner, the baseline
 load       the client's side: raw HTTP, many streams in one process
 logs       runs and their logs without a runner; as a process of its own, the writer of live events

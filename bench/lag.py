@@ -28,6 +28,7 @@ from runner.models.port import Done, Model, ModelChunk, ModelRequest
 
 TOKENS_PER_S = 50
 TICK_S = 0.005
+START_TIMEOUT_S = 60.0
 
 
 @tool
@@ -67,18 +68,29 @@ async def lateness(late_ms: list[float]) -> None:
 
 
 class Counted:
-    """A model, and how many tokens it has said: a machine without time says fewer than it should."""
+    """A model, and how many tokens it has said: a machine without time says fewer than it should.
+
+    `speaking` is how many answers have begun.
+    """
 
     def __init__(self, model: Model) -> None:
         self.tokens = 0
+        self.speaking = 0
         self._model = model
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `Model`."""
         async with aclosing(self._model.stream(request)) as said:
             async for chunk in said:
+                self.speaking += isinstance(chunk, TextStart)
                 self.tokens += isinstance(chunk, TextDelta)
                 yield chunk
+
+    async def all_speak(self, runs: int) -> None:
+        """Until so many answers have begun: what a beginning costs is not a token's."""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while self.speaking < runs:  # noqa: ASYNC110 - nobody would tell
+                await asyncio.sleep(0.05)
 
 
 class Lag(msgspec.Struct, frozen=True):
@@ -110,7 +122,7 @@ async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seco
             admitted = await logs.admitted(store, text, agent.name)
             await requests.publish(admitted.request)
             started.append(admitted.place)
-        await asyncio.sleep(1.0)
+        await counted.all_speak(runs)
         began, used_s, tokens = time.monotonic(), time.process_time(), counted.tokens
         async with beside(lateness(late_ms)):
             await asyncio.sleep(seconds)

@@ -24,7 +24,8 @@ from protocol.adapters.ports import Admission, Owner, Store, Submit, Turn
 from protocol.chunks import Chunk
 from protocol.commands import RunRequest
 from protocol.ids import AgentName, RunId, SessionId, TenantId
-from protocol.log import Head, Mark, frames
+from protocol.log import Head, Mark, Record, frames
+from protocol.segment import Gathering
 
 OWNER = Owner(TenantId("default"))
 OPENING: tuple[Chunk, ...] = (chunks.Start(message_id="m"), chunks.StartStep(), chunks.TextStart(id="t"))
@@ -60,12 +61,13 @@ async def admitted(store: Store, text: str, agent: str = "clock", session: str =
     return Admittance(place, found.run.request)
 
 
-async def append(log: JetStreamLog, place: Place, events: Sequence[Chunk], mark: Mark = Mark.NONE) -> None:
+async def append(log: JetStreamLog, place: Place, events: Sequence[Chunk], mark: Mark = Mark.NONE) -> Record:
     """One message."""
     head = Head(place.prev, 1, place.index, len(events), mark=mark)
     payload = frames(map(chunks.encode, events), prev=place.prev, index=place.index)
     place.prev = await log.append(place.run, head, payload)
     place.index += len(events)
+    return Record(place.prev, head, payload)
 
 
 async def opened(log: JetStreamLog, store: Store, count: int) -> list[Place]:
@@ -89,15 +91,18 @@ def said() -> Chunk:
     return chunks.TextDelta(id="t", delta=str(time.monotonic_ns()))
 
 
-async def write(log: JetStreamLog, place: Place, events: int, rate: float) -> None:
-    """So many deltas, one to a message."""
+async def write(log: JetStreamLog, place: Place, events: int, rate: float = 0, size: int = 1) -> None:
+    """So many deltas, `size` to a message, and segments, as a runner does."""
     clock = asyncio.get_running_loop().time
     due_s = clock() + (secrets.randbelow(1_000) / 1_000 / rate if rate else 0)
-    for _ in range(events):
+    gathering = Gathering()
+    for _ in range(events // size):
         if rate:
             await asyncio.sleep(max(0, due_s - clock()))
             due_s += 1 / rate
-        await append(log, place, [said()])
+        record = await append(log, place, [said() for _ in range(size)])
+        if records := gathering.add(record):
+            await log.add_segment(place.run, records)
 
 
 async def feign(nats_url: str, places: Sequence[Place], events: int) -> None:
@@ -108,7 +113,7 @@ async def feign(nats_url: str, places: Sequence[Place], events: int) -> None:
                 head = Head(place.prev, 1, place.index, 1)
                 payload = frames([chunks.encode(said())], prev=place.prev, index=place.index)
                 place.prev, place.index = place.prev + 1, place.index + 1
-                await nats.feign(place.run, payload, str(head), place.prev)
+                nats.feign(place.run, payload, str(head), place.prev)
             await nats.flush()
 
 

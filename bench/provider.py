@@ -5,6 +5,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 
 import msgspec
 from aiohttp import web
@@ -37,11 +38,12 @@ async def completions(request: web.Request) -> web.StreamResponse:
     await response.write(_frame({"role": "assistant", "content": ""}))
     clock = asyncio.get_running_loop().time
     due_s = clock()
-    for number in range(TOKENS):
-        due_s += 1 / RATE
-        await asyncio.sleep(max(0.0, due_s - clock()))
-        await response.write(_frame({"content": f" word{number}"}))
-    await response.write(_frame({}, "stop") + _END)
+    with suppress(ConnectionError):  # the caller may leave
+        for number in range(TOKENS):
+            due_s += 1 / RATE
+            await asyncio.sleep(max(0.0, due_s - clock()))
+            await response.write(_frame({"content": f" word{number}"}))
+        await response.write(_frame({}, "stop") + _END)
     return response
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import socket
 import sys
 import tempfile
@@ -18,6 +19,9 @@ from protocol.adapters.embedded import Servers, embedded
 from protocol.errors import RejoinError
 
 READY_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 30.0
+TIED = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+"""Before a command: it dies when we do, whatever kills us."""
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -36,17 +40,22 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def process(*arguments: str) -> AsyncIterator[Process]:
+async def process(*arguments: str, stderr: int | None = None) -> AsyncIterator[Process]:
     """A Python of ours with arguments; asked to end at the end, and waited for."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+        *TIED, sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=stderr
     )
     try:
         yield child
     finally:
         if child.returncode is None:
             child.terminate()
-        await child.wait()
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await child.wait()
+        except TimeoutError:
+            child.kill()
+            raise
 
 
 @contextmanager
@@ -71,7 +80,12 @@ async def backing() -> AsyncIterator[Servers]:
 @asynccontextmanager
 async def _service(servers: Servers, *arguments: str, **settings: object) -> AsyncIterator[Process]:
     """A service with its settings in a file, as in production but without credentials."""
-    wanted = {"nats_url": servers.nats_url, "database_url": servers.database_url, **settings}
+    wanted = {
+        "nats_url": servers.nats_url,
+        "database_url": servers.database_url,
+        "log_level": "error",
+        **settings,
+    }
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
         for name, value in wanted.items():  # JSON's texts, numbers and booleans are TOML's
             config.write(f"{name} = {msgspec.json.encode(value).decode()}\n")
@@ -88,7 +102,7 @@ async def gateway(servers: Servers) -> AsyncIterator[Running]:
         servers, "gateway", "gateway", port=port, anonymous=True, default_agent="clock"
     ) as child:
         base = f"http://127.0.0.1:{port}"
-        await _answers(f"{base}/health/ready")
+        await _answers(f"{base}/health/ready", child)
         yield Running(base, child.pid)
 
 
@@ -105,7 +119,7 @@ async def bare(module: str = "bench.bare") -> AsyncIterator[Running]:
     port = free_port()
     async with process("-m", module, str(port)) as child:
         base = f"http://127.0.0.1:{port}"
-        await _answers(base)
+        await _answers(base, child)
         yield Running(base, child.pid)
 
 
@@ -115,15 +129,15 @@ async def dev(data_dir: Path) -> AsyncIterator[float]:
     clock = asyncio.get_running_loop().time
     began = clock()
     options = ("--port", str(free_port()), "--data-dir", str(data_dir))
-    async with process("-m", "gateway", "dev", *options) as child:
+    async with process("-m", "gateway", "dev", *options, stderr=DEVNULL) as child:
         line = (await child.stdout.readline()).decode() if child.stdout else ""
         if not re.match(r"ready http://\S+", line):
             raise RejoinError("rejoin dev did not start")
         yield clock() - began
 
 
-async def _answers(url: str) -> None:
-    """Until somebody answers there, and says no 503."""
+async def _answers(url: str, server: Process) -> None:
+    """Until it answers there, and says no 503."""
     async with asyncio.timeout(READY_TIMEOUT_S), aiohttp.ClientSession() as http:
         while True:
             try:
@@ -132,4 +146,6 @@ async def _answers(url: str) -> None:
                         return
             except aiohttp.ClientError:
                 pass
+            if server.returncode is not None:
+                raise RejoinError(f"{url}: its server has ended ({server.returncode})")
             await asyncio.sleep(0.05)

@@ -13,6 +13,17 @@ app        wires it; `cli` and `dev` are the command line
 library    the core inside of one's own application: `connect`, `routes`
 """
 
-from gateway.library import Conversation, Rejoin, Stream, connect, routes
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.library import Conversation, Rejoin, Stream, connect, routes
 
 __all__ = ("Conversation", "Rejoin", "Stream", "connect", "routes")
+
+
+def __getattr__(name: str) -> Any:
+    """The library's words, when they are asked for: the command line has no use for them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("gateway.library"), name)

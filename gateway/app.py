@@ -5,7 +5,6 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from ipaddress import ip_address
 
 import structlog
@@ -16,7 +15,6 @@ from gateway.attachments import Attachments
 from gateway.auth import Gate, entrance
 from gateway.auth import Settings as AuthSettings
 from gateway.bodies import BODY_BYTES_MAX
-from gateway.contract import contract
 from gateway.families import (
     agent_chat,
     aisdk,
@@ -154,7 +152,7 @@ def application(service: Service, checks: Mapping[str, Check], *, metrics: bool 
     app[SERVICE] = service
     app[ops.READINESS] = Readiness(checks)
     app[ops.METRICS_SHOWN] = metrics
-    app[docs.CONTRACT] = docs.encode(contract(ROUTES, version=version("rejoin")))
+    app[docs.CONTRACT] = docs.of(ROUTES)
     mount(app, ROUTES)
     app.on_response_prepare.append(secure(service.cors))
     return app

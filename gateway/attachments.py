@@ -6,13 +6,11 @@ here its pixels are decoded as well, in a thread, because a frame that is whole 
 """
 
 import asyncio
-import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 import structlog
-from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from gateway.fetch import Fetch
 from protocol import media
@@ -26,8 +24,6 @@ log = structlog.get_logger("rejoin.attachments")
 
 type Part = dict[str, Any]
 
-PIXELS_MAX = 50_000_000
-"""Of all frames of an image: a phone's largest. Four bytes each while it is looked at."""
 IMPORTED_MAX = 100
 """Files of the earlier turns of a new session."""
 BYTES_MAX = 64 * 1024 * 1024
@@ -36,11 +32,6 @@ CHECK_TIMEOUT_S = 14.0
 """From a message to the verdict on all of its files, the fetching included."""
 CHECKS_MAX = 2
 """Images decoded at once in one gateway, 200 MB each at most."""
-FORMATS = {
-    media.PNG: PngImagePlugin.PngImageFile.format,
-    media.JPEG: JpegImagePlugin.JpegImageFile.format,
-    media.WEBP: WebPImagePlugin.WebPImageFile.format,
-}
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -100,9 +91,9 @@ class Attachments:
     async def check(self, data: bytes, *claims: str | None) -> str:
         """The media type of a file that is whole and what it claims to be. Raises `Invalid`."""
         media_type = await asyncio.to_thread(media.check, data, *claims)
-        if media_type in FORMATS:
+        if media_type.startswith("image/"):
             async with self._checks:
-                await asyncio.to_thread(decode, data, media_type)
+                await asyncio.to_thread(_decode, data, media_type)
         return media_type
 
     async def get(self, url: str, tenant: TenantId) -> _File:
@@ -190,18 +181,7 @@ def _leaves(faults: BaseExceptionGroup[RejoinError]) -> Iterator[RejoinError]:
             yield fault
 
 
-def decode(data: bytes, media_type: str) -> None:
-    """Decode an image to its last pixel and forget it. Raises `Invalid` for one that is broken or a bomb."""
-    try:
-        with Image.open(io.BytesIO(data), formats=[FORMATS[media_type]]) as image:
-            width, height = image.size
-            frames = 1 if media_type == media.JPEG else getattr(image, "n_frames", 1)
-            if width * height * frames > PIXELS_MAX:
-                raise Invalid(f"an image has at most {PIXELS_MAX} pixels, not {width}x{height}x{frames}")
-            for number in range(frames):
-                image.seek(number)
-                image.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Invalid(f"an image has at most {PIXELS_MAX} pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError) as fault:
-        raise Invalid("the image cannot be decoded: it is truncated or damaged") from fault
+def _decode(data: bytes, media_type: str) -> None:
+    from gateway import images  # noqa: PLC0415 - the first image brings the codecs
+
+    images.decode(data, media_type)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import aiohttp
 import msgspec
@@ -17,11 +18,13 @@ import structlog
 from gateway import keys
 from gateway.keys import Key
 from gateway.routing import Scope
-from gateway.tokens import Checks, Published, Tokens, fetching
 from protocol.adapters.keys import KeyRow, Keys
 from protocol.adapters.ports import Owner
 from protocol.errors import Forbidden, Invalid, Unauthenticated
 from protocol.ids import AgentName, TenantId, UserId
+
+if TYPE_CHECKING:
+    from gateway.tokens import Tokens
 
 log = structlog.get_logger("rejoin.auth")
 
@@ -94,7 +97,7 @@ class Gate:
         *,
         rows: Keys,
         pepper: bytes | None,
-        tokens: Tokens | None,
+        tokens: "Tokens | None",
         claims: Claims,
         anonymous: bool,
         now: Callable[[], datetime],
@@ -206,9 +209,11 @@ async def entrance(settings: Settings, rows: Keys) -> AsyncIterator[Gate]:
         )
 
 
-def _tokens(settings: Settings, session: aiohttp.ClientSession) -> Tokens | None:
+def _tokens(settings: Settings, session: aiohttp.ClientSession) -> "Tokens | None":
     if settings.jwt_key is None and settings.jwt_jwks_url is None:
         return None
+    from gateway.tokens import Checks, Published, Tokens, fetching  # noqa: PLC0415 - with all of its cryptography
+
     published = None
     if settings.jwt_jwks_url is not None:
         published = Published(fetching(session, settings.jwt_jwks_url), time.monotonic)

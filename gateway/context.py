@@ -5,16 +5,17 @@ registry entry. A fault names the place and never the value: a context holds cre
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
 
 from protocol.adapters import redaction
 from protocol.errors import Invalid, RejoinError
 from protocol.ids import SessionId, TenantId
 from protocol.seal import Sealed, Sealer
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 PLAIN = {"true": True, "false": False}
 SAID = ("type", "minimum", "maximum", "minLength", "maxLength", "pattern", "format", "minItems", "maxItems")
@@ -120,13 +121,16 @@ def checked(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
     """The value, if it satisfies the schema. Raises `Invalid` naming the first place that does not."""
     if not isinstance(value, dict):
         raise Invalid("context: expected an object", "/context")
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - only agents with a context need it
+    from jsonschema.exceptions import best_match  # noqa: PLC0415
+
     fault = best_match(Draft202012Validator(schema).iter_errors(value))
     if fault is not None:
         raise Invalid(*_said(fault))
     return value
 
 
-def _said(fault: ValidationError) -> tuple[str, str]:
+def _said(fault: "ValidationError") -> tuple[str, str]:
     path = [str(step) for step in fault.absolute_path]
     rule, wanted = str(fault.validator), fault.validator_value
     if rule == "required" and isinstance(wanted, list) and isinstance(fault.instance, dict):

@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any
 
 import click
 import msgspec
@@ -331,7 +330,7 @@ async def _looked(name: str, look: Look, settings: Settings) -> list[Finding]:
     return found
 
 
-def _said(fault: Exception) -> Any:
+def _said(fault: Exception) -> str:
     return str(fault).splitlines()[0] if str(fault) else "see its log"
 
 

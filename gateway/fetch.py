@@ -56,18 +56,19 @@ class Fetch:
         self._shares = Shares(FETCHES_MAX)
 
     async def get(self, url: str, tenant: TenantId) -> Fetched:
-        """What an http or https URL leads to, for a tenant. Raises `Invalid`."""
+        """What an http or https URL leads to, for a tenant. Waits its turn for as long as the caller lets it.
+        Raises `Invalid`.
+        """
+        share = await self._shares.take(tenant)
         try:
             async with asyncio.timeout(self._timeout_s):
-                share = await self._shares.take(tenant)
-                try:
-                    return await self._follow(_checked(url))
-                finally:
-                    share.release()
+                return await self._follow(_checked(url))
         except TimeoutError:
             raise Invalid(f"it was not there within {self._timeout_s:g} seconds") from None
         except (aiohttp.ClientError, OSError, ValueError) as fault:  # ValueError: what yarl and idna refuse
             raise Invalid("it cannot be fetched: is it public, on port 80 or 443, and there?") from fault
+        finally:
+            share.release()
 
     async def _follow(self, url: URL) -> Fetched:
         for _ in range(REDIRECTS_MAX + 1):

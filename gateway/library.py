@@ -26,10 +26,10 @@ from gateway.turns import Message, fresh_id
 from gateway.web import PRINCIPAL, SERVICE, Service, headers_of, observe
 from protocol import cursor as cursors
 from protocol.adapters.ports import Decision, History, Owner, WhenBusy
-from protocol.adapters.threads import SessionUsage, Thread, Threads
-from protocol.errors import Invalid, NotFound
+from protocol.adapters.threads import SessionUsage, Thread
+from protocol.errors import Invalid
 from protocol.fold import UIMessage
-from protocol.ids import AgentName, ApprovalId, MessageId, SessionId, TenantId, agent_name, session_id
+from protocol.ids import AgentName, ApprovalId, TenantId, agent_name, session_id
 from protocol.log import View
 
 OWNER = Owner(TenantId("default"))
@@ -128,28 +128,17 @@ class Conversation(msgspec.Struct, frozen=True):
         last_message_id: str | UnsetType = UNSET,
     ) -> Thread:
         """Rename the session, describe it, or drop what was said after a message."""
-        family.check(family.Change(title, metadata, last_message_id))
-        threads, owner, id = await self._existing()
-        if last_message_id is not UNSET:
-            await threads.rewind(owner, id, MessageId(last_message_id))
-        return await threads.update(owner, id, title=title, metadata=metadata)
+        return await family.changed(self.session, family.Change(title, metadata, last_message_id))
 
     async def usage(self) -> SessionUsage:
         """What its runs have cost together, in tokens."""
-        threads, owner, id = await self._existing()
-        return await threads.usage(owner, id)
+        await family.existing(self.session)
+        return await self.session.backend.threads.usage(self.session.owner, self.session.id)
 
     async def delete(self) -> None:
         """Delete it and everything that belongs to it."""
-        await self._existing()
+        await family.existing(self.session)
         await self.session.delete()
-
-    async def _existing(self) -> tuple[Threads, Owner, SessionId]:
-        session = self.session
-        thread = await session.backend.threads.get(session.owner, session.id)
-        if thread is None or thread.agent != session.agent:
-            raise NotFound(f"there is no session {session.id!r} with agent {session.agent!r}")
-        return session.backend.threads, session.owner, session.id
 
 
 class Conversations(msgspec.Struct, frozen=True):

@@ -180,6 +180,9 @@ async def _begin(runs: Log, run: Run) -> Start:
     """Where the whole message begins: at the first event, or where the log begins again."""
     if run.turn == 0 and run.state in BUSY:
         return Start()  # too young to have expired, and worth a round trip less
+    for record in (await runs.read(run.id, after=0, records_max=1)).records:
+        if record.head.index == 0:
+            return Start(record.head.prev)
     async for record in _stored(runs, run):
         if record.head.index == 0:
             return Start(record.head.prev)

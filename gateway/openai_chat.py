@@ -13,10 +13,8 @@ from msgspec import UNSET
 
 from protocol import chunks
 from protocol.chunks import Chunk
-from protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId
+from protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, made_ms
 
-_CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
-_TIME_CHARS = 10
 FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-calls": "length"}
 """A run that ends with calls that nobody answers has run out of steps."""
 
@@ -35,11 +33,8 @@ class Facts(msgspec.Struct, frozen=True):
 
     @property
     def created_s(self) -> int:
-        """When it was made, which its id says."""
-        time_ms = 0
-        for char in self.ulid[:_TIME_CHARS]:
-            time_ms = time_ms * len(_CROCKFORD) + _CROCKFORD.index(char)
-        return time_ms // 1000
+        """When it was made."""
+        return made_ms(self.run) // 1000
 
 
 class Pending(msgspec.Struct, frozen=True):

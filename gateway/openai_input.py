@@ -189,10 +189,10 @@ def _check_role(role: str, place: str) -> None:
 def _said(role: str, content: Any, place: str, part_of: Any, root: str | None = None) -> Said:
     """A message of either API, whose content's parts are read by `part_of`."""
     at = f"{place}/content" if root is None else root
-    if content is None:
+    if not content:
         return Said(role, [], [], at)
     if isinstance(content, str):
-        return Said(role, [{"type": "text", "text": content}] if content else [], [at], at)
+        return Said(role, [{"type": "text", "text": content}], [at], at)
     places = [f"{at}/{number}" for number in range(len(content))]
     parts = [part_of(part, where) for part, where in zip(content, places, strict=True)]
     return Said(role, parts, places, at)

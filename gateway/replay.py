@@ -18,7 +18,7 @@ from protocol import sse
 from protocol.adapters.ports import Log, Run, Store
 from protocol.adapters.splice import Splice, Stumble, splice
 from protocol.errors import Gone, Unavailable
-from protocol.lifecycle import BUSY, TERMINAL
+from protocol.lifecycle import TERMINAL
 from protocol.log import Mark, Record, View, skip
 
 log = structlog.get_logger("rejoin.replay")
@@ -100,8 +100,7 @@ class Replay(msgspec.Struct, frozen=True):
     async def _over(self) -> bool:
         """Whether the run ended while its log was silent, and the log will never say so."""
         try:
-            run = await self.store.run(self.run.owner, self.run.id)
-            return (run is None or run.state in TERMINAL) and await self._unsaid()
+            return await self.store.over(self.run.owner, self.run.id) and await self._unsaid()
         except Unavailable:
             return False
 
@@ -121,10 +120,9 @@ class Replay(msgspec.Struct, frozen=True):
         for wait_s in STORED_WAITS_S:
             await asyncio.sleep(wait_s)  # first: it is never earlier
             try:
-                run = await self.store.run(self.run.owner, self.run.id)
+                if await self.store.over(self.run.owner, self.run.id, last.head.turn):
+                    return
             except Unavailable:
-                return
-            if run is None or run.state not in BUSY or run.turn > last.head.turn:
                 return
         log.warning("stored_late", run=self.run.id)
 

@@ -5,7 +5,7 @@ Reads the database and the log; only runners write those.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import click
 import msgspec
@@ -82,14 +82,11 @@ class Desk(msgspec.Struct, frozen=True):
             return f"{run.id} is {run.state}: nothing to do"
         if found.run.state is State.QUEUED and found.run.ready:
             await self.requests.publish(found.run.request)
-        told = found.run.state is State.RUNNING and await self._tell(run.id)
-        return f"{run.id} was {run.state}: " + ("its runner stops it" if told else "a runner will end it")
-
-    async def _tell(self, run: RunId) -> bool:
-        try:
-            return await self.control.interrupt(run)
-        except Unavailable:
-            return False  # the wish is stored: its runner looks for it
+        if found.run.state is State.RUNNING:
+            with suppress(Unavailable):  # the wish is stored: its runner looks for it
+                await self.control.interrupt(run.id)
+            return f"{run.id} was {run.state}: its runner stops it"
+        return f"{run.id} was {run.state}: a runner will end it"
 
 
 def _line(one: Listed) -> str:

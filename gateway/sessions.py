@@ -287,7 +287,7 @@ class Session(msgspec.Struct, frozen=True):
             ):
                 return None
             case After(cursor) if run is not None and cursor.prev:
-                run = await self._owner(cursor) or run
+                run = await self._owner(cursor, run)
             case _:
                 pass
         if run is None:
@@ -327,11 +327,13 @@ class Session(msgspec.Struct, frozen=True):
             named = await self.backend.store.run(self.owner, RunId(self.id))
         return named or await self.backend.store.current(self.owner, self.id)
 
-    async def _owner(self, cursor: Cursor) -> Run | None:
-        """The run of this session that a cursor points into."""
+    async def _owner(self, cursor: Cursor, current: Run) -> Run:
+        """The run of this session that a cursor points into; the current one if there is none."""
         owner = await self.backend.runs.owner(cursor.prev)
-        run = await self.backend.store.run(self.owner, owner) if owner is not None else None
-        return run if run is not None and run.session == self.id else None
+        if owner is None or owner == current.id:
+            return current
+        run = await self.backend.store.run(self.owner, owner)
+        return run if run is not None and run.session == self.id else current
 
 
 def _files(turn: Earlier) -> list[tuple[str, Part]]:

@@ -24,6 +24,8 @@ LOOK_AGAIN_S = 10.0
 """How soon at the earliest an unknown key makes us look again: a forged token must not drive the issuer."""
 FETCH_TIMEOUT_S = 5.0
 LEEWAY_S = 30
+NO_JWKS = (AttributeError, TypeError)
+"""What a document that is none leads to in PyJWT."""
 
 
 class Checks(msgspec.Struct, frozen=True):
@@ -70,10 +72,9 @@ class Published:
     async def _look(self) -> None:
         try:
             found = jwt.PyJWKSet.from_dict(await self._fetch())
-        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as fault:
-            log.warning("keys_not_read", error=str(fault) or type(fault).__name__)
-        else:
             self._keys = {key.key_id: key for key in found.keys}
+        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError, *NO_JWKS) as fault:
+            log.warning("keys_not_read", error=str(fault) or type(fault).__name__)
         self._looked_s = self._clock()
 
 
@@ -109,7 +110,7 @@ class Tokens(msgspec.Struct, frozen=True):
             )
         except jwt.ExpiredSignatureError as fault:
             raise Unauthenticated("the token has expired") from fault
-        except jwt.PyJWTError as fault:
+        except (jwt.PyJWTError, UnicodeError) as fault:  # a header need not be UTF-8
             log.info("token_refused", why=str(fault))
             raise Unauthenticated("the token is not valid here") from fault
 

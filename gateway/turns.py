@@ -9,7 +9,7 @@ import hashlib
 import re
 import secrets
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -164,22 +164,22 @@ def _check_text(parts: list[dict[str, Any]], pointer: str) -> None:
             raise Invalid(f"a message has at most {TEXT_CHARS_MAX} characters", f"{pointer}/{number}")
 
 
-def imported(messages: Sequence[Message], pointer: str = "/messages") -> list[Earlier]:
+def imported(messages: Sequence[Message], places: Callable[[int], Sequence[str]]) -> list[Earlier]:
     """Earlier turns for a session that is new: their text, and the user's files, for nobody has seen their
-    tools run. `pointer` is where they stand. Raises `Invalid` for a file as `user` does.
+    tools run. `places` are the JSON pointers of a message's parts, by its number. Raises `Invalid` for a file
+    as `user` does.
     """
     turns = [
-        _imported(message, f"{pointer}/{number}")
+        _imported(message, places(number))
         for number, message in enumerate(messages)
         if number >= len(messages) - IMPORTS_MAX and message.role != "system"
     ]
     return [turn for turn in turns if turn.message["parts"]]
 
 
-def _imported(message: Message, pointer: str) -> Earlier:
+def _imported(message: Message, written: Sequence[str]) -> Earlier:
     parts, places = [], []
-    for number, part in enumerate(message.parts):
-        place = f"{pointer}/parts/{number}"
+    for part, place in zip(message.parts, written, strict=True):
         match part:
             case {"type": "text", "text": str(text)}:
                 parts.append({"type": "text", "text": text})

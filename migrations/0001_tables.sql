@@ -3,6 +3,9 @@
 -- Every row belongs to a tenant. What was said and asked travels as `json`, not `jsonb`: the order of keys
 -- and \u0000 are kept as they came. Free text that somebody else wrote (errors, reasons) is a JSON string
 -- for the same reason: `text` cannot hold a NUL.
+--
+-- Keys that rows are looked up by come last: of two indexes that seem to cost the same, and on an empty database
+-- all do, the planner takes the newer one, and a connection keeps its plan until the table is analyzed.
 
 create table tenants (
   id text primary key,
@@ -26,13 +29,13 @@ create table sessions (
   -- Given out once each: a position is never used again, not even after its message was deleted.
   next_position bigint not null default 0,
   created_at timestamptz not null default clock_timestamp(),
-  updated_at timestamptz not null default clock_timestamp(),
-  primary key (tenant_id, id)
+  updated_at timestamptz not null default clock_timestamp()
 );
 
 create index sessions_of_tenant on sessions (tenant_id, updated_at desc, id desc);
 create index sessions_of_user on sessions (tenant_id, user_id, updated_at desc, id desc)
   where user_id is not null;
+alter table sessions add primary key (tenant_id, id);
 
 create table messages (
   tenant_id text not null,
@@ -48,13 +51,14 @@ create table messages (
   -- the session, and a message may outlive neither.
   run_id text,
   created_at timestamptz not null default clock_timestamp(),
-  primary key (tenant_id, session_id, id),
   unique (tenant_id, session_id, position),
   foreign key (tenant_id, session_id) references sessions on delete cascade
 );
 
+alter table messages add primary key (tenant_id, session_id, id);
+
 create table runs (
-  id text primary key,
+  id text not null,
   tenant_id text not null,
   session_id text not null,
   user_id text,  -- the session's
@@ -108,6 +112,7 @@ create index runs_busy on runs (tenant_id, session_id, position) where state in 
 create index runs_waiting on runs (tenant_id, number) where state = 'queued' and not ready;
 create index runs_due on runs (due_at) where due_at is not null;
 create unique index runs_by_key on runs (tenant_id, session_id, key) where key is not null;
+alter table runs add primary key (id);
 
 -- What a tenant has spent on one day, which deleting its sessions does not undo. In several rows, so that runs
 -- that end at once do not wait for each other.

@@ -60,24 +60,33 @@ create function shown_messages(p_tenant text, p_session text) returns setof mess
       where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running'))))
 $$;
 
-create function session_busy(p_tenant text, p_session text) returns boolean language sql as $$
-  select exists (
+create function session_busy(p_tenant text, p_session text) returns boolean language plpgsql as $$
+begin
+  return exists (
     select from runs
-    where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running'))
+    where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running'));
+end
 $$;
 
 -- A tenant's own limit, else that of the service which has made the connection; null: there is none.
-create function limit_of(p_tenant text, p_name text) returns bigint language sql stable as $$
-  select coalesce(
+create function limit_of(p_tenant text, p_name text) returns bigint language plpgsql stable as $$
+begin
+  return coalesce(
     (select (limits ->> p_name)::bigint from tenants where id = p_tenant),
-    nullif(current_setting('rejoin.' || p_name, true), '')::bigint)
+    nullif(current_setting('rejoin.' || p_name, true), '')::bigint);
+end
 $$;
 
 -- The run whose turn it is in its session, ready or not.
-create function turn_of(p_tenant text, p_session text) returns runs language sql stable as $$
-  select * from runs
+create function turn_of(p_tenant text, p_session text) returns runs language plpgsql stable as $$
+declare
+  first runs;
+begin
+  select * into first from runs
   where tenant_id = p_tenant and session_id = p_session and state in ('queued', 'running')
-  order by ready desc, position limit 1
+  order by ready desc, position limit 1;
+  return first;
+end
 $$;
 
 -- Those whose turn it is and that wait for nothing but a place among their tenant's ready runs.
@@ -151,14 +160,15 @@ $$;
 create function check_limits(p_tenant text) returns void language plpgsql as $$
 declare
   queued_max bigint := limit_of(p_tenant, 'queued_max');
+  tokens_max bigint := limit_of(p_tenant, 'tokens_per_day');
   today timestamp := statement_timestamp() at time zone 'utc';
 begin
-  if queued_max <= (
+  if queued_max is not null and queued_max <= (
     select count(*) from (
       select from runs where tenant_id = p_tenant and state = 'queued' limit queued_max) queued)
   then
     perform refuse('RJ429', 'the tenant has too many runs queued', 5);
-  elsif limit_of(p_tenant, 'tokens_per_day') <= spent_today(p_tenant) then
+  elsif tokens_max is not null and tokens_max <= spent_today(p_tenant) then
     perform refuse(
       'RJ429', 'the tenant has used up its tokens of the day',
       ceil(extract(epoch from date_trunc('day', today) + interval '1 day' - today))::integer);
@@ -186,31 +196,44 @@ begin
 end
 $$;
 
--- Lock the session, made if there is none. True if it was made here.
-create function open_session(p_tenant text, p_user text, p_session text, p_agent text) returns boolean
+-- Lock the session, made if there is none, with so many of its positions taken. True if it was made here.
+create function open_session(
+  p_tenant text, p_user text, p_session text, p_agent text, p_taken bigint
+) returns boolean
 language plpgsql as $$
 declare
-  made boolean := false;
+  opened sessions;
 begin
-  while not lock_session(p_tenant, null, p_session) loop  -- what was there may be deleted meanwhile
+  loop  -- what was there may be deleted meanwhile
+    select * into opened from sessions where tenant_id = p_tenant and id = p_session for no key update;
+    exit when found;
     insert into tenants (id) values (p_tenant) on conflict do nothing;
-    insert into sessions (tenant_id, id, agent, user_id) values (p_tenant, p_session, p_agent, p_user)
+    insert into sessions (tenant_id, id, agent, user_id, next_position)
+    values (p_tenant, p_session, p_agent, p_user, p_taken)
     on conflict do nothing;
-    made := found;
+    if found then
+      return true;
+    end if;
   end loop;
-  if not lock_session(p_tenant, p_user, p_session) then
+  if p_user is not null and opened.user_id is distinct from p_user then
     perform refuse('RJ404', 'there is no such session');
+  elsif opened.agent <> p_agent then
+    perform refuse('RJ404', 'the session is not with this agent');
   end if;
-  perform check_agent(p_tenant, p_session, p_agent);
-  return made;
+  return false;
 end
 $$;
 
--- The next position of a session that the caller has locked.
-create function take_position(p_tenant text, p_session text) returns bigint language sql as $$
-  update sessions set next_position = next_position + 1, updated_at = clock_timestamp()
+-- The first of the next so many positions of a session that the caller has locked.
+create function take_positions(p_tenant text, p_session text, p_count bigint) returns bigint language plpgsql as $$
+declare
+  behind bigint;
+begin
+  update sessions set next_position = next_position + p_count, updated_at = clock_timestamp()
   where tenant_id = p_tenant and id = p_session
-  returning next_position - 1
+  returning next_position into behind;
+  return behind - p_count;
+end
 $$;
 
 -- Flag a run of a locked session: whoever has it or gets it ends it. Its open questions go, so it waits for
@@ -261,6 +284,9 @@ begin
   elsif p_from is not null then
     perform refuse('RJ409', 'the session is busy: its messages cannot be replaced while a run answers them');
   end if;
+  if p_from is null then
+    return;
+  end if;
   delete from messages where tenant_id = p_tenant and session_id = p_session and position >= p_from;
   with cancelled as (
     update runs set
@@ -272,13 +298,12 @@ begin
 end
 $$;
 
--- Make the run that answers a message, with its answer's row, in a session that the caller has locked.
+-- Make the run that answers a message, both of which have their rows, in a session that the caller has locked.
 create function add_run(
-  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_trigger text, p_message text,
-  p_key text, p_target text, p_digest bytea, p_context bytea, p_remember boolean
+  p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_place bigint, p_trigger text,
+  p_message text, p_key text, p_target text, p_digest bytea, p_context bytea, p_remember boolean
 ) returns runs language plpgsql as $$
 declare
-  place bigint;
   free boolean := not session_busy(p_tenant, p_session);
   places bigint;
   made runs;
@@ -289,34 +314,35 @@ begin
     free := places is null or (places > 0 and not exists (
       select from waiting_runs where tenant_id = p_tenant));
   end if;
-  place := take_position(p_tenant, p_session);
   if p_remember then
     update sessions set context = p_context where tenant_id = p_tenant and id = p_session;
   end if;
-  insert into messages (tenant_id, session_id, id, position, role, run_id)
-  values (p_tenant, p_session, p_answer, place, 'assistant', p_run);
-  update messages set run_id = p_run where tenant_id = p_tenant and session_id = p_session and id = p_message;
   insert into runs (
     id, tenant_id, session_id, user_id, agent, trigger, user_message_id, answer_id, key, target, digest,
     position, ready, due_at, context)
   values (
     p_run, p_tenant, p_session, (select user_id from sessions where tenant_id = p_tenant and id = p_session),
     p_agent, p_trigger, p_message, p_answer, p_key, p_target, p_digest,
-    place, free, case when free then clock_timestamp() end, p_context)
+    p_place, free, case when free then clock_timestamp() end, p_context)
   returning * into made;
   return made;
 end
 $$;
 
 -- The answer to an admission, the same if it is asked for again because it was lost.
-create function admitted_json(made runs, p_run text, p_when_busy text) returns json language sql as $$
-  select json_build_object(
+create function admitted_json(made runs, p_run text, p_when_busy text) returns json language plpgsql as $$
+declare
+  interrupted runs;
+begin
+  if made.id = p_run and p_when_busy = 'interrupt' then
+    select * into interrupted from runs
+    where tenant_id = made.tenant_id and session_id = made.session_id and ready
+      and state in ('queued', 'running') and interrupted_at is not null and id <> p_run;
+  end if;
+  return json_build_object(
     'run', run_json(made), 'created', made.id = p_run,
-    'interrupted', (
-      select run_json(r) from runs r
-      where tenant_id = made.tenant_id and session_id = made.session_id and ready
-        and state in ('queued', 'running') and interrupted_at is not null
-        and made.id = p_run and id <> p_run and p_when_busy = 'interrupt'))
+    'interrupted', case when interrupted.id is not null then run_json(interrupted) end);
+end
 $$;
 
 -- ports.Submit. A message that is stored already, the same, attaches to the newest run made for it.
@@ -329,17 +355,17 @@ create function submit_run(
 declare
   known messages;
   made runs;
+  place bigint := cardinality(p_import_ids);
 begin
-  if open_session(p_tenant, p_user, p_session, p_agent) then
+  if open_session(p_tenant, p_user, p_session, p_agent, place + 2) then
     insert into messages (tenant_id, session_id, id, position, role, body)
     select p_tenant, p_session, i.id, i.number - 1, i.role, i.body
     from unnest(p_import_ids, p_import_roles, p_import_bodies) with ordinality as i (id, role, body, number)
     where i.id not in (p_message, p_answer)
     order by i.number
     on conflict (tenant_id, session_id, id) do nothing;
-    update sessions set next_position = cardinality(p_import_ids)
-    where tenant_id = p_tenant and id = p_session;
   else
+    place := null;
     made := run_of_key(p_tenant, p_session, p_key, 'submit', p_message, p_digest);
     select * into known from messages
     where tenant_id = p_tenant and session_id = p_session and id = p_message;
@@ -353,10 +379,13 @@ begin
       perform refuse('RJ409', 'the message id is taken by other content');
     end if;
     perform make_way(p_tenant, p_session, p_when_busy, known.position);
-    insert into messages (tenant_id, session_id, id, position, role, body, digest)
-    values (p_tenant, p_session, p_message, take_position(p_tenant, p_session), 'user', p_body, p_digest);
+    place := coalesce(place, take_positions(p_tenant, p_session, 2));
+    insert into messages (tenant_id, session_id, id, position, role, body, digest, run_id)
+    values
+      (p_tenant, p_session, p_message, place, 'user', p_body, p_digest, p_run),
+      (p_tenant, p_session, p_answer, place + 1, 'assistant', null, null, p_run);
     made := add_run(
-      p_tenant, p_session, p_agent, p_run, p_answer, 'submit', p_message, p_key, p_message, p_digest,
+      p_tenant, p_session, p_agent, p_run, p_answer, place + 1, 'submit', p_message, p_key, p_message, p_digest,
       p_context, p_remember);
   end if;
   return admitted_json(made, p_run, p_when_busy);
@@ -374,6 +403,7 @@ declare
   asked messages;
   made runs;
   keep_to bigint;
+  place bigint;
 begin
   if not lock_session(p_tenant, p_user, p_session) then
     perform refuse('RJ404', 'there is no such message in the session');
@@ -402,8 +432,13 @@ begin
     perform refuse('RJ404', 'there is no message to answer again');
   end if;
   perform make_way(p_tenant, p_session, p_when_busy, coalesce(keep_to, asked.position) + 1);
+  update messages set run_id = p_run
+  where tenant_id = p_tenant and session_id = p_session and id = asked.id;
+  place := take_positions(p_tenant, p_session, 1);
+  insert into messages (tenant_id, session_id, id, position, role, run_id)
+  values (p_tenant, p_session, p_answer, place, 'assistant', p_run);
   made := add_run(
-    p_tenant, p_session, p_agent, p_run, p_answer, 'regenerate', asked.id, p_key, p_target, null,
+    p_tenant, p_session, p_agent, p_run, p_answer, place, 'regenerate', asked.id, p_key, p_target, null,
     p_context, p_remember);
   return admitted_json(made, p_run, p_when_busy);
 end
@@ -411,7 +446,7 @@ $$;
 
 -- migrate:down
 
-drop function regenerate_run, submit_run, admitted_json, add_run, make_way, run_of_key, flag_run, take_position,
+drop function regenerate_run, submit_run, admitted_json, add_run, make_way, run_of_key, flag_run, take_positions,
   open_session, check_agent, lock_session, check_limits, spent_today, promote_next, promote_run, free_places, count_ready;
 drop view waiting_runs;
 drop function turn_of, limit_of, session_busy, shown_messages, approval_json, request_json, bytes_json, listed_json, run_json, refuse;

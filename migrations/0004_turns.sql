@@ -19,22 +19,22 @@ end
 $$;
 
 -- An interrupted run may have lost its answer's row, and another message may have taken its id.
-create function store_answer(r runs, p_answer json, p_input_tokens bigint, p_output_tokens bigint) returns void
-language sql as $$
+create function store_answer(r runs, p_answer json, p_tokens bigint) returns void language plpgsql as $$
+begin
   update messages set body = p_answer
   where tenant_id = r.tenant_id and session_id = r.session_id and id = r.answer_id and run_id = r.id
     and role = 'assistant' and p_answer is not null;
-  insert into spending (tenant_id, shard, day, tokens)
-  select
-    r.tenant_id, hashtext(r.session_id) & 7, (clock_timestamp() at time zone 'utc')::date,
-    p_input_tokens + p_output_tokens - r.input_tokens - r.output_tokens
-  where p_answer is not null and p_input_tokens + p_output_tokens > r.input_tokens + r.output_tokens
-  on conflict (tenant_id, shard) do update set
-    tokens = excluded.tokens + case when spending.day = excluded.day then spending.tokens else 0 end,
-    day = excluded.day;
-  update runs set input_tokens = p_input_tokens, output_tokens = p_output_tokens
-  where id = r.id and p_answer is not null;
+  if p_tokens > r.input_tokens + r.output_tokens then
+    insert into spending (tenant_id, shard, day, tokens)
+    values (
+      r.tenant_id, hashtext(r.session_id) & 7, (clock_timestamp() at time zone 'utc')::date,
+      p_tokens - r.input_tokens - r.output_tokens)
+    on conflict (tenant_id, shard) do update set
+      tokens = excluded.tokens + case when spending.day = excluded.day then spending.tokens else 0 end,
+      day = excluded.day;
+  end if;
   update sessions set updated_at = clock_timestamp() where tenant_id = r.tenant_id and id = r.session_id;
+end
 $$;
 
 -- At most so many messages of the history, the newest, of which the first is then a user's.
@@ -44,13 +44,14 @@ declare
   mine runs;
   left_out bigint;
 begin
-  update runs set state = 'running', attempt = attempt + 1, runner = p_runner, due_at = null,
-    started_at = coalesce(started_at, clock_timestamp()), updated_at = clock_timestamp()
-  where id = p_run and turn = p_turn and ready and state in ('queued', 'running')
-  returning * into mine;
-  if not found then
+  select * into mine from runs where id = p_run for no key update;
+  if not found or mine.turn <> p_turn or not mine.ready or mine.state not in ('queued', 'running') then
     return null;
   end if;
+  update runs set state = 'running', attempt = attempt + 1, runner = p_runner, due_at = null,
+    started_at = coalesce(started_at, clock_timestamp()), updated_at = clock_timestamp()
+  where id = p_run
+  returning * into mine;
   if p_history_max is not null then
     select position into left_out from messages
     where tenant_id = mine.tenant_id and session_id = mine.session_id and position < mine.position
@@ -191,14 +192,17 @@ declare
   mine runs := hold_run(p_run, p_attempt);
 begin
   if mine.state = 'running' then
-    perform store_answer(mine, p_answer, p_input_tokens, p_output_tokens);
+    perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens);
     if exists (select from approvals where run_id = mine.id and state = 'pending') then
-      update runs set state = 'suspended', due_at = null, updated_at = clock_timestamp() where id = mine.id;
+      update runs set state = 'suspended', due_at = null, updated_at = clock_timestamp(),
+        input_tokens = p_input_tokens, output_tokens = p_output_tokens
+      where id = mine.id;
     else
       -- Nothing was asked in this turn if the same call has come before and has gone on.
       update runs set
         turn = turn + exists (select from approvals where run_id = mine.id and turn = mine.turn)::int,
-        due_at = coalesce(due_at, clock_timestamp()), updated_at = clock_timestamp()
+        due_at = coalesce(due_at, clock_timestamp()), updated_at = clock_timestamp(),
+        input_tokens = p_input_tokens, output_tokens = p_output_tokens
       where id = mine.id;
     end if;
   elsif mine.state not in ('suspended', 'queued') then
@@ -216,8 +220,10 @@ declare
   mine runs := hold_run(p_run, p_attempt);
 begin
   if mine.state = 'running' then
-    perform store_answer(mine, p_answer, p_input_tokens, p_output_tokens);
+    perform store_answer(mine, p_answer, p_input_tokens + p_output_tokens);
     update runs set state = p_state, error = p_error, due_at = null, context = null,
+      input_tokens = case when p_answer is null then input_tokens else p_input_tokens end,
+      output_tokens = case when p_answer is null then output_tokens else p_output_tokens end,
       ended_at = clock_timestamp(), updated_at = clock_timestamp()
     where id = mine.id;
     update approvals set state = 'cancelled', decided_at = clock_timestamp()

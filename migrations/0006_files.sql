@@ -51,24 +51,22 @@ create table file_totals (
 -- naming it.
 create function note_files() returns trigger language plpgsql as $$
 begin
-  if position('"/api/files/' in new.body::text) > 0 then
-    insert into file_uses (tenant_id, session_id, message_id, file_id)
-    select new.tenant_id, new.session_id, new.id, f.id
-    from files f join sessions s on s.tenant_id = f.tenant_id and s.id = new.session_id
-    where f.tenant_id = new.tenant_id
-      and f.id in (
-        select named[1] from regexp_matches(
-          new.body::text, '"/api/files/([0-9a-f]{16}-[0-9a-f]{64})"', 'g') as named)
-      and (s.user_id is null or f.user_id is null or f.user_id = s.user_id)
-    order by f.id for key share of f
-    on conflict do nothing;
-  end if;
+  insert into file_uses (tenant_id, session_id, message_id, file_id)
+  select new.tenant_id, new.session_id, new.id, f.id
+  from files f join sessions s on s.tenant_id = f.tenant_id and s.id = new.session_id
+  where f.tenant_id = new.tenant_id
+    and f.id in (
+      select named[1] from regexp_matches(
+        new.body::text, '"/api/files/([0-9a-f]{16}-[0-9a-f]{64})"', 'g') as named)
+    and (s.user_id is null or f.user_id is null or f.user_id = s.user_id)
+  order by f.id for key share of f
+  on conflict do nothing;
   return null;
 end
 $$;
 
 create trigger files after insert or update of body on messages
-  for each row when (new.body is not null) execute function note_files();
+  for each row when (position('"/api/files/' in new.body::text) > 0) execute function note_files();
 
 create function check_file() returns trigger language plpgsql as $$
 begin

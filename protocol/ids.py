@@ -17,6 +17,7 @@ CallId = NewType("CallId", str)
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
 MESSAGE_ID_CHARS_MAX = 256
@@ -40,6 +41,14 @@ def ulid(time_ms: int, randomness: bytes) -> str:
     """26 characters that sort by time: 48 bits of milliseconds, 80 of randomness."""
     number = (time_ms << 80) | int.from_bytes(randomness[:RANDOM_BYTES])
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -5, -5))
+
+
+def made_ms(run: RunId) -> int:
+    """When a run was made: what `new_run_id` was told."""
+    time_ms = 0
+    for char in run.removeprefix(RUN_PREFIX)[:_TIME_CHARS]:
+        time_ms = time_ms * len(_CROCKFORD) + _CROCKFORD.index(char)
+    return time_ms
 
 
 def new_run_id(time_ms: int, randomness: bytes) -> RunId:

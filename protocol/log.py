@@ -42,7 +42,7 @@ class Mark(StrEnum):
     ENDED = "ended"  # the last batch of the run
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, array_like=True):
     """The header of a batch.
 
     `prev`: sequence of the run's previous message, 0 for none: what the append was fenced with.
@@ -84,7 +84,7 @@ def parse_head(text: str) -> Head:
     )
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, array_like=True):
     """One message of a log as it is stored: `seq` is its place in the stream."""
 
     seq: int

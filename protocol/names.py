@@ -13,8 +13,9 @@ REQUESTS = "REQUESTS"
 REQUEST_SUBJECTS = "request.*.*.*"
 
 LOG = "LOG"
-"""The runs' logs, `run.<run>.log`, each append republished to `live.<run>`."""
+"""The runs' logs, `run.<run>.log`, each append republished to `live.<run>`, and copies of their records."""
 LOG_SUBJECTS = "run.*.log"
+SEGMENTS_SUBJECTS = "run.*.segments"
 LIVE_TEMPLATE = "live.{{wildcard(1)}}"
 
 AGENTS = "AGENTS"
@@ -97,6 +98,16 @@ def parse_log(subject: str) -> RunId:
     if (word, tail) != ("run", "log"):
         raise ValueError(subject)
     return RunId(run)
+
+
+def segments(run: RunId) -> str:
+    """Subject of the copies of a run's records, see `segment`."""
+    return f"run.{run}.segments"
+
+
+def stored(run: RunId) -> str:
+    """Filter of all that the stream has of a run."""
+    return f"run.{run}.*"
 
 
 def live(run: RunId) -> str:

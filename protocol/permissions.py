@@ -69,6 +69,7 @@ RUNNER = Role(
     "runner",
     publish=(
         names.LOG_SUBJECTS,
+        names.SEGMENTS_SUBJECTS,
         names.AGENTS_SUBJECTS,
         # A run's next turn: after an approval, for the session's next run, by the sweep. The broker cannot
         # tell these from a first turn; the claim can, which finds no such turn in the database.

@@ -49,10 +49,16 @@ class Sealer:
         self._first = next(iter(self._keys))
 
     def seal(self, value: Any, tenant: TenantId, session: SessionId) -> bytes:
-        """The value for one session of a tenant."""
+        """The value for one session of a tenant. Raises `Invalid` for half a surrogate pair, which is what a
+        header has that is not UTF-8.
+        """
+        try:
+            raw = _encode(value)
+        except UnicodeEncodeError as fault:
+            raise Invalid("context: it is not UTF-8", "/context") from fault
         nonce = self._randomness(NONCE_BYTES)
         id = self._first.encode()
-        closed = self._keys[self._first].encrypt(nonce, _encode(value), _bound(tenant, session))
+        closed = self._keys[self._first].encrypt(nonce, raw, _bound(tenant, session))
         return bytes([_VERSION, len(id)]) + id + nonce + closed
 
     def open(self, sealed: bytes, tenant: TenantId, session: SessionId) -> Any:

@@ -1,7 +1,7 @@
 """The workers: they claim runs, execute agent loops, and append what comes of it to the runs' logs.
 
 agents    what an application declares
-tools     functions as tools
+tools     functions as tools; `plain` calls those that are not async
 models    language models behind one small port
 crew      the agents that one agent reaches, checked, and the tools that lead to them
 standing  what a run's log says about it
@@ -20,7 +20,7 @@ updates   summaries of long work, written beside it
 pen       what is said, paced and in order, on its way to the journal; `pacing` is its pure half
 journal   the log's one writer: batches, one append in flight
 worker    pulls requests, claims, keeps them alive, drains
-remote    tools that live in MCP servers; `mcp` is the way to them, `guarded` its HTTP
+remote    tools of MCP servers; `mcp` is the way to them, `guarded` its HTTP, `schemas` what they take
 demo      the scripted agent of `rejoin dev`
 """
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import sys
-import threading
 import tomllib
 from pathlib import Path
 
@@ -33,20 +31,10 @@ def main(agents: str | None, config: Path | None) -> None:
             with Supervised(os.environ) as supervised:
                 names = [agent.name for agent in serving]
                 await app.serve(found, serving, lambda: supervised.ready(*names))
-            _leave_threads()
 
         asyncio.run(run())
     except RejoinError as fault:
         raise click.ClickException(str(fault)) from fault
-
-
-def _leave_threads() -> None:
-    """A plain function that is a tool runs in a thread, which nobody can end: its run is another runner's by
-    now, and we do not wait for it.
-    """
-    if any(thread.name.startswith("asyncio_") for thread in threading.enumerate()):
-        sys.stderr.flush()
-        os._exit(0)
 
 
 main(prog_name="rejoin runner")

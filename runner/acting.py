@@ -16,7 +16,7 @@ from protocol import chunks
 from protocol.adapters.ports import Decision, Question
 from protocol.chunks import Chunk
 from protocol.errors import Fenced
-from protocol.ids import CallId, approval_id
+from protocol.ids import approval_id
 from protocol.log import Audience, Mark
 from runner import delegating, insight, machine
 from runner.attempt import Attempt, Cancelled, own_cancellation
@@ -25,7 +25,8 @@ from runner.standing import Call
 from runner.tools import ToolError
 from runner.voice import OpenVoice
 
-ERROR_CHARS_MAX = 16_384
+TASK = "tool "
+"""What the names of the tasks begin with that wait for tools."""
 UNKNOWN_OUTCOME = (
     "The outcome of this call is unknown: the worker that ran it went away before it could report. "
     "It may or may not have taken effect."
@@ -93,9 +94,9 @@ async def act(attempt: Attempt, act: machine.Act) -> None:
         await attempt.emit(chunks.ToolOutputDenied(tool_call_id=call.id))
     for call in act.unknown:
         insight.told(attempt, call, "unknown")
-        await attempt.emit(chunks.ToolOutputError(tool_call_id=call.id, error_text=UNKNOWN_OUTCOME))
+        await attempt.emit(delegating.error(call, UNKNOWN_OUTCOME))
     for call, reason in act.refuse:
-        await attempt.emit(error(call.id, reason))
+        await attempt.emit(delegating.error(call, reason))
     for call in act.run:  # before the mark: behind it every append is one at which the outcome is unknown
         await attempt.detail("tool_call", f"Calls {call.tool}", **_named(call))
     if not all(retries(attempt, call) for call in act.run):
@@ -103,7 +104,7 @@ async def act(attempt: Attempt, act: machine.Act) -> None:
     await attempt.journal.settle()
     async with asyncio.TaskGroup() as group:
         for call in act.run:
-            group.create_task(_call(attempt, call))
+            group.create_task(_call(attempt, call), name=TASK + call.tool)
 
 
 async def _call(attempt: Attempt, call: Call) -> None:
@@ -132,21 +133,21 @@ async def _result(attempt: Attempt, call: Call, context: ToolContext[Any]) -> Ch
     tool = attempt.tools.get(call.tool)
     log = attempt.log.bind(tool=call.tool, call=call.id)
     if tool is None:
-        return error(call.id, f"there is no tool {call.tool}")
+        return delegating.error(call, f"there is no tool {call.tool}")
     try:
         output = await own_cancellation(tool.run(_frozen(attempt, call), context))
     except ToolError as fault:
-        return error(call.id, str(fault))
+        return delegating.error(call, str(fault))
     except TimeoutError:
-        return error(call.id, "the tool took too long")
+        return delegating.error(call, "the tool took too long")
     except (Cancelled, SystemExit) as fault:
         log.warning("tool_gave_up", why=type(fault).__name__)
-        return error(call.id, "the tool gave up")
+        return delegating.error(call, "the tool gave up")
     except Fenced:
         raise
     except Exception as fault:
         log.exception("tool_failed")
-        return error(call.id, f"the tool failed ({type(fault).__name__})")
+        return delegating.error(call, f"the tool failed ({type(fault).__name__})")
     return chunks.ToolOutputAvailable(tool_call_id=call.id, output=output)
 
 
@@ -160,8 +161,3 @@ def _frozen(attempt: Attempt, call: Call) -> Any:
         if approval.question.call == call.id:
             return approval.question.input
     return call.input
-
-
-def error(call: CallId, text: str) -> Chunk:
-    """A call's result that tells the model what went wrong."""
-    return chunks.ToolOutputError(tool_call_id=call, error_text=text[:ERROR_CHARS_MAX])

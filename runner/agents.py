@@ -34,7 +34,8 @@ type Writer = Callable[[str], Awaitable[Summary]]
 class StatusUpdates(msgspec.Struct, frozen=True, kw_only=True):
     """When to say how far a run is, and who writes it: `model` (None: the agent's own), or `write`, which is
     given what was done last, as text. A summary is due after `every_events` events or after `every_s`,
-    whichever comes first, if something has happened since the last one.
+    whichever comes first, if something has happened since the last one. A model's tokens for it are in the
+    metrics, and not in the run's usage.
     """
 
     model: Model | str | None = None
@@ -193,12 +194,14 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoModel(msgspec.Struct, frozen=True):
-    """The model of an agent that has a loop of its own."""
+    """The model of an agent that has none, and why."""
+
+    why: str
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
         if request.step >= 0:
-            raise ModelError("This agent has no model.")
+            raise ModelError(self.why)
         yield Done("error")
 
 
@@ -221,7 +224,7 @@ def agent(
     def make(function: Callable[[RunInput[Any]], AsyncIterator[Said]]) -> Agent:
         return Agent(
             name=name,
-            model=NoModel(),
+            model=NoModel("This agent has no model."),
             own=OwnLoop(function, on_crash),
             description=description,
             context=context,

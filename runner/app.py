@@ -8,11 +8,11 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from protocol.adapters import broker, exposition, migrate, postgres, streams, tracing
 from protocol.adapters.agents import JetStreamAgents
@@ -27,12 +27,17 @@ from protocol.adapters.store import Count, Limits
 from protocol.adapters.threads import Threads
 from protocol.errors import Invalid
 from protocol.seal import Sealer
+from runner import acting, plain
 from runner.agents import Agent, agents_of
 from runner.crew import reachable
 from runner.models.port import Keys, Model
 from runner.models.provider import Connections, open_model
 from runner.remote import Sources
 from runner.worker import Bounds, Serving, Worker
+
+OVERDUE_S = 5.0
+"""How long what was cancelled may take to end, once a drain's grace is over."""
+log = structlog.get_logger("rejoin.runner")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -65,8 +70,6 @@ class Settings(msgspec.Struct, frozen=True):
     """What contexts are sealed with, `id:base64,…`, the gateways' own."""
     deployed_at_ms: int | None = None
     """Tells this deploy from earlier ones that still have runners; unsaid, it is the process's start."""
-    threads_max: int = 64
-    """For tools that are plain functions."""
     tenant_running_max: Count | None = None
     """Runs at once of a tenant that has no limits of its own, the gateways' own setting; others wait."""
     tenant_file_bytes_max: Count | None = None
@@ -148,17 +151,32 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
 
 
 async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:
-    """Until SIGTERM or SIGINT, and then until the running runs are over or handed over."""
-    threads = ThreadPoolExecutor(settings.threads_max, thread_name_prefix="asyncio")
-    asyncio.get_running_loop().set_default_executor(threads)
+    """Until SIGTERM or SIGINT, and then until the running runs are over or handed over; no longer, whatever a
+    tool does.
+    """
     with tracing.exporting("rejoin-runner", settings.otlp_endpoint):
         async with assemble(settings, agents) as worker:
             registry = worker.metrics.registry
+
+            def stop() -> None:
+                worker.drain()
+                asyncio.get_running_loop().call_later(settings.drain_grace_s + OVERDUE_S, _give_up)
+
             with (
                 exposition.shown(registry, settings.metrics_host, settings.metrics_port),
-                on_stop(worker.drain),
+                on_stop(stop),
             ):
                 await worker.serve(on_ready)
+    if left := plain.under_way():
+        log.warning("left_behind", tools=left)
+
+
+def _give_up() -> None:
+    """Something does not end although it was cancelled, and its run is kept alive: without us it is not."""
+    tools = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(acting.TASK)]
+    log.error("drain_overdue", tools=[name.removeprefix(acting.TASK) for name in tools])
+    sys.stderr.flush()
+    os._exit(1)
 
 
 @asynccontextmanager

@@ -22,12 +22,14 @@ from runner.crew import Crew, Member
 from runner.frames import Frame
 from runner.journal import Journal
 from runner.metrics import Metrics
-from runner.models.port import Model
+from runner.models.port import Model, Usage
 from runner.pen import Pen
-from runner.standing import Standing
+from runner.standing import Standing, usage_of
 from runner.tools import Tool
 
 DEADLINE = "deadline"
+ERROR_CHARS_MAX = 16_384
+ALWAYS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
 
 
 class Cancelled(Exception):
@@ -105,6 +107,15 @@ class Attempt:
         """The run's next event, text in its own time."""
         await self.pen.say(chunk, audience)
 
+    async def spend(self, usage: Usage, **more: Any) -> None:
+        """Say what a model's answer has cost, on top of what the message has cost so far. `more` is metadata.
+        Cached and reasoning tokens are told where the provider tells them.
+        """
+        self.metrics.used(self.agent.name, usage)
+        total = (Usage.of(usage_of(self.standing.message)) + usage).report()
+        told = {name: count for name, count in total.items() if count or name in ALWAYS}
+        await self.emit(chunks.MessageMetadata(message_metadata={**more, "usage": told}))
+
     async def operation(self, kind: str, **details: Any) -> None:
         """Say what is going on."""
         await self.emit(chunks.Data(type="data-operation", data={"type": kind, "details": details}))
@@ -116,6 +127,7 @@ class Attempt:
 
     async def fail(self, code: str, text: str) -> None:
         """The run has failed: close what is open, and say so."""
+        text = worded(text)
         await self.pen.flush()
         for chunk in self.standing.closing():
             await self.emit(chunk)
@@ -129,6 +141,11 @@ class Attempt:
         }
         await self.emit(chunks.Data(type="data-operation", data=data))
         await self.emit(chunks.Error(error_text=text))
+
+
+def worded(text: str) -> str:
+    """An application's words for an error, as many as an event holds, and such as can be written."""
+    return text[:ERROR_CHARS_MAX].encode(errors="replace").decode()
 
 
 async def own_cancellation[T](work: Coroutine[Any, Any, T]) -> T:

@@ -5,19 +5,16 @@ each other in circles: transfers are counted in a run, and delegation is bounded
 the head of a crew is known to the broker; the others work in its runs.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from protocol.errors import Invalid
-from runner.agents import Agent
+from runner.agents import Agent, NoModel
 from runner.frames import DELEGATE, TRANSFER
-from runner.models.port import Done, Model, ModelChunk, ModelError, ModelRequest
-from runner.remote import Source, Toolbox
+from runner.models.port import Model
+from runner.remote import TOOL_NAME_CHARS_MAX, Source, Toolbox
 from runner.tools import Tool, tool
-
-TOOL_NAME_CHARS_MAX = 64
-"""What every model provider takes."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -38,7 +35,10 @@ class Crew(msgspec.Struct, frozen=True):
         """The agent of this name. A run may name one that a newer version of the application does not have:
         it has no tools, and fails when it is to speak.
         """
-        return self.members.get(name) or Member(Agent(name=name, model=Gone(name)), Gone(name), {})
+        if (member := self.members.get(name)) is not None:
+            return member
+        gone = NoModel(f"There is no agent {name} any more.")
+        return Member(Agent(name=name, model=gone), gone, {})
 
     def through(self, wrap: Callable[[Model], Model]) -> "Crew":
         """The same agents, their models wrapped."""
@@ -61,20 +61,6 @@ def crew_of(
         for name, agent in agents.items()
     }
     return Crew(head, members)
-
-
-class Gone(msgspec.Struct, frozen=True):
-    """The model of an agent that is no more."""
-
-    name: str
-
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """See `port.Model`."""
-        del request
-        nothing: tuple[ModelChunk, ...] = ()
-        for chunk in nothing:
-            yield chunk
-        raise ModelError(f"There is no agent {self.name} any more.")
 
 
 def reachable(head: Agent) -> dict[str, Agent]:

@@ -8,7 +8,7 @@ history has it, and a crash between the two says it again.
 from protocol import chunks
 from protocol.log import Audience
 from runner import frames
-from runner.attempt import Attempt
+from runner.attempt import Attempt, worded
 from runner.context import operation
 from runner.frames import Call, Owner
 from runner.models.port import ModelRequest
@@ -36,15 +36,14 @@ async def transfer(attempt: Attempt, call: Call) -> None:
 
 async def hand_back(attempt: Attempt, call: Call, *, complete: bool) -> None:
     """Give a delegate call its output: what the agent said last."""
-    text = frames.outcome(attempt.standing.message, call.id) if complete else SPENT
+    text = frames.outcome(attempt.standing.message, call.id)
     await _returned(attempt, call)
-    if complete and len(text.encode()) <= RESULT_BYTES_MAX:
-        await attempt.emit(chunks.ToolOutputAvailable(tool_call_id=call.id, output=text))
-    elif complete:
-        limit = f"Its answer is larger than {RESULT_BYTES_MAX // 1024} KiB."
-        await attempt.emit(_error(call, limit))
+    if not complete:
+        await attempt.emit(error(call, SPENT))
+    elif len(text.encode()) > RESULT_BYTES_MAX:
+        await attempt.emit(error(call, f"Its answer is larger than {RESULT_BYTES_MAX // 1024} KiB."))
     else:
-        await attempt.emit(_error(call, text))
+        await attempt.emit(chunks.ToolOutputAvailable(tool_call_id=call.id, output=text))
 
 
 async def fail(attempt: Attempt, code: str, text: str) -> None:
@@ -58,9 +57,9 @@ async def fail(attempt: Attempt, code: str, text: str) -> None:
     for chunk in standing.closing():
         await attempt.emit(chunk)
     for unfinished in standing.open_calls:
-        await attempt.emit(_error(unfinished, UNFINISHED))
+        await attempt.emit(error(unfinished, UNFINISHED))
     await attempt.emit(chunks.FinishStep())
-    await attempt.emit(_error(call, f"It failed: {text}"))
+    await attempt.emit(error(call, f"It failed: {text}"))
 
 
 def owner(attempt: Attempt) -> Owner | None:
@@ -81,8 +80,9 @@ def request(attempt: Attempt) -> ModelRequest:
     )
 
 
-def _error(call: Call, text: str) -> chunks.ToolOutputError:
-    return chunks.ToolOutputError(tool_call_id=call.id, error_text=text)
+def error(call: Call, text: str) -> chunks.ToolOutputError:
+    """A call's result that tells the model what went wrong."""
+    return chunks.ToolOutputError(tool_call_id=call.id, error_text=worded(text))
 
 
 async def _returned(attempt: Attempt, call: Call) -> None:

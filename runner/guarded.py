@@ -1,11 +1,13 @@
 """HTTP to servers that are named in an application's configuration, without becoming a way into our network.
 
 The guard stands where a connection is made: it resolves the name itself and connects to the very address that
-it has judged. Answers that are no event stream are bounded, so that nobody can fill our memory. No proxy of
-the environment is used: it would connect for us, unguarded.
+it has judged. Answers are bounded, and so is each event of a stream of them; compressed ones, of which nobody
+knows how large they are, are refused: so nobody can fill our memory. No proxy of the environment is used: it
+would connect for us, unguarded.
 """
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Iterable
 from ipaddress import ip_address
@@ -19,6 +21,7 @@ from runner.remote import McpServer
 
 RESPONSE_BYTES_MAX = 8 * 1024 * 1024
 CONNECT_TIMEOUT_S = 10.0
+_EVENT_ENDS = re.compile(rb"\n\r?\n|\r\r")
 
 
 class NotPublic(httpcore2.ConnectError):
@@ -60,17 +63,20 @@ class Guard(httpcore2.AsyncNetworkBackend):
 
 
 class Bounded(httpx2.AsyncByteStream):
-    """A body of which no more than so much is read."""
+    """A body of which no more than so much is read, or of each event in it."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream, bytes_max: int) -> None:
+    def __init__(self, inner: httpx2.AsyncByteStream, *, events: bool) -> None:
         self._inner = inner
-        self._left = bytes_max
+        self._events = events
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = RESPONSE_BYTES_MAX
         async for piece in self._inner:
-            self._left -= len(piece)
-            if self._left < 0:
+            left -= len(piece)
+            if left < 0:
                 raise httpx2.ReadError("the answer is too large")
+            if self._events and _EVENT_ENDS.search(piece):
+                left = RESPONSE_BYTES_MAX
             yield piece
 
     async def aclose(self) -> None:
@@ -95,17 +101,19 @@ class Transport(httpx2.AsyncHTTPTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """See `httpx2`."""
         response = await super().handle_async_request(request)
-        stream = response.stream
-        events = response.headers.get("content-type", "").startswith("text/event-stream")
-        if not events and isinstance(stream, httpx2.AsyncByteStream):
-            response.stream = Bounded(stream, RESPONSE_BYTES_MAX)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            await response.aclose()
+            raise httpx2.ReadError("the answer is compressed, and was not asked to be")
+        if isinstance(response.stream, httpx2.AsyncByteStream):
+            events = response.headers.get("content-type", "").startswith("text/event-stream")
+            response.stream = Bounded(response.stream, events=events)
         return response
 
 
 def http_client(server: McpServer) -> httpx2.AsyncClient:
     """A client for one server. A stream may be silent for as long as a call may take."""
     return httpx2.AsyncClient(
-        headers=dict(server.headers),
+        headers={**server.headers, "Accept-Encoding": "identity"},
         timeout=httpx2.Timeout(min(CONNECT_TIMEOUT_S, server.timeout_s), read=server.timeout_s),
         transport=Transport(allow_private=server.allow_private),
         trust_env=False,

@@ -2,6 +2,7 @@
 
 While an append is on its way, whatever is emitted waits and is the next batch: an idle run sends each event
 at once, a busy one coalesces, and neither needs a timer. The queue is bounded; `emit` waits where it is full.
+What was acknowledged is copied into segments now and then, which nobody waits for.
 """
 
 import asyncio
@@ -15,7 +16,8 @@ from protocol.adapters.ports import Log
 from protocol.chunks import Chunk
 from protocol.errors import RejoinError
 from protocol.ids import RunId
-from protocol.log import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Audience, Head, Mark, frames
+from protocol.log import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Audience, Head, Mark, Record, frames
+from protocol.segment import Gathering
 from runner.standing import Standing
 
 WAITING_EVENTS_MAX = 4_096
@@ -55,6 +57,7 @@ class Journal:
         self._appended = appended
         self._prev = standing.prev
         self._count_on()
+        self._gathering = Gathering()
         self._waiting: deque[_Item] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -120,7 +123,9 @@ class Journal:
 
         The first attempt does it too: cursors name the message before theirs, and no two runs may share one.
         """
-        self._prev = await self._log.append(self._run, self._head(0, Audience.ALL, Mark.NONE), b"")
+        head = self._head(0, Audience.ALL, Mark.NONE)
+        self._prev = await self._log.append(self._run, head, b"")
+        self._gathering.add(Record(self._prev, head, b""))
 
     async def _append(self) -> None:
         events, audience, mark = self._take()
@@ -136,6 +141,8 @@ class Journal:
         elif audience is Audience.V7:
             self._v7 += len(events)
         self._turn += mark is Mark.SUSPENDED
+        if records := self._gathering.add(Record(self._prev, head, payload)):
+            await self._log.add_segment(self._run, records)
 
     def _head(self, count: int, audience: Audience, mark: Mark) -> Head:
         return Head(

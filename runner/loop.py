@@ -266,7 +266,7 @@ class Loop:
             approval = self._standing.asked.get(call.id)
             answered = approval in self._standing.answered
             if approval is None or (answered and self._facts.approved(call)):
-                await attempt.emit(acting.error(call.id, INTERRUPTED))  # it may have begun
+                await attempt.emit(delegating.error(call, INTERRUPTED))  # it may have begun
             else:
                 if not answered:
                     await acting.tell(attempt, [Decision(approval, approved=False, reason=INTERRUPTED)])

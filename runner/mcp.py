@@ -132,10 +132,8 @@ class Connection:
         """
         name, key = self._server.name, context.idempotency_key
         async with asyncio.timeout(self._server.timeout_s):
-            if self._link is None or not tool.remote_name:
-                raise ToolError(f"the MCP server {name} is away")
             try:
-                return await self._once(self._link, tool, input, key)
+                return await self._once(tool, input, key)
             except Away as away:
                 if not (away.undone or tool.repeatable):
                     raise ToolError(
@@ -143,11 +141,14 @@ class Connection:
                     ) from away
             await self._up.wait()
             try:
-                return await self._once(self._link, tool, input, key)
+                return await self._once(tool, input, key)
             except Away as away:
                 raise ToolError(f"the MCP server {name} went away") from away
 
-    async def _once(self, link: Link, tool: RemoteTool, input: Any, key: str) -> Any:
+    async def _once(self, tool: RemoteTool, input: Any, key: str) -> Any:
+        link = self._link
+        if link is None or not tool.remote_name:
+            raise ToolError(f"the MCP server {self._server.name} is away")
         try:
             result = await link.call(tool, input, key)
         except (TimeoutError, asyncio.CancelledError):
@@ -157,9 +158,8 @@ class Connection:
             forgotten = fault.code in SESSION_CODES and "session" in str(fault).lower()
             if forgotten or fault.code == CONNECTION_CLOSED:
                 self._lose(link)
-                raise Away(
-                    undone=forgotten
-                ) from fault  # who does not know the session has not looked further
+                # Who does not know the session has not looked further.
+                raise Away(undone=forgotten) from fault
             link.news.set()
             raise ToolError(str(fault)[:FAULT_CHARS_MAX]) from fault
         except (anyio.ClosedResourceError, anyio.BrokenResourceError, httpx2.HTTPError, OSError) as fault:

@@ -10,12 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import jsonschema
 import msgspec
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from protocol.errors import Invalid
 from runner.context import ToolContext
@@ -85,16 +80,11 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RemoteTool(Tool, frozen=True, kw_only=True):
-    """A tool of an MCP server. `remote_name`: the server's name for it, `schema`: as the server gave it."""
+    """A tool of an MCP server, its schema as given. `remote_name` is the server's name for it; it is empty if
+    nothing is known of the tool, because its server has not been there yet.
+    """
 
     remote_name: str
-    schema: dict[str, Any]
-    send: Send
-
-    @property
-    def spec(self) -> ToolSpec:
-        """See `Tool`."""
-        return ToolSpec(self.name, self.description, self.schema)
 
     @property
     def repeatable(self) -> bool:
@@ -103,71 +93,59 @@ class RemoteTool(Tool, frozen=True, kw_only=True):
 
     def check(self, input: Any) -> None:
         """See `Tool`."""
+        from runner import schemas  # noqa: PLC0415 - most runners have no tools of others
+
         try:
-            faults = sorted(_validator(self.schema).iter_errors(input), key=lambda fault: fault.json_path)
-        except (Unresolvable, RecursionError) as fault:
+            found = "; ".join(schemas.misfits(self.spec.input_schema, input))
+        except Invalid as fault:
             raise ToolError("the arguments cannot be checked: the tool's schema leads nowhere") from fault
-        if faults:
-            said = "; ".join(f"{fault.message} at {fault.json_path}" for fault in faults[:3])
-            raise ToolError(f"the arguments do not fit: {said[:FAULT_CHARS_MAX]}")
+        if found:
+            raise ToolError(f"the arguments do not fit: {found[:FAULT_CHARS_MAX]}")
 
     async def run(self, input: Any, context: ToolContext[Any]) -> Any:
         """See `Tool`."""
         self.check(input)
-        return await self.bounded(await self.send(self, input, context), context)
+        return await self.bounded(await self.function(self, input, context), context)
 
 
 class Nothing(msgspec.Struct):
     """The arguments of a tool that checks them itself."""
 
 
-def _validator(schema: Mapping[str, Any]) -> Validator:
-    """One that fetches nothing: a schema is what it holds."""
-    kind = validator_for(schema, default=jsonschema.Draft202012Validator)
-    registry: Registry[Any] = Registry()
-    return kind(schema, registry=registry)
-
-
 def remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) -> RemoteTool:
     """One of a server's tools, from what `tools/list` says of it. Raises `Invalid` for one that cannot be."""
+    from runner import schemas  # noqa: PLC0415 - see `check`
+
     name, schema = listed["name"], listed["inputSchema"]
     if len(msgspec.json.encode(schema)) > SCHEMA_BYTES_MAX:
         raise Invalid(f"its schema is larger than {SCHEMA_BYTES_MAX // 1024} KiB")
-    try:
-        type(_validator(schema)).check_schema(schema)
-    except (jsonschema.SchemaError, RecursionError) as fault:
-        raise Invalid("its schema is none") from fault
+    schemas.check(schema)
     hints = listed.get("annotations") or {}
     repeatable = hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
+    description = (listed.get("description") or listed.get("title") or name)[:DESCRIPTION_CHARS_MAX]
     return RemoteTool(
-        name=tool_name(server, name),
-        description=(listed.get("description") or listed.get("title") or name)[:DESCRIPTION_CHARS_MAX],
-        function=send,
-        arguments=Nothing,
+        ToolSpec(tool_name(server, name), description, schema),
+        send,
+        Nothing,
         takes_context=True,
         needs_approval=server.approval(name),
         on_crash="retry" if repeatable else "report",
         timeout_s=server.timeout_s,
         remote_name=name,
-        schema=schema,
-        send=send,
     )
 
 
 def absent_tool(server: McpServer, name: str, send: Send) -> RemoteTool:
     """A tool of which nothing is known but its name here, because its server has not been there yet."""
     return RemoteTool(
-        name=name,
-        description="",
-        function=send,
-        arguments=Nothing,
+        ToolSpec(name, "", {}),
+        send,
+        Nothing,
         takes_context=True,
         needs_approval=None if isinstance(server.needs_approval, Mapping) else server.needs_approval,
         on_crash="report",
         timeout_s=server.timeout_s,
         remote_name="",
-        schema={},
-        send=send,
     )
 
 

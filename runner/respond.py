@@ -21,14 +21,11 @@ from runner import delegating, frames, insight, opening
 from runner.attachments import stored
 from runner.attempt import DEADLINE, Attempt, Cancelled, own_cancellation
 from runner.journal import TooLarge
-from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, Usage
+from runner.models.port import Done, ModelChunk, ModelError, ModelRequest
 from runner.own import LoopError, OwnLoop, RunInput, Shown, play
 from runner.shortening import shortened
-from runner.standing import usage_of
 from runner.tools import ToolError
 from runner.voice import OpenVoice
-
-ALWAYS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
 
 
 async def generate(attempt: Attempt) -> None:
@@ -82,8 +79,7 @@ async def _respond(attempt: Attempt) -> None:
         raise ModelError("The model did not answer in time.") from None
     await attempt.pen.flush()
     if done is not None:
-        attempt.metrics.used(attempt.agent.name, done.usage)
-        await _usage(attempt, done)
+        await attempt.spend(done.usage)
         await attempt.detail(
             "agent_generate",
             "Answered",
@@ -176,10 +172,3 @@ def _misfit(attempt: Attempt, name: str, input: Any) -> str | None:
     except ToolError as fault:
         return str(fault)
     return None
-
-
-async def _usage(attempt: Attempt, done: Done) -> None:
-    """Summed over the run's steps; cached and reasoning tokens where the provider tells them."""
-    total = Usage.of(usage_of(attempt.standing.message)) + done.usage
-    told = {name: count for name, count in total.report().items() if count or name in ALWAYS}
-    await attempt.emit(chunks.MessageMetadata(message_metadata={"usage": told}))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from protocol import chunks
 from protocol.fold import UIMessage
 from runner.attempt import Attempt
 from runner.models.port import ModelError
@@ -36,8 +35,7 @@ async def shortened(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[
         attempt.log.warning("not_summed_up", error=fault.detail)
         return fitting(history, agent.window)[0]
     if new is not None:
-        kept = msgspec.to_builtins(new)
-        await attempt.emit(chunks.MessageMetadata(message_metadata={KEY: kept}))
+        await attempt.spend(new.usage, **{KEY: msgspec.to_builtins(new)})
         await _say(attempt, new.messages, "summed up")
     return shown
 

@@ -8,14 +8,16 @@ everything else by its type only, because an exception's text may hold what a us
 import asyncio
 import inspect
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Literal, get_type_hints, overload
 
 import msgspec
 
 from protocol.errors import Invalid
 from protocol.partial_json import names_prototype
+from runner import plain
 from runner.context import SyncToolContext, ToolContext
 from runner.journal import EVENT_BYTES_MAX
 from runner.models.port import ToolSpec
@@ -42,8 +44,8 @@ class ToolError(Exception):
 class Tool(msgspec.Struct, frozen=True):
     """A function that a model may call. Made by `tool`."""
 
-    name: str
-    description: str
+    spec: ToolSpec
+    """The tool as a model sees it."""
     function: Callable[..., Any]
     arguments: type[msgspec.Struct]
     takes_context: bool
@@ -55,16 +57,11 @@ class Tool(msgspec.Struct, frozen=True):
     result_bytes_max: int = RESULT_BYTES_MAX
     overflow: Overflow = "error"
     """What becomes of a larger result: an error that the model reads, or an artifact and an excerpt."""
-    described: Mapping[str, str] = {}
-    """What the docstring says of the arguments."""
 
     @property
-    def spec(self) -> ToolSpec:
-        """The tool as a model sees it."""
-        schema = object_schema(self.arguments)
-        for name, text in self.described.items():
-            schema["properties"][name].setdefault("description", text)
-        return ToolSpec(self.name, self.description, schema)
+    def name(self) -> str:
+        """What a model calls it by."""
+        return self.spec.name
 
     def check(self, input: Any) -> None:
         """Raises `ToolError` naming what does not fit the signature."""
@@ -96,7 +93,10 @@ class Tool(msgspec.Struct, frozen=True):
         if inspect.iscoroutinefunction(self.function):
             return await self.function(*self._given(context), **values)
         own = SyncToolContext(context, asyncio.get_running_loop())
-        return await asyncio.to_thread(self.function, *self._given(own), **values)
+        try:
+            return await plain.called(self.name, partial(self.function, *self._given(own), **values))
+        except plain.Crowded:
+            raise ToolError("too many calls are under way, try again later") from None
 
     def _given(self, context: object) -> tuple[object, ...]:
         return (context,) if self.takes_context else ()
@@ -168,7 +168,7 @@ def tool(
     overflow: Overflow = "error",
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool. Its docstring is the model's description, an `Args:` section in it describes
-    the arguments, its annotations are the schema. A plain function runs in a thread and takes a
+    the arguments, its annotations are the schema. A plain function runs in a thread of its own and takes a
     `SyncToolContext`; what an async generator yields is shown as it comes, and the last of it is the result.
 
     `needs_approval`: True, False, or a function of the arguments and the context; unsaid, the agent decides.
@@ -189,10 +189,8 @@ def tool(
         if inspect.isgeneratorfunction(function):
             raise Invalid(f"tool {own} is a plain generator: make it `async def`")
         arguments, takes_context = _arguments(function, own)
-        description, described = _described(text, set(arguments.__struct_fields__))
-        made = Tool(
-            own,
-            description,
+        return Tool(
+            _spec(own, text, arguments),
             function,
             arguments,
             takes_context,
@@ -201,20 +199,21 @@ def tool(
             timeout_s,
             result_bytes_max,
             overflow,
-            described,
         )
-        _check_schema(made)
-        return made
 
     return make if function is None else make(function)
 
 
-def _check_schema(made: Tool) -> None:
+def _spec(own: str, text: str, arguments: type[msgspec.Struct]) -> ToolSpec:
     try:
-        _ = made.spec
+        schema = object_schema(arguments)
     except TypeError as fault:
         reason = str(fault).splitlines()[0]
-        raise Invalid(f"tool {made.name}: a parameter's type cannot be written as JSON ({reason})") from fault
+        raise Invalid(f"tool {own}: a parameter's type cannot be written as JSON ({reason})") from fault
+    description, described = _described(text, set(arguments.__struct_fields__))
+    for name, said in described.items():
+        schema["properties"][name].setdefault("description", said)
+    return ToolSpec(own, description, schema)
 
 
 def _arguments(function: Callable[..., Any], own: str) -> tuple[type[msgspec.Struct], bool]:

@@ -13,7 +13,7 @@ from protocol.chunks import Data
 from protocol.fold import UIMessage, is_tool, tool_name
 from runner.agents import StatusUpdates, Summary, Writer
 from runner.attempt import Attempt
-from runner.models.port import Model, ask
+from runner.models.port import Model, answered, question
 
 TICK_S = 0.1
 TRANSCRIPT_CHARS = 6_000
@@ -29,7 +29,7 @@ log = structlog.get_logger("rejoin.updates")
 
 async def keep_telling(attempt: Attempt, updates: StatusUpdates, model: Model) -> None:
     """Beside a run, until cancelled."""
-    write = updates.write or _writer(model, attempt.run.tenant)
+    write = updates.write or _writer(attempt, model)
     clock = asyncio.get_running_loop().time
     told, told_s = attempt.standing.index, clock()
     while True:
@@ -37,7 +37,10 @@ async def keep_telling(attempt: Attempt, updates: StatusUpdates, model: Model) -
         news, waited_s = attempt.standing.index - told, clock() - told_s
         if not attempt.standing.step_open or not _due(updates, news, waited_s):
             continue
-        await _tell(attempt, write)
+        try:
+            await _tell(attempt, write)
+        except Exception as fault:  # noqa: BLE001 - the run does not depend on it
+            log.warning("no_summary", error=type(fault).__name__)
         told, told_s = attempt.standing.index, clock()
 
 
@@ -49,11 +52,7 @@ def _due(updates: StatusUpdates, news: int, waited_s: float) -> bool:
 
 
 async def _tell(attempt: Attempt, write: Writer) -> None:
-    try:
-        summary = await write(transcript(attempt.standing.message))
-    except Exception as fault:  # noqa: BLE001 - the run does not depend on it
-        log.warning("no_summary", error=type(fault).__name__)
-        return
+    summary = await write(transcript(attempt.standing.message))
     standing = attempt.standing
     over = not standing.step_open or standing.aborted or standing.error is not None
     if over or not summary.label.strip():
@@ -64,9 +63,11 @@ async def _tell(attempt: Attempt, write: Writer) -> None:
     await attempt.pen.aside(Data(type="data-summary", data=said))
 
 
-def _writer(model: Model, tenant: str) -> Writer:
+def _writer(attempt: Attempt, model: Model) -> Writer:
     async def write(text: str) -> Summary:
-        label, _, details = (await ask(model, INSTRUCTIONS, text, tenant=tenant)).strip().partition("\n")
+        said, usage = await answered(model, question(INSTRUCTIONS, text, tenant=attempt.run.tenant))
+        attempt.metrics.used(attempt.agent.name, usage)
+        label, _, details = said.strip().partition("\n")
         return Summary(label, details.strip() or None)
 
     return write

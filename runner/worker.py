@@ -7,7 +7,8 @@ over), or something is broken (hand over later, and give up visibly after too ma
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import structlog
@@ -50,6 +51,8 @@ from runner.standing import Standing
 log = structlog.get_logger("rejoin.worker")
 
 
+PULLED_MAX = 16
+"""A runner takes so many of the requests that wait at once; others come for theirs."""
 TAKE_OVER_PAUSE_S = 0.02
 PUT_OFF_MAX_S = 60.0
 GIVE_UP_FACTOR = 3
@@ -161,7 +164,8 @@ class Worker:
         self._slots = asyncio.Semaphore(bounds.runs_max + len(serving) - 1)
         self._draining = asyncio.Event()
         self._executions: set[asyncio.Task[None]] = set()
-        self._holds: dict[RunId, Hold] = {}
+        self._holds: dict[RunId, list[Hold]] = {}
+        """By run: two, if its request was delivered again."""
 
     def drain(self) -> None:
         """Take no more runs; `serve` returns when the running ones are over or handed over."""
@@ -170,9 +174,15 @@ class Worker:
 
     async def serve(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Until drained. Raises what only a restart can mend."""
-        await self._announce()
-        on_ready()
-        log.info("serving", agents=sorted(self._serving), runs_max=self._bounds.runs_max)
+        # Listening comes before any claim, which brings the wishes that were there before it.
+        async with self._control.listen(self._hear):
+            await self._announce()
+            on_ready()
+            log.info("serving", agents=sorted(self._serving), runs_max=self._bounds.runs_max)
+            await self._work()
+        log.info("drained")
+
+    async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self.metrics.watch_loop()),
@@ -189,7 +199,23 @@ class Worker:
                 await asyncio.wait(self._executions, timeout=self._bounds.drain_grace_s)
             for task in self._executions:
                 task.cancel()  # hands its run over
-        log.info("drained")
+
+    def _hear(self, run: RunId, word: Word) -> None:
+        for hold in self._holds.get(run, ()):
+            hold.hear(word)
+
+    @contextmanager
+    def _listening(self, run: RunId) -> Iterator[Hold]:
+        """A hold that hears what is said about a run."""
+        hold = Hold()
+        holds = self._holds.setdefault(run, [])
+        holds.append(hold)
+        try:
+            yield hold
+        finally:
+            holds.remove(hold)
+            if not holds:
+                del self._holds[run]
 
     async def _every(self, period_s: float, action: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -207,8 +233,7 @@ class Worker:
     async def _sweep(self) -> None:
         """Look for what got lost, expired or was deleted: requests, interrupts, questions, logs."""
         for run in await self._store.interrupted(list(self._holds)):
-            if run in self._holds:
-                self._holds[run].interrupted.set()
+            self._hear(run, Interrupt())
         for request in await self._store.stranded(self._bounds.sweep_age_s):
             log.info("stranded_run", run=request.run, turn=request.turn)
             await self._requests.publish(request)
@@ -240,17 +265,30 @@ class Worker:
                 log.info("forgotten", sessions=deleted)
 
     async def _pull(self, agent: AgentName, group: asyncio.TaskGroup) -> None:
-        async with self._requests.pull(agent) as next_request:
+        async with self._requests.pull(agent) as next_requests:
+            behind = 0
             while True:
-                await self._slots.acquire()
+                room = await self._room(behind)
+                deliveries: Sequence[Delivery] = ()
                 try:
-                    delivery = await next_request()
-                except BaseException:
-                    self._slots.release()
-                    raise
-                task = group.create_task(self._execute(delivery))
-                self._executions.add(task)
-                task.add_done_callback(self._over)
+                    deliveries = await next_requests(room)
+                finally:
+                    for _ in range(room - len(deliveries)):
+                        self._slots.release()
+                for delivery in deliveries:
+                    task = group.create_task(self._execute(delivery))
+                    self._executions.add(task)
+                    task.add_done_callback(self._over)
+                behind = deliveries[-1].behind if deliveries else 0
+
+    async def _room(self, behind: int) -> int:
+        """A slot, once there is one, and those that are free for the requests `behind`."""
+        await self._slots.acquire()
+        room = 1
+        while room < min(behind + 1, PULLED_MAX) and not self._slots.locked():
+            await self._slots.acquire()
+            room += 1
+        return room
 
     def _over(self, task: asyncio.Task[None]) -> None:
         self._executions.discard(task)
@@ -263,8 +301,8 @@ class Worker:
         with (
             structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn),
             insight.attempt(delivery),
+            self._listening(request.run) as hold,
         ):
-            hold = Hold()
             try:
                 await self._try(delivery, hold)
             except asyncio.CancelledError:
@@ -275,8 +313,6 @@ class Worker:
             finally:
                 if hold.run is not None:
                     self.metrics.let_go(request.agent)
-                if self._holds.get(request.run) is hold:
-                    del self._holds[request.run]
 
     async def _try(self, delivery: Delivery, hold: Hold) -> None:
         agent = delivery.request.agent
@@ -312,32 +348,29 @@ class Worker:
             log.warning("not_given_back")  # its ack wait gives it back
 
     async def _carry(self, delivery: Delivery, hold: Hold) -> None:
-        # Listening comes before the claim, which brings the wishes that were there before it.
-        async with self._control.listen(delivery.request.run, hold.hear):
-            claim = await self._store.claim(delivery.request, self._name)
-            if claim is None:
-                log.info("stale_request")
-                await delivery.ack()
-                return
-            run = hold.run = claim.run
-            self._holds[run.id] = hold  # not before: a stale request must not stand in its place
-            structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
-            log.info("claimed")
-            self.metrics.claimed(run.agent, delivery.age_s)
-            # Deliveries of this turn, and those alone in which the database was there to be asked.
-            if min(delivery.delivered, run.attempt) > self._bounds.attempts_max * GIVE_UP_FACTOR:
-                await self._give_up(claim)
-                await delivery.ack()
-                return
-            # Kept alive from here on: to read a long log takes its time.
-            async with beside(self._keep_alive(delivery), hold.until_lost()):
-                standing, journal = await self._take_over(claim)
-                async with beside(journal.write()):
-                    for following in await self._run(claim, standing, journal, hold.interrupted):
-                        with tracing.apart():  # what comes next was asked for by somebody else
-                            await self._requests.publish(following)
+        claim = await self._store.claim(delivery.request, self._name)
+        if claim is None:
+            log.info("stale_request")
             await delivery.ack()
-            log.info("let_go", ended=standing.ended, events=standing.index)
+            return
+        run = hold.run = claim.run
+        structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
+        log.info("claimed")
+        self.metrics.claimed(run.agent, delivery.age_s)
+        # Deliveries of this turn, and those alone in which the database was there to be asked.
+        if min(delivery.delivered, run.attempt) > self._bounds.attempts_max * GIVE_UP_FACTOR:
+            await self._give_up(claim)
+            await delivery.ack()
+            return
+        # Kept alive from here on: to read a long log takes its time.
+        async with beside(self._keep_alive(delivery), hold.until_lost()):
+            standing, journal = await self._take_over(claim)
+            async with beside(journal.write()):
+                for following in await self._run(claim, standing, journal, hold.interrupted):
+                    with tracing.apart():  # what comes next was asked for by somebody else
+                        await self._requests.publish(following)
+        await delivery.ack()
+        log.info("let_go", ended=standing.ended, events=standing.index)
 
     async def _give_up(self, claim: Claim) -> None:
         """End a run whose log takes no word any more, not even that it has failed."""

@@ -27,14 +27,28 @@ def image(format: str, size: tuple[int, int] = (64, 48), mode: str = "RGB") -> b
 
 PNG, JPEG, WEBP, GIF = (image(format) for format in ("PNG", "JPEG", "WEBP", "GIF"))
 GOOD = {"image/png": PNG, "image/jpeg": JPEG, "image/webp": WEBP, "application/pdf": PDF}
-BOMB = image("PNG", (30_000, 30_000), "1")
+
+
+def png(head: bytes, pixels: bytes) -> bytes:
+    """A PNG with this beginning, up to its pixels, which are packed already."""
+    chunk = b"IDAT" + pixels
+    return head + struct.pack(">I", len(pixels)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + PNG[-12:]
 
 
 def hollow() -> bytes:
-    """A PNG whose frame is whole and whose pixels end in the middle."""
-    head, pixels = PNG[:33], zlib.compress(bytes(64 * 3 * 10))
-    chunk = b"IDAT" + pixels
-    return head + struct.pack(">I", len(pixels)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + PNG[-12:]
+    """One whose frame is whole and whose pixels end in the middle."""
+    return png(PNG[:33], zlib.compress(bytes(64 * 3 * 10)))
+
+
+def bomb(side: int = 30_000) -> bytes:
+    """One that is small, and large once it is unpacked: every pixel is there."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    head = PNG[:8] + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    rows = bytes((1 + side // 8) * side)
+    return png(head, zlib.compress(rows, 1))
+
+
+BOMB = bomb()
 
 
 def pdf_of(size: int) -> bytes:

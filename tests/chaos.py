@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -24,7 +24,7 @@ from protocol import chunks, media
 from protocol.adapters.streams import ACK_WAIT_S
 from protocol.fold import Fold, UIMessage
 from tests.chaos_agents import CALLS
-from tests.processes import HOST, Command, free_ports, gone
+from tests.processes import Dev, Part, dev
 from tests.viewer import DONE, END, blocks, cursor_of
 
 EACH = 3
@@ -44,73 +44,35 @@ WORDS = (
 )
 AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 
-type Part = Literal["gateway", "runner", "nats", "postgres"]
-
 
 # -------------------------------------------------------------------------------------------- the processes
 
 
-class Place:
-    """`rejoin dev` with three gateways and three runners."""
-
-    def __init__(self, command: Command, port: int, calls: Path) -> None:
-        self.command = command
-        self.calls = calls
-        self.gateways = [f"http://{HOST}:{port + number}" for number in range(EACH)]
-        self._port = port
-        self.nats_url = ""
-        self.database_url = ""
-
-    def learn(self) -> None:
-        """Where the servers are; they keep their addresses when they are started again."""
-        variables = self.find("gateway", 0).environ()
-        self.nats_url, self.database_url = variables["REJOIN_NATS_URL"], variables["REJOIN_DATABASE_URL"]
-
-    def find(self, part: Part, number: int) -> psutil.Process:
-        """A process that lives. Raises `LookupError` while it does not."""
-        found = list(self._living(part))
-        if part == "gateway":
-            port = str(self._port + number)
-            found = [one for one in found if one.environ().get("REJOIN_PORT") == port]
-        elif part == "runner":
-            found = found[number : number + 1]
-        if not found:
-            raise LookupError(part)
-        return found[0]
-
-    def _living(self, part: Part) -> list[psutil.Process]:
-        services = [one for one in psutil.Process(self.command.family()[0].pid).children() if not gone(one)]
-        if part == "nats":
-            return [one for one in services if one.name() == "nats-server"]
-        if part == "postgres":
-            return [one for one in services if one.name() == "postgres"]
-        return [one for one in services if part in one.cmdline()[1:4]]
-
-
 @asynccontextmanager
-async def place(directory: Path) -> AsyncIterator[Place]:
-    """All of it, started, and ended with everything that it has started."""
-    port = free_ports(EACH)
+async def place(directory: Path, each: int = EACH) -> AsyncIterator[Dev]:
+    """`rejoin dev`; what its tools did stands in `calls` in the directory."""
     calls = directory / "calls"
     calls.touch()
-    command = await Command.start(
-        directory / "logs",
-        *("dev", "tests.chaos_agents:agent", "--port", str(port), "--data-dir", str(directory / "data")),
-        *("--gateways", str(EACH), "--runners", str(EACH)),
-        variables={CALLS: str(calls)},
-    )
-    family: list[psutil.Process] = []
+    async with dev(directory, "tests.chaos_agents:agent", each=each, variables={CALLS: str(calls)}) as one:
+        yield one
+
+
+async def settled(database_url: str) -> bool:
+    """Whether nothing is under way any more."""
+    query = "select count(*) from runs where state in ('queued', 'running')"
+    connection = await asyncpg.connect(database_url)
     try:
-        async with command:
-            one = Place(command, port, calls)
-            await command.says(f"ready http://{HOST}:{port}\n")
-            one.learn()
-            try:
-                yield one
-            finally:
-                family = command.family() if command.running else []
+        return bool(await connection.fetchval(query) == 0)
     finally:
-        psutil.wait_procs(family, timeout=5)
+        await connection.close()
+
+
+async def history(http: aiohttp.ClientSession, base: str, session: str) -> Sequence[UIMessage]:
+    """What a session says."""
+    async with http.get(f"{base}/api/agents/chaos/{session}") as response:
+        assert response.status == 200, await response.text()
+        messages: Sequence[UIMessage] = (await response.json())["messages"]
+        return messages
 
 
 # ---------------------------------------------------------------------------------------------- the strikes
@@ -154,7 +116,7 @@ def schedule(random: Random, duration_s: float) -> list[Strike]:
 class Chaos:
     """Strikes by schedule. What it has stopped goes on at its end."""
 
-    def __init__(self, where: Place) -> None:
+    def __init__(self, where: Dev) -> None:
         self._place = where
         self._stopped: set[psutil.Process] = set()
         self.struck: list[Struck] = []
@@ -204,14 +166,14 @@ class Chaos:
         return {}
 
 
-async def limit(where: Place, random: Random) -> None:
+async def limit(where: Dev, random: Random) -> None:
     """Change how many runs the tenant may have ready, until cancelled; then any number."""
     while True:
         await set_limit(where, random.choice(LIMITS))
         await asyncio.sleep(random.uniform(1, 5))
 
 
-async def set_limit(where: Place, running_max: int | None) -> bool:
+async def set_limit(where: Dev, running_max: int | None) -> bool:
     """Whether the database could be told."""
     limits = "{}" if running_max is None else f'{{"running_max": {running_max}}}'
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):

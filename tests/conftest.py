@@ -3,10 +3,29 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
+from hypothesis import HealthCheck, settings
 
 from protocol.adapters import broker, migrate, streams
 from protocol.adapters.embedded import Servers, embedded
+from runner.models.provider import Connections
+from tests.fake_provider import FakeProvider
 from tests.rig import Rig
+
+# How long an example takes says how busy the machine is, and nothing about us.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_tracebacks() -> None:
+    """Those with every variable in them, which are structlog's default, take a quarter of a second each."""
+    structlog.configure(
+        processors=[
+            *structlog.get_config()["processors"][:-1],
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +52,17 @@ async def rig(servers: Servers) -> AsyncIterator[Rig]:
     """Gateways and runners in this process, over the real servers; each test has an agent name of its own."""
     async with Rig(servers.nats_url, servers.database_url) as one:
         yield one
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[FakeProvider]:
+    """What stands in for a provider of models."""
+    async with FakeProvider() as one:
+        yield one
+
+
+@pytest.fixture
+async def connections() -> AsyncIterator[Connections]:
+    """Those of a runner to its providers."""
+    async with Connections(read_timeout_s=5) as opened:
+        yield opened

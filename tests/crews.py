@@ -1,6 +1,5 @@
 """Agents that reach each other, and models that play a part: lines to say or calls to make, step by step."""
 
-from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -9,11 +8,8 @@ import msgspec
 from protocol.chunks import ReasoningDelta, ReasoningEnd, ReasoningStart, TextDelta, TextEnd, TextStart
 from protocol.chunks import ToolInputAvailable as Called
 from protocol.fold import UIMessage
-from runner import Agent, tool
+from runner import Agent
 from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, Usage
-from runner.tools import Tool
-from tests.fault.test_every_append import check_events
-from tests.rig import Answer, Rig
 
 
 class Calls(msgspec.Struct, frozen=True):
@@ -87,59 +83,3 @@ def seen(one: Agent) -> list[ModelRequest]:
     """What its model was asked."""
     assert isinstance(one.model, Part)
     return one.model.seen
-
-
-class Heard(msgspec.Struct):
-    """One answer as a client gets it that asks for operations, and the stored message."""
-
-    message: UIMessage
-    responses: list[Answer]
-
-    def operations(self, *kinds: str) -> list[tuple[str, str, str]]:
-        """Who gave what to whom."""
-        chunks = [chunk for one in self.responses for chunk in one.chunks]
-        data = [chunk["data"] for chunk in chunks if chunk["type"] == "data-operation"]
-        found = [(one["type"], one["details"]["data"]) for one in data if one["type"] in kinds]
-        return [(kind, one["fromSubAgent"], one["targetSubAgent"]) for kind, one in found]
-
-
-async def hear(rig: Rig, base: str, prompt: str) -> Heard:
-    """Ask, and approve whatever is asked. Checks the events against the message."""
-    session = rig.fresh("s")
-    responses: list[Answer] = []
-    history = f"{base}/api/agents/{rig.agent}/{session}"
-    message: UIMessage = {"parts": []}
-    body: dict[str, Any] | None = rig.chat(session, prompt)
-    while body is not None:
-        headers = {"x-emit-operations": "true"}
-        async with rig.http.post(f"{base}/api/chat", json=body, headers=headers) as response:
-            responses.append(await Answer.of(response))
-        message = (await rig.get(history)).json["messages"][-1]
-        waiting = any(part.get("state") == "approval-requested" for part in message["parts"])
-        body = await rig.decision(base, session, approved=True) if waiting else None
-    check_events(message, responses)
-    return Heard(message, responses)
-
-
-def tools(runs: Counter[str]) -> list[Tool]:
-    """`look` may be repeated, `stamp` must not be, `delete` needs a person's word; `runs` counts them."""
-
-    @tool
-    async def look() -> str:
-        """Look: may be repeated."""
-        runs["look"] += 1
-        return "seen"
-
-    @tool(on_crash="report")
-    async def stamp() -> str:
-        """Stamp: must not be repeated."""
-        runs["stamp"] += 1
-        return "stamped"
-
-    @tool(needs_approval=True)
-    async def delete() -> str:
-        """Delete: needs a person's word."""
-        runs["delete"] += 1
-        return "deleted"
-
-    return [look, stamp, delete]

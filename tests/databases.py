@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from protocol.adapters import migrate
+
 
 @asynccontextmanager
 async def fresh_database(database_url: str) -> AsyncIterator[str]:
@@ -21,3 +23,25 @@ async def fresh_database(database_url: str) -> AsyncIterator[str]:
             await server.execute(f"drop database {name} with (force)")
     finally:
         await server.close()
+
+
+async def unmigrated(database_url: str) -> list[str]:
+    """The migrations that a database misses."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        return [migration.version for migration in await migrate._missing(connection)]
+    finally:
+        await connection.close()
+
+
+async def waits_for_lock(database_url: str, count: int = 1) -> bool:
+    """Whether so many statements wait for a lock."""
+    connection = await asyncpg.connect(database_url)
+    query = """
+        select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'
+    """
+    try:
+        return bool(await connection.fetchval(query) == count)
+    finally:
+        await connection.close()

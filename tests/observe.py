@@ -1,14 +1,19 @@
 """What a test knows besides the answers it gets: a run's log as the broker has it, and conditions awaited."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import Any
 
+import msgspec
+
+from protocol import names
 from protocol.adapters import broker
 from protocol.adapters.log import JetStreamLog
 from protocol.ids import RunId
 from protocol.log import Record, View
 
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 POLL_S = 0.01
 
 
@@ -19,10 +24,20 @@ async def stored(nats_url: str, run: str) -> list[Record]:
         records: list[Record] = []
         more = True
         while more:
-            page = await runs.read(RunId(run), after=records[-1].seq if records else 0)
+            after = records[-1].seq if records else 0
+            page = await runs.read(RunId(run), after=after, records_max=256)  # message by message
             records += page.records
             more = page.more
         return records
+
+
+async def expire(nats_url: str, run: RunId, keep: int) -> None:
+    """Let the broker forget a run's records but for the last ones, as their age would."""
+    async with broker.connect(nats_url, "expire") as connection:
+        ask: dict[str, Any] = {"filter": names.log(run)}
+        if keep:
+            ask["keep"] = keep
+        await connection.call(f"$JS.API.STREAM.PURGE.{names.LOG}", msgspec.json.encode(ask))
 
 
 def payload(records: list[Record]) -> bytes:
@@ -31,13 +46,11 @@ def payload(records: list[Record]) -> bytes:
     return b"".join(record.payload for record in records if client.sees(record.head))
 
 
-async def until(
-    condition: Callable[[], Awaitable[bool]], what: str = "it", deadline_s: float = DEADLINE_S
-) -> None:
-    """Poll until it holds; a test that waits in vain says for what."""
+async def until(condition: Callable[[], object], what: str = "it", deadline_s: float = DEADLINE_S) -> None:
+    """Poll until it, or what it awaits, is true; a test that waits in vain says for what."""
     try:
         async with asyncio.timeout(deadline_s):
-            while not await condition():  # noqa: ASYNC110 - the condition is outside of this process
-                await asyncio.sleep(POLL_S)
+            while not (await found if isawaitable(found := condition()) else found):  # noqa: ASYNC110
+                await asyncio.sleep(POLL_S)  # the condition is outside of this process
     except TimeoutError:
         raise AssertionError(f"{what} did not happen within {deadline_s} s") from None

@@ -88,6 +88,10 @@ class Rig:
         await ready.wait()
         return worker
 
+    def variables(self, **more: str) -> dict[str, str]:
+        """Of a process of ours that is to work with the same servers."""
+        return {"REJOIN_NATS_URL": self.nats_url, "REJOIN_DATABASE_URL": self.database_url, **more}
+
     def feeds(self, gateway: int) -> dict[str, int]:
         """How many streams follow which run through a gateway, in the order of their start."""
         runs = self.apps[gateway][SERVICE].backend.runs

@@ -1,4 +1,4 @@
-"""Models that do what a test tells them."""
+"""Models that do what a test tells them, and tools that say what they did."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -8,6 +8,7 @@ import msgspec
 
 from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from runner.models.port import Done, ModelChunk, ModelRequest
+from runner.tools import Tool, tool
 
 
 class Pieces(msgspec.Struct):
@@ -80,6 +81,43 @@ class Calls(msgspec.Struct):
             return
         yield ToolInputAvailable(tool_call_id="call_0", tool_name=self.tool, input=self.arguments)
         yield Done("tool-calls")
+
+
+class Wants:
+    """A model that makes these calls at once, and says then how each of them ended."""
+
+    def __init__(self, **calls: dict[str, Any]) -> None:
+        self.calls = calls
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        if not request.step:
+            for name, input in self.calls.items():
+                yield ToolInputAvailable(tool_call_id=f"call_{name}", tool_name=name, input=input)
+            yield Done("tool-calls")
+            return
+        ends = [part["state"] for part in request.answer["parts"] if part["type"].startswith("tool-")]
+        for chunk in _say(" ".join(ends)):
+            yield chunk
+        yield Done("stop")
+
+
+class Shell:
+    """Tools that write down what they were run with."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def tool(self, name: str, **options: Any) -> Tool:
+        """One of them."""
+
+        @tool(name=name, **options)
+        async def run(command: str) -> str:
+            """Run a command."""
+            self.ran.append(command)
+            return f"{command}: done"
+
+        return run
 
 
 def _say(text: str) -> tuple[ModelChunk, ...]:

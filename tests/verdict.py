@@ -70,7 +70,9 @@ async def read(runs: JetStreamLog, run: str) -> list[Record]:
     records: list[Record] = []
     more = True
     while more:
-        page = await runs.read(RunId(run), after=records[-1].seq if records else 0)
+        page = await runs.read(
+            RunId(run), after=records[-1].seq if records else 0, records_max=256
+        )  # no copies
         records += page.records
         more = page.more
     return records

@@ -29,16 +29,16 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         log = JetStreamLog(connection, connection)
         yield await _one(log, (await logs.admitted(store, "hello")).place, 50_000 if full else 20_000)
         payload = chunks.encode(logs.said())
-        places = await logs.opened(log, store, RUNS)
 
         async def plainly(place: logs.Place) -> None:
             for _ in range(events):
                 await nats.publish(place.run, payload)
 
         for name in ("nats", "rejoin"):
+            places = await logs.opened(log, store, RUNS)
             began, used = time.monotonic(), cpu_s(os.getpid())
             async with asyncio.TaskGroup() as group:
-                for place in await logs.opened(log, store, RUNS) if name == "nats" else places:
+                for place in places:
                     group.create_task(plainly(place) if name == "nats" else logs.write(log, place, events, 0))
             count = RUNS * events
             title = f"log append, {RUNS} runs"

@@ -1,15 +1,18 @@
-"""Growth: first event, history and replay with few and with many finished runs stored.
+"""Growth: first event, history and replay beside many finished runs, and beside few.
 
-They are written to the database by SQL, and published to the log as two messages each.
+There are two of everything, one of which grows: they are measured in turn, so that what else the machine does
+happens to both. The runs are written to the database by SQL, and published to the log as two messages each.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 import aiohttp
 
 from bench import load, logs, plain, servers
-from bench.figures import Figure, percentile
+from bench.figures import Figure, memory_kb, percentile
 from bench.scenarios.first import AGENTS, TEXT, served
 from protocol.adapters import broker, postgres
 from protocol.adapters.embedded import Servers
@@ -17,6 +20,8 @@ from protocol.adapters.log import JetStreamLog
 from protocol.ids import RunId
 from protocol.log import Head, Mark
 
+FEW = 10
+ROUNDS = 20
 REPLAYED = 1_000
 STEP = 10_000
 COPIES = (
@@ -43,66 +48,89 @@ COPIES = (
 )
 
 
+class Place(NamedTuple):
+    """An installation of its own, with a run to replay."""
+
+    servers: Servers
+    base: str
+    store: postgres.PostgresStore
+    run: logs.Place
+
+
 async def figures(*, full: bool) -> AsyncIterator[Figure]:
     """See the package."""
-    async with (
-        servers.backing() as found,
-        servers.gateway(found) as gateway,
-        servers.runner(found, AGENTS),
-        broker.connect(found.nats_url, "runner-log") as connection,
-        await postgres.connect(found.database_url) as store,
-    ):
+    async with _installed() as few, _installed() as many:
+        await _more(few, 0, FEW)
+        stored = 0
+        for wanted in (10_000, 100_000, 1_000_000) if full else (10_000,):
+            await _more(many, stored, wanted)
+            stored = wanted
+            name = f"growth, {wanted:,} runs stored"
+            for measure, once in (("first event", _first), ("history", _history), ("replay", _replay)):
+                took = await _in_turn(once, few, many)
+                for server, seconds in zip(("few", "rejoin"), took, strict=True):
+                    yield Figure(name, server, f"{measure} p50", percentile(seconds, 0.5) * 1_000, "ms")
+            yield Figure(name, "broker", "memory", memory_kb(many.servers.nats.pid) / 1024, "MB")
+
+
+@asynccontextmanager
+async def _installed() -> AsyncIterator[Place]:
+    async with AsyncExitStack() as stack:
+        found = await stack.enter_async_context(servers.backing())
+        gateway = await stack.enter_async_context(servers.gateway(found))
+        await stack.enter_async_context(servers.runner(found, AGENTS))
+        connection = await stack.enter_async_context(broker.connect(found.nats_url, "runner-log"))
+        store = await stack.enter_async_context(await postgres.connect(found.database_url))
         await served(gateway.base)
         log = JetStreamLog(connection, connection)
-        stored = 0
-        for wanted in (10, 10_000, 1_000_000) if full else (10, 10_000):
-            await _more(found, store, stored, wanted)
-            stored = wanted
-            [place] = await logs.opened(log, store, 1)
-            for _ in range(REPLAYED // 10):
-                await logs.append(log, place, [logs.said() for _ in range(10)])
-            for measure, seconds in (
-                ("first event", await _first(gateway.base)),
-                ("history", await _history(gateway.base)),
-                ("replay", await _replay(gateway.base, place)),
-            ):
-                name = f"growth, {wanted:,} runs stored"
-                yield Figure(name, "rejoin", f"{measure} p50", percentile(seconds, 0.5) * 1_000, "ms")
+        run = (await logs.admitted(store, "hello", "nobody")).place  # no runner is to take it
+        await logs.append(log, run, ())
+        await logs.append(log, run, logs.OPENING)
+        for _ in range(REPLAYED // 10):
+            await logs.append(log, run, [logs.said() for _ in range(10)])
+        yield Place(found, gateway.base, store, run)
 
 
-async def _first(base: str) -> list[float]:
-    return [one.first_s for one in await load.asks(base, [TEXT] * 100, at_once=1)]
+async def _in_turn(
+    once: Callable[[Place], Awaitable[list[float]]], few: Place, many: Place
+) -> tuple[list[float], list[float]]:
+    took: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        took[0].extend(await once(few))
+        took[1].extend(await once(many))
+    return took
 
 
-async def _history(base: str) -> list[float]:
+async def _first(place: Place) -> list[float]:
+    return [one.first_s for one in await load.asks(place.base, [TEXT] * 10, at_once=1)]
+
+
+async def _history(place: Place) -> list[float]:
     took = []
     async with aiohttp.ClientSession() as http:
-        for _ in range(100):
+        for _ in range(10):
             began = time.monotonic()
-            async with http.get(f"{base}/api/agents/clock/copied-1") as response:
+            async with http.get(f"{place.base}/api/agents/clock/copied-1") as response:
                 response.raise_for_status()
                 await response.read()
             took.append(time.monotonic() - began)
-    return took
+    return took[1:]  # the first has to connect
 
 
-async def _replay(base: str, place: logs.Place) -> list[float]:
-    took = []
-    for _ in range(20):
-        heard = await load.ask(base, load.rejoin(place.session))
-        await heard.until(len(logs.OPENING) + REPLAYED)
-        took.append(heard.last_s)
-        heard.cut()
-    return took
+async def _replay(place: Place) -> list[float]:
+    heard = await load.ask(place.base, load.rejoin(place.run.session))
+    await heard.until(len(logs.OPENING) + REPLAYED)
+    heard.cut()
+    return [heard.last_s]
 
 
-async def _more(found: Servers, store: postgres.PostgresStore, stored: int, wanted: int) -> None:
+async def _more(place: Place, stored: int, wanted: int) -> None:
     """More finished runs."""
     for begin in range(stored, wanted, STEP):
         for copy in COPIES:
-            await store.database.value(copy, begin + 1, min(begin + STEP, wanted))
-    await store.database.value("analyze")
-    async with plain.connect(found.nats_url) as nats:
+            await place.store.database.value(copy, begin + 1, min(begin + STEP, wanted))
+    await place.store.database.value("vacuum (analyze)")
+    async with plain.connect(place.servers.nats_url) as nats:
         for number in range(stored, wanted):
             await _log(nats, RunId(f"run_copied{number + 1}"))
             if number % 1_000 == 0:

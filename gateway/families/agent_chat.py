@@ -12,8 +12,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway import said, turns
+from gateway import bodies, said, turns
 from gateway.families.executions import STATUS
+from gateway.families.found import found_run, session_at
+from gateway.families.session import Done
+from gateway.leaving import attended, stop
 from gateway.replay import Replay
 from gateway.routing import AGENT, KEY, Route, Says, Scope, Shape
 from gateway.said import Said
@@ -23,9 +26,9 @@ from gateway.web import PRINCIPAL, SERVICE, body, json, key_of, session_of, stre
 from gateway.whole import Whole, whole
 from protocol.adapters.ports import Decision
 from protocol.adapters.tasks import beside
-from protocol.errors import Invalid, NotFound, Unavailable
+from protocol.errors import Invalid, NotFound
 from protocol.fold import UIMessage
-from protocol.ids import RUN_PREFIX, CallId, RunId
+from protocol.ids import RUN_PREFIX, CallId, RunId, SessionId
 from protocol.lifecycle import BUSY, State
 
 PAGE_CHARS_MAX = 2_000
@@ -75,12 +78,6 @@ class Polled(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     error: str | None = None
 
 
-class Decided(msgspec.Struct, frozen=True):
-    """The answer to a question is taken; the run waits for others."""
-
-    success: bool = True
-
-
 class Answered(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A whole answer."""
 
@@ -96,22 +93,21 @@ class Answered(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 async def post(request: web.Request) -> web.StreamResponse:
     """Send a message, or answer a question; stream what follows."""
     session, replay = await _asked(request)
-    return json(Decided()) if replay is None else await _attended(request, session, replay)
+    return json(Done()) if replay is None else await _attended(request, session, replay)
 
 
 async def _asked(request: web.Request) -> tuple[Session, Replay | None]:
     """What a streamed request leads to. Nothing of its body is left when this has returned."""
     chat = await body(request, StreamRequest)
-    session = _session(request, chat.conversation_id)
+    id = _conversation(request, chat.conversation_id)
     if chat.approval_response is not None:
+        session = await session_at(request, id)
         return session, await _decide(request, session, chat.approval_response)
+    session = session_of(request, id)
     if len(chat.messages) > turns.MESSAGES_MAX:
-        raise Invalid(f"messages holds 1 to {turns.MESSAGES_MAX} messages", "/messages")
+        raise Invalid(f"messages holds 1 to {turns.MESSAGES_MAX} messages")
     message, number = said.asked(chat.messages, turns.fresh_id(key_of(request)))
-    earlier = said.earlier(chat.messages, number)
-    pointer = f"/messages/{number}"
-    with turns.placed(pointer, said.places(chat.messages[number], pointer)):
-        return session, await _send(request, session, message, earlier, chat, pointer)
+    return session, await _send(request, session, message, said.earlier(chat.messages, number), chat)
 
 
 async def start(request: web.Request) -> web.StreamResponse:
@@ -123,6 +119,7 @@ async def start(request: web.Request) -> web.StreamResponse:
 async def sync(request: web.Request) -> web.StreamResponse:
     """The whole answer, once it is there."""
     session, replay = await _say(request)
+    bodies.let_go(request)
     answer = await whole(replay)
     return json(
         Answered(
@@ -142,39 +139,36 @@ async def poll(request: web.Request) -> web.StreamResponse:
     id = request.match_info["run"]
     if not id.startswith(RUN_PREFIX):
         raise Invalid("runId must be a run's id (run_…)")
-    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
-    run = await backend.store.run(principal.owner, RunId(id))
-    if run is None or principal.agent not in (None, run.agent):
-        raise NotFound(f"there is no run {id[:64]!r}")
+    one, session = await found_run(request, RunId(id), f"run {id[:64]!r}")
+    run = one.run
     status = run.state.value if run.state is State.QUEUED else STATUS[run.state]
     if run.state in BUSY:
         return json(Polled(run.id, status, run.session))
-    history = await backend.store.history(principal.owner, run.session)
+    history = await session.backend.store.history(session.owner, session.id)
     found = [] if history is None else [one for one in history.messages if one["id"] == run.answer]
     text = "".join(Whole(one, "stop").text for one in found)
     return json(Polled(run.id, status, run.session, text, found, run.error))
 
 
-def _session(request: web.Request, id: str | None) -> Session:
+def _conversation(request: web.Request, id: str | None) -> SessionId:
     """Raises `Invalid` for an id that is no UUID."""
     if id is None:
-        return session_of(request, turns.new_session(key_of(request), request[PRINCIPAL].owner))
+        return SessionId(turns.new_session(key_of(request), request[PRINCIPAL].owner))
     try:
-        return session_of(request, str(uuid.UUID(id)))
+        return SessionId(str(uuid.UUID(id)))
     except ValueError:
-        raise Invalid("conversationId must be a UUID", "/conversationId") from None
+        raise Invalid("conversationId must be a UUID") from None
 
 
 async def _say(request: web.Request) -> tuple[Session, Replay]:
     """As `_asked`."""
     chat = await body(request, SendRequest)
-    session = _session(request, chat.conversation_id)
+    session = session_of(request, _conversation(request, chat.conversation_id))
     if not chat.message:
-        raise Invalid("message is required", "/message")
+        raise Invalid("message is required")
     message = turns.Message(turns.fresh_id(key_of(request)), "user", [{"type": "text", "text": chat.message}])
     earlier = said.earlier(chat.history, len(chat.history))
-    with turns.placed("", ["/message"]):
-        return session, await _send(request, session, message, earlier, chat)
+    return session, await _send(request, session, message, earlier, chat)
 
 
 async def _send(
@@ -183,18 +177,17 @@ async def _send(
     message: turns.Message,
     earlier: Sequence[turns.Message],
     chat: StreamRequest | SendRequest,
-    pointer: str = "",
 ) -> Replay:
-    stored, page = turns.user(message, pointer), chat.current_page
+    """What is wrong is said without its place: this family's errors have none."""
+    stored, page = turns.user(message, ""), chat.current_page
     if page is not None:
         if len(page) > PAGE_CHARS_MAX:
-            raise Invalid(f"currentPage has at most {PAGE_CHARS_MAX} characters", "/currentPage")
+            raise Invalid(f"currentPage has at most {PAGE_CHARS_MAX} characters")
         stored = stored | {"metadata": {"currentPage": page}}
     return await session.send(
         stored,
         view_of(request),
-        pointer=pointer,
-        imports=turns.imported(earlier, "/history"),
+        imports=turns.imported(earlier, lambda number: [""] * len(earlier[number].parts)),
         when_busy=chat.busy,
         key=key_of(request),
     )
@@ -217,32 +210,18 @@ async def _decide(request: web.Request, session: Session, reply: Reply) -> Repla
 
 
 async def _attended(request: web.Request, session: Session, replay: Replay) -> web.StreamResponse:
-    """The stream, and the run's end if its client leaves or the time is over. What breaks a stream because
-    this gateway stops is not its client's leaving.
-    """
-    service = request.app[SERVICE]
-    attention = service.attention
-    transport = request.transport
-    try:
-        async with beside(_stop_after(attention.limit_s, session, replay.run.id)):
-            return await stream(request, replay)
-    finally:
-        left = transport is None or transport.is_closing()
-        if attention.stop_when_left and left and not service.stopping.is_set():
-            await asyncio.shield(_stop(session, replay.run.id))
+    """The stream, and the run's end if its client leaves or the time is over."""
+    attention, run = request.app[SERVICE].attention, replay.run.id
+    async with (
+        attended(request, lambda: (session, run) if attention.stop_when_left else None),
+        beside(_stop_after(attention.limit_s, session, run)),
+    ):
+        return await stream(request, replay)
 
 
 async def _stop_after(limit_s: float | None, session: Session, run: RunId) -> None:
     await asyncio.sleep(limit_s if limit_s is not None else float("inf"))
-    await _stop(session, run)
-    await asyncio.Event().wait()
-
-
-async def _stop(session: Session, run: RunId) -> None:
-    try:
-        await session.interrupt(run)
-    except (NotFound, Unavailable):
-        return
+    await stop(session, run)
 
 
 def _call(part: dict[str, Any]) -> dict[str, Any]:
@@ -263,7 +242,7 @@ ROUTES = tuple(
             Says(
                 "Send a message and stream its answer",
                 StreamRequest,
-                {200: (bytes, Decided)},
+                {200: (bytes, Done)},
                 headers={**AGENT, **KEY},
                 tag="agent chat",
                 example={"messages": [{"role": "user", "content": "hello"}]},

@@ -54,7 +54,7 @@ async def post(request: web.Request) -> web.StreamResponse:
         view,
         pointer=f"/messages/{len(earlier)}",
         edit=named == last.id,
-        imports=turns.imported(earlier),
+        imports=turns.imported(earlier, lambda number: _places(chat.messages[number], number)),
         when_busy=chat.busy,
         key=key,
     )
@@ -66,6 +66,10 @@ async def post(request: web.Request) -> web.StreamResponse:
 async def resume(request: web.Request) -> web.StreamResponse:
     """The stream of a session's run, from wherever the client is."""
     return await rejoin(request, await found_session(request))
+
+
+def _places(message: Message, number: int) -> list[str]:
+    return [f"/messages/{number}/parts/{part}" for part in range(len(message.parts))]
 
 
 def _answered(chat: UIChatRequest, named: str | None) -> list[Decision]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gateway import openai_input, problems, turns
+from gateway import bodies, openai_input, problems, turns
 from gateway.context import Brought
 from gateway.heard import heard
 from gateway.openai_chat import Completion, Facts, completion, error, waiting_in
@@ -21,14 +21,14 @@ from gateway.openai_input import ChatMessage
 from gateway.problems import Problem
 from gateway.replay import Replay
 from gateway.routing import KEY, Route, Says, Scope, Shape
-from gateway.sessions import Session, Sessions
+from gateway.sessions import Session
 from gateway.turns import fresh_id, new_session
 from gateway.web import PRINCIPAL, SERVICE, Translate, body, json, key_of, stream
 from gateway.whole import whole
 from protocol import sse
 from protocol.adapters.ports import Run
 from protocol.errors import Gone, Invalid, NotFound
-from protocol.ids import AgentName, SessionId, agent_name, session_id
+from protocol.ids import SessionId, agent_name, session_id
 from protocol.log import View
 from protocol.unfold import unfold
 
@@ -80,7 +80,9 @@ async def create(request: web.Request) -> web.StreamResponse:
     if named is not None:
         await session.check_agent()
     replay = await send(request, session, openai_input.of_chat(asked.messages), "/messages")
+    asked.messages.clear()  # files must not be held for as long as an answer takes
     if not asked.stream:
+        bodies.let_go(request)
         return await _whole(replay)
     options = asked.stream_options or StreamOptions()
     return await stream(request, replay, _translated(replay, include_usage=options.include_usage))
@@ -104,25 +106,20 @@ async def checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -
     return await body(request, kind)
 
 
-def sessions_of(request: web.Request, model: str) -> Sessions:
-    """The sessions of the agent that `model` names. Raises `NotFound`, also for one that is not the
-    credential's.
-    """
-    principal = request[PRINCIPAL]
-    try:
-        name = agent_name(model)
-    except Invalid:
-        name = AgentName("")
-    if not name or principal.agent not in (None, name):
-        raise NotFound(f"there is no agent {model[:64]!r}")
-    return request.app[SERVICE].backend.agent(name, principal.owner)
-
-
 def session_of(request: web.Request, model: str, id: str | None) -> Session:
-    """The session that a request names, or a new one."""
-    sessions = sessions_of(request, model)
-    named = SessionId(id or new_session(key_of(request), sessions.owner))
-    return sessions.session(named, Brought(request.headers))
+    """The session that a request names, or a new one, with the agent that `model` names. Raises `NotFound`,
+    also for an agent that is not the credential's.
+    """
+    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
+    unknown = NotFound(f"there is no agent {model[:64]!r}")
+    try:
+        agent = agent_name(model)
+    except Invalid:
+        raise unknown from None
+    if principal.agent not in (None, agent):
+        raise unknown
+    named = SessionId(id or new_session(key_of(request), principal.owner))
+    return backend.agent(agent, principal.owner).session(named, Brought(request.headers))
 
 
 async def send(
@@ -138,7 +135,8 @@ async def send(
     asked = openai_input.asked(said, fresh_id(key), place, new=new)
     with turns.placed("", asked.places):
         message = turns.user(asked.message, "")
-        return await session.send(message, V6, imports=turns.imported(asked.earlier), key=key)
+        imports = turns.imported(asked.earlier, lambda number: said[number].places)
+        return await session.send(message, V6, imports=imports, key=key)
 
 
 def facts_of(run: Run) -> Facts:

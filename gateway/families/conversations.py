@@ -1,5 +1,7 @@
 """The run API's conversations: sessions listed and read, rejoined, and asked what they wait for."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -10,10 +12,13 @@ from gateway.families.executions import Pending, pending
 from gateway.families.found import found_thread
 from gateway.routing import Named, Route, Says, Scope
 from gateway.web import PRINCIPAL, SERVICE, json, rejoin
-from protocol.adapters.threads import Thread
+from protocol.adapters.threads import Listing, Thread
+from protocol.adapters.threads import Messages as Page
 from protocol.errors import Invalid
+from protocol.fold import UIMessage
 
 LIMIT_MAX = 200
+LIMIT_DIGITS_MAX = 9
 
 
 class Conversation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -21,8 +26,8 @@ class Conversation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 
     id: str
     agent_id: str
-    created_at: Any
-    updated_at: Any
+    created_at: datetime
+    updated_at: datetime
     message_count: int
     active: bool
     title: str | None = None
@@ -41,7 +46,7 @@ class Messages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     id: str
     agent_id: str
-    messages: list[dict[str, Any]]
+    messages: Sequence[UIMessage]
     active: bool
     title: str | None = None
     next: str | None = None
@@ -55,24 +60,14 @@ class Waiting(msgspec.Struct, frozen=True, rename="camel"):
 
 async def listed(request: web.Request) -> web.StreamResponse:
     """The caller's conversations, the one that changed last first."""
-    principal = request[PRINCIPAL]
-    found = await request.app[SERVICE].backend.threads.list(
-        principal.owner,
-        agent=principal.agent,
-        limit=limit_of(request, 20),
-        before=request.query.get("before"),
-    )
-    return json(Conversations([shown(thread) for thread in found.threads], found.next))
+    page = await threads_of(request)
+    return json(Conversations([_shown(thread) for thread in page.threads], page.next))
 
 
 async def read(request: web.Request) -> web.StreamResponse:
     """One of them, with its newest messages or those before."""
-    thread, session = await found_thread(request)
-    page = await session.backend.threads.messages(
-        session.owner, session.id, limit=limit_of(request, 50), before=request.query.get("before")
-    )
-    messages = list(page.messages)
-    return json(Messages(session.id, thread.agent, messages, thread.busy, thread.title, page.next))
+    thread, page = await messages_of(request, 50)
+    return json(Messages(thread.id, thread.agent, page.messages, thread.busy, thread.title, page.next))
 
 
 async def resume(request: web.Request) -> web.StreamResponse:
@@ -87,8 +82,7 @@ async def waiting(request: web.Request) -> web.StreamResponse:
     return json(Waiting(await pending(session)))
 
 
-def shown(thread: Thread) -> Conversation:
-    """As it is listed."""
+def _shown(thread: Thread) -> Conversation:
     return Conversation(
         thread.id,
         thread.agent,
@@ -101,11 +95,33 @@ def shown(thread: Thread) -> Conversation:
     )
 
 
-def limit_of(request: web.Request, usual: int) -> int:
+async def threads_of(request: web.Request) -> Listing:
+    """The page of the caller's sessions that a request asks for. Raises `Invalid`."""
+    principal = request[PRINCIPAL]
+    return await request.app[SERVICE].backend.threads.list(
+        principal.owner,
+        agent=principal.agent,
+        limit=limit_of(request, 20),
+        before=request.query.get("before"),
+    )
+
+
+async def messages_of(request: web.Request, usual: int) -> tuple[Thread, Page]:
+    """The session of a path, and the page of its messages that a request asks for. Raises `NotFound`,
+    `Invalid`.
+    """
+    thread, session = await found_thread(request)
+    page = await session.backend.threads.messages(
+        session.owner, session.id, limit=limit_of(request, usual), before=request.query.get("before")
+    )
+    return thread, page
+
+
+def limit_of(request: web.Request, usual: int, most: int = LIMIT_MAX) -> int:
     """How many the caller wants. Raises `Invalid`."""
     text = request.query.get("limit", str(usual))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= LIMIT_MAX):
-        raise Invalid(f"limit is a number from 1 to {LIMIT_MAX}")
+    if not (text.isascii() and text.isdigit() and len(text) <= LIMIT_DIGITS_MAX and 1 <= int(text) <= most):
+        raise Invalid(f"limit is a number from 1 to {most}")
     return int(text)
 
 

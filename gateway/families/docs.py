@@ -1,21 +1,33 @@
 """The contract at `/openapi.json`, and the same for people at `/docs`, with no network but this gateway."""
 
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from gateway import contract
 from gateway.families.pages import shown
 from gateway.routing import Route, Says
 
-CONTRACT: web.AppKey[bytes] = web.AppKey("contract", bytes)
+type Made = Callable[[], bytes]
+
+CONTRACT: web.AppKey[Made] = web.AppKey("contract", object)  # type: ignore[arg-type]
 HEADERS = {"Cache-Control": "no-cache"}
-encode = msgspec.json.Encoder().encode
 
 
-async def contract(request: web.Request) -> web.StreamResponse:
+def of(routes: Sequence[Route]) -> Made:
+    """The contract of these routes, made when somebody first wants it: no start has to wait for that."""
+    return cache(lambda: msgspec.json.encode(contract.contract(routes, version=version("rejoin"))))
+
+
+async def openapi(request: web.Request) -> web.StreamResponse:
     """OpenAPI 3.1 of everything that this gateway serves."""
-    return web.Response(body=request.app[CONTRACT], content_type="application/json", headers=HEADERS)
+    made = await asyncio.to_thread(request.app[CONTRACT])
+    return web.Response(body=made, content_type="application/json", headers=HEADERS)
 
 
 async def docs(request: web.Request) -> web.StreamResponse:
@@ -24,6 +36,6 @@ async def docs(request: web.Request) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/openapi.json", contract, None, Says("This contract", None, {200: dict[str, Any]})),
+    Route("GET", "/openapi.json", openapi, None, Says("This contract", None, {200: dict[str, Any]})),
     Route("GET", "/docs", docs, None, Says("This contract, to be read", None, {200: "text/html"})),
 )

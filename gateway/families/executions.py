@@ -10,10 +10,11 @@ import msgspec
 from aiohttp import web
 
 from gateway import positions
+from gateway.families.found import found_run
 from gateway.families.session import Done, Stopped
 from gateway.routing import Route, Says, Scope
 from gateway.sessions import Session
-from gateway.web import PRINCIPAL, SERVICE, body, json, stream, view_of
+from gateway.web import PRINCIPAL, body, json, stream, view_of
 from protocol.adapters.ports import Approval, Decision, Listed
 from protocol.errors import NotFound
 from protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, asked_in
@@ -70,7 +71,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 async def show(request: web.Request) -> web.StreamResponse:
     """How a run stands."""
-    one, session = await _found(request)
+    one, session = await found_execution(request)
     waiting = [] if one.run.state in TERMINAL else await pending(session, one.run.id)
     usage = one.run.usage
     return json(
@@ -92,7 +93,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 
 async def watch(request: web.Request) -> web.StreamResponse:
     """A run's stream, from its first event or from wherever the client is, whether it is over or not."""
-    one, session = await _found(request)
+    one, session = await found_execution(request)
     follow = request.query.get("follow", "").lower() == "true"
     position = positions.parse(request.headers, request.query)
     until = None if follow else one.run.turn
@@ -105,7 +106,7 @@ async def decide(request: web.Request) -> web.StreamResponse:
     """Answer a question about a call. The same answer again changes nothing; another one is a conflict."""
     request[PRINCIPAL].need(Scope.APPROVE)
     verdict = await body(request, Verdict)
-    one, session = await _found(request)
+    one, session = await found_execution(request)
     call = CallId(request.match_info["call"])
     question = await session.backend.store.approval(session.owner, one.run.id, call)
     if question is None:
@@ -113,13 +114,13 @@ async def decide(request: web.Request) -> web.StreamResponse:
     await session.approve(
         [Decision(question.question.id, verdict.approved, verdict.reason)], view_of(request)
     )
-    return json({"success": True})
+    return json(Done())
 
 
 async def interrupt(request: web.Request) -> web.StreamResponse:
     """Stop a run. Doing it twice is doing it once."""
-    one, session = await _found(request)
-    return json({"success": True, "interrupted": await session.interrupt(one.run.id)})
+    one, session = await found_execution(request)
+    return json(Stopped(success=True, interrupted=await session.interrupt(one.run.id)))
 
 
 async def pending(session: Session, run: RunId | None = None) -> list[Pending]:
@@ -133,14 +134,10 @@ def _shown(approval: Approval) -> Pending:
     return Pending(question.id, question.call, question.tool, question.input)
 
 
-async def _found(request: web.Request) -> tuple[Listed, Session]:
-    """The run of a path. Raises `NotFound`, also for a run of an agent that is not the credential's."""
-    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
-    id = RunId(request.match_info["run"])
-    one = await backend.store.listed_run(principal.owner, id)
-    if one is None or principal.agent not in (None, one.run.agent):
-        raise NotFound(f"there is no execution {id[:64]!r}")
-    return one, backend.agent(one.run.agent, principal.owner).session(one.run.session)
+async def found_execution(request: web.Request) -> tuple[Listed, Session]:
+    """The run of a path. Raises `NotFound`."""
+    id = request.match_info["run"]
+    return await found_run(request, RunId(id), f"execution {id[:64]!r}")
 
 
 ROUTES = (

@@ -12,7 +12,6 @@ from protocol import media
 from protocol.errors import NotFound
 
 HEADERS = {
-    "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cache-Control": "private, max-age=31536000, immutable",  # the id is made of the bytes
 }

@@ -1,9 +1,10 @@
-"""Sessions that a path names without their agent: they have one already, and a client need not know it."""
+"""Sessions and runs that are named without their agent: they have one already, and no client need know it."""
 
 from aiohttp import web
 
 from gateway.sessions import Session
 from gateway.web import PRINCIPAL, SERVICE
+from protocol.adapters.ports import Listed
 from protocol.adapters.threads import Thread
 from protocol.errors import NotFound
 from protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, session_id
@@ -40,3 +41,15 @@ async def found_thread(request: web.Request) -> tuple[Thread, Session]:
     if thread is None or principal.agent not in (None, thread.agent):
         raise NotFound(f"there is no session {id!r}")
     return thread, backend.agent(thread.agent, principal.owner).session(id)
+
+
+async def found_run(request: web.Request, id: RunId | None, named: str) -> tuple[Listed, Session]:
+    """A run and its session; `named` is what the caller calls it.
+
+    Raises `NotFound`, also for a run of an agent that is not the credential's, and for one that cannot be.
+    """
+    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
+    one = None if id is None else await backend.store.listed_run(principal.owner, id)
+    if one is None or principal.agent not in (None, one.run.agent):
+        raise NotFound(f"there is no {named}")
+    return one, backend.agent(one.run.agent, principal.owner).session(one.run.session)

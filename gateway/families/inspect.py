@@ -12,11 +12,13 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from gateway.families.conversations import limit_of
+from gateway.families.executions import found_execution
 from gateway.families.found import found_thread
 from gateway.routing import Route, Says, Scope
-from gateway.web import PRINCIPAL, SERVICE, json
+from gateway.web import json
 from protocol.adapters.ports import Page
-from protocol.errors import Invalid, NotFound
+from protocol.errors import Invalid
 from protocol.ids import MessageId, RunId, SessionId
 from protocol.lifecycle import State
 from protocol.log import Audience, Mark, Record, events
@@ -75,18 +77,12 @@ class Runs(msgspec.Struct, frozen=True):
 
 async def log(request: web.Request) -> web.StreamResponse:
     """A run's records behind a sequence."""
-    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
-    id = RunId(request.match_info["run"])
-    one = await backend.store.listed_run(principal.owner, id)
-    if one is None or principal.agent not in (None, one.run.agent):
-        raise NotFound(f"there is no execution {id[:64]!r}")
-    after, limit = _number(request, "after", 0), _number(request, "limit", RECORDS_MAX)
-    if not 0 < limit <= RECORDS_MAX:
-        raise Invalid(f"limit is a number from 1 to {RECORDS_MAX}")
-    page = await backend.runs.read(id, after=after, records_max=limit)
+    one, session = await found_execution(request)
+    after, limit = _after(request), limit_of(request, RECORDS_MAX, RECORDS_MAX)
+    page = await session.backend.runs.read(one.run.id, after=after, records_max=limit)
     return json(
         RunLog(
-            id=id,
+            id=one.run.id,
             state=one.run.state,
             conversation_id=one.run.session,
             agent_id=one.run.agent,
@@ -120,10 +116,10 @@ def _batch(record: Record, time: str) -> Batch:
     return Batch(record.seq, head.attempt, head.turn, head.audience, head.mark, time, entries)
 
 
-def _number(request: web.Request, name: str, usual: int) -> int:
-    text = request.query.get(name, str(usual))
+def _after(request: web.Request) -> int:
+    text = request.query.get("after", "0")
     if not (text.isascii() and text.isdigit() and len(text) <= _SEQUENCE_DIGITS_MAX):
-        raise Invalid(f"{name} is not a whole number: {text[:64]!r}")
+        raise Invalid(f"after is not a whole number: {text[:64]!r}")
     return int(text)
 
 

@@ -15,23 +15,21 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 import msgspec
-import structlog
 from aiohttp import web
 
 from gateway import asgi, turns
 from gateway.called import CALLED, Called, request_name
 from gateway.context import Brought
 from gateway.headers import trusted
+from gateway.leaving import attended, stop
 from gateway.routing import AGENT, Named, Route, Says, Scope
 from gateway.sessions import Session
-from gateway.web import PRINCIPAL, SERVICE, agent_of, read
+from gateway.web import PRINCIPAL, SERVICE, agent_of, json, read
 from protocol.adapters.dialogues import Dialogues
 from protocol.adapters.tasks import beside
-from protocol.errors import NotFound, Unavailable
-from protocol.ids import RunId, SessionId
+from protocol.errors import Invalid, NotFound
+from protocol.ids import SessionId, session_id
 from protocol.lifecycle import BUSY
-
-log = structlog.get_logger("rejoin.mcp")
 
 SESSION = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
@@ -123,7 +121,7 @@ async def end(request: web.Request) -> web.StreamResponse:
     current = await session.backend.store.current(session.owner, session.id)
     await request.app[ENDPOINT].dialogues.end(session.owner, session.id)
     if current is not None and current.state in BUSY:
-        await _stop(session, current.id)
+        await stop(session, current.id)
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -147,16 +145,10 @@ async def _in_session(
 
 
 async def _alone(request: web.Request, body: bytes) -> web.StreamResponse:
-    """A request without a session. Whoever closes its response does not want it answered; a gateway that
-    stops closes it too, and means nothing by it.
-    """
-    transport, called = request.transport, Called(request, None, alone=True)
-    try:
+    """A request without a session. Whoever closes its response does not want it answered."""
+    called = Called(request, None, alone=True)
+    async with attended(request, lambda: called.unanswered):
         return await _through(called, body, {})
-    finally:
-        left = transport is None or transport.is_closing()
-        if left and called.unanswered is not None and not request.app[SERVICE].stopping.is_set():
-            await asyncio.shield(_stop(*called.unanswered))
 
 
 async def _through(called: Called, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
@@ -175,14 +167,15 @@ def _message(body: bytes) -> dict[str, Any] | None:
 
 async def _session(request: web.Request) -> Session | None:
     """The session that a request is made in, if it is open and the caller's."""
-    id, principal = request.headers.get(SESSION), request[PRINCIPAL]
-    if id is None:
+    principal = request[PRINCIPAL]
+    try:
+        id = session_id(request.headers.get(SESSION, ""))
+    except Invalid:
         return None
-    agent = await request.app[ENDPOINT].dialogues.agent(principal.owner, SessionId(id[:128]))
+    agent = await request.app[ENDPOINT].dialogues.agent(principal.owner, id)
     if agent is None or principal.agent not in (None, agent):
         return None
-    sessions = request.app[SERVICE].backend.agent(agent, principal.owner)
-    return sessions.session(SessionId(id), Brought(request.headers))
+    return request.app[SERVICE].backend.agent(agent, principal.owner).session(id, Brought(request.headers))
 
 
 def _lost(request: web.Request, id: Any) -> web.Response:
@@ -193,22 +186,14 @@ def _lost(request: web.Request, id: Any) -> web.Response:
 
 
 def _refusal(status: HTTPStatus, code: int, text: str, id: Any = None) -> web.Response:
-    body = {"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}}
-    return web.Response(status=status, body=msgspec.json.encode(body), content_type="application/json")
+    return json({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}}, status)
 
 
 async def _cancel(request: web.Request, session: Session, named: str | int) -> None:
     """What has no run, or has one that is over, is not there to be cancelled."""
     run = await request.app[ENDPOINT].dialogues.run(session.owner, session.id, request_name(named))
     if run is not None:
-        await _stop(session, run)
-
-
-async def _stop(session: Session, run: RunId) -> None:
-    try:
-        await session.interrupt(run)
-    except (NotFound, Unavailable) as fault:
-        log.warning("not_interrupted", run=run, error=str(fault))
+        await stop(session, run)
 
 
 class RpcFault(msgspec.Struct, frozen=True):

@@ -13,8 +13,6 @@ from gateway.routing import Route, Says
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 HEADERS = {
     "Cache-Control": "no-cache",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     # Nothing but its own files and its own gateway, and no text ever becomes markup. Attachments are shown
     # from memory: one that is being sent as a data URL, one that was fetched with a key as a blob.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "

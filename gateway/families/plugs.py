@@ -9,12 +9,12 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from gateway.web import json
+from gateway.headers import is_at_home, trusted
+from gateway.web import SERVICE, json
 
 type Kill = Callable[[], None]
 
 KILL: web.AppKey[Kill] = web.AppKey("kill", object)  # type: ignore[arg-type]
-_OWN = {None, "same-origin", "none"}
 
 
 def offer(app: web.Application, kill: Kill) -> None:
@@ -25,7 +25,7 @@ def offer(app: web.Application, kill: Kill) -> None:
 
 async def kill_runner(request: web.Request) -> web.StreamResponse:
     """Kill every runner, to be started again at once. Not for other sites that a browser has open."""
-    if request.headers.get("Sec-Fetch-Site") not in _OWN:
+    if not (is_at_home(request) and trusted(request, request.app[SERVICE].cors)):
         raise web.HTTPForbidden
     request.app[KILL]()
     return json({"success": True}, HTTPStatus.ACCEPTED)

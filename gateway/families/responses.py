@@ -16,8 +16,9 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from gateway import openai_input
+from gateway import bodies, openai_input
 from gateway.families.completions import V6, checked_body, facts_of, frame, send, session_of
+from gateway.families.found import found_run
 from gateway.heard import heard, stored
 from gateway.openai_response import TERMINAL, Event, Response, Span, run_of, shown
 from gateway.positions import Whole
@@ -25,7 +26,7 @@ from gateway.replay import Replay
 from gateway.routing import KEY, Named, Route, Says, Scope, Shape
 from gateway.sessions import Session
 from gateway.turns import fresh_id, new_session
-from gateway.web import PRINCIPAL, SERVICE, Translate, json, key_of, stream
+from gateway.web import PRINCIPAL, Translate, json, key_of, stream
 from protocol import sse
 from protocol.adapters.ports import Decision, Run
 from protocol.errors import Conflict, Gone, Invalid, NotFound
@@ -74,7 +75,10 @@ async def create(request: web.Request) -> web.StreamResponse:
         return await _decide(request, asked, decisions)
     said = openai_input.of_input(asked.input)
     session = await _session(request, asked)
-    return await _answer(request, asked, await send(request, session, said, "/input", new=True))
+    replay = await send(request, session, said, "/input", new=True)
+    asked = msgspec.structs.replace(asked, input="")
+    del said  # files must not be held for as long as an answer takes
+    return await _answer(request, asked, replay)
 
 
 async def retrieve(request: web.Request) -> web.StreamResponse:
@@ -182,6 +186,7 @@ async def _answer(
         return await _stream(request, replay, after if after >= 0 else None)
     if asked.background:
         return json(Response(facts_of(replay.run)).body(STATUS[replay.run.state]))
+    bodies.let_go(request)
     return json(await _final(replay))
 
 
@@ -304,13 +309,9 @@ def _starting_after(request: web.Request) -> int | None:
 
 
 async def _found(request: web.Request, id: str) -> tuple[Run, Session]:
-    """The run of a response. Raises `NotFound`, also for a run of an agent that is not the credential's."""
-    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
-    named = run_of(id)
-    run = None if named is None else await backend.store.run(principal.owner, named)
-    if run is None or principal.agent not in (None, run.agent):
-        raise NotFound(f"there is no response {id[:64]!r}")
-    return run, backend.agent(run.agent, principal.owner).session(run.session)
+    """The run of a response. Raises `NotFound`."""
+    one, session = await found_run(request, run_of(id), f"response {id[:64]!r}")
+    return one.run, session
 
 
 async def _current(session: Session, run: Run) -> Run:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
 
-from gateway import said, turns
+from gateway import bodies, said, turns
 from gateway.families.found import session_at
 from gateway.replay import Replay
 from gateway.routing import AGENT, KEY, Route, Says, Scope
@@ -78,8 +78,9 @@ async def post(request: web.Request) -> web.StreamResponse:
     chat.messages.clear()  # files must not be held for as long as an answer takes
     if chat.stream:
         return await stream(request, replay)
+    bodies.let_go(request)
     created_s = int(session.backend.now().timestamp())
-    return json(completion(replay, await whole(replay), created_s))
+    return json(_completed(replay, await whole(replay), created_s))
 
 
 async def _send(request: web.Request, session: Session, chat: ChatRequest, key: str | None) -> Replay:
@@ -90,7 +91,10 @@ async def _send(request: web.Request, session: Session, chat: ChatRequest, key: 
             turns.user(message, pointer),
             view_of(request),
             pointer=pointer,
-            imports=turns.imported(said.earlier(chat.messages, number)),
+            imports=turns.imported(
+                said.earlier(chat.messages, number),
+                lambda earlier: said.places(chat.messages[earlier], f"/messages/{earlier}"),
+            ),
             when_busy=chat.busy,
             key=key,
         )
@@ -108,29 +112,27 @@ async def _decide(request: web.Request, chat: ChatRequest) -> web.StreamResponse
     return json(told)
 
 
-def _decided(messages: Sequence[Said]) -> tuple[list[Decision], dict[str, Any]]:
+def _decided(messages: Sequence[Said]) -> tuple[list[Decision], Acknowledged]:
     """The decisions in the last message, and what is said about them."""
     last, number = said.as_message(messages[-1], "answered"), len(messages) - 1
     pointer = f"/messages/{number}"
     with turns.placed(pointer, said.places(messages[-1], pointer)):
         decisions = turns.decisions(last, pointer)
-    return decisions, acknowledgement(last.parts, decisions)
+    return decisions, _acknowledged(last.parts, decisions)
 
 
-def acknowledgement(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> dict[str, Any]:
-    """What is said about decisions after which the run still waits, or goes on unwatched."""
+def _acknowledged(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> Acknowledged:
     calls = [part.get("toolCallId") for part in parts if part.get("state") == "approval-responded"]
-    results = [
+    results: list[CallDecided] = [
         {"toolCallId": call, "approvalId": decision.approval, "approved": decision.approved}
         for call, decision in zip(calls, decisions, strict=True)
     ]
     return {"success": True, "results": results}
 
 
-def completion(replay: Replay, answer: Whole, created_s: int) -> dict[str, Any]:
-    """An answer as OpenAI's chat completion."""
+def _completed(replay: Replay, answer: Whole, created_s: int) -> Completed:
     usage = answer.usage
-    return {
+    said: Completed = {
         "id": replay.run.id,
         "object": "chat.completion",
         "created": created_s,
@@ -147,8 +149,10 @@ def completion(replay: Replay, answer: Whole, created_s: int) -> dict[str, Any]:
             "completion_tokens": usage.output,
             "total_tokens": usage.total,
         },
-        **({"error": {"message": answer.error}} if answer.error is not None else {}),
     }
+    if answer.error is not None:
+        said["error"] = {"message": answer.error}
+    return said
 
 
 def _says(summary: str) -> Says:

@@ -21,6 +21,7 @@ from gateway.sessions import Session
 from gateway.turns import Message, Options, fresh_id
 from gateway.web import approve, body, json, key_of, rejoin, session_of, stream, view_of
 from protocol.adapters.ports import Decision, WhenBusy
+from protocol.adapters.threads import Thread
 from protocol.errors import Invalid, NotFound
 from protocol.fold import UIMessage
 from protocol.ids import MessageId
@@ -136,9 +137,15 @@ def _parts(said: list[Any]) -> bool:
 def _message(item: Any, pointer: str, fresh: str) -> Placed:
     match item:
         case {"messages": [*_, dict(last)]}:
-            return _message(last, f"{pointer}/messages/{len(item['messages']) - 1}", fresh)
+            return _one(last, f"{pointer}/messages/{len(item['messages']) - 1}", fresh)
         case {"message": message}:
-            return _message(message, f"{pointer}/message", fresh)
+            return _one(message, f"{pointer}/message", fresh)
+        case _:
+            return _one(item, pointer, fresh)
+
+
+def _one(item: Any, pointer: str, fresh: str) -> Placed:
+    match item:
         case str(text):
             return Placed(Message(fresh, "user", [{"type": "text", "text": text}]), pointer, [pointer])
         case list(parts) if _parts(parts):
@@ -205,17 +212,22 @@ class SessionUsage(msgspec.Struct, frozen=True, rename="camel"):
 async def update(request: web.Request) -> web.StreamResponse:
     """Rename a session, describe it, or go back to one of its messages."""
     change = await body(request, Change)
-    session = await _existing(request)
-    threads = session.backend.threads
-    check(change)  # or it would have gone back already when it is refused to rename
-    if change.last_message_id is not UNSET:
-        await threads.rewind(session.owner, session.id, MessageId(change.last_message_id))
-    thread = await threads.update(session.owner, session.id, title=change.title, metadata=change.metadata)
+    thread = await changed(_session(request), change)
     return json(
         Changed(
             thread.id, thread.agent, thread.title, thread.metadata, thread.last_message, thread.updated_at
         )
     )
+
+
+async def changed(session: Session, change: Change) -> Thread:
+    """Change what is given. Raises `NotFound`, `Invalid`, and as `Threads.rewind`."""
+    await existing(session)
+    check(change)  # or it would have gone back already when it is refused to rename
+    threads = session.backend.threads
+    if change.last_message_id is not UNSET:
+        await threads.rewind(session.owner, session.id, MessageId(change.last_message_id))
+    return await threads.update(session.owner, session.id, title=change.title, metadata=change.metadata)
 
 
 def check(change: Change) -> None:
@@ -231,15 +243,16 @@ async def delete(request: web.Request) -> web.StreamResponse:
     """Delete a session and everything that belongs to it. The stream of its run ends with `abort`; it breaks
     where there is no runner to end it.
     """
-    session = await _existing(request)
-    if await session.delete() is None:
-        raise NotFound(f"there is no session {session.id!r}")
+    session = _session(request)
+    await existing(session)
+    await session.delete()
     return json(Done())
 
 
 async def usage(request: web.Request) -> web.StreamResponse:
     """What its runs have cost together."""
-    session = await _existing(request)
+    session = _session(request)
+    await existing(session)
     found = await session.backend.threads.usage(session.owner, session.id)
     total = found.input_tokens + found.output_tokens
     return json(SessionUsage(found.input_tokens, found.output_tokens, total, found.runs))
@@ -252,13 +265,12 @@ async def _owned(request: web.Request) -> Session:
     return session
 
 
-async def _existing(request: web.Request) -> Session:
-    """The session of a path. Raises `NotFound`."""
-    session = _session(request)
+async def existing(session: Session) -> Thread:
+    """What is known of a session. Raises `NotFound`, also if it is another agent's."""
     thread = await session.backend.threads.get(session.owner, session.id)
     if thread is None or thread.agent != session.agent:
         raise NotFound(f"there is no session {session.id!r} with agent {session.agent!r}")
-    return session
+    return thread
 
 
 def _session(request: web.Request) -> Session:

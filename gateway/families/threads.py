@@ -1,19 +1,21 @@
 """The parts family's threads: sessions listed, read, forked and deleted."""
 
-import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from gateway.families.conversations import PAGED, limit_of
+from gateway.families.conversations import PAGED, messages_of, threads_of
 from gateway.families.found import found_thread
 from gateway.families.session import Done
 from gateway.routing import Route, Says, Scope, Shape
-from gateway.web import PRINCIPAL, SERVICE, body, json
+from gateway.turns import new_session
+from gateway.web import body, json
 from protocol.adapters.threads import Thread
-from protocol.errors import Invalid, NotFound
+from protocol.errors import Invalid
+from protocol.fold import UIMessage
 from protocol.ids import MessageId, session_id
 
 
@@ -39,7 +41,7 @@ class ThreadWhole(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     """A thread with a page of its messages, oldest first. A call that waits is in `approval-requested`."""
 
     id: str
-    messages: list[dict[str, Any]]
+    messages: Sequence[UIMessage]
     created_at: datetime
     updated_at: datetime
     title: str | None = None
@@ -56,26 +58,17 @@ class Fork(msgspec.Struct, frozen=True, rename="camel"):
 
 async def listed(request: web.Request) -> web.StreamResponse:
     """The caller's threads, the one that changed last first."""
-    principal = request[PRINCIPAL]
-    page = await request.app[SERVICE].backend.threads.list(
-        principal.owner,
-        agent=principal.agent,
-        limit=limit_of(request, 20),
-        before=request.query.get("before"),
-    )
+    page = await threads_of(request)
     return json(ThreadList([_shown(thread) for thread in page.threads], page.next))
 
 
 async def read(request: web.Request) -> web.StreamResponse:
     """One of them."""
-    thread, session = await found_thread(request)
-    page = await session.backend.threads.messages(
-        session.owner, session.id, limit=limit_of(request, 200), before=request.query.get("before")
-    )
+    thread, page = await messages_of(request, 200)
     return json(
         ThreadWhole(
             thread.id,
-            list(page.messages),
+            page.messages,
             thread.created_at,
             thread.updated_at,
             thread.title,
@@ -88,9 +81,8 @@ async def read(request: web.Request) -> web.StreamResponse:
 async def delete(request: web.Request) -> web.StreamResponse:
     """Delete a thread and everything that belongs to it."""
     _, session = await found_thread(request)
-    if await session.delete() is None:
-        raise NotFound(f"there is no session {session.id!r}")
-    return json({"success": True})
+    await session.delete()
+    return json(Done())
 
 
 async def fork(request: web.Request) -> web.StreamResponse:
@@ -99,7 +91,7 @@ async def fork(request: web.Request) -> web.StreamResponse:
     if not wish.message_id:
         raise Invalid("messageId is required", "/messageId")
     _, session = await found_thread(request)
-    into = session_id(wish.thread_id or str(uuid.uuid4()))
+    into = session_id(wish.thread_id or new_session())
     made = await session.backend.threads.fork(session.owner, session.id, MessageId(wish.message_id), into)
     return json(_shown(made))
 

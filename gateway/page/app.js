@@ -1,14 +1,13 @@
 // The playground: wires what one sees to the conversation that the address names.
 
 import { Conversation, fresh } from './conversation.js';
-import { $, arrange, h, Kept, themeSwitch, write } from './dom.js';
+import { $, arrange, h, themeSwitch, write } from './dom.js';
 import { Messages } from './message.js';
 import { Side } from './side.js';
 import { wire } from './wire.js';
 
 const SESSION = /^#([A-Za-z0-9_-]{1,128})$/;
 const IDEAS = ['count 60 every 150 ms', 'weather Paris', 'delete notes.txt', 'think', 'sleep 5', 'fail'];
-const TAPE_MAX = 160;
 const CONTEXT = 'rejoin.context';
 
 let conversation;
@@ -114,15 +113,12 @@ function paintWire({ state, cursor, breaks, rewinds, events, astray, tape }, bus
   paintTape(tape);
 }
 
-const ticks = new Kept();
-
-/** A tick for each event; where the connection broke, a notch. */
+/** A tick for each of the last events; where the connection broke, a notch. */
 function paintTape(tape) {
-  const shown = tape.slice(-TAPE_MAX);
-  arrange($('tape'), shown.map(({ kind, breaks, cursor }, at) => {
-    const tick = ticks.get(cursor, () => h('i', { className: kind }));
-    tick.classList.toggle('rejoined', at > 0 && breaks > shown[at - 1].breaks);
-    return tick;
+  arrange($('tape'), tape.map((event, at) => {
+    event.tick ??= h('i', { className: event.kind });
+    event.tick.classList.toggle('rejoined', at > 0 && event.breaks > tape[at - 1].breaks);
+    return event.tick;
   }));
 }
 

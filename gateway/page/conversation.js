@@ -7,6 +7,7 @@ import { wire } from './wire.js';
 
 const AGAIN_MS = 250;
 const TITLE_CHARS_MAX = 60;
+const TAPE_MAX = 160;
 
 // There is no randomUUID on a plain http origin other than localhost.
 export const fresh = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join('-');
@@ -242,7 +243,8 @@ export class Conversation {
   #count(cursor, chunk) {
     const number = Number(cursor.slice(cursor.indexOf('-') + 1));
     const { last = number - 1, events, astray, rewinds, tape, breaks } = this.live;
-    tape.push({ kind: chunk.type.split('-')[0], type: chunk.type, breaks, cursor });
+    tape.push({ kind: chunk.type.split('-')[0], breaks });
+    if (tape.length > TAPE_MAX) tape.shift();
     this.#show({
       cursor,
       last: number,

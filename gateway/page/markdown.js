@@ -153,8 +153,7 @@ export class Shown {
 
   #place(at, block) {
     const old = this.element.children[at];
-    const plain = block.kind === 'paragraph' || block.kind === 'code' || !old;
-    if (plain && old && grow(old, block, this.raws[at])) return;
+    if (block.kind === 'paragraph' && old && grow(old, block, this.raws[at])) return;
     const made = element(block);
     if (old) old.replaceWith(made);
     else this.element.append(made);

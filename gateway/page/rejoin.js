@@ -74,12 +74,12 @@ export class Answer {
   #connection = new AbortController();
   #wait = WAIT_FIRST_MS;
   #deadline = 0;
-  #left = false;
+  #left = new AbortController();
 
   constructor({ open, resume, signal, onState = () => {}, patienceMs = PATIENCE_MS }) {
     this.#open = open;
     this.#resume = resume;
-    this.#signal = signal;
+    this.#signal = signal ? AbortSignal.any([signal, this.#left.signal]) : this.#left.signal;
     this.#onState = onState;
     this.#patienceMs = patienceMs;
   }
@@ -87,7 +87,7 @@ export class Answer {
   /** The first response that is one; false if there is nothing to read. Throws `Refused`. */
   async begin() {
     this.#tell('waiting');
-    await this.#ask(this.#open);
+    await this.#ask(this.#open, SILENCE_MAX_MS);
     this.run = this.#response.headers.get('x-workflow-run-id') ?? '';
     const type = this.#response.headers.get('content-type') ?? '';
     return this.#response.status !== 204 && !type.includes('json'); // JSON: taken, but others are to decide first
@@ -110,17 +110,21 @@ export class Answer {
         this.cursor = id || this.cursor;
         yield { cursor: this.cursor, chunk: JSON.parse(data) };
       }
-      if (this.#left) return;
+      if (this.#left.signal.aborted) return;
       this.breaks += 1;
-      await this.#pause();
-      if (!(await this.#again())) yield { restart: true };
+      try {
+        await this.#pause();
+        if (!(await this.#again())) yield { restart: true };
+      } catch (fault) {
+        if (this.#left.signal.aborted) return;
+        throw fault;
+      }
     }
   }
 
   /** Nobody reads it any more. The run goes on without us. */
   leave() {
-    this.#left = true;
-    this.#connection.abort();
+    this.#left.abort();
   }
 
   /** Behind the last event; false: that place is gone, and it begins again. */
@@ -128,7 +132,7 @@ export class Answer {
     const { run, cursor } = this;
     if (cursor) {
       try {
-        await this.#ask((signal) => this.#resume({ run, cursor }, signal));
+        await this.#ask((signal) => this.#resume({ run, cursor }, signal), SILENCE_MAX_MS);
         if (this.#response.status === 200 && this.#response.headers.get('x-workflow-run-id') === run) return true;
       } catch (fault) {
         if (fault.status !== 410) throw fault;
@@ -141,11 +145,12 @@ export class Answer {
   }
 
   /** Until somebody answers. Throws `Refused`, the caller's reason to abort, or an error when patience is over. */
-  async #ask(request) {
+  async #ask(request, silenceMs) {
     for (;;) {
-      this.#connection = new AbortController();
-      const both = this.#signal ? AbortSignal.any([this.#signal, this.#connection.signal]) : this.#connection.signal;
-      const response = await request(both).catch(() => null);
+      const connection = (this.#connection = new AbortController());
+      const timer = silenceMs && setTimeout(() => connection.abort(), silenceMs);
+      const response = await request(AbortSignal.any([this.#signal, connection.signal])).catch(() => null);
+      clearTimeout(timer);
       if (response?.ok) return (this.#response = response);
       if (response && !AWAY.includes(response.status)) throw await refusal(response);
       await this.#pause(Number(response?.headers.get('retry-after')) * 1_000);
@@ -154,7 +159,7 @@ export class Answer {
 
   /** Before the next try: longer each time, and over at once when the network is back. */
   async #pause(wishMs = 0) {
-    this.#signal?.throwIfAborted();
+    this.#signal.throwIfAborted();
     this.#tell('reconnecting');
     this.#deadline ||= Date.now() + this.#patienceMs;
     const wait = Math.max(Math.min(wishMs || 0, WAIT_MAX_MS), this.#wait * (0.75 + Math.random() / 2));
@@ -164,14 +169,14 @@ export class Answer {
       const over = () => {
         clearTimeout(timer);
         globalThis.removeEventListener?.('online', over);
-        this.#signal?.removeEventListener('abort', over);
+        this.#signal.removeEventListener('abort', over);
         resolve();
       };
       const timer = setTimeout(over, wait);
       globalThis.addEventListener?.('online', over);
-      this.#signal?.addEventListener('abort', over);
+      this.#signal.addEventListener('abort', over);
     });
-    this.#signal?.throwIfAborted();
+    this.#signal.throwIfAborted();
   }
 
   #tell(state) {

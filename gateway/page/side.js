@@ -42,6 +42,7 @@ export class Side {
     }
     $('more').hidden = !next;
     arrange($('sessions'), found.map((one) => this.#line(one)));
+    this.mark();
     const current = found.find(({ id }) => id === this.#current());
     if (current) this.#compare(current);
   }
@@ -67,8 +68,6 @@ export class Side {
     write(link.firstChild, name);
     write(link.lastChild, active ? `${agentId} · answering` : agentId);
     link.classList.toggle('active', active);
-    if (id === this.#current()) link.setAttribute('aria-current', 'page');
-    else link.removeAttribute('aria-current');
     remove.setAttribute('aria-label', `Delete ${name}`);
     remove.onclick = () => confirm(`Delete “${name}”?`) && this.#remove(id, agentId);
     return made;
@@ -76,7 +75,7 @@ export class Side {
 
   async #remove(id, agent) {
     const path = `/api/agents/${encodeURIComponent(agent)}/${id}`;
-    await wire.json(path, { method: 'DELETE', headers: { 'x-agent-id': agent } }).catch(() => null);
+    await wire.json(path, { method: 'DELETE' }).catch(() => null);
     if (id === this.#current()) location.hash = '';
     await this.look();
   }

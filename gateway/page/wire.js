@@ -8,7 +8,7 @@ class Wire extends EventTarget {
   /** Who is asked, unless a request says otherwise. */
   agent = '';
   #cut = false;
-  #open = new Set();
+  #plug = new AbortController();
 
   get key() {
     return localStorage.getItem(KEY) ?? '';
@@ -26,18 +26,18 @@ class Wire extends EventTarget {
   /** While it is cut, no request of this page reaches anybody, and those under way break. */
   set cut(cut) {
     this.#cut = cut;
-    if (cut) for (const one of this.#open) one.abort();
+    if (cut) this.#plug.abort();
     else dispatchEvent(new Event('online')); // whoever waits for the network need not wait longer
     this.dispatchEvent(new Event('change'));
   }
 
   fetch = async (path, { headers, signal, ...init } = {}) => {
     if (this.#cut) throw new TypeError('the connection is cut');
-    const plug = new AbortController();
-    this.#open.add(plug);
+    if (this.#plug.signal.aborted) this.#plug = new AbortController();
+    const plug = this.#plug.signal;
     const key = this.key;
     const all = { ...(key && { authorization: `Bearer ${key}` }), ...(this.agent && { 'x-agent-id': this.agent }), ...headers };
-    const both = signal ? AbortSignal.any([signal, plug.signal]) : plug.signal;
+    const both = signal ? AbortSignal.any([signal, plug]) : plug;
     return fetch(path, { cache: 'no-store', ...init, headers: all, signal: both });
   };
 

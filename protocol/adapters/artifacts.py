@@ -3,7 +3,6 @@
 An artifact belongs to a session and is seen by whoever sees that. Concrete: it is PostgreSQL.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -74,13 +73,3 @@ class Artifacts:
             where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and a.id = $3
         """
         return await self._database.find(Artifact, query, owner.tenant, owner.user, id)
-
-    async def of_session(self, owner: Owner, session: SessionId) -> Sequence[Artifact]:
-        """A session's, oldest first; none if there is no such session."""
-        query = """
-            select coalesce(json_agg(artifact_json(a) order by a.created_at, a.id), '[]')
-            from artifacts a
-            join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
-            where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and a.session_id = $3
-        """
-        return await self._database.get(list[Artifact], query, owner.tenant, owner.user, session)

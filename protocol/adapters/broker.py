@@ -23,7 +23,8 @@ from nats.aio.subscription import Subscription
 
 from protocol import address, names
 from protocol.adapters import tls
-from protocol.adapters.mended import MendedClient
+from protocol.adapters.asking import Questions, encoded
+from protocol.adapters.mended import Arrived, Deliver, MendedClient
 from protocol.adapters.tasks import beside
 from protocol.address import Address
 from protocol.errors import Invalid, RejoinError, Unavailable
@@ -35,7 +36,8 @@ CONNECT_TIMEOUT_S = 5.0
 LIVENESS_PERIOD_S = 5.0
 LIVENESS_TIMEOUT_S = 3.0
 RECONNECT_WAIT_S = 0.1
-HEADERS_BYTES = len("NATS/1.0\r\n\r\n")
+NOBODY = "503"
+"""Nobody listens to what was asked."""
 PING = b"PING\r\n"
 REFUSAL = "Authorization Violation"
 REFUSED = "the broker refuses our credentials"
@@ -83,11 +85,8 @@ class Broker:
         self._prefix = names.API
         self._returns: set[Callable[[], None]] = set()
         self._losses: dict[Subscription, Callable[[], None]] = {}
-        self._collectors: dict[str, _Collector] = {}
-        self._inbox = ""
-        self._asked = 0
-        self._waits: dict[asyncio.Timeout, str] = {}
-        self._denied: set[asyncio.Timeout] = set()
+        self._questions = Questions(self._client)
+        self._waits: set[asyncio.Timeout] = set()
         self._over = asyncio.Event()
         self._living = False
         self._fault = ""
@@ -127,31 +126,27 @@ class Broker:
                 self._refusal = f"the broker {tls.UNSHOWN}"  # it breaks off, often without saying why
             raise self._end() from (None if self._refusal else fault)
         self._client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1}
-        self._inbox = self._client.new_inbox()
         async with self._wire(ASK_TIMEOUT_S):
-            await self._client.listen(f"{self._inbox}.*", self._on_reply)
+            await self._questions.open()
         self._living = True
 
     @asynccontextmanager
-    async def _wire(self, timeout_s: float, subject: str = "") -> AsyncIterator[None]:
-        """Around every word to nats-py: the broker is away, whatever it calls that and however late; or it
-        does not allow us to publish `subject`, which it says aside.
-        """
-        if not self._client.is_connected:  # it would keep some words for later, and leak others
-            raise Unavailable("the broker is away")
+    async def _wire(self, timeout_s: float) -> AsyncIterator[None]:
+        """Around every word to nats-py: the broker is away, whatever it calls that and however late."""
+        self._must_be_there()
         try:
             async with asyncio.timeout(timeout_s) as wait:
-                self._waits[wait] = subject
+                self._waits.add(wait)
                 try:
                     yield
                 finally:
-                    del self._waits[wait]
+                    self._waits.discard(wait)
         except (nats.errors.Error, OSError, TimeoutError) as fault:
-            if wait in self._denied:
-                raise Denied(f"the broker does not allow {self._name} to publish {subject}") from None
-            raise Unavailable(f"the broker does not answer ({type(fault).__name__})") from fault
-        finally:
-            self._denied.discard(wait)
+            raise _away(fault) from fault
+
+    def _must_be_there(self) -> None:
+        if not self._client.is_connected:  # nats-py would keep some words for later, and leak others
+            raise Unavailable("the broker is away")
 
     def _end(self) -> RejoinError:
         """Why there is no connection, and will be none by itself."""
@@ -187,17 +182,20 @@ class Broker:
 
     def _on_denial(self, verb: str, subject: str) -> None:
         """The answer that will not come need not be waited for."""
-        for wait, asked in self._waits.items():
-            if verb == "publish" and asked.lower() == subject and not wait.expired():  # so nats-py has it
-                self._denied.add(wait)
-                wait.reschedule(0)
-                subject = asked
+        for question in self._questions.waiting():
+            if verb == "publish" and question.subject.lower() == subject.lower():  # nats-py says it in small
+                subject = question.subject
+                question.fail(Denied(f"the broker does not allow {self._name} to publish {subject}"))
         log.error("broker_denied", connection=self._name, denied=verb, subject=subject)
 
     async def _on_disconnect(self) -> None:
+        """What was asked here is not answered on another connection, nor is it said again there."""
+        self._forget_unsent()
         for wait in self._waits:
             if not wait.expired():
-                wait.reschedule(0)  # what was asked here is not answered on another connection
+                wait.reschedule(0)
+        for question in self._questions.waiting():
+            question.fail(ConnectionResetError())
         if self._living:
             log.warning("broker_disconnected", connection=self._name)
 
@@ -209,11 +207,6 @@ class Broker:
 
     async def _on_close(self) -> None:
         self._over.set()
-
-    def _on_reply(self, message: Msg) -> None:
-        collector = self._collectors.get(message.subject.rpartition(".")[2])
-        if collector is not None:
-            collector.add(message)
 
     async def watch(self) -> None:
         """Prove the connection alive, for ever: recycle one whose reader has died. Raises `RejoinError` once
@@ -237,8 +230,8 @@ class Broker:
     async def close(self) -> None:
         """Close at once; what is pending is lost, and nats-py must not try to send it: that raises."""
         self._living = False
-        self._client._pending.clear()  # noqa: SLF001
-        self._client._pending_data_size = 0  # noqa: SLF001
+        self._questions.close()
+        self._forget_unsent()
         try:
             await self._client.close()
         except asyncio.CancelledError:
@@ -246,6 +239,10 @@ class Broker:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
+
+    def _forget_unsent(self) -> None:
+        self._client._pending.clear()  # noqa: SLF001
+        self._client._pending_data_size = 0  # noqa: SLF001
 
     @property
     def version(self) -> str:
@@ -279,8 +276,9 @@ class Broker:
     async def send(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
         """Publish without an answer. Raises `Invalid` if it is too large."""
         subject = self._local(subject)
+        if len(payload) > self._client.max_payload:
+            raise self._too_large()
         async with self._wire(ASK_TIMEOUT_S):
-            self._measure(payload, {})
             await self._client.publish(subject, payload, reply=reply)
 
     async def ask(
@@ -290,13 +288,24 @@ class Broker:
         *,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = ASK_TIMEOUT_S,
-    ) -> Msg:
+    ) -> Arrived:
         """One request, one reply. Raises `Invalid` if it is too large."""
-        fields = dict(headers or {})
-        subject = self._local(subject)
-        async with self._wire(timeout_s, subject):
-            self._measure(payload, fields)
-            return await self._client.request(subject, payload, timeout=timeout_s, headers=fields or None)
+        (reply,) = await self._ask(subject, payload, encoded(headers or {}), timeout_s)
+        if reply.status == NOBODY:
+            fault = nats.errors.NoRespondersError()
+            raise _away(fault) from fault
+        return reply
+
+    async def _ask(
+        self, subject: str, payload: bytes, headers: bytes, timeout_s: float, *, many: bool = False
+    ) -> list[Arrived]:
+        self._must_be_there()
+        if len(headers) + len(payload) > self._client.max_payload:
+            raise self._too_large()
+        try:
+            return await self._questions.ask(self._local(subject), payload, headers, timeout_s, many=many)
+        except (OSError, TimeoutError) as fault:
+            raise _away(fault) from fault
 
     async def reach(self, subject: str, payload: bytes = b"") -> bool:
         """One request to whoever listens; whether somebody answered."""
@@ -314,11 +323,8 @@ class Broker:
             return self._prefix + subject.removeprefix(names.API)
         return subject
 
-    def _measure(self, payload: bytes, headers: Mapping[str, str]) -> None:
-        # nats-py forgets that headers count too: the server would close the connection, and it for good.
-        size = len(payload) + sum(len(f"{name}: {value}\r\n") for name, value in headers.items())
-        if size + HEADERS_BYTES > self._client.max_payload:
-            raise Invalid(f"larger than the broker takes ({self._client.max_payload} bytes)")
+    def _too_large(self) -> Invalid:
+        return Invalid(f"larger than the broker takes ({self._client.max_payload} bytes)")
 
     async def call(
         self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None
@@ -333,18 +339,9 @@ class Broker:
             raise Unavailable(f"the broker cannot answer now ({error.description})")
         raise ApiError(error.err_code, error.description)
 
-    async def ask_many(self, subject: str, payload: bytes) -> list[Msg]:
+    async def ask_many(self, subject: str, payload: bytes) -> list[Arrived]:
         """One request, many replies, the last of which has a status header."""
-        self._asked += 1
-        token = str(self._asked)
-        collector = self._collectors[token] = _Collector()
-        try:
-            async with self._wire(ASK_TIMEOUT_S, self._local(subject)):
-                await self.send(subject, payload, reply=f"{self._inbox}.{token}")
-                await collector.complete.wait()
-        finally:
-            del self._collectors[token]
-        return collector.messages
+        return await self._ask(subject, payload, b"", ASK_TIMEOUT_S, many=True)
 
     async def subscribe(
         self, subject: str, on_message: Callable[[Msg], Awaitable[None]], on_loss: Callable[[], None]
@@ -368,7 +365,7 @@ class Broker:
 
         return end
 
-    async def listen(self, subject: str, on_message: Callable[[Msg], None]) -> Callable[[], Awaitable[None]]:
+    async def listen(self, subject: str, on_message: Deliver) -> Callable[[], Awaitable[None]]:
         """Core subscription whose messages are handed over as they are read: none waits here, so none is
         dropped here, and all of the connection waits for `on_message`. Returns what ends it.
         """
@@ -378,6 +375,10 @@ class Broker:
     def new_inbox(self) -> str:
         """A subject that only this connection listens to."""
         return self._client.new_inbox()
+
+
+def _away(fault: Exception) -> Unavailable:
+    return Unavailable(f"the broker does not answer ({type(fault).__name__})")
 
 
 async def _end(subscription: Subscription) -> None:
@@ -396,19 +397,6 @@ class _Pong(asyncio.Future[bool]):
         """It has come."""
         if not self.done():
             super().set_result(result)
-
-
-class _Collector:
-    """The replies to one request, up to the one with a status."""
-
-    def __init__(self) -> None:
-        self.messages: list[Msg] = []
-        self.complete = asyncio.Event()
-
-    def add(self, message: Msg) -> None:
-        self.messages.append(message)
-        if message.headers is not None and names.STATUS in message.headers:
-            self.complete.set()
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
-"""The way to the runner that holds a run: a core request, answered by it at once.
+"""The way to the runner that holds a run: a word that every runner hears, and one of them heeds.
 
 Nothing here is stored: the database has the wish, this only makes it quick. Whoever is not reached reads it
-at its claim.
+at its claim, or finds it when it looks for such wishes. A runner listens once, and not once for each of its
+runs: that would cost each of them a round trip before its first event.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -9,12 +10,13 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
-from nats.aio.msg import Msg
 
 from protocol import names
 from protocol.adapters.broker import Broker
+from protocol.adapters.mended import Arrived
 from protocol.adapters.ports import Interrupt, Supersede, Word
 from protocol.ids import RunId
+from protocol.permissions import CONTROL_SUBJECTS
 
 log = structlog.get_logger("rejoin.control")
 
@@ -28,29 +30,28 @@ class NatsControl:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
 
-    async def interrupt(self, run: RunId) -> bool:
+    async def interrupt(self, run: RunId) -> None:
         """See `ports.Control`."""
-        return await self._broker.reach(names.control(run), _encode(Interrupt()))
+        await self._broker.send(names.control(run), _encode(Interrupt()))
+        await self._broker.flush()  # a process may say this and end
 
     async def supersede(self, run: RunId, attempt: int) -> None:
-        """See `ports.Control`. Nobody answers: we listen there ourselves."""
+        """See `ports.Control`."""
         await self._broker.send(names.control(run), _encode(Supersede(attempt)))
 
     @asynccontextmanager
-    async def listen(self, run: RunId, on_word: Callable[[Word], None]) -> AsyncIterator[None]:
+    async def listen(self, on_word: Callable[[RunId, Word], None]) -> AsyncIterator[None]:
         """See `ports.Control`."""
 
-        async def answer(message: Msg) -> None:
+        def hear(message: Arrived) -> None:
             try:
-                on_word(_decode(message.data))
-            except msgspec.DecodeError:
-                log.warning("unknown_word", run=run)
-            if message.reply:
-                await self._broker.send(message.reply, b"ok")
+                on_word(names.parse_control(message.subject), _decode(message.data))
+            except (msgspec.DecodeError, ValueError):
+                log.warning("unknown_word", subject=message.subject)
 
-        end = await self._broker.subscribe(names.control(run), answer, lambda: None)
+        end = await self._broker.listen(CONTROL_SUBJECTS, hear)
         try:
-            await self._broker.flush()  # the server knows of us before anything else is looked at
+            await self._broker.flush()  # the server knows of us before any run is claimed
             yield
         finally:
             await end()

@@ -91,18 +91,26 @@ async def wait_for[T](database_url: str, attempt: Callable[[], Awaitable[T]]) ->
     raise AssertionError("retries without end")
 
 
-async def _keep(_connection: Any) -> None:
+type _Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+
+async def _as_it_is(_connection: Any) -> None:
     """Instead of a reset, a second round trip per statement: no statement of ours leaves anything behind."""
 
 
 class Database:
     """A pool of connections, on which one statement is one transaction and one round trip. At the end of its
     context they are closed.
+
+    The pool makes connections, counts them and mends them. One that works is kept here between two statements
+    unless somebody waits for it: to give it back and take it again costs more than a statement.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, acquire_timeout_s: float) -> None:
         self._pool = pool
         self._acquire_timeout_s = acquire_timeout_s
+        self._kept: list[_Connection] = []
+        self._waiting = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,17 +138,39 @@ class Database:
                 raise
             except _DEAD:
                 await self._pool.expire_connections()  # the others have died with it
+                await self._keep_none()
                 return await self._once(query, args)
 
     async def _once(self, query: str, args: tuple[Any, ...]) -> str | None:
-        async with self._pool.acquire(timeout=self._acquire_timeout_s) as connection:
+        connection = self._kept.pop() if self._kept else await self._acquire()
+        keep = False
+        try:
             found: str | None = await connection.fetchval(query, *args)
-            return found
+            keep = not self._waiting
+        finally:
+            if keep:
+                self._kept.append(connection)
+            else:
+                await self._pool.release(connection)
+        return found
+
+    async def _acquire(self) -> "_Connection":
+        self._waiting += 1
+        try:
+            return await self._pool.acquire(timeout=self._acquire_timeout_s)
+        finally:
+            self._waiting -= 1
+
+    async def _keep_none(self) -> None:
+        while self._kept:
+            await self._pool.release(self._kept.pop())
 
     async def close(self) -> None:
         """Let running statements end, for a while."""
+        self._waiting += 1  # for all that come back
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._keep_none()
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
@@ -175,7 +205,7 @@ async def open_database(
         timeout=connect_timeout_s,
         command_timeout=command_timeout_s,
         max_cached_statement_lifetime=0,
-        reset=_keep,
+        reset=_as_it_is,
         server_settings={
             "application_name": "rejoin",
             # The functions rely on it: each of their statements sees what was committed before it.

@@ -13,10 +13,10 @@ import hashlib
 from typing import NamedTuple, Protocol
 
 import msgspec
-from nats.aio.msg import Msg
 
 from protocol import media, names
 from protocol.adapters.broker import STORE_REFUSED, ApiError, Broker
+from protocol.adapters.mended import Arrived
 from protocol.errors import Unavailable
 from protocol.ids import MessageId, SessionId, TenantId, UserId
 from protocol.media import FileId
@@ -169,7 +169,7 @@ class JetStreamFiles:
                 "multi_last": [names.file_chunks(token, id)],
             }
             *messages, last = await self._broker.ask_many(
-                f"$JS.API.DIRECT.GET.{names.FILES}", msgspec.json.encode(ask)
+                f"{names.API}.DIRECT.GET.{names.FILES}", msgspec.json.encode(ask)
             )
             headers = last.headers or {}
             if headers.get(names.STATUS) not in ("204", "404"):
@@ -184,7 +184,7 @@ class JetStreamFiles:
         """A chunk from the stream's leader, which alone is certain."""
         ask = msgspec.json.encode({"last_by_subj": names.file(token, id, number)})
         try:
-            answer = await self._broker.call(f"$JS.API.STREAM.MSG.GET.{names.FILES}", ask)
+            answer = await self._broker.call(f"{names.API}.STREAM.MSG.GET.{names.FILES}", ask)
         except ApiError as fault:
             if fault.code == NOT_FOUND:
                 return None
@@ -206,10 +206,10 @@ class JetStreamFiles:
         `Unavailable`.
         """
         ask = msgspec.json.encode({"filter": names.file_chunks(_token(tenant), id), "seq": before})
-        await self._broker.call(f"$JS.API.STREAM.PURGE.{names.FILES}", ask)
+        await self._broker.call(f"{names.API}.STREAM.PURGE.{names.FILES}", ask)
 
 
-def _chunk(message: Msg) -> _Chunk:
+def _chunk(message: Arrived) -> _Chunk:
     return _parsed((message.headers or {})[names.FILE], message.data)
 
 

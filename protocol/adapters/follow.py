@@ -4,15 +4,16 @@ Readers may miss records, and are told that they may have: the splice asks the l
 """
 
 import asyncio
+import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 
-from nats.aio.msg import Msg
-
 from protocol import names
 from protocol.adapters.broker import Broker
+from protocol.adapters.mended import Arrived
 from protocol.ids import RunId
 from protocol.log import Record, parse_head
 
@@ -21,12 +22,18 @@ FOLLOW_BYTES_MAX = 256 * 1024
 RECORD_BYTES = 256
 """What a record weighs besides its payload: many small ones fill memory too."""
 LAG_PERIOD_S = 1.0
+TICK_S = 0.1
+"""Waits end at multiples of it: many silences end together, and what is asked then leaves as one write."""
+_SEQUENCE = re.compile(rb"\r\n%b: ?(\d+)\r\n" % names.SEQUENCE.encode())
+_BATCH = re.compile(rb"\r\n%b: ?([^\r\n]+)\r\n" % names.BATCH.encode())
 
 
-def record_of(message: Msg) -> Record:
-    """A message of the broker as the record that it carries. Raises `KeyError` and `ValueError`."""
-    headers = message.headers or {}
-    return Record(int(headers[names.SEQUENCE]), parse_head(headers[names.BATCH]), message.data)
+def record_of(message: Arrived) -> Record:
+    """A message of the broker as the record that it carries. Raises `ValueError`."""
+    sequence, batch = _SEQUENCE.search(message.fields), _BATCH.search(message.fields)
+    if sequence is None or batch is None:
+        raise ValueError("a message that is no record")
+    return Record(int(sequence[1]), parse_head(batch[1].decode()), message.data)
 
 
 class Reader:
@@ -37,7 +44,9 @@ class Reader:
         self._bytes = 0
         self._lost = False
         self._slow = False
-        self._news = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None
+        self._due_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def slow(self) -> bool:
@@ -54,12 +63,41 @@ class Reader:
         records, self._waiting = self._waiting, []
         self._bytes = 0
         self._lost = self._slow = False
-        self._news.clear()
         return records
 
-    async def wait(self) -> None:
+    async def wait(self, seconds: float) -> bool:
         """See `ports.Follow`."""
-        await self._news.wait()
+        if not self._waiting and not self._lost:
+            loop = asyncio.get_running_loop()
+            self._due_s = math.ceil((loop.time() + seconds) / TICK_S) * TICK_S
+            self._set_alarm(loop)
+            self._news = loop.create_future()
+            await self._news
+        return bool(self._waiting) or self._lost
+
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One that rings too early is set again when it rings: most waits end before, and cost none."""
+        if self._alarm is None or self._alarm.when() > self._due_s:
+            self.close()
+            self._alarm = loop.call_at(self._due_s, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._alarm = None
+        if self._news is not None and not self._news.done():
+            if loop.time() < self._due_s:
+                self._set_alarm(loop)
+            else:
+                self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def close(self) -> None:
+        """Forget the alarm."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     def push(self, record: Record) -> None:
         """One more, or too much: then all of it is dropped, and read from the log later."""
@@ -71,14 +109,14 @@ class Reader:
             self.lose()
             return
         self._waiting.append(record)
-        self._news.set()
+        self._wake()
 
     def lose(self) -> None:
         """Something may be missing from here on."""
         self._waiting.clear()
         self._bytes = 0
         self._lost = True
-        self._news.set()
+        self._wake()
 
 
 class Sample:
@@ -88,14 +126,14 @@ class Sample:
         self._lag = lag
         self._due_s = 0.0
 
-    def take(self, message: Msg) -> None:
+    def take(self, message: Arrived) -> None:
         """Look at this one, if it is time."""
         now_s = time.time()
-        stored = (message.headers or {}).get(names.TIME)
-        if now_s >= self._due_s and stored is not None:
-            self._due_s = now_s + LAG_PERIOD_S
-            with suppress(ValueError):  # a callback that raises would end the connection's reader
-                self._lag(now_s - datetime.fromisoformat(stored).timestamp())
+        if now_s < self._due_s or (stored := message.header(names.TIME)) is None:
+            return
+        self._due_s = now_s + LAG_PERIOD_S
+        with suppress(ValueError):  # a clock that nobody can read
+            self._lag(now_s - datetime.fromisoformat(stored).timestamp())
 
 
 class Feed:
@@ -132,10 +170,10 @@ class Feed:
         for end in reversed(ends):
             await end()
 
-    def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Arrived) -> None:
         try:
             record = record_of(message)
-        except (KeyError, ValueError):
+        except ValueError:
             self._on_loss()  # not one of ours; if it hides one, the log has it
             return
         self._sample.take(message)

@@ -1,22 +1,24 @@
 """The runs' logs in JetStream: fenced appends, reads by direct get, live records by core subscription.
 
-No consumer is ever made for a reader: a followed run costs the broker one plain subscription. Reading is
-gated: ungated replays overrun the 64 MB that the server buffers for a connection, and it cuts us off.
+No consumer is ever made for a reader: a followed run costs the broker one plain subscription. Long logs are
+read as copies of many records in one message (`segment`), as far as there are any. Reading is gated: ungated
+replays overrun the 64 MB that the server buffers for a connection, and it cuts us off.
 """
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import structlog
 
-from protocol import names
+from protocol import names, segment
 from protocol.adapters.broker import ApiError, Broker
 from protocol.adapters.follow import Feed, Reader, Sample, record_of
+from protocol.adapters.mended import Arrived
 from protocol.adapters.ports import Page
-from protocol.errors import Fenced, Unavailable
+from protocol.errors import Fenced, Invalid, Unavailable
 from protocol.ids import RunId
 from protocol.log import Head, Record, parse_head
 
@@ -25,6 +27,10 @@ log = structlog.get_logger("rejoin.log")
 READS_MAX = 8
 READ_BYTES_MAX = 256 * 1024
 """A reader that stalls holds this twice over: as one write, and as aiohttp copies it."""
+FIRST_RECORDS = 64
+PAGE_RECORDS = 256
+PAGE_SEGMENTS = 12
+"""Of a page, if no bound is given: so many messages at once, so many in all, or so many segments."""
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 0.5
 
@@ -89,24 +95,68 @@ class JetStreamLog:
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
-    async def read(self, run: RunId, *, after: int, records_max: int = 256) -> Page:
-        """See `ports.Log`."""
-        ask = {
-            "seq": after + 1,
-            "batch": records_max,
-            "max_bytes": READ_BYTES_MAX,
-            "next_by_subj": names.log(run),
-        }
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> Page:
+        """See `ports.Log`. A few messages first: they are all that most readers want, and they say how many
+        follow. Many of them are then read as copies.
+        """
+        first, pending = await self._page(run, after, records_max or FIRST_RECORDS)
+        room = READ_BYTES_MAX - sum(len(record.payload) for record in first.records)
+        if records_max is not None or not pending or room < READ_BYTES_MAX // 2:
+            return first
+        seq = first.records[-1].seq
+        if pending > segment.RECORDS:
+            messages, _ = await self._get(names.segments(run), seq, PAGE_SEGMENTS, room - segment.BYTES_MAX)
+            if copies := segment.behind(seq, (message.data for message in messages)):
+                return Page([*first.records, *copies], pending > len(copies))
+        rest, pending = await self._page(run, seq, PAGE_RECORDS - FIRST_RECORDS, room)
+        if sum(len(record.payload) for record in rest.records) > room:
+            return first  # the next one is large, and comes alone
+        return Page([*first.records, *rest.records], pending > 0, [*first.times, *rest.times])
+
+    async def _page(
+        self, run: RunId, after: int, records_max: int, bytes_max: int = READ_BYTES_MAX
+    ) -> tuple[Page, int]:
+        """A page of messages, and how many follow."""
+        messages, pending = await self._get(names.log(run), after, records_max, bytes_max)
+        if len(messages) > 1 and sum(len(message.data) for message in messages) > bytes_max:
+            messages.pop()
+            pending += 1
+        times = [message.header(names.TIME) or "" for message in messages]
+        return Page([record_of(message) for message in messages], pending > 0, times), pending
+
+    async def _get(self, subject: str, after: int, batch: int, bytes_max: int) -> tuple[list[Arrived], int]:
+        """The messages of a subject behind a sequence, and how many follow. The last one may be too much: the
+        server looks at `bytes_max` when it has sent it.
+        """
+        ask = {"seq": after + 1, "batch": batch, "max_bytes": bytes_max, "next_by_subj": subject}
         async with self._gate:
             replies = await self._api.ask_many(f"$JS.API.DIRECT.GET.{names.LOG}", msgspec.json.encode(ask))
         *messages, last = replies
         headers = last.headers or {}
         match headers.get(names.STATUS):
             case "204":
-                times = [(message.headers or {}).get(names.TIME, "") for message in messages]
-                return Page([record_of(message) for message in messages], _pending(headers) > 0, times)
+                return messages, int(headers.get(names.PENDING, "0"))
             case "404":
-                return Page([], more=False)
+                return [], 0
+            case status:
+                raise Unavailable(f"the broker refused a read ({status})")
+
+    async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
+        """See `ports.Log`."""
+        with suppress(Unavailable, Invalid):  # it would have saved time, no more
+            await self._api.send(names.segments(run), segment.pack(records))
+
+    async def grown(self, run: RunId, *, after: int) -> bool:
+        """See `ports.Log`. Of many at once the questions leave as one write. Not `multi_last`: for that the
+        server walks through all that was stored since, and nobody can append meanwhile.
+        """
+        ask = msgspec.json.encode({"seq": after + 1, "next_by_subj": names.log(run)})
+        reply = await self._api.ask(f"$JS.API.DIRECT.GET.{names.LOG}", ask)
+        match reply.status:
+            case None:
+                return True
+            case "404":
+                return False
             case status:
                 raise Unavailable(f"the broker refused a read ({status})")
 
@@ -131,7 +181,9 @@ class JetStreamLog:
         headers = reply.headers or {}
         match headers.get(names.STATUS):
             case None:
-                return names.parse_log(headers[names.SUBJECT])
+                with suppress(ValueError):  # it is a segment's
+                    return names.parse_log(headers[names.SUBJECT])
+                return None
             case "404":
                 return None
             case status:
@@ -139,7 +191,7 @@ class JetStreamLog:
 
     async def purge(self, run: RunId) -> None:
         """See `ports.Log`."""
-        ask = msgspec.json.encode({"filter": names.log(run)})
+        ask = msgspec.json.encode({"filter": names.stored(run)})
         await self._api.call(f"$JS.API.STREAM.PURGE.{names.LOG}", ask)
 
     @asynccontextmanager
@@ -155,6 +207,7 @@ class JetStreamLog:
             yield reader
         finally:
             feed.readers.discard(reader)
+            reader.close()
             if not feed.readers and self._feeds.get(run) is feed:
                 del self._feeds[run]
                 await feed.close()
@@ -166,7 +219,3 @@ def _head_of(headers: str) -> Head:
         if name == names.BATCH:
             return parse_head(value.strip())
     raise Unavailable("a record of the log has no batch header")
-
-
-def _pending(headers: dict[str, str]) -> int:
-    return int(headers.get(names.PENDING, "0"))

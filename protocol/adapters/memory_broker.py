@@ -7,8 +7,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from protocol import segment
 from protocol.adapters.follow import Reader
-from protocol.adapters.log import READ_BYTES_MAX
+from protocol.adapters.log import PAGE_RECORDS, READ_BYTES_MAX
 from protocol.adapters.ports import Interrupt, Page, Supersede, Word
 from protocol.adapters.streams import ACK_WAIT_S
 from protocol.commands import AgentEntry, RunRequest
@@ -23,6 +24,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self._owners: list[RunId | None] = []
         self._records: dict[RunId, list[Record]] = {}
+        self._segments: dict[RunId, list[bytes]] = {}
         self._readers: dict[RunId, set[Reader]] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
@@ -39,18 +41,29 @@ class MemoryLog:
             reader.push(record)
         return record.seq
 
-    async def read(self, run: RunId, *, after: int, records_max: int = 256) -> Page:
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> Page:
         """See `ports.Log`."""
+        stored = [record for record in self._records.get(run, ()) if record.seq > after]
+        if records_max is None and stored:
+            copies = segment.behind(stored[0].seq, self._segments.get(run, ()))
+            stored[1 : 1 + len(copies)] = copies
         page: list[Record] = []
         size_bytes = 0
-        for record in self._records.get(run, ()):
-            if record.seq <= after:
-                continue
+        for record in stored:
             size_bytes += len(record.payload)
-            if len(page) == records_max or (page and size_bytes > READ_BYTES_MAX):
+            if len(page) == (records_max or PAGE_RECORDS) or (page and size_bytes > READ_BYTES_MAX):
                 return Page(page, more=True)
             page.append(record)
         return Page(page, more=False)
+
+    async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
+        """See `ports.Log`."""
+        self._owners.append(None)
+        self._segments.setdefault(run, []).append(segment.pack(records))
+
+    async def grown(self, run: RunId, *, after: int) -> bool:
+        """See `ports.Log`."""
+        return any(record.seq > after for record in self._records.get(run, ()))
 
     async def last(self, run: RunId) -> Record | None:
         """See `ports.Log`."""
@@ -63,6 +76,7 @@ class MemoryLog:
 
     async def purge(self, run: RunId) -> None:
         """See `ports.Log`."""
+        self._segments.pop(run, None)
         for record in self._records.pop(run, ()):
             self._owners[record.seq - 1] = None
 
@@ -76,15 +90,17 @@ class MemoryLog:
             yield reader
         finally:
             readers.discard(reader)
+            reader.close()
 
 
 class MemoryDelivery:
     """`ports.Delivery`."""
 
-    def __init__(self, requests: "MemoryRequests", request: RunRequest, delivered: int) -> None:
+    def __init__(self, requests: "MemoryRequests", request: RunRequest, delivered: int, behind: int) -> None:
         self._requests = requests
         self.request = request
         self.delivered = delivered
+        self.behind = behind
         self.headers: Mapping[str, str] = {}
         self.age_s: float | None = None
 
@@ -117,11 +133,14 @@ class MemoryRequests:
             self._wake()
 
     @asynccontextmanager
-    async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[], Awaitable[MemoryDelivery]]]:
+    async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[int], Awaitable[list[MemoryDelivery]]]]:
         """See `ports.Requests`."""
 
-        async def following() -> MemoryDelivery:
-            return await self._next(agent)
+        async def following(count: int) -> list[MemoryDelivery]:
+            if count == 1:
+                return [await self._next(agent)]
+            taken = (self._take(agent) for _ in range(count))
+            return [delivery for delivery in taken if delivery is not None]
 
         yield following
 
@@ -142,47 +161,50 @@ class MemoryRequests:
 
     async def _next(self, agent: AgentName) -> MemoryDelivery:
         while True:
-            now = asyncio.get_running_loop().time()
-            waiting = {request: due for request, due in self._due.items() if request.agent == agent}
-            for request, due in waiting.items():
-                if due <= now:
-                    self._due[request] = now + self.ack_wait_s
-                    self._delivered[request] = self._delivered.get(request, 0) + 1
-                    return MemoryDelivery(self, request, self._delivered[request])
+            if (delivery := self._take(agent)) is not None:
+                return delivery
+            times = (due for request, due in self._due.items() if request.agent == agent)
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(min(waiting.values(), default=None)):
+                async with asyncio.timeout_at(min(times, default=None)):
                     await self._change.wait()
+
+    def _take(self, agent: AgentName) -> MemoryDelivery | None:
+        now = asyncio.get_running_loop().time()
+        due = [request for request, at in self._due.items() if request.agent == agent and at <= now]
+        if not due:
+            return None
+        request, *behind = due
+        self._due[request] = now + self.ack_wait_s
+        self._delivered[request] = self._delivered.get(request, 0) + 1
+        return MemoryDelivery(self, request, self._delivered[request], len(behind))
 
 
 class MemoryControl:
     """`ports.Control`."""
 
     def __init__(self) -> None:
-        self._listeners: dict[RunId, list[Callable[[Word], None]]] = {}
+        self._listeners: list[Callable[[RunId, Word], None]] = []
 
-    async def interrupt(self, run: RunId) -> bool:
+    async def interrupt(self, run: RunId) -> None:
         """See `ports.Control`."""
-        return self._say(run, Interrupt())
+        self._say(run, Interrupt())
 
     async def supersede(self, run: RunId, attempt: int) -> None:
         """See `ports.Control`."""
         self._say(run, Supersede(attempt))
 
-    def _say(self, run: RunId, word: Word) -> bool:
-        listeners = tuple(self._listeners.get(run, ()))
-        for on_word in listeners:
-            on_word(word)
-        return bool(listeners)
+    def _say(self, run: RunId, word: Word) -> None:
+        for on_word in tuple(self._listeners):
+            on_word(run, word)
 
     @asynccontextmanager
-    async def listen(self, run: RunId, on_word: Callable[[Word], None]) -> AsyncIterator[None]:
+    async def listen(self, on_word: Callable[[RunId, Word], None]) -> AsyncIterator[None]:
         """See `ports.Control`."""
-        listeners = self._listeners.setdefault(run, [])
-        listeners.append(on_word)
+        self._listeners.append(on_word)
         try:
             yield
         finally:
-            listeners.remove(on_word)
+            self._listeners.remove(on_word)
 
 
 class MemoryAgents:

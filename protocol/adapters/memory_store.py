@@ -33,7 +33,7 @@ from protocol.commands import RunRequest
 from protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
 from protocol.fold import UIMessage
 from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
-from protocol.lifecycle import TERMINAL, Event, State, after
+from protocol.lifecycle import BUSY, TERMINAL, Event, State, after
 
 _ENDS = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL, State.CANCELLED: Event.CANCEL}
 
@@ -243,6 +243,13 @@ class MemoryStore:
         """See `ports.Store`."""
         found = self._seen_run(owner, run)
         return found.row if found is not None else None
+
+    async def over(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+        """See `ports.Store`."""
+        found = self._seen_run(owner, run)
+        if found is None or found.row.state in TERMINAL:
+            return True
+        return turn is not None and (found.row.state not in BUSY or found.row.turn > turn)
 
     async def current(self, owner: Owner, session: SessionId) -> Run | None:
         """See `ports.Store`."""

@@ -55,12 +55,6 @@ def _grants() -> str:
     return resources.files("migrations").joinpath("grants", "service_role.sql").read_text(encoding="utf-8")
 
 
-async def pending(database_url: str) -> list[str]:
-    """The versions that are still to be applied. Waits for the database."""
-    async with _connection(database_url) as connection:
-        return [migration.version for migration in await _missing(connection)]
-
-
 async def check(database_url: str, *, exactly: bool = False) -> None:
     """Raises `Invalid` if the database is not what this version of the code needs; if `exactly`, also if it
     is ahead of it, as it is while a newer version is rolled out. Waits for the database.

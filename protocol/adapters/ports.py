@@ -96,8 +96,8 @@ class Follow(Protocol):
         """Whether something may have been missed since the last `take`: read the log before going on."""
         ...
 
-    async def wait(self) -> None:
-        """Until `take` or `lost` has something to say."""
+    async def wait(self, seconds: float) -> bool:
+        """Until `take` or `lost` has something to say, or about so many seconds; whether it has."""
         ...
 
 
@@ -112,8 +112,20 @@ class Log(Protocol):
         """
         ...
 
-    async def read(self, run: RunId, *, after: int, records_max: int = 256) -> Page:
-        """The records behind sequence `after`, oldest first. May miss the newest ones for a moment."""
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> Page:
+        """The records behind sequence `after`, oldest first: at most `records_max`, or as many as are got in
+        one go. May miss the newest ones for a moment.
+        """
+        ...
+
+    async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
+        """Store a copy of consecutive records, whose appends have returned, for `read` to take instead of
+        them. Waits for no answer, and says nothing if it is not stored.
+        """
+        ...
+
+    async def grown(self, run: RunId, *, after: int) -> bool:
+        """Whether there are records behind sequence `after`. May miss the newest ones for a moment."""
         ...
 
     async def last(self, run: RunId) -> Record | None:
@@ -125,7 +137,7 @@ class Log(Protocol):
         ...
 
     async def purge(self, run: RunId) -> None:
-        """Delete all of a run's records. Whoever still appends is fenced by it."""
+        """Delete all of a run's records, and their copies. Whoever still appends is fenced by it."""
         ...
 
     def follow(self, run: RunId) -> AbstractAsyncContextManager[Follow]:
@@ -144,6 +156,11 @@ class Delivery(Protocol):
     @property
     def delivered(self) -> int:
         """How often the request was delivered, this time included."""
+        ...
+
+    @property
+    def behind(self) -> int:
+        """How many requests waited behind it when it was delivered."""
         ...
 
     @property
@@ -176,9 +193,12 @@ class Requests(Protocol):
         """Ask for a turn of a run. A turn that is asked for already is not asked for twice."""
         ...
 
-    def pull(self, agent: AgentName) -> AbstractAsyncContextManager[Callable[[], Awaitable[Delivery]]]:
-        """A function that waits for the next request to an agent. Call it again once it has returned.
-        What arrives after the context was left goes back to the queue.
+    def pull(
+        self, agent: AgentName
+    ) -> AbstractAsyncContextManager[Callable[[int], Awaitable[Sequence[Delivery]]]]:
+        """A function that takes so many requests to an agent. Asked for one, it waits for it; asked for more,
+        it takes what is there: perhaps fewer, perhaps none. Call it again once it has returned. What arrives
+        after the context was left goes back to the queue.
         """
         ...
 
@@ -199,16 +219,16 @@ type Word = Interrupt | Supersede
 class Control(Protocol):
     """The way to the runner that holds a run, for what cannot wait until it looks into the database."""
 
-    async def interrupt(self, run: RunId) -> bool:
-        """Tell it to stop the run. False if no runner holds it at the moment: the next one will read it."""
+    async def interrupt(self, run: RunId) -> None:
+        """Tell it to stop the run. Whether somebody holds it is not said."""
         ...
 
     async def supersede(self, run: RunId, attempt: int) -> None:
         """Tell whoever holds the run by an earlier attempt than this one that it does not any more."""
         ...
 
-    def listen(self, run: RunId, on_word: Callable[[Word], None]) -> AbstractAsyncContextManager[None]:
-        """Be the one that is told. Whoever is told from the moment the context is entered reaches us."""
+    def listen(self, on_word: Callable[[RunId, Word], None]) -> AbstractAsyncContextManager[None]:
+        """Be told what is said about any run, by us too, from the moment the context is entered."""
         ...
 
 

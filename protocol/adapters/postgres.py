@@ -31,6 +31,7 @@ from protocol.adapters.store import (
     Usage,
     usage_of,
 )
+from protocol.adapters.together import Together
 from protocol.commands import RunRequest
 from protocol.fold import UIMessage
 from protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
@@ -49,6 +50,7 @@ class PostgresStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._overs = Together(self._which_are_over)
 
     async def __aenter__(self) -> Self:
         return self
@@ -120,6 +122,23 @@ class PostgresStore:
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
         return await self.database.find(Run, query, *_of(owner), run)
+
+    async def over(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+        """See `ports.Store`."""
+        return await self._overs.ask((*_of(owner), run, turn))
+
+    async def _which_are_over(self, runs: Sequence[tuple[str, str | None, RunId, int | None]]) -> list[bool]:
+        query = """
+            select json_agg(
+              r.id is null or r.ended_at is not null
+              or (asked.turn is not null and (r.state not in ('queued', 'running') or r.turn > asked.turn))
+              order by place)
+            from unnest($1::text[], $2::text[], $3::text[], $4::integer[])
+              with ordinality asked(tenant_id, user_id, id, turn, place)
+            left join runs r on r.id = asked.id and r.tenant_id = asked.tenant_id
+              and (asked.user_id is null or r.user_id = asked.user_id)
+        """
+        return await self.database.get(list[bool], query, *map(list, zip(*runs, strict=True)))
 
     async def current(self, owner: Owner, session: SessionId) -> Run | None:
         """See `ports.Store`."""

@@ -1,6 +1,7 @@
 """What every service process does the same way: logs, signals, and telling its supervisor it is ready."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -108,7 +109,11 @@ class Supervised:
             self._socket.close()
 
     def ready(self, *facts: str) -> None:
-        """Say that everything works from now on, and what the supervisor may want to know, as words."""
+        """Say that everything works from now on, and what the supervisor may want to know, as words. What is
+        in memory by now stays there: no collection of garbage looks at it again, all streams would wait for
+        50 to 100 ms.
+        """
+        gc.freeze()
         self.say("ready", *facts)
 
     def say(self, *words: str) -> None:

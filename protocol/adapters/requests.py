@@ -1,12 +1,12 @@
-"""The queue of run requests: a JetStream work queue, pulled one request at a time.
+"""The queue of run requests: a JetStream work queue, from which no more is pulled than there is room for.
 
 Owns the pull protocol (NATS ADR-13) on a core subscription: nats-py's `fetch` loses what arrives while it is
 being cancelled, and raises two kinds of time-out.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import msgspec
@@ -26,7 +26,8 @@ PULL_EXPIRES_S = 10.0
 PULL_GRACE_S = 1.0
 PULL_RETRY_S = 1.0
 QUEUED_ALREADY = 10077
-EXPIRED = "408"
+NOTHING_THERE = {"404", "408"}
+"""The server's word about a pull that brings nothing now, or nothing more: nothing is wrong with it."""
 
 
 class JetStreamDelivery:
@@ -37,6 +38,7 @@ class JetStreamDelivery:
         self._reply = message.reply
         self.request = request
         self.delivered = message.metadata.num_delivered
+        self.behind = message.metadata.num_pending
         self.headers: Mapping[str, str] = message.headers or {}
         self._published_at = message.metadata.timestamp
 
@@ -77,7 +79,9 @@ class JetStreamRequests:
                 raise Unavailable(f"the broker refused a run request ({fault})") from fault
 
     @asynccontextmanager
-    async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[], Awaitable[JetStreamDelivery]]]:
+    async def pull(
+        self, agent: AgentName
+    ) -> AsyncIterator[Callable[[int], Awaitable[Sequence[JetStreamDelivery]]]]:
         """See `ports.Requests`."""
         pull = _Pull(self._broker, agent, self._settings)
         await pull.declare()
@@ -90,8 +94,31 @@ class JetStreamRequests:
             await end()
 
 
+class _Wait:
+    """One pull: what it has brought so far, and the server's word that ends it if it does not bring all."""
+
+    def __init__(self, count: int) -> None:
+        self.messages: list[Msg] = []
+        self.over: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+        self._count = count
+
+    def take(self, message: Msg) -> bool:
+        """Whether it was still wanted."""
+        if self.over.done():
+            return False
+        self.messages.append(message)
+        if len(self.messages) == self._count:
+            self.end(None)
+        return True
+
+    def end(self, word: Msg | None) -> None:
+        """Nothing more comes."""
+        if not self.over.done():
+            self.over.set_result(word)
+
+
 class _Pull:
-    """One request at a time from one consumer, and never one more than is waited for."""
+    """Requests from one consumer, and never one more than is waited for."""
 
     def __init__(self, broker: Broker, agent: AgentName, settings: streams.Settings) -> None:
         self._inbox = broker.new_inbox()
@@ -99,8 +126,7 @@ class _Pull:
         self._agent = agent
         self._settings = settings
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.REQUESTS}.{names.consumer(agent)}"
-        self._expires = msgspec.json.encode({"batch": 1, "expires": int(PULL_EXPIRES_S * streams.SECOND_NS)})
-        self._arrival: asyncio.Future[Msg | None] | None = None
+        self._wait: _Wait | None = None
         self._pulls = 0
 
     @property
@@ -111,67 +137,57 @@ class _Pull:
         await streams.declare_consumer(self._broker, self._agent, self._settings)
 
     async def on_message(self, message: Msg) -> None:
+        wait = self._wait
         if _status(message):
-            if message.subject.endswith(f".{self._pulls}"):  # not the late word about an earlier pull
-                self._resolve(message)
-        elif not self._resolve(message):
+            if wait is not None and message.subject.endswith(f".{self._pulls}"):  # not of an earlier pull
+                wait.end(message)
+        elif wait is None or not wait.take(message):
             await self._give_back(message)
 
     def on_return(self) -> None:
-        self._resolve(None)  # the server has forgotten our pull: ask again
+        if self._wait is not None:
+            self._wait.end(None)  # the server has forgotten our pull: ask again
 
-    def _resolve(self, message: Msg | None) -> bool:
-        arrival = self._arrival
-        if arrival is None or arrival.done():
-            return False
-        arrival.set_result(message)
-        return True
-
-    async def next(self) -> JetStreamDelivery:
+    async def next(self, count: int) -> list[JetStreamDelivery]:
         while True:
-            message = await self._next()
-            try:
-                request = commands.decode_request(message.data)
-            except msgspec.DecodeError:
-                log.exception("poison_request", subject=message.subject)
-                await self._say(message, b"+TERM")
-            else:
-                return JetStreamDelivery(self._broker, message, request)
+            messages = await self._pulled(count)
+            deliveries = [one for message in messages if (one := await self._delivery(message)) is not None]
+            if deliveries or count > 1:
+                return deliveries
 
-    async def _next(self) -> Msg:
-        while True:
-            message = await self._pulled()
-            if message is None:
-                continue
-            status = _status(message)
-            if status is None:
-                return message
-            if status != EXPIRED:
-                await self._refused(message)
+    async def _delivery(self, message: Msg) -> JetStreamDelivery | None:
+        try:
+            request = commands.decode_request(message.data)
+        except msgspec.DecodeError:
+            log.exception("poison_request", subject=message.subject)
+            await self._say(message, b"+TERM")
+            return None
+        return JetStreamDelivery(self._broker, message, request)
 
-    async def _pulled(self) -> Msg | None:
-        """What one pull brings: a request, or the server's word about it, or nothing."""
-        arrival: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
-        self._arrival = arrival
+    async def _pulled(self, count: int) -> list[Msg]:
+        """What one pull brings. The server's word about it, if it brings nothing, is heard here."""
+        wait = self._wait = _Wait(count)
         self._pulls += 1
-        wait_s = PULL_EXPIRES_S + PULL_GRACE_S
+        wait_s = PULL_GRACE_S + (PULL_EXPIRES_S if count == 1 else 0)
+        word: Msg | None = None
         taken = False
         try:
             try:
-                await self._broker.send(self._subject, self._expires, reply=f"{self._inbox}.{self._pulls}")
+                await self._broker.send(self._subject, _ask(count), reply=f"{self._inbox}.{self._pulls}")
             except Unavailable:
                 wait_s = PULL_RETRY_S  # or until the reconnect, whichever is first
-            async with asyncio.timeout(wait_s):
-                message = await arrival
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    word = await wait.over
             taken = True
-        except TimeoutError:
-            return None
-        else:
-            return message
         finally:
-            self._arrival = None
-            if not taken and arrival.done() and not arrival.cancelled():
-                await self._give_back(arrival.result())  # we were cancelled with it in our hands
+            self._wait = None
+            if not taken:  # we were cancelled with them in our hands
+                for message in wait.messages:
+                    await self._give_back(message)
+        if not wait.messages and word is not None and _status(word) not in NOTHING_THERE:
+            await self._refused(word)
+        return wait.messages
 
     async def _refused(self, message: Msg) -> None:
         """The consumer is gone, or its leader has changed. Not to be asked again at once."""
@@ -183,15 +199,21 @@ class _Pull:
         except RejoinError as fault:
             log.warning("consumer_not_declared", agent=self._agent, error=str(fault))
 
-    async def _give_back(self, message: Msg | None) -> None:
-        if message is not None and _status(message) is None:
-            await self._say(message, b"-NAK")
+    async def _give_back(self, message: Msg) -> None:
+        await self._say(message, b"-NAK")
 
     async def _say(self, message: Msg, word: bytes) -> None:
         try:
             await self._broker.send(message.reply, word)
         except Unavailable:
             log.warning("request_not_answered", subject=message.subject)  # its ack wait returns it
+
+
+def _ask(count: int) -> bytes:
+    """One is waited for; of several those are taken that are there."""
+    if count == 1:
+        return b'{"batch":1,"expires":%d}' % (PULL_EXPIRES_S * streams.SECOND_NS)
+    return b'{"batch":%d,"no_wait":true}' % count
 
 
 def _status(message: Msg) -> str | None:

@@ -91,15 +91,10 @@ class Splice:
             remaining_s = idle_at - loop.time()
             if remaining_s <= 0:
                 return ()
-            await self._wait(min(self._quiet_s, remaining_s))
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._follow.wait()
-        except TimeoutError:
-            self._behind = True  # the tail check: reading finds what no successor would reveal
-            self._quiet_s = min(self._quiet_s * 2, TAIL_CHECK_MAX_S)
+            if not await self._follow.wait(min(self._quiet_s, remaining_s)):
+                # The tail check: asking finds what no successor would reveal.
+                self._behind = await self._log.grown(self._run, after=self._seq)
+                self._quiet_s = min(self._quiet_s * 2, TAIL_CHECK_MAX_S)
 
     def _live(self) -> Sequence[Record]:
         if self._follow.lost:

@@ -296,6 +296,12 @@ class Store(Protocol):
         """One run of the owner's."""
         ...
 
+    async def over(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+        """Whether a run is over, or the owner has none of this id (any more); of a turn, whether the run has
+        ended with it, waits behind it or has gone on from it. Many ask at once, now and again.
+        """
+        ...
+
     async def current(self, owner: Owner, session: SessionId) -> Run | None:
         """The session's run whose turn it is, ready or not, else the newest one."""
         ...

@@ -60,7 +60,7 @@ def wanted(settings: Settings) -> list[dict[str, Any]]:
         shared
         | {
             "name": names.LOG,
-            "subjects": [names.LOG_SUBJECTS],
+            "subjects": [names.LOG_SUBJECTS, names.SEGMENTS_SUBJECTS],
             "retention": "limits",
             "max_msgs_per_subject": RUN_MESSAGES_MAX,
             "discard": "new",  # refusing an append is visible, dropping the head of a log is not

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, closing
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from pydantic_ai.tools import ToolDefinition
 from protocol.adapters import redaction
 from runner.models.answer import Answer
 from runner.models.history import Origin, to_messages
+from runner.models.limit import Limit, limited
 from runner.models.port import Done, Keys, ModelChunk, ModelError, ModelRequest, ModelSettings, ToolSpec
 
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
@@ -149,16 +150,20 @@ class ProviderModel:
         """The library's events, and at the end its response as a whole. All its failures are named here."""
         begun = False
         try:
-            async with model_request_stream(
+            answer = model_request_stream(
                 model,
                 to_messages(request.instructions, [*request.history, request.answer], origin),
-                model_settings=_settings(self._provider, request.settings, timeout_s),
+                model_settings=_settings(self._provider, request.settings),
                 model_request_parameters=_parameters(request.tools),
-            ) as response:
-                async for event in response:
-                    begun = True
-                    yield event
-                yield _complete(response.get())
+            )
+            with closing(Limit(timeout_s)) as limit:
+                async with AsyncExitStack() as stack:
+                    with limit:
+                        response = await stack.enter_async_context(answer)
+                    async for event in limited(aiter(response), limit):
+                        begun = True
+                        yield event
+                    yield _complete(response.get())
         except Exception as fault:  # a stranger's bytes break the library in many ways
             raise _named(fault, begun=begun) from fault
 
@@ -187,9 +192,9 @@ def _tool(spec: ToolSpec) -> ToolDefinition:
     )
 
 
-def _settings(provider: str, wanted: ModelSettings, timeout_s: float) -> LibrarySettings:
-    """The library's settings: how it waits, and what the caller wants said to the provider."""
-    settings: dict[str, Any] = {"request_timeout": timeout_s, "max_retries": 0}
+def _settings(provider: str, wanted: ModelSettings) -> LibrarySettings:
+    """The library's settings: that it asks once, and what the caller wants said to the provider."""
+    settings: dict[str, Any] = {"max_retries": 0}
     named = {
         "temperature": wanted.temperature,
         "max_tokens": wanted.max_tokens,
@@ -231,7 +236,7 @@ def _named(fault: Exception, *, begun: bool) -> _Failed:
         case exceptions.ModelHTTPError(status_code=status):
             detail = f"the model provider answered {_status(status)}"
             transient = status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        case exceptions.ModelRequestTimeout():
+        case exceptions.ModelRequestTimeout() | TimeoutError():
             detail, transient = "the model did not finish in time", True
         case exceptions.ModelTimeoutError():
             detail, transient = "the model provider fell silent", True

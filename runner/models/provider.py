@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
+from urllib.request import getproxies
 
 from protocol.errors import Invalid
 from runner.models.fallback import Fallback
@@ -77,9 +78,14 @@ class Connections:
         if self._client is None:
             import httpx2  # noqa: PLC0415 - a scripted model needs no HTTP
 
+            from runner.models.wire import Wire  # noqa: PLC0415
+
             self._client = httpx2.AsyncClient(
                 timeout=httpx2.Timeout(self._read_timeout_s, connect=self._connect_timeout_s),
                 limits=httpx2.Limits(max_connections=self._connections_max),
+                transport=None
+                if getproxies()
+                else Wire(self._connections_max),  # it knows the way through them
             )
         return self._client
 
@@ -186,12 +192,12 @@ def _connect(provider: str, name: str, base_url: str | None, client: "httpx2.Asy
 def _openai(
     provider: str, name: str, base_url: str | None, api_key: str, client: "httpx2.AsyncClient"
 ) -> "LibraryModel":
-    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel  # noqa: PLC0415
+    from pydantic_ai.models.openai import OpenAIResponsesModel  # noqa: PLC0415
     from pydantic_ai.profiles.openai import OpenAIModelProfile  # noqa: PLC0415
     from pydantic_ai.providers.openai import OpenAIProvider  # noqa: PLC0415
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider  # noqa: PLC0415
 
-    from runner.models.quick import QuickOpenAI  # noqa: PLC0415
+    from runner.models.quick import QuickChatModel, QuickOpenAI  # noqa: PLC0415
 
     quick = QuickOpenAI(base_url=base_url or ADDRESSES[provider], api_key=api_key, http_client=client)
     service: Provider[AsyncOpenAI]
@@ -203,7 +209,7 @@ def _openai(
         return OpenAIResponsesModel(name, provider=service)
     # Without this the library takes an answer that was cut off for a complete one.
     profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-    return OpenAIChatModel(name, provider=service, profile=profile)
+    return QuickChatModel(name, provider=service, profile=profile)
 
 
 def _prepare_responses() -> None:

@@ -18,7 +18,7 @@ from runner.tools import tool
 DELETE_S = 0.4
 SLOW_S = 2.0
 SLOW = "slow.txt"
-WORD_S = 0.03
+WORD_S = 0.1
 _TWO = re.compile(r"delete (\S+) and (\S+)")
 
 

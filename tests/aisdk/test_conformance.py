@@ -4,27 +4,19 @@ What a flow is, and what a version cannot do, is in `flows.mjs`; what a version 
 """
 
 import asyncio
-import hashlib
-import os
-import shutil
-import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 import pytest
 
 from protocol.adapters.embedded import Servers
-from tests.processes import HOST, Command, gone
+from tests.node import INSTALL_S_MAX, packages
+from tests.processes import Dev, dev
 
 HERE = Path(__file__).parent
-LOCK = HERE / "package-lock.json"
-INSTALLED = HERE / "node_modules" / ".installed"
-"""Says for which lock file the packages beside it are."""
 AGENT = "conformance"
-INSTALL_S_MAX = 240.0
 FLOWS_S_MAX = 240.0
 LINE_BYTES_MAX = 16 * 1024 * 1024
 VERSIONS = (
@@ -51,63 +43,18 @@ class Played(msgspec.Struct):
     error: str = ""
 
 
-def missing(reason: str) -> NoReturn:
-    """Skip; but where it must not be missed, fail."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 async def node() -> str:
-    """Node, with the packages of the lock file installed beside this file."""
-    found, npm = shutil.which("node"), shutil.which("npm")
-    if found is None or npm is None:
-        missing("the clients need Node with npm, and there is none")
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if not (INSTALLED.exists() and INSTALLED.read_text() == wanted):
-        process = await asyncio.create_subprocess_exec(
-            npm, "ci", cwd=HERE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        async with asyncio.timeout(INSTALL_S_MAX):
-            said, _ = await process.communicate()
-        if process.returncode:
-            missing(f"npm ci failed: {said.decode(errors='replace')[-2_000:]}")
-        INSTALLED.write_text(wanted)
-    return found
-
-
-def two_ports() -> int:
-    """The first of two free ports in a row, where nobody else looks for one: other suites may run beside."""
-    for _ in range(100):
-        with socket.socket() as one, socket.socket() as other, suppress(OSError, OverflowError):
-            one.bind((HOST, 0))
-            port: int = one.getsockname()[1]
-            other.bind((HOST, port + 1))
-            return port
-    raise AssertionError("no two free ports in a row")
+    return await packages(HERE)
 
 
 @pytest.fixture(scope="module")
-async def command(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Command]:
+async def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
     """Two gateways and two runners, as processes."""
     place = tmp_path_factory.mktemp("aisdk")
-    port = two_ports()
-    async with await Command.start(
-        place / "logs",
-        *("dev", "tests.aisdk.agents:agent", "--port", str(port), "--data-dir", str(place / "data")),
-        *("--gateways", "2", "--runners", "2"),
-        variables={"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url},
-    ) as started:
-        await started.says(f"ready http://{HOST}:{port}\n")
+    variables = {"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url}
+    async with dev(place, "tests.aisdk.agents:agent", variables=variables) as started:
         yield started
-
-
-def kill_runners(command: Command) -> None:
-    """All that live. They are started again."""
-    for process in command.family()[1:]:
-        if not gone(process) and "runner" in process.cmdline()[1:4]:
-            process.kill()
 
 
 class Report(msgspec.Struct):
@@ -118,18 +65,17 @@ class Report(msgspec.Struct):
 
 
 @pytest.fixture(scope="module")
-async def report(node: str, command: Command, request: pytest.FixtureRequest) -> Report:
+async def report(node: str, running: Dev, request: pytest.FixtureRequest) -> Report:
     """Every flow in every version, and the table of them on the terminal."""
-    port = int(command.out.split()[-1].rsplit(":", 1)[1])
-    place = {"agent": AGENT, "gateways": [f"http://{HOST}:{port + number}" for number in range(2)]}
+    place = {"agent": AGENT, "gateways": running.gateways}
     async with asyncio.timeout(FLOWS_S_MAX):
-        found = await play(node, place, command)
+        found = await play(node, place, running)
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(f"\n\n{table(found)}\n")  # noqa: T201  # it is for whoever runs the tests
     return found
 
 
-async def play(node: str, place: Mapping[str, Any], command: Command) -> Report:
+async def play(node: str, place: Mapping[str, Any], running: Dev) -> Report:
     """What the driver reports, flow by flow. Kills the runners when it asks for that."""
     process = await asyncio.create_subprocess_exec(
         node,
@@ -147,7 +93,7 @@ async def play(node: str, place: Mapping[str, Any], command: Command) -> Report:
         found = msgspec.json.decode(await process.stdout.readline(), type=Report)
         async for line in process.stdout:
             if line == b'{"kill":true}\n':
-                kill_runners(command)
+                running.kill_runners()
                 process.stdin.write(b"killed\n")
             else:
                 found.played.append(msgspec.json.decode(line, type=Played))

@@ -7,30 +7,28 @@ from playwright.async_api import Browser, BrowserContext, async_playwright, expe
 
 from protocol.adapters.embedded import Servers
 from tests.browser.seen import Seen
-from tests.browser.site import HERE, Front, Site, chromium, packages, spoken
-from tests.processes import HOST, Command, free_ports
+from tests.browser.site import HERE, Front, Site, chromium
+from tests.node import packages, spoken
+from tests.processes import dev
 
 BUNDLE_S_MAX = 60.0
-SEE_MS_MAX = 20_000
+SEE_MS_MAX = 60_000
 
 
 @pytest.fixture(scope="session")
 async def node() -> str:
-    return await packages()
+    return await packages(HERE)
 
 
 @pytest.fixture(scope="session")
 async def site(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     chromium()  # nothing is started where nothing can look at it
-    place, port = tmp_path_factory.mktemp("browser"), free_ports(2)
-    async with await Command.start(
-        place / "logs",
-        *("dev", "--port", str(port), "--data-dir", str(place / "data"), "--gateways", "2", "--runners", "2"),
-        variables={"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url},
-    ) as command:
-        await command.says(f"ready http://{HOST}:{port}\n")
-        async with Front([port, port + 1]).open() as front:
-            yield Site(command, front)
+    variables = {"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url}
+    async with (
+        dev(tmp_path_factory.mktemp("browser"), variables=variables) as running,
+        Front([running.port, running.port + 1]).open() as front,
+    ):
+        yield Site(running, front)
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +46,7 @@ async def bundle(node: str) -> str:
     define = '--define:process.env.NODE_ENV="production"'
     options = ("--bundle", "--format=esm", "--jsx=automatic", "--log-level=error", define)
     code, said = await spoken(
-        str(HERE / "node_modules/.bin/esbuild"),
-        "react.jsx",
-        *options,
-        "--log-level=error",
-        seconds=BUNDLE_S_MAX,
+        HERE, str(HERE / "node_modules/.bin/esbuild"), "react.jsx", *options, seconds=BUNDLE_S_MAX
     )
     assert node
     assert code == 0, said[:2_000]

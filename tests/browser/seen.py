@@ -32,7 +32,8 @@ class Seen:
         return type(self)(page, self.site, self.path, self.session)
 
     async def say(self, text: str) -> None:
-        """Write and send."""
+        """Write and send, as soon as that can be done."""
+        await expect(self.page.locator("#send")).to_be_enabled()
         await self.page.fill("#field", text)
         await self.page.press("#field", "Enter")
 

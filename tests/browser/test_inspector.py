@@ -51,7 +51,7 @@ async def test_a_run_is_replayed_to_any_of_its_events(playground: Seen) -> None:
     await expect(cursor).to_have_text(re.compile(r"^\d+-\d+$"))
     await place.fill("0")
     await expect(shown).to_have_count(0)
-    await page.select_option("#speed", "4")
+    await page.select_option("#speed", "0.25")
     await page.get_by_role("button", name="Play").click()
     await expect(shown).to_have_text(re.compile(r"^1( \d+){0,10}$"))
     await expect(shown).to_have_text(numbers(12))
@@ -59,10 +59,10 @@ async def test_a_run_is_replayed_to_any_of_its_events(playground: Seen) -> None:
 
 
 async def test_a_takeover_a_silence_and_a_step_taken_back_are_seen_while_it_runs(playground: Seen) -> None:
-    await playground.say("count 60 every 60 ms")
+    await playground.say("count 60 every 80 ms")
     await playground.counts_to(5)
     page = await inspected(playground)
-    playground.site.kill_runners()
+    playground.site.dev.kill_runners()
     await expect(page.locator("#timeline")).to_contain_text("taken over from attempt 1")
     await expect(page.locator("#timeline")).to_contain_text("Silence")
     await expect(page.locator("#timeline .void")).to_contain_text("1 2 3 4 5")

@@ -72,7 +72,7 @@ async def test_axe_finds_no_serious_fault_in_any_state(looking: Seen) -> None:
     assert await faults(page) == []
     await page.get_by_role("switch").uncheck()
     await looking.counts_to(14)
-    looking.site.kill_runners()
+    looking.site.dev.kill_runners()
     await looking.counted(30)
     await looking.say(TEXT)
     await expect(looking.button("Approve")).to_be_enabled()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.browser.site import HERE, spoken
+from tests.browser.site import HERE
+from tests.node import spoken
 
 CASES_S_MAX = 100.0
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.timeout(400)
 async def test_the_transport_keeps_its_promises(node: str) -> None:
     """Cuts at every event, gateways away, 410, refusals, stop: what the client holds is the whole answer."""
     code, said = await spoken(
-        node, "--test", "--test-reporter=tap", str(HERE / "transport.mjs"), seconds=CASES_S_MAX
+        HERE, node, "--test", "--test-reporter=tap", str(HERE / "transport.mjs"), seconds=CASES_S_MAX
     )
     assert code == 0, said[-6_000:]
     assert "# fail 0" in said

@@ -5,13 +5,15 @@ import test, { describe, it } from 'node:test';
 
 import { Chat } from '@ai-sdk/react';
 
-import { RejoinChatTransport, Sent } from '../../clients/js/rejoin.js';
+import { Answer, RejoinChatTransport, Sent } from '../../clients/js/rejoin.js';
 
 const RUN = 'run_1';
 const text = (delta) => ({ type: 'text-delta', id: 't', delta });
 const STEP = [{ type: 'start', messageId: 'a1' }, { type: 'start-step' }, { type: 'text-start', id: 't' }];
 const END = [{ type: 'text-end', id: 't' }, { type: 'finish-step' }, { type: 'finish', finishReason: 'stop' }];
 const WHOLE = [...STEP, ...['one', ' two', ' three', ' four'].map(text), ...END];
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
 
 /** A server that answers each request by the next of `script`, and remembers what it was asked. */
 async function serving(t, script) {
@@ -169,6 +171,60 @@ test('interrupt stops the run', async (t) => {
   const transport = new RejoinChatTransport({ api: server.api });
   assert.deepEqual(await transport.interrupt('c1'), { success: true, interrupted: true });
   assert.deepEqual([server.asked[0].method, server.asked[0].url], ['POST', '/api/chat/c1/stop']);
+});
+
+/** An answer by hand, whose silences pass when the test says so, and whose pauses take no time. */
+async function clocked(t, script) {
+  const server = await serving(t, script);
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const answer = new Answer({
+    open: (signal) => fetch(server.api, { method: 'POST', signal }),
+    resume: ({ cursor }, signal) => fetch(server.api, { headers: { 'last-event-id': cursor }, signal }),
+    onState: ({ state }) => state === 'reconnecting' && setImmediate(() => t.mock.timers.tick(400)),
+  });
+  return { ...server, answer, pass: async (ms) => (await turn(), t.mock.timers.tick(ms)) };
+}
+
+test('a stream that says nothing for 30 s is dead, and goes on elsewhere', async (t) => {
+  let open;
+  const half = (response) => (begin(response), response.write(WHOLE.slice(0, 4).map(frame).join('')), (open = response));
+  const { asked, answer, pass } = await clocked(t, [half, say(WHOLE.slice(5), 5, 'done')]);
+  assert.equal(await answer.begin(), true);
+  const events = answer.events();
+  const next = async () => (await events.next()).value.chunk;
+  for (const chunk of WHOLE.slice(0, 4)) assert.deepEqual(await next(), chunk);
+  const fifth = next();
+  await pass(29_999);
+  open.write(frame(WHOLE[4], 4));
+  assert.deepEqual(await fifth, WHOLE[4]);
+  const sixth = next();
+  await pass(29_999);
+  await turn();
+  assert.deepEqual([asked.length, answer.breaks], [1, 0]);
+  await pass(1);
+  assert.deepEqual(await sixth, WHOLE[5]);
+  assert.deepEqual([asked.length, answer.breaks, asked[1].headers['last-event-id']], [2, 1, '7-4']);
+});
+
+test('a request that is not answered for 30 s is made again', async (t) => {
+  let arrived;
+  const silent = new Promise((resolve) => (arrived = resolve));
+  const { asked, answer, pass } = await clocked(t, [arrived, say(WHOLE, 0, 'done')]);
+  const begun = answer.begin();
+  await silent;
+  await pass(30_000);
+  assert.equal(await begun, true);
+  assert.deepEqual(asked.map(({ method }) => method), ['POST', 'POST']);
+});
+
+test('who leaves between two tries asks no more', async (t) => {
+  const server = await serving(t, [say(WHOLE.slice(0, 4), 0, 'cut'), say(WHOLE.slice(4), 4, 'done')]);
+  const asking = (signal) => fetch(server.api, { signal });
+  const answer = new Answer({ open: asking, resume: (_, signal) => asking(signal), onState: ({ state }) => state === 'reconnecting' && answer.leave() });
+  await answer.begin();
+  const heard = [];
+  for await (const { chunk } of answer.events()) heard.push(chunk);
+  assert.deepEqual([heard, server.asked.length], [WHOLE.slice(0, 4), 1]);
 });
 
 test('onState tells of the break', async (t) => {

@@ -25,7 +25,8 @@ from protocol.ids import MessageId, SessionId, TenantId, UserId
 from protocol.lifecycle import State
 from protocol.media import FileId
 from tests.contract.chats import Chat, fresh
-from tests.databases import fresh_database
+from tests.databases import fresh_database, waits_for_lock
+from tests.observe import until
 
 PNG = "image/png"
 
@@ -213,7 +214,7 @@ async def test_who_names_a_file_before_the_sweep_keeps_it(
             )
             assert await other.fetchval("select touch_file($1, $2)", owner.tenant, id)
             sweep = group.create_task(doomed(rows, owner, 3600))
-            await _waits(url)
+            await until(lambda: waits_for_lock(url), "a statement that waits for a lock")
             assert not sweep.done()
             await other.execute("commit; begin")
         assert sweep.result() == []
@@ -222,21 +223,6 @@ async def test_who_names_a_file_before_the_sweep_keeps_it(
     await send(chat, id)
     await files.sweep(0)
     assert await there(files, owner, id)
-
-
-async def _waits(url: str) -> None:
-    """Until some statement waits for a lock."""
-    watch = await asyncpg.connect(url)
-    query = """
-        select count(*) from pg_stat_activity
-        where datname = current_database() and wait_event_type = 'Lock'
-    """
-    try:
-        async with asyncio.timeout(10):
-            while not await watch.fetchval(query):  # noqa: ASYNC110 - the condition is outside of this process
-                await asyncio.sleep(0.02)
-    finally:
-        await watch.close()
 
 
 async def test_who_names_a_file_behind_the_sweep_hears_that_it_is_gone(

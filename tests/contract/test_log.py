@@ -83,7 +83,7 @@ async def taken(follow: Follow, count: int) -> list[Record]:
     records: list[Record] = []
     async with asyncio.timeout(SOON_S):
         while len(records) < count:
-            await follow.wait()
+            await follow.wait(SOON_S)
             assert not follow.lost
             records += follow.take()
     return records
@@ -201,6 +201,14 @@ async def test_a_page_is_bounded_by_bytes_too_but_never_empty(log: Log, run: Run
     assert await stored(log, run) == records
 
 
+async def test_a_log_has_grown_if_something_is_behind_a_place(log: Log, other: Log, run: RunId) -> None:
+    assert not await other.grown(run, after=0)
+    first, last = await write(log, run, b"a", b"b")
+    await write(log, fresh(), b"of another run")
+    places = (0, first.seq - 1, first.seq, last.seq, last.seq + 1_000_000)
+    assert [await other.grown(run, after=place) for place in places] == [True, True, True, False, False]
+
+
 async def test_runs_do_not_mix(log: Log) -> None:
     runs = [fresh() for _ in range(3)]
     written: dict[RunId, list[Record]] = {run: [] for run in runs}
@@ -246,14 +254,28 @@ async def test_a_follower_takes_what_is_appended_from_now_on_in_order(
 
 async def test_a_follower_waits_until_there_is_something(log: Log, run: RunId) -> None:
     async with log.follow(run) as follow, asyncio.TaskGroup() as group:
-        waiting = group.create_task(follow.wait())
+        waiting = group.create_task(follow.wait(SOON_S))
         await log.last(run)  # a round trip, in which it could have returned
         assert not waiting.done()
         await write(log, run, b"a")
         async with asyncio.timeout(SOON_S):
             await waiting
-        await follow.wait()  # still: nothing was taken
+        await follow.wait(SOON_S)  # still: nothing was taken
         assert len(follow.take()) == 1
+
+
+async def test_a_follower_waits_no_longer_than_it_is_told_to(log: Log, run: RunId) -> None:
+    """Nor shorter, whatever its last wait was."""
+    clock = asyncio.get_running_loop().time
+    async with asyncio.timeout(SOON_S), log.follow(run) as follow:
+        for earlier_s in (60, 0.3):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow.wait(earlier_s))
+                await write(log, run, b"a")
+            assert len(follow.take()) == 1
+            began = clock()
+            assert not await follow.wait(0.4)
+            assert clock() - began >= 0.4
 
 
 async def test_a_slow_follower_is_lost_in_bounded_memory_and_others_are_not(
@@ -280,7 +302,7 @@ async def test_one_record_larger_than_a_follower_may_hold_is_lost(log: Log, run:
     async with log.follow(run) as follow:
         await write(log, run, b"x" * (FOLLOW_BYTES_MAX + 1))
         async with asyncio.timeout(SOON_S):
-            await follow.wait()
+            await follow.wait(SOON_S)
         assert follow.lost
 
 

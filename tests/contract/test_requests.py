@@ -5,7 +5,7 @@ Time is what these promises are about, so the tests let some pass: always by wai
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random
 
 import msgspec
@@ -27,7 +27,7 @@ SOON_S = 5.0
 LONG_S = 60.0
 ACK_WAIT_S = 0.6
 
-type Next = Callable[[], Awaitable[Delivery]]
+type Next = Callable[[int], Awaitable[Sequence[Delivery]]]
 type Queues = Callable[[float], tuple[Requests, Requests]]
 
 
@@ -63,7 +63,12 @@ def fresh(agent: AgentName, turn: int = 0) -> RunRequest:
 
 async def arrival(following: Next, within_s: float = SOON_S) -> Delivery:
     async with asyncio.timeout(within_s):
-        return await following()
+        (delivery,) = await following(1)
+        return delivery
+
+
+async def several(following: Next) -> Sequence[Delivery]:
+    return await following(3)
 
 
 async def silence(following: Next, seconds: float) -> None:
@@ -146,6 +151,50 @@ async def test_two_pullers_share_a_queue(queues: Queues, agent: AgentName) -> No
                 await here.publish(request)
         await silence(one, 0.2)
     assert sorted(got[0] + got[1], key=str) == sorted(requests, key=str)
+
+
+# ------------------------------------------------------------------------------------------------ several
+
+
+async def test_of_those_that_wait_so_many_come_at_once_as_are_asked_for(
+    queues: Queues, agent: AgentName
+) -> None:
+    here, there = queues(LONG_S)
+    requests = [fresh(agent) for _ in range(5)]
+    for request in requests:
+        await here.publish(request)
+    async with there.pull(agent) as following:
+        first = await arrival(following)
+        assert (first.request, first.behind) == (requests[0], 4)
+        some = await following(3)
+        assert [delivery.request for delivery in some] == requests[1:4]
+        assert some[-1].behind == 1
+        rest = await following(3)
+        assert [delivery.request for delivery in rest] == requests[4:]
+        assert rest[-1].behind == 0
+
+
+async def test_several_are_not_waited_for(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(LONG_S)
+    async with asyncio.timeout(SOON_S), here.pull(agent) as following, there.pull(agent) as other:
+        assert await following(2) == []
+        async with asyncio.TaskGroup() as group:  # and take nothing from one who waits
+            waiting = group.create_task(arrival(other))
+            assert await following(2) == []
+            await here.publish(request := fresh(agent))
+        assert waiting.result().request == request
+
+
+async def test_a_request_that_cannot_be_read_does_not_keep_others_back(
+    connection: Broker, agent: AgentName
+) -> None:
+    queue, requests = JetStreamRequests(connection, Settings()), [fresh(agent) for _ in range(3)]
+    async with queue.pull(agent) as following:
+        await queue.publish(requests[0])
+        await connection.call(names.request(agent, RunId("poison"), 0), b"{")
+        for request in requests[1:]:
+            await queue.publish(request)
+        assert [delivery.request for delivery in await following(10)] == requests
 
 
 # ----------------------------------------------------------------------------------- ack, nak, in progress
@@ -243,6 +292,28 @@ async def test_waits_that_are_given_up_at_any_moment_lose_nothing(queues: Queues
             await delivery.ack()
         await silence(following, 0.2)
     assert sorted(got, key=str) == sorted(requests, key=str)
+
+
+async def test_several_that_arrive_as_the_wait_is_given_up_come_again(
+    queues: Queues, agent: AgentName
+) -> None:
+    here, _ = queues(LONG_S)
+    async with here.pull(agent) as following:
+        for turns in range(20):
+            requests = {fresh(agent) for _ in range(3)}
+            for request in requests:
+                await here.publish(request)
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(several(following))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+            deliveries = [] if task.cancelled() else [*task.result()]
+            while len(deliveries) < len(requests):
+                deliveries.append(await arrival(following))
+            assert {delivery.request for delivery in deliveries} == requests
+            for delivery in deliveries:
+                await delivery.ack()
 
 
 async def test_a_wait_may_be_given_up_in_any_turn_of_the_loop(queues: Queues, agent: AgentName) -> None:

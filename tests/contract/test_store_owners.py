@@ -32,6 +32,7 @@ METHODS: dict[str, Ask] = {
     "interrupt": lambda store, owner, ids: store.interrupt(owner, ids.session),
     "interrupt a run": lambda store, owner, ids: store.interrupt(owner, ids.session, ids.run),
     "run": lambda store, owner, ids: store.run(owner, ids.run),
+    "over": lambda store, owner, ids: store.over(owner, ids.run),
     "current": lambda store, owner, ids: store.current(owner, ids.session),
     "history": lambda store, owner, ids: store.history(owner, ids.session),
     "remembered": lambda store, owner, ids: store.remembered(owner, ids.session),

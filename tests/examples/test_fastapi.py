@@ -38,11 +38,7 @@ async def running(
         listening.bind(("127.0.0.1", 0))
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listening]))
-
-            async def started() -> bool:
-                return server.started
-
-            await until(started, "the application's start")
+            await until(lambda: server.started, "the application's start")
             yield Running(server, f"http://127.0.0.1:{listening.getsockname()[1]}/chats")
             server.should_exit = True
 

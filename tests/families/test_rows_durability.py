@@ -154,11 +154,7 @@ async def test_f67_f68_f82_a_running_answer_is_rejoined_whole_elsewhere(rig: Rig
         routes = [*RESUME, "/api/agents/{agent}/{session}/reconnect"]
         paths = [route.format(agent=rig.agent, session=session, run=run) for route in routes]
         joined = [group.create_task(other.get(path)) for path in paths]
-
-        async def following() -> bool:
-            return rig.feeds(1).get(run) == len(paths)
-
-        await until(following, "the others' streams")
+        await until(lambda: rig.feeds(1).get(run) == len(paths), "the others' streams")
         gate.release()
         gate.release()
         seen += [frame async for frame in read_frames(response)]

@@ -8,25 +8,21 @@ import asyncio
 import os
 import re
 import secrets
-import shutil
 import sys
-import tempfile
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 from time import monotonic
 
-import aiohttp
-import asyncpg
 import pytest
 
 from protocol.adapters import broker
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.tasks import beside
-from protocol.fold import UIMessage
-from tests.chaos import Chaos, Client, Place, limit, line, place, schedule, set_limit
+from tests.chaos import Chaos, Client, history, limit, line, place, schedule, set_limit, settled
 from tests.observe import until
+from tests.processes import Dev
 from tests.verdict import all_broken, drawn, score, stored, undeleted
 
 DURATION_S = float(os.environ.get("REJOIN_CHAOS_S", "12"))
@@ -43,35 +39,9 @@ NOT_OURS = "Exception ignored in: <function _SelectorTransport.__del__"
 """A connection that comes while its server closes: https://github.com/python/cpython/issues/109564."""
 
 
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """One that every user may pass through: as root, the database runs as somebody else."""
-    path = Path(tempfile.mkdtemp(prefix="rejoin-chaos-"))
-    path.chmod(0o711)
-    yield path
-    if "REJOIN_CHAOS_KEEP" not in os.environ:
-        shutil.rmtree(path)
-
-
-async def history(http: aiohttp.ClientSession, base: str, session: str) -> Sequence[UIMessage]:
-    async with http.get(f"{base}/api/agents/chaos/{session}") as response:
-        assert response.status == 200, await response.text()
-        messages: Sequence[UIMessage] = (await response.json())["messages"]
-        return messages
-
-
 def entries(errors: str) -> list[str]:
     """What the services have written, a traceback with the line before it as one."""
     return re.split(r"\n(?=\{|[a-z.]+: )", errors)
-
-
-async def settled(database_url: str) -> bool:
-    query = "select count(*) from runs where state in ('queued', 'running')"
-    connection = await asyncpg.connect(database_url)
-    try:
-        return bool(await connection.fetchval(query) == 0)
-    finally:
-        await connection.close()
 
 
 async def nothing(found: Awaitable[Sequence[str]]) -> bool:
@@ -79,7 +49,7 @@ async def nothing(found: Awaitable[Sequence[str]]) -> bool:
     return not await found
 
 
-async def rampage(where: Place, clients: Sequence[Client], chaos: Chaos, seed: str) -> None:
+async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str) -> None:
     """People talk and processes die; then people finish what they were saying."""
     end = monotonic() + DURATION_S
     async with (
@@ -100,11 +70,11 @@ async def rampage(where: Place, clients: Sequence[Client], chaos: Chaos, seed: s
 
 @pytest.mark.timeout(DURATION_S + 3 * SETTLE_S)
 async def test_f83_to_f93_nothing_is_lost_while_everything_dies(
-    directory: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """F83 to F88, F90 to F93."""
     seed = os.environ.get("REJOIN_CHAOS_SEED", str(secrets.randbelow(10**6)))
-    async with place(directory) as where, line() as http:
+    async with place(tmp_path) as where, line() as http:
         clients = [Client(http, where.gateways, Random(f"{seed}-{n}"), leaves=True) for n in range(SESSIONS)]
         chaos = Chaos(where)
         try:
@@ -117,7 +87,11 @@ async def test_f83_to_f93_nothing_is_lost_while_everything_dies(
         async with broker.connect(where.nats_url, "tests") as connection:
             logs = JetStreamLog(connection, connection)
             with suppress(TimeoutError, AssertionError):
-                await until(lambda: nothing(undeleted(where.database_url, logs, deleted)), "the purge", 20.0)
+                await until(
+                    lambda: nothing(undeleted(where.database_url, logs, deleted)),
+                    "the purge",
+                    20.0,
+                )
             runs = await stored(where.database_url, logs)
             left = await undeleted(where.database_url, logs, deleted)
         stories = {
@@ -125,7 +99,7 @@ async def test_f83_to_f93_nothing_is_lost_while_everything_dies(
         }
         artifacts = await drawn(where.database_url)
         mine = [run for run in runs if run.session in stories]  # a post that was cut may have made another
-        sentences = [*all_broken(mine, sends, stories, where.calls.read_text(), artifacts), *left]
+        sentences = [*all_broken(mine, sends, stories, (tmp_path / "calls").read_text(), artifacts), *left]
         errors = where.command.err
     with capsys.disabled():
         sys.stdout.write(

@@ -191,11 +191,9 @@ async def load(one: Fleet) -> AsyncIterator[list[Client]]:
         clients = [Client(http, one.urls, number) for number in range(RUNS)]
         for client in clients:
             group.create_task(client.watch())
-
-        async def begun() -> bool:
-            return all(len(client.frames) > COUNT // 10 for client in clients)
-
-        await until(begun, "the beginning of all runs")
+        await until(
+            lambda: all(len(client.frames) > COUNT // 10 for client in clients), "the beginning of all runs"
+        )
         yield clients
 
 

@@ -14,41 +14,17 @@ from structlog.testing import capture_logs
 from gateway.auth import ANYBODY
 from gateway.web import SERVICE
 from protocol import chunks
-from protocol.adapters.log import JetStreamLog
 from protocol.commands import RunRequest
 from protocol.ids import AgentName, RunId, SessionId
 from protocol.log import Head
 from runner import LoopError, RunInput, agent, tool
 from runner.own import CRASHED
-from tests.crews import Calls, hear
+from tests.crews import Calls
 from tests.crews import agent as part_of
+from tests.deaths import Died, Mortal, at_append
+from tests.heard import hear
 from tests.observe import until
 from tests.rig import Rig
-
-
-class Died(Exception):
-    """The process is gone."""
-
-
-class Mortal:
-    """A log whose writer dies once, at the append that holds `word`."""
-
-    def __init__(self, log: JetStreamLog, word: bytes) -> None:
-        self._log = log
-        self._word: bytes | None = word
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    async def append(self, run: RunId, head: Head, payload: bytes) -> int:
-        if self._word is not None and self._word in payload:
-            self._word = None
-            raise Died
-        return await self._log.append(run, head, payload)
-
-
-def dies_at(word: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.app.JetStreamLog", lambda *brokers: Mortal(JetStreamLog(*brokers), word))
 
 
 async def test_an_interrupted_loop_is_over_before_its_run_is(rig: Rig) -> None:
@@ -115,7 +91,7 @@ async def test_a_delegated_loop_that_is_not_begun_twice_fails_for_its_caller(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller is told, as of any other failure, and goes on."""
-    dies_at(b"half", monkeypatch)
+    at_append(monkeypatch, word=b"half")
     begun: list[int] = []
 
     @agent(name="once", on_crash="fail", text_interval_s=0)
@@ -156,11 +132,9 @@ async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(rig: R
             streamed = group.create_task(rig.post(base, decision))
             await waiting.wait()
             await worker._requests.publish(RunRequest(AgentName(rig.agent), run, 0))
-
-            async def refused() -> bool:
-                return any(line["event"] == "stale_request" for line in logs)
-
-            await until(refused, "the stale request's end")
+            await until(
+                lambda: any(line["event"] == "stale_request" for line in logs), "the stale request's end"
+            )
             assert (await store.interrupt(ANYBODY.owner, session)).interrupted  # and nobody is told
     types = [chunk["type"] for chunk in streamed.result().chunks]
     assert types[-3:] == ["tool-output-error", "abort", "finish"]  # it was approved, and may have begun
@@ -170,7 +144,7 @@ async def test_a_question_that_is_stored_is_asked_whatever_the_policy_says_by_th
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker dies between storing two questions and showing them; the next would ask only the second."""
-    dies_at(b"tool-approval-request", monkeypatch)
+    at_append(monkeypatch, word=b"tool-approval-request")
     policy = {"one": True, "two": True}
     ran: list[str] = []
 

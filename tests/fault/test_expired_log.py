@@ -1,24 +1,12 @@
 """A run that waited for longer than its log is kept goes on all the same, and is rejoined whole."""
 
-from typing import Any
-
-import msgspec
 import pytest
 
-from protocol import chunks, names
-from protocol.adapters import broker
+from protocol import chunks
 from protocol.fold import fold
 from protocol.ids import RunId
+from tests.observe import expire
 from tests.rig import Rig
-
-
-async def expire(nats_url: str, run: RunId, keep: int) -> None:
-    """Let the broker forget a run's records but for the last ones, as their age would."""
-    async with broker.connect(nats_url, "expire") as connection:
-        ask: dict[str, Any] = {"filter": names.log(run)}
-        if keep:
-            ask["keep"] = keep
-        await connection.call(f"$JS.API.STREAM.PURGE.{names.LOG}", msgspec.json.encode(ask))
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2], ids=["all of it", "all but one batch", "all but two"])

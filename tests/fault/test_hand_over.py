@@ -13,10 +13,10 @@ from protocol.chunks import ToolInputAvailable
 from runner.agents import Agent
 from runner.models.port import Done, ModelChunk, ModelRequest
 from runner.tools import Tool, tool
-from tests.fault.test_takeover import assert_all_agree, over, posted
 from tests.observe import until
 from tests.rig import Rig
 from tests.scripts import Calls
+from tests.takeover import assert_all_agree, over, posted
 
 PATIENT: dict[str, Any] = {"ack_wait_s": 60.0}
 GRACE_S = 20.0
@@ -100,7 +100,7 @@ async def test_f90_a_step_that_ends_within_the_grace_is_the_last_of_its_runner(
         await until(pair.busy, "the first step")
         await pair.runner(1)
         first.drain()
-        assert not await over(first)
+        assert not over(first)
         pair.gate.set()
         await until(lambda: over(first), "the end of the first runner's work")
     records = await assert_all_agree(rig, base, session, post.result())

@@ -5,10 +5,8 @@ FEATURES F62, F71, F82 to F85, F91, F92 and F94.
 
 import itertools
 import secrets
-import shutil
 import signal
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from time import monotonic
@@ -33,17 +31,8 @@ log = structlog.get_logger("tests")
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    """A directory that every user may pass through: as root, the database runs as somebody else."""
-    path = Path(tempfile.mkdtemp(prefix="rejoin-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-async def shared(place: Path) -> AsyncIterator[Dev]:
-    async with dev(place) as one:
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
+    async with dev(tmp_path_factory.mktemp("dev")) as one:
         yield one
 
 
@@ -61,8 +50,8 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def complete(dev: Dev) -> bool:
-    return len(dev.runners()) == 2
+def complete(dev: Dev) -> bool:
+    return len(dev.command.living("runner")) == 2
 
 
 def said_unavailable(response: aiohttp.ClientResponse) -> bool:
@@ -164,7 +153,7 @@ async def approve(http: aiohttp.ClientSession, base: str, session: str) -> list[
 
 async def holder(plugged: Dev, run: str) -> psutil.Process:
     """The process that executes a run."""
-    connection = await asyncpg.connect(plugged.variable("REJOIN_DATABASE_URL"))
+    connection = await asyncpg.connect(plugged.database_url)
     try:
         name = await connection.fetchval("select runner from runs where id = $1", run)
     finally:
@@ -204,7 +193,7 @@ async def test_f82_f83_a_killed_gateways_client_resumes_at_the_other_one(
     session = fresh()
     async with Watch(http, a, session, "count 60 every 20 ms") as watch:
         await watch.read(15)
-        plugged.gateway(0).kill()
+        plugged.find("gateway", 0).kill()
         with suppress(aiohttp.ClientError):
             await watch.read()
     assert watch.frames[-1] != DONE
@@ -225,7 +214,7 @@ async def test_f91_a_killed_broker_is_started_again_and_everything_goes_on(
     session = fresh()
     async with Watch(http, a, session, "count 80 every 20 ms") as watch:
         await watch.read(15)
-        plugged.nats().kill()
+        plugged.find("nats").kill()
         await watch.read()
     log.warning("broker", seconds=round(watch.silence_s, 2))
     assert watch.frames[-1] == DONE
@@ -241,7 +230,8 @@ async def test_f92_a_killed_database_is_started_again_and_no_run_is_lost(
     session = fresh()
     async with Watch(http, a, session, "count 60 every 20 ms") as watch:
         await watch.read(15)
-        plugged.postgres().kill()
+        killed = plugged.find("postgres")
+        killed.kill()
         statuses = []
         while 200 not in statuses:
             async with http.post(f"{b}/api/chat", json=chat(fresh(), "count 3")) as response:
@@ -250,6 +240,8 @@ async def test_f92_a_killed_database_is_started_again_and_no_run_is_lost(
                 assert response.status == 200 or said_unavailable(response)
         await watch.read()
     log.warning("database", statuses=statuses)
+    await until(lambda: plugged.command.living("postgres") not in ([], [killed]), "another database")
+    await until(lambda: answers(http, f"{b}/health/ready"), "its readiness")
     assert answer.endswith(DONE)
     assert watch.frames[-1] == DONE
     assert watch.frames == await replay(http, b, session)
@@ -270,7 +262,6 @@ async def test_f94_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(
             assert [line for line in second.err.splitlines() if line.startswith("Error: ")] == [
                 second.err.splitlines()[-1]
             ]
-    assert plugged.command is not None
     assert plugged.command.running
 
 
@@ -286,7 +277,6 @@ async def test_f62_f94_sigterm_ends_everything_in_order_and_the_next_start_has_i
         await watch.read()
     async with Watch(http, plugged.gateways[0], other, "count 5") as watch:
         await watch.read()
-    assert plugged.command is not None
     family = plugged.command.family()
     plugged.command.signal(signal.SIGTERM)
     began = monotonic()
@@ -314,18 +304,14 @@ async def test_f62_f71_kill_9_leaves_no_process_behind_and_the_next_start_ends_w
         await asked.read()
     async with Watch(http, plugged.gateways[0], session, "count 40 every 50 ms") as watch:
         await watch.read(15)
-        assert plugged.command is not None
         family = plugged.command.family()
         plugged.command.signal(signal.SIGKILL)
         with suppress(aiohttp.ClientError):
             await watch.read()
     await plugged.command.end()
 
-    async def none_left() -> bool:
-        return all(gone(process) for process in family)
-
     began = monotonic()
-    await until(none_left, "the end of all")
+    await until(lambda: all(map(gone, family)), "the end of all")
     log.warning("kill_9", seconds=round(monotonic() - began, 2))
     await plugged.up()
     base = plugged.gateways[1]

@@ -4,11 +4,9 @@ FEATURES F90. Each is ended by SIGTERM, as a deployment does it, and the next on
 """
 
 import asyncio
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -20,23 +18,14 @@ import pytest
 
 from protocol.adapters import broker
 from protocol.adapters.log import JetStreamLog
-from tests.chaos import EACH, Client, Part, Place, Send, line, place
-from tests.fault.test_chaos import history, settled
+from tests.chaos import Client, Send, history, line, place, settled
 from tests.observe import until
-from tests.processes import gone
+from tests.processes import Dev, gone
 from tests.verdict import Stored, all_broken, drawn, silences, stored
 
 SESSIONS = 12
+EACH = 2
 BACK_S = 30.0
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """One that every user may pass through: as root, the database runs as somebody else."""
-    path = Path(tempfile.mkdtemp(prefix="rejoin-rolling-"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
 
 
 async def ready(http: aiohttp.ClientSession, base: str) -> bool:
@@ -49,41 +38,31 @@ async def ready(http: aiohttp.ClientSession, base: str) -> bool:
 class Fleet:
     """The gateways and runners, which are restarted one by one."""
 
-    def __init__(self, where: Place, http: aiohttp.ClientSession) -> None:
+    def __init__(self, where: Dev, http: aiohttp.ClientSession) -> None:
         self._where = where
         self._http = http
         self.restarts: list[float] = []
 
     async def roll(self) -> None:
         """All of them, gateways and runners by turns."""
-        runners = self._living("runner")
+        runners = self._where.command.living("runner")
         for number in range(EACH):
             await self._restart(self._where.find("gateway", number))
             await self._restart(runners[number])
 
     async def _restart(self, process: psutil.Process) -> None:
         served = self._where.command.err.count('"serving"')
-        is_runner = process in self._living("runner")
+        is_runner = process in self._where.command.living("runner")
         self.restarts.append(monotonic())
         process.send_signal(signal.SIGTERM)
-
-        async def ended() -> bool:
-            return gone(process)
 
         async def back() -> bool:
             if is_runner:
                 return self._where.command.err.count('"serving"') > served
             return all([await ready(self._http, base) for base in self._where.gateways])
 
-        await until(ended, f"the end of {process.pid}", BACK_S)
+        await until(lambda: gone(process), f"the end of {process.pid}", BACK_S)
         await until(back, f"the return of {process.pid}", BACK_S)
-
-    def _living(self, part: Part) -> list[psutil.Process]:
-        found = []
-        for number in range(EACH):
-            with suppress(LookupError):
-                found.append(self._where.find(part, number))
-        return found
 
 
 @asynccontextmanager
@@ -104,10 +83,10 @@ async def talking(clients: Sequence[Client]) -> AsyncIterator[None]:
 
 @pytest.mark.timeout(240)
 async def test_f90_a_rolling_restart_is_seen_by_nobody(
-    directory: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every answer is whole, each event was seen once, no outcome is unknown and no log was torn."""
-    async with place(directory) as where, line() as http:
+    async with place(tmp_path, EACH) as where, line() as http:
         fleet = Fleet(where, http)
         clients = [Client(http, where.gateways, Random(number)) for number in range(SESSIONS)]
         began = monotonic()
@@ -122,7 +101,7 @@ async def test_f90_a_rolling_restart_is_seen_by_nobody(
             runs = await stored(where.database_url, JetStreamLog(connection, connection))
         stories = {one.session: await history(http, where.gateways[0], one.session) for one in clients}
         artifacts = await drawn(where.database_url)
-        broken = list(all_broken(runs, sends, stories, where.calls.read_text(), artifacts))
+        broken = list(all_broken(runs, sends, stories, (tmp_path / "calls").read_text(), artifacts))
         errors = where.command.err
     assert len(fleet.restarts) == 2 * EACH
     assert any(under_way(sends, at) for at in fleet.restarts), "nobody was there to see it"

@@ -9,7 +9,7 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -88,20 +88,10 @@ class Raw:
 async def gateway(rig: Rig, place: Path) -> AsyncIterator[tuple[int, psutil.Process]]:
     """One of its own process: its port, and it."""
     port = free_ports(1)
-    variables = {
-        "REJOIN_NATS_URL": rig.nats_url,
-        "REJOIN_DATABASE_URL": rig.database_url,
-        "REJOIN_DEFAULT_AGENT": rig.agent,
-        "REJOIN_PORT": str(port),
-        "REJOIN_ANONYMOUS": "true",
-    }
+    variables = rig.variables(REJOIN_DEFAULT_AGENT=rig.agent, REJOIN_PORT=str(port), REJOIN_ANONYMOUS="true")
     async with await Command.start(place / "gateway", "gateway", variables=variables) as command:
         await command.says('"listening"')
         yield port, command.family()[0]
-
-
-async def nothing(things: Collection[Any]) -> bool:
-    return not things
 
 
 @pytest.mark.timeout(120 + PASSING_MB * 2)
@@ -122,7 +112,7 @@ async def test_f89_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothin
         reads = await Raw.post(port, body)
         await reads.head()
         read = await reads.digest()
-        await until(lambda: nothing(runner._executions), "the runner's rest")
+        await until(lambda: not runner._executions, "the runner's rest")
         each = (process.memory_full_info().uss - before) / STALLED
         async with asyncio.TaskGroup() as group:
             caught_up = [group.create_task(one.digest()) for one in stalled]

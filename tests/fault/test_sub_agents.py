@@ -5,27 +5,21 @@ Frames are nowhere but in the log, so whoever takes over stands in the same fram
 its policy says, every viewer every event once.
 """
 
-import os
 from collections import Counter
-from typing import Any
 
 import pytest
 
-from protocol.adapters.log import JetStreamLog
-from protocol.adapters.requests import JetStreamDelivery
 from protocol.fold import UIMessage
 from runner import Agent
 from runner.acting import UNKNOWN_OUTCOME
-from tests.crews import Breaks, Calls, Line, Lines, Thinks, agent, hear, texts, tools
-from tests.fault.test_every_append import Died, Mortal, plain
+from tests.crews import Breaks, Calls, Line, Lines, Thinks, agent, texts
+from tests.deaths import at_append, before_acknowledgement
+from tests.heard import hear, plain
 from tests.rig import Rig
+from tests.three import counted, tools
 
 pytestmark = pytest.mark.timeout(300)  # some seventy deaths each
 
-EVERY = os.environ.get("REJOIN_EVERY_DEATH") == "1"
-"""Whether a runner dies at each append both before and after it; else at every other one before, and at the
-rest after: half of the minute that it takes.
-"""
 ANSWER = (
     "All: billing has the conversation now. A: stamped Dug: deleted seen. seen B: stamped. "
     "It failed: The provider is on fire."
@@ -35,7 +29,7 @@ STAMPS = 2
 
 def crew(rig: Rig, runs: Counter[str]) -> Agent:
     """Support hands over to billing; billing asks research three times; research asks dig once."""
-    look, stamp, delete = tools(runs)
+    look, stamp, delete = tools(counted(runs))
     dig = agent(
         "dig",
         {"deep": [[Thinks("Where?"), Calls("delete"), Calls("look")], ["Dug: {}."]]},
@@ -82,47 +76,30 @@ async def test_its_runner_died_at_an_append(
     rig: Rig, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same message wherever it was, but for what a tool's outcome may be."""
-    logs: list[Mortal] = []
+    death = at_append(monkeypatch, stored=stored)
     runs: Counter[str] = Counter()
-
-    def mortal(*brokers: Any) -> Mortal:
-        logs.append(Mortal(JetStreamLog(*brokers)))
-        return logs[-1]
-
-    monkeypatch.setattr("runner.app.JetStreamLog", mortal)
     base = await rig.gateway()
     await rig.runner([crew(rig, runs)], retry_delay_s=0.0)
-    [log] = logs
     expected = (await hear(rig, base, "go")).message
     assert texts(expected, "text") == ["One moment.", ANSWER]
-    appends, log.stored = log.appends, stored
     unknown = 0
-    for at in range(appends) if EVERY else range(stored, appends, 2):
-        log.appends, log.at = 0, at
+    for at in range(death.count):
+        death.next(at)
         runs.clear()
         heard = await hear(rig, base, "go")
         unknown += check(heard.message, runs, expected, f"died at append {at}")
-    assert unknown or not EVERY, "no death fell between the word that a tool is started and its result"
+    assert unknown, "no death fell between the word that a tool is started and its result"
 
 
 async def test_its_runner_died_before_an_acknowledgement(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done and not acknowledged is not done again, in whatever frame it was done."""
-    acknowledge, acks, dies_at = JetStreamDelivery.ack, 0, -1
-
-    async def ack(self: JetStreamDelivery) -> None:
-        nonlocal acks
-        acks += 1
-        if acks - 1 == dies_at:
-            raise Died
-        await acknowledge(self)
-
-    monkeypatch.setattr(JetStreamDelivery, "ack", ack)
+    death = before_acknowledgement(monkeypatch)
     runs: Counter[str] = Counter()
     base = await rig.gateway()
     await rig.runner([crew(rig, runs)], retry_delay_s=0.0)
     expected = (await hear(rig, base, "go")).message
     for at in range(2):  # the turn that asked, and the turn that was approved
-        acks, dies_at = 0, at
+        death.next(at)
         runs.clear()
         heard = await hear(rig, base, "go")
         assert check(heard.message, runs, expected, f"died before acknowledgement {at}") == 0

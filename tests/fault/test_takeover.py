@@ -5,90 +5,17 @@ network, a stopped virtual machine. Runners that are really killed are in `test_
 """
 
 import asyncio
-import contextlib
-import itertools
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from gateway.auth import ANYBODY
-from gateway.web import SERVICE
-from protocol import chunks
-from protocol.adapters.ports import Delivery
-from protocol.fold import Fold, UIMessage
-from protocol.ids import SessionId
-from protocol.lifecycle import State
-from protocol.log import Mark, Record, events
 from runner.agents import Agent
 from runner.models.scripted import Scripted
 from runner.tools import ToolContext, tool
-from runner.worker import Worker
-from tests.observe import payload, stored, until
-from tests.rig import Answer, Rig
+from tests.observe import stored, until
+from tests.rig import Rig
 from tests.scripts import Calls, Gated
-from tests.viewer import DONE, without_comments
-
-ACK_WAIT_S = 0.4
-PAUSING: dict[str, Any] = {"ack_wait_s": ACK_WAIT_S, "runs_max": 1}
-"""One run at a time: a runner that is paused asks for no other."""
-
-
-async def silent(delivery: Delivery) -> None:
-    """Instead of keeping a delivery alive."""
-    del delivery
-    await asyncio.Event().wait()
-
-
-async def over(worker: Worker) -> bool:
-    return not worker._executions
-
-
-def folded(records: list[Record]) -> UIMessage:
-    fold = Fold()
-    for record in records:
-        for event in events(record):
-            fold.apply(chunks.decode(event))
-    return fold.message
-
-
-def assert_one_writer_at_a_time(records: list[Record]) -> None:
-    """Each append names the one before it, and no attempt writes again after a later one."""
-    assert records[0].head.prev == records[0].head.index == 0
-    for earlier, later in itertools.pairwise(records):
-        assert later.head.prev == earlier.seq
-        assert later.head.index == earlier.end
-        assert later.head.attempt >= earlier.head.attempt
-    assert [record.head.mark for record in records].count(Mark.ENDED) == 1
-    assert records[-1].head.mark is Mark.ENDED
-
-
-async def assert_all_agree(rig: Rig, base: str, session: str, answer: Answer) -> list[Record]:
-    """The log, the viewer and the history say the same."""
-    assert answer.complete
-    records = await stored(rig.nats_url, answer.headers["x-workflow-run-id"])
-    assert_one_writer_at_a_time(records)
-    assert without_comments(answer.raw) == payload(records) + DONE
-    history = (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).json
-    assert history["messages"][-1] == folded(records)
-    run = await rig.apps[0][SERVICE].backend.store.current(ANYBODY.owner, SessionId(session))
-    assert run is not None
-    assert (run.state, run.attempt) == (State.COMPLETED, records[-1].head.attempt)
-    return records
-
-
-@contextlib.asynccontextmanager
-async def posted(rig: Rig, base: str, session: str, text: str) -> AsyncIterator[asyncio.Task[Answer]]:
-    """A POST whose answer is read to its end beside the block."""
-    async with asyncio.TaskGroup() as group:
-        yield group.create_task(rig.post(base, rig.chat(session, text)))
-
-
-async def lines(rig: Rig, session: str) -> int:
-    """How many events the session's run has in its log."""
-    run = await rig.apps[0][SERVICE].backend.store.current(ANYBODY.owner, SessionId(session))
-    last = await rig.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
-    return last.end if last is not None else 0
+from tests.takeover import ACK_WAIT_S, PAUSING, assert_all_agree, folded, lines, over, posted, silent
 
 
 @pytest.mark.parametrize("goes_on", ["while the second works", "after the second has ended"])
@@ -109,11 +36,7 @@ async def test_f71_f84_f85_a_paused_runner_that_goes_on_writes_nothing_more(
         await until(written, "the first runner's five words")
         model = Gated(gates[1], 8)
         await rig.runner([Agent(name=rig.agent, model=model, text_interval_s=0)], ack_wait_s=ACK_WAIT_S)
-
-        async def taken() -> bool:
-            return bool(model.asked)
-
-        await until(taken, "the takeover")
+        await until(lambda: model.asked, "the takeover")
         if goes_on == "while the second works":
             for _ in range(5):
                 gates[0].release()
@@ -205,11 +128,7 @@ async def test_f88_a_call_that_was_running_is_repeated_or_reported_as_its_tool_s
     monkeypatch.setattr(first, "_keep_alive", silent)
     session = rig.fresh("s")
     async with posted(rig, base, session, "hello") as post:
-
-        async def paying() -> bool:
-            return bool(keys)
-
-        await until(paying, "the call")
+        await until(lambda: keys, "the call")
         await rig.runner([agent], ack_wait_s=ACK_WAIT_S)
     await assert_all_agree(rig, base, session, post.result())
     assert keys == [f"{post.result().headers['x-workflow-run-id']}:call_0"] * runs

@@ -4,54 +4,14 @@ FEATURES F50 to F52, F61, F86, F87.
 """
 
 import copy
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 
-from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from runner.agents import Agent
-from runner.models.port import Done, ModelChunk, ModelRequest
-from runner.tools import NeedsApproval, Tool, ToolContext, tool
+from runner.tools import NeedsApproval, ToolContext
 from tests.rig import Answer, Rig
-
-
-class Wants:
-    """A model that makes these calls at once, and says then how each of them ended."""
-
-    def __init__(self, **calls: dict[str, Any]) -> None:
-        self.calls = calls
-
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """See `Model`."""
-        if not request.step:
-            for name, input in self.calls.items():
-                yield ToolInputAvailable(tool_call_id=f"call_{name}", tool_name=name, input=input)
-            yield Done("tool-calls")
-            return
-        ends = [part["state"] for part in request.answer["parts"] if part["type"].startswith("tool-")]
-        yield TextStart(id="t")
-        yield TextDelta(id="t", delta=" ".join(ends))
-        yield TextEnd(id="t")
-        yield Done("stop")
-
-
-class Shell:
-    """Tools that write down what they were run with."""
-
-    def __init__(self) -> None:
-        self.ran: list[str] = []
-
-    def tool(self, name: str, **options: Any) -> Tool:
-        """One of them."""
-
-        @tool(name=name, **options)
-        async def run(command: str) -> str:
-            """Run a command."""
-            self.ran.append(command)
-            return f"{command}: done"
-
-        return run
+from tests.scripts import Shell, Wants
 
 
 @pytest.fixture

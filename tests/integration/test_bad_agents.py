@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator
 import msgspec
 import pytest
 
-from runner import Agent, tool
+from runner import Agent, ToolError, tool
 from runner.demo import demo
-from runner.models.port import Done, ModelChunk, ModelRequest
+from runner.models.port import Done, ModelChunk, ModelError, ModelRequest
 from tests.rig import Answer, Rig
 
 
@@ -33,6 +33,10 @@ async def answer(rig: Rig, agent: Agent, text: str) -> Answer:
     return await rig.post(await rig.gateway(), rig.chat(rig.fresh("s"), text))
 
 
+def errors(answer: Answer) -> str:
+    return "".join(chunk["errorText"] for chunk in answer.chunks if "errorText" in chunk)
+
+
 @pytest.mark.parametrize("fault", [asyncio.CancelledError(), SystemExit(1)])
 async def test_a_tool_that_is_ended_by_somebody_else_is_run_once(rig: Rig, fault: BaseException) -> None:
     runs: list[str] = []
@@ -51,7 +55,7 @@ async def test_a_tool_that_is_ended_by_somebody_else_is_run_once(rig: Rig, fault
 async def test_a_model_that_is_cancelled_by_somebody_else_fails_its_run(rig: Rig) -> None:
     model = Raising(asyncio.CancelledError())
     answered = await answer(rig, Agent(name=rig.agent, model=model), "hi")
-    assert [chunk["errorText"] for chunk in answered.chunks if "errorText" in chunk] == ["The model gave up."]
+    assert errors(answered) == "The model gave up."
     assert model.calls == 1
 
 
@@ -59,6 +63,23 @@ async def test_a_model_that_times_out_fails_its_run(rig: Rig) -> None:
     model = Raising(TimeoutError())
     answered = await answer(rig, Agent(name=rig.agent, model=model), "hi")
     assert "The model did not answer in time." in answered.raw.decode()
+    assert model.calls == 1
+
+
+@pytest.mark.parametrize("words", ["x" * 800_000, "half a letter: \ud83d"], ids=["too long", "no text"])
+async def test_words_that_no_event_holds_are_said_as_far_as_they_can_be(rig: Rig, words: str) -> None:
+    @tool(on_crash="report")
+    async def weather(city: str) -> str:
+        """Tell the weather."""
+        raise ToolError(f"{city} {words}")
+
+    agent = msgspec.structs.replace(demo(), name=rig.agent, tools=[weather])
+    assert errors(await answer(rig, agent, "weather Oslo")).startswith(f"Oslo {words[:10]}")
+    model = Raising(ModelError(words))
+    other = msgspec.structs.replace(agent, name=rig.fresh("other"), model=model)
+    await rig.runner([other], retry_delay_s=0.0, attempts_max=3)
+    failed = await rig.post(await rig.gateway(default_agent=other.name), rig.chat(rig.fresh("s"), "hi"))
+    assert errors(failed).startswith(words[:10])
     assert model.calls == 1
 
 

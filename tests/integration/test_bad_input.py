@@ -1,5 +1,6 @@
 """Bad input gets the status of the contract, a body that names the problem, and leaves nothing behind."""
 
+import asyncio
 import io
 from typing import Any
 
@@ -157,6 +158,36 @@ async def test_a_message_id_that_is_used_again_with_other_content_is_a_409(rig: 
 )
 async def test_a_get_that_leads_nowhere_says_so(rig: Rig, base: str, path: str, status: int) -> None:
     problem(await rig.get(base + path), status)
+
+
+async def test_a_header_that_is_no_utf_8_names_nothing(base: str) -> None:
+    """It is a refusal, and no incident."""
+    host, _, port = base.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
+    lines = [
+        b"POST /v1/mcp HTTP/1.1",
+        b"Host: 127.0.0.1",
+        b"Connection: close",
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(body),
+        b"Mcp-Session-Id: \xff",
+    ]
+    writer.write(b"\r\n".join([*lines, b"", body]))
+    assert b" 404 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_message_in_a_message_in_a_message_is_none(rig: Rig, base: str) -> None:
+    """However deep that goes."""
+    url = f"{base}/api/agents/{rig.agent}/{rig.fresh('s')}"
+    for depth in (2, 5_000):
+        data = b'{"message":' * depth + b'"hi"' + b"}" * depth
+        headers = {"content-type": "application/json"}
+        async with rig.http.post(url, data=io.BytesIO(data), headers=headers) as response:
+            found = problem(await Answer.of(response), 400)
+        assert found["errors"][0]["pointer"] == "/message"
 
 
 async def test_an_unknown_session_has_no_stream(rig: Rig, base: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from unittest import mock
@@ -20,6 +20,7 @@ from protocol.adapters.broker import Broker
 from protocol.adapters.embedded import Servers, embedded
 from protocol.adapters.embedded.nats import Nats
 from protocol.adapters.log import JetStreamLog
+from protocol.adapters.mended import Arrived
 from protocol.adapters.ports import Delivery, Log
 from protocol.adapters.requests import JetStreamRequests
 from protocol.adapters.splice import splice
@@ -172,20 +173,16 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
         with pytest.raises(Unavailable):
             await call()
         assert monotonic() - start < 0.1
-    assert (log._feeds, connection._returns, connection._losses, connection._collectors) == (
-        {},
-        set(),
-        {},
-        {},
-    )
-    assert not connection._client._resp_map
+    assert (log._feeds, connection._returns, connection._losses) == ({}, set(), {})
+    assert not connection._questions.waiting()
     await servers.nats.start()
     await until(lambda: connection.connected)
     await log.last(run)
 
 
-async def arrival(following: Callable[[], Awaitable[Delivery]]) -> Delivery:
-    return await following()
+async def arrival(following: Callable[[int], Awaitable[Sequence[Delivery]]]) -> Delivery:
+    (delivery,) = await following(1)
+    return delivery
 
 
 async def test_a_request_is_waited_for_across_a_restart(
@@ -262,11 +259,11 @@ async def test_a_connection_whose_reader_has_died_is_recycled(servers: Servers, 
             async with log.follow(run) as follow:
                 assert reading is not None
                 reading.cancel()
-                await follow.wait()
+                await follow.wait(SOON_S)
                 assert follow.lost  # it was told that something may be missing
                 follow.take()
                 await write(log, run, 1, written)
-                await follow.wait()
+                await follow.wait(SOON_S)
                 assert follow.take() == written
 
 
@@ -292,7 +289,7 @@ async def test_a_listener_that_breaks_is_called_again(connection: Broker, run: R
     """And the connection goes on reading for everybody else."""
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
-    def hear(message: Msg) -> None:
+    def hear(message: Arrived) -> None:
         heard.put_nowait(message.data)
         raise ValueError(message.data)
 

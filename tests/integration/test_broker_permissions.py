@@ -12,12 +12,13 @@ from structlog.testing import capture_logs
 from protocol import names, permissions
 from protocol.adapters import broker, streams
 from protocol.adapters.broker import Broker, Denied
-from protocol.adapters.log import JetStreamLog
+from protocol.adapters.log import READ_BYTES_MAX, JetStreamLog
 from protocol.adapters.requests import JetStreamRequests
 from protocol.commands import RunRequest
 from protocol.errors import Unavailable
 from protocol.ids import AgentName, RunId
-from protocol.log import Head
+from protocol.log import Head, Record
+from protocol.segment import RECORDS
 from tests.cluster import Cluster, cluster
 from tests.observe import stored
 from tests.rig import Rig
@@ -109,6 +110,24 @@ async def interrupted(rig: Rig, base: str) -> None:
                 received += await response.content.readany()
 
 
+async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
+    guarded: Cluster, run: RunId
+) -> None:
+    async with (
+        broker.connect(guarded.url("runner"), "runner-log") as runner,
+        broker.connect(guarded.url("gateway"), "gateway-api") as gateway,
+    ):
+        log, reader = JetStreamLog(runner, runner), JetStreamLog(gateway, gateway)
+        written: list[Record] = []
+        for index in range(2 * RECORDS):
+            head = Head(written[-1].seq if written else 0, 1, index, 1)
+            written.append(Record(await log.append(run, head, b"x"), head, b"x"))
+        await log.add_segment(run, written)
+        await runner.flush()
+        assert len((await reader._get(names.segments(run), 0, 9, READ_BYTES_MAX))[0]) == 1
+        assert (await reader.read(run, after=0)).records == written
+
+
 # ------------------------------------------------------------------------------- a stolen gateway credential
 
 
@@ -119,8 +138,9 @@ async def test_a_stolen_gateway_credential_writes_no_log(
     await write(guarded, run)
     before = await messages(admin, names.LOG)
     subject = names.log(run)
-    with pytest.raises(Denied):
-        await thief.ask(subject, b"forged")
+    for forged in (subject, names.segments(run)):
+        with pytest.raises(Denied):
+            await thief.ask(forged, b"forged")
     last = b'{"last_by_subj":"%s"}' % subject.encode()
     for asked, payload in (
         (names.request(AGENT, run, 1), b"{}"),

@@ -1,26 +1,10 @@
 """The command line says what it did, or in one line why it did not."""
 
 import asyncio
-import os
-import sys
+from pathlib import Path
 
+from tests.processes import rejoin
 from tests.rig import Rig
-
-
-async def rejoin(rig: Rig, *arguments: str, **variables: str) -> tuple[int, str, str]:
-    environment = os.environ | {"REJOIN_NATS_URL": rig.nats_url, "REJOIN_DATABASE_URL": rig.database_url}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment | variables,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 async def test_runs_can_be_listed_shown_and_asked_for_again(rig: Rig) -> None:
@@ -38,8 +22,11 @@ async def test_runs_can_be_listed_shown_and_asked_for_again(rig: Rig) -> None:
     assert (code, out) == (0, f"{run} is failed: nothing to do\n")
 
 
-async def test_a_fault_is_one_line(rig: Rig) -> None:
+async def test_a_fault_is_one_line(rig: Rig, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.toml"
+    odd.write_text("port = [")
     cases = [
+        (("gateway", "--config", str(odd)), {}, "odd.toml cannot be read as TOML"),
         (("runs", "show", "run_nobody"), {}, "there is no run 'run_nobody'"),
         (("gateway",), {"REJOIN_HOST": "0.0.0.0", "REJOIN_ANONYMOUS": "1"}, "only loopback is served"),  # noqa: S104
         (("gateway",), {}, "nobody could come in"),

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from protocol import chunks, log
-from protocol.adapters import broker
+from gateway import replay
+from protocol import chunks, log, sse
+from protocol.adapters import broker, follow
 from protocol.adapters.broker import Broker
 from protocol.adapters.database import Database
 from protocol.adapters.embedded import Servers
@@ -21,12 +22,17 @@ from protocol.adapters.log import JetStreamLog
 from protocol.adapters.splice import splice
 from protocol.chunks import TextDelta, TextEnd, TextStart
 from protocol.ids import RunId
-from protocol.log import Head
+from protocol.log import Head, Record
+from protocol.segment import RECORDS, Gathering
 from runner import Agent
 from runner.models.port import Done, ModelChunk, ModelRequest
+from tests.observe import until
 from tests.rig import Rig
 
 RUNS = 5
+STREAMS = 20
+HEARTBEAT_S = 0.5
+OVER = "select json_agg"
 DELTAS = 2_000
 _ID = re.compile(r"run_\w+|demo-\w+|(?<=ACK\.REQUESTS\.).*")
 
@@ -73,10 +79,9 @@ async def test_a_short_run_costs_so_many_round_trips(rig: Rig, counted: Counter[
         "ask request.*.*.0",
         "ask_many $JS.API.DIRECT.GET.LOG",  # by the gateway; a first attempt has nothing to read
         "listen live.*",
-        "subscribe control.*",
+        "flush",  # before the log is read
     ):
         assert counted[exactly] == RUNS, exactly
-    assert counted["flush"] == 2 * RUNS  # once each for what is listened to
     # The answer does not wait for it: that of the run before may be counted, or the last one not.
     assert RUNS - 1 <= counted["ask $JS.ACK.REQUESTS.*"] <= RUNS + 1
     assert counted["ask $JS.API.DIRECT.GET.KV_AGENTS"] <= 1  # what it knows the gateway believes for a while
@@ -114,23 +119,79 @@ async def test_a_fast_model_is_written_in_few_messages(rig: Rig, counted: Counte
     assert counted["select claim_run"] == counted["select end_run"] == 1
 
 
-async def test_a_replay_asks_once_for_256_messages(servers: Servers, counted: Counter[str]) -> None:
-    run, messages = RunId("run_costs"), 300
+async def written(runs: JetStreamLog, run: RunId, messages: int) -> None:
+    """An event to a message, and the copies that a runner makes."""
+    gathering, prev = Gathering(), 0
+    for number in range(messages):
+        head, payload = Head(prev, 1, number, 1), log.frames([b"{}"], prev=prev, index=number)
+        prev = await runs.append(run, head, payload)
+        if records := gathering.add(Record(prev, head, payload)):
+            await runs.add_segment(run, records)
+
+
+async def replayed(runs: JetStreamLog, run: RunId) -> int:
+    """How many records a replay brings."""
+    read = 0
+    async with splice(runs, run) as records:
+        while not records.caught_up:
+            read += len(await records.next(5.0))
+    return read
+
+
+@pytest.mark.parametrize(("messages", "asks", "received"), [(60, 1, 60), (120, 2, 120), (2_000, 6, 223)])
+async def test_a_replay_asks_and_reads_so_often(
+    servers: Servers,
+    counted: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+    messages: int,
+    asks: int,
+    received: int,
+) -> None:
+    """Of a long log most is read from copies: 64 messages and 12 segments, 64 and 3, and the last 80."""
+    run, read, ask_many = RunId(f"run_costs_{messages}"), list[int](), Broker.ask_many
+
+    async def counting(broker: Broker, subject: str, payload: bytes) -> Any:
+        replies = await ask_many(broker, subject, payload)
+        read.append(len(replies) - 1)
+        return replies
+
     async with broker.connect(servers.nats_url, "runner-log") as connection:
-        written = JetStreamLog(connection, connection)
-        prev = 0
-        for number in range(messages):
-            payload = log.frames([b"{}"], prev=prev, index=number)
-            prev = await written.append(run, Head(prev, 1, number, 1), payload)
+        runs = JetStreamLog(connection, connection)
+        await written(runs, run, messages)
         assert counted["ask run.*.log"] == messages
+        assert counted["send run.*.segments"] == messages // RECORDS
+        monkeypatch.setattr(Broker, "ask_many", counting)
+        assert await replayed(runs, run) == messages
+        assert len(read) == asks
+        assert sum(read) == received
+        await runs.purge(run)
+
+
+async def test_silent_streams_are_looked_after_together(
+    rig: Rig, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told that its stream lives; whether their runs are over is one question for all of a moment."""
+    monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
+    monkeypatch.setattr(follow, "TICK_S", HEARTBEAT_S)
+    base, told = await rig.gateway(), 0
+    await rig.runner()
+
+    async def listen() -> None:
+        nonlocal told
+        async with rig.http.post(f"{base}/api/chat", json=rig.chat(rig.fresh("s"), "sleep 60")) as sent:
+            async for received in sent.content.iter_any():
+                told += received.count(sse.KEEP_ALIVE)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(listen()) for _ in range(STREAMS)]
+        await until(lambda: told >= STREAMS, "a comment to each")
         counted.clear()
-        async with splice(written, run) as records:
-            read = 0
-            while not records.caught_up:
-                read += len(await records.next(5.0))
-        assert read == messages
-        assert counted["ask_many $JS.API.DIRECT.GET.LOG"] == 2
-        await written.purge(run)
+        before = told
+        await until(lambda: told >= before + 3 * STREAMS, "three more to each")
+        for task in tasks:
+            task.cancel()
+    assert counted["write"] >= 3 * STREAMS
+    assert 3 <= counted[OVER] <= counted["write"] / 4
 
 
 async def test_who_follows_a_run_costs_no_task(servers: Servers) -> None:

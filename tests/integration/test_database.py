@@ -1,7 +1,7 @@
 """The seam to PostgreSQL, with a proxy on the wire that counts round trips and pulls the plug."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -16,7 +16,8 @@ from protocol.adapters.postgres import PostgresStore, connect
 from protocol.errors import Invalid, Unavailable
 from protocol.ids import SessionId
 from tests.contract.chats import DEFAULT, Chat
-from tests.databases import fresh_database
+from tests.databases import fresh_database, waits_for_lock
+from tests.observe import until
 
 
 class Wire:
@@ -248,25 +249,7 @@ async def test_an_id_that_cannot_be_stored_is_invalid(migrated: str) -> None:
 # ---------------------------------------------------------------------------------------------- conditions
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
-async def waits_for_lock(database_url: str, count: int = 1) -> bool:
-    connection = await asyncpg.connect(database_url)
-    query = """
-        select count(*) from pg_stat_activity
-        where datname = current_database() and wait_event_type = 'Lock'
-    """
-    try:
-        return bool(await connection.fetchval(query) == count)
-    finally:
-        await connection.close()
-
-
-async def told(lines: list[structlog.typing.EventDict]) -> bool:
+def told(lines: list[structlog.typing.EventDict]) -> bool:
     return any(line["event"] == "waiting_for_database" for line in lines)
 
 

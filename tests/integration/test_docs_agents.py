@@ -1,12 +1,10 @@
 """`docs/agents.md` is true: its code runs, its agents can be served, and they do what it says."""
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from runner import Agent, app
 from runner.crew import reachable
@@ -20,12 +18,6 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "agents.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 CONTEXT = {"tenant-id": "acme", "auth-token": "secret"}
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as one:
-        yield one
 
 
 def written() -> dict[str, Any]:

@@ -8,10 +8,9 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -23,6 +22,8 @@ from protocol.adapters.embedded import EmbeddedError, Servers, embedded, server
 from protocol.adapters.embedded.child import LAUNCHER
 from protocol.adapters.embedded.launch import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, Launch
 from protocol.adapters.embedded.postgres import unprivileged_user
+from tests.observe import until
+from tests.processes import gone
 
 ROOT = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user")
@@ -89,20 +90,6 @@ def family(pids: list[int]) -> list[psutil.Process]:
     return mine + [child for process in mine for child in process.children(recursive=True)]
 
 
-def gone(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-async def eventually(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = monotonic() + seconds
-    while not condition():
-        assert monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
-
-
 async def sql(servers: Servers, statement: str) -> Any:
     connection = await asyncpg.connect(servers.database_url)
     try:
@@ -129,7 +116,7 @@ async def test_kill_9_of_the_owner_ends_both_servers_within_seconds(place: Path,
         servers = await announced(process)
         assert len(servers) > 2
         process.kill()
-        await eventually(lambda: all(map(gone, servers)), 5)
+        await until(lambda: all(map(gone, servers)), deadline_s=5)
 
 
 @pytest.mark.skipif(
@@ -140,9 +127,9 @@ async def test_servers_that_are_stopped_by_a_signal_end_with_their_owner_too(pla
         servers = await announced(process)
         for stopped in servers[:2]:
             stopped.suspend()
-        await eventually(lambda: {each.status() for each in servers[:2]} == {psutil.STATUS_STOPPED}, 5)
+        await until(lambda: {each.status() for each in servers[:2]} == {psutil.STATUS_STOPPED}, deadline_s=5)
         process.kill()
-        await eventually(lambda: all(map(gone, servers)), 5)
+        await until(lambda: all(map(gone, servers)), deadline_s=5)
 
 
 async def test_a_server_that_ends_by_itself_takes_its_watchdog_along(place: Path) -> None:
@@ -150,7 +137,7 @@ async def test_a_server_that_ends_by_itself_takes_its_watchdog_along(place: Path
         servers = await announced(process)
         servers[0].kill()
         servers[1].kill()
-        await eventually(lambda: all(map(gone, servers)), 10)
+        await until(lambda: all(map(gone, servers)))
 
 
 async def test_an_owner_that_died_before_the_launch_is_noticed(tmp_path: Path) -> None:
@@ -441,10 +428,10 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(tmp_path: Path) 
     async with asyncio.TaskGroup() as group:
         holding = group.create_task(hold())
         await begun.wait()
-        await eventually((tmp_path / "postgres.new" / "PG_VERSION").exists, 10)
+        await until((tmp_path / "postgres.new" / "PG_VERSION").exists)
         holding.cancel()
     assert holding.cancelled()
-    await eventually(lambda: not [p for p in psutil.process_iter() if mentions(p, str(tmp_path))], 5)
+    await until(lambda: not [p for p in psutil.process_iter() if mentions(p, str(tmp_path))])
 
 
 def mentions(process: psutil.Process, text: str) -> bool:

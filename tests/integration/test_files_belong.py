@@ -21,6 +21,7 @@ from runner.worker import Worker
 from tests.attached import GIF, JPEG, PDF, PNG, WEBP, Recorder, Site, file, link, pdf_of
 from tests.integration.test_attachments import base, model, post, saying, site, stored
 from tests.integration.test_bad_input import problem
+from tests.observe import until
 from tests.rig import Answer, Rig
 
 __all__ = ("base", "model", "site")
@@ -202,17 +203,11 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     monkeypatch.setattr(bodies, "WAIT_S", 20)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(post(rig, base, large))
-        await _asked(shares)
+        await until(lambda: shares._askers, "a body that waits for room")
         taken.release()
     assert waiting.result().complete
     problem(await post(rig, base, saying(rig, file(bytes(2_000_000), "image/gif"))), 400)
     assert (await asyncio.wait_for(shares.take("others", bodies.TOTAL_BYTES), 5)).amount == bodies.TOTAL_BYTES
-
-
-async def _asked(shares: Shares) -> None:
-    async with asyncio.timeout(10):
-        while not shares._askers:  # noqa: ASYNC110 - a condition of the gateway
-            await asyncio.sleep(0.01)
 
 
 async def test_a_large_body_that_does_not_come_gives_its_room_back(
@@ -257,15 +252,11 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(send())
             await begun.wait()
-            async with asyncio.timeout(10):
-                while shares._free == bodies.TOTAL_BYTES:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+            await until(lambda: shares._free != bodies.TOTAL_BYTES, "its share")
             assert shares._free == bodies.TOTAL_BYTES - bodies.BODY_BYTES_MAX
             if leaves:
                 sending.cancel()
             else:
                 go_on.set()
-        async with asyncio.timeout(10):
-            while shares._free != bodies.TOTAL_BYTES:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: shares._free == bodies.TOTAL_BYTES, "its return")
         assert leaves or sending.result() == 400

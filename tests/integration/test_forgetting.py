@@ -5,8 +5,8 @@ import asyncpg
 from protocol.adapters import migrate, postgres
 from protocol.adapters.threads import Threads
 from tests.databases import fresh_database
-from tests.integration.test_cli import rejoin
 from tests.observe import stored, until
+from tests.processes import rejoin
 from tests.rig import Rig
 
 
@@ -59,11 +59,7 @@ async def test_a_run_that_is_executed_is_stopped_when_its_session_goes(rig: Rig)
     async with rig.http.post(f"{base}/api/chat", json=body) as response:
         await response.content.readany()
         assert (await rejoin(rig, "sessions", "delete", session))[0] == 0
-
-        async def let_go() -> bool:
-            return not worker._executions
-
-        await until(let_go)
+        await until(lambda: not worker._executions)
 
 
 async def test_a_user_is_forgotten_and_others_are_not(rig: Rig) -> None:

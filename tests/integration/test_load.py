@@ -71,7 +71,7 @@ async def test_f85_two_hundred_busy_runs_are_taken_over_by_nobody(rig: Rig) -> N
         await rig.runner(runs_max=128)
     async with asyncio.TaskGroup() as group:
         for _ in range(200):
-            group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 80 every 50 ms")))
+            group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 40 every 100 ms")))
     listed = await rig.apps[0][SERVICE].backend.store.listed(ANYBODY.owner, limit=1_000)
     attempts = [one.run.attempt for one in listed if one.run.agent == rig.agent]
     assert attempts == [1] * 200

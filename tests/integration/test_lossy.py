@@ -47,7 +47,7 @@ async def taken(url: Lossy, connection: Broker, direct: JetStreamLog, count: int
         await write(direct, run, count)
         async with asyncio.timeout(SOON_S):
             while len(records) + url.dropped < count:
-                await follow.wait()
+                await follow.wait(SOON_S)
                 records += follow.take()
     return [record.head.index for record in records]
 

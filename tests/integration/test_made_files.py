@@ -3,10 +3,9 @@
 import base64
 import io
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
-import pytest
 from PIL import Image
 
 from protocol import chunks, media
@@ -36,12 +35,6 @@ URL = media.url_of(media.file_id(None, LARGE))
 def frame(colour: str) -> str:
     """Choose a frame."""
     return f"a {colour} frame"
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as one:
-        yield one
 
 
 def folded(answer: Answer) -> dict[str, Any]:

@@ -1,18 +1,21 @@
 """Tools of MCP servers in an agent, with real servers of the official SDK on loopback."""
 
 import asyncio
+import gzip
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import httpx2
 import msgspec
 import pytest
 
 from protocol.ids import CallId, RunId, SessionId
 from runner.agents import Agent
 from runner.context import ToolContext
+from runner.guarded import http_client
 from runner.mcp import opened
 from runner.models.port import Model
 from runner.remote import McpServer, RemoteTool, Source, Toolbox
@@ -193,7 +196,7 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def test_a_server_that_hangs_is_left_after_its_timeout() -> None:
     ledger = Ledger()
-    async with served(made(ledger)) as port, connected(at(port, timeout_s=0.5)) as source:
+    async with served(made(ledger)) as port, connected(at(port, timeout_s=2.0)) as source:
         async with asyncio.timeout(5):
             with pytest.raises(TimeoutError):
                 await call(source, "things_hang")
@@ -223,16 +226,24 @@ async def test_a_private_address_is_not_connected_to_unless_it_is_trusted() -> N
                 assert not source.there, host
 
 
-async def test_an_endless_answer_is_not_read_to_its_end() -> None:
+@pytest.mark.parametrize(
+    ("headers", "piece"),
+    [
+        ("Content-Type: application/json", b" " * 1_048_576),
+        ("Content-Type: text/event-stream", b"data: " + b"x" * 1_048_576),
+    ],
+    ids=["json", "event"],
+)
+async def test_an_endless_answer_is_not_read_to_its_end(headers: str, piece: bytes) -> None:
     sent = 0
 
     async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\n{headers}\r\nConnection: close\r\n\r\n".encode())
         with suppress(ConnectionError):
             while not writer.is_closing():
-                writer.write(b" " * 1_048_576)
+                writer.write(piece)
                 sent += 1
                 await writer.drain()
 
@@ -241,6 +252,23 @@ async def test_an_endless_answer_is_not_read_to_its_end() -> None:
         assert not source.there
         assert sent < 100
         listening.close()
+
+
+async def test_a_compressed_answer_is_neither_asked_for_nor_read() -> None:
+    """A megabyte of it may be a gigabyte."""
+
+    async def compress(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert b"\r\naccept-encoding: identity\r\n" in (await reader.readuntil(b"\r\n\r\n")).lower()
+        body = gzip.compress(b"{}")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(compress, "127.0.0.1", 0)
+    async with listening, http_client(at(listening.sockets[0].getsockname()[1])) as http:
+        with pytest.raises(httpx2.ReadError, match="compressed"):
+            await http.get(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/")
 
 
 async def test_a_server_may_be_a_command() -> None:

@@ -146,11 +146,9 @@ async def test_a_takeover_is_counted_and_a_resumed_turn_is_none(
     base = await rig.gateway()
     async with asyncio.TaskGroup() as group:
         answer = group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 30 every 50 ms")))
-
-        async def begun() -> bool:
-            return first.metrics.registry.get_sample_value("rejoin_runs_held", {"agent": rig.agent}) == 1
-
-        await until(begun)
+        await until(
+            lambda: first.metrics.registry.get_sample_value("rejoin_runs_held", {"agent": rig.agent}) == 1
+        )
         second = await rig.runner(ack_wait_s=0.4, runs_max=1)
     assert answer.result().complete
     takeovers = [

@@ -13,7 +13,6 @@ import aiohttp
 import msgspec
 import pytest
 
-from protocol.adapters.ports import Delivery
 from protocol.chunks import decode
 from protocol.fold import Fold, UIMessage
 from protocol.sse import Frame
@@ -21,17 +20,9 @@ from runner.agents import Agent
 from tests.observe import until
 from tests.rig import Answer, Rig, read_frames
 from tests.scripts import Gated
+from tests.takeover import ACK_WAIT_S, FIRST, SECOND, silent
 
-ACK_WAIT_S = 0.4
-FIRST, SECOND = 5, 3
-"""Words of the first runner, all void, and of the second one before it waits."""
 WORDS = "".join(f" {number}" for number in range(FIRST))
-
-
-async def silent(delivery: Delivery) -> None:
-    """Instead of keeping a delivery alive."""
-    del delivery
-    await asyncio.Event().wait()
 
 
 def types(answer: Answer) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from protocol.adapters.control import NatsControl
 from protocol.ids import RunId
 from runner.demo import demo
-from tests.fault.test_expired_log import expire
+from tests.observe import expire
 from tests.rig import Answer, Rig, read_frames
 
 

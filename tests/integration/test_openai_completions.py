@@ -15,10 +15,9 @@ from gateway import replay
 from protocol import media
 from runner.agents import Agent
 from tests.attached import GIF, PNG, Recorder
-from tests.integration.test_approvals import Shell, Wants
-from tests.integration.test_old_clients import ACK_WAIT_S, FIRST, SECOND, silent
 from tests.rig import Rig
-from tests.scripts import Gated
+from tests.scripts import Gated, Shell, Wants
+from tests.takeover import ACK_WAIT_S, FIRST, SECOND, silent
 
 SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
 
@@ -239,6 +238,10 @@ async def test_f45_an_image_reaches_the_model(rig: Rig) -> None:
             await client.chat.completions.create(
                 model=rig.agent, messages=user([text, image("image/gif", GIF)])
             )
+        assert param(fault.value) == "messages.0.content.1"
+        earlier = user([text, image("image/gif", GIF)])
+        with pytest.raises(openai.BadRequestError) as fault:
+            await client.chat.completions.create(model=rig.agent, messages=[*earlier, *user("and?")])
         assert param(fault.value) == "messages.0.content.1"
 
 

@@ -14,14 +14,15 @@ from gateway.web import SERVICE
 from protocol import media
 from runner.agents import Agent
 from tests.attached import PNG, Recorder
-from tests.integration.test_approvals import Shell, Wants
-from tests.integration.test_old_clients import ACK_WAIT_S, FIRST, SECOND, silent
 from tests.integration.test_openai_completions import client_of, gateway, param
 from tests.observe import until
 from tests.rig import Rig
-from tests.scripts import Gated
+from tests.scripts import Gated, Shell, Wants
+from tests.takeover import ACK_WAIT_S, FIRST, SECOND, silent
 
 GONE = 410
+FAKE = {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]}
+LATER = [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
 
 
 @pytest.fixture
@@ -219,6 +220,10 @@ async def test_f40_somebody_elses_response_is_not_found(rig: Rig, base: str, cli
         ({"input": []}, "input"),
         ({"input": [{"role": "system", "content": "x"}]}, "input.0.role"),
         ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input.0.content.0"),
+        (
+            {"input": [{"type": "reasoning"}, FAKE, *LATER]},
+            "input.1.content.0",
+        ),
         ({"conversation": "a b"}, "conversation"),
         ({"conversation": "a", "previous_response_id": "resp_b"}, "conversation"),
     ],

@@ -17,12 +17,10 @@ from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolC
 from pydantic_ai.models.test import TestModel
 
 from protocol import chunks
-from protocol.adapters.log import JetStreamLog
-from protocol.ids import RunId
-from protocol.log import Head
 from runner import Agent, LoopError, RunInput, Usage, agent
 from runner.foreign.pydantic_ai import adapt
 from runner.own import CRASHED
+from tests.deaths import at_append
 from tests.rig import Answer, Rig
 
 
@@ -121,34 +119,13 @@ async def test_it_is_interrupted_like_any_other(rig: Rig) -> None:
     assert streamed.result().text == "word"
 
 
-class Died(Exception):
-    """The process is gone."""
-
-
-class Mortal:
-    """A log whose writer dies at the append that holds `word`, once."""
-
-    def __init__(self, log: JetStreamLog, word: bytes) -> None:
-        self._log = log
-        self._word: bytes | None = word
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    async def append(self, run: RunId, head: Head, payload: bytes) -> int:
-        if self._word is not None and self._word in payload:
-            self._word = None
-            raise Died
-        return await self._log.append(run, head, payload)
-
-
 @pytest.mark.parametrize("word", [b"start-step", b'"delta":"one', b'"delta":"two', b"message-metadata"])
 @pytest.mark.parametrize("on_crash", ["restart", "fail"])
 async def test_after_a_crash_it_is_begun_again_or_fails(
     rig: Rig, word: bytes, on_crash: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was said before is void; one that must not be begun twice has been begun once."""
-    monkeypatch.setattr("runner.app.JetStreamLog", lambda *brokers: Mortal(JetStreamLog(*brokers), word))
+    at_append(monkeypatch, word=word)
     attempts: list[int] = []
 
     @agent(name=rig.agent, on_crash=on_crash, text_interval_s=0)

@@ -5,7 +5,10 @@ from datetime import datetime
 
 import msgspec
 import pytest
+from aiohttp import web
 
+from gateway import app as gateway_app
+from gateway.families import plugs
 from runner.demo import demo
 from tests.rig import Answer, Rig
 
@@ -70,6 +73,32 @@ async def test_a_runner_cannot_be_killed_outside_of_rejoin_dev(rig: Rig) -> None
     async with rig.http.post(f"{base}/dev/kill-runner") as response:
         assert response.status == 404
     assert b"data-dev" not in (await rig.get(f"{base}/")).raw
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 202),
+        ({"Origin": "http://localhost:3000"}, 202),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),  # a name that leads here today
+        ({"Host": "evil.example"}, 403),
+    ],
+)
+async def test_no_other_sites_page_kills_a_runner(rig: Rig, headers: dict[str, str], status: int) -> None:
+    killed = []
+    settings = gateway_app.Settings(nats_url=rig.nats_url, database_url=rig.database_url, anonymous=True)
+    async with gateway_app.assemble(settings) as app:
+        plugs.offer(app, lambda: killed.append(True))
+        server = web.AppRunner(app)
+        await server.setup()
+        await web.TCPSite(server, "127.0.0.1", 0).start()
+        host, port = server.addresses[0][:2]
+        async with rig.http.post(f"http://{host}:{port}/dev/kill-runner", headers=headers) as response:
+            assert response.status == status
+        await server.cleanup()
+    assert bool(killed) == (status == 202)
 
 
 async def test_agents_are_listed_the_default_first(rig: Rig) -> None:

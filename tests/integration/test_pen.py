@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+import pytest
 
 from protocol import chunks
 from runner import Agent, StatusUpdates, Summary
@@ -154,9 +155,14 @@ async def test_a_summary_does_not_wait_for_a_text_that_has_fallen_silent(rig: Ri
     assert rest[-1].data == b"[DONE]"
 
 
-async def test_a_summary_that_cannot_be_written_does_not_disturb_the_run(rig: Rig) -> None:
+@pytest.mark.parametrize("details", [None, "x" * 800_000], ids=["a fault", "no event holds it"])
+async def test_a_summary_that_cannot_be_written_does_not_disturb_the_run(
+    rig: Rig, details: str | None
+) -> None:
     async def write(text: str) -> Summary:
-        raise RuntimeError(text)
+        if details is None:
+            raise RuntimeError(text)
+        return Summary("It works.", details)
 
     updates = StatusUpdates(write=write, every_events=1)
     model = Says(["one ", "two "], pause_s=0.2)

@@ -40,12 +40,6 @@ WEATHER = ToolSpec(
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as running:
-        yield running
-
-
-@pytest.fixture
 async def model(provider: FakeProvider) -> AsyncIterator[ProviderModel]:
     async with Connections(read_timeout_s=5) as connections:
         yield opened(provider, connections)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,12 +18,6 @@ REQUEST = ModelRequest("", [HI], {"id": "a1", "role": "assistant", "parts": []},
 BEGUN = [TextStart("text-0"), TextDelta("text-0", "a")]
 GIVEN_UP_AFTER_S = 20
 each = pytest.mark.parametrize("speaks", ALL, ids=lambda speaks: speaks.provider)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as running:
-        yield running
 
 
 async def outcome(

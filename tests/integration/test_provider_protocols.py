@@ -3,7 +3,6 @@
 What a provider signed is sent back to it unchanged, whatever lies between, and to nobody else.
 """
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -43,18 +42,6 @@ USAGE = {
     "anthropic": Usage(10, 20, 4),
 }
 each = pytest.mark.parametrize("speaks", ALL, ids=lambda speaks: speaks.provider)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as running:
-        yield running
-
-
-@pytest.fixture
-async def connections() -> AsyncIterator[Connections]:
-    async with Connections(read_timeout_s=5) as opened:
-        yield opened
 
 
 def asking(*history: UIMessage, answer: UIMessage = NOTHING, step: int = 0) -> ModelRequest:

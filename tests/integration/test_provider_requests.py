@@ -2,7 +2,6 @@
 
 import base64
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,18 +23,6 @@ HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 NOTHING: UIMessage = {"id": "a1", "role": "assistant", "parts": []}
 WEATHER = ToolSpec("weather", "Looks.", {"type": "object", "properties": {}})
 each = pytest.mark.parametrize("speaks", ALL, ids=lambda speaks: speaks.provider)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as running:
-        yield running
-
-
-@pytest.fixture
-async def connections() -> AsyncIterator[Connections]:
-    async with Connections(read_timeout_s=5) as opened:
-        yield opened
 
 
 def asking(

@@ -71,11 +71,7 @@ async def test_no_secret_is_in_any_line(servers: Servers, tmp_path: Path) -> Non
                 assert response.status == status, await response.text()
                 await response.read()
         logs = (runner, gateway)
-
-        async def failed() -> bool:
-            return '"tool_failed"' in runner.err
-
-        await until(failed)
+        await until(lambda: '"tool_failed"' in runner.err)
         metrics = ""
         for number, name in ((1, "rejoin_requests_total"), (2, "rejoin_tool_calls_total")):
             async with http.get(f"http://{HOST}:{port + number}/metrics") as response:

@@ -7,7 +7,7 @@ import msgspec
 from protocol import chunks
 from protocol.fold import UIMessage
 from runner import Agent, Window
-from runner.models.port import Done, ModelChunk, ModelRequest
+from runner.models.port import Done, ModelChunk, ModelRequest, Usage
 from runner.models.window import SUMMARISE
 from tests.rig import Answer, Rig
 
@@ -20,16 +20,16 @@ class Listens(msgspec.Struct):
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
-        text = "ok"
+        text, usage = "ok", Usage(1, 1)
         if request.instructions == SUMMARISE:
             self.summaries += 1
-            text = "They said hello."
+            text, usage = "They said hello.", Usage(100, 10)
         else:
             self.shown.append(words(request.history))
         yield chunks.TextStart(id="t")
         yield chunks.TextDelta(id="t", delta=text)
         yield chunks.TextEnd(id="t")
-        yield Done("stop")
+        yield Done("stop", usage)
 
 
 def words(messages: Sequence[UIMessage]) -> list[str]:
@@ -61,13 +61,15 @@ async def test_the_oldest_turns_are_left_out(rig: Rig) -> None:
     assert [compressions(answer) for answer in answers] == [0, 0, 1]
 
 
-async def test_a_summary_stands_for_them_and_is_written_once(rig: Rig) -> None:
-    """It is kept with the answer, so the next turn uses it as long as it suffices."""
+async def test_a_summary_stands_for_them_and_is_written_and_paid_once(rig: Rig) -> None:
+    """It is kept with the answer, whose cost has its own; the next turn uses it as long as it suffices."""
     model = Listens(shown=[])
     agent = Agent(name=rig.agent, model=model, window=Window(messages_max=6), summarises=True)
     answers = await talk(rig, agent, 5)
     assert model.summaries == 1
     assert [compressions(answer) for answer in answers] == [0, 0, 0, 1, 0]
+    spent = [answer.chunks[-1]["messageMetadata"]["usage"]["totalTokens"] for answer in answers]
+    assert spent == [2, 2, 2, 112, 2]
     assert "They said hello." in " ".join(model.shown[3])
     assert "They said hello." in " ".join(model.shown[4])
     assert "turn 0" not in model.shown[4]

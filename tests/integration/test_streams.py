@@ -6,10 +6,8 @@ FEATURES F3, F24, F72, F76 and F89.
 import asyncio
 import gc
 import hashlib
-import itertools
 import socket
 import tracemalloc
-from collections.abc import Collection
 from typing import Any
 
 import aiohttp
@@ -114,9 +112,9 @@ async def test_f72_a_client_that_leaves_does_not_stop_its_run(rig: Rig) -> None:
 
 
 async def test_f89_a_client_that_stops_reading_costs_little_and_misses_nothing(rig: Rig) -> None:
-    """F89: 24 MB pass while it does not read; it stops a second time in the middle of catching up."""
+    """F89: 12 MB pass while it does not read; it stops a second time in the middle of catching up."""
     base = await rig.gateway()
-    runner = await rig.runner([Agent(name=rig.agent, model=Pieces(pieces=192, size=128 * 1024))])
+    runner = await rig.runner([Agent(name=rig.agent, model=Pieces(pieces=96, size=128 * 1024))])
     session = rig.fresh("s")
     digest = hashlib.sha256()
     tracemalloc.start()
@@ -125,9 +123,9 @@ async def test_f89_a_client_that_stops_reading_costs_little_and_misses_nothing(r
             narrow(rig, response)
             run = response.headers["x-workflow-run-id"]
             await idle(rig, session)
-            await until(lambda: nothing(runner._executions), "the runner's rest")
+            await until(lambda: not runner._executions, "the runner's rest")
             held = [await stalled(rig)]
-            digest.update(await response.content.readexactly(8 * 1024 * 1024))
+            digest.update(await some(response, 4 * 1024 * 1024))
             held.append(await stalled(rig))
             async for received in response.content.iter_any():
                 digest.update(received)
@@ -138,8 +136,12 @@ async def test_f89_a_client_that_stops_reading_costs_little_and_misses_nothing(r
     assert digest.digest() == hashlib.sha256(payload(await stored(rig.nats_url, run)) + DONE).digest()
 
 
-async def nothing(things: Collection[Any]) -> bool:
-    return not things
+async def some(response: aiohttp.ClientResponse, size_bytes: int) -> bytes:
+    """At least so much of the body. `readexactly` would have the client read as much again ahead."""
+    received = b""
+    while len(received) < size_bytes:
+        received += await response.content.readany()
+    return received
 
 
 def narrow(rig: Rig, response: aiohttp.ClientResponse) -> None:
@@ -312,30 +314,6 @@ async def test_turns_are_remembered_in_their_order(rig: Rig) -> None:
         expected,
     ]
     assert texts((await history(rig, base, session))["messages"]) == [*expected, " 0"]
-
-
-async def test_f93_messages_posted_at_once_are_answered_one_after_the_other(rig: Rig) -> None:
-    """F93: in the order of acceptance, which the history shows; no run begins before the last has ended."""
-    bases = [await rig.gateway(), await rig.gateway()]
-    for _ in range(2):
-        await rig.runner()
-    session = rig.fresh("s")
-    async with asyncio.TaskGroup() as group:
-        posts = [
-            group.create_task(rig.post(bases[number % 2], rig.chat(session, f"count {number} every 2 ms")))
-            for number in range(1, 9)
-        ]
-    answers = [post.result() for post in posts]
-    assert all(answer.complete for answer in answers)
-    stored_texts = texts((await history(rig, bases[0], session))["messages"])
-    order = [int(text.split()[1]) for text in stored_texts[::2]]
-    assert sorted(order) == list(range(1, 9))
-    assert stored_texts[1::2] == [" ".join(map(str, range(1, number + 1))) for number in order]
-    spans = []
-    for number in order:
-        records = await stored(rig.nats_url, answers[number - 1].headers["x-workflow-run-id"])
-        spans.append((records[0].seq, records[-1].seq))
-    assert all(earlier[1] < later[0] for earlier, later in itertools.pairwise(spans))
 
 
 # -------------------------------------------------------------------------------------------- approvals

@@ -8,9 +8,11 @@ from protocol.ids import RunId
 from runner import Agent
 from runner.loop import INTERRUPTED
 from runner.models.port import Done, ModelChunk, ModelRequest
-from tests.crews import Breaks, Calls, Line, Lines, Thinks, agent, hear, outcomes, seen, texts, tools
-from tests.fault.test_expired_log import expire
+from tests.crews import Breaks, Calls, Line, Lines, Thinks, agent, outcomes, seen, texts
+from tests.heard import hear
+from tests.observe import expire
 from tests.rig import Rig
+from tests.three import counted, tools
 
 
 def delegation(task: str, to: str = "research") -> Calls:
@@ -20,7 +22,7 @@ def delegation(task: str, to: str = "research") -> Calls:
 async def test_the_target_of_a_transfer_goes_on_in_the_same_message_and_begins_the_next(rig: Rig) -> None:
     """It sees the whole conversation; its instructions, model and tools are its own."""
     base = await rig.gateway()
-    [look, *_] = tools(Counter())
+    [look, *_] = tools()
     billing = agent(
         "billing",
         {"go": [[], [Calls("look")], ["Billing here: {}"]], "next": [["Still billing."]]},
@@ -75,7 +77,7 @@ async def test_a_run_is_handed_over_only_so_often(rig: Rig) -> None:
 async def test_a_delegated_agents_last_words_are_the_output_of_the_call(rig: Rig) -> None:
     """It knows the task alone; its text is no text of the answer, and its caller sees only the output."""
     base = await rig.gateway()
-    [look, *_] = tools(Counter())
+    [look, *_] = tools()
     research = agent(
         "research",
         {"find it": [[Thinks("Where?"), "Looking.", Calls("look")], ["It is {}."]]},
@@ -112,7 +114,7 @@ async def test_a_delegated_agents_last_words_are_the_output_of_the_call(rig: Rig
 
 async def test_delegations_nest_and_those_of_one_step_run_one_after_the_other(rig: Rig) -> None:
     base = await rig.gateway()
-    [look, *_] = tools(Counter())
+    [look, *_] = tools()
     dig = agent("dig", {"deeper": [[Calls("look")], ["Dug: {}."]]}, tools=[look])
     lines: Lines = {"a": [[delegation("deeper", "dig")], ["A: {}"]], "b": [["B."]]}
     research = agent("research", lines, delegates=[dig])
@@ -150,7 +152,7 @@ async def test_delegation_is_bounded_in_depth(rig: Rig) -> None:
 
 async def test_a_delegated_agent_that_fails_or_never_ends_is_an_error_that_its_caller_sees(rig: Rig) -> None:
     base = await rig.gateway()
-    [look, *_] = tools(Counter())
+    [look, *_] = tools()
     lines: Lines = {"break": [["I try.", Calls("look"), Breaks()]], "loop": [[Calls("look")]] * 2}
     research = agent("research", lines, tools=[look], max_steps=2)
     support = agent(
@@ -171,7 +173,7 @@ async def test_an_approval_inside_a_delegated_agent_suspends_the_run_and_goes_on
     """Also if it is denied, and also if the log has expired in between."""
     base = await rig.gateway()
     runs: Counter[str] = Counter()
-    dig = agent("dig", {"deep": [[Calls("delete")], ["Dug: {}."]]}, tools=tools(runs)[2:])
+    dig = agent("dig", {"deep": [[Calls("delete")], ["Dug: {}."]]}, tools=tools(counted(runs))[2:])
     research = agent("research", {"a": [[delegation("deep", "dig")], ["A: {}"]]}, delegates=[dig])
     support = agent(rig.agent, {"go": [[delegation("a")], ["All: {}"]]}, delegates=[research])
     await rig.runner([support])

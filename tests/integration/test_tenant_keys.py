@@ -1,7 +1,6 @@
 """Whose key pays: the application says so for each tenant, at every call, for all agents of a run."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,12 +11,6 @@ from runner.models.provider import Connections, open_model
 from tests.fake_provider import FakeProvider, Reply, call, delta, text
 from tests.integration.test_provider import asking
 from tests.rig import Rig
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[FakeProvider]:
-    async with FakeProvider() as one:
-        yield one
 
 
 async def test_a_tenants_key_pays_for_all_agents_of_its_runs(rig: Rig, provider: FakeProvider) -> None:

@@ -22,6 +22,7 @@ from protocol.chunks import TextDelta, TextEnd, TextStart
 from protocol.ids import TenantId
 from runner.agents import Agent
 from runner.models.port import Done, ModelChunk, ModelRequest
+from tests.observe import until
 from tests.rig import Answer, Rig
 
 PEPPER = "a pepper of some length"
@@ -86,7 +87,7 @@ async def test_a_tenants_runs_beyond_its_limit_wait_for_each_other_and_others_do
         answers = []
         for number in range(5):
             answers.append(group.create_task(crowded.ask(f"{number}")))
-            await until(store, crowded.name, number + 1)
+            await accepted(store, crowded.name, number + 1)
         assert {await model.begun.get() for _ in range(2)} == {"0", "1"}
         answers.append(group.create_task(other.ask("mine")))
         assert await model.begun.get() == "mine", "not behind the three that wait"
@@ -104,12 +105,14 @@ async def test_a_tenants_runs_beyond_its_limit_wait_for_each_other_and_others_do
     assert [answer.result().text for answer in answers] == ["done"] * 6
 
 
-async def until(store: PostgresStore, tenant: TenantId, runs: int) -> None:
+async def accepted(store: PostgresStore, tenant: TenantId, runs: int) -> None:
     """So many runs of a tenant are accepted."""
     query = "select count(*)::text from runs where tenant_id = $1"
-    async with asyncio.timeout(10):
-        while await store.database.value(query, tenant) != f"{runs}":  # noqa: ASYNC110 - others store them
-            await asyncio.sleep(0.01)
+
+    async def stored() -> bool:
+        return await store.database.value(query, tenant) == f"{runs}"
+
+    await until(stored, f"{runs} runs")
 
 
 async def test_f41_a_tenant_with_too_many_queued_is_told_when_to_come_back(
@@ -121,24 +124,26 @@ async def test_f41_a_tenant_with_too_many_queued_is_told_when_to_come_back(
     base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
     one = await customer(rig, base, store, Limits(running_max=1, queued_max=1))
     async with asyncio.TaskGroup() as group:
-        streams = [group.create_task(one.ask("count 20 every 50 ms"))]
+        streams = [group.create_task(one.ask("count 40 every 50 ms"))]
         await running(store, one.name)
         streams.append(group.create_task(one.ask("count 1")))
-        await until(store, one.name, 2)
+        await accepted(store, one.name, 2)
         refused = await one.ask("count 1")
         assert refused.status == 429
         assert refused.headers["retry-after"] == "5"
         assert refused.json["code"] == "too_many_requests"
     assert [stream.result().complete for stream in streams] == [True, True]
     assert rig.agent == served
-    await until(store, one.name, 2)
+    await accepted(store, one.name, 2)
 
 
 async def running(store: PostgresStore, tenant: TenantId) -> None:
     query = "select count(*)::text from runs where tenant_id = $1 and state = 'running'"
-    async with asyncio.timeout(10):
-        while await store.database.value(query, tenant) == "0":  # noqa: ASYNC110 - a runner claims it
-            await asyncio.sleep(0.01)
+
+    async def claimed() -> bool:
+        return await store.database.value(query, tenant) != "0"
+
+    await until(claimed, "a run that runs")
 
 
 async def test_a_tenant_that_has_spent_its_tokens_is_refused_until_midnight(

@@ -40,10 +40,7 @@ class Seen:
         return self._exporter.get_finished_spans()
 
     async def have(self, name: str, count: int) -> list[ReadableSpan]:
-        async def there() -> bool:
-            return len(self.named(name)) >= count
-
-        await until(there, f"span {name}")
+        await until(lambda: len(self.named(name)) >= count, f"span {name}")
         return self.named(name)
 
 
@@ -123,10 +120,10 @@ async def test_the_trace_crosses_from_the_gateways_account_to_the_runners(seen: 
         broker.connect(brokers.url("runner"), "runner-queue") as runner,
     ):
         await streams.declare(admin, streams.Settings())
-        async with JetStreamRequests(runner, streams.Settings()).pull(agent) as next_request:
+        async with JetStreamRequests(runner, streams.Settings()).pull(agent) as next_requests:
             with tracing.span("request"):
                 await JetStreamRequests(gateway, streams.Settings()).publish(RunRequest(agent, run))
-            delivery = await next_request()
+            (delivery,) = await next_requests(1)
             with insight.attempt(delivery):
                 pass
             await delivery.ack()

@@ -2,10 +2,9 @@
 credentials of everybody else.
 """
 
-import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,12 +27,12 @@ from protocol.adapters.postgres import PostgresStore, connect
 from protocol.ids import AgentName, RunId, SessionId, TenantId, UserId
 from tests.attached import PNG
 from tests.databases import fresh_database
+from tests.observe import until
 from tests.rig import Rig
 
 PEPPER = "a pepper of some length"
 ALL = tuple(Scope)
 ANN, BEN = "ann", "ben"
-STILL_S = 20.0
 TABLES = """
     select table_name, array_agg(column_name::text)
     from information_schema.columns join information_schema.tables using (table_schema, table_name)
@@ -59,10 +58,20 @@ class Ann(msgspec.Struct, frozen=True):
 class House:
     """A gateway and a runner on a database of their own, Ann's tenant, and everybody's keys."""
 
-    def __init__(self, rig: Rig, base: str, store: PostgresStore) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        base: str,
+        store: PostgresStore,
+        watch: "asyncpg.Connection[Any]",
+        broker: broker.Broker,
+    ) -> None:
         self.rig = rig
         self.base = base
         self.store = store
+        self._watch = watch
+        self._broker = broker
+        self._census = ""
         self.tenant = TenantId(rig.fresh("tenant"))
         self.owner = Owner(self.tenant, UserId(ANN))
 
@@ -123,30 +132,36 @@ class House:
     async def still(self) -> None:
         """Until nothing is under way any more."""
         query = "select count(*)::text from runs where state in ('queued', 'running')"
-        async with asyncio.timeout(STILL_S):
-            while await self.store.database.value(query) != "0":  # noqa: ASYNC110 - runners end them
-                await asyncio.sleep(0.01)
+
+        async def ended() -> bool:
+            return await self.store.database.value(query) == "0"
+
+        await until(ended, "the end of all runs")
 
     async def everything(self, ann: Ann) -> "Standing":
         """As it is once nothing is under way any more."""
         await self.still()
-        rows, hers = {}, {}
-        connection = await asyncpg.connect(self.rig.database_url)
-        try:
-            for table, fields in await connection.fetch(TABLES):
-                rows[table] = await connection.fetchval(f"select count(*) from {table}")  # noqa: S608
-                if "tenant_id" in fields and table != "api_keys":  # whose use is noted
-                    query = f"select array_agg(t::text order by t::text) from {table} t where tenant_id = $1"  # noqa: S608
-                    hers[table] = await connection.fetchval(query, self.tenant)
-        finally:
-            await connection.close()
+        self._census = self._census or census(await self._watch.fetch(TABLES))
+        found = await self._watch.fetch(self._census, self.tenant)
+        rows: dict[str, int] = {table: count for table, count, _ in found}
+        hers: dict[str, Any] = {table: own for table, _, own in found}
         last = await self.rig.apps[0][SERVICE].backend.runs.last(RunId(ann.run))
         hers["log"] = None if last is None else last.seq
-        async with broker.connect(self.rig.nats_url, "matrix") as connected:
-            for stream in (names.LOG, names.REQUESTS, names.FILES):
-                info = msgspec.json.decode(await connected.call(f"$JS.API.STREAM.INFO.{stream}"))
-                rows[stream] = info["state"]["last_seq"]
+        for stream in (names.LOG, names.REQUESTS, names.FILES):
+            info = msgspec.json.decode(await self._broker.call(f"$JS.API.STREAM.INFO.{stream}"))
+            rows[stream] = info["state"]["last_seq"]
         return Standing(rows, hers)
+
+
+def census(tables: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A statement that says of each table how many rows it has, and which are a tenant's."""
+    own = "array_agg(t::text order by t::text) filter (where tenant_id = $1)"
+
+    def of(table: str, fields: Sequence[str]) -> str:
+        has_tenant = "tenant_id" in fields and table != "api_keys"  # whose use is noted
+        return f"select '{table}', count(*), {own if has_tenant else 'null::text[]'} from {table} t"  # noqa: S608
+
+    return " union all ".join(of(table, fields) for table, fields in tables)
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -161,7 +176,13 @@ async def opened(servers: Servers) -> AsyncIterator[House]:
     """A house on a fresh database."""
     async with fresh_database(servers.database_url) as url:
         await migrate.migrate(url)
-        async with await connect(url, pool_max=2) as store, Rig(servers.nats_url, url) as rig:
+        watch = await asyncpg.connect(url)
+        async with (
+            await connect(url, pool_max=2) as store,
+            Rig(servers.nats_url, url) as rig,
+            broker.connect(servers.nats_url, "matrix") as connected,
+        ):
             await rig.runner()
             base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
-            yield House(rig, base, store)
+            yield House(rig, base, store, watch, connected)
+        await watch.close()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.auth import Claims, Gate
-from gateway.tokens import LOOK_AGAIN_S, Published
+from gateway.tokens import LOOK_AGAIN_S, Checks, Published, Tokens
 from protocol.adapters.keys import Keys
 from protocol.errors import Unauthenticated, Unavailable
 
@@ -38,6 +38,35 @@ async def test_tokens_do_not_drive_an_issuer_that_is_away() -> None:
     now_s = LOOK_AGAIN_S + 1
     await find("again")
     assert issuer.asked == 2
+
+
+@pytest.mark.parametrize("said", [[], "keys", None, {"keys": [7]}, {"keys": {}}])
+async def test_what_an_issuer_says_that_is_no_keys_is_as_if_it_were_away(said: Any) -> None:
+    """It is not asked again at once either."""
+    asked = 0
+
+    async def fetch() -> Any:
+        nonlocal asked
+        asked += 1
+        return said
+
+    published = Published(fetch, lambda: 0.0)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await published.find("one")
+    assert asked == 1
+
+
+@pytest.mark.parametrize("token", ["\udcff.a.b", "a.b.c", "..", "e30.e30.\udcff"])
+async def test_a_token_that_is_none_is_refused(token: str) -> None:
+    """A header need not be UTF-8: aiohttp hands on what is not as half surrogates."""
+    published = Published(Issuer().fetch, lambda: 0.0)
+    for tokens in (
+        Tokens(Checks(["HS256"]), "x" * 32, None),
+        Tokens(Checks(["RS256"]), None, published),
+    ):
+        with pytest.raises((Unauthenticated, Unavailable)):
+            await tokens.claims(token)
 
 
 @pytest.fixture

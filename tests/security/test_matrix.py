@@ -13,7 +13,9 @@ import pytest_asyncio
 
 from gateway.app import ROUTES
 from gateway.routing import Route, Shape
+from gateway.web import SERVICE
 from protocol.adapters.embedded import Servers
+from protocol.ids import SessionId
 from tests.security.house import Ann, House, opened
 
 TOOLS_CALL = {
@@ -175,8 +177,9 @@ async def test_f38_f39_f40_who_may_not_gets_the_documented_status_and_nothing_ha
     """
     assert route.scope is not None
     example = EXAMPLES[name(route)]
-    for wrong, credential in (await house.credentials(route.scope)).items():
-        before = await house.everything(ann)
+    credentials, after = await house.credentials(route.scope), await house.everything(ann)
+    for wrong, credential in credentials.items():
+        before = after
         told = await ask(house, route, ann, credential)
         assert told.status == expected(example, wrong), (wrong, told.raw[:300])
         after = await house.everything(ann)
@@ -195,6 +198,38 @@ def refused_in_shape(route: Route, told: Told) -> None:
     assert "error" in msgspec.json.decode(told.raw)
     if route.shape is Shape.PROBLEM and not route.path.endswith("/mcp"):
         assert told.headers["Content-Type"].startswith("application/problem+json")
+
+
+def approvals(ann: Ann, id: str) -> dict[str, Any]:
+    """Each family's way to say yes to Ann's question."""
+    part = {"type": "tool-delete", "toolCallId": ann.call, "state": "approval-responded"}
+    answered = {"id": "a", "role": "assistant", "parts": [part | {"approval": {"id": id, "approved": True}}]}
+    decision = {"approvalId": id, "approved": True}
+    response = {"type": "mcp_approval_response", "approval_request_id": id, "approve": True}
+    return {
+        "/api/chat": {"id": ann.session, "messages": [answered]},
+        "/run/api/chat": {"conversationId": ann.session, "messages": [answered]},
+        "/api/chat/approve": {"runId": ann.run, "threadId": ann.session, "approved": True},
+        f"/api/agents/another/{ann.session}": {"type": "approval", "approval": decision},
+        "/api/agent/chat/stream": {
+            "conversationId": ann.session,
+            "approvalResponse": {"toolCallId": ann.call, "approved": True},
+        },
+        f"/run/api/executions/{ann.run}/approvals/{ann.call}": {"approved": True},
+        "/run/v1/responses": {"model": "x", "input": [response], "previous_response_id": ann.response},
+    }
+
+
+async def test_f87_a_key_of_another_agent_decides_nothing_in_any_family(house: House, ann: Ann) -> None:
+    """It is her own, and has every scope."""
+    headers = {"Authorization": f"Bearer {await house.key(agent='another')}"}
+    backend = house.rig.apps[0][SERVICE].backend
+    [question] = await backend.store.pending(house.owner, SessionId(ann.session))
+    before = await house.everything(ann)
+    for path, body in approvals(ann, question.question.id).items():
+        async with house.rig.http.post(house.base + path, json=body, headers=headers) as response:
+            assert response.status == 404, (path, await response.read())
+    assert await house.everything(ann) == before
 
 
 @pytest.mark.parametrize("route", CLOSED, ids=name)

@@ -25,8 +25,8 @@ def test_targets_are_tools_with_their_descriptions() -> None:
     support = agent("support", {}, handoffs=[BILLING], delegates=[RESEARCH])
     tools = crew(support).member("support").tools
     assert list(tools) == ["transfer_to_billing", "delegate_to_research"]
-    assert "The billing agent." in tools["transfer_to_billing"].description
-    assert "The research agent." in tools["delegate_to_research"].description
+    assert "The billing agent." in tools["transfer_to_billing"].spec.description
+    assert "The research agent." in tools["delegate_to_research"].spec.description
     tools["transfer_to_billing"].check({})
     tools["delegate_to_research"].check({"task": "find it"})
     with pytest.raises(ToolError, match="task"):

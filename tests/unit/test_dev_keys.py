@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from gateway.dev import _context_keys
+from gateway.ground import context_keys
 from protocol.ids import SessionId, TenantId
 from protocol.seal import Sealer
 
 
 def test_the_key_is_made_once_and_opens_what_it_sealed(tmp_path: Path) -> None:
-    first, again = _context_keys(tmp_path), _context_keys(tmp_path)
+    first, again = context_keys(tmp_path), context_keys(tmp_path)
     where = (TenantId("t"), SessionId("s"))
     sealed = Sealer(first, lambda count: b"n" * count).seal({"a": 1}, *where)
     assert Sealer(again, lambda count: b"m" * count).open(sealed, *where) == {"a": 1}
@@ -20,4 +20,4 @@ def test_another_directory_has_another_key(tmp_path: Path) -> None:
     one, other = tmp_path / "a", tmp_path / "b"
     one.mkdir()
     other.mkdir()
-    assert _context_keys(one) != _context_keys(other)
+    assert context_keys(one) != context_keys(other)

@@ -11,6 +11,7 @@ import pytest
 from protocol.adapters.embedded import child, server
 from protocol.adapters.embedded.child import Child
 from protocol.adapters.embedded.postgres import shared_memory
+from tests.observe import until
 
 
 def test_a_secret_is_made_once_and_is_ours_alone(tmp_path: Path) -> None:
@@ -59,9 +60,7 @@ async def spawn(place: Path, script: str) -> Child:
         )
     finally:
         os.close(lock)
-    async with asyncio.timeout(10):
-        while "up" not in running.log_tail() and running.returncode is None:  # noqa: ASYNC110  # a file has no event
-            await asyncio.sleep(0.01)
+    await until(lambda: "up" in running.log_tail() or running.returncode is not None, "its word")
     return running
 
 

@@ -63,6 +63,15 @@ def test_names_match_their_filters_and_no_others(
     assert not any(matches(names.live(run), one) for one in filters)
 
 
+@given(runs, runs)
+def test_a_runs_log_and_its_copies_are_told_apart_and_found_together(run: RunId, other: RunId) -> None:
+    assert not matches(names.segments(run), names.LOG_SUBJECTS), "they would be republished"
+    assert matches(names.segments(run), names.SEGMENTS_SUBJECTS)
+    assert not matches(names.log(run), names.SEGMENTS_SUBJECTS)
+    for subject in (names.log(run), names.segments(run)):
+        assert matches(subject, names.stored(other)) == (run == other)
+
+
 @given(runs)
 def test_the_republish_template_says_what_live_says(run: RunId) -> None:
     assert names.LIVE_TEMPLATE.replace("{{wildcard(1)}}", names.log(run).split(".")[1]) == names.live(run)

@@ -105,7 +105,7 @@ names = st.one_of(st.sampled_from(NAMES), st.text(max_size=5))
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(VALUES) | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=5),
-    max_leaves=20,
+    max_leaves=8,
 )
 chats = st.fixed_dictionaries(
     {}, optional={"id": values, "metadata": values, "content": values, "state": values}
@@ -162,6 +162,18 @@ def refused[T, R](parse: Callable[[T], R], value: T) -> R | None:
         return None
 
 
+def imported(messages: Sequence[turns.Message], places: Callable[[int], Sequence[str]]) -> None:
+    """What happens to earlier turns."""
+    refused(lambda all_: turns.imported(all_, places), messages)
+
+
+def asked(listed: list[openai_input.Said] | None) -> None:
+    """What happens to what an OpenAI client has said."""
+    if listed is not None:
+        found = refused(lambda all_: openai_input.asked(all_, "fresh", "", new=False), listed)
+        imported(found.earlier if found is not None else [], lambda number: listed[number].places)
+
+
 def read(body: Any) -> None:
     """What happens to a body until the database is asked."""
     match body:
@@ -171,20 +183,25 @@ def read(body: Any) -> None:
         case aisdk.UIChatRequest(messages=[*earlier, last]):
             refused(lambda one: turns.user(one, "/messages/0"), last)
             refused(lambda one: turns.decisions(one, "/messages/0"), last)
-            refused(turns.imported, earlier)
+            refused(
+                lambda all_: turns.imported(all_, lambda number: aisdk._places(all_[number], number)), earlier
+            )
         case run.ChatRequest(messages=listed) | agent_chat.StreamRequest(messages=listed):
             said.answered(listed)
             refused(lambda all_: turns.user(said.asked(all_, "fresh")[0], ""), listed)
-            refused(turns.imported, said.earlier(listed, len(listed)))
+            messages = said.earlier(listed, len(listed))
+            refused(
+                lambda all_: turns.imported(all_, lambda number: said.places(listed[number], "")), messages
+            )
         case parts.PartsRequest():
             refused(lambda one: turns.user(turns.Message("m", "user", one), ""), body.parts)
         case session.Change():
             refused(session.check, body)
         case completions.ChatCompletion():
-            refused(openai_input.of_chat, body.messages)
+            asked(refused(openai_input.of_chat, body.messages))
         case responses.CreateResponse():
             refused(openai_input.decisions, body.input)
-            refused(openai_input.of_input, body.input)
+            asked(refused(openai_input.of_input, body.input))
         case _:
             pass
 

@@ -26,7 +26,7 @@ def test_the_servers_file_is_what_the_code_renders() -> None:
 
 
 def test_only_a_runner_writes_logs_and_only_it_says_what_runners_serve() -> None:
-    for subject in (names.log(RunId("r")), names.agent_key(AgentName("a"))):
+    for subject in (names.log(RunId("r")), names.segments(RunId("r")), names.agent_key(AgentName("a"))):
         assert [may(role.publish, subject) for role in ROLES] == [False, True]
 
 

@@ -70,3 +70,10 @@ def test_keys_that_are_none_are_refused_and_not_shown(keys: str) -> None:
     with pytest.raises(Invalid, match="context key") as told:
         sealer(keys)
     assert NEW[4:] not in str(told.value)
+
+
+def test_what_is_no_text_is_refused() -> None:
+    """A header that is not UTF-8 comes as half surrogates."""
+    with pytest.raises(Invalid) as refused:
+        sealer(NEW).seal({"token": "\udcff"}, TENANT, SESSION)
+    assert refused.value.pointer == "/context"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.adapters import follow as following
 from protocol.adapters import splice as spliced
 from protocol.adapters.follow import Reader
 from protocol.adapters.memory_broker import MemoryLog
@@ -100,12 +101,16 @@ class Troubled(MemoryLog):
         self._page_max = page_max
         self._random = Random(seed)
         self._lag = lag
-        self.reads = 0
+        self.checks = 0
 
-    async def read(self, run: RunId, *, after: int, records_max: int = 256) -> Page:
-        self.reads += 1
+    async def grown(self, run: RunId, *, after: int) -> bool:
+        self.checks += 1
         await asyncio.sleep(0)
-        page = await super().read(run, after=after, records_max=min(self._page_max, records_max))
+        return await super().grown(run, after=after) and self._random.random() >= self._lag
+
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> Page:
+        await asyncio.sleep(0)
+        page = await super().read(run, after=after, records_max=min(self._page_max, records_max or 256))
         behind = not page.more and self._random.random() < self._lag
         return Page(page.records[:-1], more=False) if behind else page
 
@@ -116,6 +121,7 @@ class Troubled(MemoryLog):
         readers.add(feed)
         yield feed
         readers.discard(feed)
+        feed.close()
 
     async def write(self, count: int, prev: int = 0, index: int = 0) -> list[Record]:
         """Append so many records, at an uneven pace, with those of other runs between them."""
@@ -135,6 +141,7 @@ class Troubled(MemoryLog):
 def impatient() -> Iterator[None]:
     """Silence is checked at once, so that a thousand of them take no time."""
     with (
+        mock.patch.object(following, "TICK_S", 0.0005),
         mock.patch.object(spliced, "TAIL_CHECK_FIRST_S", 0.0005),
         mock.patch.object(spliced, "TAIL_CHECK_MAX_S", 0.001),
     ):
@@ -207,17 +214,18 @@ async def test_where_nothing_is_appended_nothing_comes_after_the_time_given() ->
 async def test_silence_is_checked_less_and_less_often() -> None:
     log = Troubled([], 256, 1)
     with (
+        mock.patch.object(following, "TICK_S", 0.001),
         mock.patch.object(spliced, "TAIL_CHECK_FIRST_S", 0.02),
         mock.patch.object(spliced, "TAIL_CHECK_MAX_S", 0.08),
     ):
         async with splice(log, RUN) as records:
             await records.next(0.5)
-            assert 2 <= log.reads <= 9
+            assert 2 <= log.checks <= 9
             await log.write(1)
             assert len(await read(records, 1)) == 1
-            reads = log.reads
+            checks = log.checks
             await records.next(0.03)
-            assert log.reads <= reads + 2
+            assert log.checks <= checks + 2
 
 
 async def test_a_log_that_has_lost_what_comes_next_is_gone() -> None:

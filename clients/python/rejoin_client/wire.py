@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from rejoin_client.errors import Lost, Malformed, Refused, RejoinError, refusal
+from rejoin_client.errors import Lost, Malformed, Refused, RejoinError, Unauthenticated, refusal
 
 type Token = str | Callable[[], Awaitable[str]]
 
@@ -156,17 +156,16 @@ class Wire:
 
     async def _once(self, ask: Ask) -> aiohttp.ClientResponse:
         token, number = await self._credential.current()
-        response = await self._sent(ask, token)
-        if response.status == HTTPStatus.UNAUTHORIZED and await self._credential.renew(number):
-            response.release()
-            token, _ = await self._credential.current()
-            response = await self._sent(ask, token)
-        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            async with response:
-                raise refusal(response.status, response.headers, await response.read())
-        return response
+        try:
+            return await self._sent(ask, token)
+        except Unauthenticated:
+            if not await self._credential.renew(number):
+                raise
+        token, _ = await self._credential.current()
+        return await self._sent(ask, token)
 
     async def _sent(self, ask: Ask, token: str | None) -> aiohttp.ClientResponse:
+        """The response to one request, a success. Raises `Refused` and `BROKEN`."""
         headers = {**self._headers, **ask.headers}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -177,7 +176,7 @@ class Wire:
         limits = aiohttp.ClientTimeout(
             total=None, sock_connect=self.retry.connect_s, sock_read=self.retry.silence_s
         )
-        return await self._http.request(
+        response = await self._http.request(
             ask.method,
             self._base_url + ask.path,
             data=data,
@@ -186,6 +185,10 @@ class Wire:
             timeout=limits,
             allow_redirects=False,
         )
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            async with response:
+                raise refusal(response.status, response.headers, await response.read())
+        return response
 
 
 def _lost(ask: Ask, fault: Exception) -> Lost:

@@ -1,0 +1,61 @@
+"""Tools that never come back, in a real process: they keep neither a drained runner alive nor their runs."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from runner.acting import UNKNOWN_OUTCOME
+from runner.agents import Agent
+from runner.tools import tool
+from tests.observe import until
+from tests.processes import Command
+from tests.rig import Rig
+from tests.scripts import Calls
+
+ENDS_S = 20.0
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "event"), [("stuck", 0, "left_behind"), ("stubborn", 1, "drain_overdue")]
+)
+async def test_a_drained_runner_ends_although_a_tool_does_not(
+    rig: Rig, tmp_path: Path, name: str, code: int, event: str
+) -> None:
+    """It names the tool; the run is another runner's, and the outcome of the call is unknown there."""
+    base, mark = await rig.gateway(), tmp_path / "begun"
+    variables = {
+        "REJOIN_NATS_URL": rig.nats_url,
+        "REJOIN_DATABASE_URL": rig.database_url,
+        "REJOIN_DRAIN_GRACE_S": "0.2",
+        "TEST_AGENT": rig.agent,
+        "TEST_TOOL": name,
+        "TEST_BEGUN": str(mark),
+    }
+    logs, arguments = tmp_path / "logs", ("runner", "tests.stuck_agents:agent")
+
+    async def begun() -> bool:
+        return mark.exists()
+
+    @tool(name=name, on_crash="report")
+    async def mended() -> str:
+        """Comes back."""
+        return "back"
+
+    async with (
+        await Command.start(logs, *arguments, variables=variables) as runner,
+        asyncio.TaskGroup() as group,
+    ):
+        await runner.says('"serving"')
+        answer = group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "go")))
+        await until(begun, "the call")
+        runner.signal(signal.SIGTERM)
+        assert await runner.end(ENDS_S) == code, runner.err
+        last = msgspec.json.decode(runner.err.splitlines()[-1])
+        assert (last["event"], last["tools"]) == (event, [name])
+        await rig.runner([Agent(name=rig.agent, model=Calls(name, {}), tools=[mended])])
+        assert (await answer).text == "Done."
+    told = [chunk for chunk in answer.result().chunks if chunk["type"] == "tool-output-error"]
+    assert [chunk["errorText"] for chunk in told] == [UNKNOWN_OUTCOME]

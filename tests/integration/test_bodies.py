@@ -1,0 +1,80 @@
+"""What a gateway keeps of a request while it waits for the answer: nothing of its body."""
+
+import asyncio
+import gc
+import io
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway import bodies
+from gateway.auth import ANYBODY
+from gateway.web import SERVICE
+from protocol.commands import AgentEntry
+from protocol.ids import AgentName
+from tests.observe import until
+from tests.rig import Rig
+
+TEXT_CHARS = 2 * bodies.LARGE_BYTES
+TEXT = "{text}"
+SAID = [{"role": "user", "content": TEXT}]
+PARTS = [{"type": "text", "text": TEXT}]
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "AI SDK": ("/api/chat", {"id": "{id}", "messages": [{"id": "{id}", "role": "user", "parts": PARTS}]}),
+    "parts": ("/api/chat", {"threadId": "{id}", "parts": PARTS}),
+    "graph": ("/api/chat", {"conversationId": "{id}", "messages": SAID}),
+    "run": ("/run/api/chat", {"conversationId": "{id}", "messages": SAID}),
+    "run, whole": ("/run/api/chat", {"conversationId": "{id}", "messages": SAID, "stream": False}),
+    "session": ("/api/agents/{agent}/{id}", {"message": TEXT}),
+    "agent chat": ("/api/agent/chat/stream", {"messages": SAID}),
+    "agent chat, whole": ("/api/agent/chat/sync", {"message": TEXT}),
+    "completions": ("/run/v1/chat/completions", {"model": "{agent}", "messages": SAID, "stream": True}),
+    "completions, whole": ("/run/v1/chat/completions", {"model": "{agent}", "messages": SAID}),
+    "responses": ("/run/v1/responses", {"model": "{agent}", "input": TEXT, "stream": True}),
+    "responses, whole": ("/run/v1/responses", {"model": "{agent}", "input": SAID}),
+}
+
+
+def held() -> bool:
+    """Whether somebody in this process has the text, which the client has sent as bytes."""
+    found = gc.get_referents(*gc.get_objects())
+    found += gc.get_referents(
+        *(one for one in found if isinstance(one, msgspec.Struct))
+    )  # not all are tracked
+    return any(isinstance(one, str) and len(one) == TEXT_CHARS for one in found)
+
+
+@pytest.mark.parametrize("name", ASKED)
+async def test_no_body_is_held_for_as_long_as_an_answer_takes(rig: Rig, name: str) -> None:
+    """Nobody executes the run. Its large body has given its room back, and is not in memory either."""
+    base = await rig.gateway()
+    backend, shares = rig.apps[0][SERVICE].backend, rig.apps[0][SERVICE].bodies
+    await backend.agents.announce(AgentEntry(AgentName(rig.agent), announced_at_ms=int(time.time() * 1000)))
+    path, asked = ASKED[name]
+    names = {"{agent}": rig.agent, "{id}": rig.fresh("s"), TEXT: "x" * TEXT_CHARS}
+    data = msgspec.json.encode(asked)
+    for word, meant in names.items():
+        path, data = path.replace(word, meant), data.replace(word.encode(), meant.encode())
+    names.clear()
+    del meant
+
+    async def ask() -> None:
+        headers = {"Content-Type": "application/json"}
+        async with rig.http.post(base + path, data=io.BytesIO(data), headers=headers) as response:
+            assert response.status == 200, await response.read()
+            await response.read()
+
+    async def admitted() -> bool:
+        listed = await backend.store.listed(ANYBODY.owner)
+        return any(one.run.agent == rig.agent for one in listed)
+
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(ask())
+        await until(admitted, "the run")
+        async with asyncio.timeout(10):
+            while shares._free != bodies.TOTAL_BYTES or held():  # noqa: ASYNC110 - a condition of the gateway
+                await asyncio.sleep(0.02)
+        assert not asking.done()
+        asking.cancel()

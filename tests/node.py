@@ -1,0 +1,50 @@
+"""Node, with the packages that a lock file names beside it: what the tests of JavaScript stand on."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+INSTALL_S_MAX = 240.0
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip; but where it must not be missed, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+async def packages(folder: Path) -> str:
+    """Node's path, with the packages of the folder's lock file installed there."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        missing("the clients in JavaScript need Node with npm, and there is none")
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    installed = folder / "node_modules" / ".installed"  # for which lock file
+    if not (installed.exists() and installed.read_text() == wanted):
+        code, said = await spoken(folder, npm, "ci", seconds=INSTALL_S_MAX)
+        if code:
+            missing(f"npm ci failed: {said[-2_000:]}")
+        installed.write_text(wanted)
+    return node
+
+
+async def spoken(folder: Path, *command: str, seconds: float) -> tuple[int, str]:
+    """The exit code of a command in a folder, and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, said.decode(errors="replace")
