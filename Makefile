@@ -23,7 +23,7 @@ dev: sync
 	@$(RUN) rejoin dev $(ARGS)
 
 test: sync
-	@$(RUN) pytest $(ARGS)
+	@$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: sync
 	@$(RUN) ruff check
