@@ -33,8 +33,19 @@ def spread(scenario: str, server: str, seconds: Sequence[float]) -> Iterator[Fig
 
 def cpu_s(pid: int) -> float:
     """Seconds of CPU that a process has used, without its children."""
+    return sum(_ticks(pid)[:2]) / _TICKS
+
+
+def family_cpu_s(pid: int) -> float:
+    """The same with its children, those that have ended too."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sum(_ticks(pid)) / _TICKS + sum(cpu_s(int(child)) for child in children)
+
+
+def _ticks(pid: int) -> list[int]:
+    """In the program and in the kernel, and both of the children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return [int(field) for field in fields[11:15]]
 
 
 def memory_kb(pid: int) -> int:

@@ -39,6 +39,8 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
 """What a JSON body may call itself: a `fetch` with a string says text/plain, others say nothing."""
 UI_VERSIONS = frozenset({"5", "6", "7"})
+REJOINS_MAX = 32
+"""How many look for their places at once: a thousand would each wait too long for the database."""
 
 
 class Attention(msgspec.Struct, frozen=True):
@@ -61,6 +63,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     limiter: Limiter = msgspec.field(default_factory=Limiter)
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     streams: set[asyncio.Transport] = msgspec.field(default_factory=set)
+    rejoins: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(REJOINS_MAX))
     bodies: Shares = msgspec.field(default_factory=lambda: Shares(bodies.TOTAL_BYTES))
 
 
@@ -223,7 +226,9 @@ async def rejoin(request: web.Request, session: Session) -> web.StreamResponse:
     """The stream of a session's run, from wherever the client says it is; 204 if that is nowhere."""
     position = positions.parse(request.headers, request.query)
     follow = request.query.get("follow", "").lower() == "true"
-    replay = await session.stream(position, view_of(request), follow=follow)
+    async with request.app[SERVICE].rejoins:
+        _refuse_if_stopping(request)
+        replay = await session.stream(position, view_of(request), follow=follow)
     return web.Response(status=204) if replay is None else await stream(request, replay)
 
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import msgspec
 
+from gateway.heard import heard
 from gateway.replay import Replay
-from protocol import chunks, sse
+from protocol import chunks
 from protocol.chunks import Chunk
 from protocol.fold import Fold, UIMessage
 
-type Heard = Callable[[Sequence[Chunk]], Awaitable[None]]
+type Told = Callable[[Sequence[Chunk]], Awaitable[None]]
 """Told of the events as they come, and of none after a silence."""
 
 
@@ -52,16 +53,14 @@ class Whole(msgspec.Struct, frozen=True):
         return [part for part in self.message.get("parts", ()) if "toolCallId" in part]
 
 
-async def whole(replay: Replay, heard: Heard | None = None) -> Whole:
+async def whole(replay: Replay, told: Told | None = None) -> Whole:
     """Read a stream to its end. Raises as `Replay.open`."""
-    fold, reader = Fold(), sse.Reader()
+    fold = Fold()
     reason, error = "other", None
     async with replay.open() as frames:
-        async for written in frames:
-            read = [frame.data for frame in reader.feed(written) if frame.data != b"[DONE]"]
-            events = [chunks.decode(data) for data in read]
-            if heard is not None:
-                await heard(events)
+        async for events in heard(frames):
+            if told is not None:
+                await told(events)
             for chunk in events:
                 fold.apply(chunk)
                 match chunk:

@@ -118,11 +118,11 @@ $$;
 -- place: it is only to be ended.
 create function promote_run(p_tenant text, p_session text) returns json language plpgsql as $$
 declare
+  -- Before anything is looked at: others who have the tenant's row make runs of this session ready too.
+  places bigint := free_places(p_tenant);
   first runs := turn_of(p_tenant, p_session);
-  places bigint;
 begin
   if not first.ready then
-    places := free_places(p_tenant);
     update runs set ready = true, due_at = clock_timestamp(), updated_at = clock_timestamp()
     where id = first.id and not ready
       and (places is null or first.interrupted_at is not null or (places > 0 and not exists (
@@ -378,8 +378,10 @@ begin
     elsif known.id is not null and not p_edit then
       perform refuse('RJ409', 'the message id is taken by other content');
     end if;
-    perform make_way(p_tenant, p_session, p_when_busy, known.position);
-    place := coalesce(place, take_positions(p_tenant, p_session, 2));
+    if place is null then  -- else the session was made here, and nothing is in the way
+      perform make_way(p_tenant, p_session, p_when_busy, known.position);
+      place := take_positions(p_tenant, p_session, 2);
+    end if;
     insert into messages (tenant_id, session_id, id, position, role, body, digest, run_id)
     values
       (p_tenant, p_session, p_message, place, 'user', p_body, p_digest, p_run),

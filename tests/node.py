@@ -1,9 +1,12 @@
 """Node, with the packages that a lock file names beside it: what the tests of JavaScript stand on."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,12 +29,24 @@ async def packages(folder: Path) -> str:
         missing("the clients in JavaScript need Node with npm, and there is none")
     wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
     installed = folder / "node_modules" / ".installed"  # for which lock file
-    if not (installed.exists() and installed.read_text() == wanted):
-        code, said = await spoken(folder, npm, "ci", seconds=INSTALL_S_MAX)
-        if code:
-            missing(f"npm ci failed: {said[-2_000:]}")
-        installed.write_text(wanted)
+    async with alone(folder):
+        if not (installed.exists() and installed.read_text() == wanted):
+            code, said = await spoken(folder, npm, "ci", seconds=INSTALL_S_MAX)
+            if code:
+                missing(f"npm ci failed: {said[-2_000:]}")
+            installed.write_text(wanted)
     return node
+
+
+@asynccontextmanager
+async def alone(folder: Path) -> AsyncIterator[None]:
+    """The suite may run in several processes: one after the other."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 async def spoken(folder: Path, *command: str, seconds: float) -> tuple[int, str]:

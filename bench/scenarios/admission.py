@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 
 from bench import load, servers
-from bench.figures import Figure, cpu_s
+from bench.figures import Figure, family_cpu_s
 from protocol.adapters import broker
 from protocol.adapters.agents import JetStreamAgents
 from protocol.commands import AgentEntry
@@ -24,13 +24,12 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         await JetStreamAgents(connection).announce(AgentEntry(name=AgentName("clock")))
         warm = await load.follow(gateway.base, [load.post("hello") for _ in range(AT_ONCE)])
         requests = [load.post("hello") for _ in range(total)]
-        began, used, broker_s = time.monotonic(), cpu_s(gateway.pid), cpu_s(found.nats.pid)
+        pids = {"gateway": gateway.pid, "broker": found.nats.pid, "database": found.postgres.pid}
+        began, before = time.monotonic(), {service: family_cpu_s(pid) for service, pid in pids.items()}
         heard = await load.follow(gateway.base, requests, at_once=AT_ONCE)
-        rate = total / (time.monotonic() - began)
-        yield Figure("admission", "rejoin", "rate", rate, "POSTs/s")
-        yield Figure("admission", "gateway", "CPU", (cpu_s(gateway.pid) - used) / total * 1e3, "ms/POST")
-        yield Figure(
-            "admission", "broker", "CPU", (cpu_s(found.nats.pid) - broker_s) / total * 1e3, "ms/POST"
-        )
+        yield Figure("admission", "rejoin", "rate", total / (time.monotonic() - began), "POSTs/s")
+        for service, pid in pids.items():
+            used_ms = (family_cpu_s(pid) - before[service]) * 1_000 / total
+            yield Figure("admission", service, "CPU", used_ms, "ms/POST")
         for one in (*warm, *heard):
             one.cut()

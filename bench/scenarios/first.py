@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from bench import load, servers
-from bench.figures import Figure, cpu_s, spread
+from bench.figures import Figure, family_cpu_s, spread
 
 AGENTS = "bench.agents:clock"
 TEXT = "1 every 0 ms"
@@ -18,18 +18,23 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         servers.runner(found, AGENTS) as runner,
         servers.bare() as bare,
     ):
-        pids = {"gateway": gateway.pid, "runner": runner, "broker": found.nats.pid}
+        pids = {
+            "gateway": gateway.pid,
+            "runner": runner,
+            "broker": found.nats.pid,
+            "database": found.postgres.pid,
+        }
         await served(gateway.base)
         for at_once in (1, 50):
             for name, base in (("rejoin", gateway.base), ("bare", bare.base)):
                 await load.asks(base, [TEXT] * 2 * at_once, at_once=at_once)
-                before = {service: cpu_s(pid) for service, pid in pids.items()}
+                before = {service: family_cpu_s(pid) for service, pid in pids.items()}
                 heard = await load.asks(base, [TEXT] * total, at_once=at_once)
                 for figure in spread(f"first event, {at_once} at once", name, [one.first_s for one in heard]):
                     yield figure
                 if name == "rejoin" and at_once > 1:
                     for service, pid in pids.items():
-                        used_ms = (cpu_s(pid) - before[service]) * 1_000 / total
+                        used_ms = (family_cpu_s(pid) - before[service]) * 1_000 / total
                         yield Figure("CPU of a short run", "rejoin", service, used_ms, "ms")
 
 

@@ -42,7 +42,7 @@ class JetStreamAgents:
 
     async def _find(self, agent: AgentName) -> AgentEntry | None:
         ask = msgspec.json.encode({"last_by_subj": names.agent_key(agent)})
-        reply = await self._broker.ask(f"$JS.API.DIRECT.GET.{names.AGENTS_STREAM}", ask)
+        reply = await self._broker.ask(f"{names.API}.DIRECT.GET.{names.AGENTS_STREAM}", ask)
         match (reply.headers or {}).get(names.STATUS):
             case None:
                 return (
@@ -56,7 +56,7 @@ class JetStreamAgents:
     async def list(self) -> Sequence[AgentEntry]:
         """See `ports.Agents`."""
         ask = msgspec.json.encode({"multi_last": [names.AGENTS_SUBJECTS]})
-        *messages, last = await self._broker.ask_many(f"$JS.API.DIRECT.GET.{names.AGENTS_STREAM}", ask)
+        *messages, last = await self._broker.ask_many(f"{names.API}.DIRECT.GET.{names.AGENTS_STREAM}", ask)
         status = (last.headers or {}).get(names.STATUS)
         if status not in {"204", "404"}:
             raise Unavailable(f"the broker refused to name the agents ({status})")

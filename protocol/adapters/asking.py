@@ -14,8 +14,9 @@ from protocol.errors import Invalid
 
 SWEEP_S = 0.1
 """How much later than asked a time-out may come."""
-_UNSPEAKABLE = re.compile(r"[\r\n]")
-"""It would be read as the next command, or the next header."""
+_SUBJECT = re.compile(r"\S+")
+_BREAK = re.compile(r"[\r\n]")
+"""What is behind it would be the next header, or the next command."""
 
 
 class Question(asyncio.Future[Arrived]):
@@ -67,11 +68,29 @@ class Questions:
         if self._alarm is None:
             self._alarm = self._loop.call_later(SWEEP_S, self._sweep)
         try:
-            self._write(subject, f"{self._inbox}{self._count}", headers, payload)
+            self.put(subject, payload, headers, reply=f"{self._inbox}{self._count}")
             last = await question
         finally:
             del self._waiting[token]
         return [*question.earlier, last]
+
+    def put(self, subject: str, payload: bytes, headers: bytes = b"", *, reply: str = "") -> None:
+        """Say something, behind all that waits to be sent; what is said in one turn of the loop is one write.
+
+        Raises `Invalid`.
+        """
+        if not _SUBJECT.fullmatch(subject):
+            raise Invalid(f"{subject!r} is not a subject")
+        size = len(headers) + len(payload)
+        if headers:
+            command = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()
+        else:
+            command = f"PUB {subject} {reply} {size}\r\n".encode()
+        self._client._pending.append(b"".join((command, headers, payload, b"\r\n")))  # noqa: SLF001
+        self._client._pending_data_size += size + len(command) + 2  # noqa: SLF001
+        if not self._leaving:
+            self._leaving = True
+            self._loop.call_soon(self._flush)
 
     def waiting(self) -> list[Question]:
         """Those that have no answer yet."""
@@ -98,21 +117,6 @@ class Questions:
                 question.fail(TimeoutError())
         self._alarm = self._loop.call_later(SWEEP_S, self._sweep) if self._waiting else None
 
-    def _write(self, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
-        """Behind everything else that waits to be sent, and together with what is asked in the same turn."""
-        if _UNSPEAKABLE.search(subject) or " " in subject:
-            raise Invalid(f"{subject!r} is not a subject")
-        size = len(headers) + len(payload)
-        if headers:
-            command = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()
-        else:
-            command = f"PUB {subject} {reply} {size}\r\n".encode()
-        self._client._pending.append(b"".join((command, headers, payload, b"\r\n")))  # noqa: SLF001
-        self._client._pending_data_size += size + len(command) + 2  # noqa: SLF001
-        if not self._leaving:
-            self._leaving = True
-            self._loop.call_soon(self._flush)
-
     def _flush(self) -> None:
         """Without a turn of nats-py's own flusher, which waits for nothing that we wait for."""
         self._leaving = False
@@ -128,7 +132,7 @@ def encoded(headers: Mapping[str, str]) -> bytes:
     if not headers:
         return b""
     for name, value in headers.items():
-        if _UNSPEAKABLE.search(value):
+        if _BREAK.search(value):
             raise Invalid(f"the header {name} has more than a line")
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     return f"NATS/1.0\r\n{lines}\r\n".encode()

@@ -275,11 +275,8 @@ class Broker:
 
     async def send(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
         """Publish without an answer. Raises `Invalid` if it is too large."""
-        subject = self._local(subject)
-        if len(payload) > self._client.max_payload:
-            raise self._too_large()
-        async with self._wire(ASK_TIMEOUT_S):
-            await self._client.publish(subject, payload, reply=reply)
+        self._check(payload)
+        self._questions.put(self._local(subject), payload, reply=reply)
 
     async def ask(
         self,
@@ -299,9 +296,7 @@ class Broker:
     async def _ask(
         self, subject: str, payload: bytes, headers: bytes, timeout_s: float, *, many: bool = False
     ) -> list[Arrived]:
-        self._must_be_there()
-        if len(headers) + len(payload) > self._client.max_payload:
-            raise self._too_large()
+        self._check(payload, headers)
         try:
             return await self._questions.ask(self._local(subject), payload, headers, timeout_s, many=many)
         except (OSError, TimeoutError) as fault:
@@ -323,8 +318,10 @@ class Broker:
             return self._prefix + subject.removeprefix(names.API)
         return subject
 
-    def _too_large(self) -> Invalid:
-        return Invalid(f"larger than the broker takes ({self._client.max_payload} bytes)")
+    def _check(self, payload: bytes, headers: bytes = b"") -> None:
+        self._must_be_there()
+        if len(headers) + len(payload) > self._client.max_payload:  # or the server would close the connection
+            raise Invalid(f"larger than the broker takes ({self._client.max_payload} bytes)")
 
     async def call(
         self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None

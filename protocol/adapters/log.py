@@ -36,6 +36,7 @@ RETRY_MAX_S = 0.5
 
 NOT_FOUND = 10037
 WRONG_LAST = frozenset({10071, 10164})
+_GET = f"{names.API}.DIRECT.GET.{names.LOG}"
 
 
 class _Ack(msgspec.Struct, frozen=True):
@@ -130,7 +131,7 @@ class JetStreamLog:
         """
         ask = {"seq": after + 1, "batch": batch, "max_bytes": bytes_max, "next_by_subj": subject}
         async with self._gate:
-            replies = await self._api.ask_many(f"$JS.API.DIRECT.GET.{names.LOG}", msgspec.json.encode(ask))
+            replies = await self._api.ask_many(_GET, msgspec.json.encode(ask))
         *messages, last = replies
         headers = last.headers or {}
         match headers.get(names.STATUS):
@@ -151,7 +152,7 @@ class JetStreamLog:
         server walks through all that was stored since, and nobody can append meanwhile.
         """
         ask = msgspec.json.encode({"seq": after + 1, "next_by_subj": names.log(run)})
-        reply = await self._api.ask(f"$JS.API.DIRECT.GET.{names.LOG}", ask)
+        reply = await self._api.ask(_GET, ask)
         match reply.status:
             case None:
                 return True
@@ -164,7 +165,7 @@ class JetStreamLog:
         """See `ports.Log`. Asks the stream's leader, which alone is certain."""
         ask = msgspec.json.encode({"last_by_subj": names.log(run)})
         try:
-            answer = await self._api.call(f"$JS.API.STREAM.MSG.GET.{names.LOG}", ask)
+            answer = await self._api.call(f"{names.API}.STREAM.MSG.GET.{names.LOG}", ask)
         except ApiError as fault:
             if fault.code == NOT_FOUND:
                 return None
@@ -177,7 +178,7 @@ class JetStreamLog:
         if sequence < 1:
             return None
         ask = msgspec.json.encode({"seq": sequence})
-        reply = await self._api.ask(f"$JS.API.DIRECT.GET.{names.LOG}", ask)
+        reply = await self._api.ask(_GET, ask)
         headers = reply.headers or {}
         match headers.get(names.STATUS):
             case None:
@@ -192,7 +193,7 @@ class JetStreamLog:
     async def purge(self, run: RunId) -> None:
         """See `ports.Log`."""
         ask = msgspec.json.encode({"filter": names.stored(run)})
-        await self._api.call(f"$JS.API.STREAM.PURGE.{names.LOG}", ask)
+        await self._api.call(f"{names.API}.STREAM.PURGE.{names.LOG}", ask)
 
     @asynccontextmanager
     async def follow(self, run: RunId) -> AsyncIterator[Reader]:

@@ -254,7 +254,8 @@ class MemoryStore:
     async def current(self, owner: Owner, session: SessionId) -> Run | None:
         """See `ports.Store`."""
         found = self._seen(owner, session)
-        return (found.turn or found.runs[-1]).row if found is not None else None
+        run = found and (found.turn or next(reversed(found.runs), None))
+        return run.row if run else None
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
         """See `ports.Store`."""

@@ -125,7 +125,7 @@ class _Pull:
         self._broker = broker
         self._agent = agent
         self._settings = settings
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.REQUESTS}.{names.consumer(agent)}"
+        self._subject = f"{names.API}.CONSUMER.MSG.NEXT.{names.REQUESTS}.{names.consumer(agent)}"
         self._wait: _Wait | None = None
         self._pulls = 0
 

@@ -18,7 +18,6 @@ log = structlog.get_logger("rejoin.streams")
 
 SECOND_NS = 1_000_000_000
 EXISTS = 10058
-NO_CONSUMER = 10014
 TOO_FEW_SERVERS = 10005
 """For the replicas that are wanted: a cluster that starts has not found all of its servers yet."""
 
@@ -115,11 +114,11 @@ async def declare(broker: Broker, settings: Settings) -> None:
     for stream in wanted(settings):
         name, config = stream["name"], msgspec.json.encode(stream)
         try:
-            await broker.call(f"$JS.API.STREAM.CREATE.{name}", config)
+            await broker.call(f"{names.API}.STREAM.CREATE.{name}", config)
         except ApiError as fault:
             if fault.code != EXISTS:
                 raise
-            await broker.call(f"$JS.API.STREAM.UPDATE.{name}", config)
+            await broker.call(f"{names.API}.STREAM.UPDATE.{name}", config)
         log.debug("stream_declared", stream=name)
 
 
@@ -169,13 +168,13 @@ async def declare_consumer(broker: Broker, agent: AgentName, settings: Settings)
         },
     }
     await broker.call(
-        f"$JS.API.CONSUMER.DURABLE.CREATE.{names.REQUESTS}.{durable}", msgspec.json.encode(config)
+        f"{names.API}.CONSUMER.DURABLE.CREATE.{names.REQUESTS}.{durable}", msgspec.json.encode(config)
     )
 
 
 async def check(broker: Broker) -> None:
     """Raises `Unavailable` unless the log answers reads."""
-    replies = await broker.ask_many(f"$JS.API.DIRECT.GET.{names.LOG}", b'{"seq":1,"batch":1}')
+    replies = await broker.ask_many(f"{names.API}.DIRECT.GET.{names.LOG}", b'{"seq":1,"batch":1}')
     status = (replies[-1].headers or {}).get(names.STATUS)
     if status not in ("204", "404"):
         raise Unavailable(f"the broker's log does not answer ({status})")

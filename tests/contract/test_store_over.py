@@ -39,7 +39,7 @@ async def test_a_turn_is_over_once_its_answer_is_stored(chat: Chat) -> None:
     assert waiting.turn == 0
     assert await chat.store.over(DEFAULT, waiting.id, 0)
     assert not await chat.store.over(DEFAULT, waiting.id)
-    decided = await chat.decide(*approvals)
+    decided = (await chat.decide(*approvals)).run
     assert await chat.store.over(DEFAULT, waiting.id, 0)
     assert not await chat.store.over(DEFAULT, waiting.id, 1)
     await chat.end((await chat.claim(decided)).run)

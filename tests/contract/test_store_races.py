@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
-from protocol.adapters.ports import (
-    Store,
-)
+from protocol.adapters.migrate import migrate
+from protocol.adapters.ports import Limits, Owner, Store
+from protocol.adapters.postgres import connect
+from protocol.adapters.tenants import Tenants
 from protocol.commands import RunRequest
 from protocol.errors import Conflict
-from protocol.ids import SessionId
+from protocol.ids import SessionId, TenantId
 from protocol.lifecycle import BUSY, State
 from tests.contract.chats import AGENT, DEFAULT, Chat, fresh, text_of
+from tests.databases import fresh_database
+from tests.observe import until
 
 pytest_plugins = ("tests.contract.stores",)
 
@@ -135,3 +139,37 @@ async def test_concurrent_claims_are_different_attempts(stores: Sequence[Store])
     attempts = {claim.run.attempt for task in tasks if (claim := task.result()) is not None}
     assert attempts == set(range(1, 10))
     assert (await stores[0].run(DEFAULT, run.id) or run).state in BUSY
+
+
+WAITS = """
+    select count(*) = 1 from pg_stat_activity
+    where wait_event_type = 'Lock' and datname = current_database()
+"""
+END = "select end_run($1, 1, 'completed', null, null, 0, 0)"
+
+
+async def test_a_decision_goes_on_after_a_run_of_its_session_that_got_a_place_meanwhile(
+    database_url: str,
+) -> None:
+    """It waits for the tenant, whose places others give to a run that stands behind it in the session."""
+    owner = Owner(TenantId(fresh("ten")))
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        async with await connect(url) as store:
+            await Tenants(store.database).limit(owner.tenant, Limits(running_max=2))
+            chat, others = Chat(store, owner), [Chat(store, owner) for _ in range(2)]
+            _, (approval,) = await chat.wait_for_decision("may I?")
+            ended = [(await other.claim(await other.send("go"))).run for other in others]
+            following = await chat.send("next")
+            assert not following.ready
+            holder, watcher = await asyncpg.connect(url), await asyncpg.connect(url)
+            async with asyncio.TaskGroup() as group, holder.transaction():
+                await holder.execute("select from tenants where id = $1 for no key update", owner.tenant)
+                decided = group.create_task(chat.decide(approval))
+                await until(lambda: watcher.fetchval(WAITS), "the decision waits for the tenant")
+                for run in ended:
+                    await holder.fetchval(END, run.id)
+            await holder.close()
+            await watcher.close()
+            assert not decided.result().run.ready
+            assert await chat.end((await chat.claim(following)).run) == decided.result().run.request

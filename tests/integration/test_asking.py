@@ -159,7 +159,13 @@ async def test_who_gives_up_leaves_nothing_behind(servers: Servers, asker: Broke
 
 @pytest.mark.parametrize(
     ("told", "headers"),
-    [("a b", {}), ("a\r\nPUB b 0", {}), ("a", {"Name": "one\r\nTwo: three"}), ("a", {"Name": "one\ntwo"})],
+    [
+        ("", {}),
+        ("a b", {}),
+        ("a\r\nPUB b 0", {}),
+        ("a", {"Name": "one\r\nTwo: three"}),
+        ("a", {"Name": "one\ntwo"}),
+    ],
 )
 async def test_nothing_is_said_that_the_broker_would_take_for_something_else(
     asker: Broker, told: str, headers: dict[str, str]

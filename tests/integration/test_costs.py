@@ -13,12 +13,14 @@ import pytest
 from aiohttp import web
 
 from gateway import replay
+from gateway.web import REJOINS_MAX
 from protocol import chunks, log, sse
 from protocol.adapters import broker, follow
 from protocol.adapters.broker import Broker
 from protocol.adapters.database import Database
 from protocol.adapters.embedded import Servers
 from protocol.adapters.log import JetStreamLog
+from protocol.adapters.postgres import PostgresStore
 from protocol.adapters.splice import splice
 from protocol.chunks import TextDelta, TextEnd, TextStart
 from protocol.ids import RunId
@@ -30,6 +32,7 @@ from tests.observe import until
 from tests.rig import Rig
 
 RUNS = 5
+BURST = 40
 STREAMS = 20
 HEARTBEAT_S = 0.5
 OVER = "select json_agg"
@@ -90,6 +93,21 @@ async def test_a_short_run_costs_so_many_round_trips(rig: Rig, counted: Counter[
     # A claim, what is for all before and between and behind the operations, and these.
     assert 5 * RUNS <= counted["ask run.*.log"] <= 9 * RUNS
     assert counted["write"] <= counted["ask run.*.log"] + RUNS
+
+
+async def test_a_burst_of_requests_is_taken_in_few_pulls(rig: Rig, counted: Counter[str]) -> None:
+    """One by one each of them would wait for as many turns of a busy runner's loop as stand before it."""
+    base = await rig.gateway(agents_believed_s=60)
+    worker = await rig.runner()
+    await rig.post(base, rig.chat(rig.fresh("s"), "count 1"))  # the gateway knows of the agent from here on
+    worker.drain()
+    async with asyncio.TaskGroup() as group:
+        posts = [group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 1"))) for _ in range(BURST)]
+        await until(lambda: counted["ask request.*.*.0"] == BURST + 1, "all are queued")
+        counted.clear()
+        await rig.runner()
+    assert all(post.result().complete for post in posts)
+    assert sum(count for kind, count in counted.items() if "MSG.NEXT" in kind) <= BURST / 4
 
 
 class Gushes:
@@ -192,6 +210,33 @@ async def test_silent_streams_are_looked_after_together(
             task.cancel()
     assert counted["write"] >= 3 * STREAMS
     assert 3 <= counted[OVER] <= counted["write"] / 4
+
+
+async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait for their turn, which has no time-out, and not for a connection, which has one."""
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.runner()
+    await rig.post(base, rig.chat(session, "count 1"))
+    asking, most, current = 0, 0, PostgresStore.current
+
+    async def counting(store: PostgresStore, *args: Any) -> Any:
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        try:
+            return await current(store, *args)
+        finally:
+            asking -= 1
+
+    monkeypatch.setattr(PostgresStore, "current", counting)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(rig.get(f"{base}/api/chat/{session}/stream")) for _ in range(3 * REJOINS_MAX)
+        ]
+    assert {task.result().status for task in tasks} == {204}
+    assert 1 < most <= REJOINS_MAX
 
 
 async def test_who_follows_a_run_costs_no_task(servers: Servers) -> None:

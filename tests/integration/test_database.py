@@ -215,6 +215,7 @@ async def test_a_pool_without_a_free_connection_is_unavailable(migrated: str) ->
                 await until(lambda: waits_for_lock(migrated))
                 assert await unavailable(store.ping())
                 assert await slow
+            await until(lambda: waits_for_lock(migrated, 0), "the end of what nobody waits for")
         await blocker.close()
         await until(lambda: not_unavailable(store.ping()))
         assert await chat.texts() == ["one"]

@@ -5,10 +5,8 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from gateway import doctor
-from gateway.cli import main
 from gateway.doctor import Finding, Grade, Settings
 from protocol.adapters import broker, migrate, streams
 from protocol.adapters.agents import JetStreamAgents
@@ -18,7 +16,7 @@ from protocol.commands import AgentEntry
 from protocol.ids import AgentName, RunId
 from tests.cluster import Cluster, cluster
 from tests.databases import fresh_database, unmigrated
-from tests.processes import free_ports
+from tests.processes import free_ports, rejoin
 from tests.rig import Rig
 
 PEPPER = "p" * 16
@@ -41,26 +39,32 @@ async def test_a_working_installation_has_nothing_wrong(rig: Rig) -> None:
     assert [one for one in wrong if not one.endswith("no keys to seal one")] == []  # other tests' agents
 
 
-def test_the_command_says_it_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_command_says_what_is_wrong_and_exits_with_1(rig: Rig) -> None:
+    code, out, err = await rejoin(rig, "doctor")
+    assert code == 1
+    assert "wrong  nobody could come in" in out
+    assert "Traceback" not in out + err
+
+
+def test_what_cannot_be_reached_is_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Without a traceback and without a secret."""
     monkeypatch.setattr(doctor, "REACH_S", 0.3)
     port = free_ports(1)
-    said = CliRunner().invoke(
-        main,
-        ["doctor"],
-        env={
-            "REJOIN_NATS_URL": f"nats://s3cret@127.0.0.1:{port}",
-            "REJOIN_DATABASE_URL": f"postgresql://rejoin:hunter2@127.0.0.1:{port}/rejoin",
-        },
+    unreachable = Settings(
+        nats_url=f"nats://s3cret@127.0.0.1:{port}",
+        database_url=f"postgresql://rejoin:hunter2@127.0.0.1:{port}/rejoin",
     )
-    assert said.exit_code == 1
-    assert "wrong  nobody could come in" in said.stdout
-    assert "wrong  broker: it does not answer within 0.3 s" in said.stdout
-    assert "wrong  database: it does not answer within 0.3 s" in said.stdout
-    assert "REJOIN_NATS_URL" in said.stdout
-    assert "Traceback" not in said.output
-    assert "s3cret" not in said.output
-    assert "hunter2" not in said.output
+    with pytest.raises(SystemExit, match="1"):
+        doctor.execute(unreachable)
+    said = "".join(capfd.readouterr())
+    assert "wrong  broker: it does not answer within 0.3 s" in said
+    assert "wrong  database: it does not answer within 0.3 s" in said
+    assert "REJOIN_NATS_URL" in said
+    assert "Traceback" not in said
+    assert "s3cret" not in said
+    assert "hunter2" not in said
 
 
 @pytest.mark.parametrize(
