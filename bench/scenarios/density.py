@@ -1,5 +1,5 @@
 """Runner density: live runs at 50 tokens a second in one runner, scripted and by a provider; beside that
-`library`, where the client and the model are those of the libraries, without `runner.models.quick`.
+`library`, where all is the libraries' own: without `runner.models.quick` and `wire`.
 
 How many one core carries is computed from the CPU of a token; with `full` it is tried too, with more runs
 each time until the loop is late.
@@ -7,6 +7,7 @@ each time until the loop is late.
 
 from collections.abc import AsyncIterator
 
+import httpx2
 from openai import AsyncOpenAI
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.profiles.openai import OpenAIModelProfile
@@ -27,12 +28,17 @@ MORE_RUNS = (50, 100, 150, 200, 250, 300, 400, 500)
 
 async def figures(*, full: bool) -> AsyncIterator[Figure]:
     """See the package."""
-    async with servers.backing() as found, servers.bare("bench.provider") as provider, Connections() as wires:
+    async with (
+        servers.backing() as found,
+        servers.bare("bench.provider") as provider,
+        Connections() as wires,
+        httpx2.AsyncClient(timeout=60, limits=httpx2.Limits(max_connections=1_000)) as http,
+    ):
         base = f"{provider.base}/v1"
         models = (
             ("scripted", "rejoin", lag.Talks(60)),
             ("provider", "rejoin", open_model(f"openai:{NAME}", wires, base_url=base)),
-            ("provider", "library", _plain(base, wires)),
+            ("provider", "library", _plain(base, http)),
         )
         for interval_s in (0.0, 0.04):
             for kind, server, model in models:
@@ -56,11 +62,11 @@ async def _dense(
     yield f"lag p99 of {seen.live}", seen.late_ms[1], "ms"
 
 
-def _plain(base: str, wires: Connections) -> Model:
+def _plain(base: str, http: httpx2.AsyncClient) -> Model:
     """What `open_model` would make if nothing were mended."""
 
     def connect(key: str) -> OpenAIChatModel:
-        client = AsyncOpenAI(base_url=base, api_key=key, http_client=wires.open())
+        client = AsyncOpenAI(base_url=base, api_key=key, http_client=http)
         service = OpenAICompatibleProvider("openai-compatible", openai_client=client)
         profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
         return OpenAIChatModel(NAME, provider=service, profile=profile)
