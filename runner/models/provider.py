@@ -83,9 +83,8 @@ class Connections:
             self._client = httpx2.AsyncClient(
                 timeout=httpx2.Timeout(self._read_timeout_s, connect=self._connect_timeout_s),
                 limits=httpx2.Limits(max_connections=self._connections_max),
-                transport=None
-                if getproxies()
-                else Wire(self._connections_max),  # it knows the way through them
+                # httpx2's own connections know the way through proxies.
+                transport=None if getproxies() else Wire(self._connections_max),
             )
         return self._client
 

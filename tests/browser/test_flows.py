@@ -20,10 +20,10 @@ async def test_an_answer_streams(seen: Seen) -> None:
 
 
 async def test_a_reload_in_the_middle_shows_the_whole_answer(seen: Seen) -> None:
-    await seen.say("count 24 every 80 ms")
+    await seen.say("count 40 every 80 ms")
     await seen.counts_to(6)
     await seen.page.reload()
-    await seen.counted(24)
+    await seen.counted(40)
 
 
 async def test_a_reload_with_the_stock_transport_shows_the_whole_answer(
@@ -32,10 +32,10 @@ async def test_a_reload_with_the_stock_transport_shows_the_whole_answer(
     """What the README says of the AI SDK's own transport."""
     await serve_react(context, site, bundle, query="?stock")
     seen = await Seen.open(context, site, "/react?stock")
-    await seen.say("count 25 every 80 ms")
+    await seen.say("count 40 every 80 ms")
     await seen.counts_to(6)
     await seen.page.reload()
-    await seen.counted(25)
+    await seen.counted(40)
 
 
 async def test_a_browser_that_was_offline_goes_on(seen: Seen) -> None:
