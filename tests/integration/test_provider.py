@@ -283,7 +283,7 @@ async def test_a_silent_provider_is_given_up(
 async def test_an_endless_answer_is_given_up(provider: FakeProvider) -> None:
     provider.queue(Reply([delta(content="a")], "stall"))
     async with Connections() as connections:
-        seen, error = await refused(opened(provider, connections, answer_timeout_s=0.2))
+        seen, error = await refused(opened(provider, connections, answer_timeout_s=2))
     assert (seen, error.detail) == (BEGUN, "the model did not finish in time")
 
 
