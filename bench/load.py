@@ -144,8 +144,8 @@ def rejoin(session: str, cursor: bytes = b"") -> bytes:
     )
 
 
-async def asks(base: str, texts: Sequence[str], *, at_once: int) -> list[Heard]:
-    """A POST for each text, read to its end; so many at once."""
+async def asks(base: str, texts: Sequence[str], *, at_once: int, apart_s: float = 0.0) -> list[Heard]:
+    """A POST for each text, read to its end; so many at once at most, and so much time between them."""
     gate = asyncio.Semaphore(at_once)
 
     async def one(text: str) -> Heard:
@@ -154,8 +154,11 @@ async def asks(base: str, texts: Sequence[str], *, at_once: int) -> list[Heard]:
             heard.cut()
             return heard
 
+    tasks = []
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(text)) for text in texts]
+        for text in texts:
+            tasks.append(group.create_task(one(text)))
+            await asyncio.sleep(apart_s)
     return [task.result() for task in tasks]
 
 

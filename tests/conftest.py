@@ -1,6 +1,6 @@
 """Real servers for the whole suite: one private NATS and one PostgreSQL, started once, ended with it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import structlog
@@ -10,6 +10,7 @@ from protocol.adapters import broker, migrate, streams
 from protocol.adapters.embedded import Servers, embedded
 from runner.models.provider import Connections
 from tests.fake_provider import FakeProvider
+from tests.observe import Say
 from tests.rig import Rig
 
 # How long an example takes says how busy the machine is, and nothing about us.
@@ -26,6 +27,29 @@ def plain_tracebacks() -> None:
             structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
         ]
     )
+
+
+MEASURED = "measured"
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Say:
+    """What a test has measured is for whoever reads the results, whichever process has run it."""
+    return lambda text: record_property(MEASURED, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured, after everything else."""
+    said = [
+        f"{report.nodeid}\n{text}\n"
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for name, text in report.user_properties
+        if name == MEASURED
+    ]
+    if said:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(said))
 
 
 @pytest.fixture(scope="session")

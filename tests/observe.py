@@ -13,6 +13,9 @@ from protocol.adapters.log import JetStreamLog
 from protocol.ids import RunId
 from protocol.log import Record, View
 
+type Say = Callable[[str], None]
+"""What stands below the results of the whole run: the fixture `say`."""
+
 DEADLINE_S = 40.0
 POLL_S = 0.01
 

@@ -13,6 +13,7 @@ import pytest
 
 from protocol.adapters.embedded import Servers
 from tests.node import INSTALL_S_MAX, packages
+from tests.observe import Say
 from tests.processes import Dev, dev
 
 HERE = Path(__file__).parent
@@ -65,14 +66,11 @@ class Report(msgspec.Struct):
 
 
 @pytest.fixture(scope="module")
-async def report(node: str, running: Dev, request: pytest.FixtureRequest) -> Report:
-    """Every flow in every version, and the table of them on the terminal."""
+async def report(node: str, running: Dev) -> Report:
+    """Every flow in every version."""
     place = {"agent": AGENT, "gateways": running.gateways}
     async with asyncio.timeout(FLOWS_S_MAX):
-        found = await play(node, place, running)
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n\n{table(found)}\n")  # noqa: T201  # it is for whoever runs the tests
-    return found
+        return await play(node, place, running)
 
 
 async def play(node: str, place: Mapping[str, Any], running: Dev) -> Report:
@@ -139,8 +137,9 @@ def test_f67_f84_every_flow_ends_with_the_stored_messages_in_the_client(report: 
     assert {flow: one.error for flow, one in own.items() if not one.ok} == {}
 
 
-def test_the_newest_client_lacks_nothing(report: Report) -> None:
+def test_the_newest_client_lacks_nothing(report: Report, say: Say) -> None:
     """What earlier ones cannot do is theirs, not ours: the same bytes are right in this one."""
+    say(table(report))
     newest = [one for one in report.played if one.version == VERSIONS[-1]]
     assert newest
     assert not [one for one in newest if one.notes]

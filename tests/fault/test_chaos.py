@@ -8,7 +8,6 @@ import asyncio
 import os
 import re
 import secrets
-import sys
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from protocol.adapters import broker
 from protocol.adapters.log import JetStreamLog
 from protocol.adapters.tasks import beside
 from tests.chaos import Chaos, Client, history, limit, line, place, schedule, set_limit, settled
-from tests.observe import until
+from tests.observe import Say, until
 from tests.processes import Dev
 from tests.verdict import all_broken, drawn, score, stored, undeleted
 
@@ -69,9 +68,7 @@ async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str
 
 
 @pytest.mark.timeout(DURATION_S + 3 * SETTLE_S)
-async def test_f83_to_f93_nothing_is_lost_while_everything_dies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_f83_to_f93_nothing_is_lost_while_everything_dies(tmp_path: Path, say: Say) -> None:
     """F83 to F88, F90 to F93."""
     seed = os.environ.get("REJOIN_CHAOS_SEED", str(secrets.randbelow(10**6)))
     async with place(tmp_path) as where, line() as http:
@@ -101,11 +98,10 @@ async def test_f83_to_f93_nothing_is_lost_while_everything_dies(
         mine = [run for run in runs if run.session in stories]  # a post that was cut may have made another
         sentences = [*all_broken(mine, sends, stories, (tmp_path / "calls").read_text(), artifacts), *left]
         errors = where.command.err
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{f'seed {seed}':>28}\n{score(chaos.struck, chaos.missed, sends, runs, errors)}\n"
-            f"{'said and deleted':>28}  {len(deleted)}\n"
-        )
+    say(
+        f"{f'seed {seed}':>28}\n{score(chaos.struck, chaos.missed, sends, runs, errors)}\n"
+        f"{'said and deleted':>28}  {len(deleted)}"
+    )
     said = [
         entry
         for entry in entries(errors)

@@ -5,12 +5,11 @@ FEATURES F83. `REJOIN_CUTS=1000` is the whole of it.
 
 import asyncio
 import os
-import sys
 from random import Random
 
 import pytest
 
-from tests.observe import payload, stored
+from tests.observe import Say, payload, stored
 from tests.rig import Answer, Rig
 from tests.viewer import DONE, Viewer, by_header, without_comments
 
@@ -31,7 +30,7 @@ class Restless(Viewer):
 @pytest.mark.timeout(60 + CUTS * 0.2)
 @pytest.mark.parametrize("pause_ms", [1, 20])
 async def test_f83_a_run_that_was_cut_again_and_again_is_the_uninterrupted_one(
-    rig: Rig, capsys: pytest.CaptureFixture[str], pause_ms: int
+    rig: Rig, say: Say, pause_ms: int
 ) -> None:
     """No event twice, none missing; also where the next event comes within a millisecond of the cut."""
     gateways = [await rig.gateway() for _ in range(GATEWAYS)]
@@ -51,5 +50,4 @@ async def test_f83_a_run_that_was_cut_again_and_again_is_the_uninterrupted_one(
     for viewer in viewers:
         assert viewer.raw == expected
     assert cuts >= CUTS
-    with capsys.disabled():
-        sys.stdout.write(f"\n{cuts} cuts, {pause_ms} ms between events: {VIEWERS} viewers saw the log\n")
+    say(f"{cuts} cuts, {pause_ms} ms between events: {VIEWERS} viewers saw the log")

@@ -17,6 +17,7 @@ from protocol.adapters.postgres import PostgresStore, connect
 from protocol.adapters.tenants import Tenants
 from protocol.ids import TenantId
 from tests.databases import fresh_database
+from tests.observe import Say
 from tests.rig import Rig, read_frames
 
 PEPPER = "a pepper of some length"
@@ -91,7 +92,7 @@ async def flood(rig: Rig, base: str, store: PostgresStore, tenant: TenantId) -> 
 
 
 async def test_a_tenant_at_its_limits_does_not_delay_another_ones_first_event(
-    rig: Rig, store: PostgresStore
+    rig: Rig, store: PostgresStore, say: Say
 ) -> None:
     """A thousand runs of one tenant wait, eight are under way, and another tenant sends one at a time: all it
     feels of the crowd is the work that those eight are.
@@ -112,7 +113,7 @@ async def test_a_tenant_at_its_limits_does_not_delay_another_ones_first_event(
     queued, ready = await waiting(store, crowded)
     assert queued > 0, "it was there until the end"
     assert ready <= RUNNING_MAX
-    print(  # noqa: T201 - the measurement
+    say(
         f"p99 to the first event: idle {idle_s * 1000:.0f} ms, beside {queued} waiting runs "
         f"{busy_s * 1000:.0f} ms: {busy_s / idle_s:.2f} times; {BACKLOG} accepted in {flooded_s:.1f} s"
     )

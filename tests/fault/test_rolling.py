@@ -5,7 +5,6 @@ FEATURES F90. Each is ended by SIGTERM, as a deployment does it, and the next on
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 from protocol.adapters import broker
 from protocol.adapters.log import JetStreamLog
 from tests.chaos import Client, Send, history, line, place, settled
-from tests.observe import until
+from tests.observe import Say, until
 from tests.processes import Dev, gone
 from tests.verdict import Stored, all_broken, drawn, silences, stored
 
@@ -82,9 +81,7 @@ async def talking(clients: Sequence[Client]) -> AsyncIterator[None]:
 
 
 @pytest.mark.timeout(240)
-async def test_f90_a_rolling_restart_is_seen_by_nobody(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_f90_a_rolling_restart_is_seen_by_nobody(tmp_path: Path, say: Say) -> None:
     """Every answer is whole, each event was seen once, no outcome is unknown and no log was torn."""
     async with place(tmp_path, EACH) as where, line() as http:
         fleet = Fleet(where, http)
@@ -107,13 +104,12 @@ async def test_f90_a_rolling_restart_is_seen_by_nobody(
     assert any(under_way(sends, at) for at in fleet.restarts), "nobody was there to see it"
     assert not broken, "\n".join(broken)
     assert "Traceback" not in errors
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{2 * EACH} restarts in {took_s:.1f} s: {len(sends)} answers, "
-            f"{sum(len(send.frames) for send in sends)} events, each seen once; "
-            f"{len(moved(runs))} runs changed their runner; {sum(send.resumes for send in sends)} resumes; "
-            f"longest silence {silences(sends)[-1]:.2f} s\n"
-        )
+    say(
+        f"{2 * EACH} restarts in {took_s:.1f} s: {len(sends)} answers, "
+        f"{sum(len(send.frames) for send in sends)} events, each seen once; "
+        f"{len(moved(runs))} runs changed their runner; {sum(send.resumes for send in sends)} resumes; "
+        f"longest silence {silences(sends)[-1]:.2f} s"
+    )
 
 
 def under_way(sends: Sequence[Send], at: float) -> list[Send]:

@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ import psutil
 import pytest
 
 from runner.agents import Agent
-from tests.observe import payload, stored, until
+from tests.observe import Say, payload, stored, until
 from tests.processes import HOST, Command, free_ports
 from tests.rig import Rig
 from tests.scripts import Pieces
@@ -96,7 +95,7 @@ async def gateway(rig: Rig, place: Path) -> AsyncIterator[tuple[int, psutil.Proc
 
 @pytest.mark.timeout(120 + PASSING_MB * 2)
 async def test_f89_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothing(
-    rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rig: Rig, tmp_path: Path, say: Say
 ) -> None:
     """Eight of them; a ninth client of the same gateway reads meanwhile, so that all of it does pass."""
     pieces = Pieces(pieces=PASSING_MB * MB // PIECE_BYTES, size=PIECE_BYTES)
@@ -123,8 +122,5 @@ async def test_f89_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothin
     assert len(expected) > PASSING_MB * MB
     whole = (hashlib.sha256(expected).hexdigest(), len(expected))
     assert {read, *(one.result() for one in caught_up)} == {whole}
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{PASSING_MB} MB passed {STALLED} stalled clients: {each / 1024:.0f} KiB for each\n"
-        )
+    say(f"{PASSING_MB} MB passed {STALLED} stalled clients: {each / 1024:.0f} KiB for each")
     assert each < EACH_BYTES_MAX

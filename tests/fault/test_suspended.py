@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
@@ -12,7 +11,7 @@ import pytest
 import structlog
 
 from runner.worker import Worker
-from tests.observe import until
+from tests.observe import Say, until
 from tests.rig import Answer, Rig
 
 RUNS = int(os.environ.get("REJOIN_SUSPENDED_RUNS", "150"))
@@ -58,9 +57,7 @@ def watched() -> Iterator[None]:
 
 @pytest.mark.timeout(120 + RUNS * 0.3)
 @pytest.mark.usefixtures("watched")
-async def test_f62_suspended_runs_hold_nothing_and_each_resumes(
-    rig: Rig, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_f62_suspended_runs_hold_nothing_and_each_resumes(rig: Rig, say: Say) -> None:
     """No task, no connection, no subscription, no memory that grows with them."""
     worker = await rig.runner()
     base = await rig.gateway()
@@ -84,11 +81,10 @@ async def test_f62_suspended_runs_hold_nothing_and_each_resumes(
     began = monotonic()
     assert {answer.text for answer in await at_once(approve, sessions)} == {"notes.txt is deleted."}
     resumed_s = monotonic() - began
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{RUNS} suspended runs keep {kept / 1024:.1f} KiB;"
-            f" asked in {asked_s:.1f} s, resumed in {resumed_s:.1f} s\n"
-        )
+    say(
+        f"{RUNS} suspended runs keep {kept / 1024:.1f} KiB;"
+        f" asked in {asked_s:.1f} s, resumed in {resumed_s:.1f} s"
+    )
 
 
 async def idle(rig: Rig, worker: Worker) -> None:
