@@ -14,6 +14,7 @@ from gateway.positions import After, Count, Position, Turn, Whole
 from protocol.adapters.ports import Log, Run
 from protocol.cursor import Cursor
 from protocol.errors import Gone, Invalid
+from protocol.ids import RunId
 from protocol.lifecycle import BUSY, TERMINAL
 from protocol.log import Audience, Mark, Record, View, holds
 
@@ -37,10 +38,19 @@ class Start(msgspec.Struct, frozen=True):
     voids: Sequence[Void] = ()
 
 
+class Elsewhere(Invalid):
+    """The cursor is none of the run's; if it is any, then the run's that is `owner`."""
+
+    def __init__(self, cursor: Cursor, run: Run, owner: RunId) -> None:
+        super().__init__(f"the cursor {cursor} is not one of run {run.id}")
+        self.owner = owner
+
+
 async def locate(runs: Log, run: Run, position: Position, view: View) -> Start:
     """Find a position in a run's log.
 
-    Raises `Invalid` for another run's cursor, `Gone` for one past retention or beyond the log, `Unavailable`.
+    Raises `Elsewhere` for a cursor that is not the run's, `Gone` for one past retention or beyond the log,
+    `Unavailable`.
     """
     if view.v7:
         return await _locate(runs, run, position, view)
@@ -68,18 +78,19 @@ async def _locate(runs: Log, run: Run, position: Position, view: View) -> Start:
 
 
 async def _after(runs: Log, run: Run, cursor: Cursor) -> Start:
+    """Whose the cursor is, is asked if it is not the run's: nearly always it is."""
     for _ in range(CERTAIN_TRIES):
         page = await runs.read(run.id, after=cursor.prev, records_max=1)
         for record in page.records:
             if holds(record, cursor):
                 return Start(cursor.prev, record.head.index, cursor.index + 1)
+        owner = await runs.owner(cursor.prev) if cursor.prev else run.id
+        if owner is not None and (owner != run.id or page.records):
+            raise Elsewhere(cursor, run, owner)
         if page.records:
             break
         # Nothing there: the log is shorter than the cursor says, or a replica was asked that lags behind.
         await asyncio.sleep(CERTAIN_WAIT_S)
-    owner = await runs.owner(cursor.prev) if cursor.prev else run.id
-    if owner is not None and (owner != run.id or page.records):
-        raise Invalid(f"the cursor {cursor} is not one of run {run.id}")
     raise Gone(f"the cursor {cursor} is past retention or beyond the log: start again without it")
 
 

@@ -13,9 +13,9 @@ import structlog
 
 from gateway.attachments import IMPORTED_MAX, Attachments, Part, Sent
 from gateway.context import Brought, Kept, kept
-from gateway.locate import locate
+from gateway.locate import Elsewhere, locate
 from gateway.metrics import Metrics
-from gateway.positions import After, Position, Turn, Whole
+from gateway.positions import Position, Turn, Whole
 from gateway.replay import Replay
 from gateway.turns import Earlier
 from protocol import ids
@@ -38,7 +38,6 @@ from protocol.adapters.ports import (
 )
 from protocol.adapters.ports import Turn as StoredTurn
 from protocol.adapters.threads import Threads
-from protocol.cursor import Cursor
 from protocol.errors import Invalid, NotFound, Unavailable
 from protocol.fold import UIMessage
 from protocol.ids import AgentName, MessageId, RunId, SessionId
@@ -281,17 +280,21 @@ class Session(msgspec.Struct, frozen=True):
         A cursor finds its own run, even if a newer one has begun. Raises `NotFound`, `Invalid`, `Gone`.
         """
         run = await self._run()
-        match position:
-            case Whole() if run is None or not (
-                run.state in BUSY or (follow and run.state is State.SUSPENDED)
-            ):
-                return None
-            case After(cursor) if run is not None and cursor.prev:
-                run = await self._owner(cursor, run)
-            case _:
-                pass
+        if isinstance(position, Whole) and (
+            run is None or not (run.state in BUSY or (follow and run.state is State.SUSPENDED))
+        ):
+            return None
         if run is None:
             raise NotFound(f"there is no session {self.id!r}")
+        try:
+            return await self._replay(run, position, view, follow=follow)
+        except Elsewhere as fault:
+            other = await self.backend.store.run(self.owner, fault.owner)
+            if other is None or other.session != self.id or other.id == run.id:
+                raise
+            return await self._replay(other, position, view, follow=follow)
+
+    async def _replay(self, run: Run, position: Position, view: View, *, follow: bool) -> Replay:
         return await self.backend.replay(run, position, view, until=None if follow else run.turn)
 
     async def delete(self) -> Sequence[RunId] | None:
@@ -326,14 +329,6 @@ class Session(msgspec.Struct, frozen=True):
         if self.id.startswith(ids.RUN_PREFIX):
             named = await self.backend.store.run(self.owner, RunId(self.id))
         return named or await self.backend.store.current(self.owner, self.id)
-
-    async def _owner(self, cursor: Cursor, current: Run) -> Run:
-        """The run of this session that a cursor points into; the current one if there is none."""
-        owner = await self.backend.runs.owner(cursor.prev)
-        if owner is None or owner == current.id:
-            return current
-        run = await self.backend.store.run(self.owner, owner)
-        return run if run is not None and run.session == self.id else current
 
 
 def _files(turn: Earlier) -> list[tuple[str, Part]]:

@@ -29,7 +29,7 @@ from protocol.segment import RECORDS, Gathering
 from runner import Agent
 from runner.models.port import Done, ModelChunk, ModelRequest
 from tests.observe import until
-from tests.rig import Rig
+from tests.rig import Rig, read_frames
 
 RUNS = 5
 BURST = 40
@@ -237,6 +237,20 @@ async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_on
         ]
     assert {task.result().status for task in tasks} == {204}
     assert 1 < most <= REJOINS_MAX
+
+
+async def test_who_comes_back_costs_one_statement_and_two_reads(rig: Rig, counted: Counter[str]) -> None:
+    """Nobody is asked whose the cursor is: it is there where it should be."""
+    base, session = await rig.gateway(), rig.fresh("s")
+    await rig.runner()
+    async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "count 400 every 10 ms")) as sent:
+        seen = [frame.id async for frame in read_frames(sent, lambda frame: b"text-delta" in frame.data)]
+        counted.clear()
+        place = {"Last-Event-ID": seen[-1]}
+        async with rig.http.get(f"{base}/api/chat/{session}/stream", headers=place) as again:
+            await again.content.readany()
+            asked = {kind: count for kind, count in counted.items() if "GET.LOG" in kind or "select" in kind}
+    assert asked == {"select run_json": 1, "ask_many $JS.API.DIRECT.GET.LOG": 2}
 
 
 async def test_who_follows_a_run_costs_no_task(servers: Servers) -> None:
