@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ import structlog
 from protocol.adapters import redaction, tracing
 
 SUPERVISOR = "REJOIN_SUPERVISOR_FD"
+FILES_MAX = 65_536
 
 type LogFormat = Literal["auto", "json", "console"]
 
@@ -70,6 +72,21 @@ def _on_retry(details: stamina.instrumentation.RetryDetails) -> None:
         attempt=details.retry_num,
         wait_s=round(details.wait_for, 2),
     )
+
+
+def allow_files() -> int:
+    """Have as many files open as we may: each stream is one, and what a process begins with is often 1,024.
+    Returns how many that is.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # less is allowed than the system says
+        return soft
+    return wanted
 
 
 @contextmanager

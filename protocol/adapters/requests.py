@@ -191,7 +191,8 @@ class _Pull:
 
     async def _refused(self, message: Msg) -> None:
         """The consumer is gone, or its leader has changed. Not to be asked again at once."""
-        why = (message.headers or {}).get(names.DESCRIPTION)
+        said = (message.headers or {}).get(names.DESCRIPTION, "")
+        why = said.partition("\n")[0]  # where nothing is said, nats-py takes the next header for it
         log.warning("pull_refused", agent=self._agent, status=_status(message), why=why)
         await asyncio.sleep(PULL_RETRY_S)
         try:

@@ -98,10 +98,11 @@ async def test_f85_a_runner_that_never_pauses_is_fenced_all_the_same(
 
         await until(written, "the first runner's words")
         await rig.runner(
-            [Agent(name=rig.agent, model=Gated(asyncio.Semaphore(10), 10))], ack_wait_s=ACK_WAIT_S
+            [Agent(name=rig.agent, model=Gated(asyncio.Semaphore(1_000), 10))], ack_wait_s=ACK_WAIT_S
         )
     records = await assert_all_agree(rig, base, session, post.result())
-    assert {record.head.attempt for record in records} == {1, 2}
+    first_of_all, *others = sorted({record.head.attempt for record in records})
+    assert (first_of_all, bool(others)) == (1, True)
     await until(lambda: over(first), "the first runner's end")
 
 

@@ -187,7 +187,8 @@ async def test_a_message_in_a_message_in_a_message_is_none(rig: Rig, base: str) 
         headers = {"content-type": "application/json"}
         async with rig.http.post(url, data=io.BytesIO(data), headers=headers) as response:
             found = problem(await Answer.of(response), 400)
-        assert found["errors"][0]["pointer"] == "/message"
+        # How deep one may look is the interpreter's to say: beyond that no place is named.
+        assert found["errors"][0]["pointer"] in (("/message",) if depth == 2 else ("/message", ""))
 
 
 async def test_an_unknown_session_has_no_stream(rig: Rig, base: str) -> None:
