@@ -19,7 +19,7 @@ own       an application's own loop; `foreign` adapts other libraries' agents
 updates   summaries of long work, written beside it
 pen       what is said, paced and in order, on its way to the journal; `pacing` is its pure half
 journal   the log's one writer: batches, one append in flight
-worker    pulls requests, claims, keeps them alive, drains
+worker    pulls requests, claims, keeps them alive, drains; `blocked` tells who keeps it from that
 remote    tools of MCP servers; `mcp` is the way to them, `guarded` its HTTP, `schemas` what they take
 demo      the scripted agent of `rejoin dev`
 """

@@ -1,5 +1,6 @@
 """What an application declares: an agent is a name, a model, instructions and tools, or a loop of its own."""
 
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from runner.models.port import Done, Keys, Model, ModelChunk, ModelError, ModelR
 from runner.models.window import Window
 from runner.own import Begins, OwnLoop, RunInput, Said
 from runner.remote import McpServer
-from runner.tools import NeedsApproval, Tool, object_schema
+from runner.tools import NeedsApproval, Tool, object_schema, plain_approval
 
 TEXT_INTERVAL_S = 0.04
 
@@ -142,6 +143,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             raise Invalid(f"agent {self.name}: its context is no subclass of msgspec.Struct")
         if not isinstance(self.settings, ModelSettings):
             raise Invalid(f"agent {self.name}: its settings are no ModelSettings")
+        for tool, approval in self.needs_approval.items():
+            plain_approval(f"agent {self.name}, tool {tool}", approval)
         if self.max_steps < 1:
             raise Invalid(f"agent {self.name}: max_steps is at least 1")
 
@@ -174,7 +177,11 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     def asks(self, tool: Tool, input: Any, context: ToolContext[Any]) -> bool:
         """Whether a call needs a person's word: what its tool says, else what the agent says."""
         approval = self._approval(tool)
-        return approval if isinstance(approval, bool) else approval(input, context)
+        said: object = approval if isinstance(approval, bool) else approval(input, context)
+        if inspect.iscoroutine(said):  # of a function that did not look async
+            said.close()
+            raise TypeError("needs_approval returned a coroutine")
+        return bool(said)
 
     def retries(self, tool: Tool) -> bool:
         """Whether a call that a dead worker may have begun is made again."""

@@ -21,13 +21,14 @@ from protocol.adapters.control import NatsControl
 from protocol.adapters.files import JetStreamFiles
 from protocol.adapters.holdings import HeldFiles, Holdings
 from protocol.adapters.log import JetStreamLog
-from protocol.adapters.process import LogFormat, on_stop
+from protocol.adapters.process import LogFormat, allow_files, on_stop
 from protocol.adapters.requests import JetStreamRequests
 from protocol.adapters.store import Count, Limits
+from protocol.adapters.tasks import beside
 from protocol.adapters.threads import Threads
 from protocol.errors import Invalid
 from protocol.seal import Sealer
-from runner import acting, plain
+from runner import acting, blocked, plain
 from runner.agents import Agent, agents_of
 from runner.crew import reachable
 from runner.models.port import Keys, Model
@@ -154,6 +155,7 @@ async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[
     """Until SIGTERM or SIGINT, and then until the running runs are over or handed over; no longer, whatever a
     tool does.
     """
+    allow_files()
     with tracing.exporting("rejoin-runner", settings.otlp_endpoint):
         async with assemble(settings, agents) as worker:
             registry = worker.metrics.registry
@@ -166,7 +168,8 @@ async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[
                 exposition.shown(registry, settings.metrics_host, settings.metrics_port),
                 on_stop(stop),
             ):
-                await worker.serve(on_ready)
+                async with beside(blocked.watch()):
+                    await worker.serve(on_ready)
     if left := plain.under_way():
         log.warning("left_behind", tools=left)
 

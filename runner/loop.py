@@ -5,15 +5,14 @@ is between them is `respond`'s and `acting`'s. It knows no broker and no acknowl
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, assert_never
 
 import msgspec
 from msgspec import UNSET
 
 from protocol import chunks
-from protocol.adapters.files import Files
-from protocol.adapters.ports import Claim, Decision, Store
+from protocol.adapters.ports import Decision
 from protocol.adapters.tasks import beside
 from protocol.commands import RunRequest
 from protocol.lifecycle import State
@@ -21,13 +20,9 @@ from protocol.log import Audience, Mark
 from protocol.unfold import unfold
 from runner import acting, delegating, insight, machine, respond
 from runner.attempt import DEADLINE, Attempt
-from runner.context import Shelf
-from runner.crew import Crew
-from runner.journal import Journal
-from runner.metrics import Metrics
 from runner.models.port import Model
 from runner.own import CRASHED
-from runner.standing import Call, Standing, usage_of
+from runner.standing import Call, usage_of
 from runner.updates import keep_telling
 
 V7_CHUNKS = (chunks.ToolApprovalResponse, chunks.ResetStep)
@@ -45,39 +40,19 @@ class Loop:
 
     def __init__(
         self,
-        claim: Claim,
-        crew: Crew,
-        store: Store,
-        journal: Journal,
-        standing: Standing,
+        attempt: Attempt,
         *,
         interrupted: asyncio.Event,
         draining: asyncio.Event,
-        context: Any = None,
-        shelf: Shelf | None = None,
-        files: Files | None = None,
         updates: Model | None = None,
-        metrics: Metrics,
-        now_ms: Callable[[], int],
     ) -> None:
-        attempt = Attempt(
-            claim,
-            crew,
-            store,
-            journal,
-            standing,
-            context=context,
-            shelf=shelf,
-            files=files,
-            metrics=metrics,
-            now_ms=now_ms,
-        )
+        claim, standing = attempt.claim, attempt.standing
         self._attempt = attempt
         self._updates = updates
         self._torn = standing.step_open and not standing.generated  # an earlier attempt was in the middle
         self._run = claim.run
         self._standing = standing
-        self._journal = journal
+        self._journal = attempt.journal
         self._facts = machine.Facts(
             turn=claim.run.turn,
             approvals={approval.question.call: approval for approval in claim.approvals},
@@ -86,7 +61,7 @@ class Loop:
         )
         self._interrupted = interrupted
         self._draining = draining
-        limit_s = crew.head.timeout_s
+        limit_s = attempt.head.timeout_s
         self._deadline = None if limit_s is None else asyncio.get_running_loop().time() + limit_s
         if claim.run.interrupted:
             interrupted.set()

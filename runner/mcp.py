@@ -253,7 +253,9 @@ class Connection:
                 continue
             said = listed.model_dump(by_alias=True, mode="json", exclude={"input_schema"})
             try:
-                tool = remote_tool(self._server, said | {"inputSchema": listed.input_schema}, self.send)
+                tool = await asyncio.to_thread(  # to check a large schema takes its time
+                    remote_tool, self._server, said | {"inputSchema": listed.input_schema}, self.send
+                )
             except Invalid as fault:
                 self._leave_out(listed, str(fault))
             else:

@@ -16,7 +16,7 @@ from protocol.errors import Invalid
 from runner.context import ToolContext
 from runner.frames import DELEGATE, TRANSFER
 from runner.models.port import ToolSpec
-from runner.tools import NeedsApproval, Tool, ToolError
+from runner.tools import NeedsApproval, Tool, ToolError, plain_approval
 
 TIMEOUT_S = 60.0
 SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,24}")
@@ -62,6 +62,9 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
             raise Invalid(f"MCP server {self.name}: its url is http:// or https://, without credentials")
         if TRANSFER.startswith(self.prefix) or DELEGATE.startswith(self.prefix):
             raise Invalid(f"MCP server {self.name}: such names are for reaching other agents")
+        policy = self.needs_approval
+        for tool, approval in (policy if isinstance(policy, Mapping) else {"*": policy}).items():
+            plain_approval(f"MCP server {self.name}, tool {tool}", approval)
         if self.timeout_s <= 0:
             raise Invalid(f"MCP server {self.name}: timeout_s is more than 0")
 

@@ -19,7 +19,7 @@ from protocol.ids import CallId
 from protocol.log import Mark
 from runner import delegating, frames, insight, opening
 from runner.attachments import stored
-from runner.attempt import DEADLINE, Attempt, Cancelled, own_cancellation
+from runner.attempt import DEADLINE, Attempt, Cancelled, own_cancellation, worded
 from runner.journal import TooLarge
 from runner.models.port import Done, ModelChunk, ModelError, ModelRequest
 from runner.own import LoopError, OwnLoop, RunInput, Shown, play
@@ -41,7 +41,7 @@ async def generate(attempt: Attempt) -> None:
     except Cancelled:
         await _failed(attempt, "model_error", "The model gave up.")
     except ModelError as fault:
-        attempt.log.warning("model_failed", error=fault.detail)
+        attempt.log.warning("model_failed", error=worded(fault.detail))
         await _failed(attempt, "model_error", fault.detail)
     except LoopError as fault:
         await _failed(attempt, "agent_error", str(fault))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from protocol.fold import UIMessage
-from runner.attempt import Attempt
+from runner.attempt import Attempt, worded
 from runner.models.port import ModelError
 from runner.models.window import Compaction, compacted, fitting
 
@@ -32,7 +32,7 @@ async def shortened(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[
             attempt.model, history, agent.window, earlier=earlier, tenant=attempt.run.tenant
         )
     except ModelError as fault:
-        attempt.log.warning("not_summed_up", error=fault.detail)
+        attempt.log.warning("not_summed_up", error=worded(fault.detail))
         return fitting(history, agent.window)[0]
     if new is not None:
         await attempt.spend(new.usage, **{KEY: msgspec.to_builtins(new)})

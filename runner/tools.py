@@ -171,7 +171,8 @@ def tool(
     the arguments, its annotations are the schema. A plain function runs in a thread of its own and takes a
     `SyncToolContext`; what an async generator yields is shown as it comes, and the last of it is the result.
 
-    `needs_approval`: True, False, or a function of the arguments and the context; unsaid, the agent decides.
+    `needs_approval`: True, False, or a plain function (not `async def`) of the arguments and the context;
+    unsaid, the agent decides.
     `on_crash` says whether a call that a dead worker may have begun is made again (`retry`, the default) or
     reported to the model as of unknown outcome (`report`, the default for tools that need approval).
     A result of more than `result_bytes_max` is, by `overflow`, an error or an artifact. Raises `Invalid`.
@@ -188,6 +189,7 @@ def tool(
             raise Invalid(f"tool {own}: result_bytes_max is 1 to {EVENT_BYTES_MAX // 2}")
         if inspect.isgeneratorfunction(function):
             raise Invalid(f"tool {own} is a plain generator: make it `async def`")
+        plain_approval(f"tool {own}", needs_approval)
         arguments, takes_context = _arguments(function, own)
         return Tool(
             _spec(own, text, arguments),
@@ -202,6 +204,14 @@ def tool(
         )
 
     return make if function is None else make(function)
+
+
+def plain_approval(whose: str, approval: Any) -> None:
+    """Raises `Invalid` for one that is async: what it returns would count as a yes, whatever it says."""
+    while isinstance(approval, partial):
+        approval = approval.func
+    if any(map(inspect.iscoroutinefunction, (approval, type(approval).__call__))):
+        raise Invalid(f"{whose}: needs_approval is async, it must be a plain function")
 
 
 def _spec(own: str, text: str, arguments: type[msgspec.Struct]) -> ToolSpec:

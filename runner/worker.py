@@ -38,6 +38,7 @@ from protocol.seal import Sealer
 from runner import insight, loop
 from runner.agents import Agent
 from runner.attachments import Reading
+from runner.attempt import Attempt
 from runner.context import Shelf
 from runner.crew import Crew, crew_of
 from runner.journal import Journal
@@ -392,21 +393,19 @@ class Worker:
         except NotOpened as closed:
             log.warning("context_not_opened", error=str(closed))
             context, fault = None, str(closed)
-        execution = Loop(
+        attempt = Attempt(
             claim,
             crew if files is None else crew.through(lambda model: Reading(model, files, tenant)),
             self._store,
             journal,
             standing,
-            interrupted=interrupted,
-            draining=self._draining,
             context=context,
             shelf=self._shelf,
             files=files,
-            updates=serving.updates,
             metrics=self.metrics,
             now_ms=self._now_ms,
         )
+        execution = Loop(attempt, interrupted=interrupted, draining=self._draining, updates=serving.updates)
         if standing.attempts >= self._bounds.attempts_max:
             await execution.fail(loop.TOO_OFTEN)
         elif standing.headless and claim.answer is None:

@@ -29,6 +29,7 @@ from runner.models.answer import Answer
 from runner.models.history import Origin, to_messages
 from runner.models.limit import Limit, limited
 from runner.models.port import Done, Keys, ModelChunk, ModelError, ModelRequest, ModelSettings, ToolSpec
+from runner.models.provider import RESPONSES
 
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 _WAIT_FIRST_S = 0.5
@@ -153,7 +154,7 @@ class ProviderModel:
             answer = model_request_stream(
                 model,
                 to_messages(request.instructions, [*request.history, request.answer], origin),
-                model_settings=_settings(self._provider, request.settings),
+                model_settings=_settings(model, self._provider, request.settings),
                 model_request_parameters=_parameters(request.tools),
             )
             with closing(Limit(timeout_s)) as limit:
@@ -192,10 +193,10 @@ def _tool(spec: ToolSpec) -> ToolDefinition:
     )
 
 
-def _settings(provider: str, wanted: ModelSettings) -> LibrarySettings:
+def _settings(model: LibraryModel, provider: str, wanted: ModelSettings) -> LibrarySettings:
     """The library's settings: that it asks once, and what the caller wants said to the provider."""
-    settings: dict[str, Any] = {"max_retries": 0}
     named = {
+        "max_retries": None if "max_retries" in model.unsupported_settings else 0,
         "temperature": wanted.temperature,
         "max_tokens": wanted.max_tokens,
         "parallel_tool_calls": wanted.parallel_tool_calls,
@@ -203,11 +204,11 @@ def _settings(provider: str, wanted: ModelSettings) -> LibrarySettings:
         "citations": wanted.citations or None,
         "extra_body": dict(wanted.extra) or None,
     }
-    settings |= {name: value for name, value in named.items() if value is not None}
-    if provider == "openai-responses":
+    settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if provider in RESPONSES:
         settings["openai_store"] = False  # all that a later call needs is in our log, encrypted
-        if wanted.show_reasoning:
-            settings["openai_reasoning_summary"] = "auto"
+    if provider == "openai-responses" and wanted.show_reasoning:
+        settings["openai_reasoning_summary"] = "auto"
     if wanted.thinking_budget is not None and provider in ("anthropic", "google"):
         settings.pop("thinking", None)
         if provider == "anthropic":

@@ -185,11 +185,3 @@ def question(
     asked = {"id": "question", "role": "user", "parts": [{"type": "text", "text": text}]}
     answer = {"id": "answer", "role": "assistant", "parts": []}
     return ModelRequest(instructions, [asked], answer, [], 0, tenant, settings or ModelSettings())
-
-
-async def ask(
-    model: Model, instructions: str, text: str, *, tenant: str = "", settings: ModelSettings | None = None
-) -> str:
-    """What the model says to `text`. Raises `ModelError`."""
-    said, _ = await answered(model, question(instructions, text, tenant=tenant, settings=settings))
-    return said

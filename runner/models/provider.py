@@ -55,6 +55,8 @@ COMPATIBLE = (
 EXTRAS = ("bedrock", "cohere", "google", "groq", "huggingface", "mistral", "xai")
 KNOWN = (*ADDRESSES, *COMPATIBLE, *EXTRAS)
 ADDRESS_NEEDED = ("litellm", "ollama", "vllm")
+RESPONSES = ("openai-responses", "meta")
+"""Who speaks OpenAI's Responses, which keeps every answer unless it is told not to."""
 KEYLESS = ("bedrock",)
 """Who is known by other means than a key: here the environment of the AWS libraries."""
 LEGACY_HTTP = ("cohere", "groq", "huggingface")
@@ -149,7 +151,7 @@ def open_model(
             )
         except ImportError as fault:
             raise Invalid(_missing(provider)) from fault
-        if provider == "openai-responses":
+        if provider in RESPONSES:
             _prepare_responses()
         models.append(model)
     return models[0] if len(models) == 1 else Fallback(models)

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from runner import Agent, ToolError, tool
 from runner.demo import demo
@@ -68,6 +69,8 @@ async def test_a_model_that_times_out_fails_its_run(rig: Rig) -> None:
 
 @pytest.mark.parametrize("words", ["x" * 800_000, "half a letter: \ud83d"], ids=["too long", "no text"])
 async def test_words_that_no_event_holds_are_said_as_far_as_they_can_be(rig: Rig, words: str) -> None:
+    """In the answer and in the log of its runner, the same of them."""
+
     @tool(on_crash="report")
     async def weather(city: str) -> str:
         """Tell the weather."""
@@ -78,8 +81,11 @@ async def test_words_that_no_event_holds_are_said_as_far_as_they_can_be(rig: Rig
     model = Raising(ModelError(words))
     other = msgspec.structs.replace(agent, name=rig.fresh("other"), model=model)
     await rig.runner([other], retry_delay_s=0.0, attempts_max=3)
-    failed = await rig.post(await rig.gateway(default_agent=other.name), rig.chat(rig.fresh("s"), "hi"))
+    base = await rig.gateway(default_agent=other.name)
+    with capture_logs() as logs:
+        failed = await rig.post(base, rig.chat(rig.fresh("s"), "hi"))
     assert errors(failed).startswith(words[:10])
+    assert [line["error"] for line in logs if line["event"] == "model_failed"] == [errors(failed)]
     assert model.calls == 1
 
 

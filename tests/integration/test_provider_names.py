@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runner.models.port import Usage, answered, question
-from runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, Connections, open_model
+from runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, RESPONSES, Connections, open_model
 from tests.fake_provider import FakeProvider, text
 from tests.fakes import responses
 
@@ -50,7 +50,7 @@ async def provider() -> AsyncIterator[FakeProvider]:
 @pytest.mark.parametrize("name", COMPATIBLE)
 async def test_a_compatible_provider_answers_by_its_name(provider: FakeProvider, name: str) -> None:
     """It is asked over our connections, at an address of its own, with its key; the answer is counted."""
-    speaks_responses = name == "meta"
+    speaks_responses = name in RESPONSES
     provider.queue(SAID if speaks_responses else text("Hel", "lo"))
     there = Elsewhere(provider.address)
     own = "http://own.example/v1" if name in ADDRESS_NEEDED else None
@@ -64,3 +64,4 @@ async def test_a_compatible_provider_answers_by_its_name(provider: FakeProvider,
     assert provider.keys == [f"Bearer key-of-{name}"]
     [request] = provider.requests
     assert request["input" if speaks_responses else "messages"][-1]["content"] == "hi"
+    assert request.get("store") is (False if speaks_responses else None)  # who keeps answers is told not to

@@ -11,8 +11,18 @@ from protocol.errors import Invalid
 from protocol.fold import UIMessage
 from runner.models.call import ProviderModel
 from runner.models.fallback import Fallback
-from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, ModelSettings, ToolSpec, ask
+from runner.models.port import (
+    Done,
+    ModelChunk,
+    ModelError,
+    ModelRequest,
+    ModelSettings,
+    ToolSpec,
+    answered,
+    question,
+)
 from runner.models.provider import COMPATIBLE, EXTRAS, Connections, open_model
+from runner.models.quick import QuickChatModel
 from tests.fake_provider import FakeProvider, Reply, delta, failure, frame, text
 from tests.fakes import anthropic, responses
 from tests.fakes.protocols import ALL, ANTHROPIC, CHAT, RESPONSES, Speaks
@@ -134,6 +144,16 @@ async def test_how_hard_to_think_is_said_as_the_provider_counts(
     await answer(model, asking(settings=settings))
     (sent,) = provider.requests
     assert {name: sent.get(name) for name in expected} == expected
+
+
+async def test_a_library_that_cannot_be_told_to_ask_once_is_not_told(
+    provider: FakeProvider, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It warns of every call else: those of Hugging Face, xAI and Bedrock cannot."""
+    monkeypatch.setattr(QuickChatModel, "unsupported_settings", frozenset({"max_retries"}))
+    provider.queue(text("ok"))
+    done = (await answer(CHAT.open(provider, connections), asking()))[-1]
+    assert isinstance(done, Done)
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -342,7 +362,8 @@ async def test_a_question_is_one_call_without_tools_and_past(
     provider: FakeProvider, connections: Connections
 ) -> None:
     provider.queue(text("Par", "is"))
-    assert await ask(CHAT.open(provider, connections), "Be brief.", "Capital of France?") == "Paris"
+    said, _ = await answered(CHAT.open(provider, connections), question("Be brief.", "Capital of France?"))
+    assert said == "Paris"
     (sent,) = provider.requests
     assert "tools" not in sent
     assert sent["messages"] == [

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from protocol.chunks import ReasoningDelta, ReasoningEnd, ReasoningStart, TextDelta, TextEnd, TextStart
-from runner.models.port import Done, ModelChunk, ModelRequest, ModelSettings, Usage, answered, ask, question
+from runner.models.port import Done, ModelChunk, ModelRequest, ModelSettings, Usage, answered, question
 
 
 class Thinks(msgspec.Struct):
@@ -50,15 +50,13 @@ def test_what_is_no_usage_counts_as_none(odd: Any) -> None:
 
 
 async def test_a_question_is_answered_with_the_text_alone() -> None:
+    """And with what it cost."""
     model = Thinks()
     settings = ModelSettings(max_tokens=9)
-    assert await ask(model, "Be brief.", "Capital of France?", tenant="t", settings=settings) == "Paris"
+    request = question("Be brief.", "Capital of France?", tenant="t", settings=settings)
+    assert await answered(model, request) == ("Paris", Usage(3, 2, 1, 1))
     (asked,) = model.asked
     assert (asked.instructions, asked.tools, asked.step, asked.tenant) == ("Be brief.", [], 0, "t")
     assert asked.settings == settings
     assert [part["text"] for part in asked.history[0]["parts"]] == ["Capital of France?"]
     assert asked.answer["parts"] == []
-
-
-async def test_what_an_answer_cost_is_told_beside_it() -> None:
-    assert await answered(Thinks(), question("", "?")) == ("Paris", Usage(3, 2, 1, 1))

@@ -8,7 +8,7 @@ import pytest
 
 from protocol import media
 from protocol.adapters.files import File as Stored
-from protocol.adapters.files import Home
+from protocol.adapters.files import Home, Opened
 from protocol.adapters.ports import Run
 from protocol.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta
 from protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
@@ -58,6 +58,9 @@ class Shelf:
     async def get(self, tenant: TenantId, id: FileId) -> Stored | None:
         self.read.append(id)
         return self.files.get((tenant, id))
+
+    async def open(self, tenant: TenantId, id: FileId) -> Opened | None:
+        raise AssertionError((tenant, id))  # a model gets the whole of it
 
     async def touch(self, tenant: TenantId, id: FileId) -> bool:
         return (tenant, id) in self.files

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from protocol.ids import CallId, RunId, SessionId
 from runner.agents import Agent
 from runner.context import SyncToolContext
 from runner.models.scripted import Scripted
+from runner.remote import McpServer
 from runner.tools import RESULT_BYTES_MAX, Tool, ToolContext, ToolError, tool
 
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
@@ -144,9 +146,50 @@ def blocking(ctx: ToolContext[None]) -> str:
     return str(ctx)
 
 
+async def idle() -> None:
+    """Do nothing."""
+
+
 def yields() -> Iterator[int]:
     """Yield in a thread."""
     yield 1
+
+
+async def decides(input: dict[str, Any], ctx: ToolContext[None], word: str = "") -> bool:
+    return word in input or ctx.context is None
+
+
+class Decides:
+    """Decides when it is awaited."""
+
+    async def __call__(self, input: dict[str, Any], ctx: ToolContext[None]) -> bool:
+        return await decides(input, ctx)
+
+    said = __call__
+
+
+ASYNC = (decides, partial(decides, word="x"), Decides(), Decides().said, partial(Decides()))
+
+
+@pytest.mark.parametrize("approval", ASYNC)
+def test_an_approval_that_would_have_to_be_awaited_is_refused_at_the_start(approval: Any) -> None:
+    """Of a tool, of an agent, of a server and of a server's tool."""
+    refused = pytest.raises(Invalid, match="needs_approval is async, it must be a plain function")
+    with refused:
+        tool(name="rm", needs_approval=approval)(idle)
+    with refused:
+        Agent(name="a", model=Scripted(), tools=[add], needs_approval={"add": approval})
+    for policy in (approval, {"add": approval}):
+        with refused:
+            McpServer(name="box", command=["x"], needs_approval=policy)
+
+
+async def test_an_approval_that_turns_out_to_be_async_is_an_error() -> None:
+    """And not a yes that was never meant."""
+    approval: Any = lambda input, _: decides(input, CONTEXT)  # noqa: E731
+    hidden = tool(name="rm", needs_approval=approval)(idle)
+    with pytest.raises(TypeError, match="coroutine"):
+        Agent(name="a", model=Scripted(), tools=[hidden]).asks(hidden, {}, CONTEXT)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,27 @@
+"""An agent for a runner process, with a tool that gives the event loop back to nobody.
+
+Its name and the file that shows that the tool was called come from the environment.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from runner.agents import Agent
+from runner.tools import tool
+from tests.scripts import Calls
+
+
+def begun() -> None:
+    Path(os.environ["TEST_BEGUN"]).touch()
+
+
+@tool
+async def greedy() -> str:
+    """Waits without `await`."""
+    begun()
+    while True:
+        time.sleep(60)  # noqa: ASYNC251 - this is what it is about
+
+
+agent = Agent(name=os.environ["TEST_AGENT"], model=Calls("greedy", {}), tools=[greedy])

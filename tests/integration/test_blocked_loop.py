@@ -1,0 +1,45 @@
+"""A tool that blocks the event loop of a real runner process is told of, and costs its run a takeover."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import msgspec
+
+from runner.agents import Agent
+from runner.tools import tool
+from tests.observe import until
+from tests.processes import Command
+from tests.rig import Rig
+from tests.scripts import Calls
+
+
+async def test_a_runner_whose_loop_is_blocked_says_by_whom_and_its_run_is_taken_over(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """It does not hear that it is to end; whoever looks for the reason finds it in its log."""
+    base, mark = await rig.gateway(), tmp_path / "begun"
+    variables = rig.variables(TEST_AGENT=rig.agent, TEST_BEGUN=str(mark))
+
+    @tool(name="greedy")
+    async def mended() -> str:
+        """Comes back."""
+        return "back"
+
+    async with (
+        await Command.start(
+            tmp_path / "logs", "runner", "tests.greedy_agents:agent", variables=variables
+        ) as runner,
+        asyncio.TaskGroup() as group,
+    ):
+        await runner.says('"serving"')
+        answer = group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "go")))
+        await until(mark.exists, "the call")
+        runner.signal(signal.SIGTERM)
+        await runner.says('"loop_blocked"')
+        assert runner.running
+        told = [msgspec.json.decode(line) for line in runner.err.splitlines() if '"loop_blocked"' in line]
+        assert [line["task"] for line in told] == ["tool greedy"]
+        assert "greedy_agents.py:" in told[0]["where"][0]
+        await rig.runner([Agent(name=rig.agent, model=Calls("greedy", {}), tools=[mended])])
+        assert (await answer).text == "Done."
