@@ -24,6 +24,8 @@ export interface RejoinChatTransportOptions {
   ui?: 5 | 6 | 7;
   /** How long it goes on trying while nobody answers, in ms. Default ten minutes. */
   patienceMs?: number;
+  /** After how long without a byte a connection is taken for dead, in ms. Default 30 s; a gateway speaks every 10 s. */
+  silenceMs?: number;
   onState?: (state: RejoinState) => void;
 }
 
@@ -58,6 +60,7 @@ export declare class Answer {
     resume: (place: { run: string; cursor: string }, signal: AbortSignal) => Promise<Response>;
     signal?: AbortSignal;
     patienceMs?: number;
+    silenceMs?: number;
     onState?: (state: RejoinState) => void;
   });
   /** False if there is nothing to read. Throws `Refused`. */

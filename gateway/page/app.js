@@ -99,7 +99,10 @@ const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
 function paintWire({ state, cursor, breaks, rewinds, events, astray, tape }, busy) {
   $('wire').hidden = !state && !wire.cut;
   $('wire').dataset.state = wire.cut ? 'cut' : state;
-  const words = { waiting: 'Waiting for the first event', streaming: 'Streaming', reconnecting: 'Reconnecting', suspended: 'Waits for you', finished: 'Complete' };
+  const words = {
+    waiting: 'Waiting for the first event', streaming: 'Streaming', reconnecting: 'Reconnecting',
+    suspended: 'Waits for you', finished: 'Complete', stopped: 'Stopped', failed: 'Failed',
+  };
   write($('state'), wire.cut ? 'Cut. The answer goes on without you' : (words[state] ?? 'Idle'));
   const order = astray ? `${astray} astray` : 'each once, in order';
   const facts = events ? [`${plural(events, 'event')}, ${order}`] : [];
@@ -234,11 +237,19 @@ $('cut').onchange = () => (wire.cut = $('cut').checked);
 $('stop').onclick = () => (conversation.stop(), $('field').focus());
 $('kill').onclick = () => wire.fetch('/dev/kill-runner', { method: 'POST' }).catch(() => {});
 $('new').onclick = () => ((location.hash = ''), open(), $('field').focus());
-$('toggle').onclick = () => {
-  const shown = document.body.classList.toggle('menu');
+
+// On a narrow screen the list lies over the page, and over its own button.
+function menu(shown) {
+  document.body.classList.toggle('menu', shown);
   $('toggle').setAttribute('aria-expanded', String(shown));
-};
-$('sessions').onclick = () => document.body.classList.remove('menu');
+}
+$('toggle').onclick = () => menu(!document.body.classList.contains('menu'));
+addEventListener('click', ({ target }) => {
+  const stays = target.closest('#toggle, #side') && !target.closest('#side a, #new');
+  if (!stays) menu(false);
+});
+addEventListener('keydown', ({ key }) => key === 'Escape' && menu(false));
+
 document.querySelector('.skip').onclick = (event) => {
   event.preventDefault(); // the address names the conversation
   $('field').focus();

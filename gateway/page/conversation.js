@@ -12,8 +12,11 @@ const TAPE_MAX = 160;
 // There is no randomUUID on a plain http origin other than localhost.
 export const fresh = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join('-');
 
+/** How a stream ended, by its last words; the first that comes counts. */
+const ENDS = { abort: 'stopped', error: 'failed', finish: 'finished' };
+
 /** What the stream's line says: how it stands, and whether every event came once and in order. */
-const silent = () => ({ state: '', run: '', cursor: '', breaks: 0, rewinds: 0, events: 0, astray: 0, tape: [] });
+const silent = () => ({ state: '', ended: '', run: '', cursor: '', breaks: 0, rewinds: 0, events: 0, astray: 0, tape: [] });
 
 export class Conversation {
   messages = [];
@@ -128,7 +131,7 @@ export class Conversation {
     }
     this.busy = false;
     const asked = this.messages.at(-1)?.parts.some((part) => part.state === 'approval-requested');
-    this.#show({ state: this.live.cursor && (asked ? 'suspended' : 'finished') });
+    this.#show({ state: this.live.cursor && (asked ? 'suspended' : this.live.ended || 'failed') });
   }
 
   #chat(news) {
@@ -242,12 +245,13 @@ export class Conversation {
   /** A cursor ends with the event's number in its run. */
   #count(cursor, chunk) {
     const number = Number(cursor.slice(cursor.indexOf('-') + 1));
-    const { last = number - 1, events, astray, rewinds, tape, breaks } = this.live;
+    const { last = number - 1, ended, events, astray, rewinds, tape, breaks } = this.live;
     tape.push({ kind: chunk.type.split('-')[0], breaks });
     if (tape.length > TAPE_MAX) tape.shift();
     this.#show({
       cursor,
       last: number,
+      ended: ended || (ENDS[chunk.type] ?? ''),
       events: events + 1,
       astray: astray + (number === last + 1 ? 0 : 1),
       rewinds: rewinds + (chunk.type === 'reset-step' ? 1 : 0),

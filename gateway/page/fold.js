@@ -44,7 +44,7 @@ export class Fold {
   #speak(kind, what, chunk) {
     const key = `${kind} ${chunk.id}`;
     if (what === 'start') {
-      const part = { type: kind, text: '', state: 'streaming' };
+      const part = { type: kind, text: '', state: 'streaming', providerMetadata: chunk.providerMetadata };
       this.#unfinished.set(key, part);
       this.message.parts.push(part);
       return;

@@ -64,7 +64,9 @@ export class Messages {
     const made = this.#kept.get(key, () => h('details', { open }, h('summary'), h('p')));
     if (made.dataset.state === 'streaming' && !open) made.open = false;
     made.dataset.state = part.state;
-    write(made.firstChild, open ? 'Thinking…' : 'Thoughts');
+    const { agent, text } = part.providerMetadata?.rejoin ?? {}; // what a delegated agent says
+    if (text) write(made.firstChild, open ? `${agent} is writing…` : `${agent} said`);
+    else write(made.firstChild, open ? 'Thinking…' : 'Thoughts');
     write(made.lastChild, part.text);
     return made;
   }

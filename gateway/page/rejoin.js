@@ -5,7 +5,7 @@
 // gone, and only `[DONE]` says that the answer is whole. A body that ends without it has broken, however politely.
 
 const WAIT_FIRST_MS = 250, WAIT_MAX_MS = 5_000;
-const SILENCE_MAX_MS = 30_000; // a gateway says something every ten seconds: this connection is dead
+const SILENCE_MS = 30_000; // a gateway says something every ten seconds: this connection is dead
 const PATIENCE_MS = 10 * 60_000;
 const AWAY = [408, 429, 502, 503, 504]; // somebody in between answers; the request is as good as not sent
 
@@ -21,12 +21,12 @@ export class Refused extends Error {
 const lost = (why) => new TypeError(`network error: ${why}`);
 
 /** The events of a body, `{ id, data }`; ends when the body does, for whatever reason. */
-async function* frames(body, silent) {
+async function* frames(body, silenceMs, silent) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '', id = '', data = [];
   try {
     for (;;) {
-      const timer = setTimeout(silent, SILENCE_MAX_MS);
+      const timer = setTimeout(silent, silenceMs);
       const { value, done } = await reader.read().catch(() => ({ done: true }));
       clearTimeout(timer);
       if (done) return;
@@ -70,24 +70,26 @@ export class Answer {
   #signal;
   #onState;
   #patienceMs;
+  #silenceMs;
   #response;
   #connection = new AbortController();
   #wait = WAIT_FIRST_MS;
   #deadline = 0;
   #left = new AbortController();
 
-  constructor({ open, resume, signal, onState = () => {}, patienceMs = PATIENCE_MS }) {
+  constructor({ open, resume, signal, onState = () => {}, patienceMs = PATIENCE_MS, silenceMs = SILENCE_MS }) {
     this.#open = open;
     this.#resume = resume;
     this.#signal = signal ? AbortSignal.any([signal, this.#left.signal]) : this.#left.signal;
     this.#onState = onState;
     this.#patienceMs = patienceMs;
+    this.#silenceMs = silenceMs;
   }
 
   /** The first response that is one; false if there is nothing to read. Throws `Refused`. */
   async begin() {
     this.#tell('waiting');
-    await this.#ask(this.#open, SILENCE_MAX_MS);
+    await this.#ask(this.#open, this.#silenceMs);
     this.run = this.#response.headers.get('x-workflow-run-id') ?? '';
     const type = this.#response.headers.get('content-type') ?? '';
     return this.#response.status !== 204 && !type.includes('json'); // JSON: taken, but others are to decide first
@@ -103,7 +105,7 @@ export class Answer {
   async *events() {
     for (;;) {
       this.#tell('streaming');
-      for await (const { id, data } of frames(this.#response.body, () => this.#connection.abort())) {
+      for await (const { id, data } of frames(this.#response.body, this.#silenceMs, () => this.#connection.abort())) {
         if (data === '[DONE]') return;
         this.#wait = WAIT_FIRST_MS;
         this.#deadline = 0;
@@ -132,7 +134,7 @@ export class Answer {
     const { run, cursor } = this;
     if (cursor) {
       try {
-        await this.#ask((signal) => this.#resume({ run, cursor }, signal), SILENCE_MAX_MS);
+        await this.#ask((signal) => this.#resume({ run, cursor }, signal), this.#silenceMs);
         if (this.#response.status === 200 && this.#response.headers.get('x-workflow-run-id') === run) return true;
       } catch (fault) {
         if (fault.status !== 410) throw fault;
@@ -285,11 +287,12 @@ export class RejoinChatTransport {
   }
 
   #answer(signal, headers, open) {
-    const { onState, patienceMs } = this.#options;
+    const { onState, patienceMs, silenceMs } = this.#options;
     return new Answer({
       signal,
       onState,
       patienceMs,
+      silenceMs,
       open: (both) => open(this.#fetch(headers, both)),
       // By the run, not by the session: that may have a newer one.
       resume: ({ run, cursor }, both) =>

@@ -1,6 +1,7 @@
 """The agent that the clients talk to: the demo's model, and a delete that takes a while and can be two.
 
-`delete A and B` asks for both at once. What follows a decision is said slowly, so that there is a middle.
+`delete A and B` asks for both at once. `ask aide: TASK` has another agent do it, and `aide, please` hands
+over to that one, which knows nobody. What follows a decision is said slowly, so that there is a middle.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ SLOW_S = 2.0
 SLOW = "slow.txt"
 WORD_S = 0.1
 _TWO = re.compile(r"delete (\S+) and (\S+)")
+_ASK = re.compile(r"ask aide: (.+)")
+_PLEASE = "aide, please"
 
 
 @tool(needs_approval=True)
@@ -34,12 +37,10 @@ class Deliberate:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
-        two = _TWO.fullmatch(request.history[-1]["parts"][0]["text"])
-        if two and request.step == 0:
-            for number, file in enumerate(two.groups(), 1):
-                yield ToolInputAvailable(
-                    tool_call_id=f"call_{number}", tool_name="delete", input={"file": file}
-                )
+        calls = [] if request.step else _calls(request.history[-1]["parts"][0]["text"])
+        if calls and {call.tool_name for call in calls} <= {tool.name for tool in request.tools}:
+            for call in calls:
+                yield call
             yield Done("tool-calls")
             return
         async with aclosing(Scripted().stream(request)) as stream:
@@ -49,9 +50,28 @@ class Deliberate:
                 yield chunk
 
 
+def _calls(text: str) -> list[ToolInputAvailable]:
+    """What a text asks for beside what the demo's model knows."""
+    asked: list[tuple[str, dict[str, str]]] = []
+    if two := _TWO.fullmatch(text):
+        asked = [("delete", {"file": file}) for file in two.groups()]
+    elif task := _ASK.fullmatch(text):
+        asked = [("delegate_to_aide", {"task": task[1]})]
+    elif text == _PLEASE:
+        asked = [("transfer_to_aide", {})]
+    return [
+        ToolInputAvailable(tool_call_id=f"call_{number}", tool_name=name, input=input)
+        for number, (name, input) in enumerate(asked, 1)
+    ]
+
+
+aide = Agent(name="aide", model=Deliberate(), tools=[weather, delete, sleep])
+
 agent = Agent(
     name="conformance",
     model=Deliberate(),
     tools=[weather, delete, sleep],
+    delegates=[aide],
+    handoffs=[aide],
     text_interval_s=0,  # an event for each number, so that a flow knows where it is
 )

@@ -161,6 +161,19 @@ class Scene {
   }
 }
 
+const thought = tab => tab.last.parts.flatMap(part => (part.type === 'reasoning' ? [part.text] : [])).join('');
+
+/** Two calls are over, the second of them inside of the first, and a client can tell whose the parts of the inner are. */
+function assertDelegated(tab) {
+  const [outer, inner] = tab.tools('output-available');
+  assert.equal(outer.type, 'tool-delegate_to_aide');
+  assert.ok(!outer.callProviderMetadata);
+  const reasoning = tab.last.parts.find(part => part.type === 'reasoning');
+  const owner = { agent: 'aide', call: outer.toolCallId };
+  assert.deepEqual(inner.callProviderMetadata, { rejoin: owner });
+  assert.deepEqual(reasoning.providerMetadata, { rejoin: { ...owner, text: true } });
+}
+
 export const FLOWS = {
   async send(scene) {
     const tab = scene.tab();
@@ -194,6 +207,42 @@ export const FLOWS = {
     const tab = await scene.decided('delete a.txt and b.txt', { 'a.txt': true, 'b.txt': false });
     assert.equal(tab.tools('output-available').length, 1);
     assert.match(tab.text, /a\.txt is deleted\. You said no/);
+  },
+
+  async 'a sub-agent'(scene) {
+    const tab = scene.tab();
+    await tab.say('ask aide: weather Rome');
+    assertDelegated(tab);
+    assert.match(thought(tab), /^It is \d+ °C in Rome\.$/);
+    assert.equal(tab.text, thought(tab));
+    await scene.same(tab, await scene.reload());
+  },
+
+  async 'approval of a sub-agent'(scene) {
+    const tab = await scene.decided('ask aide: delete a.txt', { 'a.txt': true });
+    assertDelegated(tab);
+    assert.deepEqual([thought(tab), tab.text], ['a.txt is deleted.', 'a.txt is deleted.']);
+    await scene.same(await scene.reload());
+  },
+
+  async 'reload in a sub-agent'(scene) {
+    const tab = scene.tab();
+    const said = tab.say('ask aide: sleep 2');
+    await until(() => tab.tools('input-available').length === 2, 'the call in the call');
+    const again = await scene.reload();
+    assertDelegated(again);
+    await said;
+    await scene.same(tab, again);
+  },
+
+  async transfer(scene) {
+    const tab = scene.tab();
+    await tab.say('aide, please');
+    assert.deepEqual(tab.tools('output-available').map(part => part.type), ['tool-transfer_to_aide']);
+    assert.match(tab.text, /^aide has the conversation now/);
+    await tab.say('aide, please');
+    assert.match(tab.text, /^You said: aide, please/, 'nobody but the aide takes this for chat');
+    await scene.same(tab, await scene.reload());
   },
 
   async interrupt(scene) {

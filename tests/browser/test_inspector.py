@@ -71,6 +71,17 @@ async def test_a_takeover_a_silence_and_a_step_taken_back_are_seen_while_it_runs
     await expect(page.locator("#message .prose")).to_have_text(numbers(60))
 
 
+async def test_a_narrow_page_has_room_for_every_line(playground: Seen) -> None:
+    """As on a telephone: no page beyond the screen, and no event as a column of single letters."""
+    await playground.say("count 3")
+    await playground.counted(3)
+    page = await inspected(playground)
+    await page.set_viewport_size({"width": 360, "height": 740})
+    assert await page.evaluate("document.documentElement.scrollWidth") == 360
+    heights = "(rows) => rows.map((row) => row.getBoundingClientRect().height)"
+    assert max(await page.locator("#raw tbody tr").evaluate_all(heights)) < 400
+
+
 async def test_a_run_of_nobody_is_said_to_be_that(playground: Seen) -> None:
     await playground.page.goto(f"{playground.site.base}/inspect#run_nobody")
     await expect(playground.page.locator("#notice")).to_contain_text("There is no run run_nobody")

@@ -3,6 +3,7 @@
 import io
 import re
 from base64 import b64encode
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from protocol.adapters import postgres
 from protocol.adapters.keys import Keys
 from protocol.ids import TenantId
 from runner import Agent, ToolContext, tool
+from runner.models.scripted import Scripted
 from tests.browser.seen import Seen, numbers
 from tests.observe import until
 from tests.rig import Rig
@@ -144,6 +146,43 @@ async def test_conversations_are_listed_opened_and_deleted(playground: Seen) -> 
     await expect(playground.messages).to_have_count(0)
 
 
+async def test_a_narrow_page_has_all_of_it_within_its_width(playground: Seen) -> None:
+    """As on a telephone. The list of conversations lies over the page, and is put away in several ways."""
+    page = playground.page
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await playground.say("count 60 every 40 ms")
+    await playground.counts_to(20)
+    for place in ("#stage", "#stage > header", "#foot", "#log"):
+        wide = "(element) => element.scrollWidth - element.clientWidth"
+        assert await page.locator(place).evaluate(wide) == 0, place
+    menu, new = playground.button("Menu"), playground.button("New conversation")
+    await expect(new).to_be_hidden()
+    ways: list[Callable[[], Awaitable[None]]] = [
+        lambda: page.keyboard.press("Escape"),
+        lambda: page.mouse.click(350, 400),
+        lambda: page.locator(f"#sessions a[href='#{playground.session}']").click(),
+        new.click,
+    ]
+    for put_away in ways:
+        await menu.click()
+        await expect(menu).to_have_attribute("aria-expanded", "true")
+        await put_away()
+        await expect(new).to_be_hidden()
+        await expect(menu).to_have_attribute("aria-expanded", "false")
+    await expect(playground.messages).to_have_count(0)
+
+
+async def test_the_line_says_how_an_answer_ended(playground: Seen) -> None:
+    await playground.say("count 3")
+    await expect(playground.state).to_have_text("Complete")
+    await playground.say("fail")
+    await expect(playground.state).to_have_text("Failed")
+    await playground.say("count 400 every 50 ms")
+    await playground.counts_to(3)
+    await playground.button("Stop").click()
+    await expect(playground.state).to_have_text("Stopped")
+
+
 async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
     """From the top of the page to an approval, and focus does not get lost on the way."""
     page = playground.page
@@ -164,6 +203,25 @@ async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     await page.reload()
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+async def test_what_a_delegated_agent_says_bears_its_name(rig: Rig, browser: Browser) -> None:
+    """While it streams and when it is stored."""
+    aide, name = Agent(name="aide", model=Scripted()), f"{rig.agent}-asks"
+    calls = Calls("delegate_to_aide", {"task": "count 3"})
+    await rig.runner([Agent(name=name, model=calls, delegates=[aide])])
+    base = await rig.gateway()
+    async with await browser.new_context() as context:
+        page = await context.new_page()
+        await page.goto(f"{base}/?agent={name}")
+        await expect(page.locator("#agent")).to_have_value(name)
+        await page.fill("#field", "ask")
+        await page.press("#field", "Enter")
+        for _ in range(2):
+            await expect(page.locator("article.assistant summary")).to_have_text("aide said")
+            await expect(page.locator("article.assistant details p")).to_have_text("1 2 3")
+            await expect(page.locator("#send")).to_be_enabled()
+            await page.reload()
 
 
 class Place(msgspec.Struct):

@@ -173,6 +173,15 @@ test('interrupt stops the run', async (t) => {
   assert.deepEqual([server.asked[0].method, server.asked[0].url], ['POST', '/api/chat/c1/stop']);
 });
 
+test('a socket that is held open and says nothing more is left; its events come once, the rest elsewhere', async (t) => {
+  let left;
+  const gone = new Promise((resolve) => (left = resolve));
+  const hold = (response) => (begin(response).write(WHOLE.slice(0, 5).map(frame).join('')), response.on('close', left));
+  const { asked } = await whole(t, [hold, say(WHOLE.slice(5), 5, 'done')], { silenceMs: 100 });
+  await gone;
+  assert.deepEqual(asked.map(({ method, headers }) => [method, headers['last-event-id']]), [['POST', undefined], ['GET', '7-4']]);
+});
+
 /** An answer by hand, whose silences pass when the test says so, and whose pauses take no time. */
 async function clocked(t, script) {
   const server = await serving(t, script);
