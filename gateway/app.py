@@ -54,7 +54,7 @@ from protocol.adapters.files import JetStreamFiles
 from protocol.adapters.holdings import HeldFiles, Holdings
 from protocol.adapters.keys import Keys
 from protocol.adapters.log import JetStreamLog
-from protocol.adapters.process import LogFormat, on_stop
+from protocol.adapters.process import LogFormat, allow_files, on_stop
 from protocol.adapters.requests import JetStreamRequests
 from protocol.adapters.store import Count, Limits
 from protocol.adapters.tasks import beside
@@ -229,7 +229,7 @@ async def serve(settings: Settings, on_ready: Callable[[], None], kill: plugs.Ki
         try:
             with on_stop(stop.set):
                 await web.TCPSite(runner, settings.host, settings.port, reuse_address=True).start()
-                log.info("listening", host=settings.host, port=settings.port)
+                log.info("listening", host=settings.host, port=settings.port, files_max=allow_files())
                 on_ready()
                 await stop.wait()
             await _drain(app[SERVICE], settings.drain_notice_s)
@@ -239,13 +239,12 @@ async def serve(settings: Settings, on_ready: Callable[[], None], kill: plugs.Ki
 
 
 async def _drain(service: Service, notice_s: float) -> None:
-    """Fail readiness, then break the streams: their clients resume elsewhere. None is ended cleanly."""
+    """Fail readiness, and break the streams once that has been noticed."""
     service.stopping.set()
     service.backend.metrics.draining()
     log.info("draining", streams=len(service.streams))
     await asyncio.sleep(notice_s)
-    for transport in tuple(service.streams):
-        transport.abort()
+    service.stop()
 
 
 def _checks(database: Database, api: broker.Broker, others: Sequence[broker.Broker]) -> dict[str, Check]:

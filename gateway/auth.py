@@ -6,10 +6,10 @@ route asks for stands beside the route.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
 import msgspec
@@ -73,6 +73,47 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_scope_claim: str = "scope"
     jwt_scopes: str = "chat approve"
     """Of a token that does not say."""
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether there is something to check one with."""
+        return self.jwt_key is not None or self.jwt_jwks_url is not None
+
+
+class Refusal(NamedTuple):
+    """Settings with which no gateway starts."""
+
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.mend}"
+
+
+def refusals(settings: Settings) -> Iterator[Refusal]:
+    """What is wrong with how callers would be known, by the settings alone."""
+    key = settings.jwt_key or ""
+    if settings.key_pepper is not None and len(settings.key_pepper.encode()) < keys.PEPPER_BYTES_MIN:
+        yield Refusal(
+            f"REJOIN_KEY_PEPPER must have at least {keys.PEPPER_BYTES_MIN} bytes",
+            "make one of random ones, as deploy/secrets.sh does",
+        )
+    algorithms = settings.jwt_algorithms.split() if settings.takes_tokens else []
+    if "none" in (name.lower() for name in algorithms):
+        yield Refusal("REJOIN_JWT_ALGORITHMS cannot hold none", "such tokens are signed by nobody")
+    for name in algorithms:
+        if name.startswith("HS") and len(key) < SHARED_KEY_CHARS_MIN:
+            yield Refusal(
+                f"{name} needs a REJOIN_JWT_KEY of at least {SHARED_KEY_CHARS_MIN} characters",
+                "whoever guesses it signs tokens",
+            )
+        if name.startswith("HS") and "-----BEGIN" in key:
+            yield Refusal(
+                f"{name} with a public key would let anybody sign",
+                "name the key's own algorithm in REJOIN_JWT_ALGORITHMS",
+            )
+    if not (settings.anonymous or settings.takes_tokens or settings.key_pepper is not None):
+        yield Refusal("nobody could come in", "set REJOIN_KEY_PEPPER, REJOIN_JWT_KEY or REJOIN_JWT_JWKS_URL")
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -185,20 +226,14 @@ def _name(claim: object) -> str | None:
 
 @asynccontextmanager
 async def entrance(settings: Settings, rows: Keys) -> AsyncIterator[Gate]:
-    """The gate that the settings describe. Raises `Invalid` if nobody could ever come in."""
-    pepper = None if settings.key_pepper is None else settings.key_pepper.encode()
-    if pepper is not None and len(pepper) < keys.PEPPER_BYTES_MIN:
-        raise Invalid(f"REJOIN_KEY_PEPPER must have at least {keys.PEPPER_BYTES_MIN} bytes")
+    """The gate that the settings describe. Raises `Invalid` for settings that are refused."""
+    for refusal in refusals(settings):
+        raise Invalid(str(refusal))
     async with aiohttp.ClientSession() as session:
-        tokens = _tokens(settings, session)
-        if pepper is None and tokens is None and not settings.anonymous:
-            raise Invalid(
-                "nobody could come in: set REJOIN_KEY_PEPPER, REJOIN_JWT_KEY or REJOIN_JWT_JWKS_URL"
-            )
         yield Gate(
             rows=rows,
-            pepper=pepper,
-            tokens=tokens,
+            pepper=None if settings.key_pepper is None else settings.key_pepper.encode(),
+            tokens=_tokens(settings, session) if settings.takes_tokens else None,
             claims=Claims(
                 settings.jwt_tenant_claim,
                 settings.jwt_scope_claim,
@@ -209,9 +244,7 @@ async def entrance(settings: Settings, rows: Keys) -> AsyncIterator[Gate]:
         )
 
 
-def _tokens(settings: Settings, session: aiohttp.ClientSession) -> "Tokens | None":
-    if settings.jwt_key is None and settings.jwt_jwks_url is None:
-        return None
+def _tokens(settings: Settings, session: aiohttp.ClientSession) -> "Tokens":
     from gateway.tokens import Checks, Published, Tokens, fetching  # noqa: PLC0415 - with all of its cryptography
 
     published = None
@@ -220,11 +253,4 @@ def _tokens(settings: Settings, session: aiohttp.ClientSession) -> "Tokens | Non
         if settings.jwt_audience is None:
             log.warning("tokens_of_any_audience", hint="set REJOIN_JWT_AUDIENCE")
     checks = Checks(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
-    if "none" in (name.lower() for name in checks.algorithms):
-        raise Invalid("REJOIN_JWT_ALGORITHMS cannot hold none")
-    shared = [name for name in checks.algorithms if name.startswith("HS")]
-    if shared and len(settings.jwt_key or "") < SHARED_KEY_CHARS_MIN:
-        raise Invalid(f"{shared[0]} needs a REJOIN_JWT_KEY of at least {SHARED_KEY_CHARS_MIN} characters")
-    if shared and "-----BEGIN" in (settings.jwt_key or ""):
-        raise Invalid(f"{shared[0]} with a public key would let anybody sign: name its own algorithm")
     return Tokens(checks, settings.jwt_key, published)

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from gateway import app
+from gateway.auth import refusals
 from protocol import address, names
 from protocol.adapters import broker, migrate, streams
 from protocol.adapters.agents import JetStreamAgents
@@ -80,18 +81,14 @@ def wrong(what: str, mend: str) -> Finding:
 
 def contradictions(settings: Settings) -> Iterator[Finding]:
     """What is wrong with the settings by themselves."""
-    enters = settings.key_pepper or settings.jwt_key or settings.jwt_jwks_url
-    if not settings.anonymous and not enters:
-        yield wrong(
-            "nobody could come in: no pepper for API keys, no key for tokens, and anonymous is off",
-            "set REJOIN_KEY_PEPPER_FILE (deploy/secrets.sh makes one), REJOIN_JWT_KEY or REJOIN_JWT_JWKS_URL",
-        )
+    for refusal in refusals(settings):
+        yield wrong(*refusal)
     if settings.anonymous and not app.loopback(settings.host):
         yield wrong(
             f"anonymous, and listening on {settings.host}: a gateway refuses to start like this",
             "unset REJOIN_ANONYMOUS, or listen on 127.0.0.1",
         )
-    if (settings.jwt_key or settings.jwt_jwks_url) and not (settings.jwt_issuer and settings.jwt_audience):
+    if settings.takes_tokens and not (settings.jwt_issuer and settings.jwt_audience):
         yield note(
             "tokens of any issuer or audience are taken that the key has signed",
             "set REJOIN_JWT_ISSUER and REJOIN_JWT_AUDIENCE",
@@ -284,7 +281,7 @@ async def _rows(database: Database, settings: Settings) -> AsyncIterator[Finding
             where state = 'pending'))""",
         NOBODY_S,
     )
-    if settings.key_pepper and not found.keys and not (settings.jwt_key or settings.jwt_jwks_url):
+    if settings.key_pepper and not found.keys and not settings.takes_tokens:
         yield wrong("keys: there is no valid one", "make one: rejoin keys create --scope chat")
     for agent, runs in found.waiting.items():
         yield wrong(

@@ -223,15 +223,12 @@ def routes(
     if wanted:
         raise Invalid(f"there is no route {', '.join(sorted(wanted))} to override")
     mount(app, tuple(Route(method, path, handler, None, Says("")) for method, path, handler in four))
-    app.on_shutdown.append(_break_streams)
+    app.on_shutdown.append(_stop)
     return app
 
 
-async def _break_streams(app: web.Application) -> None:
-    """The application stops: its clients resume elsewhere. None of their streams is ended cleanly."""
-    app[SERVICE].stopping.set()
-    for transport in tuple(app[SERVICE].streams):
-        transport.abort()
+async def _stop(app: web.Application) -> None:
+    app[SERVICE].stop()
 
 
 def _message(said: Said, key: str | None) -> Message:

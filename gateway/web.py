@@ -66,6 +66,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     rejoins: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(REJOINS_MAX))
     bodies: Shares = msgspec.field(default_factory=lambda: Shares(bodies.TOTAL_BYTES))
 
+    def stop(self) -> None:
+        """Refuse what comes from now on, and break the streams: their clients resume elsewhere. None of them
+        is ended cleanly.
+        """
+        self.stopping.set()
+        for transport in tuple(self.streams):
+            transport.abort()
+
 
 type Translate = Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

@@ -64,7 +64,12 @@ def belongs(id: FileId, user: UserId | None) -> bool:
 
 def is_whole(id: FileId, data: bytes) -> bool:
     """Whether these are the file's bytes."""
-    return hashlib.sha256(data).hexdigest() == id.partition("-")[2]
+    return is_hash(id, hashlib.sha256(data).hexdigest())
+
+
+def is_hash(id: FileId, hashed: str) -> bool:
+    """Whether this is the SHA-256 of the file's bytes, in hexadecimal."""
+    return hashed == id.partition("-")[2]
 
 
 def url_of(id: FileId) -> str:

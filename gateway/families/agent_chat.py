@@ -144,8 +144,8 @@ async def poll(request: web.Request) -> web.StreamResponse:
     status = run.state.value if run.state is State.QUEUED else STATUS[run.state]
     if run.state in BUSY:
         return json(Polled(run.id, status, run.session))
-    history = await session.backend.store.history(session.owner, session.id)
-    found = [] if history is None else [one for one in history.messages if one["id"] == run.answer]
+    answer = await session.backend.store.message(session.owner, session.id, run.answer)
+    found = [] if answer is None else [answer.message]
     text = "".join(Whole(one, "stop").text for one in found)
     return json(Polled(run.id, status, run.session, text, found, run.error))
 

@@ -1,15 +1,23 @@
 """`GET /api/files/{id}`: a message's file, to those whose it is, and to a browser as nothing but that file.
 
 The bytes were anybody's once. So they are served as exactly what they were checked to be, never guessed at,
-never run, and a PDF never opened inside of our origin.
+never run, and a PDF never opened inside of our origin. They are passed on as they are taken: a slow reader
+holds two chunks of a file here, never the whole. What goes wrong behind the headers breaks the connection, so
+that less than `Content-Length` has come and nobody takes it for the file.
 """
 
+from contextlib import aclosing
+
+import structlog
 from aiohttp import web
 
 from gateway.routing import Route, Says, Scope
 from gateway.web import PRINCIPAL, SERVICE
 from protocol import media
-from protocol.errors import NotFound
+from protocol.adapters.files import Opened
+from protocol.errors import NotFound, Unavailable
+
+log = structlog.get_logger("rejoin.http")
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -18,20 +26,39 @@ HEADERS = {
 
 
 async def get(request: web.Request) -> web.StreamResponse:
-    """The file. Somebody else's is as unknown as none."""
+    """The file, unless the client has it already. Somebody else's is as unknown as none."""
     attachments = request.app[SERVICE].backend.attachments
     owner = request[PRINCIPAL].owner
     id = media.parse_file_id(request.match_info["id"])
     if attachments is None or id is None or not media.belongs(id, owner.user):
         raise NotFound("there is no such file")
-    file = await attachments.files.get(owner.tenant, id)
+    file = await attachments.files.open(owner.tenant, id)
     if file is None:
         raise NotFound("there is no such file")
+    headers = HEADERS | {"ETag": f'"{id}"'}
+    if any(tag.value in (id, "*") for tag in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
     disposition = "attachment" if file.media_type == media.PDF else "inline"
-    return web.Response(
-        body=file.data,
-        headers=HEADERS | {"Content-Type": file.media_type, "Content-Disposition": disposition},
-    )
+    headers |= {"Content-Type": file.media_type, "Content-Disposition": disposition}
+    response = web.StreamResponse(headers=headers | {"Content-Length": str(file.size_bytes)})
+    await response.prepare(request)
+    await _pass_on(request, response, file)
+    return response
+
+
+async def _pass_on(request: web.Request, response: web.StreamResponse, file: Opened) -> None:
+    transport = request.transport
+    try:
+        async with aclosing(file.chunks) as chunks:
+            async for chunk in chunks:
+                await response.write(chunk)
+        await response.write_eof()
+    except Unavailable as fault:
+        log.warning("file_broken", error=str(fault))
+        if transport is not None:
+            transport.abort()
+    except ConnectionError:
+        log.info("client_gone")
 
 
 ROUTES = (
@@ -40,6 +67,10 @@ ROUTES = (
         f"{media.URL}{{id}}",
         get,
         Scope.CHAT,
-        Says("A message's file", answers={200: (media.PNG, media.JPEG, media.WEBP, media.PDF)}),
+        Says(
+            "A message's file",
+            answers={200: (media.PNG, media.JPEG, media.WEBP, media.PDF), 304: None},
+            headers={"If-None-Match": "The file's ETag: what the client has."},
+        ),
     ),
 )

@@ -18,8 +18,10 @@ from msgspec import Meta
 
 from gateway import bodies, openai_input
 from gateway.families.completions import V6, checked_body, facts_of, frame, send, session_of
+from gateway.families.conversations import LIMIT_MAX, limit_of
 from gateway.families.found import found_run
 from gateway.heard import heard, stored
+from gateway.openai_items import item_of, page_of
 from gateway.openai_response import TERMINAL, Event, Response, Span, run_of, shown
 from gateway.positions import Whole
 from gateway.replay import Replay
@@ -106,6 +108,32 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     return json(await _standing(session, await _current(session, run)))
 
 
+async def input_items(request: web.Request) -> web.StreamResponse:
+    """What stands before a response in its conversation: a page, the newest first unless asked otherwise."""
+    named = request.match_info["response"]
+    run, session = await _found(request, named)
+    limit, after, order = (
+        limit_of(request, 20),
+        request.query.get("after"),
+        request.query.get("order", "desc"),
+    )
+    if order not in ("asc", "desc"):
+        raise Invalid("order is asc or desc", "/order")
+    found = await session.backend.store.before(
+        session.owner,
+        session.id,
+        run.answer,
+        after=None if after is None else MessageId(after),
+        limit=limit + 1,
+        oldest_first=order == "asc",
+    )
+    if found is None and after is not None:
+        raise NotFound(f"response {named} has no input item {after[:64]!r}")
+    if found is None:
+        raise NotFound(f"response {named} is no longer part of its conversation")
+    return json(page_of([item_of(message) for message in found[:limit]], more=len(found) > limit))
+
+
 # ------------------------------------------------------------------------------------- what is asked
 
 
@@ -134,20 +162,19 @@ async def _following(request: web.Request, asked: CreateResponse, previous: str)
     if asked.model != run.agent:
         raise Invalid(f"response {previous} is agent {run.agent}'s", "/model")
     session = session_of(request, asked.model, run.session)
-    newest = await before.backend.store.current(before.owner, before.id)
+    store, key = before.backend.store, key_of(request)
+    newest = await store.current(before.owner, before.id)
     if newest is None or newest.id == run.id:
         return session
-    messages = (await before.history()).messages
-    ids = [message["id"] for message in messages]
-    if fresh_id(key_of(request)) in ids:
+    if key is not None and await store.message(before.owner, before.id, MessageId(fresh_id(key))):
         return session  # this request has been here before
-    if run.answer not in ids:
+    answer = await store.message(before.owner, before.id, run.answer)
+    if answer is None:
         raise Conflict(f"response {previous} is not over, or is no longer part of its conversation")
-    following = ids[ids.index(run.answer) + 1 :]
-    if not following:
+    if answer.next is None:
         return session
-    into = SessionId(new_session(key_of(request), before.owner))
-    await before.backend.threads.fork(before.owner, before.id, MessageId(following[0]), into)
+    into = SessionId(new_session(key, before.owner))
+    await before.backend.threads.fork(before.owner, before.id, answer.next, into)
     return session_of(request, asked.model, into)
 
 
@@ -201,9 +228,8 @@ async def _standing(session: Session, run: Run) -> dict[str, Any]:
     try:
         response = (await _read(await session.backend.replay(run, Whole(), View(), until=None))).response
     except Gone:
-        messages = (await session.history()).messages
-        answer = next((message for message in messages if message["id"] == run.answer), None)
-        for chunk in () if answer is None else unfold(answer):
+        answer = await session.backend.store.message(session.owner, session.id, run.answer)
+        for chunk in () if answer is None else unfold(answer.message):
             response.feed(chunk)
     return response.final or response.body(STATUS[run.state], fault=run.error)
 
@@ -330,6 +356,11 @@ _STREAM: Named = {
         Annotated[int, Meta(ge=0, lt=10**NUMBER_DIGITS_MAX)],
     ),
 }
+_PAGED: Named = {
+    "limit": ("How many at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
+    "after": "The item to go on behind.",
+    "order": ("`asc` for the oldest first.", Literal["asc", "desc"]),
+}
 ROUTES = tuple(
     Route(method, path, handler, Scope.CHAT, says, Shape.OPENAI)
     for method, path, handler, says in (
@@ -357,6 +388,12 @@ ROUTES = tuple(
                 _STREAM,
                 tag="openai",
             ),
+        ),
+        (
+            "GET",
+            f"{_AT}/input_items",
+            input_items,
+            Says("What it is an answer to", None, {200: dict[str, Any]}, _PAGED, tag="openai"),
         ),
         (
             "POST",

@@ -4,12 +4,13 @@ A file's chunks are `file.<tenant>.<id>.<number>`, and the id is made of the byt
 bytes cannot disagree: a chunk that is refused because it is there is the same chunk, and what a dead writer
 left half done is completed by the next one. Every chunk says the file's media type and how many there are, so
 there is no entry that could be missing; a file is there when all of them are and their hash is its id. Read
-by direct get in batches.
+by direct get: in batches by who needs the whole of it, chunk by chunk by who passes it on.
 """
 
 import asyncio
 import base64
 import hashlib
+from collections.abc import AsyncGenerator
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -25,9 +26,11 @@ CHUNK_BYTES = 256 * 1024
 """Part of what is stored: with another size the same file would have other chunks under the same names."""
 READ_BYTES_MAX = 4 * 1024 * 1024
 READS_MAX = 4
+"""Of all files on their way at once: so many whole ones, or single chunks."""
 WRITES_MAX = 4
 """Chunks of one file on their way at once."""
 NOT_FOUND = 10037
+_GET = f"{names.API}.DIRECT.GET.{names.FILES}"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -35,6 +38,16 @@ class File(msgspec.Struct, frozen=True):
 
     data: bytes
     media_type: str
+
+
+class Opened(msgspec.Struct, frozen=True):
+    """A file that is there, to be read while it is passed on. `chunks`: its bytes in order, once; who takes
+    them slowly holds two chunks. Raises `Unavailable` before the last of them if they are not the file's.
+    """
+
+    size_bytes: int
+    media_type: str
+    chunks: AsyncGenerator[bytes]
 
 
 class Home(NamedTuple):
@@ -66,6 +79,10 @@ class Files(Protocol):
 
     async def get(self, tenant: TenantId, id: FileId) -> File | None:
         """A file of the tenant. Raises `Unavailable`."""
+        ...
+
+    async def open(self, tenant: TenantId, id: FileId) -> Opened | None:
+        """The same, bit by bit. Raises `Unavailable`."""
         ...
 
     async def sweep(self, age_s: float = 3600.0) -> int:
@@ -157,6 +174,66 @@ class JetStreamFiles:
         data = b"".join(pieces)
         return File(data, first.media_type) if media.is_whole(id, data) else None
 
+    async def open(self, tenant: TenantId, id: FileId) -> Opened | None:
+        """A file of the tenant, bit by bit. Raises `Unavailable`.
+
+        All of its chunks are there when this returns, and what has only one is known to be right. The hash
+        of several is known at their end, so the last one is kept back until it is: whoever reads gets the
+        whole file, or less of it than was announced.
+        """
+        token = _token(tenant)
+        first = await self._one(token, id, 0)
+        if first is None or (first.count == 1 and not media.is_whole(id, first.data)):
+            return None
+        last = first if first.count == 1 else await self._one(token, id, first.count - 1)
+        if last is None or not await self._has_all(token, id, first.count):
+            return None
+        size_bytes = (first.count - 1) * CHUNK_BYTES + len(last.data)
+        return Opened(size_bytes, first.media_type, self._chunks(token, id, last))
+
+    async def _chunks(self, token: str, id: FileId, last: _Chunk) -> AsyncGenerator[bytes]:
+        hashed = hashlib.sha256()
+        for number in range(last.count - 1):
+            chunk = await self._one(token, id, number)
+            if chunk is None or len(chunk.data) != CHUNK_BYTES:
+                raise Unavailable("a file went away while it was read")
+            hashed.update(chunk.data)
+            yield chunk.data
+        hashed.update(last.data)
+        if not media.is_hash(id, hashed.hexdigest()):
+            raise Unavailable("the bytes of a file are not its own")
+        yield last.data
+
+    async def _has_all(self, token: str, id: FileId, count: int) -> bool:
+        """Whether all chunks are there, the first and the last of which are. No name has two of them, and
+        only a file's own are written under its name, so it is enough to know how many there are.
+        """
+        if count <= 2:  # noqa: PLR2004 - the first and the last
+            return True
+        ask = msgspec.json.encode({"batch": 1, "multi_last": [names.file_chunks(token, id)]})
+        async with self._reads:
+            *messages, last = await self._broker.ask_many(_GET, ask)
+        if len(messages) + int((last.headers or {}).get(names.PENDING, "0")) == count:
+            return True
+        # Whoever was asked may be behind: then each is looked for where all must be.
+        for number in range(1, count - 1):
+            if await self._one(token, id, number) is None:
+                return False
+        return True
+
+    async def _one(self, token: str, id: FileId, number: int) -> _Chunk | None:
+        """A chunk, from the leader if whoever is asked does not have it."""
+        async with self._reads:
+            ask = msgspec.json.encode({"last_by_subj": names.file(token, id, number)})
+            answer = await self._broker.ask(_GET, ask)
+            match (answer.headers or {}).get(names.STATUS):
+                case None:
+                    return _chunk(answer)
+                case "404":
+                    return await self._ask_leader(token, id, number)
+                case status:
+                    raise _refused(status)
+
     async def _read(self, token: str, id: FileId) -> dict[int, _Chunk]:
         """The chunks that whoever is asked has: a replica may be behind."""
         found: dict[int, _Chunk] = {}
@@ -168,12 +245,10 @@ class JetStreamFiles:
                 "max_bytes": READ_BYTES_MAX,
                 "multi_last": [names.file_chunks(token, id)],
             }
-            *messages, last = await self._broker.ask_many(
-                f"{names.API}.DIRECT.GET.{names.FILES}", msgspec.json.encode(ask)
-            )
+            *messages, last = await self._broker.ask_many(_GET, msgspec.json.encode(ask))
             headers = last.headers or {}
             if headers.get(names.STATUS) not in ("204", "404"):
-                raise Unavailable(f"the broker refused to read a file ({headers.get(names.STATUS)})")
+                raise _refused(headers.get(names.STATUS))
             for message in messages:
                 found[names.parse_file((message.headers or {})[names.SUBJECT]).number] = _chunk(message)
                 after = int((message.headers or {})[names.SEQUENCE])
@@ -207,6 +282,10 @@ class JetStreamFiles:
         """
         ask = msgspec.json.encode({"filter": names.file_chunks(_token(tenant), id), "seq": before})
         await self._broker.call(f"{names.API}.STREAM.PURGE.{names.FILES}", ask)
+
+
+def _refused(status: str | None) -> Unavailable:
+    return Unavailable(f"the broker refused to read a file ({status})")
 
 
 def _chunk(message: Arrived) -> _Chunk:

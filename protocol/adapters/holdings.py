@@ -22,7 +22,7 @@ import structlog
 
 from protocol import media
 from protocol.adapters.database import Database
-from protocol.adapters.files import File, Home, JetStreamFiles
+from protocol.adapters.files import File, Home, JetStreamFiles, Opened
 from protocol.errors import Unavailable
 from protocol.ids import TenantId, UserId
 from protocol.media import FileId
@@ -116,6 +116,10 @@ class HeldFiles:
     async def get(self, tenant: TenantId, id: FileId) -> File | None:
         """See `Files`."""
         return await self._files.get(tenant, id)
+
+    async def open(self, tenant: TenantId, id: FileId) -> Opened | None:
+        """See `Files`."""
+        return await self._files.open(tenant, id)
 
     async def sweep(self, age_s: float = LOOSE_AGE_S) -> int:
         """See `Files`."""

@@ -126,6 +126,16 @@ class SessionRow(msgspec.Struct):
         """The message of that id."""
         return next((message for message in self.messages if message.id == id), None)
 
+    @property
+    def shown(self) -> list[UIMessage]:
+        """The messages as readers see them."""
+        return [
+            msgspec.json.decode(message.body)
+            for message in self.messages
+            if message.body is not None
+            and (message.role == "user" or message.run is None or not message.run.busy)
+        ]
+
     def place(self, id: MessageId, role: str, body: bytes | None = None) -> MessageRow:
         """A new message at the end."""
         message = MessageRow(id, self.next_position, role, body)

@@ -6,7 +6,7 @@ Nothing in it waits, so every method is one transaction by itself. Refusals come
 import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import dropwhile
+from itertools import dropwhile, zip_longest
 
 import msgspec
 
@@ -23,6 +23,7 @@ from protocol.adapters.store import (
     Limits,
     Listed,
     Owner,
+    Placed,
     Question,
     Regenerate,
     Run,
@@ -262,14 +263,41 @@ class MemoryStore:
         found = self._seen(owner, session)
         if found is None:
             return None
-        shown = [
-            msgspec.json.decode(message.body)
-            for message in found.messages
-            if message.body is not None
-            and (message.role == "user" or message.run is None or not message.run.busy)
-        ]
         busy = found.turn.row if found.turn is not None else None
-        return History(found.agent, shown, busy, found.created_at, found.updated_at)
+        return History(found.agent, found.shown, busy, found.created_at, found.updated_at)
+
+    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> Placed | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        shown = found.shown if found is not None else []
+        for message, behind in zip_longest(shown, shown[1:]):
+            if message["id"] == id:
+                return Placed(message, None if behind is None else behind["id"])
+        return None
+
+    async def before(
+        self,
+        owner: Owner,
+        session: SessionId,
+        id: MessageId,
+        *,
+        after: MessageId | None = None,
+        limit: int = 20,
+        oldest_first: bool = False,
+    ) -> Sequence[UIMessage] | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        end = None if found is None else found.message(id)
+        if found is None or end is None:
+            return None
+        ids = [message.id for message in found.messages if message.position < end.position]
+        if after is not None and after not in ids:
+            return None
+        if not oldest_first:
+            ids.reverse()
+        behind = ids[ids.index(after) + 1 :] if after is not None else ids
+        shown = {message["id"]: message for message in found.shown}
+        return [shown[id] for id in behind if id in shown][:limit]
 
     async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
         """See `ports.Store`."""

@@ -24,6 +24,7 @@ from protocol.adapters.store import (
     Limits,
     Listed,
     Owner,
+    Placed,
     Question,
     Regenerate,
     Run,
@@ -164,6 +165,50 @@ class PostgresStore:
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
         return await self.database.find(History, query, *_of(owner), session)
+
+    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> Placed | None:
+        """See `ports.Store`."""
+        query = """
+            select json_build_object(
+              'message', body,
+              'next', (
+                select id from shown_messages($1, $3) where position > m.position order by position limit 1))
+            from shown_messages($1, $3) m
+            where id = $4 and exists (
+              select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
+        """
+        return await self.database.find(Placed, query, *_of(owner), session, id)
+
+    async def before(
+        self,
+        owner: Owner,
+        session: SessionId,
+        id: MessageId,
+        *,
+        after: MessageId | None = None,
+        limit: int = 20,
+        oldest_first: bool = False,
+    ) -> Sequence[UIMessage] | None:
+        """See `ports.Store`."""
+        query = """
+            select (
+              select coalesce(json_agg(body order by position * $7), '[]') from (
+                select position, body from shown_messages($1, $3)
+                where position < message.position
+                  and ($5::text is null or position * $7 > start.position * $7)
+                order by position * $7 limit $6) page)
+            from messages message
+            left join messages start on start.tenant_id = $1 and start.session_id = $3 and start.id = $5
+              and start.position < message.position
+            where message.tenant_id = $1 and message.session_id = $3 and message.id = $4
+              and ($5::text is null or start.id is not null)
+              and exists (
+                select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
+        """
+        direction = 1 if oldest_first else -1
+        return await self.database.find(
+            list[UIMessage], query, *_of(owner), session, id, after, limit, direction
+        )
 
     async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
         """See `ports.Store`."""

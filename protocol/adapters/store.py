@@ -247,6 +247,13 @@ class History(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class Placed(msgspec.Struct, frozen=True):
+    """A message of a session, and the one behind it that a `History` would show."""
+
+    message: UIMessage
+    next: MessageId | None
+
+
 class Store(Protocol):
     """Sessions, messages, runs and approvals. Each method is one transaction."""
 
@@ -308,6 +315,25 @@ class Store(Protocol):
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
         """The session, or None if there is none."""
+        ...
+
+    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> Placed | None:
+        """One of the messages of a session's history, without the others."""
+        ...
+
+    async def before(
+        self,
+        owner: Owner,
+        session: SessionId,
+        id: MessageId,
+        *,
+        after: MessageId | None = None,
+        limit: int = 20,
+        oldest_first: bool = False,
+    ) -> Sequence[UIMessage] | None:
+        """What stands before a message of a session, which need not be shown itself: a page, from behind the
+        message `after` on. None if the session has no such message, or no such `after` before it.
+        """
         ...
 
     async def claim(

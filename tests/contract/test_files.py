@@ -4,6 +4,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,9 @@ import pytest_asyncio
 from protocol import media, names
 from protocol.adapters import broker
 from protocol.adapters.broker import Broker
-from protocol.adapters.files import CHUNK_BYTES, File, JetStreamFiles, _token
+from protocol.adapters.files import CHUNK_BYTES, File, JetStreamFiles, Opened, _token
+from protocol.adapters.mended import Arrived
+from protocol.errors import Unavailable
 from protocol.ids import TenantId, UserId
 from protocol.media import FileId
 
@@ -46,11 +49,71 @@ async def messages(connection: Broker, tenant: TenantId, id: FileId) -> int:
     return len(msgspec.json.decode(answer)["state"].get("subjects") or {})
 
 
+async def lose(connection: Broker, tenant: TenantId, id: FileId, number: int) -> None:
+    """A chunk, as a writer leaves it out that dies half way, or a power cut."""
+    ask = msgspec.json.encode({"filter": names.file(_token(tenant), id, number)})
+    await connection.call(f"$JS.API.STREAM.PURGE.{names.FILES}", ask)
+
+
+async def take(opened: Opened, into: list[bytes]) -> None:
+    """All that can be had."""
+    async for chunk in opened.chunks:
+        into.append(chunk)  # noqa: PERF401 - what came before it failed is kept
+
+
+async def read(opened: Opened | None) -> File | None:
+    """To its end."""
+    if opened is None:
+        return None
+    chunks: list[bytes] = []
+    await take(opened, chunks)
+    data = b"".join(chunks)
+    assert len(data) == opened.size_bytes
+    return File(data, opened.media_type)
+
+
 @pytest.mark.parametrize("size", [1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 10 * 1024 * 1024])
 async def test_a_file_comes_back_as_it_was_put(files: JetStreamFiles, tenant: TenantId, size: int) -> None:
     data = content(size)
     id = await files.put(tenant, ANN, data, "image/png")
     assert await files.get(tenant, id) == File(data, "image/png")
+    assert await read(await files.open(tenant, id)) == File(data, "image/png")
+
+
+async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
+    connection: Broker, files: JetStreamFiles, tenant: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: what is on its way to a slow one is bounded."""
+    id = await files.put(tenant, ANN, content(10 * 1024 * 1024), "image/png")
+    ask, ask_many, sent = connection.ask, connection.ask_many, 0
+
+    def seen(*answers: Arrived) -> None:
+        nonlocal sent
+        sent += sum(len(answer.data) for answer in answers)
+
+    async def counted(subject: str, payload: bytes) -> Arrived:
+        answer = await ask(subject, payload)
+        seen(answer)
+        return answer
+
+    async def counted_many(subject: str, payload: bytes) -> list[Arrived]:
+        answers = await ask_many(subject, payload)
+        seen(*answers)
+        return answers
+
+    monkeypatch.setattr(connection, "ask", counted)
+    monkeypatch.setattr(connection, "ask_many", counted_many)
+    readers = [await files.open(tenant, id) for _ in range(20)]
+    opening = sent
+    assert opening == 20 * 3 * CHUNK_BYTES  # the first, the last, and one that says how many there are
+    for taken in (1, 2):
+        for reader in readers:
+            assert reader is not None
+            assert len(await anext(reader.chunks)) == CHUNK_BYTES
+        assert sent - opening == 20 * taken * CHUNK_BYTES
+    for reader in readers:
+        assert reader is not None
+        await reader.chunks.aclose()
 
 
 async def test_the_same_bytes_are_stored_once(
@@ -112,14 +175,15 @@ async def test_a_deletion_spares_what_was_stored_after_it_was_begun(
 async def test_a_file_of_which_a_chunk_is_missing_is_absent_until_it_is_put_again(
     connection: Broker, files: JetStreamFiles, tenant: TenantId
 ) -> None:
-    """As a writer leaves it that dies half way, or a power cut."""
     data = content(4 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
-    ask = msgspec.json.encode({"filter": names.file(_token(tenant), id, 2)})
-    await connection.call(f"$JS.API.STREAM.PURGE.{names.FILES}", ask)
-    assert await files.get(tenant, id) is None
-    await files.put(tenant, ANN, data, "image/png")
-    assert await files.get(tenant, id) == File(data, "image/png")
+    for number in range(4):
+        await lose(connection, tenant, id, number)
+        assert await files.get(tenant, id) is None
+        assert await files.open(tenant, id) is None
+        await files.put(tenant, ANN, data, "image/png")
+        assert await files.get(tenant, id) == File(data, "image/png")
+        assert await read(await files.open(tenant, id)) == File(data, "image/png")
 
 
 async def test_bytes_that_are_not_the_files_are_never_returned(
@@ -128,6 +192,24 @@ async def test_bytes_that_are_not_the_files_are_never_returned(
     id = media.file_id(ANN, b"right")
     await connection.call(names.file(_token(tenant), id, 0), b"wrong", headers={names.FILE: "1 image/png"})
     assert await files.get(tenant, id) is None
+    assert await files.open(tenant, id) is None
+
+
+@pytest.mark.parametrize("wrong", [b"x" * CHUNK_BYTES, b"shorter", None], ids=["other", "shorter", "gone"])
+async def test_a_file_that_turns_out_not_to_be_right_never_comes_to_its_end(
+    connection: Broker, files: JetStreamFiles, tenant: TenantId, wrong: bytes | None
+) -> None:
+    id = await files.put(tenant, ANN, content(3 * CHUNK_BYTES), "image/png")
+    opened = await files.open(tenant, id)
+    assert opened is not None
+    await lose(connection, tenant, id, 1)
+    if wrong is not None:
+        subject = names.file(_token(tenant), id, 1)
+        await connection.call(subject, wrong, headers={names.FILE: "3 image/png"})
+    received: list[bytes] = []
+    with pytest.raises(Unavailable):
+        await take(opened, received)
+    assert len(received) == (2 if wrong == b"x" * CHUNK_BYTES else 1)
 
 
 async def test_a_replica_that_is_behind_is_made_up_for_by_the_leader(
@@ -142,3 +224,32 @@ async def test_a_replica_that_is_behind_is_made_up_for_by_the_leader(
 
     monkeypatch.setattr(files, "_read", behind)
     assert await files.get(tenant, id) == File(data, "image/png")
+
+
+@pytest.mark.parametrize("has", [(), (0, 2), (1,)], ids=str)
+async def test_a_replica_that_is_behind_keeps_no_reader_from_a_file(
+    connection: Broker,
+    files: JetStreamFiles,
+    tenant: TenantId,
+    monkeypatch: pytest.MonkeyPatch,
+    has: tuple[int, ...],
+) -> None:
+    """It has some of the chunks; the leader has all of them, or the file is not there."""
+    data = content(3 * CHUNK_BYTES)
+    id = await files.put(tenant, ANN, data, "image/png")
+    ask, there = connection.ask, {names.file(_token(tenant), id, number) for number in has}
+    missing = Arrived(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
+    over = Arrived(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\n\r\n" % len(has), b"")
+
+    async def behind(subject: str, payload: bytes, **more: Any) -> Arrived:
+        wanted = msgspec.json.decode(payload).get("last_by_subj")
+        return missing if "DIRECT" in subject and wanted not in there else await ask(subject, payload, **more)
+
+    async def few(*_: object) -> list[Arrived]:
+        return [over]
+
+    monkeypatch.setattr(connection, "ask", behind)
+    monkeypatch.setattr(connection, "ask_many", few)
+    assert await read(await files.open(tenant, id)) == File(data, "image/png")
+    await lose(connection, tenant, id, 1)
+    assert await files.open(tenant, id) is None

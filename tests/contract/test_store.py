@@ -1,6 +1,7 @@
 """What `ports.Store` promises about sessions: admission and reading. Of the real store and of its double."""
 
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -10,8 +11,10 @@ from protocol.adapters.ports import (
     Admission,
     Admitted,
     Decision,
+    Placed,
     Question,
     Regenerate,
+    Run,
     Store,
     Submit,
     Turn,
@@ -225,6 +228,60 @@ async def test_history_leaves_out_the_answer_of_a_busy_run(chat: Chat) -> None:
     assert (history.busy, history.agent) == (None, AGENT)
     assert history.messages[-1]["id"] == run.answer
     assert [text_of(message) for message in history.messages] == ["one", "finally"]
+
+
+async def test_one_message_is_what_history_shows_of_it_and_is_followed_by_what_history_shows_next(
+    chat: Chat,
+) -> None:
+    """Also over an answer that is not shown."""
+    await chat.complete("one")
+    run, approvals = await chat.wait_for_decision("two")
+    await chat.decide(*approvals)
+    await chat.send("three")
+    history = await chat.store.history(DEFAULT, chat.id)
+    assert history is not None
+    ids = [message["id"] for message in history.messages]
+    assert [text_of(message) for message in history.messages] == ["one", "done", "two", "three"]
+    placed = [await chat.store.message(DEFAULT, chat.id, id) for id in ids]
+    assert placed == [Placed(message, behind) for message, behind in zip_longest(history.messages, ids[1:])]
+    for session, id in ((chat.id, run.answer), (chat.id, MessageId("none")), (Chat(chat.store).id, ids[0])):
+        assert await chat.store.message(DEFAULT, session, id) is None
+
+
+async def test_what_stands_before_a_message_comes_page_by_page_from_either_end(chat: Chat) -> None:
+    """Also before an answer that is not shown, and without one that is not."""
+    for text in ("one", "two", "three"):
+        last = await chat.complete(text, f"{text}!")
+    busy = (await chat.claim(await chat.send("four"))).run
+    queued = await chat.send("five")
+
+    async def pages(before: Run, *, limit: int, oldest_first: bool) -> list[str]:
+        found: list[str] = []
+        after = None
+        while page := await chat.store.before(
+            DEFAULT, chat.id, before.answer, after=after, limit=limit, oldest_first=oldest_first
+        ):
+            assert len(page) <= limit
+            found += [text_of(message) for message in page]
+            after = MessageId(page[-1]["id"])
+        assert page == []
+        return found
+
+    for run, expected in (
+        (last, ["one", "one!", "two", "two!", "three"]),
+        (busy, ["one", "one!", "two", "two!", "three", "three!", "four"]),
+        (queued, ["one", "one!", "two", "two!", "three", "three!", "four", "five"]),
+    ):
+        for limit in (1, 2, 50):
+            assert await pages(run, limit=limit, oldest_first=True) == expected
+            assert await pages(run, limit=limit, oldest_first=False) == expected[::-1]
+    for id, after in (
+        (MessageId("none"), None),
+        (last.answer, MessageId("none")),
+        (last.answer, busy.answer),
+    ):
+        assert await chat.store.before(DEFAULT, chat.id, id, after=after) is None
+    assert await chat.store.before(DEFAULT, Chat(chat.store).id, last.answer) is None
 
 
 async def test_history_knows_when_the_session_began_and_was_last_changed(chat: Chat) -> None:

@@ -22,9 +22,10 @@ class Seen(msgspec.Struct, frozen=True):
     session: SessionId
     run: RunId
     approval: ApprovalId
+    answer: MessageId
 
 
-NOTHING = Seen(SessionId("ses_none"), RunId("run_none"), ApprovalId("apr_none"))
+NOTHING = Seen(SessionId("ses_none"), RunId("run_none"), ApprovalId("apr_none"), MessageId("msg_none"))
 
 type Ask = Callable[[Store, Owner, Seen], Awaitable[Any]]
 
@@ -35,6 +36,8 @@ METHODS: dict[str, Ask] = {
     "over": lambda store, owner, ids: store.over(owner, ids.run),
     "current": lambda store, owner, ids: store.current(owner, ids.session),
     "history": lambda store, owner, ids: store.history(owner, ids.session),
+    "message": lambda store, owner, ids: store.message(owner, ids.session, ids.answer),
+    "before": lambda store, owner, ids: store.before(owner, ids.session, ids.answer),
     "remembered": lambda store, owner, ids: store.remembered(owner, ids.session),
     "repeated": lambda store, owner, ids: store.repeated(
         owner, ids.session, AGENT, MessageId(f"m_{ids.session}"), sha256(b"secret").digest()
@@ -64,7 +67,7 @@ async def secret(store: Store, owner: Owner) -> Seen:
     run = (await chat.claim(admitted.run)).run
     [approval] = await chat.ask(run)
     await chat.suspend(run)
-    return Seen(chat.id, run.id, approval)
+    return Seen(chat.id, run.id, approval, run.answer)
 
 
 def test_every_method_of_the_store_is_asked_below() -> None:

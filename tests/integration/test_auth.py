@@ -6,14 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 
-from gateway import issuing
+from gateway import doctor, issuing
 from gateway.app import Settings
 from gateway.auth import entrance
+from gateway.doctor import Grade
 from gateway.issuing import Issuer, Wish
 from gateway.routing import Scope
 from protocol.adapters import postgres
@@ -250,9 +252,12 @@ async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> 
             "anybody",
         ),
     ):
-        with pytest.raises(Invalid, match=why):
+        with pytest.raises(Invalid, match=why) as caught:
             async with entrance(settings, Keys(database)):
                 pass
+        wanted = doctor.Settings(**msgspec.structs.asdict(settings))
+        [found] = [one for one in doctor.contradictions(wanted) if one.grade is Grade.WRONG]
+        assert f"{found.what}: {found.mend}" == str(caught.value), "doctor says it in the same words"
 
 
 async def test_f41_too_many_requests_are_told_when_to_come_back(rig: Rig, database: Database) -> None:

@@ -407,3 +407,44 @@ async def test_f84_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(
             with pytest.raises(openai.APIStatusError) as fault:
                 await replayed(client, id, number)
             assert fault.value.status_code == GONE
+
+
+async def test_what_a_response_answers_is_listed_page_by_page(rig: Rig, client: AsyncOpenAI) -> None:
+    """The conversation before it, its own question last, in either order; files too."""
+    first = await client.responses.create(model=rig.agent, input="count 2")
+    data = media.to_data_url(media.PNG, PNG)
+    content = [{"type": "input_text", "text": "count 1"}, {"type": "input_image", "image_url": data}]
+    asked: Any = [{"role": "user", "content": content}]
+    second = await client.responses.create(model=rig.agent, input=asked, previous_response_id=first.id)
+    await client.responses.create(model=rig.agent, input="count 3", previous_response_id=second.id)
+    page = await client.responses.input_items.list(second.id)
+    assert [item.type for item in page.data] == ["message"] * 3
+    assert page.has_more is False
+    newest, answer, oldest = (item.model_dump() for item in page.data)
+    assert [answer["role"], answer["content"][0]["text"]] == ["assistant", first.output_text]
+    assert [oldest["role"], oldest["content"][0]["text"]] == ["user", "count 2"]
+    text, image = newest["content"]
+    assert text["text"] == "count 1"
+    assert image["image_url"].startswith(media.URL)
+    for order in ("asc", "desc"):
+        pages = client.responses.input_items.list(second.id, limit=1, order=order)
+        items = [item async for item in pages]  # page by page
+        assert items == (page.data if order == "desc" else page.data[::-1])
+    assert [one.id async for one in client.responses.input_items.list(first.id)] == [oldest["id"]]
+
+
+async def test_of_input_items_what_is_wrong_is_named(rig: Rig, client: AsyncOpenAI) -> None:
+    response = await client.responses.create(model=rig.agent, input="count 1")
+    list_ = client.responses.input_items.list
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"order": "up"}, "order is asc or desc"),
+        ({"limit": 0}, "limit is a number from 1"),
+        ({"limit": 1_000}, "limit is a number from 1"),
+        ({"after": "a\0b"}, "a character that cannot be stored"),
+    ]
+    for wrong, why in cases:
+        with pytest.raises(openai.BadRequestError, match=why):
+            await list_(response.id, **wrong)
+    for id, after in ((response.id, "msg_none"), (response.id[:-1] + "0", openai.omit), ("x", openai.omit)):
+        with pytest.raises(openai.NotFoundError):
+            await list_(id, after=after)

@@ -93,6 +93,7 @@ EXAMPLES: dict[str, Example] = {
         {"model": "{agent}", "input": "hello", "conversation": "{session}"}, makes=True
     ),
     "GET /run/v1/responses/{response}": HERE,
+    "GET /run/v1/responses/{response}/input_items": HERE,
     "POST /run/v1/responses/{response}/cancel": HERE,
 }
 OPEN = [route for route in ROUTES if route.scope is None]

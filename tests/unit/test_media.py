@@ -4,6 +4,7 @@ import base64
 import io
 import struct
 import zipfile
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
@@ -169,6 +170,8 @@ def test_an_id_says_whose_it_is_and_is_made_of_the_bytes() -> None:
     assert not media.belongs(media.file_id(None, b"x"), ann)
     assert media.is_whole(id, b"x")
     assert not media.is_whole(id, b"y")
+    assert media.is_hash(id, sha256(b"x").hexdigest())
+    assert not media.is_hash(id, sha256(b"y").hexdigest())
 
 
 def test_no_user_can_be_called_like_the_tenant_itself() -> None:

@@ -1,0 +1,141 @@
+"""A message's file on its way to whoever reads it: however slowly, however often, until something breaks."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import AGEN_CLOSED, getasyncgenstate
+
+import aiohttp
+import msgspec
+import pytest
+
+from protocol import media, names
+from protocol.adapters import broker
+from protocol.adapters.files import CHUNK_BYTES, JetStreamFiles, Opened, _Chunk, _token
+from protocol.ids import TenantId
+from protocol.media import FileId
+from tests.attached import pdf_of
+from tests.integration.test_bad_input import problem
+from tests.observe import until
+from tests.rig import Rig
+
+TENANT = TenantId("default")
+READERS = 12
+
+
+class Watched(msgspec.Struct):
+    """What a gateway has read of files."""
+
+    chunks: int = 0
+    files: list[Opened] = []
+
+    def over(self) -> list[bool]:
+        """Of each file whether it is read, or let go."""
+        return [getasyncgenstate(file.chunks) == AGEN_CLOSED for file in self.files]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """Of all gateways of this process."""
+    seen, one, open_ = Watched(), JetStreamFiles._one, JetStreamFiles.open
+
+    async def counted(self: JetStreamFiles, token: str, id: FileId, number: int) -> _Chunk | None:
+        seen.chunks += 1
+        return await one(self, token, id, number)
+
+    async def noted(self: JetStreamFiles, tenant: TenantId, id: FileId) -> Opened | None:
+        found = await open_(self, tenant, id)
+        if found is not None:
+            seen.files.append(found)
+        return found
+
+    monkeypatch.setattr(JetStreamFiles, "_one", counted)
+    monkeypatch.setattr(JetStreamFiles, "open", noted)
+    return seen
+
+
+async def stored(rig: Rig, data: bytes) -> FileId:
+    """A file, whoever named it."""
+    async with broker.connect(rig.nats_url, "tests") as connection:
+        return await JetStreamFiles(connection).put(TENANT, None, data, media.PDF)
+
+
+async def replaced(rig: Rig, id: FileId, number: int, chunk: bytes | None, about: str = "") -> None:
+    """Another chunk in the place of a file's own, or none."""
+    async with broker.connect(rig.nats_url, "tests") as connection:
+        subject = names.file(_token(TENANT), id, number)
+        ask = msgspec.json.encode({"filter": subject})
+        await connection.call(f"$JS.API.STREAM.PURGE.{names.FILES}", ask)
+        if chunk is not None:
+            await connection.call(subject, chunk, headers={names.FILE: about})
+
+
+@asynccontextmanager
+async def stalled(base: str, id: FileId) -> AsyncIterator[bytes]:
+    """A client that has read the head of its answer and no more. It leaves without a word."""
+    host, port = base.removeprefix("http://").split(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
+        reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
+        writer.write(f"GET {media.URL}{id} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        try:
+            yield await reader.readuntil(b"\r\n\r\n")
+        finally:
+            writer.transport.abort()
+
+
+async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothing(
+    rig: Rig, watched: Watched
+) -> None:
+    """While they do, somebody else reads all of it."""
+    base, data = await rig.gateway(), pdf_of(media.FILE_BYTES_MAX)
+    id = await stored(rig, data)
+    async with AsyncExitStack() as clients:
+        for _ in range(READERS):
+            head = await clients.enter_async_context(stalled(base, id))
+            assert f"content-length: {len(data)}" in head.decode().lower()
+        assert (await rig.get(f"{base}{media.URL}{id}")).raw == data
+        whole = len(data) // CHUNK_BYTES
+        # Of each, the kernel takes some chunks for itself and tells nobody.
+        assert watched.chunks - whole < READERS * whole / 2
+        assert watched.over() == [False] * READERS + [True]
+    await until(lambda: all(watched.over()), "that all were let go")
+
+
+async def test_a_file_without_its_middle_is_unknown(rig: Rig) -> None:
+    """Nothing of it is sent."""
+    base = await rig.gateway()
+    id = await stored(rig, pdf_of(3 * CHUNK_BYTES))
+    assert (await rig.get(f"{base}{media.URL}{id}")).status == 200
+    await replaced(rig, id, 1, None)
+    problem(await rig.get(f"{base}{media.URL}{id}"), 404)
+
+
+async def test_a_file_whose_bytes_are_not_its_own_is_never_taken_for_it(rig: Rig) -> None:
+    base, data = await rig.gateway(), pdf_of(3 * CHUNK_BYTES)
+    id = await stored(rig, data)
+    await replaced(rig, id, 1, b"x" * CHUNK_BYTES, f"3 {media.PDF}")
+    async with rig.http.get(f"{base}{media.URL}{id}") as response:
+        assert response.content_length == len(data)
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+
+
+async def test_who_has_a_file_is_not_sent_it_again(rig: Rig, watched: Watched) -> None:
+    base = await rig.gateway()
+    id = await stored(rig, pdf_of(4 * CHUNK_BYTES))
+    first = await rig.get(f"{base}{media.URL}{id}")
+    assert first.headers["etag"] == f'"{id}"'
+    for tags in (first.headers["etag"], f'"other", W/{first.headers["etag"]}', "*"):
+        watched.chunks = 0
+        answer = await rig.get(f"{base}{media.URL}{id}", **{"If-None-Match": tags})
+        assert (answer.status, answer.raw, answer.headers["etag"]) == (304, b"", first.headers["etag"])
+        assert watched.chunks == 2, "the first and the last, to know that it is there"
+    again = await rig.get(f"{base}{media.URL}{id}", **{"If-None-Match": '"other"'})
+    assert again.raw == first.raw
+    unknown = media.file_id(None, b"nobody's")
+    answer = await rig.get(f"{base}{media.URL}{unknown}", **{"If-None-Match": f'"{unknown}"'})
+    problem(answer, 404)
