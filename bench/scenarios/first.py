@@ -1,8 +1,8 @@
 """First event: POST to the first byte of an event, and what the services use of a CPU for one short run.
 
 Fifty are measured twice: fifty chats under way, each with its answer of two seconds, and fifty clients that
-ask for the shortest of answers again as soon as they have one. The latter take all of two cores: what they wait
-for is their turn.
+ask for the shortest of answers again as soon as they have one. The latter take all of two cores: what they
+wait for is their turn.
 """
 
 from collections.abc import AsyncIterator
