@@ -36,10 +36,10 @@ async def test_a_runner_whose_loop_is_blocked_says_by_whom_and_its_run_is_taken_
         answer = group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "go")))
         await until(mark.exists, "the call")
         runner.signal(signal.SIGTERM)
-        await runner.says('"loop_blocked"')
+        await runner.says('"tool greedy"')
         assert runner.running
-        told = [msgspec.json.decode(line) for line in runner.err.splitlines() if '"loop_blocked"' in line]
-        assert [line["task"] for line in told] == ["tool greedy"]
-        assert "greedy_agents.py:" in told[0]["where"][0]
+        [told] = [msgspec.json.decode(line) for line in runner.err.splitlines() if '"tool greedy"' in line]
+        assert told["event"] == "loop_blocked"
+        assert "greedy_agents.py:" in told["where"][0]
         await rig.runner([Agent(name=rig.agent, model=Calls("greedy", {}), tools=[mended])])
         assert (await answer).text == "Done."
