@@ -136,6 +136,9 @@ async def main(nats_url: str, events: int, rate: float) -> None:
     """The writer."""
     places = msgspec.json.decode(sys.stdin.buffer.read(), type=list[Place])
     print("begins", flush=True)  # noqa: T201
+    if rate < 0:
+        await feign(nats_url, places, events)
+        return
     async with broker.connect(nats_url, "runner-log") as connection:
         log = JetStreamLog(connection, connection)
         async with asyncio.TaskGroup() as group:
