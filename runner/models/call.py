@@ -29,8 +29,9 @@ from runner.models.answer import Answer
 from runner.models.history import Origin, to_messages
 from runner.models.limit import Limit, limited
 from runner.models.port import Done, Keys, ModelChunk, ModelError, ModelRequest, ModelSettings, ToolSpec
-from runner.models.provider import RESPONSES
 
+RESPONSES = ("openai-responses", "meta")
+"""The providers that speak OpenAI's Responses, which keeps every answer unless it is told not to."""
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 _WAIT_FIRST_S = 0.5
 _WAIT_MAX_S = 8.0

@@ -55,8 +55,6 @@ COMPATIBLE = (
 EXTRAS = ("bedrock", "cohere", "google", "groq", "huggingface", "mistral", "xai")
 KNOWN = (*ADDRESSES, *COMPATIBLE, *EXTRAS)
 ADDRESS_NEEDED = ("litellm", "ollama", "vllm")
-RESPONSES = ("openai-responses", "meta")
-"""Who speaks OpenAI's Responses, which keeps every answer unless it is told not to."""
 KEYLESS = ("bedrock",)
 """Who is known by other means than a key: here the environment of the AWS libraries."""
 LEGACY_HTTP = ("cohere", "groq", "huggingface")
@@ -138,7 +136,7 @@ def open_model(
             raise Invalid(f"{provider} needs an API key: REJOIN_MODEL_API_KEY, or the agent's model_keys")
         connect = _connect(provider, name, base_url, connections.open())
         try:
-            from runner.models.call import ProviderModel  # noqa: PLC0415 - see the module's docstring
+            from runner.models.call import RESPONSES, ProviderModel  # noqa: PLC0415 - see the module's docstring
 
             model = ProviderModel(
                 connect,

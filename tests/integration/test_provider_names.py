@@ -6,8 +6,9 @@ from typing import override
 import httpx2
 import pytest
 
+from runner.models.call import RESPONSES
 from runner.models.port import Usage, answered, question
-from runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, RESPONSES, Connections, open_model
+from runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, Connections, open_model
 from tests.fake_provider import FakeProvider, text
 from tests.fakes import responses
 
