@@ -10,8 +10,8 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import msgspec
@@ -282,7 +282,7 @@ def headers_of(replay: Replay) -> dict[str, str]:
 
 
 async def _write(request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[bytes]) -> None:
-    """The frames, as they come. From the first byte on, what goes wrong can only break the connection."""
+    """The frames, as they come."""
     streams, transport = request.app[SERVICE].streams, request.transport
     metrics, silent = request.app[SERVICE].backend.metrics, True
     if transport is None:
@@ -290,26 +290,36 @@ async def _write(request: web.Request, response: web.StreamResponse, frames: Asy
     streams.add(transport)
     metrics.streams(len(streams))
     try:
-        await response.prepare(request)
-        async with aclosing(frames):
-            async for written in frames:
-                await response.write(written)
-                if silent and written != sse.KEEP_ALIVE:
-                    silent = False
-                    insight.first_event(request, metrics)
-        await response.write_eof()
+        with breaking(request, transport):
+            await response.prepare(request)
+            async with aclosing(frames):
+                async for written in frames:
+                    await response.write(written)
+                    if silent and written != sse.KEEP_ALIVE:
+                        silent = False
+                        insight.first_event(request, metrics)
+            await response.write_eof()
+    finally:
+        streams.discard(transport)
+        metrics.streams(len(streams))
+
+
+@contextmanager
+def breaking(request: web.Request, transport: asyncio.Transport) -> Iterator[None]:
+    """For who writes a response bit by bit: from the first byte on, what goes wrong can only break the
+    connection.
+    """
+    try:
+        yield
     except RejoinError as fault:
         log.warning("stream_broken", error=str(fault))
-        metrics.broken()
+        request.app[SERVICE].backend.metrics.broken()
         transport.abort()
     except ConnectionError:
         log.info("client_gone")
     except Exception:
         transport.abort()
         raise
-    finally:
-        streams.discard(transport)
-        metrics.streams(len(streams))
 
 
 def json(value: Any, status: int = 200) -> web.Response:

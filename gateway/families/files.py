@@ -8,16 +8,12 @@ that less than `Content-Length` has come and nobody takes it for the file.
 
 from contextlib import aclosing
 
-import structlog
 from aiohttp import web
 
 from gateway.routing import Route, Says, Scope
-from gateway.web import PRINCIPAL, SERVICE
+from gateway.web import PRINCIPAL, SERVICE, breaking
 from protocol import media
-from protocol.adapters.files import Opened
-from protocol.errors import NotFound, Unavailable
-
-log = structlog.get_logger("rejoin.http")
+from protocol.errors import NotFound
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -41,24 +37,14 @@ async def get(request: web.Request) -> web.StreamResponse:
     disposition = "attachment" if file.media_type == media.PDF else "inline"
     headers |= {"Content-Type": file.media_type, "Content-Disposition": disposition}
     response = web.StreamResponse(headers=headers | {"Content-Length": str(file.size_bytes)})
-    await response.prepare(request)
-    await _pass_on(request, response, file)
+    if request.transport is not None:
+        with breaking(request, request.transport):
+            await response.prepare(request)
+            async with aclosing(file.chunks) as chunks:
+                async for chunk in chunks:
+                    await response.write(chunk)
+            await response.write_eof()
     return response
-
-
-async def _pass_on(request: web.Request, response: web.StreamResponse, file: Opened) -> None:
-    transport = request.transport
-    try:
-        async with aclosing(file.chunks) as chunks:
-            async for chunk in chunks:
-                await response.write(chunk)
-        await response.write_eof()
-    except Unavailable as fault:
-        log.warning("file_broken", error=str(fault))
-        if transport is not None:
-            transport.abort()
-    except ConnectionError:
-        log.info("client_gone")
 
 
 ROUTES = (

@@ -12,6 +12,7 @@ import pytest
 
 from protocol import media, names
 from protocol.adapters import broker
+from protocol.adapters.broker import ApiError
 from protocol.adapters.files import CHUNK_BYTES, JetStreamFiles, Opened, _Chunk, _token
 from protocol.ids import TenantId
 from protocol.media import FileId
@@ -120,6 +121,26 @@ async def test_a_file_whose_bytes_are_not_its_own_is_never_taken_for_it(rig: Rig
     await replaced(rig, id, 1, b"x" * CHUNK_BYTES, f"3 {media.PDF}")
     async with rig.http.get(f"{base}{media.URL}{id}") as response:
         assert response.content_length == len(data)
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+
+
+@pytest.mark.parametrize("fault", [ApiError(10008, "no leader"), KeyError("a bug")], ids=["broker", "ours"])
+async def test_whatever_fails_behind_the_headers_breaks_the_connection(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """Another answer in the midst of the file would be taken for a part of it."""
+    base, one = await rig.gateway(), JetStreamFiles._one
+    id = await stored(rig, pdf_of(3 * CHUNK_BYTES))
+
+    async def failing(self: JetStreamFiles, token: str, id: FileId, number: int) -> _Chunk | None:
+        if number == 1:
+            raise fault
+        return await one(self, token, id, number)
+
+    monkeypatch.setattr(JetStreamFiles, "_one", failing)
+    async with rig.http.get(f"{base}{media.URL}{id}") as response:
+        assert response.status == 200
         with pytest.raises(aiohttp.ClientError):
             await response.read()
 
