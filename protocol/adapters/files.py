@@ -189,12 +189,16 @@ class JetStreamFiles:
         if last is None or not await self._has_all(token, id, first.count):
             return None
         size_bytes = (first.count - 1) * CHUNK_BYTES + len(last.data)
-        return Opened(size_bytes, first.media_type, self._chunks(token, id, last))
+        return Opened(size_bytes, first.media_type, self._chunks(token, id, first, last))
 
-    async def _chunks(self, token: str, id: FileId, last: _Chunk) -> AsyncGenerator[bytes]:
+    async def _chunks(
+        self, token: str, id: FileId, chunk: _Chunk | None, last: _Chunk
+    ) -> AsyncGenerator[bytes]:
+        """From the first `chunk` to the last."""
         hashed = hashlib.sha256()
         for number in range(last.count - 1):
-            chunk = await self._one(token, id, number)
+            if number > 0:
+                chunk = await self._one(token, id, number)
             if chunk is None or len(chunk.data) != CHUNK_BYTES:
                 raise Unavailable("a file went away while it was read")
             hashed.update(chunk.data)

@@ -106,11 +106,11 @@ async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
     readers = [await files.open(tenant, id) for _ in range(20)]
     opening = sent
     assert opening == 20 * 3 * CHUNK_BYTES  # the first, the last, and one that says how many there are
-    for taken in (1, 2):
+    for fetched in (0, 1):  # the first is there already
         for reader in readers:
             assert reader is not None
             assert len(await anext(reader.chunks)) == CHUNK_BYTES
-        assert sent - opening == 20 * taken * CHUNK_BYTES
+        assert sent - opening == 20 * fetched * CHUNK_BYTES
     for reader in readers:
         assert reader is not None
         await reader.chunks.aclose()
