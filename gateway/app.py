@@ -225,11 +225,11 @@ async def serve(settings: Settings, on_ready: Callable[[], None], kill: plugs.Ki
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
         )
         await runner.setup()
-        stop = asyncio.Event()
+        stop, files_max = asyncio.Event(), allow_files()
         try:
             with on_stop(stop.set):
                 await web.TCPSite(runner, settings.host, settings.port, reuse_address=True).start()
-                log.info("listening", host=settings.host, port=settings.port, files_max=allow_files())
+                log.info("listening", host=settings.host, port=settings.port, files_max=files_max)
                 on_ready()
                 await stop.wait()
             await _drain(app[SERVICE], settings.drain_notice_s)
