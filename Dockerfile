@@ -8,9 +8,11 @@ ENV UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
 WORKDIR /rejoin
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --frozen --no-dev --no-install-project
+COPY adapters adapters
 COPY protocol protocol
 COPY gateway gateway
 COPY runner runner
+COPY rejoin rejoin
 COPY migrations migrations
 RUN uv sync --frozen --no-dev --no-editable
 

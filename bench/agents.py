@@ -5,9 +5,9 @@ import re
 import time
 from collections.abc import AsyncGenerator
 
-from protocol.chunks import TextDelta, TextEnd, TextStart
-from runner import Agent
-from runner.models.port import Done, ModelChunk, ModelRequest
+from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 
 _WORDS = re.compile(r"(\d+) every (\d+) ms")
 

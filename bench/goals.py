@@ -75,7 +75,7 @@ class Verdict(msgspec.Struct, frozen=True):
 _BARE, _NATS, _FEW = Other("bare"), Other("nats"), Other("few")
 GOALS = (
     Goal("start", "rejoin dev", "warm", 2.0),
-    Goal("start", "import", "gateway.app", 0.6),
+    Goal("start", "import", "rejoin_gateway.app", 0.6),
     Goal("first event", "rejoin", "p50", 10.0, over=_BARE),
     Goal("first event", "rejoin", "p99", 5.0, per=Other("rejoin", "p50")),
     Goal("live latency", "rejoin", "p99", 3.0, per=_NATS),

@@ -14,17 +14,20 @@ from contextlib import aclosing
 
 import msgspec
 import structlog
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.service.background import beside
+from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
+from rejoin_protocol.lifecycle import TERMINAL
+from rejoin_runner import app
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, Model, ModelChunk, ModelRequest
+from rejoin_runner.tools.tool import tool
 
 from bench import logs
 from bench.servers import backing
-from protocol.adapters import broker, postgres, streams
-from protocol.adapters.embedded import Servers
-from protocol.adapters.requests import JetStreamRequests
-from protocol.adapters.tasks import beside
-from protocol.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
-from protocol.lifecycle import TERMINAL
-from runner import Agent, app, tool
-from runner.models.port import Done, Model, ModelChunk, ModelRequest
 
 TOKENS_PER_S = 50
 TICK_S = 0.005
@@ -111,12 +114,12 @@ async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seco
     counted = Counted(model)
     agent = msgspec.structs.replace(agent, model=counted)
     async with (
-        broker.connect(servers.nats_url, "runner-queue") as connection,
-        await postgres.connect(servers.database_url) as store,
+        nats_connection.connect(servers.nats_url, "runner-queue") as connection,
+        await run_store.connect(servers.database_url) as store,
         app.assemble(settings, [agent]) as worker,
         beside(worker.serve()),
     ):
-        requests, started = JetStreamRequests(connection, streams.Settings()), []
+        requests, started = JetStreamRequests(connection, setup.Settings()), []
         for number in range(runs):
             text = "look" if number % 4 == 0 else "talk"
             admitted = await logs.admitted(store, text, agent.name)

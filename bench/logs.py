@@ -14,18 +14,19 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import msgspec
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.records import Admission, Owner, Store, Submit, Turn
+from rejoin_protocol import ids
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId
+from rejoin_protocol.log.record import Head, Mark, Record, frames
+from rejoin_protocol.log.segment import Gathering
+from rejoin_protocol.run_request import RunRequest
 
 from bench import plain, servers
-from protocol import chunks, ids
-from protocol.adapters import broker
-from protocol.adapters.embedded import Servers
-from protocol.adapters.log import JetStreamLog
-from protocol.adapters.ports import Admission, Owner, Store, Submit, Turn
-from protocol.chunks import Chunk
-from protocol.commands import RunRequest
-from protocol.ids import AgentName, RunId, SessionId, TenantId
-from protocol.log import Head, Mark, Record, frames
-from protocol.segment import Gathering
 
 OWNER = Owner(TenantId("default"))
 OPENING: tuple[Chunk, ...] = (chunks.Start(message_id="m"), chunks.StartStep(), chunks.TextStart(id="t"))
@@ -139,7 +140,7 @@ async def main(nats_url: str, events: int, rate: float) -> None:
     if rate < 0:
         await feign(nats_url, places, events)
         return
-    async with broker.connect(nats_url, "runner-log") as connection:
+    async with nats_connection.connect(nats_url, "runner-log") as connection:
         log = JetStreamLog(connection, connection)
         async with asyncio.TaskGroup() as group:
             for place in places:

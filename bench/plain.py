@@ -10,9 +10,8 @@ import msgspec
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-
-from protocol import names
-from protocol.ids import RunId
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.ids import RunId
 
 _MADE = re.compile(rb'"delta":"(\d{9,})"')
 PATIENCE_S = 120.0
@@ -37,7 +36,7 @@ class Plain:
     async def follow(self, runs: Iterable[RunId]) -> None:
         """What is appended to these runs, from here on."""
         for run in runs:
-            await self._client.subscribe(names.live(run), cb=self._on_message)
+            await self._client.subscribe(subjects.live(run), cb=self._on_message)
         await self._client.flush()
 
     async def until(self, heard: int) -> None:
@@ -53,35 +52,40 @@ class Plain:
         queue: asyncio.Queue[Msg] = asyncio.Queue()
         subscription = await self._client.subscribe(inbox, cb=queue.put)
         while more:
-            ask = {"seq": after + 1, "batch": batch, "max_bytes": 256 * 1024, "next_by_subj": names.log(run)}
+            ask = {
+                "seq": after + 1,
+                "batch": batch,
+                "max_bytes": 256 * 1024,
+                "next_by_subj": subjects.log(run),
+            }
             await self._client.publish(
-                f"$JS.API.DIRECT.GET.{names.LOG}", msgspec.json.encode(ask), reply=inbox
+                f"$JS.API.DIRECT.GET.{subjects.LOG}", msgspec.json.encode(ask), reply=inbox
             )
-            while names.STATUS not in (fields := (await queue.get()).headers or {}):
+            while subjects.STATUS not in (fields := (await queue.get()).headers or {}):
                 count += 1
-                after = int(fields[names.SEQUENCE])
-            more = int(fields.get(names.PENDING, "0")) > 0
+                after = int(fields[subjects.SEQUENCE])
+            more = int(fields.get(subjects.PENDING, "0")) > 0
         await subscription.unsubscribe()
         return count
 
     async def publish(self, run: RunId, payload: bytes) -> None:
         """Append without a fence, and wait for the acknowledgement."""
-        await self._client.request(names.log(run), payload, timeout=30)
+        await self._client.request(subjects.log(run), payload, timeout=30)
 
     async def send(self, run: RunId, payload: bytes, head: str) -> None:
         """Append without waiting."""
-        await self._client.publish(names.log(run), payload, headers={names.BATCH: head})
+        await self._client.publish(subjects.log(run), payload, headers={subjects.BATCH: head})
 
     def feign(self, run: RunId, payload: bytes, head: str, sequence: int) -> None:
         """What the broker republishes of an append, without the append. It leaves with the next `flush`: by
         `publish`, a writer would need more of the machine than the gateway that it is to saturate.
         """
         headers = (
-            f"NATS/1.0\r\n{names.BATCH}: {head}\r\nNats-Stream: {names.LOG}\r\n"
-            f"{names.SUBJECT}: {names.log(run)}\r\n{names.SEQUENCE}: {sequence}\r\n"
-            f"Nats-Last-Sequence: {sequence - 1}\r\n{names.TIME}: 2026-01-01T00:00:00Z\r\n\r\n"
+            f"NATS/1.0\r\n{subjects.BATCH}: {head}\r\nNats-Stream: {subjects.LOG}\r\n"
+            f"{subjects.SUBJECT}: {subjects.log(run)}\r\n{subjects.SEQUENCE}: {sequence}\r\n"
+            f"Nats-Last-Sequence: {sequence - 1}\r\n{subjects.TIME}: 2026-01-01T00:00:00Z\r\n\r\n"
         ).encode()
-        command = f"HPUB {names.live(run)} {len(headers)} {len(headers) + len(payload)}\r\n".encode()
+        command = f"HPUB {subjects.live(run)} {len(headers)} {len(headers) + len(payload)}\r\n".encode()
         self._feigned += command + headers + payload + b"\r\n"
 
     async def flush(self) -> None:
@@ -95,7 +99,7 @@ class Plain:
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[Plain]:
     """For as long as the context."""
-    client = await nats.connect(url, inbox_prefix=names.inbox("gateway"), pending_size=64 * 1024 * 1024)
+    client = await nats.connect(url, inbox_prefix=subjects.inbox("gateway"), pending_size=64 * 1024 * 1024)
     try:
         yield Plain(client)
     finally:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
-
-from protocol.adapters import broker, migrate, streams
-from protocol.adapters.embedded import Servers, embedded
-from protocol.errors import RejoinError
+from rejoin_adapters.embedded import Servers, embedded
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.postgres import migrate
+from rejoin_protocol.errors import RejoinError
 
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 30.0
@@ -71,8 +71,8 @@ async def backing() -> AsyncIterator[Servers]:
     """Broker and database, migrated. As durable as in production."""
     with empty() as directory:
         async with embedded(directory) as servers:
-            async with broker.connect(servers.nats_url, "migrate") as connection:
-                await streams.declare(connection, streams.Settings())
+            async with nats_connection.connect(servers.nats_url, "migrate") as connection:
+                await setup.declare(connection, setup.Settings())
             await migrate.migrate(servers.database_url)
             yield servers
 
@@ -129,7 +129,7 @@ async def dev(data_dir: Path) -> AsyncIterator[float]:
     clock = asyncio.get_running_loop().time
     began = clock()
     options = ("--port", str(free_port()), "--data-dir", str(data_dir))
-    async with process("-m", "gateway", "dev", *options, stderr=DEVNULL) as child:
+    async with process("-m", "rejoin", "dev", *options, stderr=DEVNULL) as child:
         line = (await child.stdout.readline()).decode() if child.stdout else ""
         if not re.match(r"ready http://\S+", line):
             raise RejoinError("rejoin dev did not start")

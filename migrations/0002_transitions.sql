@@ -1,6 +1,6 @@
 -- migrate:up
 
--- The law of protocol/lifecycle.py, so that an illegal transition cannot be written whoever writes. A test
+-- The law of rejoin_protocol.lifecycle, so that an illegal transition cannot be written whoever writes. A test
 -- compares the two tables.
 
 create table run_transitions (

@@ -8,7 +8,7 @@
 -- only concerns one run (claim, ask) locks that run's row alone and never waits for a session's.
 --
 -- Errors are raised with our own SQLSTATEs, and the whole call is undone: RJ400 invalid, RJ404 not found,
--- RJ409 conflict, RJ412 fenced, RJ429 limited. Answers are the JSON of the structs in protocol/adapters/store.py.
+-- RJ409 conflict, RJ412 fenced, RJ429 limited. Answers are the JSON of the structs in adapters/rejoin_adapters/records.py.
 --
 -- Who asks is a tenant and a user: a null user may see every session of the tenant.
 

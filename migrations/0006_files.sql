@@ -1,6 +1,6 @@
 -- migrate:up
 
--- Which files there are, and which messages name them. Their bytes are the broker's (protocol/adapters/files.py),
+-- Which files there are, and which messages name them. Their bytes are the broker's (adapters/rejoin_adapters/files/chunk_store.py),
 -- and go once nothing has named them for a while. Whoever stores or names a file says so here first, and has
 -- that while to store the message. No foreign key to the tenant: bytes are there until a sweep deletes them.
 

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from rejoin_adapters.embedded import Servers, embedded
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.postgres import migrate
+from rejoin_runner.models.provider import Connections
 
-from protocol.adapters import broker, migrate, streams
-from protocol.adapters.embedded import Servers, embedded
-from runner.models.provider import Connections
-from tests.fake_provider import FakeProvider
-from tests.observe import Say
-from tests.rig import Rig
+from tests.support.fake_provider import FakeProvider
+from tests.support.observe import Say
+from tests.support.rig import Rig
 
 # How long an example takes says how busy the machine is, and nothing about us.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,8 +56,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
     async with embedded(tmp_path_factory.mktemp("servers"), durable=False) as running:
-        async with broker.connect(running.nats_url, "tests") as connection:
-            await streams.declare(connection, streams.Settings())
+        async with nats_connection.connect(running.nats_url, "tests") as connection:
+            await setup.declare(connection, setup.Settings())
         await migrate.migrate(running.database_url)
         yield running
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("protocol", "gateway", "runner", "migrations")
+PACKAGES = ("protocol", "adapters", "gateway", "runner", "rejoin")
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 
@@ -17,18 +17,18 @@ CLIENT = sorted((ROOT / "clients" / "python" / "rejoin_client").rglob("*.py"))
 OTHERS = CLIENT + sorted(path for folder in ("examples", "bench") for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 ALL = SOURCES + TESTS + OTHERS
-PURE = sorted(path for path in (ROOT / "protocol").glob("*.py") if path.name != "__init__.py")
+PURE = sorted(path for path in (ROOT / "protocol").rglob("*.py") if path.name != "__init__.py")
 IMPURE = {"asyncio", "socket", "time", "random", "secrets", "os", "pathlib", "aiohttp"}
-WIRING = {"gateway/ahead.py", "gateway/cli.py", "runner/__main__.py"}
+WIRING = {"rejoin/cli/main.py", "rejoin/dev/preload.py", "runner/rejoin_runner/__main__.py"}
 """The entry points: they alone may look at the environment."""
 LAZY = {
-    "gateway/attachments.py",
-    "gateway/auth.py",
-    "gateway/cli.py",
-    "gateway/context.py",
-    "gateway/dev.py",
-    "runner/models/provider.py",
-    "runner/remote.py",
+    "gateway/rejoin_gateway/core/attachments.py",
+    "gateway/rejoin_gateway/auth/authenticator.py",
+    "rejoin/cli/main.py",
+    "gateway/rejoin_gateway/core/agent_context.py",
+    "rejoin/dev/launcher.py",
+    "runner/rejoin_runner/models/provider.py",
+    "runner/rejoin_runner/mcp/tools.py",
 }
 """Where importing late is the purpose: many processes never need it, and all of them would wait for it. A
 provider's library costs seconds.
@@ -83,24 +83,33 @@ def test_a_function_fits_on_a_screen() -> None:
 
 
 def test_imports_point_one_way() -> None:
-    """`protocol` ← `protocol.adapters` ← `gateway` | `runner`, and drivers stay in the adapters."""
-    allowed = {"gateway": {"gateway", "protocol"}, "runner": {"runner", "protocol"}}
-    ours = {"gateway", "runner", "protocol", "migrations", "tests"}
+    """`protocol` ← `adapters` ← `gateway` | `runner` ← `rejoin`, and drivers stay in the adapters."""
+    allowed = {
+        "protocol": {"rejoin_protocol"},
+        "adapters": {"rejoin_protocol", "rejoin_adapters"},
+        "gateway": {"rejoin_protocol", "rejoin_adapters", "rejoin_gateway"},
+        "runner": {"rejoin_protocol", "rejoin_adapters", "rejoin_runner"},
+        "rejoin": {"rejoin_protocol", "rejoin_adapters", "rejoin_gateway", "rejoin_runner", "rejoin"},
+    }
+    ours = {*allowed["rejoin"], "tests", "bench", "examples"}
     for path in SOURCES:
-        used, package, adapter = roots(path), name(path).split("/")[0], "adapters" in path.parts
-        assert used & ours <= allowed.get(package, {"protocol"}), name(path)
-        if not adapter:
+        used, package = roots(path), name(path).split("/")[0]
+        assert used & ours <= allowed[package], name(path)
+        if package != "adapters":
             assert not used & {"nats", "asyncpg"}, name(path)
         if package != "gateway":
             assert "aiohttp.web" not in imports(path), name(path)
-        if package == "protocol" and not adapter:
-            assert not any(module.startswith("protocol.adapters") for module in imports(path)), name(path)
+        if package == "protocol":
             assert not used & IMPURE, name(path)
 
 
 def test_the_client_needs_nothing_of_ours() -> None:
     assert CLIENT
-    assert [name(path) for path in CLIENT if roots(path) & {*PACKAGES, "tests", "examples"}] == []
+    assert [
+        name(path)
+        for path in CLIENT
+        if roots(path) & {"rejoin", *(f"rejoin_{package}" for package in PACKAGES), "tests", "examples"}
+    ] == []
 
 
 def test_only_entry_points_read_the_environment() -> None:
@@ -147,7 +156,11 @@ def test_tasks_live_in_groups() -> None:
 
 def test_a_pure_file_has_a_test_of_its_own() -> None:
     assert PURE
-    assert [name(path) for path in PURE if not (ROOT / "tests" / "unit" / f"test_{path.name}").exists()] == []
+    assert [
+        name(path)
+        for path in PURE
+        if not (ROOT / "tests" / "unit" / "protocol" / f"test_{path.name}").exists()
+    ] == []
 
 
 def test_a_module_says_what_it_owns() -> None:

@@ -3,12 +3,13 @@
 import time
 from collections.abc import AsyncIterator
 
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
+from rejoin_protocol.ids import AgentName
+from rejoin_protocol.run_request import AgentEntry
+
 from bench import load, servers
 from bench.figures import Figure, family_cpu_s
-from protocol.adapters import broker
-from protocol.adapters.agents import JetStreamAgents
-from protocol.commands import AgentEntry
-from protocol.ids import AgentName
 
 AT_ONCE = 20
 
@@ -19,7 +20,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     async with (
         servers.backing() as found,
         servers.gateway(found) as gateway,
-        broker.connect(found.nats_url, "runner-queue") as connection,
+        nats_connection.connect(found.nats_url, "runner-queue") as connection,
     ):
         await JetStreamAgents(connection).announce(AgentEntry(name=AgentName("clock")))
         warm = await load.follow(gateway.base, [load.post("hello") for _ in range(AT_ONCE)])

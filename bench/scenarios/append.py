@@ -5,14 +5,16 @@ import os
 import time
 from collections.abc import AsyncIterator
 
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.service.background import beside
+from rejoin_protocol.events import chunks
+from rejoin_runner.decision.run_state import Standing
+from rejoin_runner.output.journal import Journal
+
 from bench import logs, plain, servers
 from bench.figures import Figure, cpu_s
-from protocol import chunks
-from protocol.adapters import broker, postgres
-from protocol.adapters.log import JetStreamLog
-from protocol.adapters.tasks import beside
-from runner.journal import Journal
-from runner.standing import Standing
 
 RUNS = 200
 
@@ -22,8 +24,8 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     events = 200 if full else 50
     async with (
         servers.backing() as found,
-        broker.connect(found.nats_url, "runner-log") as connection,
-        await postgres.connect(found.database_url) as store,
+        nats_connection.connect(found.nats_url, "runner-log") as connection,
+        await run_store.connect(found.database_url) as store,
         plain.connect(found.nats_url) as nats,
     ):
         log = JetStreamLog(connection, connection)

@@ -1,5 +1,5 @@
 """Runner density: live runs at 50 tokens a second in one runner, scripted and by a provider; beside that
-`library`, where all is the libraries' own: without `runner.models.quick` and `wire`.
+`library`, where all is the libraries' own: without `rejoin_runner.models.openai_fast_path` and `wire`.
 
 There are more runs each time until the loop is late. What a token costs is measured with the fewest: each of
 them comes alone then, and costs more than when there are many at once.
@@ -12,14 +12,14 @@ from openai import AsyncOpenAI
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+from rejoin_adapters.embedded import Servers
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Model
+from rejoin_runner.models.provider import Connections, open_model
+from rejoin_runner.models.provider_call import ProviderModel
 
 from bench import lag, servers
 from bench.figures import Figure
-from protocol.adapters.embedded import Servers
-from runner import Agent
-from runner.models.call import ProviderModel
-from runner.models.port import Model
-from runner.models.provider import Connections, open_model
 
 NAME = "gpt-bench"
 LATE_MS_MAX = 100.0

@@ -10,15 +10,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 import aiohttp
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.postgres import run_store
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Head, Mark
 
 from bench import load, logs, plain, servers
 from bench.figures import Figure, memory_kb, percentile
 from bench.scenarios.first import AGENTS, TEXT, served
-from protocol.adapters import broker, postgres
-from protocol.adapters.embedded import Servers
-from protocol.adapters.log import JetStreamLog
-from protocol.ids import RunId
-from protocol.log import Head, Mark
 
 FEW = 10
 ROUNDS = 20
@@ -53,7 +54,7 @@ class Place(NamedTuple):
 
     servers: Servers
     base: str
-    store: postgres.PostgresStore
+    store: run_store.PostgresStore
     run: logs.Place
 
 
@@ -79,8 +80,8 @@ async def _installed() -> AsyncIterator[Place]:
         found = await stack.enter_async_context(servers.backing())
         gateway = await stack.enter_async_context(servers.gateway(found))
         await stack.enter_async_context(servers.runner(found, AGENTS))
-        connection = await stack.enter_async_context(broker.connect(found.nats_url, "runner-log"))
-        store = await stack.enter_async_context(await postgres.connect(found.database_url))
+        connection = await stack.enter_async_context(nats_connection.connect(found.nats_url, "runner-log"))
+        store = await stack.enter_async_context(await run_store.connect(found.database_url))
         await served(gateway.base)
         log = JetStreamLog(connection, connection)
         run = (await logs.admitted(store, "hello", "nobody")).place  # no runner is to take it

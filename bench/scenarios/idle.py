@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.postgres import run_store
+
 from bench import load, logs, servers
 from bench.figures import Figure, cpu_s, memory_kb
-from protocol.adapters import broker, postgres
-from protocol.adapters.log import JetStreamLog
 
 WARM = 100
 SETTLE_S = 3.0
@@ -22,8 +24,8 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     async with (
         servers.backing() as found,
         servers.gateway(found) as gateway,
-        broker.connect(found.nats_url, "runner-log") as connection,
-        await postgres.connect(found.database_url) as store,
+        nats_connection.connect(found.nats_url, "runner-log") as connection,
+        await run_store.connect(found.database_url) as store,
     ):
         places = await logs.opened(JetStreamLog(connection, connection), store, count + WARM)
         pids = {"gateway": gateway.pid, "broker": found.nats.pid}

@@ -3,10 +3,12 @@
 import time
 from collections.abc import AsyncIterator
 
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.postgres import run_store
+
 from bench import load, logs, plain, servers
 from bench.figures import Figure, cpu_s
-from protocol.adapters import broker, postgres
-from protocol.adapters.log import JetStreamLog
 
 COALESCED = 100
 REPEATS = 20
@@ -18,8 +20,8 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     async with (
         servers.backing() as found,
         servers.gateway(found) as gateway,
-        broker.connect(found.nats_url, "runner-log") as connection,
-        await postgres.connect(found.database_url) as store,
+        nats_connection.connect(found.nats_url, "runner-log") as connection,
+        await run_store.connect(found.database_url) as store,
         plain.connect(found.nats_url) as nats,
     ):
         log = JetStreamLog(connection, connection)

@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.postgres import run_store
+from rejoin_protocol.events import chunks
+
 from bench import load, logs, servers
 from bench.figures import Figure, memory_kb
-from protocol import chunks
-from protocol.adapters import broker, postgres
-from protocol.adapters.log import JetStreamLog
 
 MESSAGE_BYTES = 64 * 1024
 
@@ -18,8 +20,8 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     async with (
         servers.backing() as found,
         servers.gateway(found) as gateway,
-        broker.connect(found.nats_url, "runner-log") as connection,
-        await postgres.connect(found.database_url) as store,
+        nats_connection.connect(found.nats_url, "runner-log") as connection,
+        await run_store.connect(found.database_url) as store,
     ):
         log = JetStreamLog(connection, connection)
         warm, place = await logs.opened(log, store, 2)

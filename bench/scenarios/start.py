@@ -21,11 +21,11 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
                 took.append(seconds)
         yield Figure("start", "rejoin dev", "cold", took[0], "s")
         yield Figure("start", "rejoin dev", "warm", min(took[1:]), "s")
-    for module in ("asyncio", "gateway.app", "runner.app"):
+    for module in ("asyncio", "rejoin_gateway.app", "rejoin_runner.app"):
         yield Figure(
             "start", "import", module, await _fastest(10 if full else 4, "-c", f"import {module}"), "s"
         )
-    yield Figure("start", "rejoin", "--help", await _fastest(4, "-m", "gateway", "--help"), "s")
+    yield Figure("start", "rejoin", "--help", await _fastest(4, "-m", "rejoin", "--help"), "s")
 
 
 async def _fastest(times: int, *arguments: str) -> float:

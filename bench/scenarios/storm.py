@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import READS_MAX, JetStreamLog
+from rejoin_adapters.postgres import run_store
+
 from bench import load, logs, plain, servers
 from bench.figures import Figure
-from protocol.adapters import broker, postgres
-from protocol.adapters.log import READS_MAX, JetStreamLog
 
 MISSED = 50
 
@@ -19,8 +21,8 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     async with (
         servers.backing() as found,
         servers.gateway(found) as gateway,
-        broker.connect(found.nats_url, "runner-log") as connection,
-        await postgres.connect(found.database_url) as store,
+        nats_connection.connect(found.nats_url, "runner-log") as connection,
+        await run_store.connect(found.database_url) as store,
         plain.connect(found.nats_url) as nats,
     ):
         places = await logs.opened(JetStreamLog(connection, connection), store, clients)

@@ -8,10 +8,12 @@ import os
 import time
 from collections.abc import AsyncIterator
 
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.postgres import run_store
+
 from bench import load, logs, plain, servers
 from bench.figures import Figure, cpu_s
-from protocol.adapters import broker, postgres
-from protocol.adapters.log import JetStreamLog
 
 RUNS = 50
 
@@ -22,8 +24,8 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     async with (
         servers.backing() as found,
         servers.gateway(found) as gateway,
-        broker.connect(found.nats_url, "runner-log") as connection,
-        await postgres.connect(found.database_url) as store,
+        nats_connection.connect(found.nats_url, "runner-log") as connection,
+        await run_store.connect(found.database_url) as store,
     ):
         log = JetStreamLog(connection, connection)
         places = await logs.opened(log, store, RUNS)

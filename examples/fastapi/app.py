@@ -10,11 +10,12 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from rejoin_adapters.records import Owner
+from rejoin_gateway.http import errors
+from rejoin_protocol.errors import RejoinError, Unauthenticated
+from rejoin_protocol.ids import TenantId, UserId
 
-from gateway import Conversation, Rejoin, Stream, connect, problems
-from protocol.adapters.ports import Owner
-from protocol.errors import RejoinError, Unauthenticated
-from protocol.ids import TenantId, UserId
+from rejoin import Conversation, Rejoin, Stream, connect
 
 
 @asynccontextmanager
@@ -31,12 +32,12 @@ app = FastAPI(lifespan=lifespan)
 async def refused(_: Request, fault: Exception) -> Response:
     """What Rejoin refuses, as the problem that its own gateways answer with."""
     assert isinstance(fault, RejoinError)  # noqa: S101 - it is registered for these alone
-    problem = problems.of(fault)
+    problem = errors.of(fault)
     body = problem.body if isinstance(problem.body, bytes) else b""
     return Response(body, problem.status, dict(problem.headers))
 
 
-for kind in problems.TOLD:
+for kind in errors.TOLD:
     app.add_exception_handler(kind, refused)
 
 

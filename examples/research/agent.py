@@ -1,6 +1,6 @@
 """A researcher who has a librarian look things up, and publishes what comes of it as an artifact."""
 
-from runner import Agent, ToolContext, tool
+from rejoin import Agent, ToolContext, tool
 
 MODEL = "openai:gpt-5-mini"
 SHELF = {

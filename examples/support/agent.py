@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from runner import Agent, ToolContext, ToolError, tool
+from rejoin import Agent, ToolContext, ToolError, tool
 
 ORDERS = {"A-17": {"item": "a red bicycle", "cents": 49_900}, "A-18": {"item": "a bell", "cents": 900}}
 FREELY_CENTS = 2_000

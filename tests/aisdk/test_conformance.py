@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from rejoin_adapters.embedded import Servers
 
-from protocol.adapters.embedded import Servers
-from tests.node import INSTALL_S_MAX, packages
-from tests.observe import Say
-from tests.processes import Dev, dev
+from tests.support.node import INSTALL_S_MAX, packages
+from tests.support.observe import Say
+from tests.support.processes import Dev, dev
 
 HERE = Path(__file__).parent
 AGENT = "conformance"
@@ -54,7 +54,7 @@ async def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) ->
     """Two gateways and two runners, as processes."""
     place = tmp_path_factory.mktemp("aisdk")
     variables = {"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url}
-    async with dev(place, "tests.aisdk.agents:agent", variables=variables) as started:
+    async with dev(place, "tests.support.agents.aisdk:agent", variables=variables) as started:
         yield started
 
 

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
+from rejoin_adapters.embedded import Servers
 
-from protocol.adapters.embedded import Servers
-from tests.browser.seen import Seen
-from tests.browser.site import HERE, Front, Site, chromium
-from tests.node import packages, spoken
-from tests.processes import dev
+from tests.support.browser_site import HERE, Front, Site, chromium
+from tests.support.chat_page import Seen
+from tests.support.node import packages, spoken
+from tests.support.processes import dev
 
 BUNDLE_S_MAX = 60.0
 SEE_MS_MAX = 60_000

@@ -2,9 +2,9 @@
 
 import pytest
 from playwright.async_api import BrowserContext, expect
+from rejoin_gateway.app import ROUTES
 
-from gateway.app import ROUTES
-from tests.browser.site import Site
+from tests.support.browser_site import Site
 
 pytestmark = pytest.mark.timeout(300)
 

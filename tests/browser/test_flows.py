@@ -6,8 +6,8 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 
 from tests.browser.conftest import serve_react
-from tests.browser.seen import Seen
-from tests.browser.site import Site
+from tests.support.browser_site import Site
+from tests.support.chat_page import Seen
 
 pytestmark = pytest.mark.timeout(300)
 

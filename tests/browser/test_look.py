@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.seen import Seen
-from tests.browser.site import HERE, Site
+from tests.support.browser_site import HERE, Site
+from tests.support.chat_page import Seen
 
 pytestmark = pytest.mark.timeout(300)
 

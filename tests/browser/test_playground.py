@@ -9,18 +9,20 @@ import msgspec
 import pytest
 from PIL import Image
 from playwright.async_api import Browser, FilePayload, expect
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_gateway.http.routes import Scope
+from rejoin_protocol.ids import TenantId
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import ToolContext
 
-from gateway.issuing import Issuer, Wish
-from gateway.routing import Scope
-from protocol.adapters import postgres
-from protocol.adapters.keys import Keys
-from protocol.ids import TenantId
-from runner import Agent, ToolContext, tool
-from runner.models.scripted import Scripted
-from tests.browser.seen import Seen, numbers
-from tests.observe import until
-from tests.rig import Rig
-from tests.scripts import Calls
+from rejoin.cli.api_keys import Issuer, Wish
+from tests.support.chat_page import Seen, numbers
+from tests.support.observe import until
+from tests.support.rig import Rig
+from tests.support.scripted_models import Calls
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -241,7 +243,7 @@ async def test_key_agent_context_are_given_in_the_page(rig: Rig, browser: Browse
     agent = Agent(name=other, model=Calls("where", {}), tools=[where], context=Place)
     await rig.runner([agent], context_keys=keys)
     base = await rig.gateway(context_keys=keys, anonymous=False, key_pepper=PEPPER)
-    async with await postgres.connect(rig.database_url, pool_max=1) as store:
+    async with await run_store.connect(rig.database_url, pool_max=1) as store:
         issuer = Issuer(Keys(store.database), TenantId("default"), PEPPER.encode())
         key = await issuer.create(Wish(scopes=(Scope.CHAT,)))
     async with await browser.new_context() as context:

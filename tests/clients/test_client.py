@@ -19,7 +19,7 @@ from rejoin_client import (
     ToolOutputDenied,
 )
 
-from tests.rig import Rig
+from tests.support.rig import Rig
 
 
 @pytest.fixture

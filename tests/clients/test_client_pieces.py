@@ -3,8 +3,7 @@
 import msgspec
 import pytest
 from rejoin_client import Data, Limited, Malformed, Refused, TextDelta, Unknown, errors, events
-
-from protocol import chunks
+from rejoin_protocol.events import chunks
 
 
 def fields(kinds: object) -> dict[str, dict[str, bool]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import rejoin_client
+from rejoin_gateway import embed
 
-import gateway
-from gateway import library
+import rejoin
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("docs/clients.md", "clients/python/README.md")
@@ -18,9 +18,9 @@ SPOKEN_OF = {
     "chat": rejoin_client.Chat,
     "executions": rejoin_client.Executions,
     "threads": rejoin_client.Threads,
-    "gateway": gateway,
-    "rejoin": library.Rejoin,
-    "session": library.Conversation,
+    "rejoin": rejoin,
+    "backend": embed.Rejoin,
+    "session": embed.Conversation,
 }
 
 

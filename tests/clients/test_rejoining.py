@@ -21,8 +21,8 @@ from rejoin_client import (
     Unavailable,
 )
 
-from tests.clients.closing import closing
-from tests.rig import Rig
+from tests.support.cutting_proxy import closing
+from tests.support.rig import Rig
 
 CUTS = 50
 QUICK = Retry(first_s=0.005, max_s=0.05, patience_s=20, call_patience_s=5)

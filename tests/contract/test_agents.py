@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 import pytest
 import pytest_asyncio
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
+from rejoin_adapters.ports import Agents
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.ids import AgentName
+from rejoin_protocol.run_request import SILENT_MS, AgentEntry
 
-from protocol import names
-from protocol.adapters import broker
-from protocol.adapters.agents import JetStreamAgents
-from protocol.adapters.memory_broker import MemoryAgents
-from protocol.adapters.ports import Agents
-from protocol.commands import SILENT_MS, AgentEntry
-from protocol.ids import AgentName
+from tests.doubles.broker import MemoryAgents
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
@@ -22,7 +22,10 @@ async def registry(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterat
     if request.param == "memory":
         yield [MemoryAgents()] * 2
         return
-    async with broker.connect(nats_url, "one") as one, broker.connect(nats_url, "two") as two:
+    async with (
+        nats_connection.connect(nats_url, "one") as one,
+        nats_connection.connect(nats_url, "two") as two,
+    ):
         yield [JetStreamAgents(one), JetStreamAgents(two)]
 
 
@@ -90,10 +93,10 @@ async def test_every_agent_is_listed_once_and_as_it_was_announced_last(
 
 async def test_an_entry_deleted_by_hand_is_not_found(nats_url: str, agent: AgentName) -> None:
     """`nats kv del` leaves an empty message with a mark behind."""
-    async with broker.connect(nats_url, "one") as connection:
+    async with nats_connection.connect(nats_url, "one") as connection:
         real = JetStreamAgents(connection)
         await real.announce(AgentEntry(agent))
-        await connection.call(names.agent_key(agent), headers={"KV-Operation": "DEL"})
+        await connection.call(subjects.agent_key(agent), headers={"KV-Operation": "DEL"})
         assert await real.find(agent) is None
         assert agent not in {entry.name for entry in await real.list()}
         await real.announce(AgentEntry(agent, "back"))

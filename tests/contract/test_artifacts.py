@@ -4,15 +4,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from rejoin_adapters.postgres.artifacts import Artifact, Artifacts
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.records import Owner
+from rejoin_protocol.errors import Fenced
 
-from protocol.adapters.artifacts import Artifact, Artifacts
-from protocol.adapters.ports import Owner
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.threads import Threads
-from protocol.errors import Fenced
-from tests.contract.chats import ANN, BEN, DEFAULT, OTHER, Chat, fresh
+from tests.support.contract_chats import ANN, BEN, DEFAULT, OTHER, Chat, fresh
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_control import NatsControl
+from rejoin_adapters.ports import Control, Interrupt, Supersede, Word
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.ids import RunId
 
-from protocol import names
-from protocol.adapters import broker
-from protocol.adapters.control import NatsControl
-from protocol.adapters.memory_broker import MemoryControl
-from protocol.adapters.ports import Control, Interrupt, Supersede, Word
-from protocol.ids import RunId
-from tests.observe import until
+from tests.doubles.broker import MemoryControl
+from tests.support.observe import until
 
 
 class Ear:
@@ -43,7 +43,7 @@ async def controls(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterat
         return
     async with AsyncExitStack() as stack:
         yield [
-            NatsControl(await stack.enter_async_context(broker.connect(nats_url, name)))
+            NatsControl(await stack.enter_async_context(nats_connection.connect(nats_url, name)))
             for name in ("one", "two", "three")
         ]
 
@@ -106,11 +106,14 @@ async def test_a_takeover_reaches_whoever_listens_and_the_one_that_says_it(
 
 async def test_a_word_that_nobody_knows_is_passed_over(nats_url: str, run: RunId) -> None:
     """One of a later version: the one that listens stays, and is told the next."""
-    async with broker.connect(nats_url, "one") as one, broker.connect(nats_url, "two") as two:
+    async with (
+        nats_connection.connect(nats_url, "one") as one,
+        nats_connection.connect(nats_url, "two") as two,
+    ):
         ear = Ear()
         async with NatsControl(two).listen(ear.hear):
             for odd in (b"", b"{", b'{"type":"Pause"}', b'{"type":"Supersede","attempt":"x"}'):
-                await one.send(names.control(run), odd)
+                await one.send(subjects.control(run), odd)
             await NatsControl(one).interrupt(run)
             await ear.hears(run, Interrupt())
         assert set(ear.words) == {run}

@@ -1,16 +1,16 @@
 """What `Dialogues` promises, on the real database."""
 
 import pytest
+from rejoin_adapters.postgres.mcp_sessions import Dialogues, request_key
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.records import Admission, Owner, Submit, Turn
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
-from protocol.adapters.dialogues import Dialogues, request_key
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.store import Admission, Owner, Submit, Turn
-from protocol.adapters.threads import Threads
-from protocol.errors import Conflict
-from protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
-from tests.contract.chats import fresh
+from tests.support.contract_chats import fresh
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 AGENT = AgentName("a")
 

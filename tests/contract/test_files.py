@@ -9,22 +9,22 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-
-from protocol import media, names
-from protocol.adapters import broker
-from protocol.adapters.broker import Broker
-from protocol.adapters.files import CHUNK_BYTES, File, JetStreamFiles, Opened, _token
-from protocol.adapters.mended import Arrived
-from protocol.errors import Unavailable
-from protocol.ids import TenantId, UserId
-from protocol.media import FileId
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES, File, JetStreamFiles, Opened, _token
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.nats_client import Arrived
+from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_protocol import file_formats
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.ids import TenantId, UserId
 
 ANN, BOB = UserId("ann"), UserId("bob")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def connection(nats_url: str) -> AsyncIterator[Broker]:
-    async with broker.connect(nats_url, "files") as one:
+    async with nats_connection.connect(nats_url, "files") as one:
         yield one
 
 
@@ -44,15 +44,15 @@ def content(size: int, seed: int = 1) -> bytes:
 
 async def messages(connection: Broker, tenant: TenantId, id: FileId) -> int:
     """How many chunks the broker has of a file."""
-    ask = msgspec.json.encode({"subjects_filter": names.file_chunks(_token(tenant), id)})
-    answer = await connection.call(f"$JS.API.STREAM.INFO.{names.FILES}", ask)
+    ask = msgspec.json.encode({"subjects_filter": subjects.file_chunks(_token(tenant), id)})
+    answer = await connection.call(f"$JS.API.STREAM.INFO.{subjects.FILES}", ask)
     return len(msgspec.json.decode(answer)["state"].get("subjects") or {})
 
 
 async def lose(connection: Broker, tenant: TenantId, id: FileId, number: int) -> None:
     """A chunk, as a writer leaves it out that dies half way, or a power cut."""
-    ask = msgspec.json.encode({"filter": names.file(_token(tenant), id, number)})
-    await connection.call(f"$JS.API.STREAM.PURGE.{names.FILES}", ask)
+    ask = msgspec.json.encode({"filter": subjects.file(_token(tenant), id, number)})
+    await connection.call(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
 
 
 async def take(opened: Opened, into: list[bytes]) -> None:
@@ -133,8 +133,8 @@ async def test_the_same_bytes_are_stored_once(
 async def test_the_same_bytes_of_two_users_are_two_files(files: JetStreamFiles, tenant: TenantId) -> None:
     anns, bobs = [await files.put(tenant, user, b"same", "image/png") for user in (ANN, BOB)]
     assert anns != bobs
-    assert media.belongs(anns, ANN)
-    assert not media.belongs(anns, BOB)
+    assert file_formats.belongs(anns, ANN)
+    assert not file_formats.belongs(anns, BOB)
 
 
 async def test_a_file_is_its_tenants_alone(files: JetStreamFiles, tenant: TenantId) -> None:
@@ -145,7 +145,7 @@ async def test_a_file_is_its_tenants_alone(files: JetStreamFiles, tenant: Tenant
 
 
 async def test_a_file_that_was_never_put_is_not_there(files: JetStreamFiles, tenant: TenantId) -> None:
-    assert await files.get(tenant, media.file_id(ANN, b"nothing")) is None
+    assert await files.get(tenant, file_formats.file_id(ANN, b"nothing")) is None
 
 
 async def test_what_is_deleted_is_gone_and_can_be_put_again(files: JetStreamFiles, tenant: TenantId) -> None:
@@ -189,8 +189,10 @@ async def test_a_file_of_which_a_chunk_is_missing_is_absent_until_it_is_put_agai
 async def test_bytes_that_are_not_the_files_are_never_returned(
     connection: Broker, files: JetStreamFiles, tenant: TenantId
 ) -> None:
-    id = media.file_id(ANN, b"right")
-    await connection.call(names.file(_token(tenant), id, 0), b"wrong", headers={names.FILE: "1 image/png"})
+    id = file_formats.file_id(ANN, b"right")
+    await connection.call(
+        subjects.file(_token(tenant), id, 0), b"wrong", headers={subjects.FILE: "1 image/png"}
+    )
     assert await files.get(tenant, id) is None
     assert await files.open(tenant, id) is None
 
@@ -204,8 +206,8 @@ async def test_a_file_that_turns_out_not_to_be_right_never_comes_to_its_end(
     assert opened is not None
     await lose(connection, tenant, id, 1)
     if wrong is not None:
-        subject = names.file(_token(tenant), id, 1)
-        await connection.call(subject, wrong, headers={names.FILE: "3 image/png"})
+        subject = subjects.file(_token(tenant), id, 1)
+        await connection.call(subject, wrong, headers={subjects.FILE: "3 image/png"})
     received: list[bytes] = []
     with pytest.raises(Unavailable):
         await take(opened, received)
@@ -237,7 +239,7 @@ async def test_a_replica_that_is_behind_keeps_no_reader_from_a_file(
     """It has some of the chunks; the leader has all of them, or the file is not there."""
     data = content(3 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
-    ask, there = connection.ask, {names.file(_token(tenant), id, number) for number in has}
+    ask, there = connection.ask, {subjects.file(_token(tenant), id, number) for number in has}
     missing = Arrived(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
     over = Arrived(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\n\r\n" % len(has), b"")
 

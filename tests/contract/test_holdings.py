@@ -9,31 +9,31 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from rejoin_adapters.files.chunk_store import Home, JetStreamFiles
+from rejoin_adapters.files.file_index import Doomed, HeldFiles, Holdings
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.run_store import PostgresStore, connect
+from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.records import Limits, Owner, Run, Submit, Turn
+from rejoin_protocol import file_formats
+from rejoin_protocol.errors import Limited
+from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
+from rejoin_protocol.lifecycle import State
 
-from protocol import media
-from protocol.adapters import broker
-from protocol.adapters.broker import Broker
-from protocol.adapters.files import Home, JetStreamFiles
-from protocol.adapters.holdings import Doomed, HeldFiles, Holdings
-from protocol.adapters.migrate import migrate
-from protocol.adapters.ports import Limits, Owner, Run, Submit, Turn
-from protocol.adapters.postgres import PostgresStore, connect
-from protocol.adapters.tenants import Tenants
-from protocol.adapters.threads import Threads
-from protocol.errors import Limited
-from protocol.ids import MessageId, SessionId, TenantId, UserId
-from protocol.lifecycle import State
-from protocol.media import FileId
-from tests.contract.chats import Chat, fresh
-from tests.databases import fresh_database, waits_for_lock
-from tests.observe import until
+from tests.support.contract_chats import Chat, fresh
+from tests.support.databases import fresh_database, waits_for_lock
+from tests.support.observe import until
 
 PNG = "image/png"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def connection(nats_url: str) -> AsyncIterator[Broker]:
-    async with broker.connect(nats_url, "files") as one:
+    async with nats_connection.connect(nats_url, "files") as one:
         yield one
 
 
@@ -81,7 +81,7 @@ async def put(files: HeldFiles, owner: Owner, data: bytes = b"a cat") -> FileId:
 
 
 def naming(*ids: FileId, role: str = "user") -> dict[str, Any]:
-    parts = [{"type": "file", "mediaType": PNG, "url": media.url_of(id)} for id in ids]
+    parts = [{"type": "file", "mediaType": PNG, "url": file_formats.url_of(id)} for id in ids]
     return {"id": fresh("msg"), "role": role, "parts": parts}
 
 

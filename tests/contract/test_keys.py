@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from rejoin_adapters.postgres.api_keys import KeyRow, Keys
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import AgentName, TenantId, UserId
 
-from protocol.adapters.keys import KeyRow, Keys
-from protocol.adapters.postgres import PostgresStore
-from protocol.errors import Conflict
-from protocol.ids import AgentName, TenantId, UserId
-from tests.contract.chats import fresh
+from tests.support.contract_chats import fresh
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

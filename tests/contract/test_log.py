@@ -8,16 +8,16 @@ import pytest
 import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.live_feed import FOLLOW_BYTES_MAX, Reader
+from rejoin_adapters.jetstream.log_tail import splice
+from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamLog
+from rejoin_adapters.ports import Follow, Log
+from rejoin_protocol.errors import Fenced, Invalid
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Audience, Head, Mark, Record
 
-from protocol.adapters import broker
-from protocol.adapters.follow import FOLLOW_BYTES_MAX, Reader
-from protocol.adapters.log import READ_BYTES_MAX, JetStreamLog
-from protocol.adapters.memory_broker import MemoryLog
-from protocol.adapters.ports import Follow, Log
-from protocol.adapters.splice import splice
-from protocol.errors import Fenced, Invalid
-from protocol.ids import RunId
-from protocol.log import Audience, Head, Mark, Record
+from tests.doubles.broker import MemoryLog
 
 SOON_S = 5.0
 
@@ -29,9 +29,9 @@ async def logs(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[S
         yield [MemoryLog()] * 2
         return
     async with (
-        broker.connect(nats_url, "one") as one,
-        broker.connect(nats_url, "two-live") as live,
-        broker.connect(nats_url, "two-api") as api,
+        nats_connection.connect(nats_url, "one") as one,
+        nats_connection.connect(nats_url, "two-live") as live,
+        nats_connection.connect(nats_url, "two-api") as api,
     ):
         yield [JetStreamLog(one, one), JetStreamLog(live, api)]
 
@@ -337,7 +337,7 @@ async def test_readers_that_join_at_any_moment_see_every_record_once(
 
 
 async def test_readers_of_a_run_share_one_subscription_which_ends_with_the_last(nats_url: str) -> None:
-    async with broker.connect(nats_url, "shared") as connection:
+    async with nats_connection.connect(nats_url, "shared") as connection:
         log, run = JetStreamLog(connection, connection), fresh()
         assert await log.last(run) is None  # subscribes to the replies
         subscribed = len(connection._client._subs)
@@ -356,7 +356,7 @@ async def test_readers_of_a_run_share_one_subscription_which_ends_with_the_last(
 
 async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_behind(nats_url: str) -> None:
     """Nor does the late answer of the broker harm the connection, which others use."""
-    async with broker.connect(nats_url, "cancelled") as connection:
+    async with nats_connection.connect(nats_url, "cancelled") as connection:
         log, run = JetStreamLog(connection, connection), fresh()
         assert await log.last(run) is None  # subscribes to the replies
         subscribed = len(connection._client._subs)
@@ -377,7 +377,7 @@ async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_b
 
 
 async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_for_ever(nats_url: str) -> None:
-    async with broker.connect(nats_url, "large") as connection:
+    async with nats_connection.connect(nats_url, "large") as connection:
         log, run = JetStreamLog(connection, connection), fresh()
         async with asyncio.timeout(SOON_S):
             for size in (2_200_000, 2_097_152, 2_097_100):  # it counts the headers too

@@ -11,17 +11,17 @@ from random import Random
 import msgspec
 import pytest
 import pytest_asyncio
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.nats_connection import ApiError, Broker
+from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.jetstream.setup import Settings
+from rejoin_adapters.ports import Delivery, Requests
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.run_request import RunRequest
 
-from protocol import names
-from protocol.adapters import broker
-from protocol.adapters.broker import ApiError, Broker
-from protocol.adapters.memory_broker import MemoryRequests
-from protocol.adapters.ports import Delivery, Requests
-from protocol.adapters.requests import JetStreamRequests
-from protocol.adapters.streams import Settings
-from protocol.commands import RunRequest
-from protocol.errors import Unavailable
-from protocol.ids import AgentName, RunId
+from tests.doubles.broker import MemoryRequests
 
 SOON_S = 5.0
 LONG_S = 60.0
@@ -37,7 +37,10 @@ async def queues(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator
     if request.param == "memory":
         yield lambda ack_wait_s: (MemoryRequests(ack_wait_s),) * 2
         return
-    async with broker.connect(nats_url, "one") as one, broker.connect(nats_url, "two") as two:
+    async with (
+        nats_connection.connect(nats_url, "one") as one,
+        nats_connection.connect(nats_url, "two") as two,
+    ):
 
         def of(ack_wait_s: float) -> tuple[Requests, Requests]:
             settings = Settings(ack_wait_s=ack_wait_s)
@@ -48,7 +51,7 @@ async def queues(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator
 
 @pytest.fixture
 async def connection(nats_url: str) -> AsyncIterator[Broker]:
-    async with broker.connect(nats_url, "one") as one:
+    async with nats_connection.connect(nats_url, "one") as one:
         yield one
 
 
@@ -191,7 +194,7 @@ async def test_a_request_that_cannot_be_read_does_not_keep_others_back(
     queue, requests = JetStreamRequests(connection, Settings()), [fresh(agent) for _ in range(3)]
     async with queue.pull(agent) as following:
         await queue.publish(requests[0])
-        await connection.call(names.request(agent, RunId("poison"), 0), b"{")
+        await connection.call(subjects.request(agent, RunId("poison"), 0), b"{")
         for request in requests[1:]:
             await queue.publish(request)
         assert [delivery.request for delivery in await following(10)] == requests
@@ -339,7 +342,7 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
 ) -> None:
     queue, request = JetStreamRequests(connection, Settings(ack_wait_s=ACK_WAIT_S)), fresh(agent)
     for turn, payload in enumerate((b"{", b'{"agent":1}', b"")):
-        await connection.call(names.request(agent, RunId("poison"), turn), payload)
+        await connection.call(subjects.request(agent, RunId("poison"), turn), payload)
     await queue.publish(request)
     async with queue.pull(agent) as following:
         delivery = await arrival(following)
@@ -348,14 +351,14 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
         await silence(following, ACK_WAIT_S * 1.5)
     with pytest.raises(ApiError):
         await connection.call(
-            f"$JS.API.STREAM.MSG.GET.{names.REQUESTS}",
-            b'{"last_by_subj":"%b"}' % names.requests_of(agent).encode(),
+            f"$JS.API.STREAM.MSG.GET.{subjects.REQUESTS}",
+            b'{"last_by_subj":"%b"}' % subjects.requests_of(agent).encode(),
         )
 
 
 async def pulled(connection: Broker, agent: AgentName) -> None:
     """Until the server knows of a pull."""
-    info = f"$JS.API.CONSUMER.INFO.{names.REQUESTS}.{names.consumer(agent)}"
+    info = f"$JS.API.CONSUMER.INFO.{subjects.REQUESTS}.{subjects.consumer(agent)}"
     async with asyncio.timeout(SOON_S):
         while msgspec.json.decode(await connection.call(info))["num_waiting"] != 1:
             pass
@@ -366,7 +369,7 @@ async def test_a_consumer_that_was_removed_is_made_again(connection: Broker, age
     async with queue.pull(agent) as following, asyncio.TaskGroup() as group:
         waiting = group.create_task(arrival(following))
         await pulled(connection, agent)
-        await connection.call(f"$JS.API.CONSUMER.DELETE.{names.REQUESTS}.{names.consumer(agent)}")
+        await connection.call(f"$JS.API.CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(agent)}")
         await queue.publish(request := fresh(agent))
         assert (await waiting).request == request
 
@@ -378,7 +381,7 @@ async def test_an_ack_that_the_broker_did_not_hear_is_not_taken_for_one(
     await queue.publish(fresh(agent))
     async with queue.pull(agent) as following:
         delivery = await arrival(following)
-        await connection.call(f"$JS.API.CONSUMER.DELETE.{names.REQUESTS}.{names.consumer(agent)}")
+        await connection.call(f"$JS.API.CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(agent)}")
         with pytest.raises(Unavailable):
             await delivery.ack()
 

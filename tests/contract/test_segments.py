@@ -9,18 +9,18 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.log_tail import splice
+from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.jetstream.run_log import FIRST_RECORDS, PAGE_RECORDS, READ_BYTES_MAX, JetStreamLog
+from rejoin_adapters.ports import Log
+from rejoin_protocol.broker import subjects as names
+from rejoin_protocol.errors import Fenced, Unavailable
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Head, Record
+from rejoin_protocol.log.segment import RECORDS, Gathering
 
-from protocol import names
-from protocol.adapters import broker
-from protocol.adapters.broker import Broker
-from protocol.adapters.log import FIRST_RECORDS, PAGE_RECORDS, READ_BYTES_MAX, JetStreamLog
-from protocol.adapters.memory_broker import MemoryLog
-from protocol.adapters.ports import Log
-from protocol.adapters.splice import splice
-from protocol.errors import Fenced, Unavailable
-from protocol.ids import RunId
-from protocol.log import Head, Record
-from protocol.segment import RECORDS, Gathering
+from tests.doubles.broker import MemoryLog
 
 IDLE_S = 5.0
 
@@ -30,7 +30,7 @@ async def log(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Lo
     if request.param == "memory":
         yield MemoryLog()
         return
-    async with broker.connect(nats_url, "segments") as one:
+    async with nats_connection.connect(nats_url, "segments") as one:
         yield JetStreamLog(one, one)
 
 
@@ -179,7 +179,7 @@ async def messages(connection: Broker, run: RunId) -> set[str]:
 
 
 async def test_a_purge_leaves_nothing_at_the_broker(nats_url: str, run: RunId) -> None:
-    async with broker.connect(nats_url, "segments-purged") as connection:
+    async with nats_connection.connect(nats_url, "segments-purged") as connection:
         log = JetStreamLog(connection, connection)
         await seal(log, run, await write(log, run, RECORDS))
         assert await messages(connection, run) == {names.log(run), names.segments(run)}
@@ -188,7 +188,7 @@ async def test_a_purge_leaves_nothing_at_the_broker(nats_url: str, run: RunId) -
 
 
 async def test_what_is_no_segment_is_read_past(nats_url: str, run: RunId) -> None:
-    async with broker.connect(nats_url, "segments-noise") as connection:
+    async with nats_connection.connect(nats_url, "segments-noise") as connection:
         log = JetStreamLog(connection, connection)
         written = await write(log, run, 2 * RECORDS)
         await connection.send(names.segments(run), b"noise")
@@ -201,7 +201,7 @@ async def test_a_page_is_within_its_bounds_whatever_is_in_it(
     nats_url: str, run: RunId, sizes: list[int]
 ) -> None:
     """Small ones with their copies, large ones between small ones, and large ones."""
-    async with broker.connect(nats_url, "segments-large") as connection:
+    async with nats_connection.connect(nats_url, "segments-large") as connection:
         log, written = JetStreamLog(connection, connection), list[Record]()
         for size in sizes:
             written += await write(log, run, 1, size=size)
@@ -210,7 +210,7 @@ async def test_a_page_is_within_its_bounds_whatever_is_in_it(
 
 
 async def test_a_copy_that_cannot_be_stored_is_nobodys_trouble(nats_url: str, run: RunId) -> None:
-    async with broker.connect(nats_url, "segments-unsaid") as connection:
+    async with nats_connection.connect(nats_url, "segments-unsaid") as connection:
         log = JetStreamLog(connection, connection)
         written = await write(log, run, 3)
         await log.add_segment(run, [Record(9, Head(0, 1, 0, 1), bytes(3_000_000))])  # the broker takes 2 MB

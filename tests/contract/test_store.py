@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-
-from protocol.adapters.ports import (
+from rejoin_adapters.records import (
     Admission,
     Admitted,
     Decision,
@@ -19,14 +18,15 @@ from protocol.adapters.ports import (
     Submit,
     Turn,
 )
-from protocol.commands import RunRequest
-from protocol.errors import Conflict, Fenced, NotFound
-from protocol.fold import UIMessage
-from protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
-from protocol.lifecycle import State
-from tests.contract.chats import AGENT, DEFAULT, OTHER, Chat, fresh, text_of, user
+from rejoin_protocol.errors import Conflict, Fenced, NotFound
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.run_request import RunRequest
 
-pytest_plugins = ("tests.contract.stores",)
+from tests.support.contract_chats import AGENT, DEFAULT, OTHER, Chat, fresh, text_of, user
+
+pytest_plugins = ("tests.support.contract_stores",)
 
 # ------------------------------------------------------------------------------------------- admit: submit
 

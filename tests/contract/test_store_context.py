@@ -3,14 +3,14 @@
 from typing import Any
 
 import pytest
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.records import TOKENS_MAX, Usage, usage_of
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.lifecycle import State
 
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.store import TOKENS_MAX, Usage, usage_of
-from protocol.ids import RunId
-from protocol.lifecycle import State
-from tests.contract.chats import AGENT, DEFAULT, Chat, text_of
+from tests.support.contract_chats import AGENT, DEFAULT, Chat, text_of
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 SEALED = bytes(range(256))
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rejoin_adapters.records import Decision, Store
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import CallId, RunId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.run_request import RunRequest
 
-from protocol.adapters.ports import Decision, Store
-from protocol.commands import RunRequest
-from protocol.errors import Conflict
-from protocol.ids import CallId, RunId
-from protocol.lifecycle import State
-from tests.contract.chats import AGENT, DEFAULT, OTHER, Chat, through
+from tests.support.contract_chats import AGENT, DEFAULT, OTHER, Chat, through
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 PAST = datetime.now(UTC) - timedelta(minutes=1)
 FUTURE = datetime.now(UTC) + timedelta(days=1)

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from rejoin_adapters.records import Regenerate, Store, WhenBusy
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.run_request import RunRequest
 
-from protocol.adapters.ports import Regenerate, Store, WhenBusy
-from protocol.commands import RunRequest
-from protocol.errors import Conflict
-from protocol.lifecycle import State
-from tests.contract.chats import AGENT, DEFAULT, Chat, through
+from tests.support.contract_chats import AGENT, DEFAULT, Chat, through
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 
 async def test_concurrent_interrupts_have_one_effect(stores: Sequence[Store]) -> None:

@@ -1,15 +1,15 @@
 """What `ports.Store` promises about runs that are to be ended: by an interrupt, or by a request coming in."""
 
 import pytest
+from rejoin_adapters.records import Admission, Interrupted, Regenerate, Store, Submit, Turn, WhenBusy
+from rejoin_protocol.errors import Conflict, NotFound
+from rejoin_protocol.ids import MessageId, RunId, SessionId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.run_request import RunRequest
 
-from protocol.adapters.ports import Admission, Interrupted, Regenerate, Store, Submit, Turn, WhenBusy
-from protocol.commands import RunRequest
-from protocol.errors import Conflict, NotFound
-from protocol.ids import MessageId, RunId, SessionId
-from protocol.lifecycle import State
-from tests.contract.chats import AGENT, DEFAULT, OTHER, Chat, fresh, text_of, user
+from tests.support.contract_chats import AGENT, DEFAULT, OTHER, Chat, fresh, text_of, user
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 # ---------------------------------------------------------------------------------------------- interrupt
 

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from rejoin_adapters.records import Regenerate, Store, WhenBusy
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import MessageId
 
-from protocol.adapters.ports import Regenerate, Store, WhenBusy
-from protocol.errors import Conflict
-from protocol.ids import MessageId
-from tests.contract.chats import OTHER, Chat, through
+from tests.support.contract_chats import OTHER, Chat, through
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 
 async def test_the_same_key_attaches_to_its_run(chat: Chat) -> None:

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rejoin_adapters.postgres.run_store import PostgresStore, connect
+from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.records import Limits, Owner, Run, Store, Submit, Turn, WhenBusy
+from rejoin_protocol.errors import Conflict, Limited
+from rejoin_protocol.ids import TenantId
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
+from rejoin_protocol.run_request import RunRequest
 
-from protocol.adapters.memory_store import MemoryStore
-from protocol.adapters.ports import Limits, Owner, Run, Store, Submit, Turn, WhenBusy
-from protocol.adapters.postgres import PostgresStore, connect
-from protocol.adapters.tenants import Tenants
-from protocol.adapters.threads import Threads
-from protocol.commands import RunRequest
-from protocol.errors import Conflict, Limited
-from protocol.ids import TenantId
-from protocol.lifecycle import BUSY, TERMINAL, State
-from tests.contract.chats import Chat, fresh, user
+from tests.doubles.store import MemoryStore
+from tests.support.contract_chats import Chat, fresh, user
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 CHECKED_S = 20.0
 

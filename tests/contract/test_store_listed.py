@@ -1,11 +1,12 @@
 """What `ports.Store.listed` promises to operators."""
 
-from protocol.adapters.ports import Owner
-from protocol.ids import TenantId
-from protocol.lifecycle import State
-from tests.contract.chats import Chat, fresh
+from rejoin_adapters.records import Owner
+from rejoin_protocol.ids import TenantId
+from rejoin_protocol.lifecycle import State
 
-pytest_plugins = ("tests.contract.stores",)
+from tests.support.contract_chats import Chat, fresh
+
+pytest_plugins = ("tests.support.contract_stores",)
 
 
 async def test_runs_are_listed_newest_first_within_their_tenant(chat: Chat) -> None:

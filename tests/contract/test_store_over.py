@@ -2,12 +2,13 @@
 
 import asyncio
 
-from protocol.adapters.ports import Owner, Run
-from protocol.ids import RunId
-from protocol.lifecycle import State
-from tests.contract.chats import DEFAULT, OTHER, Chat, fresh
+from rejoin_adapters.records import Owner, Run
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.lifecycle import State
 
-pytest_plugins = ("tests.contract.stores",)
+from tests.support.contract_chats import DEFAULT, OTHER, Chat, fresh
+
+pytest_plugins = ("tests.support.contract_stores",)
 
 
 async def test_a_run_is_over_once_it_has_ended_or_is_none_of_the_owners(chat: Chat) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from rejoin_adapters.records import Admission, Decision, Owner, Regenerate, Store, Submit, Turn
+from rejoin_protocol.errors import NotFound
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 
-from protocol.adapters.ports import Admission, Decision, Owner, Regenerate, Store, Submit, Turn
-from protocol.errors import NotFound
-from protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
-from tests.contract.chats import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, user
+from tests.support.contract_chats import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, user
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 
 class Seen(msgspec.Struct, frozen=True):

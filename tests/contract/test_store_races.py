@@ -5,20 +5,20 @@ from collections.abc import Sequence
 
 import asyncpg
 import pytest
+from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.run_store import connect
+from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.records import Limits, Owner, Store
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import SessionId, TenantId
+from rejoin_protocol.lifecycle import BUSY, State
+from rejoin_protocol.run_request import RunRequest
 
-from protocol.adapters.migrate import migrate
-from protocol.adapters.ports import Limits, Owner, Store
-from protocol.adapters.postgres import connect
-from protocol.adapters.tenants import Tenants
-from protocol.commands import RunRequest
-from protocol.errors import Conflict
-from protocol.ids import SessionId, TenantId
-from protocol.lifecycle import BUSY, State
-from tests.contract.chats import AGENT, DEFAULT, Chat, fresh, text_of
-from tests.databases import fresh_database
-from tests.observe import until
+from tests.support.contract_chats import AGENT, DEFAULT, Chat, fresh, text_of
+from tests.support.databases import fresh_database
+from tests.support.observe import until
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 
 async def test_a_hundred_sends_through_three_gateways_run_one_after_the_other(

@@ -5,14 +5,14 @@ another run may be made. Both stores agree with what `admit` then does.
 from hashlib import sha256
 
 import pytest
+from rejoin_adapters.records import Owner, Run, Store
+from rejoin_protocol.errors import Conflict, Limited
+from rejoin_protocol.ids import AgentName, MessageId, TenantId
 
-from protocol.adapters.ports import Owner, Run, Store
-from protocol.errors import Conflict, Limited
-from protocol.ids import AgentName, MessageId, TenantId
-from tests.contract.chats import AGENT, ANN, BEN, Chat, fresh
 from tests.contract.test_store_limits import limited
+from tests.support.contract_chats import AGENT, ANN, BEN, Chat, fresh
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 
 async def repeated(

@@ -3,18 +3,15 @@
 import itertools
 
 import pytest
+from rejoin_adapters.records import Decision, Store
+from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
+from rejoin_protocol.ids import ApprovalId, RunId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.run_request import RunRequest
 
-from protocol.adapters.ports import (
-    Decision,
-    Store,
-)
-from protocol.commands import RunRequest
-from protocol.errors import Conflict, Fenced, Invalid, NotFound
-from protocol.ids import ApprovalId, RunId
-from protocol.lifecycle import State
-from tests.contract.chats import AGENT, DEFAULT, Chat, text_of
+from tests.support.contract_chats import AGENT, DEFAULT, Chat, text_of
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 # --------------------------------------------------------------------------------------------------- claim
 

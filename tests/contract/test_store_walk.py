@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-
-from protocol.adapters.memory_store import MemoryStore
-from protocol.adapters.migrate import migrate
-from protocol.adapters.ports import (
+from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.run_store import connect
+from rejoin_adapters.records import (
     Admission,
     Admitted,
     Claim,
@@ -22,14 +21,15 @@ from protocol.adapters.ports import (
     Turn,
     WhenBusy,
 )
-from protocol.adapters.postgres import connect
-from protocol.commands import RunRequest
-from protocol.errors import RejoinError
-from protocol.fold import UIMessage
-from protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
-from protocol.lifecycle import TERMINAL
-from tests.contract.chats import AGENT, DEFAULT, user
-from tests.databases import fresh_database
+from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.lifecycle import TERMINAL
+from rejoin_protocol.run_request import RunRequest
+
+from tests.doubles.store import MemoryStore
+from tests.support.contract_chats import AGENT, DEFAULT, user
+from tests.support.databases import fresh_database
 
 STEPS = 80
 EXPIRIES = [None, None, datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(days=1)]

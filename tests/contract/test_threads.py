@@ -6,18 +6,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from rejoin_adapters.postgres.api_keys import KeyRow, Keys
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.session_store import FORGET_MAX, SessionUsage, Thread, Threads
+from rejoin_adapters.records import Listed, Owner
+from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
+from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
+from rejoin_protocol.lifecycle import State
 
-from protocol.adapters.keys import KeyRow, Keys
-from protocol.adapters.ports import Owner
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.store import Listed
-from protocol.adapters.threads import FORGET_MAX, SessionUsage, Thread, Threads
-from protocol.errors import Conflict, Fenced, Invalid, NotFound
-from protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
-from protocol.lifecycle import State
-from tests.contract.chats import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, text_of
+from tests.support.contract_chats import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, text_of
 
-pytest_plugins = ("tests.contract.stores",)
+pytest_plugins = ("tests.support.contract_stores",)
 
 
 @pytest.fixture
@@ -284,7 +283,7 @@ async def test_a_forgotten_user_has_no_session_and_no_key(
     postgres: PostgresStore, threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert FORGET_MAX > 1
-    monkeypatch.setattr("protocol.adapters.threads.FORGET_MAX", 2)
+    monkeypatch.setattr("rejoin_adapters.postgres.session_store.FORGET_MAX", 2)
     tenant = TenantId(fresh("ten"))
     ann, ben = Owner(tenant, UserId("ann")), Owner(tenant, UserId("ben"))
     keys = Keys(postgres.database)

@@ -5,15 +5,16 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from protocol.adapters.artifacts import Artifact, Artifacts
-from protocol.adapters.ports import Question, Run
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.threads import Threads
-from protocol.errors import Conflict, Fenced, NotFound
-from protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
-from tests.contract.chats import DEFAULT, Chat, fresh
+from rejoin_adapters.postgres.artifacts import Artifact, Artifacts
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.records import Question, Run
+from rejoin_protocol.errors import Conflict, Fenced, NotFound
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 
-pytest_plugins = ("tests.contract.stores",)
+from tests.support.contract_chats import DEFAULT, Chat, fresh
+
+pytest_plugins = ("tests.support.contract_stores",)
 
 ROUNDS = 15
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

@@ -12,9 +12,9 @@ import uvicorn
 
 from examples.fastapi.app import app
 from examples.support import agent as support
-from tests.fake_provider import FakeProvider, Reply, call, delta, text
-from tests.observe import until
-from tests.rig import Answer, Rig, read_frames
+from tests.support.fake_provider import FakeProvider, Reply, call, delta, text
+from tests.support.observe import until
+from tests.support.rig import Answer, Rig, read_frames
 
 
 class Running(msgspec.Struct):

@@ -4,8 +4,8 @@ import msgspec
 from rejoin_client import Client, Data, ReasoningDelta, TextDelta
 
 from examples.research import agent as research
-from tests.fake_provider import FakeProvider, Reply, call, delta, text
-from tests.rig import Rig
+from tests.support.fake_provider import FakeProvider, Reply, call, delta, text
+from tests.support.rig import Rig
 
 TASK = '{"task": "What do bees see?"}'
 REPORT = '{"title": "Bees", "findings": ["They see ultraviolet."]}'

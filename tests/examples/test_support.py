@@ -6,8 +6,8 @@ from rejoin_client import Client, ToolInputAvailable
 
 from examples.support import agent as support
 from examples.support.ask import talk
-from tests.fake_provider import FakeProvider, Reply, call, delta, text
-from tests.rig import Rig
+from tests.support.fake_provider import FakeProvider, Reply, call, delta, text
+from tests.support.rig import Rig
 
 CALLS = "tool_calls"
 

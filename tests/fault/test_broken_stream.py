@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from rejoin_adapters.jetstream.log_tail import Splice
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol.errors import Unavailable
 
-from gateway.web import SERVICE
-from protocol.adapters.splice import Splice
-from protocol.errors import Unavailable
-from tests.rig import Rig
+from tests.support.rig import Rig
 
 
 async def raw(base: str, body: Any) -> bytes:

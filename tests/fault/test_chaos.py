@@ -15,14 +15,14 @@ from random import Random
 from time import monotonic
 
 import pytest
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.service.background import beside
 
-from protocol.adapters import broker
-from protocol.adapters.log import JetStreamLog
-from protocol.adapters.tasks import beside
-from tests.chaos import Chaos, Client, history, limit, line, place, schedule, set_limit, settled
-from tests.observe import Say, until
-from tests.processes import Dev
-from tests.verdict import all_broken, drawn, score, stored, undeleted
+from tests.support.chaos import Chaos, Client, history, limit, line, place, schedule, set_limit, settled
+from tests.support.invariants import all_broken, drawn, score, stored, undeleted
+from tests.support.observe import Say, until
+from tests.support.processes import Dev
 
 DURATION_S = float(os.environ.get("REJOIN_CHAOS_S", "12"))
 SESSIONS = 60 if DURATION_S >= 60 else 20
@@ -81,7 +81,7 @@ async def test_f83_to_f93_nothing_is_lost_while_everything_dies(tmp_path: Path, 
             late = f"it did not settle: {fault!r}"
         sends = [send for client in clients for send in client.sends]
         deleted = [send for client in clients for send in client.deleted]
-        async with broker.connect(where.nats_url, "tests") as connection:
+        async with nats_connection.connect(where.nats_url, "tests") as connection:
             logs = JetStreamLog(connection, connection)
             with suppress(TimeoutError, AssertionError):
                 await until(

@@ -17,16 +17,16 @@ import aiohttp
 import msgspec
 import pytest
 import structlog
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.log.record import View
 
-from protocol import names
-from protocol.adapters import broker
-from protocol.adapters.embedded import Servers
-from protocol.log import View
-from tests.cluster import Cluster, Node, cluster
-from tests.databases import fresh_database
-from tests.observe import payload, stored, until
-from tests.processes import HOST, Command, free_ports
-from tests.viewer import DONE, END, blocks, cursor_of
+from tests.support.databases import fresh_database
+from tests.support.nats_cluster import Cluster, Node, cluster
+from tests.support.observe import payload, stored, until
+from tests.support.processes import HOST, Command, free_ports
+from tests.support.reconnecting_client import DONE, END, blocks, cursor_of
 
 RUNS = 12
 COUNT = 250
@@ -76,7 +76,7 @@ class Fleet(msgspec.Struct, frozen=True):
 
     async def leader(self, stream: str) -> Node:
         """The broker that leads a stream."""
-        async with broker.connect(self.brokers.url("admin"), "tests") as admin:
+        async with nats_connection.connect(self.brokers.url("admin"), "tests") as admin:
             answer = msgspec.json.decode(await admin.call(f"$JS.API.STREAM.INFO.{stream}"))
         assert answer["config"]["num_replicas"] == 3
         leader = answer["cluster"]["leader"]
@@ -217,7 +217,7 @@ async def test_f91_the_log_leaders_death_under_load_loses_doubles_and_disorders_
 ) -> None:
     """Kill -9 of the broker that leads LOG, with all users' rights as in production; and it comes back."""
     async with load(running) as clients:
-        leader = await running.leader(names.LOG)
+        leader = await running.leader(subjects.LOG)
         await leader.kill()
     log.warning(
         "leader_killed",
@@ -229,7 +229,7 @@ async def test_f91_the_log_leaders_death_under_load_loses_doubles_and_disorders_
     )
     assert max(client.silence_s for client in clients) < SILENCE_S_MAX
     await whole(running, clients)
-    assert await running.leader(names.LOG) is not leader
+    assert await running.leader(subjects.LOG) is not leader
     await leader.start()
     for service in (*running.gateways, *running.runners):
         assert service.command.running

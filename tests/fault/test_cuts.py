@@ -9,9 +9,9 @@ from random import Random
 
 import pytest
 
-from tests.observe import Say, payload, stored
-from tests.rig import Answer, Rig
-from tests.viewer import DONE, Viewer, by_header, without_comments
+from tests.support.observe import Say, payload, stored
+from tests.support.reconnecting_client import DONE, Viewer, by_header, without_comments
+from tests.support.rig import Answer, Rig
 
 CUTS = int(os.environ.get("REJOIN_CUTS", "250"))
 VIEWERS = 10

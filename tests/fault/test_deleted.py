@@ -4,24 +4,24 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.session_store import Threads
+from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_protocol.ids import RunId, SessionId
+from rejoin_runner.agent.agent import Agent
 from structlog.testing import capture_logs
 
-from gateway.auth import ANYBODY
-from protocol.adapters import postgres
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.threads import Threads
-from protocol.ids import RunId, SessionId
-from runner.agents import Agent
-from tests.observe import stored, until
-from tests.rig import Rig, read_frames
-from tests.scripts import Gated
+from tests.support.observe import stored, until
+from tests.support.rig import Rig, read_frames
+from tests.support.scripted_models import Gated
 
 OWNER = ANYBODY.owner
 
 
 @pytest.fixture
 async def store(rig: Rig) -> AsyncIterator[PostgresStore]:
-    async with await postgres.connect(rig.database_url, pool_max=2) as one:
+    async with await run_store.connect(rig.database_url, pool_max=2) as one:
         yield one
 
 

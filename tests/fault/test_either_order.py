@@ -9,22 +9,23 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol.events import chunks
+from rejoin_protocol.ids import AgentName, RunId, SessionId
+from rejoin_protocol.log.record import Head
+from rejoin_protocol.run_request import RunRequest
+from rejoin_runner.agent.agent import agent
+from rejoin_runner.agent.custom_loop import CRASHED, LoopError, RunInput
+from rejoin_runner.tools.tool import tool
 from structlog.testing import capture_logs
 
-from gateway.auth import ANYBODY
-from gateway.web import SERVICE
-from protocol import chunks
-from protocol.commands import RunRequest
-from protocol.ids import AgentName, RunId, SessionId
-from protocol.log import Head
-from runner import LoopError, RunInput, agent, tool
-from runner.own import CRASHED
-from tests.crews import Calls
-from tests.crews import agent as part_of
-from tests.deaths import Died, Mortal, at_append
-from tests.heard import hear
-from tests.observe import until
-from tests.rig import Rig
+from tests.support.agent_teams import Calls
+from tests.support.agent_teams import agent as part_of
+from tests.support.dying_runners import Died, Mortal, at_append
+from tests.support.full_answer import hear
+from tests.support.observe import until
+from tests.support.rig import Rig
 
 
 async def test_an_interrupted_loop_is_over_before_its_run_is(rig: Rig) -> None:

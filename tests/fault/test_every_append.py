@@ -1,19 +1,19 @@
 """A runner that dies at every single append, before it is stored or after: the answer is always the same.
 
-How it dies is in `tests/deaths.py`.
+How it dies is in `tests/support/dying_runners.py`.
 """
 
 import msgspec
 import pytest
+from rejoin_protocol.ids import RunId
+from rejoin_runner.demo import demo, weather
+from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
+from rejoin_runner.tools.tool import Tool, tool
 
-from protocol.ids import RunId
-from runner.acting import UNKNOWN_OUTCOME
-from runner.demo import demo, weather
-from runner.tools import Tool, tool
-from tests.deaths import at_append
-from tests.heard import hear, plain
-from tests.observe import expire
-from tests.rig import Rig
+from tests.support.dying_runners import at_append
+from tests.support.full_answer import hear, plain
+from tests.support.observe import expire
+from tests.support.rig import Rig
 
 
 class Shredder:

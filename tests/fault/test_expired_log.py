@@ -1,12 +1,12 @@
 """A run that waited for longer than its log is kept goes on all the same, and is rejoined whole."""
 
 import pytest
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.fold import fold
+from rejoin_protocol.ids import RunId
 
-from protocol import chunks
-from protocol.fold import fold
-from protocol.ids import RunId
-from tests.observe import expire
-from tests.rig import Rig
+from tests.support.observe import expire
+from tests.support.rig import Rig
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2], ids=["all of it", "all but one batch", "all but two"])

@@ -6,19 +6,19 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.run_store import PostgresStore, connect
+from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.records import Limits
+from rejoin_gateway.http.routes import Scope
+from rejoin_protocol.ids import TenantId
 
-from gateway.issuing import Issuer, Wish
-from gateway.routing import Scope
-from protocol.adapters.embedded import Servers
-from protocol.adapters.keys import Keys
-from protocol.adapters.migrate import migrate
-from protocol.adapters.ports import Limits
-from protocol.adapters.postgres import PostgresStore, connect
-from protocol.adapters.tenants import Tenants
-from protocol.ids import TenantId
-from tests.databases import fresh_database
-from tests.observe import Say
-from tests.rig import Rig, read_frames
+from rejoin.cli.api_keys import Issuer, Wish
+from tests.support.databases import fresh_database
+from tests.support.observe import Say
+from tests.support.rig import Rig, read_frames
 
 PEPPER = "a pepper of some length"
 BACKLOG = int(os.environ.get("REJOIN_BACKLOG", "300"))

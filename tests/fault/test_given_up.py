@@ -11,22 +11,23 @@ from typing import Any, Literal
 import aiohttp
 import asyncpg
 import pytest
+from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.ports import Log
+from rejoin_adapters.records import Claim
+from rejoin_gateway.streaming import replay
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Head, Mark
+from rejoin_protocol.run_request import RunRequest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.run.executor import TOO_OFTEN
+from rejoin_runner.worker.worker import GIVE_UP_FACTOR
 
-from gateway import replay
-from protocol.adapters.broker import STORE_REFUSED, ApiError
-from protocol.adapters.log import JetStreamLog
-from protocol.adapters.ports import Claim, Log
-from protocol.commands import RunRequest
-from protocol.errors import Unavailable
-from protocol.ids import RunId
-from protocol.log import Head, Mark
-from runner.agents import Agent
-from runner.loop import TOO_OFTEN
-from runner.worker import GIVE_UP_FACTOR
-from tests.observe import stored, until
-from tests.rig import Rig
-from tests.scripts import Gated
-from tests.viewer import blocks, cursor_of
+from tests.support.observe import stored, until
+from tests.support.reconnecting_client import blocks, cursor_of
+from tests.support.rig import Rig
+from tests.support.scripted_models import Gated
 
 HEARTBEAT_S = 0.5
 SLACK_S = 3.0
@@ -91,7 +92,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> list[Filling]:
         made.append(Filling(JetStreamLog(*brokers)))
         return made[-1]
 
-    monkeypatch.setattr("runner.app.JetStreamLog", filling)
+    monkeypatch.setattr("rejoin_runner.app.JetStreamLog", filling)
     monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
     return made
 

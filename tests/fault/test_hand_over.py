@@ -8,15 +8,15 @@ from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 import pytest
+from rejoin_protocol.events.chunks import ToolInputAvailable
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from rejoin_runner.tools.tool import Tool, tool
 
-from protocol.chunks import ToolInputAvailable
-from runner.agents import Agent
-from runner.models.port import Done, ModelChunk, ModelRequest
-from runner.tools import Tool, tool
-from tests.observe import until
-from tests.rig import Rig
-from tests.scripts import Calls
-from tests.takeover import assert_all_agree, over, posted
+from tests.support.observe import until
+from tests.support.rig import Rig
+from tests.support.scripted_models import Calls
+from tests.support.takeover import assert_all_agree, over, posted
 
 PATIENT: dict[str, Any] = {"ack_wait_s": 60.0}
 GRACE_S = 20.0

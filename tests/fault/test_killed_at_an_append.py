@@ -17,14 +17,14 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.msg import Msg
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.ids import RunId
 
-from protocol import names
-from protocol.ids import RunId
-from tests.heard import hear
-from tests.observe import stored
-from tests.processes import Command
-from tests.rig import Rig
-from tests.three import agent_of, check, runs_in, written
+from tests.support.full_answer import hear
+from tests.support.observe import stored
+from tests.support.processes import Command
+from tests.support.rig import Rig
+from tests.support.three_tools import agent_of, check, runs_in, written
 
 pytestmark = pytest.mark.timeout(120 + 15 * int(os.environ.get("REJOIN_KILLS", "3")))
 KILLS = int(os.environ.get("REJOIN_KILLS", "3"))
@@ -47,7 +47,7 @@ async def killed_at(nats_url: str, process: Command, at: int) -> AsyncIterator[a
 
     connection = await nats.connect(nats_url)
     try:
-        await connection.subscribe(names.live(RunId("*")), cb=count)
+        await connection.subscribe(subjects.live(RunId("*")), cb=count)
         await connection.flush()
         yield dead
     finally:
@@ -66,7 +66,10 @@ async def test_f62_f71_f85_f88_its_process_was_killed_at_an_append(rig: Rig, tmp
         variables = rig.variables(REJOIN_ACK_WAIT_S=ACK_WAIT_S, TEST_AGENT=rig.agent, TEST_LEDGER=str(ledger))
         async with (
             await Command.start(
-                tmp_path / f"logs-{at}", "tests.killed_three:agent", variables=variables, module="runner"
+                tmp_path / f"logs-{at}",
+                "tests.support.agents.killed_three_tools:agent",
+                variables=variables,
+                module="rejoin_runner",
             ) as process,
             killed_at(rig.nats_url, process, at) as dead,
             asyncio.TaskGroup() as group,

@@ -12,25 +12,25 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from rejoin_adapters.jetstream import log_tail, setup
+from rejoin_adapters.records import Admission, Owner, Run, Submit, Turn
+from rejoin_gateway.streaming import replay
+from rejoin_gateway.streaming.replay import Replay
+from rejoin_gateway.streaming.resume_point import Start
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log import sse
+from rejoin_protocol.log.record import View
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.demo import sleep
+from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.worker.worker import Bounds, Serving, Worker
 
-from gateway import replay
-from gateway.locate import Start
-from gateway.replay import Replay
-from protocol import sse
-from protocol.adapters import splice, streams
-from protocol.adapters.memory_broker import MemoryAgents, MemoryControl, MemoryLog, MemoryRequests
-from protocol.adapters.memory_store import MemoryStore
-from protocol.adapters.ports import Admission, Owner, Run, Submit, Turn
-from protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
-from protocol.lifecycle import State
-from protocol.log import View
-from runner.agents import Agent
-from runner.demo import sleep
-from runner.models.scripted import Scripted
-from runner.worker import Bounds, Serving, Worker
-from tests.rig import Answer, Rig
-from tests.simulated import SimulatedLoop
-from tests.viewer import without_comments
+from tests.doubles.broker import MemoryAgents, MemoryControl, MemoryLog, MemoryRequests
+from tests.doubles.store import MemoryStore
+from tests.support.reconnecting_client import without_comments
+from tests.support.rig import Answer, Rig
+from tests.support.simulated_loop import SimulatedLoop
 
 LONG_S = float(os.environ.get("REJOIN_LONG_RUN_S", "5"))
 PACE_MS = 250
@@ -50,13 +50,13 @@ async def watched(rig: Rig, base: str, session: str, text: str) -> Answer:
 
 def test_f73_the_long_run_of_the_suite_is_longer_than_the_ack_wait() -> None:
     """Or the next test would prove nothing."""
-    assert max(streams.ACK_WAIT_S, Bounds().ack_wait_s) < LONG_S
+    assert max(setup.ACK_WAIT_S, Bounds().ack_wait_s) < LONG_S
 
 
 @pytest.fixture
 def sweep_period_s(monkeypatch: pytest.MonkeyPatch) -> float:
     """A runner's, which is shorter than the run, as are all other waits from now on."""
-    for module, name in ((replay, "HEARTBEAT_S"), (splice, "TAIL_CHECK_MAX_S")):
+    for module, name in ((replay, "HEARTBEAT_S"), (log_tail, "TAIL_CHECK_MAX_S")):
         monkeypatch.setattr(module, name, min(getattr(module, name), LONG_S / 4))
     return min(Bounds().sweep_period_s, LONG_S / 4)
 

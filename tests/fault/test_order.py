@@ -6,8 +6,8 @@ FEATURES F93.
 import asyncio
 import itertools
 
-from tests.observe import stored
-from tests.rig import Rig
+from tests.support.observe import stored
+from tests.support.rig import Rig
 
 SENDS = 100
 GATEWAYS = 3

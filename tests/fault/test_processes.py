@@ -18,12 +18,12 @@ import asyncpg
 import psutil
 import pytest
 import structlog
+from rejoin_adapters.embedded import Servers, embedded
+from rejoin_adapters.jetstream import nats_connection, setup
 
-from protocol.adapters import broker, streams
-from protocol.adapters.embedded import Servers, embedded
-from tests.observe import until
-from tests.processes import HOST, Command, Dev, dev, free_ports, gone
-from tests.viewer import DONE, blocks, cursor_of
+from tests.support.observe import until
+from tests.support.processes import HOST, Command, Dev, dev, free_ports, gone
+from tests.support.reconnecting_client import DONE, blocks, cursor_of
 
 TAKEOVER_S_MAX = 8.0
 """Twice and more of what it takes on a machine with nothing else to do."""
@@ -340,8 +340,8 @@ async def test_f91_services_wait_for_a_broker_and_outlast_its_absence(
         own = await stack.enter_async_context(
             embedded(tmp_path / "data", database_url=servers.database_url, durable=False)
         )
-        async with broker.connect(own.nats_url, "migrate") as connection:
-            await streams.declare(connection, streams.Settings())
+        async with nats_connection.connect(own.nats_url, "migrate") as connection:
+            await setup.declare(connection, setup.Settings())
         await own.nats.stop()
         variables = {
             "REJOIN_NATS_URL": own.nats_url,

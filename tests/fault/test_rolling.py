@@ -14,13 +14,13 @@ from time import monotonic
 import aiohttp
 import psutil
 import pytest
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamLog
 
-from protocol.adapters import broker
-from protocol.adapters.log import JetStreamLog
-from tests.chaos import Client, Send, history, line, place, settled
-from tests.observe import Say, until
-from tests.processes import Dev, gone
-from tests.verdict import Stored, all_broken, drawn, silences, stored
+from tests.support.chaos import Client, Send, history, line, place, settled
+from tests.support.invariants import Stored, all_broken, drawn, silences, stored
+from tests.support.observe import Say, until
+from tests.support.processes import Dev, gone
 
 SESSIONS = 12
 EACH = 2
@@ -94,7 +94,7 @@ async def test_f90_a_rolling_restart_is_seen_by_nobody(tmp_path: Path, say: Say)
         for client in clients:
             await client.catch_up()
         sends = [send for client in clients for send in client.sends]
-        async with broker.connect(where.nats_url, "tests") as connection:
+        async with nats_connection.connect(where.nats_url, "tests") as connection:
             runs = await stored(where.database_url, JetStreamLog(connection, connection))
         stories = {one.session: await history(http, where.gateways[0], one.session) for one in clients}
         artifacts = await drawn(where.database_url)

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamLog
+from rejoin_adapters.ports import Log
+from rejoin_adapters.service.background import beside
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Fenced
+from rejoin_protocol.events.chunks import Chunk, TextDelta, TextStart
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Record
+from rejoin_protocol.log.segment import RECORDS
+from rejoin_runner.decision.run_state import Standing
+from rejoin_runner.output.journal import Journal
 
-from protocol import names
-from protocol.adapters import broker
-from protocol.adapters.log import READ_BYTES_MAX, JetStreamLog
-from protocol.adapters.ports import Log
-from protocol.adapters.tasks import beside
-from protocol.chunks import Chunk, TextDelta, TextStart
-from protocol.errors import Fenced
-from protocol.ids import RunId
-from protocol.log import Record
-from protocol.segment import RECORDS
-from runner.journal import Journal
-from runner.standing import Standing
-from tests.processes import Command
-from tests.rig import DONE, Rig
-from tests.segment_agents import talkative
+from tests.support.agents.segments import talkative
+from tests.support.processes import Command
+from tests.support.rig import DONE, Rig
 
 pytestmark = pytest.mark.timeout(180)
 READY_S = 60.0
@@ -64,7 +64,7 @@ async def whole(log: JetStreamLog, run: RunId) -> list[Record]:
 
 async def segments(log: JetStreamLog, run: RunId) -> int:
     """How many the broker has."""
-    messages, more = await log._get(names.segments(run), 0, 1_000, READ_BYTES_MAX)
+    messages, more = await log._get(subjects.segments(run), 0, 1_000, READ_BYTES_MAX)
     return len(messages) + more
 
 
@@ -113,7 +113,7 @@ async def test_a_writer_that_dies_before_its_segment_leaves_a_gap_and_one_that_i
 ) -> None:
     """Its successor copies what it writes itself, and nothing is told twice when the late copy comes."""
     run = RunId(f"run_{secrets.token_hex(8)}")
-    async with broker.connect(nats_url, "segments-torn") as connection:
+    async with nats_connection.connect(nats_url, "segments-torn") as connection:
         log = JetStreamLog(connection, connection)
         dying = Mortal(log)
         with pytest.raises(Died):
@@ -130,7 +130,7 @@ async def test_a_writer_that_dies_before_its_segment_leaves_a_gap_and_one_that_i
 
 async def test_a_writer_that_was_taken_over_copies_nothing_that_is_not_in_the_log(nats_url: str) -> None:
     run = RunId(f"run_{secrets.token_hex(8)}")
-    async with broker.connect(nats_url, "segments-zombie") as connection:
+    async with nats_connection.connect(nats_url, "segments-zombie") as connection:
         log = JetStreamLog(connection, connection)
         zombie = await written(log, run, 1, RECORDS - 2)
         await written(log, run, 2, 10)
@@ -155,8 +155,8 @@ async def killed_at(nats_url: str, process: Command, appends: int) -> AsyncItera
             process.signal(signal.SIGKILL)
             dead.set()
 
-    async with broker.connect(nats_url, "killer") as connection:
-        end = await connection.listen(names.live(RunId("*")), count)
+    async with nats_connection.connect(nats_url, "killer") as connection:
+        end = await connection.listen(subjects.live(RunId("*")), count)
         await connection.flush()
         yield dead
         await end()
@@ -173,7 +173,10 @@ async def test_f69_its_process_is_killed_where_it_would_store_a_segment(rig: Rig
     }
     async with (
         await Command.start(
-            tmp_path / "runner", "tests.segment_agents:agent", variables=variables, module="runner"
+            tmp_path / "runner",
+            "tests.support.agents.segments:agent",
+            variables=variables,
+            module="rejoin_runner",
         ) as process,
         killed_at(rig.nats_url, process, RECORDS) as dead,
         asyncio.TaskGroup() as group,
@@ -185,7 +188,7 @@ async def test_f69_its_process_is_killed_where_it_would_store_a_segment(rig: Rig
         await rig.runner([talkative(rig.agent)], ack_wait_s=1)
         answer = await told
     run = RunId(answer.headers["x-workflow-run-id"])
-    async with broker.connect(rig.nats_url, "segments-killed") as connection:
+    async with nats_connection.connect(rig.nats_url, "segments-killed") as connection:
         log = JetStreamLog(connection, connection)
         records = await whole(log, run)
         assert await segments(log, run) >= 1

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rejoin_protocol.log.record import Mark
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import Tool, tool
 
-from protocol.log import Mark
-from runner.agents import Agent
-from runner.tools import Tool, tool
-from tests.fake_provider import FakeProvider
-from tests.fakes.protocols import ALL, ANTHROPIC, REASONED, Speaks
-from tests.observe import stored, until
-from tests.processes import Command
-from tests.rig import Rig
+from tests.support.fake_provider import FakeProvider
+from tests.support.fakes.protocols import ALL, ANTHROPIC, REASONED, Speaks
+from tests.support.observe import stored, until
+from tests.support.processes import Command
+from tests.support.rig import Rig
 
 START_S = 60.0
 each = pytest.mark.parametrize("speaks", ALL, ids=lambda speaks: speaks.provider)
@@ -72,8 +72,8 @@ async def test_signatures_survive_kill_9(rig: Rig, tmp_path: Path) -> None:
             TEST_MODEL=spec(speaks),
             **{f"REJOIN_{name.upper()}": value for name, value in reached.items()},
         )
-        logs, agent = tmp_path / "logs", "tests.killed_agents:agent"
-        async with await Command.start(logs, agent, variables=variables, module="runner") as first:
+        logs, agent = tmp_path / "logs", "tests.support.agents.killed:agent"
+        async with await Command.start(logs, agent, variables=variables, module="rejoin_runner") as first:
             await first.says('"serving"', START_S)
             body = rig.chat(session, "How is the weather?")
             async with rig.http.post(f"{base}/api/chat", json=body) as response:

@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
+from rejoin_runner.agent.agent import Agent
 
-from runner.agents import Agent
-from tests.observe import Say, payload, stored, until
-from tests.processes import HOST, Command, free_ports
-from tests.rig import Rig
-from tests.scripts import Pieces
-from tests.viewer import DONE
+from tests.support.observe import Say, payload, stored, until
+from tests.support.processes import HOST, Command, free_ports
+from tests.support.reconnecting_client import DONE
+from tests.support.rig import Rig
+from tests.support.scripted_models import Pieces
 
 MB = 1024 * 1024
 PASSING_MB = int(os.environ.get("REJOIN_STALLED_MB", "24"))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
+from rejoin_runner.tools.tool import tool
 
-from runner.acting import UNKNOWN_OUTCOME
-from runner.agents import Agent
-from runner.tools import tool
-from tests.observe import until
-from tests.processes import Command
-from tests.rig import Rig
-from tests.scripts import Calls
+from tests.support.observe import until
+from tests.support.processes import Command
+from tests.support.rig import Rig
+from tests.support.scripted_models import Calls
 
 ENDS_S = 20.0
 
@@ -34,7 +34,7 @@ async def test_a_drained_runner_ends_although_a_tool_does_not(
         "TEST_TOOL": name,
         "TEST_BEGUN": str(mark),
     }
-    logs, arguments = tmp_path / "logs", ("runner", "tests.stuck_agents:agent")
+    logs, arguments = tmp_path / "logs", ("runner", "tests.support.agents.stuck:agent")
 
     async def begun() -> bool:
         return mark.exists()

@@ -8,15 +8,15 @@ its policy says, every viewer every event once.
 from collections import Counter
 
 import pytest
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 
-from protocol.fold import UIMessage
-from runner import Agent
-from runner.acting import UNKNOWN_OUTCOME
-from tests.crews import Breaks, Calls, Line, Lines, Thinks, agent, texts
-from tests.deaths import at_append, before_acknowledgement
-from tests.heard import hear, plain
-from tests.rig import Rig
-from tests.three import counted, tools
+from tests.support.agent_teams import Breaks, Calls, Line, Lines, Thinks, agent, texts
+from tests.support.dying_runners import at_append, before_acknowledgement
+from tests.support.full_answer import hear, plain
+from tests.support.rig import Rig
+from tests.support.three_tools import counted, tools
 
 pytestmark = pytest.mark.timeout(300)  # some seventy deaths each
 

@@ -9,10 +9,10 @@ from time import monotonic
 
 import pytest
 import structlog
+from rejoin_runner.worker.worker import Worker
 
-from runner.worker import Worker
-from tests.observe import Say, until
-from tests.rig import Answer, Rig
+from tests.support.observe import Say, until
+from tests.support.rig import Answer, Rig
 
 RUNS = int(os.environ.get("REJOIN_SUSPENDED_RUNS", "150"))
 AT_ONCE = 50

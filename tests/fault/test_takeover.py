@@ -8,14 +8,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import ToolContext
 
-from runner.agents import Agent
-from runner.models.scripted import Scripted
-from runner.tools import ToolContext, tool
-from tests.observe import stored, until
-from tests.rig import Rig
-from tests.scripts import Calls, Gated
-from tests.takeover import ACK_WAIT_S, PAUSING, assert_all_agree, folded, lines, over, posted, silent
+from tests.support.observe import stored, until
+from tests.support.rig import Rig
+from tests.support.scripted_models import Calls, Gated
+from tests.support.takeover import ACK_WAIT_S, PAUSING, assert_all_agree, folded, lines, over, posted, silent
 
 
 @pytest.mark.parametrize("goes_on", ["while the second works", "after the second has ended"])

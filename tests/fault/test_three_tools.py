@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from tests.deaths import at_append, before_acknowledgement
-from tests.heard import hear
-from tests.rig import Rig
-from tests.three import TOOLS, agent_of, check, counted
+from tests.support.dying_runners import at_append, before_acknowledgement
+from tests.support.full_answer import hear
+from tests.support.rig import Rig
+from tests.support.three_tools import TOOLS, agent_of, check, counted
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])

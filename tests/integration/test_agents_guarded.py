@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
-from protocol.adapters import broker, streams
-from protocol.adapters.agents import JetStreamAgents
-from protocol.commands import AgentEntry
-from protocol.ids import AgentName
-from tests.cluster import cluster
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
+from rejoin_protocol.ids import AgentName
+from rejoin_protocol.run_request import AgentEntry
+
+from tests.support.nats_cluster import cluster
 
 
 async def test_a_gateway_may_list_the_agents(tmp_path: Path) -> None:
     """The answer has more than one message, which an account must be told to let through."""
     async with cluster(tmp_path) as one:
-        async with broker.connect(one.url("admin"), "migrate") as admin:
-            await streams.declare(admin, streams.Settings())
-        async with broker.connect(one.url("runner"), "runner") as writer:
+        async with nats_connection.connect(one.url("admin"), "migrate") as admin:
+            await setup.declare(admin, setup.Settings())
+        async with nats_connection.connect(one.url("runner"), "runner") as writer:
             for name in ("one", "two"):
                 await JetStreamAgents(writer).announce(AgentEntry(AgentName(name), name))
-        async with broker.connect(one.url("gateway"), "gateway") as reader:
+        async with nats_connection.connect(one.url("gateway"), "gateway") as reader:
             agents = JetStreamAgents(reader)
             assert {entry.name for entry in await agents.list()} == {"one", "two"}
             assert await agents.find(AgentName("two")) == AgentEntry(AgentName("two"), "two")

@@ -7,11 +7,12 @@ import copy
 from typing import Any
 
 import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import NeedsApproval
+from rejoin_runner.tools.tool_context import ToolContext
 
-from runner.agents import Agent
-from runner.tools import NeedsApproval, ToolContext
-from tests.rig import Answer, Rig
-from tests.scripts import Shell, Wants
+from tests.support.rig import Answer, Rig
+from tests.support.scripted_models import Shell, Wants
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ from time import monotonic
 import nats.errors
 import pytest
 from nats.aio.msg import Msg
-
-from protocol import names
-from protocol.adapters import broker
-from protocol.adapters.broker import Broker
-from protocol.adapters.embedded import Servers, embedded
-from protocol.errors import Invalid, Unavailable
+from rejoin_adapters.embedded import Servers, embedded
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Invalid, Unavailable
 
 SOON_S = 20.0
 AT_ONCE_S = 1.0
@@ -30,7 +29,7 @@ async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
 
 @pytest.fixture
 async def asker(servers: Servers) -> AsyncIterator[Broker]:
-    async with asyncio.timeout(SOON_S), broker.connect(servers.nats_url, "asker") as connection:
+    async with asyncio.timeout(SOON_S), nats_connection.connect(servers.nats_url, "asker") as connection:
         yield connection
 
 
@@ -46,7 +45,7 @@ async def hearing(servers: Servers, subject: str, hear: Callable[[Msg], None]) -
     async def on_message(message: Msg) -> None:
         hear(message)
 
-    async with broker.connect(servers.nats_url, "hearer") as connection:
+    async with nats_connection.connect(servers.nats_url, "hearer") as connection:
         await connection.subscribe(subject, on_message, lambda: None)
         await connection.flush()
         yield connection
@@ -70,7 +69,7 @@ async def test_headers_and_payload_come_as_they_were_sent(
     servers: Servers, asker: Broker, subject: str
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
-    headers = {names.BATCH: "1 2 3", "Other": "ä: b"}
+    headers = {subjects.BATCH: "1 2 3", "Other": "ä: b"}
     payload = b"\r\nHPUB x\r\n\0" * 1_000
     async with hearing(servers, subject, heard.put_nowait) as hearer, asyncio.TaskGroup() as group:
         for fields in (headers, None):

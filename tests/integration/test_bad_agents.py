@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.demo import demo
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
+from rejoin_runner.tools.tool import ToolError, tool
 from structlog.testing import capture_logs
 
-from runner import Agent, ToolError, tool
-from runner.demo import demo
-from runner.models.port import Done, ModelChunk, ModelError, ModelRequest
-from tests.rig import Answer, Rig
+from tests.support.rig import Answer, Rig
 
 
 class Raising:

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from rejoin_gateway.core.message_input import TEXT_CHARS_MAX
+from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 
-from gateway.bodies import BODY_BYTES_MAX
-from gateway.turns import TEXT_CHARS_MAX
-from tests.rig import Answer, Rig
+from tests.support.rig import Answer, Rig
 
 USER = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "count 1"}]}
 ASSISTANT = {"id": "a1", "role": "assistant", "parts": [{"type": "text", "text": "1"}]}

@@ -5,13 +5,13 @@ import signal
 from pathlib import Path
 
 import msgspec
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import tool
 
-from runner.agents import Agent
-from runner.tools import tool
-from tests.observe import until
-from tests.processes import Command
-from tests.rig import Rig
-from tests.scripts import Calls
+from tests.support.observe import until
+from tests.support.processes import Command
+from tests.support.rig import Rig
+from tests.support.scripted_models import Calls
 
 
 async def test_a_runner_whose_loop_is_blocked_says_by_whom_and_its_run_is_taken_over(
@@ -28,7 +28,7 @@ async def test_a_runner_whose_loop_is_blocked_says_by_whom_and_its_run_is_taken_
 
     async with (
         await Command.start(
-            tmp_path / "logs", "runner", "tests.greedy_agents:agent", variables=variables
+            tmp_path / "logs", "runner", "tests.support.agents.greedy:agent", variables=variables
         ) as runner,
         asyncio.TaskGroup() as group,
     ):

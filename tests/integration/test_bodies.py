@@ -9,16 +9,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_gateway.http import request_body
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol.ids import AgentName
+from rejoin_protocol.run_request import AgentEntry
 
-from gateway import bodies
-from gateway.auth import ANYBODY
-from gateway.web import SERVICE
-from protocol.commands import AgentEntry
-from protocol.ids import AgentName
-from tests.observe import until
-from tests.rig import Rig
+from tests.support.observe import until
+from tests.support.rig import Rig
 
-TEXT_CHARS = 2 * bodies.LARGE_BYTES
+TEXT_CHARS = 2 * request_body.LARGE_BYTES
 TEXT = "{text}"
 SAID = [{"role": "user", "content": TEXT}]
 PARTS = [{"type": "text", "text": TEXT}]
@@ -83,6 +83,6 @@ async def test_no_body_is_held_for_as_long_as_an_answer_takes(rig: Rig, name: st
     async with asyncio.TaskGroup() as group:
         asking = group.create_task(ask())
         await until(admitted, "the run")
-        await until(lambda: shares._free == bodies.TOTAL_BYTES and not held(), "the end of its body")
+        await until(lambda: shares._free == request_body.TOTAL_BYTES and not held(), "the end of its body")
         assert not asking.done()
         asking.cancel()

@@ -11,23 +11,22 @@ import msgspec
 import psutil
 import pytest
 from nats.aio.msg import Msg
+from rejoin_adapters.embedded import Servers, embedded
+from rejoin_adapters.embedded.nats import Nats
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
+from rejoin_adapters.jetstream.log_tail import splice
+from rejoin_adapters.jetstream.nats_client import Arrived
+from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.ports import Delivery, Log
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import RejoinError, Unavailable
+from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.log.record import Head, Record
+from rejoin_protocol.run_request import AgentEntry, RunRequest
 from structlog.testing import capture_logs
-
-from protocol import names
-from protocol.adapters import broker, streams
-from protocol.adapters.agents import JetStreamAgents
-from protocol.adapters.broker import Broker
-from protocol.adapters.embedded import Servers, embedded
-from protocol.adapters.embedded.nats import Nats
-from protocol.adapters.log import JetStreamLog
-from protocol.adapters.mended import Arrived
-from protocol.adapters.ports import Delivery, Log
-from protocol.adapters.requests import JetStreamRequests
-from protocol.adapters.splice import splice
-from protocol.commands import AgentEntry, RunRequest
-from protocol.errors import RejoinError, Unavailable
-from protocol.ids import AgentName, RunId
-from protocol.log import Head, Record
 
 SOON_S = 20.0
 AGENT = AgentName("demo")
@@ -37,14 +36,14 @@ AGENT = AgentName("demo")
 async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
     """A NATS of the test's own, with our streams."""
     async with embedded(tmp_path, durable=False, database_url="postgresql://none") as running:
-        async with broker.connect(running.nats_url, "declare") as connection:
-            await streams.declare(connection, streams.Settings())
+        async with nats_connection.connect(running.nats_url, "declare") as connection:
+            await setup.declare(connection, setup.Settings())
         yield running
 
 
 @pytest.fixture
 async def connection(servers: Servers) -> AsyncIterator[Broker]:
-    async with broker.connect(servers.nats_url, "test") as one:
+    async with nats_connection.connect(servers.nats_url, "test") as one:
         yield one
 
 
@@ -106,15 +105,15 @@ async def test_kill_9_loses_nothing_doubles_nothing_and_no_reader_misses_anythin
             await servers.nats.start()
 
     async with (
-        broker.connect(servers.nats_url, "writer") as writer,
-        broker.connect(servers.nats_url, "reader") as reader,
+        nats_connection.connect(servers.nats_url, "writer") as writer,
+        nats_connection.connect(servers.nats_url, "reader") as reader,
         asyncio.timeout(SOON_S),
         asyncio.TaskGroup() as group,
     ):
         group.create_task(read(JetStreamLog(reader, reader)))
         group.create_task(write(JetStreamLog(writer, writer), run, count, written))
         group.create_task(kill())
-    async with broker.connect(servers.nats_url, "after") as connection:
+    async with nats_connection.connect(servers.nats_url, "after") as connection:
         assert seen == written == await stored(JetStreamLog(connection, connection), run)
     assert len(written) == count
 
@@ -139,7 +138,7 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
     servers: Servers, connection: Broker, run: RunId
 ) -> None:
     log, agents = JetStreamLog(connection, connection), JetStreamAgents(connection)
-    requests = JetStreamRequests(connection, streams.Settings())
+    requests = JetStreamRequests(connection, setup.Settings())
 
     async def follow() -> None:
         async with log.follow(run):
@@ -162,8 +161,8 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
         lambda: requests.publish(RunRequest(AGENT, run)),
         lambda: agents.announce(AgentEntry(AGENT)),
         lambda: agents.find(AGENT),
-        lambda: streams.check(connection),
-        lambda: streams.declare(connection, streams.Settings()),
+        lambda: setup.check(connection),
+        lambda: setup.declare(connection, setup.Settings()),
     ]
     await log.last(run)
     await servers.nats.kill()
@@ -188,7 +187,7 @@ async def arrival(following: Callable[[int], Awaitable[Sequence[Delivery]]]) -> 
 async def test_a_request_is_waited_for_across_a_restart(
     servers: Servers, connection: Broker, run: RunId
 ) -> None:
-    requests = JetStreamRequests(connection, streams.Settings())
+    requests = JetStreamRequests(connection, setup.Settings())
     async with asyncio.timeout(SOON_S), requests.pull(AGENT) as following, asyncio.TaskGroup() as group:
         waiting = group.create_task(arrival(following))
         await connection.flush()
@@ -200,7 +199,7 @@ async def test_a_request_is_waited_for_across_a_restart(
 
 
 async def test_a_connection_can_be_closed_while_the_broker_is_away(servers: Servers, run: RunId) -> None:
-    async with broker.connect(servers.nats_url, "closing") as connection:
+    async with nats_connection.connect(servers.nats_url, "closing") as connection:
         log = JetStreamLog(connection, connection)
         async with log.follow(run):
             await servers.nats.kill()
@@ -229,7 +228,7 @@ async def test_an_outage_is_told_and_not_told_ten_times_a_second(
 async def test_an_answer_that_comes_too_late_harms_nobody(servers: Servers, connection: Broker) -> None:
     """nats-py's own `flush` would let its read loop die of it."""
     frozen = psutil.Process(servers.nats.pid)
-    with mock.patch.object(broker, "ASK_TIMEOUT_S", 0.2):
+    with mock.patch.object(nats_connection, "ASK_TIMEOUT_S", 0.2):
         frozen.suspend()
         try:
             await until(lambda: frozen.status() == psutil.STATUS_STOPPED)
@@ -241,7 +240,7 @@ async def test_an_answer_that_comes_too_late_harms_nobody(servers: Servers, conn
         finally:
             frozen.resume()
     reading = connection._client._reading_task
-    await streams.check(connection)
+    await setup.check(connection)
     await connection.flush()
     assert reading is connection._client._reading_task
     assert reading is not None
@@ -250,10 +249,10 @@ async def test_an_answer_that_comes_too_late_harms_nobody(servers: Servers, conn
 
 async def test_a_connection_whose_reader_has_died_is_recycled(servers: Servers, run: RunId) -> None:
     with (
-        mock.patch.object(broker, "LIVENESS_PERIOD_S", 0.1),
-        mock.patch.object(broker, "LIVENESS_TIMEOUT_S", 0.2),
+        mock.patch.object(nats_connection, "LIVENESS_PERIOD_S", 0.1),
+        mock.patch.object(nats_connection, "LIVENESS_TIMEOUT_S", 0.2),
     ):
-        async with asyncio.timeout(SOON_S), broker.connect(servers.nats_url, "deaf") as connection:
+        async with asyncio.timeout(SOON_S), nats_connection.connect(servers.nats_url, "deaf") as connection:
             log, reading = JetStreamLog(connection, connection), connection._client._reading_task
             written: list[Record] = []
             async with log.follow(run) as follow:
@@ -276,7 +275,7 @@ async def test_a_subscriber_is_told_of_what_its_own_process_had_no_room_for(
     async def take(message: Msg) -> None:
         came.append(message)
 
-    with mock.patch.object(broker, "PENDING_BYTES_MAX", 1):
+    with mock.patch.object(nats_connection, "PENDING_BYTES_MAX", 1):
         end = await connection.subscribe(f"any.{run}", take, lost.set)
     async with asyncio.timeout(SOON_S):
         await connection.send(f"any.{run}", b"two")
@@ -312,8 +311,8 @@ async def test_connecting_waits_for_the_broker_and_says_so(servers: Servers) -> 
     connected = asyncio.Event()
 
     async def use() -> None:
-        async with broker.connect(servers.nats_url, "early") as connection:
-            await streams.check(connection)
+        async with nats_connection.connect(servers.nats_url, "early") as connection:
+            await setup.check(connection)
             connected.set()
 
     with capture_logs() as lines:
@@ -335,8 +334,8 @@ async def test_a_name_that_leads_nowhere_is_waited_for_too(servers: Servers) -> 
     url = f"nats://127.0.0.1:1,{servers.nats_url}"
     async with asyncio.timeout(SOON_S):
         for _ in range(4):  # nats-py shuffles them
-            async with broker.connect(url, "several") as connection:
-                await streams.check(connection)
+            async with nats_connection.connect(url, "several") as connection:
+                await setup.check(connection)
                 assert len(connection._client.servers) == 2
 
 
@@ -351,7 +350,7 @@ async def test_refused_credentials_are_an_error_and_no_endless_loop(
     with capture_logs() as lines:
         async with asyncio.timeout(2):
             with pytest.raises(RejoinError, match="the broker refuses our credentials") as refused:
-                async with broker.connect(url, "stranger"):
+                async with nats_connection.connect(url, "stranger"):
                     pass
     assert not isinstance(refused.value, Unavailable)
     assert "wrong" not in str(lines)
@@ -362,7 +361,7 @@ async def test_credentials_refused_after_a_reconnect_end_the_connection(servers:
     assert isinstance(nats, Nats)
 
     async def refused() -> None:
-        async with broker.connect(servers.nats_url, "known"):
+        async with nats_connection.connect(servers.nats_url, "known"):
             await nats.stop()
             nats._token = secrets.token_hex(8)
             await nats.start()
@@ -378,7 +377,7 @@ async def test_credentials_refused_after_a_reconnect_end_the_connection(servers:
 
 async def test_declaring_again_changes_nothing_or_what_was_configured(connection: Broker, run: RunId) -> None:
     await write(JetStreamLog(connection, connection), run, 3, [])
-    stream_names = (names.REQUESTS, names.LOG, names.AGENTS_STREAM)
+    stream_names = (subjects.REQUESTS, subjects.LOG, subjects.AGENTS_STREAM)
 
     async def configured() -> list[object]:
         answers = [await connection.call(f"$JS.API.STREAM.INFO.{name}") for name in stream_names]
@@ -387,15 +386,15 @@ async def test_declaring_again_changes_nothing_or_what_was_configured(connection
 
     first = await configured()
     for _ in range(2):
-        await streams.declare(connection, streams.Settings())
+        await setup.declare(connection, setup.Settings())
         assert await configured() == first
-    await streams.declare(connection, streams.Settings(log_age_max_s=60))
-    config = msgspec.json.decode(await connection.call(f"$JS.API.STREAM.INFO.{names.LOG}"))["config"]
-    assert config["max_age"] == 60 * streams.SECOND_NS
+    await setup.declare(connection, setup.Settings(log_age_max_s=60))
+    config = msgspec.json.decode(await connection.call(f"$JS.API.STREAM.INFO.{subjects.LOG}"))["config"]
+    assert config["max_age"] == 60 * setup.SECOND_NS
 
 
 async def test_the_check_fails_where_the_log_is_missing(connection: Broker) -> None:
-    await streams.check(connection)
-    await connection.call(f"$JS.API.STREAM.DELETE.{names.LOG}")
+    await setup.check(connection)
+    await connection.call(f"$JS.API.STREAM.DELETE.{subjects.LOG}")
     with pytest.raises(Unavailable):
-        await streams.check(connection)
+        await setup.check(connection)

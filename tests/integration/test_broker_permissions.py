@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from nats.aio.msg import Msg
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.nats_connection import Broker, Denied
+from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_protocol.broker import broker_permissions, subjects
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.log.record import Head, Record
+from rejoin_protocol.log.segment import RECORDS
+from rejoin_protocol.run_request import RunRequest
 from structlog.testing import capture_logs
 
-from protocol import names, permissions
-from protocol.adapters import broker, streams
-from protocol.adapters.broker import Broker, Denied
-from protocol.adapters.log import READ_BYTES_MAX, JetStreamLog
-from protocol.adapters.requests import JetStreamRequests
-from protocol.commands import RunRequest
-from protocol.errors import Unavailable
-from protocol.ids import AgentName, RunId
-from protocol.log import Head, Record
-from protocol.segment import RECORDS
-from tests.cluster import Cluster, cluster
-from tests.observe import stored
-from tests.rig import Rig
+from tests.support.nats_cluster import Cluster, cluster
+from tests.support.observe import stored
+from tests.support.rig import Rig
 
 AGENT = AgentName("demo")
 HEARD_S = 10.0
@@ -31,14 +31,14 @@ HEARD_S = 10.0
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     """A server with the production configuration, and our streams, declared by the administrator."""
     async with cluster(tmp_path_factory.mktemp("guarded")) as one:
-        async with broker.connect(one.url("admin"), "migrate") as admin:
-            await streams.declare(admin, streams.Settings())
+        async with nats_connection.connect(one.url("admin"), "migrate") as admin:
+            await setup.declare(admin, setup.Settings())
         yield one
 
 
 @pytest.fixture
 async def admin(guarded: Cluster) -> AsyncIterator[Broker]:
-    async with broker.connect(guarded.url("admin"), "operator") as one:
+    async with nats_connection.connect(guarded.url("admin"), "operator") as one:
         yield one
 
 
@@ -50,7 +50,7 @@ def run() -> RunId:
 @pytest.fixture
 async def thief(guarded: Cluster) -> AsyncIterator[Broker]:
     """Somebody with a gateway's credential, who says what he likes."""
-    async with broker.connect(guarded.url("gateway").partition("/?")[0], "gateway-stolen") as one:
+    async with nats_connection.connect(guarded.url("gateway").partition("/?")[0], "gateway-stolen") as one:
         yield one
 
 
@@ -61,7 +61,7 @@ async def messages(admin: Broker, stream: str) -> tuple[int, int]:
 
 
 async def write(guarded: Cluster, run: RunId, count: int = 3) -> None:
-    async with broker.connect(guarded.url("runner"), "runner-log") as writer:
+    async with nats_connection.connect(guarded.url("runner"), "runner-log") as writer:
         log = JetStreamLog(writer, writer)
         last = 0
         for index in range(count):
@@ -114,8 +114,8 @@ async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
     guarded: Cluster, run: RunId
 ) -> None:
     async with (
-        broker.connect(guarded.url("runner"), "runner-log") as runner,
-        broker.connect(guarded.url("gateway"), "gateway-api") as gateway,
+        nats_connection.connect(guarded.url("runner"), "runner-log") as runner,
+        nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway,
     ):
         log, reader = JetStreamLog(runner, runner), JetStreamLog(gateway, gateway)
         written: list[Record] = []
@@ -124,7 +124,7 @@ async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
             written.append(Record(await log.append(run, head, b"x"), head, b"x"))
         await log.add_segment(run, written)
         await runner.flush()
-        assert len((await reader._get(names.segments(run), 0, 9, READ_BYTES_MAX))[0]) == 1
+        assert len((await reader._get(subjects.segments(run), 0, 9, READ_BYTES_MAX))[0]) == 1
         assert (await reader.read(run, after=0)).records == written
 
 
@@ -136,26 +136,26 @@ async def test_a_stolen_gateway_credential_writes_no_log(
 ) -> None:
     """Neither by a publish, nor by naming a log as the place where somebody else's answer goes."""
     await write(guarded, run)
-    before = await messages(admin, names.LOG)
-    subject = names.log(run)
-    for forged in (subject, names.segments(run)):
+    before = await messages(admin, subjects.LOG)
+    subject = subjects.log(run)
+    for forged in (subject, subjects.segments(run)):
         with pytest.raises(Denied):
             await thief.ask(forged, b"forged")
     last = b'{"last_by_subj":"%s"}' % subject.encode()
     for asked, payload in (
-        (names.request(AGENT, run, 1), b"{}"),
-        (names.control(run), b'{"type":"interrupt"}'),
-        (f"{permissions.API}.DIRECT.GET.{names.LOG}", last),
-        (f"{permissions.API}.STREAM.MSG.GET.{names.LOG}", last),
-        (f"{permissions.API}.STREAM.NAMES", b""),
+        (subjects.request(AGENT, run, 1), b"{}"),
+        (subjects.control(run), b'{"type":"interrupt"}'),
+        (f"{broker_permissions.API}.DIRECT.GET.{subjects.LOG}", last),
+        (f"{broker_permissions.API}.STREAM.MSG.GET.{subjects.LOG}", last),
+        (f"{broker_permissions.API}.STREAM.NAMES", b""),
     ):
         with capture_logs() as lines:
             await thief.send(asked, payload, reply=subject)
             await thief.flush()
         assert lines == []  # it may ask that
     # What was asked is answered in order, and this is asked behind it.
-    await thief.ask(f"{permissions.API}.STREAM.NAMES")
-    assert await messages(admin, names.LOG) == before
+    await thief.ask(f"{broker_permissions.API}.STREAM.NAMES")
+    assert await messages(admin, subjects.LOG) == before
 
 
 async def test_within_one_account_permissions_alone_would_not_do(
@@ -168,10 +168,10 @@ async def test_within_one_account_permissions_alone_would_not_do(
         heard.set()
 
     end = await admin.subscribe("nobodys.business", hear, lambda: None)
-    async with broker.connect(guarded.url("runner"), "runner-stolen") as stolen:
+    async with nats_connection.connect(guarded.url("runner"), "runner-stolen") as stolen:
         with pytest.raises(Denied):
             await stolen.ask("nobodys.business", b"{}")
-        await stolen.send(names.request(AGENT, run, 1), b"{}", reply="nobodys.business")
+        await stolen.send(subjects.request(AGENT, run, 1), b"{}", reply="nobodys.business")
         await stolen.flush()
     async with asyncio.timeout(HEARD_S):
         await heard.wait()
@@ -181,31 +181,31 @@ async def test_within_one_account_permissions_alone_would_not_do(
 @pytest.mark.parametrize(
     "call",
     [
-        f"STREAM.PURGE.{names.LOG}",
-        f"STREAM.DELETE.{names.LOG}",
-        f"STREAM.MSG.DELETE.{names.LOG}",
-        f"STREAM.UPDATE.{names.LOG}",
-        f"STREAM.CREATE.{names.LOG}",
-        f"STREAM.INFO.{names.REQUESTS}",
-        f"STREAM.MSG.GET.{names.REQUESTS}",
-        f"DIRECT.GET.{names.REQUESTS}",
-        f"CONSUMER.CREATE.{names.REQUESTS}",
-        f"CONSUMER.CREATE.{names.LOG}",
-        f"CONSUMER.DURABLE.CREATE.{names.REQUESTS}.thief",
-        f"CONSUMER.MSG.NEXT.{names.REQUESTS}.{names.consumer(AGENT)}",
+        f"STREAM.PURGE.{subjects.LOG}",
+        f"STREAM.DELETE.{subjects.LOG}",
+        f"STREAM.MSG.DELETE.{subjects.LOG}",
+        f"STREAM.UPDATE.{subjects.LOG}",
+        f"STREAM.CREATE.{subjects.LOG}",
+        f"STREAM.INFO.{subjects.REQUESTS}",
+        f"STREAM.MSG.GET.{subjects.REQUESTS}",
+        f"DIRECT.GET.{subjects.REQUESTS}",
+        f"CONSUMER.CREATE.{subjects.REQUESTS}",
+        f"CONSUMER.CREATE.{subjects.LOG}",
+        f"CONSUMER.DURABLE.CREATE.{subjects.REQUESTS}.thief",
+        f"CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(AGENT)}",
     ],
 )
-@pytest.mark.parametrize("prefix", [names.API, permissions.API])
+@pytest.mark.parametrize("prefix", [subjects.API, broker_permissions.API])
 async def test_a_stolen_gateway_credential_has_no_such_right(
     guarded: Cluster, thief: Broker, admin: Broker, run: RunId, prefix: str, call: str
 ) -> None:
     await write(guarded, run)
-    async with broker.connect(guarded.url("gateway"), "gateway-api") as gateway:
-        await JetStreamRequests(gateway, streams.Settings()).publish(RunRequest(AGENT, run, 0))
-    before = [await messages(admin, stream) for stream in (names.LOG, names.REQUESTS)]
+    async with nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway:
+        await JetStreamRequests(gateway, setup.Settings()).publish(RunRequest(AGENT, run, 0))
+    before = [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS)]
     with pytest.raises(Denied):
         await thief.ask(f"{prefix}.{call}", b'{"seq":1,"no_erase":true}')
-    assert [await messages(admin, stream) for stream in (names.LOG, names.REQUESTS)] == before
+    assert [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS)] == before
 
 
 @pytest.mark.parametrize("subject", [">", "request.>", "run.>", "$JS.>", "_INBOX_runner.>", "control.*"])
@@ -226,16 +226,16 @@ async def test_a_stolen_gateway_credential_overhears_nothing(thief: Broker, subj
         *(
             f"STREAM.{verb}.{stream}"
             for verb in ("DELETE", "UPDATE")
-            for stream in (names.LOG, names.REQUESTS)
+            for stream in (subjects.LOG, subjects.REQUESTS)
         ),
-        f"STREAM.MSG.DELETE.{names.LOG}",
-        f"STREAM.PURGE.{names.REQUESTS}",
-        f"CONSUMER.DELETE.{names.REQUESTS}.{names.consumer(AGENT)}",
-        f"CONSUMER.CREATE.{names.LOG}",
+        f"STREAM.MSG.DELETE.{subjects.LOG}",
+        f"STREAM.PURGE.{subjects.REQUESTS}",
+        f"CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(AGENT)}",
+        f"CONSUMER.CREATE.{subjects.LOG}",
     ],
 )
 async def test_a_runner_cannot_change_or_delete_streams_and_consumers(guarded: Cluster, call: str) -> None:
-    async with broker.connect(guarded.url("runner"), "runner-queue") as runner:
+    async with nats_connection.connect(guarded.url("runner"), "runner-queue") as runner:
         with pytest.raises(Denied):
             await runner.call(f"$JS.API.{call}")
 
@@ -244,20 +244,20 @@ async def test_a_runner_cannot_change_or_delete_streams_and_consumers(guarded: C
 
 
 async def test_a_refused_publish_is_unavailable_at_once_and_a_line_in_the_log(guarded: Cluster) -> None:
-    async with broker.connect(guarded.url("gateway"), "gateway-api") as gateway:
+    async with nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway:
         with capture_logs() as lines:
-            async with asyncio.timeout(broker.ASK_TIMEOUT_S / 2):
+            async with asyncio.timeout(nats_connection.ASK_TIMEOUT_S / 2):
                 with pytest.raises(Unavailable, match=r"does not allow gateway-api to publish run\.x\.log"):
                     await gateway.call("run.x.log", b"forged")
                 with pytest.raises(Denied):
-                    await gateway.ask_many(f"$JS.API.DIRECT.GET.{names.REQUESTS}", b"{}")
+                    await gateway.ask_many(f"$JS.API.DIRECT.GET.{subjects.REQUESTS}", b"{}")
                 await gateway.send("request.no", b"")
                 await gateway.subscribe("request.>", _ignore, lambda: None)
                 await gateway.flush()
-            await streams.check(gateway)  # the connection is none the worse for it
+            await setup.check(gateway)  # the connection is none the worse for it
     assert [(line["log_level"], line["denied"], line["subject"]) for line in lines] == [
         ("error", "publish", "run.x.log"),
-        ("error", "publish", f"{permissions.API}.DIRECT.GET.{names.REQUESTS}"),
+        ("error", "publish", f"{broker_permissions.API}.DIRECT.GET.{subjects.REQUESTS}"),
         ("error", "publish", "request.no"),
         ("error", "subscription", "request.>"),
     ]

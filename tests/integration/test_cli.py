@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from tests.processes import rejoin
-from tests.rig import Rig
+from tests.support.processes import rejoin
+from tests.support.rig import Rig
 
 
 async def test_runs_can_be_listed_shown_and_asked_for_again(rig: Rig) -> None:
@@ -35,8 +35,8 @@ async def test_a_fault_is_one_line(rig: Rig, tmp_path: Path) -> None:
         (("gateway",), {"REJOIN_PORT": "many"}, "REJOIN_"),
         (("runner", "nowhere"), {}, "expected MODULE:ATTR"),
         (("runner", "no.such.module:agent"), {}, "cannot import no.such.module"),
-        (("runner", "runner.demo:nothing"), {}, "runner.demo has no nothing"),
-        (("runner", "runner.demo:weather"), {}, "expected an Agent"),
+        (("runner", "rejoin_runner.demo:nothing"), {}, "rejoin_runner.demo has no nothing"),
+        (("runner", "rejoin_runner.demo:weather"), {}, "expected an Agent"),
         (("runner",), {"REJOIN_MODEL": "nobody:x"}, "nobody"),
         (("runner",), {"REJOIN_MODEL": "openai:x"}, "key"),
     ]

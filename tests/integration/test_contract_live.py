@@ -17,14 +17,14 @@ import aiohttp
 import jwt
 import msgspec
 import pytest
+from rejoin_gateway.app import ROUTES
+from rejoin_gateway.http.routes import Route
+from rejoin_protocol import file_formats
+from rejoin_runner.demo import demo
 from yarl import URL
 
-from gateway.app import ROUTES
-from gateway.routing import Route
-from protocol import media
-from runner.demo import demo
-from tests.attached import PNG
-from tests.rig import Answer, Rig
+from tests.support.attachments import PNG
+from tests.support.rig import Answer, Rig
 
 SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -64,7 +64,7 @@ async def made(rig: Rig, base: str) -> dict[str, str]:
 
 async def sent(rig: Rig, base: str, session: str) -> str:
     """The id of a file that was sent in a session beside."""
-    parts = [{"type": "file", "mediaType": "image/png", "url": media.to_data_url("image/png", PNG)}]
+    parts = [{"type": "file", "mediaType": "image/png", "url": file_formats.to_data_url("image/png", PNG)}]
     path = f"{base}/api/agents/demo/{session}-file"
     from_ann = {"Authorization": f"Bearer {token()}"}
     async with rig.http.post(path, json={"message": parts}, headers=from_ann) as response:

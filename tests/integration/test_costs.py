@@ -11,25 +11,26 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import live_feed, nats_connection
+from rejoin_adapters.jetstream.log_tail import splice
+from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.postgres.pool import Database
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_gateway.http.web import REJOINS_MAX
+from rejoin_gateway.streaming import replay
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log import record, sse
+from rejoin_protocol.log.record import Head, Record
+from rejoin_protocol.log.segment import RECORDS, Gathering
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 
-from gateway import replay
-from gateway.web import REJOINS_MAX
-from protocol import chunks, log, sse
-from protocol.adapters import broker, follow
-from protocol.adapters.broker import Broker
-from protocol.adapters.database import Database
-from protocol.adapters.embedded import Servers
-from protocol.adapters.log import JetStreamLog
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.splice import splice
-from protocol.chunks import TextDelta, TextEnd, TextStart
-from protocol.ids import RunId
-from protocol.log import Head, Record
-from protocol.segment import RECORDS, Gathering
-from runner import Agent
-from runner.models.port import Done, ModelChunk, ModelRequest
-from tests.observe import until
-from tests.rig import Rig, read_frames
+from tests.support.observe import until
+from tests.support.rig import Rig, read_frames
 
 RUNS = 5
 BURST = 40
@@ -141,7 +142,7 @@ async def written(runs: JetStreamLog, run: RunId, messages: int) -> None:
     """An event to a message, and the copies that a runner makes."""
     gathering, prev = Gathering(), 0
     for number in range(messages):
-        head, payload = Head(prev, 1, number, 1), log.frames([b"{}"], prev=prev, index=number)
+        head, payload = Head(prev, 1, number, 1), record.frames([b"{}"], prev=prev, index=number)
         prev = await runs.append(run, head, payload)
         if records := gathering.add(Record(prev, head, payload)):
             await runs.add_segment(run, records)
@@ -173,7 +174,7 @@ async def test_a_replay_asks_and_reads_so_often(
         read.append(len(replies) - 1)
         return replies
 
-    async with broker.connect(servers.nats_url, "runner-log") as connection:
+    async with nats_connection.connect(servers.nats_url, "runner-log") as connection:
         runs = JetStreamLog(connection, connection)
         await written(runs, run, messages)
         assert counted["ask run.*.log"] == messages
@@ -190,7 +191,7 @@ async def test_silent_streams_are_looked_after_together(
 ) -> None:
     """Each is told that its stream lives; whether their runs are over is one question for all of a moment."""
     monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
-    monkeypatch.setattr(follow, "TICK_S", HEARTBEAT_S)
+    monkeypatch.setattr(live_feed, "TICK_S", HEARTBEAT_S)
     base, told = await rig.gateway(), 0
     await rig.runner()
 
@@ -255,7 +256,7 @@ async def test_who_comes_back_costs_one_statement_and_two_reads(rig: Rig, counte
 
 async def test_who_follows_a_run_costs_no_task(servers: Servers) -> None:
     """Thousands do at once: what comes is handed over by the task that reads the connection."""
-    async with broker.connect(servers.nats_url, "gateway-live") as connection:
+    async with nats_connection.connect(servers.nats_url, "gateway-live") as connection:
         live = JetStreamLog(connection, connection)
         before = len(asyncio.all_tasks())
         async with live.follow(RunId("run_one")), live.follow(RunId("run_two")):

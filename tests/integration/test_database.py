@@ -9,15 +9,15 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
+from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.run_store import PostgresStore, connect
+from rejoin_adapters.records import Decision, Regenerate
+from rejoin_protocol.errors import Invalid, Unavailable
+from rejoin_protocol.ids import SessionId
 
-from protocol.adapters.migrate import migrate
-from protocol.adapters.ports import Decision, Regenerate
-from protocol.adapters.postgres import PostgresStore, connect
-from protocol.errors import Invalid, Unavailable
-from protocol.ids import SessionId
-from tests.contract.chats import DEFAULT, Chat
-from tests.databases import fresh_database, waits_for_lock
-from tests.observe import until
+from tests.support.contract_chats import DEFAULT, Chat
+from tests.support.databases import fresh_database, waits_for_lock
+from tests.support.observe import until
 
 
 class Wire:

@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
+from rejoin_protocol.events import chunks
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.demo import demo
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from rejoin_runner.tools.tool import tool
 
-from protocol import chunks
-from runner import Agent, tool
-from runner.demo import demo
-from runner.models.port import Done, ModelChunk, ModelRequest
-from tests.rig import Answer, Rig
+from tests.support.rig import Answer, Rig
 
 
 class Stuck:

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rejoin_runner import app
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.team import reachable
+from rejoin_runner.models.provider import Connections
 
-from runner import Agent, app
-from runner.crew import reachable
-from runner.models.provider import Connections
-from tests.crews import Calls, Part
-from tests.fake_provider import FakeProvider, Reply, call, delta, text
 from tests.integration.test_request_context import KEYS
-from tests.rig import Answer, Rig
+from tests.support.agent_teams import Calls, Part
+from tests.support.fake_provider import FakeProvider, Reply, call, delta, text
+from tests.support.rig import Answer, Rig
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "agents.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")

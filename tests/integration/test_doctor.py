@@ -5,19 +5,20 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.postgres import migrate
+from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.run_request import AgentEntry
 
-from gateway import doctor
-from gateway.doctor import Finding, Grade, Settings
-from protocol.adapters import broker, migrate, streams
-from protocol.adapters.agents import JetStreamAgents
-from protocol.adapters.embedded import Servers
-from protocol.adapters.log import JetStreamLog
-from protocol.commands import AgentEntry
-from protocol.ids import AgentName, RunId
-from tests.cluster import Cluster, cluster
-from tests.databases import fresh_database, unmigrated
-from tests.processes import free_ports, rejoin
-from tests.rig import Rig
+from rejoin.cli import doctor
+from rejoin.cli.doctor import Finding, Grade, Settings
+from tests.support.databases import fresh_database, unmigrated
+from tests.support.nats_cluster import Cluster, cluster
+from tests.support.processes import free_ports, rejoin
+from tests.support.rig import Rig
 
 PEPPER = "p" * 16
 
@@ -105,7 +106,7 @@ async def test_no_key_and_an_agent_that_nobody_serves(servers: Servers) -> None:
     """An agent that wants a context, announced and then left; a default that does not exist."""
     name, now_ms = AgentName("left-alone"), int(time.time() * 1_000)
     entry = AgentEntry(name, "", {"type": "object"}, 1, now_ms - 600_000)
-    async with broker.connect(servers.nats_url, "tests") as connection:
+    async with nats_connection.connect(servers.nats_url, "tests") as connection:
         await JetStreamAgents(connection).announce(entry)
     async with fresh_database(servers.database_url) as url:
         await migrate.migrate(url)
@@ -132,8 +133,8 @@ async def test_with_the_production_users_it_tells_what_each_may(brokers: Cluster
     as_gateway = settings(servers, nats_url=brokers.url("gateway"))
     found = await doctor.examine(as_gateway)
     assert [one for one in said(found, Grade.WRONG) if "misses the streams" in one]
-    async with broker.connect(brokers.url("admin"), "tests") as admin:
-        await streams.declare(admin, streams.Settings())
+    async with nats_connection.connect(brokers.url("admin"), "tests") as admin:
+        await setup.declare(admin, setup.Settings())
         found = await doctor.examine(as_gateway)
         assert "broker: this user cannot write logs" in said(found, Grade.OK)
         assert [one for one in said(found, Grade.NOTE) if "cannot see how the streams" in one]

@@ -17,13 +17,14 @@ import asyncpg
 import nats
 import psutil
 import pytest
+from rejoin_adapters.embedded import Servers, embedded, server
+from rejoin_adapters.embedded.child import LAUNCHER
+from rejoin_adapters.embedded.launch import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, Launch
+from rejoin_adapters.embedded.postgres import unprivileged_user
+from rejoin_adapters.embedded.server import EmbeddedError
 
-from protocol.adapters.embedded import EmbeddedError, Servers, embedded, server
-from protocol.adapters.embedded.child import LAUNCHER
-from protocol.adapters.embedded.launch import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, Launch
-from protocol.adapters.embedded.postgres import unprivileged_user
-from tests.observe import until
-from tests.processes import gone
+from tests.support.observe import until
+from tests.support.processes import gone
 
 ROOT = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user")
@@ -31,7 +32,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to anoth
 OWNER = """
 import asyncio, json, sys
 from pathlib import Path
-from protocol.adapters.embedded import child, embedded
+from rejoin_adapters.embedded import child, embedded
 
 async def own():
     child.WATCHDOG = child.WATCHDOG or "watchdog" in sys.argv

@@ -7,22 +7,22 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from rejoin_adapters.postgres.pool import Database
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.records import Limits
+from rejoin_gateway.fair_share import Shares
+from rejoin_gateway.http import request_body
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol import file_formats
+from rejoin_protocol.ids import TenantId
+from rejoin_runner.worker.worker import Worker
 
-from gateway import bodies
-from gateway.shares import Shares
-from gateway.web import SERVICE
-from protocol import media
-from protocol.adapters.database import Database
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.store import Limits
-from protocol.adapters.tenants import Tenants
-from protocol.ids import TenantId
-from runner.worker import Worker
-from tests.attached import GIF, JPEG, PDF, PNG, WEBP, Recorder, Site, file, link, pdf_of
 from tests.integration.test_attachments import base, model, post, saying, site, stored
 from tests.integration.test_bad_input import problem
-from tests.observe import until
-from tests.rig import Answer, Rig
+from tests.support.attachments import GIF, JPEG, PDF, PNG, WEBP, Recorder, Site, file, link, pdf_of
+from tests.support.observe import until
+from tests.support.rig import Answer, Rig
 
 __all__ = ("base", "model", "site")
 
@@ -46,7 +46,7 @@ async def limited(rig: Rig, base: str) -> AsyncIterator[Tenants]:
 
 async def aged(rig: Rig, url: str) -> None:
     """As if nobody had touched the file for two hours."""
-    id = media.id_in(url)
+    id = file_formats.id_in(url)
     for change in (
         "update files set touched_at = touched_at - interval '2 hours' where id = $1",
         "update file_checks set since = since - interval '2 hours' where file_id = $1",
@@ -171,7 +171,9 @@ async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
     assert said[0]["parts"] == [file(PNG, "image/png"), file(WEBP, "image/webp")]
     assert [part["type"] for part in said[1]["parts"]] == ["text"]
     kept = (await messages_of(rig, base, chat["id"]))[0]["parts"]
-    assert [part["url"] for part in kept] == [media.url_of(media.file_id(None, data)) for data in (PNG, WEBP)]
+    assert [part["url"] for part in kept] == [
+        file_formats.url_of(file_formats.file_id(None, data)) for data in (PNG, WEBP)
+    ]
     more = saying(rig, file(PNG, "image/png"))
     chat["messages"][:] = [*earlier, *more["messages"]]
     assert (await post(rig, base, chat)).complete
@@ -192,28 +194,30 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     rig: Rig, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small ones do not wait; and what was read is given back, whatever came of it."""
-    monkeypatch.setattr(bodies, "WAIT_S", 0.2)
+    monkeypatch.setattr(request_body, "WAIT_S", 0.2)
     shares: Shares = rig.apps[0][SERVICE].bodies
     large = saying(rig, file(pdf_of(2_000_000), "application/pdf"))
-    taken = await shares.take("others", bodies.TOTAL_BYTES)
+    taken = await shares.take("others", request_body.TOTAL_BYTES)
     answer = await post(rig, base, large)
     problem(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
     assert (await post(rig, base, saying(rig, file(PNG, "image/png")))).complete
-    monkeypatch.setattr(bodies, "WAIT_S", 20)
+    monkeypatch.setattr(request_body, "WAIT_S", 20)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(post(rig, base, large))
         await until(lambda: shares._askers, "a body that waits for room")
         taken.release()
     assert waiting.result().complete
     problem(await post(rig, base, saying(rig, file(bytes(2_000_000), "image/gif"))), 400)
-    assert (await asyncio.wait_for(shares.take("others", bodies.TOTAL_BYTES), 5)).amount == bodies.TOTAL_BYTES
+    assert (
+        await asyncio.wait_for(shares.take("others", request_body.TOTAL_BYTES), 5)
+    ).amount == request_body.TOTAL_BYTES
 
 
 async def test_a_large_body_that_does_not_come_gives_its_room_back(
     rig: Rig, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(request_body, "READ_TIMEOUT_S", 0.2)
     over = asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -225,7 +229,9 @@ async def test_a_large_body_that_does_not_come_gives_its_room_back(
         problem(await Answer.of(response), 408)
     over.set()
     shares: Shares = rig.apps[0][SERVICE].bodies
-    assert (await asyncio.wait_for(shares.take("others", bodies.TOTAL_BYTES), 5)).amount == bodies.TOTAL_BYTES
+    assert (
+        await asyncio.wait_for(shares.take("others", request_body.TOTAL_BYTES), 5)
+    ).amount == request_body.TOTAL_BYTES
 
 
 async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_until_it_is_read(
@@ -252,11 +258,11 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(send())
             await begun.wait()
-            await until(lambda: shares._free != bodies.TOTAL_BYTES, "its share")
-            assert shares._free == bodies.TOTAL_BYTES - bodies.BODY_BYTES_MAX
+            await until(lambda: shares._free != request_body.TOTAL_BYTES, "its share")
+            assert shares._free == request_body.TOTAL_BYTES - request_body.BODY_BYTES_MAX
             if leaves:
                 sending.cancel()
             else:
                 go_on.set()
-        await until(lambda: shares._free == bodies.TOTAL_BYTES, "its return")
+        await until(lambda: shares._free == request_body.TOTAL_BYTES, "its return")
         assert leaves or sending.result() == 400

@@ -9,17 +9,18 @@ from inspect import AGEN_CLOSED, getasyncgenstate
 import aiohttp
 import msgspec
 import pytest
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamFiles, Opened, _Chunk, _token
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.nats_connection import ApiError
+from rejoin_protocol import file_formats
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.ids import TenantId
 
-from protocol import media, names
-from protocol.adapters import broker
-from protocol.adapters.broker import ApiError
-from protocol.adapters.files import CHUNK_BYTES, JetStreamFiles, Opened, _Chunk, _token
-from protocol.ids import TenantId
-from protocol.media import FileId
-from tests.attached import pdf_of
 from tests.integration.test_bad_input import problem
-from tests.observe import until
-from tests.rig import Rig
+from tests.support.attachments import pdf_of
+from tests.support.observe import until
+from tests.support.rig import Rig
 
 TENANT = TenantId("default")
 READERS = 12
@@ -58,18 +59,18 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 async def stored(rig: Rig, data: bytes) -> FileId:
     """A file, whoever named it."""
-    async with broker.connect(rig.nats_url, "tests") as connection:
-        return await JetStreamFiles(connection).put(TENANT, None, data, media.PDF)
+    async with nats_connection.connect(rig.nats_url, "tests") as connection:
+        return await JetStreamFiles(connection).put(TENANT, None, data, file_formats.PDF)
 
 
 async def replaced(rig: Rig, id: FileId, number: int, chunk: bytes | None, about: str = "") -> None:
     """Another chunk in the place of a file's own, or none."""
-    async with broker.connect(rig.nats_url, "tests") as connection:
-        subject = names.file(_token(TENANT), id, number)
+    async with nats_connection.connect(rig.nats_url, "tests") as connection:
+        subject = subjects.file(_token(TENANT), id, number)
         ask = msgspec.json.encode({"filter": subject})
-        await connection.call(f"$JS.API.STREAM.PURGE.{names.FILES}", ask)
+        await connection.call(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
         if chunk is not None:
-            await connection.call(subject, chunk, headers={names.FILE: about})
+            await connection.call(subject, chunk, headers={subjects.FILE: about})
 
 
 @asynccontextmanager
@@ -81,7 +82,7 @@ async def stalled(base: str, id: FileId) -> AsyncIterator[bytes]:
         connection.setblocking(False)
         await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
         reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
-        writer.write(f"GET {media.URL}{id} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        writer.write(f"GET {file_formats.URL}{id} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
         try:
             yield await reader.readuntil(b"\r\n\r\n")
         finally:
@@ -92,13 +93,13 @@ async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothin
     rig: Rig, watched: Watched
 ) -> None:
     """While they do, somebody else reads all of it."""
-    base, data = await rig.gateway(), pdf_of(media.FILE_BYTES_MAX)
+    base, data = await rig.gateway(), pdf_of(file_formats.FILE_BYTES_MAX)
     id = await stored(rig, data)
     async with AsyncExitStack() as clients:
         for _ in range(READERS):
             head = await clients.enter_async_context(stalled(base, id))
             assert f"content-length: {len(data)}" in head.decode().lower()
-        assert (await rig.get(f"{base}{media.URL}{id}")).raw == data
+        assert (await rig.get(f"{base}{file_formats.URL}{id}")).raw == data
         whole = len(data) // CHUNK_BYTES
         # Of each, the kernel takes some chunks for itself and tells nobody.
         assert watched.chunks - whole < READERS * whole / 2
@@ -110,16 +111,16 @@ async def test_a_file_without_its_middle_is_unknown(rig: Rig) -> None:
     """Nothing of it is sent."""
     base = await rig.gateway()
     id = await stored(rig, pdf_of(3 * CHUNK_BYTES))
-    assert (await rig.get(f"{base}{media.URL}{id}")).status == 200
+    assert (await rig.get(f"{base}{file_formats.URL}{id}")).status == 200
     await replaced(rig, id, 1, None)
-    problem(await rig.get(f"{base}{media.URL}{id}"), 404)
+    problem(await rig.get(f"{base}{file_formats.URL}{id}"), 404)
 
 
 async def test_a_file_whose_bytes_are_not_its_own_is_never_taken_for_it(rig: Rig) -> None:
     base, data = await rig.gateway(), pdf_of(3 * CHUNK_BYTES)
     id = await stored(rig, data)
-    await replaced(rig, id, 1, b"x" * CHUNK_BYTES, f"3 {media.PDF}")
-    async with rig.http.get(f"{base}{media.URL}{id}") as response:
+    await replaced(rig, id, 1, b"x" * CHUNK_BYTES, f"3 {file_formats.PDF}")
+    async with rig.http.get(f"{base}{file_formats.URL}{id}") as response:
         assert response.content_length == len(data)
         with pytest.raises(aiohttp.ClientError):
             await response.read()
@@ -139,7 +140,7 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
         return await one(self, token, id, number)
 
     monkeypatch.setattr(JetStreamFiles, "_one", failing)
-    async with rig.http.get(f"{base}{media.URL}{id}") as response:
+    async with rig.http.get(f"{base}{file_formats.URL}{id}") as response:
         assert response.status == 200
         with pytest.raises(aiohttp.ClientError):
             await response.read()
@@ -148,15 +149,15 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
 async def test_who_has_a_file_is_not_sent_it_again(rig: Rig, watched: Watched) -> None:
     base = await rig.gateway()
     id = await stored(rig, pdf_of(4 * CHUNK_BYTES))
-    first = await rig.get(f"{base}{media.URL}{id}")
+    first = await rig.get(f"{base}{file_formats.URL}{id}")
     assert first.headers["etag"] == f'"{id}"'
     for tags in (first.headers["etag"], f'"other", W/{first.headers["etag"]}', "*"):
         watched.chunks = 0
-        answer = await rig.get(f"{base}{media.URL}{id}", **{"If-None-Match": tags})
+        answer = await rig.get(f"{base}{file_formats.URL}{id}", **{"If-None-Match": tags})
         assert (answer.status, answer.raw, answer.headers["etag"]) == (304, b"", first.headers["etag"])
         assert watched.chunks == 2, "the first and the last, to know that it is there"
-    again = await rig.get(f"{base}{media.URL}{id}", **{"If-None-Match": '"other"'})
+    again = await rig.get(f"{base}{file_formats.URL}{id}", **{"If-None-Match": '"other"'})
     assert again.raw == first.raw
-    unknown = media.file_id(None, b"nobody's")
-    answer = await rig.get(f"{base}{media.URL}{unknown}", **{"If-None-Match": f'"{unknown}"'})
+    unknown = file_formats.file_id(None, b"nobody's")
+    answer = await rig.get(f"{base}{file_formats.URL}{unknown}", **{"If-None-Match": f'"{unknown}"'})
     problem(answer, 404)

@@ -1,13 +1,13 @@
 """What is to be deleted is deleted with all that belongs to it: by command, by user, by age."""
 
 import asyncpg
+from rejoin_adapters.postgres import migrate, run_store
+from rejoin_adapters.postgres.session_store import Threads
 
-from protocol.adapters import migrate, postgres
-from protocol.adapters.threads import Threads
-from tests.databases import fresh_database
-from tests.observe import stored, until
-from tests.processes import rejoin
-from tests.rig import Rig
+from tests.support.databases import fresh_database
+from tests.support.observe import stored, until
+from tests.support.processes import rejoin
+from tests.support.rig import Rig
 
 
 async def rows(rig: Rig, session: str) -> int:
@@ -106,7 +106,7 @@ async def test_sessions_that_nobody_touched_are_deleted_and_busy_and_fresh_ones_
               id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, ready)
             values ('run_busy', 't', 'old-1', 'a', 'submit', 'u', 'm', 1, true);
         """)
-        async with await postgres.connect(url, pool_max=1) as store:
+        async with await run_store.connect(url, pool_max=1) as store:
             threads = Threads(store.database)
             assert await threads.forget_untouched(3 * 24 * 3600) == 0
             assert await threads.forget_untouched(24 * 3600) == 100

@@ -5,11 +5,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from rejoin_protocol.events import chunks
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 
-from protocol import chunks
-from runner import Agent
-from runner.models.port import Done, ModelChunk, ModelRequest
-from tests.rig import Answer, Rig, read_frames
+from tests.support.rig import Answer, Rig, read_frames
 
 
 class Endless:

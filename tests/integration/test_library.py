@@ -7,14 +7,14 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from rejoin_adapters.records import Owner
+from rejoin_gateway.embed import Conversation, Rejoin, Stream, connect, routes
+from rejoin_gateway.http.routes import Handler
+from rejoin_protocol.errors import Conflict, Invalid, NotFound, Unauthenticated
+from rejoin_protocol.ids import TenantId, UserId
+from rejoin_protocol.log import sse
 
-from gateway import Conversation, Rejoin, Stream, connect, routes
-from gateway.routing import Handler
-from protocol import sse
-from protocol.adapters.ports import Owner
-from protocol.errors import Conflict, Invalid, NotFound, Unauthenticated
-from protocol.ids import TenantId, UserId
-from tests.rig import DONE, Answer, Rig
+from tests.support.rig import DONE, Answer, Rig
 
 SOMEBODY = Owner(TenantId("default"), UserId("somebody"))
 

@@ -2,12 +2,13 @@
 
 import asyncio
 
-from gateway.auth import ANYBODY
-from gateway.web import SERVICE
-from runner.agents import Agent
-from tests.rig import Answer, Rig
-from tests.scripts import Pieces
-from tests.viewer import blocks, without_comments
+from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_gateway.http.web import SERVICE
+from rejoin_runner.agent.agent import Agent
+
+from tests.support.reconnecting_client import blocks, without_comments
+from tests.support.rig import Answer, Rig
+from tests.support.scripted_models import Pieces
 
 
 def counted(last: int) -> str:

@@ -7,22 +7,22 @@ from contextlib import AsyncExitStack
 from time import monotonic
 
 import pytest
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.log_tail import splice
+from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Head, Record
 
-from protocol.adapters import broker
-from protocol.adapters.broker import Broker
-from protocol.adapters.log import JetStreamLog
-from protocol.adapters.splice import splice
-from protocol.errors import Unavailable
-from protocol.ids import RunId
-from protocol.log import Head, Record
-from tests.lossy import HOST, Lossy, _without_other_ways, lossy
+from tests.support.lossy_broker import HOST, Lossy, _without_other_ways, lossy
 
 SOON_S = 20.0
 
 
 @pytest.fixture
 async def direct(nats_url: str) -> AsyncIterator[JetStreamLog]:
-    async with broker.connect(nats_url, "direct") as one:
+    async with nats_connection.connect(nats_url, "direct") as one:
         yield JetStreamLog(one, one)
 
 
@@ -53,13 +53,13 @@ async def taken(url: Lossy, connection: Broker, direct: JetStreamLog, count: int
 
 
 async def test_everything_passes_where_nothing_is_dropped(nats_url: str, direct: JetStreamLog) -> None:
-    async with lossy(nats_url, drop=0) as url, broker.connect(url, "whole") as connection:
+    async with lossy(nats_url, drop=0) as url, nats_connection.connect(url, "whole") as connection:
         assert await taken(url, connection, direct, 20) == list(range(20))
         assert url.dropped == 0
 
 
 async def test_live_messages_are_dropped_and_nothing_else(nats_url: str) -> None:
-    async with lossy(nats_url, drop=1) as url, broker.connect(url, "deaf") as connection:
+    async with lossy(nats_url, drop=1) as url, nats_connection.connect(url, "deaf") as connection:
         log, run = JetStreamLog(connection, connection), fresh()
         async with log.follow(run) as follow:
             written = await write(log, run, 30)
@@ -71,7 +71,10 @@ async def test_live_messages_are_dropped_and_nothing_else(nats_url: str) -> None
 async def test_the_same_seed_drops_the_same(nats_url: str, direct: JetStreamLog) -> None:
     outcomes = []
     for seed in (1, 1, 2):
-        async with lossy(nats_url, drop=0.3, seed=seed) as url, broker.connect(url, "seeded") as connection:
+        async with (
+            lossy(nats_url, drop=0.3, seed=seed) as url,
+            nats_connection.connect(url, "seeded") as connection,
+        ):
             outcomes.append(await taken(url, connection, direct, 60))
             assert url.dropped == 60 - len(outcomes[-1])
             assert 5 < url.dropped < 35
@@ -85,8 +88,8 @@ async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: J
 
     async def read(url: Lossy) -> None:
         async with (
-            broker.connect(url, "live") as live,
-            broker.connect(url, "api") as api,
+            nats_connection.connect(url, "live") as live,
+            nats_connection.connect(url, "api") as api,
             splice(JetStreamLog(live, api), run) as records,
         ):
             while len(seen) < count:
@@ -109,7 +112,7 @@ async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: J
 
 
 async def test_a_client_comes_back_through_the_proxy_and_knows_no_other_way(nats_url: str) -> None:
-    async with lossy(nats_url) as url, broker.connect(url, "cut") as connection:
+    async with lossy(nats_url) as url, nats_connection.connect(url, "cut") as connection:
         returned = asyncio.Event()
         connection.on_return(returned.set)
         for _ in range(3):
@@ -133,7 +136,7 @@ async def test_at_the_end_nobody_listens(nats_url: str) -> None:
 async def test_it_does_not_wait_for_its_clients_to_leave(nats_url: str) -> None:
     async with asyncio.timeout(SOON_S), AsyncExitStack() as clients:
         async with lossy(nats_url) as url:
-            await clients.enter_async_context(broker.connect(url, "stays"))
+            await clients.enter_async_context(nats_connection.connect(url, "stays"))
             start = monotonic()
         assert monotonic() - start < 1
 

@@ -7,15 +7,19 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from PIL import Image
+from rejoin_protocol import file_formats
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.fold import Fold
+from rejoin_runner.agent.agent import Agent, agent
+from rejoin_runner.agent.custom_loop import RunInput
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from rejoin_runner.output.journal import EVENT_BYTES_MAX
+from rejoin_runner.tools.tool import tool
 
-from protocol import chunks, media
-from protocol.fold import Fold
-from runner import Agent, Done, ModelChunk, ModelRequest, RunInput, agent, tool
-from runner.journal import EVENT_BYTES_MAX
-from tests.crews import Calls, Part
-from tests.fake_provider import FakeProvider
-from tests.fakes import responses
-from tests.rig import Answer, Rig
+from tests.support.agent_teams import Calls, Part
+from tests.support.fake_provider import FakeProvider
+from tests.support.fakes import responses
+from tests.support.rig import Answer, Rig
 
 
 def noise() -> bytes:
@@ -27,8 +31,8 @@ def noise() -> bytes:
 
 LARGE = noise()
 BASE64 = base64.b64encode(LARGE).decode()
-DATA_URL = media.to_data_url("image/png", LARGE)
-URL = media.url_of(media.file_id(None, LARGE))
+DATA_URL = file_formats.to_data_url("image/png", LARGE)
+URL = file_formats.url_of(file_formats.file_id(None, LARGE))
 
 
 @tool
@@ -92,8 +96,8 @@ async def test_the_model_is_given_its_picture_in_the_next_step_and_in_the_next_t
 async def test_a_file_of_an_own_loop_is_stored_too_and_one_that_is_too_large_ends_the_run(rig: Rig) -> None:
     @agent(name=rig.agent)
     async def painter(run: RunInput[None]) -> AsyncGenerator[chunks.File]:
-        data = bytes(media.FILE_BYTES_MAX + 1) if run.text == "too much" else LARGE
-        yield chunks.File(media.to_data_url("image/png", data), "image/png")
+        data = bytes(file_formats.FILE_BYTES_MAX + 1) if run.text == "too much" else LARGE
+        yield chunks.File(file_formats.to_data_url("image/png", data), "image/png")
 
     await rig.runner([painter])
     base = await rig.gateway()
@@ -103,13 +107,13 @@ async def test_a_file_of_an_own_loop_is_stored_too_and_one_that_is_too_large_end
     assert refused.complete
     [error] = [chunk["errorText"] for chunk in refused.chunks if chunk["type"] == "error"]
     assert (
-        error
-        == f"The model made a file that cannot be kept: a file has at most {media.FILE_BYTES_MAX} bytes."
+        error == "The model made a file that cannot be kept: "
+        f"a file has at most {file_formats.FILE_BYTES_MAX} bytes."
     )
 
 
 async def test_a_picture_that_a_tool_returns_stays_in_its_output_within_the_bound(rig: Rig) -> None:
-    small = media.to_data_url("image/png", b"small").partition(",")[2]
+    small = file_formats.to_data_url("image/png", b"small").partition(",")[2]
 
     @tool
     async def paint(large: bool) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One request, one streamed run, on real parts."""
 
-from tests.rig import Rig
+from tests.support.rig import Rig
 
 
 async def test_a_post_streams_the_answer_and_history_has_it_afterwards(rig: Rig) -> None:

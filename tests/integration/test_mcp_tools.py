@@ -11,19 +11,19 @@ from typing import Any, Self
 import httpx2
 import msgspec
 import pytest
+from rejoin_protocol.ids import CallId, RunId, SessionId
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.mcp.connection import opened
+from rejoin_runner.mcp.safe_http import http_client
+from rejoin_runner.mcp.tools import McpServer, RemoteTool, Source, Toolbox
+from rejoin_runner.models.model import Model
+from rejoin_runner.tools.tool import ToolError
+from rejoin_runner.tools.tool_context import ToolContext
 
-from protocol.ids import CallId, RunId, SessionId
-from runner.agents import Agent
-from runner.context import ToolContext
-from runner.guarded import http_client
-from runner.mcp import opened
-from runner.models.port import Model
-from runner.remote import McpServer, RemoteTool, Source, Toolbox
-from runner.tools import ToolError
-from tests.fakes.mcp_server import PIXEL, Ledger, made, served
-from tests.observe import until
-from tests.rig import Answer, Rig
-from tests.scripts import Calls
+from tests.support.fakes.mcp_server import PIXEL, Ledger, made, served
+from tests.support.observe import until
+from tests.support.rig import Answer, Rig
+from tests.support.scripted_models import Calls
 
 ERAS = pytest.mark.parametrize("old", [False, True])
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)

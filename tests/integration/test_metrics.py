@@ -6,19 +6,19 @@ import re
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rejoin_adapters.jetstream.live_feed import FOLLOW_BYTES_MAX
+from rejoin_adapters.jetstream.log_tail import Stumble, splice
+from rejoin_adapters.ports import Delivery
+from rejoin_adapters.service import metrics_server
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Head
+from rejoin_runner.run.metrics import Metrics
 
-from protocol.adapters import exposition
-from protocol.adapters.follow import FOLLOW_BYTES_MAX
-from protocol.adapters.memory_broker import MemoryLog
-from protocol.adapters.ports import Delivery
-from protocol.adapters.splice import Stumble, splice
-from protocol.errors import Invalid
-from protocol.ids import RunId
-from protocol.log import Head
-from runner.metrics import Metrics
-from tests.lossy import lossy
-from tests.observe import until
-from tests.rig import Rig
+from tests.doubles.broker import MemoryLog
+from tests.support.lossy_broker import lossy
+from tests.support.observe import until
+from tests.support.rig import Rig
 
 POST = frozenset({("method", "POST")})
 
@@ -66,7 +66,7 @@ async def test_a_gateway_counts_its_requests_by_template_and_never_by_path(rig: 
 
 
 async def test_a_queue_that_nobody_serves_is_seen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.app.CENSUS_S", 0.05)
+    monkeypatch.setattr("rejoin_gateway.app.CENSUS_S", 0.05)
     base = await rig.gateway()
     (await rig.runner()).drain()
     body = rig.chat(rig.fresh("s"), "count 1")
@@ -100,7 +100,7 @@ async def test_metrics_with_a_port_of_their_own_are_not_a_route(rig: Rig) -> Non
 async def test_a_runner_shows_runs_steps_tools_and_tokens_on_its_own_port(rig: Rig) -> None:
     worker = await rig.runner()
     base = await rig.gateway()
-    with exposition.shown(worker.metrics.registry, "127.0.0.1", 0) as port:
+    with metrics_server.shown(worker.metrics.registry, "127.0.0.1", 0) as port:
         await rig.post(base, rig.chat(rig.fresh("s"), "weather Paris"))
         await rig.post(base, rig.chat(rig.fresh("s"), "fail"))
         session = rig.fresh("s")
@@ -167,9 +167,9 @@ async def _of_runner(port: int | None) -> Samples:
 
 async def test_a_taken_port_is_said_in_one_sentence() -> None:
     with (
-        exposition.shown(Metrics().registry, "127.0.0.1", 0) as port,
+        metrics_server.shown(Metrics().registry, "127.0.0.1", 0) as port,
         pytest.raises(Invalid, match=re.escape(f"127.0.0.1:{port}")),
-        exposition.shown(Metrics().registry, "127.0.0.1", port),
+        metrics_server.shown(Metrics().registry, "127.0.0.1", port),
     ):
         pass
 

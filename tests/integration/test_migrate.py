@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
+from rejoin_adapters.postgres import migrate
+from rejoin_protocol.errors import Invalid, Unavailable
+from rejoin_protocol.lifecycle import TERMINAL, TRANSITIONS, State
 
-from protocol.adapters import migrate
-from protocol.errors import Invalid, Unavailable
-from protocol.lifecycle import TERMINAL, TRANSITIONS, State
-from tests.databases import fresh_database, unmigrated
+from tests.support.databases import fresh_database, unmigrated
 
 type Connection = "asyncpg.Connection[asyncpg.Record]"
 

@@ -5,14 +5,14 @@ import os
 import sys
 
 import asyncpg
+from rejoin_adapters.postgres import migrate
 
-from protocol.adapters import migrate
-from tests.databases import fresh_database, unmigrated
+from tests.support.databases import fresh_database, unmigrated
 
 
 async def check(database_url: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "migrate", "--check"),
+        *(sys.executable, "-m", "rejoin", "migrate", "--check"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=os.environ | {"REJOIN_NATS_URL": "nats://127.0.0.1:1", "REJOIN_DATABASE_URL": database_url},

@@ -12,15 +12,15 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from rejoin_protocol.events.chunks import decode
+from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.log.sse import Frame
+from rejoin_runner.agent.agent import Agent
 
-from protocol.chunks import decode
-from protocol.fold import Fold, UIMessage
-from protocol.sse import Frame
-from runner.agents import Agent
-from tests.observe import until
-from tests.rig import Answer, Rig, read_frames
-from tests.scripts import Gated
-from tests.takeover import ACK_WAIT_S, FIRST, SECOND, silent
+from tests.support.observe import until
+from tests.support.rig import Answer, Rig, read_frames
+from tests.support.scripted_models import Gated
+from tests.support.takeover import ACK_WAIT_S, FIRST, SECOND, silent
 
 WORDS = "".join(f" {number}" for number in range(FIRST))
 

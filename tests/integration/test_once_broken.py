@@ -2,12 +2,12 @@
 
 import msgspec
 import pytest
+from rejoin_adapters.jetstream.run_control import NatsControl
+from rejoin_protocol.ids import RunId
+from rejoin_runner.demo import demo
 
-from protocol.adapters.control import NatsControl
-from protocol.ids import RunId
-from runner.demo import demo
-from tests.observe import expire
-from tests.rig import Answer, Rig, read_frames
+from tests.support.observe import expire
+from tests.support.rig import Answer, Rig, read_frames
 
 
 async def test_f74_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(

@@ -10,14 +10,14 @@ import openai
 import pytest
 from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
+from rejoin_gateway.streaming import replay
+from rejoin_protocol import file_formats
+from rejoin_runner.agent.agent import Agent
 
-from gateway import replay
-from protocol import media
-from runner.agents import Agent
-from tests.attached import GIF, PNG, Recorder
-from tests.rig import Rig
-from tests.scripts import Gated, Shell, Wants
-from tests.takeover import ACK_WAIT_S, FIRST, SECOND, silent
+from tests.support.attachments import GIF, PNG, Recorder
+from tests.support.rig import Rig
+from tests.support.scripted_models import Gated, Shell, Wants
+from tests.support.takeover import ACK_WAIT_S, FIRST, SECOND, silent
 
 SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
 
@@ -227,7 +227,7 @@ async def test_f45_an_image_reaches_the_model(rig: Rig) -> None:
     base = await gateway(rig)
 
     def image(type: str, data: bytes) -> dict[str, Any]:
-        return {"type": "image_url", "image_url": {"url": media.to_data_url(type, data)}}
+        return {"type": "image_url", "image_url": {"url": file_formats.to_data_url(type, data)}}
 
     text = {"type": "text", "text": "look"}
     async with client_of(base) as client:

@@ -8,17 +8,17 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response, ResponseStreamEvent
+from rejoin_gateway.api.openai.response_format import run_of
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol import file_formats
+from rejoin_runner.agent.agent import Agent
 
-from gateway.openai_response import run_of
-from gateway.web import SERVICE
-from protocol import media
-from runner.agents import Agent
-from tests.attached import PNG, Recorder
 from tests.integration.test_openai_completions import client_of, gateway, param
-from tests.observe import until
-from tests.rig import Rig
-from tests.scripts import Gated, Shell, Wants
-from tests.takeover import ACK_WAIT_S, FIRST, SECOND, silent
+from tests.support.attachments import PNG, Recorder
+from tests.support.observe import until
+from tests.support.rig import Rig
+from tests.support.scripted_models import Gated, Shell, Wants
+from tests.support.takeover import ACK_WAIT_S, FIRST, SECOND, silent
 
 GONE = 410
 FAKE = {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]}
@@ -252,7 +252,7 @@ async def test_f45_an_image_reaches_the_model(rig: Rig) -> None:
     model = Recorder()
     await rig.runner([Agent(name=rig.agent, model=model)])
     async with client_of(await gateway(rig)) as client:
-        image: Any = {"type": "input_image", "image_url": media.to_data_url("image/png", PNG)}
+        image: Any = {"type": "input_image", "image_url": file_formats.to_data_url("image/png", PNG)}
         look: Any = {"type": "input_text", "text": "look"}
         await client.responses.create(model=rig.agent, input=[{"role": "user", "content": [look, image]}])
     assert model.seen[0] == {"type": "text", "text": "look"}
@@ -412,7 +412,7 @@ async def test_f84_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(
 async def test_what_a_response_answers_is_listed_page_by_page(rig: Rig, client: AsyncOpenAI) -> None:
     """The conversation before it, its own question last, in either order; files too."""
     first = await client.responses.create(model=rig.agent, input="count 2")
-    data = media.to_data_url(media.PNG, PNG)
+    data = file_formats.to_data_url(file_formats.PNG, PNG)
     content = [{"type": "input_text", "text": "count 1"}, {"type": "input_image", "image_url": data}]
     asked: Any = [{"role": "user", "content": content}]
     second = await client.responses.create(model=rig.agent, input=asked, previous_response_id=first.id)
@@ -425,7 +425,7 @@ async def test_what_a_response_answers_is_listed_page_by_page(rig: Rig, client: 
     assert [oldest["role"], oldest["content"][0]["text"]] == ["user", "count 2"]
     text, image = newest["content"]
     assert text["text"] == "count 1"
-    assert image["image_url"].startswith(media.URL)
+    assert image["image_url"].startswith(file_formats.URL)
     for order in ("asc", "desc"):
         pages = client.responses.input_items.list(second.id, limit=1, order=order)
         items = [item async for item in pages]  # page by page

@@ -3,12 +3,15 @@
 from collections import Counter
 from typing import Any
 
-from protocol import chunks
-from protocol.fold import Fold
-from runner import Agent, ToolContext, tool
-from runner.models.window import Window
-from tests.crews import Calls, Lines, Thinks, agent
-from tests.rig import Answer, Rig
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.fold import Fold
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.context_window import Window
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import ToolContext
+
+from tests.support.agent_teams import Calls, Lines, Thinks, agent
+from tests.support.rig import Answer, Rig
 
 DETAILED = {
     "agent_generate",

@@ -15,13 +15,14 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 from pydantic_ai.models.test import TestModel
+from rejoin_protocol.events import chunks
+from rejoin_runner.agent.agent import Agent, agent
+from rejoin_runner.agent.custom_loop import CRASHED, LoopError, RunInput
+from rejoin_runner.integrations.pydantic_ai import adapt
+from rejoin_runner.models.model import Usage
 
-from protocol import chunks
-from runner import Agent, LoopError, RunInput, Usage, agent
-from runner.foreign.pydantic_ai import adapt
-from runner.own import CRASHED
-from tests.deaths import at_append
-from tests.rig import Answer, Rig
+from tests.support.dying_runners import at_append
+from tests.support.rig import Answer, Rig
 
 
 async def ask(

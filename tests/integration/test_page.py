@@ -6,11 +6,11 @@ from datetime import datetime
 import msgspec
 import pytest
 from aiohttp import web
+from rejoin_gateway import app as gateway_app
+from rejoin_gateway.ui import kill_switch
+from rejoin_runner.demo import demo
 
-from gateway import app as gateway_app
-from gateway.families import plugs
-from runner.demo import demo
-from tests.rig import Answer, Rig
+from tests.support.rig import Answer, Rig
 
 BYTES_MAX = 120_000
 REFERENCE = re.compile(r"""(?:src|href)\s*=\s*["'](/[^"'\s>]*)""")
@@ -90,7 +90,7 @@ async def test_no_other_sites_page_kills_a_runner(rig: Rig, headers: dict[str, s
     killed = []
     settings = gateway_app.Settings(nats_url=rig.nats_url, database_url=rig.database_url, anonymous=True)
     async with gateway_app.assemble(settings) as app:
-        plugs.offer(app, lambda: killed.append(True))
+        kill_switch.offer(app, lambda: killed.append(True))
         server = web.AppRunner(app)
         await server.setup()
         await web.TCPSite(server, "127.0.0.1", 0).start()

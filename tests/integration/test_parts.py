@@ -4,11 +4,12 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
+from rejoin_protocol.events import chunks
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
+from rejoin_runner.tools.tool import tool
 
-from protocol import chunks
-from runner import Agent, tool
-from runner.models.port import Done, ModelChunk, ModelRequest, Usage
-from tests.rig import Answer, Rig
+from tests.support.rig import Answer, Rig
 
 MADE: list[ModelChunk] = [
     chunks.ReasoningStart(id="t"),  # the same id as the text's: they are numbered apart

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from rejoin_protocol.events import chunks
+from rejoin_runner.agent.agent import Agent, StatusUpdates, Summary
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 
-from protocol import chunks
-from runner import Agent, StatusUpdates, Summary
-from runner.models.port import Done, ModelChunk, ModelError, ModelRequest
-from tests.rig import Answer, Rig, read_frames
-from tests.scripts import Gated, Pieces
+from tests.support.rig import Answer, Rig, read_frames
+from tests.support.scripted_models import Gated, Pieces
 
 
 class Says(msgspec.Struct):

@@ -8,8 +8,8 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-
-from protocol.chunks import (
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events.chunks import (
     Chunk,
     ReasoningDelta,
     ReasoningEnd,
@@ -25,12 +25,12 @@ from protocol.chunks import (
     ToolOutputError,
     encode,
 )
-from protocol.errors import Invalid
-from protocol.fold import fold
-from runner.models.call import ProviderModel
-from runner.models.port import Done, ModelChunk, ModelError, ModelRequest, ToolSpec, Usage
-from runner.models.provider import Connections, open_model
-from tests.fake_provider import FakeProvider, Reply, call, delta, failure, frame, text, usage
+from rejoin_protocol.events.fold import fold
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, ToolSpec, Usage
+from rejoin_runner.models.provider import Connections, open_model
+from rejoin_runner.models.provider_call import ProviderModel
+
+from tests.support.fake_provider import FakeProvider, Reply, call, delta, failure, frame, text, usage
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 NOTHING: dict[str, Any] = {"id": "a1", "role": "assistant", "parts": []}

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
+from rejoin_runner.models.provider import Connections
 
-from protocol.chunks import TextDelta, TextEnd, TextStart
-from runner.models.port import Done, ModelChunk, ModelError, ModelRequest
-from runner.models.provider import Connections
-from tests.fake_provider import FakeProvider, Reply, failure
-from tests.fakes.protocols import ALL, Speaks
+from tests.support.fake_provider import FakeProvider, Reply, failure
+from tests.support.fakes.protocols import ALL, Speaks
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 REQUEST = ModelRequest("", [HI], {"id": "a1", "role": "assistant", "parts": []}, [], step=0)

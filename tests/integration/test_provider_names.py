@@ -5,12 +5,12 @@ from typing import override
 
 import httpx2
 import pytest
+from rejoin_runner.models.model import Usage, answered, question
+from rejoin_runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, Connections, open_model
+from rejoin_runner.models.provider_call import RESPONSES
 
-from runner.models.call import RESPONSES
-from runner.models.port import Usage, answered, question
-from runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, Connections, open_model
-from tests.fake_provider import FakeProvider, text
-from tests.fakes import responses
+from tests.support.fake_provider import FakeProvider, text
+from tests.support.fakes import responses
 
 SAID = responses.response(responses.text("msg_1", "Hel", "lo"), sums=responses.usage(3, 2))
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-
-from protocol.chunks import (
+from rejoin_protocol.events.chunks import (
     Chunk,
     ReasoningDelta,
     ReasoningEnd,
@@ -25,12 +24,13 @@ from protocol.chunks import (
     ToolInputStart,
     ToolOutputAvailable,
 )
-from protocol.fold import UIMessage, fold
-from protocol.unfold import unfold
-from runner.models.port import Done, ModelChunk, ModelRequest, ToolSpec, Usage
-from runner.models.provider import Connections
-from tests.fake_provider import FakeProvider, Reply
-from tests.fakes.protocols import ALL, ANTHROPIC, CHAT, REASONED, RESPONSES, Speaks
+from rejoin_protocol.events.fold import UIMessage, fold
+from rejoin_protocol.events.unfold import unfold
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec, Usage
+from rejoin_runner.models.provider import Connections
+
+from tests.support.fake_provider import FakeProvider, Reply
+from tests.support.fakes.protocols import ALL, ANTHROPIC, CHAT, REASONED, RESPONSES, Speaks
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 MORE = {"id": "u2", "role": "user", "parts": [{"type": "text", "text": "and?"}]}

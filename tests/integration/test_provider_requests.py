@@ -5,13 +5,11 @@ import sys
 from typing import Any
 
 import pytest
-
-from protocol.chunks import File, SourceDocument, SourceUrl, TextDelta
-from protocol.errors import Invalid
-from protocol.fold import UIMessage
-from runner.models.call import ProviderModel
-from runner.models.fallback import Fallback
-from runner.models.port import (
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events.chunks import File, SourceDocument, SourceUrl, TextDelta
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_runner.models.fallback import Fallback
+from rejoin_runner.models.model import (
     Done,
     ModelChunk,
     ModelError,
@@ -21,11 +19,13 @@ from runner.models.port import (
     answered,
     question,
 )
-from runner.models.provider import COMPATIBLE, EXTRAS, Connections, open_model
-from runner.models.quick import QuickChatModel
-from tests.fake_provider import FakeProvider, Reply, delta, failure, frame, text
-from tests.fakes import anthropic, responses
-from tests.fakes.protocols import ALL, ANTHROPIC, CHAT, RESPONSES, Speaks
+from rejoin_runner.models.openai_fast_path import QuickChatModel
+from rejoin_runner.models.provider import COMPATIBLE, EXTRAS, Connections, open_model
+from rejoin_runner.models.provider_call import ProviderModel
+
+from tests.support.fake_provider import FakeProvider, Reply, delta, failure, frame, text
+from tests.support.fakes import anthropic, responses
+from tests.support.fakes.protocols import ALL, ANTHROPIC, CHAT, RESPONSES, Speaks
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 IMAGE = {"type": "file", "mediaType": "image/png", "url": f"data:image/png;base64,{PNG}"}

@@ -1,10 +1,10 @@
 """A run whose model is a provider, played on loopback: text, a tool, and what the provider is told of it."""
 
 import msgspec
+from rejoin_runner.demo import demo
 
-from runner.demo import demo
-from tests.fake_provider import FakeProvider, Reply, call, delta, failure, text, usage
-from tests.rig import Rig
+from tests.support.fake_provider import FakeProvider, Reply, call, delta, failure, text, usage
+from tests.support.rig import Rig
 
 
 async def serve(rig: Rig, provider: FakeProvider) -> str:

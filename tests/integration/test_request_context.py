@@ -7,12 +7,14 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+from rejoin_protocol.events import chunks
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import RunContext, ToolContext
 
-from protocol import chunks
-from runner import Agent, RunContext, ToolContext, tool
-from runner.models.port import Done, ModelChunk, ModelRequest
-from tests.rig import Answer, Rig
-from tests.scripts import Calls
+from tests.support.rig import Answer, Rig
+from tests.support.scripted_models import Calls
 
 SECRET = "hunter2-hunter2"  # noqa: S105 - that is what is looked for
 KEYS = f"k1:{b64encode(b'1' * 32).decode()}"

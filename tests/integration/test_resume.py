@@ -13,10 +13,18 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from tests.lossy import lossy
-from tests.observe import payload, stored
-from tests.rig import Answer, Rig
-from tests.viewer import COUNTS, CURSORS, DONE, Viewer, blocks, cursor_of, without_comments
+from tests.support.lossy_broker import lossy
+from tests.support.observe import payload, stored
+from tests.support.reconnecting_client import (
+    COUNTS,
+    CURSORS,
+    DONE,
+    Viewer,
+    blocks,
+    cursor_of,
+    without_comments,
+)
+from tests.support.rig import Answer, Rig
 
 VIEWERS = 13
 CUTS_MIN = 100

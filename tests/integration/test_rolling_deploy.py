@@ -1,10 +1,10 @@
 """Two versions of one agent, while a deploy rolls: the newer one's word on what it wants is the valid one."""
 
 import msgspec
+from rejoin_runner.agent.agent import Agent
 
-from runner import Agent
-from tests.rig import Rig
-from tests.scripts import Pieces
+from tests.support.rig import Rig
+from tests.support.scripted_models import Pieces
 
 
 class Tenant(msgspec.Struct):

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+from rejoin_adapters.embedded import Servers
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import ToolContext
 
-from protocol.adapters.embedded import Servers
-from runner import Agent, ToolContext, tool
-from tests.observe import until
-from tests.processes import HOST, Command, free_ports
-from tests.scripts import Calls
+from tests.support.observe import until
+from tests.support.processes import HOST, Command, free_ports
+from tests.support.scripted_models import Calls
 
 SECRET = "hunter2-hunter2"  # noqa: S105 - that is what is looked for
 PEPPER = "pepper-pepper-pepper"

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from rejoin_adapters.postgres import migrate
 
-from protocol.adapters import migrate
-from tests.rig import Rig
+from tests.support.rig import Rig
 
 ROOT = Path(__file__).parents[2]
 ROLES = ("rejoin_owner", "rejoin_service")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.rig import Answer, Rig
+from tests.support.rig import Answer, Rig
 
 TEXT = "count 2"
 PARTS = [{"type": "text", "text": TEXT}]

@@ -3,13 +3,13 @@
 from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.context_window import SUMMARISE, Window
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
 
-from protocol import chunks
-from protocol.fold import UIMessage
-from runner import Agent, Window
-from runner.models.port import Done, ModelChunk, ModelRequest, Usage
-from runner.models.window import SUMMARISE
-from tests.rig import Answer, Rig
+from tests.support.rig import Answer, Rig
 
 
 class Listens(msgspec.Struct):

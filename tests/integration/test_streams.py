@@ -12,18 +12,18 @@ from typing import Any
 
 import aiohttp
 import pytest
+from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.streaming import replay
+from rejoin_protocol.ids import SessionId
+from rejoin_protocol.lifecycle import BUSY
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.demo import delete
 
-from gateway import replay
-from gateway.auth import ANYBODY
-from gateway.web import SERVICE
-from protocol.ids import SessionId
-from protocol.lifecycle import BUSY
-from runner.agents import Agent
-from runner.demo import delete
-from tests.observe import payload, stored, until
-from tests.rig import Answer, Rig, read_frames
-from tests.scripts import Asks, Gated, Pieces
-from tests.viewer import DONE, blocks, without_comments
+from tests.support.observe import payload, stored, until
+from tests.support.reconnecting_client import DONE, blocks, without_comments
+from tests.support.rig import Answer, Rig, read_frames
+from tests.support.scripted_models import Asks, Gated, Pieces
 
 STREAM_HEADERS = {
     "cache-control": "no-cache",

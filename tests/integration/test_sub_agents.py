@@ -4,15 +4,16 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
 
-from protocol.ids import RunId
-from runner import Agent
-from runner.loop import INTERRUPTED
-from runner.models.port import Done, ModelChunk, ModelRequest
-from tests.crews import Breaks, Calls, Line, Lines, Thinks, agent, outcomes, seen, texts
-from tests.heard import hear
-from tests.observe import expire
-from tests.rig import Rig
-from tests.three import counted, tools
+from rejoin_protocol.ids import RunId
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from rejoin_runner.run.executor import INTERRUPTED
+
+from tests.support.agent_teams import Breaks, Calls, Line, Lines, Thinks, agent, outcomes, seen, texts
+from tests.support.full_answer import hear
+from tests.support.observe import expire
+from tests.support.rig import Rig
+from tests.support.three_tools import counted, tools
 
 
 def delegation(task: str, to: str = "research") -> Calls:

@@ -3,14 +3,14 @@
 import asyncio
 
 import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models import provider_call
+from rejoin_runner.models.model import Keys, ModelError
+from rejoin_runner.models.provider import Connections, open_model
 
-from runner import Agent
-from runner.models import call as provider_call
-from runner.models.port import Keys, ModelError
-from runner.models.provider import Connections, open_model
-from tests.fake_provider import FakeProvider, Reply, call, delta, text
 from tests.integration.test_provider import asking
-from tests.rig import Rig
+from tests.support.fake_provider import FakeProvider, Reply, call, delta, text
+from tests.support.rig import Rig
 
 
 async def test_a_tenants_key_pays_for_all_agents_of_its_runs(rig: Rig, provider: FakeProvider) -> None:

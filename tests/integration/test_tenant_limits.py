@@ -9,21 +9,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.records import Limits
+from rejoin_gateway.http.routes import Scope
+from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
+from rejoin_protocol.ids import TenantId
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 
-from gateway import tenants
-from gateway.issuing import Issuer, Wish
-from gateway.routing import Scope
-from protocol.adapters import postgres
-from protocol.adapters.keys import Keys
-from protocol.adapters.ports import Limits
-from protocol.adapters.postgres import PostgresStore
-from protocol.adapters.tenants import Tenants
-from protocol.chunks import TextDelta, TextEnd, TextStart
-from protocol.ids import TenantId
-from runner.agents import Agent
-from runner.models.port import Done, ModelChunk, ModelRequest
-from tests.observe import until
-from tests.rig import Answer, Rig
+from rejoin.cli import tenants
+from rejoin.cli.api_keys import Issuer, Wish
+from tests.support.observe import until
+from tests.support.rig import Answer, Rig
 
 PEPPER = "a pepper of some length"
 
@@ -48,7 +48,7 @@ class Held:
 
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[PostgresStore]:
-    async with await postgres.connect(database_url, pool_max=1) as one:
+    async with await run_store.connect(database_url, pool_max=1) as one:
         yield one
 
 
@@ -190,7 +190,7 @@ async def test_what_the_operator_says_is_kept_and_shown(store: PostgresStore, ri
 
 async def test_rejoin_tenants_limits_changes_what_is_given(rig: Rig, store: PostgresStore) -> None:
     name = rig.fresh("tenant")
-    command = [sys.executable, "-m", "gateway", "tenants", "limits", name, "--running", "3"]
+    command = [sys.executable, "-m", "rejoin", "tenants", "limits", name, "--running", "3"]
     process = await asyncio.create_subprocess_exec(
         *command, env={**os.environ, "REJOIN_DATABASE_URL": rig.database_url}, stdout=asyncio.subprocess.PIPE
     )

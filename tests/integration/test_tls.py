@@ -8,18 +8,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.postgres import migrate
+from rejoin_adapters.postgres.pool import open_database
+from rejoin_adapters.service.background import beside
+from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from structlog.testing import capture_logs
 
-from protocol.adapters import broker, migrate, streams
-from protocol.adapters.database import open_database
-from protocol.adapters.embedded import Servers
-from protocol.adapters.tasks import beside
-from protocol.errors import Invalid, RejoinError, Unavailable
-from tests.certificates import Authority
-from tests.cluster import Cluster, cluster
-from tests.observe import until
-from tests.processes import HOST, Command, free_ports
-from tests.rig import Rig
+from tests.support.certificates import Authority
+from tests.support.nats_cluster import Cluster, cluster
+from tests.support.observe import until
+from tests.support.processes import HOST, Command, free_ports
+from tests.support.rig import Rig
 
 SOON_S = 10.0
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
@@ -48,8 +49,8 @@ async def secured(place: Path, ours: Authority) -> AsyncIterator[Cluster]:
     certificate, key = ours.sign("nats")
     block = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}\n'
     async with cluster(place / "secured", tls=block) as one:
-        async with broker.connect(trusting(one, "admin", ours.ca), "migrate") as admin:
-            await streams.declare(admin, streams.Settings())
+        async with nats_connection.connect(trusting(one, "admin", ours.ca), "migrate") as admin:
+            await setup.declare(admin, setup.Settings())
         yield one
 
 
@@ -119,7 +120,7 @@ async def refused(url: str) -> str:
     """The one sentence with which a connection is given up, at once."""
     async with asyncio.timeout(SOON_S):
         with pytest.raises(RejoinError) as fault:
-            async with broker.connect(url, "stranger"):
+            async with nats_connection.connect(url, "stranger"):
                 pass
     assert not isinstance(fault.value, Unavailable)
     return str(fault.value)
@@ -147,7 +148,7 @@ async def test_a_broker_that_wants_a_certificate_gets_ours_and_says_no_to_none(
 ) -> None:
     certificate, key = ours.sign("runner")
     shown = f"&sslcert={certificate}&sslkey={key}"
-    async with broker.connect(trusting(mutual, "runner", ours.ca, shown), "runner") as connection:
+    async with nats_connection.connect(trusting(mutual, "runner", ours.ca, shown), "runner") as connection:
         await connection.flush()
     assert (await refused(trusting(mutual, "runner", ours.ca))).startswith(
         "the broker does not accept our certificate: "
@@ -164,7 +165,7 @@ async def test_no_word_is_said_in_the_clear_if_tls_is_asked_for(servers: Servers
     url = servers.nats_url.replace("nats://", "tls://") + f"/?sslrootcert={ours.ca}"
 
     async def connect() -> None:
-        async with broker.connect(url, "careful"):
+        async with nats_connection.connect(url, "careful"):
             pass
 
     with capture_logs() as lines:
@@ -180,7 +181,7 @@ async def test_a_file_that_is_none_is_named(place: Path, parameter: str) -> None
     wrong.write_text("not a certificate")
     for path, words in ((wrong, "in PEM"), (place / "missing.pem", "No such file")):
         with pytest.raises(Invalid, match=f"{parameter} of the broker's URL, {path}: .*{words}"):
-            async with broker.connect(f"tls://{HOST}:{free_ports(1)}/?{parameter}={path}", "misled"):
+            async with nats_connection.connect(f"tls://{HOST}:{free_ports(1)}/?{parameter}={path}", "misled"):
                 pass
 
 

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import Tool, ToolError, tool
+from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
-from runner import Agent, SyncToolContext, ToolContext, ToolError, tool
-from runner.tools import Tool
-from tests.rig import Answer, Rig
-from tests.scripts import Calls
+from tests.support.rig import Answer, Rig
+from tests.support.scripted_models import Calls
 
 REPORT = {"title": "Tides", "pages": 3, "body": "the secret of the sea"}
 

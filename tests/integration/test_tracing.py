@@ -12,17 +12,18 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.service import tracing
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.run_request import RunRequest
+from rejoin_runner.run import instrumentation
 
-from protocol.adapters import broker, streams, tracing
-from protocol.adapters.requests import JetStreamRequests
-from protocol.commands import RunRequest
-from protocol.errors import Invalid
-from protocol.ids import AgentName, RunId
-from runner import insight
-from tests.cluster import cluster
-from tests.observe import until
-from tests.processes import ROOT
-from tests.rig import Rig
+from tests.support.nats_cluster import cluster
+from tests.support.observe import until
+from tests.support.processes import ROOT
+from tests.support.rig import Rig
 
 CALLER = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 
@@ -115,16 +116,16 @@ async def test_the_trace_crosses_from_the_gateways_account_to_the_runners(seen: 
     agent, run = AgentName("traced"), RunId("run_traced")
     async with (
         cluster(tmp_path, 1) as brokers,
-        broker.connect(brokers.url("admin"), "tests") as admin,
-        broker.connect(brokers.url("gateway"), "gateway-api") as gateway,
-        broker.connect(brokers.url("runner"), "runner-queue") as runner,
+        nats_connection.connect(brokers.url("admin"), "tests") as admin,
+        nats_connection.connect(brokers.url("gateway"), "gateway-api") as gateway,
+        nats_connection.connect(brokers.url("runner"), "runner-queue") as runner,
     ):
-        await streams.declare(admin, streams.Settings())
-        async with JetStreamRequests(runner, streams.Settings()).pull(agent) as next_requests:
+        await setup.declare(admin, setup.Settings())
+        async with JetStreamRequests(runner, setup.Settings()).pull(agent) as next_requests:
             with tracing.span("request"):
-                await JetStreamRequests(gateway, streams.Settings()).publish(RunRequest(agent, run))
+                await JetStreamRequests(gateway, setup.Settings()).publish(RunRequest(agent, run))
             (delivery,) = await next_requests(1)
-            with insight.attempt(delivery):
+            with instrumentation.attempt(delivery):
                 pass
             await delivery.ack()
             assert delivery.age_s is not None
@@ -141,7 +142,7 @@ async def test_probes_leave_no_trace(rig: Rig, seen: Seen) -> None:
 
 TRACED = """
 import sys
-from protocol.adapters import tracing
+from rejoin_adapters import tracing
 with tracing.exporting("rejoin-test", sys.argv[1]), tracing.span("step", agent="demo"):
     pass
 """
@@ -172,7 +173,7 @@ def test_without_an_exporter_nothing_is_carried() -> None:
 
 
 def test_an_exporter_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "EXPORTER", "protocol.adapters.no_such_module")
+    monkeypatch.setattr(tracing, "EXPORTER", "rejoin_adapters.no_such_module")
     with (
         pytest.raises(Invalid, match="otel"),
         tracing.exporting("rejoin-gateway", "http://127.0.0.1:4318/v1/traces"),

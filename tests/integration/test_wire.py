@@ -9,9 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-
-from runner.models.provider import Connections
-from runner.models.wire import Wire
+from rejoin_runner.models.http_transport import Wire
+from rejoin_runner.models.provider import Connections
 
 SOON_S = 20.0
 URL = "/v1/a%2Fb/ü?q=1%2B1&empty="

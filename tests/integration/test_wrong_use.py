@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from protocol.errors import Invalid
-from runner import app
-from runner.crew import reachable
+from rejoin_protocol.errors import Invalid
+from rejoin_runner import app
+from rejoin_runner.agent.team import reachable
 
 HEAD = """
 from typing import Any
 import msgspec
-from runner import Agent, tool
-from runner.models.scripted import Scripted
+from rejoin import Agent, tool
+from rejoin_runner.models.scripted import Scripted
 
 model = Scripted()
 
@@ -174,7 +173,7 @@ def test_the_command_says_the_sentence_and_nothing_else(place: Path) -> None:
     code, said = TABLE["an unknown name in handoffs"]
     settings = {f"REJOIN_{name.upper()}": value for name, value in NOWHERE.items()}
     done = subprocess.run(
-        [sys.executable, "-m", "runner", written(place, "wrong", code)],
+        [sys.executable, "-m", "rejoin_runner", written(place, "wrong", code)],
         cwd=place,
         env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,

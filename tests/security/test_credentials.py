@@ -4,11 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
-
-from gateway.auth import Claims, Gate
-from gateway.tokens import LOOK_AGAIN_S, Checks, Published, Tokens
-from protocol.adapters.keys import Keys
-from protocol.errors import Unauthenticated, Unavailable
+from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_gateway.auth.authenticator import Claims, Gate
+from rejoin_gateway.auth.jwt import LOOK_AGAIN_S, Checks, Published, Tokens
+from rejoin_protocol.errors import Unauthenticated, Unavailable
 
 
 class Issuer:

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from rejoin_adapters.embedded import Servers
+from rejoin_gateway.app import ROUTES
+from rejoin_gateway.http.routes import Route, Shape
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol.ids import SessionId
 
-from gateway.app import ROUTES
-from gateway.routing import Route, Shape
-from gateway.web import SERVICE
-from protocol.adapters.embedded import Servers
-from protocol.ids import SessionId
-from tests.security.house import Ann, House, opened
+from tests.support.attacked_gateway import Ann, House, opened
 
 TOOLS_CALL = {
     "jsonrpc": "2.0",

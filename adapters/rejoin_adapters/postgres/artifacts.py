@@ -1,0 +1,75 @@
+"""What runs make besides words: stored whole here, while the log and the messages carry a summary.
+
+An artifact belongs to a session and is seen by whoever sees that. Concrete: it is PostgreSQL.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from rejoin_protocol.errors import Fenced
+from rejoin_protocol.ids import RunId, SessionId, TenantId
+
+from rejoin_adapters.postgres.pool import Database, json_or_null, json_text
+from rejoin_adapters.records import Owner
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """`summary` is shown before `data` is fetched; both are any JSON. `id` is unique in the tenant."""
+
+    id: str
+    session: SessionId
+    run: RunId | None
+    type: str
+    name: str | None
+    summary: Any
+    data: Any
+    created_at: datetime
+
+
+class Artifacts:
+    """See the module. Each method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, tenant: TenantId, artifact: Artifact) -> None:
+        """Store it; one that has this id already stays as it is. Raises `Fenced` if its session or its run is
+        gone.
+        """
+        query = """
+            with home as (
+              select id from sessions s
+              where tenant_id = $1 and id = $3 and ($4::text is null or exists (
+                select from runs r where r.id = $4 and r.tenant_id = $1 and r.session_id = $3))
+              for key share of s),
+            made as (
+              insert into artifacts (tenant_id, id, session_id, run_id, type, name, summary, body, created_at)
+              select $1, $2, id, $4, $5, $6, $7, $8, $9 from home
+              on conflict do nothing)
+            select to_json(exists (select from home))
+        """
+        stored = await self._database.get(
+            bool,
+            query,
+            tenant,
+            artifact.id,
+            artifact.session,
+            artifact.run,
+            artifact.type,
+            artifact.name,
+            json_or_null(artifact.summary),
+            json_text(artifact.data),
+            artifact.created_at,
+        )
+        if not stored:
+            raise Fenced("the session or the run is gone")
+
+    async def get(self, owner: Owner, id: str) -> Artifact | None:
+        """One of the owner's."""
+        query = """
+            select artifact_json(a) from artifacts a
+            join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
+            where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and a.id = $3
+        """
+        return await self._database.find(Artifact, query, owner.tenant, owner.user, id)

@@ -1,0 +1,135 @@
+"""Brings the schema up to date: dbmate's file format and its table, so that either tool can go on.
+
+The files are those of the top-level folder `migrations/`; a wheel has them inside
+this package. Each is one transaction, which may run while services do: it does not
+wait long for a table's lock, since whoever asks for the table after it waits behind it. Any number of
+processes may migrate at once: one works, the others wait for its lock by asking for it again and again,
+because a session that blocks on an advisory lock holds a snapshot, for which a `create index concurrently` of
+the working one would wait.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
+
+import asyncpg
+import structlog
+from rejoin_protocol.errors import Invalid, Unavailable
+
+from rejoin_adapters.postgres.pool import Database, seam, wait_for
+
+log = structlog.get_logger("rejoin.migrate")
+
+LOCK = 0x52656A6F696E  # "Rejoin"
+LOCK_POLL_S = 0.1
+TABLE_LOCK_S = 2.0
+TABLE_LOCK_TRIES = 30
+TABLE_LOCK_PAUSE_S = 1.0
+_FORMAT = re.compile(r"\s*-- migrate:up\n(?P<up>.*)^-- migrate:down\n(?P<down>.*)", re.DOTALL | re.MULTILINE)
+
+
+class Migration(NamedTuple):
+    """One file. `version` is the number that its name begins with."""
+
+    version: str
+    up: str
+    down: str
+
+
+def _files() -> Traversable:
+    return resources.files("rejoin_adapters").joinpath("migrations")
+
+
+def migrations() -> list[Migration]:
+    """All of them, oldest first. Raises `ValueError` for a file without the two sections."""
+    found = []
+    for file in _files().iterdir():
+        if file.name.endswith(".sql"):
+            parts = _FORMAT.fullmatch(file.read_text(encoding="utf-8"))
+            if parts is None:
+                raise ValueError(f"{file.name} is not a migration")
+            found.append(Migration(file.name.partition("_")[0], parts["up"], parts["down"]))
+    return sorted(found)
+
+
+def _grants() -> str:
+    """For the services' own role, if there is one: also what a new migration made."""
+    return _files().joinpath("grants", "service_role.sql").read_text(encoding="utf-8")
+
+
+async def check(database_url: str, *, exactly: bool = False) -> None:
+    """Raises `Invalid` if the database is not what this version of the code needs; if `exactly`, also if it
+    is ahead of it, as it is while a newer version is rolled out. Waits for the database.
+    """
+    async with _connection(database_url) as connection:
+        applied = await _applied(connection)
+    known = [migration.version for migration in migrations()]
+    missing = [version for version in known if version not in applied]
+    if missing:
+        raise Invalid(f"the database misses migrations {', '.join(missing)}: run `rejoin migrate`")
+    unknown = sorted(applied - set(known))
+    if exactly and unknown:
+        raise Invalid(f"the database is ahead: this version does not know migrations {', '.join(unknown)}")
+
+
+async def behind(database: Database) -> list[str]:
+    """The versions that a connected database misses. Raises `Unavailable`."""
+    applied = await database.get(list[str], "select coalesce(json_agg(version), '[]') from schema_migrations")
+    return [migration.version for migration in migrations() if migration.version not in applied]
+
+
+async def migrate(database_url: str) -> list[str]:
+    """Apply what is missing, and return its versions. Waits for the database. Raises `Unavailable` if a table
+    is never free for long enough; what is applied by then stays.
+    """
+    async with _connection(database_url) as connection:
+        while not await connection.fetchval("select pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110
+            await asyncio.sleep(LOCK_POLL_S)
+        await connection.execute("create table if not exists schema_migrations (version varchar primary key)")
+        applied = []
+        for migration in await _missing(connection):
+            await _apply(connection, migration)
+            log.info("migrated", version=migration.version)
+            applied.append(migration.version)
+        await connection.execute(_grants())
+        return applied  # closing the connection gives the lock back
+
+
+async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
+    for _ in range(TABLE_LOCK_TRIES):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"set local lock_timeout = '{TABLE_LOCK_S}s'")
+                await connection.execute(migration.up)
+                await connection.execute("insert into schema_migrations values ($1)", migration.version)
+        except asyncpg.LockNotAvailableError:
+            log.warning("waiting_for_table", version=migration.version)
+            await asyncio.sleep(TABLE_LOCK_PAUSE_S)
+        else:
+            return
+    raise Unavailable(f"migration {migration.version} waits for a table that is always in use")
+
+
+async def _applied(connection: "asyncpg.Connection[asyncpg.Record]") -> set[str]:
+    if not await connection.fetchval("select to_regclass('schema_migrations') is not null"):
+        return set()
+    return {row["version"] for row in await connection.fetch("select version from schema_migrations")}
+
+
+async def _missing(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Migration]:
+    applied = await _applied(connection)
+    return [migration for migration in migrations() if migration.version not in applied]
+
+
+@asynccontextmanager
+async def _connection(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    connection = await wait_for(database_url, lambda: asyncpg.connect(database_url, timeout=5))
+    try:
+        with seam():
+            yield connection
+    finally:
+        await connection.close(timeout=5)

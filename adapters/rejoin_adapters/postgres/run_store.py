@@ -1,0 +1,417 @@
+"""The store in PostgreSQL.
+
+Each method is one statement, so one transaction and one round trip. Every statement answers with the JSON of
+a struct of `store`, which msgspec reads, so no row leaves here, and bodies travel as the text they were. What
+several statements must decide together is a function in `migrations`, which raises our words by SQLSTATE.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import TERMINAL, State
+from rejoin_protocol.run_request import RunRequest
+
+from rejoin_adapters.postgres.batch_loader import Together
+from rejoin_adapters.postgres.pool import PING, Database, json_or_null, json_text, open_database
+from rejoin_adapters.records import (
+    Admission,
+    Admitted,
+    Approval,
+    Claim,
+    Decided,
+    Decision,
+    History,
+    Interrupted,
+    Limits,
+    Listed,
+    Owner,
+    Placed,
+    Question,
+    Regenerate,
+    Run,
+    Submit,
+    Usage,
+    usage_of,
+)
+
+STRANDED_MAX = 100
+"""How many stranded runs one sweep is told of."""
+EXPIRED_MAX = 100
+"""How many questions one sweep answers. It holds their sessions for as long as that takes."""
+PURGED_AGAIN_S = 600.0
+"""After so long no runner writes on who has not found out that its run is deleted."""
+
+
+class PostgresStore:
+    """`ports.Store`. At the end of its context its connections are closed, also for others on `database`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._overs = Together(self._which_are_over)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.database.close()
+
+    async def admit(self, admission: Admission) -> Admitted:
+        """See `ports.Store`."""
+        match admission.ask:
+            case Submit() as submit:
+                return await self._submit(admission, submit)
+            case Regenerate(target):
+                return await self.database.get(
+                    Admitted,
+                    "select regenerate_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                    *_subject(admission),
+                    target,
+                )
+
+    async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
+        message = submit.turn.message
+        query = """
+            select submit_run(
+              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+        """
+        return await self.database.get(
+            Admitted,
+            query,
+            *_subject(admission),
+            message["id"],
+            json_text(message),
+            submit.turn.digest,
+            submit.edit,
+            [turn["id"] for turn in submit.imports],
+            [turn["role"] for turn in submit.imports],
+            [json_text(turn) for turn in submit.imports],
+        )
+
+    async def may_admit(self, tenant: TenantId) -> None:
+        """See `ports.Store`."""
+        await self.database.value("select check_limits($1)::text", tenant)
+
+    async def repeated(
+        self,
+        owner: Owner,
+        session: SessionId,
+        agent: AgentName,
+        message: MessageId,
+        digest: bytes,
+        key: str | None = None,
+    ) -> Run | None:
+        """See `ports.Store`."""
+        query = "select repeated_run($1, $2, $3, $4, $5, $6, $7)"
+        return await self.database.find(Run, query, *_of(owner), session, agent, key, message, digest)
+
+    async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
+        """See `ports.Store`."""
+        return await self.database.get(
+            Interrupted, "select interrupt_run($1, $2, $3, $4)", *_of(owner), session, run
+        )
+
+    async def run(self, owner: Owner, run: RunId) -> Run | None:
+        """See `ports.Store`."""
+        query = """
+            select run_json(r) from runs r
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+        """
+        return await self.database.find(Run, query, *_of(owner), run)
+
+    async def over(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+        """See `ports.Store`."""
+        return await self._overs.ask((*_of(owner), run, turn))
+
+    async def _which_are_over(self, runs: Sequence[tuple[str, str | None, RunId, int | None]]) -> list[bool]:
+        query = """
+            select json_agg(
+              r.id is null or r.ended_at is not null
+              or (asked.turn is not null and (r.state not in ('queued', 'running') or r.turn > asked.turn))
+              order by place)
+            from unnest($1::text[], $2::text[], $3::text[], $4::integer[])
+              with ordinality asked(tenant_id, user_id, id, turn, place)
+            left join runs r on r.id = asked.id and r.tenant_id = asked.tenant_id
+              and (asked.user_id is null or r.user_id = asked.user_id)
+        """
+        return await self.database.get(list[bool], query, *map(list, zip(*runs, strict=True)))
+
+    async def current(self, owner: Owner, session: SessionId) -> Run | None:
+        """See `ports.Store`."""
+        query = """
+            select run_json(r) from runs r where id = coalesce(
+              (select id from turn_of($1, $3)),
+              (select id from runs where tenant_id = $1 and session_id = $3 order by position desc limit 1))
+            and ($2::text is null or user_id = $2)
+        """
+        return await self.database.find(Run, query, *_of(owner), session)
+
+    async def history(self, owner: Owner, session: SessionId) -> History | None:
+        """See `ports.Store`."""
+        query = """
+            select json_build_object(
+              'agent', agent,
+              'messages', (
+                select coalesce(json_agg(body order by position), '[]') from shown_messages($1, $3)),
+              'busy', (
+                select run_json(r) from turn_of($1, $3) r where id is not null),
+              'created_at', created_at,
+              'updated_at', updated_at)
+            from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+        """
+        return await self.database.find(History, query, *_of(owner), session)
+
+    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> Placed | None:
+        """See `ports.Store`."""
+        query = """
+            select json_build_object(
+              'message', body,
+              'next', (
+                select id from shown_messages($1, $3) where position > m.position order by position limit 1))
+            from shown_messages($1, $3) m
+            where id = $4 and exists (
+              select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
+        """
+        return await self.database.find(Placed, query, *_of(owner), session, id)
+
+    async def before(
+        self,
+        owner: Owner,
+        session: SessionId,
+        id: MessageId,
+        *,
+        after: MessageId | None = None,
+        limit: int = 20,
+        oldest_first: bool = False,
+    ) -> Sequence[UIMessage] | None:
+        """See `ports.Store`."""
+        query = """
+            select (
+              select coalesce(json_agg(body order by position * $7), '[]') from (
+                select position, body from shown_messages($1, $3)
+                where position < message.position
+                  and ($5::text is null or position * $7 > start.position * $7)
+                order by position * $7 limit $6) page)
+            from messages message
+            left join messages start on start.tenant_id = $1 and start.session_id = $3 and start.id = $5
+              and start.position < message.position
+            where message.tenant_id = $1 and message.session_id = $3 and message.id = $4
+              and ($5::text is null or start.id is not null)
+              and exists (
+                select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
+        """
+        direction = 1 if oldest_first else -1
+        return await self.database.find(
+            list[UIMessage], query, *_of(owner), session, id, after, limit, direction
+        )
+
+    async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
+        """See `ports.Store`."""
+        query = """
+            select json_build_array(bytes_json(context)) from sessions
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+        """
+        found = await self.database.find(tuple[bytes | None], query, *_of(owner), session)
+        return found[0] if found is not None else None
+
+    async def claim(
+        self, request: RunRequest, runner: str, *, history_max: int | None = None
+    ) -> Claim | None:
+        """See `ports.Store`."""
+        query = "select claim_run($1, $2, $3, $4)"
+        return await self.database.find(Claim, query, request.run, request.turn, runner, history_max)
+
+    async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
+        """See `ports.Store`."""
+        await self.database.value(
+            "select ask_run($1, $2, $3, $4, $5, $6, $7)::text",
+            run,
+            attempt,
+            [question.id for question in questions],
+            [question.call for question in questions],
+            [question.tool for question in questions],
+            [json_text(question.input) for question in questions],
+            [question.expires_at for question in questions],
+        )
+
+    async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
+        """See `ports.Store`."""
+        return await self.database.get(
+            Decided,
+            "select decide_run($1, $2, $3, $4, $5, $6)",
+            *_of(owner),
+            session,
+            [decision.approval for decision in decisions],
+            [decision.approved for decision in decisions],
+            [json_or_null(decision.reason) for decision in decisions],
+        )
+
+    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
+        """See `ports.Store`."""
+        query = "select suspend_run($1, $2, $3, $4, $5)"
+        following = await self.database.find(
+            RunRequest, query, run, attempt, json_text(answer), *_tokens(answer)
+        )
+        return [] if following is None else [following]
+
+    async def end(
+        self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
+    ) -> RunRequest | None:
+        """See `ports.Store`."""
+        if state not in TERMINAL:
+            raise ValueError(f"a run does not end {state}")
+        return await self.database.find(
+            RunRequest,
+            "select end_run($1, $2, $3, $4, $5, $6, $7)",
+            run,
+            attempt,
+            state,
+            json_or_null(answer),
+            json_or_null(error),
+            *_tokens(answer),
+        )
+
+    async def pending(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
+        """See `ports.Store`."""
+        query = """
+            select coalesce(json_agg(approval_json(a) order by number), '[]')
+            from approvals a join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
+            where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and session_id = $3
+              and state = 'pending'
+        """
+        return await self.database.get(list[Approval], query, *_of(owner), session)
+
+    async def approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
+        """See `ports.Store`."""
+        query = """
+            select approval_json(a) from approvals a join runs r on r.id = a.run_id
+            where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and run_id = $3 and call_id = $4
+            order by a.number desc limit 1
+        """
+        return await self.database.find(Approval, query, *_of(owner), run, call)
+
+    async def expire(self) -> Sequence[RunRequest]:
+        """See `ports.Store`."""
+        return await self.database.get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
+
+    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
+        """See `ports.Store`."""
+        query = """
+            select coalesce(json_agg(listed_json(r::runs) order by id desc), '[]')
+            from (
+              select * from runs
+              where tenant_id = $1 and ($2::text is null or user_id = $2) and ($3::text is null or state = $3)
+              order by id desc limit $4) r
+        """
+        return await self.database.get(list[Listed], query, *_of(owner), state, limit)
+
+    async def listed_run(self, owner: Owner, run: RunId) -> Listed | None:
+        """See `ports.Store`."""
+        query = """
+            select listed_json(r) from runs r
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
+        """
+        return await self.database.find(Listed, query, *_of(owner), run)
+
+    async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
+        """See `ports.Store`."""
+        query = """
+            select coalesce(json_agg(asked.id), '[]')
+            from unnest($1::text[]) as asked (id) left join runs r on r.id = asked.id
+            where r.id is null or r.interrupted_at is not null
+        """
+        return await self.database.get(list[RunId], query, list(runs))
+
+    async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
+        """See `ports.Store`."""
+        query = """
+            with held as (
+              update runs set updated_at = clock_timestamp() where id in (
+                select id from runs
+                where state = 'running' and due_at is null
+                  and updated_at < statement_timestamp() - $2 * interval '1 second'
+                order by updated_at limit $3 for update skip locked)
+              returning *),
+            due as (
+              select * from runs where due_at < statement_timestamp() - $1 * interval '1 second'
+              order by due_at limit $3)
+            select coalesce(json_agg(request order by due_at), '[]')
+            from (
+              select request_json(r::runs) as request, due_at
+              from (select * from due union all select * from held) r
+              union all select json_array_elements(promote_waiting($3)), null) requests
+        """
+        return await self.database.get(list[RunRequest], query, age_s, held_s, STRANDED_MAX)
+
+    async def purge_due(self, limit: int = 100) -> Sequence[RunId]:
+        """See `ports.Store`."""
+        query = """
+            select coalesce(json_agg(run_id), '[]') from (
+              select run_id from purges where due_at <= statement_timestamp() order by due_at limit $1) due
+        """
+        return await self.database.get(list[RunId], query, limit)
+
+    async def purged(self, runs: Sequence[RunId]) -> None:
+        """See `ports.Store`."""
+        query = """
+            with over as (
+              delete from purges where run_id = any ($1) and again and due_at <= statement_timestamp())
+            update purges set again = true, due_at = statement_timestamp() + $2 * interval '1 second'
+            where run_id = any ($1) and not again
+        """
+        await self.database.value(query, list(runs), PURGED_AGAIN_S)
+
+    async def ping(self) -> None:
+        """See `ports.Store`."""
+        await self.database.value(PING)
+
+
+def _of(owner: Owner) -> tuple[str, str | None]:
+    return owner.tenant, owner.user
+
+
+def _tokens(answer: UIMessage | None) -> tuple[int, int]:
+    usage = usage_of(answer) if answer is not None else Usage()
+    return usage.input_tokens, usage.output_tokens
+
+
+def _subject(admission: Admission) -> tuple[Any, ...]:
+    return (
+        *_of(admission.owner),
+        admission.session,
+        admission.agent,
+        admission.run,
+        admission.answer,
+        admission.key,
+        admission.when_busy,
+        admission.context,
+        admission.remember,
+    )
+
+
+async def connect(
+    database_url: str,
+    *,
+    pool_max: int = 10,
+    acquire_timeout_s: float = 5.0,
+    connect_timeout_s: float = 5.0,
+    command_timeout_s: float = 10.0,
+    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+) -> PostgresStore:
+    """A store on a migrated database. Waits for the database, for as long as nobody cancels it. `limits` are
+    those of tenants that have none of their own: the same for all services.
+    """
+    database = await open_database(
+        database_url,
+        pool_max=pool_max,
+        acquire_timeout_s=acquire_timeout_s,
+        connect_timeout_s=connect_timeout_s,
+        command_timeout_s=command_timeout_s,
+        settings={f"rejoin.{name}": str(limit) for name, limit in msgspec.to_builtins(limits).items()},
+    )
+    return PostgresStore(database)

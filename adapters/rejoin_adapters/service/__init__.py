@@ -1,0 +1,1 @@
+"""What a service process needs: logs, metrics, traces, TLS, background tasks."""

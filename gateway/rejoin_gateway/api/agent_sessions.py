@@ -1,0 +1,360 @@
+"""The session API: `/api/agents/{agent}/{session}` and what hangs below it.
+
+A body is one thing to say or a list of them: a message (a string, its parts, or a whole UI message), the
+client's `messages` (of which the last one counts), or an approval.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, UnsetType
+from rejoin_adapters.postgres.session_store import Thread
+from rejoin_adapters.records import Decision, WhenBusy
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import MessageId
+
+from rejoin_gateway.api.lookup import found_session
+from rejoin_gateway.core import message_input
+from rejoin_gateway.core.agent_context import Brought
+from rejoin_gateway.core.message_input import Message, Options, fresh_id
+from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.http.routes import KEY, Route, Says, Scope
+from rejoin_gateway.http.web import approve, body, json, key_of, rejoin, session_of, stream, view_of
+from rejoin_gateway.streaming.replay import Replay
+
+PARTS = ("text", "file", "image", "image_url")
+TITLE_CHARS_MAX = 500
+METADATA_BYTES_MAX = 64 * 1024
+
+
+class History(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A session's messages. `activeRunId`: the run whose answer is not among them yet."""
+
+    id: str
+    agent: str
+    messages: Sequence[UIMessage]
+    created_at: datetime
+    updated_at: datetime
+    active_run_id: str | None = None
+
+
+class Stopped(msgspec.Struct, frozen=True):
+    """Whether there was something to stop."""
+
+    success: bool
+    interrupted: bool
+
+
+class Done(msgspec.Struct, frozen=True):
+    """It is done."""
+
+    success: bool = True
+
+
+class Changed(msgspec.Struct, frozen=True, rename="camel"):
+    """A session as it is now."""
+
+    id: str
+    agent: str
+    title: str | None
+    metadata: Any
+    last_message_id: str | None
+    updated_at: datetime
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A message, where it stands in the body, and where each of its parts does."""
+
+    message: Message
+    pointer: str
+    places: Sequence[str] = ()
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """Everything that a body says. `context` is for its run only."""
+
+    decisions: Sequence[Decision]
+    messages: Sequence[Placed]
+    options: Options
+    context: Any
+
+
+async def post(request: web.Request) -> web.StreamResponse:
+    """Say something: a message, or answers to questions. Streams what comes of it."""
+    wish = await _wish(request)
+    session = await _owned(request)
+    if wish.decisions and wish.messages:
+        raise Invalid("approvals and messages are different requests: send one after the other")
+    if wish.decisions:
+        return await approve(request, session, wish.decisions)
+    if len(wish.messages) != 1:
+        raise Invalid("one message at a time")
+    replay = await _send(request, session, wish)
+    del wish  # files must not be held for as long as an answer takes
+    return await stream(request, replay)
+
+
+async def _wish(request: web.Request) -> Wish:
+    said = await body(request, Any)
+    items = said if isinstance(said, list) and not _parts(said) else [said]
+    fresh = fresh_id(key_of(request))
+    decisions: list[Decision] = []
+    messages: list[Placed] = []
+    options, context = Options(), None
+    for number, item in enumerate(items):
+        pointer = f"/{number}" if items is said else ""
+        if isinstance(item, dict) and item.get("type") == "approval":
+            decisions.append(message_input.decision(item.get("approval"), f"{pointer}/approval"))
+        else:
+            messages.append(_message(item, pointer, fresh))
+            options = _options(item, pointer)
+            context = item.get("context") if isinstance(item, dict) else None
+    return Wish(decisions, messages, options, context)
+
+
+async def _send(request: web.Request, session: Session, wish: Wish) -> Replay:
+    [one] = wish.messages
+    session = msgspec.structs.replace(session, brought=Brought(request.headers, wish.context))
+    with message_input.placed(one.pointer, one.places):
+        return await session.send(
+            message_input.user(one.message, one.pointer),
+            view_of(request),
+            pointer=one.pointer,
+            when_busy=wish.options.busy,
+            key=key_of(request),
+        )
+
+
+def _parts(said: list[Any]) -> bool:
+    """Whether a list is a message's parts, and not a list of things to say."""
+    return bool(said) and all(isinstance(one, dict) and one.get("type") in PARTS for one in said)
+
+
+def _message(item: Any, pointer: str, fresh: str) -> Placed:
+    match item:
+        case {"messages": [*_, dict(last)]}:
+            return _one(last, f"{pointer}/messages/{len(item['messages']) - 1}", fresh)
+        case {"message": message}:
+            return _one(message, f"{pointer}/message", fresh)
+        case _:
+            return _one(item, pointer, fresh)
+
+
+def _one(item: Any, pointer: str, fresh: str) -> Placed:
+    match item:
+        case str(text):
+            return Placed(Message(fresh, "user", [{"type": "text", "text": text}]), pointer, [pointer])
+        case list(parts) if _parts(parts):
+            places = [f"{pointer}/{number}" for number in range(len(parts))]
+            return Placed(Message(fresh, "user", parts), pointer, places)
+        case {"parts": list(parts), **rest} if "id" not in rest and rest.get("role", "user") == "user":
+            return Placed(_converted({"id": fresh, "role": "user", **item}, pointer), pointer)
+        case {"role": "user"}:
+            return Placed(_converted(item, pointer), pointer)
+        case _:
+            raise Invalid("expected a message: a string, parts, or a user's UI message", pointer)
+
+
+def _converted(item: Any, pointer: str) -> Message:
+    try:
+        return msgspec.convert(item, Message)
+    except msgspec.ValidationError as fault:
+        raise Invalid(str(fault), pointer) from fault
+
+
+def _options(item: Any, pointer: str) -> Options:
+    try:
+        return msgspec.convert(item if isinstance(item, dict) else {}, Options)
+    except msgspec.ValidationError as fault:
+        raise Invalid(str(fault), pointer) from fault
+
+
+async def history(request: web.Request) -> web.StreamResponse:
+    """The stored messages. A busy run's answer is not among them: its stream rebuilds it whole."""
+    session = _session(request)
+    found = await session.history()
+    busy = None if found.busy is None else found.busy.id
+    return json(History(session.id, found.agent, found.messages, found.created_at, found.updated_at, busy))
+
+
+async def reconnect(request: web.Request) -> web.StreamResponse:
+    """The stream of the session's run, from wherever the client is."""
+    return await rejoin(request, await _owned(request))
+
+
+async def interrupt(request: web.Request) -> web.StreamResponse:
+    """Stop the session's run, wherever it is. Doing it twice is doing it once."""
+    session = await _owned(request) if "agent" in request.match_info else await found_session(request)
+    return json(Stopped(success=True, interrupted=await session.interrupt()))
+
+
+class Change(msgspec.Struct, frozen=True, rename="camel"):
+    """What may be changed of a session. `lastMessageId`: what was said after it is dropped."""
+
+    title: str | UnsetType | None = UNSET
+    metadata: Any = UNSET
+    last_message_id: str | UnsetType = UNSET
+
+
+class SessionUsage(msgspec.Struct, frozen=True, rename="camel"):
+    """What a session has cost, in tokens."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    runs: int
+
+
+async def update(request: web.Request) -> web.StreamResponse:
+    """Rename a session, describe it, or go back to one of its messages."""
+    change = await body(request, Change)
+    thread = await changed(_session(request), change)
+    return json(
+        Changed(
+            thread.id, thread.agent, thread.title, thread.metadata, thread.last_message, thread.updated_at
+        )
+    )
+
+
+async def changed(session: Session, change: Change) -> Thread:
+    """Change what is given. Raises `NotFound`, `Invalid`, and as `Threads.rewind`."""
+    await existing(session)
+    check(change)  # or it would have gone back already when it is refused to rename
+    threads = session.backend.threads
+    if change.last_message_id is not UNSET:
+        await threads.rewind(session.owner, session.id, MessageId(change.last_message_id))
+    return await threads.update(session.owner, session.id, title=change.title, metadata=change.metadata)
+
+
+def check(change: Change) -> None:
+    """Whether it may be stored. Raises `Invalid`."""
+    title = change.title if isinstance(change.title, str) else ""
+    if len(title) > TITLE_CHARS_MAX or "\0" in title:
+        raise Invalid(f"a title has at most {TITLE_CHARS_MAX} characters, none of them NUL", "/title")
+    if change.metadata is not UNSET and len(msgspec.json.encode(change.metadata)) > METADATA_BYTES_MAX:
+        raise Invalid(f"metadata has at most {METADATA_BYTES_MAX} bytes", "/metadata")
+
+
+async def delete(request: web.Request) -> web.StreamResponse:
+    """Delete a session and everything that belongs to it. The stream of its run ends with `abort`; it breaks
+    where there is no runner to end it.
+    """
+    session = _session(request)
+    await existing(session)
+    await session.delete()
+    return json(Done())
+
+
+async def usage(request: web.Request) -> web.StreamResponse:
+    """What its runs have cost together."""
+    session = _session(request)
+    await existing(session)
+    found = await session.backend.threads.usage(session.owner, session.id)
+    total = found.input_tokens + found.output_tokens
+    return json(SessionUsage(found.input_tokens, found.output_tokens, total, found.runs))
+
+
+async def _owned(request: web.Request) -> Session:
+    """The session of a path, which need not exist yet. Raises `NotFound` if it is another agent's."""
+    session = _session(request)
+    await session.check_agent()
+    return session
+
+
+async def existing(session: Session) -> Thread:
+    """What is known of a session. Raises `NotFound`, also if it is another agent's."""
+    thread = await session.backend.threads.get(session.owner, session.id)
+    if thread is None or thread.agent != session.agent:
+        raise NotFound(f"there is no session {session.id!r} with agent {session.agent!r}")
+    return thread
+
+
+def _session(request: web.Request) -> Session:
+    return session_of(request, request.match_info["session"])
+
+
+_ONE = {
+    "anyOf": [
+        {"type": "string", "description": "What a person says."},
+        {
+            "type": "object",
+            "properties": {
+                "message": {"description": "A string, its parts, or a UI message."},
+                "messages": {"type": "array", "description": "The client's messages: the last one counts."},
+                "context": {"type": "object", "description": "What this run's agent is to know."},
+                "whenBusy": {"enum": [one.value for one in WhenBusy]},
+                "interruptIfStreaming": {"type": "boolean"},
+            },
+            "anyOf": [{"required": ["message"]}, {"required": ["messages"]}],
+        },
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "approval"},
+                "approval": {
+                    "type": "object",
+                    "properties": {
+                        "approvalId": {"type": "string"},
+                        "approved": {"type": "boolean"},
+                        "reason": {"type": "string"},
+                    },
+                    "required": ["approvalId", "approved"],
+                },
+            },
+            "required": ["type", "approval"],
+        },
+        {"type": "object", "description": "A user's UI message.", "required": ["parts"]},
+    ]
+}
+SAID = {"anyOf": [*_ONE["anyOf"], {"type": "array", "items": _ONE, "minItems": 1}]}
+"""The schema of what `_wish` reads."""
+_AT = "/api/agents/{agent}/{session}"
+ROUTES = tuple(
+    Route(method, path, handler, Scope.CHAT, says)
+    for method, path, handler, says in (
+        (
+            "POST",
+            "/api/chat/{id}/stop",
+            interrupt,
+            Says("Stop the session's run", None, {200: Stopped}, tag="chat"),
+        ),
+        ("GET", _AT, history, Says("The stored messages", None, {200: History}, tag="session")),
+        (
+            "POST",
+            _AT,
+            post,
+            Says(
+                "Say something; stream what follows",
+                SAID,
+                {200: (bytes, Done)},
+                headers=KEY,
+                tag="session",
+                example={"message": "hello"},
+            ),
+        ),
+        (
+            "PATCH",
+            _AT,
+            update,
+            Says("Change a session", Change, {200: Changed}, tag="session", example={"title": "A trip"}),
+        ),
+        ("DELETE", _AT, delete, Says("Delete a session", None, {200: Done}, tag="session")),
+        ("GET", f"{_AT}/usage", usage, Says("What it has cost", None, {200: SessionUsage}, tag="session")),
+        (
+            "GET",
+            f"{_AT}/reconnect",
+            reconnect,
+            Says("Rejoin the running answer", None, {200: bytes, 204: None}, tag="session"),
+        ),
+        (
+            "POST",
+            f"{_AT}/interrupt",
+            interrupt,
+            Says("Stop the session's run", None, {200: Stopped}, tag="session"),
+        ),
+    )
+)

@@ -1,0 +1,36 @@
+"""`GET /api/agents`: whom one can talk to, as the runners announce them."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from rejoin_gateway.http.routes import Route, Says, Scope
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json
+
+
+class Announced(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """An agent. `contextSchema`: what it wants to know beside the message, as JSON Schema."""
+
+    name: str
+    description: str = ""
+    context_schema: dict[str, Any] | None = None
+
+
+async def listed(request: web.Request) -> web.StreamResponse:
+    """The agents that the caller's credential may talk to, the default one first, then by name."""
+    bound, service = request[PRINCIPAL].agent, request.app[SERVICE]
+    entries = [one for one in await service.backend.agents.list() if bound in (None, one.name)]
+    entries.sort(key=lambda one: (one.name != (bound or service.default_agent), one.name))
+    return json([Announced(one.name, one.description, one.context_schema) for one in entries])
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/api/agents",
+        listed,
+        Scope.CHAT,
+        Says("The agents that runners serve", None, {200: list[Announced]}, tag="session"),
+    ),
+)

@@ -1,0 +1,161 @@
+"""The run API's conversations: sessions listed and read, rejoined, and asked what they wait for."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+from rejoin_adapters.postgres.session_store import Listing, Thread
+from rejoin_adapters.postgres.session_store import Messages as Page
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events.fold import UIMessage
+
+from rejoin_gateway.api.executions import Pending, pending
+from rejoin_gateway.api.lookup import found_thread
+from rejoin_gateway.http.routes import Named, Route, Says, Scope
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json, rejoin
+
+LIMIT_MAX = 200
+LIMIT_DIGITS_MAX = 9
+
+
+class Conversation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A session at a glance."""
+
+    id: str
+    agent_id: str
+    created_at: datetime
+    updated_at: datetime
+    message_count: int
+    active: bool
+    title: str | None = None
+    metadata: Any = None
+
+
+class Conversations(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of them. `next` is the `before` of the following page."""
+
+    conversations: list[Conversation]
+    next: str | None = None
+
+
+class Messages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A conversation with a page of its messages, oldest first; `next` is the `before` of older ones."""
+
+    id: str
+    agent_id: str
+    messages: Sequence[UIMessage]
+    active: bool
+    title: str | None = None
+    next: str | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True, rename="camel"):
+    """What a conversation waits for."""
+
+    pending_approvals: list[Pending]
+
+
+async def listed(request: web.Request) -> web.StreamResponse:
+    """The caller's conversations, the one that changed last first."""
+    page = await threads_of(request)
+    return json(Conversations([_shown(thread) for thread in page.threads], page.next))
+
+
+async def read(request: web.Request) -> web.StreamResponse:
+    """One of them, with its newest messages or those before."""
+    thread, page = await messages_of(request, 50)
+    return json(Messages(thread.id, thread.agent, page.messages, thread.busy, thread.title, page.next))
+
+
+async def resume(request: web.Request) -> web.StreamResponse:
+    """The stream of its run, from wherever the client is."""
+    _, session = await found_thread(request)
+    return await rejoin(request, session)
+
+
+async def waiting(request: web.Request) -> web.StreamResponse:
+    """The questions that wait for an answer."""
+    _, session = await found_thread(request)
+    return json(Waiting(await pending(session)))
+
+
+def _shown(thread: Thread) -> Conversation:
+    return Conversation(
+        thread.id,
+        thread.agent,
+        thread.created_at,
+        thread.updated_at,
+        thread.messages,
+        thread.busy,
+        thread.title,
+        thread.metadata,
+    )
+
+
+async def threads_of(request: web.Request) -> Listing:
+    """The page of the caller's sessions that a request asks for. Raises `Invalid`."""
+    principal = request[PRINCIPAL]
+    return await request.app[SERVICE].backend.threads.list(
+        principal.owner,
+        agent=principal.agent,
+        limit=limit_of(request, 20),
+        before=request.query.get("before"),
+    )
+
+
+async def messages_of(request: web.Request, usual: int) -> tuple[Thread, Page]:
+    """The session of a path, and the page of its messages that a request asks for. Raises `NotFound`,
+    `Invalid`.
+    """
+    thread, session = await found_thread(request)
+    page = await session.backend.threads.messages(
+        session.owner, session.id, limit=limit_of(request, usual), before=request.query.get("before")
+    )
+    return thread, page
+
+
+def limit_of(request: web.Request, usual: int, most: int = LIMIT_MAX) -> int:
+    """How many the caller wants. Raises `Invalid`."""
+    text = request.query.get("limit", str(usual))
+    if not (text.isascii() and text.isdigit() and len(text) <= LIMIT_DIGITS_MAX and 1 <= int(text) <= most):
+        raise Invalid(f"limit is a number from 1 to {most}")
+    return int(text)
+
+
+PAGED: Named = {
+    "limit": ("How many at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
+    "before": "The `next` of the page before.",
+}
+ROUTES = (
+    Route(
+        "GET",
+        "/run/v1/conversations",
+        listed,
+        Scope.CHAT,
+        Says("The caller's conversations", None, {200: Conversations}, PAGED, tag="run"),
+    ),
+    Route(
+        "GET",
+        "/run/v1/conversations/{id}",
+        read,
+        Scope.CHAT,
+        Says("A conversation's messages", None, {200: Messages}, PAGED, tag="run"),
+    ),
+    Route(
+        "GET",
+        "/run/v1/conversations/{id}/stream",
+        resume,
+        Scope.CHAT,
+        Says("Rejoin the running answer", None, {200: bytes, 204: None}, tag="run"),
+    ),
+    Route(
+        "GET",
+        "/run/v1/conversations/{id}/pending-approvals",
+        waiting,
+        Scope.CHAT,
+        Says("What it waits for", None, {200: Waiting}, tag="run"),
+    ),
+)

@@ -1,0 +1,72 @@
+"""What operators and load balancers ask."""
+
+from http import HTTPStatus
+from typing import Literal
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from rejoin_gateway.http.readiness import OK, Readiness
+from rejoin_gateway.http.routes import Route, Says
+from rejoin_gateway.http.web import SERVICE, json
+
+READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
+METRICS_SHOWN: web.AppKey[bool] = web.AppKey("metrics_shown", bool)
+"""Whether `/metrics` is here, and not on a port of its own."""
+
+
+class Live(msgspec.Struct, frozen=True):
+    """It lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What was asked, and what came of it: `ok`, or why not."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str]
+
+
+async def live(request: web.Request) -> web.StreamResponse:
+    """The process answers."""
+    del request
+    return json(Live())
+
+
+async def ready(request: web.Request) -> web.StreamResponse:
+    """Everything that a chat needs answers, and nobody has asked this gateway to stop."""
+    found = await request.app[READINESS].found()
+    if request.app[SERVICE].stopping.is_set():
+        found["gateway"] = "stopping"
+    ok = all(result == OK for result in found.values())
+    status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
+    return json(Ready("ok" if ok else "unavailable", found), status)
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """What this gateway counts. It names no tenant, user or session."""
+    if not request.app[METRICS_SHOWN]:
+        raise web.HTTPNotFound
+    text = request.app[SERVICE].backend.metrics.text()
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+ROUTES = (
+    Route("GET", "/health/live", live, None, Says("Whether the process answers", answers={200: Live})),
+    Route(
+        "GET",
+        "/health/ready",
+        ready,
+        None,
+        Says("Whether everything a chat needs answers", answers={200: Ready, 503: Ready}),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        metrics,
+        None,
+        Says("What Prometheus reads", answers={200: "text/plain"}, refuses=[404]),
+    ),
+)

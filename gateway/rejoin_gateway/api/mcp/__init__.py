@@ -1,0 +1,1 @@
+"""Agents as tools of a Model Context Protocol server."""

@@ -1,0 +1,122 @@
+"""One aiohttp request through an ASGI application: what a library that speaks ASGI needs of our server.
+
+Owns the translation and nothing of what is said. The application runs in the request's own task: a client
+that leaves cancels it there, and whoever waits for the next message is told `http.disconnect`. A gateway that
+stops breaks the response like any stream. The body is read before, because somebody has looked at it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from rejoin_gateway.http.web import SERVICE
+
+type Message = MutableMapping[str, Any]
+type Application = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
+    Awaitable[None],
+]
+
+OURS = frozenset({b"content-length", b"connection", b"transfer-encoding"})
+"""Headers of a hop, which aiohttp writes itself."""
+
+
+async def pass_on(
+    application: Application,
+    request: web.Request,
+    body: bytes,
+    *,
+    extra: Mapping[str, Any],
+    headers: Mapping[str, str],
+) -> web.StreamResponse:
+    """The application's response, with `headers` added to a good one. `extra` goes into its scope."""
+    exchange = _Exchange(request, body, headers)
+    streams, transport = request.app[SERVICE].streams, request.transport
+    if transport is None:
+        return web.Response(status=499)
+    streams.add(transport)
+    try:
+        await application(_scope(request, extra), exchange.receive, exchange.send)
+    finally:
+        streams.discard(transport)
+    return exchange.response or web.Response(status=500)
+
+
+def _scope(request: web.Request, extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": f"{request.version.major}.{request.version.minor}",
+        "method": request.method,
+        "scheme": request.scheme,
+        "path": request.path,
+        "raw_path": request.rel_url.raw_path.encode(),
+        "query_string": request.rel_url.raw_query_string.encode(),
+        "root_path": "",
+        "headers": [(name.lower(), value) for name, value in request.raw_headers],
+        "client": None,
+        "server": None,
+        **extra,
+    }
+
+
+class _Exchange:
+    """The two functions that an ASGI application is given, over one request."""
+
+    def __init__(self, request: web.Request, body: bytes, headers: Mapping[str, str]) -> None:
+        self.response: web.StreamResponse | None = None
+        self._request = request
+        self._body: bytes | None = body
+        self._headers = headers
+        self._start: Message | None = None
+        self._over = asyncio.Event()
+
+    async def receive(self) -> Message:
+        """The body, once; then nothing before the end."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """The head, then pieces of the body. To a client that is gone nothing is sent, and nobody fails."""
+        if self._over.is_set():
+            return
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        try:
+            await self._write(body, more=more)
+        except ConnectionError:
+            self._over.set()
+        if not more:
+            self._over.set()
+
+    async def _write(self, body: bytes, *, more: bool) -> None:
+        if self.response is None:
+            if self._start is None:
+                raise RuntimeError("a body before its head")
+            status, headers = self._start["status"], self._head(self._start)
+            if not more:
+                self.response = web.Response(status=status, headers=headers, body=body)
+                return
+            self.response = web.StreamResponse(status=status, headers=headers)
+            await self.response.prepare(self._request)
+        if body:
+            await self.response.write(body)
+        if not more:
+            await self.response.write_eof()
+
+    def _head(self, start: Message) -> CIMultiDict[str]:
+        given = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in start["headers"]
+            if name.lower() not in OURS
+        ]
+        good = start["status"] < 300  # noqa: PLR2004
+        return CIMultiDict([*given, *(self._headers.items() if good else ())])

@@ -1,0 +1,209 @@
+"""A run as OpenAI's chat completion, streamed or whole, and what its responses say beyond that API. Pure.
+
+The law is OpenAI's API reference. The agent's tools run here, so no call of theirs is shown; a run that
+waits for a person's word ends its response with `finish_reason: "stop"`, and the extension object `rejoin`
+says what it waits for.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, made_ms
+
+FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-calls": "length"}
+"""A run that ends with calls that nobody answers has run out of steps."""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What of a run never changes."""
+
+    run: RunId
+    session: SessionId
+    agent: AgentName
+
+    @property
+    def ulid(self) -> str:
+        """The run's id without its prefix."""
+        return self.run.removeprefix(RUN_PREFIX)
+
+    @property
+    def created_s(self) -> int:
+        """When it was made."""
+        return made_ms(self.run) // 1000
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A call that waits for a person's word."""
+
+    approval_id: str
+    tool_call_id: str
+    tool_name: str
+    input: Any
+
+
+class Waiting:
+    """Which calls of a run wait for a person: fed with its events, in order."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, tuple[str, Any]] = {}
+        self._asked: dict[str, Pending] = {}
+
+    @property
+    def pending(self) -> list[Pending]:
+        """In the order in which they were asked about."""
+        return list(self._asked.values())
+
+    def feed(self, chunk: Chunk) -> None:
+        """The next event."""
+        match chunk:
+            case chunks.ToolInputAvailable(tool_call_id=call, tool_name=name, input=input):
+                self._calls[call] = (name, input)
+            case chunks.ToolApprovalRequest(approval_id=id, tool_call_id=call, is_automatic=automatic):
+                if automatic is not True and call in self._calls:
+                    self._asked[call] = Pending(id, call, *self._calls[call])
+            case chunks.ToolApprovalResponse(approval_id=id):
+                self._asked = {call: one for call, one in self._asked.items() if one.approval_id != id}
+            case (
+                chunks.ToolOutputAvailable(tool_call_id=call)
+                | chunks.ToolOutputError(tool_call_id=call)
+                | chunks.ToolOutputDenied(tool_call_id=call)
+            ):
+                self._asked.pop(call, None)
+            case _:
+                pass
+
+
+def waiting_in(events: Iterable[Chunk]) -> Waiting:
+    """What a run waits for after these events."""
+    waiting = Waiting()
+    for chunk in events:
+        waiting.feed(chunk)
+    return waiting
+
+
+def extension(facts: Facts, waiting: Waiting) -> dict[str, Any]:
+    """The object `rejoin`: where the run and its conversation are found in the rest of the API."""
+    return {
+        "run_id": facts.run,
+        "conversation_id": facts.session,
+        "pending_approvals": msgspec.to_builtins(waiting.pending),
+    }
+
+
+def error(message: str, code: str) -> dict[str, Any]:
+    """An error within a stream that has begun: a client of OpenAI's raises it."""
+    return {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
+
+
+def metadata_of(chunk: Chunk) -> dict[str, Any]:
+    """What an event adds to the message's metadata; a usage replaces the one before."""
+    match chunk:
+        case (
+            chunks.Start(message_metadata=dict(said))
+            | chunks.MessageMetadata(message_metadata=dict(said))
+            | chunks.Finish(message_metadata=dict(said))
+        ):
+            return said
+        case _:
+            return {}
+
+
+def tokens(metadata: Any, name: str) -> int:
+    """A count in a message's usage; 0 if it says none."""
+    usage = metadata.get("usage") if isinstance(metadata, dict) else None
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else 0
+
+
+def usage(metadata: Any) -> dict[str, Any]:
+    """What a message has cost, as chat completions say it."""
+    prompt, output = tokens(metadata, "inputTokens"), tokens(metadata, "outputTokens")
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+        "prompt_tokens_details": {"cached_tokens": tokens(metadata, "cachedInputTokens")},
+        "completion_tokens_details": {"reasoning_tokens": tokens(metadata, "reasoningTokens")},
+    }
+
+
+def finish_reason(reason: str, waiting: Waiting) -> str:
+    """Ours as theirs."""
+    return "stop" if waiting.pending else FINISH_REASONS.get(reason, "stop")
+
+
+def completion(facts: Facts, text: str, reason: str, waiting: Waiting, metadata: Any) -> dict[str, Any]:
+    """A whole answer."""
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choice = {
+        "index": 0,
+        "message": message,
+        "finish_reason": finish_reason(reason, waiting),
+        "logprobs": None,
+    }
+    return {
+        **_head(facts, "chat.completion"),
+        "choices": [choice],
+        "usage": usage(metadata),
+        "rejoin": extension(facts, waiting),
+    }
+
+
+class Completion:
+    """A streamed answer: fed with a run's events it gives chunks, the last ones by `end`."""
+
+    def __init__(self, facts: Facts, *, include_usage: bool) -> None:
+        self._facts = facts
+        self._include_usage = include_usage
+        self._waiting = Waiting()
+        self._metadata: dict[str, Any] = {}
+        self._reason = "stop"
+        self._error: str | None = None
+        self._begun = False
+
+    def feed(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """The chunks that an event makes."""
+        self._waiting.feed(chunk)
+        self._metadata |= metadata_of(chunk)
+        match chunk:
+            case chunks.Start() if not self._begun:
+                self._begun = True
+                return [self._chunk({"role": "assistant", "content": ""})]
+            case chunks.TextDelta(delta=text):
+                return [self._chunk({"content": text})]
+            case chunks.Finish(finish_reason=reason):
+                self._reason = "stop" if reason is UNSET else reason
+            case chunks.Error(error_text=text):
+                self._error = text
+            case _:
+                pass
+        return []
+
+    def end(self) -> list[dict[str, Any]]:
+        """The last chunks, once the stream has ended; the error, if the run has failed."""
+        if self._error is not None:
+            return [error(self._error, "run_failed")]
+        last = self._chunk({}, finish_reason(self._reason, self._waiting))
+        last["rejoin"] = extension(self._facts, self._waiting)
+        if not self._include_usage:
+            return [last]
+        spent = _head(self._facts, "chat.completion.chunk") | {"choices": [], "usage": usage(self._metadata)}
+        return [last, spent]
+
+    def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        chunk = _head(self._facts, "chat.completion.chunk") | {"choices": [choice]}
+        return chunk | ({"usage": None} if self._include_usage else {})
+
+
+def _head(facts: Facts, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{facts.ulid}",
+        "object": kind,
+        "created": facts.created_s,
+        "model": facts.agent,
+    }

@@ -1,0 +1,225 @@
+"""OpenAI's chat completions: an agent is a model, and a client of OpenAI's is a client.
+
+A request is a conversation of its own, to which its earlier messages are imported, unless it names one in
+`metadata.conversation_id` or the header `x-conversation-id`: then only its new message counts, because what
+is stored wins. The protocol has no way to resume and none to take text back: a stream whose runner died after
+it had said something ends with an error, and the conversation has the answer.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from rejoin_adapters.records import Run
+from rejoin_protocol.errors import Gone, Invalid, NotFound
+from rejoin_protocol.events.unfold import unfold
+from rejoin_protocol.ids import SessionId, agent_name, session_id
+from rejoin_protocol.log import sse
+from rejoin_protocol.log.record import View
+
+from rejoin_gateway.api.openai import request_input
+from rejoin_gateway.api.openai.completion_format import Completion, Facts, completion, error, waiting_in
+from rejoin_gateway.api.openai.request_input import ChatMessage
+from rejoin_gateway.core import message_input
+from rejoin_gateway.core.agent_context import Brought
+from rejoin_gateway.core.message_input import fresh_id, new_session
+from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.http import errors, request_body
+from rejoin_gateway.http.errors import Problem
+from rejoin_gateway.http.routes import KEY, Route, Says, Scope, Shape
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, Translate, body, json, key_of, stream
+from rejoin_gateway.streaming.collect import whole
+from rejoin_gateway.streaming.event_reader import heard
+from rejoin_gateway.streaming.replay import Replay
+
+V6 = View(v7=False)
+"""For those who cannot take back: what was voided before is left out, what is voided meanwhile breaks off."""
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """How a stream is to be. `include_obfuscation` changes nothing: there is none."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """The body: what of it has an effect. Other fields may be there if they ask for nothing."""
+
+    model: str
+    messages: list[ChatMessage]
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    metadata: dict[str, str] | None = None
+
+
+class Model(msgspec.Struct, frozen=True):
+    """An agent, as OpenAI lists models."""
+
+    id: str
+    created: int
+    description: str
+    object: str = "model"
+    owned_by: str = "rejoin"
+
+
+class Models(msgspec.Struct, frozen=True):
+    """All of them."""
+
+    data: list[Model]
+    object: str = "list"
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """Answer a conversation's last message."""
+    asked = await checked_body(request, ChatCompletion)
+    if asked.stream_options is not None and not asked.stream:
+        raise Invalid("stream_options are for a stream", "/stream_options")
+    named = _conversation(request, asked)
+    session = session_of(request, asked.model, named)
+    if named is not None:
+        await session.check_agent()
+    replay = await send(request, session, request_input.of_chat(asked.messages), "/messages")
+    asked.messages.clear()  # files must not be held for as long as an answer takes
+    if not asked.stream:
+        request_body.let_go(request)
+        return await _whole(replay)
+    options = asked.stream_options or StreamOptions()
+    return await stream(request, replay, _translated(replay, include_usage=options.include_usage))
+
+
+async def models(request: web.Request) -> web.StreamResponse:
+    """The agents that the caller's credential may talk to."""
+    found = await request.app[SERVICE].backend.agents.list()
+    bound = request[PRINCIPAL].agent
+    shown = [
+        Model(entry.name, entry.deployed_at_ms // 1000, entry.description)
+        for entry in sorted(found, key=lambda entry: entry.name)
+        if bound in (None, entry.name)
+    ]
+    return json(Models(shown))
+
+
+async def checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
+    """The body, if it asks for nothing that it would not get. Raises as `web.body`."""
+    request_input.check_fields(await body(request, dict[str, msgspec.Raw]), kind.__struct_fields__)
+    return await body(request, kind)
+
+
+def session_of(request: web.Request, model: str, id: str | None) -> Session:
+    """The session that a request names, or a new one, with the agent that `model` names. Raises `NotFound`,
+    also for an agent that is not the credential's.
+    """
+    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
+    unknown = NotFound(f"there is no agent {model[:64]!r}")
+    try:
+        agent = agent_name(model)
+    except Invalid:
+        raise unknown from None
+    if principal.agent not in (None, agent):
+        raise unknown
+    named = SessionId(id or new_session(key_of(request), principal.owner))
+    return backend.agent(agent, principal.owner).session(named, Brought(request.headers))
+
+
+async def send(
+    request: web.Request,
+    session: Session,
+    said: Sequence[request_input.Said],
+    place: str,
+    *,
+    new: bool = False,
+) -> Replay:
+    """Ask for an answer to what was said last; of a session that is known, the rest is known better."""
+    key = key_of(request)
+    asked = request_input.asked(said, fresh_id(key), place, new=new)
+    with message_input.placed("", asked.places):
+        message = message_input.user(asked.message, "")
+        imports = message_input.imported(asked.earlier, lambda number: said[number].places)
+        return await session.send(message, V6, imports=imports, key=key)
+
+
+def facts_of(run: Run) -> Facts:
+    """What of a run its responses say."""
+    return Facts(run.id, run.session, run.agent)
+
+
+def _conversation(request: web.Request, asked: ChatCompletion) -> str | None:
+    named = (asked.metadata or {}).get("conversation_id")
+    header = request.headers.get("x-conversation-id")
+    if named and header and named != header:
+        raise Invalid("the header x-conversation-id names another one", "/metadata/conversation_id")
+    if not named and not header:
+        return None
+    try:
+        return session_id(named or header or "")
+    except Invalid as fault:
+        raise Invalid(fault.detail, "/metadata/conversation_id") from fault
+
+
+async def _whole(replay: Replay) -> web.StreamResponse:
+    answer = await whole(msgspec.structs.replace(replay, view=View()))
+    headers = {"x-conversation-id": replay.run.session, "x-workflow-run-id": replay.run.id}
+    if answer.error is not None:
+        # Whoever asks again asks for another run: that is for a person to decide, not for a retry.
+        once = headers | {"x-should-retry": "false"}
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        return errors.render(Problem(status, "run_failed", answer.error, once), Shape.OPENAI)
+    waiting = waiting_in(unfold(answer.message))
+    said = completion(
+        facts_of(replay.run), answer.text, answer.finish_reason, waiting, answer.message.get("metadata")
+    )
+    response = json(said)
+    response.headers.update(headers)
+    return response
+
+
+def _translated(replay: Replay, *, include_usage: bool) -> Translate:
+    answer = Completion(facts_of(replay.run), include_usage=include_usage)
+
+    async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        try:
+            async for batch in heard(frames):
+                said = [frame(part) for chunk in batch for part in answer.feed(chunk)]
+                if said or not batch:
+                    yield b"".join(said) or sse.KEEP_ALIVE
+        except Gone as fault:
+            yield frame(error(f"{fault} (conversation {replay.run.session})", "restarted"))
+            return
+        yield b"".join(map(frame, answer.end())) + sse.DONE
+
+    return translate
+
+
+def frame(said: Any) -> bytes:
+    """An event whose type, if it has one, is in its data alone."""
+    return b"data: %b\n\n" % msgspec.json.encode(said)
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/run/v1/chat/completions",
+        create,
+        Scope.CHAT,
+        Says(
+            "A chat completion, for OpenAI's clients",
+            ChatCompletion,
+            {200: (dict[str, Any], "text/event-stream")},
+            headers={"x-conversation-id": "The conversation to go on with.", **KEY},
+            tag="openai",
+            example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
+        ),
+        Shape.OPENAI,
+    ),
+    Route(
+        "GET",
+        "/run/v1/models",
+        models,
+        Scope.CHAT,
+        Says("The agents, as models", None, {200: Models}, tag="openai"),
+        Shape.OPENAI,
+    ),
+)

@@ -1,0 +1,348 @@
+"""A run's log as OpenAI's response and its stream of events. Pure.
+
+The law is OpenAI's API reference. One run is one response, also across approvals: `resp_<ulid>` is
+`run_<ulid>`. Every event has the `sequence_number` that its place in the log gives it, so any gateway at any
+time gives the same numbers, and a client that has one can go on behind it.
+
+Two things that the log takes back cannot be taken back in this protocol. What a dead runner has left of a
+step (up to a `reset-step`) keeps its numbers and is never shown again: `voided` has them, and whoever
+streams leaves them out, or breaks off where they were shown already. The end of a response that waited for a
+person's word keeps its number too, and is shown only where the stream ends with it.
+
+The agent's tools are `mcp_call` items: made here, not to be made by the client. A question about one is an
+`mcp_approval_request`. What a delegated agent says is in `reasoning` items, as it is in the message. Files
+that a model makes and data parts have no words here and are left out.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.ids import RUN_PREFIX, RunId
+
+from rejoin_gateway.api.openai.completion_format import Facts, Waiting, extension, metadata_of, tokens
+
+PREFIX = "resp_"
+_ULID_CHARS = 26
+INCOMPLETE = {"length": "max_output_tokens", "content-filter": "content_filter", "tool-calls": "max_steps"}
+TERMINAL = frozenset({"response.completed", "response.failed", "response.incomplete"})
+CREATED = "response.created"
+
+
+def response_id(run: RunId) -> str:
+    """A run's id as a response's."""
+    return PREFIX + run.removeprefix(RUN_PREFIX)
+
+
+def run_of(id: str) -> RunId | None:
+    """The run of a response; None if there cannot be one."""
+    ulid = id.removeprefix(PREFIX)
+    right = id.startswith(PREFIX) and len(ulid) == _ULID_CHARS and ulid.isascii() and ulid.isalnum()
+    return RunId(RUN_PREFIX + ulid) if right else None
+
+
+class Span(NamedTuple):
+    """Sequence numbers from `first` up to, but without, `end`."""
+
+    first: int
+    end: int
+
+    def holds(self, number: int) -> bool:
+        """Whether it is one of them."""
+        return self.first <= number < self.end
+
+
+class Event(NamedTuple):
+    """One event of the stream, `{type, sequence_number, …}`."""
+
+    body: dict[str, Any]
+
+    @property
+    def number(self) -> int:
+        """Its sequence number."""
+        number: int = self.body["sequence_number"]
+        return number
+
+    @property
+    def type(self) -> str:
+        """Its type."""
+        type: str = self.body["type"]
+        return type
+
+
+class Response:
+    """Fed with a run's events in order, from its first one, it gives the response's."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self.number = 0
+        """The next event's."""
+        self.voided: list[Span] = []
+        self.suspended_at = -1
+        """The number of the last event that said that the run waits."""
+        self.final: dict[str, Any] | None = None
+        """The response as it ended, unless it has gone on since."""
+        self._items: list[dict[str, Any]] = []
+        self._open: dict[str, int] = {}
+        self._deltas: dict[int, list[str]] = {}  # of the items that are open, not in them yet
+        self._calls: dict[str, int] = {}
+        self._waiting = Waiting()
+        self._metadata: dict[str, Any] = {}
+        self._error: str | None = None
+        self._aborted = False
+        self._step = (0, 0)  # number and items when the last step began
+
+    def feed(self, chunk: Chunk) -> list[Event]:
+        """What an event of the run makes."""
+        self._waiting.feed(chunk)
+        self._metadata |= metadata_of(chunk)
+        match chunk:
+            case chunks.Start():
+                return self._start()
+            case chunks.StartStep():
+                self._step = (self.number, len(self._items))
+            case chunks.ResetStep():
+                self._reset()
+            case chunks.Error(error_text=text):
+                self._error = text
+            case chunks.Abort():
+                self._aborted = True
+            case chunks.Finish(finish_reason=reason):
+                return [self._finish("stop" if reason is UNSET else reason)]
+            case _:
+                return self._content(chunk)
+        return []
+
+    def body(self, status: str, *, fault: str | None = None, reason: str | None = None) -> dict[str, Any]:
+        """The response as it stands. `fault`: why it failed; `reason`: why it is incomplete."""
+        for index in self._open.values():
+            self._settle(index)
+        return {
+            "id": response_id(self._facts.run),
+            "object": "response",
+            "created_at": self._facts.created_s,
+            "status": status,
+            "error": None if fault is None else {"code": "server_error", "message": fault},
+            "incomplete_details": None if reason is None else {"reason": reason},
+            "instructions": None,
+            "metadata": {},
+            "model": self._facts.agent,
+            "output": [dict(item) for item in self._items],
+            "parallel_tool_calls": True,
+            "temperature": None,
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": None,
+            "text": {"format": {"type": "text"}},
+            "truncation": "disabled",
+            "conversation": {"id": self._facts.session},
+            "usage": self._usage(),
+            "rejoin": extension(self._facts, self._waiting),
+        }
+
+    def _event(self, type: str, **fields: Any) -> Event:
+        event = Event({"type": type, "sequence_number": self.number, **fields})
+        self.number += 1
+        return event
+
+    # ------------------------------------------------------------------------------ begin and end
+
+    def _start(self) -> list[Event]:
+        self.final = None
+        response = self.body("in_progress")
+        return [
+            self._event(CREATED, response=response),
+            self._event("response.in_progress", response=response),
+        ]
+
+    def _finish(self, reason: str) -> Event:
+        for item in () if self._waiting.pending else self._items:
+            if item.get("status") == "in_progress":
+                item["status"] = "incomplete"
+        match self._error:
+            case str(fault):
+                type, self.final = "response.failed", self.body("failed", fault=fault)
+            case _ if self._aborted:
+                type, self.final = "response.incomplete", self.body("cancelled", reason="cancelled")
+            case _ if self._waiting.pending:
+                self.suspended_at = self.number
+                type, self.final = "response.incomplete", self.body("incomplete", reason="approval_required")
+            case _ if reason in INCOMPLETE:
+                type, self.final = "response.incomplete", self.body("incomplete", reason=INCOMPLETE[reason])
+            case _:
+                type, self.final = "response.completed", self.body("completed")
+        return self._event(type, response=self.final)
+
+    def _reset(self) -> None:
+        number, items = self._step
+        self.voided.append(Span(number, self.number))
+        del self._items[items:]
+        self._open = {id: index for id, index in self._open.items() if index < items}
+        self._deltas = {index: said for index, said in self._deltas.items() if index < items}
+        self._calls = {id: index for id, index in self._calls.items() if index < items}
+        self._step = (self.number, items)
+
+    def _usage(self) -> dict[str, Any] | None:
+        if "usage" not in self._metadata:
+            return None
+        input, output = tokens(self._metadata, "inputTokens"), tokens(self._metadata, "outputTokens")
+        cached = tokens(self._metadata, "cachedInputTokens")
+        return {
+            "input_tokens": input,
+            "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
+            "output_tokens": output,
+            "output_tokens_details": {"reasoning_tokens": tokens(self._metadata, "reasoningTokens")},
+            "total_tokens": input + output,
+        }
+
+    # ------------------------------------------------------------------------------------ the output
+
+    def _content(self, chunk: Chunk) -> list[Event]:
+        match chunk:
+            case chunks.TextStart(id=id):
+                return self._open_text(id)
+            case chunks.TextDelta(id=id, delta=delta) if id in self._open:
+                return [self._more(self._open[id], delta)]
+            case chunks.TextEnd(id=id) if id in self._open:
+                return self._close_text(self._open.pop(id))
+            case chunks.ReasoningStart(id=id):
+                return self._open_summary(_thought(id))
+            case chunks.ReasoningDelta(id=id, delta=delta) if _thought(id) in self._open:
+                return [self._more(self._open[_thought(id)], delta)]
+            case chunks.ReasoningEnd(id=id) if _thought(id) in self._open:
+                return self._close_summary(self._open.pop(_thought(id)))
+            case _:
+                return self._call(chunk)
+
+    def _add(self, prefix: str, item: dict[str, Any]) -> tuple[int, Event]:
+        """A new item. Its id is that of its place: after a reset its successor has the same."""
+        index = len(self._items)
+        self._items.append({"id": f"{prefix}_{self._facts.ulid}_{index}"} | item)
+        shown = dict(self._items[index])
+        return index, self._event("response.output_item.added", output_index=index, item=shown)
+
+    def _done(self, index: int) -> Event:
+        shown = dict(self._items[index])
+        return self._event("response.output_item.done", output_index=index, item=shown)
+
+    def _at(self, index: int) -> dict[str, Any]:
+        """Which part of which item an event is about."""
+        item = self._items[index]
+        inner = "summary_index" if item["type"] == "reasoning" else "content_index"
+        return {"item_id": item["id"], "output_index": index, inner: 0}
+
+    def _more(self, index: int, delta: str) -> Event:
+        self._deltas.setdefault(index, []).append(delta)
+        if self._items[index]["type"] == "reasoning":
+            return self._event("response.reasoning_summary_text.delta", **self._at(index), delta=delta)
+        return self._event("response.output_text.delta", **self._at(index), delta=delta, logprobs=[])
+
+    def _settle(self, index: int) -> dict[str, Any]:
+        """The part of an item, with everything that was said. A new one: events hold the old ones."""
+        item = self._items[index]
+        field = "summary" if item["type"] == "reasoning" else "content"
+        (old,) = item[field]
+        part: dict[str, Any] = old | {"text": old["text"] + "".join(self._deltas.pop(index, ()))}
+        item[field] = [part]
+        return part
+
+    def _open_text(self, id: str) -> list[Event]:
+        message = {"type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        self._open[id], added = self._add("msg", message)
+        part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        self._items[self._open[id]]["content"] = [part]
+        return [added, self._event("response.content_part.added", **self._at(self._open[id]), part=part)]
+
+    def _close_text(self, index: int) -> list[Event]:
+        self._items[index]["status"] = "completed"
+        part, at = self._settle(index), self._at(index)
+        return [
+            self._event("response.output_text.done", **at, text=part["text"], logprobs=[]),
+            self._event("response.content_part.done", **at, part=part),
+            self._done(index),
+        ]
+
+    def _open_summary(self, id: str) -> list[Event]:
+        self._open[id], added = self._add("rs", {"type": "reasoning", "status": "in_progress", "summary": []})
+        part = {"type": "summary_text", "text": ""}
+        self._items[self._open[id]]["summary"] = [part]
+        return [
+            added,
+            self._event("response.reasoning_summary_part.added", **self._at(self._open[id]), part=part),
+        ]
+
+    def _close_summary(self, index: int) -> list[Event]:
+        self._items[index]["status"] = "completed"
+        part, at = self._settle(index), self._at(index)
+        return [
+            self._event("response.reasoning_summary_text.done", **at, text=part["text"]),
+            self._event("response.reasoning_summary_part.done", **at, part=part),
+            self._done(index),
+        ]
+
+    # -------------------------------------------------------------------------------------- the tools
+
+    def _call(self, chunk: Chunk) -> list[Event]:
+        match chunk:
+            case chunks.ToolInputAvailable(tool_call_id=call, tool_name=name, input=input) if (
+                call not in self._calls
+            ):
+                return [self._open_call(call, name, input)]
+            case chunks.ToolInputError(tool_call_id=call, tool_name=name, input=input, error_text=text):
+                opened = [] if call in self._calls else [self._open_call(call, name, input)]
+                return [*opened, self._close_call(call, status="failed", error=text)]
+            case chunks.ToolApprovalRequest(approval_id=id, tool_call_id=call) if call in self._calls:
+                return self._ask(id, self._items[self._calls[call]])
+            case chunks.ToolOutputAvailable(tool_call_id=call, output=output, preliminary=preliminary) if (
+                call in self._calls and preliminary is not True
+            ):
+                return [self._close_call(call, status="completed", output=_text(output))]
+            case chunks.ToolOutputError(tool_call_id=call, error_text=text) if call in self._calls:
+                return [self._close_call(call, status="failed", error=text)]
+            case chunks.ToolOutputDenied(tool_call_id=call) if call in self._calls:
+                return [self._close_call(call, status="failed", error="denied")]
+            case _:
+                return []
+
+    def _open_call(self, call: str, name: str, input: Any) -> Event:
+        item = {"type": "mcp_call", "status": "in_progress", "server_label": self._facts.agent, "name": name}
+        self._calls[call], added = self._add(
+            "mcp", item | {"arguments": _text(input), "output": None, "error": None}
+        )
+        return added
+
+    def _close_call(self, call: str, **outcome: str) -> Event:
+        index = self._calls[call]
+        self._items[index] |= outcome
+        return self._done(index)
+
+    def _ask(self, id: str, call: dict[str, Any]) -> list[Event]:
+        shown = {field: call[field] for field in ("server_label", "name", "arguments")}
+        index, added = self._add("", {"id": id, "type": "mcp_approval_request"} | shown)
+        call["approval_request_id"] = id
+        return [added, self._done(index)]
+
+
+def shown(events: Sequence[Event], after: int, void: Sequence[Span]) -> list[Event]:
+    """Those of a run's events that a stream shows: behind number `after`, and nothing that is void. A turn
+    after an approval is created again only where the stream begins with it.
+    """
+    return [
+        event
+        for event in events
+        if event.number > after
+        and (event.type != CREATED or event.number == after + 1)
+        and not any(span.holds(event.number) for span in void)
+    ]
+
+
+def _thought(id: str) -> str:
+    """Text and reasoning may have one id."""
+    return f"reasoning {id}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,153 @@
+"""A run's log as it is stored, for whoever has to answer why it said that; and the runs behind a session.
+
+Owns two views of what others keep: no rule and no state. Unlike a stream it hides nothing: attempts, marks,
+audiences and times stand beside the events.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+from rejoin_adapters.ports import Page
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import MessageId, RunId, SessionId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log.record import Audience, Mark, Record, events
+
+from rejoin_gateway.api.conversations import limit_of
+from rejoin_gateway.api.executions import found_execution
+from rejoin_gateway.api.lookup import found_thread
+from rejoin_gateway.http.routes import Route, Says, Scope
+from rejoin_gateway.http.web import json
+
+RECORDS_MAX = 256
+_SEQUENCE_DIGITS_MAX = 18
+
+
+class Entry(msgspec.Struct, frozen=True, rename="camel"):
+    """One event: the cursor that a client has of it, and the chunk."""
+
+    cursor: str
+    chunk: msgspec.Raw
+
+
+class Batch(msgspec.Struct, frozen=True, rename="camel"):
+    """One record: what was appended at once, by which attempt, and when the broker had it (RFC 3339)."""
+
+    sequence: int
+    attempt: int
+    turn: int
+    audience: Audience
+    mark: Mark
+    time: str
+    events: Sequence[Entry]
+
+
+class RunLog(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of a run's log, oldest first. `after` of the next page is `next`; there is none if that is 0."""
+
+    id: RunId
+    state: State
+    conversation_id: SessionId
+    agent_id: str
+    message_id: MessageId
+    created_at: datetime
+    updated_at: datetime
+    records: Sequence[Batch]
+    next: int = 0
+
+
+class Made(msgspec.Struct, frozen=True, rename="camel"):
+    """A run, and the message that it made or makes."""
+
+    id: RunId
+    message_id: MessageId
+    state: State
+    created_at: datetime
+
+
+class Runs(msgspec.Struct, frozen=True):
+    """A session's runs, newest first."""
+
+    executions: Sequence[Made]
+
+
+async def log(request: web.Request) -> web.StreamResponse:
+    """A run's records behind a sequence."""
+    one, session = await found_execution(request)
+    after, limit = _after(request), limit_of(request, RECORDS_MAX, RECORDS_MAX)
+    page = await session.backend.runs.read(one.run.id, after=after, records_max=limit)
+    return json(
+        RunLog(
+            id=one.run.id,
+            state=one.run.state,
+            conversation_id=one.run.session,
+            agent_id=one.run.agent,
+            message_id=one.run.answer,
+            created_at=one.created_at,
+            updated_at=one.updated_at,
+            records=_batches(page),
+            next=page.records[-1].seq if page.more and page.records else 0,
+        )
+    )
+
+
+async def runs(request: web.Request) -> web.StreamResponse:
+    """Which run made which message of a session."""
+    _, session = await found_thread(request)
+    listed = await session.backend.threads.runs(session.owner, session.id)
+    return json(Runs([Made(one.run.id, one.run.answer, one.run.state, one.created_at) for one in listed]))
+
+
+def _batches(page: Page) -> Sequence[Batch]:
+    times = page.times or [""] * len(page.records)
+    return [_batch(record, time) for record, time in zip(page.records, times, strict=True)]
+
+
+def _batch(record: Record, time: str) -> Batch:
+    head = record.head
+    entries = [
+        Entry(f"{head.prev}-{index}", msgspec.Raw(chunk))
+        for index, chunk in enumerate(events(record), head.index)
+    ]
+    return Batch(record.seq, head.attempt, head.turn, head.audience, head.mark, time, entries)
+
+
+def _after(request: web.Request) -> int:
+    text = request.query.get("after", "0")
+    if not (text.isascii() and text.isdigit() and len(text) <= _SEQUENCE_DIGITS_MAX):
+        raise Invalid(f"after is not a whole number: {text[:64]!r}")
+    return int(text)
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/run/api/executions/{run}/log",
+        log,
+        Scope.CHAT,
+        Says(
+            "A run's log, record by record",
+            None,
+            {200: RunLog},
+            {
+                "after": (
+                    "The `next` of the page before.",
+                    Annotated[int, Meta(ge=0, lt=10**_SEQUENCE_DIGITS_MAX)],
+                ),
+                "limit": ("How many records.", Annotated[int, Meta(ge=1, le=RECORDS_MAX)]),
+            },
+            tag="run",
+        ),
+    ),
+    Route(
+        "GET",
+        "/run/v1/conversations/{id}/executions",
+        runs,
+        Scope.CHAT,
+        Says("Which run made which message", None, {200: Runs}, tag="run"),
+    ),
+)

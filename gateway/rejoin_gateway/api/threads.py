@@ -1,0 +1,144 @@
+"""The parts family's threads: sessions listed, read, forked and deleted."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from rejoin_adapters.postgres.session_store import Thread
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import MessageId, session_id
+
+from rejoin_gateway.api.agent_sessions import Done
+from rejoin_gateway.api.conversations import PAGED, messages_of, threads_of
+from rejoin_gateway.api.lookup import found_thread
+from rejoin_gateway.core.message_input import new_session
+from rejoin_gateway.http.routes import Route, Says, Scope, Shape
+from rejoin_gateway.http.web import body, json
+
+
+class ThreadShown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A thread at a glance."""
+
+    id: str
+    created_at: datetime
+    updated_at: datetime
+    message_count: int
+    title: str | None = None
+    metadata: Any = None
+
+
+class ThreadList(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of threads. `next` is the `before` of the following page."""
+
+    threads: list[ThreadShown]
+    next: str | None = None
+
+
+class ThreadWhole(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A thread with a page of its messages, oldest first. A call that waits is in `approval-requested`."""
+
+    id: str
+    messages: Sequence[UIMessage]
+    created_at: datetime
+    updated_at: datetime
+    title: str | None = None
+    active: bool = False
+    next: str | None = None
+
+
+class Fork(msgspec.Struct, frozen=True, rename="camel"):
+    """Where to part. `threadId`: the new thread's; without it one is made."""
+
+    message_id: str
+    thread_id: str | None = None
+
+
+async def listed(request: web.Request) -> web.StreamResponse:
+    """The caller's threads, the one that changed last first."""
+    page = await threads_of(request)
+    return json(ThreadList([_shown(thread) for thread in page.threads], page.next))
+
+
+async def read(request: web.Request) -> web.StreamResponse:
+    """One of them."""
+    thread, page = await messages_of(request, 200)
+    return json(
+        ThreadWhole(
+            thread.id,
+            page.messages,
+            thread.created_at,
+            thread.updated_at,
+            thread.title,
+            thread.busy,
+            page.next,
+        )
+    )
+
+
+async def delete(request: web.Request) -> web.StreamResponse:
+    """Delete a thread and everything that belongs to it."""
+    _, session = await found_thread(request)
+    await session.delete()
+    return json(Done())
+
+
+async def fork(request: web.Request) -> web.StreamResponse:
+    """A new thread with the messages strictly before one."""
+    wish = await body(request, Fork)
+    if not wish.message_id:
+        raise Invalid("messageId is required", "/messageId")
+    _, session = await found_thread(request)
+    into = session_id(wish.thread_id or new_session())
+    made = await session.backend.threads.fork(session.owner, session.id, MessageId(wish.message_id), into)
+    return json(_shown(made))
+
+
+def _shown(thread: Thread) -> ThreadShown:
+    return ThreadShown(
+        thread.id, thread.created_at, thread.updated_at, thread.messages, thread.title, thread.metadata
+    )
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/api/threads",
+        listed,
+        Scope.CHAT,
+        Says("The caller's threads", None, {200: ThreadList}, PAGED, tag="parts"),
+        Shape.PLAIN,
+    ),
+    Route(
+        "GET",
+        "/api/threads/{id}",
+        read,
+        Scope.CHAT,
+        Says("A thread", None, {200: ThreadWhole}, PAGED, tag="parts"),
+        Shape.PLAIN,
+    ),
+    Route(
+        "DELETE",
+        "/api/threads/{id}",
+        delete,
+        Scope.CHAT,
+        Says("Delete a thread", None, {200: Done}, tag="parts"),
+        Shape.PLAIN,
+    ),
+    Route(
+        "POST",
+        "/api/threads/{id}/fork",
+        fork,
+        Scope.CHAT,
+        Says(
+            "Part from a thread before a message",
+            Fork,
+            {200: ThreadShown},
+            tag="parts",
+            example={"messageId": "m-1"},
+        ),
+        Shape.PLAIN,
+    ),
+)

@@ -1,0 +1,140 @@
+"""The context of a request: what an application's client says beside the message, for tools to know.
+
+Owns how headers become a context, and what is wrong with one. The schema is the agent's own, from its
+registry entry. A fault names the place and never the value: a context holds credentials.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rejoin_adapters.service import redaction
+from rejoin_protocol.errors import Invalid, RejoinError
+from rejoin_protocol.ids import SessionId, TenantId
+from rejoin_protocol.security.sealing import Sealed, Sealer
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+
+PLAIN = {"true": True, "false": False}
+SAID = ("type", "minimum", "maximum", "minLength", "maxLength", "pattern", "format", "minItems", "maxItems")
+"""What of a schema may be quoted when a value does not satisfy it."""
+
+
+class Unsealed(RejoinError):
+    """An agent wants a context, and this gateway has no keys to seal it with."""
+
+
+class Brought(msgspec.Struct, frozen=True):
+    """What a request brings: its headers, and a body field where the family has one, for its run only."""
+
+    headers: Mapping[str, str] = {}
+    body: Any = None
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A context as it is stored. `remember`: for later runs of the session too."""
+
+    sealed: bytes | None = None
+    remember: bool = False
+
+
+def kept(
+    brought: Brought,
+    schema: dict[str, Any] | None,
+    sealer: Sealer | None,
+    tenant: TenantId,
+    session: SessionId,
+    remembered: bytes | None,
+) -> Kept:
+    """What to store with a run. Headers complete what the session remembers. Raises `Invalid`, `Unsealed`."""
+    if schema is None:
+        return Kept()
+    if sealer is None:
+        raise Unsealed("the agent wants a context: set REJOIN_CONTEXT_KEYS")
+    redaction.hide(brought.body)
+    if brought.body is not None:
+        return Kept(sealer.seal(checked(brought.body, schema), tenant, session))
+    given = context_of(brought.headers, schema)
+    redaction.hide(given)
+    known = _opened(remembered, sealer, tenant, session)
+    if given is None and known is not None:
+        return Kept()
+    value = checked({**(known or {}), **(given or {})}, schema)
+    return Kept(sealer.seal(value, tenant, session), remember=True)
+
+
+def _opened(
+    remembered: bytes | None, sealer: Sealer, tenant: TenantId, session: SessionId
+) -> dict[str, Any] | None:
+    """What the session remembers, if it still opens; else the client has to say it again."""
+    try:
+        value = None if remembered is None else sealer.open(remembered, tenant, session)
+    except Sealed:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def context_of(headers: Mapping[str, str], schema: dict[str, Any]) -> dict[str, Any] | None:
+    """The properties of a schema that stand in headers of their names, `_` and `-` alike, in any case.
+
+    Strings become numbers and booleans where the schema wants these. None: there are none of them.
+    """
+    named = {_name(name): value for name, value in headers.items()}
+    found = {
+        field: _converted(named[_name(field)], wanted)
+        for field, wanted in schema.get("properties", {}).items()
+        if _name(field) in named
+    }
+    return found or None
+
+
+def _name(text: str) -> str:
+    return text.replace("_", "-").casefold()
+
+
+def _converted(text: str, wanted: Any) -> Any:
+    kinds = _kinds(wanted)
+    if not kinds or "string" in kinds:
+        return text
+    if "boolean" in kinds and text.casefold() in PLAIN:
+        return PLAIN[text.casefold()]
+    if kinds & {"integer", "number", "array", "object"}:
+        try:
+            value = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return text
+        return value if not isinstance(value, str | bool) and value is not None else text
+    return text
+
+
+def _kinds(wanted: Any) -> set[str]:
+    if not isinstance(wanted, dict):
+        return set()
+    kind = wanted.get("type", [])
+    kinds = {kind} if isinstance(kind, str) else set(kind)
+    return kinds.union(*(_kinds(one) for one in wanted.get("anyOf", [])))
+
+
+def checked(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
+    """The value, if it satisfies the schema. Raises `Invalid` naming the first place that does not."""
+    if not isinstance(value, dict):
+        raise Invalid("context: expected an object", "/context")
+    from jsonschema import Draft202012Validator  # only agents with a context need it
+    from jsonschema.exceptions import best_match
+
+    fault = best_match(Draft202012Validator(schema).iter_errors(value))
+    if fault is not None:
+        raise Invalid(*_said(fault))
+    return value
+
+
+def _said(fault: "ValidationError") -> tuple[str, str]:
+    path = [str(step) for step in fault.absolute_path]
+    rule, wanted = str(fault.validator), fault.validator_value
+    if rule == "required" and isinstance(wanted, list) and isinstance(fault.instance, dict):
+        path.append(next(name for name in wanted if name not in fault.instance))
+        said = "is required"
+    else:
+        said = "does not fit" + (f" ({rule}: {wanted})" if rule in SAID else "")
+    return f"{'.'.join(['context', *path])} {said}", "/" + "/".join(["context", *path])

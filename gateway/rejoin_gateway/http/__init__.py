@@ -1,0 +1,1 @@
+"""What all routes share: route table, middleware, request bodies, errors, limits, OpenAPI."""

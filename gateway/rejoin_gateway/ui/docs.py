@@ -1,0 +1,41 @@
+"""The contract at `/openapi.json`, and the same for people at `/docs`, with no network but this gateway."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from rejoin_gateway.http import openapi as contract
+from rejoin_gateway.http.routes import Route, Says
+from rejoin_gateway.ui.pages import shown
+
+type Made = Callable[[], bytes]
+
+CONTRACT: web.AppKey[Made] = web.AppKey("contract", object)  # type: ignore[arg-type]
+HEADERS = {"Cache-Control": "no-cache"}
+
+
+def of(routes: Sequence[Route]) -> Made:
+    """The contract of these routes, made when somebody first wants it: no start has to wait for that."""
+    return cache(lambda: msgspec.json.encode(contract.contract(routes, version=version("rejoin"))))
+
+
+async def openapi(request: web.Request) -> web.StreamResponse:
+    """OpenAPI 3.1 of everything that this gateway serves."""
+    made = await asyncio.to_thread(request.app[CONTRACT])
+    return web.Response(body=made, content_type="application/json", headers=HEADERS)
+
+
+async def docs(request: web.Request) -> web.StreamResponse:
+    """The same, to be read."""
+    return shown(request, "docs.html")
+
+
+ROUTES = (
+    Route("GET", "/openapi.json", openapi, None, Says("This contract", None, {200: dict[str, Any]})),
+    Route("GET", "/docs", docs, None, Says("This contract, to be read", None, {200: "text/html"})),
+)

@@ -1,0 +1,31 @@
+"""`POST /dev/kill-runner`: a plug to pull, in `rejoin dev` alone.
+
+Owns no process: it asks the supervisor, whose children the runners are. What one sees afterwards must be what
+a crash looks like, so the runners get SIGKILL and no warning.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from aiohttp import web
+
+from rejoin_gateway.http.cors import is_at_home, trusted
+from rejoin_gateway.http.web import SERVICE, json
+
+type Kill = Callable[[], None]
+
+KILL: web.AppKey[Kill] = web.AppKey("kill", object)  # type: ignore[arg-type]
+
+
+def offer(app: web.Application, kill: Kill) -> None:
+    """Serve it. The caller sees to it that this is a developer's machine."""
+    app[KILL] = kill
+    app.router.add_post("/dev/kill-runner", kill_runner)
+
+
+async def kill_runner(request: web.Request) -> web.StreamResponse:
+    """Kill every runner, to be started again at once. Not for other sites that a browser has open."""
+    if not (is_at_home(request) and trusted(request, request.app[SERVICE].cors)):
+        raise web.HTTPForbidden
+    request.app[KILL]()
+    return json({"success": True}, HTTPStatus.ACCEPTED)

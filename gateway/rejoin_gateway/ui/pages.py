@@ -1,0 +1,65 @@
+"""The playground at `/`, the inspector at `/inspect`: files, and the policy that binds them to this gateway.
+
+Owns no data: what the pages show, they ask of the other families with the visitor's own key.
+"""
+
+from importlib.resources import files
+
+from aiohttp import web
+
+from rejoin_gateway.http.routes import Route, Says
+from rejoin_gateway.ui.kill_switch import KILL
+
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+HEADERS = {
+    "Cache-Control": "no-cache",
+    # Nothing but its own files and its own gateway, and no text ever becomes markup. Attachments are shown
+    # from memory: one that is being sent as a data URL, one that was fetched with a key as a blob.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'",
+}
+_PLAIN = '<html lang="en">'
+_DEV = '<html lang="en" data-dev>'
+"""Whether there is a runner to kill."""
+
+
+async def playground(request: web.Request) -> web.StreamResponse:
+    """A chat: send, watch it stream, pull a plug."""
+    return shown(request, "index.html")
+
+
+async def inspector(request: web.Request) -> web.StreamResponse:
+    """A run's log as a timeline."""
+    return shown(request, "inspect.html")
+
+
+async def file(request: web.Request) -> web.StreamResponse:
+    """A file of theirs."""
+    name = request.match_info["file"]
+    known = {one.name for one in (files("rejoin_gateway.ui") / "static").iterdir()}
+    if name not in known or name.endswith(".html"):
+        raise web.HTTPNotFound
+    return shown(request, name)
+
+
+def shown(request: web.Request, name: str) -> web.StreamResponse:
+    """One of the files, as a response."""
+    text = (files("rejoin_gateway.ui") / "static" / name).read_text(encoding="utf-8")
+    if KILL in request.app:
+        text = text.replace(_PLAIN, _DEV, 1)
+    return web.Response(text=text, content_type=TYPES[name[name.rindex(".") :]], headers=HEADERS)
+
+
+ROUTES = (
+    Route("GET", "/", playground, None, Says("The playground", answers={200: "text/html"})),
+    Route("GET", "/playground", playground, None, Says("The playground", answers={200: "text/html"})),
+    Route("GET", "/inspect", inspector, None, Says("The run inspector", answers={200: "text/html"})),
+    Route(
+        "GET",
+        "/page/{file}",
+        file,
+        None,
+        Says("A file of these pages", answers={200: ("text/javascript", "text/css", "image/svg+xml")}),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Names and permissions in the broker: subjects, streams, headers, URLs, accounts."""

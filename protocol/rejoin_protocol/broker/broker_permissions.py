@@ -1,0 +1,154 @@
+"""What each service may say and hear on the broker, and the accounts of a NATS server that hold it to that.
+
+The runners and the streams live in one account, the gateways in another: a gateway reaches the first through
+the few services listed here and nothing else. Subject permissions alone would not do. A server answers
+wherever a request asks it to, with its own rights: within one account, a gateway that may publish a request,
+or read a log, could name a log as the place for the answer, and so write it. Across accounts the answer goes
+back to the asker's own.
+
+Rendered into `deploy/nats.conf` (docs.nats.io: accounts, exports and imports; ADR-8, ADR-13 and ADR-31 for
+the subjects). Never decides a password: the file reads those as variables.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from rejoin_protocol.broker import subjects as names
+
+CORE = "REJOIN"
+"""The account of the streams, the runners and the administrator."""
+EDGE = "GATEWAYS"
+API = "JS.REJOIN"
+"""What CORE's JetStream API is called in EDGE: `$JS.API` is every account's own."""
+CONTROL_SUBJECTS = "control.*"
+LIVE_SUBJECTS = "live.*"
+REPLY_EXPIRES_S = 5
+
+type Answers = Literal["Singleton", "Stream"]
+
+
+class Role(NamedTuple):
+    """What a user may publish and subscribe. `answers`: and one answer to whatever it is asked."""
+
+    user: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    answers: bool = False
+
+
+class Service(NamedTuple):
+    """What EDGE may ask of CORE: the subject there, the same one here, and how many replies come."""
+
+    subject: str
+    alias: str
+    answers: Answers = "Singleton"
+
+
+def _api(call: str, answers: Answers = "Singleton") -> Service:
+    return Service(f"{names.API}.{call}", f"{API}.{call}", answers)
+
+
+SERVICES = (
+    Service(names.REQUEST_SUBJECTS, names.REQUEST_SUBJECTS),
+    Service(CONTROL_SUBJECTS, CONTROL_SUBJECTS),
+    _api("STREAM.NAMES"),
+    _api(f"STREAM.MSG.GET.{names.LOG}"),
+    _api(f"DIRECT.GET.{names.LOG}", "Stream"),
+    _api(f"DIRECT.GET.{names.AGENTS_STREAM}", "Stream"),
+    Service(names.FILE_SUBJECTS, names.FILE_SUBJECTS),
+    _api(f"STREAM.MSG.GET.{names.FILES}"),
+    _api(f"DIRECT.GET.{names.FILES}", "Stream"),
+)
+
+GATEWAY = Role(
+    "gateway",
+    publish=tuple(service.alias for service in SERVICES),
+    subscribe=(LIVE_SUBJECTS, f"{names.inbox('gateway')}.>"),
+)
+RUNNER = Role(
+    "runner",
+    publish=(
+        names.LOG_SUBJECTS,
+        names.SEGMENTS_SUBJECTS,
+        names.AGENTS_SUBJECTS,
+        # A run's next turn: after an approval, for the session's next run, by the sweep. The broker cannot
+        # tell these from a first turn; the claim can, which finds no such turn in the database.
+        names.REQUEST_SUBJECTS,
+        CONTROL_SUBJECTS,
+        f"{names.API}.STREAM.NAMES",
+        f"{names.API}.STREAM.MSG.GET.{names.LOG}",
+        f"{names.API}.STREAM.PURGE.{names.LOG}",  # of a run that was deleted; the broker knows no single ones
+        f"{names.API}.DIRECT.GET.{names.LOG}",
+        f"{names.API}.DIRECT.GET.{names.AGENTS_STREAM}",
+        names.FILE_SUBJECTS,  # what models make
+        f"{names.API}.STREAM.INFO.{names.FILES}",
+        f"{names.API}.STREAM.PURGE.{names.FILES}",  # of what belongs to no message any more
+        f"{names.API}.STREAM.MSG.GET.{names.FILES}",
+        f"{names.API}.DIRECT.GET.{names.FILES}",
+        f"{names.API}.CONSUMER.DURABLE.CREATE.{names.REQUESTS}.*",
+        f"{names.API}.CONSUMER.MSG.NEXT.{names.REQUESTS}.*",
+        f"$JS.ACK.{names.REQUESTS}.>",
+        f"$JS.ACK.*.*.{names.REQUESTS}.>",
+    ),
+    subscribe=(CONTROL_SUBJECTS, f"{names.inbox('runner')}.>"),
+    answers=True,
+)
+
+
+def render() -> str:
+    """The `accounts` of the servers' configuration."""
+    lines = [
+        "# From here on rendered from protocol/rejoin_protocol/broker/broker_permissions.py,",
+        "# where the reasons stand. A test compares.",
+        "accounts {",
+        f"  {CORE} {{",
+        "    jetstream: enabled",
+        "    users: [",
+        "      # Declares the streams (`rejoin migrate`) and looks into everything (`rejoin runs`).",
+        "      { user: admin, password: $admin_password }",
+        *_user(RUNNER),
+        "    ]",
+        "    exports: [",
+        *(
+            f'      {{ service: "{one.subject}", response_type: {one.answers}, accounts: [{EDGE}] }}'
+            for one in SERVICES
+        ),
+        f'      {{ stream: "{LIVE_SUBJECTS}", accounts: [{EDGE}] }}',
+        "    ]",
+        "  }",
+        f"  {EDGE} {{",
+        "    users: [",
+        *_user(GATEWAY),
+        "    ]",
+        "    imports: [",
+        *(
+            f'      {{ service: {{ account: {CORE}, subject: "{one.subject}" }}, to: "{one.alias}" }}'
+            for one in SERVICES
+        ),
+        f'      {{ stream: {{ account: {CORE}, subject: "{LIVE_SUBJECTS}" }} }}',
+        "    ]",
+        "  }",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _user(role: Role) -> list[str]:
+    answers = (
+        [f'        allow_responses: {{ max: 1, expires: "{REPLY_EXPIRES_S}s" }}'] if role.answers else []
+    )
+    return [
+        f"      {{ user: {role.user}, password: ${role.user}_password, permissions: {{",
+        *_allowed("publish", role.publish),
+        *_allowed("subscribe", role.subscribe),
+        *answers,
+        "      } }",
+    ]
+
+
+def _allowed(verb: str, subjects: Iterable[str]) -> list[str]:
+    return [
+        f"        {verb}: {{ allow: [",
+        *(f'          "{subject}"' for subject in subjects),
+        "        ] }",
+    ]

@@ -1,0 +1,93 @@
+"""What a broker's URL says: servers, credentials, TLS, and what the JetStream API is called there. Pure.
+
+    nats://user:password@one:4222,nats://two:4222       a cluster: the credentials are those of all servers
+    tls://…/?sslrootcert=FILE                           a server needs a certificate by one of these
+    tls://…/?sslrootcert=FILE&sslcert=FILE&sslkey=FILE  and we show our own
+    nats://…/?api=JS.REJOIN                             another account's JetStream, by its name here
+
+The parameters are those of PostgreSQL's URLs (libpq, 34.1.2), so that both URLs read alike. One of them
+stands behind the last server and holds for all.
+"""
+
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Invalid
+
+PORT = 4222
+SCHEMES = ("nats", "tls")
+
+
+class Address(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+    """A broker. `servers` are URLs without secrets; `ca`, `certificate` and `key` are paths of PEM files."""
+
+    servers: tuple[str, ...]
+    tls: bool = False
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    api: str = subjects.API
+
+    @property
+    def hosts(self) -> str:
+        """For a log line."""
+        return ", ".join(server.partition("://")[2] for server in self.servers)
+
+
+def parse(url: str) -> Address:
+    """Raises `Invalid`, which never repeats a secret."""
+    parts = [_split(one) for one in url.split(",")]
+    options = _options(parts)
+    tls = any(part.scheme == "tls" for part in parts)
+    if not tls and options.keys() & {"ca", "certificate", "key"}:
+        raise Invalid("the broker's URL names certificates: then it begins with tls://")
+    if "key" in options and "certificate" not in options:
+        raise Invalid("the broker's URL names sslkey without sslcert")
+    scheme = "tls" if tls else "nats"
+    servers = tuple(dict.fromkeys(_server(scheme, part) for part in parts))
+    return Address(servers, tls, **_credentials(parts), **options)
+
+
+def _split(one: str) -> SplitResult:
+    part = urlsplit(one.strip() if "://" in one else f"nats://{one.strip()}")
+    if part.scheme not in SCHEMES:
+        raise Invalid(f"the broker's URL begins with nats:// or tls://, not {part.scheme}://")
+    if not part.hostname or part.path not in ("", "/"):
+        raise Invalid("the broker's URL is nats://HOST:PORT, several of them separated by commas")
+    return part
+
+
+def _server(scheme: str, part: SplitResult) -> str:
+    try:
+        port = part.port or PORT
+    except ValueError as fault:
+        raise Invalid(f"the broker's URL has a wrong port: {fault}") from None
+    host = f"[{part.hostname}]" if ":" in (part.hostname or "") else part.hostname
+    return f"{scheme}://{host}:{port}"
+
+
+def _options(parts: list[SplitResult]) -> dict[str, str]:
+    fields = {"sslrootcert": "ca", "sslcert": "certificate", "sslkey": "key", "api": "api"}
+    options: dict[str, str] = {}
+    for name, value in (pair for part in parts for pair in parse_qsl(part.query)):
+        if name not in fields:
+            raise Invalid(f"the broker's URL has an unknown parameter {name}: it knows {', '.join(fields)}")
+        options[fields[name]] = value
+    return options
+
+
+def _credentials(parts: list[SplitResult]) -> dict[str, str]:
+    """As the servers take them: a user and a password, or one word, which is a token."""
+    given = {(part.username, part.password) for part in parts if part.username}
+    if len(given) > 1:
+        raise Invalid("the broker's URL has different credentials for its servers: one broker has one")
+    for user, password in given:
+        if password is None:
+            return {"token": unquote(user)}
+        return {"user": unquote(user), "password": unquote(password)}
+    return {}

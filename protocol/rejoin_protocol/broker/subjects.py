@@ -1,0 +1,175 @@
+"""Every subject, stream, bucket, consumer and header name, each with the function that reads it back.
+
+Nothing else in the code spells one. Tokens are ids and agent names, which cannot hold a dot or a wildcard.
+"""
+
+from typing import NamedTuple
+
+from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.ids import AgentName, RunId
+
+REQUESTS = "REQUESTS"
+"""Work queue of run requests, `request.<agent>.<run>.<turn>`: at most one of each, gone when acknowledged."""
+REQUEST_SUBJECTS = "request.*.*.*"
+
+LOG = "LOG"
+"""The runs' logs, `run.<run>.log`, each append republished to `live.<run>`, and copies of their records."""
+LOG_SUBJECTS = "run.*.log"
+SEGMENTS_SUBJECTS = "run.*.segments"
+LIVE_TEMPLATE = "live.{{wildcard(1)}}"
+
+AGENTS = "AGENTS"
+"""Key-value bucket: what the runners serve."""
+AGENTS_STREAM = f"KV_{AGENTS}"
+AGENTS_SUBJECTS = f"$KV.{AGENTS}.>"
+
+API = "$JS.API"
+"""Where JetStream is asked (NATS ADR-1), unless the broker's URL says otherwise."""
+
+FILES = "FILES"
+"""Object store: attachments, `file.<tenant>.<id>.<number>`, each chunk written once. The tenant is a hash."""
+FILE_SUBJECTS = "file.*.*.*"
+FILE = "Rejoin-File"
+"""Header of a chunk: how many the file has, and its media type."""
+
+BATCH = "Rejoin-Batch"
+"""Header of an append: `log.Head`."""
+EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
+SEQUENCE = "Nats-Sequence"
+SUBJECT = "Nats-Subject"
+TIME = "Nats-Time-Stamp"
+STATUS = "Status"
+DESCRIPTION = "Description"
+PENDING = "Nats-Num-Pending"
+
+
+class Requested(NamedTuple):
+    """What a request's subject says."""
+
+    agent: AgentName
+    run: RunId
+    turn: int
+
+
+def inbox(role: str) -> str:
+    """Where the answers for one kind of process come in: nobody else may listen there."""
+    return f"_INBOX_{role}"
+
+
+def request(agent: AgentName, run: RunId, turn: int) -> str:
+    """Subject of the request to go on with turn `turn` of a run."""
+    return f"request.{agent}.{run}.{turn}"
+
+
+def parse_request(subject: str) -> Requested:
+    """Raises `ValueError` for any other subject."""
+    word, agent, run, turn = subject.split(".")
+    if word != "request":
+        raise ValueError(subject)
+    return Requested(AgentName(agent), RunId(run), int(turn))
+
+
+def requests_of(agent: AgentName) -> str:
+    """Filter of all requests for one agent."""
+    return f"request.{agent}.>"
+
+
+def consumer(agent: AgentName) -> str:
+    """Durable consumer that the runners of one agent share."""
+    return f"runner-{agent}"
+
+
+def parse_consumer(name: str) -> AgentName:
+    """Raises `ValueError` for any other consumer."""
+    word, _, agent = name.partition("-")
+    if word != "runner" or not agent:
+        raise ValueError(name)
+    return AgentName(agent)
+
+
+def log(run: RunId) -> str:
+    """Subject of a run's log."""
+    return f"run.{run}.log"
+
+
+def parse_log(subject: str) -> RunId:
+    """Raises `ValueError` for any other subject."""
+    word, run, tail = subject.split(".")
+    if (word, tail) != ("run", "log"):
+        raise ValueError(subject)
+    return RunId(run)
+
+
+def segments(run: RunId) -> str:
+    """Subject of the copies of a run's records, see `segment`."""
+    return f"run.{run}.segments"
+
+
+def stored(run: RunId) -> str:
+    """Filter of all that the stream has of a run."""
+    return f"run.{run}.*"
+
+
+def live(run: RunId) -> str:
+    """Subject on which a run's appends are republished."""
+    return f"live.{run}"
+
+
+def parse_live(subject: str) -> RunId:
+    """Raises `ValueError` for any other subject."""
+    word, run = subject.split(".")
+    if word != "live":
+        raise ValueError(subject)
+    return RunId(run)
+
+
+def control(run: RunId) -> str:
+    """Subject on which the runner that holds a run can be reached."""
+    return f"control.{run}"
+
+
+def parse_control(subject: str) -> RunId:
+    """Raises `ValueError` for any other subject."""
+    word, run = subject.split(".")
+    if word != "control":
+        raise ValueError(subject)
+    return RunId(run)
+
+
+def agent_key(agent: AgentName) -> str:
+    """Subject of an agent's registry entry."""
+    return f"$KV.{AGENTS}.{agent}"
+
+
+def parse_agent_key(subject: str) -> AgentName:
+    """Raises `ValueError` for any other subject."""
+    head, bucket, agent = subject.split(".")
+    if (head, bucket) != ("$KV", AGENTS):
+        raise ValueError(subject)
+    return AgentName(agent)
+
+
+class Stored(NamedTuple):
+    """What a chunk's subject says."""
+
+    tenant: str
+    file: FileId
+    number: int
+
+
+def file(tenant: str, id: FileId, number: int) -> str:
+    """Subject of a file's n-th chunk."""
+    return f"file.{tenant}.{id}.{number}"
+
+
+def parse_file(subject: str) -> Stored:
+    """Raises `ValueError` for any other subject."""
+    word, tenant, id, number = subject.split(".")
+    if word != "file":
+        raise ValueError(subject)
+    return Stored(tenant, FileId(id), int(number))
+
+
+def file_chunks(tenant: str, id: FileId) -> str:
+    """Filter of all chunks of a file."""
+    return f"file.{tenant}.{id}.*"

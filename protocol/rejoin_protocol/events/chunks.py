@@ -1,0 +1,413 @@
+"""The events of a run: AI SDK v7 UI message chunks, one struct per type.
+
+Owns the wire vocabulary and its codec, never their meaning (`fold` has that). The law is the client's own
+schema (`ui-message-chunks.ts` of npm `ai` 7): an optional field is left out, never `null`; nothing is sent
+that the schema does not name; a key that names JavaScript's prototypes kills the client's stream, and is
+refused here. Fields are snake_case here and camelCase on the wire.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events.partial_json import names_prototype
+
+type Json = Any
+"""Any JSON value. The client does not look inside."""
+type Metadata = dict[str, dict[str, Any]] | UnsetType
+"""Provider metadata: an object per provider."""
+type Text = str | UnsetType
+type Flag = bool | UnsetType
+type Index = Annotated[int, Meta(ge=0)] | UnsetType
+
+FinishReason = Literal["stop", "length", "content-filter", "tool-calls", "error", "other", "interrupted"]
+
+
+class _Chunk(msgspec.Struct, frozen=True, rename="camel", tag_field="type"):
+    pass
+
+
+class Start(_Chunk, frozen=True, tag="start"):
+    """Opens the assistant message. Every continuation of the run repeats the same `message_id`."""
+
+    message_id: Text = UNSET
+    message_metadata: Json = UNSET
+
+
+class StartStep(_Chunk, frozen=True, tag="start-step"):
+    """One model call begins."""
+
+
+class FinishStep(_Chunk, frozen=True, tag="finish-step"):
+    """One model call and its tools are over."""
+
+
+class ResetStep(_Chunk, frozen=True, tag="reset-step"):
+    """Voids everything since the last `start-step`. Clients know it from 7.0.70 on."""
+
+
+class Finish(_Chunk, frozen=True, tag="finish"):
+    """The response is over: always the last chunk, also after an error or an abort."""
+
+    finish_reason: FinishReason | UnsetType = UNSET
+    message_metadata: Json = UNSET
+
+
+class Abort(_Chunk, frozen=True, tag="abort"):
+    """The run was interrupted."""
+
+    reason: Text = UNSET
+
+
+class Error(_Chunk, frozen=True, tag="error"):
+    """The run failed. The text is shown to people: no stack, no host, no secret."""
+
+    error_text: str
+
+
+class MessageMetadata(_Chunk, frozen=True, tag="message-metadata"):
+    """Merged deeply into the message's metadata."""
+
+    message_metadata: Json
+
+
+class UrlSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceType", tag="url"):
+    """A page that a citation points to."""
+
+    type: Literal["source"]
+    id: str
+    url: str
+    title: Text = UNSET
+    provider_metadata: Metadata = UNSET
+
+
+class DocumentSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sourceType", tag="document"):
+    """A document that a citation points to."""
+
+    type: Literal["source"]
+    id: str
+    media_type: str
+    title: str
+    filename: Text = UNSET
+    provider_metadata: Metadata = UNSET
+
+
+class Citation(msgspec.Struct, frozen=True, rename="camel"):
+    """What a stretch of a text part rests on. The indexes are places in the text."""
+
+    source: UrlSource | DocumentSource
+    start_index: Index = UNSET
+    end_index: Index = UNSET
+    cited_text: Text = UNSET
+
+
+class TextStart(_Chunk, frozen=True, tag="text-start"):
+    """Opens a text part."""
+
+    id: str
+    provider_metadata: Metadata = UNSET
+
+
+class TextDelta(_Chunk, frozen=True, tag="text-delta"):
+    """More text of an open part."""
+
+    id: str
+    delta: str
+    provider_metadata: Metadata = UNSET
+
+
+class TextEnd(_Chunk, frozen=True, tag="text-end"):
+    """Closes a text part."""
+
+    id: str
+    provider_metadata: Metadata = UNSET
+    citations: list[Citation] | UnsetType = UNSET
+
+
+class ReasoningStart(_Chunk, frozen=True, tag="reasoning-start"):
+    """Opens a reasoning part."""
+
+    id: str
+    provider_metadata: Metadata = UNSET
+
+
+class ReasoningDelta(_Chunk, frozen=True, tag="reasoning-delta"):
+    """More reasoning of an open part."""
+
+    id: str
+    delta: str
+    provider_metadata: Metadata = UNSET
+
+
+class ReasoningEnd(_Chunk, frozen=True, tag="reasoning-end"):
+    """Closes a reasoning part; its metadata carries the provider's signature."""
+
+    id: str
+    provider_metadata: Metadata = UNSET
+
+
+class ReasoningFile(_Chunk, frozen=True, tag="reasoning-file"):
+    """A file the model made while reasoning."""
+
+    url: str
+    media_type: str
+    provider_metadata: Metadata = UNSET
+
+
+class File(_Chunk, frozen=True, tag="file"):
+    """A file the model made."""
+
+    url: str
+    media_type: str
+    provider_metadata: Metadata = UNSET
+
+
+class SourceUrl(_Chunk, frozen=True, tag="source-url"):
+    """A page the answer rests on."""
+
+    source_id: str
+    url: str
+    title: Text = UNSET
+    provider_metadata: Metadata = UNSET
+
+
+class SourceDocument(_Chunk, frozen=True, tag="source-document"):
+    """A document the answer rests on."""
+
+    source_id: str
+    media_type: str
+    title: str
+    filename: Text = UNSET
+    provider_metadata: Metadata = UNSET
+
+
+class Custom(_Chunk, frozen=True, tag="custom"):
+    """A provider's own part, `provider.kind`."""
+
+    kind: str
+    provider_metadata: Metadata = UNSET
+
+
+class SteeringText(msgspec.Struct, frozen=True, rename="camel", tag_field="type", tag="text"):
+    """Words of a steering message."""
+
+    text: str
+    provider_metadata: Metadata = UNSET
+
+
+class SteeringFile(msgspec.Struct, frozen=True, rename="camel", tag_field="type", tag="file"):
+    """A file of a steering message."""
+
+    media_type: str
+    url: str
+    filename: Text = UNSET
+    provider_reference: dict[str, str] | UnsetType = UNSET
+    provider_metadata: Metadata = UNSET
+
+
+class SteeringMessage(_Chunk, frozen=True, tag="steering-message"):
+    """What the user said while the run was going."""
+
+    id: str
+    parts: list[SteeringText | SteeringFile]
+
+
+class ToolInputStart(_Chunk, frozen=True, tag="tool-input-start"):
+    """A tool call begins; its arguments follow as deltas."""
+
+    tool_call_id: str
+    tool_name: str
+    input_encoding: Literal["json", "text"] | UnsetType = UNSET
+    provider_executed: Flag = UNSET
+    provider_metadata: Metadata = UNSET
+    tool_metadata: dict[str, Any] | UnsetType = UNSET
+    dynamic: Flag = UNSET
+    title: Text = UNSET
+
+
+class ToolInputDelta(_Chunk, frozen=True, tag="tool-input-delta"):
+    """A piece of a call's arguments, as JSON text."""
+
+    tool_call_id: str
+    input_text_delta: str
+
+
+class ToolInputAvailable(_Chunk, frozen=True, tag="tool-input-available"):
+    """A call's arguments are complete: the call is now in the log, and may be run."""
+
+    tool_call_id: str
+    tool_name: str
+    input: Json
+    provider_executed: Flag = UNSET
+    provider_metadata: Metadata = UNSET
+    tool_metadata: dict[str, Any] | UnsetType = UNSET
+    dynamic: Flag = UNSET
+    title: Text = UNSET
+
+
+class ToolInputError(_Chunk, frozen=True, tag="tool-input-error"):
+    """The model's arguments do not fit the tool; the call is over."""
+
+    tool_call_id: str
+    tool_name: str
+    input: Json
+    error_text: str
+    provider_executed: Flag = UNSET
+    provider_metadata: Metadata = UNSET
+    tool_metadata: dict[str, Any] | UnsetType = UNSET
+    dynamic: Flag = UNSET
+    title: Text = UNSET
+
+
+class ToolApprovalRequest(_Chunk, frozen=True, tag="tool-approval-request"):
+    """A call waits for a person."""
+
+    approval_id: str
+    tool_call_id: str
+    approval_descriptor: Json = UNSET
+    input_schema_input: Json = UNSET
+    reason: Text = UNSET
+    is_automatic: Flag = UNSET
+    signature: Text = UNSET
+
+
+class ToolApprovalResponse(_Chunk, frozen=True, tag="tool-approval-response"):
+    """A person decided. Only v7 clients know this chunk."""
+
+    approval_id: str
+    approved: bool
+    reason: Text = UNSET
+    provider_executed: Flag = UNSET
+    provider_metadata: Metadata = UNSET
+
+
+class ToolOutputAvailable(_Chunk, frozen=True, tag="tool-output-available"):
+    """A call's result; `preliminary` ones are replaced by the next."""
+
+    tool_call_id: str
+    output: Json
+    provider_executed: Flag = UNSET
+    provider_metadata: Metadata = UNSET
+    tool_metadata: dict[str, Any] | UnsetType = UNSET
+    dynamic: Flag = UNSET
+    preliminary: Flag = UNSET
+
+
+class ToolOutputError(_Chunk, frozen=True, tag="tool-output-error"):
+    """A call failed; the model is told."""
+
+    tool_call_id: str
+    error_text: str
+    provider_executed: Flag = UNSET
+    provider_metadata: Metadata = UNSET
+    tool_metadata: dict[str, Any] | UnsetType = UNSET
+    dynamic: Flag = UNSET
+
+
+class ToolOutputDenied(_Chunk, frozen=True, tag="tool-output-denied"):
+    """A person said no; the model is told."""
+
+    tool_call_id: str
+
+
+class Data(msgspec.Struct, frozen=True, rename="camel"):
+    """An application's own part. `type` is `data-<name>`; the same type and id replace in place."""
+
+    type: str
+    data: Json
+    id: Text = UNSET
+    transient: Flag = UNSET
+
+
+type Tagged = (
+    Start
+    | StartStep
+    | FinishStep
+    | ResetStep
+    | Finish
+    | Abort
+    | Error
+    | MessageMetadata
+    | TextStart
+    | TextDelta
+    | TextEnd
+    | ReasoningStart
+    | ReasoningDelta
+    | ReasoningEnd
+    | ReasoningFile
+    | File
+    | SourceUrl
+    | SourceDocument
+    | Custom
+    | SteeringMessage
+    | ToolInputStart
+    | ToolInputDelta
+    | ToolInputAvailable
+    | ToolInputError
+    | ToolApprovalRequest
+    | ToolApprovalResponse
+    | ToolOutputAvailable
+    | ToolOutputError
+    | ToolOutputDenied
+)
+type Chunk = Tagged | Data
+
+DATA_PREFIX = "data-"
+
+
+class _Head(msgspec.Struct):
+    type: str
+
+
+_encode = msgspec.json.Encoder().encode
+_tagged = msgspec.json.Decoder(Tagged.__value__)
+_data = msgspec.json.Decoder(Data)
+_head = msgspec.json.Decoder(_Head)
+
+
+def encode(chunk: Chunk) -> bytes:
+    """One chunk as compact JSON bytes, `type` first.
+
+    Raises `TypeError` for a value that JSON does not have, and `Invalid` for one that no client survives: a
+    key that names a prototype, or half a surrogate pair. NaN and the infinities become `null`.
+    """
+    try:
+        raw = _encode(chunk)
+    except UnicodeEncodeError as fault:
+        raise Invalid(f"not a UI message chunk: {fault.reason}") from fault
+    _refuse_prototypes(raw)
+    return raw
+
+
+def decode(raw: bytes | str) -> Chunk:
+    """Read one chunk. Unknown fields are dropped.
+
+    Raises `Invalid` naming the fault: not JSON, an unknown type, a missing field, a `null`. Half a surrogate
+    pair, which the client would take, is one of them: it cannot be stored as UTF-8.
+    """
+    try:
+        body = raw.encode() if isinstance(raw, str) else raw
+        chunk = _decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as fault:
+        raise Invalid(f"not a UI message chunk: {fault}") from fault
+    _refuse_prototypes(body)
+    return chunk
+
+
+def _decode(body: bytes) -> Chunk:
+    try:
+        tagged: Tagged = _tagged.decode(body)
+    except msgspec.ValidationError:
+        # The tagged union does not know an application's own types: they are told by their prefix.
+        if not _head.decode(body).type.startswith(DATA_PREFIX):
+            raise
+        return _data.decode(body)
+    return tagged
+
+
+def _refuse_prototypes(body: bytes) -> None:
+    # Nearly every chunk passes on the two searches: a key is either written plainly or with an escape.
+    if (b"proto" in body or b"\\u00" in body) and names_prototype(msgspec.json.decode(body)):
+        raise Invalid("not a UI message chunk: a key names a prototype")

@@ -1,0 +1,214 @@
+"""What a file may be, by its bytes: four kinds, how each begins and ends, data URLs, limits, ids. Pure.
+
+Never decodes a pixel. The law is each format's own frame: PNG's chunks up to `IEND`, JPEG's segments up to
+`EOI` (a multi-picture file has several images), WebP's RIFF length, PDF's `%PDF-` and last `%%EOF`. What ends
+early is truncated; what goes on behind its end, or is a ZIP archive as well, is two files in one.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import NewType
+from urllib.parse import unquote_to_bytes
+
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import UserId
+
+FileId = NewType("FileId", str)
+
+FILE_BYTES_MAX = 10 * 1024 * 1024
+FILES_MAX = 20
+"""In one message."""
+
+PNG = "image/png"
+JPEG = "image/jpeg"
+WEBP = "image/webp"
+PDF = "application/pdf"
+TAKEN = "png, jpeg and webp images and PDF are taken"
+
+URL = "/api/files/"
+SEGMENTS_MAX = 100_000
+"""Chunks or segments of one image; real ones have some thousand."""
+
+_ID = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # neither stuffing nor fill nor restart
+_BLANK = re.compile(rb"[\0\t\n\f\r ]*")
+_ZEROS = re.compile(rb"\0*")
+_ZIP_END = b"PK\x05\x06"
+_ZIP_END_BYTES = 22
+_ZIP_COMMENT_MAX = 0xFFFF
+_EOI = 0xD9
+
+
+def user_part(user: UserId | None) -> str:
+    """The part of a file's id that says whose it is; that of no user stands for the tenant itself."""
+    return hashlib.sha256(f"user {user}".encode() if user is not None else b"tenant").hexdigest()[:16]
+
+
+def file_id(user: UserId | None, data: bytes) -> FileId:
+    """The same bytes of the same user are one file."""
+    return FileId(f"{user_part(user)}-{hashlib.sha256(data).hexdigest()}")
+
+
+def parse_file_id(text: str) -> FileId | None:
+    """None if it cannot be one."""
+    return FileId(text) if _ID.fullmatch(text) else None
+
+
+def belongs(id: FileId, user: UserId | None) -> bool:
+    """Whether a user may see it. Without a user one sees all files of the tenant."""
+    return user is None or id.partition("-")[0] == user_part(user)
+
+
+def is_whole(id: FileId, data: bytes) -> bool:
+    """Whether these are the file's bytes."""
+    return is_hash(id, hashlib.sha256(data).hexdigest())
+
+
+def is_hash(id: FileId, hashed: str) -> bool:
+    """Whether this is the SHA-256 of the file's bytes, in hexadecimal."""
+    return hashed == id.partition("-")[2]
+
+
+def url_of(id: FileId) -> str:
+    """Where the gateway serves a file: what a stored message says."""
+    return f"{URL}{id}"
+
+
+def id_in(url: str) -> FileId | None:
+    """The file that a stored message's URL names; None for any other URL."""
+    return parse_file_id(url.removeprefix(URL)) if url.startswith(URL) else None
+
+
+def to_data_url(media_type: str, data: bytes) -> str:
+    """The file itself as a URL."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def parse_data_url(url: str) -> tuple[str, bytes]:
+    """The media type it claims, "" if none, and its bytes. Raises `Invalid` if it is none or too large."""
+    head, comma, body = url.partition(",")
+    if not url.startswith("data:") or not comma:
+        raise Invalid("not a data URL")
+    media_type, *parameters = head.removeprefix("data:").split(";")
+    inline = bool(parameters) and parameters[-1].strip().lower() == "base64"
+    if inline and len(body) // 4 * 3 > FILE_BYTES_MAX + 3:  # before it is decoded
+        raise too_large()
+    data = unquote_to_bytes(body) if not inline or "%" in body else body.encode()
+    if not inline:
+        return media_type, data
+    try:
+        return media_type, base64.b64decode(data, validate=True)
+    except binascii.Error as fault:
+        raise Invalid(f"not base64: {fault}") from fault
+
+
+def too_large() -> Invalid:
+    """What is said of a file that is."""
+    return Invalid(f"a file has at most {FILE_BYTES_MAX} bytes")
+
+
+def plain_type(media_type: str) -> str:
+    """A media type without its parameters and spellings."""
+    plain = media_type.partition(";")[0].strip().lower()
+    return JPEG if plain == "image/jpg" else plain
+
+
+def check(data: bytes, *claims: str | None) -> str:
+    """The media type of a file's bytes. Every claim that is made must be that very type.
+
+    Raises `Invalid` for what is too large, of another kind, truncated, or more than one file.
+    """
+    if len(data) > FILE_BYTES_MAX:
+        raise too_large()
+    kind = kind_of(data)
+    for claim in claims:
+        if claim and plain_type(claim) not in (PNG, JPEG, WEBP, PDF):
+            raise Invalid(f"{claim[:100]!r} is not supported: {TAKEN}")
+        if claim and plain_type(claim) != kind:
+            raise Invalid(f"its bytes are not {plain_type(claim)}")
+    if kind is None:
+        raise Invalid(f"its bytes are of no supported kind: {TAKEN}")
+    _check_end(data, kind)
+    if _is_zip(data):
+        raise Invalid("it is an archive as well")
+    return kind
+
+
+def kind_of(data: bytes) -> str | None:
+    """The media type that the first bytes tell."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PNG
+    if data.startswith(b"\xff\xd8\xff"):
+        return JPEG
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return WEBP
+    return PDF if data.startswith(b"%PDF-") else None
+
+
+def _check_end(data: bytes, kind: str) -> None:
+    match kind:
+        case "image/png":
+            end = _png_end(data)
+        case "image/jpeg":
+            end = _jpeg_end(data)
+        case "image/webp":
+            size = int.from_bytes(data[4:8], "little")
+            end = 8 + size + size % 2
+        case _:
+            end = _pdf_end(data)
+    if end is None or end > len(data):
+        raise Invalid("it is truncated or damaged: its end is missing")
+    if end < len(data):
+        raise Invalid(f"it goes on for {len(data) - end} bytes behind its end")
+
+
+def _png_end(data: bytes) -> int | None:
+    at = 8
+    for _ in range(SEGMENTS_MAX):
+        size, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        at += 12 + size
+        if not name:
+            return None
+        if name == b"IEND":
+            return at
+    return None
+
+
+def _jpeg_end(data: bytes) -> int | None:
+    at = 0
+    segments = iter(range(SEGMENTS_MAX))
+    while data.startswith(b"\xff\xd8\xff", at):
+        end = _jpeg_image_end(data, at + 2, segments)
+        if end is None:
+            return None
+        padding = _ZEROS.match(data, end)
+        at = padding.end() if padding else end
+    return at
+
+
+def _jpeg_image_end(data: bytes, at: int, segments: Iterator[int]) -> int | None:
+    for _ in segments:
+        marker = _JPEG_MARKER.search(data, at)
+        if marker is None:
+            return None
+        if data[marker.end() - 1] == _EOI:
+            return marker.end()
+        at = marker.end() + max(int.from_bytes(data[marker.end() : marker.end() + 2]), 2)
+    return None
+
+
+def _pdf_end(data: bytes) -> int | None:
+    last = data.rfind(b"%%EOF")
+    if last < 0:
+        return None
+    blank = _BLANK.match(data, last + len(b"%%EOF"))
+    return blank.end() if blank else None
+
+
+def _is_zip(data: bytes) -> bool:
+    """Whether a ZIP archive ends where the file ends, which is how its readers find one."""
+    at = data.rfind(_ZIP_END, max(0, len(data) - _ZIP_COMMENT_MAX - _ZIP_END_BYTES))
+    return at >= 0 and at + _ZIP_END_BYTES + int.from_bytes(data[at + 20 : at + 22], "little") == len(data)

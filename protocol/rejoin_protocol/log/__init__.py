@@ -1,0 +1,1 @@
+"""The log's format: records, segments, cursors, server-sent events."""

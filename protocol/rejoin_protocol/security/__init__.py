@@ -1,0 +1,1 @@
+"""Sealed contexts, and which network addresses are public."""

@@ -1,0 +1,100 @@
+"""`rejoin keys`: issue, list and revoke API keys.
+
+The key itself is printed once, to whoever asked for it, and is nowhere else.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import click
+import msgspec
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.api_keys import KeyRow, Keys
+from rejoin_adapters.service.service_process import LogFormat
+from rejoin_gateway.auth import api_key
+from rejoin_gateway.http.routes import Scope
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.ids import TenantId, UserId, agent_name
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Where keys are kept, and what they are hashed with."""
+
+    database_url: str
+    key_pepper: str | None = None
+    tenant: str = "default"
+    log_level: str = "warning"
+    log_format: LogFormat = "auto"
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new key is to be."""
+
+    scopes: tuple[Scope, ...]
+    name: str | None = None
+    agent: str | None = None
+    user: str | None = None
+    days: int | None = None
+
+
+class Issuer(msgspec.Struct, frozen=True):
+    """One tenant's keys."""
+
+    rows: Keys
+    tenant: TenantId
+    pepper: bytes | None
+
+    async def create(self, wish: Wish) -> str:
+        """The new key. Raises `Invalid` without a pepper."""
+        if self.pepper is None or len(self.pepper) < api_key.PEPPER_BYTES_MIN:
+            raise Invalid(
+                f"set REJOIN_KEY_PEPPER, at least {api_key.PEPPER_BYTES_MIN} bytes, as the gateways have it"
+            )
+        key, now = api_key.mint(secrets.token_bytes), datetime.now(UTC)
+        await self.rows.create(
+            KeyRow(
+                id=key.id,
+                tenant=self.tenant,
+                hash=api_key.digest(self.pepper, key),
+                scopes=[scope.value for scope in wish.scopes],
+                agent=None if wish.agent is None else agent_name(wish.agent),
+                user=None if wish.user is None else UserId(wish.user),
+                name=wish.name,
+                created_at=now,
+                expires_at=None if wish.days is None else now + timedelta(days=wish.days),
+            )
+        )
+        return str(key)
+
+    async def listed(self) -> str:
+        """A line a key."""
+        return "\n".join(_line(row) for row in await self.rows.list(self.tenant))
+
+    async def revoked(self, id: str) -> str:
+        """Raises `NotFound`."""
+        if not await self.rows.revoke(self.tenant, id.partition(".")[0]):
+            raise NotFound(f"tenant {self.tenant} has no key {id.partition('.')[0]!r}")
+        return "revoked: gateways refuse it within seconds"
+
+
+def _line(row: KeyRow) -> str:
+    state = (
+        "revoked" if row.revoked_at else "expires " + f"{row.expires_at:%F}" if row.expires_at else "valid"
+    )
+    bound = [f"agent={row.agent}"] if row.agent else []
+    bound += [f"user={row.user}"] if row.user else []
+    used = f"used {row.last_used_at:%F %R}" if row.last_used_at else "never used"
+    return "  ".join([row.id, state, ",".join(row.scopes), *bound, used, row.name or ""]).rstrip()
+
+
+def execute(settings: Settings, command: Callable[[Issuer], Awaitable[str]]) -> None:
+    """Run one command and print what it says."""
+
+    async def run() -> str:
+        async with await run_store.connect(settings.database_url, pool_max=1) as store:
+            pepper = None if settings.key_pepper is None else settings.key_pepper.encode()
+            return await command(Issuer(Keys(store.database), TenantId(settings.tenant), pepper))
+
+    click.echo(asyncio.run(run()))

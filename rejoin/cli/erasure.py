@@ -1,0 +1,61 @@
+"""`rejoin sessions delete` and `rejoin users forget`: what somebody asked to have deleted.
+
+Owns no rule: whatever belongs to a session goes with it (`Threads`), the logs by the runners' next sweeps.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+
+import click
+import msgspec
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_control import NatsControl
+from rejoin_adapters.ports import Control
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.records import Owner
+from rejoin_protocol.errors import NotFound, Unavailable
+from rejoin_protocol.ids import SessionId, TenantId, UserId
+
+from rejoin.cli.runs import Settings
+
+
+class Eraser(msgspec.Struct, frozen=True):
+    """The ports of one command."""
+
+    threads: Threads
+    control: Control
+    tenant: TenantId
+
+    async def session(self, id: str) -> str:
+        """Delete one of the tenant's sessions; whoever executes a run of it is told. Raises `NotFound`."""
+        runs = await self.threads.delete(Owner(self.tenant), SessionId(id))
+        if runs is None:
+            raise NotFound(f"tenant {self.tenant} has no session {id!r}")
+        for run in runs:
+            with suppress(Unavailable):  # it finds out by itself
+                await self.control.interrupt(run)
+        return f"deleted, with {len(runs)} runs; their logs follow within seconds, while a runner is up"
+
+    async def user(self, id: str) -> str:
+        """Delete a user's sessions and keys; done again, it finds what came meanwhile."""
+        count = await self.threads.forget_user(self.tenant, UserId(id))
+        return f"deleted {count} sessions and the keys; the logs follow within seconds, while a runner is up"
+
+
+def execute(settings: Settings, command: Callable[[Eraser], Awaitable[str]]) -> None:
+    """Run one command and print what it says."""
+
+    async def run() -> str:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(
+                nats_connection.connect(settings.nats_url, "operator")
+            )
+            store = await stack.enter_async_context(
+                await run_store.connect(settings.database_url, pool_max=1)
+            )
+            control = NatsControl(connection)
+            return await command(Eraser(Threads(store.database), control, TenantId(settings.tenant)))
+
+    click.echo(asyncio.run(run()))

@@ -1,0 +1,40 @@
+"""`python -m rejoin_runner [MODULE:ATTR]`: the runner process; `rejoin runner` becomes it."""
+
+import asyncio
+import os
+import tomllib
+from pathlib import Path
+
+import click
+from rejoin_adapters.service.service_process import Supervised, configure_logs
+from rejoin_protocol import settings
+from rejoin_protocol.errors import RejoinError
+
+from rejoin_runner import app
+from rejoin_runner.demo import demo
+
+
+@click.command()
+@click.argument("agents", metavar="[MODULE:ATTR]", required=False)
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), envvar="REJOIN_CONFIG"
+)
+def main(agents: str | None, config: Path | None) -> None:
+    """Execute the runs of the agents that MODULE:ATTR names, or of the demo agent."""
+    try:
+        toml = tomllib.loads(config.read_text()) if config else {}
+        found = settings.load(app.Settings, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
+        configure_logs(found.log_level, found.log_format)
+        serving = app.find_agents(agents) if agents else [demo(found.model)]
+
+        async def run() -> None:
+            with Supervised(os.environ) as supervised:
+                names = [agent.name for agent in serving]
+                await app.serve(found, serving, lambda: supervised.ready(*names))
+
+        asyncio.run(run())
+    except RejoinError as fault:
+        raise click.ClickException(str(fault)) from fault
+
+
+main(prog_name="rejoin runner")

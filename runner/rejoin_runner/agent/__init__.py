@@ -1,0 +1,1 @@
+"""What an application declares: agents, teams of agents, custom loops."""

@@ -1,0 +1,254 @@
+"""What an application declares: an agent is a name, a model, instructions and tools, or a loop of its own."""
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import AgentName, agent_name
+from rejoin_protocol.run_request import AgentEntry
+
+from rejoin_runner.agent.custom_loop import Begins, OwnLoop, RunInput, Said
+from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
+from rejoin_runner.mcp.tools import McpServer
+from rejoin_runner.models.context_window import Window
+from rejoin_runner.models.model import Done, Keys, Model, ModelChunk, ModelError, ModelRequest, ModelSettings
+from rejoin_runner.tools.tool import NeedsApproval, Tool, object_schema, plain_approval
+from rejoin_runner.tools.tool_context import RunContext, ToolContext
+
+TEXT_INTERVAL_S = 0.04
+
+type Instructions = str | Callable[[RunContext[Any]], str | Awaitable[str]]
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """How far a run is: `label` is a line, `details` what stands below it."""
+
+    label: str
+    details: str | None = None
+
+
+type Writer = Callable[[str], Awaitable[Summary]]
+
+
+class StatusUpdates(msgspec.Struct, frozen=True, kw_only=True):
+    """When to say how far a run is, and who writes it: `model` (None: the agent's own), or `write`, which is
+    given what was done last, as text. A summary is due after `every_events` events or after `every_s`,
+    whichever comes first, if something has happened since the last one. A model's tokens for it are in the
+    metrics, and not in the run's usage.
+    """
+
+    model: Model | str | None = None
+    write: Writer | None = None
+    every_events: int | None = None
+    every_s: float | None = 10.0
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent. `model` is a `Model`, or `provider:name` for one that the runner opens at its start.
+
+    `needs_approval` says by tool name what the tools themselves do not say. A deadline that passes ends the
+    run with an error that everybody sees; None is none. Raises `Invalid` for a name that cannot stand in a
+    URL and a subject, for two tools of one name, and for approvals of tools that it does not have.
+
+    `handoffs` are agents that it may hand the conversation over to (`transfer_to_<name>`), `delegates` agents
+    that it may give a task (`delegate_to_<name>`) and whose answer it gets; a string names an agent that is
+    reached in another way, so that agents can reach each other. Deadlines for the turn, `context`, the
+    interval, the updates and the two bounds below are those of the agent the run was asked of.
+    """
+
+    name: str
+    model: Model | str
+    instructions: Instructions = ""
+    """A text, or a function of the run's context that makes one, async if it likes."""
+    tools: Sequence[Tool] = ()
+    mcp: Sequence[McpServer] = ()
+    """Servers whose tools it has besides its own, as `<server>_<tool>`, while they are there."""
+    handoffs: Sequence["Agent | str"] = ()
+    delegates: Sequence["Agent | str"] = ()
+    transfers_max: int = 10
+    """How often a run may be handed over."""
+    depth_max: int = 5
+    """How many agents may wait for each other."""
+    context: type[msgspec.Struct] | None = None
+    """What a request brings besides its message, in headers of the fields' names. For tools."""
+    settings: ModelSettings = ModelSettings()
+    """How the model is to answer."""
+    model_keys: Keys | None = None
+    """Whose key pays for a tenant's calls: `(tenant, provider) -> key`, async if it likes, asked at every
+    call; None is the process's own. Also for the agents that it reaches and that have none themselves."""
+    window: Window | None = None
+    """How much of a long conversation the model is shown."""
+    summarises: bool = False
+    """Whether the model sums up what the window leaves out."""
+    text_interval_s: float = TEXT_INTERVAL_S
+    """Deltas of a text merge for so long, to whole words. 0: every token is an event."""
+    status_updates: StatusUpdates | None = None
+    own: OwnLoop | None = None
+    """The application's own loop in the place of model and tools: see `agent`."""
+    max_steps: int = 20
+    description: str = ""
+    needs_approval: Mapping[str, NeedsApproval[Any]] = {}
+    approval_timeout_s: float | None = None
+    """How long a question stays open; then it counts as denied."""
+    step_timeout_s: float | None = None
+    """For one response of the model."""
+    timeout_s: float | None = None
+    """For one attempt at one turn of a run: waiting for a person does not count."""
+
+    def __post_init__(self) -> None:
+        agent_name(self.name)
+        self._check_kinds()
+        _ = self.entry  # its context can be written as a schema
+        names = [tool.name for tool in self.tools]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise Invalid(f"agent {self.name} has two tools of the name {twice[0]}")
+        if taken := sorted(name for name in self.toolbox if name.startswith((TRANSFER, DELEGATE))):
+            raise Invalid(
+                f"agent {self.name} has a tool {taken[0]}: such names are for reaching other agents"
+            )
+        for server in self.mcp:
+            if taken := sorted(name for name in self.toolbox if name.startswith(server.prefix)):
+                raise Invalid(f"agent {self.name} has a tool {taken[0]}: such names are {server.name}'s")
+        if len({server.name for server in self.mcp}) != len(self.mcp):
+            raise Invalid(f"agent {self.name} has two MCP servers of one name")
+        for names in (self.handoff_names, self.delegate_names):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise Invalid(f"agent {self.name} names the agent {twice[0]} twice")
+        if self.name in self.handoff_names:
+            raise Invalid(f"agent {self.name} cannot hand over to itself")
+        prefixes = tuple(server.prefix for server in self.mcp)
+        if unknown := {
+            name
+            for name in set(self.needs_approval) - set(self.toolbox) - self._routes
+            if not name.startswith(prefixes)
+        }:
+            raise Invalid(f"agent {self.name} has no tool {', '.join(sorted(unknown))}")
+
+    def _check_kinds(self) -> None:
+        """What a type checker says too: else it would be found out in the middle of a run."""
+        if not (isinstance(self.model, str) or hasattr(self.model, "stream")):
+            raise Invalid(f"agent {self.name}: its model is neither `provider:name` nor a Model")
+        tools: Sequence[object] = self.tools
+        for one in tools:
+            if not isinstance(one, Tool):
+                name = getattr(one, "__name__", repr(one))
+                raise Invalid(f"agent {self.name}: {name} is no tool, decorate it with @tool")
+        for target in (*self.handoffs, *self.delegates):
+            if not isinstance(target, Agent | str):
+                raise Invalid(f"agent {self.name}: {target!r} is neither an Agent nor an agent's name")
+        context: object = self.context
+        if context is not None and not (isinstance(context, type) and issubclass(context, msgspec.Struct)):
+            raise Invalid(f"agent {self.name}: its context is no subclass of msgspec.Struct")
+        if not isinstance(self.settings, ModelSettings):
+            raise Invalid(f"agent {self.name}: its settings are no ModelSettings")
+        for tool, approval in self.needs_approval.items():
+            plain_approval(f"agent {self.name}, tool {tool}", approval)
+        if self.max_steps < 1:
+            raise Invalid(f"agent {self.name}: max_steps is at least 1")
+
+    @property
+    def handoff_names(self) -> list[str]:
+        """Whom it may hand over to."""
+        return [one if isinstance(one, str) else one.name for one in self.handoffs]
+
+    @property
+    def delegate_names(self) -> list[str]:
+        """Whom it may delegate to."""
+        return [one if isinstance(one, str) else one.name for one in self.delegates]
+
+    @property
+    def _routes(self) -> set[str]:
+        """The names of the tools that lead to other agents."""
+        transfers = {TRANSFER + name for name in self.handoff_names}
+        return transfers | {DELEGATE + name for name in self.delegate_names}
+
+    @property
+    def toolbox(self) -> Mapping[str, Tool]:
+        """The tools by name."""
+        return {tool.name: tool for tool in self.tools}
+
+    def _approval(self, tool: Tool) -> NeedsApproval[Any]:
+        if tool.needs_approval is not None:
+            return tool.needs_approval
+        return self.needs_approval.get(tool.name, False)
+
+    def asks(self, tool: Tool, input: Any, context: ToolContext[Any]) -> bool:
+        """Whether a call needs a person's word: what its tool says, else what the agent says."""
+        approval = self._approval(tool)
+        said: object = approval if isinstance(approval, bool) else approval(input, context)
+        if inspect.iscoroutine(said):  # of a function that did not look async
+            said.close()
+            raise TypeError("needs_approval returned a coroutine")
+        return bool(said)
+
+    def retries(self, tool: Tool) -> bool:
+        """Whether a call that a dead worker may have begun is made again."""
+        if tool.on_crash is not None:
+            return tool.on_crash == "retry"
+        return self._approval(tool) is False
+
+    @property
+    def entry(self) -> AgentEntry:
+        """What the registry says of it."""
+        try:
+            schema = None if self.context is None else object_schema(self.context)
+        except TypeError as fault:
+            reason = str(fault).splitlines()[0]
+            raise Invalid(f"agent {self.name}: its context cannot be written as JSON ({reason})") from fault
+        return AgentEntry(AgentName(self.name), self.description, schema)
+
+
+class NoModel(msgspec.Struct, frozen=True):
+    """The model of an agent that has none, and why."""
+
+    why: str
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        if request.step >= 0:
+            raise ModelError(self.why)
+        yield Done("error")
+
+
+def agent(
+    *,
+    name: str,
+    on_crash: Begins = "restart",
+    description: str = "",
+    context: type[msgspec.Struct] | None = None,
+    timeout_s: float | None = None,
+    text_interval_s: float = TEXT_INTERVAL_S,
+    status_updates: StatusUpdates | None = None,
+) -> Callable[[Callable[[RunInput[Any]], AsyncIterator[Said]]], Agent]:
+    """Make an async generator function an agent: what it yields is its answer, text as `str`, anything else
+    as chunks. It has the same log, resume and interrupt as any agent; tools and approvals of ours it has not.
+
+    `on_crash`: whether a run whose worker died is begun again (what was said is void) or fails.
+    """
+
+    def make(function: Callable[[RunInput[Any]], AsyncIterator[Said]]) -> Agent:
+        return Agent(
+            name=name,
+            model=NoModel("This agent has no model."),
+            own=OwnLoop(function, on_crash),
+            description=description,
+            context=context,
+            timeout_s=timeout_s,
+            text_interval_s=text_interval_s,
+            status_updates=status_updates,
+        )
+
+    return make
+
+
+def agents_of(value: Any) -> list[Agent]:
+    """One agent, or several in a list. Raises `Invalid` for anything else and for two of one name."""
+    agents = [value] if isinstance(value, Agent) else value
+    if not isinstance(agents, Sequence) or not agents or not all(isinstance(one, Agent) for one in agents):
+        raise Invalid("expected an Agent or a list of Agents")
+    names = [agent.name for agent in agents]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise Invalid(f"two agents have the name {twice[0]}")
+    return list(agents)

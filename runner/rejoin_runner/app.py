@@ -1,0 +1,232 @@
+"""Wires a runner: settings, connections, agents and their models, the worker."""
+
+import asyncio
+import importlib
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import structlog
+from rejoin_adapters.files.chunk_store import JetStreamFiles
+from rejoin_adapters.files.file_index import HeldFiles, Holdings
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
+from rejoin_adapters.jetstream.run_control import NatsControl
+from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.postgres import migrate, run_store
+from rejoin_adapters.postgres.artifacts import Artifacts
+from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.records import Count, Limits
+from rejoin_adapters.service import metrics_server, tracing
+from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.service_process import LogFormat, allow_files, on_stop
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.security.sealing import Sealer
+
+from rejoin_runner.agent.agent import Agent, agents_of
+from rejoin_runner.agent.team import reachable
+from rejoin_runner.mcp.tools import Sources
+from rejoin_runner.models.model import Keys, Model
+from rejoin_runner.models.provider import Connections, open_model
+from rejoin_runner.run import tool_calls
+from rejoin_runner.tools import thread_calls
+from rejoin_runner.worker import loop_watchdog
+from rejoin_runner.worker.worker import Bounds, Serving, Worker
+
+OVERDUE_S = 5.0
+"""How long what was cancelled may take to end, once a drain's grace is over."""
+log = structlog.get_logger("rejoin.runner")
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """A runner's settings, `REJOIN_…` each."""
+
+    nats_url: str
+    database_url: str
+    nats_replicas: int = 1
+    log_age_max_s: float = 24 * 3600
+    ack_wait_s: float = setup.ACK_WAIT_S
+    """How long a silent runner keeps its runs; it is heard of three times as often."""
+    runs_max: int = 64
+    """Runs at once in one process; each agent beyond the first may have one more."""
+    drain_grace_s: float = 10.0
+    """How long a stopping runner's runs may go on before they are handed over."""
+    retry_delay_s: float = 1.0
+    """How long a run whose execution broke waits for its next attempt."""
+    attempts_max: int = 10
+    """In one turn of a run: then it fails, visibly."""
+    sweep_period_s: float = 5.0
+    """How often it looks for what got lost or expired."""
+    database_pool_max: int = 10
+    model: str | None = None
+    """What the demo agent uses instead of its script, `provider:name`."""
+    model_base_url: str | None = None
+    """Where models named `provider:name` are, if not at their provider's."""
+    model_api_key: str | None = None
+    """Their key."""
+    context_keys: str | None = None
+    """What contexts are sealed with, `id:base64,…`, the gateways' own."""
+    deployed_at_ms: int | None = None
+    """Tells this deploy from earlier ones that still have runners; unsaid, it is the process's start."""
+    tenant_running_max: Count | None = None
+    """Runs at once of a tenant that has no limits of its own, the gateways' own setting; others wait."""
+    tenant_file_bytes_max: Count | None = None
+    """Of all its files, those that its models make as well; likewise."""
+    session_age_max_s: float | None = None
+    """Sessions untouched for longer are deleted, with all that belongs to them; unsaid, none are."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    """Where Prometheus reads; unsaid, nowhere."""
+    otlp_endpoint: str | None = None
+    """Where spans go, `http://…/v1/traces`; needs the extra `otel`."""
+    log_level: str = "info"
+    log_format: LogFormat = "auto"
+
+
+def find_agents(path: str) -> list[Agent]:
+    """The agents that `MODULE:ATTR` names. Raises `Invalid` in words for the one who typed it."""
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise Invalid(f"expected MODULE:ATTR, got {path!r}")
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as fault:
+        raise Invalid(f"cannot import {module_name}: {fault}") from fault
+    try:
+        value = getattr(module, attribute)
+    except AttributeError:
+        raise Invalid(f"{module_name} has no {attribute}") from None
+    return agents_of(value)
+
+
+@asynccontextmanager
+async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator[Worker]:
+    """A worker with its connections, for as long as the context."""
+    async with AsyncExitStack() as stack:
+        connections = await stack.enter_async_context(Connections())
+        sources = await stack.enter_async_context(_servers(agents))
+        serving = [_serving(agent, settings, connections, sources) for agent in agents]
+        queue = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-queue"))
+        write = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-log"))
+        files = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-files"))
+        wanted = setup.Settings(settings.nats_replicas, settings.log_age_max_s, settings.ack_wait_s)
+        await setup.require(queue)
+        await migrate.check(settings.database_url)
+        store = await stack.enter_async_context(
+            await run_store.connect(
+                settings.database_url,
+                pool_max=settings.database_pool_max,
+                limits=Limits(
+                    running_max=settings.tenant_running_max, file_bytes_max=settings.tenant_file_bytes_max
+                ),
+            )
+        )
+        yield Worker(
+            f"{socket.gethostname()}-{os.getpid()}",
+            serving,
+            store=store,
+            runs=JetStreamLog(write, write),
+            requests=JetStreamRequests(queue, wanted),
+            control=NatsControl(queue),
+            agents=JetStreamAgents(queue),
+            files=HeldFiles(JetStreamFiles(files), Holdings(store.database)),
+            shelf=Artifacts(store.database),
+            threads=Threads(store.database),
+            sealer=Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,
+            deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
+            bounds=Bounds(
+                runs_max=settings.runs_max,
+                ack_wait_s=settings.ack_wait_s,
+                drain_grace_s=settings.drain_grace_s,
+                retry_delay_s=settings.retry_delay_s,
+                attempts_max=settings.attempts_max,
+                sweep_period_s=settings.sweep_period_s,
+                session_age_max_s=settings.session_age_max_s,
+            ),
+            now_ms=_now_ms,
+        )
+
+
+async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:
+    """Until SIGTERM or SIGINT, and then until the running runs are over or handed over; no longer, whatever a
+    tool does.
+    """
+    allow_files()
+    with tracing.exporting("rejoin-runner", settings.otlp_endpoint):
+        async with assemble(settings, agents) as worker:
+            registry = worker.metrics.registry
+
+            def stop() -> None:
+                worker.drain()
+                asyncio.get_running_loop().call_later(settings.drain_grace_s + OVERDUE_S, _give_up)
+
+            with (
+                metrics_server.shown(registry, settings.metrics_host, settings.metrics_port),
+                on_stop(stop),
+            ):
+                async with beside(loop_watchdog.watch()):
+                    await worker.serve(on_ready)
+    if left := thread_calls.under_way():
+        log.warning("left_behind", tools=left)
+
+
+def _give_up() -> None:
+    """Something does not end although it was cancelled, and its run is kept alive: without us it is not."""
+    tools = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(tool_calls.TASK)]
+    log.error("drain_overdue", tools=[name.removeprefix(tool_calls.TASK) for name in tools])
+    sys.stderr.flush()
+    os._exit(1)
+
+
+@asynccontextmanager
+async def _servers(heads: Sequence[Agent]) -> AsyncIterator[Sources | None]:
+    """The way to the agents' MCP servers. The SDK, which takes seconds, is imported if there are some."""
+    wanted = [server for head in heads for agent in reachable(head).values() for server in agent.mcp]
+    if not wanted:
+        yield None
+        return
+    async with importlib.import_module("rejoin_runner.mcp.connection").opened(wanted) as sources:
+        yield sources
+
+
+def _serving(agent: Agent, settings: Settings, connections: Connections, sources: Sources | None) -> Serving:
+    """The agent and those that it reaches, ready. Raises `Invalid` for a crew that cannot work."""
+    keys = agent.model_keys
+    models = {name: _open(one, settings, connections, keys) for name, one in reachable(agent).items()}
+    updates = agent.status_updates
+    writer = None if updates is None or updates.model is None else updates.model
+    return Serving(
+        agent,
+        models[agent.name],
+        models,
+        None if writer is None else _model(writer, settings, connections, keys),
+        {} if sources is None else {name: [*map(sources, one.mcp)] for name, one in reachable(agent).items()},
+    )
+
+
+def _open(agent: Agent, settings: Settings, connections: Connections, keys: Keys | None) -> Model:
+    """The agent's model, imported and ready. Raises `Invalid` for one that cannot be."""
+    try:
+        return _model(agent.model, settings, connections, agent.model_keys or keys)
+    except Invalid as fault:
+        raise Invalid(f"agent {agent.name}: {fault}") from fault
+
+
+def _model(model: Model | str, settings: Settings, connections: Connections, keys: Keys | None) -> Model:
+    if not isinstance(model, str):
+        return model
+    return open_model(
+        model, connections, base_url=settings.model_base_url, api_key=settings.model_api_key, keys=keys
+    )
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

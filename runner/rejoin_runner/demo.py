@@ -1,0 +1,44 @@
+"""The agent of `rejoin dev`: three tools, one of which needs a person's word, and the scripted model."""
+
+import asyncio
+
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Model
+from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.tools.tool import ToolError, tool
+
+SLEEP_MAX_S = 3_600
+
+
+@tool
+async def weather(city: str) -> str:
+    """Tell the weather in a city."""
+    degrees = sum(city.casefold().encode()) % 30
+    return f"It is {degrees} °C in {city}."
+
+
+@tool(needs_approval=True)
+async def delete(file: str) -> str:
+    """Delete a file. Pretends to: this is a demonstration."""
+    return f"{file} is deleted."
+
+
+@tool
+async def sleep(seconds: float) -> str:
+    """Take a while."""
+    if not 0 <= seconds <= SLEEP_MAX_S:
+        raise ToolError(f"between 0 and {SLEEP_MAX_S} seconds, please")
+    await asyncio.sleep(seconds)
+    return f"I slept for {seconds:g} seconds."
+
+
+def demo(model: Model | str | None = None) -> Agent:
+    """The demo agent, with a model of its own or with another one."""
+    return Agent(
+        name="demo",
+        model=model or Scripted(),
+        instructions="You are a helpful assistant. Use your tools where they fit.",
+        tools=[weather, delete, sleep],
+        text_interval_s=0,  # every number is an event: that is what it demonstrates
+        description="Counts, tells the weather, deletes files if you let it.",
+    )

@@ -1,0 +1,136 @@
+"""A pydantic-ai `Agent` as an agent of Rejoin: its loop, its tools, our log.
+
+Owns the way from its events to chunks. Its tools run inside it and are shown as executed elsewhere; a run
+that is cut off is begun again from its start unless `on_crash="fail"`. What it answers with other than text
+is shown as JSON text.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from pydantic_ai import Agent as Foreign
+from pydantic_ai import AgentRunResultEvent
+from pydantic_ai.messages import (
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    ModelMessage,
+    PartDeltaEvent,
+    PartEndEvent,
+    PartStartEvent,
+    RetryPromptPart,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+    ToolReturnPart,
+)
+from pydantic_core import to_jsonable_python
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.fold import UIMessage
+
+from rejoin_runner.agent.agent import Agent, agent
+from rejoin_runner.agent.custom_loop import Begins, RunInput, Said
+from rejoin_runner.models.history import Origin, to_messages
+from rejoin_runner.models.model import Usage
+
+ORIGIN = Origin("pydantic-ai", "foreign", "foreign")
+"""Whom history is written for: nobody's signatures are sent on."""
+
+
+def adapt[D](
+    foreign: "Foreign[D, Any]",
+    *,
+    name: str,
+    deps: Callable[[RunInput[Any]], D] | None = None,
+    on_crash: Begins = "restart",
+    context: type[msgspec.Struct] | None = None,
+    description: str = "",
+) -> Agent:
+    """Serve a pydantic-ai agent under a name. `deps` makes its dependencies of what a run is told."""
+
+    @agent(name=name, on_crash=on_crash, context=context, description=description)
+    async def loop(run: RunInput[Any]) -> AsyncIterator[Said]:
+        given = None if deps is None else deps(run)
+        history = past(run.messages)
+        async with foreign.run_stream_events(message_history=history, deps=given) as events:  # type: ignore[arg-type]
+            shown = Shown()
+            async for event in events:
+                for said in shown.take(event):
+                    yield said
+
+    return loop
+
+
+def past(messages: Sequence[UIMessage]) -> list[ModelMessage]:
+    """The conversation as its messages; the last one is the question. The tools in it were its own."""
+    return to_messages(
+        "", [turn | {"parts": [_own(part) for part in turn["parts"]]} for turn in messages], ORIGIN
+    )
+
+
+def _own(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name != "providerExecuted"}
+
+
+class Shown:
+    """One run's events as chunks."""
+
+    def __init__(self) -> None:
+        self._parts = 0
+        self._open: dict[int, str] = {}
+
+    def take(self, event: object) -> Iterator[Said]:
+        """What an event adds to the message."""
+        match event:
+            case PartStartEvent(index=index, part=TextPart() | ThinkingPart() as part):
+                yield from self._start(index, part)
+            case PartDeltaEvent(index=index, delta=TextPartDelta(content_delta=text)) if text:
+                yield chunks.TextDelta(id=self._open[index], delta=text)
+            case PartDeltaEvent(index=index, delta=ThinkingPartDelta(content_delta=str(text))) if text:
+                yield chunks.ReasoningDelta(id=self._open[index], delta=text)
+            case PartEndEvent(index=index, part=TextPart()):
+                yield chunks.TextEnd(id=self._open.pop(index))
+            case PartEndEvent(index=index, part=ThinkingPart()):
+                yield chunks.ReasoningEnd(id=self._open.pop(index))
+            case FunctionToolCallEvent(part=call):
+                yield chunks.ToolInputAvailable(
+                    tool_call_id=call.tool_call_id, tool_name=call.tool_name, input=call.args_as_dict()
+                )
+            case FunctionToolResultEvent(part=result):
+                yield _result(result)
+            case AgentRunResultEvent(result=result):
+                if not isinstance(result.output, str):
+                    yield msgspec.json.encode(_plain(result.output)).decode()
+                used = result.usage
+                yield Usage(
+                    used.input_tokens,
+                    used.output_tokens,
+                    used.cache_read_tokens,
+                    used.output_reasoning_tokens,
+                )
+            case _:
+                pass
+
+    def _start(self, index: int, part: TextPart | ThinkingPart) -> Iterator[Said]:
+        self._parts += 1
+        id = self._open[index] = f"p{self._parts}"
+        if isinstance(part, TextPart):
+            yield chunks.TextStart(id=id)
+            if part.content:
+                yield chunks.TextDelta(id=id, delta=part.content)
+        else:
+            yield chunks.ReasoningStart(id=id)
+            if part.content:
+                yield chunks.ReasoningDelta(id=id, delta=part.content)
+
+
+def _result(result: ToolReturnPart | RetryPromptPart) -> Said:
+    if isinstance(result, RetryPromptPart):
+        return chunks.ToolOutputError(tool_call_id=result.tool_call_id, error_text=result.model_response())
+    return chunks.ToolOutputAvailable(tool_call_id=result.tool_call_id, output=_plain(result.content))
+
+
+def _plain(value: Any) -> Any:
+    """Any value of pydantic's as plain JSON."""
+    return to_jsonable_python(value, fallback=str)

@@ -1,0 +1,1 @@
+"""Tools of remote Model Context Protocol servers."""

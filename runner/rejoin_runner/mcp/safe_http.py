@@ -1,0 +1,120 @@
+"""HTTP to servers that are named in an application's configuration, without becoming a way into our network.
+
+The guard stands where a connection is made: it resolves the name itself and connects to the very address that
+it has judged. Answers are bounded, and so is each event of a stream of them; compressed ones, of which nobody
+knows how large they are, are refused: so nobody can fill our memory. No proxy of the environment is used: it
+would connect for us, unguarded.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import AsyncIterator, Iterable
+from ipaddress import ip_address
+from typing import Any
+
+import httpcore2
+import httpx2
+from rejoin_protocol.security.public_address import is_public
+
+from rejoin_runner.mcp.tools import McpServer
+
+RESPONSE_BYTES_MAX = 8 * 1024 * 1024
+CONNECT_TIMEOUT_S = 10.0
+_EVENT_ENDS = re.compile(rb"\n\r?\n|\r\r")
+
+
+class NotPublic(httpcore2.ConnectError):
+    """The name leads to an address that is not public."""
+
+
+class Guard(httpcore2.AsyncNetworkBackend):
+    """Connects to public addresses only, and to no socket of this machine."""
+
+    def __init__(self) -> None:
+        self._inner = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the interface's
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """See `httpcore2`. The first of the name's addresses that answers."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as fault:
+            raise httpcore2.ConnectError(str(fault)) from fault
+        addresses = list(dict.fromkeys(str(one[4][0]).partition("%")[0] for one in found))
+        if not addresses or not all(is_public(ip_address(address)) for address in addresses):
+            raise NotPublic("not a public address")
+        for address in addresses[:-1]:
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                continue
+        return await self._inner.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+
+    async def sleep(self, seconds: float) -> None:
+        """See `httpcore2`."""
+        await self._inner.sleep(seconds)
+
+
+class Bounded(httpx2.AsyncByteStream):
+    """A body of which no more than so much is read, or of each event in it."""
+
+    def __init__(self, inner: httpx2.AsyncByteStream, *, events: bool) -> None:
+        self._inner = inner
+        self._events = events
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = RESPONSE_BYTES_MAX
+        async for piece in self._inner:
+            left -= len(piece)
+            if left < 0:
+                raise httpx2.ReadError("the answer is too large")
+            if self._events and _EVENT_ENDS.search(piece):
+                left = RESPONSE_BYTES_MAX
+            yield piece
+
+    async def aclose(self) -> None:
+        """See `httpx2`."""
+        await self._inner.aclose()
+
+
+class Transport(httpx2.AsyncHTTPTransport):
+    """httpx's own, over guarded connections unless `allow_private`, with bounded answers."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        super().__init__(trust_env=False)
+        if not allow_private:
+            # The one way to give httpx a backend; a test sees to it that it stays one.
+            self._pool = httpcore2.AsyncConnectionPool(
+                ssl_context=httpx2.create_ssl_context(trust_env=False),
+                max_connections=100,
+                keepalive_expiry=30.0,
+                network_backend=Guard(),
+            )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """See `httpx2`."""
+        response = await super().handle_async_request(request)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            await response.aclose()
+            raise httpx2.ReadError("the answer is compressed, and was not asked to be")
+        if isinstance(response.stream, httpx2.AsyncByteStream):
+            events = response.headers.get("content-type", "").startswith("text/event-stream")
+            response.stream = Bounded(response.stream, events=events)
+        return response
+
+
+def http_client(server: McpServer) -> httpx2.AsyncClient:
+    """A client for one server. A stream may be silent for as long as a call may take."""
+    return httpx2.AsyncClient(
+        headers={**server.headers, "Accept-Encoding": "identity"},
+        timeout=httpx2.Timeout(min(CONNECT_TIMEOUT_S, server.timeout_s), read=server.timeout_s),
+        transport=Transport(allow_private=server.allow_private),
+        trust_env=False,
+    )

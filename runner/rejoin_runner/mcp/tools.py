@@ -1,0 +1,240 @@
+"""Tools that live in MCP servers: how an agent names the servers, and what their tools become here. Pure.
+
+Owns the translation between a server's words and ours: names, schemas, results, what may be made again after
+a crash. It calls nobody. What a server says of its tools is its own claim; what a person must be asked is the
+application's, never the server's.
+"""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from rejoin_protocol.errors import Invalid
+
+from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
+from rejoin_runner.models.model import ToolSpec
+from rejoin_runner.tools.tool import NeedsApproval, Tool, ToolError, plain_approval
+from rejoin_runner.tools.tool_context import ToolContext
+
+TIMEOUT_S = 60.0
+SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,24}")
+TOOL_NAME_CHARS_MAX = 64
+"""What every model provider takes."""
+DESCRIPTION_CHARS_MAX = 8_192
+SCHEMA_BYTES_MAX = 64 * 1024
+TOOLS_MAX = 128
+"""Of one server. A model that is shown more finds none of them."""
+FAULT_CHARS_MAX = 500
+DIGEST_CHARS = 8
+
+type Policy = NeedsApproval[Any] | Mapping[str, NeedsApproval[Any]]
+type Send = Callable[["RemoteTool", Any, ToolContext[Any]], Awaitable[Any]]
+
+
+class McpServer(msgspec.Struct, frozen=True, kw_only=True):
+    """An MCP server whose tools an agent may use, as `<name>_<tool>`. Reached by `url` (streamable HTTP), or
+    started as `command` (stdio), with `env` added to the few variables that a process needs anyway.
+
+    `tools`: only these, by the server's names. `needs_approval`: for all of them, or by the server's names;
+    what is unsaid, the agent says by `<name>_<tool>`. `timeout_s`: for one call, and for getting there.
+    `allow_private`: for a URL inside one's own network; without it only public addresses are connected to.
+    Raises `Invalid`.
+    """
+
+    name: str
+    url: str | None = None
+    command: tuple[str, ...] | list[str] = ()
+    headers: Mapping[str, str] = {}
+    env: Mapping[str, str] = {}
+    tools: Collection[str] | None = None
+    needs_approval: Policy | None = None
+    timeout_s: float = TIMEOUT_S
+    allow_private: bool = False
+
+    def __post_init__(self) -> None:
+        if not SERVER_NAME.fullmatch(self.name):
+            raise Invalid(f"MCP server {self.name!r}: a name has 1 to 24 letters, digits and -")
+        if (self.url is None) == (not self.command):
+            raise Invalid(f"MCP server {self.name} has either a url or a command")
+        if self.url is not None and not re.match(r"https?://[^/@]+(/|$)", self.url):
+            raise Invalid(f"MCP server {self.name}: its url is http:// or https://, without credentials")
+        if TRANSFER.startswith(self.prefix) or DELEGATE.startswith(self.prefix):
+            raise Invalid(f"MCP server {self.name}: such names are for reaching other agents")
+        policy = self.needs_approval
+        for tool, approval in (policy if isinstance(policy, Mapping) else {"*": policy}).items():
+            plain_approval(f"MCP server {self.name}, tool {tool}", approval)
+        if self.timeout_s <= 0:
+            raise Invalid(f"MCP server {self.name}: timeout_s is more than 0")
+
+    def __repr__(self) -> str:
+        return f"McpServer(name={self.name!r})"  # its headers are secrets
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its tools begin with."""
+        return f"{self.name}_"
+
+    def approval(self, tool: str) -> NeedsApproval[Any] | None:
+        """What it says of one of its tools, by the server's name; None: nothing."""
+        policy = self.needs_approval
+        return policy.get(tool) if isinstance(policy, Mapping) else policy
+
+
+class RemoteTool(Tool, frozen=True, kw_only=True):
+    """A tool of an MCP server, its schema as given. `remote_name` is the server's name for it; it is empty if
+    nothing is known of the tool, because its server has not been there yet.
+    """
+
+    remote_name: str
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether doing it twice is doing it once, by the server's own account."""
+        return self.on_crash == "retry"
+
+    def check(self, input: Any) -> None:
+        """See `Tool`."""
+        from rejoin_runner.mcp import schema_check  # most runners have no tools of others
+
+        try:
+            found = "; ".join(schema_check.misfits(self.spec.input_schema, input))
+        except Invalid as fault:
+            raise ToolError("the arguments cannot be checked: the tool's schema leads nowhere") from fault
+        if found:
+            raise ToolError(f"the arguments do not fit: {found[:FAULT_CHARS_MAX]}")
+
+    async def run(self, input: Any, context: ToolContext[Any]) -> Any:
+        """See `Tool`."""
+        self.check(input)
+        return await self.bounded(await self.function(self, input, context), context)
+
+
+class Nothing(msgspec.Struct):
+    """The arguments of a tool that checks them itself."""
+
+
+def remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) -> RemoteTool:
+    """One of a server's tools, from what `tools/list` says of it. Raises `Invalid` for one that cannot be."""
+    from rejoin_runner.mcp import schema_check  # see `check`
+
+    name, schema = listed["name"], listed["inputSchema"]
+    if len(msgspec.json.encode(schema)) > SCHEMA_BYTES_MAX:
+        raise Invalid(f"its schema is larger than {SCHEMA_BYTES_MAX // 1024} KiB")
+    schema_check.check(schema)
+    hints = listed.get("annotations") or {}
+    repeatable = hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
+    description = (listed.get("description") or listed.get("title") or name)[:DESCRIPTION_CHARS_MAX]
+    return RemoteTool(
+        ToolSpec(tool_name(server, name), description, schema),
+        send,
+        Nothing,
+        takes_context=True,
+        needs_approval=server.approval(name),
+        on_crash="retry" if repeatable else "report",
+        timeout_s=server.timeout_s,
+        remote_name=name,
+    )
+
+
+def absent_tool(server: McpServer, name: str, send: Send) -> RemoteTool:
+    """A tool of which nothing is known but its name here, because its server has not been there yet."""
+    return RemoteTool(
+        ToolSpec(name, "", {}),
+        send,
+        Nothing,
+        takes_context=True,
+        needs_approval=None if isinstance(server.needs_approval, Mapping) else server.needs_approval,
+        on_crash="report",
+        timeout_s=server.timeout_s,
+        remote_name="",
+    )
+
+
+def tool_name(server: McpServer, name: str) -> str:
+    """`<server>_<tool>` in letters that every model provider takes; a long one ends in its digest."""
+    whole = server.prefix + re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    if len(whole) <= TOOL_NAME_CHARS_MAX:
+        return whole
+    digest = hashlib.sha256(name.encode()).hexdigest()[:DIGEST_CHARS]
+    return f"{whole[: TOOL_NAME_CHARS_MAX - DIGEST_CHARS - 1]}_{digest}"
+
+
+def output_of(result: Mapping[str, Any]) -> Any:
+    """A result as a tool's output: its structured content, its text, or all of its content in the AI SDK's
+    words. Raises `ToolError` with the words of one that failed.
+    """
+    items = [_shown(one) for one in result.get("content") or ()]
+    text = "\n".join(one["text"] for one in items if one["type"] == "text")
+    if result.get("isError"):
+        raise ToolError(text or "the tool failed and did not say why")
+    structured = result.get("structuredContent")
+    if any(one["type"] != "text" for one in items):
+        if structured is not None and not text:
+            items.append({"type": "text", "text": msgspec.json.encode(structured).decode()})
+        return {"type": "content", "value": items}
+    return text if structured is None else structured
+
+
+def _shown(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block of content as the AI SDK writes it."""
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return {"type": "text", "text": text}
+        case {"type": "image", "data": str(data), "mimeType": str(kind)}:
+            return {"type": "image-data", "data": data, "mediaType": kind}
+        case {"type": "audio", "data": str(data), "mimeType": str(kind)}:
+            return {"type": "file-data", "data": data, "mediaType": kind}
+        case {"type": "resource", "resource": {"text": str(text)}}:
+            return {"type": "text", "text": text}
+        case {"type": "resource", "resource": {"blob": str(data), **resource}}:
+            media_type = resource.get("mimeType") or "application/octet-stream"
+            return {"type": "file-data", "data": data, "mediaType": media_type}
+        case {"type": "resource_link", "uri": str(uri), **link}:
+            return {"type": "text", "text": f"{link.get('name') or 'resource'}: {uri}"}
+        case _:
+            return {"type": "text", "text": msgspec.json.encode(block).decode()}
+
+
+class Source(msgspec.Struct):
+    """The tools of one server as they are known at the moment. `there`: whether it can be called now."""
+
+    server: McpServer
+    send: Send
+    tools: Mapping[str, RemoteTool] = {}
+    there: bool = False
+
+
+type Sources = Callable[[McpServer], Source]
+
+
+class Toolbox(Mapping[str, Tool]):
+    """An agent's tools: its own, and those of its servers as they come and go. Its own names come first.
+
+    A name that may be that of a server which has not been there yet finds a tool that says so when it is
+    called: whoever takes a run over must not take its calls for nonsense.
+    """
+
+    def __init__(self, own: Mapping[str, Tool], sources: Collection[Source]) -> None:
+        self._own = own
+        self._sources = sources
+
+    def __getitem__(self, name: str) -> Tool:
+        if name in self._own:
+            return self._own[name]
+        for source in self._sources:
+            if name in source.tools:
+                return source.tools[name]
+            if name.startswith(source.server.prefix) and not source.there and not source.tools:
+                return absent_tool(source.server, name, source.send)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        seen = dict.fromkeys(self._own)
+        for source in self._sources:
+            seen |= dict.fromkeys(source.tools)
+        return iter(seen)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,0 +1,287 @@
+"""One call to a real provider: the request out, the answer back as chunks.
+
+Owns how often and how long a provider is asked, with whose key, and what each failure is called; never the
+conversation's form (`history`), the answer's (`answer`), the connections or the names (`provider`). Importing
+it imports pydantic-ai.
+
+A request is repeated only while nothing of its answer has arrived: what people saw is never taken back.
+"""
+
+import asyncio
+import inspect
+import random
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, closing
+from http import HTTPStatus
+from typing import Any, cast
+
+import structlog
+from pydantic_ai import exceptions
+from pydantic_ai.direct import model_request_stream
+from pydantic_ai.messages import ModelResponse, ModelResponseStreamEvent
+from pydantic_ai.models import Model as LibraryModel
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.settings import ModelSettings as LibrarySettings
+from pydantic_ai.tools import ToolDefinition
+from rejoin_adapters.service import redaction
+
+from rejoin_runner.models.deadline import Limit, limited
+from rejoin_runner.models.history import Origin, to_messages
+from rejoin_runner.models.model import (
+    Done,
+    Keys,
+    ModelChunk,
+    ModelError,
+    ModelRequest,
+    ModelSettings,
+    ToolSpec,
+)
+from rejoin_runner.models.stream_translation import Answer
+
+RESPONSES = ("openai-responses", "meta")
+"""The providers that speak OpenAI's Responses, which keeps every answer unless it is told not to."""
+_TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+_WAIT_FIRST_S = 0.5
+_WAIT_MAX_S = 8.0
+_WAIT_ASKED_MAX_S = 60.0
+"""Who asks to wait longer than this is not waited for."""
+_REASONING_REFUSED = ("encrypted content", "encrypted_content", "invalid `signature`", "invalid `data`")
+_KEY_TIMEOUT_S = 30.0
+_NO_KEY = "none"
+"""A key must be named, or the libraries look for one in the environment and send it anywhere."""
+
+log = structlog.get_logger("rejoin.models")
+
+
+class _Failed(ModelError):
+    """A failure, and what may be done about it."""
+
+    def __init__(
+        self, detail: str, *, retryable: bool, wait_s: float | None = None, reasoning_refused: bool = False
+    ) -> None:
+        super().__init__(detail, retryable=retryable)
+        self.wait_s = wait_s
+        self.reasoning_refused = reasoning_refused
+
+
+class ProviderModel:
+    """A model of a real provider. `connect` makes the library's model for a key, which costs next to nothing:
+    the connections are shared.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[str], LibraryModel],
+        provider: str,
+        *,
+        api_key: str | None,
+        keys: Keys | None,
+        keyless: bool,
+        answer_timeout_s: float,
+        retries_max: int,
+    ) -> None:
+        self._connect = connect
+        self._provider = provider
+        self._model = connect(api_key or _NO_KEY)
+        self._origin = Origin(provider, self._model.model_name, self._model.system)
+        self._keys = keys
+        self._keyless = keyless or api_key is not None
+        self._answer_timeout_s = answer_timeout_s
+        self._retries_max = retries_max
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """The answer as chunks. Closing the generator, or cancelling its task, closes the HTTP stream."""
+        turns = (*request.history, request.answer)
+        earlier = {part["toolCallId"] for turn in turns for part in turn["parts"] if "toolCallId" in part}
+        answer = Answer(self._origin, earlier, request.step)
+        async with aclosing(self._persist(request)) as events:
+            async for event in events:
+                for chunk in answer.end(event) if isinstance(event, ModelResponse) else answer.take(event):
+                    yield chunk
+
+    async def _persist(
+        self, request: ModelRequest
+    ) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
+        """The answer of the first attempt that gets one. All attempts share one deadline."""
+        model = await self._with_key(request.tenant)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._answer_timeout_s
+        origin, retries = self._origin, 0
+        while True:
+            begun = False
+            try:
+                async with aclosing(self._attempt(model, request, origin, deadline - clock())) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+            except _Failed as fault:
+                if begun:
+                    raise
+                if fault.reasoning_refused and origin is self._origin:
+                    origin = origin.elsewhere()  # its own reasoning, under another account: go on without
+                    continue
+                wait_s = _wait_s(fault, retries)
+                if retries >= self._retries_max or wait_s is None or clock() + wait_s >= deadline:
+                    raise
+                retries += 1
+                await asyncio.sleep(wait_s)
+            else:
+                return
+
+    async def _with_key(self, tenant: str) -> LibraryModel:
+        key = await self._tenants_key(tenant)
+        if key is None and self._keyless:
+            return self._model
+        if not key:  # with an empty one the libraries look for another
+            raise ModelError(f"there is no API key for {self._provider}")
+        return self._connect(key)
+
+    async def _tenants_key(self, tenant: str) -> str | None:
+        """What the application says. Its faults are told by their type: their texts may hold keys."""
+        if self._keys is None:
+            return None
+        try:
+            async with asyncio.timeout(_KEY_TIMEOUT_S):
+                key = self._keys(tenant, self._provider)
+                key = await key if inspect.isawaitable(key) else key
+        except Exception as fault:
+            log.warning("no_model_key", provider=self._provider, error=type(fault).__name__)
+            raise ModelError(
+                f"the API key for {self._provider} could not be looked up", retryable=True
+            ) from fault
+        if key is not None and not isinstance(key, str):
+            raise ModelError(f"the API key for {self._provider} is no text")
+        redaction.hide(key)
+        return key
+
+    async def _attempt(
+        self, model: LibraryModel, request: ModelRequest, origin: Origin, timeout_s: float
+    ) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
+        """The library's events, and at the end its response as a whole. All its failures are named here."""
+        begun = False
+        try:
+            answer = model_request_stream(
+                model,
+                to_messages(request.instructions, [*request.history, request.answer], origin),
+                model_settings=_settings(model, self._provider, request.settings),
+                model_request_parameters=_parameters(request.tools),
+            )
+            with closing(Limit(timeout_s)) as limit:
+                async with AsyncExitStack() as stack:
+                    with limit:
+                        response = await stack.enter_async_context(answer)
+                    async for event in limited(aiter(response), limit):
+                        begun = True
+                        yield event
+                    yield _complete(response.get())
+        except Exception as fault:  # a stranger's bytes break the library in many ways
+            raise _named(fault, begun=begun) from fault
+
+
+def _wait_s(fault: _Failed, retries: int) -> float | None:
+    """How long before the next attempt; None is never."""
+    if not fault.retryable:
+        return None
+    if fault.wait_s is not None:
+        return fault.wait_s if fault.wait_s <= _WAIT_ASKED_MAX_S else None
+    most = min(_WAIT_MAX_S, _WAIT_FIRST_S * 2**retries)
+    return random.uniform(most / 2, most)  # noqa: S311 - so that not everybody comes back at once
+
+
+def _parameters(tools: Sequence[ToolSpec]) -> ModelRequestParameters:
+    return ModelRequestParameters(function_tools=[_tool(spec) for spec in tools])
+
+
+def _tool(spec: ToolSpec) -> ToolDefinition:
+    # Not strict: the provider would want a schema of its own, and the arguments are validated here anyway.
+    return ToolDefinition(
+        name=spec.name,
+        description=spec.description,
+        parameters_json_schema=spec.input_schema,
+        strict=False,
+    )
+
+
+def _settings(model: LibraryModel, provider: str, wanted: ModelSettings) -> LibrarySettings:
+    """The library's settings: that it asks once, and what the caller wants said to the provider."""
+    named = {
+        "max_retries": None if "max_retries" in model.unsupported_settings else 0,
+        "temperature": wanted.temperature,
+        "max_tokens": wanted.max_tokens,
+        "parallel_tool_calls": wanted.parallel_tool_calls,
+        "thinking": False if wanted.reasoning == "none" else wanted.reasoning,
+        "citations": wanted.citations or None,
+        "extra_body": dict(wanted.extra) or None,
+    }
+    settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if provider in RESPONSES:
+        settings["openai_store"] = False  # all that a later call needs is in our log, encrypted
+    if provider == "openai-responses" and wanted.show_reasoning:
+        settings["openai_reasoning_summary"] = "auto"
+    if wanted.thinking_budget is not None and provider in ("anthropic", "google"):
+        settings.pop("thinking", None)
+        if provider == "anthropic":
+            settings["anthropic_thinking"] = {"type": "enabled", "budget_tokens": wanted.thinking_budget}
+        else:
+            settings["google_thinking_config"] = {"thinking_budget": wanted.thinking_budget}
+    return cast("LibrarySettings", settings)
+
+
+def _complete(response: ModelResponse) -> ModelResponse:
+    """The response, if the provider said that it is the whole."""
+    said = response.finish_reason or (response.provider_details or {}).get("finish_reason")
+    if response.state != "complete" or not said:
+        raise exceptions.UnexpectedModelBehavior("the stream ended early")
+    return response
+
+
+def _named(fault: Exception, *, begun: bool) -> _Failed:
+    """What people are told. The library's own texts name hosts, keys and classes."""
+    transient = False
+    match fault:
+        case exceptions.ModelContextWindowExceededError():
+            detail = "the conversation is too long for the model"
+        case exceptions.ModelQuotaExceededError():
+            detail = "the model provider's quota is used up"
+        case exceptions.ModelHTTPError(status_code=status):
+            detail = f"the model provider answered {_status(status)}"
+            transient = status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        case exceptions.ModelRequestTimeout() | TimeoutError():
+            detail, transient = "the model did not finish in time", True
+        case exceptions.ModelTimeoutError():
+            detail, transient = "the model provider fell silent", True
+        case exceptions.ModelConnectionError():
+            detail = f"the connection to the model provider {'broke' if begun else 'failed'}"
+            transient = True
+        case exceptions.ModelServerError() | exceptions.ModelUnavailableError():
+            detail, transient = "the model provider failed", True
+        case exceptions.ContentFilterError():
+            detail = "the model provider does not answer this"
+        case exceptions.UserError() | NotImplementedError():
+            detail = "the model does not take what this conversation holds"
+        case _:
+            detail = "the model provider's answer broke off or cannot be read"
+    return _Failed(
+        detail,
+        retryable=transient and not begun,
+        wait_s=fault.retry_after if isinstance(fault, exceptions.ModelAPIError) else None,
+        reasoning_refused=_refuses_reasoning(fault),
+    )
+
+
+def _refuses_reasoning(fault: Exception) -> bool:
+    """Whether a provider cannot read the reasoning that it is said to have written.
+
+    It is bound to an account: a new key, or another tenant's, may not open it.
+    """
+    if not isinstance(fault, exceptions.ModelHTTPError) or fault.status_code != HTTPStatus.BAD_REQUEST:
+        return False
+    said = str(fault.body).lower()
+    return any(mark in said for mark in _REASONING_REFUSED)
+
+
+def _status(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

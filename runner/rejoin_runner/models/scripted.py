@@ -1,0 +1,130 @@
+"""The demo's model: answers by rule, needs no key and no network, and says the same to the same words.
+
+The last user text decides; see `HELP`. It goes by the prompt and by what the message already holds, never by
+a clock or by chance, so an answer that was cut off is made again exactly.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+
+import msgspec
+from rejoin_protocol.events.chunks import (
+    ReasoningDelta,
+    ReasoningEnd,
+    ReasoningStart,
+    TextDelta,
+    TextEnd,
+    TextStart,
+    ToolInputAvailable,
+    ToolInputDelta,
+    ToolInputStart,
+)
+from rejoin_protocol.events.fold import UIMessage
+
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
+
+HELP = (
+    "I am the demo agent. Try: `count 20 every 200 ms`, `weather Paris`, `delete notes.txt`, `think`, "
+    "`sleep 5`, `fail`."
+)
+COUNT_MAX = 1_000_000
+_COUNT = re.compile(r"count\s+(\d+)(?:\s+every\s+(\d+)\s*ms)?", re.IGNORECASE)
+_WORD = re.compile(r"(weather|delete|sleep)\s+(.+)", re.IGNORECASE | re.DOTALL)
+_ARGUMENT = {"weather": "city", "delete": "file", "sleep": "seconds"}
+
+
+class Scripted:
+    """`port.Model`."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        text = _last_text(request.history)
+        results = _results(request.answer)
+        words = 0
+        if results:
+            for chunk in _say(" ".join(results)):
+                yield chunk
+            words = len(results)
+        elif count := _COUNT.fullmatch(text):
+            words = min(int(count[1]), COUNT_MAX)
+            async for chunk in _count(words, int(count[2] or 0) / 1_000):
+                yield chunk
+        elif call := _WORD.fullmatch(text):
+            for chunk in _call(call[1].lower(), call[2].strip()):
+                yield chunk
+            yield Done("tool-calls", _usage(text, 1))
+            return
+        elif text.lower() == "think":
+            for chunk in _think():
+                yield chunk
+        elif text.lower() == "fail":
+            yield TextStart(id="t")
+            yield TextDelta(id="t", delta="This is going ")
+            raise ModelError("The model failed in the middle of its answer, as it was asked to.")
+        else:
+            for chunk in _say(f"You said: {text}\n\n{HELP}"):
+                yield chunk
+            words = len(text.split())
+        yield Done("stop", _usage(text, words))
+
+
+def _usage(text: str, words: int) -> Usage:
+    return Usage(input_tokens=len(text.split()), output_tokens=max(words, 1))
+
+
+def _say(text: str) -> Iterator[ModelChunk]:
+    yield TextStart(id="t")
+    for piece in re.findall(r"\s*\S+\s*?(?=\s|$)|\s+", text):
+        yield TextDelta(id="t", delta=piece)
+    yield TextEnd(id="t")
+
+
+async def _count(last: int, pause_s: float) -> AsyncIterator[ModelChunk]:
+    yield TextStart(id="t")
+    for number in range(1, last + 1):
+        if number > 1:
+            await asyncio.sleep(pause_s)  # also at 0: a busy model must not starve the others
+        yield TextDelta(id="t", delta=str(number) if number == 1 else f" {number}")
+    yield TextEnd(id="t")
+
+
+def _think() -> Iterator[ModelChunk]:
+    yield ReasoningStart(id="r")
+    for piece in ("Let me ", "think about ", "this for ", "a moment."):
+        yield ReasoningDelta(id="r", delta=piece)
+    yield ReasoningEnd(id="r")
+    yield from _say("I have thought about it.")
+
+
+def _call(tool: str, value: str) -> Iterator[ModelChunk]:
+    name = _ARGUMENT[tool]
+    given = float(value) if tool == "sleep" and re.fullmatch(r"\d+(\.\d+)?", value) else value
+    written = msgspec.json.encode(given).decode()
+    yield ToolInputStart(tool_call_id="call_1", tool_name=tool)
+    for piece in (f'{{"{name}": ', written, "}"):
+        yield ToolInputDelta(tool_call_id="call_1", input_text_delta=piece)
+    yield ToolInputAvailable(tool_call_id="call_1", tool_name=tool, input={name: given})
+
+
+def _last_text(history: Sequence[UIMessage]) -> str:
+    for message in reversed(history):
+        if message["role"] == "user":
+            return "".join(part["text"] for part in message["parts"] if part["type"] == "text").strip()
+    return ""
+
+
+def _results(answer: UIMessage) -> list[str]:
+    """A sentence about each call that has come to an end."""
+    sentences = []
+    for part in answer.get("parts", ()):
+        match part.get("state"):
+            case "output-available" if part["type"].startswith("tool-"):
+                sentences.append(str(part["output"]))
+            case "output-denied":
+                sentences.append("You said no, so I left it alone.")
+            case "output-error":
+                sentences.append(f"That did not work: {part['errorText']}")
+            case _:
+                pass
+    return sentences

@@ -1,0 +1,1 @@
+"""The one way to a run's log: events paced, ordered, batched and appended."""

@@ -1,0 +1,1 @@
+"""One attempt to execute a run: model steps, tool calls, delegation, compaction."""

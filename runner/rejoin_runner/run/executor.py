@@ -1,0 +1,251 @@
+"""Does what the machine says, until the run is over or waits: the one executor of its actions.
+
+Owns the run's beginning and its end, and that the log is complete before the database hears of the end; what
+is between them is `respond`'s and `acting`'s. It knows no broker and no acknowledgement.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, assert_never
+
+import msgspec
+from msgspec import UNSET
+from rejoin_adapters.records import Decision
+from rejoin_adapters.service.background import beside
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.unfold import unfold
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log.record import Audience, Mark
+from rejoin_protocol.run_request import RunRequest
+
+from rejoin_runner.agent.custom_loop import CRASHED
+from rejoin_runner.decision import decide
+from rejoin_runner.decision.agent_stack import Call
+from rejoin_runner.decision.run_state import usage_of
+from rejoin_runner.models.model import Model
+from rejoin_runner.run import delegation, instrumentation, model_step, tool_calls
+from rejoin_runner.run.attempt import DEADLINE, Attempt
+from rejoin_runner.run.status_updates import keep_telling
+
+V7_CHUNKS = (chunks.ToolApprovalResponse, chunks.ResetStep)
+INTERRUPTED = "The run was interrupted."
+TOO_OFTEN = "The run was given up: its workers went away too often."
+EXPIRED = "The run took longer than its log is kept. It was given up."
+
+
+class HandedOver(Exception):
+    """This runner drains, and the run is between two steps: another one goes on."""
+
+
+class Loop:
+    """One attempt at one run."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        *,
+        interrupted: asyncio.Event,
+        draining: asyncio.Event,
+        updates: Model | None = None,
+    ) -> None:
+        claim, standing = attempt.claim, attempt.standing
+        self._attempt = attempt
+        self._updates = updates
+        self._torn = standing.step_open and not standing.generated  # an earlier attempt was in the middle
+        self._run = claim.run
+        self._standing = standing
+        self._journal = attempt.journal
+        self._facts = decide.Facts(
+            turn=claim.run.turn,
+            approvals={approval.question.call: approval for approval in claim.approvals},
+            inherited=decide.inherited(standing),
+            stored=claim.answer is not None,
+        )
+        self._interrupted = interrupted
+        self._draining = draining
+        limit_s = attempt.head.timeout_s
+        self._deadline = None if limit_s is None else asyncio.get_running_loop().time() + limit_s
+        if claim.run.interrupted:
+            interrupted.set()
+
+    async def go(self) -> list[RunRequest]:
+        """Until the run is over or waits. Returns the requests that are to be published then."""
+        attempt, updates = self._attempt, self._attempt.head.status_updates
+        work = [attempt.pen.keep_time()]
+        if updates is not None:
+            work.append(keep_telling(attempt, updates, self._updates or attempt.model))
+        async with beside(*work):
+            return await self._until_over()
+        raise AssertionError("`beside` swallows nothing")
+
+    async def _until_over(self) -> list[RunRequest]:
+        while True:
+            facts = msgspec.structs.replace(self._facts, interrupted=self._interrupted.is_set())
+            action = decide.next_action(self._standing, facts, self._policy())
+            self._attempt.log.debug("action", action=type(action).__name__)
+            match action:
+                case decide.Books(state):
+                    return await self._end(state)
+                case decide.Leave():
+                    return await self._leave()
+                case decide.Generate() if self._draining.is_set() and not self._standing.step_open:
+                    await self._attempt.pen.flush()
+                    await self._journal.settle()
+                    raise HandedOver
+                case decide.Return(call, complete):
+                    await delegation.hand_back(self._attempt, call, complete=complete)
+                case decide.Generate() | decide.Reset() if self._torn and self._attempt.fails_when_torn:
+                    self._torn = False
+                    await delegation.fail(self._attempt, "crashed", CRASHED)
+                case decide.Generate() | decide.Act():
+                    await self._in_time(self._until_interrupted(self._do(action)))
+                case _:
+                    await self._do(action)
+
+    def _policy(self) -> decide.Policy:
+        attempt = self._attempt
+        return decide.Policy(
+            lambda call: tool_calls.asks(attempt, call),
+            lambda call: tool_calls.retries(attempt, call),
+            attempt.agent.max_steps,
+            attempt.head.transfers_max,
+            attempt.head.depth_max,
+        )
+
+    async def _end(self, state: State) -> list[RunRequest]:
+        await self._journal.settle()
+        standing = self._standing
+        following = await self._attempt.store.end(
+            self._run.id, self._run.attempt, state, standing.message, standing.error
+        )
+        self._attempt.metrics.became(self._run.agent, state.value)
+        return [following] if following is not None else []
+
+    async def _leave(self) -> list[RunRequest]:
+        await self._journal.settle()
+        run = self._run
+        following = await self._attempt.store.suspend(run.id, run.attempt, self._standing.message)
+        self._attempt.metrics.became(run.agent, State.SUSPENDED.value)
+        return list(following)
+
+    async def _in_time(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await work
+        except TimeoutError:
+            limit_s = self._attempt.head.timeout_s
+            await self._attempt.fail(DEADLINE, f"The run took longer than {limit_s:g} seconds.")
+
+    async def _until_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
+        """The work, or as much of it as there was time for."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            watch = group.create_task(self._cancel_when_interrupted(task))
+            await asyncio.wait([task])
+            watch.cancel()
+
+    async def _cancel_when_interrupted(self, task: asyncio.Task[None]) -> None:
+        await self._interrupted.wait()
+        task.cancel()
+
+    async def fail(self, text: str) -> None:
+        """End the log with an error, whatever it says so far; `go` then does the books."""
+        standing = self._standing
+        if standing.ended or standing.error is not None:
+            return
+        if self._facts.stored and self._facts.turn > 0 and (not standing.opened or standing.restoring):
+            await self._restore()  # or the end would be all that is left of the message
+        if not standing.opened or standing.suspended:
+            await self._start()
+        await self._attempt.fail("internal_error", text)
+
+    async def _do(self, action: decide.Action) -> None:
+        attempt = self._attempt
+        match action:
+            case decide.Open():
+                await self._open()
+            case decide.Restore():
+                await self._restore()
+            case decide.Reopen():
+                await self._start()
+            case decide.Tell(decided):
+                await tool_calls.tell(attempt, decided)
+            case decide.Reset():
+                await attempt.emit(chunks.ResetStep(), Audience.V7)
+                self._torn = False
+            case decide.Generate():
+                with instrumentation.step(attempt):
+                    await model_step.generate(attempt)
+            case decide.Ask(calls):
+                await tool_calls.ask(attempt, calls)
+            case decide.Act():
+                await tool_calls.act(attempt, action)
+            case decide.Abort(calls):
+                await self._abort(calls)
+            case decide.CloseStep():
+                await attempt.emit(chunks.FinishStep())
+            case decide.Suspend():
+                await self._suspend()
+            case decide.Finish(reason):
+                await self._finish(reason)
+            case decide.Books() | decide.Leave() | decide.Return():
+                raise AssertionError("is done by `go`")
+            case _:
+                assert_never(action)
+
+    async def _start(self) -> None:
+        await self._attempt.emit(chunks.Start(message_id=self._run.answer))
+
+    async def _open(self) -> None:
+        await self._start()
+        session, agent = self._run.session, self._attempt.head.name
+        await self._attempt.operation("agent_initializing", sessionId=session, agentId=agent)
+        await self._attempt.operation("agent_ready", sessionId=session, agentId=agent)
+        await self._attempt.operation("agent_thinking", agent=agent, iteration=1)
+
+    async def _restore(self) -> None:
+        """The stored message as a log: a reader who asks for all of it gets all of it."""
+        self._journal.restart(self._run.turn - 1)
+        first, *rest = unfold(self._attempt.claim.answer or {})
+        await self._attempt.emit(first)
+        self._journal.mark(Mark.RESTORED)
+        for chunk in rest:
+            await self._attempt.emit(chunk, Audience.V7 if isinstance(chunk, V7_CHUNKS) else Audience.ALL)
+        await self._suspend()
+
+    async def _suspend(self) -> None:
+        if self._standing.step_open:
+            await self._attempt.emit(chunks.FinishStep())
+        await self._attempt.emit(chunks.Finish("tool-calls", self._spent))
+        self._journal.mark(Mark.SUSPENDED)
+
+    async def _finish(self, reason: Any) -> None:
+        attempt = self._attempt
+        if self._standing.step_open:
+            await attempt.emit(chunks.FinishStep())
+        if not self._standing.aborted and self._standing.error is None:
+            await attempt.operation("completion", agent=attempt.head.name, iteration=self._standing.steps)
+        await attempt.emit(chunks.Finish(reason, self._spent))
+        self._journal.mark(Mark.ENDED)
+
+    @property
+    def _spent(self) -> Any:
+        """What the message's metadata says of its usage, said again where a client looks at the end only."""
+        usage = usage_of(self._standing.message)
+        return {"usage": dict(usage)} if usage else UNSET
+
+    async def _abort(self, calls: Sequence[Call]) -> None:
+        attempt = self._attempt
+        await attempt.pen.flush()
+        for chunk in self._standing.closing():
+            await attempt.emit(chunk)
+        for call in calls:
+            approval = self._standing.asked.get(call.id)
+            answered = approval in self._standing.answered
+            if approval is None or (answered and self._facts.approved(call)):
+                await attempt.emit(delegation.error(call, INTERRUPTED))  # it may have begun
+            else:
+                if not answered:
+                    await tool_calls.tell(attempt, [Decision(approval, approved=False, reason=INTERRUPTED)])
+                await attempt.emit(chunks.ToolOutputDenied(tool_call_id=call.id))
+        await attempt.emit(chunks.Abort(reason=INTERRUPTED))

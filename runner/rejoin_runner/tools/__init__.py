@@ -1,0 +1,1 @@
+"""Functions as tools: schemas, arguments, contexts, threads for functions that are not async."""

@@ -1,0 +1,1 @@
+"""The process that pulls run requests, claims runs and keeps them alive."""

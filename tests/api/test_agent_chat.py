@@ -1,0 +1,216 @@
+"""The agent-chat family: for administrators' tools; streamed, started and polled, or said whole."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import ModelRequest
+from rejoin_runner.tools.tool import tool
+
+from tests.support.agent_teams import Calls, agent
+from tests.support.family_requests import AGENT_CHAT, Json, Speaker, kinds
+from tests.support.observe import until
+from tests.support.rig import Rig, read_frames
+from tests.support.scripted_models import Gated
+from tests.support.transcripts import Transcript
+
+AT = "/api/agent/chat"
+
+
+def ended(speaker: Speaker, run: str) -> Callable[[], Awaitable[bool]]:
+    async def over() -> bool:
+        return (await speaker.get(f"{AT}/{run}")).json["status"] in {"completed", "failed"}
+
+    return over
+
+
+async def test_the_agent_chat_family_as_it_is_promised(speaker: Speaker) -> None:
+    """A whole conversation, byte for byte but for ids and times."""
+    talk, session = Transcript(speaker), speaker.session()
+    await talk.ask("POST", f"{AT}/stream", AGENT_CHAT.body(session, "count 3", "m1"))
+    await talk.ask("POST", f"{AT}/stream", AGENT_CHAT.body(session, "delete notes.txt", "m2"))
+    reply = {"toolCallId": "call_1", "approved": True}
+    await talk.ask("POST", f"{AT}/stream", {"conversationId": session, "approvalResponse": reply})
+    started = await talk.ask("POST", AT, {"message": "count 2", "conversationId": session})
+    run = started.json["runId"]
+    await until(ended(speaker, run), "the end of the run")
+    await talk.ask("GET", f"{AT}/{run}")
+    await talk.ask("POST", f"{AT}/sync", {"message": "weather Paris", "conversationId": session})
+    await talk.ask("GET", f"{AT}/odd")
+    await talk.ask("GET", f"{AT}/run_unknown")
+    await talk.ask("POST", f"{AT}/stream", AGENT_CHAT.body("no-uuid", "count 3", "m1"))
+    await talk.ask("POST", f"{AT}/stream", {"conversationId": session, "messages": []})
+    await talk.ask("POST", f"{AT}/stream", AGENT_CHAT.body(session, "hello", "m9"), x_agent_id="nobody")
+    talk.check("agent_chat")
+
+
+async def test_f11_the_conversation_is_a_uuid_and_is_said(speaker: Speaker) -> None:
+    """What is no UUID is refused, and nothing is stored."""
+    session = speaker.session()
+    answer = await speaker.say(AGENT_CHAT, session, "count 1")
+    assert answer.headers["x-conversation-id"] == session
+    assert len(await speaker.messages(session)) == 2
+    made = (await speaker.say(AGENT_CHAT, None, "count 1")).headers["x-conversation-id"]
+    assert uuid.UUID(made).version == 4
+    assert len(await speaker.messages(made)) == 2
+    for path, body in (
+        ("/stream", AGENT_CHAT.body("mine", "count 1", None)),
+        ("", {"message": "count 1", "conversationId": "mine"}),
+        ("/sync", {"message": "count 1", "conversationId": "mine"}),
+    ):
+        refused = await speaker.post(AT + path, body)
+        assert (refused.status, refused.json) == (400, {"error": "conversationId must be a UUID"})
+    assert (await speaker.get(speaker.at("mine"))).status == 404
+
+
+async def test_f16_the_whole_answer_in_one_body(speaker: Speaker) -> None:
+    session = speaker.session()
+    answer = (await speaker.post(f"{AT}/sync", {"message": "weather Paris", "conversationId": session})).json
+    assert answer["conversationId"] == session
+    assert answer["text"] == "It is 3 °C in Paris."
+    assert answer["messages"] == (await speaker.messages(session))[-1:]
+    [call] = answer["toolCalls"]
+    assert (call["toolName"], call["input"], call["output"]) == ("weather", {"city": "Paris"}, answer["text"])
+    waiting = (
+        await speaker.post(f"{AT}/sync", {"message": "delete notes.txt", "conversationId": session})
+    ).json
+    assert (waiting["finishReason"], waiting["toolCalls"][0]["state"]) == ("tool-calls", "approval-requested")
+    failed = (await speaker.post(f"{AT}/sync", {"message": "fail"})).json
+    assert "failed" in failed["error"]
+    imported = {"message": "count 1", "history": [{"role": "user", "content": "hello"}]}
+    made = (await speaker.post(f"{AT}/sync", imported)).json["conversationId"]
+    assert await speaker.texts(made) == ["user: hello", "user: count 1", "assistant: 1"]
+
+
+async def test_f17_a_run_is_started_and_asked_for_until_it_is_over(speaker: Speaker) -> None:
+    started = (await speaker.post(AT, {"message": "count 3"})).json
+    assert started["status"] == "queued"
+    assert started["runId"].startswith("run_")
+    await until(ended(speaker, started["runId"]), "the end of the run")
+    polled = (await speaker.get(f"{AT}/{started['runId']}")).json
+    assert (polled["status"], polled["text"]) == ("completed", "1 2 3")
+    assert polled["conversationId"] == started["conversationId"]
+    waiting = (await speaker.post(AT, {"message": "delete notes.txt"})).json["runId"]
+
+    async def asks() -> bool:
+        found: Json = (await speaker.get(f"{AT}/{waiting}")).json
+        return bool(
+            found["status"] == "suspended"
+            and found["messages"][0]["parts"][-1]["state"] == "approval-requested"
+        )
+
+    await until(asks, "the question")
+    refused = await speaker.get(f"{AT}/{started['conversationId']}")
+    assert (refused.status, "runId must be" in refused.json["error"]) == (400, True)
+    unknown = await speaker.get(f"{AT}/run_unknown")
+    assert (unknown.status, list(unknown.json)) == (404, ["error"])
+
+
+async def test_f18_the_page_that_a_person_looks_at_reaches_the_model(rig: Rig) -> None:
+    """In all three ways of asking; one that is too long is refused."""
+    gate = asyncio.Semaphore(3)
+    asked: list[ModelRequest] = []
+    model = Gated(gate, 1, asked)
+    await rig.runner([Agent(name=rig.agent, model=model, instructions="Help.")])
+    speaker = Speaker(rig, await rig.gateway())
+    page = {"currentPage": "/invoices/42"}
+    await speaker.post(f"{AT}/stream", AGENT_CHAT.body(None, "what is this?", None) | page)
+    await speaker.post(f"{AT}/sync", {"message": "and this?", **page})
+    await speaker.post(f"{AT}/sync", {"message": "hello"})
+    assert ["/invoices/42" in one.instructions for one in asked] == [True, True, False]
+    long = await speaker.post(f"{AT}/sync", {"message": "hello", "currentPage": "x" * 2_001})
+    assert (long.status, "currentPage" in long.json["error"]) == (400, True)
+
+
+async def test_f58_only_yes_or_no_is_taken_from_the_client(speaker: Speaker) -> None:
+    """Its copy of the arguments is not looked at; said again it is the same answer; the opposite is not."""
+    session = speaker.session()
+    await speaker.say(AGENT_CHAT, session, "delete notes.txt")
+    part = await speaker.question(session)
+    forged = {"role": "assistant", "parts": [part | {"input": {"file": "everything"}}]}
+    reply = {"toolCallId": "call_1", "approved": True, "input": {"file": "everything"}}
+    body = {"conversationId": session, "messages": [forged], "approvalResponse": reply}
+    answer = await speaker.post(f"{AT}/stream", body)
+    assert answer.text == "notes.txt is deleted."
+    assert (await speaker.post(f"{AT}/stream", body)).raw == answer.raw
+    contrary = body | {"approvalResponse": reply | {"approved": False}}
+    assert (await speaker.post(f"{AT}/stream", contrary)).status == 409
+    unknown = body | {"approvalResponse": reply | {"toolCallId": "call_9"}}
+    assert (await speaker.post(f"{AT}/stream", unknown)).status == 404
+
+
+@pytest.fixture
+async def gated(rig: Rig) -> asyncio.Semaphore:
+    gate = asyncio.Semaphore(2)
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 9, []), text_interval_s=0)])
+    return gate
+
+
+async def state(speaker: Speaker, run: str) -> Any:
+    return (await speaker.get(f"/run/api/executions/{run}")).json["state"]
+
+
+async def leave(rig: Rig, speaker: Speaker) -> str:
+    """Begin to read, and go."""
+    body = AGENT_CHAT.body(None, "hello", None)
+    async with rig.http.post(f"{speaker.base}{AT}/stream", json=body) as response:
+        async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
+            pass
+        response.close()
+        return response.headers["x-workflow-run-id"]
+
+
+async def test_a_run_whose_client_has_left_is_stopped(rig: Rig, gated: asyncio.Semaphore) -> None:
+    """Unlike everybody else's, and unless the setting says otherwise."""
+    assert not gated.locked()
+    speaker = Speaker(rig, await rig.gateway())
+    run = await leave(rig, speaker)
+
+    async def stopped() -> bool:
+        return bool(await state(speaker, run) == "cancelled")
+
+    await until(stopped, "the end of the run")
+
+
+async def test_a_run_goes_on_without_its_client_where_that_is_set(rig: Rig, gated: asyncio.Semaphore) -> None:
+    speaker = Speaker(rig, await rig.gateway(agent_chat_stop_when_left=False))
+    run = await leave(rig, speaker)
+    for _ in range(7):
+        gated.release()
+
+    async def completed() -> bool:
+        return bool(await state(speaker, run) == "completed")
+
+    await until(completed, "the end of the run")
+
+
+async def test_a_run_ends_when_its_time_is_over(rig: Rig, gated: asyncio.Semaphore) -> None:
+    """With `abort` and `finish`, as any run that is stopped."""
+    assert not gated.locked()
+    speaker = Speaker(rig, await rig.gateway(agent_chat_limit_s=0.3))
+    answer = await speaker.say(AGENT_CHAT, None, "hello")
+    assert answer.complete
+    assert [chunk["type"] for chunk in answer.chunks][-3:] == ["abort", "finish-step", "finish"]
+    assert await state(speaker, answer.headers["x-workflow-run-id"]) == "cancelled"
+
+
+async def test_an_approved_run_ends_too_when_its_time_is_over(rig: Rig) -> None:
+    """The continuation is under the same limit as the first answer."""
+
+    @tool(needs_approval=True)
+    async def wait() -> str:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+        return "never"
+
+    await rig.runner([agent(rig.agent, {"go": [[Calls("wait")], ["Done."]]}, tools=[wait])])
+    speaker = Speaker(rig, await rig.gateway(agent_chat_limit_s=2.0))
+    session = speaker.session()
+    await speaker.say(AGENT_CHAT, session, "go")
+    call = (await speaker.question(session))["toolCallId"]
+    body = {"conversationId": session, "approvalResponse": {"toolCallId": call, "approved": True}}
+    answer = await speaker.post(f"{AT}/stream", body)
+    assert (answer.complete, "abort" in kinds(answer)) == (True, True)

@@ -1,0 +1,45 @@
+"""What `useChat` sends by default."""
+
+from tests.support.family_requests import AISDK, Speaker, responded
+from tests.support.transcripts import Transcript
+
+CHAT = "/api/chat"
+
+
+async def test_the_ai_sdk_as_it_is_promised(speaker: Speaker) -> None:
+    """A whole conversation, byte for byte but for ids and times."""
+    talk, session = Transcript(speaker), speaker.session()
+    body = AISDK.body(session, "count 3", "m1")
+    await talk.ask("POST", CHAT, body)
+    await talk.ask(
+        "POST", CHAT, {"id": session, "messages": body["messages"], "trigger": "regenerate-message"}
+    )
+    await talk.ask("GET", f"{CHAT}/{session}/stream")
+    await talk.ask("GET", f"{CHAT}/{session}/stream?startIndex=-2")
+    await talk.ask("POST", f"{CHAT}/{session}/stop")
+    await talk.ask("POST", CHAT, AISDK.body(session, "delete notes.txt", "m2"))
+    question = await speaker.question(session)
+    message = (await speaker.messages(session))[-1]
+    message["parts"] = [
+        responded(part, approved=True) if part == question else part for part in message["parts"]
+    ]
+    await talk.ask("POST", CHAT, {"id": session, "messages": [message], "messageId": message["id"]})
+    await talk.ask("POST", CHAT, AISDK.body(session, "fail", "m3"))
+    await talk.ask("POST", CHAT, {"id": session, "messages": [message | {"parts": []}]})
+    await talk.ask("POST", CHAT, AISDK.body(session, "hello", "m4"), x_agent_id="nobody")
+    talk.check("aisdk")
+
+
+async def test_a_body_may_name_its_session_in_three_ways(speaker: Speaker) -> None:
+    """`conversationId` counts before `threadId`, and that before `id`; without any a new one is made."""
+    one, two, three = (speaker.session() for _ in range(3))
+    for names, expected in (
+        ({"conversationId": one, "threadId": two}, one),
+        ({"threadId": two}, two),
+        ({}, three),
+    ):
+        answer = await speaker.post(CHAT, AISDK.body(three, "count 1", None) | names)
+        assert answer.headers["x-thread-id"] == expected
+    nameless = AISDK.body(None, "count 1", None)
+    first, second = [await speaker.post(CHAT, nameless) for _ in range(2)]
+    assert first.headers["x-thread-id"] != second.headers["x-thread-id"]

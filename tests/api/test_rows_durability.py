@@ -1,0 +1,260 @@
+"""Acceptance rows of executions, rejoining, and many gateways."""
+
+import asyncio
+
+import aiohttp
+import pytest
+from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.streaming import replay
+from rejoin_protocol.ids import AgentName
+from rejoin_protocol.run_request import AgentEntry
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import tool
+
+from tests.support.agent_teams import Breaks, Calls, agent
+from tests.support.family_requests import FAMILIES, RUN, Family, Script, Speaker
+from tests.support.observe import until
+from tests.support.reconnecting_client import blocks
+from tests.support.rig import Answer, Rig, read_frames
+from tests.support.scripted_models import Gated
+from tests.support.transcripts import Transcript, events
+
+RESUME = (
+    "/api/chat/{session}/stream",
+    "/run/v1/conversations/{session}/stream",
+    "/run/api/executions/{run}/stream",
+)
+
+
+async def test_f64_an_execution_has_the_bytes_of_a_chat(speaker: Speaker) -> None:
+    """The same script by both routes is the same stream, but for ids and times; and each has its run's id."""
+    said: list[Answer] = []
+    for path in ("/run/api/chat", "/run/api/executions"):
+        body = RUN.body(speaker.session(), "weather Paris", "m1")
+        said.append(await speaker.post(path, body, x_emit_operations="true"))
+    assert all(answer.headers["x-workflow-run-id"].startswith("run_") for answer in said)
+    one, two = (events(answer) for answer in said)
+    assert one == two
+
+
+async def state(speaker: Speaker, run: str) -> tuple[str, str]:
+    found = (await speaker.get(f"/run/api/executions/{run}")).json
+    return found["status"], found["state"]
+
+
+async def announce(rig: Rig) -> None:
+    """Have the agent be known before it has a runner."""
+    await rig.apps[0][SERVICE].backend.agents.announce(AgentEntry(AgentName(rig.agent)))
+
+
+async def test_f65_the_status_of_an_execution_walks_as_it_is_documented(rig: Rig) -> None:
+    """queued and running read as running; suspended; running again; completed. A failing one is failed, an
+    interrupted one completed, an unknown one 404.
+    """
+
+    go = asyncio.Event()
+
+    @tool(needs_approval=True)
+    async def wait() -> str:
+        """Wait."""
+        await go.wait()
+        return "waited"
+
+    speaker = Speaker(rig, await rig.gateway())
+    await announce(rig)
+    session = speaker.session()
+    url, body = f"{speaker.base}/run/api/executions", RUN.body(session, "go", "m1")
+    lines: Script = {"go": [[Calls("wait")], ["Done."]], "break": [[Breaks()]]}
+    async with rig.http.post(url, json=body) as response:
+        run = response.headers["x-workflow-run-id"]
+        assert await state(speaker, run) == ("running", "queued")
+        await rig.runner([agent(rig.agent, lines, tools=[wait])])
+        await response.read()
+    assert await state(speaker, run) == ("suspended", "suspended")
+    decision = {"approved": True}
+    await speaker.post(f"/run/api/executions/{run}/approvals/call_0_0", decision)
+
+    async def running() -> bool:
+        return await state(speaker, run) == ("running", "running")
+
+    await until(running, "the continuation")
+    go.set()
+    await speaker.get(f"/run/api/executions/{run}/stream?follow=true")
+    assert await state(speaker, run) == ("completed", "completed")
+    failed = (await speaker.say(RUN, speaker.session(), "break")).headers["x-workflow-run-id"]
+    assert await state(speaker, failed) == ("failed", "failed")
+    assert (await speaker.get(f"/run/api/executions/{failed}")).json["error"]
+    stopped = (await speaker.say(RUN, speaker.session(), "go")).headers["x-workflow-run-id"]
+    assert (await speaker.post(f"/run/api/executions/{stopped}/interrupt")).json["interrupted"]
+    await speaker.get(f"/run/api/executions/{stopped}/stream?follow=true")
+    assert await state(speaker, stopped) == ("completed", "cancelled")
+    assert (await speaker.get("/run/api/executions/run_unknown")).status == 404
+
+
+@pytest.mark.parametrize("route", [*RESUME, "/api/agents/{agent}/{session}/reconnect"])
+async def test_f66_f67_f68_f69_every_cursor_form_goes_on_where_it_says(
+    speaker: Speaker, other: Speaker, route: str
+) -> None:
+    """On every route that resumes, at every event, also beyond an approval: the union is the whole, once."""
+    session = speaker.session()
+    asked = await speaker.say(RUN, session, "delete notes.txt")
+    run = asked.headers["x-workflow-run-id"]
+    rest = await other.post("/api/chat/approve", {"runId": run, "threadId": session, "approved": True})
+    path = route.format(agent=speaker.rig.agent, session=session, run=run)
+    whole = blocks((await speaker.get(f"{path}?startIndex=0&follow=true")).raw)
+    assert b"".join(whole) == asked.raw.replace(b"data: [DONE]\n\n", b"") + rest.raw
+    for place in range(1, len(whole)):
+        cursor = whole[place - 1].split(b"\n", 1)[0].removeprefix(b"id: ").decode()
+        for query, headers in (
+            (f"cursor={cursor}", {}),
+            ("", {"Last-Event-ID": cursor}),
+            (f"startIndex={place}", {}),
+            (f"afterIdx={place - 1}", {}),
+            ("", {"x-stream-start-index": str(place)}),
+        ):
+            found = await other.get(f"{path}?follow=true&{query}", **headers)
+            assert blocks(found.raw) == whole[place:], (place, query, headers)
+
+
+@pytest.mark.parametrize("route", [*RESUME, "/api/agents/{agent}/{session}/reconnect"])
+async def test_f67_f68_what_a_position_that_is_none_is_told(speaker: Speaker, route: str) -> None:
+    """400 for an odd one, 410 for one beyond the log; without one 204 if nothing runs, an execution whole."""
+    session = speaker.session()
+    sent = await speaker.say(RUN, session, "count 2")
+    run = sent.headers["x-workflow-run-id"]
+    path = route.format(agent=speaker.rig.agent, session=session, run=run)
+    for query in ("cursor=x", "startIndex=x", "afterIdx=1.5", "ui=9"):
+        assert (await speaker.get(f"{path}?{query}")).status == 400, query
+    for query in ("startIndex=99", "afterIdx=99"):
+        assert (await speaker.get(f"{path}?{query}")).status == 410, query
+    idle = await speaker.get(path)
+    assert idle.raw == (sent.raw if "executions" in route else b"")
+    assert idle.status == (200 if "executions" in route else 204)
+    unknown = route.format(agent=speaker.rig.agent, session=speaker.session(), run="run_unknown")
+    assert (await speaker.get(unknown)).status == (204 if "chat" in route or "reconnect" in route else 404)
+    assert (await speaker.get(f"{unknown}?startIndex=0")).status == 404
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+async def test_f67_f68_f82_a_running_answer_is_rejoined_whole_elsewhere(rig: Rig, family: Family) -> None:
+    """By every route, while it streams through another gateway; the history leaves it to the stream."""
+    gate = asyncio.Semaphore(2)
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 4, []), text_interval_s=0)])
+    speaker, other = Speaker(rig, await rig.gateway()), Speaker(rig, await rig.gateway())
+    session = speaker.session()
+    url = speaker.base + family.path.format(agent=rig.agent, session=session)
+    async with (
+        rig.http.post(url, json=family.body(session, "hello", None)) as response,
+        asyncio.TaskGroup() as group,
+    ):
+        run = response.headers["x-workflow-run-id"]
+        seen = [frame async for frame in read_frames(response, lambda frame: b" 1" in frame.data)]
+        history = (await other.get(other.at(session))).json
+        assert (len(history["messages"]), history["activeRunId"]) == (1, run)
+        routes = [*RESUME, "/api/agents/{agent}/{session}/reconnect"]
+        paths = [route.format(agent=rig.agent, session=session, run=run) for route in routes]
+        joined = [group.create_task(other.get(path)) for path in paths]
+        await until(lambda: rig.feeds(1).get(run) == len(paths), "the others' streams")
+        gate.release()
+        gate.release()
+        seen += [frame async for frame in read_frames(response)]
+    for one in joined:
+        assert one.result().frames == seen
+    history = (await other.get(other.at(session))).json
+    assert (len(history["messages"]), "activeRunId" in history) == (2, False)
+
+
+async def test_f72_a_client_that_leaves_stops_nothing(rig: Rig) -> None:
+    """But for the agent chat's, see there."""
+    gate = asyncio.Semaphore(1)
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 3, []), text_interval_s=0)])
+    speaker = Speaker(rig, await rig.gateway())
+    for family in FAMILIES:
+        if family.name == "agent_chat":
+            continue
+        session = speaker.session()
+        url = speaker.base + family.path.format(agent=rig.agent, session=session)
+        async with rig.http.post(url, json=family.body(session, "hello", None)) as response:
+            async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
+                pass
+            response.close()
+        for _ in range(3):
+            gate.release()
+
+        async def completed(session: str = session) -> bool:
+            return (await speaker.texts(session))[1:] == ["assistant:  0 1 2"]
+
+        await until(completed, f"the end of the run of {family}")
+
+
+async def test_f78_the_stream_of_a_deleted_session_is_aborted(rig: Rig) -> None:
+    """Its runner is told, and ends it where everybody sees that it was; the id is free at once."""
+    gate = asyncio.Semaphore(2)
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 4, []), text_interval_s=0)])
+    speaker, other = Speaker(rig, await rig.gateway()), Speaker(rig, await rig.gateway())
+    session = speaker.session()
+    url = speaker.base + speaker.at(session)
+    async with rig.http.post(url, json={"message": "hello"}) as response:
+        async for _ in read_frames(response, lambda frame: b" 1" in frame.data):
+            pass
+        assert (await other.ask("DELETE", other.at(session))).json == {"success": True}
+        rest = await response.read()
+    assert b'"abort"' in rest
+    assert rest.endswith(b"data: [DONE]\n\n")
+    assert (await other.get(other.at(session))).status == 404
+    assert (await other.get(other.at(session, "/reconnect"))).status == 204
+    for _ in range(9):
+        gate.release()
+    assert (await other.post(other.at(session), {"message": "again"})).text == " 0 1 2 3"
+
+
+async def test_f78_the_stream_of_a_deleted_session_breaks_where_no_runner_can_end_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a heartbeat: a clean end would be read as a whole answer."""
+    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.1)
+    speaker = Speaker(rig, await rig.gateway())
+    await announce(rig)
+    session = speaker.session()
+    async with rig.http.post(speaker.base + speaker.at(session), json={"message": "hello"}) as response:
+        assert (await speaker.ask("DELETE", speaker.at(session))).status == 200
+        with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
+            await response.read()
+    assert (await speaker.get(speaker.at(session, "/reconnect"))).status == 204
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+@pytest.mark.parametrize("busy", ["enqueue", "reject", "interrupt"])
+async def test_f75_a_busy_session_does_as_it_is_asked(rig: Rig, family: Family, busy: str) -> None:
+    """The message waits for its turn, or is refused, or ends the answer before it."""
+    gate = asyncio.Semaphore(1)
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 2, []), text_interval_s=0)])
+    speaker = Speaker(rig, await rig.gateway())
+    session = speaker.session()
+    path = family.path.format(agent=rig.agent, session=session)
+    async with rig.http.post(speaker.base + path, json=family.body(session, "one", None)) as response:
+        async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
+            pass
+        body = family.body(session, "two", None) | {"whenBusy": busy}
+        async with asyncio.TaskGroup() as group:
+            second = group.create_task(speaker.post(path, body))
+            if busy == "reject":
+                assert (await second).status == 409
+            for _ in range(0 if busy == "interrupt" else 3):
+                gate.release()
+            first = await response.read()
+            for _ in range(3):
+                gate.release()
+    assert (b'"abort"' in first) == (busy == "interrupt")
+    texts = await speaker.texts(session)
+    if busy == "enqueue":
+        assert texts == ["user: one", "assistant:  0 1", "user: two", "assistant:  0 1"]
+    assert ("user: two" in texts) == (busy != "reject")
+
+
+async def test_transcripts_name_what_differs(speaker: Speaker) -> None:
+    """The same conversation twice is the same transcript."""
+    first, second = Transcript(speaker), Transcript(speaker)
+    for one in (first, second):
+        await one.ask("POST", "/run/api/chat", RUN.body(speaker.session(), "count 2", "m1"))
+    assert first.text == second.text

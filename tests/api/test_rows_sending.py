@@ -1,0 +1,272 @@
+"""Acceptance rows of sending and streaming, in every family that has them."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from rejoin_gateway.streaming import replay
+from rejoin_protocol.events import chunks
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import ModelRequest
+
+from tests.support.family_requests import (
+    AGENT_CHAT,
+    AISDK,
+    FAMILIES,
+    GRAPH,
+    NAMELESS,
+    PARTS,
+    RUN,
+    SESSION,
+    Family,
+    Speaker,
+    error_of,
+    kinds,
+)
+from tests.support.observe import stored
+from tests.support.rig import Answer, Rig
+from tests.support.scripted_models import Gated
+
+HEADERS = {
+    "cache-control": "no-cache",
+    "connection": "keep-alive",
+    "x-accel-buffering": "no",
+    "x-vercel-ai-ui-message-stream": "v1",
+    "x-vercel-ai-data-stream": "v2",
+}
+BEGIN = ["start", "data-operation", "data-operation"]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+async def test_f1_a_message_is_answered_by_a_stream_of_valid_events(speaker: Speaker, family: Family) -> None:
+    """In the promised order, to its `[DONE]`."""
+    answer = await speaker.say(family, speaker.session(), "count 3")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert answer.complete
+    for frame in answer.frames[:-1]:
+        assert frame.id
+        chunks.decode(frame.data)
+    found = kinds(answer)
+    assert found[:3] == BEGIN
+    operations = [one["data"]["type"] for one in answer.chunks if one["type"] == "data-operation"]
+    assert (operations[:2], operations[-1]) == (["agent_initializing", "agent_ready"], "completion")
+    assert found[-3:] == ["finish-step", "data-operation", "finish"]
+    assert answer.text == "1 2 3"
+    assert b"null" not in answer.raw
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+async def test_f2_f3_f10_f11_every_stream_has_the_promised_headers(speaker: Speaker, family: Family) -> None:
+    """On the message's own stream and on the resumed one."""
+    session = speaker.session()
+    sent = await speaker.say(family, session, "count 2")
+    run = sent.headers["x-workflow-run-id"]
+    for path in (
+        f"/api/chat/{session}/stream?startIndex=0",
+        speaker.at(session, "/reconnect?startIndex=0"),
+        f"/run/v1/conversations/{session}/stream?startIndex=0",
+        f"/run/api/executions/{run}/stream",
+    ):
+        resumed = await speaker.get(path)
+        for answer in (sent, resumed):
+            assert HEADERS.items() <= answer.headers.items()
+            assert answer.headers["x-workflow-run-id"] == run
+            assert answer.headers["x-thread-id"] == answer.headers["x-conversation-id"] == session
+        assert resumed.raw == sent.raw
+
+
+@pytest.mark.parametrize("family", NAMELESS, ids=str)
+async def test_f9_f10_a_session_that_is_not_named_is_made(speaker: Speaker, family: Family) -> None:
+    """Twice: two different UUIDs, each of which holds its conversation."""
+    made = [(await speaker.say(family, None, "count 1")).headers["x-thread-id"] for _ in range(2)]
+    assert len(set(made)) == 2
+    for session in made:
+        assert uuid.UUID(session).version == 4
+        assert await speaker.texts(session) == ["user: count 1", "assistant: 1"]
+
+
+async def test_f7_the_body_says_whose_request_it_is(speaker: Speaker) -> None:
+    """The three shapes on `/api/chat` reach their family; one with `parts` and `messages` reaches nobody."""
+    session = speaker.session()
+    text = [{"type": "text", "text": ""}]
+    odd: list[tuple[Any, bool]] = [
+        ({"parts": [{"type": "odd"}]}, True),
+        ({"messages": [{"role": "user", "content": [{"type": "odd"}]}]}, False),
+        ({"id": session, "messages": [{"id": "m", "role": "user", "parts": [{"type": "odd"}]}]}, False),
+    ]
+    for body, plain in odd:
+        refused = await speaker.post("/api/chat", body)
+        assert refused.status == 400
+        assert isinstance(refused.json["error"], str) == plain
+    both = await speaker.post("/api/chat", {"parts": text, "messages": [], "threadId": session})
+    assert (both.status, both.json["detail"]) == (400, "a request has `parts` or `messages`, not both")
+    for family in (PARTS, GRAPH, AISDK):
+        assert (await speaker.say(family, session, "count 2")).text == "1 2"
+    assert len(await speaker.messages(session)) == 6
+
+
+@pytest.mark.parametrize("path", ["/run/api/chat", "/api/chat", "/api/agent/chat/stream", "aisdk"])
+async def test_f8_of_a_known_session_only_the_new_turn_is_taken(speaker: Speaker, path: str) -> None:
+    """A client that sends all turns each time makes no duplicates; a new session gets them all, once."""
+    session, turns = speaker.session(), []
+    extra = {"id": session} if path == "aisdk" else {"conversationId": session}
+    path = "/api/chat" if path == "aisdk" else path
+    for number in (1, 2, 3):
+        text = [{"type": "text", "text": f"count {number}"}]
+        turns.append({"id": f"m{number}", "role": "user", "parts": text})
+        assert (await speaker.post(path, {"messages": turns, **extra})).complete
+        turns = await speaker.messages(session)
+        assert [one["role"] for one in turns] == ["user", "assistant"] * number
+    said = await speaker.texts(session)
+    copy = speaker.session()
+    new = {"id": "m4", "role": "user", "parts": [{"type": "text", "text": "count 4"}]}
+    extra = {"id": copy} if "id" in extra else {"conversationId": copy}
+    await speaker.post(path, {"messages": [*turns, new], **extra})
+    assert await speaker.texts(copy) == [*said, "user: count 4", "assistant: 1 2 3 4"]
+
+
+def changed(body: Any) -> Any:
+    """The same message with other words."""
+    if isinstance(body, dict):
+        return {name: changed(value) for name, value in body.items()}
+    if isinstance(body, list):
+        return [changed(one) for one in body]
+    return "count 4" if body == "count 3" else body
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+async def test_f12_the_same_message_twice_is_one_run(
+    speaker: Speaker, other: Speaker, family: Family
+) -> None:
+    """At once through two gateways, and after its answer was lost; with other words it is a conflict."""
+    session, id = speaker.session(), f"m-{speaker.session()}"
+    async with asyncio.TaskGroup() as group:
+        pair = [group.create_task(one.say(family, session, "count 3", id=id)) for one in (speaker, other)]
+    answers = [one.result() for one in pair] + [await other.say(family, session, "count 3", id=id)]
+    assert (
+        len({one.raw for one in answers}) == len({one.headers["x-workflow-run-id"] for one in answers}) == 1
+    )
+    assert answers[0].complete
+    path = family.path.format(agent=speaker.rig.agent, session=session)
+    refused = await speaker.post(path, changed(family.body(session, "count 3", id)))
+    assert refused.status == 409
+    assert "taken" in error_of(refused, family)
+    if not family.plain:
+        assert refused.json["code"] == "conflict"
+    assert await speaker.texts(session) == ["user: count 3", "assistant: 1 2 3"]
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "nameless"])
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+async def test_f12_the_same_idempotency_key_twice_is_one_run(
+    speaker: Speaker, other: Speaker, family: Family, *, named: bool
+) -> None:
+    """Also where neither the message nor the session has a name: the retry of a client that knows no id."""
+    if family is SESSION and not named:
+        named = True
+    session, key = speaker.session() if named else None, {"Idempotency_Key": speaker.session()}
+    path = family.path.format(agent=speaker.rig.agent, session=session)
+    body = family.body(session, "count 3", None)
+    async with asyncio.TaskGroup() as group:
+        pair = [group.create_task(one.post(path, body, **key)) for one in (speaker, other)]
+    answers = [one.result() for one in pair] + [await other.post(path, body, **key)]
+    assert len({one.raw for one in answers}) == 1
+    assert len({one.headers["x-workflow-run-id"] for one in answers}) == 1
+    assert answers[0].text == "1 2 3"
+    refused = await speaker.post(path, changed(body), **key)
+    assert refused.status == 409
+    assert await speaker.texts(answers[0].headers["x-thread-id"]) == ["user: count 3", "assistant: 1 2 3"]
+
+
+async def test_f12_a_lost_answer_is_asked_for_again_while_the_run_goes_on(rig: Rig) -> None:
+    """As a client does that retries a POST whose connection broke: one run, one model call, every event."""
+    gate = asyncio.Semaphore(2)
+    asked: list[ModelRequest] = []
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 4, asked), text_interval_s=0)])
+    speaker, again = Speaker(rig, await rig.gateway()), Speaker(rig, await rig.gateway())
+    session = speaker.session()
+    body = RUN.body(session, "hello", "m1")
+    async with rig.http.post(f"{speaker.base}/run/api/chat", json=body) as broken:
+        run = broken.headers["x-workflow-run-id"]
+        await broken.content.readany()
+        broken.close()
+    async with asyncio.TaskGroup() as group:
+        retried = group.create_task(again.post("/run/api/chat", body))
+        gate.release()
+        gate.release()
+    answer = retried.result()
+    assert answer.headers["x-workflow-run-id"] == run
+    assert (answer.text, answer.complete, len(asked)) == (" 0 1 2 3", True, 1)
+    assert len(await speaker.messages(session)) == 2
+    assert b"".join(one.payload for one in await stored(rig.nats_url, run)).startswith(answer.raw[:100])
+
+
+@pytest.mark.parametrize("family", [RUN, GRAPH, AGENT_CHAT, AISDK], ids=str)
+async def test_f13_without_a_users_message_there_is_nothing_to_answer(
+    speaker: Speaker, family: Family
+) -> None:
+    """And nothing is stored."""
+    session = speaker.session()
+    for messages in ([], [{"id": "a", "role": "assistant", "parts": [{"type": "text", "text": "count 1"}]}]):
+        refused = await speaker.post(family.path, family.body(session, "", None) | {"messages": messages})
+        assert refused.status == 400
+        assert "messages" in error_of(refused, family) or "user" in error_of(refused, family)
+    assert (await speaker.get(speaker.at(session))).status == 404
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+async def test_f14_the_server_remembers_what_was_said(rig: Rig, family: Family) -> None:
+    """With only the id and the new message sent, the model sees the turns before."""
+    gate = asyncio.Semaphore(2)
+    asked: list[ModelRequest] = []
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 1, asked))])
+    speaker = Speaker(rig, await rig.gateway())
+    session = speaker.session()
+    for text in ("apple pie", "repeat my first word"):
+        assert (await speaker.say(family, session, text)).text == " 0"
+    seen = [
+        (one["role"], part["text"].strip())
+        for one in asked[1].history
+        for part in one["parts"]
+        if part["type"] == "text"
+    ]
+    assert seen == [("user", "apple pie"), ("assistant", "0"), ("user", "repeat my first word")]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+async def test_f24_silence_is_broken_by_comments(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, family: Family
+) -> None:
+    """Never by an event."""
+    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.05)
+    gate = asyncio.Semaphore(0)
+    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 1))])
+    speaker = Speaker(rig, await rig.gateway())
+    session, raw = speaker.session(), b""
+    url = speaker.base + family.path.format(agent=rig.agent, session=session)
+    async with rig.http.post(url, json=family.body(session, "hello", None)) as response:
+        while raw.count(b": keep-alive\n\n") < 2:
+            raw += await response.content.readany()
+        gate.release()
+        raw += await response.read()
+    assert b"ping" not in raw
+    assert raw.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=str)
+async def test_f42_an_unknown_agent_is_refused_before_anything_is_stored(rig: Rig, family: Family) -> None:
+    speaker = Speaker(rig, await rig.gateway(default_agent=None))
+    session = speaker.session()
+    refusals: list[Answer] = []
+    for agent in ("nobody", "no.such.agent", "x" * 65):
+        path = family.path.format(agent=agent, session=session)
+        refusals.append(await speaker.post(path, family.body(session, "count 1", None), x_agent_id=agent))
+    for refused in refusals:
+        assert refused.status == 404
+        assert "agent" in error_of(refused, family)
+    if family is not SESSION:
+        unsaid = await speaker.post(family.path, family.body(session, "count 1", None))
+        assert unsaid.status == 400
+        assert "x-agent-id" in error_of(unsaid, family)
+    assert (await speaker.get(f"/run/v1/conversations/{session}")).status == 404

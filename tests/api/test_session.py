@@ -1,0 +1,214 @@
+"""The session family: a session by its path, and everything that may be asked of one."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import ToolContext
+
+from tests.support.agent_teams import Calls, agent
+from tests.support.family_requests import SESSION, Script, Speaker
+from tests.support.observe import until
+from tests.support.rig import Rig
+from tests.support.transcripts import Transcript
+
+PARTS = [{"type": "text", "text": "count 2"}]
+
+
+async def test_the_session_family_as_it_is_promised(speaker: Speaker) -> None:
+    """A whole conversation, byte for byte but for ids and times."""
+    talk, session = Transcript(speaker), speaker.session()
+    at = speaker.at(session)
+    await talk.ask("GET", at)
+    await talk.ask("POST", at, {"message": {"id": "m1", "role": "user", "parts": PARTS}})
+    asked = await talk.ask("POST", at, {"message": "delete notes.txt"})
+    id = next(chunk["approvalId"] for chunk in asked.chunks if "approvalId" in chunk)
+    await talk.ask("GET", f"{at}/reconnect")
+    decision = {"approvalId": id, "approved": True}
+    await talk.ask("POST", at, {"type": "approval", "approval": decision})
+    await talk.ask("GET", at)
+    await talk.ask("GET", f"{at}/usage")
+    await talk.ask("PATCH", at, {"title": "Files", "metadata": {"a": 1}, "lastMessageId": "m1"})
+    await talk.ask("POST", f"{at}/interrupt")
+    await talk.ask("POST", at, {"message": []})
+    await talk.ask("POST", at, {"message": "hello"}, x_agent_id="nobody")
+    await talk.ask("POST", f"/api/agents/nobody/{session}", {"message": "hello"})
+    await talk.ask("DELETE", at)
+    await talk.ask("DELETE", at)
+    talk.check("session")
+
+
+async def test_f4_five_forms_and_lists_of_them_store_the_same_message(speaker: Speaker) -> None:
+    """A string, a UI message, parts, a typed message and an array."""
+    forms: dict[str, Any] = {
+        "a string": {"message": "count 2"},
+        "a UI message": {"message": {"id": "m1", "role": "user", "parts": PARTS}},
+        "parts": {"message": {"parts": PARTS}},
+        "bare parts": PARTS,
+        "a typed message": {"type": "message", "message": "count 2"},
+        "an array": [{"type": "message", "message": {"parts": PARTS}}],
+        "the client's messages": {"messages": [{"id": "m1", "role": "user", "parts": PARTS}]},
+    }
+    for form, body in forms.items():
+        session = speaker.session()
+        assert (await speaker.post(speaker.at(session), body)).text == "1 2", form
+        [user, _] = await speaker.messages(session)
+        assert (user["role"], user["parts"]) == ("user", PARTS), form
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"message": "x" * (16 * 1024 * 1024 + 1)}, "/message"),
+        ([{"type": "text", "text": "a"}, {"type": "text"}], "/1"),
+        ({"message": {"parts": [{"type": "text", "text": "a"}, {"type": "odd"}]}}, "/message/parts/1"),
+        ([{"message": [{"type": "image", "image": "data:image/png,x"}]}], "/0/message/0"),
+        ({"type": "approval", "approval": {"approved": True}}, "/approval"),
+    ],
+    ids=["text", "bare part", "part", "image", "approval"],
+)
+async def test_a_fault_is_named_where_the_client_wrote_it(speaker: Speaker, body: Any, pointer: str) -> None:
+    session = speaker.session()
+    refused = await speaker.post(speaker.at(session), body)
+    assert refused.status == 400
+    assert refused.json["errors"][0]["pointer"] == pointer
+    assert (await speaker.get(speaker.at(session))).status == 404
+
+
+async def test_f77_going_back_to_a_message_drops_what_was_said_after_it(speaker: Speaker) -> None:
+    """And the next turn goes on from there; a title stays what it is unless it is given."""
+    session = speaker.session()
+    for number in (1, 2, 3):
+        await speaker.say(SESSION, session, f"count {number}", id=f"m{number}")
+    kept = (await speaker.messages(session))[1]["id"]
+    at = speaker.at(session)
+    changed = await speaker.ask("PATCH", at, {"lastMessageId": kept, "title": "Numbers"})
+    assert (changed.status, changed.json["lastMessageId"], changed.json["title"]) == (200, kept, "Numbers")
+    assert await speaker.texts(session) == ["user: count 1", "assistant: 1"]
+    changed = await speaker.ask("PATCH", at, {"metadata": {"a": [1]}})
+    assert (changed.json["title"], changed.json["metadata"]) == ("Numbers", {"a": [1]})
+    assert (await speaker.say(SESSION, session, "count 2", id="m4")).text == "1 2"
+    assert len(await speaker.messages(session)) == 4
+
+
+async def test_f77_what_a_session_has_cost_is_what_its_runs_have(speaker: Speaker) -> None:
+    session, spent = speaker.session(), []
+    for text in ("count 3", "hello there"):
+        answer = await speaker.say(SESSION, session, text)
+        run = await speaker.get(f"/run/api/executions/{answer.headers['x-workflow-run-id']}")
+        spent.append(run.json["usage"])
+    usage = (await speaker.get(speaker.at(session, "/usage"))).json
+    assert usage["runs"] == 2
+    assert usage["inputTokens"] == sum(one["inputTokens"] for one in spent) > 0
+    assert usage["outputTokens"] == sum(one["outputTokens"] for one in spent) > 0
+    assert usage["totalTokens"] == usage["inputTokens"] + usage["outputTokens"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "pointer"),
+    [
+        ({"lastMessageId": "unknown", "title": "new"}, 404, None),
+        ({"lastMessageId": "m1", "title": "\0"}, 400, "/title"),
+        ({"lastMessageId": "m1", "title": "x" * 501}, 400, "/title"),
+        ({"lastMessageId": "m1", "metadata": "x" * 65_536}, 400, "/metadata"),
+        ({"lastMessageId": None}, 400, "/lastMessageId"),
+    ],
+    ids=["unknown message", "odd title", "long title", "large metadata", "no message"],
+)
+async def test_f77_a_change_that_is_refused_has_changed_nothing(
+    speaker: Speaker, change: Any, status: int, pointer: str | None
+) -> None:
+    session = speaker.session()
+    for number in (1, 2):
+        await speaker.say(SESSION, session, f"count {number}", id=f"m{number}")
+    at = speaker.at(session)
+    await speaker.ask("PATCH", at, {"title": "old"})
+    refused = await speaker.ask("PATCH", at, change)
+    assert refused.status == status
+    if pointer is not None:
+        assert refused.json["errors"][0]["pointer"] == pointer
+    assert len(await speaker.messages(session)) == 4
+    assert (await speaker.ask("PATCH", at, {})).json["title"] == "old"
+
+
+async def test_f77_a_busy_session_does_not_go_back(house: Rig, speaker: Speaker) -> None:
+    """A conflict, and nothing is dropped."""
+    session = speaker.session()
+    await speaker.say(SESSION, session, "count 1", id="m1")
+    url = speaker.base + speaker.at(session)
+    async with house.http.post(url, json={"message": "sleep 30"}) as running:
+        refused = await speaker.ask("PATCH", speaker.at(session), {"lastMessageId": "m1"})
+        assert refused.status == 409
+        await speaker.post(speaker.at(session, "/interrupt"))
+        await running.read()
+    assert len(await speaker.messages(session)) == 4
+
+
+async def test_f77_going_back_behind_a_question_cancels_it(speaker: Speaker) -> None:
+    session = speaker.session()
+    await speaker.say(SESSION, session, "count 1", id="m1")
+    await speaker.say(SESSION, session, "delete notes.txt", id="m2")
+    approval = (await speaker.question(session))["approval"]["id"]
+    await speaker.ask("PATCH", speaker.at(session), {"lastMessageId": "m1"})
+    late = {"type": "approval", "approval": {"approvalId": approval, "approved": True}}
+    assert (await speaker.post(speaker.at(session), late)).status == 409
+    assert await speaker.texts(session) == ["user: count 1"]
+
+
+async def test_the_sessions_of_one_agent_are_not_anothers(speaker: Speaker) -> None:
+    """Whatever is asked: also of a session that was forked and has no run yet."""
+    session = speaker.session()
+    await speaker.say(SESSION, session, "count 1", id="m1")
+    forked = (await speaker.post(f"/api/threads/{session}/fork", {"messageId": "m1"})).json["id"]
+    for one in (session, forked):
+        at = f"/api/agents/another/{one}"
+        assert (await speaker.get(at)).status == 404
+        assert (await speaker.get(f"{at}/usage")).status == 404
+        assert (await speaker.ask("PATCH", at, {"title": "mine"})).status == 404
+        assert (await speaker.ask("DELETE", at)).status == 404
+        assert (await speaker.get(speaker.at(one))).status == 200
+
+
+async def test_f75_a_message_may_interrupt_the_answer_that_streams(speaker: Speaker) -> None:
+    session = speaker.session()
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(speaker.say(SESSION, session, "sleep 30"))
+        url = speaker.at(session)
+
+        async def stored() -> bool:
+            return (await speaker.get(url)).status == 200
+
+        await until(stored, "the first message")
+        second = await speaker.post(url, {"message": "count 2", "interruptIfStreaming": True})
+    assert "abort" in [chunk["type"] for chunk in first.result().chunks]
+    assert second.text == "1 2"
+
+
+async def test_f76_the_history_has_every_part_in_its_order(rig: Rig) -> None:
+    """Users and assistants, text, tools, artifacts and approvals; the same by every route that reads."""
+
+    @tool
+    async def report(ctx: ToolContext[None]) -> str:
+        """Make a report."""
+        data = {"title": "Sales", "rows": [1, 2, 3]}
+        return await ctx.emit_artifact(type="report", name="sales", data=data, preview=["title"])
+
+    lines: Script = {"one": [["Let me see.", Calls("report")], ["Here it is."]], "two": [["Welcome."]]}
+    await rig.runner([agent(rig.agent, lines, tools=[report])])
+    speaker = Speaker(rig, await rig.gateway())
+    session = speaker.session()
+    for text in ("one", "two"):
+        await speaker.say(SESSION, session, text, id=text)
+    messages = await speaker.messages(session)
+    assert [one["role"] for one in messages] == ["user", "assistant"] * 2
+    assert messages[0] == {"id": "one", "role": "user", "parts": [{"type": "text", "text": "one"}]}
+    parts = [part for part in messages[1]["parts"] if part["type"] != "data-operation"]
+    assert [part["type"] for part in parts] == [
+        "step-start", "text", "tool-report", "data-artifact", "step-start", "text"
+    ]  # fmt: skip
+    assert "rows" not in str(parts[3])
+    whole = await speaker.get(f"/run/api/artifacts/{parts[2]['output']}")
+    assert whole.json["data"] == {"title": "Sales", "rows": [1, 2, 3]}
+    for path in (f"/api/threads/{session}", f"/run/v1/conversations/{session}"):
+        assert (await speaker.get(path)).json["messages"] == messages

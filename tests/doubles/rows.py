@@ -1,0 +1,228 @@
+"""The rows of the store's double: a session and what is in it, with what a change of one does to the others.
+
+Knows one session at a time; who may see it, and what several have in common, is `memory_store`'s.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rejoin_adapters.records import Approval, Decision, Listed, Question, Run, WhenBusy, usage_of
+from rejoin_protocol.errors import Conflict, NotFound
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import AgentName, MessageId, UserId
+from rejoin_protocol.lifecycle import BUSY, Event, State, after
+from rejoin_protocol.run_request import RunRequest
+
+
+def now_utc() -> datetime:
+    """Now."""
+    return datetime.now(UTC)
+
+
+type Asked = tuple[str, str | None, bytes | None]
+"""What an idempotency key stands for: the kind of the request, the message it names, its digest."""
+
+
+class MessageRow(msgspec.Struct):
+    """A message."""
+
+    id: MessageId
+    position: int
+    role: str
+    body: bytes | None = None
+    digest: bytes | None = None
+    run: "RunRow | None" = None
+
+
+class RunRow(msgspec.Struct):
+    """A run, and what it was asked for with."""
+
+    row: Run
+    answer: MessageRow
+    asked: Asked
+    key: str | None
+    due_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    runner: str | None = None
+    context: bytes | None = None
+
+    def change(self, **fields: Any) -> None:
+        """Change what is stored of it."""
+        self.row = msgspec.structs.replace(self.row, **fields)
+        self.updated_at = now_utc()
+
+    def start(self, now: datetime) -> None:
+        """It is ready."""
+        self.change(ready=True)
+        self.due_at = now
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is queued or running."""
+        return self.row.state in BUSY
+
+    @property
+    def queued(self) -> bool:
+        """Whether no runner has begun its present turn."""
+        return self.row.state is State.QUEUED
+
+    @property
+    def listed(self) -> Listed:
+        """As operators see it."""
+        return Listed(self.row, self.created_at, self.updated_at, self.runner)
+
+
+class ApprovalRow(msgspec.Struct):
+    """A question."""
+
+    run: RunRow
+    question: Question
+    turn: int
+    decision: Decision | None = None
+    cancelled: bool = False
+    expired: bool = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether nobody has decided it."""
+        return self.decision is None and not self.cancelled
+
+    @property
+    def due(self) -> bool:
+        """Whether it is open, and its time has come."""
+        return self.pending and self.question.expires_at is not None and self.question.expires_at <= now_utc()
+
+    @property
+    def shown(self) -> Approval:
+        """As the store shows it."""
+        return Approval(self.question, self.decision, self.turn, self.expired)
+
+
+class SessionRow(msgspec.Struct):
+    """A session."""
+
+    agent: AgentName
+    user: UserId | None
+    created_at: datetime
+    updated_at: datetime
+    context: bytes | None = None
+    next_position: int = 0
+    messages: list[MessageRow] = []
+    runs: list[RunRow] = []
+    approvals: list[ApprovalRow] = []
+    may_start: Callable[[RunRow], bool] = lambda _run: True
+    """Whether the run whose turn it is has a place in its tenant."""
+
+    def check_agent(self, agent: AgentName) -> None:
+        """Raises `NotFound` if the session is with another one."""
+        if self.agent != agent:
+            raise NotFound("the session is not with this agent")
+
+    def message(self, id: MessageId) -> MessageRow | None:
+        """The message of that id."""
+        return next((message for message in self.messages if message.id == id), None)
+
+    @property
+    def shown(self) -> list[UIMessage]:
+        """The messages as readers see them."""
+        return [
+            msgspec.json.decode(message.body)
+            for message in self.messages
+            if message.body is not None
+            and (message.role == "user" or message.run is None or not message.run.busy)
+        ]
+
+    def place(self, id: MessageId, role: str, body: bytes | None = None) -> MessageRow:
+        """A new message at the end."""
+        message = MessageRow(id, self.next_position, role, body)
+        self.next_position += 1
+        self.messages.append(message)
+        return message
+
+    @property
+    def busy(self) -> bool:
+        """Whether it, or one of its runs, is queued or running."""
+        return any(run.busy for run in self.runs)
+
+    @property
+    def ready(self) -> RunRow | None:
+        """The run whose turn it is."""
+        return next((run for run in self.runs if run.busy and run.row.ready), None)
+
+    @property
+    def turn(self) -> RunRow | None:
+        """The run whose turn it is, ready or not."""
+        return self.ready or next((run for run in self.runs if run.busy), None)
+
+    @property
+    def waiting(self) -> RunRow | None:
+        """The run whose turn it is, if it waits for nothing but a place in its tenant."""
+        return None if self.ready is not None else self.turn
+
+    def promote(self, now: datetime) -> RunRequest | None:
+        """See `promote_run`: the next run's turn, and the request for it if one is due."""
+        self.updated_at = now
+        first = self.turn
+        if first is None:
+            return None
+        if not first.row.ready and (first.row.interrupted or self.may_start(first)):
+            first.start(now)
+        return first.row.request if first.due_at is not None else None
+
+    def resume(self, run: RunRow) -> None:
+        """Queue the next turn of a suspended run if nothing is open in it any more."""
+        if run.row.state is State.SUSPENDED and not any(one.pending for one in self.of(run)):
+            run.change(state=after(run.row.state, Event.RESUME), ready=False, turn=run.row.turn + 1)
+            self.promote(now_utc())
+
+    def interrupt(self, run: RunRow) -> None:
+        """Flag a run, whose open questions go."""
+        run.change(interrupted=True)
+        self.cancel_approvals(run)
+        self.resume(run)
+        if run is self.waiting:
+            self.promote(now_utc())
+
+    def make_way(self, when_busy: WhenBusy, start: int | None) -> None:
+        """What `when_busy` asks before a new run comes; from `start` on the messages go."""
+        if self.busy and when_busy is WhenBusy.REJECT:
+            raise Conflict("the session is busy")
+        if self.busy and when_busy is WhenBusy.ENQUEUE and start is not None:
+            raise Conflict("the session is busy: its messages cannot be replaced while a run answers them")
+        turn = self.turn
+        for run in self.runs:
+            lost = start is not None and run.answer.position >= start
+            if when_busy is WhenBusy.INTERRUPT and run.busy and (run is turn or lost):
+                self.interrupt(run)
+        if start is not None:
+            self.truncate(start)
+
+    def store_answer(self, run: RunRow, answer: UIMessage) -> None:
+        """Unless an interrupted run has lost it."""
+        run.change(usage=usage_of(answer))
+        if self.message(run.answer.id) is run.answer:  # an interrupted run may have lost it
+            run.answer.body = msgspec.json.encode(answer)
+
+    def truncate(self, start: int) -> None:
+        """Drop the messages from a position on."""
+        for message in self.messages:
+            message.body = message.body if message.position < start else None
+        self.messages = [message for message in self.messages if message.position < start]
+        for run in self.runs:
+            if run.row.state is State.SUSPENDED and run.answer.position >= start:
+                run.change(state=after(run.row.state, Event.CANCEL))
+                run.context = None
+                self.cancel_approvals(run)
+
+    def cancel_approvals(self, run: RunRow) -> None:
+        """Nobody answers a run's open questions any more."""
+        for approval in self.approvals:
+            if approval.run is run and approval.pending:
+                approval.cancelled = True
+
+    def of(self, run: RunRow) -> list[ApprovalRow]:
+        """A run's questions."""
+        return [approval for approval in self.approvals if approval.run is run]

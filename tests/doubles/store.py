@@ -1,0 +1,496 @@
+"""The store's double: the same contract in plain dictionaries, for tests of what stands on it.
+
+Nothing in it waits, so every method is one transaction by itself. Refusals come before the first change.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import dropwhile, zip_longest
+
+import msgspec
+from rejoin_adapters.records import (
+    Admission,
+    Admitted,
+    Approval,
+    Claim,
+    Decided,
+    Decision,
+    History,
+    Interrupted,
+    Limits,
+    Listed,
+    Owner,
+    Placed,
+    Question,
+    Regenerate,
+    Run,
+    Submit,
+    WhenBusy,
+)
+from rejoin_protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, Event, State, after
+from rejoin_protocol.run_request import RunRequest
+
+from tests.doubles.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
+
+_ENDS = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL, State.CANCELLED: Event.CANCEL}
+
+
+class MemoryStore:
+    """`ports.Store`."""
+
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - it is frozen
+        self.limits: dict[TenantId, Limits] = {}
+        """Of tenants that have their own."""
+        self._limits = limits
+        self._spent: dict[tuple[TenantId, date], int] = {}
+        self._sessions: dict[tuple[TenantId, SessionId], SessionRow] = {}
+        self._runs: dict[RunId, RunRow] = {}
+        self._approvals: dict[ApprovalId, ApprovalRow] = {}
+
+    def _seen(self, owner: Owner, session: SessionId) -> SessionRow | None:
+        """The session, if it is the owner's."""
+        found = self._sessions.get((owner.tenant, session))
+        return found if found is not None and owner.user in {None, found.user} else None
+
+    def _seen_run(self, owner: Owner, run: RunId) -> RunRow | None:
+        found = self._runs.get(run)
+        if found is None or found.row.tenant != owner.tenant or owner.user not in {None, found.row.user}:
+            return None
+        return found
+
+    def _session_of(self, run: RunRow) -> SessionRow:
+        return self._sessions[run.row.tenant, run.row.session]
+
+    async def admit(self, admission: Admission) -> Admitted:
+        """See `ports.Store`."""
+        owner = admission.owner
+        if (owner.tenant, admission.session) in self._sessions and self._seen(
+            owner, admission.session
+        ) is None:
+            raise NotFound("there is no such session")
+        match admission.ask:
+            case Submit() as submit:
+                asked: Asked = "submit", submit.turn.message["id"], submit.turn.digest
+                run = self._known(admission, asked) or self._submit(admission, submit, asked)
+            case Regenerate(target):
+                asked = "regenerate", target, None
+                run = self._known(admission, asked) or self._regenerate(admission, target, asked)
+        created = run.row.id == admission.run
+        before = self._session_of(run).ready
+        ours = created and admission.when_busy is WhenBusy.INTERRUPT and before is not run
+        flagged = before.row if ours and before is not None and before.row.interrupted else None
+        return Admitted(run.row, created, flagged)
+
+    def _known(self, admission: Admission, asked: Asked) -> RunRow | None:
+        """The run of the request's key, or that this very request has made."""
+        session = self._seen(admission.owner, admission.session)
+        for run in session.runs if session is not None and admission.key is not None else []:
+            if run.key == admission.key and run.asked != asked:
+                raise Conflict("the idempotency key is taken by another request")
+            if run.key == admission.key:
+                return run
+        return self._runs.get(admission.run)
+
+    async def may_admit(self, tenant: TenantId) -> None:
+        """See `ports.Store`."""
+        self._check_limits(tenant)
+
+    async def repeated(
+        self,
+        owner: Owner,
+        session: SessionId,
+        agent: AgentName,
+        message: MessageId,
+        digest: bytes,
+        key: str | None = None,
+    ) -> Run | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        if found is None or found.agent != agent:
+            return None
+        named = next((run for run in found.runs if key is not None and run.key == key), None)
+        if named is not None and named.asked != ("submit", message, digest):
+            raise Conflict("the idempotency key is taken by another request")
+        stored = found.message(message)
+        made = named or (stored.run if stored is not None and stored.digest == digest else None)
+        return made.row if made is not None else None
+
+    def _submit(self, admission: Admission, submit: Submit, asked: Asked) -> RunRow:
+        id = MessageId(submit.turn.message["id"])
+        session = self._seen(admission.owner, admission.session)
+        if session is None:
+            self._check_limits(admission.owner.tenant)
+            session = self._open(admission, submit.imports, {id, admission.answer})
+        session.check_agent(admission.agent)
+        known = session.message(id)
+        if known is not None:
+            if known.run is not None and known.digest == submit.turn.digest:
+                return known.run
+            if known.role != "user":
+                raise Conflict("the message id is taken by a message that is not the user's")
+            if not submit.edit:
+                raise Conflict("the message id is taken by other content")
+        self._check_limits(admission.owner.tenant)
+        session.make_way(admission.when_busy, known.position if known is not None else None)
+        message = session.place(id, "user", msgspec.json.encode(submit.turn.message))
+        message.digest = submit.turn.digest
+        return self._add(admission, session, message, asked)
+
+    def _limit(self, tenant: TenantId, name: str) -> int | None:
+        own: int | None = getattr(self.limits.get(tenant), name, None)
+        everybodys: int | None = getattr(self._limits, name)
+        return everybodys if own is None else own
+
+    def _check_limits(self, tenant: TenantId) -> None:
+        queued_max, tokens_max = (self._limit(tenant, name) for name in ("queued_max", "tokens_per_day"))
+        queued = [run for run in self._runs.values() if run.row.tenant == tenant and run.queued]
+        if queued_max is not None and len(queued) >= queued_max:
+            raise Limited("the tenant has too many runs queued", 5)
+        today = now_utc()
+        if tokens_max is not None and self._spent.get((tenant, today.date()), 0) >= tokens_max:
+            midnight = datetime.combine(today.date() + timedelta(days=1), time(), UTC)
+            until_s = math.ceil((midnight - today).total_seconds())
+            raise Limited("the tenant has used up its tokens of the day", until_s)
+
+    def _waiting(self, tenant: TenantId) -> list[RunRow]:
+        """Runs that wait for a place among the tenant's ready ones; those that have waited longest first."""
+        mine = [one.waiting for (owner, _), one in self._sessions.items() if owner == tenant]
+        numbers = {id: number for number, id in enumerate(self._runs)}
+        return sorted((run for run in mine if run is not None), key=lambda run: numbers[run.row.id])
+
+    def _has_place(self, tenant: TenantId) -> bool:
+        running_max = self._limit(tenant, "running_max")
+        mine = [run for run in self._runs.values() if run.row.tenant == tenant]
+        return running_max is None or sum(run.busy and run.row.ready for run in mine) < running_max
+
+    def _may_start(self, run: RunRow) -> bool:
+        tenant = run.row.tenant
+        return self._limit(tenant, "running_max") is None or (
+            self._has_place(tenant) and self._waiting(tenant)[0] is run
+        )
+
+    def _following(self, session: SessionRow, tenant: TenantId) -> RunRequest | None:
+        """Promote the session's next run, or else the tenant's."""
+        request = session.promote(now_utc())
+        waiting = self._waiting(tenant)
+        if request is not None or not waiting or not self._has_place(tenant):
+            return request
+        waiting[0].start(now_utc())
+        return waiting[0].row.request
+
+    def _store_answer(self, run: RunRow, answer: UIMessage) -> None:
+        before, today = run.row.usage, (run.row.tenant, now_utc().date())
+        self._session_of(run).store_answer(run, answer)
+        more = run.row.usage.total - before.total
+        self._spent[today] = self._spent.get(today, 0) + max(more, 0)
+
+    def _open(self, admission: Admission, imports: Sequence[UIMessage], taken: set[MessageId]) -> SessionRow:
+        session = SessionRow(admission.agent, admission.owner.user, now_utc(), now_utc())
+        session.may_start = self._may_start
+        for turn in imports:
+            if turn["id"] not in taken:
+                taken.add(turn["id"])
+                session.place(turn["id"], turn["role"], msgspec.json.encode(turn))
+        self._sessions[admission.owner.tenant, admission.session] = session
+        return session
+
+    def _regenerate(self, admission: Admission, target: MessageId | None, asked: Asked) -> RunRow:
+        session = self._seen(admission.owner, admission.session)
+        named = session.message(target) if session is not None and target is not None else None
+        if session is None or (target is not None and named is None):
+            raise NotFound("there is no such message in the session")
+        session.check_agent(admission.agent)
+        end = session.next_position if named is None else named.position + (named.role == "user")
+        users = [message for message in session.messages if message.role == "user" and message.position < end]
+        if not users:
+            raise NotFound("there is no message to answer again")
+        self._check_limits(admission.owner.tenant)
+        session.make_way(admission.when_busy, users[-1].position + 1 if named is None else end)
+        return self._add(admission, session, users[-1], asked)
+
+    def _add(self, admission: Admission, session: SessionRow, message: MessageRow, asked: Asked) -> RunRow:
+        tenant = admission.owner.tenant
+        limited = self._limit(tenant, "running_max") is not None
+        ready = not session.busy and not (limited and (self._waiting(tenant) or not self._has_place(tenant)))
+        answer = session.place(admission.answer, "assistant")
+        row = Run(
+            admission.run,
+            admission.owner.tenant,
+            admission.session,
+            admission.agent,
+            admission.answer,
+            State.QUEUED,
+            ready=ready,
+            turn=0,
+            attempt=0,
+            user=session.user,
+        )
+        now = now_utc()
+        run = RunRow(row, answer, asked, admission.key, now if ready else None, now, now)
+        run.context = admission.context
+        if admission.remember:
+            session.context = admission.context
+        message.run = answer.run = run
+        session.runs.append(run)
+        session.updated_at = now_utc()
+        self._runs[admission.run] = run
+        return run
+
+    async def run(self, owner: Owner, run: RunId) -> Run | None:
+        """See `ports.Store`."""
+        found = self._seen_run(owner, run)
+        return found.row if found is not None else None
+
+    async def over(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+        """See `ports.Store`."""
+        found = self._seen_run(owner, run)
+        if found is None or found.row.state in TERMINAL:
+            return True
+        return turn is not None and (found.row.state not in BUSY or found.row.turn > turn)
+
+    async def current(self, owner: Owner, session: SessionId) -> Run | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        run = found and (found.turn or next(reversed(found.runs), None))
+        return run.row if run else None
+
+    async def history(self, owner: Owner, session: SessionId) -> History | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        if found is None:
+            return None
+        busy = found.turn.row if found.turn is not None else None
+        return History(found.agent, found.shown, busy, found.created_at, found.updated_at)
+
+    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> Placed | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        shown = found.shown if found is not None else []
+        for message, behind in zip_longest(shown, shown[1:]):
+            if message["id"] == id:
+                return Placed(message, None if behind is None else behind["id"])
+        return None
+
+    async def before(
+        self,
+        owner: Owner,
+        session: SessionId,
+        id: MessageId,
+        *,
+        after: MessageId | None = None,
+        limit: int = 20,
+        oldest_first: bool = False,
+    ) -> Sequence[UIMessage] | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        end = None if found is None else found.message(id)
+        if found is None or end is None:
+            return None
+        ids = [message.id for message in found.messages if message.position < end.position]
+        if after is not None and after not in ids:
+            return None
+        if not oldest_first:
+            ids.reverse()
+        behind = ids[ids.index(after) + 1 :] if after is not None else ids
+        shown = {message["id"]: message for message in found.shown}
+        return [shown[id] for id in behind if id in shown][:limit]
+
+    async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        return found.context if found is not None else None
+
+    async def claim(
+        self, request: RunRequest, runner: str, *, history_max: int | None = None
+    ) -> Claim | None:
+        """See `ports.Store`."""
+        run = self._runs.get(request.run)
+        if run is None or run.row.turn != request.turn or not run.busy or not run.row.ready:
+            return None
+        run.change(state=after(run.row.state, Event.CLAIM), attempt=run.row.attempt + 1)
+        run.due_at, run.runner = None, runner
+        session = self._session_of(run)
+        stored = [
+            message
+            for message in session.messages
+            if message.body is not None and message.position < run.answer.position
+        ]
+        if history_max is not None and len(stored) > history_max:
+            stored = stored[len(stored) - history_max :]
+            stored = list(dropwhile(lambda message: message.role != "user", stored))
+        history = [msgspec.json.decode(message.body or b"") for message in stored]
+        answer = msgspec.json.decode(run.answer.body) if run.answer.body is not None else None
+        context = run.context if run.context is not None else session.context
+        return Claim(run.row, history, answer, [approval.shown for approval in session.of(run)], context)
+
+    async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
+        """See `ports.Store`."""
+        mine = self._held(run, attempt)
+        if mine.row.state is not State.RUNNING:
+            raise Fenced("another attempt owns the run")
+        for question in questions:
+            if question.id not in self._approvals:
+                copy = msgspec.json.decode(msgspec.json.encode(question), type=Question)
+                asked = ApprovalRow(mine, copy, mine.row.turn, cancelled=mine.row.interrupted)
+                self._approvals[question.id] = asked
+                self._session_of(mine).approvals.append(asked)
+
+    def _held(self, run: RunId, attempt: int) -> RunRow:
+        held = self._runs.get(run)
+        if held is None or held.row.attempt != attempt:
+            raise Fenced("another attempt owns the run")
+        return held
+
+    async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        asked = [self._approvals.get(decision.approval) for decision in decisions]
+        open_here = [one for one in asked if one is not None and found is not None and one in found.approvals]
+        if found is None or len(open_here) != len(decisions):
+            raise NotFound("there is no such approval in the session")
+        if len({one.run.row.id for one in open_here}) != 1:
+            raise Invalid("the decisions are not all of one run")
+        said: dict[ApprovalId, bool] = {}
+        for one, decision in zip(open_here, decisions, strict=True):
+            approved = one.decision.approved if one.decision is not None else decision.approved
+            agrees = said.setdefault(decision.approval, approved) == decision.approved
+            if one.cancelled or one.expired or one.due or not agrees:
+                raise Conflict("the approval is decided already")
+        for one, decision in zip(open_here, decisions, strict=True):
+            one.decision = one.decision or decision
+        run = open_here[0].run
+        found.resume(run)
+        return Decided(run.row, max(one.turn for one in open_here) + 1)
+
+    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
+        """See `ports.Store`."""
+        mine = self._held(run, attempt)
+        session = self._session_of(mine)
+        if mine.row.state is State.RUNNING:
+            self._store_answer(mine, answer)
+            asked = session.of(mine)
+            if any(approval.pending for approval in asked):
+                mine.change(state=after(mine.row.state, Event.SUSPEND))
+                mine.due_at = None
+            else:
+                mine.change(turn=mine.row.turn + any(one.turn == mine.row.turn for one in asked))
+                mine.due_at = mine.due_at or now_utc()
+        elif mine.row.state in TERMINAL:
+            raise Fenced("the run is over")
+        following = self._following(session, mine.row.tenant)
+        return [] if following is None else [following]
+
+    async def end(
+        self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
+    ) -> RunRequest | None:
+        """See `ports.Store`."""
+        if state not in TERMINAL:
+            raise ValueError(f"a run does not end {state}")
+        mine = self._held(run, attempt)
+        session = self._session_of(mine)
+        if mine.row.state is State.RUNNING:
+            mine.change(state=after(mine.row.state, _ENDS[state]), error=error)
+            mine.due_at = mine.context = None
+            if answer is not None:
+                self._store_answer(mine, answer)
+            session.cancel_approvals(mine)
+        elif mine.row.state is not state:
+            raise Fenced("the run is over")
+        return self._following(session, mine.row.tenant)
+
+    async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        if found is None:
+            raise NotFound("there is no such session")
+        if run is not None:
+            mine = next((one for one in found.runs if one.row.id == run), None)
+            if mine is None:
+                raise NotFound("there is no such run in the session")
+        else:
+            suspended = [one for one in found.runs if one.row.state is State.SUSPENDED]
+            mine = found.turn or (suspended[-1] if suspended else None)
+        if mine is None or mine.row.state in TERMINAL:
+            return Interrupted(mine.row if mine is not None else None, interrupted=False)
+        found.interrupt(mine)
+        return Interrupted(mine.row, interrupted=True)
+
+    async def pending(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
+        """See `ports.Store`."""
+        found = self._seen(owner, session)
+        return [one.shown for one in found.approvals if one.pending] if found is not None else []
+
+    async def approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
+        """See `ports.Store`."""
+        found = self._seen_run(owner, run)
+        asked = [
+            one.shown for one in self._approvals.values() if one.run is found and one.question.call == call
+        ]
+        return asked[-1] if asked else None
+
+    async def expire(self) -> Sequence[RunRequest]:
+        """See `ports.Store`."""
+        due = [one for one in self._approvals.values() if one.due]
+        for one in due:
+            one.decision, one.expired = Decision(one.question.id, approved=False), True
+        runs = {one.run.row.id: one.run for one in due}.values()
+        for run in runs:
+            self._session_of(run).resume(run)
+        return [run.row.request for run in runs if run.row.state is State.QUEUED and run.row.ready]
+
+    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
+        """See `ports.Store`."""
+        found = [
+            run.listed
+            for run in self._runs.values()
+            if self._seen_run(owner, run.row.id) is not None and state in {None, run.row.state}
+        ]
+        return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
+
+    async def listed_run(self, owner: Owner, run: RunId) -> Listed | None:
+        """See `ports.Store`."""
+        found = self._seen_run(owner, run)
+        return found.listed if found is not None else None
+
+    async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
+        """See `ports.Store`."""
+        return [run for run in runs if run not in self._runs or self._runs[run].row.interrupted]
+
+    async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
+        """See `ports.Store`."""
+        now = now_utc()
+        runs = list(self._runs.values())
+        due = [run for run in runs if run.due_at and (now - run.due_at).total_seconds() > age_s]
+        due.sort(key=lambda run: run.due_at or now)
+        held = [
+            run
+            for run in runs
+            if run.row.state is State.RUNNING
+            and run.due_at is None
+            and (now - run.updated_at).total_seconds() > held_s
+        ]
+        for run in held:
+            run.updated_at = now
+        return [run.row.request for run in (*due, *held)] + self._promoted()
+
+    def _promoted(self) -> list[RunRequest]:
+        requests = []
+        for tenant in {tenant for tenant, _ in self._sessions}:
+            while (waiting := self._waiting(tenant)) and self._has_place(tenant):
+                waiting[0].start(now_utc())
+                requests.append(waiting[0].row.request)
+        return requests
+
+    async def purge_due(self, limit: int = 100) -> Sequence[RunId]:  # noqa: ARG002
+        """See `ports.Store`. Nothing is ever deleted here: deleting is `Threads`', which has no double."""
+        return []
+
+    async def purged(self, runs: Sequence[RunId]) -> None:
+        """See `ports.Store`."""
+
+    async def ping(self) -> None:
+        """See `ports.Store`."""

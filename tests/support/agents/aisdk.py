@@ -1,0 +1,77 @@
+"""The agent that the clients talk to: the demo's model, and a delete that takes a while and can be two.
+
+`delete A and B` asks for both at once. `ask aide: TASK` has another agent do it, and `aide, please` hands
+over to that one, which knows nobody. What follows a decision is said slowly, so that there is a middle.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from rejoin_protocol.events.chunks import TextDelta, ToolInputAvailable
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.demo import sleep, weather
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.tools.tool import tool
+
+DELETE_S = 0.4
+SLOW_S = 2.0
+SLOW = "slow.txt"
+WORD_S = 0.1
+_TWO = re.compile(r"delete (\S+) and (\S+)")
+_ASK = re.compile(r"ask aide: (.+)")
+_PLEASE = "aide, please"
+
+
+@tool(needs_approval=True)
+async def delete(file: str) -> str:
+    """Delete a file. Pretends to, and takes its time."""
+    await asyncio.sleep(SLOW_S if file == SLOW else DELETE_S)
+    return f"{file} is deleted."
+
+
+class Deliberate:
+    """`port.Model`."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        calls = [] if request.step else _calls(request.history[-1]["parts"][0]["text"])
+        if calls and {call.tool_name for call in calls} <= {tool.name for tool in request.tools}:
+            for call in calls:
+                yield call
+            yield Done("tool-calls")
+            return
+        async with aclosing(Scripted().stream(request)) as stream:
+            async for chunk in stream:
+                if request.step and isinstance(chunk, TextDelta):
+                    await asyncio.sleep(WORD_S)
+                yield chunk
+
+
+def _calls(text: str) -> list[ToolInputAvailable]:
+    """What a text asks for beside what the demo's model knows."""
+    asked: list[tuple[str, dict[str, str]]] = []
+    if two := _TWO.fullmatch(text):
+        asked = [("delete", {"file": file}) for file in two.groups()]
+    elif task := _ASK.fullmatch(text):
+        asked = [("delegate_to_aide", {"task": task[1]})]
+    elif text == _PLEASE:
+        asked = [("transfer_to_aide", {})]
+    return [
+        ToolInputAvailable(tool_call_id=f"call_{number}", tool_name=name, input=input)
+        for number, (name, input) in enumerate(asked, 1)
+    ]
+
+
+aide = Agent(name="aide", model=Deliberate(), tools=[weather, delete, sleep])
+
+agent = Agent(
+    name="conformance",
+    model=Deliberate(),
+    tools=[weather, delete, sleep],
+    delegates=[aide],
+    handoffs=[aide],
+    text_interval_s=0,  # an event for each number, so that a flow knows where it is
+)

@@ -1,0 +1,148 @@
+"""The agents of the chaos: the demo's model over tools that write down each of their executions.
+
+Two agents hand the conversation to each other; one of them delegates, to an agent that asks a person and to
+loops of their own, of which one must not be begun twice. A tool draws, and says how far it is.
+
+`REJOIN_CHAOS_CALLS` names the file. A line is one execution, and what a test counts. Two of the tools must
+never run twice: they take a while, so that a runner is killed in the middle of them now and then.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+
+from rejoin_protocol import file_formats
+from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_runner.agent.agent import Agent, StatusUpdates, Summary
+from rejoin_runner.agent.agent import agent as own_loop
+from rejoin_runner.agent.custom_loop import RunInput
+from rejoin_runner.demo import weather
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
+from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import ToolContext
+
+CALLS = "REJOIN_CHAOS_CALLS"
+DELETE_S = 0.05
+
+
+def _count(name: str, context: ToolContext[None] | RunInput[None]) -> None:
+    with Path(os.environ[CALLS]).open("a", encoding="utf-8") as calls:
+        calls.write(f"{name} {context.idempotency_key}\n")
+
+
+@tool(name="weather")
+async def counted_weather(context: ToolContext[None], city: str) -> str:
+    """Tell the weather in a city."""
+    _count("weather", context)
+    said: str = await weather.function(city)
+    return said
+
+
+@tool(needs_approval=True)
+async def delete(context: ToolContext[None], file: str) -> str:
+    """Delete a file. Pretends to."""
+    _count("delete", context)
+    await asyncio.sleep(DELETE_S)
+    return f"{file} is deleted."
+
+
+@tool(on_crash="report")
+async def sleep(context: ToolContext[None], seconds: float) -> str:
+    """Take a while."""
+    _count("sleep", context)
+    await asyncio.sleep(seconds)
+    return f"I slept for {seconds:g} seconds."
+
+
+@tool
+async def draw(context: ToolContext[None], lines: int) -> AsyncIterator[str]:
+    """Draw lines, and show each of them."""
+    _count("draw", context)
+    await context.emit_artifact(type="drawing", name="lines", data={"lines": lines}, preview=["lines"])
+    for line in range(1, lines + 1):
+        await context.emit_status(f"line {line}")
+        yield f"line {line}"
+        await asyncio.sleep(0.02)
+    yield f"I drew {lines} lines."
+
+
+@own_loop(name="walker", text_interval_s=0.05)
+async def walker(run: RunInput[None]) -> AsyncIterator[str]:
+    """Walks again after a crash."""
+    for step in range(1, int(run.text) + 1):
+        yield f"{step} "
+        await asyncio.sleep(0.02)
+    yield "steps."
+
+
+@own_loop(name="once", on_crash="fail")
+async def once(run: RunInput[None]) -> AsyncIterator[str]:
+    """Must not be begun twice."""
+    _count("once", run)
+    for step in range(1, int(run.text) + 1):
+        yield f"{step} "
+        await asyncio.sleep(0.02)
+    yield "once."
+
+
+class Player:
+    """`port.Model`: the scripted one, which also hands over, delegates, draws and looks at files."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        words = _last(request).split()
+        called = any("toolCallId" in part for part in request.answer.get("parts", ()))
+        transfer = next((one.name for one in request.tools if one.name.startswith("transfer_to_")), None)
+        match [] if called else words:
+            case ["refer"] if transfer is not None:
+                yield _call(transfer)
+            case ["ask", file]:
+                yield _call("delegate_to_helper", task=f"delete {file}")
+            case [("walk" | "once") as who, steps]:
+                yield _call(f"delegate_to_{'walker' if who == 'walk' else who}", task=steps)
+            case ["draw", lines]:
+                yield _call("draw", lines=int(lines))
+            case ["look"]:
+                yield TextStart(id="t")
+                yield TextDelta(id="t", delta=f"I see {', '.join(seen(request.history[-1]))}.")
+                yield TextEnd(id="t")
+            case _:
+                async for chunk in Scripted().stream(request):
+                    yield chunk
+                return
+        yield Done("stop", Usage(1, 1))
+
+
+def _last(request: ModelRequest) -> str:
+    return "".join(part["text"] for part in request.history[-1]["parts"] if part["type"] == "text")
+
+
+def _call(name: str, **arguments: str | int) -> ToolInputAvailable:
+    return ToolInputAvailable(tool_call_id="call_1", tool_name=name, input=arguments)
+
+
+def seen(message: UIMessage) -> list[str]:
+    """What of a message's files a model is given: the digest of each."""
+    urls = [part["url"] for part in message["parts"] if part["type"] == "file"]
+    return [hashlib.sha256(file_formats.parse_data_url(url)[1]).hexdigest()[:16] for url in urls]
+
+
+async def _write(text: str) -> Summary:
+    return Summary(f"After {len(text)} characters", None)
+
+
+TOOLS = [counted_weather, delete, sleep, draw]
+helper = Agent(name="helper", model=Player(), tools=[delete], description="Deletes files.")
+desk = Agent(name="desk", model=Player(), tools=TOOLS, handoffs=["chaos"], delegates=[helper, walker, once])
+agent = Agent(
+    name="chaos",
+    model=Player(),
+    tools=TOOLS,
+    handoffs=[desk],
+    delegates=[helper, walker, once],
+    status_updates=StatusUpdates(write=_write, every_s=0.5),
+)

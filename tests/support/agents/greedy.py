@@ -1,0 +1,28 @@
+"""An agent for a runner process, with a tool that gives the event loop back to nobody.
+
+Its name and the file that shows that the tool was called come from the environment.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import tool
+
+from tests.support.scripted_models import Calls
+
+
+def begun() -> None:
+    Path(os.environ["TEST_BEGUN"]).touch()
+
+
+@tool
+async def greedy() -> str:
+    """Waits without `await`."""
+    begun()
+    while True:
+        time.sleep(60)  # noqa: ASYNC251 - this is what it is about
+
+
+agent = Agent(name=os.environ["TEST_AGENT"], model=Calls("greedy", {}), tools=[greedy])

@@ -1,0 +1,17 @@
+"""An agent for a runner that a test kills: its name and its model come from the environment."""
+
+import asyncio
+import os
+
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import tool
+
+
+@tool
+async def weather(city: str) -> str:
+    """Never comes back."""
+    await asyncio.Event().wait()
+    return city
+
+
+agent = Agent(name=os.environ["TEST_AGENT"], model=os.environ["TEST_MODEL"], tools=[weather])

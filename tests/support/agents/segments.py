@@ -1,0 +1,15 @@
+"""An agent that says many small things one after the other, for a runner that a test kills."""
+
+import os
+
+from rejoin_runner.agent.agent import Agent
+
+from tests.support.scripted_models import Pieces
+
+
+def talkative(name: str) -> Agent:
+    """Each piece is an append of its own, as long as the machine keeps up."""
+    return Agent(name=name, model=Pieces(pieces=600, size=8, pause_s=0.002), text_interval_s=0)
+
+
+agent = talkative(os.environ.get("TEST_AGENT", "talkative"))

@@ -1,0 +1,42 @@
+"""An agent for a runner process, with tools that never come back.
+
+Its name, the tool that it calls and the file that shows it come from the environment.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.tools.tool import tool
+
+from tests.support.scripted_models import Calls
+
+
+def begun() -> None:
+    Path(os.environ["TEST_BEGUN"]).touch()
+
+
+@tool(on_crash="report")
+def stuck() -> str:
+    """Its thread cannot be ended."""
+    begun()
+    while True:
+        time.sleep(60)
+
+
+@tool(on_crash="report")
+async def stubborn() -> str:
+    """Does not end when it is told to."""
+    begun()
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            continue
+
+
+agent = Agent(
+    name=os.environ["TEST_AGENT"], model=Calls(os.environ["TEST_TOOL"], {}), tools=[stuck, stubborn]
+)

@@ -1,0 +1,44 @@
+"""The store, real and not, as the fixtures of its contract's tests."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.run_store import PostgresStore, connect
+from rejoin_adapters.records import Store
+
+from tests.doubles.store import MemoryStore
+from tests.support.contract_chats import Chat
+from tests.support.databases import fresh_database
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "postgres"])
+async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Sequence[Store]]:
+    """The same store, seen from three processes."""
+    if request.param == "memory":
+        yield [MemoryStore()] * 3
+        return
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        async with await connect(url) as one, await connect(url) as two, await connect(url) as three:
+            yield [one, two, three]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def postgres(database_url: str) -> AsyncIterator[PostgresStore]:
+    """The real one alone, for what has no double."""
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        async with await connect(url) as one:
+            yield one
+
+
+@pytest.fixture
+def store(stores: Sequence[Store]) -> Store:
+    return stores[0]
+
+
+@pytest.fixture
+def chat(store: Store) -> Chat:
+    return Chat(store)

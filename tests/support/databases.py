@@ -1,0 +1,46 @@
+"""Databases of a test's own, in a server that others use too."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+from rejoin_adapters.postgres import migrate
+
+
+@asynccontextmanager
+async def fresh_database(database_url: str) -> AsyncIterator[str]:
+    """The URL of an empty database, which is dropped at the end, whoever is still connected."""
+    name = f"test_{secrets.token_hex(8)}"
+    server = await asyncpg.connect(database_url)
+    try:
+        await server.execute(f"create database {name}")
+        try:
+            yield urlsplit(database_url)._replace(path=f"/{name}").geturl()
+        finally:
+            await server.execute(f"drop database {name} with (force)")
+    finally:
+        await server.close()
+
+
+async def unmigrated(database_url: str) -> list[str]:
+    """The migrations that a database misses."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        return [migration.version for migration in await migrate._missing(connection)]
+    finally:
+        await connection.close()
+
+
+async def waits_for_lock(database_url: str, count: int = 1) -> bool:
+    """Whether so many statements wait for a lock."""
+    connection = await asyncpg.connect(database_url)
+    query = """
+        select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'
+    """
+    try:
+        return bool(await connection.fetchval(query) == count)
+    finally:
+        await connection.close()

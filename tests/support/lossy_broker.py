@@ -1,0 +1,120 @@
+"""A broker that loses live messages: a TCP proxy on loopback that reads the NATS client protocol.
+
+It forwards everything, except for the republished records (`live.…`) that a seeded die drops: the loss that a
+core subscription may suffer, and of which nobody tells. It can also cut all its connections.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from random import Random
+from typing import Self
+from urllib.parse import urlsplit
+
+from rejoin_adapters.service.background import beside
+
+HOST = "127.0.0.1"
+CRLF = b"\r\n"
+LINE_BYTES_MAX = 1024 * 1024
+READ_BYTES_MAX = 64 * 1024
+
+
+class Lossy(str):
+    """The proxy's URL, with the credentials of the broker's, and its controls."""
+
+    __slots__ = ("_proxy",)
+    _proxy: "_Proxy"
+
+    def __new__(cls, url: str, proxy: "_Proxy") -> Self:
+        one = super().__new__(cls, url)
+        one._proxy = proxy
+        return one
+
+    @property
+    def dropped(self) -> int:
+        """How many live messages were lost so far."""
+        return self._proxy.dropped
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._proxy.tasks)
+
+    def cut(self) -> None:
+        """Break every connection. The next one is accepted."""
+        for task in tuple(self._proxy.tasks):
+            task.cancel()
+
+
+class _Proxy:
+    def __init__(self, host: str, port: int, drop: float, seed: int) -> None:
+        self._host = host
+        self._port = port
+        self._drop = drop
+        self._random = Random(seed)
+        self.dropped = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One client, until either side goes away."""
+        with suppress(OSError, EOFError):
+            from_server, to_server = await asyncio.open_connection(
+                self._host, self._port, limit=LINE_BYTES_MAX
+            )
+            try:
+                async with beside(self._down(from_server, writer)):
+                    while received := await reader.read(READ_BYTES_MAX):
+                        to_server.write(received)
+                        await to_server.drain()
+            finally:
+                to_server.transport.abort()
+
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            line = await reader.readuntil(CRLF)
+            match line.split(maxsplit=2):
+                case [b"MSG" | b"HMSG", subject, *_]:
+                    frame = line + await reader.readexactly(int(line.split()[-1]) + len(CRLF))
+                    if subject.startswith(b"live.") and self._random.random() < self._drop:
+                        self.dropped += 1
+                        continue
+                case [b"INFO", *_]:
+                    frame = _without_other_ways(line)
+                case _:
+                    frame = line
+            writer.write(frame)
+            await writer.drain()
+
+
+def _without_other_ways(line: bytes) -> bytes:
+    """A server's INFO without the addresses by which a client could go around the proxy."""
+    info = json.loads(line.removeprefix(b"INFO "))
+    for key in ("connect_urls", "ws_connect_urls"):
+        info.pop(key, None)
+    return b"INFO " + json.dumps(info).encode() + CRLF
+
+
+@asynccontextmanager
+async def lossy(nats_url: str, *, drop: float = 0.3, seed: int = 1) -> AsyncIterator[Lossy]:
+    """The same broker, seen through a proxy that drops this share of the live messages."""
+    parts = urlsplit(nats_url)
+    proxy = _Proxy(parts.hostname or HOST, parts.port or 4222, drop, seed)
+    async with asyncio.TaskGroup() as group:
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = group.create_task(proxy.serve(reader, writer))
+            proxy.tasks.add(task)
+            task.add_done_callback(proxy.tasks.discard)
+            task.add_done_callback(lambda _: writer.transport.abort())  # also if it was cut before it began
+
+        server = await asyncio.start_server(accept, HOST, 0)
+        port = server.sockets[0].getsockname()[1]
+        credentials = parts.netloc.rpartition("@")[0]
+        url = Lossy(f"nats://{credentials}@{HOST}:{port}" if credentials else f"nats://{HOST}:{port}", proxy)
+        try:
+            yield url
+        finally:
+            server.close()
+            url.cut()
+            await server.wait_closed()

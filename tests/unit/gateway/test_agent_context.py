@@ -1,0 +1,90 @@
+"""How headers become a context, what is wrong with one, and that a fault names the place and no value."""
+
+from base64 import b64encode
+from typing import Any
+
+import msgspec
+import pytest
+from rejoin_gateway.core.agent_context import Brought, Kept, Unsealed, checked, context_of, kept
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import SessionId, TenantId
+from rejoin_protocol.security.sealing import KEY_BYTES, Sealer
+from rejoin_runner.tools.tool import object_schema
+
+
+class Limits(msgspec.Struct):
+    cents: int
+
+
+class Tenant(msgspec.Struct):
+    tenant_id: str
+    seats: int = 1
+    trial: bool = False
+    ratio: float | None = None
+    limits: Limits | None = None
+
+
+SCHEMA = object_schema(Tenant)
+SEALER = Sealer(f"k:{b64encode(b'k' * KEY_BYTES).decode()}", lambda count: b"n" * count)
+WHERE = (TenantId("t"), SessionId("s"))
+
+
+def opened(one: Kept) -> Any:
+    assert one.sealed is not None
+    return SEALER.open(one.sealed, *WHERE)
+
+
+def test_headers_are_read_by_the_fields_names_in_any_case() -> None:
+    headers = {"Tenant-ID": "acme", "SEATS": "12", "trial": "True", "Ratio": "0.5", "accept": "*/*"}
+    assert context_of(headers, SCHEMA) == {"tenant_id": "acme", "seats": 12, "trial": True, "ratio": 0.5}
+    assert context_of({"tenant_id": "007"}, SCHEMA) == {"tenant_id": "007"}
+    assert context_of({"accept": "*/*"}, SCHEMA) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer", "said"),
+    [
+        ({}, "/context/tenant_id", "context.tenant_id is required"),
+        ({"tenant_id": 1}, "/context/tenant_id", "type: string"),
+        ({"tenant_id": "a", "seats": "many"}, "/context/seats", "type: integer"),
+        ([], "/context", "expected an object"),
+    ],
+)
+def test_a_fault_names_the_place(value: Any, pointer: str, said: str) -> None:
+    with pytest.raises(Invalid, match=said) as told:
+        checked(value, SCHEMA)
+    assert told.value.pointer == pointer
+
+
+def test_a_fault_does_not_name_the_value() -> None:
+    with pytest.raises(Invalid) as told:
+        checked({"tenant_id": "a", "seats": "hunter2"}, SCHEMA)
+    assert "hunter2" not in str(told.value)
+
+
+def test_an_agent_that_wants_none_gets_none() -> None:
+    assert kept(Brought({"tenant-id": "a"}, {"b": 1}), None, None, *WHERE, None) == Kept()
+
+
+def test_headers_are_remembered_and_a_body_is_not() -> None:
+    by_headers = kept(Brought({"tenant-id": "a"}), SCHEMA, SEALER, *WHERE, None)
+    assert (opened(by_headers), by_headers.remember) == ({"tenant_id": "a"}, True)
+    by_body = kept(Brought({"tenant-id": "a"}, {"tenant_id": "b"}), SCHEMA, SEALER, *WHERE, None)
+    assert (opened(by_body), by_body.remember) == ({"tenant_id": "b"}, False)
+
+
+def test_a_later_turn_needs_no_headers_and_may_change_some() -> None:
+    first = kept(Brought({"tenant-id": "a", "seats": "2"}), SCHEMA, SEALER, *WHERE, None)
+    assert kept(Brought(), SCHEMA, SEALER, *WHERE, first.sealed) == Kept()
+    later = kept(Brought({"seats": "3"}), SCHEMA, SEALER, *WHERE, first.sealed)
+    assert opened(later) == {"tenant_id": "a", "seats": 3}
+
+
+def test_what_does_not_open_any_more_is_asked_for_again() -> None:
+    with pytest.raises(Invalid, match="tenant_id is required"):
+        kept(Brought(), SCHEMA, SEALER, *WHERE, b"\x01\x03oldxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
+
+
+def test_without_keys_no_context_is_taken() -> None:
+    with pytest.raises(Unsealed):
+        kept(Brought({"tenant-id": "a"}), SCHEMA, None, *WHERE, None)

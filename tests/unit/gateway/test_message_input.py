@@ -1,0 +1,52 @@
+"""How bodies name their sessions, and how faults find their places."""
+
+import uuid
+
+import pytest
+from rejoin_adapters.records import Owner
+from rejoin_gateway.core.message_input import Addressed, new_session, placed
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import TenantId, UserId
+
+ANN = Owner(TenantId("t"), UserId("ann"))
+
+
+def test_a_key_names_the_same_new_session_for_its_owner_alone() -> None:
+    """And every name is a UUID of version 4."""
+    made = new_session("key", ANN)
+    assert made == new_session("key", ANN)
+    others = {
+        new_session("key", Owner(TenantId("t"))),
+        new_session("other", ANN),
+        new_session(),
+        new_session(),
+    }
+    assert len(others | {made}) == 5
+    assert all(uuid.UUID(one).version == 4 for one in others | {made})
+
+
+def test_the_first_name_that_is_said_counts_and_is_checked() -> None:
+    assert Addressed(conversation_id="c", thread_id="t", id="i").named == "c"
+    assert Addressed(thread_id="t", id="i").named == "t"
+    assert Addressed(id="i").named == "i"
+    assert Addressed().named is None
+    for body, pointer in ((Addressed(thread_id="a/b"), "/threadId"), (Addressed(id=""), "/id")):
+        with pytest.raises(Invalid) as fault:
+            assert body.named
+        assert fault.value.pointer == pointer
+
+
+@pytest.mark.parametrize(
+    ("pointer", "expected"),
+    [
+        ("/messages/1/parts/0", "/here"),
+        ("/messages/1/parts/1/approval", "/there/approval"),
+        ("/messages/1/parts/2", "/messages/1/parts/2"),
+        ("/messages/1/id", "/messages/1/id"),
+        ("", ""),
+    ],
+)
+def test_a_fault_is_said_of_the_place_where_it_was_written(pointer: str, expected: str) -> None:
+    with pytest.raises(Invalid) as fault, placed("/messages/1", ["/here", "/there"]):
+        raise Invalid("odd", pointer)
+    assert fault.value.pointer == expected

@@ -1,0 +1,43 @@
+"""The ways in which a client says where it is."""
+
+import pytest
+from rejoin_gateway.streaming.positions import After, Count, Position, Whole, parse
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.log.cursor import Cursor
+
+CURSOR = After(Cursor(3, 7))
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "position"),
+    [
+        ({}, {}, Whole()),
+        ({"Last-Event-ID": "3-7"}, {}, CURSOR),
+        ({}, {"cursor": "3-7"}, CURSOR),
+        ({"Last-Event-ID": "3-7"}, {"cursor": "1-1", "startIndex": "2"}, CURSOR),
+        ({"x-stream-start-index": "5"}, {}, Count(5)),
+        ({}, {"startIndex": "5"}, Count(5)),
+        ({}, {"startIndex": "0"}, Count(0)),
+        ({}, {"startIndex": "-2"}, Count(-2)),
+        ({}, {"afterIdx": "4"}, Count(5)),
+        ({}, {"afterIdx": "-1"}, Count(0)),
+    ],
+)
+def test_position(headers: dict[str, str], query: dict[str, str], position: Position) -> None:
+    assert parse(headers, query) == position
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({"Last-Event-ID": "x"}, {}),
+        ({}, {"cursor": "1"}),
+        ({}, {"startIndex": "1.5"}),
+        ({}, {"startIndex": "--1"}),
+        ({}, {"startIndex": "9" * 13}),
+        ({}, {"afterIdx": "²"}),
+    ],
+)
+def test_what_is_no_position_is_named(headers: dict[str, str], query: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        parse(headers, query)

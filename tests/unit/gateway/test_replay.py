@@ -1,0 +1,72 @@
+"""One response: what comes together is written together, and a silence is looked into."""
+
+import asyncio
+
+import pytest
+from rejoin_adapters.jetstream import live_feed
+from rejoin_adapters.records import Run
+from rejoin_gateway.streaming import replay
+from rejoin_gateway.streaming.replay import Replay
+from rejoin_gateway.streaming.resume_point import Start
+from rejoin_protocol.errors import Gone
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log import sse
+from rejoin_protocol.log.record import Head, Mark, View, frames
+
+from tests.doubles.broker import MemoryLog
+from tests.doubles.store import MemoryStore
+
+RUN = RunId("run_1")
+SOON_S = 5.0
+
+
+def run() -> Run:
+    who = TenantId("t"), SessionId("s"), AgentName("a"), MessageId("m")
+    return Run(RUN, *who, State.RUNNING, ready=True, turn=0, attempt=1)
+
+
+async def append(log: MemoryLog, count: int, mark: Mark = Mark.NONE) -> bytes:
+    """So many records of one event each; what a client is to see of them."""
+    shown = b""
+    for number in range(count):
+        last = await log.last(RUN)
+        prev, index = (last.seq, last.end) if last else (0, 0)
+        shown += (payload := frames([b'{"type":"custom"}'], prev=prev, index=index))
+        await log.append(
+            RUN, Head(prev, 1, index, 1, mark=mark if number == count - 1 else Mark.NONE), payload
+        )
+    return shown
+
+
+async def test_what_comes_in_one_turn_of_the_loop_is_one_write() -> None:
+    log = MemoryLog()
+    async with asyncio.timeout(SOON_S):
+        async with Replay(MemoryStore(), log, run(), Start(), View(), until=0).open() as response:
+            for count in (3, 1, 50):
+                shown = await append(log, count)
+                assert await anext(response) == shown
+            shown = await append(log, 4, Mark.ENDED)
+            assert [written async for written in response] == [shown, sse.DONE]
+
+
+async def test_a_silence_is_broken_by_a_comment_until_the_run_turns_out_to_be_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its log will not say so any more: the response breaks, and never ends as if all had been said."""
+    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(live_feed, "TICK_S", 0.01)
+    log, over = MemoryLog(), asyncio.Event()
+
+    class Books(MemoryStore):
+        async def over(self, *_: object) -> bool:
+            return over.is_set()
+
+    async with asyncio.timeout(SOON_S):
+        async with Replay(Books(), log, run(), Start(), View(), until=0).open() as response:
+            shown = await append(log, 1)
+            written = [await anext(response) for _ in range(4)]
+            assert written == [shown, *[sse.KEEP_ALIVE] * 3]
+            over.set()
+            with pytest.raises(Gone, match="given up"):
+                await anext(response)

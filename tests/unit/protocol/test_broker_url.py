@@ -1,0 +1,59 @@
+"""What a broker's URL says, and what is wrong with one."""
+
+import pytest
+from rejoin_protocol.broker.broker_url import Address, parse
+from rejoin_protocol.errors import Invalid
+
+WORD = "word"
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("nats://one", Address(("nats://one:4222",))),
+        ("one:4223", Address(("nats://one:4223",))),
+        ("nats://word@one:4222", Address(("nats://one:4222",), token=WORD)),
+        (
+            "nats://a:word%40c@one:1,nats://a:word%40c@two:2,nats://a:word%40c@one:1",
+            Address(("nats://one:1", "nats://two:2"), user="a", password=f"{WORD}@c"),
+        ),
+        (
+            "nats://one:1, nats://a:word@two:2",
+            Address(("nats://one:1", "nats://two:2"), user="a", password=WORD),
+        ),
+        ("nats://[::1]:4222", Address(("nats://[::1]:4222",))),
+        ("tls://one", Address(("tls://one:4222",), tls=True)),
+        (
+            "tls://one,two/?sslrootcert=/ca&sslcert=/c&sslkey=/k",
+            Address(("tls://one:4222", "tls://two:4222"), tls=True, ca="/ca", certificate="/c", key="/k"),
+        ),
+        ("nats://one?api=JS.REJOIN", Address(("nats://one:4222",), api="JS.REJOIN")),
+    ],
+)
+def test_a_url_says_it_all(url: str, address: Address) -> None:
+    assert parse(url) == address
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://a:secret@one", "begins with nats:// or tls://"),
+        ("", "HOST:PORT"),
+        ("nats://", "HOST:PORT"),
+        ("nats://a:secret@one/path", "HOST:PORT"),
+        ("nats://a:secret@one:many", "wrong port"),
+        ("nats://a:secret@one:70000", "wrong port"),
+        ("nats://a:secret@one?sslmode=require", "unknown parameter sslmode"),
+        ("nats://a:secret@one?sslrootcert=/ca", "begins with tls://"),
+        ("tls://a:secret@one?sslkey=/k", "sslkey without sslcert"),
+        ("nats://a:secret@one,nats://b:secret@two", "different credentials"),
+    ],
+)
+def test_what_is_wrong_is_named_and_no_secret_with_it(url: str, words: str) -> None:
+    with pytest.raises(Invalid, match=words) as wrong:
+        parse(url)
+    assert "secret" not in str(wrong.value)
+
+
+def test_a_log_line_names_the_hosts_alone() -> None:
+    assert parse("nats://a:secret@one:1,nats://a:secret@two:2").hosts == "one:1, two:2"

@@ -1,0 +1,28 @@
+"""Every error of ours has its place in HTTP."""
+
+import pytest
+from rejoin_gateway.http import errors
+from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound, RejoinError, Unavailable
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (Invalid("no", "/id"), 400),
+        (NotFound("no"), 404),
+        (Conflict("no"), 409),
+        (Gone("no"), 410),
+        (Unavailable("no", retry_after_s=7), 503),
+    ],
+)
+def test_status(fault: RejoinError, status: int) -> None:
+    response = errors.of(fault)
+    assert response.status == status
+    assert response.content_type == "application/problem+json"
+    assert (response.headers.get("Retry-After") == "7") == (status == 503)
+
+
+def test_an_invalid_input_is_pointed_at() -> None:
+    body = errors.of(Invalid("no", "/messages/0/id")).body
+    assert isinstance(body, bytes)
+    assert b'"pointer":"/messages/0/id"' in body

@@ -1,0 +1,90 @@
+"""What an application may declare, and what it is told when it may not."""
+
+import msgspec
+import pytest
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import CallId, RunId, SessionId
+from rejoin_runner import app
+from rejoin_runner.agent.agent import Agent, agents_of
+from rejoin_runner.demo import delete, demo, weather
+from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.tools.tool_context import ToolContext
+
+CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
+
+
+def test_an_agents_name_must_fit_a_subject() -> None:
+    with pytest.raises(Invalid, match="name"):
+        Agent(name="a.b", model=Scripted())
+
+
+def test_two_tools_of_one_name_are_refused() -> None:
+    with pytest.raises(Invalid, match="agent a has two tools of the name weather"):
+        Agent(name="a", model=Scripted(), tools=[weather, weather])
+
+
+def test_a_context_that_is_no_json_is_refused() -> None:
+    class Worse(msgspec.Struct):
+        thing: type
+
+    with pytest.raises(Invalid, match="agent a: its context cannot be written as JSON"):
+        Agent(name="a", model=Scripted(), context=Worse)
+
+
+def test_a_context_is_published_as_a_schema() -> None:
+    class Tenant(msgspec.Struct):
+        tenant_id: str
+
+    schema = Agent(name="a", model=Scripted(), context=Tenant).entry.context_schema
+    assert schema == {
+        "type": "object",
+        "properties": {"tenant_id": {"type": "string"}},
+        "required": ["tenant_id"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("nobody:x", "agent a: "), ("gpt", "agent a: "), ("openai:gpt-5", "agent a: ")],
+)
+async def test_a_model_that_cannot_be_opened_is_named_at_the_start(
+    model: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown provider, none at all, a known one without a key."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    settings = app.Settings(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
+    with pytest.raises(Invalid, match=said) as told:
+        async with app.assemble(settings, [Agent(name="a", model=model)]):
+            pass
+    assert "\n" not in str(told.value)
+
+
+def test_one_agent_or_a_list_of_them_is_accepted() -> None:
+    assert [agent.name for agent in agents_of(demo())] == ["demo"]
+    assert len(agents_of([demo(), Agent(name="b", model=Scripted())])) == 2
+
+
+@pytest.mark.parametrize("value", [None, [], "demo", [1], [demo(), demo()]])
+def test_anything_else_is_refused(value: object) -> None:
+    with pytest.raises(Invalid):
+        agents_of(value)
+
+
+def test_f51_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
+    """F51."""
+    agent = Agent(
+        name="a",
+        model=Scripted(),
+        tools=[weather, delete],
+        needs_approval={"weather": lambda input, _: input["city"] == "Oslo", "delete": False},
+    )
+    assert agent.asks(weather, {"city": "Oslo"}, CONTEXT)
+    assert not agent.asks(weather, {"city": "Rome"}, CONTEXT)
+    assert agent.asks(delete, {"file": "x"}, CONTEXT)
+    assert not agent.retries(weather)
+    assert not agent.retries(delete)
+
+
+def test_approval_of_a_tool_that_is_not_there_is_refused() -> None:
+    with pytest.raises(Invalid, match="no tool rm"):
+        Agent(name="a", model=Scripted(), tools=[weather], needs_approval={"rm": True})

@@ -1,0 +1,74 @@
+"""One bound on many waits ends the wait in which it is reached, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import closing
+
+import pytest
+from rejoin_runner.models.deadline import Limit, limited
+
+LONG_S = 60.0
+SHORT_S = 0.01
+
+
+async def numbers(pause_s: float = 0) -> AsyncGenerator[int]:
+    for number in range(3):
+        await asyncio.sleep(pause_s)
+        yield number
+
+
+async def test_what_comes_in_time_comes() -> None:
+    with closing(Limit(LONG_S)) as limit:
+        assert [number async for number in limited(numbers(), limit)] == [0, 1, 2]
+
+
+async def test_the_wait_in_which_it_is_reached_ends() -> None:
+    with closing(Limit(SHORT_S)) as limit:
+        with pytest.raises(TimeoutError):
+            _ = [number async for number in limited(numbers(LONG_S), limit)]
+        await asyncio.sleep(0)  # whose task goes on as if nobody had cancelled it
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+
+
+async def test_who_is_between_two_waits_goes_on_until_the_next() -> None:
+    with closing(Limit(LONG_S)) as limit:
+        items = limited(numbers(), limit)
+        assert await anext(items) == 0
+        limit._ring()
+        with pytest.raises(TimeoutError):
+            await anext(items)
+
+
+async def test_a_failure_stays_what_it_is() -> None:
+    async def broken() -> AsyncGenerator[int]:
+        yield 0
+        raise ValueError("broken")
+
+    with closing(Limit(LONG_S)) as limit, pytest.raises(ValueError, match="broken"):
+        _ = [number async for number in limited(broken(), limit)]
+
+
+async def test_who_is_cancelled_by_others_is_cancelled() -> None:
+    """Also in the moment in which the bound is reached."""
+    waiting = asyncio.Event()
+
+    async def wait(limit: Limit) -> None:
+        with limit:
+            waiting.set()
+            await asyncio.sleep(LONG_S)
+
+    with closing(Limit(LONG_S)) as limit:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(wait(limit))
+            await waiting.wait()
+            limit._ring()
+            task.cancel()
+        assert task.cancelled()
+
+
+async def test_a_closed_one_rings_no_more() -> None:
+    limit = Limit(LONG_S)
+    limit.close()
+    assert limit._alarm.cancelled()

@@ -1,0 +1,109 @@
+"""What the pen lets out, and in which order, over a journal that only writes down."""
+
+import pytest
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk, Data
+from rejoin_protocol.log.record import Audience
+from rejoin_runner.output.event_writer import ASIDES_MAX, Pen
+from rejoin_runner.output.journal import TooLarge
+
+
+class Paper:
+    """A journal's two methods."""
+
+    def __init__(self) -> None:
+        self.said: list[Chunk] = []
+
+    def check(self, chunk: Chunk) -> bytes:
+        """Refuse what a test calls huge."""
+        if isinstance(chunk, Data) and chunk.data == "huge":
+            raise TooLarge("huge")
+        return b""
+
+    async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+        """Write it down."""
+        assert audience
+        self.check(chunk)
+        self.said.append(chunk)
+
+
+def pen(interval_s: float = 60.0) -> tuple[Pen, Paper]:
+    paper = Paper()
+    return Pen(paper, interval_s), paper  # type: ignore[arg-type]
+
+
+def note(data: object) -> Data:
+    return Data(type="data-note", data=data)
+
+
+START, END = chunks.TextStart(id="t"), chunks.TextEnd(id="t")
+
+
+def delta(text: str) -> chunks.TextDelta:
+    return chunks.TextDelta(id="t", delta=text)
+
+
+async def test_an_aside_waits_for_the_end_of_the_text_and_for_nothing_else() -> None:
+    one, paper = pen(0)
+    await one.aside(note(1))
+    for chunk in (START, delta("a")):
+        await one.say(chunk)
+    await one.aside(note(2))
+    await one.aside(note(3))
+    await one.say(delta("b"))
+    await one.say(END)
+    assert paper.said == [note(1), START, delta("a"), delta("b"), END, note(2), note(3)]
+
+
+async def test_the_queue_of_asides_is_bounded() -> None:
+    one, paper = pen(0)
+    await one.say(START)
+    for number in range(ASIDES_MAX + 1):
+        await one.aside(note(number))
+    assert paper.said == [START, *(note(number) for number in range(ASIDES_MAX + 1))]
+
+
+async def test_what_is_too_large_is_refused_to_whom_says_it_and_disturbs_nobody_else() -> None:
+    one, paper = pen(0)
+    await one.say(START)
+    with pytest.raises(TooLarge):
+        await one.aside(note("huge"))
+    await one.say(END)
+    assert paper.said == [START, END]
+
+
+async def test_a_flush_says_all_that_is_held_text_first() -> None:
+    """As an interrupt or a failure does, before the open parts are closed."""
+    one, paper = pen()
+    for chunk in (START, delta("one "), delta("two thr")):
+        await one.say(chunk)
+    await one.aside(note(1))
+    assert paper.said == [START, delta("one ")]
+    await one.flush()
+    await one.say(END)
+    assert paper.said == [START, delta("one "), delta("two thr"), note(1), END]
+
+
+async def test_a_text_and_a_reasoning_of_one_id_are_two_parts() -> None:
+    one, paper = pen()
+    await one.say(delta("text"))
+    await one.say(chunks.ReasoningDelta(id="t", delta="thought"))
+    await one.flush()
+    assert paper.said == [delta("text"), chunks.ReasoningDelta(id="t", delta="thought")]
+
+
+async def test_what_a_provider_attached_to_a_delta_is_kept() -> None:
+    """Also to one that is held, and to one without text."""
+    one, paper = pen()
+    marked = {"p": {"x": 1}}
+    await one.say(chunks.TextDelta(id="t", delta="wo", provider_metadata=marked))
+    await one.say(delta("rd"))
+    await one.say(END)
+    await one.say(chunks.TextDelta(id="u", delta="", provider_metadata=marked))
+    await one.say(chunks.TextEnd(id="u"))
+    assert paper.said == [
+        chunks.TextDelta(id="t", delta="word", provider_metadata=marked),
+        END,
+        chunks.TextDelta(id="u", delta="", provider_metadata=marked),
+        chunks.TextEnd(id="u"),
+    ]

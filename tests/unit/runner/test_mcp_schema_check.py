@@ -1,0 +1,161 @@
+"""What is checked of a stranger's schema, and that it costs no more than it may."""
+
+import re
+from typing import Any
+
+import pytest
+from rejoin_protocol.errors import Invalid
+from rejoin_runner.mcp import schema_check
+from rejoin_runner.mcp.schema_check import check, misfits
+
+RUNAWAY = "^(a+)+$"
+HELD_UP = {"a" * 40 + "!": "a" * 40 + "!"}
+"""Takes that expression some hours, as a name and as a value."""
+FIELD = {"type": "string", "pattern": RUNAWAY}
+DRAFTS = (
+    "http://json-schema.org/draft-03/schema#",
+    "http://json-schema.org/draft-04/schema#",
+    "http://json-schema.org/draft-06/schema#",
+    "http://json-schema.org/draft-07/schema#",
+    "https://json-schema.org/draft/2019-09/schema",
+    "https://json-schema.org/draft/2020-12/schema",
+)
+
+
+@pytest.mark.parametrize("named", [{}, *({"$schema": draft} for draft in DRAFTS)])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"additionalProperties": FIELD},
+        {"patternProperties": {RUNAWAY: {}}},
+        {"patternProperties": {RUNAWAY: {}}, "additionalProperties": False},
+        {"patternProperties": {RUNAWAY: {}}, "unevaluatedProperties": False},
+        {"propertyNames": FIELD},
+        {"definitions": {"a": FIELD}, "additionalProperties": {"$ref": "#/definitions/a"}},
+        {"additionalProperties": {"anyOf": [FIELD, {"not": FIELD}]}},
+        {"additionalProperties": {"$schema": DRAFTS[-1], "allOf": [FIELD]}},
+        {"additionalProperties": {"$schema": DRAFTS[-3], "allOf": [FIELD]}},
+        {"properties": {"p": {"$ref": "#"}}, "additionalProperties": FIELD},
+    ],
+    ids=" ".join,
+)
+def test_no_expression_of_a_stranger_is_run(
+    schema: dict[str, Any], named: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stands, and whichever draft a part of the schema names for itself."""
+    search, found = re.search, []
+
+    def seen(pattern: Any, *rest: Any, **options: Any) -> Any:
+        found.append(pattern)
+        return None if pattern == RUNAWAY else search(pattern, *rest, **options)
+
+    monkeypatch.setattr(re, "search", seen)
+    whole = {**named, "type": "object", **schema}
+    check(whole)
+    assert RUNAWAY not in found
+    assert "does not match" not in str(misfits(whole, {**HELD_UP, "p": HELD_UP}))
+    assert RUNAWAY not in found
+
+
+def test_a_pattern_of_another_dialect_is_none_of_our_business() -> None:
+    r"""Most servers write JavaScript's, where `\p{L}` and `(?<name>` are in order."""
+    check({"type": "object", "properties": {"name": {"type": "string", "pattern": r"^(?<all>\p{L}+)$"}}})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"not": {"pattern": "^b"}},
+        {"oneOf": [{"pattern": "^a"}, {"pattern": "^b"}]},
+        {"if": {"pattern": "^b"}, "then": {"type": "integer"}},
+        {"$schema": DRAFTS[0], "disallow": [{"pattern": "^b"}]},
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_checked_refuses_nothing(schema: dict[str, Any]) -> None:
+    """Not even where it is what must not fit."""
+    check(schema)
+    assert misfits(schema, "abc") == []
+    inside = {"items": schema, "contains": schema, "maxContains": 1}
+    assert misfits(inside, ["abc", "abd"]) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "words"),
+    [
+        ({"type": "object"}, [], ["[] is not of type 'object' at $"]),
+        ({"required": ["a"]}, {}, ["'a' is a required property at $"]),
+        ({"properties": {"n": {"maximum": 3}}}, {"n": 4}, ["4 is greater than the maximum of 3 at $.n"]),
+        (
+            {"properties": {"a": {}}, "additionalProperties": False},
+            {"a": 1, "b": 2},
+            ["Additional properties are not allowed ('b' was unexpected) at $"],
+        ),
+        ({"$defs": {"i": {"type": "integer"}}, "items": {"$ref": "#/$defs/i"}}, [1, "x"], ["'x' is not of"]),
+        ({"oneOf": [{"type": "integer"}, {"type": "null"}]}, "x", ["'x' is not valid under any of the"]),
+        ({"enum": ["a", "b"]}, "c", ["'c' is not one of ['a', 'b'] at $"]),
+        ({"items": {"type": "integer"}}, list("abcd"), ["at $[0]", "at $[1]", "at $[2]"]),
+        ({"type": "string", "format": "date"}, "soon", []),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_place(
+    schema: dict[str, Any], value: Any, words: list[str]
+) -> None:
+    """The first three; formats are no promise."""
+    check(schema)
+    found = misfits(schema, value)
+    assert len(found) == len(words)
+    assert all(word in one for word, one in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "thing"},
+        {"$schema": ["odd"]},
+        {"properties": 3},
+        {"properties": {"a": {"required": "yes"}}},
+    ],
+)
+def test_what_is_no_schema_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match="its schema is none"):
+        check(schema)
+
+
+def test_a_schema_that_never_ends_inwards_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(2_000):
+        schema = {"not": schema}
+    with pytest.raises(Invalid, match="its schema is none"):
+        check(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "http://127.0.0.1:1/elsewhere"},
+        {"$ref": "#/nowhere"},
+        {"$ref": "#/title", "title": "no schema"},
+        {"$ref": "#"},
+    ],
+)
+def test_a_schema_that_leads_nowhere_is_told_as_one(schema: dict[str, Any]) -> None:
+    check(schema)
+    with pytest.raises(Invalid, match="leads nowhere"):
+        misfits(schema, {"a": 1})
+
+
+def test_references_that_double_forever_are_left_after_a_while() -> None:
+    """Sixty lines that ask for 2 to the 60th comparisons; what was found until then is told."""
+    doubled = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n - 1}"}] * 2} for n in range(1, 60)}
+    schema = {"$defs": {"d0": {"type": "string"}, **doubled}, "$ref": "#/$defs/d59"}
+    check(schema)
+    assert misfits(schema, 1) == ["1 is not of type 'string' at $"] * 3
+    assert misfits(schema, "fits") == []
+
+
+def test_a_schema_of_too_many_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a thousand times as long to check as to write."""
+    monkeypatch.setattr(schema_check, "CHECK_S", 0.1)
+    with pytest.raises(Invalid, match="too long to check"):
+        check({"allOf": [{}] * 30_000})

@@ -1,0 +1,83 @@
+"""What a log says: the facts are the same whether they were emitted here or read back."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.log import record
+from rejoin_protocol.log.record import Audience, Head, Mark, Record
+from rejoin_runner.decision.run_state import Standing, usage_of
+
+CHUNKS: list[Chunk] = [
+    chunks.Start(message_id="m"),
+    chunks.StartStep(),
+    chunks.Data(type="data-x", data=1),
+    chunks.ToolInputAvailable(tool_call_id="c", tool_name="t", input={}),
+    chunks.ToolInputAvailable(tool_call_id="d", tool_name="delegate_to_dig", input={"task": "deep"}),
+    chunks.ToolInputAvailable(tool_call_id="b", tool_name="transfer_to_billing", input={}),
+    chunks.MessageMetadata(message_metadata={"usage": {"inputTokens": 3, "outputTokens": 4}}),
+    chunks.ResetStep(),
+    chunks.FinishStep(),
+]
+MARKS = [mark for mark in Mark if mark is not Mark.RESTORED]
+FACTS = (
+    "index",
+    "operations",
+    "v7",
+    "opened",
+    "suspensions",
+    "suspended",
+    "steps",
+    "step_open",
+    "step_dirty",
+    "generated",
+    "calls",
+    "asked",
+    "ended",
+    "error",
+    "message",
+    "all_open_calls",
+    "past",
+    "frames",
+)
+
+
+def facts(standing: Standing) -> dict[str, object]:
+    found = {name: getattr(standing, name) for name in FACTS}
+    stack = standing.frames.stack
+    return found | {"frames": [(one.call, one.agent, one.successor, one.steps, one.stint) for one in stack]}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(CHUNKS), max_size=4), st.sampled_from(Audience), st.sampled_from(MARKS)
+        )
+    )
+)
+def test_a_log_that_is_read_says_what_was_emitted(batches: list[tuple[list[Chunk], Audience, Mark]]) -> None:
+    live, read = Standing(), Standing()
+    for seq, (events, audience, mark) in enumerate(batches, 1):
+        payload = record.frames(map(chunks.encode, events), prev=seq - 1, index=live.index)
+        head = Head(
+            seq - 1, 1, live.index, len(events), live.operations, live.v7, audience, mark, live.suspensions
+        )
+        for event in events:
+            live.emit(event, audience)
+        live.mark(mark)
+        read.record(Record(seq, head, payload))
+    assert facts(live) == facts(read)
+    assert read.prev == len(batches)
+
+
+def test_parts_left_open_are_closed_in_order() -> None:
+    standing = Standing()
+    for chunk in (chunks.TextStart(id="t"), chunks.ReasoningStart(id="r")):
+        standing.emit(chunk)
+    assert standing.closing() == [chunks.TextEnd(id="t"), chunks.ReasoningEnd(id="r")]
+
+
+def test_usage_is_what_the_metadata_says_and_nothing_without_it() -> None:
+    assert usage_of({"id": "m", "role": "assistant", "parts": []}) == {}
+    assert usage_of({"metadata": {"usage": {"inputTokens": 1}}}) == {"inputTokens": 1}
+    assert usage_of({"metadata": "odd"}) == {}

@@ -1,0 +1,43 @@
+"""Plain functions beside the event loop: nobody waits for one that hangs."""
+
+import asyncio
+import threading
+from contextvars import ContextVar
+
+import pytest
+from rejoin_runner.tools import thread_calls
+
+WORD: ContextVar[str] = ContextVar("WORD")
+
+
+async def test_it_runs_beside_the_loop_and_knows_its_callers_context() -> None:
+    WORD.set("here")
+    thread, word = await thread_calls.called("x", lambda: (threading.current_thread(), WORD.get()))
+    assert (thread is threading.main_thread(), thread.daemon, word) == (False, True, "here")
+
+
+@pytest.mark.parametrize("fault", [ValueError("no"), SystemExit(3)])
+async def test_what_it_raises_is_raised(fault: BaseException) -> None:
+    def fails() -> None:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        await thread_calls.called("x", fails)
+
+
+async def test_who_is_cancelled_leaves_it_behind_and_can_say_what_it_is() -> None:
+    gate = threading.Event()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await thread_calls.called("hangs", gate.wait)
+    assert thread_calls.under_way() == ["hangs"]
+    [left] = [thread for thread in threading.enumerate() if thread.name.endswith("hangs")]
+    gate.set()
+    left.join(10)
+    assert thread_calls.under_way() == []
+
+
+async def test_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread_calls, "THREADS_MAX", 0)
+    with pytest.raises(thread_calls.Crowded):
+        await thread_calls.called("x", lambda: 1)

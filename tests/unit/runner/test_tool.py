@@ -1,0 +1,258 @@
+"""Functions as tools: the schema of a signature, arguments checked, results bounded."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pytest
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import CallId, RunId, SessionId
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.mcp.tools import McpServer
+from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.tools.tool import RESULT_BYTES_MAX, Tool, ToolError, tool
+from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
+
+CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
+
+
+@tool
+async def add(ctx: ToolContext[None], a: int, b: int = 1, mode: Literal["x", "y"] = "x") -> str:
+    """Add two numbers."""
+    return f"{a + b} {mode} {ctx.idempotency_key}"
+
+
+@tool(name="loud", needs_approval=lambda input, _: input["word"] != "hush", timeout_s=5)
+def shout(word: str) -> str:
+    """Say it louder."""
+    return word.upper()
+
+
+def test_the_schema_is_the_signature_without_the_context() -> None:
+    spec = add.spec
+    assert (spec.name, spec.description) == ("add", "Add two numbers.")
+    assert spec.input_schema["required"] == ["a"]
+    assert set(spec.input_schema["properties"]) == {"a", "b", "mode"}
+    assert spec.input_schema["additionalProperties"] is False
+
+
+async def test_a_tool_is_run_with_its_arguments_and_knows_its_call() -> None:
+    assert await add.run({"a": 2}, CONTEXT) == "3 x run_1:c"
+
+
+async def test_a_plain_function_runs_in_a_thread() -> None:
+    assert await shout.run({"word": "hey"}, CONTEXT) == "HEY"
+
+
+@pytest.mark.parametrize("input", [{}, {"a": "2"}, {"a": 1, "z": 1}, "raw text", None, {"a": 1, "mode": "z"}])
+def test_arguments_that_do_not_fit_are_named(input: object) -> None:
+    with pytest.raises(ToolError, match="do not fit"):
+        add.check(input)
+
+
+def test_approval_may_depend_on_the_arguments() -> None:
+    agent = Agent(name="a", model=Scripted(), tools=[add, shout])
+    assert agent.asks(shout, {"word": "hey"}, CONTEXT)
+    assert not agent.asks(shout, {"word": "hush"}, CONTEXT)
+    assert not agent.asks(add, {"a": 1}, CONTEXT)
+
+
+def test_a_tool_that_needs_approval_is_not_repeated_after_a_crash_unless_it_says_so() -> None:
+    agent = Agent(name="a", model=Scripted(), tools=[add, shout])
+    assert (agent.retries(add), agent.retries(shout)) == (True, False)
+
+
+def test_a_tool_needs_a_docstring() -> None:
+    with pytest.raises(Invalid, match="needs a docstring"):
+
+        @tool
+        def mute() -> None:
+            pass
+
+
+def test_a_parameter_needs_a_type() -> None:
+    def untyped(x) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        """Do nothing."""
+        del x
+
+    with pytest.raises(Invalid, match="parameter x needs a type"):
+        tool(untyped)
+
+
+def test_a_docstring_describes_the_arguments() -> None:
+    @tool
+    async def book(city: str, *, nights: int = 1) -> str:
+        """Book a room.
+
+        Args:
+            city: Where the room is,
+                as people call it.
+            nights (int): How long.
+
+        It costs nothing.
+        """
+        return f"{city} {nights}"
+
+    properties = book.spec.input_schema["properties"]
+    assert properties["city"]["description"] == "Where the room is, as people call it."
+    assert properties["nights"] == {"type": "integer", "default": 1, "description": "How long."}
+    assert book.spec.description == "Book a room.\n\nIt costs nothing."
+
+
+def test_a_description_of_the_type_wins_over_the_docstring() -> None:
+    @tool
+    async def book(city: Annotated[str, msgspec.Meta(description="Its official name.", max_length=9)]) -> str:
+        """Book.
+
+        Args:
+            city: Where.
+        """
+        return city
+
+    city = book.spec.input_schema["properties"]["city"]
+    assert city == {"type": "string", "description": "Its official name.", "maxLength": 9}
+
+
+class Odd:
+    """A type that JSON does not have."""
+
+
+async def odd(thing: Odd) -> str:
+    """Take it."""
+    return str(thing)
+
+
+async def unknown(thing: "Nowhere") -> str:  # type: ignore[name-defined]  # noqa: F821
+    """Take what nobody knows."""
+    return str(thing)
+
+
+async def spread(*names: str) -> str:
+    """Take any."""
+    return str(names)
+
+
+async def mixed(ctx: SyncToolContext[None]) -> str:
+    """Take the wrong context."""
+    return str(ctx)
+
+
+def blocking(ctx: ToolContext[None]) -> str:
+    """Take the wrong context."""
+    return str(ctx)
+
+
+async def idle() -> None:
+    """Do nothing."""
+
+
+def yields() -> Iterator[int]:
+    """Yield in a thread."""
+    yield 1
+
+
+async def decides(input: dict[str, Any], ctx: ToolContext[None], word: str = "") -> bool:
+    return word in input or ctx.context is None
+
+
+class Decides:
+    """Decides when it is awaited."""
+
+    async def __call__(self, input: dict[str, Any], ctx: ToolContext[None]) -> bool:
+        return await decides(input, ctx)
+
+    said = __call__
+
+
+ASYNC = (decides, partial(decides, word="x"), Decides(), Decides().said, partial(Decides()))
+
+
+@pytest.mark.parametrize("approval", ASYNC)
+def test_an_approval_that_would_have_to_be_awaited_is_refused_at_the_start(approval: Any) -> None:
+    """Of a tool, of an agent, of a server and of a server's tool."""
+    refused = pytest.raises(Invalid, match="needs_approval is async, it must be a plain function")
+    with refused:
+        tool(name="rm", needs_approval=approval)(idle)
+    with refused:
+        Agent(name="a", model=Scripted(), tools=[add], needs_approval={"add": approval})
+    for policy in (approval, {"add": approval}):
+        with refused:
+            McpServer(name="box", command=["x"], needs_approval=policy)
+
+
+async def test_an_approval_that_turns_out_to_be_async_is_an_error() -> None:
+    """And not a yes that was never meant."""
+    approval: Any = lambda input, _: decides(input, CONTEXT)  # noqa: E731
+    hidden = tool(name="rm", needs_approval=approval)(idle)
+    with pytest.raises(TypeError, match="coroutine"):
+        Agent(name="a", model=Scripted(), tools=[hidden]).asks(hidden, {}, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        (odd, {}, "tool odd: a parameter's type cannot be written as JSON"),
+        (unknown, {}, "tool unknown: a parameter's type is not known"),
+        (spread, {}, "tool spread: parameter names cannot be given by name"),
+        (mixed, {}, "tool mixed: ctx must be a ToolContext here"),
+        (blocking, {}, "tool blocking: ctx must be a SyncToolContext here"),
+        (yields, {}, "tool yields is a plain generator"),
+        (odd, {"name": "no name"}, "tool no name: a name has"),
+        (spread, {"result_bytes_max": 0}, "result_bytes_max"),
+    ],
+)
+def test_wrong_use_is_one_sentence_at_the_start(function: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(Invalid, match=re.escape(said)) as told:
+        tool(**options)(function)
+    assert "\n" not in str(told.value)
+
+
+def returns(value: object) -> Tool:
+    def give() -> object:
+        """Give it."""
+        return value
+
+    return tool(give)
+
+
+async def test_a_result_that_is_not_json_is_a_tool_error() -> None:
+    with pytest.raises(ToolError, match="JSON"):
+        await returns(object()).run({}, CONTEXT)
+
+
+async def test_a_result_that_would_kill_the_client_is_a_tool_error() -> None:
+    with pytest.raises(ToolError, match="clients refuse"):
+        await returns({"__proto__": 1}).run({}, CONTEXT)
+
+
+async def test_a_result_that_is_too_large_is_a_tool_error() -> None:
+    with pytest.raises(ToolError, match="larger"):
+        await returns("x" * RESULT_BYTES_MAX).run({}, CONTEXT)
+
+
+async def test_a_struct_is_a_result() -> None:
+    class Point(msgspec.Struct):
+        x: int
+
+    assert await returns(Point(1)).run({}, CONTEXT) == {"x": 1}
+
+
+async def test_a_generator_that_says_what_cannot_be_shown_is_closed_with_its_call() -> None:
+    """Its clean-up is not left to whoever collects garbage, after the call."""
+    closed: list[bool] = []
+
+    @tool
+    async def breaks() -> AsyncIterator[Any]:
+        """Break."""
+        try:
+            yield object()
+        finally:
+            await asyncio.sleep(0)
+            closed.append(True)
+
+    with pytest.raises(ToolError):
+        await breaks.run({}, CONTEXT)
+    assert closed == [True]
