@@ -16,9 +16,9 @@ import msgspec
 import structlog
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_runner import app
@@ -107,8 +107,11 @@ class Lag(msgspec.Struct, frozen=True):
 
 async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seconds: float) -> Lag:
     """A runner of ours with so many live runs, looked at for so long. They are interrupted at the end."""
-    settings = app.Settings(
-        nats_url=servers.nats_url, database_url=servers.database_url, runs_max=runs, drain_grace_s=0
+    settings = app.RunnerSettings(
+        nats_url=servers.nats_url,
+        database_url=servers.database_url,
+        max_concurrent_runs=runs,
+        drain_grace_s=0,
     )
     late_ms: list[float] = []
     counted = Counted(model)
@@ -117,9 +120,9 @@ async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seco
         nats_connection.connect(servers.nats_url, "runner-queue") as connection,
         await run_store.connect(servers.database_url) as store,
         app.assemble(settings, [agent]) as worker,
-        beside(worker.serve()),
+        run_alongside(worker.serve()),
     ):
-        requests, started = JetStreamRequests(connection, setup.Settings()), []
+        requests, started = JetStreamRunQueue(connection, setup.StreamSettings()), []
         for number in range(runs):
             text = "look" if number % 4 == 0 else "talk"
             admitted = await logs.admitted(store, text, agent.name)
@@ -127,7 +130,7 @@ async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seco
             started.append(admitted.place)
         await counted.all_speak(runs)
         began, used_s, tokens = time.monotonic(), time.process_time(), counted.tokens
-        async with beside(lateness(late_ms)):
+        async with run_alongside(lateness(late_ms)):
             await asyncio.sleep(seconds)
         used_s, tokens = time.process_time() - used_s, counted.tokens - tokens
         used = used_s / (time.monotonic() - began)

@@ -16,14 +16,14 @@ from hashlib import sha256
 import msgspec
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
-from rejoin_adapters.records import Admission, Owner, Store, Submit, Turn
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.records import Admission, Owner, RunStore, Submit, UserMessage
 from rejoin_protocol import ids
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId
 from rejoin_protocol.log.record import Head, Mark, Record, frames
-from rejoin_protocol.log.segment import Gathering
+from rejoin_protocol.log.segment import SegmentBuilder
 from rejoin_protocol.run_request import RunRequest
 
 from bench import plain, servers
@@ -48,7 +48,7 @@ class Admittance(msgspec.Struct):
     request: RunRequest
 
 
-async def admitted(store: Store, text: str, agent: str = "clock", session: str = "") -> Admittance:
+async def admitted(store: RunStore, text: str, agent: str = "clock", session: str = "") -> Admittance:
     """A run that is stored and that nobody has asked a runner for."""
     now_ms = int(time.time() * 1_000)
     message = {"id": secrets.token_hex(8), "role": "user", "parts": [{"type": "text", "text": text}]}
@@ -57,12 +57,14 @@ async def admitted(store: Store, text: str, agent: str = "clock", session: str =
         SessionId(session or f"bench-{secrets.token_hex(8)}"),
     )
     answer = ids.new_message_id(now_ms, secrets.token_bytes(ids.RANDOM_BYTES))
-    ask = Submit(Turn(message, sha256(text.encode()).digest()))
+    ask = Submit(UserMessage(message, sha256(text.encode()).digest()))
     found = await store.admit(Admission(OWNER, place.session, AgentName(agent), place.run, answer, ask))
     return Admittance(place, found.run.request)
 
 
-async def append(log: JetStreamLog, place: Place, events: Sequence[Chunk], mark: Mark = Mark.NONE) -> Record:
+async def append(
+    log: JetStreamRunLog, place: Place, events: Sequence[Chunk], mark: Mark = Mark.NONE
+) -> Record:
     """One message."""
     head = Head(place.prev, 1, place.index, len(events), mark=mark)
     payload = frames(map(chunks.encode, events), prev=place.prev, index=place.index)
@@ -71,7 +73,7 @@ async def append(log: JetStreamLog, place: Place, events: Sequence[Chunk], mark:
     return Record(place.prev, head, payload)
 
 
-async def opened(log: JetStreamLog, store: Store, count: int) -> list[Place]:
+async def opened(log: JetStreamRunLog, store: RunStore, count: int) -> list[Place]:
     """Runs with the beginning of an answer in their logs."""
     gate = asyncio.Semaphore(16)
 
@@ -92,11 +94,11 @@ def said() -> Chunk:
     return chunks.TextDelta(id="t", delta=str(time.monotonic_ns()))
 
 
-async def write(log: JetStreamLog, place: Place, events: int, rate: float = 0, size: int = 1) -> None:
+async def write(log: JetStreamRunLog, place: Place, events: int, rate: float = 0, size: int = 1) -> None:
     """So many deltas, `size` to a message, and segments, as a runner does."""
     clock = asyncio.get_running_loop().time
     due_s = clock() + (secrets.randbelow(1_000) / 1_000 / rate if rate else 0)
-    gathering = Gathering()
+    gathering = SegmentBuilder()
     for _ in range(events // size):
         if rate:
             await asyncio.sleep(max(0, due_s - clock()))
@@ -141,7 +143,7 @@ async def main(nats_url: str, events: int, rate: float) -> None:
         await feign(nats_url, places, events)
         return
     async with nats_connection.connect(nats_url, "runner-log") as connection:
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         async with asyncio.TaskGroup() as group:
             for place in places:
                 group.create_task(write(log, place, events, rate))

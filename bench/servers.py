@@ -72,7 +72,7 @@ async def backing() -> AsyncIterator[Servers]:
     with empty() as directory:
         async with embedded(directory) as servers:
             async with nats_connection.connect(servers.nats_url, "migrate") as connection:
-                await setup.declare(connection, setup.Settings())
+                await setup.declare(connection, setup.StreamSettings())
             await migrate.migrate(servers.database_url)
             yield servers
 
@@ -99,7 +99,7 @@ async def gateway(servers: Servers) -> AsyncIterator[Running]:
     """A gateway that answers for the agent `clock`, by default."""
     port = free_port()
     async with _service(
-        servers, "gateway", "gateway", port=port, anonymous=True, default_agent="clock"
+        servers, "gateway", "gateway", port=port, allow_anonymous=True, default_agent="clock"
     ) as child:
         base = f"http://127.0.0.1:{port}"
         await _answers(f"{base}/health/ready", child)

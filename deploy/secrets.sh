@@ -35,5 +35,5 @@ word | keep owner_password
 word | keep service_password
 echo "postgresql://rejoin_owner:$(cat owner_password)@postgres:5432/rejoin" | keep owner_database_url
 echo "postgresql://rejoin_service:$(cat service_password)@postgres:5432/rejoin" | keep service_database_url
-word | keep key_pepper
-echo "first:$(head -c 32 /dev/urandom | base64 | tr -d '\n')" | keep context_keys
+word | keep api_key_pepper
+echo "first:$(head -c 32 /dev/urandom | base64 | tr -d '\n')" | keep context_encryption_keys

@@ -12,11 +12,11 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rejoin_gateway.embed import Conversation, Rejoin, Stream, connect, routes
+    from rejoin_gateway.embed import ChatSession, Rejoin, Stream, connect, routes
     from rejoin_runner.agent.agent import Agent, StatusUpdates, Summary, agent
     from rejoin_runner.agent.custom_loop import LoopError, RunInput
     from rejoin_runner.mcp.tools import McpServer
-    from rejoin_runner.models.context_window import Window
+    from rejoin_runner.models.context_window import ContextWindow
     from rejoin_runner.models.fallback import Fallback
     from rejoin_runner.models.model import (
         Done,
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Agent",
-    "Conversation",
+    "ChatSession",
+    "ContextWindow",
     "Done",
     "Fallback",
     "LoopError",
@@ -52,7 +53,6 @@ __all__ = (
     "ToolContext",
     "ToolError",
     "Usage",
-    "Window",
     "__version__",
     "agent",
     "connect",
@@ -61,11 +61,11 @@ __all__ = (
 )
 
 _MODULES = {
-    "rejoin_gateway.embed": ("Conversation", "Rejoin", "Stream", "connect", "routes"),
+    "rejoin_gateway.embed": ("ChatSession", "Rejoin", "Stream", "connect", "routes"),
     "rejoin_runner.agent.agent": ("Agent", "StatusUpdates", "Summary", "agent"),
     "rejoin_runner.agent.custom_loop": ("LoopError", "RunInput"),
     "rejoin_runner.mcp.tools": ("McpServer",),
-    "rejoin_runner.models.context_window": ("Window",),
+    "rejoin_runner.models.context_window": ("ContextWindow",),
     "rejoin_runner.models.fallback": ("Fallback",),
     "rejoin_runner.models.model": (
         "Done",

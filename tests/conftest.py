@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
-from rejoin_runner.models.provider import Connections
+from rejoin_runner.models.provider import ProviderConnections
 
 from tests.support.fake_provider import FakeProvider
 from tests.support.observe import Say
@@ -57,7 +57,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
     async with embedded(tmp_path_factory.mktemp("servers"), durable=False) as running:
         async with nats_connection.connect(running.nats_url, "tests") as connection:
-            await setup.declare(connection, setup.Settings())
+            await setup.declare(connection, setup.StreamSettings())
         await migrate.migrate(running.database_url)
         yield running
 
@@ -87,7 +87,7 @@ async def provider() -> AsyncIterator[FakeProvider]:
 
 
 @pytest.fixture
-async def connections() -> AsyncIterator[Connections]:
+async def connections() -> AsyncIterator[ProviderConnections]:
     """Those of a runner to its providers."""
-    async with Connections(read_timeout_s=5) as opened:
+    async with ProviderConnections(read_timeout_s=5) as opened:
         yield opened

@@ -1,6 +1,7 @@
 """What gateway and runner ask of the outside world: a few small ports.
 
-`Log`, `Requests`, `Control` and `Agents` are the broker's; `Store`, from `store`, is the database's. Each has
+`RunLog`, `RunQueue`, `RunControl` and `AgentRegistry` are the broker's; `RunStore`, from `store`, is the
+database's. Each has
 a real adapter and an in-memory double, and one contract suite runs against both. Every method may raise
 `Unavailable` while its server is away; whatever it was asked is then either done or not, never half.
 """
@@ -18,60 +19,60 @@ from rejoin_adapters.records import (
     Admission,
     Admitted,
     Approval,
+    ApprovalRequest,
     Claim,
     Decided,
     Decision,
     History,
     Interrupted,
     Limits,
-    Listed,
+    MessageWithNext,
     Owner,
-    Placed,
-    Question,
     Regenerate,
     Run,
-    Store,
+    RunStore,
+    RunSummary,
+    RunUsage,
     Submit,
-    Turn,
-    Usage,
+    UserMessage,
     WhenBusy,
 )
 
 __all__ = (
     "Admission",
     "Admitted",
-    "Agents",
+    "AgentRegistry",
     "Approval",
+    "ApprovalRequest",
     "Claim",
-    "Control",
+    "ControlMessage",
     "Decided",
     "Decision",
     "Delivery",
-    "Follow",
     "History",
     "Interrupt",
     "Interrupted",
     "Limits",
-    "Listed",
-    "Log",
+    "LiveSubscription",
+    "LogPage",
+    "MessageWithNext",
     "Owner",
-    "Page",
-    "Placed",
-    "Question",
     "Regenerate",
-    "Requests",
     "Run",
-    "Store",
+    "RunControl",
+    "RunLog",
+    "RunQueue",
+    "RunStore",
+    "RunSummary",
+    "RunUsage",
     "Submit",
     "Supersede",
-    "Turn",
-    "Usage",
+    "UserMessage",
     "WhenBusy",
-    "Word",
 )
 
 
-class Page(msgspec.Struct, frozen=True):
+class LogPage(msgspec.Struct, frozen=True):
     """Part of a log: consecutive records, and whether more were stored behind them when it was read.
     `times`: when each was stored, RFC 3339; empty if that is not known.
     """
@@ -81,7 +82,7 @@ class Page(msgspec.Struct, frozen=True):
     times: Sequence[str] = ()
 
 
-class Follow(Protocol):
+class LiveSubscription(Protocol):
     """A run's new records as they are appended, in order, without the promise that none is missing."""
 
     def take(self) -> list[Record]:
@@ -103,7 +104,7 @@ class Follow(Protocol):
         ...
 
 
-class Log(Protocol):
+class RunLog(Protocol):
     """The runs' logs."""
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
@@ -114,7 +115,7 @@ class Log(Protocol):
         """
         ...
 
-    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> Page:
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> LogPage:
         """The records behind sequence `after`, oldest first: at most `records_max`, or as many as are got in
         one go. May miss the newest ones for a moment.
         """
@@ -126,7 +127,7 @@ class Log(Protocol):
         """
         ...
 
-    async def grown(self, run: RunId, *, after: int) -> bool:
+    async def has_records_after(self, run: RunId, *, after: int) -> bool:
         """Whether there are records behind sequence `after`. May miss the newest ones for a moment."""
         ...
 
@@ -142,7 +143,7 @@ class Log(Protocol):
         """Delete all of a run's records, and their copies. Whoever still appends is fenced by it."""
         ...
 
-    def follow(self, run: RunId) -> AbstractAsyncContextManager[Follow]:
+    def follow(self, run: RunId) -> AbstractAsyncContextManager[LiveSubscription]:
         """Watch a run. From the moment the context is entered every append is either taken or `lost`."""
         ...
 
@@ -188,7 +189,7 @@ class Delivery(Protocol):
         ...
 
 
-class Requests(Protocol):
+class RunQueue(Protocol):
     """The queue of run requests."""
 
     async def publish(self, request: RunRequest) -> None:
@@ -215,10 +216,10 @@ class Supersede(msgspec.Struct, frozen=True, tag=True):
     attempt: int
 
 
-type Word = Interrupt | Supersede
+type ControlMessage = Interrupt | Supersede
 
 
-class Control(Protocol):
+class RunControl(Protocol):
     """The way to the runner that holds a run, for what cannot wait until it looks into the database."""
 
     async def interrupt(self, run: RunId) -> None:
@@ -229,12 +230,12 @@ class Control(Protocol):
         """Tell whoever holds the run by an earlier attempt than this one that it does not any more."""
         ...
 
-    def listen(self, on_word: Callable[[RunId, Word], None]) -> AbstractAsyncContextManager[None]:
+    def listen(self, on_word: Callable[[RunId, ControlMessage], None]) -> AbstractAsyncContextManager[None]:
         """Be told what is said about any run, by us too, from the moment the context is entered."""
         ...
 
 
-class Agents(Protocol):
+class AgentRegistry(Protocol):
     """What the runners serve."""
 
     async def announce(self, entry: AgentEntry) -> None:

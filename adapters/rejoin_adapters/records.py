@@ -32,7 +32,7 @@ class Owner(msgspec.Struct, frozen=True):
     user: UserId | None = None
 
 
-class Usage(msgspec.Struct, frozen=True):
+class RunUsage(msgspec.Struct, frozen=True):
     """What a run has cost, in tokens."""
 
     input_tokens: int = 0
@@ -44,7 +44,7 @@ class Usage(msgspec.Struct, frozen=True):
         return self.input_tokens + self.output_tokens
 
 
-def usage_of(answer: UIMessage) -> Usage:
+def usage_of(answer: UIMessage) -> RunUsage:
     """What an answer's metadata says of its run's usage; zero where it says nothing that can be counted."""
 
     def field(found: Any, name: str) -> Any:
@@ -54,7 +54,7 @@ def usage_of(answer: UIMessage) -> Usage:
         count = field(field(field(answer, "metadata"), "usage"), name)
         return count if isinstance(count, int) and 0 <= count < TOKENS_MAX else 0
 
-    return Usage(tokens("inputTokens"), tokens("outputTokens"))
+    return RunUsage(tokens("inputTokens"), tokens("outputTokens"))
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,7 +74,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     file_bytes_max: Count | None = None
 
 
-class Turn(msgspec.Struct, frozen=True):
+class UserMessage(msgspec.Struct, frozen=True):
     """A user's message as it is stored. `digest` tells a repeated request from another one."""
 
     message: UIMessage
@@ -84,7 +84,7 @@ class Turn(msgspec.Struct, frozen=True):
 class Submit(msgspec.Struct, frozen=True):
     """Answer a new message. `edit`: if the id is stored with other content, replace it and all behind it."""
 
-    turn: Turn
+    turn: UserMessage
     edit: bool = False
     imports: Sequence[UIMessage] = ()
     """Earlier turns, stored only if the session is new."""
@@ -144,7 +144,7 @@ class Run(msgspec.Struct, frozen=True):
     error: str | None = None
     interrupted: bool = False
     user: UserId | None = None
-    usage: Usage = Usage()
+    usage: RunUsage = RunUsage()
 
     @property
     def owner(self) -> Owner:
@@ -157,7 +157,7 @@ class Run(msgspec.Struct, frozen=True):
         return RunRequest(self.agent, self.id, self.turn)
 
 
-class Listed(msgspec.Struct, frozen=True):
+class RunSummary(msgspec.Struct, frozen=True):
     """A run as operators see it: with its times, and the runner that had it last."""
 
     run: Run
@@ -185,7 +185,7 @@ class Interrupted(msgspec.Struct, frozen=True):
     interrupted: bool
 
 
-class Question(msgspec.Struct, frozen=True):
+class ApprovalRequest(msgspec.Struct, frozen=True):
     """A call that waits for a person. `input` is frozen here: what was shown is what will be run.
     After `expires_at` nobody can decide it any more.
     """
@@ -217,7 +217,7 @@ class Approval(msgspec.Struct, frozen=True):
     decided it in time, which is a denial. No decision: it is open, or its run was interrupted or is over.
     """
 
-    question: Question
+    question: ApprovalRequest
     decision: Decision | None
     turn: int
     expired: bool = False
@@ -246,14 +246,14 @@ class History(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class Placed(msgspec.Struct, frozen=True):
+class MessageWithNext(msgspec.Struct, frozen=True):
     """A message of a session, and the one behind it that a `History` would show."""
 
     message: UIMessage
     next: MessageId | None
 
 
-class Store(Protocol):
+class RunStore(Protocol):
     """Sessions, messages, runs and approvals. Each method is one transaction."""
 
     async def admit(self, admission: Admission) -> Admitted:
@@ -269,13 +269,13 @@ class Store(Protocol):
         """
         ...
 
-    async def may_admit(self, tenant: TenantId) -> None:
+    async def check_limits(self, tenant: TenantId) -> None:
         """Whether `admit` would make a tenant another run now: asked before what costs something. Raises
         `Limited` as `admit` does.
         """
         ...
 
-    async def repeated(
+    async def find_duplicate(
         self,
         owner: Owner,
         session: SessionId,
@@ -302,7 +302,7 @@ class Store(Protocol):
         """One run of the owner's."""
         ...
 
-    async def over(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+    async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
         """Whether a run is over, or the owner has none of this id (any more); of a turn, whether the run has
         ended with it, waits behind it or has gone on from it. Many ask at once, now and again.
         """
@@ -316,7 +316,7 @@ class Store(Protocol):
         """The session, or None if there is none."""
         ...
 
-    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> Placed | None:
+    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
         """One of the messages of a session's history, without the others."""
         ...
 
@@ -345,7 +345,7 @@ class Store(Protocol):
         """
         ...
 
-    async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
+    async def ask(self, run: RunId, attempt: int, questions: Sequence[ApprovalRequest]) -> None:
         """Store questions before they are shown. Asking again changes nothing. Those of an interrupted run
         are cancelled at once. Raises `Fenced`.
         """
@@ -391,15 +391,15 @@ class Store(Protocol):
         """
         ...
 
-    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
+    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[RunSummary]:
         """The owner's runs, newest first."""
         ...
 
-    async def listed_run(self, owner: Owner, run: RunId) -> Listed | None:
+    async def listed_run(self, owner: Owner, run: RunId) -> RunSummary | None:
         """One run of the owner's, as operators see it."""
         ...
 
-    async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
+    async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
         """The context that the session keeps for later runs."""
         ...
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 
@@ -22,7 +22,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         servers.gateway(found) as gateway,
         nats_connection.connect(found.nats_url, "runner-queue") as connection,
     ):
-        await JetStreamAgents(connection).announce(AgentEntry(name=AgentName("clock")))
+        await JetStreamAgentRegistry(connection).announce(AgentEntry(name=AgentName("clock")))
         warm = await load.follow(gateway.base, [load.post("hello") for _ in range(AT_ONCE)])
         requests = [load.post("hello") for _ in range(total)]
         pids = {"gateway": gateway.pid, "broker": found.nats.pid, "database": found.postgres.pid}

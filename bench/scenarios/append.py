@@ -6,11 +6,11 @@ import time
 from collections.abc import AsyncIterator
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.events import chunks
-from rejoin_runner.decision.run_state import Standing
+from rejoin_runner.decision.run_state import RunState
 from rejoin_runner.output.journal import Journal
 
 from bench import logs, plain, servers
@@ -28,7 +28,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         await run_store.connect(found.database_url) as store,
         plain.connect(found.nats_url) as nats,
     ):
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         yield await _one(log, (await logs.admitted(store, "hello")).place, 50_000 if full else 20_000)
         payload = chunks.encode(logs.said())
 
@@ -48,12 +48,12 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
             yield Figure(title, name, "CPU", (cpu_s(os.getpid()) - used) / count * 1e6, "µs/append")
 
 
-async def _one(log: JetStreamLog, place: logs.Place, events: int) -> Figure:
-    standing = Standing()
+async def _one(log: JetStreamRunLog, place: logs.Place, events: int) -> Figure:
+    standing = RunState()
     journal = Journal(log, place.run, 1, standing)
     await journal.take_over()
     began = time.monotonic()
-    async with beside(journal.write()):
+    async with run_alongside(journal.write()):
         for chunk in logs.OPENING:
             await journal.emit(chunk)
         for _ in range(events):

@@ -15,7 +15,7 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from rejoin_adapters.embedded import Servers
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Model
-from rejoin_runner.models.provider import Connections, open_model
+from rejoin_runner.models.provider import ProviderConnections, open_model
 from rejoin_runner.models.provider_call import ProviderModel
 
 from bench import lag, servers
@@ -32,7 +32,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     async with (
         servers.backing() as found,
         servers.bare("bench.provider") as provider,
-        Connections() as wires,
+        ProviderConnections() as wires,
         httpx2.AsyncClient(timeout=60, limits=httpx2.Limits(max_connections=1_000)) as http,
     ):
         base = f"{provider.base}/v1"

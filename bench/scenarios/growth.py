@@ -12,7 +12,7 @@ from typing import NamedTuple
 import aiohttp
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Mark
@@ -54,7 +54,7 @@ class Place(NamedTuple):
 
     servers: Servers
     base: str
-    store: run_store.PostgresStore
+    store: run_store.PostgresRunStore
     run: logs.Place
 
 
@@ -83,7 +83,7 @@ async def _installed() -> AsyncIterator[Place]:
         connection = await stack.enter_async_context(nats_connection.connect(found.nats_url, "runner-log"))
         store = await stack.enter_async_context(await run_store.connect(found.database_url))
         await served(gateway.base)
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         run = (await logs.admitted(store, "hello", "nobody")).place  # no runner is to take it
         await logs.append(log, run, ())
         await logs.append(log, run, logs.OPENING)

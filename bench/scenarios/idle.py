@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 
 from bench import load, logs, servers
@@ -27,7 +27,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         nats_connection.connect(found.nats_url, "runner-log") as connection,
         await run_store.connect(found.database_url) as store,
     ):
-        places = await logs.opened(JetStreamLog(connection, connection), store, count + WARM)
+        places = await logs.opened(JetStreamRunLog(connection, connection), store, count + WARM)
         pids = {"gateway": gateway.pid, "broker": found.nats.pid}
         requests = [load.rejoin(place.session) for place in places]
         streams = await load.follow(gateway.base, requests[:WARM])

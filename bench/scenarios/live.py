@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 
 from bench import load, logs, plain, servers
@@ -23,7 +23,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         nats_connection.connect(found.nats_url, "runner-log") as connection,
         await run_store.connect(found.database_url) as store,
     ):
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         places = await logs.opened(log, store, runs)
         async with plain.connect(found.nats_url) as nats:
             await nats.follow(place.run for place in places)

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 
 from bench import load, logs, plain, servers
@@ -24,7 +24,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         await run_store.connect(found.database_url) as store,
         plain.connect(found.nats_url) as nats,
     ):
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         for size in (1, COALESCED):
             [place] = await logs.opened(log, store, 1)
             await logs.write(log, place, events, size=size)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 from rejoin_protocol.events import chunks
 
@@ -23,7 +23,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         nats_connection.connect(found.nats_url, "runner-log") as connection,
         await run_store.connect(found.database_url) as store,
     ):
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         warm, place = await logs.opened(log, store, 2)
         text = [chunks.TextDelta(id="t", delta="x" * MESSAGE_BYTES)]
         count = megabytes * 1024 * 1024 // MESSAGE_BYTES

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import READS_MAX, JetStreamLog
+from rejoin_adapters.jetstream.run_log import READS_MAX, JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 
 from bench import load, logs, plain, servers
@@ -25,7 +25,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         await run_store.connect(found.database_url) as store,
         plain.connect(found.nats_url) as nats,
     ):
-        places = await logs.opened(JetStreamLog(connection, connection), store, clients)
+        places = await logs.opened(JetStreamRunLog(connection, connection), store, clients)
         streams = await load.follow(gateway.base, [load.rejoin(place.session) for place in places])
         async with asyncio.TaskGroup() as group:
             for one in streams:

@@ -1,1 +1,1 @@
-../../gateway/page/rejoin.js
+../../gateway/rejoin_gateway/ui/static/rejoin.js

@@ -15,7 +15,7 @@ from rejoin_gateway.http import errors
 from rejoin_protocol.errors import RejoinError, Unauthenticated
 from rejoin_protocol.ids import TenantId, UserId
 
-from rejoin import Conversation, Rejoin, Stream, connect
+from rejoin import ChatSession, Rejoin, Stream, connect
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ for kind in errors.TOLD:
     app.add_exception_handler(kind, refused)
 
 
-def conversation(id: str, request: Request, x_user: Annotated[str | None, Header()] = None) -> Conversation:
+def conversation(id: str, request: Request, x_user: Annotated[str | None, Header()] = None) -> ChatSession:
     """The caller's conversation. Put your own login here: another user's is not found."""
     if x_user is None:
         raise Unauthenticated("say who you are: x-user")
@@ -49,7 +49,7 @@ def conversation(id: str, request: Request, x_user: Annotated[str | None, Header
     return rejoin.agent("support", Owner(TenantId("default"), UserId(x_user))).session(id)
 
 
-Caller = Annotated[Conversation, Depends(conversation)]
+Caller = Annotated[ChatSession, Depends(conversation)]
 
 
 class Said(BaseModel):

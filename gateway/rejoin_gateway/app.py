@@ -10,22 +10,22 @@ from ipaddress import ip_address
 import structlog
 from aiohttp import web
 from rejoin_adapters.files.chunk_store import JetStreamFiles
-from rejoin_adapters.files.file_index import HeldFiles, Holdings
+from rejoin_adapters.files.file_index import FileIndex, FileStore
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.agent_registry import BELIEVED_S, JetStreamAgents
-from rejoin_adapters.jetstream.run_control import NatsControl
-from rejoin_adapters.jetstream.run_log import JetStreamLog
-from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.jetstream.agent_registry import BELIEVED_S, JetStreamAgentRegistry
+from rejoin_adapters.jetstream.run_control import NatsRunControl
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import migrate, run_counts, run_store
-from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_adapters.postgres.api_keys import ApiKeys
 from rejoin_adapters.postgres.artifacts import Artifacts
-from rejoin_adapters.postgres.mcp_sessions import Dialogues
+from rejoin_adapters.postgres.mcp_sessions import McpSessions
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.session_store import SessionStore
 from rejoin_adapters.postgres.tenants import Tenants
 from rejoin_adapters.records import Count, Limits
 from rejoin_adapters.service import metrics_server, tracing
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_adapters.service.service_process import LogFormat, allow_files, on_stop
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
@@ -49,18 +49,17 @@ from rejoin_gateway.api import (
 )
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
-from rejoin_gateway.auth.authenticator import Gate, entrance
-from rejoin_gateway.auth.authenticator import Settings as AuthSettings
+from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_authenticator
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.sessions import Backend
 from rejoin_gateway.http.cors import Cors, secure
-from rejoin_gateway.http.rate_limit import Rates, per_minute
+from rejoin_gateway.http.rate_limit import TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.routes import Route, mount
-from rejoin_gateway.http.web import SERVICE, Attention, Service, observe
-from rejoin_gateway.metrics import Metrics
+from rejoin_gateway.http.web import SERVICE, DisconnectPolicy, GatewayService, observe
+from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.ui import docs, kill_switch, pages
 
 log = structlog.get_logger("rejoin.gateway")
@@ -92,7 +91,7 @@ NOTE_USE_S = 10.0
 CENSUS_S = 10.0
 
 
-class Settings(AuthSettings, frozen=True, kw_only=True):
+class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     """A gateway's settings, `REJOIN_…` each."""
 
     nats_url: str
@@ -104,11 +103,11 @@ class Settings(AuthSettings, frozen=True, kw_only=True):
     port: int = 8080
     default_agent: str | None = None
     """Who answers a request that names no agent."""
-    agents_believed_s: float = BELIEVED_S
+    agent_cache_ttl_s: float = BELIEVED_S
     """How long an agent's entry is believed without asking the broker again."""
     nats_replicas: int = 1
     """How many servers keep each stream: 3 in a cluster."""
-    log_age_max_s: float = 24 * 3600
+    run_log_retention_s: float = 24 * 3600
     """How long a run can be replayed; what it said is in the database for longer."""
     database_pool_max: int = 10
     """Connections of one process."""
@@ -124,15 +123,15 @@ class Settings(AuthSettings, frozen=True, kw_only=True):
     """Once they are spent, requests are refused until midnight, UTC."""
     tenant_file_bytes_max: Count | None = None
     """Of all files that it has: what is beyond is refused, until sessions that have some are deleted."""
-    agent_chat_limit_s: float | None = 120.0
+    agent_chat_timeout_s: float | None = 120.0
     """How long a run of the agent-chat family's stream may take."""
-    agent_chat_stop_when_left: bool = True
+    agent_chat_cancel_on_disconnect: bool = True
     """Whether it stops when its client leaves, unlike everybody else's."""
     cors_origins: str = ""
     """Origins whose pages may call, separated by spaces; `*` for all of them."""
-    context_keys: str | None = None
+    context_encryption_keys: str | None = None
     """What contexts are sealed with, `id:base64,…` of 32 bytes: the first seals, all open."""
-    drain_notice_s: float = 0.0
+    shutdown_delay_s: float = 0.0
     """How long readiness fails before streams are broken: what a load balancer needs to notice."""
     metrics_host: str = "127.0.0.1"
     """Of the port below."""
@@ -145,7 +144,9 @@ class Settings(AuthSettings, frozen=True, kw_only=True):
     """`json`, `console`, or `auto`: JSON unless stderr is a terminal."""
 
 
-def application(service: Service, checks: Mapping[str, Check], *, metrics: bool = True) -> web.Application:
+def application(
+    service: GatewayService, checks: Mapping[str, Check], *, metrics: bool = True
+) -> web.Application:
     """The routes over a backend."""
     app = web.Application(middlewares=[observe], client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = service
@@ -158,14 +159,14 @@ def application(service: Service, checks: Mapping[str, Check], *, metrics: bool 
 
 
 @asynccontextmanager
-async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
+async def assemble(settings: GatewaySettings) -> AsyncIterator[web.Application]:
     """An application with its connections, for as long as the context."""
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "gateway-api"))
         live = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "gateway-live"))
         stored = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "gateway-files"))
-        remote = await stack.enter_async_context(remote_fetch.opened())
-        wanted = setup.Settings(settings.nats_replicas, settings.log_age_max_s)
+        remote = await stack.enter_async_context(remote_fetch.open_fetcher())
+        wanted = setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s)
         await setup.require(api)
         await migrate.check(settings.database_url)
         store = await stack.enter_async_context(
@@ -173,47 +174,53 @@ async def assemble(settings: Settings) -> AsyncIterator[web.Application]:
                 settings.database_url, pool_max=settings.database_pool_max, limits=_limits(settings)
             )
         )
-        metrics = Metrics()
+        metrics = GatewayMetrics()
         backend = Backend(
             store,
-            JetStreamLog(live, api, metrics.live_lag),
-            JetStreamRequests(api, wanted),
-            NatsControl(api),
-            JetStreamAgents(api, settings.agents_believed_s),
-            Threads(store.database),
+            JetStreamRunLog(live, api, metrics.live_lag),
+            JetStreamRunQueue(api, wanted),
+            NatsRunControl(api),
+            JetStreamAgentRegistry(api, settings.agent_cache_ttl_s),
+            SessionStore(store.database),
             Artifacts(store.database),
             lambda: datetime.now(UTC),
             secrets.token_bytes,
-            Attachments(HeldFiles(JetStreamFiles(stored), Holdings(store.database)), remote),
-            Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,
+            Attachments(FileStore(JetStreamFiles(stored), FileIndex(store.database)), remote),
+            Sealer(settings.context_encryption_keys, secrets.token_bytes)
+            if settings.context_encryption_keys
+            else None,
             metrics,
         )
-        gate = await stack.enter_async_context(entrance(settings, Keys(store.database)))
-        service = Service(
+        gate = await stack.enter_async_context(open_authenticator(settings, ApiKeys(store.database)))
+        service = GatewayService(
             backend=backend,
             gate=gate,
             default_agent=AgentName(settings.default_agent) if settings.default_agent else None,
-            attention=Attention(settings.agent_chat_limit_s, settings.agent_chat_stop_when_left),
+            attention=DisconnectPolicy(
+                settings.agent_chat_timeout_s, settings.agent_chat_cancel_on_disconnect
+            ),
             cors=Cors(frozenset(settings.cors_origins.split())),
             rate=per_minute(settings.requests_per_minute),
-            rates=Rates(per_minute(settings.tenant_requests_per_minute), _rate_of(Tenants(store.database))),
+            rates=TenantRates(
+                per_minute(settings.tenant_requests_per_minute), _rate_of(Tenants(store.database))
+            ),
         )
 
         checks = _checks(store.database, api, (live, stored))
         app = application(service, checks, metrics=settings.metrics_port is None)
-        app[endpoint.ENDPOINT] = await stack.enter_async_context(endpoint.opened(Dialogues(store.database)))
-        async with beside(_note_use(gate), metrics.watch_loop(), _count_runs(metrics, store.database)):
+        app[endpoint.ENDPOINT] = await stack.enter_async_context(endpoint.opened(McpSessions(store.database)))
+        async with run_alongside(_note_use(gate), metrics.watch_loop(), _count_runs(metrics, store.database)):
             yield app
 
 
 async def serve(
-    settings: Settings, on_ready: Callable[[], None], kill: kill_switch.Kill | None = None
+    settings: GatewaySettings, on_ready: Callable[[], None], kill: kill_switch.Kill | None = None
 ) -> None:
     """Until SIGTERM or SIGINT. `kill`: what the page may do to the runners of `rejoin dev`.
 
     Raises `Invalid` for settings that would let anybody in from anywhere.
     """
-    if settings.anonymous and not loopback(settings.host):
+    if settings.allow_anonymous and not loopback(settings.host):
         raise Invalid(f"without credentials only loopback is served, not {settings.host}")
     async with AsyncExitStack() as stack:
         stack.enter_context(tracing.exporting("rejoin-gateway", settings.otlp_endpoint))
@@ -233,13 +240,13 @@ async def serve(
                 log.info("listening", host=settings.host, port=settings.port, files_max=files_max)
                 on_ready()
                 await stop.wait()
-            await _drain(app[SERVICE], settings.drain_notice_s)
+            await _drain(app[SERVICE], settings.shutdown_delay_s)
         finally:
             await runner.cleanup()
     log.info("stopped")
 
 
-async def _drain(service: Service, notice_s: float) -> None:
+async def _drain(service: GatewayService, notice_s: float) -> None:
     """Fail readiness, and break the streams once that has been noticed."""
     service.stopping.set()
     service.backend.metrics.draining()
@@ -249,7 +256,7 @@ async def _drain(service: Service, notice_s: float) -> None:
 
 
 def _checks(
-    database: Database, api: nats_connection.Broker, others: Sequence[nats_connection.Broker]
+    database: Database, api: nats_connection.NatsConnection, others: Sequence[nats_connection.NatsConnection]
 ) -> dict[str, Check]:
     """What a chat needs."""
 
@@ -269,23 +276,23 @@ def _checks(
     return {"database": database_is_migrated, "streams": streams_are_there, "broker": log_answers}
 
 
-async def _count_runs(metrics: Metrics, database: Database) -> None:
+async def _count_runs(metrics: GatewayMetrics, database: Database) -> None:
     while True:
         await asyncio.sleep(CENSUS_S)
         with suppress(Unavailable):  # readiness says so
             metrics.busy(await run_counts.busy(database))
 
 
-async def _note_use(gate: Gate) -> None:
+async def _note_use(gate: Authenticator) -> None:
     while True:
         await asyncio.sleep(NOTE_USE_S)
         try:
             await gate.note_use()
         except Unavailable as fault:
-            log.warning("use_not_noted", error=str(fault))
+            log.warning("api_key_usage_not_recorded", error=str(fault))
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: GatewaySettings) -> Limits:
     return Limits(
         running_max=settings.tenant_running_max,
         queued_max=settings.tenant_queued_max,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_adapters.postgres.session_store import SessionUsage, Thread
+from rejoin_adapters.postgres.session_store import SessionSummary, SessionUsage
 from rejoin_adapters.records import Decision, History, Owner, WhenBusy
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import UIMessage
@@ -21,15 +21,15 @@ from rejoin_protocol.log import cursor as cursors
 from rejoin_protocol.log.record import View
 
 from rejoin_gateway.api import agent_sessions as family
-from rejoin_gateway.app import Settings, assemble
+from rejoin_gateway.app import GatewaySettings, assemble
 from rejoin_gateway.auth.authenticator import EVERYTHING, Principal
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.agent_context import Brought
-from rejoin_gateway.core.message_input import Message, fresh_id
+from rejoin_gateway.core.agent_context import ContextInput
+from rejoin_gateway.core.message_input import ClientMessage, fresh_id
 from rejoin_gateway.core.sessions import Session
-from rejoin_gateway.http.routes import Handler, Route, Says, mount
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, Service, headers_of, observe
-from rejoin_gateway.streaming.positions import After, Whole
+from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, GatewayService, headers_of, observe
+from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
 
 OWNER = Owner(TenantId("default"))
@@ -59,7 +59,7 @@ class Stream:
                 yield written
 
 
-class Conversation(msgspec.Struct, frozen=True):
+class ChatSession(msgspec.Struct, frozen=True):
     """A session, whether it exists or not. Methods raise `rejoin_protocol.errors`.
 
     `operations`: with all that the agents do in detail. `ui`: the client's major version of the AI SDK.
@@ -82,7 +82,7 @@ class Conversation(msgspec.Struct, frozen=True):
         `context` is what the agent's tools are told, for this run.
         """
         await self.session.check_agent()
-        session = msgspec.structs.replace(self.session, brought=Brought(body=context))
+        session = msgspec.structs.replace(self.session, brought=ContextInput(body=context))
         said = message_input.user(_message(message, key), "")
         view = _view(ui, operations=operations)
         return Stream(await session.send(said, view, when_busy=WhenBusy(when_busy), key=key))
@@ -92,7 +92,7 @@ class Conversation(msgspec.Struct, frozen=True):
     ) -> Stream | None:
         """The session's run, whole or behind a cursor; None if that is nowhere and nothing is running."""
         await self.session.check_agent()
-        position = After(cursors.parse(cursor)) if cursor else Whole()
+        position = AfterCursor(cursors.parse(cursor)) if cursor else FromStart()
         replay = await self.session.stream(position, _view(ui, operations=operations), follow=follow)
         return None if replay is None else Stream(replay)
 
@@ -126,9 +126,9 @@ class Conversation(msgspec.Struct, frozen=True):
         title: str | UnsetType | None = UNSET,
         metadata: Any = UNSET,
         last_message_id: str | UnsetType = UNSET,
-    ) -> Thread:
+    ) -> SessionSummary:
         """Rename the session, describe it, or drop what was said after a message."""
-        return await family.changed(self.session, family.Change(title, metadata, last_message_id))
+        return await family.changed(self.session, family.SessionUpdate(title, metadata, last_message_id))
 
     async def usage(self) -> SessionUsage:
         """What its runs have cost together, in tokens."""
@@ -141,42 +141,46 @@ class Conversation(msgspec.Struct, frozen=True):
         await self.session.delete()
 
 
-class Conversations(msgspec.Struct, frozen=True):
+class AgentSessions(msgspec.Struct, frozen=True):
     """One agent's sessions with one owner."""
 
-    service: Service
+    service: GatewayService
     owner: Owner
     agent: AgentName
 
-    def session(self, id: str) -> Conversation:
+    def session(self, id: str) -> ChatSession:
         """One of them. Raises `Invalid` for an id that cannot be one."""
-        return Conversation(self.service.backend.agent(self.agent, self.owner).session(session_id(id)))
+        return ChatSession(self.service.backend.agent(self.agent, self.owner).session(session_id(id)))
 
 
 class Rejoin(msgspec.Struct, frozen=True):
     """The backend: `rejoin.agent("support").session("s1").send("Hello")`."""
 
-    service: Service
+    service: GatewayService
 
-    def agent(self, name: str, owner: Owner = OWNER) -> Conversations:
+    def agent(self, name: str, owner: Owner = OWNER) -> AgentSessions:
         """An agent, which some runner serves. Raises `Invalid` for a name that cannot be one."""
-        return Conversations(self.service, owner, agent_name(name))
+        return AgentSessions(self.service, owner, agent_name(name))
 
 
 @asynccontextmanager
 async def connect(
-    *, nats_url: str, database_url: str, context_keys: str | None = None, database_pool_max: int = 10
+    *,
+    nats_url: str,
+    database_url: str,
+    context_encryption_keys: str | None = None,
+    database_pool_max: int = 10,
 ) -> AsyncIterator[Rejoin]:
     """The backend, for as long as the context. Broker and database are those of the runners, migrated.
 
     Raises `Unavailable` if they are away, `Invalid` if they are not ready.
     """
-    settings = Settings(
+    settings = GatewaySettings(
         nats_url=nats_url,
         database_url=database_url,
-        context_keys=context_keys,
+        context_encryption_keys=context_encryption_keys,
         database_pool_max=database_pool_max,
-        anonymous=True,
+        allow_anonymous=True,
     )
     async with assemble(settings) as app:
         yield Rejoin(app[SERVICE])
@@ -222,7 +226,7 @@ def routes(
     )
     if wanted:
         raise Invalid(f"there is no route {', '.join(sorted(wanted))} to override")
-    mount(app, tuple(Route(method, path, handler, None, Says("")) for method, path, handler in four))
+    mount(app, tuple(Route(method, path, handler, None, RouteDoc("")) for method, path, handler in four))
     app.on_shutdown.append(_stop)
     return app
 
@@ -231,17 +235,17 @@ async def _stop(app: web.Application) -> None:
     app[SERVICE].stop()
 
 
-def _message(said: Said, key: str | None) -> Message:
+def _message(said: Said, key: str | None) -> ClientMessage:
     match said:
         case str(text):
-            return Message(fresh_id(key), "user", [{"type": "text", "text": text}])
+            return ClientMessage(fresh_id(key), "user", [{"type": "text", "text": text}])
         case Mapping():
             try:
-                return msgspec.convert({"id": fresh_id(key), "role": "user", **said}, Message)
+                return msgspec.convert({"id": fresh_id(key), "role": "user", **said}, ClientMessage)
             except msgspec.ValidationError as fault:
                 raise Invalid(str(fault)) from fault
         case _:
-            return Message(fresh_id(key), "user", list(said))
+            return ClientMessage(fresh_id(key), "user", list(said))
 
 
 def _view(ui: int, *, operations: bool) -> View:

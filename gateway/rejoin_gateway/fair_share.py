@@ -14,7 +14,7 @@ import msgspec
 class Share:
     """What one asker was given. It is to be released, once or more often."""
 
-    def __init__(self, shares: "Shares", tenant: str, amount: int) -> None:
+    def __init__(self, shares: "FairShare", tenant: str, amount: int) -> None:
         self._shares = shares
         self._tenant = tenant
         self.amount = amount
@@ -27,23 +27,23 @@ class Share:
             self._shares.give_back(self._tenant, given)
 
 
-class _Asker(msgspec.Struct, frozen=True, eq=False):
+class _Claimant(msgspec.Struct, frozen=True, eq=False):
     tenant: str
     amount: int
     given: asyncio.Future[Share]
 
 
-class Shares:
+class FairShare:
     """`total` of it."""
 
     def __init__(self, total: int) -> None:
         self._free = total
         self._held: dict[str, int] = {}
-        self._askers: list[_Asker] = []
+        self._askers: list[_Claimant] = []
 
     async def take(self, tenant: str, amount: int = 1) -> Share:
         """So much of it, once the tenant may have it."""
-        asker = _Asker(tenant, amount, asyncio.get_running_loop().create_future())
+        asker = _Claimant(tenant, amount, asyncio.get_running_loop().create_future())
         self._askers.append(asker)
         self._serve()
         try:

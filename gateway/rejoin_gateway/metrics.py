@@ -7,9 +7,9 @@ Nothing is counted per event: a stream counts when it begins, when it has caught
 from collections.abc import Sequence
 
 from prometheus_client import generate_latest
-from rejoin_adapters.jetstream.log_tail import Stumble
-from rejoin_adapters.postgres.run_counts import Busy
-from rejoin_adapters.service.metrics_server import Process
+from rejoin_adapters.jetstream.log_tail import ResyncReason
+from rejoin_adapters.postgres.run_counts import RunCount
+from rejoin_adapters.service.metrics_server import ProcessMetrics
 from rejoin_protocol.lifecycle import State
 
 UNMATCHED = "(none)"
@@ -17,20 +17,20 @@ METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 """A client may send some thirty others too."""
 
 
-class Metrics(Process):
+class GatewayMetrics(ProcessMetrics):
     """One gateway's."""
 
     def __init__(self) -> None:
         super().__init__()
         self._requests = self.counter(
-            "rejoin_requests",
+            "rejoin_http_requests",
             "Requests that were answered; a stream counts at its end. 429 is a limit, 503 something away.",
             "method",
             "route",
             "status",
         )
         self._took = self.seconds(
-            "rejoin_request_seconds",
+            "rejoin_http_request_duration_seconds",
             "How long requests took that were not answered by a stream.",
             "method",
         )
@@ -40,7 +40,7 @@ class Metrics(Process):
             "method",
         )
         self._replay = self.seconds(
-            "rejoin_replay_seconds",
+            "rejoin_stream_catchup_seconds",
             "From the opening of a stream to where it has caught up with the log, its client's time too.",
         )
         self._live = self.seconds(
@@ -48,29 +48,29 @@ class Metrics(Process):
             "From the storing of an append to its arrival here, of one a second, by the broker's clock.",
         )
         self._stumbles = self.counter(
-            "rejoin_stream_stumbles",
+            "rejoin_stream_resyncs",
             "Streams that went back to the log: a hole in what came live (gap), a client too slow for it "
             "(slow), or the connection to the broker was lost (away). Nothing is lost by it.",
-            "why",
+            "reason",
         )
-        for why in Stumble:
+        for why in ResyncReason:
             self._stumbles.labels(why.value)
         self._broken = self.counter(
-            "rejoin_streams_broken",
+            "rejoin_stream_aborts",
             "Streams that ended as errors, so that their clients resume.",
         )
         self._busy = self.gauge(
-            "rejoin_runs_busy",
+            "rejoin_active_runs",
             "Runs of all tenants whose turn it is, queued or running. Every gateway says the same.",
             "agent",
             "state",
         )
         self._waiting = self.gauge(
-            "rejoin_queue_oldest_seconds",
+            "rejoin_queue_oldest_age_seconds",
             "How long the oldest of them waits for a runner: it grows while nobody serves the agent.",
             "agent",
         )
-        self._streams = self.gauge("rejoin_streams", "Streams that are open.")
+        self._streams = self.gauge("rejoin_open_streams", "Streams that are open.")
 
     def answered(self, method: str, route: str | None, status: int, took_s: float, *, stream: bool) -> None:
         """A request is over. `route`: its template."""
@@ -91,7 +91,7 @@ class Metrics(Process):
         """How old something was when it came."""
         self._live.observe(max(0.0, seconds))
 
-    def stumbled(self, why: Stumble) -> None:
+    def stumbled(self, why: ResyncReason) -> None:
         """A stream goes back to the log."""
         self._stumbles.labels(why.value).inc()
 
@@ -103,7 +103,7 @@ class Metrics(Process):
         """How many are open."""
         self._streams.set(count)
 
-    def busy(self, census: Sequence[Busy]) -> None:
+    def busy(self, census: Sequence[RunCount]) -> None:
         """What is to be done, as the database says."""
         self._busy.clear()
         self._waiting.clear()

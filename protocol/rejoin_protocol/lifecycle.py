@@ -27,7 +27,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Event(StrEnum):
+class LifecycleEvent(StrEnum):
     """What may happen to a run."""
 
     CLAIM = "claim"  # a runner takes it, or takes it over
@@ -38,15 +38,15 @@ class Event(StrEnum):
     CANCEL = "cancel"
 
 
-TRANSITIONS: dict[tuple[State, Event], State] = {
-    (State.QUEUED, Event.CLAIM): State.RUNNING,
-    (State.RUNNING, Event.CLAIM): State.RUNNING,
-    (State.RUNNING, Event.SUSPEND): State.SUSPENDED,
-    (State.RUNNING, Event.COMPLETE): State.COMPLETED,
-    (State.RUNNING, Event.FAIL): State.FAILED,
-    (State.RUNNING, Event.CANCEL): State.CANCELLED,
-    (State.SUSPENDED, Event.RESUME): State.QUEUED,
-    (State.SUSPENDED, Event.CANCEL): State.CANCELLED,
+TRANSITIONS: dict[tuple[State, LifecycleEvent], State] = {
+    (State.QUEUED, LifecycleEvent.CLAIM): State.RUNNING,
+    (State.RUNNING, LifecycleEvent.CLAIM): State.RUNNING,
+    (State.RUNNING, LifecycleEvent.SUSPEND): State.SUSPENDED,
+    (State.RUNNING, LifecycleEvent.COMPLETE): State.COMPLETED,
+    (State.RUNNING, LifecycleEvent.FAIL): State.FAILED,
+    (State.RUNNING, LifecycleEvent.CANCEL): State.CANCELLED,
+    (State.SUSPENDED, LifecycleEvent.RESUME): State.QUEUED,
+    (State.SUSPENDED, LifecycleEvent.CANCEL): State.CANCELLED,
 }
 
 TERMINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
@@ -54,7 +54,7 @@ BUSY = frozenset({State.QUEUED, State.RUNNING})
 """A session with such a run is busy: its next run waits."""
 
 
-def after(state: State, event: Event) -> State:
+def after(state: State, event: LifecycleEvent) -> State:
     """The state that follows. Raises `Conflict` where the table has no way."""
     try:
         return TRANSITIONS[state, event]

@@ -18,40 +18,40 @@ DAYS_MAX = 36_500
 @runs_group.command(name="list")
 @click.option("--state", type=click.Choice([state.value for state in State]))
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
-@with_settings(runs.Settings)
-def runs_list(found: runs.Settings, state: str | None, limit: int) -> None:
+@with_settings(runs.RunSettings)
+def runs_list(found: runs.RunSettings, state: str | None, limit: int) -> None:
     """List runs, newest first."""
     runs.execute(found, lambda desk: desk.listed(State(state) if state else None, limit))
 
 
 @runs_group.command(name="show")
 @click.argument("run")
-@with_settings(runs.Settings)
-def runs_show(found: runs.Settings, run: str) -> None:
+@with_settings(runs.RunSettings)
+def runs_show(found: runs.RunSettings, run: str) -> None:
     """Show a run, and how its log ends."""
     runs.execute(found, lambda desk: desk.shown(run))
 
 
 @runs_group.command(name="retry")
 @click.argument("run")
-@with_settings(runs.Settings)
-def runs_retry(found: runs.Settings, run: str) -> None:
+@with_settings(runs.RunSettings)
+def runs_retry(found: runs.RunSettings, run: str) -> None:
     """Ask the runners again for a run that is under way."""
     runs.execute(found, lambda desk: desk.retried(run))
 
 
 @runs_group.command(name="interrupt")
 @click.argument("run")
-@with_settings(runs.Settings)
-def runs_interrupt(found: runs.Settings, run: str) -> None:
+@with_settings(runs.RunSettings)
+def runs_interrupt(found: runs.RunSettings, run: str) -> None:
     """End a run: queued, running or waiting for a decision."""
     runs.execute(found, lambda desk: desk.interrupted(run))
 
 
 @sessions_group.command(name="delete")
 @click.argument("session")
-@with_settings(runs.Settings)
-def sessions_delete(found: runs.Settings, session: str) -> None:
+@with_settings(runs.RunSettings)
+def sessions_delete(found: runs.RunSettings, session: str) -> None:
     """Delete a session with its messages, runs, logs and artifacts."""
     erasure.execute(found, lambda eraser: eraser.session(session))
 
@@ -59,8 +59,8 @@ def sessions_delete(found: runs.Settings, session: str) -> None:
 @users_group.command(name="forget")
 @click.argument("tenant")
 @click.argument("user")
-@with_settings(runs.Settings)
-def users_forget(found: runs.Settings, tenant: str, user: str) -> None:
+@with_settings(runs.RunSettings)
+def users_forget(found: runs.RunSettings, tenant: str, user: str) -> None:
     """Delete a user's sessions, with all that belongs to them, and keys."""
     whose = msgspec.structs.replace(found, tenant=tenant)
     erasure.execute(whose, lambda eraser: eraser.user(user))
@@ -81,9 +81,9 @@ def users_forget(found: runs.Settings, tenant: str, user: str) -> None:
 @click.option(
     "--days", type=click.IntRange(1, DAYS_MAX), help="How long it is valid; without it, until revoked."
 )
-@with_settings(api_keys.Settings)
+@with_settings(api_keys.KeySettings)
 def keys_create(
-    found: api_keys.Settings,
+    found: api_keys.KeySettings,
     scopes: tuple[str, ...],
     name: str | None,
     agent: str | None,
@@ -91,23 +91,23 @@ def keys_create(
     days: int | None,
 ) -> None:
     """Print a new key, once."""
-    wish = api_keys.Wish(
+    wish = api_keys.NewKey(
         scopes=tuple(Scope(one) for one in scopes), name=name, agent=agent, user=user, days=days
     )
     api_keys.execute(found, lambda issuer: issuer.create(wish))
 
 
 @keys_group.command(name="list")
-@with_settings(api_keys.Settings)
-def keys_list(found: api_keys.Settings) -> None:
+@with_settings(api_keys.KeySettings)
+def keys_list(found: api_keys.KeySettings) -> None:
     """List keys, newest first. The keys themselves are nowhere."""
     api_keys.execute(found, lambda issuer: issuer.listed())
 
 
 @keys_group.command(name="revoke")
 @click.argument("key")
-@with_settings(api_keys.Settings)
-def keys_revoke(found: api_keys.Settings, key: str) -> None:
+@with_settings(api_keys.KeySettings)
+def keys_revoke(found: api_keys.KeySettings, key: str) -> None:
     """Make a key, named by its id, worthless."""
     api_keys.execute(found, lambda issuer: issuer.revoked(key))
 
@@ -120,9 +120,9 @@ def keys_revoke(found: api_keys.Settings, key: str) -> None:
 @click.option("--requests-per-minute", type=click.IntRange(1), help="At one gateway.")
 @click.option("--file-bytes", type=click.IntRange(1), help="Of all files that it has.")
 @click.option("--clear", is_flag=True, help="Forget its limits, but for those that are given.")
-@with_settings(tenants.Settings)
+@with_settings(tenants.TenantSettings)
 def tenants_limits(
-    found: tenants.Settings,
+    found: tenants.TenantSettings,
     tenant: str,
     running: int | None,
     queued: int | None,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import msgspec
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import KeyRow, Keys
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
 from rejoin_adapters.service.service_process import LogFormat
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.http.routes import Scope
@@ -19,17 +19,17 @@ from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import TenantId, UserId, agent_name
 
 
-class Settings(msgspec.Struct, frozen=True):
+class KeySettings(msgspec.Struct, frozen=True):
     """Where keys are kept, and what they are hashed with."""
 
     database_url: str
-    key_pepper: str | None = None
+    api_key_pepper: str | None = None
     tenant: str = "default"
     log_level: str = "warning"
     log_format: LogFormat = "auto"
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     """What a new key is to be."""
 
     scopes: tuple[Scope, ...]
@@ -39,22 +39,23 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     days: int | None = None
 
 
-class Issuer(msgspec.Struct, frozen=True):
+class KeyCommands(msgspec.Struct, frozen=True):
     """One tenant's keys."""
 
-    rows: Keys
+    rows: ApiKeys
     tenant: TenantId
     pepper: bytes | None
 
-    async def create(self, wish: Wish) -> str:
+    async def create(self, wish: NewKey) -> str:
         """The new key. Raises `Invalid` without a pepper."""
         if self.pepper is None or len(self.pepper) < api_key.PEPPER_BYTES_MIN:
             raise Invalid(
-                f"set REJOIN_KEY_PEPPER, at least {api_key.PEPPER_BYTES_MIN} bytes, as the gateways have it"
+                f"set REJOIN_API_KEY_PEPPER, at least {api_key.PEPPER_BYTES_MIN} bytes, "
+                "to the same value as on the gateways"
             )
         key, now = api_key.mint(secrets.token_bytes), datetime.now(UTC)
         await self.rows.create(
-            KeyRow(
+            ApiKeyRow(
                 id=key.id,
                 tenant=self.tenant,
                 hash=api_key.digest(self.pepper, key),
@@ -79,7 +80,7 @@ class Issuer(msgspec.Struct, frozen=True):
         return "revoked: gateways refuse it within seconds"
 
 
-def _line(row: KeyRow) -> str:
+def _line(row: ApiKeyRow) -> str:
     state = (
         "revoked" if row.revoked_at else "expires " + f"{row.expires_at:%F}" if row.expires_at else "valid"
     )
@@ -89,12 +90,12 @@ def _line(row: KeyRow) -> str:
     return "  ".join([row.id, state, ",".join(row.scopes), *bound, used, row.name or ""]).rstrip()
 
 
-def execute(settings: Settings, command: Callable[[Issuer], Awaitable[str]]) -> None:
+def execute(settings: KeySettings, command: Callable[[KeyCommands], Awaitable[str]]) -> None:
     """Run one command and print what it says."""
 
     async def run() -> str:
         async with await run_store.connect(settings.database_url, pool_max=1) as store:
-            pepper = None if settings.key_pepper is None else settings.key_pepper.encode()
-            return await command(Issuer(Keys(store.database), TenantId(settings.tenant), pepper))
+            pepper = None if settings.api_key_pepper is None else settings.api_key_pepper.encode()
+            return await command(KeyCommands(ApiKeys(store.database), TenantId(settings.tenant), pepper))
 
     click.echo(asyncio.run(run()))

@@ -12,12 +12,12 @@ from enum import StrEnum
 import click
 import msgspec
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
-from rejoin_adapters.jetstream.nats_connection import ApiError, Broker, Denied
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
 from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.pool import Database, open_database
 from rejoin_gateway import app
-from rejoin_gateway.auth.authenticator import refusals
+from rejoin_gateway.auth.authenticator import config_errors
 from rejoin_protocol.broker import broker_url, subjects
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from rejoin_protocol.ids import RunId
@@ -34,11 +34,11 @@ NEVER = {subjects.EXPECTED_LAST: str(2**62)}
 """An append behind a message that cannot be there: it is refused, and stores nothing."""
 
 
-class Settings(app.Settings, frozen=True, kw_only=True):
+class DoctorSettings(app.GatewaySettings, frozen=True, kw_only=True):
     """A gateway's, and those of the runners' that have to do with them."""
 
     ack_wait_s: float = setup.ACK_WAIT_S
-    session_age_max_s: float | None = None
+    session_retention_s: float | None = None
     log_level: str = "critical"
 
 
@@ -79,14 +79,14 @@ def wrong(what: str, mend: str) -> Finding:
 # ------------------------------------------------------------------------------------- settings
 
 
-def contradictions(settings: Settings) -> Iterator[Finding]:
+def contradictions(settings: DoctorSettings) -> Iterator[Finding]:
     """What is wrong with the settings by themselves."""
-    for refusal in refusals(settings):
+    for refusal in config_errors(settings):
         yield wrong(*refusal)
-    if settings.anonymous and not app.loopback(settings.host):
+    if settings.allow_anonymous and not app.loopback(settings.host):
         yield wrong(
             f"anonymous, and listening on {settings.host}: a gateway refuses to start like this",
-            "unset REJOIN_ANONYMOUS, or listen on 127.0.0.1",
+            "unset REJOIN_ALLOW_ANONYMOUS, or listen on 127.0.0.1",
         )
     if settings.takes_tokens and not (settings.jwt_issuer and settings.jwt_audience):
         yield note(
@@ -99,11 +99,12 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
             f"{settings.ack_wait_s / 3:.2g} s, and one that is busy for a moment loses its runs",
             f"make it {setup.ACK_WAIT_S:g}",
         )
-    kept = settings.session_age_max_s
-    if kept is not None and kept < settings.log_age_max_s:
+    kept = settings.session_retention_s
+    if kept is not None and kept < settings.run_log_retention_s:
         yield note(
             f"sessions are deleted after {kept:g} s, before their logs would expire",
-            f"make REJOIN_SESSION_AGE_MAX_S more than REJOIN_LOG_AGE_MAX_S ({settings.log_age_max_s:g})",
+            "make REJOIN_SESSION_RETENTION_S more than "
+            f"REJOIN_RUN_LOG_RETENTION_S ({settings.run_log_retention_s:g})",
         )
     if settings.metrics_port is None and not app.loopback(settings.host):
         yield note(
@@ -114,7 +115,7 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
 # --------------------------------------------------------------------------------------- broker
 
 
-async def of_broker(settings: Settings) -> AsyncIterator[Finding]:
+async def of_broker(settings: DoctorSettings) -> AsyncIterator[Finding]:
     """What the broker says."""
     hosts = broker_url.parse(settings.nats_url).hosts
     async with nats_connection.connect(settings.nats_url, "gateway-doctor") as connection:
@@ -143,7 +144,7 @@ async def of_broker(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
 
 
-async def _rights(connection: Broker) -> AsyncIterator[Finding]:
+async def _rights(connection: NatsConnection) -> AsyncIterator[Finding]:
     """Whether it can do what gateways must, and what they need not."""
     try:
         await setup.check(connection)
@@ -153,7 +154,7 @@ async def _rights(connection: Broker) -> AsyncIterator[Finding]:
         )
     try:
         await connection.call(NOBODYS_LOG, headers=NEVER)
-    except Denied:
+    except PermissionDenied:
         yield ok("broker: this user cannot write logs")
     except RejoinError:
         yield note(
@@ -162,9 +163,9 @@ async def _rights(connection: Broker) -> AsyncIterator[Finding]:
         )
 
 
-async def _configured(connection: Broker, settings: Settings) -> AsyncIterator[Finding]:
+async def _configured(connection: NatsConnection, settings: DoctorSettings) -> AsyncIterator[Finding]:
     """Whether the streams are as the settings want them."""
-    for wanted in setup.wanted(setup.Settings(settings.nats_replicas, settings.log_age_max_s)):
+    for wanted in setup.wanted(setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s)):
         name = wanted["name"]
         try:
             info = msgspec.json.decode(await connection.call(f"{subjects.API}.STREAM.INFO.{name}"))
@@ -183,11 +184,11 @@ async def _configured(connection: Broker, settings: Settings) -> AsyncIterator[F
                 )
 
 
-async def _agents(connection: Broker, settings: Settings) -> AsyncIterator[Finding]:
+async def _agents(connection: NatsConnection, settings: DoctorSettings) -> AsyncIterator[Finding]:
     """Whether somebody would answer."""
     now_ms = time.time() * 1_000
     try:
-        entries = {entry.name: entry for entry in await JetStreamAgents(connection).list()}
+        entries = {entry.name: entry for entry in await JetStreamAgentRegistry(connection).list()}
     except RejoinError as fault:
         yield wrong(
             f"agents: they cannot be read ({fault})", "compare the user's rights with deploy/nats.conf"
@@ -204,10 +205,10 @@ async def _agents(connection: Broker, settings: Settings) -> AsyncIterator[Findi
             )
         else:
             yield ok(f"agents: {entry.name} is served")
-        if entry.context_schema is not None and settings.context_keys is None:
+        if entry.context_schema is not None and settings.context_encryption_keys is None:
             yield wrong(
                 f"agents: {entry.name} wants a context, and there are no keys to seal one",
-                "set REJOIN_CONTEXT_KEYS_FILE, the same for gateways and runners",
+                "set REJOIN_CONTEXT_ENCRYPTION_KEYS_FILE, the same for gateways and runners",
             )
     if settings.default_agent is not None and settings.default_agent not in entries:
         yield wrong(
@@ -232,7 +233,7 @@ class _Rows(msgspec.Struct, frozen=True):
     longest_s: float | None
 
 
-async def of_database(settings: Settings) -> AsyncIterator[Finding]:
+async def of_database(settings: DoctorSettings) -> AsyncIterator[Finding]:
     """What the database says."""
     async with await open_database(settings.database_url, pool_max=1) as database:
         server = await database.get(
@@ -266,7 +267,7 @@ async def of_database(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
 
 
-async def _rows(database: Database, settings: Settings) -> AsyncIterator[Finding]:
+async def _rows(database: Database, settings: DoctorSettings) -> AsyncIterator[Finding]:
     """What is in it."""
     found = await database.get(
         _Rows,
@@ -281,28 +282,28 @@ async def _rows(database: Database, settings: Settings) -> AsyncIterator[Finding
             where state = 'pending'))""",
         NOBODY_S,
     )
-    if settings.key_pepper and not found.keys and not settings.takes_tokens:
+    if settings.api_key_pepper and not found.keys and not settings.takes_tokens:
         yield wrong("keys: there is no valid one", "make one: rejoin keys create --scope chat")
     for agent, runs in found.waiting.items():
         yield wrong(
             f"runs: {runs} of {agent} have waited for more than {NOBODY_S} s",
             "start more runners that serve it, or look into the logs of those that do",
         )
-    kept, longest_s = settings.session_age_max_s, found.longest_s
+    kept, longest_s = settings.session_retention_s, found.longest_s
     if kept is not None and longest_s is not None and longest_s > kept:
         yield wrong(
             f"approvals: some may be decided for {longest_s:g} s, sessions are deleted after {kept:g}",
-            "make REJOIN_SESSION_AGE_MAX_S longer than the agents' approval_timeout_s",
+            "make REJOIN_SESSION_RETENTION_S longer than the agents' approval_timeout_s",
         )
 
 
 # ----------------------------------------------------------------------------------- everything
 
 
-type Look = Callable[[Settings], AsyncIterator[Finding]]
+type Look = Callable[[DoctorSettings], AsyncIterator[Finding]]
 
 
-async def examine(settings: Settings) -> list[Finding]:
+async def examine(settings: DoctorSettings) -> list[Finding]:
     """Everything that can be found in bounded time."""
     found = list(contradictions(settings))
     found += await _looked("broker", of_broker, settings)
@@ -310,7 +311,7 @@ async def examine(settings: Settings) -> list[Finding]:
     return found
 
 
-async def _looked(name: str, look: Look, settings: Settings) -> list[Finding]:
+async def _looked(name: str, look: Look, settings: DoctorSettings) -> list[Finding]:
     """What a look found. What cannot be reached is a finding too."""
     found: list[Finding] = []
     try:
@@ -331,7 +332,7 @@ def _said(fault: Exception) -> str:
     return str(fault).splitlines()[0] if str(fault) else "see its log"
 
 
-def execute(settings: Settings) -> None:
+def execute(settings: DoctorSettings) -> None:
     """Print what was found; exits with 1 if something is wrong."""
     found = asyncio.run(examine(settings))
     click.echo("\n".join(str(finding) for finding in found))

@@ -10,22 +10,22 @@ from contextlib import AsyncExitStack, suppress
 import click
 import msgspec
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_control import NatsControl
-from rejoin_adapters.ports import Control
+from rejoin_adapters.jetstream.run_control import NatsRunControl
+from rejoin_adapters.ports import RunControl
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.session_store import SessionStore
 from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId, UserId
 
-from rejoin.cli.runs import Settings
+from rejoin.cli.runs import RunSettings
 
 
-class Eraser(msgspec.Struct, frozen=True):
+class ErasureCommands(msgspec.Struct, frozen=True):
     """The ports of one command."""
 
-    threads: Threads
-    control: Control
+    threads: SessionStore
+    control: RunControl
     tenant: TenantId
 
     async def session(self, id: str) -> str:
@@ -44,7 +44,7 @@ class Eraser(msgspec.Struct, frozen=True):
         return f"deleted {count} sessions and the keys; the logs follow within seconds, while a runner is up"
 
 
-def execute(settings: Settings, command: Callable[[Eraser], Awaitable[str]]) -> None:
+def execute(settings: RunSettings, command: Callable[[ErasureCommands], Awaitable[str]]) -> None:
     """Run one command and print what it says."""
 
     async def run() -> str:
@@ -55,7 +55,9 @@ def execute(settings: Settings, command: Callable[[Eraser], Awaitable[str]]) -> 
             store = await stack.enter_async_context(
                 await run_store.connect(settings.database_url, pool_max=1)
             )
-            control = NatsControl(connection)
-            return await command(Eraser(Threads(store.database), control, TenantId(settings.tenant)))
+            control = NatsRunControl(connection)
+            return await command(
+                ErasureCommands(SessionStore(store.database), control, TenantId(settings.tenant))
+            )
 
     click.echo(asyncio.run(run()))

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 import msgspec
-from rejoin_adapters.service.service_process import LogFormat, Supervised, configure_logs
+from rejoin_adapters.service.service_process import LogFormat, SupervisorLink, configure_logs
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError
 
@@ -28,12 +28,12 @@ class MigrateSettings(msgspec.Struct, frozen=True):
     nats_url: str
     database_url: str
     nats_replicas: int = 1
-    log_age_max_s: float = 24 * 3600
+    run_log_retention_s: float = 24 * 3600
     log_level: str = "info"
     log_format: LogFormat = "auto"
 
 
-class Cli(click.Group):
+class RejoinGroup(click.Group):
     """Turns our errors into one line for the person at the terminal."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -44,7 +44,7 @@ class Cli(click.Group):
             raise click.ClickException(str(fault)) from fault
 
 
-class Later(click.Group):
+class LazyGroup(click.Group):
     """Its commands are in `operating`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -78,7 +78,7 @@ _option = partial(
 _config = _option(envvar="REJOIN_CONFIG")
 
 
-class Given(msgspec.Struct, frozen=True):
+class GroupOptions(msgspec.Struct, frozen=True):
     """What stands before a command's name."""
 
     config: Path | None
@@ -92,7 +92,7 @@ def with_settings(kind: type[msgspec.Struct]) -> Callable[[Callable[..., None]],
         @_config
         @click.pass_obj
         @wraps(command)
-        def loaded(given: Given, /, config: Path | None, **options: Any) -> None:
+        def loaded(given: GroupOptions, /, config: Path | None, **options: Any) -> None:
             found = load(kind, given.config or config)
             if given.tenant is not None:
                 found = msgspec.structs.replace(found, tenant=given.tenant)
@@ -103,7 +103,7 @@ def with_settings(kind: type[msgspec.Struct]) -> Callable[[Callable[..., None]],
     return decorate
 
 
-@click.group(cls=Cli)
+@click.group(cls=RejoinGroup)
 @click.version_option(package_name="rejoin")
 def main() -> None:
     """Rejoin: a chat-agent backend whose streams can be rejoined from anywhere."""
@@ -112,11 +112,11 @@ def main() -> None:
 def _group(name: str, about: str, whose: str | None = None) -> click.Group:
     """Commands that get their settings by `with_settings`. `whose`: what `--tenant` means to them."""
 
-    @main.group(name=name, help=about, cls=Later)
+    @main.group(name=name, help=about, cls=LazyGroup)
     @_option()
     @click.pass_context
     def group(context: click.Context, config: Path | None, tenant: str | None = None) -> None:
-        context.obj = Given(config, tenant)
+        context.obj = GroupOptions(config, tenant)
 
     return group if whose is None else click.option("--tenant", help=whose)(group)
 
@@ -127,10 +127,10 @@ def gateway(config: Path | None) -> None:
     """Serve HTTP."""
     from rejoin_gateway import app  # no other command waits for the whole of it
 
-    found = load(app.Settings, config)
+    found = load(app.GatewaySettings, config)
 
     async def run() -> None:
-        with Supervised(os.environ) as supervised:
+        with SupervisorLink(os.environ) as supervised:
             kill = partial(supervised.say, processes.KILL_RUNNER) if "REJOIN_DEV" in os.environ else None
             await app.serve(found, supervised.ready, kill)
 
@@ -162,7 +162,7 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
     async def run() -> list[str]:
         async with nats_connection.connect(found.nats_url, "migrate") as connection:
             await setup.declare_patiently(
-                connection, setup.Settings(found.nats_replicas, found.log_age_max_s)
+                connection, setup.StreamSettings(found.nats_replicas, found.run_log_retention_s)
             )
         return await migrate.migrate(found.database_url)
 
@@ -187,7 +187,7 @@ def doctor_command(config: Path | None) -> None:
     """Look at the installation: what is wrong with it, and how to mend it."""
     from rejoin.cli import doctor  # see `gateway`
 
-    doctor.execute(load(doctor.Settings, config))
+    doctor.execute(load(doctor.DoctorSettings, config))
 
 
 @main.command(name="dev")
@@ -207,8 +207,8 @@ def dev_command(
     agents: str | None, port: int, data_dir: Path, gateways: int, runners: int, config: Path | None
 ) -> None:
     """Start everything on this machine: broker, database, gateways, runners."""
-    found = load(launcher.Settings, config)
-    plan = launcher.Plan(agents, port, data_dir, gateways, runners, str(config) if config else None)
+    found = load(launcher.DevSettings, config)
+    plan = launcher.DevPlan(agents, port, data_dir, gateways, runners, str(config) if config else None)
     try:
         asyncio.run(launcher.run(plan, found, os.environ))
     except KeyboardInterrupt:

@@ -10,19 +10,19 @@ from contextlib import AsyncExitStack, suppress
 import click
 import msgspec
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.run_control import NatsControl
-from rejoin_adapters.jetstream.run_log import JetStreamLog
-from rejoin_adapters.jetstream.run_queue import JetStreamRequests
-from rejoin_adapters.ports import Control, Log, Requests
+from rejoin_adapters.jetstream.run_control import NatsRunControl
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
+from rejoin_adapters.ports import RunControl, RunLog, RunQueue
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.records import Listed, Owner, Run, Store
+from rejoin_adapters.records import Owner, Run, RunStore, RunSummary
 from rejoin_adapters.service.service_process import LogFormat
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
 
 
-class Settings(msgspec.Struct, frozen=True):
+class RunSettings(msgspec.Struct, frozen=True):
     """Where to look."""
 
     nats_url: str
@@ -33,13 +33,13 @@ class Settings(msgspec.Struct, frozen=True):
     log_format: LogFormat = "auto"
 
 
-class Desk(msgspec.Struct, frozen=True):
+class RunCommands(msgspec.Struct, frozen=True):
     """The ports of one command."""
 
-    store: Store
-    runs: Log
-    requests: Requests
-    control: Control
+    store: RunStore
+    runs: RunLog
+    requests: RunQueue
+    control: RunControl
     owner: Owner
 
     async def run(self, id: str) -> Run:
@@ -90,7 +90,7 @@ class Desk(msgspec.Struct, frozen=True):
         return f"{run.id} was {run.state}: a runner will end it"
 
 
-def _line(one: Listed) -> str:
+def _line(one: RunSummary) -> str:
     run = one.run
     return (
         f"{run.id}  {run.state:9}  attempt {run.attempt}  {one.updated_at:%Y-%m-%d %H:%M:%S}  "
@@ -98,16 +98,16 @@ def _line(one: Listed) -> str:
     )
 
 
-def execute(found: Settings, command: Callable[[Desk], Awaitable[str]]) -> None:
+def execute(found: RunSettings, command: Callable[[RunCommands], Awaitable[str]]) -> None:
     """Run one command and print what it says."""
 
     async def run() -> str:
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(nats_connection.connect(found.nats_url, "operator"))
             store = await stack.enter_async_context(await run_store.connect(found.database_url, pool_max=1))
-            requests = JetStreamRequests(connection, setup.Settings())
-            log = JetStreamLog(connection, connection)
-            control, owner = NatsControl(connection), Owner(TenantId(found.tenant))
-            return await command(Desk(store, log, requests, control, owner))
+            requests = JetStreamRunQueue(connection, setup.StreamSettings())
+            log = JetStreamRunLog(connection, connection)
+            control, owner = NatsRunControl(connection), Owner(TenantId(found.tenant))
+            return await command(RunCommands(store, log, requests, control, owner))
 
     click.echo(asyncio.run(run()))

@@ -14,7 +14,7 @@ from rejoin_adapters.service.service_process import LogFormat
 from rejoin_protocol.ids import TenantId
 
 
-class Settings(msgspec.Struct, frozen=True):
+class TenantSettings(msgspec.Struct, frozen=True):
     """Where tenants are kept."""
 
     database_url: str
@@ -28,7 +28,7 @@ def changed(before: Limits, given: Limits, *, clear: bool) -> Limits:
     return given if clear else msgspec.structs.replace(before, **said)
 
 
-async def limit(settings: Settings, tenant: TenantId, given: Limits, *, clear: bool) -> str:
+async def limit(settings: TenantSettings, tenant: TenantId, given: Limits, *, clear: bool) -> str:
     """Change a tenant's limits, if any are given, and say what they are."""
     async with await run_store.connect(settings.database_url, pool_max=1) as store:
         tenants = Tenants(store.database)
@@ -39,6 +39,6 @@ async def limit(settings: Settings, tenant: TenantId, given: Limits, *, clear: b
     return "\n".join(f"{field:20} {own.get(field, 'as everybody')}" for field in Limits.__struct_fields__)
 
 
-def execute(settings: Settings, tenant: str, given: Limits, *, clear: bool) -> None:
+def execute(settings: TenantSettings, tenant: str, given: Limits, *, clear: bool) -> None:
     """Do it and print what it says."""
     click.echo(asyncio.run(limit(settings, TenantId(tenant), given, clear=clear)))

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import structlog
 from rejoin_adapters.embedded import Servers, embedded
-from rejoin_adapters.embedded.server import Server
+from rejoin_adapters.embedded.server import EmbeddedServer
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.security import sealing
 
 log = structlog.get_logger("rejoin.dev")
@@ -24,7 +24,7 @@ CONFIG = "rejoin.toml"
 CONTEXT_KEY = "context.key"
 
 
-class Given(NamedTuple):
+class ExternalServers(NamedTuple):
     """Real servers instead of the embedded ones."""
 
     nats_url: str | None
@@ -33,7 +33,7 @@ class Given(NamedTuple):
 
 @asynccontextmanager
 async def prepared(
-    data_dir: Path, given: Given, on_progress: Callable[[str], None]
+    data_dir: Path, given: ExternalServers, on_progress: Callable[[str], None]
 ) -> AsyncIterator[Servers]:
     """The servers, ready for services. Raises `RejoinError` if one cannot start."""
     async with embedded(
@@ -42,13 +42,13 @@ async def prepared(
         _write_config(data_dir / CONFIG, servers)
         on_progress("preparing streams and tables")
         await _prepare(servers)
-        async with beside(*(_keep(server) for server in servers.own)):
+        async with run_alongside(*(_keep(server) for server in servers.own)):
             yield servers
 
 
 async def _prepare(servers: Servers) -> None:
     async with nats_connection.connect(servers.nats_url, "dev") as connection:
-        await setup.declare(connection, setup.Settings())
+        await setup.declare(connection, setup.StreamSettings())
     await migrate.migrate(servers.database_url)
 
 
@@ -58,7 +58,7 @@ def _write_config(path: Path, servers: Servers) -> None:
     path.write_text(f'nats_url = "{servers.nats_url}"\ndatabase_url = "{servers.database_url}"\n')
 
 
-def context_keys(data_dir: Path) -> str:
+def context_encryption_keys(data_dir: Path) -> str:
     """What contexts are sealed with, made once for each data directory."""
     path = data_dir / CONTEXT_KEY
     if not path.exists():
@@ -67,7 +67,7 @@ def context_keys(data_dir: Path) -> str:
     return path.read_text().strip()
 
 
-async def _keep(server: Server) -> None:
+async def _keep(server: EmbeddedServer) -> None:
     while True:
         code = await server.wait()
         log.warning("server_died", server=server.name, code=code)

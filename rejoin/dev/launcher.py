@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_adapters.service.service_process import LogFormat, on_stop
 from rejoin_protocol.errors import Invalid
 
-from rejoin.dev.processes import Services, started
+from rejoin.dev.processes import DevProcesses, started_processes
 
 HOST = "127.0.0.1"
 
 
-class Settings(msgspec.Struct, frozen=True):
+class DevSettings(msgspec.Struct, frozen=True):
     """Real servers instead of the embedded ones, `REJOIN_…` each; the rest is the services' own."""
 
     nats_url: str | None = None
@@ -32,7 +32,7 @@ class Settings(msgspec.Struct, frozen=True):
     log_format: LogFormat = "auto"
 
 
-class Plan(msgspec.Struct, frozen=True):
+class DevPlan(msgspec.Struct, frozen=True):
     """What the command line asks for. `agents` is MODULE:ATTR, or None for the demo."""
 
     agents: str | None
@@ -43,7 +43,7 @@ class Plan(msgspec.Struct, frozen=True):
     config: str | None
 
 
-class Progress:
+class ProgressLines:
     """What is starting and how far it is: a line each, on stderr."""
 
     def __init__(self) -> None:
@@ -55,38 +55,40 @@ class Progress:
         sys.stderr.flush()
 
 
-async def run(plan: Plan, settings: Settings, variables: Mapping[str, str]) -> None:
+async def run(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> None:
     """Until SIGTERM or SIGINT. Raises `RejoinError` if something cannot start."""
     for number in range(plan.gateways):
         _check_port(plan.port + number)
     stop = asyncio.Event()
     with on_stop(stop.set):
-        async with beside(_up(plan, settings, variables)):
+        async with run_alongside(_up(plan, settings, variables)):
             await stop.wait()
 
 
-async def _up(plan: Plan, settings: Settings, variables: Mapping[str, str]) -> None:
-    progress = Progress()
+async def _up(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> None:
+    progress = ProgressLines()
     services = _services(plan, settings, variables)
     progress(f"starting {plan.runners} runner(s) and {plan.gateways} gateway(s)")
-    async with started(services):
+    async with started_processes(services):
         from rejoin.dev import infrastructure  # the services import, too, and wait for nothing yet
 
-        given = infrastructure.Given(settings.nats_url, settings.database_url)
+        given = infrastructure.ExternalServers(settings.nats_url, settings.database_url)
         async with infrastructure.prepared(plan.data_dir, given, progress) as servers:
-            keys = variables.get("REJOIN_CONTEXT_KEYS") or infrastructure.context_keys(plan.data_dir)
+            keys = variables.get("REJOIN_CONTEXT_ENCRYPTION_KEYS") or infrastructure.context_encryption_keys(
+                plan.data_dir
+            )
             told = {
                 "REJOIN_NATS_URL": servers.nats_url,
                 "REJOIN_DATABASE_URL": servers.database_url,
-                "REJOIN_CONTEXT_KEYS": keys,
+                "REJOIN_CONTEXT_ENCRYPTION_KEYS": keys,
             }
-            async with beside(services.keep(told)):
+            async with run_alongside(services.keep(told)):
                 await services.ready()
                 _announce(plan, progress)
                 await asyncio.Event().wait()
 
 
-def _announce(plan: Plan, progress: Progress) -> None:
+def _announce(plan: DevPlan, progress: ProgressLines) -> None:
     progress(f"ready: {plan.gateways} gateway(s), {plan.runners} runner(s)")
     for number in range(plan.gateways):
         progress(f"http://{HOST}:{plan.port + number}")
@@ -94,13 +96,13 @@ def _announce(plan: Plan, progress: Progress) -> None:
     sys.stdout.flush()
 
 
-def _services(plan: Plan, settings: Settings, variables: Mapping[str, str]) -> Services:
+def _services(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> DevProcesses:
     config = ["--config", plan.config] if plan.config else []
     agents = [plan.agents] if plan.agents else []
-    return Services(
+    return DevProcesses(
         [[*agents, *config]] * plan.runners,
         {plan.port + number: ["gateway", *config] for number in range(plan.gateways)},
-        {**variables, "REJOIN_HOST": HOST, "REJOIN_DEV": "true", "REJOIN_ANONYMOUS": "true"},
+        {**variables, "REJOIN_HOST": HOST, "REJOIN_DEV": "true", "REJOIN_ALLOW_ANONYMOUS": "true"},
         # Without a module to import, the runners serve the demo; with one, they say what they serve.
         settings.default_agent or (None if plan.agents and plan.runners else "demo"),
     )

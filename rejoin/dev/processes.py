@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 import structlog
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_adapters.service.service_process import SUPERVISOR
 from rejoin_protocol.errors import Invalid
 
@@ -32,8 +32,8 @@ STABLE_S = 10.0
 type Variables = Mapping[str, str]
 
 
-class Services:
-    """The processes of one `rejoin dev`, made by `started`.
+class DevProcesses:
+    """The processes of one `rejoin dev`, made by `started_processes`.
 
     `default_agent`: whom the gateways ask unless a request says it; None: the first that a runner names.
     """
@@ -47,11 +47,13 @@ class Services:
     ) -> None:
         """The arguments of each; a gateway's by its port."""
         self._runners = [
-            Service(f"runner {number}", ["rejoin_runner.app", "rejoin_runner", *arguments], environment)
+            SupervisedProcess(
+                f"runner {number}", ["rejoin_runner.app", "rejoin_runner", *arguments], environment
+            )
             for number, arguments in enumerate(runners)
         ]
         self._gateways = [
-            Service(
+            SupervisedProcess(
                 f"gateway {number}",
                 ["rejoin_gateway.app", "rejoin", *arguments],
                 {**environment, "REJOIN_PORT": str(port)},
@@ -62,16 +64,16 @@ class Services:
         self._default = default_agent
 
     @property
-    def all(self) -> Sequence["Service"]:
+    def all(self) -> Sequence["SupervisedProcess"]:
         """Each of them."""
         return (*self._runners, *self._gateways)
 
     async def keep(self, variables: Variables) -> None:
         """Tell them, and keep them alive."""
-        async with beside(*(runner.keep(variables) for runner in self._runners)):
+        async with run_alongside(*(runner.keep(variables) for runner in self._runners)):
             default = self._default or (await self._runners[0].ready())[0]
             variables = {**variables, "REJOIN_DEFAULT_AGENT": default}
-            async with beside(*(gateway.keep(variables) for gateway in self._gateways)):
+            async with run_alongside(*(gateway.keep(variables) for gateway in self._gateways)):
                 await asyncio.Event().wait()
 
     def kill_runners(self) -> None:
@@ -86,7 +88,7 @@ class Services:
 
 
 @asynccontextmanager
-async def started(services: Services) -> AsyncIterator[None]:
+async def started_processes(services: DevProcesses) -> AsyncIterator[None]:
     """Their processes, from here on; at the end none is left, whether it was kept alive or not."""
     try:
         for service in services.all:
@@ -104,7 +106,7 @@ class _Running(NamedTuple):
     writer: asyncio.StreamWriter
 
 
-class Service:
+class SupervisedProcess:
     """A gateway or runner process that is started again whenever it dies."""
 
     def __init__(

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import click
-from rejoin_adapters.service.service_process import Supervised, configure_logs
+from rejoin_adapters.service.service_process import SupervisorLink, configure_logs
 from rejoin_protocol import settings
 from rejoin_protocol.errors import RejoinError
 
@@ -23,12 +23,14 @@ def main(agents: str | None, config: Path | None) -> None:
     """Execute the runs of the agents that MODULE:ATTR names, or of the demo agent."""
     try:
         toml = tomllib.loads(config.read_text()) if config else {}
-        found = settings.load(app.Settings, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
+        found = settings.load(
+            app.RunnerSettings, os.environ, read=lambda path: Path(path).read_text(), toml=toml
+        )
         configure_logs(found.log_level, found.log_format)
         serving = app.find_agents(agents) if agents else [demo(found.model)]
 
         async def run() -> None:
-            with Supervised(os.environ) as supervised:
+            with SupervisorLink(os.environ) as supervised:
                 names = [agent.name for agent in serving]
                 await app.serve(found, serving, lambda: supervised.ready(*names))
 

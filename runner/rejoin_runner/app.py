@@ -14,18 +14,18 @@ from pathlib import Path
 import msgspec
 import structlog
 from rejoin_adapters.files.chunk_store import JetStreamFiles
-from rejoin_adapters.files.file_index import HeldFiles, Holdings
+from rejoin_adapters.files.file_index import FileIndex, FileStore
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
-from rejoin_adapters.jetstream.run_control import NatsControl
-from rejoin_adapters.jetstream.run_log import JetStreamLog
-from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.jetstream.run_control import NatsRunControl
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.artifacts import Artifacts
-from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.session_store import SessionStore
 from rejoin_adapters.records import Count, Limits
 from rejoin_adapters.service import metrics_server, tracing
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_adapters.service.service_process import LogFormat, allow_files, on_stop
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
@@ -34,27 +34,27 @@ from rejoin_runner.agent.agent import Agent, agents_of
 from rejoin_runner.agent.team import reachable
 from rejoin_runner.mcp.tools import Sources
 from rejoin_runner.models.model import Keys, Model
-from rejoin_runner.models.provider import Connections, open_model
+from rejoin_runner.models.provider import ProviderConnections, open_model
 from rejoin_runner.run import tool_calls
 from rejoin_runner.tools import thread_calls
 from rejoin_runner.worker import loop_watchdog
-from rejoin_runner.worker.worker import Bounds, Serving, Worker
+from rejoin_runner.worker.worker import ServedAgent, Worker, WorkerLimits
 
 OVERDUE_S = 5.0
 """How long what was cancelled may take to end, once a drain's grace is over."""
 log = structlog.get_logger("rejoin.runner")
 
 
-class Settings(msgspec.Struct, frozen=True):
+class RunnerSettings(msgspec.Struct, frozen=True):
     """A runner's settings, `REJOIN_…` each."""
 
     nats_url: str
     database_url: str
     nats_replicas: int = 1
-    log_age_max_s: float = 24 * 3600
+    run_log_retention_s: float = 24 * 3600
     ack_wait_s: float = setup.ACK_WAIT_S
     """How long a silent runner keeps its runs; it is heard of three times as often."""
-    runs_max: int = 64
+    max_concurrent_runs: int = 64
     """Runs at once in one process; each agent beyond the first may have one more."""
     drain_grace_s: float = 10.0
     """How long a stopping runner's runs may go on before they are handed over."""
@@ -62,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True):
     """How long a run whose execution broke waits for its next attempt."""
     attempts_max: int = 10
     """In one turn of a run: then it fails, visibly."""
-    sweep_period_s: float = 5.0
+    sweep_interval_s: float = 5.0
     """How often it looks for what got lost or expired."""
     database_pool_max: int = 10
     model: str | None = None
@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Where models named `provider:name` are, if not at their provider's."""
     model_api_key: str | None = None
     """Their key."""
-    context_keys: str | None = None
+    context_encryption_keys: str | None = None
     """What contexts are sealed with, `id:base64,…`, the gateways' own."""
     deployed_at_ms: int | None = None
     """Tells this deploy from earlier ones that still have runners; unsaid, it is the process's start."""
@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Runs at once of a tenant that has no limits of its own, the gateways' own setting; others wait."""
     tenant_file_bytes_max: Count | None = None
     """Of all its files, those that its models make as well; likewise."""
-    session_age_max_s: float | None = None
+    session_retention_s: float | None = None
     """Sessions untouched for longer are deleted, with all that belongs to them; unsaid, none are."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
@@ -108,16 +108,18 @@ def find_agents(path: str) -> list[Agent]:
 
 
 @asynccontextmanager
-async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator[Worker]:
+async def assemble(settings: RunnerSettings, agents: Sequence[Agent]) -> AsyncIterator[Worker]:
     """A worker with its connections, for as long as the context."""
     async with AsyncExitStack() as stack:
-        connections = await stack.enter_async_context(Connections())
+        connections = await stack.enter_async_context(ProviderConnections())
         sources = await stack.enter_async_context(_servers(agents))
         serving = [_serving(agent, settings, connections, sources) for agent in agents]
         queue = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-queue"))
         write = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-log"))
         files = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-files"))
-        wanted = setup.Settings(settings.nats_replicas, settings.log_age_max_s, settings.ack_wait_s)
+        wanted = setup.StreamSettings(
+            settings.nats_replicas, settings.run_log_retention_s, settings.ack_wait_s
+        )
         await setup.require(queue)
         await migrate.check(settings.database_url)
         store = await stack.enter_async_context(
@@ -133,29 +135,31 @@ async def assemble(settings: Settings, agents: Sequence[Agent]) -> AsyncIterator
             f"{socket.gethostname()}-{os.getpid()}",
             serving,
             store=store,
-            runs=JetStreamLog(write, write),
-            requests=JetStreamRequests(queue, wanted),
-            control=NatsControl(queue),
-            agents=JetStreamAgents(queue),
-            files=HeldFiles(JetStreamFiles(files), Holdings(store.database)),
+            runs=JetStreamRunLog(write, write),
+            requests=JetStreamRunQueue(queue, wanted),
+            control=NatsRunControl(queue),
+            agents=JetStreamAgentRegistry(queue),
+            files=FileStore(JetStreamFiles(files), FileIndex(store.database)),
             shelf=Artifacts(store.database),
-            threads=Threads(store.database),
-            sealer=Sealer(settings.context_keys, secrets.token_bytes) if settings.context_keys else None,
+            threads=SessionStore(store.database),
+            sealer=Sealer(settings.context_encryption_keys, secrets.token_bytes)
+            if settings.context_encryption_keys
+            else None,
             deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
-            bounds=Bounds(
-                runs_max=settings.runs_max,
+            bounds=WorkerLimits(
+                max_concurrent_runs=settings.max_concurrent_runs,
                 ack_wait_s=settings.ack_wait_s,
                 drain_grace_s=settings.drain_grace_s,
                 retry_delay_s=settings.retry_delay_s,
                 attempts_max=settings.attempts_max,
-                sweep_period_s=settings.sweep_period_s,
-                session_age_max_s=settings.session_age_max_s,
+                sweep_interval_s=settings.sweep_interval_s,
+                session_retention_s=settings.session_retention_s,
             ),
             now_ms=_now_ms,
         )
 
 
-async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:
+async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:
     """Until SIGTERM or SIGINT, and then until the running runs are over or handed over; no longer, whatever a
     tool does.
     """
@@ -172,10 +176,10 @@ async def serve(settings: Settings, agents: Sequence[Agent], on_ready: Callable[
                 metrics_server.shown(registry, settings.metrics_host, settings.metrics_port),
                 on_stop(stop),
             ):
-                async with beside(loop_watchdog.watch()):
+                async with run_alongside(loop_watchdog.watch()):
                     await worker.serve(on_ready)
     if left := thread_calls.under_way():
-        log.warning("left_behind", tools=left)
+        log.warning("threads_abandoned_at_exit", tools=left)
 
 
 def _give_up() -> None:
@@ -197,13 +201,15 @@ async def _servers(heads: Sequence[Agent]) -> AsyncIterator[Sources | None]:
         yield sources
 
 
-def _serving(agent: Agent, settings: Settings, connections: Connections, sources: Sources | None) -> Serving:
+def _serving(
+    agent: Agent, settings: RunnerSettings, connections: ProviderConnections, sources: Sources | None
+) -> ServedAgent:
     """The agent and those that it reaches, ready. Raises `Invalid` for a crew that cannot work."""
     keys = agent.model_keys
     models = {name: _open(one, settings, connections, keys) for name, one in reachable(agent).items()}
     updates = agent.status_updates
     writer = None if updates is None or updates.model is None else updates.model
-    return Serving(
+    return ServedAgent(
         agent,
         models[agent.name],
         models,
@@ -212,7 +218,9 @@ def _serving(agent: Agent, settings: Settings, connections: Connections, sources
     )
 
 
-def _open(agent: Agent, settings: Settings, connections: Connections, keys: Keys | None) -> Model:
+def _open(
+    agent: Agent, settings: RunnerSettings, connections: ProviderConnections, keys: Keys | None
+) -> Model:
     """The agent's model, imported and ready. Raises `Invalid` for one that cannot be."""
     try:
         return _model(agent.model, settings, connections, agent.model_keys or keys)
@@ -220,7 +228,9 @@ def _open(agent: Agent, settings: Settings, connections: Connections, keys: Keys
         raise Invalid(f"agent {agent.name}: {fault}") from fault
 
 
-def _model(model: Model | str, settings: Settings, connections: Connections, keys: Keys | None) -> Model:
+def _model(
+    model: Model | str, settings: RunnerSettings, connections: ProviderConnections, keys: Keys | None
+) -> Model:
     if not isinstance(model, str):
         return model
     return open_model(

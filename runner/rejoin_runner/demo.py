@@ -4,7 +4,7 @@ import asyncio
 
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Model
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import ToolError, tool
 
 SLEEP_MAX_S = 3_600
@@ -36,7 +36,7 @@ def demo(model: Model | str | None = None) -> Agent:
     """The demo agent, with a model of its own or with another one."""
     return Agent(
         name="demo",
-        model=model or Scripted(),
+        model=model or ScriptedModel(),
         instructions="You are a helpful assistant. Use your tools where they fit.",
         tools=[weather, delete, sleep],
         text_interval_s=0,  # every number is an event: that is what it demonstrates

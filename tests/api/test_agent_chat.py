@@ -176,7 +176,7 @@ async def test_a_run_whose_client_has_left_is_stopped(rig: Rig, gated: asyncio.S
 
 
 async def test_a_run_goes_on_without_its_client_where_that_is_set(rig: Rig, gated: asyncio.Semaphore) -> None:
-    speaker = Speaker(rig, await rig.gateway(agent_chat_stop_when_left=False))
+    speaker = Speaker(rig, await rig.gateway(agent_chat_cancel_on_disconnect=False))
     run = await leave(rig, speaker)
     for _ in range(7):
         gated.release()
@@ -190,7 +190,7 @@ async def test_a_run_goes_on_without_its_client_where_that_is_set(rig: Rig, gate
 async def test_a_run_ends_when_its_time_is_over(rig: Rig, gated: asyncio.Semaphore) -> None:
     """With `abort` and `finish`, as any run that is stopped."""
     assert not gated.locked()
-    speaker = Speaker(rig, await rig.gateway(agent_chat_limit_s=0.3))
+    speaker = Speaker(rig, await rig.gateway(agent_chat_timeout_s=0.3))
     answer = await speaker.say(AGENT_CHAT, None, "hello")
     assert answer.complete
     assert [chunk["type"] for chunk in answer.chunks][-3:] == ["abort", "finish-step", "finish"]
@@ -207,7 +207,7 @@ async def test_an_approved_run_ends_too_when_its_time_is_over(rig: Rig) -> None:
         return "never"
 
     await rig.runner([agent(rig.agent, {"go": [[Calls("wait")], ["Done."]]}, tools=[wait])])
-    speaker = Speaker(rig, await rig.gateway(agent_chat_limit_s=2.0))
+    speaker = Speaker(rig, await rig.gateway(agent_chat_timeout_s=2.0))
     session = speaker.session()
     await speaker.say(AGENT_CHAT, session, "go")
     call = (await speaker.question(session))["toolCallId"]

@@ -317,7 +317,7 @@ async def unanswered(rig: Rig, base: str, text: str) -> bool:
 
 async def test_somebody_elses_session_is_not_there(rig: Rig) -> None:
     await rig.runner()
-    base = await rig.gateway(anonymous=False, jwt_key=SIGNING, jwt_algorithms="HS256")
+    base = await rig.gateway(allow_anonymous=False, jwt_key=SIGNING, jwt_algorithms="HS256")
     ann, ben = ({"Authorization": f"Bearer {token(one)}"} for one in ("ann", "ben"))
     answer = await say(rig, base, "initialize", CLIENT, ann)
     session = {"Mcp-Session-Id": answer.headers["mcp-session-id"]}

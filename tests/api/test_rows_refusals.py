@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import Keys
-from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
 
-from rejoin.cli.api_keys import Issuer, Wish
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.family_requests import (
     AGENT_CHAT,
     AISDK,
@@ -31,21 +31,21 @@ CHAT, ALL = (Scope.CHAT, Scope.APPROVE), (Scope.CHAT, Scope.APPROVE, Scope.ADMIN
 async def locked(rig: Rig) -> Speaker:
     """A gateway that asks for credentials."""
     await rig.runner()
-    return Speaker(rig, await rig.gateway(anonymous=False, key_pepper=PEPPER))
+    return Speaker(rig, await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER))
 
 
 @pytest.fixture
-async def issuer(database_url: str) -> AsyncIterator[Issuer]:
+async def issuer(database_url: str) -> AsyncIterator[KeyCommands]:
     async with await run_store.connect(database_url, pool_max=1) as store:
-        yield Issuer(Keys(store.database), TenantId("default"), PEPPER.encode())
+        yield KeyCommands(ApiKeys(store.database), TenantId("default"), PEPPER.encode())
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 async def test_f37_f38_without_a_credential_nothing_happens(
-    locked: Speaker, issuer: Issuer, family: Family
+    locked: Speaker, issuer: KeyCommands, family: Family
 ) -> None:
     """None, a short and an unknown one are 401 in the family's shape; with one the id is still free."""
-    key = await issuer.create(Wish(scopes=ALL))
+    key = await issuer.create(NewKey(scopes=ALL))
     session = locked.session()
     unknown = key[:-4] + ("AAAA" if key[-4:] != "AAAA" else "BBBB")
     for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": f"Bearer {unknown}"}):
@@ -58,9 +58,9 @@ async def test_f37_f38_without_a_credential_nothing_happens(
     assert (await locked.say(family, session, "count 2", **authorized)).text == "1 2"
 
 
-async def test_f39_the_agent_chat_is_for_administrators(locked: Speaker, issuer: Issuer) -> None:
+async def test_f39_the_agent_chat_is_for_administrators(locked: Speaker, issuer: KeyCommands) -> None:
     """All four of its routes; what a person may not do is not done."""
-    key = {"Authorization": f"Bearer {await issuer.create(Wish(scopes=CHAT))}"}
+    key = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=CHAT))}"}
     session = locked.session()
     assert (await locked.say(AGENT_CHAT, session, "count 1", **key)).status == 403
     for path in ("/api/agent/chat", "/api/agent/chat/sync"):
@@ -71,9 +71,9 @@ async def test_f39_the_agent_chat_is_for_administrators(locked: Speaker, issuer:
     assert (await locked.get(locked.at(session), **key)).status == 404
 
 
-async def test_f39_who_may_not_decide_decides_nothing(locked: Speaker, issuer: Issuer) -> None:
+async def test_f39_who_may_not_decide_decides_nothing(locked: Speaker, issuer: KeyCommands) -> None:
     """By none of the ways to decide."""
-    only = {"Authorization": f"Bearer {await issuer.create(Wish(scopes=(Scope.CHAT, Scope.ADMIN)))}"}
+    only = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=(Scope.CHAT, Scope.ADMIN)))}"}
     session = locked.session()
     asked = await locked.say(AGENT_CHAT, session, "delete notes.txt", **only)
     run = asked.headers["x-workflow-run-id"]
@@ -102,11 +102,11 @@ async def test_f39_who_may_not_decide_decides_nothing(locked: Speaker, issuer: I
 
 
 async def test_f37_what_is_another_agents_is_not_found_by_a_bound_key(
-    locked: Speaker, issuer: Issuer
+    locked: Speaker, issuer: KeyCommands
 ) -> None:
     """Reading, rejoining, stopping and deciding, wherever a path names no agent."""
-    key = {"Authorization": f"Bearer {await issuer.create(Wish(scopes=ALL))}"}
-    bound = {"Authorization": f"Bearer {await issuer.create(Wish(scopes=ALL, agent='another'))}"}
+    key = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=ALL))}"}
+    bound = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=ALL, agent='another'))}"}
     session = locked.session()
     asked = await locked.say(SESSION, session, "delete notes.txt", **key)
     run = asked.headers["x-workflow-run-id"]
@@ -150,7 +150,7 @@ async def test_f37_what_is_refused_has_the_familys_shape(
         async def broken(*_: object, fault: Exception = fault) -> None:
             raise fault
 
-        monkeypatch.setattr(PostgresStore, "admit", broken)
+        monkeypatch.setattr(PostgresRunStore, "admit", broken)
         refused = await speaker.say(family, session, "count 3")
         said = error_of(refused, family)
         assert refused.status == status

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from playwright.async_api import Browser, FilePayload, expect
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_adapters.postgres.api_keys import ApiKeys
 from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
-from rejoin.cli.api_keys import Issuer, Wish
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.chat_page import Seen, numbers
 from tests.support.observe import until
 from tests.support.rig import Rig
@@ -209,7 +209,7 @@ async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
 
 async def test_what_a_delegated_agent_says_bears_its_name(rig: Rig, browser: Browser) -> None:
     """While it streams and when it is stored."""
-    aide, name = Agent(name="aide", model=Scripted()), f"{rig.agent}-asks"
+    aide, name = Agent(name="aide", model=ScriptedModel()), f"{rig.agent}-asks"
     calls = Calls("delegate_to_aide", {"task": "count 3"})
     await rig.runner([Agent(name=name, model=calls, delegates=[aide])])
     base = await rig.gateway()
@@ -241,11 +241,11 @@ async def test_key_agent_context_are_given_in_the_page(rig: Rig, browser: Browse
     """A key where one is needed; another agent than the default; its context in the body or in headers."""
     keys, other = f"k1:{b64encode(b'1' * 32).decode()}", f"{rig.agent}-where"
     agent = Agent(name=other, model=Calls("where", {}), tools=[where], context=Place)
-    await rig.runner([agent], context_keys=keys)
-    base = await rig.gateway(context_keys=keys, anonymous=False, key_pepper=PEPPER)
+    await rig.runner([agent], context_encryption_keys=keys)
+    base = await rig.gateway(context_encryption_keys=keys, allow_anonymous=False, api_key_pepper=PEPPER)
     async with await run_store.connect(rig.database_url, pool_max=1) as store:
-        issuer = Issuer(Keys(store.database), TenantId("default"), PEPPER.encode())
-        key = await issuer.create(Wish(scopes=(Scope.CHAT,)))
+        issuer = KeyCommands(ApiKeys(store.database), TenantId("default"), PEPPER.encode())
+        key = await issuer.create(NewKey(scopes=(Scope.CHAT,)))
     async with await browser.new_context() as context:
         page = await context.new_page()
         settings, save = page.get_by_role("button", name="Settings"), page.get_by_role("button", name="Save")

@@ -20,7 +20,7 @@ SPOKEN_OF = {
     "threads": rejoin_client.Threads,
     "rejoin": rejoin,
     "backend": embed.Rejoin,
-    "session": embed.Conversation,
+    "session": embed.ChatSession,
 }
 
 

@@ -1,4 +1,4 @@
-"""What `ports.Agents` promises, of the real registry and of its double."""
+"""What `ports.AgentRegistry` promises, of the real registry and of its double."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -7,26 +7,26 @@ import msgspec
 import pytest
 import pytest_asyncio
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
-from rejoin_adapters.ports import Agents
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.ports import AgentRegistry
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import SILENT_MS, AgentEntry
 
-from tests.doubles.broker import MemoryAgents
+from tests.doubles.broker import MemoryAgentRegistry
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
-async def registry(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[Agents]]:
+async def registry(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[AgentRegistry]]:
     """The same registry, seen from two processes."""
     if request.param == "memory":
-        yield [MemoryAgents()] * 2
+        yield [MemoryAgentRegistry()] * 2
         return
     async with (
         nats_connection.connect(nats_url, "one") as one,
         nats_connection.connect(nats_url, "two") as two,
     ):
-        yield [JetStreamAgents(one), JetStreamAgents(two)]
+        yield [JetStreamAgentRegistry(one), JetStreamAgentRegistry(two)]
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ def agent() -> AgentName:
     return AgentName(f"agent_{secrets.token_hex(8)}-A")
 
 
-async def test_an_agent_is_found_as_it_was_announced(registry: Sequence[Agents], agent: AgentName) -> None:
+async def test_an_agent_is_found_as_it_was_announced(
+    registry: Sequence[AgentRegistry], agent: AgentName
+) -> None:
     entry = AgentEntry(agent, "Says it back — ünïcode", {"type": "object", "required": ["city"]})
     await registry[0].announce(entry)
     for one in registry:
@@ -42,21 +44,23 @@ async def test_an_agent_is_found_as_it_was_announced(registry: Sequence[Agents],
 
 
 async def test_an_agent_that_nobody_announced_is_not_found(
-    registry: Sequence[Agents], agent: AgentName
+    registry: Sequence[AgentRegistry], agent: AgentName
 ) -> None:
     await registry[0].announce(AgentEntry(agent))
     assert await registry[0].find(AgentName(f"{agent}2")) is None
     assert await registry[0].find(AgentName(agent[:-1])) is None
 
 
-async def test_announcing_again_changes_the_entry(registry: Sequence[Agents], agent: AgentName) -> None:
+async def test_announcing_again_changes_the_entry(
+    registry: Sequence[AgentRegistry], agent: AgentName
+) -> None:
     for description in ("first", "second", "second", ""):
         await registry[0].announce(AgentEntry(agent, description))
         assert await registry[1].find(agent) == AgentEntry(agent, description)
 
 
 async def test_two_versions_do_not_fight_during_a_rolling_deploy(
-    registry: Sequence[Agents], agent: AgentName
+    registry: Sequence[AgentRegistry], agent: AgentName
 ) -> None:
     """The newer deploy's entry stays, whoever announces last, until its runners have fallen silent."""
     old = AgentEntry(agent, "old", deployed_at_ms=1, announced_at_ms=1)
@@ -69,7 +73,7 @@ async def test_two_versions_do_not_fight_during_a_rolling_deploy(
     assert await registry[1].find(agent) == alone
 
 
-async def test_agents_do_not_replace_each_other(registry: Sequence[Agents], agent: AgentName) -> None:
+async def test_agents_do_not_replace_each_other(registry: Sequence[AgentRegistry], agent: AgentName) -> None:
     another = AgentName(f"{agent}2")
     for name in (agent, another):
         await registry[0].announce(AgentEntry(name, name))
@@ -78,7 +82,7 @@ async def test_agents_do_not_replace_each_other(registry: Sequence[Agents], agen
 
 
 async def test_every_agent_is_listed_once_and_as_it_was_announced_last(
-    registry: Sequence[Agents], agent: AgentName
+    registry: Sequence[AgentRegistry], agent: AgentName
 ) -> None:
     """Those of other tests are there too: only ours are looked at."""
     ours = {AgentName(f"{agent}{number}") for number in range(300)}
@@ -94,7 +98,7 @@ async def test_every_agent_is_listed_once_and_as_it_was_announced_last(
 async def test_an_entry_deleted_by_hand_is_not_found(nats_url: str, agent: AgentName) -> None:
     """`nats kv del` leaves an empty message with a mark behind."""
     async with nats_connection.connect(nats_url, "one") as connection:
-        real = JetStreamAgents(connection)
+        real = JetStreamAgentRegistry(connection)
         await real.announce(AgentEntry(agent))
         await connection.call(subjects.agent_key(agent), headers={"KV-Operation": "DEL"})
         assert await real.find(agent) is None

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from rejoin_adapters.postgres.artifacts import Artifact, Artifacts
-from rejoin_adapters.postgres.run_store import PostgresStore
-from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.session_store import SessionStore
 from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import Fenced
 
@@ -18,11 +18,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @pytest.fixture
-def artifacts(postgres: PostgresStore) -> Artifacts:
+def artifacts(postgres: PostgresRunStore) -> Artifacts:
     return Artifacts(postgres.database)
 
 
-async def made(store: PostgresStore, owner: Owner = ANN, data: Any = None) -> Artifact:
+async def made(store: PostgresRunStore, owner: Owner = ANN, data: Any = None) -> Artifact:
     """One that is not stored yet, of a session that is."""
     chat = Chat(store, owner)
     run = await chat.send("draw")
@@ -31,7 +31,7 @@ async def made(store: PostgresStore, owner: Owner = ANN, data: Any = None) -> Ar
 
 @pytest.mark.parametrize("data", [None, "\u0000", {"z": 1, "a": [None, 1e300]}, 2**53 + 1])
 async def test_an_artifact_comes_back_as_it_was(
-    postgres: PostgresStore, artifacts: Artifacts, data: Any
+    postgres: PostgresRunStore, artifacts: Artifacts, data: Any
 ) -> None:
     artifact = await made(postgres, data=data)
     assert await artifacts.get(ANN, artifact.id) is None
@@ -40,7 +40,7 @@ async def test_an_artifact_comes_back_as_it_was(
     assert await artifacts.get(DEFAULT, artifact.id) == artifact
 
 
-async def test_the_same_artifact_is_stored_once(postgres: PostgresStore, artifacts: Artifacts) -> None:
+async def test_the_same_artifact_is_stored_once(postgres: PostgresRunStore, artifacts: Artifacts) -> None:
     artifact = await made(postgres, data="first")
     await artifacts.put(ANN.tenant, artifact)
     await artifacts.put(ANN.tenant, Artifact(**{**as_dict(artifact), "data": "second"}))
@@ -53,7 +53,7 @@ def as_dict(artifact: Artifact) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
 async def test_f40_a_strangers_artifact_is_none(
-    postgres: PostgresStore, artifacts: Artifacts, stranger: Owner
+    postgres: PostgresRunStore, artifacts: Artifacts, stranger: Owner
 ) -> None:
     artifact = await made(postgres)
     await artifacts.put(ANN.tenant, artifact)
@@ -61,11 +61,11 @@ async def test_f40_a_strangers_artifact_is_none(
 
 
 async def test_with_its_session_it_goes_and_whoever_makes_more_is_fenced(
-    postgres: PostgresStore, artifacts: Artifacts
+    postgres: PostgresRunStore, artifacts: Artifacts
 ) -> None:
     artifact = await made(postgres)
     await artifacts.put(ANN.tenant, artifact)
-    assert await Threads(postgres.database).delete(ANN, artifact.session) == [artifact.run]
+    assert await SessionStore(postgres.database).delete(ANN, artifact.session) == [artifact.run]
     assert await artifacts.get(ANN, artifact.id) is None
     with pytest.raises(Fenced):
         await artifacts.put(ANN.tenant, artifact)
@@ -74,10 +74,10 @@ async def test_with_its_session_it_goes_and_whoever_makes_more_is_fenced(
 
 
 async def test_a_run_that_is_gone_makes_nothing_for_a_new_session_of_the_same_id(
-    postgres: PostgresStore, artifacts: Artifacts
+    postgres: PostgresRunStore, artifacts: Artifacts
 ) -> None:
     artifact = await made(postgres)
-    await Threads(postgres.database).delete(ANN, artifact.session)
+    await SessionStore(postgres.database).delete(ANN, artifact.session)
     await Chat(postgres, ANN, artifact.session).send("anew")
     with pytest.raises(Fenced):
         await artifacts.put(ANN.tenant, artifact)

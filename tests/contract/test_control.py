@@ -1,4 +1,4 @@
-"""What `ports.Control` promises, of the real one and of its double."""
+"""What `ports.RunControl` promises, of the real one and of its double."""
 
 import asyncio
 import secrets
@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_control import NatsControl
-from rejoin_adapters.ports import Control, Interrupt, Supersede, Word
+from rejoin_adapters.jetstream.run_control import NatsRunControl
+from rejoin_adapters.ports import ControlMessage, Interrupt, RunControl, Supersede
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
 
-from tests.doubles.broker import MemoryControl
+from tests.doubles.broker import MemoryRunControl
 from tests.support.observe import until
 
 
@@ -21,12 +21,12 @@ class Ear:
     """What was heard, of each run."""
 
     def __init__(self) -> None:
-        self.words: dict[RunId, list[Word]] = {}
+        self.words: dict[RunId, list[ControlMessage]] = {}
 
-    def hear(self, run: RunId, word: Word) -> None:
+    def hear(self, run: RunId, word: ControlMessage) -> None:
         self.words.setdefault(run, []).append(word)
 
-    async def hears(self, run: RunId, *words: Word) -> None:
+    async def hears(self, run: RunId, *words: ControlMessage) -> None:
         """Until exactly these words were heard of a run, in their order."""
 
         async def heard() -> bool:
@@ -36,14 +36,14 @@ class Ear:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "nats"])
-async def controls(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[Control]]:
+async def controls(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[RunControl]]:
     """The same way, from three processes."""
     if request.param == "memory":
-        yield [MemoryControl()] * 3
+        yield [MemoryRunControl()] * 3
         return
     async with AsyncExitStack() as stack:
         yield [
-            NatsControl(await stack.enter_async_context(nats_connection.connect(nats_url, name)))
+            NatsRunControl(await stack.enter_async_context(nats_connection.connect(nats_url, name)))
             for name in ("one", "two", "three")
         ]
 
@@ -53,7 +53,7 @@ def run() -> RunId:
     return RunId(f"run_{secrets.token_hex(8)}")
 
 
-async def test_an_interrupt_reaches_the_one_that_listens(controls: Sequence[Control], run: RunId) -> None:
+async def test_an_interrupt_reaches_the_one_that_listens(controls: Sequence[RunControl], run: RunId) -> None:
     """From the moment the context is entered, whichever run it is about."""
     here, there, _ = controls
     ear, other = Ear(), RunId(f"{run}2")
@@ -64,7 +64,9 @@ async def test_an_interrupt_reaches_the_one_that_listens(controls: Sequence[Cont
             await ear.hears(wanted, Interrupt())
 
 
-async def test_where_nobody_listens_an_interrupt_is_no_fault(controls: Sequence[Control], run: RunId) -> None:
+async def test_where_nobody_listens_an_interrupt_is_no_fault(
+    controls: Sequence[RunControl], run: RunId
+) -> None:
     """It does not wait for anybody either, and whoever has left hears nothing."""
     here, there, _ = controls
     ear = Ear()
@@ -77,7 +79,7 @@ async def test_where_nobody_listens_an_interrupt_is_no_fault(controls: Sequence[
         assert ear.words == {}
 
 
-async def test_every_one_that_listens_is_told(controls: Sequence[Control], run: RunId) -> None:
+async def test_every_one_that_listens_is_told(controls: Sequence[RunControl], run: RunId) -> None:
     """Each runner listens to all runs, and knows which are its own."""
     here, there, elsewhere = controls
     first, second = Ear(), Ear()
@@ -92,7 +94,7 @@ async def test_every_one_that_listens_is_told(controls: Sequence[Control], run: 
 
 
 async def test_a_takeover_reaches_whoever_listens_and_the_one_that_says_it(
-    controls: Sequence[Control], run: RunId
+    controls: Sequence[RunControl], run: RunId
 ) -> None:
     """In the order in which it was said; the attempt tells each of them whether it is meant."""
     here, there, _ = controls
@@ -111,9 +113,9 @@ async def test_a_word_that_nobody_knows_is_passed_over(nats_url: str, run: RunId
         nats_connection.connect(nats_url, "two") as two,
     ):
         ear = Ear()
-        async with NatsControl(two).listen(ear.hear):
+        async with NatsRunControl(two).listen(ear.hear):
             for odd in (b"", b"{", b'{"type":"Pause"}', b'{"type":"Supersede","attempt":"x"}'):
                 await one.send(subjects.control(run), odd)
-            await NatsControl(one).interrupt(run)
+            await NatsRunControl(one).interrupt(run)
             await ear.hears(run, Interrupt())
         assert set(ear.words) == {run}

@@ -1,10 +1,10 @@
-"""What `Dialogues` promises, on the real database."""
+"""What `McpSessions` promises, on the real database."""
 
 import pytest
-from rejoin_adapters.postgres.mcp_sessions import Dialogues, request_key
-from rejoin_adapters.postgres.run_store import PostgresStore
-from rejoin_adapters.postgres.session_store import Threads
-from rejoin_adapters.records import Admission, Owner, Submit, Turn
+from rejoin_adapters.postgres.mcp_sessions import McpSessions, request_key
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.records import Admission, Owner, Submit, UserMessage
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
@@ -16,8 +16,8 @@ AGENT = AgentName("a")
 
 
 @pytest.fixture
-def dialogues(postgres: PostgresStore) -> Dialogues:
-    return Dialogues(postgres.database)
+def dialogues(postgres: PostgresRunStore) -> McpSessions:
+    return McpSessions(postgres.database)
 
 
 @pytest.fixture
@@ -25,17 +25,17 @@ def ann() -> Owner:
     return Owner(TenantId(fresh("ten")), UserId("ann"))
 
 
-async def say(postgres: PostgresStore, owner: Owner, session: SessionId, request: str) -> RunId:
+async def say(postgres: PostgresRunStore, owner: Owner, session: SessionId, request: str) -> RunId:
     words = fresh("m")
     message = {"id": words, "role": "user", "parts": [{"type": "text", "text": words}]}
-    ask = Submit(Turn(message, words.encode()))
+    ask = Submit(UserMessage(message, words.encode()))
     key = request_key(request, words)
     admission = Admission(owner, session, AGENT, RunId(fresh("run")), MessageId(fresh("msg")), ask, key=key)
     return (await postgres.admit(admission)).run.id
 
 
 async def test_an_open_session_is_its_owners_and_no_other_session_is_one(
-    postgres: PostgresStore, dialogues: Dialogues, ann: Owner
+    postgres: PostgresRunStore, dialogues: McpSessions, ann: Owner
 ) -> None:
     id, other = SessionId(fresh("s")), SessionId(fresh("s"))
     await dialogues.open(ann, id, AGENT)
@@ -50,7 +50,7 @@ async def test_an_open_session_is_its_owners_and_no_other_session_is_one(
 
 
 async def test_an_ended_session_keeps_what_was_said_and_an_empty_one_leaves_nothing(
-    postgres: PostgresStore, dialogues: Dialogues, ann: Owner
+    postgres: PostgresRunStore, dialogues: McpSessions, ann: Owner
 ) -> None:
     said, silent = SessionId(fresh("s")), SessionId(fresh("s"))
     for id in (said, silent):
@@ -61,13 +61,13 @@ async def test_an_ended_session_keeps_what_was_said_and_an_empty_one_leaves_noth
         assert await dialogues.end(ann, id)
         assert not await dialogues.end(ann, id)
         assert await dialogues.agent(ann, id) is None
-    threads = Threads(postgres.database)
+    threads = SessionStore(postgres.database)
     assert (await threads.get(ann, said)) is not None
     assert (await threads.get(ann, silent)) is None
 
 
 async def test_a_run_is_found_by_its_requests_name_the_newest_first(
-    postgres: PostgresStore, dialogues: Dialogues, ann: Owner
+    postgres: PostgresRunStore, dialogues: McpSessions, ann: Owner
 ) -> None:
     id = SessionId(fresh("s"))
     await dialogues.open(ann, id, AGENT)

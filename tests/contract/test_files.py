@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-from rejoin_adapters.files.chunk_store import CHUNK_BYTES, File, JetStreamFiles, Opened, _token
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamFiles, OpenFile, StoredFile, _token
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.nats_client import Arrived
-from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.jetstream.nats_client import RawMessage
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
@@ -23,13 +23,13 @@ ANN, BOB = UserId("ann"), UserId("bob")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def connection(nats_url: str) -> AsyncIterator[Broker]:
+async def connection(nats_url: str) -> AsyncIterator[NatsConnection]:
     async with nats_connection.connect(nats_url, "files") as one:
         yield one
 
 
 @pytest.fixture
-def files(connection: Broker) -> JetStreamFiles:
+def files(connection: NatsConnection) -> JetStreamFiles:
     return JetStreamFiles(connection)
 
 
@@ -42,26 +42,26 @@ def content(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-async def messages(connection: Broker, tenant: TenantId, id: FileId) -> int:
+async def messages(connection: NatsConnection, tenant: TenantId, id: FileId) -> int:
     """How many chunks the broker has of a file."""
     ask = msgspec.json.encode({"subjects_filter": subjects.file_chunks(_token(tenant), id)})
     answer = await connection.call(f"$JS.API.STREAM.INFO.{subjects.FILES}", ask)
     return len(msgspec.json.decode(answer)["state"].get("subjects") or {})
 
 
-async def lose(connection: Broker, tenant: TenantId, id: FileId, number: int) -> None:
+async def lose(connection: NatsConnection, tenant: TenantId, id: FileId, number: int) -> None:
     """A chunk, as a writer leaves it out that dies half way, or a power cut."""
     ask = msgspec.json.encode({"filter": subjects.file(_token(tenant), id, number)})
     await connection.call(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
 
 
-async def take(opened: Opened, into: list[bytes]) -> None:
+async def take(opened: OpenFile, into: list[bytes]) -> None:
     """All that can be had."""
     async for chunk in opened.chunks:
         into.append(chunk)  # noqa: PERF401 - what came before it failed is kept
 
 
-async def read(opened: Opened | None) -> File | None:
+async def read(opened: OpenFile | None) -> StoredFile | None:
     """To its end."""
     if opened is None:
         return None
@@ -69,34 +69,34 @@ async def read(opened: Opened | None) -> File | None:
     await take(opened, chunks)
     data = b"".join(chunks)
     assert len(data) == opened.size_bytes
-    return File(data, opened.media_type)
+    return StoredFile(data, opened.media_type)
 
 
 @pytest.mark.parametrize("size", [1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 10 * 1024 * 1024])
 async def test_a_file_comes_back_as_it_was_put(files: JetStreamFiles, tenant: TenantId, size: int) -> None:
     data = content(size)
     id = await files.put(tenant, ANN, data, "image/png")
-    assert await files.get(tenant, id) == File(data, "image/png")
-    assert await read(await files.open(tenant, id)) == File(data, "image/png")
+    assert await files.get(tenant, id) == StoredFile(data, "image/png")
+    assert await read(await files.open(tenant, id)) == StoredFile(data, "image/png")
 
 
 async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
-    connection: Broker, files: JetStreamFiles, tenant: TenantId, monkeypatch: pytest.MonkeyPatch
+    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many there are: what is on its way to a slow one is bounded."""
     id = await files.put(tenant, ANN, content(10 * 1024 * 1024), "image/png")
     ask, ask_many, sent = connection.ask, connection.ask_many, 0
 
-    def seen(*answers: Arrived) -> None:
+    def seen(*answers: RawMessage) -> None:
         nonlocal sent
         sent += sum(len(answer.data) for answer in answers)
 
-    async def counted(subject: str, payload: bytes) -> Arrived:
+    async def counted(subject: str, payload: bytes) -> RawMessage:
         answer = await ask(subject, payload)
         seen(answer)
         return answer
 
-    async def counted_many(subject: str, payload: bytes) -> list[Arrived]:
+    async def counted_many(subject: str, payload: bytes) -> list[RawMessage]:
         answers = await ask_many(subject, payload)
         seen(*answers)
         return answers
@@ -117,7 +117,7 @@ async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
 
 
 async def test_the_same_bytes_are_stored_once(
-    connection: Broker, files: JetStreamFiles, tenant: TenantId
+    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId
 ) -> None:
     """Also by several writers at the same time, and by another process."""
     data = content(5 * CHUNK_BYTES + 7)
@@ -127,7 +127,7 @@ async def test_the_same_bytes_are_stored_once(
     assert len({put.result() for put in puts}) == 1
     id = await files.put(tenant, ANN, data, "image/png")
     assert await messages(connection, tenant, id) == 6
-    assert await files.get(tenant, id) == File(data, "image/png")
+    assert await files.get(tenant, id) == StoredFile(data, "image/png")
 
 
 async def test_the_same_bytes_of_two_users_are_two_files(files: JetStreamFiles, tenant: TenantId) -> None:
@@ -155,11 +155,11 @@ async def test_what_is_deleted_is_gone_and_can_be_put_again(files: JetStreamFile
         await files.delete(tenant, id, before=await files.end())
     assert await files.get(tenant, id) is None
     assert await files.put(tenant, ANN, data, "image/webp") == id
-    assert await files.get(tenant, id) == File(data, "image/webp")
+    assert await files.get(tenant, id) == StoredFile(data, "image/webp")
 
 
 async def test_a_deletion_spares_what_was_stored_after_it_was_begun(
-    connection: Broker, files: JetStreamFiles, tenant: TenantId
+    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId
 ) -> None:
     """As a sweep does that was asleep for a while."""
     data = content(2 * CHUNK_BYTES)
@@ -169,11 +169,11 @@ async def test_a_deletion_spares_what_was_stored_after_it_was_begun(
     assert await messages(connection, tenant, id) == 0
     await files.put(tenant, ANN, data, "image/webp")
     await files.delete(tenant, id, before=end)
-    assert await files.get(tenant, id) == File(data, "image/webp")
+    assert await files.get(tenant, id) == StoredFile(data, "image/webp")
 
 
 async def test_a_file_of_which_a_chunk_is_missing_is_absent_until_it_is_put_again(
-    connection: Broker, files: JetStreamFiles, tenant: TenantId
+    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId
 ) -> None:
     data = content(4 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
@@ -182,12 +182,12 @@ async def test_a_file_of_which_a_chunk_is_missing_is_absent_until_it_is_put_agai
         assert await files.get(tenant, id) is None
         assert await files.open(tenant, id) is None
         await files.put(tenant, ANN, data, "image/png")
-        assert await files.get(tenant, id) == File(data, "image/png")
-        assert await read(await files.open(tenant, id)) == File(data, "image/png")
+        assert await files.get(tenant, id) == StoredFile(data, "image/png")
+        assert await read(await files.open(tenant, id)) == StoredFile(data, "image/png")
 
 
 async def test_bytes_that_are_not_the_files_are_never_returned(
-    connection: Broker, files: JetStreamFiles, tenant: TenantId
+    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId
 ) -> None:
     id = file_formats.file_id(ANN, b"right")
     await connection.call(
@@ -199,7 +199,7 @@ async def test_bytes_that_are_not_the_files_are_never_returned(
 
 @pytest.mark.parametrize("wrong", [b"x" * CHUNK_BYTES, b"shorter", None], ids=["other", "shorter", "gone"])
 async def test_a_file_that_turns_out_not_to_be_right_never_comes_to_its_end(
-    connection: Broker, files: JetStreamFiles, tenant: TenantId, wrong: bytes | None
+    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId, wrong: bytes | None
 ) -> None:
     id = await files.put(tenant, ANN, content(3 * CHUNK_BYTES), "image/png")
     opened = await files.open(tenant, id)
@@ -225,12 +225,12 @@ async def test_a_replica_that_is_behind_is_made_up_for_by_the_leader(
         return {1: whole[1]}
 
     monkeypatch.setattr(files, "_read", behind)
-    assert await files.get(tenant, id) == File(data, "image/png")
+    assert await files.get(tenant, id) == StoredFile(data, "image/png")
 
 
 @pytest.mark.parametrize("has", [(), (0, 2), (1,)], ids=str)
 async def test_a_replica_that_is_behind_keeps_no_reader_from_a_file(
-    connection: Broker,
+    connection: NatsConnection,
     files: JetStreamFiles,
     tenant: TenantId,
     monkeypatch: pytest.MonkeyPatch,
@@ -240,18 +240,18 @@ async def test_a_replica_that_is_behind_keeps_no_reader_from_a_file(
     data = content(3 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
     ask, there = connection.ask, {subjects.file(_token(tenant), id, number) for number in has}
-    missing = Arrived(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
-    over = Arrived(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\n\r\n" % len(has), b"")
+    missing = RawMessage(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
+    over = RawMessage(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\n\r\n" % len(has), b"")
 
-    async def behind(subject: str, payload: bytes, **more: Any) -> Arrived:
+    async def behind(subject: str, payload: bytes, **more: Any) -> RawMessage:
         wanted = msgspec.json.decode(payload).get("last_by_subj")
         return missing if "DIRECT" in subject and wanted not in there else await ask(subject, payload, **more)
 
-    async def few(*_: object) -> list[Arrived]:
+    async def few(*_: object) -> list[RawMessage]:
         return [over]
 
     monkeypatch.setattr(connection, "ask", behind)
     monkeypatch.setattr(connection, "ask_many", few)
-    assert await read(await files.open(tenant, id)) == File(data, "image/png")
+    assert await read(await files.open(tenant, id)) == StoredFile(data, "image/png")
     await lose(connection, tenant, id, 1)
     assert await files.open(tenant, id) is None

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from rejoin_adapters.postgres.api_keys import KeyRow, Keys
-from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
+from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, TenantId, UserId
 
@@ -17,12 +17,12 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @pytest.fixture
-def keys(postgres: PostgresStore) -> Keys:
-    return Keys(postgres.database)
+def keys(postgres: PostgresRunStore) -> ApiKeys:
+    return ApiKeys(postgres.database)
 
 
-def row(tenant: TenantId | None = None) -> KeyRow:
-    return KeyRow(
+def row(tenant: TenantId | None = None) -> ApiKeyRow:
+    return ApiKeyRow(
         fresh("key"),
         tenant or TenantId(fresh("ten")),
         bytes(range(256)),
@@ -34,9 +34,9 @@ def row(tenant: TenantId | None = None) -> KeyRow:
     )
 
 
-async def test_a_key_comes_back_as_it_was(keys: Keys) -> None:
+async def test_a_key_comes_back_as_it_was(keys: ApiKeys) -> None:
     plain = row()
-    full = KeyRow(
+    full = ApiKeyRow(
         fresh("key"),
         plain.tenant,
         b"\x00",
@@ -54,7 +54,7 @@ async def test_a_key_comes_back_as_it_was(keys: Keys) -> None:
     assert await keys.find("none") is None
 
 
-async def test_a_key_is_created_once(keys: Keys) -> None:
+async def test_a_key_is_created_once(keys: ApiKeys) -> None:
     one = row()
     await keys.create(one)
     await keys.create(one)  # its answer was lost
@@ -65,7 +65,7 @@ async def test_a_key_is_created_once(keys: Keys) -> None:
     assert await keys.find(one.id) == one
 
 
-async def test_a_revoked_key_stays_revoked_since_then(keys: Keys) -> None:
+async def test_a_revoked_key_stays_revoked_since_then(keys: ApiKeys) -> None:
     one, other = row(), row()
     await keys.create(one)
     await keys.create(other)
@@ -80,7 +80,7 @@ async def test_a_revoked_key_stays_revoked_since_then(keys: Keys) -> None:
     assert await keys.find(other.id) == other
 
 
-async def test_uses_are_noted_together(keys: Keys) -> None:
+async def test_uses_are_noted_together(keys: ApiKeys) -> None:
     rows = [row() for _ in range(3)]
     for one in rows:
         await keys.create(one)
@@ -90,7 +90,7 @@ async def test_uses_are_noted_together(keys: Keys) -> None:
     assert [one is not None and one.last_used_at is not None for one in used] == [True, True, False]
 
 
-async def test_a_tenant_sees_its_own_keys_only(keys: Keys) -> None:
+async def test_a_tenant_sees_its_own_keys_only(keys: ApiKeys) -> None:
     one = row()
     await keys.create(one)
     assert await keys.list(row().tenant) == []

@@ -1,4 +1,4 @@
-"""What `ports.Log` and `ports.Follow` promise, of the real log and of its double."""
+"""What `ports.RunLog` and `ports.LiveSubscription` promise, of the real log and of its double."""
 
 import asyncio
 import secrets
@@ -9,40 +9,40 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.live_feed import FOLLOW_BYTES_MAX, Reader
-from rejoin_adapters.jetstream.log_tail import splice
-from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamLog
-from rejoin_adapters.ports import Follow, Log
+from rejoin_adapters.jetstream.live_feed import FOLLOW_BYTES_MAX, LiveReader
+from rejoin_adapters.jetstream.log_tail import open_log_tail
+from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.ports import LiveSubscription, RunLog
 from rejoin_protocol.errors import Fenced, Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
 
-from tests.doubles.broker import MemoryLog
+from tests.doubles.broker import MemoryRunLog
 
 SOON_S = 5.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
-async def logs(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[Log]]:
+async def logs(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Sequence[RunLog]]:
     """The same logs, seen from two processes."""
     if request.param == "memory":
-        yield [MemoryLog()] * 2
+        yield [MemoryRunLog()] * 2
         return
     async with (
         nats_connection.connect(nats_url, "one") as one,
         nats_connection.connect(nats_url, "two-live") as live,
         nats_connection.connect(nats_url, "two-api") as api,
     ):
-        yield [JetStreamLog(one, one), JetStreamLog(live, api)]
+        yield [JetStreamRunLog(one, one), JetStreamRunLog(live, api)]
 
 
 @pytest.fixture
-def log(logs: Sequence[Log]) -> Log:
+def log(logs: Sequence[RunLog]) -> RunLog:
     return logs[0]
 
 
 @pytest.fixture
-def other(logs: Sequence[Log]) -> Log:
+def other(logs: Sequence[RunLog]) -> RunLog:
     """The same logs in another process."""
     return logs[1]
 
@@ -56,7 +56,7 @@ def fresh() -> RunId:
     return RunId(f"run_{secrets.token_hex(8)}")
 
 
-async def write(log: Log, run: RunId, *payloads: bytes, attempt: int = 1) -> list[Record]:
+async def write(log: RunLog, run: RunId, *payloads: bytes, attempt: int = 1) -> list[Record]:
     """Append one event each, behind what is there."""
     last = await log.last(run)
     prev, index = (last.seq, last.end) if last else (0, 0)
@@ -68,7 +68,7 @@ async def write(log: Log, run: RunId, *payloads: bytes, attempt: int = 1) -> lis
     return written
 
 
-async def stored(log: Log, run: RunId) -> list[Record]:
+async def stored(log: RunLog, run: RunId) -> list[Record]:
     """The whole log."""
     records: list[Record] = []
     while True:
@@ -78,7 +78,7 @@ async def stored(log: Log, run: RunId) -> list[Record]:
             return records
 
 
-async def taken(follow: Follow, count: int) -> list[Record]:
+async def taken(follow: LiveSubscription, count: int) -> list[Record]:
     """So many records of a reader that is not slow."""
     records: list[Record] = []
     async with asyncio.timeout(SOON_S):
@@ -93,7 +93,7 @@ async def taken(follow: Follow, count: int) -> list[Record]:
 
 
 async def test_an_append_behind_the_last_record_is_stored_and_has_its_sequence(
-    log: Log, other: Log, run: RunId
+    log: RunLog, other: RunLog, run: RunId
 ) -> None:
     records = await write(log, run, b"a", b"b", b"c")
     assert records[0].seq < records[1].seq < records[2].seq
@@ -101,7 +101,7 @@ async def test_an_append_behind_the_last_record_is_stored_and_has_its_sequence(
     assert await stored(other, run) == records
 
 
-async def test_a_record_is_read_as_it_was_written(log: Log, run: RunId) -> None:
+async def test_a_record_is_read_as_it_was_written(log: RunLog, run: RunId) -> None:
     heads = [
         Head(0, 3, 7, 2, 1, 4, Audience.OPERATIONS, Mark.GENERATED, 5),
         Head(0, 3, 9, 0, 3, 4, Audience.V7, Mark.SUSPENDED, 6),
@@ -116,7 +116,7 @@ async def test_a_record_is_read_as_it_was_written(log: Log, run: RunId) -> None:
     assert await stored(log, run) == written
 
 
-async def test_an_append_behind_anything_else_is_fenced_and_stores_nothing(log: Log, run: RunId) -> None:
+async def test_an_append_behind_anything_else_is_fenced_and_stores_nothing(log: RunLog, run: RunId) -> None:
     with pytest.raises(Fenced):
         await log.append(run, Head(1, 1, 0, 1), b"behind what never was")
     first, last = await write(log, run, b"a", b"b")
@@ -126,7 +126,7 @@ async def test_an_append_behind_anything_else_is_fenced_and_stores_nothing(log: 
     assert await stored(log, run) == [first, last]
 
 
-async def test_the_same_batch_again_is_the_same_record(log: Log, other: Log, run: RunId) -> None:
+async def test_the_same_batch_again_is_the_same_record(log: RunLog, other: RunLog, run: RunId) -> None:
     first, second = await write(log, run, b"a", b"b")
     for writer in (log, other):
         assert await writer.append(run, second.head, b"b") == second.seq
@@ -135,19 +135,21 @@ async def test_the_same_batch_again_is_the_same_record(log: Log, other: Log, run
     assert await stored(log, run) == [first, second]
 
 
-async def test_another_attempts_batch_at_the_same_place_is_not_the_same(log: Log, run: RunId) -> None:
+async def test_another_attempts_batch_at_the_same_place_is_not_the_same(log: RunLog, run: RunId) -> None:
     first, second = await write(log, run, b"a", b"b")
     with pytest.raises(Fenced):
         await log.append(run, Head(first.seq, 2, 1, 1), b"b")
     assert await stored(log, run) == [first, second]
 
 
-async def test_of_two_writers_one_wins_and_the_other_is_fenced(log: Log, other: Log, run: RunId) -> None:
+async def test_of_two_writers_one_wins_and_the_other_is_fenced(
+    log: RunLog, other: RunLog, run: RunId
+) -> None:
     for index in range(20):
         last = await log.last(run)
         outcomes: list[str] = []
 
-        async def attempt(writer: Log, number: int, prev: int, index: int, outcomes: list[str]) -> None:
+        async def attempt(writer: RunLog, number: int, prev: int, index: int, outcomes: list[str]) -> None:
             try:
                 await writer.append(run, Head(prev, number, index, 1), b"x")
             except Fenced:
@@ -165,7 +167,7 @@ async def test_of_two_writers_one_wins_and_the_other_is_fenced(log: Log, other: 
 # -------------------------------------------------------------------------------------------------- read
 
 
-async def test_a_page_has_so_many_records_and_says_whether_there_are_more(log: Log, run: RunId) -> None:
+async def test_a_page_has_so_many_records_and_says_whether_there_are_more(log: RunLog, run: RunId) -> None:
     records = await write(log, run, *[b"%d" % number for number in range(10)])
     page = await log.read(run, after=0, records_max=4)
     assert (list(page.records), page.more) == (records[:4], True)
@@ -175,7 +177,7 @@ async def test_a_page_has_so_many_records_and_says_whether_there_are_more(log: L
     assert (list(page.records), page.more) == (records[7:], False)
 
 
-async def test_a_place_between_two_records_is_before_the_second(log: Log, run: RunId) -> None:
+async def test_a_place_between_two_records_is_before_the_second(log: RunLog, run: RunId) -> None:
     (first,) = await write(log, run, b"a")
     await write(log, fresh(), b"of another run")
     (second,) = await write(log, run, b"b")
@@ -184,14 +186,14 @@ async def test_a_place_between_two_records_is_before_the_second(log: Log, run: R
     assert second.seq == first.seq + 2
 
 
-async def test_behind_the_end_and_in_an_unknown_run_there_is_nothing(log: Log, run: RunId) -> None:
+async def test_behind_the_end_and_in_an_unknown_run_there_is_nothing(log: RunLog, run: RunId) -> None:
     *_, last = await write(log, run, b"a", b"b")
     for place in ((run, last.seq), (run, last.seq + 1_000_000), (fresh(), 0)):
         page = await log.read(place[0], after=place[1])
         assert (list(page.records), page.more) == ([], False)
 
 
-async def test_a_page_is_bounded_by_bytes_too_but_never_empty(log: Log, run: RunId) -> None:
+async def test_a_page_is_bounded_by_bytes_too_but_never_empty(log: RunLog, run: RunId) -> None:
     size = READ_BYTES_MAX // 3
     records = await write(log, run, *[bytes([65 + number]) * size for number in range(8)])
     records += await write(log, run, b"x" * (READ_BYTES_MAX * 2), b"y")
@@ -201,15 +203,21 @@ async def test_a_page_is_bounded_by_bytes_too_but_never_empty(log: Log, run: Run
     assert await stored(log, run) == records
 
 
-async def test_a_log_has_grown_if_something_is_behind_a_place(log: Log, other: Log, run: RunId) -> None:
-    assert not await other.grown(run, after=0)
+async def test_a_log_has_grown_if_something_is_behind_a_place(log: RunLog, other: RunLog, run: RunId) -> None:
+    assert not await other.has_records_after(run, after=0)
     first, last = await write(log, run, b"a", b"b")
     await write(log, fresh(), b"of another run")
     places = (0, first.seq - 1, first.seq, last.seq, last.seq + 1_000_000)
-    assert [await other.grown(run, after=place) for place in places] == [True, True, True, False, False]
+    assert [await other.has_records_after(run, after=place) for place in places] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
-async def test_runs_do_not_mix(log: Log) -> None:
+async def test_runs_do_not_mix(log: RunLog) -> None:
     runs = [fresh() for _ in range(3)]
     written: dict[RunId, list[Record]] = {run: [] for run in runs}
     for number in range(12):
@@ -219,14 +227,14 @@ async def test_runs_do_not_mix(log: Log) -> None:
         assert await stored(log, run) == written[run]
 
 
-async def test_the_last_record_is_certain(log: Log, other: Log, run: RunId) -> None:
+async def test_the_last_record_is_certain(log: RunLog, other: RunLog, run: RunId) -> None:
     assert await log.last(run) is None
     for payload in (b"a", b"b", b"c"):
         written = await write(log, run, payload)
         assert await other.last(run) == written[-1]
 
 
-async def test_a_record_has_an_owner_and_a_sequence_without_one_has_not(log: Log, run: RunId) -> None:
+async def test_a_record_has_an_owner_and_a_sequence_without_one_has_not(log: RunLog, run: RunId) -> None:
     (mine,) = await write(log, run, b"a")
     (theirs,) = await write(log, another := fresh(), b"a")
     assert (await log.owner(mine.seq), await log.owner(theirs.seq)) == (run, another)
@@ -238,7 +246,7 @@ async def test_a_record_has_an_owner_and_a_sequence_without_one_has_not(log: Log
 
 
 async def test_a_follower_takes_what_is_appended_from_now_on_in_order(
-    log: Log, other: Log, run: RunId
+    log: RunLog, other: RunLog, run: RunId
 ) -> None:
     await write(log, run, b"before")
     async with other.follow(run) as follow:
@@ -252,7 +260,7 @@ async def test_a_follower_takes_what_is_appended_from_now_on_in_order(
         assert not follow.lost
 
 
-async def test_a_follower_waits_until_there_is_something(log: Log, run: RunId) -> None:
+async def test_a_follower_waits_until_there_is_something(log: RunLog, run: RunId) -> None:
     async with log.follow(run) as follow, asyncio.TaskGroup() as group:
         waiting = group.create_task(follow.wait(SOON_S))
         await log.last(run)  # a round trip, in which it could have returned
@@ -264,7 +272,7 @@ async def test_a_follower_waits_until_there_is_something(log: Log, run: RunId) -
         assert len(follow.take()) == 1
 
 
-async def test_a_follower_waits_no_longer_than_it_is_told_to(log: Log, run: RunId) -> None:
+async def test_a_follower_waits_no_longer_than_it_is_told_to(log: RunLog, run: RunId) -> None:
     """Nor shorter, whatever its last wait was."""
     clock = asyncio.get_running_loop().time
     async with asyncio.timeout(SOON_S), log.follow(run) as follow:
@@ -279,7 +287,7 @@ async def test_a_follower_waits_no_longer_than_it_is_told_to(log: Log, run: RunI
 
 
 async def test_a_slow_follower_is_lost_in_bounded_memory_and_others_are_not(
-    log: Log, other: Log, run: RunId
+    log: RunLog, other: RunLog, run: RunId
 ) -> None:
     async with other.follow(run) as slow, other.follow(run) as quick:
         seen: list[Record] = []
@@ -292,13 +300,13 @@ async def test_a_slow_follower_is_lost_in_bounded_memory_and_others_are_not(
         assert await taken_after(log, slow, run) == (await stored(log, run))[-1:]
 
 
-async def taken_after(log: Log, follow: Follow, run: RunId) -> list[Record]:
+async def taken_after(log: RunLog, follow: LiveSubscription, run: RunId) -> list[Record]:
     """A follower that was lost takes what is appended after it has said so."""
     await write(log, run, b"small")
     return await taken(follow, 1)
 
 
-async def test_one_record_larger_than_a_follower_may_hold_is_lost(log: Log, run: RunId) -> None:
+async def test_one_record_larger_than_a_follower_may_hold_is_lost(log: RunLog, run: RunId) -> None:
     async with log.follow(run) as follow:
         await write(log, run, b"x" * (FOLLOW_BYTES_MAX + 1))
         async with asyncio.timeout(SOON_S):
@@ -306,7 +314,7 @@ async def test_one_record_larger_than_a_follower_may_hold_is_lost(log: Log, run:
         assert follow.lost
 
 
-async def test_after_the_context_nothing_is_kept(log: Log, run: RunId) -> None:
+async def test_after_the_context_nothing_is_kept(log: RunLog, run: RunId) -> None:
     async with log.follow(run) as follow:
         pass
     await write(log, run, b"a")
@@ -314,14 +322,14 @@ async def test_after_the_context_nothing_is_kept(log: Log, run: RunId) -> None:
 
 
 async def test_readers_that_join_at_any_moment_see_every_record_once(
-    log: Log, other: Log, run: RunId
+    log: RunLog, other: RunLog, run: RunId
 ) -> None:
     """The promise behind all of this, by way of the splice."""
     count = 120
     seen: list[list[int]] = [[] for _ in range(12)]
 
     async def read(mine: list[int]) -> None:
-        async with splice(other, run) as records:
+        async with open_log_tail(other, run) as records:
             while len(mine) < count:
                 mine += [record.head.index for record in await records.next(SOON_S)]
 
@@ -338,7 +346,7 @@ async def test_readers_that_join_at_any_moment_see_every_record_once(
 
 async def test_readers_of_a_run_share_one_subscription_which_ends_with_the_last(nats_url: str) -> None:
     async with nats_connection.connect(nats_url, "shared") as connection:
-        log, run = JetStreamLog(connection, connection), fresh()
+        log, run = JetStreamRunLog(connection, connection), fresh()
         assert await log.last(run) is None  # subscribes to the replies
         subscribed = len(connection._client._subs)
         for _ in range(2):
@@ -357,7 +365,7 @@ async def test_readers_of_a_run_share_one_subscription_which_ends_with_the_last(
 async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_behind(nats_url: str) -> None:
     """Nor does the late answer of the broker harm the connection, which others use."""
     async with nats_connection.connect(nats_url, "cancelled") as connection:
-        log, run = JetStreamLog(connection, connection), fresh()
+        log, run = JetStreamRunLog(connection, connection), fresh()
         assert await log.last(run) is None  # subscribes to the replies
         subscribed = len(connection._client._subs)
 
@@ -378,7 +386,7 @@ async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_b
 
 async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_for_ever(nats_url: str) -> None:
     async with nats_connection.connect(nats_url, "large") as connection:
-        log, run = JetStreamLog(connection, connection), fresh()
+        log, run = JetStreamRunLog(connection, connection), fresh()
         async with asyncio.timeout(SOON_S):
             for size in (2_200_000, 2_097_152, 2_097_100):  # it counts the headers too
                 with pytest.raises(Invalid, match="larger than the broker takes"):
@@ -390,7 +398,7 @@ async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_fo
 @given(st.lists(st.integers(0, FOLLOW_BYTES_MAX // 2), max_size=2_000))
 @settings(max_examples=50, deadline=None)
 def test_a_reader_holds_no_more_than_its_bound_whatever_comes(sizes: list[int]) -> None:
-    reader, held = Reader(), 0
+    reader, held = LiveReader(), 0
     for number, size in enumerate(sizes):
         reader.push(Record(number + 1, Head(number, 1, number, 1), bytes(size)))
         held = 0 if reader.lost else held + size
@@ -399,7 +407,7 @@ def test_a_reader_holds_no_more_than_its_bound_whatever_comes(sizes: list[int]) 
     assert reader.lost or len(reader.take()) == len(sizes)
 
 
-async def test_a_purged_log_is_empty_and_its_writer_is_fenced(log: Log, other: Log, run: RunId) -> None:
+async def test_a_purged_log_is_empty_and_its_writer_is_fenced(log: RunLog, other: RunLog, run: RunId) -> None:
     records = await write(log, run, b"a", b"b")
     [kept] = await write(log, fresh(), b"c")
     await other.purge(run)

@@ -1,4 +1,4 @@
-"""What `ports.Requests` and `ports.Delivery` promise, of the real queue and of its double.
+"""What `ports.RunQueue` and `ports.Delivery` promise, of the real queue and of its double.
 
 Time is what these promises are about, so the tests let some pass: always by waiting for a request.
 """
@@ -12,45 +12,45 @@ import msgspec
 import pytest
 import pytest_asyncio
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.nats_connection import ApiError, Broker
-from rejoin_adapters.jetstream.run_queue import JetStreamRequests
-from rejoin_adapters.jetstream.setup import Settings
-from rejoin_adapters.ports import Delivery, Requests
+from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
+from rejoin_adapters.jetstream.setup import StreamSettings
+from rejoin_adapters.ports import Delivery, RunQueue
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import RunRequest
 
-from tests.doubles.broker import MemoryRequests
+from tests.doubles.broker import MemoryRunQueue
 
 SOON_S = 5.0
 LONG_S = 60.0
 ACK_WAIT_S = 0.6
 
 type Next = Callable[[int], Awaitable[Sequence[Delivery]]]
-type Queues = Callable[[float], tuple[Requests, Requests]]
+type Queues = Callable[[float], tuple[RunQueue, RunQueue]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
 async def queues(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Queues]:
     """By ack wait: the same queue, seen from two processes."""
     if request.param == "memory":
-        yield lambda ack_wait_s: (MemoryRequests(ack_wait_s),) * 2
+        yield lambda ack_wait_s: (MemoryRunQueue(ack_wait_s),) * 2
         return
     async with (
         nats_connection.connect(nats_url, "one") as one,
         nats_connection.connect(nats_url, "two") as two,
     ):
 
-        def of(ack_wait_s: float) -> tuple[Requests, Requests]:
-            settings = Settings(ack_wait_s=ack_wait_s)
-            return JetStreamRequests(one, settings), JetStreamRequests(two, settings)
+        def of(ack_wait_s: float) -> tuple[RunQueue, RunQueue]:
+            settings = StreamSettings(ack_wait_s=ack_wait_s)
+            return JetStreamRunQueue(one, settings), JetStreamRunQueue(two, settings)
 
         yield of
 
 
 @pytest.fixture
-async def connection(nats_url: str) -> AsyncIterator[Broker]:
+async def connection(nats_url: str) -> AsyncIterator[NatsConnection]:
     async with nats_connection.connect(nats_url, "one") as one:
         yield one
 
@@ -189,9 +189,9 @@ async def test_several_are_not_waited_for(queues: Queues, agent: AgentName) -> N
 
 
 async def test_a_request_that_cannot_be_read_does_not_keep_others_back(
-    connection: Broker, agent: AgentName
+    connection: NatsConnection, agent: AgentName
 ) -> None:
-    queue, requests = JetStreamRequests(connection, Settings()), [fresh(agent) for _ in range(3)]
+    queue, requests = JetStreamRunQueue(connection, StreamSettings()), [fresh(agent) for _ in range(3)]
     async with queue.pull(agent) as following:
         await queue.publish(requests[0])
         await connection.call(subjects.request(agent, RunId("poison"), 0), b"{")
@@ -338,9 +338,9 @@ async def test_a_wait_may_be_given_up_in_any_turn_of_the_loop(queues: Queues, ag
 
 
 async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
-    connection: Broker, agent: AgentName
+    connection: NatsConnection, agent: AgentName
 ) -> None:
-    queue, request = JetStreamRequests(connection, Settings(ack_wait_s=ACK_WAIT_S)), fresh(agent)
+    queue, request = JetStreamRunQueue(connection, StreamSettings(ack_wait_s=ACK_WAIT_S)), fresh(agent)
     for turn, payload in enumerate((b"{", b'{"agent":1}', b"")):
         await connection.call(subjects.request(agent, RunId("poison"), turn), payload)
     await queue.publish(request)
@@ -356,7 +356,7 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
         )
 
 
-async def pulled(connection: Broker, agent: AgentName) -> None:
+async def pulled(connection: NatsConnection, agent: AgentName) -> None:
     """Until the server knows of a pull."""
     info = f"$JS.API.CONSUMER.INFO.{subjects.REQUESTS}.{subjects.consumer(agent)}"
     async with asyncio.timeout(SOON_S):
@@ -364,8 +364,10 @@ async def pulled(connection: Broker, agent: AgentName) -> None:
             pass
 
 
-async def test_a_consumer_that_was_removed_is_made_again(connection: Broker, agent: AgentName) -> None:
-    queue = JetStreamRequests(connection, Settings())
+async def test_a_consumer_that_was_removed_is_made_again(
+    connection: NatsConnection, agent: AgentName
+) -> None:
+    queue = JetStreamRunQueue(connection, StreamSettings())
     async with queue.pull(agent) as following, asyncio.TaskGroup() as group:
         waiting = group.create_task(arrival(following))
         await pulled(connection, agent)
@@ -375,9 +377,9 @@ async def test_a_consumer_that_was_removed_is_made_again(connection: Broker, age
 
 
 async def test_an_ack_that_the_broker_did_not_hear_is_not_taken_for_one(
-    connection: Broker, agent: AgentName
+    connection: NatsConnection, agent: AgentName
 ) -> None:
-    queue = JetStreamRequests(connection, Settings())
+    queue = JetStreamRunQueue(connection, StreamSettings())
     await queue.publish(fresh(agent))
     async with queue.pull(agent) as following:
         delivery = await arrival(following)

@@ -1,4 +1,4 @@
-"""What `ports.Log` promises of segments, of the real log and of its double: whatever copies of a run's
+"""What `ports.RunLog` promises of segments, of the real log and of its double: whatever copies of a run's
 records there are, what is read is the log, byte for byte, and nothing else about the log knows of them.
 """
 
@@ -10,28 +10,28 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.log_tail import splice
-from rejoin_adapters.jetstream.nats_connection import Broker
-from rejoin_adapters.jetstream.run_log import FIRST_RECORDS, PAGE_RECORDS, READ_BYTES_MAX, JetStreamLog
-from rejoin_adapters.ports import Log
+from rejoin_adapters.jetstream.log_tail import open_log_tail
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.jetstream.run_log import FIRST_RECORDS, PAGE_RECORDS, READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.ports import RunLog
 from rejoin_protocol.broker import subjects as names
 from rejoin_protocol.errors import Fenced, Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
-from rejoin_protocol.log.segment import RECORDS, Gathering
+from rejoin_protocol.log.segment import RECORDS, SegmentBuilder
 
-from tests.doubles.broker import MemoryLog
+from tests.doubles.broker import MemoryRunLog
 
 IDLE_S = 5.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
-async def log(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[Log]:
+async def log(request: pytest.FixtureRequest, nats_url: str) -> AsyncIterator[RunLog]:
     if request.param == "memory":
-        yield MemoryLog()
+        yield MemoryRunLog()
         return
     async with nats_connection.connect(nats_url, "segments") as one:
-        yield JetStreamLog(one, one)
+        yield JetStreamRunLog(one, one)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def fresh() -> RunId:
     return RunId(f"run_{secrets.token_hex(8)}")
 
 
-async def write(log: Log, run: RunId, count: int, *, attempt: int = 1, size: int = 3) -> list[Record]:
+async def write(log: RunLog, run: RunId, count: int, *, attempt: int = 1, size: int = 3) -> list[Record]:
     """Append so many records of an event each, behind what is there."""
     last = await log.last(run)
     prev, index = (last.seq, last.end) if last else (0, 0)
@@ -55,15 +55,15 @@ async def write(log: Log, run: RunId, count: int, *, attempt: int = 1, size: int
     return written
 
 
-async def seal(log: Log, run: RunId, records: Sequence[Record]) -> None:
+async def seal(log: RunLog, run: RunId, records: Sequence[Record]) -> None:
     """Segments of what a writer has written, as it stores them."""
-    gathering = Gathering()
+    gathering = SegmentBuilder()
     for record in records:
         if complete := gathering.add(record):
             await log.add_segment(run, complete)
 
 
-async def stored(log: Log, run: RunId, after: int = 0) -> list[Record]:
+async def stored(log: RunLog, run: RunId, after: int = 0) -> list[Record]:
     """What is read behind a sequence, to the end."""
     records, more = list[Record](), True
     while more:
@@ -75,7 +75,9 @@ async def stored(log: Log, run: RunId, after: int = 0) -> list[Record]:
     return records
 
 
-async def test_with_segments_the_log_is_read_as_it_was_written_from_every_place(log: Log, run: RunId) -> None:
+async def test_with_segments_the_log_is_read_as_it_was_written_from_every_place(
+    log: RunLog, run: RunId
+) -> None:
     written = await write(log, run, 3 * RECORDS + FIRST_RECORDS + 7)
     await seal(log, run, written)
     for place in range(len(written) + 1):
@@ -89,7 +91,7 @@ async def test_with_segments_the_log_is_read_as_it_was_written_from_every_place(
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_whatever_segments_there_are_what_is_read_is_the_log(
-    log: Log, cuts: list[tuple[int, int]], place: int
+    log: RunLog, cuts: list[tuple[int, int]], place: int
 ) -> None:
     """Missing ones, overlapping ones, late ones of dead writers."""
     run = fresh()
@@ -101,7 +103,7 @@ async def test_whatever_segments_there_are_what_is_read_is_the_log(
     await log.purge(run)
 
 
-async def test_a_page_has_no_more_records_than_are_wanted(log: Log, run: RunId) -> None:
+async def test_a_page_has_no_more_records_than_are_wanted(log: RunLog, run: RunId) -> None:
     written = await write(log, run, 2 * RECORDS + PAGE_RECORDS)
     await seal(log, run, written)
     for count in (1, PAGE_RECORDS):
@@ -109,11 +111,11 @@ async def test_a_page_has_no_more_records_than_are_wanted(log: Log, run: RunId) 
         assert (list(page.records), page.more) == (written[1 : 1 + count], True)
 
 
-async def test_a_reader_that_follows_sees_every_record_once(log: Log, run: RunId) -> None:
+async def test_a_reader_that_follows_sees_every_record_once(log: RunLog, run: RunId) -> None:
     written = await write(log, run, 3 * RECORDS)
     await seal(log, run, written)
     seen: list[Record] = []
-    async with splice(log, run) as records:
+    async with open_log_tail(log, run) as records:
         while len(seen) < len(written):
             seen += await records.next(IDLE_S)
         written += (more := await write(log, run, RECORDS))
@@ -124,7 +126,7 @@ async def test_a_reader_that_follows_sees_every_record_once(log: Log, run: RunId
     assert seen == written
 
 
-async def test_a_segment_is_no_record(log: Log, run: RunId) -> None:
+async def test_a_segment_is_no_record(log: RunLog, run: RunId) -> None:
     """Not the last one, no fence for an append, nobody's sequence, and nothing that a follower sees."""
     async with log.follow(run) as follow:
         written = await write(log, run, RECORDS)
@@ -146,7 +148,7 @@ async def test_a_segment_is_no_record(log: Log, run: RunId) -> None:
         assert seen == [*written, last]
 
 
-async def test_copies_go_with_their_run_and_with_no_other(log: Log, run: RunId) -> None:
+async def test_copies_go_with_their_run_and_with_no_other(log: RunLog, run: RunId) -> None:
     written = await write(log, run, 2 * RECORDS)
     await seal(log, run, written)
     kept = await write(log, other := fresh(), 2 * RECORDS)
@@ -159,7 +161,7 @@ async def test_copies_go_with_their_run_and_with_no_other(log: Log, run: RunId) 
     assert await stored(log, run) == again
 
 
-async def test_copies_that_outlive_their_records_bring_nothing_back(log: Log, run: RunId) -> None:
+async def test_copies_that_outlive_their_records_bring_nothing_back(log: RunLog, run: RunId) -> None:
     """A writer that did not know of the purge had one more on its way."""
     written = await write(log, run, 2 * RECORDS)
     await log.purge(run)
@@ -171,16 +173,16 @@ async def test_copies_that_outlive_their_records_bring_nothing_back(log: Log, ru
 # --------------------------------------------------------------------------------- of the real one alone
 
 
-async def messages(connection: Broker, run: RunId) -> set[str]:
+async def messages(connection: NatsConnection, run: RunId) -> set[str]:
     """The subjects on which the broker has something of a run."""
-    log = JetStreamLog(connection, connection)
+    log = JetStreamRunLog(connection, connection)
     subjects = (names.log(run), names.segments(run))
     return {one for one in subjects if (await log._get(one, 0, 1, READ_BYTES_MAX))[0]}
 
 
 async def test_a_purge_leaves_nothing_at_the_broker(nats_url: str, run: RunId) -> None:
     async with nats_connection.connect(nats_url, "segments-purged") as connection:
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         await seal(log, run, await write(log, run, RECORDS))
         assert await messages(connection, run) == {names.log(run), names.segments(run)}
         await log.purge(run)
@@ -189,7 +191,7 @@ async def test_a_purge_leaves_nothing_at_the_broker(nats_url: str, run: RunId) -
 
 async def test_what_is_no_segment_is_read_past(nats_url: str, run: RunId) -> None:
     async with nats_connection.connect(nats_url, "segments-noise") as connection:
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         written = await write(log, run, 2 * RECORDS)
         await connection.send(names.segments(run), b"noise")
         await seal(log, run, written)
@@ -202,7 +204,7 @@ async def test_a_page_is_within_its_bounds_whatever_is_in_it(
 ) -> None:
     """Small ones with their copies, large ones between small ones, and large ones."""
     async with nats_connection.connect(nats_url, "segments-large") as connection:
-        log, written = JetStreamLog(connection, connection), list[Record]()
+        log, written = JetStreamRunLog(connection, connection), list[Record]()
         for size in sizes:
             written += await write(log, run, 1, size=size)
         await seal(log, run, written)
@@ -211,7 +213,7 @@ async def test_a_page_is_within_its_bounds_whatever_is_in_it(
 
 async def test_a_copy_that_cannot_be_stored_is_nobodys_trouble(nats_url: str, run: RunId) -> None:
     async with nats_connection.connect(nats_url, "segments-unsaid") as connection:
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         written = await write(log, run, 3)
         await log.add_segment(run, [Record(9, Head(0, 1, 0, 1), bytes(3_000_000))])  # the broker takes 2 MB
         assert await messages(connection, run) == {names.log(run)}

@@ -1,4 +1,6 @@
-"""What `ports.Store` promises about sessions: admission and reading. Of the real store and of its double."""
+"""What `ports.RunStore` promises about sessions: admission and reading. Of the real store and of its
+double.
+"""
 
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -9,14 +11,14 @@ import pytest
 from rejoin_adapters.records import (
     Admission,
     Admitted,
+    ApprovalRequest,
     Decision,
-    Placed,
-    Question,
+    MessageWithNext,
     Regenerate,
     Run,
-    Store,
+    RunStore,
     Submit,
-    Turn,
+    UserMessage,
 )
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
 from rejoin_protocol.events.fold import UIMessage
@@ -57,7 +59,7 @@ async def test_the_same_request_attaches_to_the_run_it_made(chat: Chat) -> None:
 
 
 async def test_the_same_admission_again_is_one_admission(chat: Chat) -> None:
-    for ask in (Submit(Turn(user("hello"), b"1")), Regenerate()):
+    for ask in (Submit(UserMessage(user("hello"), b"1")), Regenerate()):
         admission = Admission(DEFAULT, chat.id, AGENT, RunId(fresh("run")), MessageId(fresh("msg")), ask)
         first = await chat.store.admit(admission)
         assert await chat.store.admit(admission) == first == Admitted(first.run, created=True)
@@ -243,7 +245,9 @@ async def test_one_message_is_what_history_shows_of_it_and_is_followed_by_what_h
     ids = [message["id"] for message in history.messages]
     assert [text_of(message) for message in history.messages] == ["one", "done", "two", "three"]
     placed = [await chat.store.message(DEFAULT, chat.id, id) for id in ids]
-    assert placed == [Placed(message, behind) for message, behind in zip_longest(history.messages, ids[1:])]
+    assert placed == [
+        MessageWithNext(message, behind) for message, behind in zip_longest(history.messages, ids[1:])
+    ]
     for session, id in ((chat.id, run.answer), (chat.id, MessageId("none")), (Chat(chat.store).id, ids[0])):
         assert await chat.store.message(DEFAULT, session, id) is None
 
@@ -306,7 +310,7 @@ async def test_a_turn_that_had_to_wait_stands_behind_the_answer_before_it(chat: 
     assert [text_of(message) for message in claim.history] == ["one", "first", "two"]
 
 
-async def test_what_is_not_there_is_none(store: Store) -> None:
+async def test_what_is_not_there_is_none(store: RunStore) -> None:
     assert await store.run(DEFAULT, RunId("run_none")) is None
     assert await store.current(DEFAULT, SessionId("none")) is None
     assert await store.history(DEFAULT, SessionId("none")) is None
@@ -346,11 +350,11 @@ async def test_another_tenant_sees_nothing(chat: Chat) -> None:
 )
 async def test_bodies_come_back_as_they_were(chat: Chat, value: Any) -> None:
     message: UIMessage = {"role": "user", "parts": [{"type": "data-x", "data": value}], "id": fresh("msg")}
-    admitted = await chat.admit(Submit(Turn(message, b"1")))
+    admitted = await chat.admit(Submit(UserMessage(message, b"1")))
     claim = await chat.claim(admitted.run)
     encode = msgspec.json.encode
     assert encode(claim.history) == encode([message])
-    question = Question(ApprovalId(f"{claim.run.id}_1"), CallId("c"), "rm", value)
+    question = ApprovalRequest(ApprovalId(f"{claim.run.id}_1"), CallId("c"), "rm", value)
     await chat.store.ask(claim.run.id, claim.run.attempt, [question])
     assert encode([one.question for one in await chat.store.pending(DEFAULT, chat.id)]) == encode([question])
     await chat.store.suspend(claim.run.id, claim.run.attempt, {**message, "id": claim.run.answer})

@@ -1,10 +1,10 @@
-"""What `ports.Store` keeps of a run besides its messages: context, usage, and bounds."""
+"""What `ports.RunStore` keeps of a run besides its messages: context, usage, and bounds."""
 
 from typing import Any
 
 import pytest
-from rejoin_adapters.postgres.run_store import PostgresStore
-from rejoin_adapters.records import TOKENS_MAX, Usage, usage_of
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.records import TOKENS_MAX, RunUsage, usage_of
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
 
@@ -20,23 +20,23 @@ async def test_a_run_has_the_context_it_came_with_and_the_next_one_has_none(chat
     assert claim.context == SEALED
     assert (await chat.claim(claim.run)).context == SEALED  # taken over
     await chat.end((await chat.claim(claim.run)).run)
-    assert await chat.store.remembered(DEFAULT, chat.id) is None
+    assert await chat.store.session_context(DEFAULT, chat.id) is None
     assert (await chat.claim(await chat.send("two"))).context is None
 
 
 async def test_f43_a_session_gives_later_runs_the_context_it_was_to_remember(chat: Chat) -> None:
     run = (await chat.claim((await chat.submit("one", context=b"1", remember=True)).run)).run
-    assert await chat.store.remembered(DEFAULT, chat.id) == b"1"
+    assert await chat.store.session_context(DEFAULT, chat.id) == b"1"
     await chat.end(run)
     claim = await chat.claim(await chat.send("two"))
     assert claim.context == b"1"
     await chat.end(claim.run)
     claim = await chat.claim((await chat.submit("three", context=b"3")).run)
     assert claim.context == b"3"
-    assert await chat.store.remembered(DEFAULT, chat.id) == b"1"
+    assert await chat.store.session_context(DEFAULT, chat.id) == b"1"
     waiting = await chat.submit("four", context=b"4", remember=True)
     newer = await chat.submit("five", context=b"5", remember=True)
-    assert await chat.store.remembered(DEFAULT, chat.id) == b"5"
+    assert await chat.store.session_context(DEFAULT, chat.id) == b"5"
     await chat.end(claim.run)
     claim = await chat.claim(waiting.run)
     assert claim.context == b"4"  # what it came with, not what came after it
@@ -48,11 +48,11 @@ async def test_a_request_that_attaches_changes_no_context(chat: Chat) -> None:
     run = (await chat.submit("one", id="m", context=b"1", remember=True)).run
     again = await chat.submit("one", id="m", context=b"2", remember=True)
     assert not again.created
-    assert await chat.store.remembered(DEFAULT, chat.id) == b"1"
+    assert await chat.store.session_context(DEFAULT, chat.id) == b"1"
     assert (await chat.claim(run)).context == b"1"
 
 
-async def test_f44_of_a_run_that_is_over_no_context_is_left(postgres: PostgresStore) -> None:
+async def test_f44_of_a_run_that_is_over_no_context_is_left(postgres: PostgresRunStore) -> None:
     ended, cancelled = Chat(postgres), Chat(postgres)
     await ended.end((await ended.claim((await ended.submit("one", context=SEALED)).run)).run)
     run = (await cancelled.claim((await cancelled.submit("one", id="m", context=SEALED)).run)).run
@@ -68,19 +68,19 @@ async def test_f44_of_a_run_that_is_over_no_context_is_left(postgres: PostgresSt
 @pytest.mark.parametrize(
     ("metadata", "usage"),
     [
-        ({"usage": {"inputTokens": 5, "outputTokens": 7}}, Usage(5, 7)),
-        ({"usage": {"inputTokens": 5}}, Usage(5, 0)),
-        ({"usage": {"inputTokens": "5", "outputTokens": -1}}, Usage()),
-        ({"usage": {"inputTokens": TOKENS_MAX, "outputTokens": 1.5}}, Usage()),
-        ({"usage": [5, 7]}, Usage()),
-        ("usage", Usage()),
-        (None, Usage()),
-        ({"\u0000": "\u0000", "usage": {"inputTokens": 1, "outputTokens": 2}}, Usage(1, 2)),
+        ({"usage": {"inputTokens": 5, "outputTokens": 7}}, RunUsage(5, 7)),
+        ({"usage": {"inputTokens": 5}}, RunUsage(5, 0)),
+        ({"usage": {"inputTokens": "5", "outputTokens": -1}}, RunUsage()),
+        ({"usage": {"inputTokens": TOKENS_MAX, "outputTokens": 1.5}}, RunUsage()),
+        ({"usage": [5, 7]}, RunUsage()),
+        ("usage", RunUsage()),
+        (None, RunUsage()),
+        ({"\u0000": "\u0000", "usage": {"inputTokens": 1, "outputTokens": 2}}, RunUsage(1, 2)),
     ],
 )
-async def test_a_run_has_the_usage_that_its_answer_says(chat: Chat, metadata: Any, usage: Usage) -> None:
+async def test_a_run_has_the_usage_that_its_answer_says(chat: Chat, metadata: Any, usage: RunUsage) -> None:
     run = (await chat.claim(await chat.send("one"))).run
-    assert run.usage == Usage()
+    assert run.usage == RunUsage()
     answer = chat.answer(run, "done") | {"metadata": metadata}
     assert usage_of(answer) == usage
     await chat.store.end(run.id, run.attempt, State.COMPLETED, answer, None)
@@ -92,10 +92,10 @@ async def test_usage_is_that_of_the_last_suspension_until_the_end(chat: Chat) ->
     approvals = await chat.ask(run)
     used = {"metadata": {"usage": {"inputTokens": 1, "outputTokens": 2}}}
     await chat.store.suspend(run.id, run.attempt, chat.answer(run, "may I?") | used)
-    assert (await chat.found(run)).usage == Usage(1, 2)
+    assert (await chat.found(run)).usage == RunUsage(1, 2)
     run = (await chat.claim((await chat.decide(*approvals)).run)).run
     await chat.store.end(run.id, run.attempt, State.FAILED, None, "no")
-    assert (await chat.found(run)).usage == Usage(1, 2)
+    assert (await chat.found(run)).usage == RunUsage(1, 2)
 
 
 @pytest.mark.parametrize(

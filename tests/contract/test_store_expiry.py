@@ -1,11 +1,11 @@
-"""What `ports.Store` promises about questions that nobody answers in time, and about finding one."""
+"""What `ports.RunStore` promises about questions that nobody answers in time, and about finding one."""
 
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rejoin_adapters.records import Decision, Store
+from rejoin_adapters.records import Decision, RunStore
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import CallId, RunId
 from rejoin_protocol.lifecycle import State
@@ -142,7 +142,7 @@ async def test_the_newest_question_about_a_call_is_the_one(chat: Chat) -> None:
     assert (found.question.id, found.turn) == (second[0], 1)
 
 
-async def test_many_sweeps_at_once_have_one_effect(stores: Sequence[Store]) -> None:
+async def test_many_sweeps_at_once_have_one_effect(stores: Sequence[RunStore]) -> None:
     chats = [Chat(stores[n % 3]) for n in range(9)]
     runs = [(await chat.wait_for_decision("one", 2, PAST))[0] for chat in chats]
     async with asyncio.TaskGroup() as group:
@@ -155,7 +155,7 @@ async def test_many_sweeps_at_once_have_one_effect(stores: Sequence[Store]) -> N
     assert {(run.state, run.turn) for run in found} == {(State.QUEUED, 1)}
 
 
-async def test_a_sweep_that_races_with_a_suspension_goes_on_once(stores: Sequence[Store]) -> None:
+async def test_a_sweep_that_races_with_a_suspension_goes_on_once(stores: Sequence[RunStore]) -> None:
     for _ in range(30):
         chat, other = through(stores)[:2]
         run = (await chat.claim(await chat.send("one"))).run

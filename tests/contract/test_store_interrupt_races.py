@@ -1,10 +1,10 @@
-"""What `ports.Store` promises to interrupts that come from everywhere at once."""
+"""What `ports.RunStore` promises to interrupts that come from everywhere at once."""
 
 import asyncio
 from collections.abc import Sequence
 
 import pytest
-from rejoin_adapters.records import Regenerate, Store, WhenBusy
+from rejoin_adapters.records import Regenerate, RunStore, WhenBusy
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
@@ -14,7 +14,7 @@ from tests.support.contract_chats import AGENT, DEFAULT, Chat, through
 pytest_plugins = ("tests.support.contract_stores",)
 
 
-async def test_concurrent_interrupts_have_one_effect(stores: Sequence[Store]) -> None:
+async def test_concurrent_interrupts_have_one_effect(stores: Sequence[RunStore]) -> None:
     chats = through(stores)
     run, _ = await chats[0].wait_for_decision("one", 2)
     async with asyncio.TaskGroup() as group:
@@ -25,7 +25,7 @@ async def test_concurrent_interrupts_have_one_effect(stores: Sequence[Store]) ->
     assert (answer[0].state, answer[0].turn, answer[0].ready) == (State.QUEUED, 1, True)
 
 
-async def test_an_interrupt_that_races_with_a_claim_is_never_missed(stores: Sequence[Store]) -> None:
+async def test_an_interrupt_that_races_with_a_claim_is_never_missed(stores: Sequence[RunStore]) -> None:
     for _ in range(50):
         chat, other = through(stores)[:2]
         run = await chat.send("one")
@@ -38,7 +38,9 @@ async def test_an_interrupt_that_races_with_a_claim_is_never_missed(stores: Sequ
         assert (await chat.found(run)).interrupted
 
 
-async def test_an_interrupt_that_races_with_a_suspension_ends_the_run_once(stores: Sequence[Store]) -> None:
+async def test_an_interrupt_that_races_with_a_suspension_ends_the_run_once(
+    stores: Sequence[RunStore],
+) -> None:
     for _ in range(50):
         chat, other = through(stores)[:2]
         run = (await chat.claim(await chat.send("one"))).run
@@ -55,7 +57,7 @@ async def test_an_interrupt_that_races_with_a_suspension_ends_the_run_once(store
         assert await chat.pending() == []
 
 
-async def test_an_interrupt_that_races_with_questions_leaves_none_open(stores: Sequence[Store]) -> None:
+async def test_an_interrupt_that_races_with_questions_leaves_none_open(stores: Sequence[RunStore]) -> None:
     for _ in range(50):
         chat, other = through(stores)[:2]
         run = (await chat.claim(await chat.send("one"))).run
@@ -67,7 +69,7 @@ async def test_an_interrupt_that_races_with_questions_leaves_none_open(stores: S
             await other.decide(*asked.result())
 
 
-async def test_an_interrupt_that_races_with_the_decision_goes_on_once(stores: Sequence[Store]) -> None:
+async def test_an_interrupt_that_races_with_the_decision_goes_on_once(stores: Sequence[RunStore]) -> None:
     async def decide(chat: Chat) -> bool:
         try:
             await chat.decide(*approvals)
@@ -87,7 +89,7 @@ async def test_an_interrupt_that_races_with_the_decision_goes_on_once(stores: Se
         assert {one.decision is not None for one in claim.approvals} == {decided.result()}
 
 
-async def test_an_interrupt_that_races_with_the_end_ends_once(stores: Sequence[Store]) -> None:
+async def test_an_interrupt_that_races_with_the_end_ends_once(stores: Sequence[RunStore]) -> None:
     for _ in range(50):
         chat, other = through(stores)[:2]
         run = (await chat.claim(await chat.send("one"))).run
@@ -102,7 +104,7 @@ async def test_an_interrupt_that_races_with_the_end_ends_once(stores: Sequence[S
 
 
 async def test_messages_that_interrupt_each_other_still_run_one_after_the_other(
-    stores: Sequence[Store],
+    stores: Sequence[RunStore],
 ) -> None:
     """Only the run whose turn it is is stopped, and nobody is told of a run that is not."""
     chats = through(stores)
@@ -123,7 +125,7 @@ async def test_messages_that_interrupt_each_other_still_run_one_after_the_other(
     assert served == 12
 
 
-async def test_a_regeneration_that_races_with_the_end_leaves_one_answer(stores: Sequence[Store]) -> None:
+async def test_a_regeneration_that_races_with_the_end_leaves_one_answer(stores: Sequence[RunStore]) -> None:
     for _ in range(50):
         chat, other = through(stores)[:2]
         run = (await chat.claim(await chat.send("one"))).run
@@ -138,7 +140,7 @@ async def test_a_regeneration_that_races_with_the_end_leaves_one_answer(stores: 
         assert await chat.texts() == ["one", "again"]
 
 
-async def test_regenerations_that_interrupt_each_other_leave_one_answer(stores: Sequence[Store]) -> None:
+async def test_regenerations_that_interrupt_each_other_leave_one_answer(stores: Sequence[RunStore]) -> None:
     chats = through(stores)
     first = (await chats[0].claim(await chats[0].send("one"))).run
     async with asyncio.TaskGroup() as group:

@@ -1,7 +1,17 @@
-"""What `ports.Store` promises about runs that are to be ended: by an interrupt, or by a request coming in."""
+"""What `ports.RunStore` promises about runs that are to be ended: by an interrupt, or by a request coming
+in.
+"""
 
 import pytest
-from rejoin_adapters.records import Admission, Interrupted, Regenerate, Store, Submit, Turn, WhenBusy
+from rejoin_adapters.records import (
+    Admission,
+    Interrupted,
+    Regenerate,
+    RunStore,
+    Submit,
+    UserMessage,
+    WhenBusy,
+)
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
@@ -214,7 +224,7 @@ async def test_a_session_that_only_waits_for_a_person_is_not_busy(chat: Chat) ->
     assert await chat.pending() == approvals
 
 
-async def test_a_new_session_is_not_busy(store: Store) -> None:
+async def test_a_new_session_is_not_busy(store: RunStore) -> None:
     for when_busy in WhenBusy:
         assert (await Chat(store).submit("one", when_busy=when_busy)).run.ready
 
@@ -244,7 +254,11 @@ async def test_only_the_run_whose_turn_it_is_is_interrupted(chat: Chat) -> None:
 
 async def test_an_interrupting_admission_is_told_again_whom_it_stopped(chat: Chat) -> None:
     """Its answer may have been lost."""
-    for ask in (Submit(Turn(user("two"), b"2")), Regenerate(), Submit(Turn(user("three"), b"3"))):
+    for ask in (
+        Submit(UserMessage(user("two"), b"2")),
+        Regenerate(),
+        Submit(UserMessage(user("three"), b"3")),
+    ):
         run = (await chat.claim(await chat.send("one"))).run
         admission = Admission(
             DEFAULT, chat.id, AGENT, RunId(fresh("run")), MessageId(fresh("msg")), ask, WhenBusy.INTERRUPT

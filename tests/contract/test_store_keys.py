@@ -1,10 +1,10 @@
-"""What `ports.Store` promises about idempotency keys."""
+"""What `ports.RunStore` promises about idempotency keys."""
 
 import asyncio
 from collections.abc import Sequence
 
 import pytest
-from rejoin_adapters.records import Regenerate, Store, WhenBusy
+from rejoin_adapters.records import Regenerate, RunStore, WhenBusy
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import MessageId
 
@@ -82,7 +82,9 @@ async def test_a_rejected_request_leaves_its_key_free(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("known", [False, True])
-async def test_a_key_that_arrives_many_times_makes_one_run(stores: Sequence[Store], *, known: bool) -> None:
+async def test_a_key_that_arrives_many_times_makes_one_run(
+    stores: Sequence[RunStore], *, known: bool
+) -> None:
     chats = through(stores)
     if known:
         await chats[0].complete("one")
@@ -92,7 +94,7 @@ async def test_a_key_that_arrives_many_times_makes_one_run(stores: Sequence[Stor
     assert [task.result().created for task in tasks].count(True) == 1
 
 
-async def test_a_regeneration_that_arrives_many_times_makes_one_run(stores: Sequence[Store]) -> None:
+async def test_a_regeneration_that_arrives_many_times_makes_one_run(stores: Sequence[RunStore]) -> None:
     chats = through(stores)
     await chats[0].complete("one")
     async with asyncio.TaskGroup() as group:
@@ -105,7 +107,7 @@ async def test_a_regeneration_that_arrives_many_times_makes_one_run(stores: Sequ
     assert not (await chats[0].found(tasks[0].result().run)).interrupted
 
 
-async def test_a_key_for_two_asks_at_once_has_one_winner(stores: Sequence[Store]) -> None:
+async def test_a_key_for_two_asks_at_once_has_one_winner(stores: Sequence[RunStore]) -> None:
     async def submit(chat: Chat, text: str) -> str | None:
         try:
             return (await chat.submit(text, text, key="k")).run.id

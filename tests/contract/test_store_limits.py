@@ -1,4 +1,6 @@
-"""What `ports.Store` lets a tenant have: runs at once, runs queued, tokens a day; and who waits for whom."""
+"""What `ports.RunStore` lets a tenant have: runs at once, runs queued, tokens a day; and who waits for
+whom.
+"""
 
 import asyncio
 import random
@@ -6,16 +8,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rejoin_adapters.postgres.run_store import PostgresStore, connect
-from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
+from rejoin_adapters.postgres.session_store import SessionStore
 from rejoin_adapters.postgres.tenants import Tenants
-from rejoin_adapters.records import Limits, Owner, Run, Store, Submit, Turn, WhenBusy
+from rejoin_adapters.records import Limits, Owner, Run, RunStore, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.run_request import RunRequest
 
-from tests.doubles.store import MemoryStore
+from tests.doubles.store import MemoryRunStore
 from tests.support.contract_chats import Chat, fresh, user
 
 pytest_plugins = ("tests.support.contract_stores",)
@@ -23,32 +25,34 @@ pytest_plugins = ("tests.support.contract_stores",)
 CHECKED_S = 20.0
 
 
-async def limit(store: Store, owner: Owner, limits: Limits) -> None:
-    if isinstance(store, MemoryStore):
+async def limit(store: RunStore, owner: Owner, limits: Limits) -> None:
+    if isinstance(store, MemoryRunStore):
         store.limits[owner.tenant] = limits
     else:
-        assert isinstance(store, PostgresStore)
+        assert isinstance(store, PostgresRunStore)
         await Tenants(store.database).limit(owner.tenant, limits)
 
 
-async def limited(store: Store, **limits: int) -> Owner:
+async def limited(store: RunStore, **limits: int) -> Owner:
     """A tenant with such limits."""
     owner = Owner(TenantId(fresh("ten")))
     await limit(store, owner, Limits(**limits))
     return owner
 
 
-async def waiting(store: Store, owner: Owner, count: int) -> tuple[list[Chat], list[Run]]:
+async def waiting(store: RunStore, owner: Owner, count: int) -> tuple[list[Chat], list[Run]]:
     """So many sessions with a run each, accepted one after the other."""
     chats = [Chat(store, owner) for _ in range(count)]
     return chats, [await chat.send(str(number)) for number, chat in enumerate(chats)]
 
 
-async def promoted(store: Store) -> list[RunRequest]:
+async def promoted(store: RunStore) -> list[RunRequest]:
     return list(await store.stranded(60))
 
 
-async def test_runs_beyond_the_limit_wait_and_follow_in_the_order_of_their_acceptance(store: Store) -> None:
+async def test_runs_beyond_the_limit_wait_and_follow_in_the_order_of_their_acceptance(
+    store: RunStore,
+) -> None:
     """Each end makes the one ready that has waited longest, whatever its session, and asks for it."""
     owner = await limited(store, running_max=2)
     chats, runs = await waiting(store, owner, 5)
@@ -61,14 +65,14 @@ async def test_runs_beyond_the_limit_wait_and_follow_in_the_order_of_their_accep
     assert {await chats[n].state(run) for n, run in enumerate(runs)} == {State.COMPLETED}
 
 
-async def test_one_tenants_backlog_is_nothing_to_another(store: Store) -> None:
+async def test_one_tenants_backlog_is_nothing_to_another(store: RunStore) -> None:
     crowded, other = await limited(store, running_max=1), await limited(store, running_max=1)
     _, runs = await waiting(store, crowded, 20)
     assert [run.ready for run in runs].count(True) == 1
     assert (await Chat(store, other).send("first")).ready
 
 
-async def test_the_next_run_of_a_session_waits_for_those_accepted_before_it(store: Store) -> None:
+async def test_the_next_run_of_a_session_waits_for_those_accepted_before_it(store: RunStore) -> None:
     owner = await limited(store, running_max=1)
     first, second = Chat(store, owner), Chat(store, owner)
     one, two, three = await first.send("one"), await second.send("two"), await first.send("three")
@@ -77,7 +81,7 @@ async def test_the_next_run_of_a_session_waits_for_those_accepted_before_it(stor
     assert await second.end((await second.claim(two)).run) == three.request
 
 
-async def test_no_two_runs_of_one_session_are_ready_however_many_places_there_are(store: Store) -> None:
+async def test_no_two_runs_of_one_session_are_ready_however_many_places_there_are(store: RunStore) -> None:
     chat = Chat(store, await limited(store, running_max=5))
     one, two = await chat.send("one"), await chat.send("two")
     assert (one.ready, two.ready) == (True, False)
@@ -85,7 +89,7 @@ async def test_no_two_runs_of_one_session_are_ready_however_many_places_there_ar
     assert await chat.end((await chat.claim(one)).run) == two.request
 
 
-async def test_a_suspended_run_gives_up_its_place_and_waits_for_one_when_it_goes_on(store: Store) -> None:
+async def test_a_suspended_run_gives_up_its_place_and_waits_for_one_when_it_goes_on(store: RunStore) -> None:
     owner = await limited(store, running_max=1)
     asking, other, late = (Chat(store, owner) for _ in range(3))
     run = (await asking.claim(await asking.send("may I?"))).run
@@ -98,7 +102,7 @@ async def test_a_suspended_run_gives_up_its_place_and_waits_for_one_when_it_goes
     assert await asking.end((await asking.claim(decided.request)).run) == three.request
 
 
-async def test_what_is_interrupted_needs_no_place(store: Store) -> None:
+async def test_what_is_interrupted_needs_no_place(store: RunStore) -> None:
     """A run that waits for one is ended at once, and so is a suspended one; its session names it."""
     owner = await limited(store, running_max=1)
     asking, running, queued = (Chat(store, owner) for _ in range(3))
@@ -113,7 +117,7 @@ async def test_what_is_interrupted_needs_no_place(store: Store) -> None:
     assert (await running.send("three")).ready is False
 
 
-async def test_a_request_that_interrupts_ends_a_run_that_waits_for_a_place(store: Store) -> None:
+async def test_a_request_that_interrupts_ends_a_run_that_waits_for_a_place(store: RunStore) -> None:
     owner = await limited(store, running_max=1)
     running, queued = Chat(store, owner), Chat(store, owner)
     await running.send("one")
@@ -124,7 +128,7 @@ async def test_a_request_that_interrupts_ends_a_run_that_waits_for_a_place(store
     assert not admitted.run.ready
 
 
-async def test_a_run_that_waits_for_a_place_is_its_sessions_run(store: Store) -> None:
+async def test_a_run_that_waits_for_a_place_is_its_sessions_run(store: RunStore) -> None:
     """It is what is rejoined, and the history says that the session is busy."""
     owner = await limited(store, running_max=1)
     await Chat(store, owner).send("another's")
@@ -138,7 +142,7 @@ async def test_a_run_that_waits_for_a_place_is_its_sessions_run(store: Store) ->
     assert history.busy == run
 
 
-async def test_a_raised_limit_is_found_by_the_sweep_and_so_is_one_taken_away(store: Store) -> None:
+async def test_a_raised_limit_is_found_by_the_sweep_and_so_is_one_taken_away(store: RunStore) -> None:
     owner = await limited(store, running_max=1)
     _, runs = await waiting(store, owner, 5)
     assert await promoted(store) == []
@@ -149,11 +153,11 @@ async def test_a_raised_limit_is_found_by_the_sweep_and_so_is_one_taken_away(sto
     assert await promoted(store) == [run.request for run in runs[3:]]
 
 
-async def test_the_place_of_a_deleted_run_is_given_away_by_the_sweep(postgres: PostgresStore) -> None:
+async def test_the_place_of_a_deleted_run_is_given_away_by_the_sweep(postgres: PostgresRunStore) -> None:
     owner = await limited(postgres, running_max=1)
     chats, runs = await waiting(postgres, owner, 2)
     await chats[0].claim(runs[0])
-    await Threads(postgres.database).delete(owner, chats[0].id)
+    await SessionStore(postgres.database).delete(owner, chats[0].id)
     assert (await Chat(postgres, owner).send("later")).ready is False, "who came first is first"
     assert await promoted(postgres) == [runs[1].request]
 
@@ -173,7 +177,7 @@ async def test_what_holds_for_tenants_without_limits_of_their_own_is_the_service
         assert await Tenants(store.database).limits(owner.tenant) == Limits()
 
 
-async def test_a_tenant_with_enough_queued_is_told_so_and_nothing_is_stored(store: Store) -> None:
+async def test_a_tenant_with_enough_queued_is_told_so_and_nothing_is_stored(store: RunStore) -> None:
     owner = await limited(store, queued_max=2)
     first, second = Chat(store, owner), Chat(store, owner)
     run = await first.send("one", "m")
@@ -192,11 +196,11 @@ async def test_a_tenant_with_enough_queued_is_told_so_and_nothing_is_stored(stor
     assert (await second.submit("three")).created
 
 
-async def test_a_conflict_goes_before_a_limit(store: Store) -> None:
+async def test_a_conflict_goes_before_a_limit(store: RunStore) -> None:
     chat = Chat(store, await limited(store, queued_max=1))
     await chat.submit("one", id="m")
     with pytest.raises(Conflict):
-        await chat.admit(Submit(Turn(user("other", "m"), b"2")))
+        await chat.admit(Submit(UserMessage(user("other", "m"), b"2")))
 
 
 async def spend(chat: Chat, run: Run, tokens: int, *, suspend: bool = False) -> None:
@@ -207,7 +211,7 @@ async def spend(chat: Chat, run: Run, tokens: int, *, suspend: bool = False) -> 
         await chat.store.end(run.id, run.attempt, State.COMPLETED, answer, None)
 
 
-async def test_a_tenant_that_has_spent_its_tokens_is_told_to_come_back_at_midnight(store: Store) -> None:
+async def test_a_tenant_that_has_spent_its_tokens_is_told_to_come_back_at_midnight(store: RunStore) -> None:
     """What a run has cost counts when it waits or ends, each token once; others have their own."""
     owner = await limited(store, tokens_per_day=100)
     chat = Chat(store, owner)
@@ -228,12 +232,12 @@ async def test_a_tenant_that_has_spent_its_tokens_is_told_to_come_back_at_midnig
 
 
 async def test_deleting_a_session_does_not_give_its_tokens_back_but_the_next_day_does(
-    postgres: PostgresStore,
+    postgres: PostgresRunStore,
 ) -> None:
     owner = await limited(postgres, tokens_per_day=10)
     chat = Chat(postgres, owner)
     await spend(chat, (await chat.claim(await chat.send("one"))).run, 10)
-    await Threads(postgres.database).delete(owner, chat.id)
+    await SessionStore(postgres.database).delete(owner, chat.id)
     with pytest.raises(Limited):
         await chat.send("two")
     await postgres.database.value(
@@ -246,7 +250,7 @@ async def test_deleting_a_session_does_not_give_its_tokens_back_but_the_next_day
 class Crowd:
     """Many sessions of one tenant, executed as runners would, all at once."""
 
-    def __init__(self, stores: Sequence[Store], owner: Owner, seed: int) -> None:
+    def __init__(self, stores: Sequence[RunStore], owner: Owner, seed: int) -> None:
         self.stores = stores
         self.owner = owner
         self.chance = random.Random(seed)
@@ -258,7 +262,7 @@ class Crowd:
         self.most = 0
 
     @property
-    def any(self) -> Store:
+    def any(self) -> RunStore:
         return self.chance.choice(self.stores)
 
     async def send(self) -> None:
@@ -321,7 +325,7 @@ class Crowd:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_crowd_that_races_for_places_gets_them_all_and_nobody_waits_for_ever(
-    stores: Sequence[Store], seed: int
+    stores: Sequence[RunStore], seed: int
 ) -> None:
     """Sends, ends, suspensions, decisions, interrupts and sweeps of many sessions at once, through three
     processes: no deadlock, never more at once than the limit, and every run ends.

@@ -1,4 +1,4 @@
-"""What `ports.Store.listed` promises to operators."""
+"""What `ports.RunStore.listed` promises to operators."""
 
 from rejoin_adapters.records import Owner
 from rejoin_protocol.ids import TenantId

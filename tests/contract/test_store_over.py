@@ -1,4 +1,4 @@
-"""What `ports.Store.over` promises to those who look whether a silent run is over, many at once."""
+"""What `ports.RunStore.over` promises to those who look whether a silent run is over, many at once."""
 
 import asyncio
 
@@ -24,13 +24,13 @@ async def test_a_run_is_over_once_it_has_ended_or_is_none_of_the_owners(chat: Ch
     for state in (State.COMPLETED, State.FAILED, State.CANCELLED):
         run = await begun()
         expected[DEFAULT, run.id] = False
-        assert not await chat.store.over(DEFAULT, run.id)
+        assert not await chat.store.has_ended(DEFAULT, run.id)
         await Chat(chat.store).end(run, state=state)
         expected[DEFAULT, run.id] = True
     for (owner, id), over in expected.items():
-        assert await chat.store.over(owner, id) is over
+        assert await chat.store.has_ended(owner, id) is over
     async with asyncio.TaskGroup() as group:
-        tasks = {asked: group.create_task(chat.store.over(*asked)) for asked in expected}
+        tasks = {asked: group.create_task(chat.store.has_ended(*asked)) for asked in expected}
     assert {asked: task.result() for asked, task in tasks.items()} == expected
 
 
@@ -38,10 +38,10 @@ async def test_a_turn_is_over_once_its_answer_is_stored(chat: Chat) -> None:
     """While the run waits for a decision, and for good once it goes on with it."""
     waiting, approvals = await chat.wait_for_decision("hello")
     assert waiting.turn == 0
-    assert await chat.store.over(DEFAULT, waiting.id, 0)
-    assert not await chat.store.over(DEFAULT, waiting.id)
+    assert await chat.store.has_ended(DEFAULT, waiting.id, 0)
+    assert not await chat.store.has_ended(DEFAULT, waiting.id)
     decided = (await chat.decide(*approvals)).run
-    assert await chat.store.over(DEFAULT, waiting.id, 0)
-    assert not await chat.store.over(DEFAULT, waiting.id, 1)
+    assert await chat.store.has_ended(DEFAULT, waiting.id, 0)
+    assert not await chat.store.has_ended(DEFAULT, waiting.id, 1)
     await chat.end((await chat.claim(decided)).run)
-    assert await chat.store.over(DEFAULT, waiting.id, 1)
+    assert await chat.store.has_ended(DEFAULT, waiting.id, 1)

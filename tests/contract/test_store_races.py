@@ -1,4 +1,4 @@
-"""What `ports.Store` promises to many processes at once."""
+"""What `ports.RunStore` promises to many processes at once."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import pytest
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import connect
 from rejoin_adapters.postgres.tenants import Tenants
-from rejoin_adapters.records import Limits, Owner, Store
+from rejoin_adapters.records import Limits, Owner, RunStore
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
@@ -22,7 +22,7 @@ pytest_plugins = ("tests.support.contract_stores",)
 
 
 async def test_a_hundred_sends_through_three_gateways_run_one_after_the_other(
-    stores: Sequence[Store],
+    stores: Sequence[RunStore],
 ) -> None:
     session = SessionId(fresh("ses"))
     chats = [Chat(store, id=session) for store in stores]
@@ -42,7 +42,7 @@ async def test_a_hundred_sends_through_three_gateways_run_one_after_the_other(
     assert await chats[0].texts() == [text for one in order for text in (one, f"answer {one}")]
 
 
-async def test_a_send_that_races_with_an_end_is_never_left_waiting(stores: Sequence[Store]) -> None:
+async def test_a_send_that_races_with_an_end_is_never_left_waiting(stores: Sequence[RunStore]) -> None:
     for _ in range(100):
         chat, other = Chat(stores[0]), Chat(stores[1])
         other.id = chat.id
@@ -56,7 +56,7 @@ async def test_a_send_that_races_with_an_end_is_never_left_waiting(stores: Seque
         await other.claim(following)
 
 
-async def test_a_decision_that_races_with_the_suspension_goes_on_once(stores: Sequence[Store]) -> None:
+async def test_a_decision_that_races_with_the_suspension_goes_on_once(stores: Sequence[RunStore]) -> None:
     for _ in range(50):
         chat, other = Chat(stores[0]), Chat(stores[1])
         other.id = chat.id
@@ -70,7 +70,7 @@ async def test_a_decision_that_races_with_the_suspension_goes_on_once(stores: Se
         await other.claim(RunRequest(AGENT, run.id, 1))
 
 
-async def test_concurrent_decisions_have_one_effect(stores: Sequence[Store]) -> None:
+async def test_concurrent_decisions_have_one_effect(stores: Sequence[RunStore]) -> None:
     chats = [Chat(store) for store in stores]
     for chat in chats:
         chat.id = chats[0].id
@@ -80,7 +80,7 @@ async def test_concurrent_decisions_have_one_effect(stores: Sequence[Store]) -> 
     assert {(task.result().run.state, task.result().run.turn) for task in tasks} == {(State.QUEUED, 1)}
 
 
-async def test_contradicting_decisions_have_one_winner(stores: Sequence[Store]) -> None:
+async def test_contradicting_decisions_have_one_winner(stores: Sequence[RunStore]) -> None:
     async def decide(chat: Chat, *, approved: bool) -> bool | None:
         try:
             await chat.decide(*approvals, approved=approved)
@@ -100,7 +100,7 @@ async def test_contradicting_decisions_have_one_winner(stores: Sequence[Store]) 
 
 @pytest.mark.parametrize("known", [False, True])
 async def test_a_message_that_arrives_many_times_makes_one_run(
-    stores: Sequence[Store], *, known: bool
+    stores: Sequence[RunStore], *, known: bool
 ) -> None:
     chats = [Chat(store) for store in stores]
     for chat in chats:
@@ -113,7 +113,7 @@ async def test_a_message_that_arrives_many_times_makes_one_run(
     assert [task.result().created for task in tasks].count(True) == 1
 
 
-async def test_concurrent_edits_and_regenerations_have_one_winner(stores: Sequence[Store]) -> None:
+async def test_concurrent_edits_and_regenerations_have_one_winner(stores: Sequence[RunStore]) -> None:
     async def change(chat: Chat, text: str) -> bool:
         try:
             await (chat.submit(text, "m", edit=True) if text else chat.regenerate())
@@ -131,7 +131,7 @@ async def test_concurrent_edits_and_regenerations_have_one_winner(stores: Sequen
     assert len(await chats[0].texts()) == 1
 
 
-async def test_concurrent_claims_are_different_attempts(stores: Sequence[Store]) -> None:
+async def test_concurrent_claims_are_different_attempts(stores: Sequence[RunStore]) -> None:
     chat = Chat(stores[0])
     run = await chat.send("one")
     async with asyncio.TaskGroup() as group:

@@ -1,11 +1,11 @@
-"""What `ports.Store` says before anything costly is done: whether a request is a repeated one, and whether
+"""What `ports.RunStore` says before anything costly is done: whether a request is a repeated one, and whether
 another run may be made. Both stores agree with what `admit` then does.
 """
 
 from hashlib import sha256
 
 import pytest
-from rejoin_adapters.records import Owner, Run, Store
+from rejoin_adapters.records import Owner, Run, RunStore
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import AgentName, MessageId, TenantId
 
@@ -24,10 +24,10 @@ async def repeated(
     owner: Owner | None = None,
 ) -> Run | None:
     digest = sha256(text.encode()).digest()
-    return await chat.store.repeated(owner or chat.owner, chat.id, agent, MessageId(id), digest, key)
+    return await chat.store.find_duplicate(owner or chat.owner, chat.id, agent, MessageId(id), digest, key)
 
 
-async def test_the_same_request_is_known_by_its_message_and_by_its_key(store: Store) -> None:
+async def test_the_same_request_is_known_by_its_message_and_by_its_key(store: RunStore) -> None:
     """And nothing else is: neither other content, nor another user's session, nor another agent's."""
     chat = Chat(store, ANN)
     assert await repeated(chat, "hello", "m") is None
@@ -42,7 +42,7 @@ async def test_the_same_request_is_known_by_its_message_and_by_its_key(store: St
     assert await repeated(chat, "hello", "m", agent=AgentName("other")) is None
 
 
-async def test_a_key_of_another_request_is_refused_as_it_is_when_it_is_admitted(store: Store) -> None:
+async def test_a_key_of_another_request_is_refused_as_it_is_when_it_is_admitted(store: RunStore) -> None:
     chat = Chat(store)
     await chat.submit("hello", "m", key="k")
     for text, id in (("other", "m"), ("hello", "n")):
@@ -52,16 +52,16 @@ async def test_a_key_of_another_request_is_refused_as_it_is_when_it_is_admitted(
             await chat.submit(text, id, key="k")
 
 
-async def test_a_tenant_at_its_limit_hears_so_beforehand(store: Store) -> None:
+async def test_a_tenant_at_its_limit_hears_so_beforehand(store: RunStore) -> None:
     owner = await limited(store, queued_max=1)
     chat = Chat(store, owner)
-    await store.may_admit(owner.tenant)
+    await store.check_limits(owner.tenant)
     run = await chat.send("one")
     with pytest.raises(Limited) as early:
-        await store.may_admit(owner.tenant)
+        await store.check_limits(owner.tenant)
     with pytest.raises(Limited) as late:
         await Chat(store, owner).send("two")
     assert str(early.value) == str(late.value)
-    await store.may_admit(TenantId(fresh("ten")))
+    await store.check_limits(TenantId(fresh("ten")))
     await chat.claim(run)
-    await store.may_admit(owner.tenant)
+    await store.check_limits(owner.tenant)

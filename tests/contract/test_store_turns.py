@@ -1,9 +1,9 @@
-"""What `ports.Store` promises about a run's turns: claims, questions, decisions, suspensions, ends."""
+"""What `ports.RunStore` promises about a run's turns: claims, questions, decisions, suspensions, ends."""
 
 import itertools
 
 import pytest
-from rejoin_adapters.records import Decision, Store
+from rejoin_adapters.records import Decision, RunStore
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, RunId
 from rejoin_protocol.lifecycle import State
@@ -258,7 +258,7 @@ async def test_a_suspended_run_is_not_ended_without_a_claim(chat: Chat) -> None:
         await chat.end(run)
 
 
-async def test_an_unknown_run_is_somebody_elses(store: Store) -> None:
+async def test_an_unknown_run_is_somebody_elses(store: RunStore) -> None:
     with pytest.raises(Fenced):
         await store.end(RunId("run_none"), 1, State.COMPLETED, None, None)
     with pytest.raises(Fenced):
@@ -313,7 +313,7 @@ async def test_a_ready_run_is_stranded_until_it_is_claimed(chat: Chat) -> None:
     assert await stranded() == []
 
 
-async def test_the_store_answers(store: Store) -> None:
+async def test_the_store_answers(store: RunStore) -> None:
     await store.ping()
 
 

@@ -12,13 +12,13 @@ from rejoin_adapters.postgres.run_store import connect
 from rejoin_adapters.records import (
     Admission,
     Admitted,
+    ApprovalRequest,
     Claim,
     Decision,
-    Question,
     Regenerate,
-    Store,
+    RunStore,
     Submit,
-    Turn,
+    UserMessage,
     WhenBusy,
 )
 from rejoin_protocol.errors import RejoinError
@@ -27,7 +27,7 @@ from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_protocol.run_request import RunRequest
 
-from tests.doubles.store import MemoryStore
+from tests.doubles.store import MemoryRunStore
 from tests.support.contract_chats import AGENT, DEFAULT, user
 from tests.support.databases import fresh_database
 
@@ -36,17 +36,17 @@ EXPIRIES = [None, None, datetime.now(UTC) - timedelta(days=1), datetime.now(UTC)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def pair(database_url: str) -> AsyncIterator[Sequence[Store]]:
+async def pair(database_url: str) -> AsyncIterator[Sequence[RunStore]]:
     async with fresh_database(database_url) as url:
         await migrate(url)
         async with await connect(url) as store:
-            yield store, MemoryStore()
+            yield store, MemoryRunStore()
 
 
 class Walk:
     """One session in two stores. Whatever is done is done to both."""
 
-    def __init__(self, pair: Sequence[Store], seed: int) -> None:
+    def __init__(self, pair: Sequence[RunStore], seed: int) -> None:
         self.pair = pair
         self.session = SessionId(f"ses_{seed}")
         self.seed = seed
@@ -56,7 +56,7 @@ class Walk:
         self.attempts: dict[RunId, int] = {}
         self.done: set[str] = set()
 
-    async def both(self, ask: Callable[[Store], Awaitable[Any]]) -> Any:
+    async def both(self, ask: Callable[[RunStore], Awaitable[Any]]) -> Any:
         """What both answer; None if both refuse it in one word."""
         real, double = [await said(ask(store)) for store in self.pair]
         assert real == double
@@ -90,7 +90,9 @@ class Walk:
 
     async def submit(self) -> Admitted | None:
         text, id = self.random.choice("ab"), self.random.choice(["m1", "m2", "m3", f"m_{len(self.runs)}"])
-        return await self.admit(Submit(Turn(user(text, id), text.encode()), edit=self.random.random() < 0.5))
+        return await self.admit(
+            Submit(UserMessage(user(text, id), text.encode()), edit=self.random.random() < 0.5)
+        )
 
     async def regenerate(self) -> Admitted | None:
         targets = [None, MessageId("m1"), *(self.answer(run) for run in self.runs[-4:])]
@@ -115,7 +117,7 @@ class Walk:
         run, attempt = await self.held()
         numbers = range(self.random.randint(1, 2))
         questions = [
-            Question(
+            ApprovalRequest(
                 ApprovalId(f"{run}_{attempt}_{n}"), CallId(f"c{n}"), "rm", n, self.random.choice(EXPIRIES)
             )
             for n in numbers
@@ -177,7 +179,7 @@ async def unordered(requests: Awaitable[Sequence[RunRequest]]) -> list[RunReques
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_the_double_is_the_store_s_equal(pair: Sequence[Store], seed: int) -> None:
+async def test_the_double_is_the_store_s_equal(pair: Sequence[RunStore], seed: int) -> None:
     walk = Walk(pair, seed)
     await walk.submit()
     walk.approvals.append(ApprovalId("none"))

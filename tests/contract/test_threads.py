@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rejoin_adapters.postgres.api_keys import KeyRow, Keys
-from rejoin_adapters.postgres.run_store import PostgresStore
-from rejoin_adapters.postgres.session_store import FORGET_MAX, SessionUsage, Thread, Threads
-from rejoin_adapters.records import Listed, Owner
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.session_store import FORGET_MAX, SessionStore, SessionSummary, SessionUsage
+from rejoin_adapters.records import Owner, RunSummary
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
@@ -20,12 +20,12 @@ pytest_plugins = ("tests.support.contract_stores",)
 
 
 @pytest.fixture
-def threads(postgres: PostgresStore) -> Threads:
-    return Threads(postgres.database)
+def threads(postgres: PostgresRunStore) -> SessionStore:
+    return SessionStore(postgres.database)
 
 
 @pytest.fixture
-def chat(postgres: PostgresStore) -> Chat:
+def chat(postgres: PostgresRunStore) -> Chat:
     return Chat(postgres)
 
 
@@ -35,12 +35,12 @@ def owner() -> Owner:
     return Owner(TenantId(fresh("ten")))
 
 
-async def ids(threads: Threads, chat: Chat) -> list[str]:
+async def ids(threads: SessionStore, chat: Chat) -> list[str]:
     return [message["id"] for message in (await threads.messages(chat.owner, chat.id)).messages]
 
 
 async def test_f78_threads_are_listed_newest_first_page_by_page(
-    postgres: PostgresStore, threads: Threads, owner: Owner
+    postgres: PostgresRunStore, threads: SessionStore, owner: Owner
 ) -> None:
     chats = [Chat(postgres, owner) for _ in range(5)]
     for chat in chats:
@@ -60,7 +60,7 @@ async def test_f78_threads_are_listed_newest_first_page_by_page(
 
 
 async def test_threads_of_one_instant_are_all_on_some_page(
-    postgres: PostgresStore, threads: Threads, owner: Owner
+    postgres: PostgresRunStore, threads: SessionStore, owner: Owner
 ) -> None:
     for _ in range(5):
         await Chat(postgres, owner).send("hello")
@@ -74,7 +74,7 @@ async def test_threads_of_one_instant_are_all_on_some_page(
     assert (len(seen), token) == (5, None)
 
 
-async def test_a_thread_says_how_it_stands(chat: Chat, threads: Threads) -> None:
+async def test_a_thread_says_how_it_stands(chat: Chat, threads: SessionStore) -> None:
     assert await threads.get(DEFAULT, chat.id) is None
     run = (await chat.claim(await chat.send("one", "m1"))).run
     thread = await threads.get(DEFAULT, chat.id)
@@ -90,7 +90,7 @@ async def test_a_thread_says_how_it_stands(chat: Chat, threads: Threads) -> None
 
 
 @pytest.mark.parametrize("token", ["", "x", "ÿ", "bnVsbA", "WyJhIiwiYiJd", "Wy0xLCAiYSJd", "WzFlOTld"])
-async def test_a_token_that_is_none_of_ours_is_refused(chat: Chat, threads: Threads, token: str) -> None:
+async def test_a_token_that_is_none_of_ours_is_refused(chat: Chat, threads: SessionStore, token: str) -> None:
     await chat.send("one")
     with pytest.raises(Invalid, match="page token"):
         await threads.list(DEFAULT, before=token)
@@ -98,7 +98,9 @@ async def test_a_token_that_is_none_of_ours_is_refused(chat: Chat, threads: Thre
         await threads.messages(DEFAULT, chat.id, before=token)
 
 
-async def test_messages_come_oldest_first_and_page_to_the_older_ones(chat: Chat, threads: Threads) -> None:
+async def test_messages_come_oldest_first_and_page_to_the_older_ones(
+    chat: Chat, threads: SessionStore
+) -> None:
     for text in "abc":
         await chat.complete(text, text.upper())
     await chat.claim(await chat.send("d"))
@@ -115,7 +117,7 @@ async def test_messages_come_oldest_first_and_page_to_the_older_ones(chat: Chat,
     assert (list(whole.messages), whole.next) == (list(history.messages), None)
 
 
-async def test_runs_and_usage_of_a_session(chat: Chat, threads: Threads) -> None:
+async def test_runs_and_usage_of_a_session(chat: Chat, threads: SessionStore) -> None:
     for text, tokens in (("one", 1), ("two", 20)):
         run = (await chat.claim(await chat.send(text))).run
         usage = {"metadata": {"usage": {"inputTokens": tokens, "outputTokens": 2 * tokens}}}
@@ -124,11 +126,11 @@ async def test_runs_and_usage_of_a_session(chat: Chat, threads: Threads) -> None
     listed = await threads.runs(DEFAULT, chat.id)
     assert [one.run.usage.input_tokens for one in listed] == [0, 20, 1]
     assert listed[0].run == third
-    assert isinstance(listed[0], Listed)
+    assert isinstance(listed[0], RunSummary)
     assert await threads.usage(DEFAULT, chat.id) == SessionUsage(21, 42, 3)
 
 
-async def test_f78_a_fork_has_exactly_the_messages_before(chat: Chat, threads: Threads) -> None:
+async def test_f78_a_fork_has_exactly_the_messages_before(chat: Chat, threads: SessionStore) -> None:
     for text in "abc":
         await chat.complete(text, text.upper())
     await threads.update(DEFAULT, chat.id, title="Letters", metadata={"a": 1})
@@ -150,7 +152,7 @@ async def test_f78_a_fork_has_exactly_the_messages_before(chat: Chat, threads: T
 
 
 async def test_a_fork_before_the_first_message_is_empty_and_can_be_talked_to(
-    chat: Chat, threads: Threads
+    chat: Chat, threads: SessionStore
 ) -> None:
     await chat.complete("one")
     into = Chat(chat.store)
@@ -161,7 +163,7 @@ async def test_a_fork_before_the_first_message_is_empty_and_can_be_talked_to(
     assert await into.texts() == ["two", "done"]
 
 
-async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: Threads) -> None:
+async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: SessionStore) -> None:
     run = (await chat.claim(await chat.send("one"))).run
     into = Chat(chat.store)
     await threads.fork(DEFAULT, chat.id, run.answer, into.id)
@@ -169,7 +171,7 @@ async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: 
     assert await into.texts() == ["one"]
 
 
-async def test_what_cannot_be_forked_is_said(chat: Chat, threads: Threads) -> None:
+async def test_what_cannot_be_forked_is_said(chat: Chat, threads: SessionStore) -> None:
     await chat.complete("one")
     other = Chat(chat.store)
     await other.complete("two")
@@ -190,7 +192,7 @@ async def test_what_cannot_be_forked_is_said(chat: Chat, threads: Threads) -> No
 
 
 async def test_an_operators_fork_of_a_users_session_is_the_users(
-    postgres: PostgresStore, threads: Threads
+    postgres: PostgresRunStore, threads: SessionStore
 ) -> None:
     chat = Chat(postgres, ANN)
     await chat.complete("one")
@@ -200,7 +202,7 @@ async def test_an_operators_fork_of_a_users_session_is_the_users(
     assert await Chat(postgres, ANN, into).texts() == ["one"]
 
 
-async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: Threads) -> None:
+async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: SessionStore) -> None:
     await chat.complete("a", "A")
     run, approvals = await chat.wait_for_decision("b")
     kept = MessageId((await ids(threads, chat))[1])
@@ -215,7 +217,7 @@ async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: Threa
     assert await chat.texts() == ["a", "A", "c", "C"]
 
 
-async def test_a_busy_session_is_not_rewound(chat: Chat, threads: Threads) -> None:
+async def test_a_busy_session_is_not_rewound(chat: Chat, threads: SessionStore) -> None:
     await chat.complete("a", "A")
     await chat.send("b")
     before = await ids(threads, chat)
@@ -226,7 +228,7 @@ async def test_a_busy_session_is_not_rewound(chat: Chat, threads: Threads) -> No
     assert await ids(threads, chat) == before
 
 
-async def test_only_what_is_given_is_changed(chat: Chat, threads: Threads) -> None:
+async def test_only_what_is_given_is_changed(chat: Chat, threads: SessionStore) -> None:
     await chat.send("one")
     at_first = await threads.get(DEFAULT, chat.id)
     assert at_first is not None
@@ -241,7 +243,7 @@ async def test_only_what_is_given_is_changed(chat: Chat, threads: Threads) -> No
 
 
 async def test_a_deleted_session_leaves_nothing_but_the_names_of_logs_to_purge(
-    chat: Chat, threads: Threads, postgres: PostgresStore
+    chat: Chat, threads: SessionStore, postgres: PostgresRunStore
 ) -> None:
     ended = await chat.complete("one")
     run, approvals = await chat.wait_for_decision("two")
@@ -264,7 +266,7 @@ async def test_a_deleted_session_leaves_nothing_but_the_names_of_logs_to_purge(
 
 
 async def test_a_log_is_purged_at_once_and_once_more_later(
-    chat: Chat, threads: Threads, postgres: PostgresStore
+    chat: Chat, threads: SessionStore, postgres: PostgresRunStore
 ) -> None:
     run = await chat.send("one")
     await threads.delete(DEFAULT, chat.id)
@@ -280,18 +282,18 @@ async def test_a_log_is_purged_at_once_and_once_more_later(
 
 
 async def test_a_forgotten_user_has_no_session_and_no_key(
-    postgres: PostgresStore, threads: Threads, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresRunStore, threads: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert FORGET_MAX > 1
     monkeypatch.setattr("rejoin_adapters.postgres.session_store.FORGET_MAX", 2)
     tenant = TenantId(fresh("ten"))
     ann, ben = Owner(tenant, UserId("ann")), Owner(tenant, UserId("ben"))
-    keys = Keys(postgres.database)
+    keys = ApiKeys(postgres.database)
     for one in (ann, ben):
         for _ in range(4):
             await Chat(postgres, one).complete("hello")
         await keys.create(
-            KeyRow(f"{tenant}-{one.user}", tenant, b"h", ["chat"], None, one.user, None, datetime.now(UTC))
+            ApiKeyRow(f"{tenant}-{one.user}", tenant, b"h", ["chat"], None, one.user, None, datetime.now(UTC))
         )
     assert await threads.forget_user(tenant, UserId("ann")) == 4
     assert await threads.forget_user(tenant, UserId("ann")) == 0
@@ -300,7 +302,7 @@ async def test_a_forgotten_user_has_no_session_and_no_key(
     assert [row.user for row in await keys.list(tenant)] == ["ben"]
 
 
-type Ask = Callable[[Threads, Owner, SessionId, MessageId], Awaitable[Any]]
+type Ask = Callable[[SessionStore, Owner, SessionId, MessageId], Awaitable[Any]]
 
 METHODS: dict[str, Ask] = {
     "list": lambda threads, owner, _, __: threads.list(owner),
@@ -325,7 +327,7 @@ async def outcome(answer: Awaitable[Any]) -> Any:
 
 
 def test_every_method_with_an_owner_is_asked_below() -> None:
-    methods = inspect.getmembers(Threads, inspect.isfunction)
+    methods = inspect.getmembers(SessionStore, inspect.isfunction)
     assert {name for name, one in methods if "owner" in inspect.signature(one).parameters} - {"_of"} == set(
         METHODS
     )
@@ -334,12 +336,12 @@ def test_every_method_with_an_owner_is_asked_below() -> None:
 @pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
 @pytest.mark.parametrize("ask", METHODS.values(), ids=METHODS)
 async def test_f40_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
-    postgres: PostgresStore, threads: Threads, ask: Ask, stranger: Owner
+    postgres: PostgresRunStore, threads: SessionStore, ask: Ask, stranger: Owner
 ) -> None:
     chat = Chat(postgres, ANN)
     await chat.complete("secret")
     message = MessageId((await ids(threads, chat))[1])
-    before: Thread | None = await threads.get(ANN, chat.id)
+    before: SessionSummary | None = await threads.get(ANN, chat.id)
     learned = await outcome(ask(threads, stranger, chat.id, message))
     assert learned == await outcome(ask(threads, stranger, SessionId("none"), message))
     assert chat.id not in repr(learned)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rejoin_adapters.postgres.artifacts import Artifact, Artifacts
-from rejoin_adapters.postgres.run_store import PostgresStore
-from rejoin_adapters.postgres.session_store import Threads
-from rejoin_adapters.records import Question, Run
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.records import ApprovalRequest, Run
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 
@@ -28,11 +28,11 @@ async def late(action: Callable[[], Awaitable[Any]]) -> type[Exception] | None:
     return None
 
 
-def actions(store: PostgresStore, chat: Chat, run: Run) -> dict[str, Callable[[], Awaitable[Any]]]:
+def actions(store: PostgresRunStore, chat: Chat, run: Run) -> dict[str, Callable[[], Awaitable[Any]]]:
     """All that may meet, on one session."""
-    threads, artifacts = Threads(store.database), Artifacts(store.database)
+    threads, artifacts = SessionStore(store.database), Artifacts(store.database)
     artifact = Artifact(fresh("art"), chat.id, run.id, "t", None, None, 1, NOW)
-    question = Question(ApprovalId(f"{run.id}_0"), CallId("c"), "rm", {})
+    question = ApprovalRequest(ApprovalId(f"{run.id}_0"), CallId("c"), "rm", {})
     return {
         "put": lambda: artifacts.put(DEFAULT.tenant, artifact),
         "ask": lambda: store.ask(run.id, run.attempt, [question]),
@@ -45,7 +45,7 @@ def actions(store: PostgresStore, chat: Chat, run: Run) -> dict[str, Callable[[]
     }
 
 
-async def test_whatever_meets_a_deletion_happens_before_it_or_after(postgres: PostgresStore) -> None:
+async def test_whatever_meets_a_deletion_happens_before_it_or_after(postgres: PostgresRunStore) -> None:
     outcomes = set()
     for _ in range(ROUNDS):
         chat = Chat(postgres)
@@ -66,11 +66,11 @@ async def test_whatever_meets_a_deletion_happens_before_it_or_after(postgres: Po
     assert {fault for name, fault in outcomes if name in {"send", "delete", "delete too"}} == {None}
 
 
-async def test_a_session_is_deleted_once_however_many_ask(postgres: PostgresStore) -> None:
+async def test_a_session_is_deleted_once_however_many_ask(postgres: PostgresRunStore) -> None:
     chat = Chat(postgres)
     run = await chat.complete("one")
     async with asyncio.TaskGroup() as group:
-        delete = Threads(postgres.database).delete
+        delete = SessionStore(postgres.database).delete
         tasks = [group.create_task(delete(DEFAULT, chat.id)) for _ in range(5)]
     said: list[list[RunId] | None] = [list(task.result() or []) or None for task in tasks]
     assert sorted(said, key=str) == [None, None, None, None, [run.id]]

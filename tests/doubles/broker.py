@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from rejoin_adapters.jetstream.live_feed import Reader
+from rejoin_adapters.jetstream.live_feed import LiveReader
 from rejoin_adapters.jetstream.run_log import PAGE_RECORDS, READ_BYTES_MAX
 from rejoin_adapters.jetstream.setup import ACK_WAIT_S
-from rejoin_adapters.ports import Interrupt, Page, Supersede, Word
+from rejoin_adapters.ports import ControlMessage, Interrupt, LogPage, Supersede
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.log import segment
@@ -18,17 +18,17 @@ from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.run_request import AgentEntry, RunRequest
 
 
-class MemoryLog:
-    """`ports.Log`."""
+class MemoryRunLog:
+    """`ports.RunLog`."""
 
     def __init__(self) -> None:
         self._owners: list[RunId | None] = []
         self._records: dict[RunId, list[Record]] = {}
         self._segments: dict[RunId, list[bytes]] = {}
-        self._readers: dict[RunId, set[Reader]] = {}
+        self._readers: dict[RunId, set[LiveReader]] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         last = await self.last(run)
         if last is not None and last.head == head:
             return last.seq
@@ -41,8 +41,8 @@ class MemoryLog:
             reader.push(record)
         return record.seq
 
-    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> Page:
-        """See `ports.Log`."""
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> LogPage:
+        """See `ports.RunLog`."""
         stored = [record for record in self._records.get(run, ()) if record.seq > after]
         if records_max is None and stored:
             copies = segment.behind(stored[0].seq, self._segments.get(run, ()))
@@ -52,38 +52,38 @@ class MemoryLog:
         for record in stored:
             size_bytes += len(record.payload)
             if len(page) == (records_max or PAGE_RECORDS) or (page and size_bytes > READ_BYTES_MAX):
-                return Page(page, more=True)
+                return LogPage(page, more=True)
             page.append(record)
-        return Page(page, more=False)
+        return LogPage(page, more=False)
 
     async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         self._owners.append(None)
         self._segments.setdefault(run, []).append(segment.pack(records))
 
-    async def grown(self, run: RunId, *, after: int) -> bool:
-        """See `ports.Log`."""
+    async def has_records_after(self, run: RunId, *, after: int) -> bool:
+        """See `ports.RunLog`."""
         return any(record.seq > after for record in self._records.get(run, ()))
 
     async def last(self, run: RunId) -> Record | None:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         records = self._records.get(run)
         return records[-1] if records else None
 
     async def owner(self, sequence: int) -> RunId | None:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         return self._owners[sequence - 1] if 0 < sequence <= len(self._owners) else None
 
     async def purge(self, run: RunId) -> None:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         self._segments.pop(run, None)
         for record in self._records.pop(run, ()):
             self._owners[record.seq - 1] = None
 
     @asynccontextmanager
-    async def follow(self, run: RunId) -> AsyncIterator[Reader]:
-        """See `ports.Log`."""
-        reader = Reader()
+    async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:
+        """See `ports.RunLog`."""
+        reader = LiveReader()
         readers = self._readers.setdefault(run, set())
         readers.add(reader)
         try:
@@ -96,7 +96,7 @@ class MemoryLog:
 class MemoryDelivery:
     """`ports.Delivery`."""
 
-    def __init__(self, requests: "MemoryRequests", request: RunRequest, delivered: int, behind: int) -> None:
+    def __init__(self, requests: "MemoryRunQueue", request: RunRequest, delivered: int, behind: int) -> None:
         self._requests = requests
         self.request = request
         self.delivered = delivered
@@ -117,8 +117,8 @@ class MemoryDelivery:
         self._requests.put_off(self.request, delay_s)
 
 
-class MemoryRequests:
-    """`ports.Requests`. A request is due at once, and, while somebody has it, when their time is over."""
+class MemoryRunQueue:
+    """`ports.RunQueue`. A request is due at once, and, while somebody has it, when their time is over."""
 
     def __init__(self, ack_wait_s: float = ACK_WAIT_S) -> None:
         self.ack_wait_s = ack_wait_s
@@ -127,14 +127,14 @@ class MemoryRequests:
         self._change = asyncio.Event()
 
     async def publish(self, request: RunRequest) -> None:
-        """See `ports.Requests`."""
+        """See `ports.RunQueue`."""
         if request not in self._due:
             self._due[request] = 0
             self._wake()
 
     @asynccontextmanager
     async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[int], Awaitable[list[MemoryDelivery]]]]:
-        """See `ports.Requests`."""
+        """See `ports.RunQueue`."""
 
         async def following(count: int) -> list[MemoryDelivery]:
             if count == 1:
@@ -179,27 +179,27 @@ class MemoryRequests:
         return MemoryDelivery(self, request, self._delivered[request], len(behind))
 
 
-class MemoryControl:
-    """`ports.Control`."""
+class MemoryRunControl:
+    """`ports.RunControl`."""
 
     def __init__(self) -> None:
-        self._listeners: list[Callable[[RunId, Word], None]] = []
+        self._listeners: list[Callable[[RunId, ControlMessage], None]] = []
 
     async def interrupt(self, run: RunId) -> None:
-        """See `ports.Control`."""
+        """See `ports.RunControl`."""
         self._say(run, Interrupt())
 
     async def supersede(self, run: RunId, attempt: int) -> None:
-        """See `ports.Control`."""
+        """See `ports.RunControl`."""
         self._say(run, Supersede(attempt))
 
-    def _say(self, run: RunId, word: Word) -> None:
+    def _say(self, run: RunId, word: ControlMessage) -> None:
         for on_word in tuple(self._listeners):
             on_word(run, word)
 
     @asynccontextmanager
-    async def listen(self, on_word: Callable[[RunId, Word], None]) -> AsyncIterator[None]:
-        """See `ports.Control`."""
+    async def listen(self, on_word: Callable[[RunId, ControlMessage], None]) -> AsyncIterator[None]:
+        """See `ports.RunControl`."""
         self._listeners.append(on_word)
         try:
             yield
@@ -207,22 +207,22 @@ class MemoryControl:
             self._listeners.remove(on_word)
 
 
-class MemoryAgents:
-    """`ports.Agents`."""
+class MemoryAgentRegistry:
+    """`ports.AgentRegistry`."""
 
     def __init__(self) -> None:
         self._entries: dict[AgentName, AgentEntry] = {}
 
     async def announce(self, entry: AgentEntry) -> None:
-        """See `ports.Agents`."""
+        """See `ports.AgentRegistry`."""
         known = self._entries.get(entry.name)
         if known is None or not entry.yields_to(known):
             self._entries[entry.name] = entry
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
-        """See `ports.Agents`."""
+        """See `ports.AgentRegistry`."""
         return self._entries.get(agent)
 
     async def list(self) -> Sequence[AgentEntry]:
-        """See `ports.Agents`."""
+        """See `ports.AgentRegistry`."""
         return list(self._entries.values())

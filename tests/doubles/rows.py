@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from rejoin_adapters.records import Approval, Decision, Listed, Question, Run, WhenBusy, usage_of
+from rejoin_adapters.records import Approval, ApprovalRequest, Decision, Run, RunSummary, WhenBusy, usage_of
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, MessageId, UserId
-from rejoin_protocol.lifecycle import BUSY, Event, State, after
+from rejoin_protocol.lifecycle import BUSY, LifecycleEvent, State, after
 from rejoin_protocol.run_request import RunRequest
 
 
@@ -70,16 +70,16 @@ class RunRow(msgspec.Struct):
         return self.row.state is State.QUEUED
 
     @property
-    def listed(self) -> Listed:
+    def listed(self) -> RunSummary:
         """As operators see it."""
-        return Listed(self.row, self.created_at, self.updated_at, self.runner)
+        return RunSummary(self.row, self.created_at, self.updated_at, self.runner)
 
 
 class ApprovalRow(msgspec.Struct):
     """A question."""
 
     run: RunRow
-    question: Question
+    question: ApprovalRequest
     turn: int
     decision: Decision | None = None
     cancelled: bool = False
@@ -175,7 +175,7 @@ class SessionRow(msgspec.Struct):
     def resume(self, run: RunRow) -> None:
         """Queue the next turn of a suspended run if nothing is open in it any more."""
         if run.row.state is State.SUSPENDED and not any(one.pending for one in self.of(run)):
-            run.change(state=after(run.row.state, Event.RESUME), ready=False, turn=run.row.turn + 1)
+            run.change(state=after(run.row.state, LifecycleEvent.RESUME), ready=False, turn=run.row.turn + 1)
             self.promote(now_utc())
 
     def interrupt(self, run: RunRow) -> None:
@@ -213,7 +213,7 @@ class SessionRow(msgspec.Struct):
         self.messages = [message for message in self.messages if message.position < start]
         for run in self.runs:
             if run.row.state is State.SUSPENDED and run.answer.position >= start:
-                run.change(state=after(run.row.state, Event.CANCEL))
+                run.change(state=after(run.row.state, LifecycleEvent.CANCEL))
                 run.context = None
                 self.cancel_approvals(run)
 

@@ -13,34 +13,38 @@ from rejoin_adapters.records import (
     Admission,
     Admitted,
     Approval,
+    ApprovalRequest,
     Claim,
     Decided,
     Decision,
     History,
     Interrupted,
     Limits,
-    Listed,
+    MessageWithNext,
     Owner,
-    Placed,
-    Question,
     Regenerate,
     Run,
+    RunSummary,
     Submit,
     WhenBusy,
 )
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, Event, State, after
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, after
 from rejoin_protocol.run_request import RunRequest
 
 from tests.doubles.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
 
-_ENDS = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL, State.CANCELLED: Event.CANCEL}
+_ENDS = {
+    State.COMPLETED: LifecycleEvent.COMPLETE,
+    State.FAILED: LifecycleEvent.FAIL,
+    State.CANCELLED: LifecycleEvent.CANCEL,
+}
 
 
-class MemoryStore:
-    """`ports.Store`."""
+class MemoryRunStore:
+    """`ports.RunStore`."""
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - it is frozen
         self.limits: dict[TenantId, Limits] = {}
@@ -66,7 +70,7 @@ class MemoryStore:
         return self._sessions[run.row.tenant, run.row.session]
 
     async def admit(self, admission: Admission) -> Admitted:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         owner = admission.owner
         if (owner.tenant, admission.session) in self._sessions and self._seen(
             owner, admission.session
@@ -95,11 +99,11 @@ class MemoryStore:
                 return run
         return self._runs.get(admission.run)
 
-    async def may_admit(self, tenant: TenantId) -> None:
-        """See `ports.Store`."""
+    async def check_limits(self, tenant: TenantId) -> None:
+        """See `ports.RunStore`."""
         self._check_limits(tenant)
 
-    async def repeated(
+    async def find_duplicate(
         self,
         owner: Owner,
         session: SessionId,
@@ -108,7 +112,7 @@ class MemoryStore:
         digest: bytes,
         key: str | None = None,
     ) -> Run | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         if found is None or found.agent != agent:
             return None
@@ -241,38 +245,38 @@ class MemoryStore:
         return run
 
     async def run(self, owner: Owner, run: RunId) -> Run | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen_run(owner, run)
         return found.row if found is not None else None
 
-    async def over(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
-        """See `ports.Store`."""
+    async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+        """See `ports.RunStore`."""
         found = self._seen_run(owner, run)
         if found is None or found.row.state in TERMINAL:
             return True
         return turn is not None and (found.row.state not in BUSY or found.row.turn > turn)
 
     async def current(self, owner: Owner, session: SessionId) -> Run | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         run = found and (found.turn or next(reversed(found.runs), None))
         return run.row if run else None
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         if found is None:
             return None
         busy = found.turn.row if found.turn is not None else None
         return History(found.agent, found.shown, busy, found.created_at, found.updated_at)
 
-    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> Placed | None:
-        """See `ports.Store`."""
+    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         shown = found.shown if found is not None else []
         for message, behind in zip_longest(shown, shown[1:]):
             if message["id"] == id:
-                return Placed(message, None if behind is None else behind["id"])
+                return MessageWithNext(message, None if behind is None else behind["id"])
         return None
 
     async def before(
@@ -285,7 +289,7 @@ class MemoryStore:
         limit: int = 20,
         oldest_first: bool = False,
     ) -> Sequence[UIMessage] | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         end = None if found is None else found.message(id)
         if found is None or end is None:
@@ -299,19 +303,19 @@ class MemoryStore:
         shown = {message["id"]: message for message in found.shown}
         return [shown[id] for id in behind if id in shown][:limit]
 
-    async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
-        """See `ports.Store`."""
+    async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         return found.context if found is not None else None
 
     async def claim(
         self, request: RunRequest, runner: str, *, history_max: int | None = None
     ) -> Claim | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         run = self._runs.get(request.run)
         if run is None or run.row.turn != request.turn or not run.busy or not run.row.ready:
             return None
-        run.change(state=after(run.row.state, Event.CLAIM), attempt=run.row.attempt + 1)
+        run.change(state=after(run.row.state, LifecycleEvent.CLAIM), attempt=run.row.attempt + 1)
         run.due_at, run.runner = None, runner
         session = self._session_of(run)
         stored = [
@@ -327,14 +331,14 @@ class MemoryStore:
         context = run.context if run.context is not None else session.context
         return Claim(run.row, history, answer, [approval.shown for approval in session.of(run)], context)
 
-    async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
-        """See `ports.Store`."""
+    async def ask(self, run: RunId, attempt: int, questions: Sequence[ApprovalRequest]) -> None:
+        """See `ports.RunStore`."""
         mine = self._held(run, attempt)
         if mine.row.state is not State.RUNNING:
             raise Fenced("another attempt owns the run")
         for question in questions:
             if question.id not in self._approvals:
-                copy = msgspec.json.decode(msgspec.json.encode(question), type=Question)
+                copy = msgspec.json.decode(msgspec.json.encode(question), type=ApprovalRequest)
                 asked = ApprovalRow(mine, copy, mine.row.turn, cancelled=mine.row.interrupted)
                 self._approvals[question.id] = asked
                 self._session_of(mine).approvals.append(asked)
@@ -346,7 +350,7 @@ class MemoryStore:
         return held
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         asked = [self._approvals.get(decision.approval) for decision in decisions]
         open_here = [one for one in asked if one is not None and found is not None and one in found.approvals]
@@ -367,14 +371,14 @@ class MemoryStore:
         return Decided(run.row, max(one.turn for one in open_here) + 1)
 
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         mine = self._held(run, attempt)
         session = self._session_of(mine)
         if mine.row.state is State.RUNNING:
             self._store_answer(mine, answer)
             asked = session.of(mine)
             if any(approval.pending for approval in asked):
-                mine.change(state=after(mine.row.state, Event.SUSPEND))
+                mine.change(state=after(mine.row.state, LifecycleEvent.SUSPEND))
                 mine.due_at = None
             else:
                 mine.change(turn=mine.row.turn + any(one.turn == mine.row.turn for one in asked))
@@ -387,7 +391,7 @@ class MemoryStore:
     async def end(
         self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
     ) -> RunRequest | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         if state not in TERMINAL:
             raise ValueError(f"a run does not end {state}")
         mine = self._held(run, attempt)
@@ -403,7 +407,7 @@ class MemoryStore:
         return self._following(session, mine.row.tenant)
 
     async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         if found is None:
             raise NotFound("there is no such session")
@@ -420,12 +424,12 @@ class MemoryStore:
         return Interrupted(mine.row, interrupted=True)
 
     async def pending(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen(owner, session)
         return [one.shown for one in found.approvals if one.pending] if found is not None else []
 
     async def approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         found = self._seen_run(owner, run)
         asked = [
             one.shown for one in self._approvals.values() if one.run is found and one.question.call == call
@@ -433,7 +437,7 @@ class MemoryStore:
         return asked[-1] if asked else None
 
     async def expire(self) -> Sequence[RunRequest]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         due = [one for one in self._approvals.values() if one.due]
         for one in due:
             one.decision, one.expired = Decision(one.question.id, approved=False), True
@@ -442,8 +446,8 @@ class MemoryStore:
             self._session_of(run).resume(run)
         return [run.row.request for run in runs if run.row.state is State.QUEUED and run.row.ready]
 
-    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
-        """See `ports.Store`."""
+    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[RunSummary]:
+        """See `ports.RunStore`."""
         found = [
             run.listed
             for run in self._runs.values()
@@ -451,17 +455,17 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
 
-    async def listed_run(self, owner: Owner, run: RunId) -> Listed | None:
-        """See `ports.Store`."""
+    async def listed_run(self, owner: Owner, run: RunId) -> RunSummary | None:
+        """See `ports.RunStore`."""
         found = self._seen_run(owner, run)
         return found.listed if found is not None else None
 
     async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         return [run for run in runs if run not in self._runs or self._runs[run].row.interrupted]
 
     async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         now = now_utc()
         runs = list(self._runs.values())
         due = [run for run in runs if run.due_at and (now - run.due_at).total_seconds() > age_s]
@@ -486,11 +490,11 @@ class MemoryStore:
         return requests
 
     async def purge_due(self, limit: int = 100) -> Sequence[RunId]:  # noqa: ARG002
-        """See `ports.Store`. Nothing is ever deleted here: deleting is `Threads`', which has no double."""
+        """See `ports.RunStore`. Nothing is ever deleted here: deleting is `Threads`', which has no double."""
         return []
 
     async def purged(self, runs: Sequence[RunId]) -> None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
 
     async def ping(self) -> None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from rejoin_adapters.jetstream.log_tail import Splice
+from rejoin_adapters.jetstream.log_tail import LogTail
 from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol.errors import Unavailable
 
@@ -56,7 +56,7 @@ async def test_a_fault_within_a_stream_breaks_it(rig: Rig, monkeypatch: pytest.M
 
     base = await rig.gateway()
     await rig.runner()
-    monkeypatch.setattr(Splice, "next", next_records)
+    monkeypatch.setattr(LogTail, "next", next_records)
     async with asyncio.timeout(10):
         received = await raw(base, rig.chat(rig.fresh("s"), "count 3"))
     assert received.startswith(b"HTTP/1.1 200 ")

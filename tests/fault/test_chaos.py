@@ -16,8 +16,8 @@ from time import monotonic
 
 import pytest
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.service.background import run_alongside
 
 from tests.support.chaos import Chaos, Client, history, limit, line, place, schedule, set_limit, settled
 from tests.support.invariants import all_broken, drawn, score, stored, undeleted
@@ -30,7 +30,7 @@ SETTLE_S = 40.0
 WORDS_OF_FAULTS = (
     "Traceback",
     '"incident"',
-    '"execution_broken"',
+    '"run_crashed"',
     '"tool_failed"',
     "Task exception was never",
 )
@@ -53,7 +53,7 @@ async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str
     end = monotonic() + DURATION_S
     async with (
         asyncio.timeout(DURATION_S + SETTLE_S),
-        beside(limit(where, Random(seed))),
+        run_alongside(limit(where, Random(seed))),
         asyncio.TaskGroup() as group,
     ):
         for client in clients:
@@ -82,7 +82,7 @@ async def test_f83_to_f93_nothing_is_lost_while_everything_dies(tmp_path: Path, 
         sends = [send for client in clients for send in client.sends]
         deleted = [send for client in clients for send in client.deleted]
         async with nats_connection.connect(where.nats_url, "tests") as connection:
-            logs = JetStreamLog(connection, connection)
+            logs = JetStreamRunLog(connection, connection)
             with suppress(TimeoutError, AssertionError):
                 await until(
                     lambda: nothing(undeleted(where.database_url, logs, deleted)),

@@ -100,7 +100,7 @@ async def fleet(place: Path, database_url: str) -> AsyncIterator[Fleet]:
                     "REJOIN_NATS_URL": brokers.url("gateway"),
                     "REJOIN_PORT": str(port + number),
                     "REJOIN_DEFAULT_AGENT": "demo",
-                    "REJOIN_ANONYMOUS": "true",
+                    "REJOIN_ALLOW_ANONYMOUS": "true",
                 },
                 f"http://{HOST}:{port + number}",
             )

@@ -42,7 +42,7 @@ async def test_an_interrupted_loop_is_over_before_its_run_is(rig: Rig) -> None:
             cleaning.set()
             await cleaned.wait()
 
-    await rig.runner([says], sweep_period_s=0.1)
+    await rig.runner([says], sweep_interval_s=0.1)
     base, session = await rig.gateway(), SessionId(rig.fresh("s"))
     async with asyncio.TaskGroup() as group:
         streamed = group.create_task(rig.post(base, rig.chat(session, "word")))
@@ -125,7 +125,7 @@ async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(rig: R
     base, session = await rig.gateway(), SessionId(rig.fresh("s"))
     store = rig.apps[0][SERVICE].backend.store
     with capture_logs() as logs:
-        worker = await rig.runner([made], sweep_period_s=0.1)
+        worker = await rig.runner([made], sweep_interval_s=0.1)
         asked = await rig.post(base, rig.chat(session, "go"))
         run = RunId(asked.headers["x-workflow-run-id"])
         decision = await rig.decision(base, session, approved=True)

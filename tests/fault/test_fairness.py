@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 from rejoin_adapters.embedded import Servers
-from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_adapters.postgres.api_keys import ApiKeys
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import PostgresStore, connect
+from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
 from rejoin_adapters.postgres.tenants import Tenants
 from rejoin_adapters.records import Limits
 from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.ids import TenantId
 
-from rejoin.cli.api_keys import Issuer, Wish
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.databases import fresh_database
 from tests.support.observe import Say
 from tests.support.rig import Rig, read_frames
@@ -38,14 +38,14 @@ async def rig(servers: Servers) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-async def store(rig: Rig) -> AsyncIterator[PostgresStore]:
+async def store(rig: Rig) -> AsyncIterator[PostgresRunStore]:
     async with await connect(rig.database_url) as one:
         yield one
 
 
-async def key(store: PostgresStore, tenant: TenantId) -> str:
-    return await Issuer(Keys(store.database), tenant, PEPPER.encode()).create(
-        Wish(scopes=(Scope.CHAT, Scope.ADMIN))
+async def key(store: PostgresRunStore, tenant: TenantId) -> str:
+    return await KeyCommands(ApiKeys(store.database), tenant, PEPPER.encode()).create(
+        NewKey(scopes=(Scope.CHAT, Scope.ADMIN))
     )
 
 
@@ -66,7 +66,7 @@ async def p99_s(rig: Rig, base: str, credential: str) -> float:
     return sorted([await first_event_s(rig, base, credential) for _ in range(SAMPLES)])[int(SAMPLES * 0.99)]
 
 
-async def waiting(store: PostgresStore, tenant: TenantId) -> tuple[int, int]:
+async def waiting(store: PostgresRunStore, tenant: TenantId) -> tuple[int, int]:
     """A tenant's runs that wait, and those that runners know of."""
     query = """
         select json_build_array(count(*) filter (where not ready), count(*) filter (where ready))
@@ -75,7 +75,7 @@ async def waiting(store: PostgresStore, tenant: TenantId) -> tuple[int, int]:
     return await store.database.get(tuple[int, int], query, tenant)
 
 
-async def flood(rig: Rig, base: str, store: PostgresStore, tenant: TenantId) -> None:
+async def flood(rig: Rig, base: str, store: PostgresRunStore, tenant: TenantId) -> None:
     """A thousand runs of one tenant, each in a session of its own, that take two seconds each."""
     await Tenants(store.database).limit(tenant, Limits(running_max=RUNNING_MAX))
     headers = {"Authorization": f"Bearer {await key(store, tenant)}"}
@@ -92,13 +92,13 @@ async def flood(rig: Rig, base: str, store: PostgresStore, tenant: TenantId) -> 
 
 
 async def test_a_tenant_at_its_limits_does_not_delay_another_ones_first_event(
-    rig: Rig, store: PostgresStore, say: Say
+    rig: Rig, store: PostgresRunStore, say: Say
 ) -> None:
     """A thousand runs of one tenant wait, eight are under way, and another tenant sends one at a time: all it
     feels of the crowd is the work that those eight are.
     """
     await rig.runner()
-    base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
+    base = await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
     crowded, other = TenantId(rig.fresh("crowded")), TenantId(rig.fresh("other"))
     credential = await key(store, other)
     await first_event_s(rig, base, credential)

@@ -12,8 +12,8 @@ import aiohttp
 import asyncpg
 import pytest
 from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError
-from rejoin_adapters.jetstream.run_log import JetStreamLog
-from rejoin_adapters.ports import Log
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.ports import RunLog
 from rejoin_adapters.records import Claim
 from rejoin_gateway.streaming import replay
 from rejoin_protocol.errors import Unavailable
@@ -45,7 +45,7 @@ class Died(Exception):
 class Filling:
     """A log that is full once somebody says so, or whose writer dies once, right behind the end."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: RunLog) -> None:
         self._log = log
         self.full: Refused | None = None
         self.refusals = 0
@@ -89,7 +89,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> list[Filling]:
     made: list[Filling] = []
 
     def filling(*brokers: Any) -> Filling:
-        made.append(Filling(JetStreamLog(*brokers)))
+        made.append(Filling(JetStreamRunLog(*brokers)))
         return made[-1]
 
     monkeypatch.setattr("rejoin_runner.app.JetStreamLog", filling)

@@ -13,21 +13,21 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from rejoin_adapters.jetstream import log_tail, setup
-from rejoin_adapters.records import Admission, Owner, Run, Submit, Turn
+from rejoin_adapters.records import Admission, Owner, Run, Submit, UserMessage
 from rejoin_gateway.streaming import replay
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_gateway.streaming.resume_point import Start
+from rejoin_gateway.streaming.resume_point import ResumePoint
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import sleep
-from rejoin_runner.models.scripted import Scripted
-from rejoin_runner.worker.worker import Bounds, Serving, Worker
+from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.worker.worker import ServedAgent, Worker, WorkerLimits
 
-from tests.doubles.broker import MemoryAgents, MemoryControl, MemoryLog, MemoryRequests
-from tests.doubles.store import MemoryStore
+from tests.doubles.broker import MemoryAgentRegistry, MemoryRunControl, MemoryRunLog, MemoryRunQueue
+from tests.doubles.store import MemoryRunStore
 from tests.support.reconnecting_client import without_comments
 from tests.support.rig import Answer, Rig
 from tests.support.simulated_loop import SimulatedLoop
@@ -50,24 +50,24 @@ async def watched(rig: Rig, base: str, session: str, text: str) -> Answer:
 
 def test_f73_the_long_run_of_the_suite_is_longer_than_the_ack_wait() -> None:
     """Or the next test would prove nothing."""
-    assert max(setup.ACK_WAIT_S, Bounds().ack_wait_s) < LONG_S
+    assert max(setup.ACK_WAIT_S, WorkerLimits().ack_wait_s) < LONG_S
 
 
 @pytest.fixture
-def sweep_period_s(monkeypatch: pytest.MonkeyPatch) -> float:
+def sweep_interval_s(monkeypatch: pytest.MonkeyPatch) -> float:
     """A runner's, which is shorter than the run, as are all other waits from now on."""
     for module, name in ((replay, "HEARTBEAT_S"), (log_tail, "TAIL_CHECK_MAX_S")):
         monkeypatch.setattr(module, name, min(getattr(module, name), LONG_S / 4))
-    return min(Bounds().sweep_period_s, LONG_S / 4)
+    return min(WorkerLimits().sweep_interval_s, LONG_S / 4)
 
 
 @pytest.mark.timeout(60 + 2 * LONG_S)
 async def test_f73_a_long_run_ends_with_its_finish_whether_it_talks_or_is_silent(
-    rig: Rig, sweep_period_s: float
+    rig: Rig, sweep_interval_s: float
 ) -> None:
     """One counts all the time, one is silent in a tool: each is one attempt and one response."""
     base = await rig.gateway()
-    await rig.runner(sweep_period_s=sweep_period_s)
+    await rig.runner(sweep_interval_s=sweep_interval_s)
     last = int(LONG_S * 1_000 / PACE_MS) + 1
     began = asyncio.get_running_loop().time()
     async with asyncio.TaskGroup() as group:
@@ -90,17 +90,17 @@ class Small:
     """A runner and what it stands on, in memory."""
 
     def __init__(self) -> None:
-        self.store, self.runs = MemoryStore(), MemoryLog()
-        self.requests = MemoryRequests()
+        self.store, self.runs = MemoryRunStore(), MemoryRunLog()
+        self.requests = MemoryRunQueue()
         self.worker = Worker(
             "runner",
-            [Serving(Agent(name=AGENT, model=(model := Scripted()), tools=[sleep]), model)],
+            [ServedAgent(Agent(name=AGENT, model=(model := ScriptedModel()), tools=[sleep]), model)],
             store=self.store,
             runs=self.runs,
             requests=self.requests,
-            control=MemoryControl(),
-            agents=MemoryAgents(),
-            bounds=Bounds(),
+            control=MemoryRunControl(),
+            agents=MemoryAgentRegistry(),
+            bounds=WorkerLimits(),
             now_ms=lambda: int(asyncio.get_running_loop().time() * 1_000),
         )
 
@@ -119,7 +119,7 @@ class Small:
             AGENT,
             RunId(f"run_{text.partition(' ')[0]}"),
             MessageId(f"answer to {text}"),
-            Submit(Turn(message, b"")),
+            Submit(UserMessage(message, b"")),
         )
         run = (await self.store.admit(admission)).run
         await self.requests.publish(run.request)
@@ -127,10 +127,10 @@ class Small:
 
     async def watch(self, run: Run) -> Answer:
         raw = b""
-        async with Replay(self.store, self.runs, run, Start(), View(), 0).open() as frames:
+        async with Replay(self.store, self.runs, run, ResumePoint(), View(), 0).open() as frames:
             async for written in frames:
                 raw += written
-        return Answer(200, {}, raw, list(sse.Reader().feed(raw)))
+        return Answer(200, {}, raw, list(sse.SseParser().feed(raw)))
 
 
 async def eleven_minutes() -> tuple[list[Answer], list[Run | None], float]:

@@ -341,14 +341,14 @@ async def test_f91_services_wait_for_a_broker_and_outlast_its_absence(
             embedded(tmp_path / "data", database_url=servers.database_url, durable=False)
         )
         async with nats_connection.connect(own.nats_url, "migrate") as connection:
-            await setup.declare(connection, setup.Settings())
+            await setup.declare(connection, setup.StreamSettings())
         await own.nats.stop()
         variables = {
             "REJOIN_NATS_URL": own.nats_url,
             "REJOIN_DATABASE_URL": own.database_url,
             "REJOIN_DEFAULT_AGENT": "demo",
             "REJOIN_PORT": str(port),
-            "REJOIN_ANONYMOUS": "true",
+            "REJOIN_ALLOW_ANONYMOUS": "true",
         }
         services = [
             await stack.enter_async_context(
@@ -397,7 +397,7 @@ async def test_f92_a_service_without_its_database_says_so_and_waits(
     variables = {
         "REJOIN_NATS_URL": servers.nats_url,
         "REJOIN_DATABASE_URL": url,
-        "REJOIN_ANONYMOUS": "true",
+        "REJOIN_ALLOW_ANONYMOUS": "true",
     }
     async with await Command.start(tmp_path / "logs", service, variables=variables) as command:
         await command.says("waiting_for_database")

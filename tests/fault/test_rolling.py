@@ -15,7 +15,7 @@ import aiohttp
 import psutil
 import pytest
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 
 from tests.support.chaos import Client, Send, history, line, place, settled
 from tests.support.invariants import Stored, all_broken, drawn, silences, stored
@@ -95,7 +95,7 @@ async def test_f90_a_rolling_restart_is_seen_by_nobody(tmp_path: Path, say: Say)
             await client.catch_up()
         sends = [send for client in clients for send in client.sends]
         async with nats_connection.connect(where.nats_url, "tests") as connection:
-            runs = await stored(where.database_url, JetStreamLog(connection, connection))
+            runs = await stored(where.database_url, JetStreamRunLog(connection, connection))
         stories = {one.session: await history(http, where.gateways[0], one.session) for one in clients}
         artifacts = await drawn(where.database_url)
         broken = list(all_broken(runs, sends, stories, (tmp_path / "calls").read_text(), artifacts))

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamLog
-from rejoin_adapters.ports import Log
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.ports import RunLog
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events.chunks import Chunk, TextDelta, TextStart
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Record
 from rejoin_protocol.log.segment import RECORDS
-from rejoin_runner.decision.run_state import Standing
+from rejoin_runner.decision.run_state import RunState
 from rejoin_runner.output.journal import Journal
 
 from tests.support.agents.segments import talkative
@@ -40,7 +40,7 @@ class Died(Exception):
 class Mortal:
     """A log whose writer dies before it stores a segment."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: RunLog) -> None:
         self._log = log
         self.unsaid: list[Sequence[Record]] = []
 
@@ -52,7 +52,7 @@ class Mortal:
         raise Died
 
 
-async def whole(log: JetStreamLog, run: RunId) -> list[Record]:
+async def whole(log: JetStreamRunLog, run: RunId) -> list[Record]:
     """A run's log, message by message."""
     records, more = list[Record](), True
     while more:
@@ -62,13 +62,13 @@ async def whole(log: JetStreamLog, run: RunId) -> list[Record]:
     return records
 
 
-async def segments(log: JetStreamLog, run: RunId) -> int:
+async def segments(log: JetStreamRunLog, run: RunId) -> int:
     """How many the broker has."""
     messages, more = await log._get(subjects.segments(run), 0, 1_000, READ_BYTES_MAX)
     return len(messages) + more
 
 
-async def replayed(log: Log, run: RunId, after: int) -> bytes:
+async def replayed(log: RunLog, run: RunId, after: int) -> bytes:
     """What a reader gets behind a sequence."""
     payload, more = b"", True
     while more:
@@ -79,7 +79,7 @@ async def replayed(log: Log, run: RunId, after: int) -> bytes:
     return payload
 
 
-async def check(log: JetStreamLog, run: RunId) -> list[Record]:
+async def check(log: JetStreamRunLog, run: RunId) -> list[Record]:
     """From any place it is the rest of the log."""
     records = await whole(log, run)
     for place in range(0, len(records) + 1, 5):
@@ -90,15 +90,15 @@ async def check(log: JetStreamLog, run: RunId) -> list[Record]:
 
 async def say(journal: Journal, *events: Chunk) -> None:
     """An append for each."""
-    async with beside(journal.write()):
+    async with run_alongside(journal.write()):
         for event in events:
             await journal.emit(event)
             await journal.settle()
 
 
-async def written(log: Log, run: RunId, attempt: int, count: int) -> Journal:
+async def written(log: RunLog, run: RunId, attempt: int, count: int) -> Journal:
     """An attempt at a run: its claim, and so many appends of an event each."""
-    standing = Standing()
+    standing = RunState()
     for record in (await log.read(run, after=0, records_max=10 * RECORDS)).records:
         standing.record(record)
     journal = Journal(log, run, attempt, standing)
@@ -114,7 +114,7 @@ async def test_a_writer_that_dies_before_its_segment_leaves_a_gap_and_one_that_i
     """Its successor copies what it writes itself, and nothing is told twice when the late copy comes."""
     run = RunId(f"run_{secrets.token_hex(8)}")
     async with nats_connection.connect(nats_url, "segments-torn") as connection:
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         dying = Mortal(log)
         with pytest.raises(Died):
             await written(dying, run, 1, 2 * RECORDS)
@@ -131,7 +131,7 @@ async def test_a_writer_that_dies_before_its_segment_leaves_a_gap_and_one_that_i
 async def test_a_writer_that_was_taken_over_copies_nothing_that_is_not_in_the_log(nats_url: str) -> None:
     run = RunId(f"run_{secrets.token_hex(8)}")
     async with nats_connection.connect(nats_url, "segments-zombie") as connection:
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         zombie = await written(log, run, 1, RECORDS - 2)
         await written(log, run, 2, 10)
         with pytest.raises(Fenced):
@@ -189,7 +189,7 @@ async def test_f69_its_process_is_killed_where_it_would_store_a_segment(rig: Rig
         answer = await told
     run = RunId(answer.headers["x-workflow-run-id"])
     async with nats_connection.connect(rig.nats_url, "segments-killed") as connection:
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         records = await whole(log, run)
         assert await segments(log, run) >= 1
         for place in range(0, len(records), 9):

@@ -87,7 +87,9 @@ class Raw:
 async def gateway(rig: Rig, place: Path) -> AsyncIterator[tuple[int, psutil.Process]]:
     """One of its own process: its port, and it."""
     port = free_ports(1)
-    variables = rig.variables(REJOIN_DEFAULT_AGENT=rig.agent, REJOIN_PORT=str(port), REJOIN_ANONYMOUS="true")
+    variables = rig.variables(
+        REJOIN_DEFAULT_AGENT=rig.agent, REJOIN_PORT=str(port), REJOIN_ALLOW_ANONYMOUS="true"
+    )
     async with await Command.start(place / "gateway", "gateway", variables=variables) as command:
         await command.says('"listening"')
         yield port, command.family()[0]

@@ -19,7 +19,7 @@ ENDS_S = 20.0
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "event"), [("stuck", 0, "left_behind"), ("stubborn", 1, "drain_overdue")]
+    ("name", "code", "event"), [("stuck", 0, "threads_abandoned_at_exit"), ("stubborn", 1, "drain_overdue")]
 )
 async def test_a_drained_runner_ends_although_a_tool_does_not(
     rig: Rig, tmp_path: Path, name: str, code: int, event: str

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
@@ -60,7 +60,7 @@ async def test_f85_a_runner_that_paused_between_claim_and_log_writes_nothing(
 ) -> None:
     """F85: its attempt is known to the database only."""
     base = await rig.gateway()
-    first = await rig.runner([Agent(name=rig.agent, model=Scripted())], **PAUSING)
+    first = await rig.runner([Agent(name=rig.agent, model=ScriptedModel())], **PAUSING)
     monkeypatch.setattr(first, "_keep_alive", silent)
     claimed, go = asyncio.Event(), asyncio.Event()
     take_over = first._take_over

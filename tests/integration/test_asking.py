@@ -12,7 +12,7 @@ import pytest
 from nats.aio.msg import Msg
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Invalid, Unavailable
 
@@ -28,7 +28,7 @@ async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
 
 
 @pytest.fixture
-async def asker(servers: Servers) -> AsyncIterator[Broker]:
+async def asker(servers: Servers) -> AsyncIterator[NatsConnection]:
     async with asyncio.timeout(SOON_S), nats_connection.connect(servers.nats_url, "asker") as connection:
         yield connection
 
@@ -39,7 +39,9 @@ def subject() -> str:
 
 
 @asynccontextmanager
-async def hearing(servers: Servers, subject: str, hear: Callable[[Msg], None]) -> AsyncIterator[Broker]:
+async def hearing(
+    servers: Servers, subject: str, hear: Callable[[Msg], None]
+) -> AsyncIterator[NatsConnection]:
     """Somebody who listens, and may answer."""
 
     async def on_message(message: Msg) -> None:
@@ -51,7 +53,9 @@ async def hearing(servers: Servers, subject: str, hear: Callable[[Msg], None]) -
         yield connection
 
 
-async def test_every_question_gets_its_own_answer(servers: Servers, asker: Broker, subject: str) -> None:
+async def test_every_question_gets_its_own_answer(
+    servers: Servers, asker: NatsConnection, subject: str
+) -> None:
     """Also when all are asked at once, and answered in another order."""
     heard: list[Msg] = []
     count = 300
@@ -66,7 +70,7 @@ async def test_every_question_gets_its_own_answer(servers: Servers, asker: Broke
 
 
 async def test_headers_and_payload_come_as_they_were_sent(
-    servers: Servers, asker: Broker, subject: str
+    servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
     headers = {subjects.BATCH: "1 2 3", "Other": "ä: b"}
@@ -79,7 +83,7 @@ async def test_headers_and_payload_come_as_they_were_sent(
             await hearer.send(message.reply)
 
 
-async def test_who_asks_nobody_is_told_so(asker: Broker, subject: str) -> None:
+async def test_who_asks_nobody_is_told_so(asker: NatsConnection, subject: str) -> None:
     with pytest.raises(Unavailable) as told:
         await asker.ask(subject)
     assert isinstance(told.value.__cause__, nats.errors.NoRespondersError)
@@ -87,7 +91,7 @@ async def test_who_asks_nobody_is_told_so(asker: Broker, subject: str) -> None:
 
 
 async def test_what_waits_when_the_connection_breaks_fails_at_once(
-    servers: Servers, asker: Broker, subject: str
+    servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
     async with hearing(servers, subject, heard.put_nowait), asyncio.TaskGroup() as group:
@@ -102,7 +106,7 @@ async def test_what_waits_when_the_connection_breaks_fails_at_once(
     assert {task.result() for task in asked} == {"the broker does not answer (ConnectionResetError)"}
 
 
-async def failing(asker: Broker, subject: str, *, timeout_s: float) -> str:
+async def failing(asker: NatsConnection, subject: str, *, timeout_s: float) -> str:
     """What a question that fails is told."""
     with pytest.raises(Unavailable) as told:
         await asker.ask(subject, timeout_s=timeout_s)
@@ -110,7 +114,7 @@ async def failing(asker: Broker, subject: str, *, timeout_s: float) -> str:
 
 
 async def test_what_was_not_sent_when_the_connection_broke_is_not_sent_on_the_next(
-    servers: Servers, asker: Broker, subject: str
+    servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
     """Who asked was told that it failed, and may have asked again."""
     heard: asyncio.Queue[Msg] = asyncio.Queue()
@@ -128,7 +132,7 @@ async def test_what_was_not_sent_when_the_connection_broke_is_not_sent_on_the_ne
 
 
 async def test_a_question_without_an_answer_ends_in_time_and_a_late_answer_harms_nobody(
-    servers: Servers, asker: Broker, subject: str
+    servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
     async with hearing(servers, subject, heard.put_nowait) as hearer, asyncio.TaskGroup() as group:
@@ -143,7 +147,9 @@ async def test_a_question_without_an_answer_ends_in_time_and_a_late_answer_harms
     assert not asker._questions.waiting()
 
 
-async def test_who_gives_up_leaves_nothing_behind(servers: Servers, asker: Broker, subject: str) -> None:
+async def test_who_gives_up_leaves_nothing_behind(
+    servers: Servers, asker: NatsConnection, subject: str
+) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
     async with hearing(servers, subject, heard.put_nowait) as hearer, asyncio.TaskGroup() as group:
         asked = group.create_task(asker.ask(subject))
@@ -167,7 +173,7 @@ async def test_who_gives_up_leaves_nothing_behind(servers: Servers, asker: Broke
     ],
 )
 async def test_nothing_is_said_that_the_broker_would_take_for_something_else(
-    asker: Broker, told: str, headers: dict[str, str]
+    asker: NatsConnection, told: str, headers: dict[str, str]
 ) -> None:
     with pytest.raises(Invalid):
         await asker.ask(told, headers=headers)
@@ -175,7 +181,9 @@ async def test_nothing_is_said_that_the_broker_would_take_for_something_else(
     assert not asker._questions.waiting()
 
 
-async def test_a_question_larger_than_the_broker_takes_is_refused_here(asker: Broker, subject: str) -> None:
+async def test_a_question_larger_than_the_broker_takes_is_refused_here(
+    asker: NatsConnection, subject: str
+) -> None:
     """With its headers: the broker would close the connection."""
     room = asker._client.max_payload
     with pytest.raises(Invalid):

@@ -64,7 +64,7 @@ def model() -> Recorder:
 async def base(rig: Rig, model: Recorder, site: Site) -> AsyncIterator[str]:
     await rig.runner([Agent(name=rig.agent, model=model)])
     url = await rig.gateway()
-    async with remote_fetch.opened(site.allowed) as guarded:
+    async with remote_fetch.open_fetcher(site.allowed) as guarded:
         attachments = rig.apps[0][SERVICE].backend.attachments
         assert attachments is not None
         attachments._fetch = guarded
@@ -252,7 +252,7 @@ async def test_f48_sites_that_do_not_answer_cost_no_more_time_than_one(
     rig: Rig, base: str, site: Site
 ) -> None:
     """Each of ten parts is asked at once, and all of them have the same seconds."""
-    async with remote_fetch.opened(site.allowed, timeout_s=1) as guarded:
+    async with remote_fetch.open_fetcher(site.allowed, timeout_s=1) as guarded:
         attachments = rig.apps[0][SERVICE].backend.attachments
         assert attachments is not None
         attachments._fetch = guarded
@@ -268,7 +268,7 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
 ) -> None:
     """The seconds of a fetch begin with it."""
     monkeypatch.setattr(checking, "CHECK_TIMEOUT_S", 0.3)
-    async with remote_fetch.opened(site.allowed, timeout_s=0.1) as guarded:
+    async with remote_fetch.open_fetcher(site.allowed, timeout_s=0.1) as guarded:
         attachments = rig.apps[0][SERVICE].backend.attachments
         assert attachments is not None
         attachments._fetch = guarded

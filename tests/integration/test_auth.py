@@ -12,16 +12,16 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_adapters.postgres.api_keys import ApiKeys
 from rejoin_adapters.postgres.pool import Database
-from rejoin_gateway.app import Settings
-from rejoin_gateway.auth.authenticator import entrance
+from rejoin_gateway.app import GatewaySettings
+from rejoin_gateway.auth.authenticator import open_authenticator
 from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.ids import TenantId
 
 from rejoin.cli import api_keys, doctor
-from rejoin.cli.api_keys import Issuer, Wish
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin.cli.doctor import Grade
 from tests.support.rig import Answer, Rig
 
@@ -37,14 +37,16 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def issuer(database: Database) -> Issuer:
-    return Issuer(Keys(database), TenantId("default"), PEPPER.encode())
+def issuer(database: Database) -> KeyCommands:
+    return KeyCommands(ApiKeys(database), TenantId("default"), PEPPER.encode())
 
 
 @pytest.fixture
 async def base(rig: Rig) -> str:
     await rig.runner()
-    return await rig.gateway(anonymous=False, key_pepper=PEPPER, jwt_key=SIGNING, jwt_algorithms="HS256")
+    return await rig.gateway(
+        allow_anonymous=False, api_key_pepper=PEPPER, jwt_key=SIGNING, jwt_algorithms="HS256"
+    )
 
 
 async def post(rig: Rig, base: str, body: Any, credential: str | None) -> Answer:
@@ -58,9 +60,9 @@ def token(secret: Any = SIGNING, algorithm: str = "HS256", **claims: Any) -> str
     return jwt.encode({name: value for name, value in said.items() if value is not None}, secret, algorithm)
 
 
-async def test_f38_a_key_opens_and_nothing_else_does(rig: Rig, base: str, issuer: Issuer) -> None:
+async def test_f38_a_key_opens_and_nothing_else_does(rig: Rig, base: str, issuer: KeyCommands) -> None:
     """No, an odd, a short, an unknown and an altered credential are 401, and nothing has happened."""
-    key = await issuer.create(Wish(scopes=CHAT))
+    key = await issuer.create(NewKey(scopes=CHAT))
     session = rig.fresh("s")
     bad = [None, "x", "rk_short.key", key[:-1], key[:-1] + ("A" if key[-1] != "A" else "B"), "a.b.c"]
     for credential in bad:
@@ -74,12 +76,12 @@ async def test_f38_a_key_opens_and_nothing_else_does(rig: Rig, base: str, issuer
     assert len(history.json["messages"]) == 2, "only what was let in is stored"
 
 
-async def test_a_revoked_key_is_refused_within_seconds(issuer: Issuer, database: Database) -> None:
+async def test_a_revoked_key_is_refused_within_seconds(issuer: KeyCommands, database: Database) -> None:
     """The gate believes a key for a moment without asking; after that it does not."""
     now = datetime.now(UTC)
-    settings = Settings(nats_url="", database_url="", key_pepper=PEPPER)
-    key = await issuer.create(Wish(scopes=CHAT, days=1))
-    async with entrance(settings, Keys(database)) as gate:
+    settings = GatewaySettings(nats_url="", database_url="", api_key_pepper=PEPPER)
+    key = await issuer.create(NewKey(scopes=CHAT, days=1))
+    async with open_authenticator(settings, ApiKeys(database)) as gate:
         gate._now = lambda: now
         assert (await gate.principal(f"Bearer {key}")).scopes == {*CHAT}
         assert "revoked" in await issuer.revoked(key)
@@ -88,20 +90,20 @@ async def test_a_revoked_key_is_refused_within_seconds(issuer: Issuer, database:
             await gate.principal(f"Bearer {key}")
 
 
-async def test_an_expired_key_is_refused(issuer: Issuer, database: Database) -> None:
-    settings = Settings(nats_url="", database_url="", key_pepper=PEPPER)
-    key = await issuer.create(Wish(scopes=CHAT, days=1))
-    async with entrance(settings, Keys(database)) as gate:
+async def test_an_expired_key_is_refused(issuer: KeyCommands, database: Database) -> None:
+    settings = GatewaySettings(nats_url="", database_url="", api_key_pepper=PEPPER)
+    key = await issuer.create(NewKey(scopes=CHAT, days=1))
+    async with open_authenticator(settings, ApiKeys(database)) as gate:
         gate._now = lambda: datetime.now(UTC) + timedelta(days=2)
         with pytest.raises(Unauthenticated, match="any more"):
             await gate.principal(f"Bearer {key}")
 
 
-async def test_it_is_noted_when_a_key_was_used(issuer: Issuer, database: Database) -> None:
-    settings = Settings(nats_url="", database_url="", key_pepper=PEPPER)
-    key = await issuer.create(Wish(scopes=CHAT, name="noted"))
+async def test_it_is_noted_when_a_key_was_used(issuer: KeyCommands, database: Database) -> None:
+    settings = GatewaySettings(nats_url="", database_url="", api_key_pepper=PEPPER)
+    key = await issuer.create(NewKey(scopes=CHAT, name="noted"))
     assert "never used" in _line(await issuer.listed(), key)
-    async with entrance(settings, Keys(database)) as gate:
+    async with open_authenticator(settings, ApiKeys(database)) as gate:
         await gate.principal(f"Bearer {key}")
         await gate.note_use()
     assert "never used" not in _line(await issuer.listed(), key)
@@ -111,8 +113,8 @@ def _line(listed: str, key: str) -> str:
     return next(line for line in listed.splitlines() if line.startswith(key.partition(".")[0]))
 
 
-async def test_a_key_without_the_scope_may_not_decide(rig: Rig, base: str, issuer: Issuer) -> None:
-    chat, both = [await issuer.create(Wish(scopes=scopes)) for scopes in ((Scope.CHAT,), CHAT)]
+async def test_a_key_without_the_scope_may_not_decide(rig: Rig, base: str, issuer: KeyCommands) -> None:
+    chat, both = [await issuer.create(NewKey(scopes=scopes)) for scopes in ((Scope.CHAT,), CHAT)]
     session = rig.fresh("s")
     asked = await post(rig, base, rig.chat(session, "delete notes.txt"), chat)
     approval = next(one["approvalId"] for one in asked.chunks if one["type"] == "tool-approval-request")
@@ -124,16 +126,16 @@ async def test_a_key_without_the_scope_may_not_decide(rig: Rig, base: str, issue
             assert (await Answer.of(response)).status == status
 
 
-async def test_a_key_of_one_agent_finds_no_other(rig: Rig, base: str, issuer: Issuer) -> None:
-    key = await issuer.create(Wish(scopes=CHAT, agent="another"))
+async def test_a_key_of_one_agent_finds_no_other(rig: Rig, base: str, issuer: KeyCommands) -> None:
+    key = await issuer.create(NewKey(scopes=CHAT, agent="another"))
     headers = {"Authorization": f"Bearer {key}"}
     answer = await rig.get(f"{base}/api/agents/{rig.agent}/{rig.fresh('s')}", **headers)
     assert answer.status == 404
 
 
-async def test_f40_a_users_sessions_are_nobody_elses(rig: Rig, base: str, issuer: Issuer) -> None:
+async def test_f40_a_users_sessions_are_nobody_elses(rig: Rig, base: str, issuer: KeyCommands) -> None:
     """Another user's session is as if it did not exist; a key without a user sees all of its tenant."""
-    ann, ben, all_ = [await issuer.create(Wish(scopes=CHAT, user=user)) for user in ("ann", "ben", None)]
+    ann, ben, all_ = [await issuer.create(NewKey(scopes=CHAT, user=user)) for user in ("ann", "ben", None)]
     session = rig.fresh("s")
     assert (await post(rig, base, rig.chat(session, "count 2"), ann)).text == "1 2"
     url = f"{base}/api/agents/{rig.agent}/{session}"
@@ -144,10 +146,10 @@ async def test_f40_a_users_sessions_are_nobody_elses(rig: Rig, base: str, issuer
 
 
 async def test_another_tenants_sessions_have_the_same_names_and_nothing_else(
-    rig: Rig, base: str, issuer: Issuer, database: Database
+    rig: Rig, base: str, issuer: KeyCommands, database: Database
 ) -> None:
-    stranger = Issuer(Keys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
-    ours, theirs = await issuer.create(Wish(scopes=CHAT)), await stranger.create(Wish(scopes=CHAT))
+    stranger = KeyCommands(ApiKeys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
+    ours, theirs = await issuer.create(NewKey(scopes=CHAT)), await stranger.create(NewKey(scopes=CHAT))
     session = rig.fresh("s")
     assert (await post(rig, base, rig.chat(session, "count 2"), ours)).text == "1 2"
     url = f"{base}/api/agents/{rig.agent}/{session}"
@@ -214,14 +216,14 @@ async def test_published_keys_are_read_once_and_again_for_an_unknown_one(
     url, published, asked = issued
     first, second = [rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2)]
     published.append(_public(first, "one"))
-    settings = Settings(nats_url="", database_url="", jwt_jwks_url=url, jwt_tenant_claim="org")
+    settings = GatewaySettings(nats_url="", database_url="", jwt_jwks_url=url, jwt_tenant_claim="org")
     now = 0.0
 
     def signed(private: Any, kid: str) -> str:
         claims = {"sub": "ann", "org": "acme", "exp": datetime.now(UTC) + timedelta(minutes=5)}
         return jwt.encode(claims, private, "RS256", headers={"kid": kid})
 
-    async with entrance(settings, Keys(database)) as gate:
+    async with open_authenticator(settings, ApiKeys(database)) as gate:
         assert gate._tokens is not None
         assert gate._tokens.published is not None
         gate._tokens.published._clock = lambda: now
@@ -243,19 +245,24 @@ async def test_published_keys_are_read_once_and_again_for_an_unknown_one(
 
 async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> None:
     for settings, why in (
-        (Settings(nats_url="", database_url=""), "nobody could come in"),
-        (Settings(nats_url="", database_url="", key_pepper="short"), "at least"),
-        (Settings(nats_url="", database_url="", jwt_key="x" * 32, jwt_algorithms="none"), "none"),
-        (Settings(nats_url="", database_url="", jwt_key="x" * 31, jwt_algorithms="HS256"), "at least 32"),
+        (GatewaySettings(nats_url="", database_url=""), "nobody could come in"),
+        (GatewaySettings(nats_url="", database_url="", api_key_pepper="short"), "at least"),
+        (GatewaySettings(nats_url="", database_url="", jwt_key="x" * 32, jwt_algorithms="none"), "none"),
         (
-            Settings(nats_url="", database_url="", jwt_key=f"-----BEGIN{'x' * 32}", jwt_algorithms="HS256"),
+            GatewaySettings(nats_url="", database_url="", jwt_key="x" * 31, jwt_algorithms="HS256"),
+            "at least 32",
+        ),
+        (
+            GatewaySettings(
+                nats_url="", database_url="", jwt_key=f"-----BEGIN{'x' * 32}", jwt_algorithms="HS256"
+            ),
             "anybody",
         ),
     ):
         with pytest.raises(Invalid, match=why) as caught:
-            async with entrance(settings, Keys(database)):
+            async with open_authenticator(settings, ApiKeys(database)):
                 pass
-        wanted = doctor.Settings(**msgspec.structs.asdict(settings))
+        wanted = doctor.DoctorSettings(**msgspec.structs.asdict(settings))
         [found] = [one for one in doctor.contradictions(wanted) if one.grade is Grade.WRONG]
         assert f"{found.what}: {found.mend}" == str(caught.value), "doctor says it in the same words"
 
@@ -263,9 +270,9 @@ async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> 
 async def test_f41_too_many_requests_are_told_when_to_come_back(rig: Rig, database: Database) -> None:
     """429 with `Retry-After`, and nothing of the refused one has happened. Others are not disturbed."""
     await rig.runner()
-    base = await rig.gateway(anonymous=False, key_pepper=PEPPER, requests_per_minute=3)
-    issuer = Issuer(Keys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
-    key, other = await issuer.create(Wish(scopes=CHAT)), await issuer.create(Wish(scopes=CHAT))
+    base = await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER, requests_per_minute=3)
+    issuer = KeyCommands(ApiKeys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
+    key, other = await issuer.create(NewKey(scopes=CHAT)), await issuer.create(NewKey(scopes=CHAT))
     session = rig.fresh("s")
     statuses = [(await post(rig, base, rig.chat(session, "count 1"), key)).status for _ in range(3)]
     assert statuses == [200, 200, 200]
@@ -291,7 +298,7 @@ async def test_pages_of_friends_may_call_and_others_may_not(rig: Rig) -> None:
 
 def test_the_issuer_is_asked_for_a_pepper() -> None:
     """A key that no gateway could check is not made."""
-    assert api_keys.Settings(database_url="").key_pepper is None
+    assert api_keys.KeySettings(database_url="").api_key_pepper is None
 
 
 async def test_where_no_credential_could_be_checked_any_is_as_good_as_none(rig: Rig) -> None:
@@ -299,7 +306,7 @@ async def test_where_no_credential_could_be_checked_any_is_as_good_as_none(rig: 
     await rig.runner()
     base = await rig.gateway()
     assert (await post(rig, base, rig.chat(rig.fresh("s"), "count 2"), "any-key")).text == "1 2"
-    checked = await rig.gateway(key_pepper=PEPPER)
+    checked = await rig.gateway(api_key_pepper=PEPPER)
     assert (await post(rig, checked, rig.chat(rig.fresh("s"), "count 2"), "any-key")).status == 401
 
 

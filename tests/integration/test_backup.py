@@ -57,7 +57,7 @@ async def test_after_the_loss_of_the_broker_histories_are_whole_and_waiting_runs
         await migrate.migrate(url)
         async with Rig(servers.nats_url, url) as before:
             base, agent = await before.gateway(), AgentName(before.agent)
-            await before.runner(runs_max=1)
+            await before.runner(max_concurrent_runs=1)
             finished, asked = before.fresh("finished"), before.fresh("asked")
             done = await before.post(base, before.chat(finished, "count 5"))
             assert (await before.post(base, before.chat(asked, "delete notes.txt"))).complete
@@ -72,7 +72,7 @@ async def test_after_the_loss_of_the_broker_histories_are_whole_and_waiting_runs
         url = f"{base}/api/chat/{finished}/stream"
         assert (await after.get(url, **{"Last-Event-ID": done.frames[0].id or ""})).status == 410
         await _as_if_a_minute_ago(after)
-        await after.runner(sweep_period_s=0.2)
+        await after.runner(sweep_interval_s=0.2)
         decided = await after.post(base, await after.decision(base, asked, approved=True))
         assert decided.text == "notes.txt is deleted."
         assert decided.complete

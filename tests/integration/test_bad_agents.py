@@ -101,7 +101,7 @@ async def test_a_model_with_a_fault_is_tried_again_and_then_given_up(rig: Rig) -
 
 async def test_every_agent_of_a_runner_is_served_however_few_runs_it_may_have(rig: Rig) -> None:
     agents = [msgspec.structs.replace(demo(), name=f"{rig.agent}-{number}") for number in range(3)]
-    await rig.runner(agents, runs_max=1)
+    await rig.runner(agents, max_concurrent_runs=1)
     base = await rig.gateway()
     for agent in agents * 2:
         chat = rig.chat(rig.fresh("s"), "count 2")

@@ -12,15 +12,15 @@ import psutil
 import pytest
 from nats.aio.msg import Msg
 from rejoin_adapters.embedded import Servers, embedded
-from rejoin_adapters.embedded.nats import Nats
+from rejoin_adapters.embedded.nats import NatsServer
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
-from rejoin_adapters.jetstream.log_tail import splice
-from rejoin_adapters.jetstream.nats_client import Arrived
-from rejoin_adapters.jetstream.nats_connection import Broker
-from rejoin_adapters.jetstream.run_log import JetStreamLog
-from rejoin_adapters.jetstream.run_queue import JetStreamRequests
-from rejoin_adapters.ports import Delivery, Log
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.jetstream.log_tail import open_log_tail
+from rejoin_adapters.jetstream.nats_client import RawMessage
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
+from rejoin_adapters.ports import Delivery, RunLog
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
@@ -37,12 +37,12 @@ async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
     """A NATS of the test's own, with our streams."""
     async with embedded(tmp_path, durable=False, database_url="postgresql://none") as running:
         async with nats_connection.connect(running.nats_url, "declare") as connection:
-            await setup.declare(connection, setup.Settings())
+            await setup.declare(connection, setup.StreamSettings())
         yield running
 
 
 @pytest.fixture
-async def connection(servers: Servers) -> AsyncIterator[Broker]:
+async def connection(servers: Servers) -> AsyncIterator[NatsConnection]:
     async with nats_connection.connect(servers.nats_url, "test") as one:
         yield one
 
@@ -59,7 +59,7 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def write(log: Log, run: RunId, count: int, written: list[Record]) -> None:
+async def write(log: RunLog, run: RunId, count: int, written: list[Record]) -> None:
     """Append so many records behind those that are written, adding to them."""
     for _ in range(count):
         index = len(written)
@@ -71,7 +71,7 @@ async def reached(written: list[Record], count: int) -> None:
     await until(lambda: len(written) >= count)
 
 
-async def stored(log: Log, run: RunId) -> list[Record]:
+async def stored(log: RunLog, run: RunId) -> list[Record]:
     records: list[Record] = []
     while True:
         page = await log.read(run, after=records[-1].seq if records else 0)
@@ -90,8 +90,8 @@ async def test_kill_9_loses_nothing_doubles_nothing_and_no_reader_misses_anythin
     written: list[Record] = []
     seen: list[Record] = []
 
-    async def read(log: Log) -> None:
-        async with splice(log, run) as records:
+    async def read(log: RunLog) -> None:
+        async with open_log_tail(log, run) as records:
             while len(seen) < count:
                 try:
                     seen.extend(await records.next(SOON_S))
@@ -110,18 +110,18 @@ async def test_kill_9_loses_nothing_doubles_nothing_and_no_reader_misses_anythin
         asyncio.timeout(SOON_S),
         asyncio.TaskGroup() as group,
     ):
-        group.create_task(read(JetStreamLog(reader, reader)))
-        group.create_task(write(JetStreamLog(writer, writer), run, count, written))
+        group.create_task(read(JetStreamRunLog(reader, reader)))
+        group.create_task(write(JetStreamRunLog(writer, writer), run, count, written))
         group.create_task(kill())
     async with nats_connection.connect(servers.nats_url, "after") as connection:
-        assert seen == written == await stored(JetStreamLog(connection, connection), run)
+        assert seen == written == await stored(JetStreamRunLog(connection, connection), run)
     assert len(written) == count
 
 
 async def test_an_append_waits_for_a_broker_that_is_away(
-    servers: Servers, connection: Broker, run: RunId
+    servers: Servers, connection: NatsConnection, run: RunId
 ) -> None:
-    log = JetStreamLog(connection, connection)
+    log = JetStreamRunLog(connection, connection)
     written: list[Record] = []
     await write(log, run, 1, written)
     await servers.nats.kill()
@@ -135,10 +135,10 @@ async def test_an_append_waits_for_a_broker_that_is_away(
 
 
 async def test_all_else_says_at_once_that_the_broker_is_away(
-    servers: Servers, connection: Broker, run: RunId
+    servers: Servers, connection: NatsConnection, run: RunId
 ) -> None:
-    log, agents = JetStreamLog(connection, connection), JetStreamAgents(connection)
-    requests = JetStreamRequests(connection, setup.Settings())
+    log, agents = JetStreamRunLog(connection, connection), JetStreamAgentRegistry(connection)
+    requests = JetStreamRunQueue(connection, setup.StreamSettings())
 
     async def follow() -> None:
         async with log.follow(run):
@@ -162,7 +162,7 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
         lambda: agents.announce(AgentEntry(AGENT)),
         lambda: agents.find(AGENT),
         lambda: setup.check(connection),
-        lambda: setup.declare(connection, setup.Settings()),
+        lambda: setup.declare(connection, setup.StreamSettings()),
     ]
     await log.last(run)
     await servers.nats.kill()
@@ -185,9 +185,9 @@ async def arrival(following: Callable[[int], Awaitable[Sequence[Delivery]]]) -> 
 
 
 async def test_a_request_is_waited_for_across_a_restart(
-    servers: Servers, connection: Broker, run: RunId
+    servers: Servers, connection: NatsConnection, run: RunId
 ) -> None:
-    requests = JetStreamRequests(connection, setup.Settings())
+    requests = JetStreamRunQueue(connection, setup.StreamSettings())
     async with asyncio.timeout(SOON_S), requests.pull(AGENT) as following, asyncio.TaskGroup() as group:
         waiting = group.create_task(arrival(following))
         await connection.flush()
@@ -200,7 +200,7 @@ async def test_a_request_is_waited_for_across_a_restart(
 
 async def test_a_connection_can_be_closed_while_the_broker_is_away(servers: Servers, run: RunId) -> None:
     async with nats_connection.connect(servers.nats_url, "closing") as connection:
-        log = JetStreamLog(connection, connection)
+        log = JetStreamRunLog(connection, connection)
         async with log.follow(run):
             await servers.nats.kill()
             await until(lambda: not connection.connected)
@@ -209,7 +209,7 @@ async def test_a_connection_can_be_closed_while_the_broker_is_away(servers: Serv
 
 
 async def test_an_outage_is_told_and_not_told_ten_times_a_second(
-    servers: Servers, connection: Broker
+    servers: Servers, connection: NatsConnection
 ) -> None:
     with capture_logs() as lines:
         await servers.nats.kill()
@@ -225,7 +225,9 @@ async def test_an_outage_is_told_and_not_told_ten_times_a_second(
 # ---------------------------------------------------------------------------------------------- it is deaf
 
 
-async def test_an_answer_that_comes_too_late_harms_nobody(servers: Servers, connection: Broker) -> None:
+async def test_an_answer_that_comes_too_late_harms_nobody(
+    servers: Servers, connection: NatsConnection
+) -> None:
     """nats-py's own `flush` would let its read loop die of it."""
     frozen = psutil.Process(servers.nats.pid)
     with mock.patch.object(nats_connection, "ASK_TIMEOUT_S", 0.2):
@@ -253,7 +255,7 @@ async def test_a_connection_whose_reader_has_died_is_recycled(servers: Servers, 
         mock.patch.object(nats_connection, "LIVENESS_TIMEOUT_S", 0.2),
     ):
         async with asyncio.timeout(SOON_S), nats_connection.connect(servers.nats_url, "deaf") as connection:
-            log, reading = JetStreamLog(connection, connection), connection._client._reading_task
+            log, reading = JetStreamRunLog(connection, connection), connection._client._reading_task
             written: list[Record] = []
             async with log.follow(run) as follow:
                 assert reading is not None
@@ -267,7 +269,7 @@ async def test_a_connection_whose_reader_has_died_is_recycled(servers: Servers, 
 
 
 async def test_a_subscriber_is_told_of_what_its_own_process_had_no_room_for(
-    connection: Broker, run: RunId
+    connection: NatsConnection, run: RunId
 ) -> None:
     came: list[Msg] = []
     lost = asyncio.Event()
@@ -284,11 +286,11 @@ async def test_a_subscriber_is_told_of_what_its_own_process_had_no_room_for(
     assert came == []
 
 
-async def test_a_listener_that_breaks_is_called_again(connection: Broker, run: RunId) -> None:
+async def test_a_listener_that_breaks_is_called_again(connection: NatsConnection, run: RunId) -> None:
     """And the connection goes on reading for everybody else."""
     heard: asyncio.Queue[bytes] = asyncio.Queue()
 
-    def hear(message: Arrived) -> None:
+    def hear(message: RawMessage) -> None:
         heard.put_nowait(message.data)
         raise ValueError(message.data)
 
@@ -358,7 +360,7 @@ async def test_refused_credentials_are_an_error_and_no_endless_loop(
 
 async def test_credentials_refused_after_a_reconnect_end_the_connection(servers: Servers) -> None:
     nats = servers.nats
-    assert isinstance(nats, Nats)
+    assert isinstance(nats, NatsServer)
 
     async def refused() -> None:
         async with nats_connection.connect(servers.nats_url, "known"):
@@ -375,8 +377,10 @@ async def test_credentials_refused_after_a_reconnect_end_the_connection(servers:
 # -------------------------------------------------------------------------------------------------- streams
 
 
-async def test_declaring_again_changes_nothing_or_what_was_configured(connection: Broker, run: RunId) -> None:
-    await write(JetStreamLog(connection, connection), run, 3, [])
+async def test_declaring_again_changes_nothing_or_what_was_configured(
+    connection: NatsConnection, run: RunId
+) -> None:
+    await write(JetStreamRunLog(connection, connection), run, 3, [])
     stream_names = (subjects.REQUESTS, subjects.LOG, subjects.AGENTS_STREAM)
 
     async def configured() -> list[object]:
@@ -386,14 +390,14 @@ async def test_declaring_again_changes_nothing_or_what_was_configured(connection
 
     first = await configured()
     for _ in range(2):
-        await setup.declare(connection, setup.Settings())
+        await setup.declare(connection, setup.StreamSettings())
         assert await configured() == first
-    await setup.declare(connection, setup.Settings(log_age_max_s=60))
+    await setup.declare(connection, setup.StreamSettings(run_log_retention_s=60))
     config = msgspec.json.decode(await connection.call(f"$JS.API.STREAM.INFO.{subjects.LOG}"))["config"]
     assert config["max_age"] == 60 * setup.SECOND_NS
 
 
-async def test_the_check_fails_where_the_log_is_missing(connection: Broker) -> None:
+async def test_the_check_fails_where_the_log_is_missing(connection: NatsConnection) -> None:
     await setup.check(connection)
     await connection.call(f"$JS.API.STREAM.DELETE.{subjects.LOG}")
     with pytest.raises(Unavailable):

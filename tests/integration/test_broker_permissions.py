@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from nats.aio.msg import Msg
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.nats_connection import Broker, Denied
-from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamLog
-from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.jetstream.nats_connection import NatsConnection, PermissionDenied
+from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_protocol.broker import broker_permissions, subjects
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName, RunId
@@ -32,12 +32,12 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     """A server with the production configuration, and our streams, declared by the administrator."""
     async with cluster(tmp_path_factory.mktemp("guarded")) as one:
         async with nats_connection.connect(one.url("admin"), "migrate") as admin:
-            await setup.declare(admin, setup.Settings())
+            await setup.declare(admin, setup.StreamSettings())
         yield one
 
 
 @pytest.fixture
-async def admin(guarded: Cluster) -> AsyncIterator[Broker]:
+async def admin(guarded: Cluster) -> AsyncIterator[NatsConnection]:
     async with nats_connection.connect(guarded.url("admin"), "operator") as one:
         yield one
 
@@ -48,13 +48,13 @@ def run() -> RunId:
 
 
 @pytest.fixture
-async def thief(guarded: Cluster) -> AsyncIterator[Broker]:
+async def thief(guarded: Cluster) -> AsyncIterator[NatsConnection]:
     """Somebody with a gateway's credential, who says what he likes."""
     async with nats_connection.connect(guarded.url("gateway").partition("/?")[0], "gateway-stolen") as one:
         yield one
 
 
-async def messages(admin: Broker, stream: str) -> tuple[int, int]:
+async def messages(admin: NatsConnection, stream: str) -> tuple[int, int]:
     """How many a stream holds, and the last sequence that it gave."""
     state = msgspec.json.decode(await admin.call(f"$JS.API.STREAM.INFO.{stream}"))["state"]
     return state["messages"], state["last_seq"]
@@ -62,7 +62,7 @@ async def messages(admin: Broker, stream: str) -> tuple[int, int]:
 
 async def write(guarded: Cluster, run: RunId, count: int = 3) -> None:
     async with nats_connection.connect(guarded.url("runner"), "runner-log") as writer:
-        log = JetStreamLog(writer, writer)
+        log = JetStreamRunLog(writer, writer)
         last = 0
         for index in range(count):
             last = await log.append(run, Head(last, 1, index, 1), b"%d" % index)
@@ -117,7 +117,7 @@ async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
         nats_connection.connect(guarded.url("runner"), "runner-log") as runner,
         nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway,
     ):
-        log, reader = JetStreamLog(runner, runner), JetStreamLog(gateway, gateway)
+        log, reader = JetStreamRunLog(runner, runner), JetStreamRunLog(gateway, gateway)
         written: list[Record] = []
         for index in range(2 * RECORDS):
             head = Head(written[-1].seq if written else 0, 1, index, 1)
@@ -132,14 +132,14 @@ async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
 
 
 async def test_a_stolen_gateway_credential_writes_no_log(
-    guarded: Cluster, thief: Broker, admin: Broker, run: RunId
+    guarded: Cluster, thief: NatsConnection, admin: NatsConnection, run: RunId
 ) -> None:
     """Neither by a publish, nor by naming a log as the place where somebody else's answer goes."""
     await write(guarded, run)
     before = await messages(admin, subjects.LOG)
     subject = subjects.log(run)
     for forged in (subject, subjects.segments(run)):
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             await thief.ask(forged, b"forged")
     last = b'{"last_by_subj":"%s"}' % subject.encode()
     for asked, payload in (
@@ -159,7 +159,7 @@ async def test_a_stolen_gateway_credential_writes_no_log(
 
 
 async def test_within_one_account_permissions_alone_would_not_do(
-    guarded: Cluster, admin: Broker, run: RunId
+    guarded: Cluster, admin: NatsConnection, run: RunId
 ) -> None:
     """Why there are two accounts: the same words from a runner's, which may not publish there either."""
     heard = asyncio.Event()
@@ -169,7 +169,7 @@ async def test_within_one_account_permissions_alone_would_not_do(
 
     end = await admin.subscribe("nobodys.business", hear, lambda: None)
     async with nats_connection.connect(guarded.url("runner"), "runner-stolen") as stolen:
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             await stolen.ask("nobodys.business", b"{}")
         await stolen.send(subjects.request(AGENT, run, 1), b"{}", reply="nobodys.business")
         await stolen.flush()
@@ -197,19 +197,19 @@ async def test_within_one_account_permissions_alone_would_not_do(
 )
 @pytest.mark.parametrize("prefix", [subjects.API, broker_permissions.API])
 async def test_a_stolen_gateway_credential_has_no_such_right(
-    guarded: Cluster, thief: Broker, admin: Broker, run: RunId, prefix: str, call: str
+    guarded: Cluster, thief: NatsConnection, admin: NatsConnection, run: RunId, prefix: str, call: str
 ) -> None:
     await write(guarded, run)
     async with nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway:
-        await JetStreamRequests(gateway, setup.Settings()).publish(RunRequest(AGENT, run, 0))
+        await JetStreamRunQueue(gateway, setup.StreamSettings()).publish(RunRequest(AGENT, run, 0))
     before = [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS)]
-    with pytest.raises(Denied):
+    with pytest.raises(PermissionDenied):
         await thief.ask(f"{prefix}.{call}", b'{"seq":1,"no_erase":true}')
     assert [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS)] == before
 
 
 @pytest.mark.parametrize("subject", [">", "request.>", "run.>", "$JS.>", "_INBOX_runner.>", "control.*"])
-async def test_a_stolen_gateway_credential_overhears_nothing(thief: Broker, subject: str) -> None:
+async def test_a_stolen_gateway_credential_overhears_nothing(thief: NatsConnection, subject: str) -> None:
     with capture_logs() as lines:
         await thief.subscribe(subject, _ignore, lambda: None)
         await thief.flush()
@@ -236,7 +236,7 @@ async def test_a_stolen_gateway_credential_overhears_nothing(thief: Broker, subj
 )
 async def test_a_runner_cannot_change_or_delete_streams_and_consumers(guarded: Cluster, call: str) -> None:
     async with nats_connection.connect(guarded.url("runner"), "runner-queue") as runner:
-        with pytest.raises(Denied):
+        with pytest.raises(PermissionDenied):
             await runner.call(f"$JS.API.{call}")
 
 
@@ -249,7 +249,7 @@ async def test_a_refused_publish_is_unavailable_at_once_and_a_line_in_the_log(gu
             async with asyncio.timeout(nats_connection.ASK_TIMEOUT_S / 2):
                 with pytest.raises(Unavailable, match=r"does not allow gateway-api to publish run\.x\.log"):
                     await gateway.call("run.x.log", b"forged")
-                with pytest.raises(Denied):
+                with pytest.raises(PermissionDenied):
                     await gateway.ask_many(f"$JS.API.DIRECT.GET.{subjects.REQUESTS}", b"{}")
                 await gateway.send("request.no", b"")
                 await gateway.subscribe("request.>", _ignore, lambda: None)

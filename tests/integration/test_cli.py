@@ -28,9 +28,9 @@ async def test_a_fault_is_one_line(rig: Rig, tmp_path: Path) -> None:
     cases = [
         (("gateway", "--config", str(odd)), {}, "odd.toml cannot be read as TOML"),
         (("runs", "show", "run_nobody"), {}, "there is no run 'run_nobody'"),
-        (("gateway",), {"REJOIN_HOST": "0.0.0.0", "REJOIN_ANONYMOUS": "1"}, "only loopback is served"),  # noqa: S104
+        (("gateway",), {"REJOIN_HOST": "0.0.0.0", "REJOIN_ALLOW_ANONYMOUS": "1"}, "only loopback is served"),  # noqa: S104
         (("gateway",), {}, "nobody could come in"),
-        (("keys", "create"), {}, "REJOIN_KEY_PEPPER"),
+        (("keys", "create"), {}, "REJOIN_API_KEY_PEPPER"),
         (("keys", "revoke", "rk_nobody"), {}, "has no key"),
         (("gateway",), {"REJOIN_PORT": "many"}, "REJOIN_"),
         (("runner", "nowhere"), {}, "expected MODULE:ATTR"),
@@ -56,7 +56,7 @@ async def test_migrating_twice_changes_nothing(rig: Rig) -> None:
 
 async def test_a_key_is_issued_once_listed_and_revoked(rig: Rig) -> None:
     """What is printed at its making is the only time that the key itself is seen."""
-    pepper, tenant = {"REJOIN_KEY_PEPPER": "a pepper of some length"}, rig.fresh("tenant")
+    pepper, tenant = {"REJOIN_API_KEY_PEPPER": "a pepper of some length"}, rig.fresh("tenant")
     words = ("keys", "--tenant", tenant)
     code, out, _ = await rejoin(
         rig, *words, "create", "--scope", "chat", "--user", "ann", "--days", "3", **pepper

@@ -38,7 +38,9 @@ OUTSIDE = re.compile(r"""(?:src|href)=["'](?:https?:)?//|@import|url\(|innerHTML
 async def base(rig: Rig) -> str:
     """A gateway that asks for credentials, and the agent that the contract's examples talk to."""
     await rig.runner([msgspec.structs.replace(demo(), name="demo")])
-    return await rig.gateway(anonymous=False, default_agent="demo", jwt_key=SIGNING, jwt_algorithms="HS256")
+    return await rig.gateway(
+        allow_anonymous=False, default_agent="demo", jwt_key=SIGNING, jwt_algorithms="HS256"
+    )
 
 
 def token() -> str:

@@ -13,11 +13,11 @@ import pytest
 from aiohttp import web
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import live_feed, nats_connection
-from rejoin_adapters.jetstream.log_tail import splice
-from rejoin_adapters.jetstream.nats_connection import Broker
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.log_tail import open_log_tail
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_gateway.http.web import REJOINS_MAX
 from rejoin_gateway.streaming import replay
 from rejoin_protocol.events import chunks
@@ -25,7 +25,7 @@ from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log import record, sse
 from rejoin_protocol.log.record import Head, Record
-from rejoin_protocol.log.segment import RECORDS, Gathering
+from rejoin_protocol.log.segment import RECORDS, SegmentBuilder
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 
@@ -60,8 +60,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count(Database, "_once", lambda _, query, _args: query.split("(")[0].strip())
     for method in ("ask", "ask_many", "send", "subscribe", "listen"):
-        count(Broker, method, named(method))
-    count(Broker, "flush", lambda _: "flush")
+        count(NatsConnection, method, named(method))
+    count(NatsConnection, "flush", lambda _: "flush")
     count(web.StreamResponse, "write", lambda *_: "write")
     count(chunks, "encode", lambda _: "encode")
     return counts
@@ -69,7 +69,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 async def test_a_short_run_costs_so_many_round_trips(rig: Rig, counted: Counter[str]) -> None:
     """Three statements, one request and its acknowledgement, one read of the log, one message an append."""
-    base = await rig.gateway(agents_believed_s=5)
+    base = await rig.gateway(agent_cache_ttl_s=5)
     await rig.runner()
     await rig.post(base, rig.chat(rig.fresh("s"), "count 1"))
     counted.clear()
@@ -98,7 +98,7 @@ async def test_a_short_run_costs_so_many_round_trips(rig: Rig, counted: Counter[
 
 async def test_a_burst_of_requests_is_taken_in_few_pulls(rig: Rig, counted: Counter[str]) -> None:
     """One by one each of them would wait for as many turns of a busy runner's loop as stand before it."""
-    base = await rig.gateway(agents_believed_s=60)
+    base = await rig.gateway(agent_cache_ttl_s=60)
     worker = await rig.runner()
     await rig.post(base, rig.chat(rig.fresh("s"), "count 1"))  # the gateway knows of the agent from here on
     worker.drain()
@@ -126,7 +126,7 @@ class Gushes:
 
 async def test_a_fast_model_is_written_in_few_messages(rig: Rig, counted: Counter[str]) -> None:
     """What is emitted while an append is on its way is the next append; each event is encoded once."""
-    base = await rig.gateway(agents_believed_s=5)
+    base = await rig.gateway(agent_cache_ttl_s=5)
     await rig.runner([Agent(name=rig.agent, model=Gushes(), text_interval_s=0)])
     counted.clear()
     answer = await rig.post(base, rig.chat(rig.fresh("s"), "go"))
@@ -138,9 +138,9 @@ async def test_a_fast_model_is_written_in_few_messages(rig: Rig, counted: Counte
     assert counted["select claim_run"] == counted["select end_run"] == 1
 
 
-async def written(runs: JetStreamLog, run: RunId, messages: int) -> None:
+async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:
     """An event to a message, and the copies that a runner makes."""
-    gathering, prev = Gathering(), 0
+    gathering, prev = SegmentBuilder(), 0
     for number in range(messages):
         head, payload = Head(prev, 1, number, 1), record.frames([b"{}"], prev=prev, index=number)
         prev = await runs.append(run, head, payload)
@@ -148,10 +148,10 @@ async def written(runs: JetStreamLog, run: RunId, messages: int) -> None:
             await runs.add_segment(run, records)
 
 
-async def replayed(runs: JetStreamLog, run: RunId) -> int:
+async def replayed(runs: JetStreamRunLog, run: RunId) -> int:
     """How many records a replay brings."""
     read = 0
-    async with splice(runs, run) as records:
+    async with open_log_tail(runs, run) as records:
         while not records.caught_up:
             read += len(await records.next(5.0))
     return read
@@ -167,19 +167,19 @@ async def test_a_replay_asks_and_reads_so_often(
     received: int,
 ) -> None:
     """Of a long log most is read from copies: 64 messages and 12 segments, 64 and 3, and the last 80."""
-    run, read, ask_many = RunId(f"run_costs_{messages}"), list[int](), Broker.ask_many
+    run, read, ask_many = RunId(f"run_costs_{messages}"), list[int](), NatsConnection.ask_many
 
-    async def counting(broker: Broker, subject: str, payload: bytes) -> Any:
+    async def counting(broker: NatsConnection, subject: str, payload: bytes) -> Any:
         replies = await ask_many(broker, subject, payload)
         read.append(len(replies) - 1)
         return replies
 
     async with nats_connection.connect(servers.nats_url, "runner-log") as connection:
-        runs = JetStreamLog(connection, connection)
+        runs = JetStreamRunLog(connection, connection)
         await written(runs, run, messages)
         assert counted["ask run.*.log"] == messages
         assert counted["send run.*.segments"] == messages // RECORDS
-        monkeypatch.setattr(Broker, "ask_many", counting)
+        monkeypatch.setattr(NatsConnection, "ask_many", counting)
         assert await replayed(runs, run) == messages
         assert len(read) == asks
         assert sum(read) == received
@@ -220,9 +220,9 @@ async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_on
     base, session = await rig.gateway(), rig.fresh("s")
     await rig.runner()
     await rig.post(base, rig.chat(session, "count 1"))
-    asking, most, current = 0, 0, PostgresStore.current
+    asking, most, current = 0, 0, PostgresRunStore.current
 
-    async def counting(store: PostgresStore, *args: Any) -> Any:
+    async def counting(store: PostgresRunStore, *args: Any) -> Any:
         nonlocal asking, most
         asking += 1
         most = max(most, asking)
@@ -231,7 +231,7 @@ async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_on
         finally:
             asking -= 1
 
-    monkeypatch.setattr(PostgresStore, "current", counting)
+    monkeypatch.setattr(PostgresRunStore, "current", counting)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(rig.get(f"{base}/api/chat/{session}/stream")) for _ in range(3 * REJOINS_MAX)
@@ -257,7 +257,7 @@ async def test_who_comes_back_costs_one_statement_and_two_reads(rig: Rig, counte
 async def test_who_follows_a_run_costs_no_task(servers: Servers) -> None:
     """Thousands do at once: what comes is handed over by the task that reads the connection."""
     async with nats_connection.connect(servers.nats_url, "gateway-live") as connection:
-        live = JetStreamLog(connection, connection)
+        live = JetStreamRunLog(connection, connection)
         before = len(asyncio.all_tasks())
         async with live.follow(RunId("run_one")), live.follow(RunId("run_two")):
             assert len(asyncio.all_tasks()) == before

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 import structlog
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import PostgresStore, connect
+from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
 from rejoin_adapters.records import Decision, Regenerate
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId
@@ -97,7 +97,7 @@ async def migrated(database_url: str) -> AsyncIterator[str]:
 
 
 @pytest_asyncio.fixture
-async def wired(migrated: str) -> AsyncIterator[tuple[Wire, PostgresStore]]:
+async def wired(migrated: str) -> AsyncIterator[tuple[Wire, PostgresRunStore]]:
     async with (
         wire_to(migrated) as (wire, url),
         await connect(url, pool_max=3, acquire_timeout_s=0.5) as store,
@@ -105,7 +105,7 @@ async def wired(migrated: str) -> AsyncIterator[tuple[Wire, PostgresStore]]:
         yield wire, store
 
 
-async def test_every_operation_is_one_round_trip(wired: tuple[Wire, PostgresStore]) -> None:
+async def test_every_operation_is_one_round_trip(wired: tuple[Wire, PostgresRunStore]) -> None:
     wire, store = wired
 
     async def cost[T](operation: Awaitable[T]) -> T:
@@ -137,7 +137,7 @@ async def test_every_operation_is_one_round_trip(wired: tuple[Wire, PostgresStor
     assert costs == [1] * len(costs)
 
 
-async def test_a_dead_connection_is_not_noticed(wired: tuple[Wire, PostgresStore]) -> None:
+async def test_a_dead_connection_is_not_noticed(wired: tuple[Wire, PostgresRunStore]) -> None:
     wire, store = wired
     async with asyncio.TaskGroup() as group:
         for _ in range(3):
@@ -161,7 +161,7 @@ async def test_a_connection_that_the_server_ends_is_not_noticed(migrated: str) -
 
 
 async def test_a_goodbye_to_an_idle_connection_is_not_noticed(
-    migrated: str, wired: tuple[Wire, PostgresStore]
+    migrated: str, wired: tuple[Wire, PostgresRunStore]
 ) -> None:
     wire, store = wired
     await store.ping()
@@ -190,7 +190,7 @@ async def test_a_send_whose_answer_is_lost_is_one_send(migrated: str) -> None:
 
 
 async def test_a_server_that_is_away_is_unavailable_until_it_is_back(
-    wired: tuple[Wire, PostgresStore],
+    wired: tuple[Wire, PostgresRunStore],
 ) -> None:
     wire, store = wired
     await wire.refuse()

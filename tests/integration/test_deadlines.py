@@ -71,7 +71,7 @@ async def test_a_tool(rig: Rig) -> None:
 async def test_a_question(rig: Rig) -> None:
     """It counts as denied, in words of its own, and nobody needs to ask for it."""
     agent = msgspec.structs.replace(demo(), name=rig.agent, approval_timeout_s=0.0)
-    await rig.runner([agent], sweep_period_s=0.05)
+    await rig.runner([agent], sweep_interval_s=0.05)
     base, session = await rig.gateway(), rig.fresh("s")
     async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "delete notes.txt")) as response:
         asked = await Answer.of(response)

@@ -8,7 +8,7 @@ import msgspec
 from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import reachable
-from rejoin_runner.models.provider import Connections
+from rejoin_runner.models.provider import ProviderConnections
 
 from tests.integration.test_request_context import KEYS
 from tests.support.agent_teams import Calls, Part
@@ -45,12 +45,12 @@ def test_every_section_has_code() -> None:
 
 async def test_every_agent_can_be_served() -> None:
     """With keys for their models; and each model that a name names is opened."""
-    settings = app.Settings(
+    settings = app.RunnerSettings(
         "nats://x", "postgresql://x", model_api_key="openai=1,openai-responses=2,anthropic=3"
     )
     found = agents()
     assert len(found) > 10
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         for agent in found.values():
             serving = app._serving(agent, settings, connections, None)
             assert set(serving.crew.members) == set(reachable(agent))
@@ -64,8 +64,8 @@ async def test_the_first_agent_works_as_it_is_written(rig: Rig, provider: FakePr
         return Reply([call(0, arguments, name="delete_file", call_id=path), delta(finish="tool_calls")])
 
     support = renamed(agents()["support"], rig.agent, model="openai:fake", handoffs=[])
-    await rig.runner([support], model_base_url=provider.base_url, context_keys=KEYS)
-    base, session = await rig.gateway(context_keys=KEYS), rig.fresh("s")
+    await rig.runner([support], model_base_url=provider.base_url, context_encryption_keys=KEYS)
+    base, session = await rig.gateway(context_encryption_keys=KEYS), rig.fresh("s")
     provider.queue(delete("tmp.txt"), delete("a.txt"), text("Gone."))
     async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "go"), headers=CONTEXT) as response:
         asked = await Answer.of(response)
@@ -113,8 +113,8 @@ async def test_its_test_passes(rig: Rig) -> None:
     """And the agent that follows its script does."""
     names = written()
     await names["test_it_deletes"]()
-    await rig.runner([renamed(names["scripted"], rig.agent)], context_keys=KEYS)
-    base = await rig.gateway(context_keys=KEYS)
+    await rig.runner([renamed(names["scripted"], rig.agent)], context_encryption_keys=KEYS)
+    base = await rig.gateway(context_encryption_keys=KEYS)
     body = rig.chat(rig.fresh("s"), "go")
     async with rig.http.post(f"{base}/api/chat", json=body, headers=CONTEXT) as response:
         answer = await Answer.of(response)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.agent_registry import JetStreamAgents
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import migrate
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import AgentEntry
 
 from rejoin.cli import doctor
-from rejoin.cli.doctor import Finding, Grade, Settings
+from rejoin.cli.doctor import DoctorSettings, Finding, Grade
 from tests.support.databases import fresh_database, unmigrated
 from tests.support.nats_cluster import Cluster, cluster
 from tests.support.processes import free_ports, rejoin
@@ -23,9 +23,14 @@ from tests.support.rig import Rig
 PEPPER = "p" * 16
 
 
-def settings(servers: Servers | Rig, **given: Any) -> Settings:
-    wanted = {"nats_url": servers.nats_url, "database_url": servers.database_url, "anonymous": True, **given}
-    return Settings(**wanted)
+def settings(servers: Servers | Rig, **given: Any) -> DoctorSettings:
+    wanted = {
+        "nats_url": servers.nats_url,
+        "database_url": servers.database_url,
+        "allow_anonymous": True,
+        **given,
+    }
+    return DoctorSettings(**wanted)
 
 
 def said(found: list[Finding], grade: Grade) -> list[str]:
@@ -53,7 +58,7 @@ def test_what_cannot_be_reached_is_said(
     """Without a traceback and without a secret."""
     monkeypatch.setattr(doctor, "REACH_S", 0.3)
     port = free_ports(1)
-    unreachable = Settings(
+    unreachable = DoctorSettings(
         nats_url=f"nats://s3cret@127.0.0.1:{port}",
         database_url=f"postgresql://rejoin:hunter2@127.0.0.1:{port}/rejoin",
     )
@@ -71,12 +76,15 @@ def test_what_cannot_be_reached_is_said(
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"anonymous": False}, "nobody could come in"),
+        ({"allow_anonymous": False}, "nobody could come in"),
         ({"host": "0.0.0.0"}, "anonymous, and listening"),  # noqa: S104
         ({"jwt_key": "k" * 32}, "tokens of any issuer"),
         ({"ack_wait_s": 0.3}, "must be heard of every 0.1 s"),
-        ({"session_age_max_s": 60.0}, "sessions are deleted after 60 s"),
-        ({"host": "10.0.0.1", "anonymous": False, "key_pepper": PEPPER}, "/metrics is a public route"),
+        ({"session_retention_s": 60.0}, "sessions are deleted after 60 s"),
+        (
+            {"host": "10.0.0.1", "allow_anonymous": False, "api_key_pepper": PEPPER},
+            "/metrics is a public route",
+        ),
     ],
 )
 def test_settings_that_contradict(given: dict[str, Any], what: str, servers: Servers) -> None:
@@ -107,11 +115,11 @@ async def test_no_key_and_an_agent_that_nobody_serves(servers: Servers) -> None:
     name, now_ms = AgentName("left-alone"), int(time.time() * 1_000)
     entry = AgentEntry(name, "", {"type": "object"}, 1, now_ms - 600_000)
     async with nats_connection.connect(servers.nats_url, "tests") as connection:
-        await JetStreamAgents(connection).announce(entry)
+        await JetStreamAgentRegistry(connection).announce(entry)
     async with fresh_database(servers.database_url) as url:
         await migrate.migrate(url)
         wanted = settings(
-            servers, database_url=url, anonymous=False, key_pepper=PEPPER, default_agent="no-such"
+            servers, database_url=url, allow_anonymous=False, api_key_pepper=PEPPER, default_agent="no-such"
         )
         found = await doctor.examine(wanted)
     wrong = said(found, Grade.WRONG)
@@ -134,19 +142,19 @@ async def test_with_the_production_users_it_tells_what_each_may(brokers: Cluster
     found = await doctor.examine(as_gateway)
     assert [one for one in said(found, Grade.WRONG) if "misses the streams" in one]
     async with nats_connection.connect(brokers.url("admin"), "tests") as admin:
-        await setup.declare(admin, setup.Settings())
+        await setup.declare(admin, setup.StreamSettings())
         found = await doctor.examine(as_gateway)
         assert "broker: this user cannot write logs" in said(found, Grade.OK)
         assert [one for one in said(found, Grade.NOTE) if "cannot see how the streams" in one]
         found = await doctor.examine(
-            settings(servers, nats_url=brokers.url("admin"), log_age_max_s=60, nats_replicas=1)
+            settings(servers, nats_url=brokers.url("admin"), run_log_retention_s=60, nats_replicas=1)
         )
         assert [one for one in said(found, Grade.WRONG) if "max_age of LOG" in one]
         assert [one for one in said(found, Grade.NOTE) if "this user may write logs" in one]
-        assert await JetStreamLog(admin, admin).last(RunId("run_doctor")) is None  # it has written nothing
+        assert await JetStreamRunLog(admin, admin).last(RunId("run_doctor")) is None  # it has written nothing
 
 
 async def test_sealing_keys_of_its_own_are_enough(servers: Servers) -> None:
     keys = f"k1:{b64encode(b'1' * 32).decode()}"
-    found = await doctor.examine(settings(servers, context_keys=keys))
+    found = await doctor.examine(settings(servers, context_encryption_keys=keys))
     assert not [one for one in said(found, Grade.WRONG) if "no keys to seal" in one]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import Tenants
 from rejoin_adapters.records import Limits
-from rejoin_gateway.fair_share import Shares
+from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol import file_formats
@@ -31,7 +31,7 @@ DEFAULT = TenantId("default")
 
 def database(rig: Rig) -> Database:
     store = rig.apps[0][SERVICE].backend.store
-    assert isinstance(store, PostgresStore)
+    assert isinstance(store, PostgresRunStore)
     return store.database
 
 
@@ -195,7 +195,7 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
 ) -> None:
     """Small ones do not wait; and what was read is given back, whatever came of it."""
     monkeypatch.setattr(request_body, "WAIT_S", 0.2)
-    shares: Shares = rig.apps[0][SERVICE].bodies
+    shares: FairShare = rig.apps[0][SERVICE].bodies
     large = saying(rig, file(pdf_of(2_000_000), "application/pdf"))
     taken = await shares.take("others", request_body.TOTAL_BYTES)
     answer = await post(rig, base, large)
@@ -228,7 +228,7 @@ async def test_a_large_body_that_does_not_come_gives_its_room_back(
     async with rig.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
         problem(await Answer.of(response), 408)
     over.set()
-    shares: Shares = rig.apps[0][SERVICE].bodies
+    shares: FairShare = rig.apps[0][SERVICE].bodies
     assert (
         await asyncio.wait_for(shares.take("others", request_body.TOTAL_BYTES), 5)
     ).amount == request_body.TOTAL_BYTES
@@ -238,7 +238,7 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
     rig: Rig, base: str
 ) -> None:
     """A client that sends by pieces, and leaves in the middle."""
-    shares: Shares = rig.apps[0][SERVICE].bodies
+    shares: FairShare = rig.apps[0][SERVICE].bodies
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -9,7 +9,7 @@ from inspect import AGEN_CLOSED, getasyncgenstate
 import aiohttp
 import msgspec
 import pytest
-from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamFiles, Opened, _Chunk, _token
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamFiles, OpenFile, _FileChunk, _token
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import ApiError
 from rejoin_protocol import file_formats
@@ -30,7 +30,7 @@ class Watched(msgspec.Struct):
     """What a gateway has read of files."""
 
     chunks: int = 0
-    files: list[Opened] = []
+    files: list[OpenFile] = []
 
     def over(self) -> list[bool]:
         """Of each file whether it is read, or let go."""
@@ -42,11 +42,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Of all gateways of this process."""
     seen, one, open_ = Watched(), JetStreamFiles._one, JetStreamFiles.open
 
-    async def counted(self: JetStreamFiles, token: str, id: FileId, number: int) -> _Chunk | None:
+    async def counted(self: JetStreamFiles, token: str, id: FileId, number: int) -> _FileChunk | None:
         seen.chunks += 1
         return await one(self, token, id, number)
 
-    async def noted(self: JetStreamFiles, tenant: TenantId, id: FileId) -> Opened | None:
+    async def noted(self: JetStreamFiles, tenant: TenantId, id: FileId) -> OpenFile | None:
         found = await open_(self, tenant, id)
         if found is not None:
             seen.files.append(found)
@@ -134,7 +134,7 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
     base, one = await rig.gateway(), JetStreamFiles._one
     id = await stored(rig, pdf_of(3 * CHUNK_BYTES))
 
-    async def failing(self: JetStreamFiles, token: str, id: FileId, number: int) -> _Chunk | None:
+    async def failing(self: JetStreamFiles, token: str, id: FileId, number: int) -> _FileChunk | None:
         if number == 1:
             raise fault
         return await one(self, token, id, number)

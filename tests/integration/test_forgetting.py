@@ -2,7 +2,7 @@
 
 import asyncpg
 from rejoin_adapters.postgres import migrate, run_store
-from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.session_store import SessionStore
 
 from tests.support.databases import fresh_database
 from tests.support.observe import stored, until
@@ -32,7 +32,7 @@ async def rows(rig: Rig, session: str) -> int:
 
 
 async def test_a_session_goes_with_its_messages_runs_questions_and_logs(rig: Rig) -> None:
-    await rig.runner(sweep_period_s=0.1)
+    await rig.runner(sweep_interval_s=0.1)
     base, session, other = await rig.gateway(), rig.fresh("s"), rig.fresh("s")
     run = (await rig.post(base, rig.chat(session, "delete notes.txt"))).headers["x-workflow-run-id"]
     await rig.post(base, rig.chat(other, "count 1"))
@@ -66,10 +66,10 @@ async def test_a_user_is_forgotten_and_others_are_not(rig: Rig) -> None:
     """With their keys, of that tenant alone."""
     pepper, user = "p" * 16, rig.fresh("ada")
     await rig.runner()
-    base = await rig.gateway(anonymous=False, key_pepper=pepper)
-    code, hers, _ = await rejoin(rig, "keys", "create", "--user", user, REJOIN_KEY_PEPPER=pepper)
+    base = await rig.gateway(allow_anonymous=False, api_key_pepper=pepper)
+    code, hers, _ = await rejoin(rig, "keys", "create", "--user", user, REJOIN_API_KEY_PEPPER=pepper)
     assert code == 0
-    _, other, _ = await rejoin(rig, "keys", "create", "--user", "bob", REJOIN_KEY_PEPPER=pepper)
+    _, other, _ = await rejoin(rig, "keys", "create", "--user", "bob", REJOIN_API_KEY_PEPPER=pepper)
     sessions = [rig.fresh("s"), rig.fresh("s"), rig.fresh("s")]
     for session, key in zip(sessions, (hers, hers, other), strict=True):
         headers = {"Authorization": f"Bearer {key.strip()}"}
@@ -107,7 +107,7 @@ async def test_sessions_that_nobody_touched_are_deleted_and_busy_and_fresh_ones_
             values ('run_busy', 't', 'old-1', 'a', 'submit', 'u', 'm', 1, true);
         """)
         async with await run_store.connect(url, pool_max=1) as store:
-            threads = Threads(store.database)
+            threads = SessionStore(store.database)
             assert await threads.forget_untouched(3 * 24 * 3600) == 0
             assert await threads.forget_untouched(24 * 3600) == 100
             assert await threads.forget_untouched(24 * 3600) == 59
@@ -129,7 +129,7 @@ async def test_a_runner_forgets_what_is_older_than_its_setting(rig: Rig) -> None
         "update sessions set updated_at = clock_timestamp() - interval '400 days' where id = $1", session
     )
     await old.close()
-    forgetful = await rig.runner(session_age_max_s=365 * 24 * 3600)
+    forgetful = await rig.runner(session_retention_s=365 * 24 * 3600)
     await forgetful._forget()
     assert await rows(rig, session) == 0
     assert (await rig.get(f"{base}/api/agents/{rig.agent}/{session}")).status == 404

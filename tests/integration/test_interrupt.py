@@ -49,7 +49,9 @@ def kinds(answer: Answer) -> list[str]:
 async def test_f74_a_model_call_is_cancelled_at_once_and_its_text_kept(rig: Rig) -> None:
     """F74: through another gateway than the one that streams."""
     model = Endless()
-    await rig.runner([Agent(name=rig.agent, model=model)], sweep_period_s=3600)  # which would find it, later
+    await rig.runner(
+        [Agent(name=rig.agent, model=model)], sweep_interval_s=3600
+    )  # which would find it, later
     one, other = await rig.gateway(), await rig.gateway()
     session = rig.fresh("s")
     async with asyncio.TaskGroup() as group:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from rejoin_adapters.records import Owner
-from rejoin_gateway.embed import Conversation, Rejoin, Stream, connect, routes
+from rejoin_gateway.embed import ChatSession, Rejoin, Stream, connect, routes
 from rejoin_gateway.http.routes import Handler
 from rejoin_protocol.errors import Conflict, Invalid, NotFound, Unauthenticated
 from rejoin_protocol.ids import TenantId, UserId
@@ -27,20 +27,20 @@ async def rejoin(rig: Rig) -> AsyncIterator[Rejoin]:
 
 
 @pytest.fixture
-def session(rig: Rig, rejoin: Rejoin) -> Conversation:
+def session(rig: Rig, rejoin: Rejoin) -> ChatSession:
     return rejoin.agent(rig.agent).session(rig.fresh("s"))
 
 
 async def read(stream: Stream | None) -> list[dict[str, object]]:
     """The events, which must end with `[DONE]`."""
     assert stream is not None
-    reader = sse.Reader()
+    reader = sse.SseParser()
     frames = [frame async for written in stream for frame in reader.feed(written)]
     assert frames[-1].data == DONE
     return [msgspec.json.decode(frame.data) for frame in frames[:-1]]
 
 
-async def test_a_conversation_is_a_few_calls(session: Conversation) -> None:
+async def test_a_conversation_is_a_few_calls(session: ChatSession) -> None:
     stream = await session.send("count 3")
     assert stream.headers["Content-Type"] == "text/event-stream"
     assert stream.headers["x-workflow-run-id"] == stream.run
@@ -60,7 +60,7 @@ async def test_a_conversation_is_a_few_calls(session: Conversation) -> None:
         await session.history()
 
 
-async def test_a_message_is_a_text_parts_or_a_whole_one_and_once(session: Conversation) -> None:
+async def test_a_message_is_a_text_parts_or_a_whole_one_and_once(session: ChatSession) -> None:
     parts = [{"type": "text", "text": "count 1"}]
     first = await session.send({"id": "m1", "parts": parts})
     assert (await session.send({"id": "m1", "role": "user", "parts": parts})).run == first.run
@@ -74,12 +74,12 @@ async def test_a_message_is_a_text_parts_or_a_whole_one_and_once(session: Conver
         await session.send([])
 
 
-async def test_a_decision_and_a_cursor_go_on_where_it_was(session: Conversation) -> None:
+async def test_a_decision_and_a_cursor_go_on_where_it_was(session: ChatSession) -> None:
     events = await read(await session.send("delete notes.txt"))
     [approval] = [str(event["approvalId"]) for event in events if "approvalId" in event]
     rest = await read(await session.approve(approval, approved=True, reason="fine"))
     assert "tool-output-available" in [event["type"] for event in rest]
-    reader, cursor = sse.Reader(), ""
+    reader, cursor = sse.SseParser(), ""
     async for written in await session.send("count 20"):
         frames = list(reader.feed(written))
         cursor = cursor or next((frame.id for frame in frames if b"text-delta" in frame.data), "")
@@ -87,7 +87,7 @@ async def test_a_decision_and_a_cursor_go_on_where_it_was(session: Conversation)
     assert next(event["delta"] for event in behind if event["type"] == "text-delta") == " 2"
 
 
-async def test_what_is_left_early_goes_on_without_its_reader(session: Conversation) -> None:
+async def test_what_is_left_early_goes_on_without_its_reader(session: ChatSession) -> None:
     stream = await session.send("count 30 every 10 ms")
     async for _ in stream:
         break
@@ -96,9 +96,7 @@ async def test_what_is_left_early_goes_on_without_its_reader(session: Conversati
     assert len((await session.history()).messages) == 2
 
 
-async def test_a_session_is_its_owners_and_its_agents(
-    rig: Rig, rejoin: Rejoin, session: Conversation
-) -> None:
+async def test_a_session_is_its_owners_and_its_agents(rig: Rig, rejoin: Rejoin, session: ChatSession) -> None:
     await read(await session.send("count 1"))
     id = session.session.id
     stranger = rejoin.agent(rig.agent, SOMEBODY).session(id)

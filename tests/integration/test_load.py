@@ -52,7 +52,7 @@ async def test_two_hundred_runs_at_once_are_each_complete_and_in_order(rig: Rig)
     """Two gateways, two runners. A fifth of them may be waiting to be accepted, which has a time limit."""
     bases = [await rig.gateway(), await rig.gateway()]
     for _ in range(2):
-        await rig.runner(runs_max=128, ack_wait_s=60)  # however slow the machine is
+        await rig.runner(max_concurrent_runs=128, ack_wait_s=60)  # however slow the machine is
     gate = asyncio.Semaphore(40)
 
     async def ask(base: str) -> Answer:
@@ -74,7 +74,7 @@ async def test_f85_a_hundred_busy_runs_are_taken_over_by_nobody(rig: Rig) -> Non
     """F85: a runner that is only busy keeps its runs. They last for longer than the ack wait."""
     base = await rig.gateway()
     for _ in range(2):
-        await rig.runner(runs_max=128)
+        await rig.runner(max_concurrent_runs=128)
     async with asyncio.TaskGroup() as group:
         for _ in range(100):
             group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 40 every 100 ms")))

@@ -8,9 +8,9 @@ from time import monotonic
 
 import pytest
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.log_tail import splice
-from rejoin_adapters.jetstream.nats_connection import Broker
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.log_tail import open_log_tail
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
@@ -21,16 +21,16 @@ SOON_S = 20.0
 
 
 @pytest.fixture
-async def direct(nats_url: str) -> AsyncIterator[JetStreamLog]:
+async def direct(nats_url: str) -> AsyncIterator[JetStreamRunLog]:
     async with nats_connection.connect(nats_url, "direct") as one:
-        yield JetStreamLog(one, one)
+        yield JetStreamRunLog(one, one)
 
 
 def fresh() -> RunId:
     return RunId(f"run_{secrets.token_hex(8)}")
 
 
-async def write(log: JetStreamLog, run: RunId, count: int) -> list[Record]:
+async def write(log: JetStreamRunLog, run: RunId, count: int) -> list[Record]:
     prev, written = 0, []
     for index in range(count):
         head = Head(prev, 1, index, 1)
@@ -39,11 +39,11 @@ async def write(log: JetStreamLog, run: RunId, count: int) -> list[Record]:
     return written
 
 
-async def taken(url: Lossy, connection: Broker, direct: JetStreamLog, count: int) -> list[int]:
+async def taken(url: Lossy, connection: NatsConnection, direct: JetStreamRunLog, count: int) -> list[int]:
     """Which of so many records arrive."""
     records: list[Record] = []
     run = fresh()
-    async with JetStreamLog(connection, connection).follow(run) as follow:
+    async with JetStreamRunLog(connection, connection).follow(run) as follow:
         await write(direct, run, count)
         async with asyncio.timeout(SOON_S):
             while len(records) + url.dropped < count:
@@ -52,7 +52,7 @@ async def taken(url: Lossy, connection: Broker, direct: JetStreamLog, count: int
     return [record.head.index for record in records]
 
 
-async def test_everything_passes_where_nothing_is_dropped(nats_url: str, direct: JetStreamLog) -> None:
+async def test_everything_passes_where_nothing_is_dropped(nats_url: str, direct: JetStreamRunLog) -> None:
     async with lossy(nats_url, drop=0) as url, nats_connection.connect(url, "whole") as connection:
         assert await taken(url, connection, direct, 20) == list(range(20))
         assert url.dropped == 0
@@ -60,7 +60,7 @@ async def test_everything_passes_where_nothing_is_dropped(nats_url: str, direct:
 
 async def test_live_messages_are_dropped_and_nothing_else(nats_url: str) -> None:
     async with lossy(nats_url, drop=1) as url, nats_connection.connect(url, "deaf") as connection:
-        log, run = JetStreamLog(connection, connection), fresh()
+        log, run = JetStreamRunLog(connection, connection), fresh()
         async with log.follow(run) as follow:
             written = await write(log, run, 30)
             page = await log.read(run, after=0)
@@ -68,7 +68,7 @@ async def test_live_messages_are_dropped_and_nothing_else(nats_url: str) -> None
         assert url.dropped == 30
 
 
-async def test_the_same_seed_drops_the_same(nats_url: str, direct: JetStreamLog) -> None:
+async def test_the_same_seed_drops_the_same(nats_url: str, direct: JetStreamRunLog) -> None:
     outcomes = []
     for seed in (1, 1, 2):
         async with (
@@ -81,7 +81,7 @@ async def test_the_same_seed_drops_the_same(nats_url: str, direct: JetStreamLog)
     assert outcomes[0] == outcomes[1] != outcomes[2]
 
 
-async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: JetStreamLog) -> None:
+async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: JetStreamRunLog) -> None:
     """Where messages are lost, and all connections are cut again and again."""
     run, count = fresh(), 400
     seen: list[Record] = []
@@ -90,7 +90,7 @@ async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: J
         async with (
             nats_connection.connect(url, "live") as live,
             nats_connection.connect(url, "api") as api,
-            splice(JetStreamLog(live, api), run) as records,
+            open_log_tail(JetStreamRunLog(live, api), run) as records,
         ):
             while len(seen) < count:
                 try:

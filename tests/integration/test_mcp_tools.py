@@ -13,9 +13,9 @@ import msgspec
 import pytest
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.mcp.connection import opened
+from rejoin_runner.mcp.connection import open_connections
 from rejoin_runner.mcp.safe_http import http_client
-from rejoin_runner.mcp.tools import McpServer, RemoteTool, Source, Toolbox
+from rejoin_runner.mcp.tools import McpServer, RemoteTool, ServerTools, Toolbox
 from rejoin_runner.models.model import Model
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
@@ -34,13 +34,13 @@ def at(port: int, **options: Any) -> McpServer:
     return McpServer(url=f"http://127.0.0.1:{port}/mcp", **given)
 
 
-async def call(source: Source, name: str, **arguments: Any) -> Any:
+async def call(source: ServerTools, name: str, **arguments: Any) -> Any:
     return await Toolbox({}, [source])[name].run(arguments, CONTEXT)
 
 
 @asynccontextmanager
-async def connected(server: McpServer) -> AsyncIterator[Source]:
-    async with opened([server]) as sources:
+async def connected(server: McpServer) -> AsyncIterator[ServerTools]:
+    async with open_connections([server]) as sources:
         yield sources(server)
 
 
@@ -107,7 +107,7 @@ async def test_a_server_that_comes_and_goes_costs_calls_and_comes_back(old: bool
     assert ledger.calls.count("add") == 2
 
 
-async def there(source: Source) -> bool:
+async def there(source: ServerTools) -> bool:
     return source.there
 
 
@@ -274,14 +274,14 @@ async def test_a_compressed_answer_is_neither_asked_for_nor_read() -> None:
 async def test_a_server_may_be_a_command() -> None:
     script = Path(__file__).parents[1] / "fakes" / "mcp_server.py"
     server = McpServer(name="local", command=[sys.executable, str(script)], timeout_s=30)
-    async with opened([server]) as sources:
+    async with open_connections([server]) as sources:
         source = sources(server)
         await until(lambda: there(source), "the server's start")
         assert await call(source, "local_add", number=1, other=2) == {"result": 3}
 
 
 async def test_equal_servers_share_a_connection() -> None:
-    async with served(made(Ledger())) as port, opened([at(port), at(port)]) as sources:
+    async with served(made(Ledger())) as port, open_connections([at(port), at(port)]) as sources:
         assert sources(at(port)) is sources(at(port))
 
 

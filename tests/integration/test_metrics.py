@@ -7,15 +7,15 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rejoin_adapters.jetstream.live_feed import FOLLOW_BYTES_MAX
-from rejoin_adapters.jetstream.log_tail import Stumble, splice
+from rejoin_adapters.jetstream.log_tail import ResyncReason, open_log_tail
 from rejoin_adapters.ports import Delivery
 from rejoin_adapters.service import metrics_server
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head
-from rejoin_runner.run.metrics import Metrics
+from rejoin_runner.run.metrics import RunnerMetrics
 
-from tests.doubles.broker import MemoryLog
+from tests.doubles.broker import MemoryRunLog
 from tests.support.lossy_broker import lossy
 from tests.support.observe import until
 from tests.support.rig import Rig
@@ -52,15 +52,15 @@ async def test_a_gateway_counts_its_requests_by_template_and_never_by_path(rig: 
 
     def count(method: str, route: str, status: int) -> float:
         labels = {"method": method, "route": route, "status": str(status)}
-        return found["rejoin_requests_total", frozenset(labels.items())]
+        return found["rejoin_http_requests_total", frozenset(labels.items())]
 
     assert count("POST", "/api/chat", 200) == 1
     assert count("GET", "/api/chat/{id}/stream", 204) == 1
     assert count("GET", "(none)", 404) == 1
     assert count("(none)", "(none)", 404) == 1
     assert found["rejoin_first_event_seconds_count", POST] == 1
-    assert found["rejoin_replay_seconds_count", frozenset()] == 1
-    assert found["rejoin_streams", frozenset()] == 0
+    assert found["rejoin_stream_catchup_seconds_count", frozenset()] == 1
+    assert found["rejoin_open_streams", frozenset()] == 0
     labels = {value for _, labels in found for _, value in labels}
     assert not [value for value in labels if session in value or value in {"default", base}]
 
@@ -72,8 +72,8 @@ async def test_a_queue_that_nobody_serves_is_seen(rig: Rig, monkeypatch: pytest.
     body = rig.chat(rig.fresh("s"), "count 1")
     async with rig.http.post(f"{base}/api/chat", json=body) as response:
         assert response.status == 200
-        queued = ("rejoin_runs_busy", frozenset({("agent", rig.agent), ("state", "queued")}))
-        oldest = ("rejoin_queue_oldest_seconds", frozenset({("agent", rig.agent)}))
+        queued = ("rejoin_active_runs", frozenset({("agent", rig.agent), ("state", "queued")}))
+        oldest = ("rejoin_queue_oldest_age_seconds", frozenset({("agent", rig.agent)}))
 
         async def grows() -> bool:
             found = await scraped(rig, base)
@@ -109,7 +109,7 @@ async def test_a_runner_shows_runs_steps_tools_and_tokens_on_its_own_port(rig: R
 
         async def let_go() -> bool:
             found = await _of_runner(port)
-            return found["rejoin_runs_held", frozenset({("agent", rig.agent)})] == 0
+            return found["rejoin_runs_in_progress", frozenset({("agent", rig.agent)})] == 0
 
         await until(let_go)
         found = await _of_runner(port)
@@ -126,7 +126,7 @@ async def test_a_runner_shows_runs_steps_tools_and_tokens_on_its_own_port(rig: R
     assert count("rejoin_model_errors_total", code="model_error") == 1
     assert count("rejoin_steps_total") == 5
     assert count("rejoin_tokens_total", kind="output") > 0
-    assert count("rejoin_queue_age_seconds_count") == 4
+    assert count("rejoin_queue_wait_seconds_count") == 4
     assert count("rejoin_takeovers_total") == 0
     assert found["rejoin_append_seconds_count", frozenset()] > 4
     assert ("process_open_fds", frozenset()) in found
@@ -141,23 +141,25 @@ async def test_a_takeover_is_counted_and_a_resumed_turn_is_none(
         del delivery
         await asyncio.Event().wait()
 
-    first = await rig.runner(ack_wait_s=0.4, runs_max=1)
+    first = await rig.runner(ack_wait_s=0.4, max_concurrent_runs=1)
     monkeypatch.setattr(first, "_keep_alive", silent)
     base = await rig.gateway()
     async with asyncio.TaskGroup() as group:
         answer = group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 30 every 50 ms")))
         await until(
-            lambda: first.metrics.registry.get_sample_value("rejoin_runs_held", {"agent": rig.agent}) == 1
+            lambda: (
+                first.metrics.registry.get_sample_value("rejoin_runs_in_progress", {"agent": rig.agent}) == 1
+            )
         )
-        second = await rig.runner(ack_wait_s=0.4, runs_max=1)
+        second = await rig.runner(ack_wait_s=0.4, max_concurrent_runs=1)
     assert answer.result().complete
     takeovers = [
         worker.metrics.registry.get_sample_value("rejoin_takeovers_total", {"agent": rig.agent})
         for worker in (first, second)
     ]
     assert takeovers == [None, 1]
-    fenced = {"agent": rig.agent, "end": "fenced"}
-    assert first.metrics.registry.get_sample_value("rejoin_attempts_total", fenced) == 1
+    fenced = {"agent": rig.agent, "reason": "fenced"}
+    assert first.metrics.registry.get_sample_value("rejoin_attempts_aborted_total", fenced) == 1
 
 
 async def _of_runner(port: int | None) -> Samples:
@@ -167,9 +169,9 @@ async def _of_runner(port: int | None) -> Samples:
 
 async def test_a_taken_port_is_said_in_one_sentence() -> None:
     with (
-        metrics_server.shown(Metrics().registry, "127.0.0.1", 0) as port,
+        metrics_server.shown(RunnerMetrics().registry, "127.0.0.1", 0) as port,
         pytest.raises(Invalid, match=re.escape(f"127.0.0.1:{port}")),
-        metrics_server.shown(Metrics().registry, "127.0.0.1", port),
+        metrics_server.shown(RunnerMetrics().registry, "127.0.0.1", port),
     ):
         pass
 
@@ -180,8 +182,8 @@ async def test_gaps_and_broken_connections_are_counted_and_mended(rig: Rig, nats
         base = await rig.gateway(nats_url=url)
         assert (await rig.post(base, rig.chat(rig.fresh("s"), "count 60 every 5 ms"))).complete
         found = await scraped(rig, base)
-        assert found["rejoin_stream_stumbles_total", frozenset({("why", "gap")})] > 0
-        assert found["rejoin_stream_stumbles_total", frozenset({("why", "away")})] == 0
+        assert found["rejoin_stream_resyncs_total", frozenset({("reason", "gap")})] > 0
+        assert found["rejoin_stream_resyncs_total", frozenset({("reason", "away")})] == 0
         async with asyncio.TaskGroup() as group:
             asked = group.create_task(rig.post(base, rig.chat(rig.fresh("s"), "count 60 every 20 ms")))
 
@@ -192,12 +194,12 @@ async def test_gaps_and_broken_connections_are_counted_and_mended(rig: Rig, nats
             url.cut()
         assert asked.result().complete
         found = await scraped(rig, base)
-        assert found["rejoin_stream_stumbles_total", frozenset({("why", "away")})] > 0
+        assert found["rejoin_stream_resyncs_total", frozenset({("reason", "away")})] > 0
 
 
 async def test_a_slow_reader_is_told_from_a_broken_connection() -> None:
-    log, run, why = MemoryLog(), RunId("run_slow"), list[Stumble]()
-    async with splice(log, run, stumbled=why.append) as records:
+    log, run, why = MemoryRunLog(), RunId("run_slow"), list[ResyncReason]()
+    async with open_log_tail(log, run, stumbled=why.append) as records:
         for index in range(3):
             head = Head(prev=index, attempt=1, index=index, count=1)
             await log.append(run, head, b"x" * FOLLOW_BYTES_MAX)
@@ -205,4 +207,4 @@ async def test_a_slow_reader_is_told_from_a_broken_connection() -> None:
                 await records.next(1)
         seen = [record.seq for record in await records.next(1)]
     assert seen == [2]
-    assert why == [Stumble.SLOW]
+    assert why == [ResyncReason.SLOW]

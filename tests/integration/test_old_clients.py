@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from rejoin_protocol.events.chunks import decode
 from rejoin_protocol.events.fold import Fold, UIMessage
-from rejoin_protocol.log.sse import Frame
+from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner.agent.agent import Agent
 
 from tests.support.observe import until
@@ -42,7 +42,7 @@ class Rewound:
     def __init__(self, rig: Rig, base: str, session: str) -> None:
         self.rig, self.base, self.session = rig, base, session
         self.gate = asyncio.Semaphore(0)
-        self.seen: list[Frame] = []
+        self.seen: list[SseFrame] = []
 
     def url(self, query: str) -> str:
         return f"{self.base}/api/chat/{self.session}/stream{query}"
@@ -77,7 +77,9 @@ async def rewound(rig: Rig, monkeypatch: pytest.MonkeyPatch, ui: str) -> AsyncIt
     one = Rewound(rig, await rig.gateway(), rig.fresh("s"))
     gate = asyncio.Semaphore(FIRST)
     first = await rig.runner(
-        [Agent(name=rig.agent, model=Gated(gate, 10), text_interval_s=0)], ack_wait_s=ACK_WAIT_S, runs_max=1
+        [Agent(name=rig.agent, model=Gated(gate, 10), text_interval_s=0)],
+        ack_wait_s=ACK_WAIT_S,
+        max_concurrent_runs=1,
     )
     monkeypatch.setattr(first, "_keep_alive", silent)
     written = asyncio.Event()

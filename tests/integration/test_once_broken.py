@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from rejoin_adapters.jetstream.run_control import NatsControl
+from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_protocol.ids import RunId
 from rejoin_runner.demo import demo
 
@@ -15,12 +15,12 @@ async def test_f74_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(
 ) -> None:
     """The runner's socket was down at that moment; it holds the run on, and claims nothing again."""
 
-    async def unheard(self: NatsControl, run: RunId) -> bool:
+    async def unheard(self: NatsRunControl, run: RunId) -> bool:
         del self, run
         return False
 
-    monkeypatch.setattr(NatsControl, "interrupt", unheard)
-    await rig.runner(sweep_period_s=0.05)
+    monkeypatch.setattr(NatsRunControl, "interrupt", unheard)
+    await rig.runner(sweep_interval_s=0.05)
     base, session = await rig.gateway(), rig.fresh("s")
     chat = rig.chat(session, "count 100000 every 20 ms")
     async with rig.http.post(f"{base}/api/chat", json=chat) as response:

@@ -365,7 +365,9 @@ async def test_f84_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(
     """
     gate = asyncio.Semaphore(FIRST)
     first = await rig.runner(
-        [Agent(name=rig.agent, model=Gated(gate, 10), text_interval_s=0)], ack_wait_s=ACK_WAIT_S, runs_max=1
+        [Agent(name=rig.agent, model=Gated(gate, 10), text_interval_s=0)],
+        ack_wait_s=ACK_WAIT_S,
+        max_concurrent_runs=1,
     )
     monkeypatch.setattr(first, "_keep_alive", silent)
     async with client_of(await gateway(rig)) as client:

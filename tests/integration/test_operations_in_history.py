@@ -6,7 +6,7 @@ from typing import Any
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.models.context_window import Window
+from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.tools.tool import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
@@ -54,7 +54,7 @@ def crew(name: str) -> Agent:
         tools=[make],
         handoffs=[billing],
         delegates=[research],
-        window=Window(messages_max=1),
+        window=ContextWindow(messages_max=1),
     )
 
 

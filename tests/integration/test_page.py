@@ -88,7 +88,9 @@ async def test_a_runner_cannot_be_killed_outside_of_rejoin_dev(rig: Rig) -> None
 )
 async def test_no_other_sites_page_kills_a_runner(rig: Rig, headers: dict[str, str], status: int) -> None:
     killed = []
-    settings = gateway_app.Settings(nats_url=rig.nats_url, database_url=rig.database_url, anonymous=True)
+    settings = gateway_app.GatewaySettings(
+        nats_url=rig.nats_url, database_url=rig.database_url, allow_anonymous=True
+    )
     async with gateway_app.assemble(settings) as app:
         kill_switch.offer(app, lambda: killed.append(True))
         server = web.AppRunner(app)

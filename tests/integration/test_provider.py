@@ -27,7 +27,7 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_protocol.events.fold import fold
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, ToolSpec, Usage
-from rejoin_runner.models.provider import Connections, open_model
+from rejoin_runner.models.provider import ProviderConnections, open_model
 from rejoin_runner.models.provider_call import ProviderModel
 
 from tests.support.fake_provider import FakeProvider, Reply, call, delta, failure, frame, text, usage
@@ -41,11 +41,11 @@ WEATHER = ToolSpec(
 
 @pytest.fixture
 async def model(provider: FakeProvider) -> AsyncIterator[ProviderModel]:
-    async with Connections(read_timeout_s=5) as connections:
+    async with ProviderConnections(read_timeout_s=5) as connections:
         yield opened(provider, connections)
 
 
-def opened(provider: FakeProvider, connections: Connections, **more: Any) -> ProviderModel:
+def opened(provider: FakeProvider, connections: ProviderConnections, **more: Any) -> ProviderModel:
     model = open_model("openai:fake", connections, base_url=provider.base_url, **more)
     assert isinstance(model, ProviderModel)
     return model
@@ -231,7 +231,7 @@ async def test_a_refusal_is_named_after_a_bounded_number_of_tries(
 async def test_a_provider_that_is_not_there_is_a_failed_connection() -> None:
     async with FakeProvider() as gone:
         pass
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         seen, error = await refused(opened(gone, connections, retries_max=0))
     assert (seen, error.retryable) == ([], True)
     assert error.detail == "the connection to the model provider failed"
@@ -274,7 +274,7 @@ async def test_a_silent_provider_is_given_up(
     provider: FakeProvider, frames: list[bytes], seen: list[ModelChunk]
 ) -> None:
     provider.queue(Reply(frames, "stall"))
-    async with Connections(read_timeout_s=0.1) as connections:
+    async with ProviderConnections(read_timeout_s=0.1) as connections:
         before, error = await refused(opened(provider, connections, retries_max=0))
     assert (before, error.detail) == (seen, "the model provider fell silent")
     assert error.retryable is not bool(seen)
@@ -282,7 +282,7 @@ async def test_a_silent_provider_is_given_up(
 
 async def test_an_endless_answer_is_given_up(provider: FakeProvider) -> None:
     provider.queue(Reply([delta(content="a")], "stall"))
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         seen, error = await refused(opened(provider, connections, answer_timeout_s=2))
     assert (seen, error.detail) == (BEGUN, "the model did not finish in time")
 
@@ -393,7 +393,7 @@ async def test_the_key_is_the_given_one_and_never_the_environment_s(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-service")
     provider.queue(text("a"), text("b"))
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         await answer(opened(provider, connections))
         await answer(opened(provider, connections, api_key="mine"))
     assert provider.keys == ["Bearer none", "Bearer mine"]
@@ -409,7 +409,7 @@ async def test_the_key_is_the_given_one_and_never_the_environment_s(
     ],
 )
 async def test_a_model_that_cannot_be_opened_is_named_at_once(spec: str, detail: str) -> None:
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         with pytest.raises(Invalid, match=detail):
             open_model(spec, connections)
 
@@ -417,13 +417,13 @@ async def test_a_model_that_cannot_be_opened_is_named_at_once(spec: str, detail:
 async def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anthropic", None)
     monkeypatch.delitem(sys.modules, "pydantic_ai.models.anthropic", raising=False)
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         with pytest.raises(Invalid, match="the package that anthropic models need is not installed"):
             open_model("anthropic:claude", connections, api_key="k")
 
 
 async def test_models_share_one_client(provider: FakeProvider) -> None:
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         specs = ["openai:a", "openai:b", "openai-responses:c"]
         for spec in specs:
             assert isinstance(open_model(spec, connections, base_url=provider.base_url), ProviderModel)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
-from rejoin_runner.models.provider import Connections
+from rejoin_runner.models.provider import ProviderConnections
 
 from tests.support.fake_provider import FakeProvider, Reply, failure
 from tests.support.fakes.protocols import ALL, Speaks
@@ -26,7 +26,10 @@ async def outcome(
     """What came, and the error it ended with. It ends in any case."""
     seen: list[ModelChunk | Done] = []
     error: ModelError | None = None
-    async with Connections(read_timeout_s=read_timeout_s) as connections, asyncio.timeout(GIVEN_UP_AFTER_S):
+    async with (
+        ProviderConnections(read_timeout_s=read_timeout_s) as connections,
+        asyncio.timeout(GIVEN_UP_AFTER_S),
+    ):
         try:
             async for item in speaks.open(provider, connections, **more).stream(REQUEST):
                 seen.append(item)  # noqa: PERF401 - what came before the error counts

@@ -6,7 +6,7 @@ from typing import override
 import httpx2
 import pytest
 from rejoin_runner.models.model import Usage, answered, question
-from rejoin_runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, Connections, open_model
+from rejoin_runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, ProviderConnections, open_model
 from rejoin_runner.models.provider_call import RESPONSES
 
 from tests.support.fake_provider import FakeProvider, text
@@ -34,7 +34,7 @@ class Elsewhere(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-class Diverted(Connections):
+class Diverted(ProviderConnections):
     """Connections that lead elsewhere."""
 
     def __init__(self, transport: Elsewhere) -> None:

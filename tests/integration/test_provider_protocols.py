@@ -27,7 +27,7 @@ from rejoin_protocol.events.chunks import (
 from rejoin_protocol.events.fold import UIMessage, fold
 from rejoin_protocol.events.unfold import unfold
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec, Usage
-from rejoin_runner.models.provider import Connections
+from rejoin_runner.models.provider import ProviderConnections
 
 from tests.support.fake_provider import FakeProvider, Reply
 from tests.support.fakes.protocols import ALL, ANTHROPIC, CHAT, REASONED, RESPONSES, Speaks
@@ -49,14 +49,18 @@ def asking(*history: UIMessage, answer: UIMessage = NOTHING, step: int = 0) -> M
 
 
 async def answer(
-    speaks: Speaks, provider: FakeProvider, connections: Connections, request: ModelRequest, **more: Any
+    speaks: Speaks,
+    provider: FakeProvider,
+    connections: ProviderConnections,
+    request: ModelRequest,
+    **more: Any,
 ) -> list[ModelChunk | Done]:
     """By a model that was opened for this call: it remembers nothing."""
     model = speaks.open(provider, connections, **more)
     return [item async for item in model.stream(request)]
 
 
-async def first_step(speaks: Speaks, provider: FakeProvider, connections: Connections) -> list[Chunk]:
+async def first_step(speaks: Speaks, provider: FakeProvider, connections: ProviderConnections) -> list[Chunk]:
     provider.queue(speaks.thinks)
     items = await answer(speaks, provider, connections, asking())
     return [StartStep(), *(item for item in items if not isinstance(item, Done))]
@@ -67,7 +71,7 @@ RESULTS = [ToolOutputAvailable("c1", "hot"), ToolOutputAvailable("c0", {"t": 1})
 
 @each
 async def test_text_reasoning_and_parallel_calls_stream_and_are_counted(
-    speaks: Speaks, provider: FakeProvider, connections: Connections
+    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(speaks.thinks)
     items = await answer(speaks, provider, connections, asking())
@@ -104,7 +108,7 @@ def approved(log: list[Chunk]) -> UIMessage:
 @each
 @pytest.mark.parametrize("between", ["the next step", "a crash", "an approval", "the next turn"])
 async def test_what_the_model_signed_comes_back_to_it_unchanged(
-    speaks: Speaks, provider: FakeProvider, connections: Connections, between: str
+    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections, between: str
 ) -> None:
     log = await first_step(speaks, provider, connections)
     match between:
@@ -125,7 +129,7 @@ async def test_what_the_model_signed_comes_back_to_it_unchanged(
 
 @each
 async def test_reasoning_is_for_the_model_that_wrote_it_alone(
-    speaks: Speaks, provider: FakeProvider, connections: Connections
+    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     """Another model of the provider is not given it, and neither is another provider."""
     message = fold([*await first_step(speaks, provider, connections), *RESULTS])
@@ -152,7 +156,7 @@ async def test_reasoning_is_for_the_model_that_wrote_it_alone(
     ids=lambda value: value.provider if isinstance(value, Speaks) else "",
 )
 async def test_reasoning_that_its_provider_refuses_is_left_out(
-    provider: FakeProvider, connections: Connections, speaks: Speaks, status_text: str
+    provider: FakeProvider, connections: ProviderConnections, speaks: Speaks, status_text: str
 ) -> None:
     """It is bound to an account, and a key may be another account's by now: the conversation goes on."""
     message = fold([*await first_step(speaks, provider, connections), *RESULTS])
@@ -168,7 +172,7 @@ def refusal(said: str) -> Reply:
 
 
 async def test_the_ids_of_other_providers_calls_are_made_fit_for_anthropic(
-    provider: FakeProvider, connections: Connections
+    provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     call = {
         "type": "tool-weather",

@@ -19,8 +19,8 @@ from rejoin_runner.models.model import (
     answered,
     question,
 )
-from rejoin_runner.models.openai_fast_path import QuickChatModel
-from rejoin_runner.models.provider import COMPATIBLE, EXTRAS, Connections, open_model
+from rejoin_runner.models.openai_fast_path import FastChatModel
+from rejoin_runner.models.provider import COMPATIBLE, EXTRAS, ProviderConnections, open_model
 from rejoin_runner.models.provider_call import ProviderModel
 
 from tests.support.fake_provider import FakeProvider, Reply, delta, failure, frame, text
@@ -50,7 +50,7 @@ async def answer(model: Any, request: ModelRequest) -> list[ModelChunk | Done]:
 
 @each
 async def test_one_opened_model_serves_every_tenant_with_its_own_key(
-    speaks: Speaks, provider: FakeProvider, connections: Connections
+    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     asked: list[tuple[str, str]] = []
 
@@ -68,7 +68,7 @@ async def test_one_opened_model_serves_every_tenant_with_its_own_key(
 
 
 async def test_keys_may_be_looked_up_where_that_takes_time(
-    provider: FakeProvider, connections: Connections
+    provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     async def keys(tenant: str, name: str) -> str | None:
         return f"{tenant}-{name}"
@@ -79,7 +79,7 @@ async def test_keys_may_be_looked_up_where_that_takes_time(
 
 
 async def test_a_tenant_without_a_key_is_an_error_and_nobody_else_s_is_used() -> None:
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         model = open_model("openai:gpt-5", connections, keys=lambda *_: None)
         with pytest.raises(ModelError, match="there is no API key for openai") as caught:
             await answer(model, asking(tenant="acme"))
@@ -96,7 +96,7 @@ EVERYTHING = ModelSettings(
 
 @each
 async def test_settings_reach_the_provider_in_its_own_words(
-    speaks: Speaks, provider: FakeProvider, connections: Connections
+    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(speaks.plain("ok"))
     model = speaks.open(provider, connections, name="other" if speaks is RESPONSES else "")
@@ -134,7 +134,7 @@ async def test_settings_reach_the_provider_in_its_own_words(
 )
 async def test_how_hard_to_think_is_said_as_the_provider_counts(
     provider: FakeProvider,
-    connections: Connections,
+    connections: ProviderConnections,
     speaks: Speaks,
     settings: ModelSettings,
     expected: dict[str, Any],
@@ -147,10 +147,10 @@ async def test_how_hard_to_think_is_said_as_the_provider_counts(
 
 
 async def test_a_library_that_cannot_be_told_to_ask_once_is_not_told(
-    provider: FakeProvider, connections: Connections, monkeypatch: pytest.MonkeyPatch
+    provider: FakeProvider, connections: ProviderConnections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It warns of every call else: those of Hugging Face, xAI and Bedrock cannot."""
-    monkeypatch.setattr(QuickChatModel, "unsupported_settings", frozenset({"max_retries"}))
+    monkeypatch.setattr(FastChatModel, "unsupported_settings", frozenset({"max_retries"}))
     provider.queue(text("ok"))
     done = (await answer(CHAT.open(provider, connections), asking()))[-1]
     assert isinstance(done, Done)
@@ -184,7 +184,7 @@ def pictures(sent: dict[str, Any]) -> list[str]:
 
 @each
 async def test_f49_an_image_of_the_user_reaches_the_model(
-    speaks: Speaks, provider: FakeProvider, connections: Connections
+    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(speaks.plain("a dot"))
     turn = HI | {"parts": [*HI["parts"], IMAGE]}
@@ -199,7 +199,7 @@ def vision(speaks: Speaks) -> str:
 @each
 @pytest.mark.parametrize("kind", ["media", "image-data"])
 async def test_an_image_that_a_tool_returned_reaches_the_model(
-    speaks: Speaks, provider: FakeProvider, connections: Connections, kind: str
+    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections, kind: str
 ) -> None:
     output = {
         "type": "content",
@@ -224,7 +224,7 @@ async def test_an_image_that_a_tool_returned_reaches_the_model(
 
 
 async def test_a_file_that_the_model_made_is_part_of_the_answer(
-    provider: FakeProvider, connections: Connections
+    provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(responses.response(responses.image("ig_1", PNG), responses.text("msg_1", "Here.")))
     items = await answer(RESPONSES.open(provider, connections), asking())
@@ -239,7 +239,7 @@ CITED = {"type": "url_citation", "url": "https://a.example/x", "title": "A", "st
 
 
 async def test_sources_come_once_each_after_the_text_that_rests_on_them(
-    provider: FakeProvider, connections: Connections
+    provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     file = {"type": "file_citation", "file_id": "file-1", "filename": "plan.pdf", "index": 1}
     provider.queue(responses.response(responses.text("msg_1", "ok", annotations=[CITED, CITED, file])))
@@ -251,7 +251,7 @@ async def test_sources_come_once_each_after_the_text_that_rests_on_them(
 
 
 async def test_the_sources_of_chat_completions_and_of_anthropic_come_too(
-    provider: FakeProvider, connections: Connections
+    provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     annotation = {"type": "url_citation", "url_citation": {key: CITED[key] for key in CITED if key != "type"}}
     provider.queue(Reply([delta(content="ok"), delta(annotations=[annotation]), delta(finish="stop")]))
@@ -274,7 +274,7 @@ async def test_the_sources_of_chat_completions_and_of_anthropic_come_too(
 # ------------------------------------------------------------------------------ names and fallbacks
 
 
-async def test_several_names_are_a_fallback(provider: FakeProvider, connections: Connections) -> None:
+async def test_several_names_are_a_fallback(provider: FakeProvider, connections: ProviderConnections) -> None:
     model = open_model("openai:a, openai:b", connections, base_url=provider.base_url, retries_max=0)
     assert isinstance(model, Fallback)
     provider.queue(failure(503), text("ok"))
@@ -284,7 +284,7 @@ async def test_several_names_are_a_fallback(provider: FakeProvider, connections:
 
 
 async def test_keys_may_differ_by_provider() -> None:
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         keys = {"openai": "a", "anthropic": "b"}
         model = open_model("openai:gpt-5,anthropic:claude-fake", connections, api_key=keys)
         assert isinstance(model, Fallback)
@@ -307,7 +307,7 @@ async def test_keys_may_differ_by_provider() -> None:
     ],
 )
 async def test_a_setting_may_name_the_providers_of_its_keys(
-    provider: FakeProvider, connections: Connections, setting: str, sent: str
+    provider: FakeProvider, connections: ProviderConnections, setting: str, sent: str
 ) -> None:
     provider.queue(text("ok"))
     await answer(CHAT.open(provider, connections, api_key=setting), asking())
@@ -315,14 +315,14 @@ async def test_a_setting_may_name_the_providers_of_its_keys(
 
 
 async def test_a_key_of_another_provider_is_none() -> None:
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         with pytest.raises(Invalid, match="openai needs an API key"):
             open_model("openai:gpt-5", connections, api_key="anthropic=sk-2")
 
 
 @pytest.mark.parametrize("name", COMPATIBLE)
 async def test_a_compatible_provider_opens_by_its_name(name: str) -> None:
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         address = "http://127.0.0.1:9/v1" if name in ("litellm", "ollama", "vllm") else None
         model = open_model(f"{name}:openai/gpt-5", connections, api_key="k", base_url=address)
         assert isinstance(model, ProviderModel)
@@ -337,7 +337,7 @@ async def test_a_provider_without_its_package_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"pydantic_ai.providers.{name}", raising=False)
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         with pytest.raises(Invalid, match=rf"not installed: pip install 'pydantic-ai-slim\[{name}\]'"):
             open_model(f"{name}:some-model", connections, api_key="k")
 
@@ -353,13 +353,13 @@ async def test_a_provider_without_its_package_says_what_to_install(
     ],
 )
 async def test_a_model_that_cannot_be_opened_is_named(spec: str, base_url: str | None, detail: str) -> None:
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         with pytest.raises(Invalid, match=detail):
             open_model(spec, connections, base_url=base_url, api_key={"openrouter": "k"})
 
 
 async def test_a_question_is_one_call_without_tools_and_past(
-    provider: FakeProvider, connections: Connections
+    provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(text("Par", "is"))
     said, _ = await answered(CHAT.open(provider, connections), question("Be brief.", "Capital of France?"))
@@ -373,7 +373,7 @@ async def test_a_question_is_one_call_without_tools_and_past(
 
 
 async def test_frames_that_are_none_of_ours_do_no_harm(
-    provider: FakeProvider, connections: Connections
+    provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     """Some services put comments and frames without choices between the others."""
     odd = [

@@ -59,8 +59,8 @@ def output(answer: Answer) -> Any:
 async def started(rig: Rig, model: Any = None, **agent: Any) -> str:
     """A gateway's base URL, with a runner behind it."""
     made = Agent(name=rig.agent, model=model or Calls("whoami", {}), tools=[whoami], context=Tenant, **agent)
-    await rig.runner([made], context_keys=NEWER)
-    return await rig.gateway(context_keys=KEYS)
+    await rig.runner([made], context_encryption_keys=NEWER)
+    return await rig.gateway(context_encryption_keys=KEYS)
 
 
 async def test_f43_headers_are_the_context_and_are_remembered(rig: Rig) -> None:
@@ -125,9 +125,10 @@ async def test_f43_f44_a_value_is_nowhere_in_the_clear(
 async def test_a_context_that_does_not_open_ends_the_run_with_a_sentence(rig: Rig) -> None:
     """The gateway sealed it with a key that the runner does not have."""
     await rig.runner(
-        [Agent(name=rig.agent, model=Calls("whoami", {}), tools=[whoami], context=Tenant)], context_keys=OTHER
+        [Agent(name=rig.agent, model=Calls("whoami", {}), tools=[whoami], context=Tenant)],
+        context_encryption_keys=OTHER,
     )
-    base = await rig.gateway(context_keys=KEYS)
+    base = await rig.gateway(context_encryption_keys=KEYS)
     answer = await post(rig, f"{base}/api/chat", rig.chat(rig.fresh("s"), "hi"), tenant_id="acme")
     assert answer.complete
     [error] = [chunk["errorText"] for chunk in answer.chunks if chunk["type"] == "error"]

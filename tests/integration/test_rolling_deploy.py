@@ -15,7 +15,7 @@ async def test_an_older_runner_does_not_take_the_entry_back(rig: Rig) -> None:
     """Not by its refresh, and not by a restart, as long as the newer deploy is there."""
     model = Pieces(pieces=1, size=1)
     old, new = Agent(name=rig.agent, model=model), Agent(name=rig.agent, model=model, context=Tenant)
-    base = await rig.gateway(context_keys="k:" + "A" * 43 + "=")
+    base = await rig.gateway(context_encryption_keys="k:" + "A" * 43 + "=")
     before = await rig.runner([old], deployed_at_ms=1)
     assert (await rig.post(base, rig.chat(rig.fresh("s"), "hi"))).status == 200
     await rig.runner([new], deployed_at_ms=2)

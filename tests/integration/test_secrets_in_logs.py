@@ -39,8 +39,8 @@ async def test_no_secret_is_in_any_line(servers: Servers, tmp_path: Path) -> Non
     shared = {
         "REJOIN_NATS_URL": servers.nats_url,
         "REJOIN_DATABASE_URL": servers.database_url,
-        "REJOIN_KEY_PEPPER": PEPPER,
-        "REJOIN_CONTEXT_KEYS": f"k1:{SEALING}",
+        "REJOIN_API_KEY_PEPPER": PEPPER,
+        "REJOIN_CONTEXT_ENCRYPTION_KEYS": f"k1:{SEALING}",
         "REJOIN_LOG_LEVEL": "debug",
         "REJOIN_LOG_FORMAT": "json",
         "REJOIN_PORT": str(port),
@@ -75,7 +75,7 @@ async def test_no_secret_is_in_any_line(servers: Servers, tmp_path: Path) -> Non
         logs = (runner, gateway)
         await until(lambda: '"tool_failed"' in runner.err)
         metrics = ""
-        for number, name in ((1, "rejoin_requests_total"), (2, "rejoin_tool_calls_total")):
+        for number, name in ((1, "rejoin_http_requests_total"), (2, "rejoin_tool_calls_total")):
             async with http.get(f"http://{HOST}:{port + number}/metrics") as response:
                 metrics += await response.text()
                 assert name in metrics

@@ -6,7 +6,7 @@ import pytest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models import provider_call
 from rejoin_runner.models.model import Keys, ModelError
-from rejoin_runner.models.provider import Connections, open_model
+from rejoin_runner.models.provider import ProviderConnections, open_model
 
 from tests.integration.test_provider import asking
 from tests.support.fake_provider import FakeProvider, Reply, call, delta, text
@@ -74,7 +74,7 @@ async def test_a_key_that_cannot_be_had_is_the_models_failure_and_sends_nothing(
     """And no other key is sent in its place, not even one that the environment has."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-elsewhere")
     monkeypatch.setattr(provider_call, "_KEY_TIMEOUT_S", 0.05)
-    async with Connections() as connections:
+    async with ProviderConnections() as connections:
         model = open_model("openai:fake", connections, keys=keys)
         with pytest.raises(ModelError) as caught:
             await anext(model.stream(asking()))

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import Keys
-from rejoin_adapters.postgres.run_store import PostgresStore
+from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import Tenants
 from rejoin_adapters.records import Limits
 from rejoin_gateway.http.routes import Scope
@@ -21,7 +21,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 
 from rejoin.cli import tenants
-from rejoin.cli.api_keys import Issuer, Wish
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.observe import until
 from tests.support.rig import Answer, Rig
 
@@ -47,7 +47,7 @@ class Held:
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[PostgresStore]:
+async def store(database_url: str) -> AsyncIterator[PostgresRunStore]:
     async with await run_store.connect(database_url, pool_max=1) as one:
         yield one
 
@@ -67,20 +67,20 @@ class Customer:
             return await Answer.of(response)
 
 
-async def customer(rig: Rig, base: str, store: PostgresStore, limits: Limits) -> Customer:
+async def customer(rig: Rig, base: str, store: PostgresRunStore, limits: Limits) -> Customer:
     name = TenantId(rig.fresh("tenant"))
     await Tenants(store.database).limit(name, limits)
-    issuer = Issuer(Keys(store.database), name, PEPPER.encode())
-    return Customer(rig, base, name, await issuer.create(Wish(scopes=(Scope.CHAT, Scope.APPROVE))))
+    issuer = KeyCommands(ApiKeys(store.database), name, PEPPER.encode())
+    return Customer(rig, base, name, await issuer.create(NewKey(scopes=(Scope.CHAT, Scope.APPROVE))))
 
 
 async def test_a_tenants_runs_beyond_its_limit_wait_for_each_other_and_others_do_not(
-    rig: Rig, store: PostgresStore
+    rig: Rig, store: PostgresRunStore
 ) -> None:
     """Only so many are ever with the runners, the rest follow in order, and another tenant's goes at once."""
     model = Held()
     await rig.runner([Agent(name=rig.agent, model=model)])
-    base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
+    base = await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
     crowded = await customer(rig, base, store, Limits(running_max=2))
     other = await customer(rig, base, store, Limits(running_max=2))
     async with asyncio.TaskGroup() as group:
@@ -105,7 +105,7 @@ async def test_a_tenants_runs_beyond_its_limit_wait_for_each_other_and_others_do
     assert [answer.result().text for answer in answers] == ["done"] * 6
 
 
-async def accepted(store: PostgresStore, tenant: TenantId, runs: int) -> None:
+async def accepted(store: PostgresRunStore, tenant: TenantId, runs: int) -> None:
     """So many runs of a tenant are accepted."""
     query = "select count(*)::text from runs where tenant_id = $1"
 
@@ -116,12 +116,12 @@ async def accepted(store: PostgresStore, tenant: TenantId, runs: int) -> None:
 
 
 async def test_f41_a_tenant_with_too_many_queued_is_told_when_to_come_back(
-    rig: Rig, store: PostgresStore
+    rig: Rig, store: PostgresRunStore
 ) -> None:
     """429 in the family's shape, with `Retry-After`; nothing of the refused one is stored."""
     await rig.runner()
     served = rig.agent
-    base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
+    base = await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
     one = await customer(rig, base, store, Limits(running_max=1, queued_max=1))
     async with asyncio.TaskGroup() as group:
         streams = [group.create_task(one.ask("count 40 every 50 ms"))]
@@ -137,7 +137,7 @@ async def test_f41_a_tenant_with_too_many_queued_is_told_when_to_come_back(
     await accepted(store, one.name, 2)
 
 
-async def running(store: PostgresStore, tenant: TenantId) -> None:
+async def running(store: PostgresRunStore, tenant: TenantId) -> None:
     query = "select count(*)::text from runs where tenant_id = $1 and state = 'running'"
 
     async def claimed() -> bool:
@@ -147,10 +147,10 @@ async def running(store: PostgresStore, tenant: TenantId) -> None:
 
 
 async def test_a_tenant_that_has_spent_its_tokens_is_refused_until_midnight(
-    rig: Rig, store: PostgresStore
+    rig: Rig, store: PostgresRunStore
 ) -> None:
     await rig.runner()
-    base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
+    base = await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
     one = await customer(rig, base, store, Limits(tokens_per_day=10))
     assert (await one.ask("count 1")).status == 200
     query = """
@@ -165,18 +165,18 @@ async def test_a_tenant_that_has_spent_its_tokens_is_refused_until_midnight(
     assert "tokens" in refused.json["detail"]
 
 
-async def test_f41_a_tenants_own_rate_goes_before_the_gateways(rig: Rig, store: PostgresStore) -> None:
+async def test_f41_a_tenants_own_rate_goes_before_the_gateways(rig: Rig, store: PostgresRunStore) -> None:
     await rig.runner()
-    base = await rig.gateway(anonymous=False, key_pepper=PEPPER, tenant_requests_per_minute=1)
+    base = await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER, tenant_requests_per_minute=1)
     usual = await customer(rig, base, store, Limits())
     own = await customer(rig, base, store, Limits(requests_per_minute=3))
     assert [(await usual.ask("count 1")).status for _ in range(2)] == [200, 429]
     assert [(await own.ask("count 1")).status for _ in range(4)] == [200, 200, 200, 429]
 
 
-async def test_what_the_operator_says_is_kept_and_shown(store: PostgresStore, rig: Rig) -> None:
+async def test_what_the_operator_says_is_kept_and_shown(store: PostgresRunStore, rig: Rig) -> None:
     """Limits are changed one by one; `clear` forgets those that are not given."""
-    settings = tenants.Settings(rig.database_url)
+    settings = tenants.TenantSettings(rig.database_url)
     name = TenantId(rig.fresh("tenant"))
     assert (await tenants.limit(settings, name, Limits(), clear=False)).count("as everybody") == 5
     await tenants.limit(settings, name, Limits(running_max=50), clear=False)
@@ -188,7 +188,7 @@ async def test_what_the_operator_says_is_kept_and_shown(store: PostgresStore, ri
     assert await Tenants(store.database).limits(name) == Limits(tokens_per_day=7)
 
 
-async def test_rejoin_tenants_limits_changes_what_is_given(rig: Rig, store: PostgresStore) -> None:
+async def test_rejoin_tenants_limits_changes_what_is_given(rig: Rig, store: PostgresRunStore) -> None:
     name = rig.fresh("tenant")
     command = [sys.executable, "-m", "rejoin", "tenants", "limits", name, "--running", "3"]
     process = await asyncio.create_subprocess_exec(

@@ -12,7 +12,7 @@ from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.pool import open_database
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from structlog.testing import capture_logs
 
@@ -50,7 +50,7 @@ async def secured(place: Path, ours: Authority) -> AsyncIterator[Cluster]:
     block = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}\n'
     async with cluster(place / "secured", tls=block) as one:
         async with nats_connection.connect(trusting(one, "admin", ours.ca), "migrate") as admin:
-            await setup.declare(admin, setup.Settings())
+            await setup.declare(admin, setup.StreamSettings())
         yield one
 
 
@@ -169,7 +169,7 @@ async def test_no_word_is_said_in_the_clear_if_tls_is_asked_for(servers: Servers
             pass
 
     with capture_logs() as lines:
-        async with beside(connect()):
+        async with run_alongside(connect()):
             await until(lambda: any(line["event"] == "waiting_for_broker" for line in lines), "its wait")
     causes = {line["cause"] for line in lines if line["event"] == "waiting_for_broker"}
     assert causes == {"the broker is away (the server offers no TLS)"}
@@ -210,7 +210,7 @@ async def test_a_service_that_trusts_neither_says_so_in_a_line_and_ends(
     variables = {
         "REJOIN_NATS_URL": trusting(secured, "admin", other.ca),
         "REJOIN_DATABASE_URL": database,
-        "REJOIN_ANONYMOUS": "true",
+        "REJOIN_ALLOW_ANONYMOUS": "true",
     }
     async with await Command.start(tmp_path / "logs", service, variables=variables) as command:
         assert await command.end() == 1

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.run_queue import JetStreamRequests
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.service import tracing
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, RunId
@@ -120,10 +120,10 @@ async def test_the_trace_crosses_from_the_gateways_account_to_the_runners(seen: 
         nats_connection.connect(brokers.url("gateway"), "gateway-api") as gateway,
         nats_connection.connect(brokers.url("runner"), "runner-queue") as runner,
     ):
-        await setup.declare(admin, setup.Settings())
-        async with JetStreamRequests(runner, setup.Settings()).pull(agent) as next_requests:
+        await setup.declare(admin, setup.StreamSettings())
+        async with JetStreamRunQueue(runner, setup.StreamSettings()).pull(agent) as next_requests:
             with tracing.span("request"):
-                await JetStreamRequests(gateway, setup.Settings()).publish(RunRequest(agent, run))
+                await JetStreamRunQueue(gateway, setup.StreamSettings()).publish(RunRequest(agent, run))
             (delivery,) = await next_requests(1)
             with instrumentation.attempt(delivery):
                 pass

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from rejoin_runner.models.http_transport import Wire
-from rejoin_runner.models.provider import Connections
+from rejoin_runner.models.http_transport import AiohttpTransport
+from rejoin_runner.models.provider import ProviderConnections
 
 SOON_S = 20.0
 URL = "/v1/a%2Fb/ü?q=1%2B1&empty="
@@ -35,7 +35,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def wired() -> AsyncIterator[httpx2.AsyncClient]:
-    async with asyncio.timeout(SOON_S), httpx2.AsyncClient(transport=Wire(10)) as client:
+    async with asyncio.timeout(SOON_S), httpx2.AsyncClient(transport=AiohttpTransport(10)) as client:
         yield client
 
 
@@ -119,7 +119,10 @@ async def test_failures_have_httpx2_s_names() -> None:
             await asyncio.Event().wait()
         return response
 
-    async with serving(answer) as address, httpx2.AsyncClient(transport=Wire(10), timeout=0.2) as client:
+    async with (
+        serving(answer) as address,
+        httpx2.AsyncClient(transport=AiohttpTransport(10), timeout=0.2) as client,
+    ):
         for path, name in (
             ("/silent", httpx2.ReadTimeout),
             ("/stall", httpx2.ReadTimeout),
@@ -141,7 +144,7 @@ async def test_behind_a_proxy_the_connections_are_httpx2_s(monkeypatch: pytest.M
 
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    async with serving(proxy) as address, Connections() as connections:
+    async with serving(proxy) as address, ProviderConnections() as connections:
         monkeypatch.setenv("http_proxy", address)
         assert (await connections.open().get("http://nowhere.invalid/x")).text == "by proxy"
     assert asked == ["http://nowhere.invalid/x"]

@@ -149,7 +149,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 async def started(path: str) -> None:
-    async with app.assemble(app.Settings(**NOWHERE), app.find_agents(path)):
+    async with app.assemble(app.RunnerSettings(**NOWHERE), app.find_agents(path)):
         raise AssertionError("it has started")
 
 

@@ -1,12 +1,13 @@
 """What a credential can do to those who check it: nothing."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import pytest
-from rejoin_adapters.postgres.api_keys import Keys
-from rejoin_gateway.auth.authenticator import Claims, Gate
-from rejoin_gateway.auth.jwt import LOOK_AGAIN_S, Checks, Published, Tokens
+from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
+from rejoin_gateway.auth.jwt import LOOK_AGAIN_S, JwksCache, JwtVerifier, TokenRules
 from rejoin_protocol.errors import Unauthenticated, Unavailable
 
 
@@ -24,7 +25,7 @@ class Issuer:
 async def test_tokens_do_not_drive_an_issuer_that_is_away() -> None:
     """However many come, it is asked once in a while, and nobody waits behind the others' tries."""
     issuer, now_s = Issuer(), 0.0
-    published = Published(issuer.fetch, lambda: now_s)
+    published = JwksCache(issuer.fetch, lambda: now_s)
 
     async def find(kid: str) -> None:
         with pytest.raises(Unavailable):
@@ -49,7 +50,7 @@ async def test_what_an_issuer_says_that_is_no_keys_is_as_if_it_were_away(said: A
         asked += 1
         return said
 
-    published = Published(fetch, lambda: 0.0)
+    published = JwksCache(fetch, lambda: 0.0)
     for _ in range(2):
         with pytest.raises(Unavailable):
             await published.find("one")
@@ -59,30 +60,36 @@ async def test_what_an_issuer_says_that_is_no_keys_is_as_if_it_were_away(said: A
 @pytest.mark.parametrize("token", ["\udcff.a.b", "a.b.c", "..", "e30.e30.\udcff"])
 async def test_a_token_that_is_none_is_refused(token: str) -> None:
     """A header need not be UTF-8: aiohttp hands on what is not as half surrogates."""
-    published = Published(Issuer().fetch, lambda: 0.0)
+    published = JwksCache(Issuer().fetch, lambda: 0.0)
     for tokens in (
-        Tokens(Checks(["HS256"]), "x" * 32, None),
-        Tokens(Checks(["RS256"]), None, published),
+        JwtVerifier(TokenRules(["HS256"]), "x" * 32, None),
+        JwtVerifier(TokenRules(["RS256"]), None, published),
     ):
         with pytest.raises((Unauthenticated, Unavailable)):
             await tokens.claims(token)
 
 
+def _never() -> datetime:
+    raise AssertionError("no key is looked up")
+
+
 @pytest.fixture
-def gate() -> Gate:
-    rows: Keys = None  # type: ignore[assignment]  # no key is shown here
-    claims = Claims(tenant="org")
-    return Gate(rows=rows, pepper=None, tokens=None, claims=claims, anonymous=False, now=lambda: None)  # type: ignore[arg-type, return-value]
+def gate() -> Authenticator:
+    rows: ApiKeys = None  # type: ignore[assignment]  # no key is shown here
+    claims = ClaimNames(tenant="org")
+    return Authenticator(
+        rows=rows, pepper=None, tokens=None, claims=claims, allow_anonymous=False, now=_never
+    )
 
 
 @pytest.mark.parametrize("odd", ["", "a\0b", "a\nb", "\ud800", "x" * 257, 7, None, ["ann"]])
 @pytest.mark.parametrize("claim", ["sub", "org"])
-def test_a_name_that_cannot_be_stored_or_logged_is_nobodys(gate: Gate, claim: str, odd: Any) -> None:
+def test_a_name_that_cannot_be_stored_or_logged_is_nobodys(gate: Authenticator, claim: str, odd: Any) -> None:
     with pytest.raises(Unauthenticated):
         gate._of_claims({"sub": "ann", "org": "acme"} | {claim: odd})
 
 
-def test_two_people_are_never_counted_as_one(gate: Gate) -> None:
+def test_two_people_are_never_counted_as_one(gate: Authenticator) -> None:
     """Names with spaces in them do not run into each other where requests are counted."""
     one = gate._of_claims({"org": "a", "sub": "b c"})
     other = gate._of_claims({"org": "a b", "sub": "c"})

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from rejoin_adapters.embedded import Servers
 from rejoin_gateway.app import ROUTES
-from rejoin_gateway.http.routes import Route, Shape
+from rejoin_gateway.http.routes import ErrorFormat, Route
 from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol.ids import SessionId
 
@@ -197,7 +197,7 @@ def refused_in_shape(route: Route, told: Told) -> None:
     if told.status == 401:
         assert told.headers["WWW-Authenticate"] == "Bearer"
     assert "error" in msgspec.json.decode(told.raw)
-    if route.shape is Shape.PROBLEM and not route.path.endswith("/mcp"):
+    if route.shape is ErrorFormat.PROBLEM and not route.path.endswith("/mcp"):
         assert told.headers["Content-Type"].startswith("application/problem+json")
 
 

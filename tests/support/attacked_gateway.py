@@ -14,10 +14,10 @@ import msgspec
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.postgres import migrate
-from rejoin_adapters.postgres.api_keys import KeyRow, Keys
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
 from rejoin_adapters.postgres.artifacts import Artifact
-from rejoin_adapters.postgres.mcp_sessions import Dialogues
-from rejoin_adapters.postgres.run_store import PostgresStore, connect
+from rejoin_adapters.postgres.mcp_sessions import McpSessions
+from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
 from rejoin_adapters.records import Owner
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.http.routes import Scope
@@ -25,7 +25,7 @@ from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId, UserId
 
-from rejoin.cli.api_keys import Issuer, Wish
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.attachments import PNG
 from tests.support.databases import fresh_database
 from tests.support.observe import until
@@ -63,9 +63,9 @@ class House:
         self,
         rig: Rig,
         base: str,
-        store: PostgresStore,
+        store: PostgresRunStore,
         watch: "asyncpg.Connection[Any]",
-        broker: nats_connection.Broker,
+        broker: nats_connection.NatsConnection,
     ) -> None:
         self.rig = rig
         self.base = base
@@ -77,19 +77,19 @@ class House:
         self.owner = Owner(self.tenant, UserId(ANN))
 
     async def key(self, *, tenant: str | None = None, **wish: Any) -> str:
-        issuer = Issuer(Keys(self.store.database), TenantId(tenant or self.tenant), PEPPER.encode())
-        return await issuer.create(Wish(**({"scopes": ALL, "user": ANN} | wish)))
+        issuer = KeyCommands(ApiKeys(self.store.database), TenantId(tenant or self.tenant), PEPPER.encode())
+        return await issuer.create(NewKey(**({"scopes": ALL, "user": ANN} | wish)))
 
     async def expired(self) -> str:
         key, then = api_key.mint(secrets.token_bytes), datetime.now(UTC) - timedelta(seconds=1)
         digest = api_key.digest(PEPPER.encode(), key)
-        row = KeyRow(key.id, self.tenant, digest, [*ALL], None, UserId(ANN), None, then, then)
-        await Keys(self.store.database).create(row)
+        row = ApiKeyRow(key.id, self.tenant, digest, [*ALL], None, UserId(ANN), None, then, then)
+        await ApiKeys(self.store.database).create(row)
         return str(key)
 
     async def revoked(self) -> str:
         key = await self.key()
-        await Keys(self.store.database).revoke(self.tenant, key.partition(".")[0])
+        await ApiKeys(self.store.database).revoke(self.tenant, key.partition(".")[0])
         return key
 
     async def credentials(self, scope: Scope) -> dict[str, str | None]:
@@ -124,7 +124,7 @@ class House:
         )
         await service.backend.artifacts.put(self.tenant, artifact)
         dialogue = SessionId(str(uuid.uuid4()))
-        await Dialogues(self.store.database).open(self.owner, dialogue, AgentName(self.rig.agent))
+        await McpSessions(self.store.database).open(self.owner, dialogue, AgentName(self.rig.agent))
         message = body["messages"][0]["id"]
         response_id = f"resp_{run.removeprefix('run_')}"
         call = question.question.call
@@ -184,6 +184,6 @@ async def opened(servers: Servers) -> AsyncIterator[House]:
             nats_connection.connect(servers.nats_url, "matrix") as connected,
         ):
             await rig.runner()
-            base = await rig.gateway(anonymous=False, key_pepper=PEPPER)
+            base = await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
             yield House(rig, base, store, watch, connected)
         await watch.close()

@@ -9,17 +9,17 @@ from typing import Any
 from rejoin_adapters.records import (
     Admission,
     Admitted,
+    ApprovalRequest,
     Claim,
     Decided,
     Decision,
     Interrupted,
     Owner,
-    Question,
     Regenerate,
     Run,
-    Store,
+    RunStore,
     Submit,
-    Turn,
+    UserMessage,
     WhenBusy,
 )
 from rejoin_protocol.events.fold import UIMessage
@@ -50,7 +50,7 @@ def text_of(message: UIMessage) -> str:
 class Chat:
     """A session, spoken to in few words."""
 
-    def __init__(self, store: Store, owner: Owner = DEFAULT, id: SessionId | None = None) -> None:
+    def __init__(self, store: RunStore, owner: Owner = DEFAULT, id: SessionId | None = None) -> None:
         self.store = store
         self.owner = owner
         self.id = id or SessionId(fresh("ses"))
@@ -78,7 +78,7 @@ class Chat:
         key: str | None = None,
         **extra: Any,
     ) -> Admitted:
-        turn = Turn(user(text, id), sha256(text.encode()).digest())
+        turn = UserMessage(user(text, id), sha256(text.encode()).digest())
         return await self.admit(Submit(turn, edit=edit, imports=imports), when_busy, key, **extra)
 
     async def send(self, text: str, id: str | None = None) -> Run:
@@ -108,7 +108,7 @@ class Chat:
         self, run: Run, count: int = 1, expires_at: datetime | None = None, first: int = 0
     ) -> list[ApprovalId]:
         questions = [
-            Question(
+            ApprovalRequest(
                 ApprovalId(f"{run.id}_{run.turn}_{n}"), CallId(f"call_{n}"), "rm", {"path": n}, expires_at
             )
             for n in range(first, first + count)
@@ -154,7 +154,7 @@ class Chat:
         return (await self.found(run)).state
 
 
-def through(stores: Sequence[Store]) -> list[Chat]:
+def through(stores: Sequence[RunStore]) -> list[Chat]:
     """One session, spoken to through each of the stores."""
     session = SessionId(fresh("ses"))
     return [Chat(store, id=session) for store in stores]

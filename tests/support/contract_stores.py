@@ -5,19 +5,19 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import pytest_asyncio
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import PostgresStore, connect
-from rejoin_adapters.records import Store
+from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
+from rejoin_adapters.records import RunStore
 
-from tests.doubles.store import MemoryStore
+from tests.doubles.store import MemoryRunStore
 from tests.support.contract_chats import Chat
 from tests.support.databases import fresh_database
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "postgres"])
-async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Sequence[Store]]:
+async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Sequence[RunStore]]:
     """The same store, seen from three processes."""
     if request.param == "memory":
-        yield [MemoryStore()] * 3
+        yield [MemoryRunStore()] * 3
         return
     async with fresh_database(database_url) as url:
         await migrate(url)
@@ -26,7 +26,7 @@ async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIter
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def postgres(database_url: str) -> AsyncIterator[PostgresStore]:
+async def postgres(database_url: str) -> AsyncIterator[PostgresRunStore]:
     """The real one alone, for what has no double."""
     async with fresh_database(database_url) as url:
         await migrate(url)
@@ -35,10 +35,10 @@ async def postgres(database_url: str) -> AsyncIterator[PostgresStore]:
 
 
 @pytest.fixture
-def store(stores: Sequence[Store]) -> Store:
+def store(stores: Sequence[RunStore]) -> RunStore:
     return stores[0]
 
 
 @pytest.fixture
-def chat(store: Store) -> Chat:
+def chat(store: RunStore) -> Chat:
     return Chat(store)

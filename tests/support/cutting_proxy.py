@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from random import Random
 from urllib.parse import urlsplit
 
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 
 HOST = "127.0.0.1"
 READ_BYTES_MAX = 64 * 1024
@@ -33,7 +33,7 @@ class Closing:
         with suppress(OSError):
             from_server, to_server = await asyncio.open_connection(self._server.hostname, self._server.port)
             try:
-                async with beside(_pass(reader, to_server)):
+                async with run_alongside(_pass(reader, to_server)):
                     await self._down(from_server, writer, limit)
             finally:
                 to_server.transport.abort()

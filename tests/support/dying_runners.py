@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamDelivery
-from rejoin_adapters.ports import Log
+from rejoin_adapters.ports import RunLog
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head
 
@@ -46,7 +46,7 @@ class Death(msgspec.Struct):
 class Mortal:
     """A log whose writer dies."""
 
-    def __init__(self, log: Log, death: Death) -> None:
+    def __init__(self, log: RunLog, death: Death) -> None:
         self._log = log
         self._death = death
 
@@ -67,7 +67,7 @@ def at_append(monkeypatch: pytest.MonkeyPatch, *, word: bytes | None = None, sto
     """The death of the runners that are started from now on."""
     death = Death(word=word, stored=stored)
     monkeypatch.setattr(
-        "rejoin_runner.app.JetStreamLog", lambda *brokers: Mortal(JetStreamLog(*brokers), death)
+        "rejoin_runner.app.JetStreamLog", lambda *brokers: Mortal(JetStreamRunLog(*brokers), death)
     )
     return death
 

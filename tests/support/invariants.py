@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold, UIMessage
@@ -52,7 +52,7 @@ class Stored(msgspec.Struct, frozen=True):
         return said[-1] if said else None
 
 
-async def stored(database_url: str, runs: JetStreamLog) -> list[Stored]:
+async def stored(database_url: str, runs: JetStreamRunLog) -> list[Stored]:
     """Every run there is."""
     connection = await asyncpg.connect(database_url)
     try:
@@ -65,7 +65,7 @@ async def stored(database_url: str, runs: JetStreamLog) -> list[Stored]:
     return [msgspec.convert(dict(row) | {"log": await read(runs, row["id"])}, Stored) for row in rows]
 
 
-async def read(runs: JetStreamLog, run: str) -> list[Record]:
+async def read(runs: JetStreamRunLog, run: str) -> list[Record]:
     """A log."""
     records: list[Record] = []
     more = True
@@ -212,7 +212,7 @@ async def drawn(database_url: str) -> dict[str, str]:
         await connection.close()
 
 
-async def undeleted(database_url: str, runs: JetStreamLog, deleted: Iterable[Send]) -> list[str]:
+async def undeleted(database_url: str, runs: JetStreamRunLog, deleted: Iterable[Send]) -> list[str]:
     """The runs of deleted sessions that are still somewhere."""
     asked = [send.run for send in deleted if send.run]
     connection = await asyncpg.connect(database_url)
@@ -380,6 +380,13 @@ def score(
     rows.append(("longest silence", _p(gaps, 1)))
     rows += [
         (word, errors.count(f'"event": "{word}"'))
-        for word in ("fenced", "log_moved", "put_back", "append_unknown", "stranded_run", "stored_late")
+        for word in (
+            "fenced",
+            "takeover_retried",
+            "run_requeued",
+            "append_unknown",
+            "stranded_run_republished",
+            "run_end_not_persisted",
+        )
     ]
     return "\n".join(f"{name:>28}  {value}" for name, value in rows)

@@ -12,7 +12,7 @@ from random import Random
 from typing import Self
 from urllib.parse import urlsplit
 
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 
 HOST = "127.0.0.1"
 CRLF = b"\r\n"
@@ -63,7 +63,7 @@ class _Proxy:
                 self._host, self._port, limit=LINE_BYTES_MAX
             )
             try:
-                async with beside(self._down(from_server, writer)):
+                async with run_alongside(self._down(from_server, writer)):
                     while received := await reader.read(READ_BYTES_MAX):
                         to_server.write(received)
                         await to_server.drain()

@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import override
 
-from rejoin_adapters.embedded.nats import Nats
-from rejoin_adapters.embedded.server import Place
+from rejoin_adapters.embedded.nats import NatsServer
+from rejoin_adapters.embedded.server import ServerOptions
 from rejoin_protocol.broker import broker_permissions
 
 from tests.support.processes import HOST, ROOT, free_ports
@@ -21,14 +21,14 @@ CONFIG = ROOT / "deploy" / "nats.conf"
 ROLES = ("admin", "gateway", "runner")
 
 
-class Node(Nats):
+class Node(NatsServer):
     """One of them. `cluster`: its port for routes, and those of all servers, if it is not alone."""
 
     def __init__(
         self, path: Path, port: int, passwords: str, cluster: tuple[int, Sequence[int]], tls: str = ""
     ) -> None:
         path.mkdir(parents=True)
-        super().__init__(Place(path, durable=True, report=lambda _: None), port)
+        super().__init__(ServerOptions(path, durable=True, report=lambda _: None), port)
         self._passwords = passwords
         self._cluster = cluster
         self._tls = tls

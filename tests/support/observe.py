@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Record, View
@@ -22,7 +22,7 @@ POLL_S = 0.01
 async def stored(nats_url: str, run: str) -> list[Record]:
     """Every record of a run's log."""
     async with nats_connection.connect(nats_url, "tests") as connection:
-        runs = JetStreamLog(connection, connection)
+        runs = JetStreamRunLog(connection, connection)
         records: list[Record] = []
         more = True
         while more:

@@ -65,7 +65,7 @@ class Command:
         logs: Path,
         *arguments: str,
         variables: Mapping[str, str] | None = None,
-        module: str = "gateway",
+        module: str = "rejoin",
     ) -> "Command":
         """Start it, with its words in files that begin with `logs`. `module`: the package that is run."""
         kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}

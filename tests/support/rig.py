@@ -14,11 +14,11 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 from aiohttp import web
-from rejoin_adapters.jetstream.run_log import JetStreamLog
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol.log import sse
-from rejoin_protocol.log.sse import Frame
+from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner import app as runner_app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import demo
@@ -55,8 +55,8 @@ class Rig:
 
     async def gateway(self, *, nats_url: str | None = None, **settings: Any) -> str:
         """Start a gateway; its base URL."""
-        wanted = {"anonymous": True, "default_agent": self.agent, "agents_believed_s": 0, **settings}
-        found = gateway_app.Settings(
+        wanted = {"allow_anonymous": True, "default_agent": self.agent, "agent_cache_ttl_s": 0, **settings}
+        found = gateway_app.GatewaySettings(
             nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
         )
         app = await self._stack.enter_async_context(gateway_app.assemble(found))
@@ -71,7 +71,7 @@ class Rig:
 
     async def runner(self, agents: Sequence[Agent] | None = None, **settings: Any) -> Worker:
         """Start a runner; returns once it serves. `drain` it, or it is drained at the test's end."""
-        found = runner_app.Settings(
+        found = runner_app.RunnerSettings(
             nats_url=self.nats_url, database_url=self.database_url, **({"drain_grace_s": 0.1} | settings)
         )
         serving = agents or [msgspec.structs.replace(demo(), name=self.agent)]
@@ -94,7 +94,7 @@ class Rig:
     def feeds(self, gateway: int) -> dict[str, int]:
         """How many streams follow which run through a gateway, in the order of their start."""
         runs = self.apps[gateway][SERVICE].backend.runs
-        assert isinstance(runs, JetStreamLog)
+        assert isinstance(runs, JetStreamRunLog)
         return {run: len(feed.readers) for run, feed in runs._feeds.items()}
 
     # -------------------------------------------------------------------------------- as a client
@@ -139,13 +139,13 @@ class Answer(msgspec.Struct):
     status: int
     headers: dict[str, str]
     raw: bytes
-    frames: list[Frame]
+    frames: list[SseFrame]
 
     @classmethod
     async def of(cls, response: aiohttp.ClientResponse) -> "Answer":
         """Read one."""
         raw = await response.read()
-        frames = list(sse.Reader().feed(raw)) if response.content_type == "text/event-stream" else []
+        frames = list(sse.SseParser().feed(raw)) if response.content_type == "text/event-stream" else []
         headers = {name.lower(): value for name, value in response.headers.items()}
         return cls(response.status, headers, raw, frames)
 
@@ -171,10 +171,10 @@ class Answer(msgspec.Struct):
 
 
 async def read_frames(
-    response: aiohttp.ClientResponse, until: Callable[[Frame], bool] = lambda _: False
-) -> AsyncIterator[Frame]:
+    response: aiohttp.ClientResponse, until: Callable[[SseFrame], bool] = lambda _: False
+) -> AsyncIterator[SseFrame]:
     """A stream's frames as they come; stops after the one for which `until` holds."""
-    reader = sse.Reader()
+    reader = sse.SseParser()
     async for received in response.content.iter_any():
         for frame in reader.feed(received):
             yield frame

@@ -21,16 +21,23 @@ from rejoin.dev import launcher
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
 READERS: dict[str, type[msgspec.Struct]] = {
-    "gateway": app.Settings,
-    "runner": runner_app.Settings,
+    "gateway": app.GatewaySettings,
+    "runner": runner_app.RunnerSettings,
     "migrate": main.MigrateSettings,
-    "keys": api_keys.Settings,
-    "runs": runs.Settings,
-    "doctor": doctor.Settings,
-    "dev": launcher.Settings,
+    "keys": api_keys.KeySettings,
+    "runs": runs.RunSettings,
+    "doctor": doctor.DoctorSettings,
+    "dev": launcher.DevSettings,
 }
 """By command; `sessions`, `users` and `tenants` read what `runs` reads."""
-SECRETS = {"nats_url", "database_url", "key_pepper", "context_keys", "jwt_key", "model_api_key"}
+SECRETS = {
+    "nats_url",
+    "database_url",
+    "api_key_pepper",
+    "context_encryption_keys",
+    "jwt_key",
+    "model_api_key",
+}
 UNSAID = {
     "port": "Its port.",
     "log_level": "`debug`, `info`, `warning`, `error` or `critical`.",

@@ -24,7 +24,7 @@ from tests.support.reconnecting_client import DONE, without_comments
 from tests.support.rig import Answer, Rig
 
 ACK_WAIT_S = 0.4
-PAUSING: dict[str, Any] = {"ack_wait_s": ACK_WAIT_S, "runs_max": 1}
+PAUSING: dict[str, Any] = {"ack_wait_s": ACK_WAIT_S, "max_concurrent_runs": 1}
 """One run at a time: a runner that is paused asks for no other."""
 FIRST, SECOND = 5, 3
 """Words of the first runner, all void, and of the second one before it waits."""

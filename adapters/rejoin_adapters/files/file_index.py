@@ -24,7 +24,7 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId, UserId
 
-from rejoin_adapters.files.chunk_store import File, Home, JetStreamFiles, Opened
+from rejoin_adapters.files.chunk_store import FileReference, JetStreamFiles, OpenFile, StoredFile
 from rejoin_adapters.postgres.pool import Database
 
 log = structlog.get_logger("rejoin.files")
@@ -40,7 +40,7 @@ TRY_AGAIN_S = 0.1
 """A deletion takes some milliseconds, unless its runner dies in the middle."""
 
 
-class Doomed(msgspec.Struct, frozen=True):
+class CondemnedFile(msgspec.Struct, frozen=True):
     """A file that is being deleted. `doomed_at` tells one sweep's deletion from a later one."""
 
     tenant: TenantId
@@ -48,21 +48,26 @@ class Doomed(msgspec.Struct, frozen=True):
     doomed_at: datetime
 
 
-class Look(msgspec.Struct, frozen=True):
+class SweepBatch(msgspec.Struct, frozen=True):
     """What one look found, at so many files: if they were `LOOK_MAX`, there may be more."""
 
     looked: int
-    doomed: Sequence[Doomed]
+    doomed: Sequence[CondemnedFile]
 
 
-class Holdings:
+class FileIndex:
     """The rows. Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def keep(
-        self, tenant: TenantId, user: UserId | None, id: FileId, size_bytes: int, home: Home | None = None
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        id: FileId,
+        size_bytes: int,
+        home: FileReference | None = None,
     ) -> bool:
         """It is about to be stored. False if it is being deleted. Raises `Limited`."""
         query = "select to_json(keep_file($1, $2, $3, $4, $5, $6))"
@@ -73,21 +78,21 @@ class Holdings:
         """It is about to be named. False if there is none, or it is being deleted."""
         return await self._database.get(bool, "select to_json(touch_file($1, $2))", tenant, id)
 
-    async def doom(self, age_s: float, *, again_s: float = DOOMED_AGAIN_S) -> Look:
+    async def doom(self, age_s: float, *, again_s: float = DOOMED_AGAIN_S) -> SweepBatch:
         """Files that nothing has named or touched for `age_s`, to be deleted now."""
         query = "select doom_files($1, $2, $3)"
-        return await self._database.get(Look, query, age_s, again_s, LOOK_MAX)
+        return await self._database.get(SweepBatch, query, age_s, again_s, LOOK_MAX)
 
-    async def forget(self, doomed: Doomed) -> None:
+    async def forget(self, doomed: CondemnedFile) -> None:
         """Its bytes are gone."""
         query = "select forget_file($1, $2, $3)::text"
         await self._database.value(query, doomed.tenant, doomed.id, doomed.doomed_at)
 
 
-class HeldFiles:
+class FileStore:
     """`Files`, with their rows."""
 
-    def __init__(self, files: JetStreamFiles, holdings: Holdings) -> None:
+    def __init__(self, files: JetStreamFiles, holdings: FileIndex) -> None:
         self._files = files
         self._holdings = holdings
 
@@ -97,7 +102,7 @@ class HeldFiles:
         user: UserId | None,
         data: bytes,
         media_type: str,
-        home: Home | None = None,
+        home: FileReference | None = None,
     ) -> FileId:
         """See `Files`."""
         id = file_formats.file_id(user, data)
@@ -113,11 +118,11 @@ class HeldFiles:
         """See `Files`."""
         return await self._holdings.touch(tenant, id)
 
-    async def get(self, tenant: TenantId, id: FileId) -> File | None:
+    async def get(self, tenant: TenantId, id: FileId) -> StoredFile | None:
         """See `Files`."""
         return await self._files.get(tenant, id)
 
-    async def open(self, tenant: TenantId, id: FileId) -> Opened | None:
+    async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         """See `Files`."""
         return await self._files.open(tenant, id)
 

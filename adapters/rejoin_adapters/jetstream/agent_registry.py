@@ -10,28 +10,30 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 
-from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
 BELIEVED_S = 5.0
 """How long a gateway believes what it was told of an agent. Runners say it again six times as rarely."""
 
 
-class JetStreamAgents:
-    """`ports.Agents`. What it finds it believes for `believed_s`; that there is no such agent, never."""
+class JetStreamAgentRegistry:
+    """`ports.AgentRegistry`. What it finds it believes for `believed_s`; that there is no such agent,
+    never.
+    """
 
-    def __init__(self, broker: Broker, believed_s: float = 0) -> None:
+    def __init__(self, broker: NatsConnection, believed_s: float = 0) -> None:
         self._broker = broker
         self._believed_s = believed_s
         self._believed: dict[AgentName, tuple[AgentEntry, float]] = {}
 
     async def announce(self, entry: AgentEntry) -> None:
-        """See `ports.Agents`."""
+        """See `ports.AgentRegistry`."""
         known = await self._find(entry.name)
         if known is None or not entry.yields_to(known):
             await self._broker.call(subjects.agent_key(entry.name), run_request.encode(entry))
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
-        """See `ports.Agents`."""
+        """See `ports.AgentRegistry`."""
         now_s = time.monotonic()
         entry, until_s = self._believed.get(agent, (None, 0.0))
         if entry is None or until_s <= now_s:
@@ -55,7 +57,7 @@ class JetStreamAgents:
                 raise Unavailable(f"the broker refused to name the agent ({status})")
 
     async def list(self) -> Sequence[AgentEntry]:
-        """See `ports.Agents`."""
+        """See `ports.AgentRegistry`."""
         ask = msgspec.json.encode({"multi_last": [subjects.AGENTS_SUBJECTS]})
         *messages, last = await self._broker.ask_many(
             f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", ask

@@ -15,8 +15,8 @@ from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Record, parse_head
 
-from rejoin_adapters.jetstream.nats_client import Arrived
-from rejoin_adapters.jetstream.nats_connection import Broker
+from rejoin_adapters.jetstream.nats_client import RawMessage
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
 FOLLOW_BYTES_MAX = 256 * 1024
 """What waits for one reader; past it the reader is `lost` and reads the log when it can."""
@@ -29,7 +29,7 @@ _SEQUENCE = re.compile(rb"\r\n%b: ?(\d+)\r\n" % subjects.SEQUENCE.encode())
 _BATCH = re.compile(rb"\r\n%b: ?([^\r\n]+)\r\n" % subjects.BATCH.encode())
 
 
-def record_of(message: Arrived) -> Record:
+def record_of(message: RawMessage) -> Record:
     """A message of the broker as the record that it carries. Raises `ValueError`."""
     sequence, batch = _SEQUENCE.search(message.fields), _BATCH.search(message.fields)
     if sequence is None or batch is None:
@@ -37,8 +37,8 @@ def record_of(message: Arrived) -> Record:
     return Record(int(sequence[1]), parse_head(batch[1].decode()), message.data)
 
 
-class Reader:
-    """`ports.Follow`: what has arrived for one reader, in bounded memory."""
+class LiveReader:
+    """`ports.LiveSubscription`: what has arrived for one reader, in bounded memory."""
 
     def __init__(self) -> None:
         self._waiting: list[Record] = []
@@ -51,23 +51,23 @@ class Reader:
 
     @property
     def slow(self) -> bool:
-        """See `ports.Follow`."""
+        """See `ports.LiveSubscription`."""
         return self._slow
 
     @property
     def lost(self) -> bool:
-        """See `ports.Follow`."""
+        """See `ports.LiveSubscription`."""
         return self._lost
 
     def take(self) -> list[Record]:
-        """See `ports.Follow`."""
+        """See `ports.LiveSubscription`."""
         records, self._waiting = self._waiting, []
         self._bytes = 0
         self._lost = self._slow = False
         return records
 
     async def wait(self, seconds: float) -> bool:
-        """See `ports.Follow`."""
+        """See `ports.LiveSubscription`."""
         if not self._waiting and not self._lost:
             loop = asyncio.get_running_loop()
             self._due_s = math.ceil((loop.time() + seconds) / TICK_S) * TICK_S
@@ -120,14 +120,14 @@ class Reader:
         self._wake()
 
 
-class Sample:
+class LagSample:
     """How old live records are when they come: one in each second, of all runs together."""
 
     def __init__(self, lag: Callable[[float], None]) -> None:
         self._lag = lag
         self._due_s = 0.0
 
-    def take(self, message: Arrived) -> None:
+    def take(self, message: RawMessage) -> None:
         """Look at this one, if it is time."""
         now_s = time.time()
         if now_s < self._due_s or (stored := message.header(subjects.TIME)) is None:
@@ -137,16 +137,16 @@ class Sample:
             self._lag(now_s - datetime.fromisoformat(stored).timestamp())
 
 
-class Feed:
+class LiveFeed:
     """One run's subscription in this process."""
 
-    def __init__(self, sample: Sample) -> None:
-        self.readers: set[Reader] = set()
+    def __init__(self, sample: LagSample) -> None:
+        self.readers: set[LiveReader] = set()
         self._sample = sample
         self._opening = asyncio.Lock()
         self._ends: list[Callable[[], Awaitable[None]]] = []
 
-    async def open(self, live: Broker, run: RunId) -> None:
+    async def open(self, live: NatsConnection, run: RunId) -> None:
         """Subscribe, and wait until the server has seen it: only then may the log be read."""
         async with self._opening:
             if self._ends:
@@ -171,7 +171,7 @@ class Feed:
         for end in reversed(ends):
             await end()
 
-    def _on_message(self, message: Arrived) -> None:
+    def _on_message(self, message: RawMessage) -> None:
         try:
             record = record_of(message)
         except ValueError:

@@ -16,13 +16,13 @@ from rejoin_protocol.errors import Gone
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Mark, Record
 
-from rejoin_adapters.ports import Follow, Log
+from rejoin_adapters.ports import LiveSubscription, RunLog
 
 TAIL_CHECK_FIRST_S = 0.5
 TAIL_CHECK_MAX_S = 10.0
 
 
-class Stumble(StrEnum):
+class ResyncReason(StrEnum):
     """Why a reader goes back from what comes live to the log."""
 
     GAP = "gap"
@@ -46,19 +46,19 @@ def fit(seq: int, records: Sequence[Record]) -> tuple[list[Record], bool]:
     return fitting, False
 
 
-class Splice:
-    """A place in a run's log that moves forward. Made by `splice`."""
+class LogTail:
+    """A place in a run's log that moves forward. Made by `open_log_tail`."""
 
     def __init__(
         self,
-        log: Log,
+        log: RunLog,
         run: RunId,
-        follow: Follow,
+        follow: LiveSubscription,
         *,
         after: int,
         index: int,
         restored: bool,
-        stumbled: Callable[[Stumble], None],
+        stumbled: Callable[[ResyncReason], None],
     ) -> None:
         self._log = log
         self._run = run
@@ -94,18 +94,18 @@ class Splice:
                 return ()
             if not await self._follow.wait(min(self._quiet_s, remaining_s)):
                 # The tail check: asking finds what no successor would reveal.
-                self._behind = await self._log.grown(self._run, after=self._seq)
+                self._behind = await self._log.has_records_after(self._run, after=self._seq)
                 self._quiet_s = min(self._quiet_s * 2, TAIL_CHECK_MAX_S)
 
     def _live(self) -> Sequence[Record]:
         if self._follow.lost:
-            self._stumbled(Stumble.SLOW if self._follow.slow else Stumble.AWAY)
+            self._stumbled(ResyncReason.SLOW if self._follow.slow else ResyncReason.AWAY)
             self._follow.take()
             self._behind = True
             return ()
         records, self._behind = fit(self._seq, self._follow.take())
         if self._behind:
-            self._stumbled(Stumble.GAP)
+            self._stumbled(ResyncReason.GAP)
         return self._advance(records)
 
     async def _read(self) -> Sequence[Record]:
@@ -125,15 +125,15 @@ class Splice:
 
 
 @asynccontextmanager
-async def splice(
-    log: Log,
+async def open_log_tail(
+    log: RunLog,
     run: RunId,
     *,
     after: int = 0,
     index: int = 0,
     restored: bool = False,
-    stumbled: Callable[[Stumble], None] = lambda _: None,
-) -> AsyncIterator[Splice]:
+    stumbled: Callable[[ResyncReason], None] = lambda _: None,
+) -> AsyncIterator[LogTail]:
     """A run's records behind sequence `after`, where event `index` is expected next.
 
     If the log begins again meanwhile, because it had expired, a reader that had begun before does not want
@@ -141,4 +141,4 @@ async def splice(
     the live records to the log.
     """
     async with log.follow(run) as follow:
-        yield Splice(log, run, follow, after=after, index=index, restored=restored, stumbled=stumbled)
+        yield LogTail(log, run, follow, after=after, index=index, restored=restored, stumbled=stumbled)

@@ -29,7 +29,7 @@ _FIELD = re.compile(r"([^:\s]+):[ \t]*([^\r\n]*)\r\n")
 _STATUS = re.compile(rb"NATS/1\.0 (\d+) ?([^\r\n]*)")
 
 
-class Arrived(msgspec.Struct, frozen=True, gc=False):
+class RawMessage(msgspec.Struct, frozen=True, gc=False):
     """A message for one who `listen`s. Of its headers nothing is read that is not asked for."""
 
     raw_subject: bytes
@@ -67,7 +67,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
         return fields
 
 
-type Deliver = Callable[[Arrived], None]
+type Deliver = Callable[[RawMessage], None]
 
 
 class _Parser(Parser):
@@ -75,7 +75,7 @@ class _Parser(Parser):
     Everything else that a server says is its business.
     """
 
-    def __init__(self, client: "MendedClient") -> None:
+    def __init__(self, client: "NatsClient") -> None:
         super().__init__(client)
         self._client = client
 
@@ -99,7 +99,7 @@ class _Parser(Parser):
                 break
             payload = begin + int(reply.pop()) if word == b"HMSG" else begin
             if deliver := self._client.direct.get(int(sid)):
-                _hand_over(deliver, Arrived(subject, data[begin:payload], data[payload:end]))
+                _hand_over(deliver, RawMessage(subject, data[begin:payload], data[payload:end]))
             else:
                 await self._client._process_msg(  # noqa: SLF001
                     int(sid), subject, reply[0] if reply else b"", data[payload:end], data[begin:payload]
@@ -111,15 +111,15 @@ class _Parser(Parser):
             await super().parse(data[start:])
 
 
-def _hand_over(deliver: Deliver, message: Arrived) -> None:
+def _hand_over(deliver: Deliver, message: RawMessage) -> None:
     try:
         deliver(message)
     except Exception:
-        log.exception("message_broken", subject=message.subject)
+        log.exception("message_handler_failed", subject=message.subject)
 
 
-class MendedClient(Client):
-    """The connection under `broker.Broker`."""
+class NatsClient(Client):
+    """The connection under `broker.NatsConnection`."""
 
     tls_only = False
 
@@ -141,7 +141,7 @@ class MendedClient(Client):
         if (deliver := self.direct.get(sid)) is None:
             await super()._process_msg(sid, subject, reply, data, headers)
         else:  # one that the parser has left to nats-py's
-            _hand_over(deliver, Arrived(bytes(subject), bytes(headers or b""), data))
+            _hand_over(deliver, RawMessage(bytes(subject), bytes(headers or b""), data))
 
     @override
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:

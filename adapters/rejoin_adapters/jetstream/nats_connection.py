@@ -21,13 +21,13 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from rejoin_protocol.broker import broker_url, subjects
-from rejoin_protocol.broker.broker_url import Address
+from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 
-from rejoin_adapters.jetstream.nats_client import Arrived, Deliver, MendedClient
-from rejoin_adapters.jetstream.request_mux import Questions, encoded
+from rejoin_adapters.jetstream.nats_client import Deliver, NatsClient, RawMessage
+from rejoin_adapters.jetstream.request_mux import RequestMux, encoded
 from rejoin_adapters.service import tls
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 
 log = structlog.get_logger("rejoin.broker")
 
@@ -49,7 +49,7 @@ PENDING_BYTES_MAX = 16 * 1024 * 1024
 """The bounds of a `subscribe` in this process: what passes them is dropped, and `on_loss` is called."""
 
 
-class Denied(Unavailable):
+class PermissionDenied(Unavailable):
     """The broker's permissions do not allow it. It stays so: asking again does not help."""
 
 
@@ -61,7 +61,7 @@ class ApiError(RejoinError):
         self.code = code
 
 
-class ApiFault(msgspec.Struct, frozen=True):
+class ApiErrorBody(msgspec.Struct, frozen=True):
     """The error of a JetStream answer."""
 
     code: int = 0
@@ -70,29 +70,29 @@ class ApiFault(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    error: ApiFault | None = None
+    error: ApiErrorBody | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer)
 
 
-class Broker:
+class NatsConnection:
     """A connection. Made by `connect`, which keeps it alive."""
 
     def __init__(self, name: str) -> None:
-        self._client = MendedClient()
+        self._client = NatsClient()
         self._name = name
         self._prefix = subjects.API
         self._returns: set[Callable[[], None]] = set()
         self._losses: dict[Subscription, Callable[[], None]] = {}
-        self._questions = Questions(self._client)
+        self._questions = RequestMux(self._client)
         self._waits: set[asyncio.Timeout] = set()
         self._over = asyncio.Event()
         self._living = False
         self._fault = ""
         self._refusal = ""
 
-    async def open(self, to: Address, secure: ssl.SSLContext | None) -> None:
+    async def open(self, to: BrokerUrl, secure: ssl.SSLContext | None) -> None:
         """One try, after which nats-py keeps the connection by itself: its own first connect never gives up
         and never says why. Raises `Unavailable`, or `RejoinError` if either side refuses the other.
         """
@@ -185,7 +185,9 @@ class Broker:
         for question in self._questions.waiting():
             if verb == "publish" and question.subject.lower() == subject.lower():  # nats-py says it in small
                 subject = question.subject
-                question.fail(Denied(f"the broker does not allow {self._name} to publish {subject}"))
+                question.fail(
+                    PermissionDenied(f"the broker does not allow {self._name} to publish {subject}")
+                )
         log.error("broker_denied", connection=self._name, denied=verb, subject=subject)
 
     async def _on_disconnect(self) -> None:
@@ -285,7 +287,7 @@ class Broker:
         *,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = ASK_TIMEOUT_S,
-    ) -> Arrived:
+    ) -> RawMessage:
         """One request, one reply. Raises `Invalid` if it is too large."""
         (reply,) = await self._ask(subject, payload, encoded(headers or {}), timeout_s)
         if reply.status == NOBODY:
@@ -295,7 +297,7 @@ class Broker:
 
     async def _ask(
         self, subject: str, payload: bytes, headers: bytes, timeout_s: float, *, many: bool = False
-    ) -> list[Arrived]:
+    ) -> list[RawMessage]:
         self._check(payload, headers)
         try:
             return await self._questions.ask(self._local(subject), payload, headers, timeout_s, many=many)
@@ -336,7 +338,7 @@ class Broker:
             raise Unavailable(f"the broker cannot answer now ({error.description})")
         raise ApiError(error.err_code, error.description)
 
-    async def ask_many(self, subject: str, payload: bytes) -> list[Arrived]:
+    async def ask_many(self, subject: str, payload: bytes) -> list[RawMessage]:
         """One request, many replies, the last of which has a status header."""
         return await self._ask(subject, payload, b"", ASK_TIMEOUT_S, many=True)
 
@@ -397,7 +399,7 @@ class _Pong(asyncio.Future[bool]):
 
 
 @asynccontextmanager
-async def connect(url: str, name: str) -> AsyncIterator[Broker]:
+async def connect(url: str, name: str) -> AsyncIterator[NatsConnection]:
     """A living connection to `nats://…` (see `rejoin_protocol.broker.broker_url`), as long as the
     context. The name's first word, up to a hyphen, is the role whose inboxes it listens to.
 
@@ -419,14 +421,14 @@ async def connect(url: str, name: str) -> AsyncIterator[Broker]:
         with attempt:
             broker = await _opened(to, secure, name)
     try:
-        async with beside(broker.watch()):
+        async with run_alongside(broker.watch()):
             yield broker
     finally:
         await broker.close()
 
 
-async def _opened(to: Address, secure: ssl.SSLContext | None, name: str) -> Broker:
-    broker = Broker(name)
+async def _opened(to: BrokerUrl, secure: ssl.SSLContext | None, name: str) -> NatsConnection:
+    broker = NatsConnection(name)
     try:
         await broker.open(to, secure)
     except BaseException:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from rejoin_protocol.errors import Invalid
 
-from rejoin_adapters.jetstream.nats_client import Arrived, MendedClient
+from rejoin_adapters.jetstream.nats_client import NatsClient, RawMessage
 
 SWEEP_S = 0.1
 """How much later than asked a time-out may come."""
@@ -20,7 +20,7 @@ _BREAK = re.compile(r"[\r\n]")
 """What is behind it would be the next header, or the next command."""
 
 
-class Question(asyncio.Future[Arrived]):
+class PendingRequest(asyncio.Future[RawMessage]):
     """Its result is the last message of the answer; those in front of it are `earlier`."""
 
     __slots__ = ("due_s", "earlier", "many", "subject")
@@ -30,7 +30,7 @@ class Question(asyncio.Future[Arrived]):
         self.subject = subject
         self.due_s = due_s
         self.many = many
-        self.earlier: list[Arrived] = []
+        self.earlier: list[RawMessage] = []
 
     def fail(self, fault: Exception) -> None:
         """There will be no answer."""
@@ -38,15 +38,15 @@ class Question(asyncio.Future[Arrived]):
             self.set_exception(fault)
 
 
-class Questions:
+class RequestMux:
     """Those of one connection. `open` it once that is up."""
 
-    def __init__(self, client: MendedClient) -> None:
+    def __init__(self, client: NatsClient) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._inbox = ""
         self._count = 0
-        self._waiting: dict[bytes, Question] = {}
+        self._waiting: dict[bytes, PendingRequest] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._leaving = False
 
@@ -57,14 +57,14 @@ class Questions:
 
     async def ask(
         self, subject: str, payload: bytes, headers: bytes, timeout_s: float, *, many: bool = False
-    ) -> list[Arrived]:
+    ) -> list[RawMessage]:
         """The answer: one message, or `many` up to the one that has a status. `headers` are `encoded`.
 
         Raises `TimeoutError`, and whatever all are told by `fail`.
         """
         self._count += 1
         token = b"%d" % self._count
-        question = Question(subject, self._loop.time() + timeout_s, many=many)
+        question = PendingRequest(subject, self._loop.time() + timeout_s, many=many)
         self._waiting[token] = question
         if self._alarm is None:
             self._alarm = self._loop.call_later(SWEEP_S, self._sweep)
@@ -93,7 +93,7 @@ class Questions:
             self._leaving = True
             self._loop.call_soon(self._flush)
 
-    def waiting(self) -> list[Question]:
+    def waiting(self) -> list[PendingRequest]:
         """Those that have no answer yet."""
         return list(self._waiting.values())
 
@@ -102,7 +102,7 @@ class Questions:
         if self._alarm is not None:
             self._alarm.cancel()
 
-    def _on_answer(self, message: Arrived) -> None:
+    def _on_answer(self, message: RawMessage) -> None:
         question = self._waiting.get(message.raw_subject[len(self._inbox) :])
         if question is None or question.done():
             return  # it came too late

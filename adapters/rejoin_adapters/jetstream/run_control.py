@@ -14,40 +14,40 @@ from rejoin_protocol.broker import subjects
 from rejoin_protocol.broker.broker_permissions import CONTROL_SUBJECTS
 from rejoin_protocol.ids import RunId
 
-from rejoin_adapters.jetstream.nats_client import Arrived
-from rejoin_adapters.jetstream.nats_connection import Broker
-from rejoin_adapters.ports import Interrupt, Supersede, Word
+from rejoin_adapters.jetstream.nats_client import RawMessage
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.ports import ControlMessage, Interrupt, Supersede
 
 log = structlog.get_logger("rejoin.control")
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Word.__value__).decode
+_decode = msgspec.json.Decoder(ControlMessage.__value__).decode
 
 
-class NatsControl:
-    """`ports.Control`."""
+class NatsRunControl:
+    """`ports.RunControl`."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: NatsConnection) -> None:
         self._broker = broker
 
     async def interrupt(self, run: RunId) -> None:
-        """See `ports.Control`."""
+        """See `ports.RunControl`."""
         await self._broker.send(subjects.control(run), _encode(Interrupt()))
         await self._broker.flush()  # a process may say this and end
 
     async def supersede(self, run: RunId, attempt: int) -> None:
-        """See `ports.Control`."""
+        """See `ports.RunControl`."""
         await self._broker.send(subjects.control(run), _encode(Supersede(attempt)))
 
     @asynccontextmanager
-    async def listen(self, on_word: Callable[[RunId, Word], None]) -> AsyncIterator[None]:
-        """See `ports.Control`."""
+    async def listen(self, on_word: Callable[[RunId, ControlMessage], None]) -> AsyncIterator[None]:
+        """See `ports.RunControl`."""
 
-        def hear(message: Arrived) -> None:
+        def hear(message: RawMessage) -> None:
             try:
                 on_word(subjects.parse_control(message.subject), _decode(message.data))
             except (msgspec.DecodeError, ValueError):
-                log.warning("unknown_word", subject=message.subject)
+                log.warning("control_message_invalid", subject=message.subject)
 
         end = await self._broker.listen(CONTROL_SUBJECTS, hear)
         try:

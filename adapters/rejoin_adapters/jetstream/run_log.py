@@ -18,10 +18,10 @@ from rejoin_protocol.ids import RunId
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Head, Record, parse_head
 
-from rejoin_adapters.jetstream.live_feed import Feed, Reader, Sample, record_of
-from rejoin_adapters.jetstream.nats_client import Arrived
-from rejoin_adapters.jetstream.nats_connection import ApiError, Broker
-from rejoin_adapters.ports import Page
+from rejoin_adapters.jetstream.live_feed import LagSample, LiveFeed, LiveReader, record_of
+from rejoin_adapters.jetstream.nats_client import RawMessage
+from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
+from rejoin_adapters.ports import LogPage
 
 log = structlog.get_logger("rejoin.log")
 
@@ -44,34 +44,36 @@ class _Ack(msgspec.Struct, frozen=True):
     seq: int
 
 
-class _Stored(msgspec.Struct, frozen=True):
+class _StoredRecord(msgspec.Struct, frozen=True):
     seq: int
     hdrs: str = ""
     data: str = ""
 
 
-class _Found(msgspec.Struct, frozen=True):
-    message: _Stored
+class _FoundRecord(msgspec.Struct, frozen=True):
+    message: _StoredRecord
 
 
 _ack = msgspec.json.Decoder(_Ack)
-_found = msgspec.json.Decoder(_Found)
+_found = msgspec.json.Decoder(_FoundRecord)
 
 
-class JetStreamLog:
-    """`ports.Log`. `live` carries the subscriptions, `api` everything else: a replay must not delay them.
+class JetStreamRunLog:
+    """`ports.RunLog`. `live` carries the subscriptions, `api` everything else: a replay must not delay them.
     `lag` is told now and then how many seconds an append took to come live, by the broker's clock and ours.
     """
 
-    def __init__(self, live: Broker, api: Broker, lag: Callable[[float], None] = lambda _: None) -> None:
+    def __init__(
+        self, live: NatsConnection, api: NatsConnection, lag: Callable[[float], None] = lambda _: None
+    ) -> None:
         self._live = live
-        self._sample = Sample(lag)
+        self._sample = LagSample(lag)
         self._api = api
         self._gate = asyncio.Semaphore(READS_MAX)
-        self._feeds: dict[RunId, Feed] = {}
+        self._feeds: dict[RunId, LiveFeed] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         subject = subjects.log(run)
         headers = {subjects.EXPECTED_LAST: str(head.prev), subjects.BATCH: str(head)}
         wait_s = RETRY_FIRST_S
@@ -97,9 +99,9 @@ class JetStreamLog:
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
-    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> Page:
-        """See `ports.Log`. A few messages first: they are all that most readers want, and they say how many
-        follow. Many of them are then read as copies.
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> LogPage:
+        """See `ports.RunLog`. A few messages first: they are all that most readers want, and they say how
+        many follow. Many of them are then read as copies.
         """
         first, pending = await self._page(run, after, records_max or FIRST_RECORDS)
         room = READ_BYTES_MAX - sum(len(record.payload) for record in first.records)
@@ -111,24 +113,26 @@ class JetStreamLog:
                 subjects.segments(run), seq, PAGE_SEGMENTS, room - segment.BYTES_MAX
             )
             if copies := segment.behind(seq, (message.data for message in messages)):
-                return Page([*first.records, *copies], pending > len(copies))
+                return LogPage([*first.records, *copies], pending > len(copies))
         rest, pending = await self._page(run, seq, PAGE_RECORDS - FIRST_RECORDS, room)
         if sum(len(record.payload) for record in rest.records) > room:
             return first  # the next one is large, and comes alone
-        return Page([*first.records, *rest.records], pending > 0, [*first.times, *rest.times])
+        return LogPage([*first.records, *rest.records], pending > 0, [*first.times, *rest.times])
 
     async def _page(
         self, run: RunId, after: int, records_max: int, bytes_max: int = READ_BYTES_MAX
-    ) -> tuple[Page, int]:
+    ) -> tuple[LogPage, int]:
         """A page of messages, and how many follow."""
         messages, pending = await self._get(subjects.log(run), after, records_max, bytes_max)
         if len(messages) > 1 and sum(len(message.data) for message in messages) > bytes_max:
             messages.pop()
             pending += 1
         times = [message.header(subjects.TIME) or "" for message in messages]
-        return Page([record_of(message) for message in messages], pending > 0, times), pending
+        return LogPage([record_of(message) for message in messages], pending > 0, times), pending
 
-    async def _get(self, subject: str, after: int, batch: int, bytes_max: int) -> tuple[list[Arrived], int]:
+    async def _get(
+        self, subject: str, after: int, batch: int, bytes_max: int
+    ) -> tuple[list[RawMessage], int]:
         """The messages of a subject behind a sequence, and how many follow. The last one may be too much: the
         server looks at `bytes_max` when it has sent it.
         """
@@ -146,13 +150,13 @@ class JetStreamLog:
                 raise Unavailable(f"the broker refused a read ({status})")
 
     async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         with suppress(Unavailable, Invalid):  # it would have saved time, no more
             await self._api.send(subjects.segments(run), segment.pack(records))
 
-    async def grown(self, run: RunId, *, after: int) -> bool:
-        """See `ports.Log`. Of many at once the questions leave as one write. Not `multi_last`: for that the
-        server walks through all that was stored since, and nobody can append meanwhile.
+    async def has_records_after(self, run: RunId, *, after: int) -> bool:
+        """See `ports.RunLog`. Of many at once the questions leave as one write. Not `multi_last`: for that
+        the server walks through all that was stored since, and nobody can append meanwhile.
         """
         ask = msgspec.json.encode({"seq": after + 1, "next_by_subj": subjects.log(run)})
         reply = await self._api.ask(_GET, ask)
@@ -165,7 +169,7 @@ class JetStreamLog:
                 raise Unavailable(f"the broker refused a read ({status})")
 
     async def last(self, run: RunId) -> Record | None:
-        """See `ports.Log`. Asks the stream's leader, which alone is certain."""
+        """See `ports.RunLog`. Asks the stream's leader, which alone is certain."""
         ask = msgspec.json.encode({"last_by_subj": subjects.log(run)})
         try:
             answer = await self._api.call(f"{subjects.API}.STREAM.MSG.GET.{subjects.LOG}", ask)
@@ -177,7 +181,7 @@ class JetStreamLog:
         return Record(stored.seq, _head_of(stored.hdrs), base64.b64decode(stored.data))
 
     async def owner(self, sequence: int) -> RunId | None:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         if sequence < 1:
             return None
         ask = msgspec.json.encode({"seq": sequence})
@@ -194,17 +198,17 @@ class JetStreamLog:
                 raise Unavailable(f"the broker refused a read ({status})")
 
     async def purge(self, run: RunId) -> None:
-        """See `ports.Log`."""
+        """See `ports.RunLog`."""
         ask = msgspec.json.encode({"filter": subjects.stored(run)})
         await self._api.call(f"{subjects.API}.STREAM.PURGE.{subjects.LOG}", ask)
 
     @asynccontextmanager
-    async def follow(self, run: RunId) -> AsyncIterator[Reader]:
-        """See `ports.Log`. Readers of one run in one process share its subscription."""
-        reader = Reader()
+    async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:
+        """See `ports.RunLog`. Readers of one run in one process share its subscription."""
+        reader = LiveReader()
         feed = self._feeds.get(run)
         if feed is None:
-            feed = self._feeds[run] = Feed(self._sample)
+            feed = self._feeds[run] = LiveFeed(self._sample)
         feed.readers.add(reader)
         try:
             await feed.open(self._live, run)

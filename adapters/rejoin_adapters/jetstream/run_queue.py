@@ -19,7 +19,7 @@ from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import RunRequest
 
 from rejoin_adapters.jetstream import setup
-from rejoin_adapters.jetstream.nats_connection import ApiError, Broker
+from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
 from rejoin_adapters.service import tracing
 
 log = structlog.get_logger("rejoin.requests")
@@ -35,7 +35,7 @@ NOTHING_THERE = {"404", "408"}
 class JetStreamDelivery:
     """`ports.Delivery`."""
 
-    def __init__(self, broker: Broker, message: Msg, request: RunRequest) -> None:
+    def __init__(self, broker: NatsConnection, message: Msg, request: RunRequest) -> None:
         self._broker = broker
         self._reply = message.reply
         self.request = request
@@ -64,15 +64,15 @@ class JetStreamDelivery:
         await self._broker.send(self._reply, b'-NAK {"delay":%d}' % delay_ns if delay_ns else b"-NAK")
 
 
-class JetStreamRequests:
-    """`ports.Requests`."""
+class JetStreamRunQueue:
+    """`ports.RunQueue`."""
 
-    def __init__(self, broker: Broker, settings: setup.Settings) -> None:
+    def __init__(self, broker: NatsConnection, settings: setup.StreamSettings) -> None:
         self._broker = broker
         self._settings = settings
 
     async def publish(self, request: RunRequest) -> None:
-        """See `ports.Requests`."""
+        """See `ports.RunQueue`."""
         subject = subjects.request(request.agent, request.run, request.turn)
         try:
             await self._broker.call(subject, run_request.encode(request), headers=tracing.carried())
@@ -84,7 +84,7 @@ class JetStreamRequests:
     async def pull(
         self, agent: AgentName
     ) -> AsyncIterator[Callable[[int], Awaitable[Sequence[JetStreamDelivery]]]]:
-        """See `ports.Requests`."""
+        """See `ports.RunQueue`."""
         pull = _Pull(self._broker, agent, self._settings)
         await pull.declare()
         end = await self._broker.subscribe(pull.inbox, pull.on_message, pull.on_return)
@@ -96,7 +96,7 @@ class JetStreamRequests:
             await end()
 
 
-class _Wait:
+class _PendingPull:
     """One pull: what it has brought so far, and the server's word that ends it if it does not bring all."""
 
     def __init__(self, count: int) -> None:
@@ -122,13 +122,13 @@ class _Wait:
 class _Pull:
     """Requests from one consumer, and never one more than is waited for."""
 
-    def __init__(self, broker: Broker, agent: AgentName, settings: setup.Settings) -> None:
+    def __init__(self, broker: NatsConnection, agent: AgentName, settings: setup.StreamSettings) -> None:
         self._inbox = broker.new_inbox()
         self._broker = broker
         self._agent = agent
         self._settings = settings
         self._subject = f"{subjects.API}.CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(agent)}"
-        self._wait: _Wait | None = None
+        self._wait: _PendingPull | None = None
         self._pulls = 0
 
     @property
@@ -168,7 +168,7 @@ class _Pull:
 
     async def _pulled(self, count: int) -> list[Msg]:
         """What one pull brings. The server's word about it, if it brings nothing, is heard here."""
-        wait = self._wait = _Wait(count)
+        wait = self._wait = _PendingPull(count)
         self._pulls += 1
         wait_s = PULL_GRACE_S + (PULL_EXPIRES_S if count == 1 else 0)
         word: Msg | None = None
@@ -195,7 +195,7 @@ class _Pull:
         """The consumer is gone, or its leader has changed. Not to be asked again at once."""
         said = (message.headers or {}).get(subjects.DESCRIPTION, "")
         why = said.partition("\n")[0]  # where nothing is said, nats-py takes the next header for it
-        log.warning("pull_refused", agent=self._agent, status=_status(message), why=why)
+        log.warning("pull_rejected", agent=self._agent, status=_status(message), why=why)
         await asyncio.sleep(PULL_RETRY_S)
         try:
             await self.declare()

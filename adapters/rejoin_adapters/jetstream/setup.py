@@ -12,7 +12,7 @@ from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName
 
-from rejoin_adapters.jetstream.nats_connection import ApiError, Broker, Denied
+from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
 
 log = structlog.get_logger("rejoin.streams")
 
@@ -32,15 +32,15 @@ CONSUMERS_MAX = 10_000
 ACK_PENDING_MAX = 100_000
 
 
-class Settings(msgspec.Struct, frozen=True):
+class StreamSettings(msgspec.Struct, frozen=True):
     """What a deployment decides."""
 
     replicas: int = 1
-    log_age_max_s: float = 24 * 3600
+    run_log_retention_s: float = 24 * 3600
     ack_wait_s: float = ACK_WAIT_S
 
 
-def wanted(settings: Settings) -> list[dict[str, Any]]:
+def wanted(settings: StreamSettings) -> list[dict[str, Any]]:
     """How the streams are to be."""
     shared = {"storage": "file", "num_replicas": settings.replicas, "max_consumers": CONSUMERS_MAX}
     return [
@@ -64,7 +64,7 @@ def wanted(settings: Settings) -> list[dict[str, Any]]:
             "max_msgs_per_subject": RUN_MESSAGES_MAX,
             "discard": "new",  # refusing an append is visible, dropping the head of a log is not
             "discard_new_per_subject": True,
-            "max_age": int(settings.log_age_max_s * SECOND_NS),
+            "max_age": int(settings.run_log_retention_s * SECOND_NS),
             "allow_direct": True,
             "republish": {"src": subjects.LOG_SUBJECTS, "dest": subjects.LIVE_TEMPLATE},
         },
@@ -94,22 +94,22 @@ def wanted(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-class _Listed(msgspec.Struct, frozen=True):
+class _StreamList(msgspec.Struct, frozen=True):
     streams: list[str] | None = None
 
 
-_listed = msgspec.json.Decoder(_Listed)
+_listed = msgspec.json.Decoder(_StreamList)
 
 
 def _away(fault: Exception) -> bool:
     few = isinstance(fault, ApiError) and fault.code == TOO_FEW_SERVERS
-    if isinstance(fault, Denied) or not (few or isinstance(fault, Unavailable)):
+    if isinstance(fault, PermissionDenied) or not (few or isinstance(fault, Unavailable)):
         return False
     log.warning("waiting_for_jetstream", cause=str(fault))
     return True
 
 
-async def declare(broker: Broker, settings: Settings) -> None:
+async def declare(broker: NatsConnection, settings: StreamSettings) -> None:
     """Create or update the streams. Raises `Unavailable`, and `ApiError` if the broker will not have them."""
     for stream in wanted(settings):
         name, config = stream["name"], msgspec.json.encode(stream)
@@ -122,9 +122,9 @@ async def declare(broker: Broker, settings: Settings) -> None:
         log.debug("stream_declared", stream=name)
 
 
-async def declare_patiently(broker: Broker, settings: Settings) -> None:
-    """`declare`, as soon as a cluster that starts has a leader and enough servers. Raises `Denied`, and
-    `ApiError`.
+async def declare_patiently(broker: NatsConnection, settings: StreamSettings) -> None:
+    """`declare`, as soon as a cluster that starts has a leader and enough servers. Raises
+    `PermissionDenied`, and `ApiError`.
     """
     async for attempt in stamina.retry_context(
         on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
@@ -133,9 +133,9 @@ async def declare_patiently(broker: Broker, settings: Settings) -> None:
             await declare(broker, settings)
 
 
-async def require(broker: Broker) -> None:
+async def require(broker: NatsConnection) -> None:
     """Waits for JetStream. Raises `Invalid` unless the streams are there: the services do not declare them,
-    and in an installation with permissions may not. Raises `Denied` if not even that may be asked.
+    and in an installation with permissions may not. Raises `PermissionDenied` if not even that may be asked.
     """
     async for attempt in stamina.retry_context(
         on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
@@ -146,13 +146,13 @@ async def require(broker: Broker) -> None:
         raise Invalid(f"the broker misses the streams {', '.join(lacking)}: run `rejoin migrate`")
 
 
-async def missing(broker: Broker) -> list[str]:
+async def missing(broker: NatsConnection) -> list[str]:
     """The streams that are not there. Raises `Unavailable`."""
     found = set(_listed.decode(await broker.call(f"{subjects.API}.STREAM.NAMES")).streams or ())
-    return [stream["name"] for stream in wanted(Settings()) if stream["name"] not in found]
+    return [stream["name"] for stream in wanted(StreamSettings()) if stream["name"] not in found]
 
 
-async def declare_consumer(broker: Broker, agent: AgentName, settings: Settings) -> None:
+async def declare_consumer(broker: NatsConnection, agent: AgentName, settings: StreamSettings) -> None:
     """Create or update the consumer that an agent's runners share."""
     durable = subjects.consumer(agent)
     config = {
@@ -172,7 +172,7 @@ async def declare_consumer(broker: Broker, agent: AgentName, settings: Settings)
     )
 
 
-async def check(broker: Broker) -> None:
+async def check(broker: NatsConnection) -> None:
     """Raises `Unavailable` unless the log answers reads."""
     replies = await broker.ask_many(f"{subjects.API}.DIRECT.GET.{subjects.LOG}", b'{"seq":1,"batch":1}')
     status = (replies[-1].headers or {}).get(subjects.STATUS)

@@ -13,7 +13,7 @@ from rejoin_protocol.ids import AgentName, TenantId, UserId
 from rejoin_adapters.postgres.pool import Database
 
 
-class KeyRow(msgspec.Struct, frozen=True):
+class ApiKeyRow(msgspec.Struct, frozen=True):
     """A key. `agent`: it is for that agent alone. `user`: it acts for that user alone."""
 
     id: str
@@ -29,13 +29,13 @@ class KeyRow(msgspec.Struct, frozen=True):
     last_used_at: datetime | None = None
 
 
-class Keys:
+class ApiKeys:
     """See the module. Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, row: KeyRow) -> None:
+    async def create(self, row: ApiKeyRow) -> None:
         """Store a new key, and its tenant if that is new. Raises `Conflict` if the id is another key's."""
         query = """
             with tenant as (insert into tenants (id) values ($2) on conflict do nothing),
@@ -52,18 +52,18 @@ class Keys:
         if not await self._database.get(bool, query, *msgspec.structs.astuple(row)):
             raise Conflict(f"there is a key {row.id!r} already")
 
-    async def find(self, id: str) -> KeyRow | None:
+    async def find(self, id: str) -> ApiKeyRow | None:
         """A key, whosever it is, revoked and expired ones too."""
         query = "select key_json(k) from api_keys k where id = $1"
-        return await self._database.find(KeyRow, query, id)
+        return await self._database.find(ApiKeyRow, query, id)
 
-    async def list(self, tenant: TenantId) -> Sequence[KeyRow]:
+    async def list(self, tenant: TenantId) -> Sequence[ApiKeyRow]:
         """A tenant's keys, newest first."""
         query = """
             select coalesce(json_agg(key_json(k) order by created_at desc, id desc), '[]') from api_keys k
             where tenant_id = $1
         """
-        return await self._database.get(list[KeyRow], query, tenant)
+        return await self._database.get(list[ApiKeyRow], query, tenant)
 
     async def revoke(self, tenant: TenantId, id: str) -> bool:
         """From now on it is no key any more. False if the tenant has no such key."""

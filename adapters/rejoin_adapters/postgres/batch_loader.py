@@ -18,7 +18,7 @@ class _Batch[Q, A]:
         self.over = asyncio.Event()
 
 
-class Together[Q, A]:
+class BatchLoader[Q, A]:
     """`ask` is given some questions, at least one, and returns their answers in the same order."""
 
     def __init__(self, ask: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:

@@ -1,7 +1,7 @@
 """Sessions that a client opens before it says anything, and ends when it leaves: those of MCP.
 
 Owns the mark that tells them from other sessions, `{"mcp": "open"}` in a session's metadata, and the way from
-a client's own name for a request to its run. What is said in them is the `Store`'s, as in any session: an
+a client's own name for a request to its run. What is said in them is the `RunStore`'s, as in any session: an
 ended one keeps its messages and its open questions, and is no place for requests any more.
 """
 
@@ -25,7 +25,7 @@ def _named(request: str) -> str:
     return f"mcp:{hashlib.sha256(request.encode()).hexdigest()[:32]}:"
 
 
-class Dialogues:
+class McpSessions:
     """See the module. A method is one transaction, and finds only what is its owner's."""
 
     def __init__(self, database: Database) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from rejoin_adapters.postgres.pool import Database
 
 
-class Busy(msgspec.Struct, frozen=True):
+class RunCount(msgspec.Struct, frozen=True):
     """An agent's runs whose turn it is, in one state. `waiting_s`: how long the oldest waits for a runner."""
 
     agent: str
@@ -16,7 +16,7 @@ class Busy(msgspec.Struct, frozen=True):
     waiting_s: float | None = None
 
 
-async def busy(database: Database) -> Sequence[Busy]:
+async def busy(database: Database) -> Sequence[RunCount]:
     """Of the queued and running ones; an agent without any is left out. Raises `Unavailable`."""
     query = """
         select coalesce(json_agg(json_build_object(
@@ -27,4 +27,4 @@ async def busy(database: Database) -> Sequence[Busy]:
           from runs where ready and state in ('queued', 'running')
           group by agent, state) busy
     """
-    return await database.get(list[Busy], query)
+    return await database.get(list[RunCount], query)

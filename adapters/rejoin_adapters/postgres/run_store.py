@@ -15,26 +15,26 @@ from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, 
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.run_request import RunRequest
 
-from rejoin_adapters.postgres.batch_loader import Together
+from rejoin_adapters.postgres.batch_loader import BatchLoader
 from rejoin_adapters.postgres.pool import PING, Database, json_or_null, json_text, open_database
 from rejoin_adapters.records import (
     Admission,
     Admitted,
     Approval,
+    ApprovalRequest,
     Claim,
     Decided,
     Decision,
     History,
     Interrupted,
     Limits,
-    Listed,
+    MessageWithNext,
     Owner,
-    Placed,
-    Question,
     Regenerate,
     Run,
+    RunSummary,
+    RunUsage,
     Submit,
-    Usage,
     usage_of,
 )
 
@@ -46,12 +46,14 @@ PURGED_AGAIN_S = 600.0
 """After so long no runner writes on who has not found out that its run is deleted."""
 
 
-class PostgresStore:
-    """`ports.Store`. At the end of its context its connections are closed, also for others on `database`."""
+class PostgresRunStore:
+    """`ports.RunStore`. At the end of its context its connections are closed, also for others on
+    `database`.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._overs = Together(self._which_are_over)
+        self._overs = BatchLoader(self._which_are_over)
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,7 +64,7 @@ class PostgresStore:
         await self.database.close()
 
     async def admit(self, admission: Admission) -> Admitted:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         match admission.ask:
             case Submit() as submit:
                 return await self._submit(admission, submit)
@@ -93,11 +95,11 @@ class PostgresStore:
             [json_text(turn) for turn in submit.imports],
         )
 
-    async def may_admit(self, tenant: TenantId) -> None:
-        """See `ports.Store`."""
+    async def check_limits(self, tenant: TenantId) -> None:
+        """See `ports.RunStore`."""
         await self.database.value("select check_limits($1)::text", tenant)
 
-    async def repeated(
+    async def find_duplicate(
         self,
         owner: Owner,
         session: SessionId,
@@ -106,26 +108,26 @@ class PostgresStore:
         digest: bytes,
         key: str | None = None,
     ) -> Run | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = "select repeated_run($1, $2, $3, $4, $5, $6, $7)"
         return await self.database.find(Run, query, *_of(owner), session, agent, key, message, digest)
 
     async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         return await self.database.get(
             Interrupted, "select interrupt_run($1, $2, $3, $4)", *_of(owner), session, run
         )
 
     async def run(self, owner: Owner, run: RunId) -> Run | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             select run_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
         return await self.database.find(Run, query, *_of(owner), run)
 
-    async def over(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
-        """See `ports.Store`."""
+    async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+        """See `ports.RunStore`."""
         return await self._overs.ask((*_of(owner), run, turn))
 
     async def _which_are_over(self, runs: Sequence[tuple[str, str | None, RunId, int | None]]) -> list[bool]:
@@ -142,7 +144,7 @@ class PostgresStore:
         return await self.database.get(list[bool], query, *map(list, zip(*runs, strict=True)))
 
     async def current(self, owner: Owner, session: SessionId) -> Run | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             select run_json(r) from runs r where id = coalesce(
               (select id from turn_of($1, $3)),
@@ -152,7 +154,7 @@ class PostgresStore:
         return await self.database.find(Run, query, *_of(owner), session)
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             select json_build_object(
               'agent', agent,
@@ -166,8 +168,8 @@ class PostgresStore:
         """
         return await self.database.find(History, query, *_of(owner), session)
 
-    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> Placed | None:
-        """See `ports.Store`."""
+    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
+        """See `ports.RunStore`."""
         query = """
             select json_build_object(
               'message', body,
@@ -177,7 +179,7 @@ class PostgresStore:
             where id = $4 and exists (
               select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
         """
-        return await self.database.find(Placed, query, *_of(owner), session, id)
+        return await self.database.find(MessageWithNext, query, *_of(owner), session, id)
 
     async def before(
         self,
@@ -189,7 +191,7 @@ class PostgresStore:
         limit: int = 20,
         oldest_first: bool = False,
     ) -> Sequence[UIMessage] | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             select (
               select coalesce(json_agg(body order by position * $7), '[]') from (
@@ -210,8 +212,8 @@ class PostgresStore:
             list[UIMessage], query, *_of(owner), session, id, after, limit, direction
         )
 
-    async def remembered(self, owner: Owner, session: SessionId) -> bytes | None:
-        """See `ports.Store`."""
+    async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
+        """See `ports.RunStore`."""
         query = """
             select json_build_array(bytes_json(context)) from sessions
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
@@ -222,12 +224,12 @@ class PostgresStore:
     async def claim(
         self, request: RunRequest, runner: str, *, history_max: int | None = None
     ) -> Claim | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = "select claim_run($1, $2, $3, $4)"
         return await self.database.find(Claim, query, request.run, request.turn, runner, history_max)
 
-    async def ask(self, run: RunId, attempt: int, questions: Sequence[Question]) -> None:
-        """See `ports.Store`."""
+    async def ask(self, run: RunId, attempt: int, questions: Sequence[ApprovalRequest]) -> None:
+        """See `ports.RunStore`."""
         await self.database.value(
             "select ask_run($1, $2, $3, $4, $5, $6, $7)::text",
             run,
@@ -240,7 +242,7 @@ class PostgresStore:
         )
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         return await self.database.get(
             Decided,
             "select decide_run($1, $2, $3, $4, $5, $6)",
@@ -252,7 +254,7 @@ class PostgresStore:
         )
 
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = "select suspend_run($1, $2, $3, $4, $5)"
         following = await self.database.find(
             RunRequest, query, run, attempt, json_text(answer), *_tokens(answer)
@@ -262,7 +264,7 @@ class PostgresStore:
     async def end(
         self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
     ) -> RunRequest | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         if state not in TERMINAL:
             raise ValueError(f"a run does not end {state}")
         return await self.database.find(
@@ -277,7 +279,7 @@ class PostgresStore:
         )
 
     async def pending(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             select coalesce(json_agg(approval_json(a) order by number), '[]')
             from approvals a join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
@@ -287,7 +289,7 @@ class PostgresStore:
         return await self.database.get(list[Approval], query, *_of(owner), session)
 
     async def approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             select approval_json(a) from approvals a join runs r on r.id = a.run_id
             where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and run_id = $3 and call_id = $4
@@ -296,11 +298,11 @@ class PostgresStore:
         return await self.database.find(Approval, query, *_of(owner), run, call)
 
     async def expire(self) -> Sequence[RunRequest]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         return await self.database.get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
 
-    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[Listed]:
-        """See `ports.Store`."""
+    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[RunSummary]:
+        """See `ports.RunStore`."""
         query = """
             select coalesce(json_agg(listed_json(r::runs) order by id desc), '[]')
             from (
@@ -308,18 +310,18 @@ class PostgresStore:
               where tenant_id = $1 and ($2::text is null or user_id = $2) and ($3::text is null or state = $3)
               order by id desc limit $4) r
         """
-        return await self.database.get(list[Listed], query, *_of(owner), state, limit)
+        return await self.database.get(list[RunSummary], query, *_of(owner), state, limit)
 
-    async def listed_run(self, owner: Owner, run: RunId) -> Listed | None:
-        """See `ports.Store`."""
+    async def listed_run(self, owner: Owner, run: RunId) -> RunSummary | None:
+        """See `ports.RunStore`."""
         query = """
             select listed_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self.database.find(Listed, query, *_of(owner), run)
+        return await self.database.find(RunSummary, query, *_of(owner), run)
 
     async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             select coalesce(json_agg(asked.id), '[]')
             from unnest($1::text[]) as asked (id) left join runs r on r.id = asked.id
@@ -328,7 +330,7 @@ class PostgresStore:
         return await self.database.get(list[RunId], query, list(runs))
 
     async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             with held as (
               update runs set updated_at = clock_timestamp() where id in (
@@ -349,7 +351,7 @@ class PostgresStore:
         return await self.database.get(list[RunRequest], query, age_s, held_s, STRANDED_MAX)
 
     async def purge_due(self, limit: int = 100) -> Sequence[RunId]:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             select coalesce(json_agg(run_id), '[]') from (
               select run_id from purges where due_at <= statement_timestamp() order by due_at limit $1) due
@@ -357,7 +359,7 @@ class PostgresStore:
         return await self.database.get(list[RunId], query, limit)
 
     async def purged(self, runs: Sequence[RunId]) -> None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         query = """
             with over as (
               delete from purges where run_id = any ($1) and again and due_at <= statement_timestamp())
@@ -367,7 +369,7 @@ class PostgresStore:
         await self.database.value(query, list(runs), PURGED_AGAIN_S)
 
     async def ping(self) -> None:
-        """See `ports.Store`."""
+        """See `ports.RunStore`."""
         await self.database.value(PING)
 
 
@@ -376,7 +378,7 @@ def _of(owner: Owner) -> tuple[str, str | None]:
 
 
 def _tokens(answer: UIMessage | None) -> tuple[int, int]:
-    usage = usage_of(answer) if answer is not None else Usage()
+    usage = usage_of(answer) if answer is not None else RunUsage()
     return usage.input_tokens, usage.output_tokens
 
 
@@ -402,7 +404,7 @@ async def connect(
     connect_timeout_s: float = 5.0,
     command_timeout_s: float = 10.0,
     limits: Limits = Limits(),  # noqa: B008 - it is frozen
-) -> PostgresStore:
+) -> PostgresRunStore:
     """A store on a migrated database. Waits for the database, for as long as nobody cancels it. `limits` are
     those of tenants that have none of their own: the same for all services.
     """
@@ -414,4 +416,4 @@ async def connect(
         command_timeout_s=command_timeout_s,
         settings={f"rejoin.{name}": str(limit) for name, limit in msgspec.to_builtins(limits).items()},
     )
-    return PostgresStore(database)
+    return PostgresRunStore(database)

@@ -1,6 +1,7 @@
 """Sessions as lists and people see them: listed, read page by page, forked, rewound, renamed, deleted.
 
-Owns what may be asked of whole sessions besides running them, which is the `Store`'s. Everything is asked on
+Owns what may be asked of whole sessions besides running them, which is the `RunStore`'s. Everything is
+asked on
 behalf of an owner: another user's or tenant's session is as if it did not exist. Concrete: it is PostgreSQL.
 """
 
@@ -16,7 +17,7 @@ from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 from rejoin_adapters.postgres.pool import Database, json_or_null
-from rejoin_adapters.records import Listed, Owner
+from rejoin_adapters.records import Owner, RunSummary
 
 RUNS_MAX = 1000
 FORGET_MAX = 100
@@ -39,7 +40,7 @@ class _Position(msgspec.Struct, frozen=True, array_like=True):
     position: _Number
 
 
-class Thread(msgspec.Struct, frozen=True):
+class SessionSummary(msgspec.Struct, frozen=True):
     """A session at a glance. `messages` and `last_message` leave out the answer of a busy run."""
 
     id: SessionId
@@ -54,14 +55,14 @@ class Thread(msgspec.Struct, frozen=True):
     last_message: MessageId | None
 
 
-class Listing(msgspec.Struct, frozen=True):
+class SessionPage(msgspec.Struct, frozen=True):
     """A page of threads. `next` is the token of the following page, or None."""
 
-    threads: Sequence[Thread]
+    threads: Sequence[SessionSummary]
     next: str | None
 
 
-class Messages(msgspec.Struct, frozen=True):
+class MessagePage(msgspec.Struct, frozen=True):
     """A page of messages, oldest first. `next` is the token of the page of older ones, or None."""
 
     messages: Sequence[UIMessage]
@@ -76,7 +77,7 @@ class SessionUsage(msgspec.Struct, frozen=True):
     runs: int
 
 
-class Threads:
+class SessionStore:
     """See the module. A method is one transaction. A page token that is none of ours raises `Invalid`."""
 
     def __init__(self, database: Database) -> None:
@@ -84,7 +85,7 @@ class Threads:
 
     async def list(
         self, owner: Owner, *, agent: AgentName | None = None, limit: int = 20, before: str | None = None
-    ) -> Listing:
+    ) -> SessionPage:
         """The owner's threads, the one that changed last first."""
         place = _place(_Place, before) if before is not None else None
         # Of one user's threads the index knows; it does not know that `$2` is not null.
@@ -99,7 +100,7 @@ class Threads:
               order by updated_at desc, id desc limit $6) s
         """  # noqa: S608
         found = await self._database.get(
-            list[Thread],
+            list[SessionSummary],
             query,
             owner.tenant,
             owner.user,
@@ -109,22 +110,22 @@ class Threads:
             limit + 1,
         )
         if len(found) <= limit:
-            return Listing(found, None)
+            return SessionPage(found, None)
         last = found[limit - 1]
         place = _Place((last.updated_at - _EPOCH) // timedelta(microseconds=1), last.id)
-        return Listing(found[:limit], _token(place))
+        return SessionPage(found[:limit], _token(place))
 
-    async def get(self, owner: Owner, session: SessionId) -> Thread | None:
+    async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """One of them."""
         query = """
             select thread_json(s) from sessions s
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self._database.find(Thread, query, owner.tenant, owner.user, session)
+        return await self._database.find(SessionSummary, query, owner.tenant, owner.user, session)
 
     async def messages(
         self, owner: Owner, session: SessionId, *, limit: int = 50, before: str | None = None
-    ) -> Messages:
+    ) -> MessagePage:
         """The newest page of a session's messages, or the one before. Raises `NotFound`."""
         query = """
             select (
@@ -139,9 +140,9 @@ class Threads:
         found = await self._of(list[tuple[int, UIMessage]], query, owner, session, place, limit + 1)
         shown = found[-limit:]
         older = _token(_Position(shown[0][0])) if len(found) > limit else None
-        return Messages([message for _, message in shown], older)
+        return MessagePage([message for _, message in shown], older)
 
-    async def runs(self, owner: Owner, session: SessionId) -> Sequence[Listed]:
+    async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
         """The session's runs, newest first. Raises `NotFound`."""
         query = """
             select (
@@ -151,7 +152,7 @@ class Threads:
                 order by position desc limit $4) r)
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self._of(list[Listed], query, owner, session, RUNS_MAX)
+        return await self._of(list[RunSummary], query, owner, session, RUNS_MAX)
 
     async def usage(self, owner: Owner, session: SessionId) -> SessionUsage:
         """What they have cost. Raises `NotFound`."""
@@ -172,21 +173,25 @@ class Threads:
             raise NotFound(f"there is no session {session!r}")
         return found
 
-    async def fork(self, owner: Owner, session: SessionId, message: MessageId, into: SessionId) -> Thread:
+    async def fork(
+        self, owner: Owner, session: SessionId, message: MessageId, into: SessionId
+    ) -> SessionSummary:
         """A new session, of the same agent and user, with the messages strictly before `message`.
 
         Done again with the same arguments it is the same answer. Raises `NotFound`, and `Conflict` if `into`
         exists.
         """
         query = "select fork_session($1, $2, $3, $4, $5)"
-        return await self._database.get(Thread, query, owner.tenant, owner.user, session, message, into)
+        return await self._database.get(
+            SessionSummary, query, owner.tenant, owner.user, session, message, into
+        )
 
-    async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> Thread:
+    async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> SessionSummary:
         """Drop what was said after a message; a suspended run among it is cancelled. Raises `NotFound`, and
         `Conflict` if the session is busy.
         """
         query = "select rewind_session($1, $2, $3, $4)"
-        return await self._database.get(Thread, query, owner.tenant, owner.user, session, message)
+        return await self._database.get(SessionSummary, query, owner.tenant, owner.user, session, message)
 
     async def update(
         self,
@@ -195,7 +200,7 @@ class Threads:
         *,
         title: str | UnsetType | None = UNSET,
         metadata: Any | UnsetType = UNSET,
-    ) -> Thread:
+    ) -> SessionSummary:
         """Change what is given; `updated_at`, which orders the list, stays. Raises `NotFound`."""
         query = """
             update sessions s set
@@ -210,7 +215,7 @@ class Threads:
             metadata is not UNSET,
             None if metadata is UNSET else json_or_null(metadata),
         )
-        return await self._of(Thread, query, owner, session, *changes)
+        return await self._of(SessionSummary, query, owner, session, *changes)
 
     async def delete(self, owner: Owner, session: SessionId) -> Sequence[RunId] | None:
         """Delete a session and everything that belongs to it; its runs' logs follow in a moment. Returns its

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @asynccontextmanager
-async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def run_alongside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run `work` for as long as the block: it is cancelled at the block's end, and the block when it fails.
 
     What is raised comes out as it was raised, not in a group, as long as it is one thing: the caller of a

@@ -18,7 +18,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 LAG_PERIOD_S = 0.5
 
 
-class Process:
+class ProcessMetrics:
     """A registry with what every process tells: memory, CPU, open files, and how late its event loop is."""
 
     def __init__(self) -> None:

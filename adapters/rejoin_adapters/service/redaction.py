@@ -16,13 +16,13 @@ GONE = "[redacted]"
 NAMES = frozenset(
     {
         "apikey",
+        "apikeypepper",
         "authorization",
         "context",
-        "contextkeys",
+        "contextencryptionkeys",
         "cookie",
         "databaseurl",
         "jwtkey",
-        "keypepper",
         "modelapikey",
         "natsurl",
         "password",

@@ -108,7 +108,7 @@ def on_stop(callback: Callable[[], None]) -> Iterator[None]:
             running.remove_signal_handler(number)
 
 
-class Supervised:
+class SupervisorLink:
     """This process's side of the socket to whoever started it and keeps it alive; nothing, if nobody did."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:

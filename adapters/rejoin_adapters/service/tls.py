@@ -5,7 +5,7 @@ Such a refusal does not pass by itself: whoever waits for a server that is away 
 
 import ssl
 
-from rejoin_protocol.broker.broker_url import Address
+from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.errors import Invalid
 
 UNSHOWN = "does not accept our certificate: certificate required (see sslcert)"
@@ -18,7 +18,7 @@ ALERTS = (
 )
 
 
-def context(address: Address) -> ssl.SSLContext:
+def context(address: BrokerUrl) -> ssl.SSLContext:
     """Trusts the certificates in `ca`, or else the system's. Raises `Invalid` naming the wrong file."""
     try:
         made = ssl.create_default_context(cafile=address.ca)

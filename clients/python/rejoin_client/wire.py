@@ -77,7 +77,7 @@ class Credential:
 
 
 class Pauses:
-    """The waits between tries: longer each time, short again once something was `heard`."""
+    """The waits between tries: longer each time, short again once something was `decode_events`."""
 
     def __init__(self, retry: Retry, patience_s: float) -> None:
         self._retry = retry

@@ -12,56 +12,56 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from rejoin_adapters.records import Decision
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import RUN_PREFIX, CallId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
 
 from rejoin_gateway.api import run_message_input
-from rejoin_gateway.api.agent_sessions import Done
+from rejoin_gateway.api.agent_sessions import Acknowledgement
 from rejoin_gateway.api.executions import STATUS
 from rejoin_gateway.api.lookup import found_run, session_at
-from rejoin_gateway.api.run_message_input import Said
+from rejoin_gateway.api.run_message_input import RunMessage
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.message_input import Options
+from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_gateway.core.sessions import Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.disconnect import attended, stop
-from rejoin_gateway.http.routes import AGENT, KEY, Route, Says, Scope, Shape
+from rejoin_gateway.http.routes import AGENT, KEY, ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, body, json, key_of, session_of, stream, view_of
-from rejoin_gateway.streaming.collect import Whole, whole
+from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
 PAGE_CHARS_MAX = 2_000
 
 
-class Reply(msgspec.Struct, frozen=True, rename="camel"):
+class ApprovalReply(msgspec.Struct, frozen=True, rename="camel"):
     """What a person says about a call. Its arguments are the server's."""
 
     tool_call_id: str
     approved: bool
 
 
-class StreamRequest(Options, frozen=True, rename="camel", kw_only=True):
+class StreamRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
     """The body of a streamed message. `currentPage`: where the person is, for the agent to know."""
 
-    messages: list[Said] = msgspec.field(default_factory=list)
+    messages: list[RunMessage] = msgspec.field(default_factory=list)
     conversation_id: str | None = None
     current_page: str | None = None
-    approval_response: Reply | None = None
+    approval_response: ApprovalReply | None = None
 
 
-class SendRequest(Options, frozen=True, rename="camel", kw_only=True):
+class SendRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
     """The body of a message whose answer is fetched later, or waited for. `history`: for a new session."""
 
     message: str
-    history: list[Said] = msgspec.field(default_factory=list)
+    history: list[RunMessage] = msgspec.field(default_factory=list)
     conversation_id: str | None = None
     current_page: str | None = None
 
 
-class Started(msgspec.Struct, frozen=True, rename="camel"):
+class StartResponse(msgspec.Struct, frozen=True, rename="camel"):
     """A run that was accepted."""
 
     run_id: str
@@ -69,7 +69,7 @@ class Started(msgspec.Struct, frozen=True, rename="camel"):
     conversation_id: str
 
 
-class Polled(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class PollResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """How it stands."""
 
     run_id: str
@@ -80,7 +80,7 @@ class Polled(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     error: str | None = None
 
 
-class Answered(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class AnswerResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A whole answer."""
 
     run_id: str
@@ -95,7 +95,7 @@ class Answered(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 async def post(request: web.Request) -> web.StreamResponse:
     """Send a message, or answer a question; stream what follows."""
     session, replay = await _asked(request)
-    return json(Done()) if replay is None else await _attended(request, session, replay)
+    return json(Acknowledgement()) if replay is None else await _attended(request, session, replay)
 
 
 async def _asked(request: web.Request) -> tuple[Session, Replay | None]:
@@ -117,16 +117,16 @@ async def _asked(request: web.Request) -> tuple[Session, Replay | None]:
 async def start(request: web.Request) -> web.StreamResponse:
     """Accept a message; its answer is fetched later."""
     session, replay = await _say(request)
-    return json(Started(replay.run.id, "queued", session.id))
+    return json(StartResponse(replay.run.id, "queued", session.id))
 
 
 async def sync(request: web.Request) -> web.StreamResponse:
     """The whole answer, once it is there."""
     session, replay = await _say(request)
     request_body.let_go(request)
-    answer = await whole(replay)
+    answer = await collect_answer(replay)
     return json(
-        Answered(
+        AnswerResponse(
             replay.run.id,
             session.id,
             answer.text,
@@ -147,11 +147,11 @@ async def poll(request: web.Request) -> web.StreamResponse:
     run = one.run
     status = run.state.value if run.state is State.QUEUED else STATUS[run.state]
     if run.state in BUSY:
-        return json(Polled(run.id, status, run.session))
+        return json(PollResponse(run.id, status, run.session))
     answer = await session.backend.store.message(session.owner, session.id, run.answer)
     found = [] if answer is None else [answer.message]
-    text = "".join(Whole(one, "stop").text for one in found)
-    return json(Polled(run.id, status, run.session, text, found, run.error))
+    text = "".join(CollectedAnswer(one, "stop").text for one in found)
+    return json(PollResponse(run.id, status, run.session, text, found, run.error))
 
 
 def _conversation(request: web.Request, id: str | None) -> SessionId:
@@ -170,7 +170,7 @@ async def _say(request: web.Request) -> tuple[Session, Replay]:
     session = session_of(request, _conversation(request, chat.conversation_id))
     if not chat.message:
         raise Invalid("message is required")
-    message = message_input.Message(
+    message = message_input.ClientMessage(
         message_input.fresh_id(key_of(request)), "user", [{"type": "text", "text": chat.message}]
     )
     earlier = run_message_input.earlier(chat.history, len(chat.history))
@@ -180,8 +180,8 @@ async def _say(request: web.Request) -> tuple[Session, Replay]:
 async def _send(
     request: web.Request,
     session: Session,
-    message: message_input.Message,
-    earlier: Sequence[message_input.Message],
+    message: message_input.ClientMessage,
+    earlier: Sequence[message_input.ClientMessage],
     chat: StreamRequest | SendRequest,
 ) -> Replay:
     """What is wrong is said without its place: this family's errors have none."""
@@ -199,7 +199,7 @@ async def _send(
     )
 
 
-async def _decide(request: web.Request, session: Session, reply: Reply) -> Replay | None:
+async def _decide(request: web.Request, session: Session, reply: ApprovalReply) -> Replay | None:
     """Only which call and yes or no is taken from the client: what runs is what was asked about. A reply that
     was given before, and whose answer was lost, is given again.
     """
@@ -220,7 +220,7 @@ async def _attended(request: web.Request, session: Session, replay: Replay) -> w
     attention, run = request.app[SERVICE].attention, replay.run.id
     async with (
         attended(request, lambda: (session, run) if attention.stop_when_left else None),
-        beside(_stop_after(attention.limit_s, session, run)),
+        run_alongside(_stop_after(attention.limit_s, session, run)),
     ):
         return await stream(request, replay)
 
@@ -239,16 +239,16 @@ def _call(part: dict[str, Any]) -> dict[str, Any]:
 
 
 ROUTES = tuple(
-    Route(method, path, handler, Scope.ADMIN, says, Shape.PLAIN)
+    Route(method, path, handler, Scope.ADMIN, says, ErrorFormat.PLAIN)
     for method, path, handler, says in (
         (
             "POST",
             "/api/agent/chat/stream",
             post,
-            Says(
+            RouteDoc(
                 "Send a message and stream its answer",
                 StreamRequest,
-                {200: (bytes, Done)},
+                {200: (bytes, Acknowledgement)},
                 headers={**AGENT, **KEY},
                 tag="agent chat",
                 example={"messages": [{"role": "user", "content": "hello"}]},
@@ -258,10 +258,10 @@ ROUTES = tuple(
             "POST",
             "/api/agent/chat",
             start,
-            Says(
+            RouteDoc(
                 "Start a run",
                 SendRequest,
-                {200: Started},
+                {200: StartResponse},
                 headers={**AGENT, **KEY},
                 tag="agent chat",
                 example={"message": "hello"},
@@ -271,10 +271,10 @@ ROUTES = tuple(
             "POST",
             "/api/agent/chat/sync",
             sync,
-            Says(
+            RouteDoc(
                 "Send a message and wait for its answer",
                 SendRequest,
-                {200: Answered},
+                {200: AnswerResponse},
                 headers={**AGENT, **KEY},
                 tag="agent chat",
                 example={"message": "hello"},
@@ -284,7 +284,7 @@ ROUTES = tuple(
             "GET",
             "/api/agent/chat/{run}",
             poll,
-            Says("How a run stands", None, {200: Polled}, tag="agent chat"),
+            RouteDoc("How a run stands", None, {200: PollResponse}, tag="agent chat"),
         ),
     )
 )

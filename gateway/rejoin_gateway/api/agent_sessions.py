@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_adapters.postgres.session_store import Thread
+from rejoin_adapters.postgres.session_store import SessionSummary
 from rejoin_adapters.records import Decision, WhenBusy
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
@@ -19,10 +19,10 @@ from rejoin_protocol.ids import MessageId
 
 from rejoin_gateway.api.lookup import found_session
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.agent_context import Brought
-from rejoin_gateway.core.message_input import Message, Options, fresh_id
+from rejoin_gateway.core.agent_context import ContextInput
+from rejoin_gateway.core.message_input import ClientMessage, MessageOptions, fresh_id
 from rejoin_gateway.core.sessions import Session
-from rejoin_gateway.http.routes import KEY, Route, Says, Scope
+from rejoin_gateway.http.routes import KEY, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import approve, body, json, key_of, rejoin, session_of, stream, view_of
 from rejoin_gateway.streaming.replay import Replay
 
@@ -31,7 +31,7 @@ TITLE_CHARS_MAX = 500
 METADATA_BYTES_MAX = 64 * 1024
 
 
-class History(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A session's messages. `activeRunId`: the run whose answer is not among them yet."""
 
     id: str
@@ -42,20 +42,20 @@ class History(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     active_run_id: str | None = None
 
 
-class Stopped(msgspec.Struct, frozen=True):
+class InterruptResult(msgspec.Struct, frozen=True):
     """Whether there was something to stop."""
 
     success: bool
     interrupted: bool
 
 
-class Done(msgspec.Struct, frozen=True):
+class Acknowledgement(msgspec.Struct, frozen=True):
     """It is done."""
 
     success: bool = True
 
 
-class Changed(msgspec.Struct, frozen=True, rename="camel"):
+class SessionChanged(msgspec.Struct, frozen=True, rename="camel"):
     """A session as it is now."""
 
     id: str
@@ -66,20 +66,20 @@ class Changed(msgspec.Struct, frozen=True, rename="camel"):
     updated_at: datetime
 
 
-class Placed(msgspec.Struct, frozen=True):
+class LocatedMessage(msgspec.Struct, frozen=True):
     """A message, where it stands in the body, and where each of its parts does."""
 
-    message: Message
+    message: ClientMessage
     pointer: str
     places: Sequence[str] = ()
 
 
-class Wish(msgspec.Struct, frozen=True):
+class SendBody(msgspec.Struct, frozen=True):
     """Everything that a body says. `context` is for its run only."""
 
     decisions: Sequence[Decision]
-    messages: Sequence[Placed]
-    options: Options
+    messages: Sequence[LocatedMessage]
+    options: MessageOptions
     context: Any
 
 
@@ -98,13 +98,13 @@ async def post(request: web.Request) -> web.StreamResponse:
     return await stream(request, replay)
 
 
-async def _wish(request: web.Request) -> Wish:
+async def _wish(request: web.Request) -> SendBody:
     said = await body(request, Any)
     items = said if isinstance(said, list) and not _parts(said) else [said]
     fresh = fresh_id(key_of(request))
     decisions: list[Decision] = []
-    messages: list[Placed] = []
-    options, context = Options(), None
+    messages: list[LocatedMessage] = []
+    options, context = MessageOptions(), None
     for number, item in enumerate(items):
         pointer = f"/{number}" if items is said else ""
         if isinstance(item, dict) and item.get("type") == "approval":
@@ -113,12 +113,12 @@ async def _wish(request: web.Request) -> Wish:
             messages.append(_message(item, pointer, fresh))
             options = _options(item, pointer)
             context = item.get("context") if isinstance(item, dict) else None
-    return Wish(decisions, messages, options, context)
+    return SendBody(decisions, messages, options, context)
 
 
-async def _send(request: web.Request, session: Session, wish: Wish) -> Replay:
+async def _send(request: web.Request, session: Session, wish: SendBody) -> Replay:
     [one] = wish.messages
-    session = msgspec.structs.replace(session, brought=Brought(request.headers, wish.context))
+    session = msgspec.structs.replace(session, brought=ContextInput(request.headers, wish.context))
     with message_input.placed(one.pointer, one.places):
         return await session.send(
             message_input.user(one.message, one.pointer),
@@ -134,7 +134,7 @@ def _parts(said: list[Any]) -> bool:
     return bool(said) and all(isinstance(one, dict) and one.get("type") in PARTS for one in said)
 
 
-def _message(item: Any, pointer: str, fresh: str) -> Placed:
+def _message(item: Any, pointer: str, fresh: str) -> LocatedMessage:
     match item:
         case {"messages": [*_, dict(last)]}:
             return _one(last, f"{pointer}/messages/{len(item['messages']) - 1}", fresh)
@@ -144,31 +144,33 @@ def _message(item: Any, pointer: str, fresh: str) -> Placed:
             return _one(item, pointer, fresh)
 
 
-def _one(item: Any, pointer: str, fresh: str) -> Placed:
+def _one(item: Any, pointer: str, fresh: str) -> LocatedMessage:
     match item:
         case str(text):
-            return Placed(Message(fresh, "user", [{"type": "text", "text": text}]), pointer, [pointer])
+            return LocatedMessage(
+                ClientMessage(fresh, "user", [{"type": "text", "text": text}]), pointer, [pointer]
+            )
         case list(parts) if _parts(parts):
             places = [f"{pointer}/{number}" for number in range(len(parts))]
-            return Placed(Message(fresh, "user", parts), pointer, places)
+            return LocatedMessage(ClientMessage(fresh, "user", parts), pointer, places)
         case {"parts": list(parts), **rest} if "id" not in rest and rest.get("role", "user") == "user":
-            return Placed(_converted({"id": fresh, "role": "user", **item}, pointer), pointer)
+            return LocatedMessage(_converted({"id": fresh, "role": "user", **item}, pointer), pointer)
         case {"role": "user"}:
-            return Placed(_converted(item, pointer), pointer)
+            return LocatedMessage(_converted(item, pointer), pointer)
         case _:
             raise Invalid("expected a message: a string, parts, or a user's UI message", pointer)
 
 
-def _converted(item: Any, pointer: str) -> Message:
+def _converted(item: Any, pointer: str) -> ClientMessage:
     try:
-        return msgspec.convert(item, Message)
+        return msgspec.convert(item, ClientMessage)
     except msgspec.ValidationError as fault:
         raise Invalid(str(fault), pointer) from fault
 
 
-def _options(item: Any, pointer: str) -> Options:
+def _options(item: Any, pointer: str) -> MessageOptions:
     try:
-        return msgspec.convert(item if isinstance(item, dict) else {}, Options)
+        return msgspec.convert(item if isinstance(item, dict) else {}, MessageOptions)
     except msgspec.ValidationError as fault:
         raise Invalid(str(fault), pointer) from fault
 
@@ -178,7 +180,9 @@ async def history(request: web.Request) -> web.StreamResponse:
     session = _session(request)
     found = await session.history()
     busy = None if found.busy is None else found.busy.id
-    return json(History(session.id, found.agent, found.messages, found.created_at, found.updated_at, busy))
+    return json(
+        SessionHistory(session.id, found.agent, found.messages, found.created_at, found.updated_at, busy)
+    )
 
 
 async def reconnect(request: web.Request) -> web.StreamResponse:
@@ -189,10 +193,10 @@ async def reconnect(request: web.Request) -> web.StreamResponse:
 async def interrupt(request: web.Request) -> web.StreamResponse:
     """Stop the session's run, wherever it is. Doing it twice is doing it once."""
     session = await _owned(request) if "agent" in request.match_info else await found_session(request)
-    return json(Stopped(success=True, interrupted=await session.interrupt()))
+    return json(InterruptResult(success=True, interrupted=await session.interrupt()))
 
 
-class Change(msgspec.Struct, frozen=True, rename="camel"):
+class SessionUpdate(msgspec.Struct, frozen=True, rename="camel"):
     """What may be changed of a session. `lastMessageId`: what was said after it is dropped."""
 
     title: str | UnsetType | None = UNSET
@@ -200,7 +204,7 @@ class Change(msgspec.Struct, frozen=True, rename="camel"):
     last_message_id: str | UnsetType = UNSET
 
 
-class SessionUsage(msgspec.Struct, frozen=True, rename="camel"):
+class SessionUsageReport(msgspec.Struct, frozen=True, rename="camel"):
     """What a session has cost, in tokens."""
 
     input_tokens: int
@@ -211,16 +215,16 @@ class SessionUsage(msgspec.Struct, frozen=True, rename="camel"):
 
 async def update(request: web.Request) -> web.StreamResponse:
     """Rename a session, describe it, or go back to one of its messages."""
-    change = await body(request, Change)
+    change = await body(request, SessionUpdate)
     thread = await changed(_session(request), change)
     return json(
-        Changed(
+        SessionChanged(
             thread.id, thread.agent, thread.title, thread.metadata, thread.last_message, thread.updated_at
         )
     )
 
 
-async def changed(session: Session, change: Change) -> Thread:
+async def changed(session: Session, change: SessionUpdate) -> SessionSummary:
     """Change what is given. Raises `NotFound`, `Invalid`, and as `Threads.rewind`."""
     await existing(session)
     check(change)  # or it would have gone back already when it is refused to rename
@@ -230,7 +234,7 @@ async def changed(session: Session, change: Change) -> Thread:
     return await threads.update(session.owner, session.id, title=change.title, metadata=change.metadata)
 
 
-def check(change: Change) -> None:
+def check(change: SessionUpdate) -> None:
     """Whether it may be stored. Raises `Invalid`."""
     title = change.title if isinstance(change.title, str) else ""
     if len(title) > TITLE_CHARS_MAX or "\0" in title:
@@ -246,7 +250,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     session = _session(request)
     await existing(session)
     await session.delete()
-    return json(Done())
+    return json(Acknowledgement())
 
 
 async def usage(request: web.Request) -> web.StreamResponse:
@@ -255,7 +259,7 @@ async def usage(request: web.Request) -> web.StreamResponse:
     await existing(session)
     found = await session.backend.threads.usage(session.owner, session.id)
     total = found.input_tokens + found.output_tokens
-    return json(SessionUsage(found.input_tokens, found.output_tokens, total, found.runs))
+    return json(SessionUsageReport(found.input_tokens, found.output_tokens, total, found.runs))
 
 
 async def _owned(request: web.Request) -> Session:
@@ -265,7 +269,7 @@ async def _owned(request: web.Request) -> Session:
     return session
 
 
-async def existing(session: Session) -> Thread:
+async def existing(session: Session) -> SessionSummary:
     """What is known of a session. Raises `NotFound`, also if it is another agent's."""
     thread = await session.backend.threads.get(session.owner, session.id)
     if thread is None or thread.agent != session.agent:
@@ -320,17 +324,17 @@ ROUTES = tuple(
             "POST",
             "/api/chat/{id}/stop",
             interrupt,
-            Says("Stop the session's run", None, {200: Stopped}, tag="chat"),
+            RouteDoc("Stop the session's run", None, {200: InterruptResult}, tag="chat"),
         ),
-        ("GET", _AT, history, Says("The stored messages", None, {200: History}, tag="session")),
+        ("GET", _AT, history, RouteDoc("The stored messages", None, {200: SessionHistory}, tag="session")),
         (
             "POST",
             _AT,
             post,
-            Says(
+            RouteDoc(
                 "Say something; stream what follows",
                 SAID,
-                {200: (bytes, Done)},
+                {200: (bytes, Acknowledgement)},
                 headers=KEY,
                 tag="session",
                 example={"message": "hello"},
@@ -340,21 +344,32 @@ ROUTES = tuple(
             "PATCH",
             _AT,
             update,
-            Says("Change a session", Change, {200: Changed}, tag="session", example={"title": "A trip"}),
+            RouteDoc(
+                "Change a session",
+                SessionUpdate,
+                {200: SessionChanged},
+                tag="session",
+                example={"title": "A trip"},
+            ),
         ),
-        ("DELETE", _AT, delete, Says("Delete a session", None, {200: Done}, tag="session")),
-        ("GET", f"{_AT}/usage", usage, Says("What it has cost", None, {200: SessionUsage}, tag="session")),
+        ("DELETE", _AT, delete, RouteDoc("Delete a session", None, {200: Acknowledgement}, tag="session")),
+        (
+            "GET",
+            f"{_AT}/usage",
+            usage,
+            RouteDoc("What it has cost", None, {200: SessionUsageReport}, tag="session"),
+        ),
         (
             "GET",
             f"{_AT}/reconnect",
             reconnect,
-            Says("Rejoin the running answer", None, {200: bytes, 204: None}, tag="session"),
+            RouteDoc("Rejoin the running answer", None, {200: bytes, 204: None}, tag="session"),
         ),
         (
             "POST",
             f"{_AT}/interrupt",
             interrupt,
-            Says("Stop the session's run", None, {200: Stopped}, tag="session"),
+            RouteDoc("Stop the session's run", None, {200: InterruptResult}, tag="session"),
         ),
     )
 )

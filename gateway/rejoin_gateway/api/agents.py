@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from rejoin_gateway.http.routes import Route, Says, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json
 
 
-class Announced(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class AgentInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """An agent. `contextSchema`: what it wants to know beside the message, as JSON Schema."""
 
     name: str
@@ -22,7 +22,7 @@ async def listed(request: web.Request) -> web.StreamResponse:
     bound, service = request[PRINCIPAL].agent, request.app[SERVICE]
     entries = [one for one in await service.backend.agents.list() if bound in (None, one.name)]
     entries.sort(key=lambda one: (one.name != (bound or service.default_agent), one.name))
-    return json([Announced(one.name, one.description, one.context_schema) for one in entries])
+    return json([AgentInfo(one.name, one.description, one.context_schema) for one in entries])
 
 
 ROUTES = (
@@ -31,6 +31,6 @@ ROUTES = (
         "/api/agents",
         listed,
         Scope.CHAT,
-        Says("The agents that runners serve", None, {200: list[Announced]}, tag="session"),
+        RouteDoc("The agents that runners serve", None, {200: list[AgentInfo]}, tag="session"),
     ),
 )

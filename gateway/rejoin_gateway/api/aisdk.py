@@ -15,15 +15,15 @@ from rejoin_protocol.ids import MessageId, session_id
 
 from rejoin_gateway.api.lookup import found_session, session_at
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.message_input import MESSAGES_MAX, Addressed, Message, new_session
-from rejoin_gateway.http.routes import Route, Says, Scope
+from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session
+from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, approve, body, key_of, rejoin, session_of, stream, view_of
 
 
-class UIChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
+class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     """The body. Fields that an application adds are its own business."""
 
-    messages: list[Message]
+    messages: list[ClientMessage]
     trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
     message_id: str | UnsetType | None = UNSET
 
@@ -68,7 +68,7 @@ async def resume(request: web.Request) -> web.StreamResponse:
     return await rejoin(request, await found_session(request))
 
 
-def _places(message: Message, number: int) -> list[str]:
+def _places(message: ClientMessage, number: int) -> list[str]:
     return [f"/messages/{number}/parts/{part}" for part in range(len(message.parts))]
 
 
@@ -85,6 +85,6 @@ ROUTES = (
         "/api/chat/{id}/stream",
         resume,
         Scope.CHAT,
-        Says("Rejoin the running answer", None, {200: bytes, 204: None}, tag="chat"),
+        RouteDoc("Rejoin the running answer", None, {200: bytes, 204: None}, tag="chat"),
     ),
 )

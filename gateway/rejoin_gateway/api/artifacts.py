@@ -7,11 +7,11 @@ import msgspec
 from aiohttp import web
 from rejoin_protocol.errors import NotFound
 
-from rejoin_gateway.http.routes import Route, Says, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json
 
 
-class Artifact(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ArtifactResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """One of them."""
 
     artifact_id: str
@@ -35,7 +35,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     if found is None:
         raise NotFound(f"there is no artifact {id[:64]!r}")
     return json(
-        Artifact(
+        ArtifactResponse(
             found.id,
             found.type,
             found.session,
@@ -54,6 +54,6 @@ ROUTES = (
         "/run/api/artifacts/{id}",
         show,
         Scope.CHAT,
-        Says("A whole artifact", None, {200: Artifact}, tag="run"),
+        RouteDoc("A whole artifact", None, {200: ArtifactResponse}, tag="run"),
     ),
 )

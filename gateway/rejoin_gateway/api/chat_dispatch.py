@@ -9,8 +9,8 @@ from aiohttp import web
 from rejoin_protocol.errors import Invalid
 
 from rejoin_gateway.api import aisdk, parts_chat, run_chat
-from rejoin_gateway.api.agent_sessions import Done
-from rejoin_gateway.http.routes import AGENT, KEY, SHAPE, Route, Says, Scope, Shape
+from rejoin_gateway.api.agent_sessions import Acknowledgement
+from rejoin_gateway.http.routes import AGENT, ERROR_FORMAT, KEY, ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import body
 
 
@@ -20,7 +20,7 @@ async def post(request: web.Request) -> web.StreamResponse:
     if "parts" in said and "messages" in said:
         raise Invalid("a request has `parts` or `messages`, not both")
     if "parts" in said:
-        request[SHAPE] = Shape.PLAIN
+        request[ERROR_FORMAT] = ErrorFormat.PLAIN
         return await parts_chat.post(request)
     if "messages" in said and not said & {"id", "trigger"}:
         return await run_chat.post(request)
@@ -37,7 +37,7 @@ async def _said(request: web.Request) -> set[str]:
         if isinstance(fault.__cause__, msgspec.DecodeError):
             raw = await request.read()
             if b'"parts"' in raw and b'"messages"' not in raw:
-                request[SHAPE] = Shape.PLAIN
+                request[ERROR_FORMAT] = ErrorFormat.PLAIN
                 raise Invalid(parts_chat.NO_PARTS, "/parts") from fault
         raise
 
@@ -48,13 +48,13 @@ ROUTES = (
         "/api/chat",
         post,
         Scope.CHAT,
-        Says(
+        RouteDoc(
             "Send a message and stream its answer",
             [aisdk.UIChatRequest, run_chat.ChatRequest, parts_chat.PartsRequest],
-            {200: (bytes, run_chat.Acknowledged, run_chat.Completed, Done)},
+            {200: (bytes, run_chat.DecisionAck, run_chat.CompletedAnswer, Acknowledgement)},
             headers={**AGENT, **KEY},
             tag="chat",
-            shapes=(Shape.PLAIN,),
+            shapes=(ErrorFormat.PLAIN,),
             example={
                 "id": "trip-1",
                 "trigger": "submit-message",

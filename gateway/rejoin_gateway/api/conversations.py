@@ -7,21 +7,21 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.postgres.session_store import Listing, Thread
-from rejoin_adapters.postgres.session_store import Messages as Page
+from rejoin_adapters.postgres.session_store import MessagePage as Page
+from rejoin_adapters.postgres.session_store import SessionPage, SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import UIMessage
 
-from rejoin_gateway.api.executions import Pending, pending
+from rejoin_gateway.api.executions import PendingApproval, pending
 from rejoin_gateway.api.lookup import found_thread
-from rejoin_gateway.http.routes import Named, Route, Says, Scope
+from rejoin_gateway.http.routes import Named, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json, rejoin
 
 LIMIT_MAX = 200
 LIMIT_DIGITS_MAX = 9
 
 
-class Conversation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ConversationSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A session at a glance."""
 
     id: str
@@ -34,14 +34,14 @@ class Conversation(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     metadata: Any = None
 
 
-class Conversations(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ConversationPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of them. `next` is the `before` of the following page."""
 
-    conversations: list[Conversation]
+    conversations: list[ConversationSummary]
     next: str | None = None
 
 
-class Messages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ConversationMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A conversation with a page of its messages, oldest first; `next` is the `before` of older ones."""
 
     id: str
@@ -52,22 +52,24 @@ class Messages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     next: str | None = None
 
 
-class Waiting(msgspec.Struct, frozen=True, rename="camel"):
+class PendingInput(msgspec.Struct, frozen=True, rename="camel"):
     """What a conversation waits for."""
 
-    pending_approvals: list[Pending]
+    pending_approvals: list[PendingApproval]
 
 
 async def listed(request: web.Request) -> web.StreamResponse:
     """The caller's conversations, the one that changed last first."""
     page = await threads_of(request)
-    return json(Conversations([_shown(thread) for thread in page.threads], page.next))
+    return json(ConversationPage([_shown(thread) for thread in page.threads], page.next))
 
 
 async def read(request: web.Request) -> web.StreamResponse:
     """One of them, with its newest messages or those before."""
     thread, page = await messages_of(request, 50)
-    return json(Messages(thread.id, thread.agent, page.messages, thread.busy, thread.title, page.next))
+    return json(
+        ConversationMessages(thread.id, thread.agent, page.messages, thread.busy, thread.title, page.next)
+    )
 
 
 async def resume(request: web.Request) -> web.StreamResponse:
@@ -79,11 +81,11 @@ async def resume(request: web.Request) -> web.StreamResponse:
 async def waiting(request: web.Request) -> web.StreamResponse:
     """The questions that wait for an answer."""
     _, session = await found_thread(request)
-    return json(Waiting(await pending(session)))
+    return json(PendingInput(await pending(session)))
 
 
-def _shown(thread: Thread) -> Conversation:
-    return Conversation(
+def _shown(thread: SessionSummary) -> ConversationSummary:
+    return ConversationSummary(
         thread.id,
         thread.agent,
         thread.created_at,
@@ -95,7 +97,7 @@ def _shown(thread: Thread) -> Conversation:
     )
 
 
-async def threads_of(request: web.Request) -> Listing:
+async def threads_of(request: web.Request) -> SessionPage:
     """The page of the caller's sessions that a request asks for. Raises `Invalid`."""
     principal = request[PRINCIPAL]
     return await request.app[SERVICE].backend.threads.list(
@@ -106,7 +108,7 @@ async def threads_of(request: web.Request) -> Listing:
     )
 
 
-async def messages_of(request: web.Request, usual: int) -> tuple[Thread, Page]:
+async def messages_of(request: web.Request, usual: int) -> tuple[SessionSummary, Page]:
     """The session of a path, and the page of its messages that a request asks for. Raises `NotFound`,
     `Invalid`.
     """
@@ -135,27 +137,27 @@ ROUTES = (
         "/run/v1/conversations",
         listed,
         Scope.CHAT,
-        Says("The caller's conversations", None, {200: Conversations}, PAGED, tag="run"),
+        RouteDoc("The caller's conversations", None, {200: ConversationPage}, PAGED, tag="run"),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}",
         read,
         Scope.CHAT,
-        Says("A conversation's messages", None, {200: Messages}, PAGED, tag="run"),
+        RouteDoc("A conversation's messages", None, {200: ConversationMessages}, PAGED, tag="run"),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}/stream",
         resume,
         Scope.CHAT,
-        Says("Rejoin the running answer", None, {200: bytes, 204: None}, tag="run"),
+        RouteDoc("Rejoin the running answer", None, {200: bytes, 204: None}, tag="run"),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}/pending-approvals",
         waiting,
         Scope.CHAT,
-        Says("What it waits for", None, {200: Waiting}, tag="run"),
+        RouteDoc("What it waits for", None, {200: PendingInput}, tag="run"),
     ),
 )

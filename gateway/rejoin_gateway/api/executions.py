@@ -8,15 +8,15 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Approval, Decision, Listed
+from rejoin_adapters.records import Approval, Decision, RunSummary
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, asked_in
 from rejoin_protocol.lifecycle import TERMINAL, State
 
-from rejoin_gateway.api.agent_sessions import Done, Stopped
+from rejoin_gateway.api.agent_sessions import Acknowledgement, InterruptResult
 from rejoin_gateway.api.lookup import found_run
 from rejoin_gateway.core.sessions import Session
-from rejoin_gateway.http.routes import Route, Says, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, body, json, stream, view_of
 from rejoin_gateway.streaming import positions
 
@@ -30,7 +30,7 @@ STATUS = {
 }
 
 
-class Pending(msgspec.Struct, frozen=True, rename="camel"):
+class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):
     """A question that waits for an answer."""
 
     approval_id: ApprovalId
@@ -39,7 +39,7 @@ class Pending(msgspec.Struct, frozen=True, rename="camel"):
     input: Any
 
 
-class Spent(msgspec.Struct, frozen=True, rename="camel"):
+class TokenCounts(msgspec.Struct, frozen=True, rename="camel"):
     """Tokens."""
 
     input_tokens: int
@@ -57,12 +57,12 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     message_id: MessageId
     created_at: datetime
     updated_at: datetime
-    pending_approvals: list[Pending]
-    usage: Spent
+    pending_approvals: list[PendingApproval]
+    usage: TokenCounts
     error: str | None = None
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class ApprovalDecision(msgspec.Struct, frozen=True):
     """What a person says about a call."""
 
     approved: bool
@@ -85,7 +85,7 @@ async def show(request: web.Request) -> web.StreamResponse:
             created_at=one.created_at,
             updated_at=one.updated_at,
             pending_approvals=waiting,
-            usage=Spent(usage.input_tokens, usage.output_tokens),
+            usage=TokenCounts(usage.input_tokens, usage.output_tokens),
             error=one.run.error,
         )
     )
@@ -105,7 +105,7 @@ async def watch(request: web.Request) -> web.StreamResponse:
 async def decide(request: web.Request) -> web.StreamResponse:
     """Answer a question about a call. The same answer again changes nothing; another one is a conflict."""
     request[PRINCIPAL].need(Scope.APPROVE)
-    verdict = await body(request, Verdict)
+    verdict = await body(request, ApprovalDecision)
     one, session = await found_execution(request)
     call = CallId(request.match_info["call"])
     question = await session.backend.store.approval(session.owner, one.run.id, call)
@@ -114,27 +114,27 @@ async def decide(request: web.Request) -> web.StreamResponse:
     await session.approve(
         [Decision(question.question.id, verdict.approved, verdict.reason)], view_of(request)
     )
-    return json(Done())
+    return json(Acknowledgement())
 
 
 async def interrupt(request: web.Request) -> web.StreamResponse:
     """Stop a run. Doing it twice is doing it once."""
     one, session = await found_execution(request)
-    return json(Stopped(success=True, interrupted=await session.interrupt(one.run.id)))
+    return json(InterruptResult(success=True, interrupted=await session.interrupt(one.run.id)))
 
 
-async def pending(session: Session, run: RunId | None = None) -> list[Pending]:
+async def pending(session: Session, run: RunId | None = None) -> list[PendingApproval]:
     """The open questions of a session, or of one of its runs."""
     waiting = await session.backend.store.pending(session.owner, session.id)
     return [_shown(one) for one in waiting if run is None or asked_in(one.question.id, run)]
 
 
-def _shown(approval: Approval) -> Pending:
+def _shown(approval: Approval) -> PendingApproval:
     question = approval.question
-    return Pending(question.id, question.call, question.tool, question.input)
+    return PendingApproval(question.id, question.call, question.tool, question.input)
 
 
-async def found_execution(request: web.Request) -> tuple[Listed, Session]:
+async def found_execution(request: web.Request) -> tuple[RunSummary, Session]:
     """The run of a path. Raises `NotFound`."""
     id = request.match_info["run"]
     return await found_run(request, RunId(id), f"execution {id[:64]!r}")
@@ -146,27 +146,33 @@ ROUTES = (
         "/run/api/executions/{run}",
         show,
         Scope.CHAT,
-        Says("A run's state", None, {200: Execution}, tag="run"),
+        RouteDoc("A run's state", None, {200: Execution}, tag="run"),
     ),
     Route(
         "GET",
         "/run/api/executions/{run}/stream",
         watch,
         Scope.CHAT,
-        Says("A run's stream, replayed and followed", None, {200: bytes}, tag="run"),
+        RouteDoc("A run's stream, replayed and followed", None, {200: bytes}, tag="run"),
     ),
     Route(
         "POST",
         "/run/api/executions/{run}/approvals/{call}",
         decide,
         Scope.APPROVE,
-        Says("Answer a question about a call", Verdict, {200: Done}, tag="run", example={"approved": True}),
+        RouteDoc(
+            "Answer a question about a call",
+            ApprovalDecision,
+            {200: Acknowledgement},
+            tag="run",
+            example={"approved": True},
+        ),
     ),
     Route(
         "POST",
         "/run/api/executions/{run}/interrupt",
         interrupt,
         Scope.CHAT,
-        Says("Stop a run", None, {200: Stopped}, tag="run"),
+        RouteDoc("Stop a run", None, {200: InterruptResult}, tag="run"),
     ),
 )

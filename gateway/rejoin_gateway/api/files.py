@@ -12,7 +12,7 @@ from aiohttp import web
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import NotFound
 
-from rejoin_gateway.http.routes import Route, Says, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, breaking
 
 HEADERS = {
@@ -53,7 +53,7 @@ ROUTES = (
         f"{file_formats.URL}{{id}}",
         get,
         Scope.CHAT,
-        Says(
+        RouteDoc(
             "A message's file",
             answers={
                 200: (file_formats.PNG, file_formats.JPEG, file_formats.WEBP, file_formats.PDF),

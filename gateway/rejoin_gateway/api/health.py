@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from rejoin_gateway.http.readiness import OK, Readiness
-from rejoin_gateway.http.routes import Route, Says
+from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.http.web import SERVICE, json
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
@@ -16,13 +16,13 @@ METRICS_SHOWN: web.AppKey[bool] = web.AppKey("metrics_shown", bool)
 """Whether `/metrics` is here, and not on a port of its own."""
 
 
-class Live(msgspec.Struct, frozen=True):
+class Liveness(msgspec.Struct, frozen=True):
     """It lives."""
 
     status: Literal["ok"] = "ok"
 
 
-class Ready(msgspec.Struct, frozen=True):
+class ReadinessReport(msgspec.Struct, frozen=True):
     """What was asked, and what came of it: `ok`, or why not."""
 
     status: Literal["ok", "unavailable"]
@@ -32,7 +32,7 @@ class Ready(msgspec.Struct, frozen=True):
 async def live(request: web.Request) -> web.StreamResponse:
     """The process answers."""
     del request
-    return json(Live())
+    return json(Liveness())
 
 
 async def ready(request: web.Request) -> web.StreamResponse:
@@ -42,7 +42,7 @@ async def ready(request: web.Request) -> web.StreamResponse:
         found["gateway"] = "stopping"
     ok = all(result == OK for result in found.values())
     status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
-    return json(Ready("ok" if ok else "unavailable", found), status)
+    return json(ReadinessReport("ok" if ok else "unavailable", found), status)
 
 
 async def metrics(request: web.Request) -> web.StreamResponse:
@@ -54,19 +54,23 @@ async def metrics(request: web.Request) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/health/live", live, None, Says("Whether the process answers", answers={200: Live})),
+    Route(
+        "GET", "/health/live", live, None, RouteDoc("Whether the process answers", answers={200: Liveness})
+    ),
     Route(
         "GET",
         "/health/ready",
         ready,
         None,
-        Says("Whether everything a chat needs answers", answers={200: Ready, 503: Ready}),
+        RouteDoc(
+            "Whether everything a chat needs answers", answers={200: ReadinessReport, 503: ReadinessReport}
+        ),
     ),
     Route(
         "GET",
         "/metrics",
         metrics,
         None,
-        Says("What Prometheus reads", answers={200: "text/plain"}, refuses=[404]),
+        RouteDoc("What Prometheus reads", answers={200: "text/plain"}, refuses=[404]),
     ),
 )

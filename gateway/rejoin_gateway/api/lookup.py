@@ -1,8 +1,8 @@
 """Sessions and runs that are named without their agent: they have one already, and no client need know it."""
 
 from aiohttp import web
-from rejoin_adapters.postgres.session_store import Thread
-from rejoin_adapters.records import Listed
+from rejoin_adapters.postgres.session_store import SessionSummary
+from rejoin_adapters.records import RunSummary
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, session_id
 
@@ -33,7 +33,7 @@ async def session_at(request: web.Request, id: SessionId) -> Session:
     return backend.agent(principal.agent or ANY, principal.owner).session(id)
 
 
-async def found_thread(request: web.Request) -> tuple[Thread, Session]:
+async def found_thread(request: web.Request) -> tuple[SessionSummary, Session]:
     """The session of a path and what is known of it. Raises `NotFound`."""
     principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
     id = session_id(request.match_info["id"])
@@ -43,7 +43,7 @@ async def found_thread(request: web.Request) -> tuple[Thread, Session]:
     return thread, backend.agent(thread.agent, principal.owner).session(id)
 
 
-async def found_run(request: web.Request, id: RunId | None, named: str) -> tuple[Listed, Session]:
+async def found_run(request: web.Request, id: RunId | None, named: str) -> tuple[RunSummary, Session]:
     """A run and its session; `named` is what the caller calls it.
 
     Raises `NotFound`, also for a run of an agent that is not the credential's, and for one that cannot be.

@@ -11,12 +11,12 @@ from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, asked_in, session_id
 
-from rejoin_gateway.api.agent_sessions import Done
+from rejoin_gateway.api.agent_sessions import Acknowledgement
 from rejoin_gateway.api.lookup import session_at
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.message_input import Addressed, Message, fresh_id, new_session
+from rejoin_gateway.core.message_input import ClientMessage, SessionBody, fresh_id, new_session
 from rejoin_gateway.core.sessions import Session
-from rejoin_gateway.http.routes import Route, Says, Scope, Shape
+from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, approve, body, key_of, session_of, stream, view_of
 from rejoin_gateway.streaming.replay import Replay
 
@@ -24,14 +24,14 @@ NO_PARTS = "parts must be a non-empty array"
 NO_RUN = "runId and threadId are required"
 
 
-class PartsRequest(Addressed, frozen=True, rename="camel", kw_only=True):
+class PartsRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     """A message."""
 
     parts: list[dict[str, Any]]
     message_id: str | None = None
 
 
-class ThreadVerdict(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A decision. `runId` may also be an approval's id; `approved` unsaid is a denial."""
 
     run_id: str
@@ -54,7 +54,7 @@ async def _send(request: web.Request) -> Replay:
     chat = _converted(said, PartsRequest)
     key = key_of(request)
     session = session_of(request, chat.named or new_session(key, request[PRINCIPAL].owner))
-    message = message_input.user(Message(chat.message_id or fresh_id(key), "user", chat.parts), "")
+    message = message_input.user(ClientMessage(chat.message_id or fresh_id(key), "user", chat.parts), "")
     return await session.send(message, view_of(request), remote=False, when_busy=chat.busy, key=key)
 
 
@@ -66,17 +66,17 @@ async def decide(request: web.Request) -> web.StreamResponse:
     return await approve(request, session, [Decision(approval, approved=verdict.approved is True)])
 
 
-async def _verdict(request: web.Request) -> ThreadVerdict:
+async def _verdict(request: web.Request) -> ThreadDecision:
     try:
         said = await body(request, dict[str, Any])
     except Invalid as fault:
         raise Invalid(NO_RUN) from fault
     if not said.get("runId") or not said.get("threadId"):
         raise Invalid(NO_RUN)
-    return _converted(said, ThreadVerdict)
+    return _converted(said, ThreadDecision)
 
 
-async def _meant(session: Session, verdict: ThreadVerdict) -> ApprovalId:
+async def _meant(session: Session, verdict: ThreadDecision) -> ApprovalId:
     """The question that is meant. Raises `NotFound`, and `Invalid` if it could be one of several."""
     if not verdict.run_id.startswith(RUN_PREFIX):
         return ApprovalId(verdict.run_id)
@@ -107,13 +107,13 @@ ROUTES = (
         "/api/chat/approve",
         decide,
         Scope.APPROVE,
-        Says(
+        RouteDoc(
             "Answer a question and stream what follows",
-            ThreadVerdict,
-            {200: (bytes, Done)},
+            ThreadDecision,
+            {200: (bytes, Acknowledgement)},
             tag="parts",
             example={"runId": "run_1", "threadId": "trip-1", "toolCallId": "call_1", "approved": True},
         ),
-        Shape.PLAIN,
+        ErrorFormat.PLAIN,
     ),
 )

@@ -14,25 +14,25 @@ from rejoin_protocol.ids import session_id
 
 from rejoin_gateway.api import run_message_input
 from rejoin_gateway.api.lookup import session_at
-from rejoin_gateway.api.run_message_input import Said
+from rejoin_gateway.api.run_message_input import RunMessage
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.message_input import MESSAGES_MAX, Addressed, fresh_id, new_session
+from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, fresh_id, new_session
 from rejoin_gateway.core.sessions import Session
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.routes import AGENT, KEY, Route, Says, Scope
+from rejoin_gateway.http.routes import AGENT, KEY, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, approve, body, json, key_of, session_of, stream, view_of
-from rejoin_gateway.streaming.collect import Whole, whole
+from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
 FINISH_REASONS = {"tool-calls": "tool_calls", "content-filter": "content_filter", "length": "length"}
 
 
-class ChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
+class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     """The body. `executionMode` is taken and changes nothing: every run is durable. `headers` and
     `userProperties` are taken and not looked at: what an agent wants to know comes in the request's headers.
     """
 
-    messages: list[Said]
+    messages: list[RunMessage]
     message_id: str | None = None
     stream: bool = True
     headers: dict[str, Any] | None = None
@@ -40,7 +40,7 @@ class ChatRequest(Addressed, frozen=True, rename="camel", kw_only=True):
     user_properties: dict[str, Any] | None = None
 
 
-class CallDecided(TypedDict):
+class DecidedCall(TypedDict):
     """A decision that was taken."""
 
     toolCallId: str | None
@@ -48,14 +48,14 @@ class CallDecided(TypedDict):
     approved: bool
 
 
-class Acknowledged(TypedDict):
+class DecisionAck(TypedDict):
     """What is said about decisions after which the run still waits, or goes on unwatched."""
 
     success: bool
-    results: list[CallDecided]
+    results: list[DecidedCall]
 
 
-class Completed(TypedDict):
+class CompletedAnswer(TypedDict):
     """A whole answer, as OpenAI's chat completion."""
 
     id: str
@@ -82,7 +82,7 @@ async def post(request: web.Request) -> web.StreamResponse:
         return await stream(request, replay)
     request_body.let_go(request)
     created_s = int(session.backend.now().timestamp())
-    return json(_completed(replay, await whole(replay), created_s))
+    return json(_completed(replay, await collect_answer(replay), created_s))
 
 
 async def _send(request: web.Request, session: Session, chat: ChatRequest, key: str | None) -> Replay:
@@ -114,7 +114,7 @@ async def _decide(request: web.Request, chat: ChatRequest) -> web.StreamResponse
     return json(told)
 
 
-def _decided(messages: Sequence[Said]) -> tuple[list[Decision], Acknowledged]:
+def _decided(messages: Sequence[RunMessage]) -> tuple[list[Decision], DecisionAck]:
     """The decisions in the last message, and what is said about them."""
     last, number = run_message_input.as_message(messages[-1], "answered"), len(messages) - 1
     pointer = f"/messages/{number}"
@@ -123,18 +123,18 @@ def _decided(messages: Sequence[Said]) -> tuple[list[Decision], Acknowledged]:
     return decisions, _acknowledged(last.parts, decisions)
 
 
-def _acknowledged(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> Acknowledged:
+def _acknowledged(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> DecisionAck:
     calls = [part.get("toolCallId") for part in parts if part.get("state") == "approval-responded"]
-    results: list[CallDecided] = [
+    results: list[DecidedCall] = [
         {"toolCallId": call, "approvalId": decision.approval, "approved": decision.approved}
         for call, decision in zip(calls, decisions, strict=True)
     ]
     return {"success": True, "results": results}
 
 
-def _completed(replay: Replay, answer: Whole, created_s: int) -> Completed:
+def _completed(replay: Replay, answer: CollectedAnswer, created_s: int) -> CompletedAnswer:
     usage = answer.usage
-    said: Completed = {
+    said: CompletedAnswer = {
         "id": replay.run.id,
         "object": "chat.completion",
         "created": created_s,
@@ -157,11 +157,11 @@ def _completed(replay: Replay, answer: Whole, created_s: int) -> Completed:
     return said
 
 
-def _says(summary: str) -> Says:
-    return Says(
+def _says(summary: str) -> RouteDoc:
+    return RouteDoc(
         summary,
         ChatRequest,
-        {200: (bytes, Acknowledged, Completed)},
+        {200: (bytes, DecisionAck, CompletedAnswer)},
         headers={**AGENT, **KEY},
         tag="run",
         example={"messages": [{"role": "user", "content": "hello"}]},

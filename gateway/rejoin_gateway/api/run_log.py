@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.ports import Page
+from rejoin_adapters.ports import LogPage
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
@@ -20,21 +20,21 @@ from rejoin_protocol.log.record import Audience, Mark, Record, events
 from rejoin_gateway.api.conversations import limit_of
 from rejoin_gateway.api.executions import found_execution
 from rejoin_gateway.api.lookup import found_thread
-from rejoin_gateway.http.routes import Route, Says, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import json
 
 RECORDS_MAX = 256
 _SEQUENCE_DIGITS_MAX = 18
 
 
-class Entry(msgspec.Struct, frozen=True, rename="camel"):
+class LogEvent(msgspec.Struct, frozen=True, rename="camel"):
     """One event: the cursor that a client has of it, and the chunk."""
 
     cursor: str
     chunk: msgspec.Raw
 
 
-class Batch(msgspec.Struct, frozen=True, rename="camel"):
+class LogBatch(msgspec.Struct, frozen=True, rename="camel"):
     """One record: what was appended at once, by which attempt, and when the broker had it (RFC 3339)."""
 
     sequence: int
@@ -43,10 +43,10 @@ class Batch(msgspec.Struct, frozen=True, rename="camel"):
     audience: Audience
     mark: Mark
     time: str
-    events: Sequence[Entry]
+    events: Sequence[LogEvent]
 
 
-class RunLog(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of a run's log, oldest first. `after` of the next page is `next`; there is none if that is 0."""
 
     id: RunId
@@ -56,11 +56,11 @@ class RunLog(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     message_id: MessageId
     created_at: datetime
     updated_at: datetime
-    records: Sequence[Batch]
+    records: Sequence[LogBatch]
     next: int = 0
 
 
-class Made(msgspec.Struct, frozen=True, rename="camel"):
+class RunWithMessage(msgspec.Struct, frozen=True, rename="camel"):
     """A run, and the message that it made or makes."""
 
     id: RunId
@@ -69,10 +69,10 @@ class Made(msgspec.Struct, frozen=True, rename="camel"):
     created_at: datetime
 
 
-class Runs(msgspec.Struct, frozen=True):
+class RunList(msgspec.Struct, frozen=True):
     """A session's runs, newest first."""
 
-    executions: Sequence[Made]
+    executions: Sequence[RunWithMessage]
 
 
 async def log(request: web.Request) -> web.StreamResponse:
@@ -81,7 +81,7 @@ async def log(request: web.Request) -> web.StreamResponse:
     after, limit = _after(request), limit_of(request, RECORDS_MAX, RECORDS_MAX)
     page = await session.backend.runs.read(one.run.id, after=after, records_max=limit)
     return json(
-        RunLog(
+        RunLogPage(
             id=one.run.id,
             state=one.run.state,
             conversation_id=one.run.session,
@@ -99,21 +99,23 @@ async def runs(request: web.Request) -> web.StreamResponse:
     """Which run made which message of a session."""
     _, session = await found_thread(request)
     listed = await session.backend.threads.runs(session.owner, session.id)
-    return json(Runs([Made(one.run.id, one.run.answer, one.run.state, one.created_at) for one in listed]))
+    return json(
+        RunList([RunWithMessage(one.run.id, one.run.answer, one.run.state, one.created_at) for one in listed])
+    )
 
 
-def _batches(page: Page) -> Sequence[Batch]:
+def _batches(page: LogPage) -> Sequence[LogBatch]:
     times = page.times or [""] * len(page.records)
     return [_batch(record, time) for record, time in zip(page.records, times, strict=True)]
 
 
-def _batch(record: Record, time: str) -> Batch:
+def _batch(record: Record, time: str) -> LogBatch:
     head = record.head
     entries = [
-        Entry(f"{head.prev}-{index}", msgspec.Raw(chunk))
+        LogEvent(f"{head.prev}-{index}", msgspec.Raw(chunk))
         for index, chunk in enumerate(events(record), head.index)
     ]
-    return Batch(record.seq, head.attempt, head.turn, head.audience, head.mark, time, entries)
+    return LogBatch(record.seq, head.attempt, head.turn, head.audience, head.mark, time, entries)
 
 
 def _after(request: web.Request) -> int:
@@ -129,10 +131,10 @@ ROUTES = (
         "/run/api/executions/{run}/log",
         log,
         Scope.CHAT,
-        Says(
+        RouteDoc(
             "A run's log, record by record",
             None,
-            {200: RunLog},
+            {200: RunLogPage},
             {
                 "after": (
                     "The `next` of the page before.",
@@ -148,6 +150,6 @@ ROUTES = (
         "/run/v1/conversations/{id}/executions",
         runs,
         Scope.CHAT,
-        Says("Which run made which message", None, {200: Runs}, tag="run"),
+        RouteDoc("Which run made which message", None, {200: RunList}, tag="run"),
     ),
 )

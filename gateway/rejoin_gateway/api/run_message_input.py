@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from rejoin_protocol.errors import Invalid
 
-from rejoin_gateway.core.message_input import Message
+from rejoin_gateway.core.message_input import ClientMessage
 
 
-class Said(msgspec.Struct, frozen=True):
+class RunMessage(msgspec.Struct, frozen=True):
     """One item of `messages`."""
 
     role: str
@@ -21,7 +21,7 @@ class Said(msgspec.Struct, frozen=True):
     id: str | None = None
 
 
-def parts_of(said: Said) -> list[dict[str, Any]]:
+def parts_of(said: RunMessage) -> list[dict[str, Any]]:
     """Everything it says, as parts."""
     parts = [*said.parts] if said.parts is not None else []
     if isinstance(said.content, list):
@@ -33,7 +33,7 @@ def parts_of(said: Said) -> list[dict[str, Any]]:
     return parts
 
 
-def places(said: Said, pointer: str) -> list[str]:
+def places(said: RunMessage, pointer: str) -> list[str]:
     """Where each of `parts_of` was written, in a message at `pointer`."""
     own = [f"{pointer}/parts/{number}" for number in range(len(said.parts or ()))]
     if isinstance(said.content, list):
@@ -41,7 +41,7 @@ def places(said: Said, pointer: str) -> list[str]:
     return own if len(parts_of(said)) == len(own) else [f"{pointer}/content", *own]
 
 
-def asked(messages: Sequence[Said], fresh: str) -> tuple[Message, int]:
+def asked(messages: Sequence[RunMessage], fresh: str) -> tuple[ClientMessage, int]:
     """The user's new message, and its place: the last one that is a user's. Raises `Invalid`."""
     for number in range(len(messages) - 1, -1, -1):
         if messages[number].role == "user":
@@ -49,18 +49,18 @@ def asked(messages: Sequence[Said], fresh: str) -> tuple[Message, int]:
     raise Invalid("messages holds at least one message of the user's", "/messages")
 
 
-def as_message(said: Said, fresh: str) -> Message:
+def as_message(said: RunMessage, fresh: str) -> ClientMessage:
     """A message as the AI SDK writes it. One without an id gets `fresh`."""
     role = said.role if said.role in ("system", "user", "assistant") else "assistant"
-    return Message(said.id or fresh, role, parts_of(said))  # type: ignore[arg-type]
+    return ClientMessage(said.id or fresh, role, parts_of(said))  # type: ignore[arg-type]
 
 
-def earlier(messages: Sequence[Said], number: int) -> list[Message]:
+def earlier(messages: Sequence[RunMessage], number: int) -> list[ClientMessage]:
     """What was said before message `number`, for a session that is new."""
     return [as_message(one, f"imported_{place}") for place, one in enumerate(messages[:number])]
 
 
-def answered(messages: Sequence[Said]) -> bool:
+def answered(messages: Sequence[RunMessage]) -> bool:
     """Whether the last message is the assistant's and holds answers to questions."""
     if not messages or messages[-1].role == "user":
         return False

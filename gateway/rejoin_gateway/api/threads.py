@@ -6,20 +6,20 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.postgres.session_store import Thread
+from rejoin_adapters.postgres.session_store import SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import MessageId, session_id
 
-from rejoin_gateway.api.agent_sessions import Done
+from rejoin_gateway.api.agent_sessions import Acknowledgement
 from rejoin_gateway.api.conversations import PAGED, messages_of, threads_of
 from rejoin_gateway.api.lookup import found_thread
 from rejoin_gateway.core.message_input import new_session
-from rejoin_gateway.http.routes import Route, Says, Scope, Shape
+from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import body, json
 
 
-class ThreadShown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ThreadSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A thread at a glance."""
 
     id: str
@@ -33,11 +33,11 @@ class ThreadShown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 class ThreadList(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of threads. `next` is the `before` of the following page."""
 
-    threads: list[ThreadShown]
+    threads: list[ThreadSummary]
     next: str | None = None
 
 
-class ThreadWhole(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class ThreadMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A thread with a page of its messages, oldest first. A call that waits is in `approval-requested`."""
 
     id: str
@@ -49,7 +49,7 @@ class ThreadWhole(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     next: str | None = None
 
 
-class Fork(msgspec.Struct, frozen=True, rename="camel"):
+class ForkRequest(msgspec.Struct, frozen=True, rename="camel"):
     """Where to part. `threadId`: the new thread's; without it one is made."""
 
     message_id: str
@@ -66,7 +66,7 @@ async def read(request: web.Request) -> web.StreamResponse:
     """One of them."""
     thread, page = await messages_of(request, 200)
     return json(
-        ThreadWhole(
+        ThreadMessages(
             thread.id,
             page.messages,
             thread.created_at,
@@ -82,12 +82,12 @@ async def delete(request: web.Request) -> web.StreamResponse:
     """Delete a thread and everything that belongs to it."""
     _, session = await found_thread(request)
     await session.delete()
-    return json(Done())
+    return json(Acknowledgement())
 
 
 async def fork(request: web.Request) -> web.StreamResponse:
     """A new thread with the messages strictly before one."""
-    wish = await body(request, Fork)
+    wish = await body(request, ForkRequest)
     if not wish.message_id:
         raise Invalid("messageId is required", "/messageId")
     _, session = await found_thread(request)
@@ -96,8 +96,8 @@ async def fork(request: web.Request) -> web.StreamResponse:
     return json(_shown(made))
 
 
-def _shown(thread: Thread) -> ThreadShown:
-    return ThreadShown(
+def _shown(thread: SessionSummary) -> ThreadSummary:
+    return ThreadSummary(
         thread.id, thread.created_at, thread.updated_at, thread.messages, thread.title, thread.metadata
     )
 
@@ -108,37 +108,37 @@ ROUTES = (
         "/api/threads",
         listed,
         Scope.CHAT,
-        Says("The caller's threads", None, {200: ThreadList}, PAGED, tag="parts"),
-        Shape.PLAIN,
+        RouteDoc("The caller's threads", None, {200: ThreadList}, PAGED, tag="parts"),
+        ErrorFormat.PLAIN,
     ),
     Route(
         "GET",
         "/api/threads/{id}",
         read,
         Scope.CHAT,
-        Says("A thread", None, {200: ThreadWhole}, PAGED, tag="parts"),
-        Shape.PLAIN,
+        RouteDoc("A thread", None, {200: ThreadMessages}, PAGED, tag="parts"),
+        ErrorFormat.PLAIN,
     ),
     Route(
         "DELETE",
         "/api/threads/{id}",
         delete,
         Scope.CHAT,
-        Says("Delete a thread", None, {200: Done}, tag="parts"),
-        Shape.PLAIN,
+        RouteDoc("Delete a thread", None, {200: Acknowledgement}, tag="parts"),
+        ErrorFormat.PLAIN,
     ),
     Route(
         "POST",
         "/api/threads/{id}/fork",
         fork,
         Scope.CHAT,
-        Says(
+        RouteDoc(
             "Part from a thread before a message",
-            Fork,
-            {200: ThreadShown},
+            ForkRequest,
+            {200: ThreadSummary},
             tag="parts",
             example={"messageId": "m-1"},
         ),
-        Shape.PLAIN,
+        ErrorFormat.PLAIN,
     ),
 )

@@ -17,7 +17,7 @@ PEPPER_BYTES_MIN = 16
 _KEY = re.compile(r"(rk_[A-Za-z0-9_-]{12})\.([A-Za-z0-9_-]{43})")
 
 
-class Key(NamedTuple):
+class ApiKey(NamedTuple):
     """A key as its owner holds it."""
 
     id: str
@@ -27,23 +27,23 @@ class Key(NamedTuple):
         return f"{self.id}.{self.secret}"
 
 
-def mint(randomness: Callable[[int], bytes]) -> Key:
+def mint(randomness: Callable[[int], bytes]) -> ApiKey:
     """A new one."""
-    return Key(f"rk_{_text(randomness(ID_BYTES))}", _text(randomness(SECRET_BYTES)))
+    return ApiKey(f"rk_{_text(randomness(ID_BYTES))}", _text(randomness(SECRET_BYTES)))
 
 
-def parse(text: str) -> Key | None:
+def parse(text: str) -> ApiKey | None:
     """A key that a client shows; None if it cannot be one."""
     match = _KEY.fullmatch(text)
-    return None if match is None else Key(match[1], match[2])
+    return None if match is None else ApiKey(match[1], match[2])
 
 
-def digest(pepper: bytes, key: Key) -> bytes:
+def digest(pepper: bytes, key: ApiKey) -> bytes:
     """What is stored of a key."""
     return hmac.digest(pepper, str(key).encode(), hashlib.sha256)
 
 
-def same(pepper: bytes, key: Key, stored: bytes) -> bool:
+def same(pepper: bytes, key: ApiKey, stored: bytes) -> bool:
     """Whether a key is the stored one, in constant time."""
     return hmac.compare_digest(digest(pepper, key), stored)
 

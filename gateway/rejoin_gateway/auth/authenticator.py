@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import aiohttp
 import msgspec
 import structlog
-from rejoin_adapters.postgres.api_keys import KeyRow, Keys
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
 from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import Forbidden, Invalid, Unauthenticated
 from rejoin_protocol.ids import AgentName, TenantId, UserId
 
 from rejoin_gateway.auth import api_key
-from rejoin_gateway.auth.api_key import Key
+from rejoin_gateway.auth.api_key import ApiKey
 from rejoin_gateway.http.routes import Scope
 
 if TYPE_CHECKING:
-    from rejoin_gateway.auth.jwt import Tokens
+    from rejoin_gateway.auth.jwt import JwtVerifier
 
 log = structlog.get_logger("rejoin.auth")
 
@@ -54,12 +54,12 @@ ANYBODY = Principal(Owner(TenantId("default")), EVERYTHING, "anybody")
 """On one's own machine nobody needs a key."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How callers are known, `REJOIN_…` each."""
 
-    anonymous: bool = False
+    allow_anonymous: bool = False
     """Whether who shows no credential is let in; on loopback only."""
-    key_pepper: str | None = None
+    api_key_pepper: str | None = None
     """What API keys are hashed with. The same for all gateways; who changes it makes all keys invalid."""
     jwt_key: str | None = None
     """What tokens are signed with: a secret, or a public key in PEM."""
@@ -80,7 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.jwt_key is not None or self.jwt_jwks_url is not None
 
 
-class Refusal(NamedTuple):
+class ConfigError(NamedTuple):
     """Settings with which no gateway starts."""
 
     what: str
@@ -90,33 +90,38 @@ class Refusal(NamedTuple):
         return f"{self.what}: {self.mend}"
 
 
-def refusals(settings: Settings) -> Iterator[Refusal]:
+def config_errors(settings: AuthSettings) -> Iterator[ConfigError]:
     """What is wrong with how callers would be known, by the settings alone."""
     key = settings.jwt_key or ""
-    if settings.key_pepper is not None and len(settings.key_pepper.encode()) < api_key.PEPPER_BYTES_MIN:
-        yield Refusal(
-            f"REJOIN_KEY_PEPPER must have at least {api_key.PEPPER_BYTES_MIN} bytes",
+    if (
+        settings.api_key_pepper is not None
+        and len(settings.api_key_pepper.encode()) < api_key.PEPPER_BYTES_MIN
+    ):
+        yield ConfigError(
+            f"REJOIN_API_KEY_PEPPER must have at least {api_key.PEPPER_BYTES_MIN} bytes",
             "make one of random ones, as deploy/secrets.sh does",
         )
     algorithms = settings.jwt_algorithms.split() if settings.takes_tokens else []
     if "none" in (name.lower() for name in algorithms):
-        yield Refusal("REJOIN_JWT_ALGORITHMS cannot hold none", "such tokens are signed by nobody")
+        yield ConfigError("REJOIN_JWT_ALGORITHMS cannot hold none", "such tokens are signed by nobody")
     for name in algorithms:
         if name.startswith("HS") and len(key) < SHARED_KEY_CHARS_MIN:
-            yield Refusal(
+            yield ConfigError(
                 f"{name} needs a REJOIN_JWT_KEY of at least {SHARED_KEY_CHARS_MIN} characters",
                 "whoever guesses it signs tokens",
             )
         if name.startswith("HS") and "-----BEGIN" in key:
-            yield Refusal(
+            yield ConfigError(
                 f"{name} with a public key would let anybody sign",
                 "name the key's own algorithm in REJOIN_JWT_ALGORITHMS",
             )
-    if not (settings.anonymous or settings.takes_tokens or settings.key_pepper is not None):
-        yield Refusal("nobody could come in", "set REJOIN_KEY_PEPPER, REJOIN_JWT_KEY or REJOIN_JWT_JWKS_URL")
+    if not (settings.allow_anonymous or settings.takes_tokens or settings.api_key_pepper is not None):
+        yield ConfigError(
+            "nobody could come in", "set REJOIN_API_KEY_PEPPER, REJOIN_JWT_KEY or REJOIN_JWT_JWKS_URL"
+        )
 
 
-class Claims(msgspec.Struct, frozen=True):
+class ClaimNames(msgspec.Struct, frozen=True):
     """Where a token says what we need. `tenant` None: all tokens are of the default tenant."""
 
     tenant: str | None = None
@@ -125,38 +130,38 @@ class Claims(msgspec.Struct, frozen=True):
     """Of a token that does not say."""
 
 
-class _Believed(msgspec.Struct, frozen=True):
-    row: KeyRow
+class _CachedKey(msgspec.Struct, frozen=True):
+    row: ApiKeyRow
     until: datetime
 
 
-class Gate:
+class Authenticator:
     """Turns the `Authorization` header into a principal."""
 
     def __init__(
         self,
         *,
-        rows: Keys,
+        rows: ApiKeys,
         pepper: bytes | None,
-        tokens: "Tokens | None",
-        claims: Claims,
-        anonymous: bool,
+        tokens: "JwtVerifier | None",
+        claims: ClaimNames,
+        allow_anonymous: bool,
         now: Callable[[], datetime],
     ) -> None:
         self._rows = rows
         self._pepper = pepper
         self._tokens = tokens
         self._claims = claims
-        self._anonymous = anonymous
+        self._allow_anonymous = allow_anonymous
         self._now = now
-        self._believed: dict[str, _Believed] = {}
+        self._believed: dict[str, _CachedKey] = {}
         self._used: set[str] = set()
 
     async def principal(self, authorization: str | None) -> Principal:
         """Raises `Unauthenticated`, `Unavailable`."""
         # A client library that must send a key may send any where none could be checked.
         unkeyed = self._pepper is None and self._tokens is None
-        if self._anonymous and (authorization is None or unkeyed):
+        if self._allow_anonymous and (authorization is None or unkeyed):
             return ANYBODY
         if authorization is None:
             raise Unauthenticated("a credential is needed: Authorization: Bearer …")
@@ -171,7 +176,7 @@ class Gate:
             return self._of_claims(await self._tokens.claims(credential))
         raise Unauthenticated("the credential is not known")
 
-    async def _of_key(self, key: Key) -> Principal:
+    async def _of_key(self, key: ApiKey) -> Principal:
         row = await self._row(key.id)
         # One answer for every reason: who guesses learns nothing.
         if row is None or self._pepper is None or not api_key.same(self._pepper, key, row.hash):
@@ -182,7 +187,7 @@ class Gate:
         scopes = frozenset(scope for scope in Scope if scope.value in row.scopes)
         return Principal(Owner(row.tenant, row.user), scopes, f"key {row.id}", row.agent)
 
-    async def _row(self, id: str) -> KeyRow | None:
+    async def _row(self, id: str) -> ApiKeyRow | None:
         known = self._believed.get(id)
         if known is not None and known.until > self._now():
             return known.row
@@ -191,7 +196,7 @@ class Gate:
         if row is not None:
             if len(self._believed) >= BELIEVED_MAX:
                 self._believed.pop(next(iter(self._believed)))
-            self._believed[id] = _Believed(row, self._now() + timedelta(seconds=BELIEVED_S))
+            self._believed[id] = _CachedKey(row, self._now() + timedelta(seconds=BELIEVED_S))
         return row
 
     def _of_claims(self, claims: dict[str, object]) -> Principal:
@@ -225,32 +230,32 @@ def _name(claim: object) -> str | None:
 
 
 @asynccontextmanager
-async def entrance(settings: Settings, rows: Keys) -> AsyncIterator[Gate]:
+async def open_authenticator(settings: AuthSettings, rows: ApiKeys) -> AsyncIterator[Authenticator]:
     """The gate that the settings describe. Raises `Invalid` for settings that are refused."""
-    for refusal in refusals(settings):
+    for refusal in config_errors(settings):
         raise Invalid(str(refusal))
     async with aiohttp.ClientSession() as session:
-        yield Gate(
+        yield Authenticator(
             rows=rows,
-            pepper=None if settings.key_pepper is None else settings.key_pepper.encode(),
+            pepper=None if settings.api_key_pepper is None else settings.api_key_pepper.encode(),
             tokens=_tokens(settings, session) if settings.takes_tokens else None,
-            claims=Claims(
+            claims=ClaimNames(
                 settings.jwt_tenant_claim,
                 settings.jwt_scope_claim,
                 frozenset(scope for scope in Scope if scope.value in settings.jwt_scopes.split()),
             ),
-            anonymous=settings.anonymous,
+            allow_anonymous=settings.allow_anonymous,
             now=lambda: datetime.now(UTC),
         )
 
 
-def _tokens(settings: Settings, session: aiohttp.ClientSession) -> "Tokens":
-    from rejoin_gateway.auth.jwt import Checks, Published, Tokens, fetching
+def _tokens(settings: AuthSettings, session: aiohttp.ClientSession) -> "JwtVerifier":
+    from rejoin_gateway.auth.jwt import JwksCache, JwtVerifier, TokenRules, fetching
 
     published = None
     if settings.jwt_jwks_url is not None:
-        published = Published(fetching(session, settings.jwt_jwks_url), time.monotonic)
+        published = JwksCache(fetching(session, settings.jwt_jwks_url), time.monotonic)
         if settings.jwt_audience is None:
             log.warning("tokens_of_any_audience", hint="set REJOIN_JWT_AUDIENCE")
-    checks = Checks(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
-    return Tokens(checks, settings.jwt_key, published)
+    checks = TokenRules(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
+    return JwtVerifier(checks, settings.jwt_key, published)

@@ -27,7 +27,7 @@ NO_JWKS = (AttributeError, TypeError)
 """What a document that is none leads to in PyJWT."""
 
 
-class Checks(msgspec.Struct, frozen=True):
+class TokenRules(msgspec.Struct, frozen=True):
     """What a token must say."""
 
     algorithms: Sequence[str]
@@ -38,7 +38,7 @@ class Checks(msgspec.Struct, frozen=True):
 type Fetch = Callable[[], Awaitable[Any]]
 
 
-class Published:
+class JwksCache:
     """The keys at an issuer's address."""
 
     def __init__(self, fetch: Fetch, clock: Callable[[], float]) -> None:
@@ -73,7 +73,7 @@ class Published:
             found = jwt.PyJWKSet.from_dict(await self._fetch())
             self._keys = {key.key_id: key for key in found.keys}
         except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError, *NO_JWKS) as fault:
-            log.warning("keys_not_read", error=str(fault) or type(fault).__name__)
+            log.warning("jwks_fetch_failed", error=str(fault) or type(fault).__name__)
         self._looked_s = self._clock()
 
 
@@ -88,12 +88,12 @@ def fetching(session: aiohttp.ClientSession, url: str) -> Fetch:
     return fetch
 
 
-class Tokens(msgspec.Struct, frozen=True):
+class JwtVerifier(msgspec.Struct, frozen=True):
     """Reads tokens. `key`: the setting; None: those of `published`."""
 
-    checks: Checks
+    checks: TokenRules
     key: str | None
-    published: Published | None
+    published: JwksCache | None
 
     async def claims(self, token: str) -> dict[str, Any]:
         """What a token says. Raises `Unauthenticated`."""
@@ -110,7 +110,7 @@ class Tokens(msgspec.Struct, frozen=True):
         except jwt.ExpiredSignatureError as fault:
             raise Unauthenticated("the token has expired") from fault
         except (jwt.PyJWTError, UnicodeError) as fault:  # a header need not be UTF-8
-            log.info("token_refused", why=str(fault))
+            log.info("token_rejected", why=str(fault))
             raise Unauthenticated("the token is not valid here") from fault
 
     async def _published(self, token: str) -> jwt.PyJWK:

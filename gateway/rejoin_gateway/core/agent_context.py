@@ -11,7 +11,7 @@ import msgspec
 from rejoin_adapters.service import redaction
 from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.ids import SessionId, TenantId
-from rejoin_protocol.security.sealing import Sealed, Sealer
+from rejoin_protocol.security.sealing import Sealer, UnsealError
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -21,47 +21,49 @@ SAID = ("type", "minimum", "maximum", "minLength", "maxLength", "pattern", "form
 """What of a schema may be quoted when a value does not satisfy it."""
 
 
-class Unsealed(RejoinError):
+class SealingUnavailable(RejoinError):
     """An agent wants a context, and this gateway has no keys to seal it with."""
 
 
-class Brought(msgspec.Struct, frozen=True):
+class ContextInput(msgspec.Struct, frozen=True):
     """What a request brings: its headers, and a body field where the family has one, for its run only."""
 
     headers: Mapping[str, str] = {}
     body: Any = None
 
 
-class Kept(msgspec.Struct, frozen=True):
+class SealedContext(msgspec.Struct, frozen=True):
     """A context as it is stored. `remember`: for later runs of the session too."""
 
     sealed: bytes | None = None
     remember: bool = False
 
 
-def kept(
-    brought: Brought,
+def seal_context(
+    brought: ContextInput,
     schema: dict[str, Any] | None,
     sealer: Sealer | None,
     tenant: TenantId,
     session: SessionId,
     remembered: bytes | None,
-) -> Kept:
-    """What to store with a run. Headers complete what the session remembers. Raises `Invalid`, `Unsealed`."""
+) -> SealedContext:
+    """What to store with a run. Headers complete what the session remembers. Raises `Invalid`,
+    `SealingUnavailable`.
+    """
     if schema is None:
-        return Kept()
+        return SealedContext()
     if sealer is None:
-        raise Unsealed("the agent wants a context: set REJOIN_CONTEXT_KEYS")
+        raise SealingUnavailable("the agent wants a context: set REJOIN_CONTEXT_ENCRYPTION_KEYS")
     redaction.hide(brought.body)
     if brought.body is not None:
-        return Kept(sealer.seal(checked(brought.body, schema), tenant, session))
+        return SealedContext(sealer.seal(checked(brought.body, schema), tenant, session))
     given = context_of(brought.headers, schema)
     redaction.hide(given)
     known = _opened(remembered, sealer, tenant, session)
     if given is None and known is not None:
-        return Kept()
+        return SealedContext()
     value = checked({**(known or {}), **(given or {})}, schema)
-    return Kept(sealer.seal(value, tenant, session), remember=True)
+    return SealedContext(sealer.seal(value, tenant, session), remember=True)
 
 
 def _opened(
@@ -70,7 +72,7 @@ def _opened(
     """What the session remembers, if it still opens; else the client has to say it again."""
     try:
         value = None if remembered is None else sealer.open(remembered, tenant, session)
-    except Sealed:
+    except UnsealError:
         return None
     return value if isinstance(value, dict) else None
 

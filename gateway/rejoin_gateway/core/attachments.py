@@ -19,7 +19,7 @@ from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from rejoin_protocol.file_formats import FILES_MAX, FileId
 from rejoin_protocol.ids import TenantId
 
-from rejoin_gateway.core.remote_fetch import Fetch
+from rejoin_gateway.core.remote_fetch import RemoteFetcher
 
 log = structlog.get_logger("rejoin.attachments")
 
@@ -35,7 +35,7 @@ CHECKS_MAX = 2
 """Images decoded at once in one gateway, 200 MB each at most."""
 
 
-class Sent(msgspec.Struct, frozen=True):
+class ReceivedFile(msgspec.Struct, frozen=True):
     """A file as a client sent it. `said` is its part without bytes: the same whenever the same is sent, and
     whatever a URL leads to. `data`, with the type that is claimed for it, if it came with the message.
     """
@@ -47,7 +47,7 @@ class Sent(msgspec.Struct, frozen=True):
     declared: str = ""
 
 
-class _File(msgspec.Struct, frozen=True):
+class _CheckedFile(msgspec.Struct, frozen=True):
     """A file that is there and good."""
 
     data: bytes
@@ -57,14 +57,14 @@ class _File(msgspec.Struct, frozen=True):
 class Attachments:
     """The files of messages. `fetch` gets those that a client only names."""
 
-    def __init__(self, files: Files, fetch: Fetch) -> None:
+    def __init__(self, files: Files, fetch: RemoteFetcher) -> None:
         self.files = files
         self._fetch = fetch
         self._checks = asyncio.Semaphore(CHECKS_MAX)
 
     async def read(
         self, parts: Sequence[tuple[str, Part]], owner: Owner, *, files_max: int = FILES_MAX
-    ) -> list[Sent]:
+    ) -> list[ReceivedFile]:
         """Files, each with the pointer of its part, as `turns.user` makes it. Nothing is fetched, judged or
         stored. Raises `Invalid` naming the part.
         """
@@ -72,19 +72,19 @@ class Attachments:
             raise Invalid(f"a message has at most {files_max} files", parts[files_max][0])
         return [await asyncio.to_thread(_read, part, pointer, owner) for pointer, part in parts]
 
-    async def stored(self, sent: Sequence[Sent], owner: Owner, *, remote: bool) -> list[Part]:
+    async def stored(self, sent: Sequence[ReceivedFile], owner: Owner, *, remote: bool) -> list[Part]:
         """The parts with their files stored, once all of them are good.
 
         `remote`: whether http and https URLs are fetched. Raises `Invalid` naming the part, `Limited` and
         `Unavailable`.
         """
-        found = await _Checking(self, owner, remote=remote).all(sent)
+        found = await _RequestFiles(self, owner, remote=remote).all(sent)
         return [
             one.part if file is None else await self._keep(owner, one.part, file)
             for one, file in zip(sent, found, strict=True)
         ]
 
-    async def _keep(self, owner: Owner, part: Part, file: _File) -> Part:
+    async def _keep(self, owner: Owner, part: Part, file: _CheckedFile) -> Part:
         id = await self.files.put(owner.tenant, owner.user, file.data, file.media_type)
         log.info("file_stored", file=id, media_type=file.media_type, size_bytes=len(file.data))
         return part | {"mediaType": file.media_type, "url": file_formats.url_of(id)}
@@ -97,16 +97,16 @@ class Attachments:
                 await asyncio.to_thread(_decode, data, media_type)
         return media_type
 
-    async def get(self, url: str, tenant: TenantId) -> _File:
+    async def get(self, url: str, tenant: TenantId) -> _CheckedFile:
         """What a remote URL leads to. Raises `Invalid`."""
         fetched = await self._fetch.get(url, tenant)
-        return _File(fetched.data, fetched.media_type)
+        return _CheckedFile(fetched.data, fetched.media_type)
 
 
-def _read(part: Part, pointer: str, owner: Owner) -> Sent:
+def _read(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
     url = part["url"]
     if not url.startswith("data:"):
-        return Sent(part, pointer, part)
+        return ReceivedFile(part, pointer, part)
     try:
         declared, data = file_formats.parse_data_url(url)
     except Invalid as fault:
@@ -115,10 +115,10 @@ def _read(part: Part, pointer: str, owner: Owner) -> Sent:
         "mediaType": file_formats.kind_of(data),
         "url": file_formats.url_of(file_formats.file_id(owner.user, data)),
     }
-    return Sent(part, pointer, part | stored, data, declared)
+    return ReceivedFile(part, pointer, part | stored, data, declared)
 
 
-class _Checking:
+class _RequestFiles:
     """One request's files."""
 
     def __init__(self, attachments: Attachments, owner: Owner, *, remote: bool) -> None:
@@ -127,11 +127,11 @@ class _Checking:
         self._remote = remote
         self._bytes = 0
 
-    async def all(self, sent: Sequence[Sent]) -> list[_File | None]:
+    async def all(self, sent: Sequence[ReceivedFile]) -> list[_CheckedFile | None]:
         """The files that are to be stored, in order; None for one that is stored already."""
-        found: dict[int, _File | None] = {}
+        found: dict[int, _CheckedFile | None] = {}
 
-        async def one(number: int, file: Sent) -> None:
+        async def one(number: int, file: ReceivedFile) -> None:
             try:
                 async with asyncio.timeout(CHECK_TIMEOUT_S):
                     found[number] = await self._file(file)
@@ -149,7 +149,7 @@ class _Checking:
             raise next((one for one in known if isinstance(one, Invalid)), known[0]) from None
         return [found[number] for number in range(len(sent))]
 
-    async def _file(self, sent: Sent) -> _File | None:
+    async def _file(self, sent: ReceivedFile) -> _CheckedFile | None:
         url, claim = sent.part["url"], sent.part.get("mediaType")
         if (id := file_formats.id_in(url)) is not None:
             await self._known(id, claim)
@@ -164,7 +164,7 @@ class _Checking:
         self._bytes += len(data)
         if self._bytes > BYTES_MAX:
             raise Invalid(f"the files of a request have at most {BYTES_MAX} bytes together")
-        return _File(data, await self._attachments.check(data, claim, declared))
+        return _CheckedFile(data, await self._attachments.check(data, claim, declared))
 
     async def _known(self, id: FileId, claim: str | None) -> None:
         """A stored file, which from now on stays for as long as it takes to store the message."""

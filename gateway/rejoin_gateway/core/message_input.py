@@ -33,7 +33,7 @@ PART = (
 )
 
 
-class Message(msgspec.Struct, frozen=True):
+class ClientMessage(msgspec.Struct, frozen=True):
     """A message as a client holds it."""
 
     id: str
@@ -42,14 +42,14 @@ class Message(msgspec.Struct, frozen=True):
     metadata: Any = UNSET
 
 
-class Earlier(msgspec.Struct, frozen=True):
+class ImportedTurn(msgspec.Struct, frozen=True):
     """A turn from before a session, and the JSON pointers of its parts."""
 
     message: UIMessage
     places: Sequence[str]
 
 
-class Options(msgspec.Struct, frozen=True, rename="camel"):
+class MessageOptions(msgspec.Struct, frozen=True, rename="camel"):
     """What may stand beside a message."""
 
     when_busy: WhenBusy = WhenBusy.ENQUEUE
@@ -61,7 +61,7 @@ class Options(msgspec.Struct, frozen=True, rename="camel"):
         return WhenBusy.INTERRUPT if self.interrupt_if_streaming else self.when_busy
 
 
-class Addressed(Options, frozen=True, rename="camel", kw_only=True):
+class SessionBody(MessageOptions, frozen=True, rename="camel", kw_only=True):
     """A body that may name its session, in any of three ways: the first that is said counts."""
 
     conversation_id: str | None = None
@@ -99,7 +99,7 @@ def fresh_id(key: str | None) -> str:
     return f"msg_{hashlib.sha256(key.encode()).hexdigest()[:24] if key else secrets.token_hex(12)}"
 
 
-def user(message: Message, pointer: str) -> UIMessage:
+def user(message: ClientMessage, pointer: str) -> UIMessage:
     """A user's message as it is stored, but for its files: each is a part `{type: file, url, mediaType?,
     filename?}` whose URL is what the client sent. Raises `Invalid`.
     """
@@ -163,7 +163,7 @@ def _check_text(parts: list[dict[str, Any]], pointer: str) -> None:
             raise Invalid(f"a message has at most {TEXT_CHARS_MAX} characters", f"{pointer}/{number}")
 
 
-def imported(messages: Sequence[Message], places: Callable[[int], Sequence[str]]) -> list[Earlier]:
+def imported(messages: Sequence[ClientMessage], places: Callable[[int], Sequence[str]]) -> list[ImportedTurn]:
     """Earlier turns for a session that is new: their text, and the user's files, for nobody has seen their
     tools run. `places` are the JSON pointers of a message's parts, by its number. Raises `Invalid` for a file
     as `user` does.
@@ -176,7 +176,7 @@ def imported(messages: Sequence[Message], places: Callable[[int], Sequence[str]]
     return [turn for turn in turns if turn.message["parts"]]
 
 
-def _imported(message: Message, written: Sequence[str]) -> Earlier:
+def _imported(message: ClientMessage, written: Sequence[str]) -> ImportedTurn:
     parts, places = [], []
     for part, place in zip(message.parts, written, strict=True):
         match part:
@@ -188,10 +188,10 @@ def _imported(message: Message, written: Sequence[str]) -> Earlier:
                 continue
         places.append(place)
     turn: UIMessage = {"id": message.id[:MESSAGE_ID_CHARS_MAX], "role": message.role, "parts": parts}
-    return Earlier(turn, places)
+    return ImportedTurn(turn, places)
 
 
-def decisions(message: Message, pointer: str) -> list[Decision]:
+def decisions(message: ClientMessage, pointer: str) -> list[Decision]:
     """The answers in an assistant message: its parts in `approval-responded`. Raises `Invalid`."""
     if message.role != "assistant":
         return []

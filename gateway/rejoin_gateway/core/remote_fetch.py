@@ -21,7 +21,7 @@ from rejoin_protocol.ids import TenantId
 from rejoin_protocol.security.public_address import Address, is_public
 from yarl import URL
 
-from rejoin_gateway.fair_share import Shares
+from rejoin_gateway.fair_share import FairShare
 
 type Allowed = Callable[[Address, int], bool]
 
@@ -35,7 +35,7 @@ READ_BYTES = 64 * 1024
 HEADERS = {"Accept": "image/png, image/jpeg, image/webp, application/pdf", "Accept-Encoding": "identity"}
 
 
-class Fetched(msgspec.Struct, frozen=True):
+class FetchedFile(msgspec.Struct, frozen=True):
     """A body and the media type it was sent with."""
 
     data: bytes
@@ -47,15 +47,15 @@ def public(address: Address, port: int) -> bool:
     return port in PORTS and is_public(address)
 
 
-class Fetch:
+class RemoteFetcher:
     """Gets files. Made by `opened`."""
 
     def __init__(self, http: aiohttp.ClientSession, timeout_s: float = FETCH_TIMEOUT_S) -> None:
         self._http = http
         self._timeout_s = timeout_s
-        self._shares = Shares(FETCHES_MAX)
+        self._shares = FairShare(FETCHES_MAX)
 
-    async def get(self, url: str, tenant: TenantId) -> Fetched:
+    async def get(self, url: str, tenant: TenantId) -> FetchedFile:
         """What an http or https URL leads to, for a tenant. Waits its turn for as long as the caller lets it.
         Raises `Invalid`.
         """
@@ -70,7 +70,7 @@ class Fetch:
         finally:
             share.release()
 
-    async def _follow(self, url: URL) -> Fetched:
+    async def _follow(self, url: URL) -> FetchedFile:
         for _ in range(REDIRECTS_MAX + 1):
             async with self._http.get(url, allow_redirects=False) as response:
                 if response.status not in (301, 302, 303, 307, 308):
@@ -91,7 +91,7 @@ def _checked(text: str) -> URL:
     return url.with_fragment(None)
 
 
-async def _read(response: aiohttp.ClientResponse) -> Fetched:
+async def _read(response: aiohttp.ClientResponse) -> FetchedFile:
     if response.status != 200:  # noqa: PLR2004
         raise Invalid(f"it was answered with status {response.status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -103,11 +103,13 @@ async def _read(response: aiohttp.ClientResponse) -> Fetched:
         data += piece
         if len(data) > file_formats.FILE_BYTES_MAX:
             raise file_formats.too_large()
-    return Fetched(bytes(data), response.content_type)
+    return FetchedFile(bytes(data), response.content_type)
 
 
 @asynccontextmanager
-async def opened(allowed: Allowed = public, timeout_s: float = FETCH_TIMEOUT_S) -> AsyncIterator[Fetch]:
+async def open_fetcher(
+    allowed: Allowed = public, timeout_s: float = FETCH_TIMEOUT_S
+) -> AsyncIterator[RemoteFetcher]:
     """A `Fetch` that connects only to what is `allowed`, for as long as the context."""
 
     def guarded(info: Any) -> socket.socket:
@@ -124,4 +126,4 @@ async def opened(allowed: Allowed = public, timeout_s: float = FETCH_TIMEOUT_S) 
         auto_decompress=False,
         trust_env=False,  # a proxy would connect for us, unguarded
     ) as http:
-        yield Fetch(http, timeout_s)
+        yield RemoteFetcher(http, timeout_s)

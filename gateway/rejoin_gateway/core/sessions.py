@@ -10,9 +10,9 @@ from datetime import datetime
 
 import msgspec
 import structlog
-from rejoin_adapters.ports import Agents, Control, Log, Requests
+from rejoin_adapters.ports import AgentRegistry, RunControl, RunLog, RunQueue
 from rejoin_adapters.postgres.artifacts import Artifacts
-from rejoin_adapters.postgres.session_store import Threads
+from rejoin_adapters.postgres.session_store import SessionStore
 from rejoin_adapters.records import (
     Admission,
     Admitted,
@@ -21,11 +21,11 @@ from rejoin_adapters.records import (
     Owner,
     Regenerate,
     Run,
-    Store,
+    RunStore,
     Submit,
     WhenBusy,
 )
-from rejoin_adapters.records import Turn as StoredTurn
+from rejoin_adapters.records import UserMessage as StoredTurn
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid, NotFound, Unavailable
 from rejoin_protocol.events.fold import UIMessage
@@ -35,13 +35,13 @@ from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.log.record import View
 from rejoin_protocol.security.sealing import Sealer
 
-from rejoin_gateway.core.agent_context import Brought, Kept, kept
-from rejoin_gateway.core.attachments import IMPORTED_MAX, Attachments, Part, Sent
-from rejoin_gateway.core.message_input import Earlier
-from rejoin_gateway.metrics import Metrics
-from rejoin_gateway.streaming.positions import Position, Turn, Whole
+from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
+from rejoin_gateway.core.attachments import IMPORTED_MAX, Attachments, Part, ReceivedFile
+from rejoin_gateway.core.message_input import ImportedTurn
+from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_gateway.streaming.positions import FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_gateway.streaming.resume_point import Elsewhere, locate
+from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun, find_resume_point
 
 log = structlog.get_logger("rejoin.sessions")
 
@@ -51,25 +51,25 @@ _canonical = msgspec.json.Encoder(order="deterministic").encode
 class Backend(msgspec.Struct, frozen=True):
     """The ports, a clock and randomness; everything else follows from them."""
 
-    store: Store
-    runs: Log
-    requests: Requests
-    control: Control
-    agents: Agents
-    threads: Threads
+    store: RunStore
+    runs: RunLog
+    requests: RunQueue
+    control: RunControl
+    agents: AgentRegistry
+    threads: SessionStore
     artifacts: Artifacts
     now: Callable[[], datetime]
     randomness: Callable[[int], bytes]
     attachments: Attachments | None = None
     sealer: Sealer | None = None
     """For the contexts that agents want; a gateway without keys serves those that want none."""
-    metrics: Metrics = msgspec.field(default_factory=Metrics)
+    metrics: GatewayMetrics = msgspec.field(default_factory=GatewayMetrics)
 
     def agent(self, name: AgentName, owner: Owner) -> "Sessions":
         """One agent's sessions."""
         return Sessions(self, owner, name)
 
-    async def context(self, session: "Session") -> Kept:
+    async def context(self, session: "Session") -> SealedContext:
         """What of a request's context is to be stored. Nothing has been stored before. Raises `NotFound`,
         `Invalid`.
         """
@@ -77,9 +77,9 @@ class Backend(msgspec.Struct, frozen=True):
         if entry is None:
             raise NotFound(f"there is no agent {session.agent!r}")
         if entry.context_schema is None:
-            return Kept()
-        remembered = await self.store.remembered(session.owner, session.id)
-        return kept(
+            return SealedContext()
+        remembered = await self.store.session_context(session.owner, session.id)
+        return seal_context(
             session.brought, entry.context_schema, self.sealer, session.owner.tenant, session.id, remembered
         )
 
@@ -89,7 +89,7 @@ class Backend(msgspec.Struct, frozen=True):
         ask: Submit | Regenerate,
         when_busy: WhenBusy,
         key: str | None,
-        context: Kept,
+        context: SealedContext,
     ) -> Admitted:
         """Store, then publish: what a caller is told is accepted is in the database, whatever follows."""
         time_ms = int(self.now().timestamp() * 1000)
@@ -106,7 +106,7 @@ class Backend(msgspec.Struct, frozen=True):
             remember=context.remember,
         )
         admitted = await self.store.admit(admission)
-        log.info("admitted", session=session.id, run=admitted.run.id, created=admitted.created)
+        log.info("run_admitted", session=session.id, run=admitted.run.id, created=admitted.created)
         if admitted.interrupted is not None:
             await self.stop(admitted.interrupted)
         await self.publish(admitted.run)
@@ -114,13 +114,15 @@ class Backend(msgspec.Struct, frozen=True):
 
     async def stop(self, run: Run) -> None:
         """Have an interrupted run ended: by the runner that holds it, or by the next one that claims it."""
-        log.info("interrupted", session=run.session, run=run.id, state=run.state)
+        log.info("run_interrupted", session=run.session, run=run.id, state=run.state)
         await self.publish(run)
         if run.state is State.RUNNING:
             try:
                 await self.control.interrupt(run.id)
             except Unavailable as fault:
-                log.warning("not_told", run=run.id, error=str(fault))  # its next claim reads the wish
+                log.warning(
+                    "interrupt_delivery_failed", run=run.id, error=str(fault)
+                )  # its next claim reads the wish
 
     async def publish(self, run: Run) -> None:
         """Ask the runners for a run that is queued and whose turn it is; asking twice is asking once."""
@@ -129,7 +131,7 @@ class Backend(msgspec.Struct, frozen=True):
 
     async def replay(self, run: Run, position: Position, view: View, *, until: int | None) -> Replay:
         """A run's stream. Raises `Invalid` or `Gone` for a position that is not in its log."""
-        start = await locate(self.runs, run, position, view)
+        start = await find_resume_point(self.runs, run, position, view)
         return Replay(self.store, self.runs, run, start, view, until, self.metrics)
 
 
@@ -140,7 +142,7 @@ class Sessions(msgspec.Struct, frozen=True):
     owner: Owner
     agent: AgentName
 
-    def session(self, id: SessionId, brought: Brought = Brought()) -> "Session":  # noqa: B008 - it is frozen
+    def session(self, id: SessionId, brought: ContextInput = ContextInput()) -> "Session":  # noqa: B008 - it is frozen
         """One of them, whether it exists or not. `brought` is where its agent's context is looked for."""
         return Session(self.backend, self.owner, self.agent, id, brought)
 
@@ -152,7 +154,7 @@ class Session(msgspec.Struct, frozen=True):
     owner: Owner
     agent: AgentName
     id: SessionId
-    brought: Brought = Brought()
+    brought: ContextInput = ContextInput()
 
     async def send(
         self,
@@ -160,7 +162,7 @@ class Session(msgspec.Struct, frozen=True):
         view: View,
         *,
         edit: bool = False,
-        imports: Sequence[Earlier] = (),
+        imports: Sequence[ImportedTurn] = (),
         when_busy: WhenBusy = WhenBusy.ENQUEUE,
         key: str | None = None,
         pointer: str = "",
@@ -176,7 +178,10 @@ class Session(msgspec.Struct, frozen=True):
         key. Raises `NotFound`, `Conflict`, `Invalid`, `Limited`, `Unavailable`.
         """
         context = await self.backend.context(self)
-        turns = [Earlier(message, [f"{pointer}/parts/{n}" for n in range(len(message["parts"]))]), *imports]
+        turns = [
+            ImportedTurn(message, [f"{pointer}/parts/{n}" for n in range(len(message["parts"]))]),
+            *imports,
+        ]
         sent = await self._read(turns[:1], FILES_MAX)
         said = _with_files(message, [file.said for file in sent])
         digest = hashlib.sha256(_canonical(said["parts"])).digest()
@@ -184,12 +189,12 @@ class Session(msgspec.Struct, frozen=True):
         if any(map(_files, turns)):
             made = await self._repeated(MessageId(message["id"]), digest, key)
             if made is not None:
-                return await self.backend.replay(made, Whole(), view, until=made.turn)
+                return await self.backend.replay(made, FromStart(), view, until=made.turn)
             stored = await self._stored(turns, sent, remote=remote)
         ask = Submit(StoredTurn(stored[0], digest), edit=edit, imports=stored[1:])
         return await self._answer(ask, view, when_busy, key, context)
 
-    async def _read(self, turns: Sequence[Earlier], files_max: int) -> list[Sent]:
+    async def _read(self, turns: Sequence[ImportedTurn], files_max: int) -> list[ReceivedFile]:
         """The files of some turns, as they were sent."""
         files = [file for turn in turns for file in _files(turn)]
         if not files:
@@ -200,19 +205,19 @@ class Session(msgspec.Struct, frozen=True):
 
     async def _repeated(self, message: MessageId, digest: bytes, key: str | None) -> Run | None:
         """The run that this very request has made: nothing of it is fetched or stored again."""
-        made = await self.backend.store.repeated(self.owner, self.id, self.agent, message, digest, key)
+        made = await self.backend.store.find_duplicate(self.owner, self.id, self.agent, message, digest, key)
         if made is not None:
-            log.info("admitted", session=self.id, run=made.id, created=False)
+            log.info("run_admitted", session=self.id, run=made.id, created=False)
             await self.backend.publish(made)
         return made
 
     async def _stored(
-        self, turns: Sequence[Earlier], sent: Sequence[Sent], *, remote: bool
+        self, turns: Sequence[ImportedTurn], sent: Sequence[ReceivedFile], *, remote: bool
     ) -> list[UIMessage]:
         """The messages with their files stored, if the tenant may have another run. `sent` are the first
         one's; the others are taken only by a session that is new, and without their files by any other.
         """
-        await self.backend.store.may_admit(self.owner.tenant)
+        await self.backend.store.check_limits(self.owner.tenant)
         if await self.backend.store.current(self.owner, self.id) is None:
             sent = [*sent, *await self._read(turns[1:], IMPORTED_MAX)]
         else:
@@ -235,10 +240,15 @@ class Session(msgspec.Struct, frozen=True):
         return await self._answer(Regenerate(target), view, when_busy, key, context)
 
     async def _answer(
-        self, ask: Submit | Regenerate, view: View, when_busy: WhenBusy, key: str | None, context: Kept
+        self,
+        ask: Submit | Regenerate,
+        view: View,
+        when_busy: WhenBusy,
+        key: str | None,
+        context: SealedContext,
     ) -> Replay:
         run = (await self.backend.admit(self, ask, when_busy, key, context)).run
-        return await self.backend.replay(run, Whole(), view, until=run.turn)
+        return await self.backend.replay(run, FromStart(), view, until=run.turn)
 
     async def _waits(self, run: Run) -> bool:
         """Whether some question of the run is still open."""
@@ -264,12 +274,12 @@ class Session(msgspec.Struct, frozen=True):
         Raises `NotFound`, `Conflict`, `Invalid`, `Unavailable`.
         """
         decided = await self.backend.store.decide(self.owner, self.id, decisions)
-        log.info("decided", session=self.id, run=decided.run.id, state=decided.run.state)
+        log.info("approval_decided", session=self.id, run=decided.run.id, state=decided.run.state)
         await self.backend.publish(decided.run)
         if decided.run.turn < decided.turn and await self._waits(decided.run):
             return None
         until = max(decided.turn, decided.run.turn)
-        return await self.backend.replay(decided.run, Turn(decided.turn), view, until=until)
+        return await self.backend.replay(decided.run, FromTurn(decided.turn), view, until=until)
 
     async def stream(self, position: Position, view: View, *, follow: bool = False) -> Replay | None:
         """The session's run from a position; None if that is nowhere and nothing is running.
@@ -277,7 +287,7 @@ class Session(msgspec.Struct, frozen=True):
         A cursor finds its own run, even if a newer one has begun. Raises `NotFound`, `Invalid`, `Gone`.
         """
         run = await self._run()
-        if isinstance(position, Whole) and (
+        if isinstance(position, FromStart) and (
             run is None or not (run.state in BUSY or (follow and run.state is State.SUSPENDED))
         ):
             return None
@@ -285,7 +295,7 @@ class Session(msgspec.Struct, frozen=True):
             raise NotFound(f"there is no session {self.id!r}")
         try:
             return await self._replay(run, position, view, follow=follow)
-        except Elsewhere as fault:
+        except CursorOfAnotherRun as fault:
             other = await self.backend.store.run(self.owner, fault.owner)
             if other is None or other.session != self.id or other.id == run.id:
                 raise
@@ -299,12 +309,12 @@ class Session(msgspec.Struct, frozen=True):
         of it is told, and finds that it is nobody's.
         """
         runs = await self.backend.threads.delete(self.owner, self.id)
-        log.info("deleted", session=self.id, runs=len(runs or ()))
+        log.info("session_deleted", session=self.id, runs=len(runs or ()))
         for run in runs or ():
             try:
                 await self.backend.control.interrupt(run)
             except Unavailable as fault:
-                log.warning("not_told", run=run, error=str(fault))
+                log.warning("interrupt_delivery_failed", run=run, error=str(fault))
         return runs
 
     async def check_agent(self) -> None:
@@ -328,7 +338,7 @@ class Session(msgspec.Struct, frozen=True):
         return named or await self.backend.store.current(self.owner, self.id)
 
 
-def _files(turn: Earlier) -> list[tuple[str, Part]]:
+def _files(turn: ImportedTurn) -> list[tuple[str, Part]]:
     """Its parts that are files, each with its pointer."""
     parts = zip(turn.places, turn.message["parts"], strict=True)
     return [(place, part) for place, part in parts if part["type"] == "file"]
@@ -340,10 +350,10 @@ def _with_files(message: UIMessage, files: Sequence[Part]) -> UIMessage:
     return message | {"parts": [next(given) if part["type"] == "file" else part for part in message["parts"]]}
 
 
-def _says(turn: Earlier) -> bool:
+def _says(turn: ImportedTurn) -> bool:
     return bool(turn.message["parts"])
 
 
-def _without_files(turn: Earlier) -> Earlier:
+def _without_files(turn: ImportedTurn) -> ImportedTurn:
     parts = [part for part in turn.message["parts"] if part["type"] != "file"]
-    return Earlier(turn.message | {"parts": parts}, [""] * len(parts))
+    return ImportedTurn(turn.message | {"parts": parts}, [""] * len(parts))

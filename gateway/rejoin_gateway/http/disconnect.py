@@ -40,4 +40,4 @@ async def stop(session: Session, run: RunId) -> None:
     try:
         await session.interrupt(run)
     except (NotFound, Unavailable) as fault:
-        log.warning("not_interrupted", run=run, error=str(fault))
+        log.warning("disconnect_interrupt_failed", run=run, error=str(fault))

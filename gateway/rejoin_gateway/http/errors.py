@@ -22,7 +22,7 @@ from rejoin_protocol.errors import (
     Unavailable,
 )
 
-from rejoin_gateway.http.routes import Shape
+from rejoin_gateway.http.routes import ErrorFormat
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -41,7 +41,7 @@ TOLD = tuple(_STATUS)
 _encode = msgspec.json.Encoder().encode
 
 
-class Problem(msgspec.Struct, frozen=True):
+class ErrorDetails(msgspec.Struct, frozen=True):
     """What went wrong, before it has a shape."""
 
     status: HTTPStatus
@@ -51,7 +51,7 @@ class Problem(msgspec.Struct, frozen=True):
     extra: dict[str, Any] = {}
 
 
-def of(fault: RejoinError, shape: Shape = Shape.PROBLEM) -> web.Response:
+def of(fault: RejoinError, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
     """The response to one of the errors in `TOLD`."""
     status, code = next(known for kind, known in _STATUS.items() if isinstance(fault, kind))
     extra: dict[str, Any] = {}
@@ -64,39 +64,39 @@ def of(fault: RejoinError, shape: Shape = Shape.PROBLEM) -> web.Response:
         extra["retryAfter"] = fault.retry_after_s
     if isinstance(fault, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return render(Problem(status, code, str(fault), headers, extra), shape)
+    return render(ErrorDetails(status, code, str(fault), headers, extra), shape)
 
 
-def of_http(fault: web.HTTPException, shape: Shape = Shape.PROBLEM) -> web.Response:
+def of_http(fault: web.HTTPException, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
     """The response to what aiohttp itself refuses: no such route, wrong method, a body too large."""
     status = HTTPStatus(fault.status)
     headers = {name: fault.headers[name] for name in ("Allow",) if name in fault.headers}
     detail = status.description or status.phrase
-    return render(Problem(status, status.name.lower(), detail, headers), shape)
+    return render(ErrorDetails(status, status.name.lower(), detail, headers), shape)
 
 
-def internal(incident: str, shape: Shape = Shape.PROBLEM) -> web.Response:
+def internal(incident: str, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
     """The response to a fault of ours."""
     detail = f"Something went wrong here. Quote incident {incident} to whoever runs this service."
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return render(Problem(status, "internal_server_error", detail, extra={"incident": incident}), shape)
+    return render(ErrorDetails(status, "internal_server_error", detail, extra={"incident": incident}), shape)
 
 
-def render(problem: Problem, shape: Shape) -> web.Response:
+def render(problem: ErrorDetails, shape: ErrorFormat) -> web.Response:
     """A problem in a family's shape."""
     match shape:
-        case Shape.PROBLEM:
+        case ErrorFormat.PROBLEM:
             body, content_type = _problem(problem), CONTENT_TYPE
-        case Shape.PLAIN:
+        case ErrorFormat.PLAIN:
             body, content_type = _plain(problem), "application/json"
-        case Shape.OPENAI:
+        case ErrorFormat.OPENAI:
             body, content_type = _openai(problem), "application/json"
     return web.Response(
         status=problem.status, body=_encode(body), content_type=content_type, headers=problem.headers
     )
 
 
-def _problem(problem: Problem) -> dict[str, Any]:
+def _problem(problem: ErrorDetails) -> dict[str, Any]:
     return {
         "title": problem.status.phrase,
         "status": problem.status.value,
@@ -107,14 +107,14 @@ def _problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _plain(problem: Problem) -> dict[str, Any]:
+def _plain(problem: ErrorDetails) -> dict[str, Any]:
     kept: dict[str, Any] = {
         name: problem.extra[name] for name in ("retryAfter", "incident") if name in problem.extra
     }
     return {"error": problem.detail} | kept
 
 
-def _openai(problem: Problem) -> dict[str, Any]:
+def _openai(problem: ErrorDetails) -> dict[str, Any]:
     refused = problem.status < HTTPStatus.INTERNAL_SERVER_ERROR
     errors = problem.extra.get("errors", [{}])
     pointer = errors[0].get("pointer", "").lstrip("/").replace("/", ".")

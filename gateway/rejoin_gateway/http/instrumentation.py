@@ -12,7 +12,7 @@ from rejoin_adapters.service import redaction, tracing
 from rejoin_adapters.service.tracing import SpanKind
 
 from rejoin_gateway.http.routes import route_of
-from rejoin_gateway.metrics import Metrics
+from rejoin_gateway.metrics import GatewayMetrics
 
 BEGAN: web.RequestKey[float] = web.RequestKey("began", float)
 LEFT = 499
@@ -23,7 +23,7 @@ FAULT = 500
 
 
 @contextmanager
-def watched(request: web.Request, metrics: Metrics) -> Iterator[Callable[[web.StreamResponse], None]]:
+def watched(request: web.Request, metrics: GatewayMetrics) -> Iterator[Callable[[web.StreamResponse], None]]:
     """A request from here on; the block calls what it is given with the answer."""
     redaction.only(_credential(request))
     began = request[BEGAN] = time.monotonic()
@@ -58,7 +58,7 @@ def watched(request: web.Request, metrics: Metrics) -> Iterator[Callable[[web.St
         metrics.answered(request.method, template, status, time.monotonic() - began, stream=stream)
 
 
-def first_event(request: web.Request, metrics: Metrics) -> None:
+def first_event(request: web.Request, metrics: GatewayMetrics) -> None:
     """Its stream begins to say something."""
     metrics.first_event(request.method, time.monotonic() - request[BEGAN])
 

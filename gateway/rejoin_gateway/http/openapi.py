@@ -1,7 +1,7 @@
 """The contract: OpenAPI 3.1 from the routes and from the structs that validate their bodies. Pure.
 
-Nothing is written twice: what a route takes and gives stands in its `Says`, what may be refused follows from
-its method, its scope and its shape.
+Nothing is written twice: what a route takes and gives stands in its `RouteDoc`, what may be refused follows
+from its method, its scope and its shape.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from msgspec import Meta
 from rejoin_protocol.events.chunks import Data, Tagged
 from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX
 
-from rejoin_gateway.http.routes import Route, Shape
+from rejoin_gateway.http.routes import ErrorFormat, Route
 
 REFS = "#/components/schemas/{name}"
 CHUNKS = "#/components/schemas/Chunk{name}"
@@ -72,34 +72,34 @@ FRAMES = (
 )
 
 
-class Fault(msgspec.Struct, frozen=True):
+class ErrorInfo(msgspec.Struct, frozen=True):
     """What went wrong, for programs."""
 
     code: str
     message: str
 
 
-class Wrong(msgspec.Struct, frozen=True):
+class FieldError(msgspec.Struct, frozen=True):
     """What is wrong, and where: a JSON pointer into the body."""
 
     detail: str
     pointer: str
 
 
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """RFC 9457."""
 
     title: str
     status: int
     detail: str
     code: str
-    error: Fault
-    errors: list[Wrong] = []
+    error: ErrorInfo
+    errors: list[FieldError] = []
     retry_after: int | None = None
     incident: str | None = None
 
 
-class Plain(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+class PlainError(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """An error in one sentence."""
 
     error: str
@@ -107,7 +107,7 @@ class Plain(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     incident: str | None = None
 
 
-class OpenAIFault(msgspec.Struct, frozen=True):
+class OpenAIErrorDetails(msgspec.Struct, frozen=True):
     """What went wrong, as OpenAI's clients read it."""
 
     message: str
@@ -119,17 +119,17 @@ class OpenAIFault(msgspec.Struct, frozen=True):
 class OpenAIError(msgspec.Struct, frozen=True):
     """An error as OpenAI's clients read it."""
 
-    error: OpenAIFault
+    error: OpenAIErrorDetails
 
 
-SHAPES: Mapping[Shape, tuple[str, type[msgspec.Struct]]] = {
-    Shape.PROBLEM: ("application/problem+json", Problem),
-    Shape.PLAIN: ("application/json", Plain),
-    Shape.OPENAI: ("application/json", OpenAIError),
+SHAPES: Mapping[ErrorFormat, tuple[str, type[msgspec.Struct]]] = {
+    ErrorFormat.PROBLEM: ("application/problem+json", ProblemDetails),
+    ErrorFormat.PLAIN: ("application/json", PlainError),
+    ErrorFormat.OPENAI: ("application/json", OpenAIError),
 }
 
 
-def contract(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
+def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
     """The whole document. Raises `ValueError` for two types of one name."""
     types = list(dict.fromkeys(kind for route in routes for kind in _types(route)))
     _, components = msgspec.json.schema_components([*types, *_errors()], ref_template=REFS)

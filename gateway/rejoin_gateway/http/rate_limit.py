@@ -26,7 +26,7 @@ class Rate(msgspec.Struct, frozen=True):
     period_s: float = 60.0
 
 
-class Limiter:
+class RateLimiter:
     """Who has asked how often. It forgets those first who have not asked for longest."""
 
     def __init__(self, names_max: int = NAMES_MAX) -> None:
@@ -52,7 +52,7 @@ def per_minute(count: int | None) -> Rate | None:
     return None if count is None else Rate(count)
 
 
-class Rates:
+class TenantRates:
     """How often each tenant may ask: by its own rate, which `find` looks up in requests a minute, or else by
     the `usual` one. Who asks while it is looked up is not kept waiting: what was known before counts.
     """
@@ -76,7 +76,7 @@ class Rates:
             try:
                 own = await self._find(tenant)
             except Unavailable as fault:
-                log.warning("rate_not_read", tenant=tenant, error=str(fault))
+                log.warning("tenant_limits_lookup_failed", tenant=tenant, error=str(fault))
             self._keep(tenant, own, now_s)
         return per_minute(own) or self._usual
 

@@ -52,6 +52,6 @@ async def _result(name: str, check: Check) -> str:
     except TimeoutError:
         return f"no answer within {CHECK_S:g} s"
     except Exception:
-        log.exception("check_broken", check=name)
+        log.exception("readiness_check_failed", check=name)
         return "the check is broken"
     return OK

@@ -10,7 +10,7 @@ import asyncio
 from aiohttp import web
 from rejoin_protocol.errors import Unavailable
 
-from rejoin_gateway.fair_share import Share, Shares
+from rejoin_gateway.fair_share import FairShare, Share
 
 BODY_BYTES_MAX = 48 * 1024 * 1024
 """Three files of the largest size as data URLs; such a body costs four times itself while it is read."""
@@ -26,7 +26,7 @@ RETRY_AFTER_S = 5
 SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
 
 
-async def read(request: web.Request, shares: Shares, tenant: str) -> bytes:
+async def read(request: web.Request, shares: FairShare, tenant: str) -> bytes:
     """The body; read again, it is the same one. Raises `Unavailable`, and aiohttp's 408 and 413."""
     size = BODY_BYTES_MAX if "Content-Encoding" in request.headers else request.content_length
     if size is None and request.body_exists:

@@ -26,7 +26,7 @@ class Scope(StrEnum):
     """What is not an end user's: the agent-chat family, and other people's sessions of the tenant."""
 
 
-class Shape(StrEnum):
+class ErrorFormat(StrEnum):
     """How a family's errors look."""
 
     PROBLEM = "problem"  # application/problem+json
@@ -38,7 +38,7 @@ type Named = Mapping[str, str | tuple[str, Any]]
 """Parameters: by name what they mean, and their type if it is not any text."""
 
 
-class Says(msgspec.Struct, frozen=True):
+class RouteDoc(msgspec.Struct, frozen=True):
     """What the contract says of a route. `body`: the type of its JSON body, or its schema. `answers`: by
     status what it returns: a type, `bytes` for a stream of our events, another media type, None for no body.
     Both may be several. `refuses`: statuses beside those that follow from method, scope and body. `shapes`:
@@ -52,7 +52,7 @@ class Says(msgspec.Struct, frozen=True):
     headers: Named = msgspec.field(default_factory=dict)
     tag: str = ""
     refuses: Sequence[int] = ()
-    shapes: Sequence[Shape] = ()
+    shapes: Sequence[ErrorFormat] = ()
     example: Any = None
 
 
@@ -63,8 +63,8 @@ class Route(msgspec.Struct, frozen=True):
     path: str
     handler: Handler
     scope: Scope | None
-    says: Says
-    shape: Shape = Shape.PROBLEM
+    says: RouteDoc
+    shape: ErrorFormat = ErrorFormat.PROBLEM
 
 
 AGENT: Named = {
@@ -80,7 +80,7 @@ KEY: Named = {
     )
 }
 ROUTES: web.AppKey[Mapping[Handler, Route]] = web.AppKey("routes", dict)
-SHAPE: web.RequestKey[Shape] = web.RequestKey("shape", Shape)
+ERROR_FORMAT: web.RequestKey[ErrorFormat] = web.RequestKey("shape", ErrorFormat)
 """Set by a route that several families share, once it knows whose request it is."""
 
 
@@ -100,8 +100,8 @@ def route_of(request: web.Request) -> Route | None:
     return request.app[ROUTES].get(request.match_info.handler)
 
 
-def shape_of(request: web.Request) -> Shape:
+def error_format_of(request: web.Request) -> ErrorFormat:
     """How this request wants to be refused."""
     route = route_of(request)
-    known: Shape | None = request.get(SHAPE)
-    return known or (Shape.PROBLEM if route is None else route.shape)
+    known: ErrorFormat | None = request.get(ERROR_FORMAT)
+    return known or (ErrorFormat.PROBLEM if route is None else route.shape)

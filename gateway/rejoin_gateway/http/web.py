@@ -23,14 +23,14 @@ from rejoin_protocol.ids import AgentName, agent_name, session_id
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
-from rejoin_gateway.auth.authenticator import ANYBODY, Gate, Principal
-from rejoin_gateway.core.agent_context import Brought
+from rejoin_gateway.auth.authenticator import ANYBODY, Authenticator, Principal
+from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.sessions import Backend, Session
-from rejoin_gateway.fair_share import Shares
+from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http import errors, instrumentation, request_body
 from rejoin_gateway.http.cors import Cors, is_at_home, preflight, trusted
-from rejoin_gateway.http.rate_limit import Limiter, Rate, Rates
-from rejoin_gateway.http.routes import Handler, Scope, route_of, shape_of
+from rejoin_gateway.http.rate_limit import Rate, RateLimiter, TenantRates
+from rejoin_gateway.http.routes import Handler, Scope, error_format_of, route_of
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.replay import Replay
 
@@ -44,28 +44,28 @@ REJOINS_MAX = 32
 """How many look for their places at once: a thousand would each wait too long for the database."""
 
 
-class Attention(msgspec.Struct, frozen=True):
+class DisconnectPolicy(msgspec.Struct, frozen=True):
     """What the agent-chat family's clients owe their runs."""
 
     limit_s: float | None = 120.0
     stop_when_left: bool = True
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True):
+class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     """What the routes share. `rate`: how often a credential may ask; `rates`: a tenant."""
 
     backend: Backend
-    gate: Gate
+    gate: Authenticator
     default_agent: AgentName | None = None
     rate: Rate | None = None
-    rates: Rates
+    rates: TenantRates
     cors: Cors = Cors()
-    attention: Attention = Attention()
-    limiter: Limiter = msgspec.field(default_factory=Limiter)
+    attention: DisconnectPolicy = DisconnectPolicy()
+    limiter: RateLimiter = msgspec.field(default_factory=RateLimiter)
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     streams: set[asyncio.Transport] = msgspec.field(default_factory=set)
     rejoins: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(REJOINS_MAX))
-    bodies: Shares = msgspec.field(default_factory=lambda: Shares(request_body.TOTAL_BYTES))
+    bodies: FairShare = msgspec.field(default_factory=lambda: FairShare(request_body.TOTAL_BYTES))
 
     def stop(self) -> None:
         """Refuse what comes from now on, and break the streams: their clients resume elsewhere. None of them
@@ -77,7 +77,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 type Translate = Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]
-SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+SERVICE: web.AppKey[GatewayService] = web.AppKey("service", GatewayService)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
 
 
@@ -117,15 +117,15 @@ async def _answer(request: web.Request, handler: Handler, id: str) -> web.Stream
         return await handler(request)
     except errors.TOLD as fault:
         if isinstance(fault, Unavailable):
-            log.warning("unavailable", error=str(fault))
-        return errors.of(fault, shape_of(request))
+            log.warning("service_unavailable", error=str(fault))
+        return errors.of(fault, error_format_of(request))
     except web.HTTPException as fault:
-        return errors.of_http(fault, shape_of(request))
+        return errors.of_http(fault, error_format_of(request))
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
-        log.exception("incident", path=request.path)
-        return errors.internal(id, shape_of(request))
+        log.exception("unhandled_exception", path=request.path)
+        return errors.internal(id, error_format_of(request))
 
 
 async def _identify(request: web.Request) -> None:
@@ -142,7 +142,7 @@ async def _identify(request: web.Request) -> None:
     request[PRINCIPAL] = principal
 
 
-async def _limit(service: Service, principal: Principal) -> None:
+async def _limit(service: GatewayService, principal: Principal) -> None:
     """Raises `Limited` for a credential or a tenant that asks too often."""
     now_s, tenant = time.monotonic(), principal.owner.tenant
     rates = {principal.name: service.rate, f"tenant {tenant}": await service.rates.of(tenant, now_s)}
@@ -228,7 +228,7 @@ def session_of(request: web.Request, id: str) -> Session:
     """The session of a request. Raises `Invalid` for an id that cannot be one, and as `agent_of`."""
     owner = request[PRINCIPAL].owner
     sessions = request.app[SERVICE].backend.agent(agent_of(request), owner)
-    return sessions.session(session_id(id), Brought(request.headers))
+    return sessions.session(session_id(id), ContextInput(request.headers))
 
 
 async def rejoin(request: web.Request, session: Session) -> web.StreamResponse:
@@ -313,11 +313,11 @@ def breaking(request: web.Request, transport: asyncio.Transport) -> Iterator[Non
     try:
         yield
     except RejoinError as fault:
-        log.warning("stream_broken", error=str(fault))
+        log.warning("stream_aborted", error=str(fault))
         request.app[SERVICE].backend.metrics.broken()
         transport.abort()
     except ConnectionError:
-        log.info("client_gone")
+        log.info("client_disconnected")
     except Exception:
         transport.abort()
         raise

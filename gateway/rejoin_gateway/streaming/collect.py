@@ -8,14 +8,14 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import Fold, UIMessage
 
-from rejoin_gateway.streaming.event_reader import heard
+from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 
 type Told = Callable[[Sequence[Chunk]], Awaitable[None]]
 """Told of the events as they come, and of none after a silence."""
 
 
-class Usage(msgspec.Struct, frozen=True):
+class AnswerUsage(msgspec.Struct, frozen=True):
     """Tokens of a message."""
 
     input: int = 0
@@ -27,7 +27,7 @@ class Usage(msgspec.Struct, frozen=True):
         return self.input + self.output
 
 
-class Whole(msgspec.Struct, frozen=True):
+class CollectedAnswer(msgspec.Struct, frozen=True):
     """What a stream said. `error`: what a person may read of the failure."""
 
     message: UIMessage
@@ -41,11 +41,11 @@ class Whole(msgspec.Struct, frozen=True):
         return "".join(part["text"] for part in parts if part["type"] == "text")
 
     @property
-    def usage(self) -> Usage:
+    def usage(self) -> AnswerUsage:
         """What it cost."""
         said: Any = self.message.get("metadata")
         usage = said.get("usage", {}) if isinstance(said, dict) else {}
-        return Usage(usage.get("inputTokens", 0), usage.get("outputTokens", 0))
+        return AnswerUsage(usage.get("inputTokens", 0), usage.get("outputTokens", 0))
 
     @property
     def calls(self) -> list[dict[str, Any]]:
@@ -53,12 +53,12 @@ class Whole(msgspec.Struct, frozen=True):
         return [part for part in self.message.get("parts", ()) if "toolCallId" in part]
 
 
-async def whole(replay: Replay, told: Told | None = None) -> Whole:
+async def collect_answer(replay: Replay, told: Told | None = None) -> CollectedAnswer:
     """Read a stream to its end. Raises as `Replay.open`."""
     fold = Fold()
     reason, error = "other", None
     async with replay.open() as frames:
-        async for events in heard(frames):
+        async for events in decode_events(frames):
             if told is not None:
                 await told(events)
             for chunk in events:
@@ -70,4 +70,4 @@ async def whole(replay: Replay, told: Told | None = None) -> Whole:
                         error = text
                     case _:
                         pass
-    return Whole(fold.message, reason, error)
+    return CollectedAnswer(fold.message, reason, error)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
-from rejoin_adapters.ports import Log
+from rejoin_adapters.ports import RunLog
 from rejoin_adapters.records import Run
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.events import chunks
@@ -17,19 +17,19 @@ from rejoin_protocol.log import record as log
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import Audience, Mark, Record
 
-from rejoin_gateway.streaming.resume_point import Start
+from rejoin_gateway.streaming.resume_point import ResumePoint
 
 CERTAIN_TRIES = 5
 CERTAIN_WAIT_S = 0.1
 _DONE = b"[DONE]"
 
 
-async def heard(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequence[Chunk]]:
+async def decode_events(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequence[Chunk]]:
     """The events of a response, as they come; none after each silence. Ends where the response has its end.
 
     Raises what `frames` raises.
     """
-    reader = sse.Reader()
+    reader = sse.SseParser()
     async with aclosing(frames):
         async for written in frames:
             batch = list(reader.feed(written))
@@ -39,20 +39,20 @@ async def heard(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequence[Chunk]
                 return
 
 
-class Stored(msgspec.Struct, frozen=True):
+class StoredEvents(msgspec.Struct, frozen=True):
     """A page of a log. `restored`: it begins anew with the stored message; what was before has expired."""
 
     events: Sequence[Chunk]
     restored: bool
 
 
-async def stored(runs: Log, run: Run, start: Start) -> AsyncGenerator[Stored]:
+async def read_stored_events(runs: RunLog, run: Run, start: ResumePoint) -> AsyncGenerator[StoredEvents]:
     """Everything that a log has now from `start` on, in pages, nothing missing. Raises `Unavailable`."""
     last, after, tries = await runs.last(run.id), start.after, 0
     while last is not None and after < last.seq:
         records = (await runs.read(run.id, after=after)).records
         if records:
-            yield Stored(_events(records), any(record.head.mark is Mark.RESTORED for record in records))
+            yield StoredEvents(_events(records), any(record.head.mark is Mark.RESTORED for record in records))
             after = records[-1].seq
         elif tries == CERTAIN_TRIES:
             raise Unavailable("the broker does not give the whole log")

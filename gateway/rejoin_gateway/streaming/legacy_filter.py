@@ -16,7 +16,7 @@ _FRAME_END = b"\n\n"
 _TYPE = b'\ndata: {"type":"'
 
 
-class Void(msgspec.Struct, frozen=True):
+class VoidedRange(msgspec.Struct, frozen=True):
     """What one attempt left of a step: the events behind `after`, up to the `reset-step` at `until`."""
 
     after: Cursor
@@ -27,30 +27,30 @@ class Void(msgspec.Struct, frozen=True):
         return _place(self.after) < _place(cursor) < _place(self.until)
 
 
-class Voids:
+class VoidedRanges:
     """Finds them in a log whose records are read to it in order, from its beginning."""
 
     def __init__(self) -> None:
-        self.found: list[Void] = []
+        self.found: list[VoidedRange] = []
         self._begin = Cursor(0, 0)
 
     def read(self, record: Record) -> None:
         """The next record."""
         for cursor, type, _ in _events(record):
             if type == b"reset-step":
-                self.found.append(Void(self._begin, cursor))
+                self.found.append(VoidedRange(self._begin, cursor))
                 self._begin = cursor
             elif type == b"start-step":
                 self._begin = cursor
 
 
-class Corrected(msgspec.Struct, frozen=True):
+class LegacyFilter(msgspec.Struct, frozen=True):
     """A log without what is voided, for a client's `view`."""
 
     view: View
-    voids: Sequence[Void]
+    voids: Sequence[VoidedRange]
 
-    def void_of(self, cursor: Cursor) -> Void | None:
+    def void_of(self, cursor: Cursor) -> VoidedRange | None:
         """Which attempt an event was voided with."""
         return next((void for void in self.voids if void.holds(cursor)), None)
 

@@ -14,43 +14,43 @@ from rejoin_protocol.log.cursor import Cursor
 COUNT_DIGITS_MAX = 12
 
 
-class Whole(msgspec.Struct, frozen=True):
+class FromStart(msgspec.Struct, frozen=True):
     """From the first event."""
 
 
-class After(msgspec.Struct, frozen=True):
+class AfterCursor(msgspec.Struct, frozen=True):
     """Behind the event that a cursor names."""
 
     cursor: Cursor
 
 
-class Count(msgspec.Struct, frozen=True):
+class AfterCount(msgspec.Struct, frozen=True):
     """Without the first `events` that this client sees; negative: only the last ones."""
 
     events: int
 
 
-class Turn(msgspec.Struct, frozen=True):
+class FromTurn(msgspec.Struct, frozen=True):
     """From the beginning of a turn: what followed the decision that opened it."""
 
     turn: int
 
 
-type Position = Whole | After | Count | Turn
+type Position = FromStart | AfterCursor | AfterCount | FromTurn
 
 
 def parse(headers: Mapping[str, str], query: Mapping[str, str]) -> Position:
     """The position of a GET request. Raises `Invalid`."""
     named = headers.get("Last-Event-ID") or query.get("cursor")
     if named:
-        return After(cursor.parse(named))
+        return AfterCursor(cursor.parse(named))
     start = headers.get("x-stream-start-index") or query.get("startIndex")
     if start:
-        return Count(_number(start, "startIndex"))
+        return AfterCount(_number(start, "startIndex"))
     after = query.get("afterIdx")
     if after:
-        return Count(_number(after, "afterIdx") + 1)
-    return Whole()
+        return AfterCount(_number(after, "afterIdx") + 1)
+    return FromStart()
 
 
 def _number(text: str, name: str) -> int:

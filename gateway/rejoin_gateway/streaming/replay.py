@@ -10,17 +10,17 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
-from rejoin_adapters.jetstream.log_tail import Splice, Stumble, splice
-from rejoin_adapters.ports import Log
-from rejoin_adapters.records import Run, Store
+from rejoin_adapters.jetstream.log_tail import LogTail, ResyncReason, open_log_tail
+from rejoin_adapters.ports import RunLog
+from rejoin_adapters.records import Run, RunStore
 from rejoin_protocol.errors import Gone, Unavailable
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import Mark, Record, View, skip
 
-from rejoin_gateway.metrics import Metrics
-from rejoin_gateway.streaming.legacy_filter import Corrected
-from rejoin_gateway.streaming.resume_point import Start
+from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_gateway.streaming.legacy_filter import LegacyFilter
+from rejoin_gateway.streaming.resume_point import ResumePoint
 
 log = structlog.get_logger("rejoin.replay")
 
@@ -35,13 +35,13 @@ class Replay(msgspec.Struct, frozen=True):
     None: with the run alone.
     """
 
-    store: Store
-    runs: Log
+    store: RunStore
+    runs: RunLog
     run: Run
-    start: Start
+    start: ResumePoint
     view: View
     until: int | None
-    metrics: Metrics | None = None
+    metrics: GatewayMetrics | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncGenerator[bytes]]:
@@ -51,7 +51,7 @@ class Replay(msgspec.Struct, frozen=True):
         start = self.start
         if self.run.state in TERMINAL and await self._unsaid():
             raise _given_up()
-        async with splice(
+        async with open_log_tail(
             self.runs,
             self.run.id,
             after=start.after,
@@ -61,7 +61,7 @@ class Replay(msgspec.Struct, frozen=True):
         ) as records:
             yield self._frames(records)
 
-    async def _frames(self, records: Splice) -> AsyncGenerator[bytes]:
+    async def _frames(self, records: LogTail) -> AsyncGenerator[bytes]:
         """What is to be written, as it comes; a comment after each silence. Ends with `[DONE]`, which is not
         said before the history has what the log says: a client may ask for it at once.
 
@@ -90,7 +90,7 @@ class Replay(msgspec.Struct, frozen=True):
                 if records.caught_up and await self._over():
                     raise _given_up()
 
-    def _stumbled(self, why: Stumble) -> None:
+    def _stumbled(self, why: ResyncReason) -> None:
         if self.metrics is not None:
             self.metrics.stumbled(why)
 
@@ -101,7 +101,7 @@ class Replay(msgspec.Struct, frozen=True):
     async def _over(self) -> bool:
         """Whether the run ended while its log was silent, and the log will never say so."""
         try:
-            return await self.store.over(self.run.owner, self.run.id) and await self._unsaid()
+            return await self.store.has_ended(self.run.owner, self.run.id) and await self._unsaid()
         except Unavailable:
             return False
 
@@ -121,11 +121,11 @@ class Replay(msgspec.Struct, frozen=True):
         for wait_s in STORED_WAITS_S:
             await asyncio.sleep(wait_s)  # first: it is never earlier
             try:
-                if await self.store.over(self.run.owner, self.run.id, last.head.turn):
+                if await self.store.has_ended(self.run.owner, self.run.id, last.head.turn):
                     return
             except Unavailable:
                 return
-        log.warning("stored_late", run=self.run.id)
+        log.warning("run_end_not_persisted", run=self.run.id)
 
     def _write(self, batch: Sequence[Record]) -> tuple[bytes, Record | None]:
         """The bytes of these records up to the one that ends the response, and that one."""
@@ -136,11 +136,11 @@ class Replay(msgspec.Struct, frozen=True):
                 return b"".join(pieces), record
         return b"".join(pieces), None
 
-    async def _next(self, records: Splice) -> Sequence[Record]:
+    async def _next(self, records: LogTail) -> Sequence[Record]:
         try:
             return await records.next(HEARTBEAT_S)
         except Unavailable as fault:
-            log.warning("replay_waits", run=self.run.id, error=str(fault))
+            log.warning("replay_waiting_for_broker", run=self.run.id, error=str(fault))
             await asyncio.sleep(AWAY_WAIT_S)
             return ()
 
@@ -158,7 +158,7 @@ class Replay(msgspec.Struct, frozen=True):
         if record.end <= self.start.first or head.turn < self.start.turn:
             return b""
         if not self.view.v7:
-            shown = Corrected(self.view, self.start.voids).shown(record)
+            shown = LegacyFilter(self.view, self.start.voids).shown(record)
             return b"".join(frame for number, frame in shown if number >= self.start.first)
         if not self.view.sees(head):
             return b""

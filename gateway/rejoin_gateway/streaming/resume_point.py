@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
-from rejoin_adapters.ports import Log
+from rejoin_adapters.ports import RunLog
 from rejoin_adapters.records import Run
 from rejoin_protocol.errors import Gone, Invalid
 from rejoin_protocol.ids import RunId
@@ -16,14 +16,14 @@ from rejoin_protocol.lifecycle import BUSY, TERMINAL
 from rejoin_protocol.log.cursor import Cursor
 from rejoin_protocol.log.record import Audience, Mark, Record, View, holds
 
-from rejoin_gateway.streaming.legacy_filter import Corrected, Void, Voids
-from rejoin_gateway.streaming.positions import After, Count, Position, Turn, Whole
+from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
+from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, FromTurn, Position
 
 CERTAIN_TRIES = 3
 CERTAIN_WAIT_S = 0.2
 
 
-class Start(msgspec.Struct, frozen=True):
+class ResumePoint(msgspec.Struct, frozen=True):
     """Where to begin: read behind sequence `after`, where event `index` comes first; send from `first` on,
     and nothing of the turns before `turn`.
 
@@ -36,10 +36,10 @@ class Start(msgspec.Struct, frozen=True):
     first: int = 0
     turn: int = 0
     tail: int | None = None
-    voids: Sequence[Void] = ()
+    voids: Sequence[VoidedRange] = ()
 
 
-class Elsewhere(Invalid):
+class CursorOfAnotherRun(Invalid):
     """The cursor is none of the run's; if it is any, then the run's that is `owner`."""
 
     def __init__(self, cursor: Cursor, run: Run, owner: RunId) -> None:
@@ -47,47 +47,47 @@ class Elsewhere(Invalid):
         self.owner = owner
 
 
-async def locate(runs: Log, run: Run, position: Position, view: View) -> Start:
+async def find_resume_point(runs: RunLog, run: Run, position: Position, view: View) -> ResumePoint:
     """Find a position in a run's log.
 
-    Raises `Elsewhere` for a cursor that is not the run's, `Gone` for one past retention or beyond the log,
-    `Unavailable`.
+    Raises `CursorOfAnotherRun` for a cursor that is not the run's, `Gone` for one past retention or beyond
+    the log, `Unavailable`.
     """
     if view.v7:
         return await _locate(runs, run, position, view)
-    if isinstance(position, Count):
-        corrected = Corrected(view, await _voids(runs, run))
+    if isinstance(position, AfterCount):
+        corrected = LegacyFilter(view, await _voids(runs, run))
         start = await _count_shown(runs, run, position.events, corrected)
         return msgspec.structs.replace(start, voids=corrected.voids)
     start = await _locate(runs, run, position, view)
     voids = await _voids(runs, run)  # not before the cursor is known to exist: what voided it is then, too
-    if isinstance(position, After) and any(void.holds(position.cursor) for void in voids):
+    if isinstance(position, AfterCursor) and any(void.holds(position.cursor) for void in voids):
         raise _voided()
     return msgspec.structs.replace(start, voids=voids)
 
 
-async def _locate(runs: Log, run: Run, position: Position, view: View) -> Start:
+async def _locate(runs: RunLog, run: Run, position: Position, view: View) -> ResumePoint:
     match position:
-        case Whole():
+        case FromStart():
             return await _begin(runs, run)
-        case After(cursor):
+        case AfterCursor(cursor):
             return await _after(runs, run, cursor)
-        case Count(events):
+        case AfterCount(events):
             return await _count(runs, run, events, view)
-        case Turn(turn):
+        case FromTurn(turn):
             return await _turn(runs, run, turn)
 
 
-async def _after(runs: Log, run: Run, cursor: Cursor) -> Start:
+async def _after(runs: RunLog, run: Run, cursor: Cursor) -> ResumePoint:
     """Whose the cursor is, is asked if it is not the run's: nearly always it is."""
     for _ in range(CERTAIN_TRIES):
         page = await runs.read(run.id, after=cursor.prev, records_max=1)
         for record in page.records:
             if holds(record, cursor):
-                return Start(cursor.prev, record.head.index, cursor.index + 1)
+                return ResumePoint(cursor.prev, record.head.index, cursor.index + 1)
         owner = await runs.owner(cursor.prev) if cursor.prev else run.id
         if owner is not None and (owner != run.id or page.records):
-            raise Elsewhere(cursor, run, owner)
+            raise CursorOfAnotherRun(cursor, run, owner)
         if page.records:
             break
         # Nothing there: the log is shorter than the cursor says, or a replica was asked that lags behind.
@@ -95,7 +95,7 @@ async def _after(runs: Log, run: Run, cursor: Cursor) -> Start:
     raise Gone(f"the cursor {cursor} is past retention or beyond the log: start again without it")
 
 
-async def _count(runs: Log, run: Run, events: int, view: View) -> Start:
+async def _count(runs: RunLog, run: Run, events: int, view: View) -> ResumePoint:
     tail: int | None = None
     if events < 0:
         last = await runs.last(run.id)
@@ -108,18 +108,18 @@ async def _count(runs: Log, run: Run, events: int, view: View) -> Start:
         before, seen = view.count_before(record.head), view.count_through(record.head)
         if events < seen:
             first = record.head.index + events - before
-            return Start(record.head.prev, record.head.index, first, tail=tail)
+            return ResumePoint(record.head.prev, record.head.index, first, tail=tail)
         newest = record
     if events > seen:
         raise Gone(f"the run has {seen} events so far: start again")
     if newest is None:
         _refuse_if_expired(run)
-        return Start(tail=tail)
+        return ResumePoint(tail=tail)
     # The newest record is read again, for its mark alone: it may say that nothing will follow.
-    return Start(newest.head.prev, newest.head.index, newest.end, tail=tail)
+    return ResumePoint(newest.head.prev, newest.head.index, newest.end, tail=tail)
 
 
-async def _count_shown(runs: Log, run: Run, events: int, corrected: Corrected) -> Start:
+async def _count_shown(runs: RunLog, run: Run, events: int, corrected: LegacyFilter) -> ResumePoint:
     """As `_count`, by looking at every event."""
     tail: int | None = None
     if events < 0:
@@ -129,8 +129,8 @@ async def _count_shown(runs: Log, run: Run, events: int, corrected: Corrected) -
         tail = total - 1
         events = max(0, total + events)
     seen, newest = 0, None
-    before: dict[Void, int] = {}
-    voided: dict[Void, int] = {}
+    before: dict[VoidedRange, int] = {}
+    voided: dict[VoidedRange, int] = {}
     async for record in _stored(runs, run):
         for cursor, _ in corrected.known(record):
             void = corrected.void_of(cursor)
@@ -139,7 +139,7 @@ async def _count_shown(runs: Log, run: Run, events: int, corrected: Corrected) -
                 voided[void] = voided.get(void, 0) + 1
             elif seen == events:
                 _refuse_if_voided(events, before, voided, tail)
-                return Start(record.head.prev, record.head.index, cursor.index, tail=tail)
+                return ResumePoint(record.head.prev, record.head.index, cursor.index, tail=tail)
             else:
                 seen += 1
         newest = record
@@ -148,12 +148,12 @@ async def _count_shown(runs: Log, run: Run, events: int, corrected: Corrected) -
         raise Gone(f"the run has {seen} events so far: start again")
     if newest is None:
         _refuse_if_expired(run)
-        return Start(tail=tail)
-    return Start(newest.head.prev, newest.head.index, newest.end, tail=tail)
+        return ResumePoint(tail=tail)
+    return ResumePoint(newest.head.prev, newest.head.index, newest.end, tail=tail)
 
 
 def _refuse_if_voided(
-    events: int, before: Mapping[Void, int], voided: Mapping[Void, int], tail: int | None
+    events: int, before: Mapping[VoidedRange, int], voided: Mapping[VoidedRange, int], tail: int | None
 ) -> None:
     """Refuse a count that a client may have reached by seeing what was voided: it would keep that."""
     reached = any(number < events <= number + voided[void] for void, number in before.items())
@@ -165,42 +165,42 @@ def _voided() -> Gone:
     return Gone("what was sent up to there is no longer part of the message: start again without a position")
 
 
-async def _voids(runs: Log, run: Run) -> Sequence[Void]:
+async def _voids(runs: RunLog, run: Run) -> Sequence[VoidedRange]:
     """What was voided so far in a run's log. Most runs have nothing, and their last record says so."""
     last = await runs.last(run.id)
     if last is None or (last.head.v7 == 0 and last.head.audience is not Audience.V7):
         return ()
-    voids = Voids()
+    voids = VoidedRanges()
     async for record in _stored(runs, run):
         voids.read(record)
     return voids.found
 
 
-async def _turn(runs: Log, run: Run, turn: int) -> Start:
+async def _turn(runs: RunLog, run: Run, turn: int) -> ResumePoint:
     seq = end = 0
     async for record in _stored(runs, run):
         if record.head.turn >= turn:
-            return Start(record.head.prev, record.head.index, record.head.index)
+            return ResumePoint(record.head.prev, record.head.index, record.head.index)
         seq, end = record.seq, record.end
     if seq == 0 and run.state in TERMINAL:
         raise _expired(run)
     # Not begun. What comes first may be the message restored, if the log has expired meanwhile.
-    return Start(seq, end, turn=turn)
+    return ResumePoint(seq, end, turn=turn)
 
 
-async def _begin(runs: Log, run: Run) -> Start:
+async def _begin(runs: RunLog, run: Run) -> ResumePoint:
     """Where the whole message begins: at the first event, or where the log begins again."""
     if run.turn == 0 and run.state in BUSY:
-        return Start()  # too young to have expired, and worth a round trip less
+        return ResumePoint()  # too young to have expired, and worth a round trip less
     for record in (await runs.read(run.id, after=0, records_max=1)).records:
         if record.head.index == 0:
-            return Start(record.head.prev)
+            return ResumePoint(record.head.prev)
     async for record in _stored(runs, run):
         if record.head.index == 0:
-            return Start(record.head.prev)
+            return ResumePoint(record.head.prev)
         raise _expired(run)
     _refuse_if_expired(run)
-    return Start()
+    return ResumePoint()
 
 
 def _refuse_if_expired(run: Run) -> None:
@@ -213,7 +213,7 @@ def _expired(run: Run) -> Gone:
     return Gone(f"the log of run {run.id} is past retention: its message is in the history")
 
 
-async def _stored(runs: Log, run: Run) -> AsyncIterator[Record]:
+async def _stored(runs: RunLog, run: Run) -> AsyncIterator[Record]:
     """The stored records from the last beginning of the log on; what is left of it if that has expired."""
     seq, more = await _restored(runs, run) if run.turn else 0, True
     while more:
@@ -224,7 +224,7 @@ async def _stored(runs: Log, run: Run) -> AsyncIterator[Record]:
         more = page.more
 
 
-async def _restored(runs: Log, run: Run) -> int:
+async def _restored(runs: RunLog, run: Run) -> int:
     """Sequence before the record with which the log begins again; 0 if it begins at its beginning."""
     seq, found, more = 0, 0, True
     while more:

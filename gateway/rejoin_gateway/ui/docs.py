@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from rejoin_gateway.http import openapi as contract
-from rejoin_gateway.http.routes import Route, Says
+from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.ui.pages import shown
 
 type Made = Callable[[], bytes]
@@ -21,7 +21,7 @@ HEADERS = {"Cache-Control": "no-cache"}
 
 def of(routes: Sequence[Route]) -> Made:
     """The contract of these routes, made when somebody first wants it: no start has to wait for that."""
-    return cache(lambda: msgspec.json.encode(contract.contract(routes, version=version("rejoin"))))
+    return cache(lambda: msgspec.json.encode(contract.openapi_document(routes, version=version("rejoin"))))
 
 
 async def openapi(request: web.Request) -> web.StreamResponse:
@@ -36,6 +36,6 @@ async def docs(request: web.Request) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/openapi.json", openapi, None, Says("This contract", None, {200: dict[str, Any]})),
-    Route("GET", "/docs", docs, None, Says("This contract, to be read", None, {200: "text/html"})),
+    Route("GET", "/openapi.json", openapi, None, RouteDoc("This contract", None, {200: dict[str, Any]})),
+    Route("GET", "/docs", docs, None, RouteDoc("This contract, to be read", None, {200: "text/html"})),
 )

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from rejoin_gateway.http.routes import Route, Says
+from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.ui.kill_switch import KILL
 
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -52,14 +52,14 @@ def shown(request: web.Request, name: str) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/", playground, None, Says("The playground", answers={200: "text/html"})),
-    Route("GET", "/playground", playground, None, Says("The playground", answers={200: "text/html"})),
-    Route("GET", "/inspect", inspector, None, Says("The run inspector", answers={200: "text/html"})),
+    Route("GET", "/", playground, None, RouteDoc("The playground", answers={200: "text/html"})),
+    Route("GET", "/playground", playground, None, RouteDoc("The playground", answers={200: "text/html"})),
+    Route("GET", "/inspect", inspector, None, RouteDoc("The run inspector", answers={200: "text/html"})),
     Route(
         "GET",
         "/page/{file}",
         file,
         None,
-        Says("A file of these pages", answers={200: ("text/javascript", "text/css", "image/svg+xml")}),
+        RouteDoc("A file of these pages", answers={200: ("text/javascript", "text/css", "image/svg+xml")}),
     ),
 )

@@ -27,7 +27,7 @@ REPLY_EXPIRES_S = 5
 type Answers = Literal["Singleton", "Stream"]
 
 
-class Role(NamedTuple):
+class BrokerRole(NamedTuple):
     """What a user may publish and subscribe. `answers`: and one answer to whatever it is asked."""
 
     user: str
@@ -36,7 +36,7 @@ class Role(NamedTuple):
     answers: bool = False
 
 
-class Service(NamedTuple):
+class CrossAccountService(NamedTuple):
     """What EDGE may ask of CORE: the subject there, the same one here, and how many replies come."""
 
     subject: str
@@ -44,28 +44,28 @@ class Service(NamedTuple):
     answers: Answers = "Singleton"
 
 
-def _api(call: str, answers: Answers = "Singleton") -> Service:
-    return Service(f"{names.API}.{call}", f"{API}.{call}", answers)
+def _api(call: str, answers: Answers = "Singleton") -> CrossAccountService:
+    return CrossAccountService(f"{names.API}.{call}", f"{API}.{call}", answers)
 
 
 SERVICES = (
-    Service(names.REQUEST_SUBJECTS, names.REQUEST_SUBJECTS),
-    Service(CONTROL_SUBJECTS, CONTROL_SUBJECTS),
+    CrossAccountService(names.REQUEST_SUBJECTS, names.REQUEST_SUBJECTS),
+    CrossAccountService(CONTROL_SUBJECTS, CONTROL_SUBJECTS),
     _api("STREAM.NAMES"),
     _api(f"STREAM.MSG.GET.{names.LOG}"),
     _api(f"DIRECT.GET.{names.LOG}", "Stream"),
     _api(f"DIRECT.GET.{names.AGENTS_STREAM}", "Stream"),
-    Service(names.FILE_SUBJECTS, names.FILE_SUBJECTS),
+    CrossAccountService(names.FILE_SUBJECTS, names.FILE_SUBJECTS),
     _api(f"STREAM.MSG.GET.{names.FILES}"),
     _api(f"DIRECT.GET.{names.FILES}", "Stream"),
 )
 
-GATEWAY = Role(
+GATEWAY = BrokerRole(
     "gateway",
     publish=tuple(service.alias for service in SERVICES),
     subscribe=(LIVE_SUBJECTS, f"{names.inbox('gateway')}.>"),
 )
-RUNNER = Role(
+RUNNER = BrokerRole(
     "runner",
     publish=(
         names.LOG_SUBJECTS,
@@ -133,7 +133,7 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _user(role: Role) -> list[str]:
+def _user(role: BrokerRole) -> list[str]:
     answers = (
         [f'        allow_responses: {{ max: 1, expires: "{REPLY_EXPIRES_S}s" }}'] if role.answers else []
     )

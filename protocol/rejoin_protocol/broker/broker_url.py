@@ -20,7 +20,7 @@ PORT = 4222
 SCHEMES = ("nats", "tls")
 
 
-class Address(msgspec.Struct, frozen=True, repr_omit_defaults=True):
+class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """A broker. `servers` are URLs without secrets; `ca`, `certificate` and `key` are paths of PEM files."""
 
     servers: tuple[str, ...]
@@ -39,7 +39,7 @@ class Address(msgspec.Struct, frozen=True, repr_omit_defaults=True):
         return ", ".join(server.partition("://")[2] for server in self.servers)
 
 
-def parse(url: str) -> Address:
+def parse(url: str) -> BrokerUrl:
     """Raises `Invalid`, which never repeats a secret."""
     parts = [_split(one) for one in url.split(",")]
     options = _options(parts)
@@ -50,7 +50,7 @@ def parse(url: str) -> Address:
         raise Invalid("the broker's URL names sslkey without sslcert")
     scheme = "tls" if tls else "nats"
     servers = tuple(dict.fromkeys(_server(scheme, part) for part in parts))
-    return Address(servers, tls, **_credentials(parts), **options)
+    return BrokerUrl(servers, tls, **_credentials(parts), **options)
 
 
 def _split(one: str) -> SplitResult:

@@ -43,7 +43,7 @@ DESCRIPTION = "Description"
 PENDING = "Nats-Num-Pending"
 
 
-class Requested(NamedTuple):
+class RequestSubject(NamedTuple):
     """What a request's subject says."""
 
     agent: AgentName
@@ -61,12 +61,12 @@ def request(agent: AgentName, run: RunId, turn: int) -> str:
     return f"request.{agent}.{run}.{turn}"
 
 
-def parse_request(subject: str) -> Requested:
+def parse_request(subject: str) -> RequestSubject:
     """Raises `ValueError` for any other subject."""
     word, agent, run, turn = subject.split(".")
     if word != "request":
         raise ValueError(subject)
-    return Requested(AgentName(agent), RunId(run), int(turn))
+    return RequestSubject(AgentName(agent), RunId(run), int(turn))
 
 
 def requests_of(agent: AgentName) -> str:
@@ -149,7 +149,7 @@ def parse_agent_key(subject: str) -> AgentName:
     return AgentName(agent)
 
 
-class Stored(NamedTuple):
+class ChunkSubject(NamedTuple):
     """What a chunk's subject says."""
 
     tenant: str
@@ -162,12 +162,12 @@ def file(tenant: str, id: FileId, number: int) -> str:
     return f"file.{tenant}.{id}.{number}"
 
 
-def parse_file(subject: str) -> Stored:
+def parse_file(subject: str) -> ChunkSubject:
     """Raises `ValueError` for any other subject."""
     word, tenant, id, number = subject.split(".")
     if word != "file":
         raise ValueError(subject)
-    return Stored(tenant, FileId(id), int(number))
+    return ChunkSubject(tenant, FileId(id), int(number))
 
 
 def file_chunks(tenant: str, id: FileId) -> str:

@@ -25,7 +25,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Record]).decode
 
 
-class Gathering:
+class SegmentBuilder:
     """The newest records of a log that no segment has yet."""
 
     def __init__(self) -> None:

@@ -22,20 +22,20 @@ HEADERS = {
 }
 
 
-class Frame(msgspec.Struct, frozen=True):
+class SseFrame(msgspec.Struct, frozen=True):
     """One event of a stream."""
 
     id: str
     data: bytes
 
 
-class Reader:
+class SseParser:
     """Turns bytes as they arrive into frames. `feed` may be called with any split of the stream."""
 
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, received: bytes) -> Iterator[Frame]:
+    def feed(self, received: bytes) -> Iterator[SseFrame]:
         """The frames that `received` completes. Comments are passed over."""
         *blocks, self._rest = (self._rest + received).split(b"\n\n")
         for block in blocks:
@@ -50,4 +50,4 @@ class Reader:
                     case _:
                         pass
             if data:
-                yield Frame(cursor, b"\n".join(data))
+                yield SseFrame(cursor, b"\n".join(data))

@@ -28,7 +28,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
-class Sealed(RejoinError):
+class UnsealError(RejoinError):
     """It does not open: the key is gone, or it is not what was sealed for this session."""
 
 
@@ -62,18 +62,20 @@ class Sealer:
         return bytes([_VERSION, len(id)]) + id + nonce + closed
 
     def open(self, sealed: bytes, tenant: TenantId, session: SessionId) -> Any:
-        """What was sealed. Raises `Sealed`."""
+        """What was sealed. Raises `UnsealError`."""
         if len(sealed) < 2 or sealed[0] != _VERSION:  # noqa: PLR2004
-            raise Sealed("the context is sealed in a way that is not known here")
+            raise UnsealError("the context is sealed in a way that is not known here")
         start = 2 + sealed[1]
         key = self._keys.get(sealed[2:start].decode(errors="replace"))
         if key is None:
-            raise Sealed("the key that the context was sealed with is not among REJOIN_CONTEXT_KEYS")
+            raise UnsealError(
+                "the key that the context was sealed with is not among REJOIN_CONTEXT_ENCRYPTION_KEYS"
+            )
         nonce, closed = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
         try:
             return msgspec.json.decode(key.decrypt(nonce, closed, _bound(tenant, session)))
         except (InvalidTag, ValueError) as fault:
-            raise Sealed("the context was not sealed for this session, or is damaged") from fault
+            raise UnsealError("the context was not sealed for this session, or is damaged") from fault
 
 
 def _key(text: str, number: int) -> bytes:

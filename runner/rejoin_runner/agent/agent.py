@@ -9,10 +9,10 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, agent_name
 from rejoin_protocol.run_request import AgentEntry
 
-from rejoin_runner.agent.custom_loop import Begins, OwnLoop, RunInput, Said
+from rejoin_runner.agent.custom_loop import Begins, CustomLoop, RunInput, Said
 from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.mcp.tools import McpServer
-from rejoin_runner.models.context_window import Window
+from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.models.model import Done, Keys, Model, ModelChunk, ModelError, ModelRequest, ModelSettings
 from rejoin_runner.tools.tool import NeedsApproval, Tool, object_schema, plain_approval
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
@@ -78,14 +78,14 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     model_keys: Keys | None = None
     """Whose key pays for a tenant's calls: `(tenant, provider) -> key`, async if it likes, asked at every
     call; None is the process's own. Also for the agents that it reaches and that have none themselves."""
-    window: Window | None = None
+    window: ContextWindow | None = None
     """How much of a long conversation the model is shown."""
     summarises: bool = False
     """Whether the model sums up what the window leaves out."""
     text_interval_s: float = TEXT_INTERVAL_S
     """Deltas of a text merge for so long, to whole words. 0: every token is an event."""
     status_updates: StatusUpdates | None = None
-    own: OwnLoop | None = None
+    own: CustomLoop | None = None
     """The application's own loop in the place of model and tools: see `agent`."""
     max_steps: int = 20
     description: str = ""
@@ -200,7 +200,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         return AgentEntry(AgentName(self.name), self.description, schema)
 
 
-class NoModel(msgspec.Struct, frozen=True):
+class MissingModel(msgspec.Struct, frozen=True):
     """The model of an agent that has none, and why."""
 
     why: str
@@ -231,8 +231,8 @@ def agent(
     def make(function: Callable[[RunInput[Any]], AsyncIterator[Said]]) -> Agent:
         return Agent(
             name=name,
-            model=NoModel("This agent has no model."),
-            own=OwnLoop(function, on_crash),
+            model=MissingModel("This agent has no model."),
+            own=CustomLoop(function, on_crash),
             description=description,
             context=context,
             timeout_s=timeout_s,

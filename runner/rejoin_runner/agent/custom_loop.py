@@ -16,7 +16,7 @@ from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import RunId, SessionId
 
 from rejoin_runner.models.model import Done, Usage
-from rejoin_runner.tools.tool_context import Speaker
+from rejoin_runner.tools.tool_context import OutputContext
 
 type Begins = Literal["restart", "fail"]
 type Shown = (
@@ -49,7 +49,7 @@ class LoopError(Exception):
     """Raise it in a loop to end the run with an error in these words."""
 
 
-class RunInput[C](Speaker, frozen=True):
+class RunInput[C](OutputContext, frozen=True):
     """What a loop is told. `messages`: the conversation as UI messages, oldest first, the user's last.
 
     `attempt` counts from 1: greater, and an earlier worker may have begun the same.
@@ -78,14 +78,14 @@ class RunInput[C](Speaker, frozen=True):
         return self.run
 
 
-class OwnLoop(msgspec.Struct, frozen=True):
+class CustomLoop(msgspec.Struct, frozen=True):
     """An async generator function, and what becomes of a run whose worker died."""
 
     function: Callable[[RunInput[Any]], AsyncIterator[Any]]
     on_crash: Begins
 
 
-async def play(loop: OwnLoop, run: RunInput[Any]) -> AsyncGenerator[Shown | Done]:
+async def play(loop: CustomLoop, run: RunInput[Any]) -> AsyncGenerator[Shown | Done]:
     """What the loop says, strings as text parts. Raises `LoopError` and what the loop raises."""
     said = loop.function(run)
     if not isinstance(said, AsyncGenerator):

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from rejoin_protocol.errors import Invalid
 
-from rejoin_runner.agent.agent import Agent, NoModel
+from rejoin_runner.agent.agent import Agent, MissingModel
 from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
-from rejoin_runner.mcp.tools import TOOL_NAME_CHARS_MAX, Source, Toolbox
+from rejoin_runner.mcp.tools import TOOL_NAME_CHARS_MAX, ServerTools, Toolbox
 from rejoin_runner.models.model import Model
 from rejoin_runner.tools.tool import Tool, tool
 
 
-class Member(msgspec.Struct, frozen=True):
+class TeamMember(msgspec.Struct, frozen=True):
     """An agent that is ready to work: its opened model, and its tools with those that lead to others."""
 
     agent: Agent
@@ -25,42 +25,42 @@ class Member(msgspec.Struct, frozen=True):
     tools: Mapping[str, Tool]
 
 
-class Crew(msgspec.Struct, frozen=True):
+class AgentTeam(msgspec.Struct, frozen=True):
     """An agent and all that it reaches, itself among them, by name."""
 
     head: Agent
-    members: Mapping[str, Member]
+    members: Mapping[str, TeamMember]
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str) -> TeamMember:
         """The agent of this name. A run may name one that a newer version of the application does not have:
         it has no tools, and fails when it is to speak.
         """
         if (member := self.members.get(name)) is not None:
             return member
-        gone = NoModel(f"There is no agent {name} any more.")
-        return Member(Agent(name=name, model=gone), gone, {})
+        gone = MissingModel(f"There is no agent {name} any more.")
+        return TeamMember(Agent(name=name, model=gone), gone, {})
 
-    def through(self, wrap: Callable[[Model], Model]) -> "Crew":
+    def through(self, wrap: Callable[[Model], Model]) -> "AgentTeam":
         """The same agents, their models wrapped."""
         wrapped = {
             name: msgspec.structs.replace(member, model=wrap(member.model))
             for name, member in self.members.items()
         }
-        return Crew(self.head, wrapped)
+        return AgentTeam(self.head, wrapped)
 
 
-def crew_of(
-    head: Agent, models: Mapping[str, Model], sources: Mapping[str, Sequence[Source]] | None = None
-) -> Crew:
+def team_of(
+    head: Agent, models: Mapping[str, Model], sources: Mapping[str, Sequence[ServerTools]] | None = None
+) -> AgentTeam:
     """The crew that an agent is the head of. By the agents' names, `models` has the opened model of each and
     `sources` the MCP servers of those that have some.
     """
     agents, remote = reachable(head), sources or {}
     members = {
-        name: Member(agent, models[name], Toolbox(_tools(agent, agents), remote.get(name, ())))
+        name: TeamMember(agent, models[name], Toolbox(_tools(agent, agents), remote.get(name, ())))
         for name, agent in agents.items()
     }
-    return Crew(head, members)
+    return AgentTeam(head, members)
 
 
 def reachable(head: Agent) -> dict[str, Agent]:

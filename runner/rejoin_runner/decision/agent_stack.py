@@ -29,7 +29,7 @@ DELEGATE = "delegate_to_"
 KEY = "rejoin"
 
 
-class Call(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True):
     """A tool call of the model, complete."""
 
     id: CallId
@@ -37,7 +37,7 @@ class Call(msgspec.Struct, frozen=True):
     input: Any
 
 
-class Owner(msgspec.Struct, frozen=True, omit_defaults=True):
+class PartOrigin(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a delegated agent's part says of itself: who wrote it, working on which call, and as what."""
 
     agent: str
@@ -59,10 +59,10 @@ def delegate_target(tool: str) -> str | None:
 # ------------------------------------------------------------------------------------------ the events
 
 
-class Frame:
+class AgentFrame:
     """One agent at work: on the conversation itself, or on a call of another agent."""
 
-    def __init__(self, call: Call | None) -> None:
+    def __init__(self, call: ToolCall | None) -> None:
         self.call = call
         self.agent: str | None = None if call is None else delegate_target(call.tool)
         """Whose the last step is. None is the agent that the run began with."""
@@ -71,7 +71,7 @@ class Frame:
         self.steps = 0
         self.stint = 0
         """Steps since the agent took over."""
-        self.calls: dict[CallId, Call] = {}
+        self.calls: dict[CallId, ToolCall] = {}
         """Of the last step."""
 
     def begin(self) -> None:
@@ -83,20 +83,20 @@ class Frame:
         self.calls = {}
 
 
-class Frames:
-    """All of a run's frames. Fed by `Standing` with the events that matter."""
+class AgentStack:
+    """All of a run's frames. Fed by `RunState` with the events that matter."""
 
     def __init__(self) -> None:
         self.transfers = 0
         self.past: set[CallId] = set()
         """The calls of earlier steps."""
-        self._root = Frame(None)
-        self._delegated: dict[CallId, Frame] = {}
+        self._root = AgentFrame(None)
+        self._delegated: dict[CallId, AgentFrame] = {}
         self._current = self._root  # whose the last step is
         self._resolved: set[CallId] = set()
 
     @property
-    def stack(self) -> list[Frame]:
+    def stack(self) -> list[AgentFrame]:
         """The frames that are not over, the conversation first. The last one works, the others wait."""
         stack = [self._root]
         while (call := self._waited_for(stack[-1])) is not None and call.id in self._delegated:
@@ -104,16 +104,16 @@ class Frames:
         return stack
 
     @property
-    def top(self) -> Frame:
+    def top(self) -> AgentFrame:
         """The frame that works."""
         return self.stack[-1]
 
     @property
-    def next_call(self) -> Call | None:
+    def next_call(self) -> ToolCall | None:
         """The delegate call whose frame the next step opens."""
         return self._waited_for(self.top)
 
-    def open_calls(self, frame: Frame) -> list[Call]:
+    def open_calls(self, frame: AgentFrame) -> list[ToolCall]:
         """The calls of its last step that have no result, in the model's order."""
         return [call for id, call in frame.calls.items() if id not in self._resolved]
 
@@ -122,7 +122,7 @@ class Frames:
         self.past.update(self._current.calls)
         frame, call = self.top, self.next_call
         if call is not None:
-            frame = self._delegated[call.id] = Frame(call)
+            frame = self._delegated[call.id] = AgentFrame(call)
         frame.begin()
         self._current = frame
 
@@ -130,7 +130,7 @@ class Frames:
         """What the step has said is void."""
         self._current.calls = {}
 
-    def called(self, call: Call, metadata: Metadata) -> None:
+    def called(self, call: ToolCall, metadata: Metadata) -> None:
         """The step makes a call."""
         self.attribute(metadata)
         self._current.calls[call.id] = call
@@ -157,11 +157,11 @@ class Frames:
         self._current.steps -= 1
         self._current.stint -= 1
         if owner.call not in self._delegated:
-            self._delegated[owner.call] = Frame(Call(owner.call, DELEGATE + owner.agent, None))
+            self._delegated[owner.call] = AgentFrame(ToolCall(owner.call, DELEGATE + owner.agent, None))
         self._current = self._delegated[owner.call]
         self._current.begin()
 
-    def _waited_for(self, frame: Frame) -> Call | None:
+    def _waited_for(self, frame: AgentFrame) -> ToolCall | None:
         calls = self.open_calls(frame)
         return next((call for call in calls if delegate_target(call.tool) is not None), None)
 
@@ -169,7 +169,7 @@ class Frames:
 # ------------------------------------------------------------------------------------------- the parts
 
 
-def owned(chunk: Chunk, owner: Owner) -> Chunk:
+def owned(chunk: Chunk, owner: PartOrigin) -> Chunk:
     """A delegated agent's chunk as it stands in the message."""
     text = msgspec.structs.replace(owner, text=True)
     match chunk:
@@ -200,10 +200,10 @@ def owned(chunk: Chunk, owner: Owner) -> Chunk:
             return chunk
 
 
-def owner_of(metadata: Metadata | None) -> Owner | None:
+def owner_of(metadata: Metadata | None) -> PartOrigin | None:
     """Whose a part is. None: it belongs to the conversation."""
     try:
-        return msgspec.convert(metadata.get(KEY) if isinstance(metadata, dict) else None, Owner)
+        return msgspec.convert(metadata.get(KEY) if isinstance(metadata, dict) else None, PartOrigin)
     except msgspec.ValidationError:
         return None
 
@@ -216,7 +216,7 @@ def view(message: UIMessage, call: CallId | None) -> UIMessage:
     return {**message, "parts": list(_own(message["parts"], call))}
 
 
-def task(call: Call) -> UIMessage:
+def task(call: ToolCall) -> UIMessage:
     """What a delegated agent is asked."""
     text = call.input["task"] if isinstance(call.input, dict) else ""
     return {"id": call.id, "role": "user", "parts": [{"type": "text", "text": text}]}
@@ -269,7 +269,7 @@ def _said(part: Part) -> Part:
     return {**said, "providerMetadata": metadata} if metadata else said
 
 
-def _owner(part: Part) -> Owner | None:
+def _owner(part: Part) -> PartOrigin | None:
     if is_tool(part):
         return owner_of(part.get("callProviderMetadata")) or owner_of(part.get("resultProviderMetadata"))
     return owner_of(part.get("providerMetadata"))
@@ -289,11 +289,11 @@ def _begun_by(message: UIMessage) -> str | None:
     return None
 
 
-def _named(metadata: Metadata, owner: Owner) -> Metadata:
+def _named(metadata: Metadata, owner: PartOrigin) -> Metadata:
     return {**(metadata or {}), KEY: msgspec.to_builtins(owner)}
 
 
-def _renamed(metadata: Metadata, owner: Owner) -> Metadata:
+def _renamed(metadata: Metadata, owner: PartOrigin) -> Metadata:
     """What replaces a part's metadata must name the owner again; what says nothing replaces nothing."""
     return UNSET if metadata is UNSET else _named(metadata, owner)
 

@@ -17,8 +17,8 @@ from rejoin_adapters.records import Approval, Decision
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.lifecycle import State
 
-from rejoin_runner.decision.agent_stack import Call, delegate_target, transfer_target
-from rejoin_runner.decision.run_state import Standing
+from rejoin_runner.decision.agent_stack import ToolCall, delegate_target, transfer_target
+from rejoin_runner.decision.run_state import RunState
 
 NOBODY_DECIDED = "Nobody decided in time."
 TRANSFERRED = "Not done: this step has handed the conversation over already."
@@ -26,110 +26,110 @@ TRANSFERS_SPENT = "Not done: the conversation was handed over too often. Go on w
 TOO_DEEP = "Not done: too many agents wait for each other. Do it yourself."
 
 
-class Open(msgspec.Struct, frozen=True):
+class StartMessage(msgspec.Struct, frozen=True):
     """Begin the message."""
 
 
-class Restore(msgspec.Struct, frozen=True):
+class RestoreMessage(msgspec.Struct, frozen=True):
     """Begin the log again with the stored message: it was suspended for longer than logs are kept."""
 
 
-class Reopen(msgspec.Struct, frozen=True):
+class ContinueMessage(msgspec.Struct, frozen=True):
     """Go on with the message in a new turn."""
 
 
-class Tell(msgspec.Struct, frozen=True):
+class EmitDecisions(msgspec.Struct, frozen=True):
     """Say what was decided."""
 
     decided: Sequence[Decision]
 
 
-class Reset(msgspec.Struct, frozen=True):
+class VoidStep(msgspec.Struct, frozen=True):
     """Void the half-done step: its model response was never completed."""
 
 
-class Generate(msgspec.Struct, frozen=True):
+class CallModel(msgspec.Struct, frozen=True):
     """Call the model, in a new step unless one is open."""
 
 
-class Ask(msgspec.Struct, frozen=True):
+class RequestApprovals(msgspec.Struct, frozen=True):
     """Store questions and show them."""
 
-    calls: Sequence[Call]
+    calls: Sequence[ToolCall]
 
 
-class Act(msgspec.Struct, frozen=True):
+class RunToolCalls(msgspec.Struct, frozen=True):
     """Give calls their results: run some, deny some, and say of some that their outcome is unknown."""
 
-    run: Sequence[Call]
-    deny: Sequence[tuple[Call, Decision]]
-    unknown: Sequence[Call]
-    refuse: Sequence[tuple[Call, str]] = ()
+    run: Sequence[ToolCall]
+    deny: Sequence[tuple[ToolCall, Decision]]
+    unknown: Sequence[ToolCall]
+    refuse: Sequence[tuple[ToolCall, str]] = ()
     """Calls that are over a bound, and what the model is told."""
 
 
-class Return(msgspec.Struct, frozen=True):
+class CompleteDelegation(msgspec.Struct, frozen=True):
     """A delegated agent is done: its caller's call gets its output. Not `complete`: it ran out of steps."""
 
-    call: Call
+    call: ToolCall
     complete: bool
 
 
-class Abort(msgspec.Struct, frozen=True):
+class AbortRun(msgspec.Struct, frozen=True):
     """Somebody interrupted the run: leave no call open, and say so."""
 
-    calls: Sequence[Call]
+    calls: Sequence[ToolCall]
 
 
 class CloseStep(msgspec.Struct, frozen=True):
     """Every call of the step has its result."""
 
 
-class Suspend(msgspec.Struct, frozen=True):
+class SuspendRun(msgspec.Struct, frozen=True):
     """Nothing can be done before a decision: end the response."""
 
 
-class Leave(msgspec.Struct, frozen=True):
+class ReleaseRun(msgspec.Struct, frozen=True):
     """The log is suspended: let go of the run."""
 
 
-class Finish(msgspec.Struct, frozen=True):
+class FinishMessage(msgspec.Struct, frozen=True):
     """End the message."""
 
     reason: Literal["stop", "tool-calls", "error", "other"]
 
 
-class Books(msgspec.Struct, frozen=True):
+class RecordEnd(msgspec.Struct, frozen=True):
     """The log is complete: store its message and the run's end."""
 
     state: State
 
 
 type Action = (
-    Open
-    | Restore
-    | Reopen
-    | Tell
-    | Reset
-    | Generate
-    | Ask
-    | Act
-    | Return
-    | Abort
+    StartMessage
+    | RestoreMessage
+    | ContinueMessage
+    | EmitDecisions
+    | VoidStep
+    | CallModel
+    | RequestApprovals
+    | RunToolCalls
+    | CompleteDelegation
+    | AbortRun
     | CloseStep
-    | Suspend
-    | Leave
-    | Finish
-    | Books
+    | SuspendRun
+    | ReleaseRun
+    | FinishMessage
+    | RecordEnd
 )
 
 
 class Policy(msgspec.Struct, frozen=True):
     """What the agent says about its calls."""
 
-    asks: Callable[[Call], bool]
+    asks: Callable[[ToolCall], bool]
     """Whether a call needs a person's word."""
-    retries: Callable[[Call], bool]
+    retries: Callable[[ToolCall], bool]
     """Whether a call whose outcome is unknown may be made again."""
     max_steps: int
     """Of the agent that works, in a row."""
@@ -139,7 +139,7 @@ class Policy(msgspec.Struct, frozen=True):
     """How many agents may wait for each other."""
 
 
-class Facts(msgspec.Struct, frozen=True):
+class DecisionInputs(msgspec.Struct, frozen=True):
     """What the log cannot say: turns decided so far, the approvals, the calls that an earlier attempt may
     have started, whether the message of the last suspension is stored, whether somebody interrupted the run.
     """
@@ -150,30 +150,32 @@ class Facts(msgspec.Struct, frozen=True):
     stored: bool = False
     interrupted: bool = False
 
-    def approved(self, call: Call) -> bool:
+    def approved(self, call: ToolCall) -> bool:
         """Whether a person has said yes to it."""
         approval = self.approvals.get(call.id)
         return approval is not None and approval.decision is not None and approval.decision.approved
 
 
-def next_action(standing: Standing, facts: Facts, policy: Policy) -> Action:
-    """Do it, feed what was emitted to `standing`, and ask again; `Leave` and `Books` are the last."""
+def next_action(standing: RunState, facts: DecisionInputs, policy: Policy) -> Action:
+    """Do it, feed what was emitted to `standing`, and ask again; `ReleaseRun` and `RecordEnd` are the
+    last.
+    """
     if standing.ended:
-        return Books(outcome(standing))
+        return RecordEnd(outcome(standing))
     if not standing.opened or standing.restoring:
-        return Restore() if facts.stored and facts.turn > 0 else Open()
+        return RestoreMessage() if facts.stored and facts.turn > 0 else StartMessage()
     if standing.suspended:
-        return Reopen() if facts.turn >= standing.suspensions else Leave()
+        return ContinueMessage() if facts.turn >= standing.suspensions else ReleaseRun()
     if standing.error is not None or standing.aborted:
-        return Finish("error" if standing.error is not None else "other")
+        return FinishMessage("error" if standing.error is not None else "other")
     if facts.interrupted:
-        return Abort(standing.all_open_calls)
+        return AbortRun(standing.all_open_calls)
     if standing.step_open and not standing.generated:
-        return Reset() if standing.step_dirty else Generate()
+        return VoidStep() if standing.step_dirty else CallModel()
     return _after_response(standing, facts, policy)
 
 
-def _after_response(standing: Standing, facts: Facts, policy: Policy) -> Action:
+def _after_response(standing: RunState, facts: DecisionInputs, policy: Policy) -> Action:
     calls = standing.open_calls
     # A question that is stored is shown, whatever the policy says by now: somebody may have answered it.
     unasked = [
@@ -182,34 +184,36 @@ def _after_response(standing: Standing, facts: Facts, policy: Policy) -> Action:
         if call.id not in standing.asked and (call.id in facts.approvals or policy.asks(call))
     ]
     if unasked:
-        return Ask(unasked)
+        return RequestApprovals(unasked)
     news = _news(standing, facts)
     if news:
-        return Tell(news)
+        return EmitDecisions(news)
     act = _act(calls, standing, facts, policy)
     if act.run or act.deny or act.unknown or act.refuse:
         return act
     if any(_waits(call, standing, facts) for call in calls):
-        return Suspend()
+        return SuspendRun()
     if standing.step_open:
         return CloseStep()
-    return Generate() if calls else _after_step(standing, policy)
+    return CallModel() if calls else _after_step(standing, policy)
 
 
-def _after_step(standing: Standing, policy: Policy) -> Action:
+def _after_step(standing: RunState, policy: Policy) -> Action:
     """Every call has its result."""
     frame = standing.frames.top
     unheard = frame.call is not None and not frame.calls and not standing.generated
     going_on = frame.steps == 0 or frame.successor is not None or unheard
     if going_on or (frame.calls and frame.stint < policy.max_steps):
-        return Generate()
+        return CallModel()
     if frame.call is not None:
-        return Return(frame.call, complete=not frame.calls)
-    return Finish("tool-calls" if frame.calls else "stop")
+        return CompleteDelegation(frame.call, complete=not frame.calls)
+    return FinishMessage("tool-calls" if frame.calls else "stop")
 
 
-def _act(calls: Sequence[Call], standing: Standing, facts: Facts, policy: Policy) -> Act:
-    run: list[Call] = []
+def _act(
+    calls: Sequence[ToolCall], standing: RunState, facts: DecisionInputs, policy: Policy
+) -> RunToolCalls:
+    run: list[ToolCall] = []
     deny, unknown, refuse = [], [], []
     for call in calls:
         decision = _word(call, standing, facts)
@@ -225,10 +229,10 @@ def _act(calls: Sequence[Call], standing: Standing, facts: Facts, policy: Policy
             unknown.append(call)
         else:
             run.append(call)
-    return Act(run, deny, unknown, tuple(refuse))
+    return RunToolCalls(run, deny, unknown, tuple(refuse))
 
 
-def _refusal(call: Call, run: Sequence[Call], standing: Standing, policy: Policy) -> str | None:
+def _refusal(call: ToolCall, run: Sequence[ToolCall], standing: RunState, policy: Policy) -> str | None:
     """Why a call to another agent is not made, if it is over a bound."""
     frames = standing.frames
     if delegate_target(call.tool) is not None:
@@ -240,18 +244,18 @@ def _refusal(call: Call, run: Sequence[Call], standing: Standing, policy: Policy
     return TRANSFERS_SPENT if frames.transfers >= policy.transfers_max else None
 
 
-def _waits(call: Call, standing: Standing, facts: Facts) -> bool:
+def _waits(call: ToolCall, standing: RunState, facts: DecisionInputs) -> bool:
     """Whether a call that is still open is so because nobody has decided about it."""
     return call.id in standing.asked and _word(call, standing, facts) is None
 
 
-def _word(call: Call, standing: Standing, facts: Facts) -> Decision | None:
+def _word(call: ToolCall, standing: RunState, facts: DecisionInputs) -> Decision | None:
     """What was decided about a call that was asked about."""
     approval = facts.approvals.get(call.id) if call.id in standing.asked else None
     return None if approval is None else _decision(approval)
 
 
-def _news(standing: Standing, facts: Facts) -> list[Decision]:
+def _news(standing: RunState, facts: DecisionInputs) -> list[Decision]:
     decisions = [_decision(approval) for approval in facts.approvals.values()]
     return [
         decision
@@ -267,13 +271,13 @@ def _decision(approval: Approval) -> Decision | None:
     return approval.decision
 
 
-def outcome(standing: Standing) -> State:
+def outcome(standing: RunState) -> State:
     """The terminal state that a complete log says."""
     if standing.error is not None:
         return State.FAILED
     return State.CANCELLED if standing.aborted else State.COMPLETED
 
 
-def inherited(standing: Standing) -> frozenset[CallId]:
+def inherited(standing: RunState) -> frozenset[CallId]:
     """The calls that an earlier attempt may have started."""
     return frozenset(call.id for call in standing.open_calls if call.id in standing.started)

@@ -13,12 +13,12 @@ from rejoin_protocol.ids import ApprovalId, CallId
 from rejoin_protocol.log import record as log
 from rejoin_protocol.log.record import Audience, Mark, Record
 
-from rejoin_runner.decision.agent_stack import Call, Frames
+from rejoin_runner.decision.agent_stack import AgentStack, ToolCall
 
-__all__ = ("Call", "Standing", "usage_of")
+__all__ = ("RunState", "ToolCall", "usage_of")
 
 
-class Standing:
+class RunState:
     """The facts. Read them; only `record`, `emit` and `mark` change them."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Standing:
         self.step_dirty = False
         self.generated = False
         self.started: frozenset[CallId] = frozenset()  # those that must not be repeated lightly
-        self.frames = Frames()
+        self.frames = AgentStack()
         self.asked: dict[CallId, ApprovalId] = {}
         self.questions = 0
         self.answered: set[ApprovalId] = set()
@@ -59,7 +59,7 @@ class Standing:
         return self.fold.message
 
     @property
-    def calls(self) -> Mapping[CallId, Call]:
+    def calls(self) -> Mapping[CallId, ToolCall]:
         """The calls of the last step of the agent that works."""
         return self.frames.top.calls
 
@@ -69,12 +69,12 @@ class Standing:
         return self.frames.past
 
     @property
-    def open_calls(self) -> list[Call]:
+    def open_calls(self) -> list[ToolCall]:
         """Those that have no result, in the model's order."""
         return self.frames.open_calls(self.frames.top)
 
     @property
-    def all_open_calls(self) -> list[Call]:
+    def all_open_calls(self) -> list[ToolCall]:
         """Also those of the agents that wait for others, the inmost first."""
         frames = self.frames
         return [call for frame in reversed(frames.stack) for call in frames.open_calls(frame)]
@@ -185,11 +185,11 @@ class Standing:
             case chunks.ToolInputAvailable(
                 tool_call_id=id, tool_name=tool, input=input, provider_metadata=metadata
             ):
-                self.frames.called(Call(CallId(id), tool, input), metadata)
+                self.frames.called(ToolCall(CallId(id), tool, input), metadata)
             case chunks.ToolInputError(
                 tool_call_id=id, tool_name=tool, input=input, provider_metadata=metadata
             ):
-                self.frames.called(Call(CallId(id), tool, input), metadata)
+                self.frames.called(ToolCall(CallId(id), tool, input), metadata)
                 self.frames.resolved(CallId(id), done=False)
             case chunks.ToolApprovalRequest(approval_id=approval, tool_call_id=id):
                 self.asked[CallId(id)] = ApprovalId(approval)

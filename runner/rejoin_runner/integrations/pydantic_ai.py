@@ -31,10 +31,10 @@ from rejoin_protocol.events.fold import UIMessage
 
 from rejoin_runner.agent.agent import Agent, agent
 from rejoin_runner.agent.custom_loop import Begins, RunInput, Said
-from rejoin_runner.models.history import Origin, to_messages
+from rejoin_runner.models.history import ModelOrigin, to_messages
 from rejoin_runner.models.model import Usage
 
-ORIGIN = Origin("pydantic-ai", "foreign", "foreign")
+ORIGIN = ModelOrigin("pydantic-ai", "foreign", "foreign")
 """Whom history is written for: nobody's signatures are sent on."""
 
 
@@ -54,7 +54,7 @@ def adapt[D](
         given = None if deps is None else deps(run)
         history = past(run.messages)
         async with foreign.run_stream_events(message_history=history, deps=given) as events:  # type: ignore[arg-type]
-            shown = Shown()
+            shown = ChunkTranslator()
             async for event in events:
                 for said in shown.take(event):
                     yield said
@@ -73,7 +73,7 @@ def _own(part: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if name != "providerExecuted"}
 
 
-class Shown:
+class ChunkTranslator:
     """One run's events as chunks."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ from mcp_types import (
     ToolListChangedNotification,
 )
 from mcp_types import Tool as Listed
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid
 
 from rejoin_runner.mcp.safe_http import http_client
@@ -38,7 +38,7 @@ from rejoin_runner.mcp.tools import (
     TOOLS_MAX,
     McpServer,
     RemoteTool,
-    Source,
+    ServerTools,
     Sources,
     output_of,
     remote_tool,
@@ -61,7 +61,7 @@ SESSION_CODES = (INVALID_REQUEST, -32001)
 """How servers say that they do not know a session (any more); the one or the other, and in words."""
 
 
-class Away(Exception):
+class ConnectionLost(Exception):
     """The connection is gone. `undone`: the call was not begun, for certain."""
 
     def __init__(self, *, undone: bool) -> None:
@@ -69,7 +69,7 @@ class Away(Exception):
         self.undone = undone
 
 
-class Link:
+class McpLink:
     """One connection and the calls on it."""
 
     def __init__(self, client: Client, news: asyncio.Event) -> None:
@@ -103,15 +103,15 @@ class Link:
                 self._idle.set()
 
 
-class Connection:
+class McpConnection:
     """The way to one server. `keep` keeps it up; `source` is what is known of its tools."""
 
     def __init__(self, server: McpServer) -> None:
-        self.source = Source(server, self.send)
+        self.source = ServerTools(server, self.send)
         self.tried = asyncio.Event()
         """Whether the server is there has been found out once."""
         self._server = server
-        self._link: Link | None = None
+        self._link: McpLink | None = None
         self._up = asyncio.Event()
         self._log = log.bind(server=server.name)
 
@@ -134,7 +134,7 @@ class Connection:
         async with asyncio.timeout(self._server.timeout_s):
             try:
                 return await self._once(tool, input, key)
-            except Away as away:
+            except ConnectionLost as away:
                 if not (away.undone or tool.repeatable):
                     raise ToolError(
                         f"the MCP server {name} went away: what became of the call is unknown"
@@ -142,7 +142,7 @@ class Connection:
             await self._up.wait()
             try:
                 return await self._once(tool, input, key)
-            except Away as away:
+            except ConnectionLost as away:
                 raise ToolError(f"the MCP server {name} went away") from away
 
     async def _once(self, tool: RemoteTool, input: Any, key: str) -> Any:
@@ -159,12 +159,12 @@ class Connection:
             if forgotten or fault.code == CONNECTION_CLOSED:
                 self._lose(link)
                 # Who does not know the session has not looked further.
-                raise Away(undone=forgotten) from fault
+                raise ConnectionLost(undone=forgotten) from fault
             link.news.set()
             raise ToolError(str(fault)[:FAULT_CHARS_MAX]) from fault
         except (anyio.ClosedResourceError, anyio.BrokenResourceError, httpx2.HTTPError, OSError) as fault:
             self._lose(link)
-            raise Away(undone=False) from fault
+            raise ConnectionLost(undone=False) from fault
         except (ValueError, RuntimeError) as fault:  # of the SDK, about a result
             raise ToolError("the MCP server's answer is not what the protocol has") from fault
         content = result.model_dump(by_alias=True, mode="json", exclude={"structured_content"})
@@ -172,7 +172,7 @@ class Connection:
 
     async def _serve(self, over: asyncio.Event) -> None:
         """One connection, to its end. `over` is set when it takes no more calls."""
-        link: Link | None = None
+        link: McpLink | None = None
         try:
             async with asyncio.timeout(self._server.timeout_s) as limit, self._connected() as link:
                 await self._look(link)
@@ -191,7 +191,7 @@ class Connection:
             over.set()
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Link]:
+    async def _connected(self) -> AsyncIterator[McpLink]:
         server, news = self._server, asyncio.Event()
 
         async def on_message(message: IncomingMessage) -> None:
@@ -212,21 +212,21 @@ class Connection:
                 client_info=Implementation(name="rejoin", version=version("rejoin")),
                 cache=None,
             )
-            yield Link(await stack.enter_async_context(client), news)
+            yield McpLink(await stack.enter_async_context(client), news)
 
-    def _found(self, link: Link) -> None:
+    def _found(self, link: McpLink) -> None:
         self._link, self.source.there = link, True
         self._up.set()
         self.tried.set()
         self._log.info("mcp_server_found", tools=len(self.source.tools))
 
-    def _lose(self, link: Link) -> None:
+    def _lose(self, link: McpLink) -> None:
         link.lose()
         if self._link is link:
             self._link, self.source.there = None, False
             self._up.clear()
 
-    async def _watch(self, link: Link) -> None:
+    async def _watch(self, link: McpLink) -> None:
         """Until the connection is lost, or its server does not answer any more."""
         while True:
             with suppress(TimeoutError):
@@ -236,7 +236,7 @@ class Connection:
             if link.lost or not await self._still(link):
                 return
 
-    async def _still(self, link: Link) -> bool:
+    async def _still(self, link: McpLink) -> bool:
         try:
             async with asyncio.timeout(self._server.timeout_s):
                 await self._look(link)
@@ -245,7 +245,7 @@ class Connection:
             return False
         return True
 
-    async def _look(self, link: Link) -> None:
+    async def _look(self, link: McpLink) -> None:
         """Ask for the tools. Those that cannot be used are left out, and said once."""
         allowed, tools = self._server.tools, dict[str, RemoteTool]()
         for listed in await self._listed(link):
@@ -266,7 +266,7 @@ class Connection:
     def _leave_out(self, listed: Listed, why: str) -> None:
         self._log.warning("mcp_tool_left_out", tool=listed.name[:128], why=why)
 
-    async def _listed(self, link: Link) -> Sequence[Listed]:
+    async def _listed(self, link: McpLink) -> Sequence[Listed]:
         listed: list[Listed] = []
         cursor = None
         for _ in range(PAGES_MAX):
@@ -288,19 +288,19 @@ def _told(fault: BaseException) -> str:
 
 
 @asynccontextmanager
-async def opened(servers: Sequence[McpServer]) -> AsyncIterator[Sources]:
+async def open_connections(servers: Sequence[McpServer]) -> AsyncIterator[Sources]:
     """Connections to these servers, equal ones shared, for as long as the context. Waits for them a little:
     one that is away appears later.
     """
-    connections: list[Connection] = []
+    connections: list[McpConnection] = []
     for server in servers:
         if all(one.source.server != server for one in connections):
-            connections.append(Connection(server))
+            connections.append(McpConnection(server))
 
-    def source_of(server: McpServer) -> Source:
+    def source_of(server: McpServer) -> ServerTools:
         return next(one.source for one in connections if one.source.server == server)
 
-    async with beside(*(one.keep() for one in connections)):
+    async with run_alongside(*(one.keep() for one in connections)):
         with suppress(TimeoutError):
             async with asyncio.timeout(START_WAIT_S):
                 for one in connections:

@@ -24,11 +24,11 @@ CONNECT_TIMEOUT_S = 10.0
 _EVENT_ENDS = re.compile(rb"\n\r?\n|\r\r")
 
 
-class NotPublic(httpcore2.ConnectError):
+class AddressNotPublic(httpcore2.ConnectError):
     """The name leads to an address that is not public."""
 
 
-class Guard(httpcore2.AsyncNetworkBackend):
+class PublicNetworkBackend(httpcore2.AsyncNetworkBackend):
     """Connects to public addresses only, and to no socket of this machine."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Guard(httpcore2.AsyncNetworkBackend):
             raise httpcore2.ConnectError(str(fault)) from fault
         addresses = list(dict.fromkeys(str(one[4][0]).partition("%")[0] for one in found))
         if not addresses or not all(is_public(ip_address(address)) for address in addresses):
-            raise NotPublic("not a public address")
+            raise AddressNotPublic("not a public address")
         for address in addresses[:-1]:
             try:
                 return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
@@ -62,7 +62,7 @@ class Guard(httpcore2.AsyncNetworkBackend):
         await self._inner.sleep(seconds)
 
 
-class Bounded(httpx2.AsyncByteStream):
+class BoundedStream(httpx2.AsyncByteStream):
     """A body of which no more than so much is read, or of each event in it."""
 
     def __init__(self, inner: httpx2.AsyncByteStream, *, events: bool) -> None:
@@ -84,7 +84,7 @@ class Bounded(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-class Transport(httpx2.AsyncHTTPTransport):
+class SafeTransport(httpx2.AsyncHTTPTransport):
     """httpx's own, over guarded connections unless `allow_private`, with bounded answers."""
 
     def __init__(self, *, allow_private: bool) -> None:
@@ -95,7 +95,7 @@ class Transport(httpx2.AsyncHTTPTransport):
                 ssl_context=httpx2.create_ssl_context(trust_env=False),
                 max_connections=100,
                 keepalive_expiry=30.0,
-                network_backend=Guard(),
+                network_backend=PublicNetworkBackend(),
             )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -106,7 +106,7 @@ class Transport(httpx2.AsyncHTTPTransport):
             raise httpx2.ReadError("the answer is compressed, and was not asked to be")
         if isinstance(response.stream, httpx2.AsyncByteStream):
             events = response.headers.get("content-type", "").startswith("text/event-stream")
-            response.stream = Bounded(response.stream, events=events)
+            response.stream = BoundedStream(response.stream, events=events)
         return response
 
 
@@ -115,6 +115,6 @@ def http_client(server: McpServer) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(
         headers={**server.headers, "Accept-Encoding": "identity"},
         timeout=httpx2.Timeout(min(CONNECT_TIMEOUT_S, server.timeout_s), read=server.timeout_s),
-        transport=Transport(allow_private=server.allow_private),
+        transport=SafeTransport(allow_private=server.allow_private),
         trust_env=False,
     )

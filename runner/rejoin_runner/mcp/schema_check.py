@@ -33,7 +33,7 @@ TURNED = ("not", "disallow", "if", "contains")
 _until: ContextVar[float] = ContextVar("until")
 
 
-class TooLong(Exception):
+class CheckTimeout(Exception):
     """The time is over."""
 
 
@@ -43,7 +43,7 @@ def check(schema: dict[str, Any]) -> None:
     try:
         draft = _draft(schema)
         wrong = next(iter(_validator(draft, draft.META_SCHEMA).iter_errors(schema)), None)
-    except TooLong as fault:
+    except CheckTimeout as fault:
         raise Invalid("its schema takes too long to check") from fault
     except Exception as fault:  # a stranger's schema breaks the library in many ways
         raise Invalid("its schema is none") from fault
@@ -60,7 +60,7 @@ def misfits(schema: Mapping[str, Any], value: Any) -> list[str]:
     try:
         for fault in _validator(_draft(schema), schema).iter_errors(value):
             faults.append(fault)  # noqa: PERF402 - those found in time are kept
-    except TooLong:
+    except CheckTimeout:
         pass
     except Exception as fault:  # see `check`
         raise Invalid("the schema leads nowhere") from fault
@@ -99,5 +99,5 @@ def _careful(draft: type[Validator]) -> type[Validator]:
 def _evolve(validator: Any, **changes: Any) -> Any:
     """The validator of a part. The library's own goes back to its validators where a part names its draft."""
     if thread_time() > _until.get():
-        raise TooLong
+        raise CheckTimeout
     return attrs.evolve(validator, **changes)

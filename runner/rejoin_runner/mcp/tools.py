@@ -111,7 +111,7 @@ class RemoteTool(Tool, frozen=True, kw_only=True):
         return await self.bounded(await self.function(self, input, context), context)
 
 
-class Nothing(msgspec.Struct):
+class UncheckedArguments(msgspec.Struct):
     """The arguments of a tool that checks them itself."""
 
 
@@ -129,7 +129,7 @@ def remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) -> Rem
     return RemoteTool(
         ToolSpec(tool_name(server, name), description, schema),
         send,
-        Nothing,
+        UncheckedArguments,
         takes_context=True,
         needs_approval=server.approval(name),
         on_crash="retry" if repeatable else "report",
@@ -143,7 +143,7 @@ def absent_tool(server: McpServer, name: str, send: Send) -> RemoteTool:
     return RemoteTool(
         ToolSpec(name, "", {}),
         send,
-        Nothing,
+        UncheckedArguments,
         takes_context=True,
         needs_approval=None if isinstance(server.needs_approval, Mapping) else server.needs_approval,
         on_crash="report",
@@ -197,7 +197,7 @@ def _shown(block: Mapping[str, Any]) -> dict[str, Any]:
             return {"type": "text", "text": msgspec.json.encode(block).decode()}
 
 
-class Source(msgspec.Struct):
+class ServerTools(msgspec.Struct):
     """The tools of one server as they are known at the moment. `there`: whether it can be called now."""
 
     server: McpServer
@@ -206,7 +206,7 @@ class Source(msgspec.Struct):
     there: bool = False
 
 
-type Sources = Callable[[McpServer], Source]
+type Sources = Callable[[McpServer], ServerTools]
 
 
 class Toolbox(Mapping[str, Tool]):
@@ -216,7 +216,7 @@ class Toolbox(Mapping[str, Tool]):
     called: whoever takes a run over must not take its calls for nonsense.
     """
 
-    def __init__(self, own: Mapping[str, Tool], sources: Collection[Source]) -> None:
+    def __init__(self, own: Mapping[str, Tool], sources: Collection[ServerTools]) -> None:
         self._own = own
         self._sources = sources
 

@@ -32,7 +32,7 @@ SUMMARISE = (
 )
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
+class ContextWindow(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is shown at most. None is no limit."""
 
     messages_max: int | None = None
@@ -61,7 +61,7 @@ def tokens(message: UIMessage) -> int:
     return chars // TOKEN_CHARS + files * FILE_TOKENS
 
 
-def fitting(history: Sequence[UIMessage], window: Window) -> tuple[list[UIMessage], int]:
+def fitting(history: Sequence[UIMessage], window: ContextWindow) -> tuple[list[UIMessage], int]:
     """The history that fits, and how many messages were left out. What must stay may still be too much."""
     start = _start(history, window)
     end = _reach(history, window, start, start, note=None)
@@ -78,7 +78,7 @@ def shown(history: Sequence[UIMessage], compaction: Compaction) -> list[UIMessag
 async def compacted(
     model: Model,
     history: Sequence[UIMessage],
-    window: Window,
+    window: ContextWindow,
     *,
     earlier: Compaction | None = None,
     tenant: str = "",
@@ -120,13 +120,15 @@ def _turns(history: Sequence[UIMessage]) -> list[int]:
     ]
 
 
-def _start(history: Sequence[UIMessage], window: Window) -> int:
+def _start(history: Sequence[UIMessage], window: ContextWindow) -> int:
     """Where the first turn begins that may be left out."""
     turns = _turns(history)
     return turns[window.keep_first] if window.keep_first < len(turns) else len(history)
 
 
-def _reach(history: Sequence[UIMessage], window: Window, start: int, end: int, *, note: str | None) -> int:
+def _reach(
+    history: Sequence[UIMessage], window: ContextWindow, start: int, end: int, *, note: str | None
+) -> int:
     """How far what is left out, `start` to `end`, must reach for the rest to fit, or can reach at most.
 
     `note` is what stands for it; one that is still to be written counts for nothing.
@@ -145,10 +147,10 @@ def _reach(history: Sequence[UIMessage], window: Window, start: int, end: int, *
     return next((one for one in ends if fits(one)), ends[-1])
 
 
-def _half(window: Window) -> Window:
+def _half(window: ContextWindow) -> ContextWindow:
     """Once a summary has to be written, it is written for more than the next turn."""
     messages, size = window.messages_max, window.tokens_max
-    return Window(
+    return ContextWindow(
         messages_max=None if messages is None else max(messages // 2, NOTE_MESSAGES + 1),
         tokens_max=None if size is None else size // 2,
         keep_first=window.keep_first,

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 
 
-class Limit:
+class Deadline:
     """`seconds` from now on for what is awaited inside of it, however often it is entered: `TimeoutError`.
 
     Close it at the end.
@@ -46,7 +46,7 @@ class Limit:
             self._inside.cancel()
 
 
-async def limited[T](items: AsyncIterator[T], limit: Limit) -> AsyncGenerator[T]:
+async def limited[T](items: AsyncIterator[T], limit: Deadline) -> AsyncGenerator[T]:
     """The items, each waited for within the limit."""
     while True:
         with limit:

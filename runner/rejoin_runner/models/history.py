@@ -57,7 +57,7 @@ _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _PLAIN_IDS = frozenset({"anthropic", "bedrock"})
 
 
-class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+class ProviderData(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a provider attached to a part, and wants to see again with it."""
 
     model: str
@@ -66,7 +66,7 @@ class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     details: dict[str, Any] | None = None
 
 
-class Origin(msgspec.Struct, frozen=True):
+class ModelOrigin(msgspec.Struct, frozen=True):
     """The model that writes, or will read, a message.
 
     `provider` is our name for its kind and the key of its data in provider metadata; `system` is the
@@ -82,18 +82,18 @@ class Origin(msgspec.Struct, frozen=True):
         signature = part.signature if isinstance(part, ThinkingPart) else None
         if not (part.id or signature or part.provider_details):
             return UNSET
-        kept = Kept(self.model, part.id, signature, part.provider_details)
+        kept = ProviderData(self.model, part.id, signature, part.provider_details)
         return {self.provider: msgspec.to_builtins(kept)}
 
-    def own(self, metadata: dict[str, Any] | None) -> Kept | None:
+    def own(self, metadata: dict[str, Any] | None) -> ProviderData | None:
         """What this very model attached to a part."""
         try:
-            kept = msgspec.convert((metadata or {}).get(self.provider), Kept)
+            kept = msgspec.convert((metadata or {}).get(self.provider), ProviderData)
         except msgspec.ValidationError:
             return None
         return kept if kept.model == self.model else None
 
-    def elsewhere(self) -> "Origin":
+    def elsewhere(self) -> "ModelOrigin":
         """The same reader, to whom nothing is its own: what it signed is of no use to it any more."""
         return msgspec.structs.replace(self, model="")
 
@@ -103,14 +103,14 @@ class Origin(msgspec.Struct, frozen=True):
             return id
         return f"call_{hashlib.sha256(id.encode()).hexdigest()[:24]}"
 
-    def attributes(self, kept: Kept | None) -> dict[str, Any]:
+    def attributes(self, kept: ProviderData | None) -> dict[str, Any]:
         """The same, as arguments of the library's part."""
         if kept is None:
             return {}
         return {"id": kept.id, "provider_name": self.system, "provider_details": kept.details}
 
 
-def to_messages(instructions: str, turns: Iterable[UIMessage], origin: Origin) -> list[ModelMessage]:
+def to_messages(instructions: str, turns: Iterable[UIMessage], origin: ModelOrigin) -> list[ModelMessage]:
     """The conversation for the model `origin`. Turns come oldest first; the last is the answer so far."""
     messages = [message for turn in turns for message in _turn(turn, origin)]
     asked = next((message for message in reversed(messages) if isinstance(message, ModelRequest)), None)
@@ -121,7 +121,7 @@ def to_messages(instructions: str, turns: Iterable[UIMessage], origin: Origin) -
     return messages
 
 
-def _turn(turn: UIMessage, origin: Origin) -> Iterator[ModelMessage]:
+def _turn(turn: UIMessage, origin: ModelOrigin) -> Iterator[ModelMessage]:
     match turn.get("role"):
         case "user":
             yield from _asked(turn["parts"])
@@ -166,7 +166,7 @@ def _asked(parts: Iterable[Part]) -> Iterator[ModelRequest]:
             yield ModelRequest(parts=[UserPromptPart(content)])
 
 
-def _answered(block: Sequence[Part], origin: Origin) -> Iterator[ModelMessage]:
+def _answered(block: Sequence[Part], origin: ModelOrigin) -> Iterator[ModelMessage]:
     said = [spoken for part in block if (spoken := _spoken(part, origin)) is not None]
     while said and isinstance(said[-1], ThinkingPart):
         said.pop()
@@ -179,7 +179,7 @@ def _answered(block: Sequence[Part], origin: Origin) -> Iterator[ModelMessage]:
         yield ModelRequest(parts=results)
 
 
-def _spoken(part: Part, origin: Origin) -> ModelResponsePart | None:
+def _spoken(part: Part, origin: ModelOrigin) -> ModelResponsePart | None:
     """One part of an answer, if the model is to see it again."""
     match part:
         case {"type": "text", "text": str() as text} if text:
@@ -213,7 +213,7 @@ def _arguments(value: Any) -> str | dict[str, Any]:
     return value if isinstance(value, dict) else _text(value)
 
 
-def _result(part: Part, origin: Origin) -> ToolReturnPart:
+def _result(part: Part, origin: ModelOrigin) -> ToolReturnPart:
     name, call_id = tool_name(part), origin.call_id(part["toolCallId"])
     approval = part.get("approval") or {}
     match part.get("state"):

@@ -17,7 +17,7 @@ IDLE_S = 5.0
 """An idle connection is closed before a provider closes it."""
 
 
-class Wire(httpx2.AsyncBaseTransport):
+class AiohttpTransport(httpx2.AsyncBaseTransport):
     """The connections behind an `httpx2.AsyncClient`."""
 
     def __init__(self, connections_max: int) -> None:

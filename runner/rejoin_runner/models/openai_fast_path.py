@@ -1,6 +1,7 @@
 """OpenAI's client and the library's model for it, but quick at what a stream of chat completions consists of.
 
-A chunk that only says a piece of a text that is open already is read into `Piece` and passed on at once. The
+A chunk that only says a piece of a text that is open already is read into `TextChunk` and passed on at
+once. The
 client would build it field by field, and the library would take it through a dozen generators, locks and
 cancel scopes: most of what a runner does for a word. The library is given such pieces later, joined, before
 the next chunk of another kind, so that it knows the whole answer when that ends. All else is the client's and
@@ -55,7 +56,7 @@ class _Choice(msgspec.Struct, frozen=True):
     logprobs: None = None
 
 
-class Piece(msgspec.Struct, frozen=True):
+class TextChunk(msgspec.Struct, frozen=True):
     """A chunk that says a piece of text. It has what the library looks at; of that, nothing else is said."""
 
     choices: tuple[_Choice]
@@ -73,11 +74,11 @@ class Piece(msgspec.Struct, frozen=True):
         return self.choices[0].delta.content
 
 
-type _Chunk = Piece | ChatCompletionChunk
+type _Chunk = TextChunk | ChatCompletionChunk
 type _Next = _Chunk | Exception
 """The end is `StopAsyncIteration`, or what has gone wrong."""
 
-_piece = msgspec.json.Decoder(Piece)
+_piece = msgspec.json.Decoder(TextChunk)
 
 
 class _Event(ServerSentEvent):
@@ -108,7 +109,7 @@ class _Events(SSEDecoder):
                     yield other
 
 
-class QuickOpenAI(AsyncOpenAI):
+class FastOpenAIClient(AsyncOpenAI):
     """Says and takes the same as its base, which owns everything else."""
 
     @override
@@ -117,7 +118,7 @@ class QuickOpenAI(AsyncOpenAI):
 
     @override
     def _process_response_data[T](self, *, data: object, cast_to: type[T], response: "httpx2.Response") -> T:
-        if isinstance(data, Piece):
+        if isinstance(data, TextChunk):
             return cast("T", data)
         if cast_to == ChatCompletionChunk:
             try:
@@ -188,7 +189,7 @@ class _Response(OpenAIStreamedResponse):
         at: int | None = None  # the text that is open
         try:
             async for chunk in _to_the_end(library.source):
-                if at is not None and isinstance(chunk, Piece) and self._is_plain(chunk.text, at):
+                if at is not None and isinstance(chunk, TextChunk) and self._is_plain(chunk.text, at):
                     if chunk.text:
                         said.append(chunk.text)
                         yield PartDeltaEvent(index=at, delta=TextPartDelta(content_delta=chunk.text))
@@ -209,10 +210,10 @@ class _Response(OpenAIStreamedResponse):
             return False
         return text not in self._tags
 
-    def _joined(self, said: list[str]) -> Iterator[Piece]:
+    def _joined(self, said: list[str]) -> Iterator[TextChunk]:
         whole = "".join(said)
         for text in said if whole in self._tags else [whole] * bool(said):
-            yield Piece((_Choice(_Delta(text)),))
+            yield TextChunk((_Choice(_Delta(text)),))
 
     @property
     def _tags(self) -> tuple[str, str]:
@@ -244,7 +245,7 @@ def _open_text(event: ModelResponseStreamEvent, at: int | None) -> int | None:
             return at
 
 
-class QuickChatModel(OpenAIChatModel):
+class FastChatModel(OpenAIChatModel):
     """Says the same as its base, and takes the same."""
 
     @override

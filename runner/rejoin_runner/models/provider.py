@@ -62,7 +62,7 @@ LEGACY_HTTP = ("cohere", "groq", "huggingface")
 """Whose packages bring an HTTP client of their own and do not take ours."""
 
 
-class Connections:
+class ProviderConnections:
     """The HTTP connections that all models of a process share. Close it when no call is left."""
 
     def __init__(
@@ -79,13 +79,13 @@ class Connections:
         if self._client is None:
             import httpx2  # a scripted model needs no HTTP
 
-            from rejoin_runner.models.http_transport import Wire
+            from rejoin_runner.models.http_transport import AiohttpTransport
 
             self._client = httpx2.AsyncClient(
                 timeout=httpx2.Timeout(self._read_timeout_s, connect=self._connect_timeout_s),
                 limits=httpx2.Limits(max_connections=self._connections_max),
                 # httpx2's own connections know the way through proxies.
-                transport=None if getproxies() else Wire(self._connections_max),
+                transport=None if getproxies() else AiohttpTransport(self._connections_max),
             )
         return self._client
 
@@ -105,7 +105,7 @@ class Connections:
 
 def open_model(
     spec: str,
-    connections: Connections,
+    connections: ProviderConnections,
     *,
     base_url: str | None = None,
     api_key: str | Mapping[str, str] | None = None,
@@ -197,9 +197,9 @@ def _openai(
     from pydantic_ai.providers.openai import OpenAIProvider
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-    from rejoin_runner.models.openai_fast_path import QuickChatModel, QuickOpenAI
+    from rejoin_runner.models.openai_fast_path import FastChatModel, FastOpenAIClient
 
-    quick = QuickOpenAI(base_url=base_url or ADDRESSES[provider], api_key=api_key, http_client=client)
+    quick = FastOpenAIClient(base_url=base_url or ADDRESSES[provider], api_key=api_key, http_client=client)
     service: Provider[AsyncOpenAI]
     if base_url is None:
         service = OpenAIProvider(openai_client=quick)
@@ -209,7 +209,7 @@ def _openai(
         return OpenAIResponsesModel(name, provider=service)
     # Without this the library takes an answer that was cut off for a complete one.
     profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-    return QuickChatModel(name, provider=service, profile=profile)
+    return FastChatModel(name, provider=service, profile=profile)
 
 
 def _prepare_responses() -> None:

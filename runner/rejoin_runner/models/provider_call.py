@@ -25,8 +25,8 @@ from pydantic_ai.settings import ModelSettings as LibrarySettings
 from pydantic_ai.tools import ToolDefinition
 from rejoin_adapters.service import redaction
 
-from rejoin_runner.models.deadline import Limit, limited
-from rejoin_runner.models.history import Origin, to_messages
+from rejoin_runner.models.deadline import Deadline, limited
+from rejoin_runner.models.history import ModelOrigin, to_messages
 from rejoin_runner.models.model import (
     Done,
     Keys,
@@ -36,7 +36,7 @@ from rejoin_runner.models.model import (
     ModelSettings,
     ToolSpec,
 )
-from rejoin_runner.models.stream_translation import Answer
+from rejoin_runner.models.stream_translation import StreamTranslator
 
 RESPONSES = ("openai-responses", "meta")
 """The providers that speak OpenAI's Responses, which keeps every answer unless it is told not to."""
@@ -83,7 +83,7 @@ class ProviderModel:
         self._connect = connect
         self._provider = provider
         self._model = connect(api_key or _NO_KEY)
-        self._origin = Origin(provider, self._model.model_name, self._model.system)
+        self._origin = ModelOrigin(provider, self._model.model_name, self._model.system)
         self._keys = keys
         self._keyless = keyless or api_key is not None
         self._answer_timeout_s = answer_timeout_s
@@ -93,7 +93,7 @@ class ProviderModel:
         """The answer as chunks. Closing the generator, or cancelling its task, closes the HTTP stream."""
         turns = (*request.history, request.answer)
         earlier = {part["toolCallId"] for turn in turns for part in turn["parts"] if "toolCallId" in part}
-        answer = Answer(self._origin, earlier, request.step)
+        answer = StreamTranslator(self._origin, earlier, request.step)
         async with aclosing(self._persist(request)) as events:
             async for event in events:
                 for chunk in answer.end(event) if isinstance(event, ModelResponse) else answer.take(event):
@@ -145,7 +145,7 @@ class ProviderModel:
                 key = self._keys(tenant, self._provider)
                 key = await key if inspect.isawaitable(key) else key
         except Exception as fault:
-            log.warning("no_model_key", provider=self._provider, error=type(fault).__name__)
+            log.warning("model_key_lookup_failed", provider=self._provider, error=type(fault).__name__)
             raise ModelError(
                 f"the API key for {self._provider} could not be looked up", retryable=True
             ) from fault
@@ -155,7 +155,7 @@ class ProviderModel:
         return key
 
     async def _attempt(
-        self, model: LibraryModel, request: ModelRequest, origin: Origin, timeout_s: float
+        self, model: LibraryModel, request: ModelRequest, origin: ModelOrigin, timeout_s: float
     ) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
         """The library's events, and at the end its response as a whole. All its failures are named here."""
         begun = False
@@ -166,7 +166,7 @@ class ProviderModel:
                 model_settings=_settings(model, self._provider, request.settings),
                 model_request_parameters=_parameters(request.tools),
             )
-            with closing(Limit(timeout_s)) as limit:
+            with closing(Deadline(timeout_s)) as limit:
                 async with AsyncExitStack() as stack:
                     with limit:
                         response = await stack.enter_async_context(answer)

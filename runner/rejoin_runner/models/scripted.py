@@ -34,7 +34,7 @@ _WORD = re.compile(r"(weather|delete|sleep)\s+(.+)", re.IGNORECASE | re.DOTALL)
 _ARGUMENT = {"weather": "city", "delete": "file", "sleep": "seconds"}
 
 
-class Scripted:
+class ScriptedModel:
     """`port.Model`."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:

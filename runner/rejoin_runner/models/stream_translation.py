@@ -46,7 +46,7 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_protocol.events.partial_json import names_prototype
 
-from rejoin_runner.models.history import Origin
+from rejoin_runner.models.history import ModelOrigin
 from rejoin_runner.models.model import Done, ModelChunk, Usage
 
 _REASONS: MappingProxyType[str, FinishReason] = MappingProxyType(
@@ -54,10 +54,10 @@ _REASONS: MappingProxyType[str, FinishReason] = MappingProxyType(
 )
 
 
-class Answer:
+class StreamTranslator:
     """What the answer consists of so far: `take` every event, then `end` with the whole."""
 
-    def __init__(self, origin: Origin, earlier_calls: set[str], step: int) -> None:
+    def __init__(self, origin: ModelOrigin, earlier_calls: set[str], step: int) -> None:
         self._origin = origin
         self._taken = earlier_calls
         self._step = step

@@ -15,7 +15,7 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
 
 from rejoin_runner.output.journal import Journal
-from rejoin_runner.output.text_pacing import Pacer
+from rejoin_runner.output.text_pacing import TextPacer
 
 ASIDES_MAX = 256
 """How many operations wait at most; more, and all of them go out in the middle of the text."""
@@ -26,12 +26,12 @@ type Delta = chunks.TextDelta | chunks.ReasoningDelta
 type End = chunks.TextEnd | chunks.ReasoningEnd
 
 
-class Pen:
+class EventWriter:
     """Everything that a run says passes `say` or `aside`. `keep_time` must run beside whoever says it."""
 
     def __init__(self, journal: Journal, interval_s: float) -> None:
         self._journal = journal
-        self._pacer = Pacer(interval_s)
+        self._pacer = TextPacer(interval_s)
         self._paced = interval_s > 0
         self._deltas: dict[str, Delta] = {}  # the last delta of each part that may have something held
         self._texts: set[str] = set()

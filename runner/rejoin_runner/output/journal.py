@@ -10,22 +10,22 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
-from rejoin_adapters.ports import Log
+from rejoin_adapters.ports import RunLog
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Audience, Head, Mark, Record, frames
-from rejoin_protocol.log.segment import Gathering
+from rejoin_protocol.log.segment import SegmentBuilder
 
-from rejoin_runner.decision.run_state import Standing
+from rejoin_runner.decision.run_state import RunState
 
 WAITING_EVENTS_MAX = 4_096
 EVENT_BYTES_MAX = 768 * 1024
 """What certainly fits in one message of a broker that takes a megabyte, as they do by default."""
 
 
-class TooLarge(RejoinError):
+class EventTooLarge(RejoinError):
     """No message can hold this event. Nothing was emitted."""
 
 
@@ -44,10 +44,10 @@ class Journal:
 
     def __init__(
         self,
-        log: Log,
+        log: RunLog,
         run: RunId,
         attempt: int,
-        standing: Standing,
+        standing: RunState,
         appended: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._log = log
@@ -57,7 +57,7 @@ class Journal:
         self._appended = appended
         self._prev = standing.prev
         self._count_on()
-        self._gathering = Gathering()
+        self._gathering = SegmentBuilder()
         self._waiting: deque[_Item] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -90,7 +90,7 @@ class Journal:
         """The event as it would be stored. Raises `TooLarge`, and what `chunks.encode` raises."""
         event = chunks.encode(chunk)
         if len(event) > EVENT_BYTES_MAX:
-            raise TooLarge(f"a part of the answer is too large ({len(event)} bytes)")
+            raise EventTooLarge(f"a part of the answer is too large ({len(event)} bytes)")
         return event
 
     def mark(self, mark: Mark) -> None:

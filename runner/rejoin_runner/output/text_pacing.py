@@ -18,7 +18,7 @@ _WHOLE = re.compile(
 """Up to the last space, or the last letter of a script that has no spaces."""
 
 
-class _Part:
+class _HeldPart:
     """What of one part is held."""
 
     def __init__(self) -> None:
@@ -26,18 +26,18 @@ class _Part:
         self.next_s = float("-inf")
 
 
-class Pacer:
+class TextPacer:
     """The open parts of one response. `interval_s` 0 holds nothing."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._parts: dict[str, _Part] = {}
+        self._parts: dict[str, _HeldPart] = {}
 
     def add(self, id: str, text: str, now_s: float) -> str:
         """More text of a part; returns what is let out now, perhaps nothing."""
         if self._interval_s <= 0:
             return text
-        part = self._parts.setdefault(id, _Part())
+        part = self._parts.setdefault(id, _HeldPart())
         part.held += text
         if now_s < part.next_s and len(part.held) < PIECE_CHARS_MAX:
             return ""
@@ -69,7 +69,7 @@ class Pacer:
         self._parts.clear()
         return held
 
-    def _let_out(self, part: _Part, now_s: float) -> str:
+    def _let_out(self, part: _HeldPart, now_s: float) -> str:
         cut = _whole(part.held)
         text, part.held = part.held[:cut], part.held[cut:]
         if text:

@@ -10,29 +10,29 @@ from typing import Any
 
 import structlog
 from rejoin_adapters.files.chunk_store import Files
-from rejoin_adapters.records import Claim, Store
+from rejoin_adapters.records import Claim, RunStore
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
 
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.agent.team import Crew, Member
+from rejoin_runner.agent.team import AgentTeam, TeamMember
 from rejoin_runner.decision import agent_stack
-from rejoin_runner.decision.agent_stack import Frame
-from rejoin_runner.decision.run_state import Standing, usage_of
+from rejoin_runner.decision.agent_stack import AgentFrame
+from rejoin_runner.decision.run_state import RunState, usage_of
 from rejoin_runner.models.model import Model, Usage
-from rejoin_runner.output.event_writer import Pen
+from rejoin_runner.output.event_writer import EventWriter
 from rejoin_runner.output.journal import Journal
-from rejoin_runner.run.metrics import Metrics
+from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.tools.tool import Tool
-from rejoin_runner.tools.tool_context import Shelf, operation
+from rejoin_runner.tools.tool_context import ArtifactStore, operation
 
 DEADLINE = "deadline"
 ERROR_CHARS_MAX = 16_384
 ALWAYS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
 
 
-class Cancelled(Exception):
+class ForeignCancellation(Exception):
     """Something that a tool or a model waited for was cancelled, and not by us."""
 
 
@@ -42,15 +42,15 @@ class Attempt:
     def __init__(
         self,
         claim: Claim,
-        crew: Crew,
-        store: Store,
+        crew: AgentTeam,
+        store: RunStore,
         journal: Journal,
-        standing: Standing,
+        standing: RunState,
         *,
         context: Any = None,
-        shelf: Shelf | None = None,
+        shelf: ArtifactStore | None = None,
         files: Files | None = None,
-        metrics: Metrics,
+        metrics: RunnerMetrics,
         now_ms: Callable[[], int],
     ) -> None:
         self.claim = claim
@@ -65,7 +65,7 @@ class Attempt:
         self.shelf = shelf
         self.files = files
         self.metrics = metrics
-        self.pen = Pen(journal, crew.head.text_interval_s)
+        self.pen = EventWriter(journal, crew.head.text_interval_s)
         self.now_ms = now_ms
         self.history = [
             agent_stack.view(turn, None) if turn["role"] == "assistant" else turn for turn in claim.history
@@ -96,10 +96,10 @@ class Attempt:
         return self.agent.own is not None and self.agent.own.on_crash == "fail"
 
     @property
-    def _member(self) -> Member:
+    def _member(self) -> TeamMember:
         return self._crew.member(self.name_of(self.standing.frames.top))
 
-    def name_of(self, frame: Frame) -> str:
+    def name_of(self, frame: AgentFrame) -> str:
         """Whose the last step of a frame is."""
         return frame.agent or self._first
 
@@ -149,11 +149,13 @@ def worded(text: str) -> str:
 
 
 async def own_cancellation[T](work: Coroutine[Any, Any, T]) -> T:
-    """The work. Raises `Cancelled` if it was cancelled by anybody but us: then it is over, and we are not."""
+    """The work. Raises `ForeignCancellation` if it was cancelled by anybody but us: then it is over, and we
+    are not.
+    """
     try:
         return await work
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise Cancelled from None
+        raise ForeignCancellation from None

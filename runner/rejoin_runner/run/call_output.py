@@ -17,17 +17,17 @@ from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Audience
 
 from rejoin_runner.run.attempt import Attempt
-from rejoin_runner.tools.tool_context import Made
+from rejoin_runner.tools.tool_context import NewArtifact
 
 STORE_TIMEOUT_S = 30.0
 """How long a call waits for a database that is away, before that is the call's failure."""
 
 
-class Over(RuntimeError):
+class CallEnded(RuntimeError):
     """The call has its result, or was interrupted: nothing can be said any more."""
 
 
-class OpenVoice:
+class LoggedCallOutput:
     """See the module. `call` None: an application's own loop speaks."""
 
     def __init__(self, attempt: Attempt, call: CallId | None = None) -> None:
@@ -53,7 +53,7 @@ class OpenVoice:
             shown = chunks.ToolOutputAvailable(tool_call_id=self._call, output=output, preliminary=True)
             await self._attempt.emit(shown)
 
-    async def keep(self, made: Made) -> None:
+    async def keep(self, made: NewArtifact) -> None:
         """See `context.Voice`."""
         self._check()
         shelf, run = self._attempt.shelf, self._attempt.run
@@ -80,4 +80,4 @@ class OpenVoice:
 
     def _check(self) -> None:
         if self._over:
-            raise Over("the call is over: nothing can be said any more")
+            raise CallEnded("the call is over: nothing can be said any more")

@@ -32,7 +32,7 @@ async def shortened(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[
             attempt.model, history, agent.window, earlier=earlier, tenant=attempt.run.tenant
         )
     except ModelError as fault:
-        attempt.log.warning("not_summed_up", error=worded(fault.detail))
+        attempt.log.warning("history_summary_failed", error=worded(fault.detail))
         return fitting(history, agent.window)[0]
     if new is not None:
         await attempt.spend(new.usage, **{KEY: msgspec.to_builtins(new)})

@@ -9,7 +9,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.log.record import Audience
 
 from rejoin_runner.decision import agent_stack
-from rejoin_runner.decision.agent_stack import Call, Owner
+from rejoin_runner.decision.agent_stack import PartOrigin, ToolCall
 from rejoin_runner.models.model import ModelRequest
 from rejoin_runner.run.attempt import Attempt, worded
 from rejoin_runner.tools.tool import RESULT_BYTES_MAX
@@ -28,14 +28,14 @@ async def begin_step(attempt: Attempt) -> None:
     await attempt.emit(chunks.StartStep())
 
 
-async def transfer(attempt: Attempt, call: Call) -> None:
+async def transfer(attempt: Attempt, call: ToolCall) -> None:
     """Say that the conversation is handed over, if this call does it."""
     target = agent_stack.transfer_target(call.tool)
     if target is not None:
         await _operation(attempt, "transfer", call, attempt.agent.name, target)
 
 
-async def hand_back(attempt: Attempt, call: Call, *, complete: bool) -> None:
+async def hand_back(attempt: Attempt, call: ToolCall, *, complete: bool) -> None:
     """Give a delegate call its output: what the agent said last."""
     text = agent_stack.outcome(attempt.standing.message, call.id)
     await _returned(attempt, call)
@@ -63,10 +63,10 @@ async def fail(attempt: Attempt, code: str, text: str) -> None:
     await attempt.emit(error(call, f"It failed: {text}"))
 
 
-def owner(attempt: Attempt) -> Owner | None:
+def owner(attempt: Attempt) -> PartOrigin | None:
     """Whom the parts of this step belong to, if to a delegated agent."""
     call = attempt.standing.frames.top.call
-    return None if call is None else Owner(attempt.agent.name, call.id)
+    return None if call is None else PartOrigin(attempt.agent.name, call.id)
 
 
 def request(attempt: Attempt) -> ModelRequest:
@@ -81,18 +81,18 @@ def request(attempt: Attempt) -> ModelRequest:
     )
 
 
-def error(call: Call, text: str) -> chunks.ToolOutputError:
+def error(call: ToolCall, text: str) -> chunks.ToolOutputError:
     """A call's result that tells the model what went wrong."""
     return chunks.ToolOutputError(tool_call_id=call.id, error_text=worded(text))
 
 
-async def _returned(attempt: Attempt, call: Call) -> None:
+async def _returned(attempt: Attempt, call: ToolCall) -> None:
     # The frame that waits is the one below; its agent made the call.
     waiting = attempt.standing.frames.stack[-2]
     await _operation(attempt, "delegation_returned", call, attempt.agent.name, attempt.name_of(waiting))
 
 
-async def _operation(attempt: Attempt, kind: str, call: Call, source: str, target: str | None) -> None:
+async def _operation(attempt: Attempt, kind: str, call: ToolCall, source: str, target: str | None) -> None:
     data = {"fromSubAgent": source, "targetSubAgent": target, "toolCallId": call.id}
     said = operation(kind, f"{source} → {target}", attempt.now_ms(), source, data)
     await attempt.emit(said, Audience.OPERATIONS)

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import msgspec
 from msgspec import UNSET
 from rejoin_adapters.records import Decision
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
@@ -20,12 +20,12 @@ from rejoin_protocol.run_request import RunRequest
 
 from rejoin_runner.agent.custom_loop import CRASHED
 from rejoin_runner.decision import decide
-from rejoin_runner.decision.agent_stack import Call
+from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.decision.run_state import usage_of
 from rejoin_runner.models.model import Model
 from rejoin_runner.run import delegation, instrumentation, model_step, tool_calls
 from rejoin_runner.run.attempt import DEADLINE, Attempt
-from rejoin_runner.run.status_updates import keep_telling
+from rejoin_runner.run.status_updates import run_status_updates
 
 V7_CHUNKS = (chunks.ToolApprovalResponse, chunks.ResetStep)
 INTERRUPTED = "The run was interrupted."
@@ -37,7 +37,7 @@ class HandedOver(Exception):
     """This runner drains, and the run is between two steps: another one goes on."""
 
 
-class Loop:
+class RunExecutor:
     """One attempt at one run."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Loop:
         self._run = claim.run
         self._standing = standing
         self._journal = attempt.journal
-        self._facts = decide.Facts(
+        self._facts = decide.DecisionInputs(
             turn=claim.run.turn,
             approvals={approval.question.call: approval for approval in claim.approvals},
             inherited=decide.inherited(standing),
@@ -73,10 +73,10 @@ class Loop:
         attempt, updates = self._attempt, self._attempt.head.status_updates
         work = [attempt.pen.keep_time()]
         if updates is not None:
-            work.append(keep_telling(attempt, updates, self._updates or attempt.model))
-        async with beside(*work):
+            work.append(run_status_updates(attempt, updates, self._updates or attempt.model))
+        async with run_alongside(*work):
             return await self._until_over()
-        raise AssertionError("`beside` swallows nothing")
+        raise AssertionError("`run_alongside` swallows nothing")
 
     async def _until_over(self) -> list[RunRequest]:
         while True:
@@ -84,20 +84,20 @@ class Loop:
             action = decide.next_action(self._standing, facts, self._policy())
             self._attempt.log.debug("action", action=type(action).__name__)
             match action:
-                case decide.Books(state):
+                case decide.RecordEnd(state):
                     return await self._end(state)
-                case decide.Leave():
+                case decide.ReleaseRun():
                     return await self._leave()
-                case decide.Generate() if self._draining.is_set() and not self._standing.step_open:
+                case decide.CallModel() if self._draining.is_set() and not self._standing.step_open:
                     await self._attempt.pen.flush()
                     await self._journal.settle()
                     raise HandedOver
-                case decide.Return(call, complete):
+                case decide.CompleteDelegation(call, complete):
                     await delegation.hand_back(self._attempt, call, complete=complete)
-                case decide.Generate() | decide.Reset() if self._torn and self._attempt.fails_when_torn:
+                case decide.CallModel() | decide.VoidStep() if self._torn and self._attempt.fails_when_torn:
                     self._torn = False
                     await delegation.fail(self._attempt, "crashed", CRASHED)
-                case decide.Generate() | decide.Act():
+                case decide.CallModel() | decide.RunToolCalls():
                     await self._in_time(self._until_interrupted(self._do(action)))
                 case _:
                     await self._do(action)
@@ -162,33 +162,33 @@ class Loop:
     async def _do(self, action: decide.Action) -> None:
         attempt = self._attempt
         match action:
-            case decide.Open():
+            case decide.StartMessage():
                 await self._open()
-            case decide.Restore():
+            case decide.RestoreMessage():
                 await self._restore()
-            case decide.Reopen():
+            case decide.ContinueMessage():
                 await self._start()
-            case decide.Tell(decided):
+            case decide.EmitDecisions(decided):
                 await tool_calls.tell(attempt, decided)
-            case decide.Reset():
+            case decide.VoidStep():
                 await attempt.emit(chunks.ResetStep(), Audience.V7)
                 self._torn = False
-            case decide.Generate():
+            case decide.CallModel():
                 with instrumentation.step(attempt):
                     await model_step.generate(attempt)
-            case decide.Ask(calls):
+            case decide.RequestApprovals(calls):
                 await tool_calls.ask(attempt, calls)
-            case decide.Act():
+            case decide.RunToolCalls():
                 await tool_calls.act(attempt, action)
-            case decide.Abort(calls):
+            case decide.AbortRun(calls):
                 await self._abort(calls)
             case decide.CloseStep():
                 await attempt.emit(chunks.FinishStep())
-            case decide.Suspend():
+            case decide.SuspendRun():
                 await self._suspend()
-            case decide.Finish(reason):
+            case decide.FinishMessage(reason):
                 await self._finish(reason)
-            case decide.Books() | decide.Leave() | decide.Return():
+            case decide.RecordEnd() | decide.ReleaseRun() | decide.CompleteDelegation():
                 raise AssertionError("is done by `go`")
             case _:
                 assert_never(action)
@@ -234,7 +234,7 @@ class Loop:
         usage = usage_of(self._standing.message)
         return {"usage": dict(usage)} if usage else UNSET
 
-    async def _abort(self, calls: Sequence[Call]) -> None:
+    async def _abort(self, calls: Sequence[ToolCall]) -> None:
         attempt = self._attempt
         await attempt.pen.flush()
         for chunk in self._standing.closing():

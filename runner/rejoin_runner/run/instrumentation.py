@@ -15,7 +15,7 @@ from rejoin_adapters.service.tracing import SpanKind
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 
-from rejoin_runner.decision.agent_stack import Call
+from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.run.attempt import Attempt
 
 
@@ -55,7 +55,7 @@ def failed(attempt: Attempt, code: str) -> None:
     tracing.fail(trace.get_current_span(), code)
 
 
-async def tool(attempt: Attempt, call: Call, work: Coroutine[Any, Any, Chunk]) -> Chunk:
+async def tool(attempt: Attempt, call: ToolCall, work: Coroutine[Any, Any, Chunk]) -> Chunk:
     """One call of a tool: its result."""
     with tracing.span(f"tool {_name(attempt, call)}", tool=_name(attempt, call), call=call.id) as made:
         result = await work
@@ -66,11 +66,11 @@ async def tool(attempt: Attempt, call: Call, work: Coroutine[Any, Any, Chunk]) -
     return result
 
 
-def told(attempt: Attempt, call: Call, outcome: str) -> None:
+def told(attempt: Attempt, call: ToolCall, outcome: str) -> None:
     """What became of a call: ok, error, denied or unknown."""
     attempt.metrics.called(attempt.agent.name, _name(attempt, call), outcome)
 
 
-def _name(attempt: Attempt, call: Call) -> str:
+def _name(attempt: Attempt, call: ToolCall) -> str:
     """A name that a model invented is no label."""
     return call.tool if call.tool in attempt.tools else "(unknown)"

@@ -4,17 +4,17 @@ Labels are the names of this process's own agents and tools, and our own words; 
 is "(unknown)". Nothing is counted per event: the most frequent thing counted is an append, which is a batch.
 """
 
-from rejoin_adapters.service.metrics_server import Process
+from rejoin_adapters.service.metrics_server import ProcessMetrics
 
 from rejoin_runner.models.model import Usage
 
 
-class Metrics(Process):
+class RunnerMetrics(ProcessMetrics):
     """One runner's."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._held = self.gauge("rejoin_runs_held", "Runs in this runner's hands.", "agent")
+        self._held = self.gauge("rejoin_runs_in_progress", "Runs in this runner's hands.", "agent")
         self._runs = self.counter(
             "rejoin_runs",
             "What became of runs here: running (claimed), suspended, completed, failed, cancelled.",
@@ -22,14 +22,14 @@ class Metrics(Process):
             "state",
         )
         self._attempts = self.counter(
-            "rejoin_attempts",
+            "rejoin_attempts_aborted",
             "How attempts ended that let go of their run before it was over: fenced (another runner has it), "
-            "handed_over (this one drains), put_back (something was away), broken (a bug).",
+            "handed_over (this one drains), requeued (something was away), crashed (a bug).",
             "agent",
-            "end",
+            "reason",
         )
         self._age = self.seconds(
-            "rejoin_queue_age_seconds",
+            "rejoin_queue_wait_seconds",
             "How old a request was when a runner claimed it, by the broker's clock.",
             "agent",
         )

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
-from rejoin_adapters.files.chunk_store import Files, Home
+from rejoin_adapters.files.chunk_store import FileReference, Files
 from rejoin_adapters.records import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, Limited
@@ -32,7 +32,7 @@ _SHOWN = re.compile(r"(?:image|audio|video)/[a-z0-9][a-z0-9.-]{0,63}")
 type Part = dict[str, Any]
 
 
-class Reading:
+class FileInliningModel:
     """`port.Model` with the files of a tenant."""
 
     def __init__(self, model: Model, files: Files, tenant: TenantId) -> None:
@@ -66,7 +66,7 @@ async def stored(chunk: Chunk, files: Files | None, run: Run) -> Chunk:
     # Who serves it trusts what it is stored as.
     claimed = file_formats.plain_type(chunk.media_type)
     kind = file_formats.kind_of(data) or (claimed if _SHOWN.fullmatch(claimed) else UNKNOWN)
-    home = Home(run.session, run.answer)
+    home = FileReference(run.session, run.answer)
     try:
         id = await files.put(run.tenant, run.user, data, kind, home)
     except Limited as fault:

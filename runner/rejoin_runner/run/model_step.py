@@ -17,13 +17,13 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 
-from rejoin_runner.agent.custom_loop import LoopError, OwnLoop, RunInput, Shown, play
+from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, RunInput, Shown, play
 from rejoin_runner.decision import agent_stack
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
-from rejoin_runner.output.journal import TooLarge
+from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.run import delegation, instrumentation, run_context
-from rejoin_runner.run.attempt import DEADLINE, Attempt, Cancelled, own_cancellation, worded
-from rejoin_runner.run.call_output import OpenVoice
+from rejoin_runner.run.attempt import DEADLINE, Attempt, ForeignCancellation, own_cancellation, worded
+from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.run.compaction import shortened
 from rejoin_runner.run.model_files import stored
 from rejoin_runner.tools.tool import ToolError
@@ -39,14 +39,14 @@ async def generate(attempt: Attempt) -> None:
             await own_cancellation(_respond(attempt))
     except TimeoutError:  # ours: `_respond` names the model's own
         await _failed(attempt, DEADLINE, f"The model took longer than {limit_s:g} seconds.")
-    except Cancelled:
+    except ForeignCancellation:
         await _failed(attempt, "model_error", "The model gave up.")
     except ModelError as fault:
         attempt.log.warning("model_failed", error=worded(fault.detail))
         await _failed(attempt, "model_error", fault.detail)
     except LoopError as fault:
         await _failed(attempt, "agent_error", str(fault))
-    except TooLarge as fault:
+    except EventTooLarge as fault:
         attempt.log.warning("event_too_large", error=str(fault))
         await _failed(attempt, "too_large", str(fault))
     else:
@@ -106,9 +106,11 @@ async def _source(attempt: Attempt) -> AsyncGenerator[ModelChunk | Shown | Done]
     return _own_loop(attempt, attempt.agent.own, request)
 
 
-async def _own_loop(attempt: Attempt, loop: OwnLoop, request: ModelRequest) -> AsyncGenerator[Shown | Done]:
+async def _own_loop(
+    attempt: Attempt, loop: CustomLoop, request: ModelRequest
+) -> AsyncGenerator[Shown | Done]:
     """What the application's loop says. What it raises is told by its type, but for `LoopError`."""
-    run, voice = attempt.run, OpenVoice(attempt)
+    run, voice = attempt.run, LoggedCallOutput(attempt)
     told = RunInput(
         run.id, run.session, attempt.agent.name, request.history, attempt.context, run.attempt, voice=voice
     )

@@ -11,7 +11,7 @@ import msgspec
 from rejoin_adapters.records import Claim
 from rejoin_adapters.service import redaction
 from rejoin_protocol.errors import RejoinError
-from rejoin_protocol.security.sealing import Sealed, Sealer
+from rejoin_protocol.security.sealing import Sealer, UnsealError
 
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelError
@@ -21,29 +21,33 @@ from rejoin_runner.tools.tool_context import RunContext
 PAGE_CHARS_MAX = 2_000
 
 
-class NotOpened(RejoinError):
+class ContextUnavailable(RejoinError):
     """The run cannot have its context. The text is shown to people."""
 
 
-def opened(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
-    """The run's context as the agent's type; None for an agent that wants none. Raises `NotOpened`."""
+def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
+    """The run's context as the agent's type; None for an agent that wants none. Raises
+    `ContextUnavailable`.
+    """
     if agent.context is None:
         return None
     run, value = claim.run, {}
     if claim.context is not None:
         if sealer is None:
-            raise NotOpened("The run's context cannot be opened: its runner has no key.")
+            raise ContextUnavailable("The run's context cannot be opened: its runner has no key.")
         try:
             value = sealer.open(claim.context, run.tenant, run.session)
-        except Sealed as fault:
-            raise NotOpened(f"The run's context cannot be opened: {fault}.") from fault
+        except UnsealError as fault:
+            raise ContextUnavailable(f"The run's context cannot be opened: {fault}.") from fault
         redaction.hide(value)  # in every line of this attempt
     try:
         return msgspec.convert(value, agent.context)
     except msgspec.ValidationError as fault:
         _, _, path = str(fault).partition(" - at ")
         place = f" at {path}" if path else ""
-        raise NotOpened(f"The run's context is not what agent {agent.name} expects{place}.") from None
+        raise ContextUnavailable(
+            f"The run's context is not what agent {agent.name} expects{place}."
+        ) from None
 
 
 async def instructions(attempt: Attempt) -> str:

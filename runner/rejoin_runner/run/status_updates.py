@@ -27,7 +27,7 @@ INSTRUCTIONS = (
 log = structlog.get_logger("rejoin.updates")
 
 
-async def keep_telling(attempt: Attempt, updates: StatusUpdates, model: Model) -> None:
+async def run_status_updates(attempt: Attempt, updates: StatusUpdates, model: Model) -> None:
     """Beside a run, until cancelled."""
     write = updates.write or _writer(attempt, model)
     clock = asyncio.get_running_loop().time
@@ -40,7 +40,7 @@ async def keep_telling(attempt: Attempt, updates: StatusUpdates, model: Model) -
         try:
             await _tell(attempt, write)
         except Exception as fault:  # noqa: BLE001 - the run does not depend on it
-            log.warning("no_summary", error=type(fault).__name__)
+            log.warning("status_update_failed", error=type(fault).__name__)
         told, told_s = attempt.standing.index, clock()
 
 

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 import msgspec
-from rejoin_adapters.records import Decision, Question
+from rejoin_adapters.records import ApprovalRequest, Decision
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -19,12 +19,12 @@ from rejoin_protocol.ids import approval_id
 from rejoin_protocol.log.record import Audience, Mark
 
 from rejoin_runner.decision import decide
-from rejoin_runner.decision.agent_stack import Call
+from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.run import delegation, instrumentation
-from rejoin_runner.run.attempt import Attempt, Cancelled, own_cancellation
-from rejoin_runner.run.call_output import OpenVoice
+from rejoin_runner.run.attempt import Attempt, ForeignCancellation, own_cancellation
+from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.tools.tool import ToolError
-from rejoin_runner.tools.tool_context import ToolContext, Voice
+from rejoin_runner.tools.tool_context import CallOutput, ToolContext
 
 TASK = "tool "
 """What the names of the tasks begin with that wait for tools."""
@@ -34,7 +34,7 @@ UNKNOWN_OUTCOME = (
 )
 
 
-def asks(attempt: Attempt, call: Call) -> bool:
+def asks(attempt: Attempt, call: ToolCall) -> bool:
     """Whether a call needs a person's word. It does if the application fails to tell."""
     tool = attempt.tools.get(call.tool)
     if tool is None:
@@ -46,13 +46,13 @@ def asks(attempt: Attempt, call: Call) -> bool:
         return True
 
 
-def retries(attempt: Attempt, call: Call) -> bool:
+def retries(attempt: Attempt, call: ToolCall) -> bool:
     """Whether a call that a dead worker may have begun is made again."""
     tool = attempt.tools.get(call.tool)
     return tool is None or attempt.agent.retries(tool)
 
 
-async def ask(attempt: Attempt, calls: Sequence[Call]) -> None:
+async def ask(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
     """Store questions and show them."""
     limit_s = attempt.agent.approval_timeout_s
     now = datetime.fromtimestamp(attempt.now_ms() / 1_000, UTC)
@@ -61,7 +61,7 @@ async def ask(attempt: Attempt, calls: Sequence[Call]) -> None:
     stored = {approval.question.call: approval.question.id for approval in attempt.claim.approvals}
     fresh = count(max(attempt.standing.questions, len(stored)))  # a dead attempt may have asked
     questions = [
-        Question(
+        ApprovalRequest(
             stored.get(call.id) or approval_id(run.id, next(fresh)),
             call.id,
             call.tool,
@@ -88,7 +88,7 @@ async def tell(attempt: Attempt, decided: Sequence[Decision]) -> None:
         )
 
 
-async def act(attempt: Attempt, act: decide.Act) -> None:
+async def act(attempt: Attempt, act: decide.RunToolCalls) -> None:
     """Give calls their results."""
     for call, _ in act.deny:
         instrumentation.told(attempt, call, "denied")
@@ -108,7 +108,7 @@ async def act(attempt: Attempt, act: decide.Act) -> None:
             group.create_task(_call(attempt, call), name=TASK + call.tool)
 
 
-async def _call(attempt: Attempt, call: Call) -> None:
+async def _call(attempt: Attempt, call: ToolCall) -> None:
     result = await instrumentation.tool(attempt, call, _spoken(attempt, call))
     if isinstance(result, chunks.ToolOutputAvailable):
         await delegation.transfer(attempt, call)
@@ -117,20 +117,20 @@ async def _call(attempt: Attempt, call: Call) -> None:
     await attempt.detail("tool_result", f"{call.tool} answered", **_named(call), success=ok)
 
 
-def _named(call: Call) -> dict[str, str]:
+def _named(call: ToolCall) -> dict[str, str]:
     return {"toolCallId": call.id, "toolName": call.tool}
 
 
-async def _spoken(attempt: Attempt, call: Call) -> Chunk:
+async def _spoken(attempt: Attempt, call: ToolCall) -> Chunk:
     """The result of a call that may speak while it lasts, and no longer."""
-    voice = OpenVoice(attempt, call.id)
+    voice = LoggedCallOutput(attempt, call.id)
     try:
         return await _result(attempt, call, _context(attempt, call, voice))
     finally:
         voice.close()
 
 
-async def _result(attempt: Attempt, call: Call, context: ToolContext[Any]) -> Chunk:
+async def _result(attempt: Attempt, call: ToolCall, context: ToolContext[Any]) -> Chunk:
     tool = attempt.tools.get(call.tool)
     log = attempt.log.bind(tool=call.tool, call=call.id)
     if tool is None:
@@ -141,8 +141,8 @@ async def _result(attempt: Attempt, call: Call, context: ToolContext[Any]) -> Ch
         return delegation.error(call, str(fault))
     except TimeoutError:
         return delegation.error(call, "the tool took too long")
-    except (Cancelled, SystemExit) as fault:
-        log.warning("tool_gave_up", why=type(fault).__name__)
+    except (ForeignCancellation, SystemExit) as fault:
+        log.warning("tool_cancelled_itself", why=type(fault).__name__)
         return delegation.error(call, "the tool gave up")
     except Fenced:
         raise
@@ -152,11 +152,11 @@ async def _result(attempt: Attempt, call: Call, context: ToolContext[Any]) -> Ch
     return chunks.ToolOutputAvailable(tool_call_id=call.id, output=output)
 
 
-def _context(attempt: Attempt, call: Call, voice: Voice | None = None) -> ToolContext[Any]:
+def _context(attempt: Attempt, call: ToolCall, voice: CallOutput | None = None) -> ToolContext[Any]:
     return ToolContext(attempt.run.id, attempt.run.session, call.id, attempt.context, voice=voice)
 
 
-def _frozen(attempt: Attempt, call: Call) -> Any:
+def _frozen(attempt: Attempt, call: ToolCall) -> Any:
     """What the person saw, where one was asked; what the log says otherwise."""
     for approval in attempt.claim.approvals:
         if approval.question.call == call.id:

@@ -14,14 +14,14 @@ THREADS_MAX = 1_000
 _MARK = "plain "
 
 
-class Crowded(Exception):
+class ThreadsExhausted(Exception):
     """`THREADS_MAX` calls are under way, perhaps for ever."""
 
 
-async def called[T](name: str, function: Callable[[], T]) -> T:
-    """Call it, and return or raise what it does. Raises `Crowded`."""
+async def call_in_thread[T](name: str, function: Callable[[], T]) -> T:
+    """Call it, and return or raise what it does. Raises `ThreadsExhausted`."""
     if len(under_way()) >= THREADS_MAX:
-        raise Crowded
+        raise ThreadsExhausted
     outcome: Future[T] = Future()
     outcome.set_running_or_notify_cancel()  # from here on it can be left, and not be called off
 

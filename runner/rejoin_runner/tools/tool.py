@@ -94,8 +94,10 @@ class Tool(msgspec.Struct, frozen=True):
             return await self.function(*self._given(context), **values)
         own = SyncToolContext(context, asyncio.get_running_loop())
         try:
-            return await thread_calls.called(self.name, partial(self.function, *self._given(own), **values))
-        except thread_calls.Crowded:
+            return await thread_calls.call_in_thread(
+                self.name, partial(self.function, *self._given(own), **values)
+            )
+        except thread_calls.ThreadsExhausted:
             raise ToolError("too many calls are under way, try again later") from None
 
     def _given(self, context: object) -> tuple[object, ...]:

@@ -23,7 +23,7 @@ RESERVED = frozenset({"operation", "summary", "artifact", "component", "status"}
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
-class Made(msgspec.Struct, frozen=True):
+class NewArtifact(msgspec.Struct, frozen=True):
     """An artifact before it is stored. `preview` is what everybody sees, `data` what is fetched."""
 
     id: str
@@ -33,7 +33,7 @@ class Made(msgspec.Struct, frozen=True):
     data: Any
 
 
-class Voice(Protocol):
+class CallOutput(Protocol):
     """The way from a call to the run's log, for as long as the call lasts."""
 
     agent: str
@@ -46,7 +46,7 @@ class Voice(Protocol):
         """Show what the result may become."""
         ...
 
-    async def keep(self, made: Made) -> None:
+    async def keep(self, made: NewArtifact) -> None:
         """Store an artifact."""
         ...
 
@@ -59,7 +59,7 @@ class Voice(Protocol):
         ...
 
 
-class Shelf(Protocol):
+class ArtifactStore(Protocol):
     """Where artifacts are stored: `adapters.artifacts`."""
 
     async def put(self, tenant: TenantId, artifact: Artifact) -> None:
@@ -76,13 +76,13 @@ class RunContext[C](msgspec.Struct, frozen=True):
     context: C
 
 
-class Speaker(msgspec.Struct, frozen=True, kw_only=True):
+class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
     """Who may say something. What is said while a text is open stands behind that text."""
 
-    voice: Voice | None = None
+    voice: CallOutput | None = None
 
     @property
-    def _voice(self) -> Voice:
+    def _voice(self) -> CallOutput:
         if self.voice is None:
             raise RuntimeError("nothing can be said before the call is made")
         return self.voice
@@ -121,7 +121,7 @@ class Speaker(msgspec.Struct, frozen=True, kw_only=True):
         number = self._voice.count("artifact")
         id = f"art_{hashlib.sha256(f'{self._source}:{number}'.encode()).hexdigest()[:24]}"
         shown = {field: plain[field] for field in preview}
-        await self._voice.keep(Made(id, type, name, shown, plain))
+        await self._voice.keep(NewArtifact(id, type, name, shown, plain))
         said = {"artifactId": id, "type": type, "name": name, "artifactSummary": shown}
         if summary is not None:
             said["description"] = summary
@@ -167,7 +167,7 @@ class Speaker(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class ToolContext[C](Speaker, frozen=True):
+class ToolContext[C](OutputContext, frozen=True):
     """What a tool knows besides its arguments. `context` is the application's own, validated."""
 
     run: RunId

@@ -23,7 +23,7 @@ log = structlog.get_logger("rejoin.blocked")
 
 async def watch(blocked_s: float = BLOCKED_S) -> None:
     """Say it when this loop stands still for longer, and how long it took in the end. For ever."""
-    watched = _Loop(blocked_s)
+    watched = _WatchedLoop(blocked_s)
     thread = threading.Thread(target=watched.look, name="blocked", daemon=True)
     thread.start()
     try:
@@ -35,7 +35,7 @@ async def watch(blocked_s: float = BLOCKED_S) -> None:
         thread.join()
 
 
-class _Loop:
+class _WatchedLoop:
     """The loop that runs here, as two threads know it."""
 
     def __init__(self, blocked_s: float) -> None:
@@ -49,7 +49,7 @@ class _Loop:
     def beat(self) -> None:
         """It is alive."""
         if self._told:
-            log.warning("loop_runs_again", seconds=round(monotonic() - self._seen, 1))
+            log.warning("event_loop_unblocked", seconds=round(monotonic() - self._seen, 1))
         self._seen, self._told = monotonic(), False
 
     def look(self) -> None:
@@ -64,7 +64,7 @@ class _Loop:
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented, and the only way
         stack = islice(walk_stack(frame), FRAMES_MAX)
         log.warning(
-            "loop_blocked",
+            "event_loop_blocked",
             seconds=self._blocked_s,
             task=None if task is None else task.get_name(),
             where=[f"{one.f_code.co_filename}:{line} {one.f_code.co_name}" for one, line in stack],

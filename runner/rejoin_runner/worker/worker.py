@@ -13,11 +13,20 @@ from contextlib import contextmanager
 import msgspec
 import structlog
 from rejoin_adapters.files.chunk_store import Files
-from rejoin_adapters.ports import Agents, Control, Delivery, Interrupt, Log, Requests, Supersede, Word
-from rejoin_adapters.postgres.session_store import FORGET_MAX, Threads
-from rejoin_adapters.records import Claim, Run, Store
+from rejoin_adapters.ports import (
+    AgentRegistry,
+    ControlMessage,
+    Delivery,
+    Interrupt,
+    RunControl,
+    RunLog,
+    RunQueue,
+    Supersede,
+)
+from rejoin_adapters.postgres.session_store import FORGET_MAX, SessionStore
+from rejoin_adapters.records import Claim, Run, RunStore
 from rejoin_adapters.service import tracing
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
@@ -25,18 +34,18 @@ from rejoin_protocol.run_request import RunRequest
 from rejoin_protocol.security.sealing import Sealer
 
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.agent.team import Crew, crew_of
-from rejoin_runner.decision.run_state import Standing
-from rejoin_runner.mcp.tools import Source
+from rejoin_runner.agent.team import AgentTeam, team_of
+from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.mcp.tools import ServerTools
 from rejoin_runner.models.model import Model
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
 from rejoin_runner.run.attempt import Attempt
-from rejoin_runner.run.executor import HandedOver, Loop
-from rejoin_runner.run.metrics import Metrics
-from rejoin_runner.run.model_files import Reading
-from rejoin_runner.run.run_context import NotOpened, opened
-from rejoin_runner.tools.tool_context import Shelf
+from rejoin_runner.run.executor import HandedOver, RunExecutor
+from rejoin_runner.run.metrics import RunnerMetrics
+from rejoin_runner.run.model_files import FileInliningModel
+from rejoin_runner.run.run_context import ContextUnavailable, open_context
+from rejoin_runner.tools.tool_context import ArtifactStore
 
 log = structlog.get_logger("rejoin.worker")
 
@@ -49,10 +58,10 @@ GIVE_UP_FACTOR = 3
 """A run that cannot even be failed in its log is given up after so many times `attempts_max` deliveries."""
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class WorkerLimits(msgspec.Struct, frozen=True):
     """How much, how long, how often."""
 
-    runs_max: int = 64
+    max_concurrent_runs: int = 64
     """Runs at once in this process; each agent beyond the first may have one more, so that none starves."""
     ack_wait_s: float = 2.5
     """The broker's patience with a silent runner; a run is kept alive three times as often."""
@@ -61,16 +70,16 @@ class Bounds(msgspec.Struct, frozen=True):
     attempts_max: int = 10
     """In one turn of a run. A run that is often decided about is claimed often too, and has done no wrong."""
     announce_period_s: float = 30.0
-    sweep_period_s: float = 5.0
+    sweep_interval_s: float = 5.0
     sweep_age_s: float = 5.0
     """A ready run that nobody has claimed for this long is asked for again."""
     retry_delay_s: float = 1.0
-    session_age_max_s: float | None = None
+    session_retention_s: float | None = None
     """Sessions that nothing has touched for longer are deleted; None: they are kept."""
     retention_period_s: float = 60.0
 
 
-class Serving(msgspec.Struct, frozen=True):
+class ServedAgent(msgspec.Struct, frozen=True):
     """An agent and its opened model; `others` are the models of the agents that it reaches, by name."""
 
     agent: Agent
@@ -78,16 +87,16 @@ class Serving(msgspec.Struct, frozen=True):
     others: Mapping[str, Model] = {}
     updates: Model | None = None
     """What writes its status updates; None is its own model."""
-    sources: Mapping[str, Sequence[Source]] = {}
+    sources: Mapping[str, Sequence[ServerTools]] = {}
     """The MCP servers of the agents that have some, by the agents' names."""
 
     @property
-    def crew(self) -> Crew:
+    def crew(self) -> AgentTeam:
         """The agent with those that it reaches. Raises `Invalid` in one sentence for what cannot work."""
-        return crew_of(self.agent, {**self.others, self.agent.name: self.model}, self.sources)
+        return team_of(self.agent, {**self.others, self.agent.name: self.model}, self.sources)
 
 
-class Hold:
+class RunLease:
     """This runner's hold on a run, and what it is told about it."""
 
     def __init__(self) -> None:
@@ -96,7 +105,7 @@ class Hold:
         self._newest = 0
         self._news = asyncio.Event()
 
-    def hear(self, word: Word) -> None:
+    def hear(self, word: ControlMessage) -> None:
         """Something that was said to whoever holds the run."""
         match word:
             case Interrupt():
@@ -119,24 +128,24 @@ class Worker:
     def __init__(
         self,
         name: str,
-        serving: Sequence[Serving],
+        serving: Sequence[ServedAgent],
         *,
-        store: Store,
-        runs: Log,
-        requests: Requests,
-        control: Control,
-        agents: Agents,
+        store: RunStore,
+        runs: RunLog,
+        requests: RunQueue,
+        control: RunControl,
+        agents: AgentRegistry,
         files: Files | None = None,
-        shelf: Shelf | None = None,
-        threads: Threads | None = None,
+        shelf: ArtifactStore | None = None,
+        threads: SessionStore | None = None,
         sealer: Sealer | None = None,
         deployed_at_ms: int = 0,
-        bounds: Bounds,
-        metrics: Metrics | None = None,
+        bounds: WorkerLimits,
+        metrics: RunnerMetrics | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         self._name = name
-        self._serving: Mapping[AgentName, Serving] = {AgentName(one.agent.name): one for one in serving}
+        self._serving: Mapping[AgentName, ServedAgent] = {AgentName(one.agent.name): one for one in serving}
         self._crews = {name: one.crew for name, one in self._serving.items()}
         self._store = store
         self._runs = runs
@@ -149,12 +158,12 @@ class Worker:
         self._sealer = sealer
         self._deployed_at_ms = deployed_at_ms
         self._bounds = bounds
-        self.metrics = metrics or Metrics()
+        self.metrics = metrics or RunnerMetrics()
         self._now_ms = now_ms
-        self._slots = asyncio.Semaphore(bounds.runs_max + len(serving) - 1)
+        self._slots = asyncio.Semaphore(bounds.max_concurrent_runs + len(serving) - 1)
         self._draining = asyncio.Event()
         self._executions: set[asyncio.Task[None]] = set()
-        self._holds: dict[RunId, list[Hold]] = {}
+        self._holds: dict[RunId, list[RunLease]] = {}
         """By run: two, if its request was delivered again."""
 
     def drain(self) -> None:
@@ -168,7 +177,9 @@ class Worker:
         async with self._control.listen(self._hear):
             await self._announce()
             on_ready()
-            log.info("serving", agents=sorted(self._serving), runs_max=self._bounds.runs_max)
+            log.info(
+                "serving", agents=sorted(self._serving), max_concurrent_runs=self._bounds.max_concurrent_runs
+            )
             await self._work()
         log.info("drained")
 
@@ -177,7 +188,7 @@ class Worker:
             background = [
                 group.create_task(self.metrics.watch_loop()),
                 group.create_task(self._every(self._bounds.announce_period_s, self._announce)),
-                group.create_task(self._every(self._bounds.sweep_period_s, self._sweep)),
+                group.create_task(self._every(self._bounds.sweep_interval_s, self._sweep)),
                 group.create_task(self._every(self._bounds.retention_period_s, self._forget)),
                 *(group.create_task(self._pull(agent, group)) for agent in self._serving),
             ]
@@ -190,14 +201,14 @@ class Worker:
             for task in self._executions:
                 task.cancel()  # hands its run over
 
-    def _hear(self, run: RunId, word: Word) -> None:
+    def _hear(self, run: RunId, word: ControlMessage) -> None:
         for hold in self._holds.get(run, ()):
             hold.hear(word)
 
     @contextmanager
-    def _listening(self, run: RunId) -> Iterator[Hold]:
+    def _listening(self, run: RunId) -> Iterator[RunLease]:
         """A hold that hears what is said about a run."""
-        hold = Hold()
+        hold = RunLease()
         holds = self._holds.setdefault(run, [])
         holds.append(hold)
         try:
@@ -213,7 +224,7 @@ class Worker:
             try:
                 await action()
             except Unavailable as fault:
-                log.warning("put_off", action=action.__name__, error=str(fault))
+                log.warning("periodic_task_failed", action=action.__name__, error=str(fault))
 
     async def _announce(self) -> None:
         times = {"deployed_at_ms": self._deployed_at_ms, "announced_at_ms": self._now_ms()}
@@ -225,7 +236,7 @@ class Worker:
         for run in await self._store.interrupted(list(self._holds)):
             self._hear(run, Interrupt())
         for request in await self._store.stranded(self._bounds.sweep_age_s):
-            log.info("stranded_run", run=request.run, turn=request.turn)
+            log.info("stranded_run_republished", run=request.run, turn=request.turn)
             await self._requests.publish(request)
         for request in await self._store.expire():
             log.info("approval_expired", run=request.run, turn=request.turn)
@@ -241,18 +252,18 @@ class Worker:
             await self._runs.purge(run)
         if due:
             await self._store.purged(due)
-            log.info("purged", runs=len(due))
+            log.info("run_logs_purged", runs=len(due))
 
     async def _forget(self) -> None:
         """Delete the sessions that nobody has come back to for as long as they are kept."""
-        age_max_s = self._bounds.session_age_max_s
+        age_max_s = self._bounds.session_retention_s
         if self._threads is None or age_max_s is None:
             return
         deleted = FORGET_MAX
         while deleted == FORGET_MAX:
             deleted = await self._threads.forget_untouched(age_max_s)
             if deleted:
-                log.info("forgotten", sessions=deleted)
+                log.info("sessions_expired", sessions=deleted)
 
     async def _pull(self, agent: AgentName, group: asyncio.TaskGroup) -> None:
         async with self._requests.pull(agent) as next_requests:
@@ -296,7 +307,7 @@ class Worker:
             try:
                 await self._try(delivery, hold)
             except asyncio.CancelledError:
-                log.info("handed_over")
+                log.info("run_handed_over")
                 self.metrics.gave_back(request.agent, "handed_over")
                 await self._give_back(delivery, hold, 0)
                 raise
@@ -304,28 +315,28 @@ class Worker:
                 if hold.run is not None:
                     self.metrics.let_go(request.agent)
 
-    async def _try(self, delivery: Delivery, hold: Hold) -> None:
+    async def _try(self, delivery: Delivery, hold: RunLease) -> None:
         agent = delivery.request.agent
         put_off_s = min(self._bounds.retry_delay_s * 2 ** min(delivery.delivered - 1, 10), PUT_OFF_MAX_S)
         try:
             await self._carry(delivery, hold)
         except* Fenced:
-            log.info("fenced")
+            log.info("run_fenced")
             self.metrics.gave_back(agent, "fenced")
         except* HandedOver:
-            log.info("handed_over")
+            log.info("run_handed_over")
             self.metrics.gave_back(agent, "handed_over")
             await self._give_back(delivery, hold, 0)
         except* RejoinError as faults:
-            self.metrics.gave_back(agent, "put_back")
-            log.warning("put_back", error="; ".join(str(fault) for fault in faults.exceptions))
+            self.metrics.gave_back(agent, "requeued")
+            log.warning("run_requeued", error="; ".join(str(fault) for fault in faults.exceptions))
             await self._give_back(delivery, hold, put_off_s)
         except* Exception:
-            log.exception("execution_broken")
-            self.metrics.gave_back(agent, "broken")
+            log.exception("run_crashed")
+            self.metrics.gave_back(agent, "crashed")
             await self._give_back(delivery, hold, put_off_s)
 
-    async def _give_back(self, delivery: Delivery, hold: Hold, delay_s: float) -> None:
+    async def _give_back(self, delivery: Delivery, hold: RunLease, delay_s: float) -> None:
         """Unless somebody else has the run by now: then it is not ours to give."""
         held = hold.run
         try:
@@ -335,9 +346,9 @@ class Worker:
                     return
             await delivery.nak(delay_s)
         except Unavailable:
-            log.warning("not_given_back")  # its ack wait gives it back
+            log.warning("nak_failed")  # its ack wait gives it back
 
-    async def _carry(self, delivery: Delivery, hold: Hold) -> None:
+    async def _carry(self, delivery: Delivery, hold: RunLease) -> None:
         claim = await self._store.claim(delivery.request, self._name)
         if claim is None:
             log.info("stale_request")
@@ -345,7 +356,7 @@ class Worker:
             return
         run = hold.run = claim.run
         structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
-        log.info("claimed")
+        log.info("run_claimed")
         self.metrics.claimed(run.agent, delivery.age_s)
         # Deliveries of this turn, and those alone in which the database was there to be asked.
         if min(delivery.delivered, run.attempt) > self._bounds.attempts_max * GIVE_UP_FACTOR:
@@ -353,18 +364,18 @@ class Worker:
             await delivery.ack()
             return
         # Kept alive from here on: to read a long log takes its time.
-        async with beside(self._keep_alive(delivery), hold.until_lost()):
+        async with run_alongside(self._keep_alive(delivery), hold.until_lost()):
             standing, journal = await self._take_over(claim)
-            async with beside(journal.write()):
+            async with run_alongside(journal.write()):
                 for following in await self._run(claim, standing, journal, hold.interrupted):
                     with tracing.apart():  # what comes next was asked for by somebody else
                         await self._requests.publish(following)
         await delivery.ack()
-        log.info("let_go", ended=standing.ended, events=standing.index)
+        log.info("run_released", ended=standing.ended, events=standing.index)
 
     async def _give_up(self, claim: Claim) -> None:
         """End a run whose log takes no word any more, not even that it has failed."""
-        log.error("given_up")
+        log.error("run_abandoned")
         run = claim.run
         following = await self._store.end(run.id, run.attempt, State.FAILED, claim.answer, executor.TOO_OFTEN)
         self.metrics.became(run.agent, State.FAILED.value)
@@ -372,19 +383,19 @@ class Worker:
             await self._requests.publish(following)
 
     async def _run(
-        self, claim: Claim, standing: Standing, journal: Journal, interrupted: asyncio.Event
+        self, claim: Claim, standing: RunState, journal: Journal, interrupted: asyncio.Event
     ) -> Sequence[RunRequest]:
         crew, files, tenant = self._crews[claim.run.agent], self._files, claim.run.owner.tenant
         serving = self._serving[claim.run.agent]
         fault = ""
         try:
-            context = opened(claim, serving.agent, self._sealer)
-        except NotOpened as closed:
-            log.warning("context_not_opened", error=str(closed))
+            context = open_context(claim, serving.agent, self._sealer)
+        except ContextUnavailable as closed:
+            log.warning("context_decryption_failed", error=str(closed))
             context, fault = None, str(closed)
         attempt = Attempt(
             claim,
-            crew if files is None else crew.through(lambda model: Reading(model, files, tenant)),
+            crew if files is None else crew.through(lambda model: FileInliningModel(model, files, tenant)),
             self._store,
             journal,
             standing,
@@ -394,7 +405,9 @@ class Worker:
             metrics=self.metrics,
             now_ms=self._now_ms,
         )
-        execution = Loop(attempt, interrupted=interrupted, draining=self._draining, updates=serving.updates)
+        execution = RunExecutor(
+            attempt, interrupted=interrupted, draining=self._draining, updates=serving.updates
+        )
         if standing.attempts >= self._bounds.attempts_max:
             await execution.fail(executor.TOO_OFTEN)
         elif standing.headless and claim.answer is None:
@@ -403,10 +416,10 @@ class Worker:
             await execution.fail(fault)
         return await execution.go()
 
-    async def _take_over(self, claim: Claim) -> tuple[Standing, Journal]:
+    async def _take_over(self, claim: Claim) -> tuple[RunState, Journal]:
         """Read the log, and make sure that nobody else writes it any more."""
         run = claim.run
-        standing = Standing()
+        standing = RunState()
         unread = run.attempt > 1  # the first has nothing to read, and the append would find it if it had
         while True:
             if unread:
@@ -420,7 +433,7 @@ class Worker:
             except Fenced:
                 # The earlier attempt wrote once more, or the read was behind. One that never pauses would
                 # always be first, so it is told.
-                log.info("log_moved")
+                log.info("takeover_retried")
                 await self._control.supersede(run.id, run.attempt)
                 await asyncio.sleep(TAKE_OVER_PAUSE_S)
             else:
@@ -430,7 +443,7 @@ class Worker:
                     await self._control.supersede(run.id, run.attempt)
                 return standing, journal
 
-    async def _read(self, run: RunId, standing: Standing) -> None:
+    async def _read(self, run: RunId, standing: RunState) -> None:
         """Only what is new: whoever is to be fenced may write all the while."""
         more = True
         while more:
@@ -445,4 +458,4 @@ class Worker:
             try:
                 await delivery.in_progress()
             except Unavailable as fault:
-                log.warning("not_kept_alive", error=str(fault))
+                log.warning("heartbeat_failed", error=str(fault))

@@ -13,7 +13,7 @@ from rejoin_protocol.events.chunks import TextDelta, ToolInputAvailable
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import sleep, weather
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import tool
 
 DELETE_S = 0.4
@@ -43,7 +43,7 @@ class Deliberate:
                 yield call
             yield Done("tool-calls")
             return
-        async with aclosing(Scripted().stream(request)) as stream:
+        async with aclosing(ScriptedModel().stream(request)) as stream:
             async for chunk in stream:
                 if request.step and isinstance(chunk, TextDelta):
                     await asyncio.sleep(WORD_S)

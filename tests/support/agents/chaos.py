@@ -21,7 +21,7 @@ from rejoin_runner.agent.agent import agent as own_loop
 from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.demo import weather
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
@@ -111,7 +111,7 @@ class Player:
                 yield TextDelta(id="t", delta=f"I see {', '.join(seen(request.history[-1]))}.")
                 yield TextEnd(id="t")
             case _:
-                async for chunk in Scripted().stream(request):
+                async for chunk in ScriptedModel().stream(request):
                     yield chunk
                 return
         yield Done("stop", Usage(1, 1))

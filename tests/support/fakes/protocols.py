@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rejoin_runner.models.model import Keys
-from rejoin_runner.models.provider import Connections, open_model
+from rejoin_runner.models.provider import ProviderConnections, open_model
 from rejoin_runner.models.provider_call import ProviderModel
 
 from tests.support import fake_provider as chat
@@ -33,7 +33,9 @@ class Speaks:
     results: Callable[[Request], list[Any]]
     """What of a request are the results of tools."""
 
-    def open(self, at: FakeProvider, connections: Connections, name: str = "", **more: Any) -> ProviderModel:
+    def open(
+        self, at: FakeProvider, connections: ProviderConnections, name: str = "", **more: Any
+    ) -> ProviderModel:
         """A model that asks the fake."""
         base_url = at.address if self.provider == "anthropic" else at.base_url
         spec = f"{self.provider}:{name or self.name}"

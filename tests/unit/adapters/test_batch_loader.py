@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from rejoin_adapters.postgres.batch_loader import Together
+from rejoin_adapters.postgres.batch_loader import BatchLoader
 from rejoin_protocol.errors import Unavailable
 
 SOON_S = 5.0
@@ -34,7 +34,7 @@ async def turns(count: int) -> None:
 
 async def test_questions_of_one_turn_are_asked_once_and_each_has_its_answer() -> None:
     oracle = Oracle()
-    together = Together(oracle.ask)
+    together = BatchLoader(oracle.ask)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(together.ask(number)) for number in range(10)]
     assert [task.result() for task in tasks] == [2 * number for number in range(10)]
@@ -45,7 +45,7 @@ async def test_questions_of_one_turn_are_asked_once_and_each_has_its_answer() ->
 async def test_what_is_asked_while_others_wait_is_asked_next_and_together() -> None:
     oracle = Oracle()
     oracle.free.clear()
-    together = Together(oracle.ask)
+    together = BatchLoader(oracle.ask)
     async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
         tasks = [group.create_task(together.ask(number)) for number in (1, 2)]
         for number in (3, 4):
@@ -58,7 +58,7 @@ async def test_what_is_asked_while_others_wait_is_asked_next_and_together() -> N
 
 async def test_a_fault_is_told_to_all_who_asked_and_to_nobody_else() -> None:
     oracle = Oracle()
-    together = Together(oracle.ask)
+    together = BatchLoader(oracle.ask)
 
     async def refused(number: int) -> None:
         with pytest.raises(Unavailable, match="not that one"):
@@ -76,7 +76,7 @@ async def test_a_fault_is_told_to_all_who_asked_and_to_nobody_else() -> None:
 async def test_who_leaves_at_any_moment_leaves_the_others_their_answers(leaver: int, later: int) -> None:
     oracle = Oracle()
     oracle.free.clear()
-    together = Together(oracle.ask)
+    together = BatchLoader(oracle.ask)
     async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
         tasks = [group.create_task(together.ask(number)) for number in range(3)]
         await turns(later)

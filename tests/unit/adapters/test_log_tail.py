@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rejoin_adapters.jetstream import live_feed as following
 from rejoin_adapters.jetstream import log_tail as spliced
-from rejoin_adapters.jetstream.live_feed import Reader
-from rejoin_adapters.jetstream.log_tail import Splice, fit, splice
-from rejoin_adapters.ports import Page
+from rejoin_adapters.jetstream.live_feed import LiveReader
+from rejoin_adapters.jetstream.log_tail import LogTail, fit, open_log_tail
+from rejoin_adapters.ports import LogPage
 from rejoin_protocol.errors import Gone
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
 
-from tests.doubles.broker import MemoryLog
+from tests.doubles.broker import MemoryRunLog
 
 RUN = RunId("r")
 IDLE_S = 5.0
@@ -64,7 +64,7 @@ def test_a_hole_ends_it_even_if_it_is_filled_later() -> None:
 # ------------------------------------------------------------------------------------------------ splice
 
 
-class Feed(Reader):
+class Feed(LiveReader):
     """A live feed whose records suffer, each by the next of `faults`; of the last one's nothing will tell."""
 
     def __init__(self, faults: Iterator[str], random: Random) -> None:
@@ -92,7 +92,7 @@ class Feed(Reader):
             super().push(self._late.pop())
 
 
-class Troubled(MemoryLog):
+class Troubled(MemoryRunLog):
     """A log with such feeds, small pages, and reads that may miss the newest record."""
 
     def __init__(self, faults: Sequence[str], page_max: int, seed: int, *, lag: float = 0.3) -> None:
@@ -103,19 +103,19 @@ class Troubled(MemoryLog):
         self._lag = lag
         self.checks = 0
 
-    async def grown(self, run: RunId, *, after: int) -> bool:
+    async def has_records_after(self, run: RunId, *, after: int) -> bool:
         self.checks += 1
         await asyncio.sleep(0)
-        return await super().grown(run, after=after) and self._random.random() >= self._lag
+        return await super().has_records_after(run, after=after) and self._random.random() >= self._lag
 
-    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> Page:
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> LogPage:
         await asyncio.sleep(0)
         page = await super().read(run, after=after, records_max=min(self._page_max, records_max or 256))
         behind = not page.more and self._random.random() < self._lag
-        return Page(page.records[:-1], more=False) if behind else page
+        return LogPage(page.records[:-1], more=False) if behind else page
 
     @asynccontextmanager
-    async def follow(self, run: RunId) -> AsyncIterator[Reader]:
+    async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:
         feed = Feed(self._faults, self._random)
         readers = self._readers.setdefault(run, set())
         readers.add(feed)
@@ -148,7 +148,7 @@ def impatient() -> Iterator[None]:
         yield
 
 
-async def read(records: Splice, count: int) -> list[Record]:
+async def read(records: LogTail, count: int) -> list[Record]:
     """So many records, however long it takes."""
     seen: list[Record] = []
     while len(seen) < count:
@@ -167,7 +167,7 @@ async def test_every_record_comes_once_and_in_order(
             writing = group.create_task(log.write(count))
             for _ in range(before):
                 await asyncio.sleep(0)
-            async with splice(log, RUN) as records:
+            async with open_log_tail(log, RUN) as records:
                 seen = await read(records, count)
     assert seen == writing.result()
 
@@ -176,7 +176,7 @@ async def test_every_record_comes_once_and_in_order(
 async def test_a_last_record_that_never_arrives_is_found(fault: str) -> None:
     log = Troubled(["as it is"] * 2 + [fault], 256, 1)
     with impatient():
-        async with asyncio.timeout(IDLE_S), splice(log, RUN) as records:
+        async with asyncio.timeout(IDLE_S), open_log_tail(log, RUN) as records:
             written = await log.write(3)
             assert await read(records, 3) == written
 
@@ -187,7 +187,7 @@ async def test_what_is_known_to_be_there_does_not_wait_for_silence(fault: str) -
     with mock.patch.object(spliced, "TAIL_CHECK_FIRST_S", 60):
         async with asyncio.timeout(IDLE_S):
             written = await log.write(9)
-            async with splice(log, RUN) as records:
+            async with open_log_tail(log, RUN) as records:
                 assert await read(records, 9) == written
                 (last,) = await log.write(1, prev=written[-1].seq, index=9)
                 assert await read(records, 1) == [last]
@@ -199,14 +199,14 @@ async def test_a_splice_begins_anywhere(place: int, seed: int) -> None:
     written = await log.write(8)
     after, index = (written[place - 1].seq, written[place - 1].end) if place else (0, 0)
     with impatient():
-        async with asyncio.timeout(IDLE_S), splice(log, RUN, after=after, index=index) as records:
+        async with asyncio.timeout(IDLE_S), open_log_tail(log, RUN, after=after, index=index) as records:
             assert await read(records, 8 - place) == written[place:]
 
 
 async def test_where_nothing_is_appended_nothing_comes_after_the_time_given() -> None:
     log = Troubled([], 256, 1)
     with impatient():
-        async with asyncio.timeout(IDLE_S), splice(log, RUN) as records:
+        async with asyncio.timeout(IDLE_S), open_log_tail(log, RUN) as records:
             assert (records.caught_up, await records.next(0.01), records.caught_up) == (False, (), True)
             assert await records.next(0) == ()
 
@@ -218,7 +218,7 @@ async def test_silence_is_checked_less_and_less_often() -> None:
         mock.patch.object(spliced, "TAIL_CHECK_FIRST_S", 0.02),
         mock.patch.object(spliced, "TAIL_CHECK_MAX_S", 0.08),
     ):
-        async with splice(log, RUN) as records:
+        async with open_log_tail(log, RUN) as records:
             await records.next(0.5)
             assert 2 <= log.checks <= 9
             await log.write(1)
@@ -229,13 +229,13 @@ async def test_silence_is_checked_less_and_less_often() -> None:
 
 
 async def test_a_log_that_has_lost_what_comes_next_is_gone() -> None:
-    log = MemoryLog()
+    log = MemoryRunLog()
     prev = 0
     for index in range(4):
         prev = await log.append(RUN, Head(prev, 1, index, 1), b"")
     del log._records[RUN][0]
-    async with splice(log, RUN) as records:
+    async with open_log_tail(log, RUN) as records:
         with pytest.raises(Gone):
             await records.next(IDLE_S)
-    async with splice(log, RUN, after=2, index=2) as records:
+    async with open_log_tail(log, RUN, after=2, index=2) as records:
         assert len(await read(records, 2)) == 2

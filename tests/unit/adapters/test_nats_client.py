@@ -4,7 +4,7 @@ import pytest
 from nats.aio.client import Client
 from nats.protocol.parser import Parser
 from rejoin_adapters.jetstream import nats_client
-from rejoin_adapters.jetstream.nats_client import Arrived, MendedClient
+from rejoin_adapters.jetstream.nats_client import NatsClient, RawMessage
 
 WIRE = (
     b"+OK\r\nMSG a.b 1 5\r\nhello\r\nPING\r\nHMSG live.x 12 in.box 22 27\r\n"
@@ -21,7 +21,7 @@ FIELDS = (
 )
 
 
-class Heard(MendedClient):
+class Heard(NatsClient):
     """Notes what it is told."""
 
     def __init__(self) -> None:
@@ -47,9 +47,9 @@ async def told(pieces: list[bytes], *, plainly: bool = False) -> list[object]:
     return client.told
 
 
-async def listened(pieces: list[bytes]) -> list[Arrived]:
-    client = MendedClient()
-    heard: list[Arrived] = []
+async def listened(pieces: list[bytes]) -> list[RawMessage]:
+    client = NatsClient()
+    heard: list[RawMessage] = []
     client.direct = dict.fromkeys((1, 2, 3, 12), heard.append)
     for piece in pieces:
         await client._ps.parse(piece)
@@ -77,7 +77,7 @@ async def test_who_listens_hears_the_same_wherever_the_reads_are_cut(
     monkeypatch.setattr(nats_client, "HELD_BYTES_MAX", held_bytes_max)
     messages = WIRE.replace(b"PING\r\n", b"").replace(b"PONG\r\n", b"")  # they are answered by a connection
     plain = [one for one in await told([messages], plainly=True) if isinstance(one, tuple)]
-    expected = [Arrived(subject, headers, data) for _, subject, _, data, headers in plain]
+    expected = [RawMessage(subject, headers, data) for _, subject, _, data, headers in plain]
     assert len(expected) == 5
     for cut in range(len(messages)):
         assert await listened([messages[:cut], messages[cut:]]) == expected, cut
@@ -85,7 +85,7 @@ async def test_who_listens_hears_the_same_wherever_the_reads_are_cut(
 
 @pytest.mark.parametrize("fields", FIELDS)
 async def test_headers_are_those_that_nats_py_reads(fields: bytes) -> None:
-    message = Arrived(b"a.b", fields, b"")
+    message = RawMessage(b"a.b", fields, b"")
     plain = await Client()._process_headers(fields) or {}
     if "Status" in plain:
         plain.setdefault("Description", "")

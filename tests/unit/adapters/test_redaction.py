@@ -29,7 +29,9 @@ def test_a_credential_is_known_by_its_looks(text: str) -> None:
     assert secret.removeprefix("nats://") not in line
 
 
-@pytest.mark.parametrize("name", ["authorization", "X-Api-Key", "context", "key_pepper", "token", "natsUrl"])
+@pytest.mark.parametrize(
+    "name", ["authorization", "X-Api-Key", "context", "api_key_pepper", "token", "natsUrl"]
+)
 def test_a_field_is_known_by_its_name(name: str) -> None:
     assert "hunter" not in shown(event="e", **{name: "hunter", "inner": {name: {"a": "hunter"}}})
 

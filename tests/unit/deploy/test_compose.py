@@ -20,10 +20,10 @@ from rejoin.cli import api_keys, main
 
 ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, type[msgspec.Struct]] = {
-    "gateway": gateway_app.Settings,
-    "runner": runner_app.Settings,
+    "gateway": gateway_app.GatewaySettings,
+    "runner": runner_app.RunnerSettings,
     "migrate": main.MigrateSettings,
-    "keys": api_keys.Settings,
+    "keys": api_keys.KeySettings,
 }
 BROKERS = ("nats-1", "nats-2", "nats-3")
 ONCE = {"migrate", "keys"}
@@ -140,7 +140,7 @@ def test_the_script_makes_the_secrets_and_the_urls_lead_to_the_services(
         password = secrets[f"{role}_password"]
         url = f"postgresql://rejoin_{role}:{password}@postgres:5432/rejoin\n"
         assert secrets[f"{role}_database_url"] == url
-    Sealer(secrets["context_keys"].strip(), os.urandom)
+    Sealer(secrets["context_encryption_keys"].strip(), os.urandom)
 
 
 def test_the_script_leaves_secrets_that_are_there_alone(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_the_agent_of_the_readme_can_be_served() -> None:
 def test_every_setting_it_names_exists_with_its_default() -> None:
     fields = {
         field.name: field
-        for kind in (gateway_app.Settings, runner_app.Settings)
+        for kind in (gateway_app.GatewaySettings, runner_app.RunnerSettings)
         for field in msgspec.structs.fields(kind)
     }
     section = README.split("| setting | default |")[1].split("\n\n")[0]

@@ -5,7 +5,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from rejoin_gateway.core.agent_context import Brought, Kept, Unsealed, checked, context_of, kept
+from rejoin_gateway.core.agent_context import (
+    ContextInput,
+    SealedContext,
+    SealingUnavailable,
+    checked,
+    context_of,
+    seal_context,
+)
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import KEY_BYTES, Sealer
@@ -29,7 +36,7 @@ SEALER = Sealer(f"k:{b64encode(b'k' * KEY_BYTES).decode()}", lambda count: b"n" 
 WHERE = (TenantId("t"), SessionId("s"))
 
 
-def opened(one: Kept) -> Any:
+def opened(one: SealedContext) -> Any:
     assert one.sealed is not None
     return SEALER.open(one.sealed, *WHERE)
 
@@ -63,28 +70,30 @@ def test_a_fault_does_not_name_the_value() -> None:
 
 
 def test_an_agent_that_wants_none_gets_none() -> None:
-    assert kept(Brought({"tenant-id": "a"}, {"b": 1}), None, None, *WHERE, None) == Kept()
+    assert (
+        seal_context(ContextInput({"tenant-id": "a"}, {"b": 1}), None, None, *WHERE, None) == SealedContext()
+    )
 
 
 def test_headers_are_remembered_and_a_body_is_not() -> None:
-    by_headers = kept(Brought({"tenant-id": "a"}), SCHEMA, SEALER, *WHERE, None)
+    by_headers = seal_context(ContextInput({"tenant-id": "a"}), SCHEMA, SEALER, *WHERE, None)
     assert (opened(by_headers), by_headers.remember) == ({"tenant_id": "a"}, True)
-    by_body = kept(Brought({"tenant-id": "a"}, {"tenant_id": "b"}), SCHEMA, SEALER, *WHERE, None)
+    by_body = seal_context(ContextInput({"tenant-id": "a"}, {"tenant_id": "b"}), SCHEMA, SEALER, *WHERE, None)
     assert (opened(by_body), by_body.remember) == ({"tenant_id": "b"}, False)
 
 
 def test_a_later_turn_needs_no_headers_and_may_change_some() -> None:
-    first = kept(Brought({"tenant-id": "a", "seats": "2"}), SCHEMA, SEALER, *WHERE, None)
-    assert kept(Brought(), SCHEMA, SEALER, *WHERE, first.sealed) == Kept()
-    later = kept(Brought({"seats": "3"}), SCHEMA, SEALER, *WHERE, first.sealed)
+    first = seal_context(ContextInput({"tenant-id": "a", "seats": "2"}), SCHEMA, SEALER, *WHERE, None)
+    assert seal_context(ContextInput(), SCHEMA, SEALER, *WHERE, first.sealed) == SealedContext()
+    later = seal_context(ContextInput({"seats": "3"}), SCHEMA, SEALER, *WHERE, first.sealed)
     assert opened(later) == {"tenant_id": "a", "seats": 3}
 
 
 def test_what_does_not_open_any_more_is_asked_for_again() -> None:
     with pytest.raises(Invalid, match="tenant_id is required"):
-        kept(Brought(), SCHEMA, SEALER, *WHERE, b"\x01\x03oldxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
+        seal_context(ContextInput(), SCHEMA, SEALER, *WHERE, b"\x01\x03oldxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
 
 
 def test_without_keys_no_context_is_taken() -> None:
-    with pytest.raises(Unsealed):
-        kept(Brought({"tenant-id": "a"}), SCHEMA, None, *WHERE, None)
+    with pytest.raises(SealingUnavailable):
+        seal_context(ContextInput({"tenant-id": "a"}), SCHEMA, None, *WHERE, None)

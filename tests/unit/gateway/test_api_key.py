@@ -24,8 +24,8 @@ def test_a_stored_hash_opens_for_its_key_and_pepper_alone() -> None:
     stored = api_key.digest(PEPPER, key)
     assert api_key.same(PEPPER, key, stored)
     assert not api_key.same(b"q" * 16, key, stored)
-    assert not api_key.same(PEPPER, api_key.Key(key.id, api_key.mint(secrets.token_bytes).secret), stored)
-    assert not api_key.same(PEPPER, api_key.Key("rk_aaaaaaaaaaaa", key.secret), stored), (
+    assert not api_key.same(PEPPER, api_key.ApiKey(key.id, api_key.mint(secrets.token_bytes).secret), stored)
+    assert not api_key.same(PEPPER, api_key.ApiKey("rk_aaaaaaaaaaaa", key.secret), stored), (
         "the id is part of it"
     )
     assert key.secret.encode() not in stored

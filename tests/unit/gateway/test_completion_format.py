@@ -2,13 +2,18 @@
 
 from typing import Any
 
-from rejoin_gateway.api.openai.completion_format import Completion, Facts, completion, waiting_in
+from rejoin_gateway.api.openai.completion_format import (
+    CompletionMetadata,
+    CompletionStream,
+    completion,
+    pending_calls_in,
+)
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import AgentName, RunId, SessionId, new_run_id
 
 TIME_MS = 1_700_000_000_123
-FACTS = Facts(new_run_id(TIME_MS, bytes(10)), SessionId("s"), AgentName("a"))
+FACTS = CompletionMetadata(new_run_id(TIME_MS, bytes(10)), SessionId("s"), AgentName("a"))
 USAGE = {"inputTokens": 3, "outputTokens": 2, "cachedInputTokens": 1}
 SAID: list[Chunk] = [
     chunks.Start("m"),
@@ -31,7 +36,7 @@ ASKING: list[Chunk] = [
 
 
 def streamed(events: list[Chunk], *, include_usage: bool = False) -> list[dict[str, Any]]:
-    answer = Completion(FACTS, include_usage=include_usage)
+    answer = CompletionStream(FACTS, include_usage=include_usage)
     return [part for event in events for part in answer.feed(event)] + answer.end()
 
 
@@ -81,7 +86,7 @@ def test_a_run_that_waits_stops_and_says_for_what() -> None:
         chunks.ToolOutputError("call_1", "no"),
     ]
     for answer in answers:
-        assert waiting_in([*ASKING, answer]).pending == []
+        assert pending_calls_in([*ASKING, answer]).pending == []
 
 
 def test_a_second_turn_does_not_begin_the_message_again() -> None:
@@ -105,7 +110,7 @@ def test_reasons_are_said_in_their_words() -> None:
         ("content-filter", "content_filter"),
         ("tool-calls", "length"),
     ):
-        whole = completion(FACTS, "Hello", ours, waiting_in([]), {"usage": USAGE})
+        whole = completion(FACTS, "Hello", ours, pending_calls_in([]), {"usage": USAGE})
         assert whole["choices"][0]["finish_reason"] == theirs
         assert whole["choices"][0]["message"]["content"] == "Hello"
         assert whole["usage"]["total_tokens"] == 5

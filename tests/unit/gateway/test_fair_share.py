@@ -4,10 +4,10 @@ import asyncio
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rejoin_gateway.fair_share import Share, Shares
+from rejoin_gateway.fair_share import FairShare, Share
 
 
-def asked(group: asyncio.TaskGroup, shares: Shares, tenant: str, amount: int = 1) -> asyncio.Task[Share]:
+def asked(group: asyncio.TaskGroup, shares: FairShare, tenant: str, amount: int = 1) -> asyncio.Task[Share]:
     return group.create_task(shares.take(tenant, amount))
 
 
@@ -18,7 +18,7 @@ async def settle() -> None:
 
 
 async def test_a_tenant_alone_has_half_and_the_next_one_gets_its_share_at_once() -> None:
-    shares = Shares(8)
+    shares = FairShare(8)
     async with asyncio.TaskGroup() as group:
         greedy = [asked(group, shares, "greedy") for _ in range(20)]
         await settle()
@@ -31,7 +31,7 @@ async def test_a_tenant_alone_has_half_and_the_next_one_gets_its_share_at_once()
 
 
 async def test_what_is_given_back_goes_to_who_has_waited_longest() -> None:
-    shares = Shares(2)
+    shares = FairShare(2)
     first = await shares.take("a")
     async with asyncio.TaskGroup() as group:
         waiting = [asked(group, shares, "a") for _ in range(2)]
@@ -45,7 +45,7 @@ async def test_what_is_given_back_goes_to_who_has_waited_longest() -> None:
 
 async def test_who_gives_up_waiting_takes_nothing_along() -> None:
     """Also if it was given its share in the very moment, and if a share is released twice, or in parts."""
-    shares = Shares(10)
+    shares = FairShare(10)
     share = await shares.take("a", 10)
     async with asyncio.TaskGroup() as group:
         gone, given, last = (asked(group, shares, tenant, 10) for tenant in ("b", "c", "d"))
@@ -64,7 +64,7 @@ async def test_who_gives_up_waiting_takes_nothing_along() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 10), st.booleans()), max_size=30))
 def test_never_more_is_out_than_there_is(asks: list[tuple[str, int, bool]]) -> None:
     async def play() -> None:
-        shares, out = Shares(10), set[Share]()
+        shares, out = FairShare(10), set[Share]()
         for tenant, amount, back in asks:
             try:
                 async with asyncio.timeout(0):

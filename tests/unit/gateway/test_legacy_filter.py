@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rejoin_adapters.records import Run
-from rejoin_gateway.streaming.legacy_filter import Corrected, Void, Voids
-from rejoin_gateway.streaming.positions import After, Count, Whole
+from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
+from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_gateway.streaming.resume_point import Start, locate
+from rejoin_gateway.streaming.resume_point import ResumePoint, find_resume_point
 from rejoin_protocol.errors import Gone
 from rejoin_protocol.events import chunks as c
 from rejoin_protocol.events.chunks import Chunk
@@ -20,8 +20,8 @@ from rejoin_protocol.log.cursor import Cursor, parse
 from rejoin_protocol.log.record import Audience, Head, Mark, Record, View, events, frames
 from rejoin_protocol.log.sse import DONE
 
-from tests.doubles.broker import MemoryLog
-from tests.doubles.store import MemoryStore
+from tests.doubles.broker import MemoryRunLog
+from tests.doubles.store import MemoryRunStore
 
 V5, V6, V7 = View(v7=False, v6=False), View(v7=False), View()
 RUN = RunId("run_1")
@@ -58,9 +58,9 @@ def batches(sent: Sequence[Chunk], sizes: Sequence[int]) -> list[tuple[Audience,
     return found
 
 
-async def stored(sent: Sequence[Chunk], sizes: Sequence[int] = (1,)) -> MemoryLog:
+async def stored(sent: Sequence[Chunk], sizes: Sequence[int] = (1,)) -> MemoryRunLog:
     """A log of these chunks, behind another run's and a takeover's empty batch, and ended."""
-    log = MemoryLog()
+    log = MemoryRunLog()
     await log.append(RunId("run_0"), Head(0, 1, 0, 0), b"")
     prev = await log.append(RUN, Head(0, 1, 0, 0), b"")
     index = v7 = 0
@@ -74,9 +74,9 @@ async def stored(sent: Sequence[Chunk], sizes: Sequence[int] = (1,)) -> MemoryLo
     return log
 
 
-async def replayed(log: MemoryLog, start: Start, view: View) -> list[bytes]:
+async def replayed(log: MemoryRunLog, start: ResumePoint, view: View) -> list[bytes]:
     """The frames of one response, without its end."""
-    async with Replay(MemoryStore(), log, run(), start, view, until=0).open() as response:
+    async with Replay(MemoryRunStore(), log, run(), start, view, until=0).open() as response:
         raw = b"".join([written async for written in response])
     assert raw.endswith(DONE)
     return [frame + b"\n\n" for frame in raw.removesuffix(DONE).split(b"\n\n")[:-1]]
@@ -143,7 +143,7 @@ async def test_a_whole_replay_has_all_that_is_valid_and_known_to_the_client(
     view: View, sizes: tuple[int, ...]
 ) -> None:
     log = await stored(REDONE, sizes)
-    got = await replayed(log, await locate(log, run(), Whole(), view), view)
+    got = await replayed(log, await find_resume_point(log, run(), FromStart(), view), view)
     assert [cursor_of(frame).index for frame in got] == expected(view)
 
 
@@ -152,9 +152,9 @@ async def test_a_whole_replay_has_all_that_is_valid_and_known_to_the_client(
 async def test_from_every_cursor_that_was_sent_the_rest_follows(view: View, sizes: tuple[int, ...]) -> None:
     """Before what was voided, and behind it."""
     log = await stored(REDONE, sizes)
-    whole = await replayed(log, await locate(log, run(), Whole(), view), view)
+    whole = await replayed(log, await find_resume_point(log, run(), FromStart(), view), view)
     for place, frame in enumerate(whole, 1):
-        start = await locate(log, run(), After(cursor_of(frame)), view)
+        start = await find_resume_point(log, run(), AfterCursor(cursor_of(frame)), view)
         assert await replayed(log, start, view) == whole[place:]
 
 
@@ -162,14 +162,14 @@ async def test_from_every_cursor_that_was_sent_the_rest_follows(view: View, size
 async def test_a_cursor_into_what_was_voided_is_gone(view: View) -> None:
     """The client has seen what it cannot drop: it must begin again."""
     log = await stored(REDONE, (2,))
-    everything = await replayed(log, await locate(log, run(), Whole(), V7), V7)
+    everything = await replayed(log, await find_resume_point(log, run(), FromStart(), V7), V7)
     resets = [number for number in VOIDED if isinstance(REDONE[number], c.ResetStep)]
     for number in VOIDED:
         cursor = cursor_of(everything[number])
         if number in resets:
             continue
         with pytest.raises(Gone, match="no longer part of the message"):
-            await locate(log, run(), After(cursor), view)
+            await find_resume_point(log, run(), AfterCursor(cursor), view)
 
 
 @views
@@ -178,26 +178,26 @@ async def test_a_count_is_one_of_the_events_of_the_replay_unless_the_client_may_
 ) -> None:
     """Two clients may say the same number: one that saw the first attempts, one that saw the last one."""
     log = await stored(REDONE, (3, 1))
-    whole = await replayed(log, await locate(log, run(), Whole(), view), view)
+    whole = await replayed(log, await find_resume_point(log, run(), FromStart(), view), view)
     before = sum(number < VOIDED.start for number in expected(view))
     ambiguous = range(0) if view.v7 else range(before + 1, before + 3 + 1)  # the longer attempt has three
     for count in range(len(whole) + 1):
         if count in ambiguous:
             with pytest.raises(Gone, match="no longer part of the message"):
-                await locate(log, run(), Count(count), view)
+                await find_resume_point(log, run(), AfterCount(count), view)
         else:
-            start = await locate(log, run(), Count(count), view)
+            start = await find_resume_point(log, run(), AfterCount(count), view)
             assert await replayed(log, start, view) == whole[count:]
     with pytest.raises(Gone, match=f"{len(whole)} events so far"):
-        await locate(log, run(), Count(len(whole) + 1), view)
+        await find_resume_point(log, run(), AfterCount(len(whole) + 1), view)
 
 
 @views
 async def test_a_count_from_the_end_is_one_of_the_events_of_the_replay(view: View) -> None:
     log = await stored(REDONE, (2,))
-    whole = await replayed(log, await locate(log, run(), Whole(), view), view)
+    whole = await replayed(log, await find_resume_point(log, run(), FromStart(), view), view)
     for back in (1, 2, 3, 5, len(whole), len(whole) + 7):
-        start = await locate(log, run(), Count(-back), view)
+        start = await find_resume_point(log, run(), AfterCount(-back), view)
         assert start.tail == len(whole) - 1
         assert await replayed(log, start, view) == whole[max(0, len(whole) - back) :]
 
@@ -206,11 +206,13 @@ async def test_a_count_from_the_end_is_one_of_the_events_of_the_replay(view: Vie
 async def test_a_response_that_meets_a_new_reset_is_broken(view: View) -> None:
     """The client has seen some of what is voided, and cannot be told."""
     log = await stored(REDONE[:13])
-    early = await locate(log, run(), Whole(), view)
+    early = await find_resume_point(log, run(), FromStart(), view)
     late = await stored(REDONE)
     with pytest.raises(Gone, match="begun again"):
         await replayed(late, early, view)
-    assert len(await replayed(late, await locate(late, run(), Whole(), view), view)) == len(expected(view))
+    assert len(await replayed(late, await find_resume_point(late, run(), FromStart(), view), view)) == len(
+        expected(view)
+    )
 
 
 @given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), max_size=4), st.integers(1, 5))
@@ -229,7 +231,7 @@ async def test_whatever_was_voided_the_rest_is_the_log_of_the_last_attempts(
         valid += range(len(sent), len(sent) + attempts[-1])
         sent += [c.TextStart(id=f"{number}.{place}") for place in range(attempts[-1])]
     log = await stored(sent, (size,))
-    got = await replayed(log, await locate(log, run(), Whole(), V6), V6)
+    got = await replayed(log, await find_resume_point(log, run(), FromStart(), V6), V6)
     assert [cursor_of(frame).index for frame in got] == valid
 
 
@@ -237,15 +239,15 @@ def test_an_events_type_is_not_looked_for_in_its_text() -> None:
     """A delta that quotes a reset is a delta."""
     batch = [c.encode(c.TextDelta(id="t", delta='\ndata: {"type":"reset-step"}'))]
     record = Record(1, Head(0, 1, 0, 1), frames(batch, prev=0, index=0))
-    voids = Voids()
+    voids = VoidedRanges()
     voids.read(record)
     assert voids.found == []
-    assert Corrected(V6, []).shown(record) == [(0, record.payload)]
+    assert LegacyFilter(V6, []).shown(record) == [(0, record.payload)]
     assert list(events(record)) == batch
 
 
 def test_the_bounds_of_a_void_are_not_in_it() -> None:
-    void = Void(Cursor(2, 5), Cursor(4, 9))
+    void = VoidedRange(Cursor(2, 5), Cursor(4, 9))
     held = [Cursor(2, 6), Cursor(3, 6), Cursor(4, 8)]
     assert all(void.holds(cursor) for cursor in held)
     assert not any(void.holds(cursor) for cursor in (Cursor(2, 5), Cursor(4, 9), Cursor(4, 10), Cursor(1, 7)))

@@ -3,13 +3,20 @@
 from typing import Any
 
 import pytest
-from rejoin_gateway.api.openai.completion_format import Facts
-from rejoin_gateway.api.openai.response_format import Event, Response, Span, response_id, run_of, shown
+from rejoin_gateway.api.openai.completion_format import CompletionMetadata
+from rejoin_gateway.api.openai.response_format import (
+    ResponseEvent,
+    ResponseStream,
+    SequenceRange,
+    response_id,
+    run_of,
+    shown,
+)
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import AgentName, SessionId, new_run_id
 
-FACTS = Facts(new_run_id(1_700_000_000_123, bytes(range(10))), SessionId("s"), AgentName("a"))
+FACTS = CompletionMetadata(new_run_id(1_700_000_000_123, bytes(range(10))), SessionId("s"), AgentName("a"))
 HELLO: list[Chunk] = [chunks.TextStart("t"), chunks.TextDelta("t", "Hel"), chunks.TextDelta("t", "lo")]
 END: list[Chunk] = [chunks.TextEnd("t"), chunks.FinishStep(), chunks.Finish("stop")]
 BEGIN: list[Chunk] = [chunks.Start("m"), chunks.StartStep()]
@@ -17,12 +24,12 @@ CALL = chunks.ToolInputAvailable("call_1", "delete", {"file": "a"})
 ASK = chunks.ToolApprovalRequest("apr_1", "call_1")
 
 
-def fed(*events: Chunk) -> tuple[Response, list[Event]]:
-    response = Response(FACTS)
+def fed(*events: Chunk) -> tuple[ResponseStream, list[ResponseEvent]]:
+    response = ResponseStream(FACTS)
     return response, [said for event in events for said in response.feed(event)]
 
 
-def types(events: list[Event]) -> list[str]:
+def types(events: list[ResponseEvent]) -> list[str]:
     return [event.type.removeprefix("response.") for event in events]
 
 
@@ -179,7 +186,7 @@ def test_what_is_voided_keeps_its_numbers_and_is_not_shown() -> None:
     response, events = fed(*first, *torn, *again)
     (void,) = response.voided
     _, before = fed(*first)
-    assert void == Span(len(before), len(before) + 5)
+    assert void == SequenceRange(len(before), len(before) + 5)
     corrected = shown(events, -1, response.voided)
     assert corrected[: len(before)] == before
     assert corrected[len(before)].number == void.end
@@ -192,7 +199,7 @@ def test_what_is_voided_keeps_its_numbers_and_is_not_shown() -> None:
 def test_nothing_said_is_nothing_voided() -> None:
     """A step that was torn before it said anything that this protocol has a word for."""
     response, _ = fed(*BEGIN, chunks.ToolInputStart("call_1", "delete"), chunks.ResetStep())
-    assert response.voided == [Span(2, 2)]
+    assert response.voided == [SequenceRange(2, 2)]
 
 
 @pytest.mark.parametrize("cut", range(10))

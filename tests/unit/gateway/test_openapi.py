@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
 from rejoin_gateway.app import ROUTES
-from rejoin_gateway.http.errors import Problem, render
-from rejoin_gateway.http.openapi import contract
-from rejoin_gateway.http.routes import KEY, Route, Says, Scope, Shape
+from rejoin_gateway.http.errors import ErrorDetails, render
+from rejoin_gateway.http.openapi import openapi_document
+from rejoin_gateway.http.routes import KEY, ErrorFormat, Route, RouteDoc, Scope
 from rejoin_protocol.events import chunks
 
 
@@ -28,10 +28,12 @@ async def answer(request: web.Request) -> web.StreamResponse:
 
 
 def document(*routes: Route) -> Any:
-    return contract(routes or ROUTES, version="1.2.3")
+    return openapi_document(routes or ROUTES, version="1.2.3")
 
 
-def operation(method: str, path: str, scope: Scope | None, says: Says, shape: Shape = Shape.PROBLEM) -> Any:
+def operation(
+    method: str, path: str, scope: Scope | None, says: RouteDoc, shape: ErrorFormat = ErrorFormat.PROBLEM
+) -> Any:
     made = document(Route(method, path, answer, scope, says, shape))
     return made["paths"][path][method.lower()]
 
@@ -95,24 +97,24 @@ def test_every_example_is_of_its_schema() -> None:
 
 
 def test_who_may_call_is_said_with_the_scope() -> None:
-    closed = operation("GET", "/a", Scope.APPROVE, Says("A", None, {200: Given}))
+    closed = operation("GET", "/a", Scope.APPROVE, RouteDoc("A", None, {200: Given}))
     assert closed["security"] == [{"bearer": ["approve"]}]
     assert {"401", "403", "429"} <= set(closed["responses"])
     assert closed["responses"]["401"]["headers"]["WWW-Authenticate"]
-    opened = operation("GET", "/a", None, Says("A", None, {200: Given}))
+    opened = operation("GET", "/a", None, RouteDoc("A", None, {200: Given}))
     assert opened["security"] == []
     assert not {"401", "403", "429"} & set(opened["responses"])
 
 
 def test_a_body_brings_the_refusals_of_bodies() -> None:
-    with_body = operation("POST", "/a", Scope.CHAT, Says("A", Asked, {200: Given}, headers=KEY))
+    with_body = operation("POST", "/a", Scope.CHAT, RouteDoc("A", Asked, {200: Given}, headers=KEY))
     assert {"400", "404", "409", "413", "415"} <= set(with_body["responses"])
     assert with_body["requestBody"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/Asked"
     }
     [header] = with_body["parameters"]
     assert (header["name"], header["in"], header["schema"]["type"]) == ("Idempotency-Key", "header", "string")
-    without = operation("POST", "/a", Scope.CHAT, Says("A", None, {200: Given}))
+    without = operation("POST", "/a", Scope.CHAT, RouteDoc("A", None, {200: Given}))
     assert not {"409", "413", "415"} & set(without["responses"])
     assert "requestBody" not in without
 
@@ -149,12 +151,12 @@ def test_an_event_is_of_the_schema_of_events(chunk: Any, known: bool) -> None:
     assert event.is_valid(msgspec.json.decode(msgspec.json.encode(chunk))) is known
 
 
-@pytest.mark.parametrize("shape", Shape)
-def test_a_refusal_is_of_the_schema_of_its_family(shape: Shape) -> None:
-    made = document(Route("GET", "/a", answer, Scope.CHAT, Says("A", None, {200: Given}), shape))
+@pytest.mark.parametrize("shape", ErrorFormat)
+def test_a_refusal_is_of_the_schema_of_its_family(shape: ErrorFormat) -> None:
+    made = document(Route("GET", "/a", answer, Scope.CHAT, RouteDoc("A", None, {200: Given}), shape))
     said = made["paths"]["/a"]["get"]["responses"]["429"]
     extra = {"retryAfter": 3, "incident": "req_1", "errors": [{"detail": "wrong", "pointer": "/a"}]}
-    refusal = render(Problem(HTTPStatus.TOO_MANY_REQUESTS, "limited", "slow down", {}, extra), shape)
+    refusal = render(ErrorDetails(HTTPStatus.TOO_MANY_REQUESTS, "limited", "slow down", {}, extra), shape)
     assert isinstance(refusal.body, bytes)
     [(media_type, content)] = said["content"].items()
     assert media_type == refusal.content_type
@@ -166,8 +168,8 @@ def test_two_types_of_one_name_are_refused() -> None:
     """A client that is made from the contract would get names that say where our code is."""
     other = msgspec.defstruct("Given", [("name", str)], module="elsewhere")
     routes = (
-        Route("GET", "/a", answer, None, Says("A", None, {200: Given})),
-        Route("GET", "/b", answer, None, Says("B", None, {200: other})),
+        Route("GET", "/a", answer, None, RouteDoc("A", None, {200: Given})),
+        Route("GET", "/b", answer, None, RouteDoc("B", None, {200: other})),
     )
     with pytest.raises(ValueError, match="types of one name"):
         document(*routes)

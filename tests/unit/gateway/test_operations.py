@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 import msgspec
-from rejoin_gateway.metrics import Metrics as GatewayMetrics
-from rejoin_runner.run.metrics import Metrics as RunnerMetrics
+from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_runner.run.metrics import RunnerMetrics
 
 from rejoin.cli import main
 from tests.support import settings_table

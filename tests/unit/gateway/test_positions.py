@@ -1,26 +1,26 @@
 """The ways in which a client says where it is."""
 
 import pytest
-from rejoin_gateway.streaming.positions import After, Count, Position, Whole, parse
+from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, Position, parse
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.cursor import Cursor
 
-CURSOR = After(Cursor(3, 7))
+CURSOR = AfterCursor(Cursor(3, 7))
 
 
 @pytest.mark.parametrize(
     ("headers", "query", "position"),
     [
-        ({}, {}, Whole()),
+        ({}, {}, FromStart()),
         ({"Last-Event-ID": "3-7"}, {}, CURSOR),
         ({}, {"cursor": "3-7"}, CURSOR),
         ({"Last-Event-ID": "3-7"}, {"cursor": "1-1", "startIndex": "2"}, CURSOR),
-        ({"x-stream-start-index": "5"}, {}, Count(5)),
-        ({}, {"startIndex": "5"}, Count(5)),
-        ({}, {"startIndex": "0"}, Count(0)),
-        ({}, {"startIndex": "-2"}, Count(-2)),
-        ({}, {"afterIdx": "4"}, Count(5)),
-        ({}, {"afterIdx": "-1"}, Count(0)),
+        ({"x-stream-start-index": "5"}, {}, AfterCount(5)),
+        ({}, {"startIndex": "5"}, AfterCount(5)),
+        ({}, {"startIndex": "0"}, AfterCount(0)),
+        ({}, {"startIndex": "-2"}, AfterCount(-2)),
+        ({}, {"afterIdx": "4"}, AfterCount(5)),
+        ({}, {"afterIdx": "-1"}, AfterCount(0)),
     ],
 )
 def test_position(headers: dict[str, str], query: dict[str, str], position: Position) -> None:

@@ -2,13 +2,13 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rejoin_gateway.http.rate_limit import BELIEVED_S, Limiter, Rate, Rates
+from rejoin_gateway.http.rate_limit import BELIEVED_S, Rate, RateLimiter, TenantRates
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
 
 
 def test_as_many_at_once_as_the_rate_says_and_then_the_wait_is_named() -> None:
-    limiter, rate = Limiter(), Rate(3, 60)
+    limiter, rate = RateLimiter(), Rate(3, 60)
     assert [limiter.take("a", rate, 0.0) for _ in range(3)] == [0, 0, 0]
     assert limiter.take("a", rate, 0.0) == 20
     assert limiter.take("a", rate, 5.0) == 15, "a refusal costs nothing"
@@ -16,14 +16,14 @@ def test_as_many_at_once_as_the_rate_says_and_then_the_wait_is_named() -> None:
 
 
 def test_names_do_not_disturb_each_other() -> None:
-    limiter, rate = Limiter(), Rate(1, 60)
+    limiter, rate = RateLimiter(), Rate(1, 60)
     assert limiter.take("a", rate, 0.0) == 0
     assert limiter.take("b", rate, 0.0) == 0
     assert limiter.take("a", rate, 1.0) == 59
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    limiter, rate = Limiter(names_max=2), Rate(1, 60)
+    limiter, rate = RateLimiter(names_max=2), Rate(1, 60)
     for name in "abc":
         limiter.take(name, rate, 0.0)
     assert len(limiter._due) == 2
@@ -36,7 +36,7 @@ def test_what_is_remembered_is_bounded() -> None:
 )
 def test_no_window_of_a_period_holds_more_than_twice_the_rate(count: int, gaps: list[float]) -> None:
     """A burst after a silence, and then the steady rate: never more than that."""
-    limiter, rate, now, taken = Limiter(), Rate(count, 60), 0.0, []
+    limiter, rate, now, taken = RateLimiter(), Rate(count, 60), 0.0, []
     for gap in gaps:
         now += gap
         if limiter.take("a", rate, now) == 0:
@@ -62,7 +62,7 @@ class Known:
 
 async def test_a_tenants_own_rate_goes_before_the_usual_one_and_is_looked_up_now_and_then() -> None:
     known = Known(a=5)
-    rates, a, b = Rates(Rate(3), known.find), TenantId("a"), TenantId("b")
+    rates, a, b = TenantRates(Rate(3), known.find), TenantId("a"), TenantId("b")
     assert [await rates.of(one, 0.0) for one in (a, b, a, b)] == [Rate(5), Rate(3)] * 2
     assert known.asked == ["a", "b"]
     known.counts["a"] = 7
@@ -74,7 +74,7 @@ async def test_a_tenants_own_rate_goes_before_the_usual_one_and_is_looked_up_now
 
 async def test_while_the_database_is_away_the_rate_that_was_known_counts() -> None:
     known = Known(a=5)
-    rates, a = Rates(None, known.find), TenantId("a")
+    rates, a = TenantRates(None, known.find), TenantId("a")
     assert await rates.of(a, 0.0) == Rate(5)
     known.away = True
     assert await rates.of(a, BELIEVED_S) == Rate(5)
@@ -84,7 +84,7 @@ async def test_while_the_database_is_away_the_rate_that_was_known_counts() -> No
 
 async def test_the_tenants_that_are_remembered_are_bounded() -> None:
     known = Known()
-    rates = Rates(None, known.find, names_max=2)
+    rates = TenantRates(None, known.find, names_max=2)
     for name in "abca":
         assert await rates.of(TenantId(name), 0.0) is None
     assert known.asked == ["a", "b", "c", "a"]

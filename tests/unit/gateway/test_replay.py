@@ -7,15 +7,15 @@ from rejoin_adapters.jetstream import live_feed
 from rejoin_adapters.records import Run
 from rejoin_gateway.streaming import replay
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_gateway.streaming.resume_point import Start
+from rejoin_gateway.streaming.resume_point import ResumePoint
 from rejoin_protocol.errors import Gone
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import Head, Mark, View, frames
 
-from tests.doubles.broker import MemoryLog
-from tests.doubles.store import MemoryStore
+from tests.doubles.broker import MemoryRunLog
+from tests.doubles.store import MemoryRunStore
 
 RUN = RunId("run_1")
 SOON_S = 5.0
@@ -26,7 +26,7 @@ def run() -> Run:
     return Run(RUN, *who, State.RUNNING, ready=True, turn=0, attempt=1)
 
 
-async def append(log: MemoryLog, count: int, mark: Mark = Mark.NONE) -> bytes:
+async def append(log: MemoryRunLog, count: int, mark: Mark = Mark.NONE) -> bytes:
     """So many records of one event each; what a client is to see of them."""
     shown = b""
     for number in range(count):
@@ -40,9 +40,9 @@ async def append(log: MemoryLog, count: int, mark: Mark = Mark.NONE) -> bytes:
 
 
 async def test_what_comes_in_one_turn_of_the_loop_is_one_write() -> None:
-    log = MemoryLog()
+    log = MemoryRunLog()
     async with asyncio.timeout(SOON_S):
-        async with Replay(MemoryStore(), log, run(), Start(), View(), until=0).open() as response:
+        async with Replay(MemoryRunStore(), log, run(), ResumePoint(), View(), until=0).open() as response:
             for count in (3, 1, 50):
                 shown = await append(log, count)
                 assert await anext(response) == shown
@@ -56,14 +56,14 @@ async def test_a_silence_is_broken_by_a_comment_until_the_run_turns_out_to_be_ov
     """Its log will not say so any more: the response breaks, and never ends as if all had been said."""
     monkeypatch.setattr(replay, "HEARTBEAT_S", 0.01)
     monkeypatch.setattr(live_feed, "TICK_S", 0.01)
-    log, over = MemoryLog(), asyncio.Event()
+    log, over = MemoryRunLog(), asyncio.Event()
 
-    class Books(MemoryStore):
-        async def over(self, *_: object) -> bool:
+    class EndedRuns(MemoryRunStore):
+        async def has_ended(self, *_: object) -> bool:
             return over.is_set()
 
     async with asyncio.timeout(SOON_S):
-        async with Replay(Books(), log, run(), Start(), View(), until=0).open() as response:
+        async with Replay(EndedRuns(), log, run(), ResumePoint(), View(), until=0).open() as response:
             shown = await append(log, 1)
             written = [await anext(response) for _ in range(4)]
             assert written == [shown, *[sse.KEEP_ALIVE] * 3]

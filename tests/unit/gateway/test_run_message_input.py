@@ -1,7 +1,15 @@
 """Messages as `content`, `parts`, or both; and where each of their parts was written."""
 
 import pytest
-from rejoin_gateway.api.run_message_input import Said, answered, as_message, asked, earlier, parts_of, places
+from rejoin_gateway.api.run_message_input import (
+    RunMessage,
+    answered,
+    as_message,
+    asked,
+    earlier,
+    parts_of,
+    places,
+)
 from rejoin_protocol.errors import Invalid
 
 A, B = ({"type": "text", "text": text} for text in "ab")
@@ -10,21 +18,21 @@ A, B = ({"type": "text", "text": text} for text in "ab")
 @pytest.mark.parametrize(
     ("said", "parts", "written"),
     [
-        (Said("user", "a"), [A], ["content"]),
-        (Said("user", "a", [A]), [A], ["parts/0"]),
-        (Said("user", "b", [A]), [B, A], ["content", "parts/0"]),
-        (Said("user", [A, B], [A]), [A, B, A], ["content/0", "content/1", "parts/0"]),
-        (Said("user", "", [B]), [B], ["parts/0"]),
-        (Said("user"), [], []),
+        (RunMessage("user", "a"), [A], ["content"]),
+        (RunMessage("user", "a", [A]), [A], ["parts/0"]),
+        (RunMessage("user", "b", [A]), [B, A], ["content", "parts/0"]),
+        (RunMessage("user", [A, B], [A]), [A, B, A], ["content/0", "content/1", "parts/0"]),
+        (RunMessage("user", "", [B]), [B], ["parts/0"]),
+        (RunMessage("user"), [], []),
     ],
 )
-def test_parts_and_their_places(said: Said, parts: list[object], written: list[str]) -> None:
+def test_parts_and_their_places(said: RunMessage, parts: list[object], written: list[str]) -> None:
     assert parts_of(said) == parts
     assert places(said, "/m") == [f"/m/{place}" for place in written]
 
 
 def test_the_last_message_of_the_user_is_the_one_that_is_asked() -> None:
-    messages = [Said("user", "a", id="m1"), Said("user", "b"), Said("assistant", "c")]
+    messages = [RunMessage("user", "a", id="m1"), RunMessage("user", "b"), RunMessage("assistant", "c")]
     assert asked(messages, "fresh") == (as_message(messages[1], "fresh"), 1)
     assert [one.id for one in earlier(messages, 2)] == ["m1", "imported_1"]
     with pytest.raises(Invalid):
@@ -33,8 +41,8 @@ def test_the_last_message_of_the_user_is_the_one_that_is_asked() -> None:
 
 def test_only_the_last_message_answers_and_not_if_it_is_the_users() -> None:
     part = {"type": "tool-x", "state": "approval-responded"}
-    assert answered([Said("assistant", None, [part])])
-    assert not answered([Said("user", None, [part])])
-    assert not answered([Said("assistant", None, [part]), Said("user", "a")])
-    assert not answered([Said("assistant", None, [part | {"state": "approval-requested"}])])
+    assert answered([RunMessage("assistant", None, [part])])
+    assert not answered([RunMessage("user", None, [part])])
+    assert not answered([RunMessage("assistant", None, [part]), RunMessage("user", "a")])
+    assert not answered([RunMessage("assistant", None, [part | {"state": "approval-requested"}])])
     assert not answered([])

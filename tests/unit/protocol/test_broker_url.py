@@ -1,7 +1,7 @@
 """What a broker's URL says, and what is wrong with one."""
 
 import pytest
-from rejoin_protocol.broker.broker_url import Address, parse
+from rejoin_protocol.broker.broker_url import BrokerUrl, parse
 from rejoin_protocol.errors import Invalid
 
 WORD = "word"
@@ -10,27 +10,27 @@ WORD = "word"
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("nats://one", Address(("nats://one:4222",))),
-        ("one:4223", Address(("nats://one:4223",))),
-        ("nats://word@one:4222", Address(("nats://one:4222",), token=WORD)),
+        ("nats://one", BrokerUrl(("nats://one:4222",))),
+        ("one:4223", BrokerUrl(("nats://one:4223",))),
+        ("nats://word@one:4222", BrokerUrl(("nats://one:4222",), token=WORD)),
         (
             "nats://a:word%40c@one:1,nats://a:word%40c@two:2,nats://a:word%40c@one:1",
-            Address(("nats://one:1", "nats://two:2"), user="a", password=f"{WORD}@c"),
+            BrokerUrl(("nats://one:1", "nats://two:2"), user="a", password=f"{WORD}@c"),
         ),
         (
             "nats://one:1, nats://a:word@two:2",
-            Address(("nats://one:1", "nats://two:2"), user="a", password=WORD),
+            BrokerUrl(("nats://one:1", "nats://two:2"), user="a", password=WORD),
         ),
-        ("nats://[::1]:4222", Address(("nats://[::1]:4222",))),
-        ("tls://one", Address(("tls://one:4222",), tls=True)),
+        ("nats://[::1]:4222", BrokerUrl(("nats://[::1]:4222",))),
+        ("tls://one", BrokerUrl(("tls://one:4222",), tls=True)),
         (
             "tls://one,two/?sslrootcert=/ca&sslcert=/c&sslkey=/k",
-            Address(("tls://one:4222", "tls://two:4222"), tls=True, ca="/ca", certificate="/c", key="/k"),
+            BrokerUrl(("tls://one:4222", "tls://two:4222"), tls=True, ca="/ca", certificate="/c", key="/k"),
         ),
-        ("nats://one?api=JS.REJOIN", Address(("nats://one:4222",), api="JS.REJOIN")),
+        ("nats://one?api=JS.REJOIN", BrokerUrl(("nats://one:4222",), api="JS.REJOIN")),
     ],
 )
-def test_a_url_says_it_all(url: str, address: Address) -> None:
+def test_a_url_says_it_all(url: str, address: BrokerUrl) -> None:
     assert parse(url) == address
 
 

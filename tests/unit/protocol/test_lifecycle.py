@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 from rejoin_protocol.errors import Conflict
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, TRANSITIONS, Event, State, after
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, TRANSITIONS, LifecycleEvent, State, after
 
 LEGAL = """
     queued     claim     running
@@ -22,8 +22,8 @@ def legal() -> dict[tuple[str, str], str]:
     return {(state, event): then for state, event, then in map(str.split, LEGAL.strip().splitlines())}
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_every_pair_is_either_written_down_here_or_refused(state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(State, LifecycleEvent)))
+def test_every_pair_is_either_written_down_here_or_refused(state: State, event: LifecycleEvent) -> None:
     if (then := legal().get((state, event))) is not None:
         assert after(state, event) == then
     else:
@@ -45,4 +45,4 @@ def test_every_run_can_still_end(state: State) -> None:
 
 
 def test_a_session_is_busy_with_what_a_runner_has_or_is_to_take() -> None:
-    assert {before for before, event in TRANSITIONS if event is Event.CLAIM} == BUSY
+    assert {before for before, event in TRANSITIONS if event is LifecycleEvent.CLAIM} == BUSY

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rejoin_adapters.postgres.api_keys import Keys
+from rejoin_adapters.postgres.api_keys import ApiKeys
 from rejoin_gateway.api import (
     agent_chat,
     agent_sessions,
@@ -24,8 +24,8 @@ from rejoin_gateway.api import (
 from rejoin_gateway.api.openai import completions, request_input, responses
 from rejoin_gateway.api.openai.response_format import run_of
 from rejoin_gateway.auth import api_key
-from rejoin_gateway.auth.authenticator import Claims, Gate
-from rejoin_gateway.auth.jwt import Checks, Tokens
+from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
+from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
 from rejoin_gateway.core import agent_context, message_input
 from rejoin_gateway.streaming import positions
 from rejoin_protocol import file_formats, ids
@@ -145,14 +145,14 @@ BODIES: Sequence[type[Any]] = (
     aisdk.UIChatRequest,
     run_chat.ChatRequest,
     parts_chat.PartsRequest,
-    parts_chat.ThreadVerdict,
+    parts_chat.ThreadDecision,
     agent_chat.StreamRequest,
     agent_chat.SendRequest,
-    executions.Verdict,
-    agent_sessions.Change,
-    threads.Fork,
-    completions.ChatCompletion,
-    responses.CreateResponse,
+    executions.ApprovalDecision,
+    agent_sessions.SessionUpdate,
+    threads.ForkRequest,
+    completions.ChatCompletionRequest,
+    responses.CreateResponseRequest,
 )
 
 
@@ -164,12 +164,12 @@ def refused[T, R](parse: Callable[[T], R], value: T) -> R | None:
         return None
 
 
-def imported(messages: Sequence[message_input.Message], places: Callable[[int], Sequence[str]]) -> None:
+def imported(messages: Sequence[message_input.ClientMessage], places: Callable[[int], Sequence[str]]) -> None:
     """What happens to earlier turns."""
     refused(lambda all_: message_input.imported(all_, places), messages)
 
 
-def asked(listed: list[request_input.Said] | None) -> None:
+def asked(listed: list[request_input.InputMessage] | None) -> None:
     """What happens to what an OpenAI client has said."""
     if listed is not None:
         found = refused(lambda all_: request_input.asked(all_, "fresh", "", new=False), listed)
@@ -200,12 +200,14 @@ def read(body: Any) -> None:
                 messages,
             )
         case parts_chat.PartsRequest():
-            refused(lambda one: message_input.user(message_input.Message("m", "user", one), ""), body.parts)
-        case agent_sessions.Change():
+            refused(
+                lambda one: message_input.user(message_input.ClientMessage("m", "user", one), ""), body.parts
+            )
+        case agent_sessions.SessionUpdate():
             refused(agent_sessions.check, body)
-        case completions.ChatCompletion():
+        case completions.ChatCompletionRequest():
             asked(refused(request_input.of_chat, body.messages))
-        case responses.CreateResponse():
+        case responses.CreateResponseRequest():
             refused(request_input.decisions, body.input)
             asked(refused(request_input.of_input, body.input))
         case _:
@@ -263,12 +265,12 @@ class NoKeys:
 @given(st.one_of(texts, texts.map(lambda text: f"Bearer {text}")))
 @settings(deadline=None)
 async def test_a_credential_that_nobody_gave_out_opens_nothing(text: str) -> None:
-    gate = Gate(
-        rows=cast("Keys", NoKeys()),
+    gate = Authenticator(
+        rows=cast("ApiKeys", NoKeys()),
         pepper=b"a pepper of some length",
-        tokens=Tokens(Checks(["HS256"], None, None), SIGNING, None),
-        claims=Claims(),
-        anonymous=False,
+        tokens=JwtVerifier(TokenRules(["HS256"], None, None), SIGNING, None),
+        claims=ClaimNames(),
+        allow_anonymous=False,
         now=lambda: datetime.now(UTC),
     )
     with pytest.raises(Unauthenticated):

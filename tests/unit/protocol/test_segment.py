@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
-from rejoin_protocol.log.segment import BYTES_MAX, RECORDS, Gathering, behind, pack
+from rejoin_protocol.log.segment import BYTES_MAX, RECORDS, SegmentBuilder, behind, pack
 
 heads = st.builds(
     Head,
@@ -42,7 +42,7 @@ def after(seq: int, log: Sequence[Record]) -> list[Record]:
 
 def gathered(log: Sequence[Record]) -> list[Sequence[Record]]:
     """The segments of a log."""
-    gathering = Gathering()
+    gathering = SegmentBuilder()
     return [complete for record in log if (complete := gathering.add(record))]
 
 
@@ -66,7 +66,7 @@ def test_a_segment_is_consecutive_complete_and_never_larger_than_it_may_be(sizes
 
 
 def test_records_that_are_large_stay_as_they_are_and_are_not_kept() -> None:
-    gathering, large = Gathering(), bytes(BYTES_MAX // 4)
+    gathering, large = SegmentBuilder(), bytes(BYTES_MAX // 4)
     for record in chain(10 * RECORDS):
         assert not gathering.add(msgspec.structs.replace(record, payload=large))
         assert len(gathering._records) <= 4

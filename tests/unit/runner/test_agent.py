@@ -7,7 +7,7 @@ from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent, agents_of
 from rejoin_runner.demo import delete, demo, weather
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool_context import ToolContext
 
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
@@ -15,12 +15,12 @@ CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId(
 
 def test_an_agents_name_must_fit_a_subject() -> None:
     with pytest.raises(Invalid, match="name"):
-        Agent(name="a.b", model=Scripted())
+        Agent(name="a.b", model=ScriptedModel())
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
     with pytest.raises(Invalid, match="agent a has two tools of the name weather"):
-        Agent(name="a", model=Scripted(), tools=[weather, weather])
+        Agent(name="a", model=ScriptedModel(), tools=[weather, weather])
 
 
 def test_a_context_that_is_no_json_is_refused() -> None:
@@ -28,14 +28,14 @@ def test_a_context_that_is_no_json_is_refused() -> None:
         thing: type
 
     with pytest.raises(Invalid, match="agent a: its context cannot be written as JSON"):
-        Agent(name="a", model=Scripted(), context=Worse)
+        Agent(name="a", model=ScriptedModel(), context=Worse)
 
 
 def test_a_context_is_published_as_a_schema() -> None:
     class Tenant(msgspec.Struct):
         tenant_id: str
 
-    schema = Agent(name="a", model=Scripted(), context=Tenant).entry.context_schema
+    schema = Agent(name="a", model=ScriptedModel(), context=Tenant).entry.context_schema
     assert schema == {
         "type": "object",
         "properties": {"tenant_id": {"type": "string"}},
@@ -52,7 +52,7 @@ async def test_a_model_that_cannot_be_opened_is_named_at_the_start(
 ) -> None:
     """An unknown provider, none at all, a known one without a key."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    settings = app.Settings(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
+    settings = app.RunnerSettings(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
     with pytest.raises(Invalid, match=said) as told:
         async with app.assemble(settings, [Agent(name="a", model=model)]):
             pass
@@ -61,7 +61,7 @@ async def test_a_model_that_cannot_be_opened_is_named_at_the_start(
 
 def test_one_agent_or_a_list_of_them_is_accepted() -> None:
     assert [agent.name for agent in agents_of(demo())] == ["demo"]
-    assert len(agents_of([demo(), Agent(name="b", model=Scripted())])) == 2
+    assert len(agents_of([demo(), Agent(name="b", model=ScriptedModel())])) == 2
 
 
 @pytest.mark.parametrize("value", [None, [], "demo", [1], [demo(), demo()]])
@@ -74,7 +74,7 @@ def test_f51_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
     """F51."""
     agent = Agent(
         name="a",
-        model=Scripted(),
+        model=ScriptedModel(),
         tools=[weather, delete],
         needs_approval={"weather": lambda input, _: input["city"] == "Oslo", "delete": False},
     )
@@ -87,4 +87,4 @@ def test_f51_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
 
 def test_approval_of_a_tool_that_is_not_there_is_refused() -> None:
     with pytest.raises(Invalid, match="no tool rm"):
-        Agent(name="a", model=Scripted(), tools=[weather], needs_approval={"rm": True})
+        Agent(name="a", model=ScriptedModel(), tools=[weather], needs_approval={"rm": True})

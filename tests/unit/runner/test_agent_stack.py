@@ -11,8 +11,8 @@ from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.decision import agent_stack
-from rejoin_runner.decision.agent_stack import KEY, Owner
-from rejoin_runner.decision.run_state import Standing
+from rejoin_runner.decision.agent_stack import KEY, PartOrigin
+from rejoin_runner.decision.run_state import RunState
 
 START = chunks.Start(message_id="m")
 
@@ -29,16 +29,16 @@ def said(text: str, id: str = "t") -> list[Chunk]:
     return [chunks.TextStart(id=id), chunks.TextDelta(id=id, delta=text), chunks.TextEnd(id=id)]
 
 
-def step(*events: Chunk | list[Chunk], by: Owner | None = None) -> list[Chunk | Mark]:
+def step(*events: Chunk | list[Chunk], by: PartOrigin | None = None) -> list[Chunk | Mark]:
     """A finished step, of the conversation or of a delegated agent."""
     flat = [one for event in events for one in (event if isinstance(event, list) else [event])]
     own = flat if by is None else [agent_stack.owned(one, by) for one in flat]
     return [chunks.StartStep(), *own, Mark.GENERATED, chunks.FinishStep()]
 
 
-def standing(*log: Any) -> Standing:
+def standing(*log: Any) -> RunState:
     """What a log says: chunks, marks and steps."""
-    one = Standing()
+    one = RunState()
     for entry in log:
         for event in entry if isinstance(entry, list) else [entry]:
             if isinstance(event, Mark):
@@ -48,14 +48,14 @@ def standing(*log: Any) -> Standing:
     return one
 
 
-def stack(one: Standing) -> list[tuple[str | None, str | None, int]]:
+def stack(one: RunState) -> list[tuple[str | None, str | None, int]]:
     """The frames as call, agent and number of steps."""
     return [(f.call.id if f.call else None, f.agent, f.steps) for f in one.frames.stack]
 
 
-RESEARCH = Owner("research", CallId("c1"))
-SECOND = Owner("research", CallId("c2"))
-DIG = Owner("dig", CallId("d1"))
+RESEARCH = PartOrigin("research", CallId("c1"))
+SECOND = PartOrigin("research", CallId("c2"))
+DIG = PartOrigin("dig", CallId("d1"))
 TWO = step(
     called("c1", "delegate_to_research", task="find it"), called("c2", "delegate_to_research", task="again")
 )
@@ -141,7 +141,7 @@ FINISHED_FIRST = [
     TWO,
     step(said("Looking."), called("t", "transfer_to_dig"), by=RESEARCH),
     output("t"),
-    step(said("Found."), by=Owner("dig", CallId("c1"))),
+    step(said("Found."), by=PartOrigin("dig", CallId("c1"))),
     output("c1", "Found."),
     step(called("x", "look"), by=SECOND),
 ]
@@ -228,7 +228,7 @@ def test_metadata_of_another_kind_is_nobodys() -> None:
     strange: list[Any] = [UNSET, {}, {KEY: {}}, {KEY: {"agent": 1, "call": "c"}}, {"openai": {}}]
     for metadata in strange:
         assert agent_stack.owner_of(metadata) is None
-    assert agent_stack.owner_of({KEY: {"agent": "a", "call": "c"}}) == Owner("a", CallId("c"))
+    assert agent_stack.owner_of({KEY: {"agent": "a", "call": "c"}}) == PartOrigin("a", CallId("c"))
 
 
 def test_the_task_is_all_that_a_delegated_agent_is_asked() -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import closing
 
 import pytest
-from rejoin_runner.models.deadline import Limit, limited
+from rejoin_runner.models.deadline import Deadline, limited
 
 LONG_S = 60.0
 SHORT_S = 0.01
@@ -18,12 +18,12 @@ async def numbers(pause_s: float = 0) -> AsyncGenerator[int]:
 
 
 async def test_what_comes_in_time_comes() -> None:
-    with closing(Limit(LONG_S)) as limit:
+    with closing(Deadline(LONG_S)) as limit:
         assert [number async for number in limited(numbers(), limit)] == [0, 1, 2]
 
 
 async def test_the_wait_in_which_it_is_reached_ends() -> None:
-    with closing(Limit(SHORT_S)) as limit:
+    with closing(Deadline(SHORT_S)) as limit:
         with pytest.raises(TimeoutError):
             _ = [number async for number in limited(numbers(LONG_S), limit)]
         await asyncio.sleep(0)  # whose task goes on as if nobody had cancelled it
@@ -33,7 +33,7 @@ async def test_the_wait_in_which_it_is_reached_ends() -> None:
 
 
 async def test_who_is_between_two_waits_goes_on_until_the_next() -> None:
-    with closing(Limit(LONG_S)) as limit:
+    with closing(Deadline(LONG_S)) as limit:
         items = limited(numbers(), limit)
         assert await anext(items) == 0
         limit._ring()
@@ -46,7 +46,7 @@ async def test_a_failure_stays_what_it_is() -> None:
         yield 0
         raise ValueError("broken")
 
-    with closing(Limit(LONG_S)) as limit, pytest.raises(ValueError, match="broken"):
+    with closing(Deadline(LONG_S)) as limit, pytest.raises(ValueError, match="broken"):
         _ = [number async for number in limited(broken(), limit)]
 
 
@@ -54,12 +54,12 @@ async def test_who_is_cancelled_by_others_is_cancelled() -> None:
     """Also in the moment in which the bound is reached."""
     waiting = asyncio.Event()
 
-    async def wait(limit: Limit) -> None:
+    async def wait(limit: Deadline) -> None:
         with limit:
             waiting.set()
             await asyncio.sleep(LONG_S)
 
-    with closing(Limit(LONG_S)) as limit:
+    with closing(Deadline(LONG_S)) as limit:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(wait(limit))
             await waiting.wait()
@@ -69,6 +69,6 @@ async def test_who_is_cancelled_by_others_is_cancelled() -> None:
 
 
 async def test_a_closed_one_rings_no_more() -> None:
-    limit = Limit(LONG_S)
+    limit = Deadline(LONG_S)
     limit.close()
     assert limit._alarm.cancelled()

@@ -3,56 +3,56 @@
 from collections.abc import Sequence
 
 import pytest
-from rejoin_adapters.records import Approval, Decision, Question
+from rejoin_adapters.records import Approval, ApprovalRequest, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import ApprovalId, CallId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.decision import decide
-from rejoin_runner.decision.agent_stack import Call
+from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.decision.decide import (
-    Act,
-    Ask,
-    Books,
+    CallModel,
     CloseStep,
-    Facts,
-    Finish,
-    Generate,
-    Leave,
-    Open,
+    CompleteDelegation,
+    ContinueMessage,
+    DecisionInputs,
+    EmitDecisions,
+    FinishMessage,
     Policy,
-    Reopen,
-    Reset,
-    Return,
-    Suspend,
-    Tell,
+    RecordEnd,
+    ReleaseRun,
+    RequestApprovals,
+    RunToolCalls,
+    StartMessage,
+    SuspendRun,
+    VoidStep,
 )
-from rejoin_runner.decision.run_state import Standing
+from rejoin_runner.decision.run_state import RunState
 
 START = chunks.Start(message_id="m")
 STEP = chunks.StartStep()
 TEXT: list[Chunk] = [chunks.TextStart(id="t"), chunks.TextDelta(id="t", delta="hi"), chunks.TextEnd(id="t")]
-CALL = Call(CallId("c"), "weather", {"city": "Paris"})
-OTHER = Call(CallId("d"), "delete", {"file": "x"})
+CALL = ToolCall(CallId("c"), "weather", {"city": "Paris"})
+OTHER = ToolCall(CallId("d"), "delete", {"file": "x"})
 APPROVAL = ApprovalId("a")
 
 
-def called(call: Call) -> Chunk:
+def called(call: ToolCall) -> Chunk:
     return chunks.ToolInputAvailable(tool_call_id=call.id, tool_name=call.tool, input=call.input)
 
 
-def result(call: Call) -> Chunk:
+def result(call: ToolCall) -> Chunk:
     return chunks.ToolOutputAvailable(tool_call_id=call.id, output="fine")
 
 
-def asked(call: Call) -> Chunk:
+def asked(call: ToolCall) -> Chunk:
     return chunks.ToolApprovalRequest(approval_id=APPROVAL, tool_call_id=call.id)
 
 
-def standing(*entries: Chunk | Mark) -> Standing:
+def standing(*entries: Chunk | Mark) -> RunState:
     """A log, as the facts that are read from it."""
-    one = Standing()
+    one = RunState()
     for entry in entries:
         if isinstance(entry, Mark):
             one.mark(entry)
@@ -63,7 +63,7 @@ def standing(*entries: Chunk | Mark) -> Standing:
 
 def approval(*, approved: bool | None) -> Approval:
     decision = None if approved is None else Decision(APPROVAL, approved)
-    return Approval(Question(APPROVAL, OTHER.id, OTHER.tool, OTHER.input), decision, 0)
+    return Approval(ApprovalRequest(APPROVAL, OTHER.id, OTHER.tool, OTHER.input), decision, 0)
 
 
 def action(
@@ -77,7 +77,7 @@ def action(
     facts = standing(*log)
     return decide.next_action(
         facts,
-        Facts(
+        DecisionInputs(
             turn=turn,
             approvals={one.question.call: one for one in approvals},
             inherited=decide.inherited(facts) if taken_over else (),
@@ -99,39 +99,45 @@ SUSPENDED = [*ASKED, chunks.FinishStep(), chunks.Finish(), Mark.SUSPENDED]
 REOPENED = [*SUSPENDED, START]
 
 TRANSCRIPTS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
-    "an empty log is opened": ([], Open()),
-    "a message without a step asks the model": ([START], Generate()),
-    "a step without output asks the model again": ([START, STEP], Generate()),
-    "a half response is voided": ([START, STEP, TEXT[0]], Reset()),
-    "a whole response that was not marked is voided too": ([START, STEP, *TEXT], Reset()),
-    "a voided step asks the model": ([START, STEP, TEXT[0], chunks.ResetStep()], Generate()),
+    "an empty log is opened": ([], StartMessage()),
+    "a message without a step asks the model": ([START], CallModel()),
+    "a step without output asks the model again": ([START, STEP], CallModel()),
+    "a half response is voided": ([START, STEP, TEXT[0]], VoidStep()),
+    "a whole response that was not marked is voided too": ([START, STEP, *TEXT], VoidStep()),
+    "a voided step asks the model": ([START, STEP, TEXT[0], chunks.ResetStep()], CallModel()),
     "a response without calls closes the step": ([START, STEP, *TEXT, GENERATED], CloseStep()),
     "a closed step without calls is the end": (
         [START, STEP, *TEXT, GENERATED, chunks.FinishStep()],
-        Finish("stop"),
+        FinishMessage("stop"),
     ),
-    "a call is run": (CALLED, Act([CALL], [], [])),
+    "a call is run": (CALLED, RunToolCalls([CALL], [], [])),
     "a call with a result closes the step": ([*CALLED, result(CALL)], CloseStep()),
-    "a closed step with calls asks the model": ([*CALLED, result(CALL), chunks.FinishStep()], Generate()),
+    "a closed step with calls asks the model": ([*CALLED, result(CALL), chunks.FinishStep()], CallModel()),
     "too many steps end the message": (
         [START, *(3 * [STEP, called(CALL), GENERATED, result(CALL), chunks.FinishStep()])],
-        Finish("tool-calls"),
+        FinishMessage("tool-calls"),
     ),
-    "a call that needs a word asks for it": ([START, STEP, called(OTHER), GENERATED], Ask([OTHER])),
+    "a call that needs a word asks for it": (
+        [START, STEP, called(OTHER), GENERATED],
+        RequestApprovals([OTHER]),
+    ),
     "other calls run before the run waits": (
         [START, STEP, called(CALL), called(OTHER), GENERATED, asked(OTHER)],
-        Act([CALL], [], []),
+        RunToolCalls([CALL], [], []),
     ),
-    "when every open call waits the run is suspended": (ASKED, Suspend()),
-    "a suspended log is left": (SUSPENDED, Leave()),
-    "an error is finished": ([START, STEP, chunks.Error(error_text="x")], Finish("error")),
-    "an abort is finished": ([START, chunks.Abort()], Finish("other")),
-    "a complete log goes to the books": ([START, chunks.Finish(), Mark.ENDED], Books(State.COMPLETED)),
+    "when every open call waits the run is suspended": (ASKED, SuspendRun()),
+    "a suspended log is left": (SUSPENDED, ReleaseRun()),
+    "an error is finished": ([START, STEP, chunks.Error(error_text="x")], FinishMessage("error")),
+    "an abort is finished": ([START, chunks.Abort()], FinishMessage("other")),
+    "a complete log goes to the books": ([START, chunks.Finish(), Mark.ENDED], RecordEnd(State.COMPLETED)),
     "a complete failure too": (
         [START, chunks.Error(error_text="x"), chunks.Finish(), Mark.ENDED],
-        Books(State.FAILED),
+        RecordEnd(State.FAILED),
     ),
-    "a complete abort too": ([START, chunks.Abort(), chunks.Finish(), Mark.ENDED], Books(State.CANCELLED)),
+    "a complete abort too": (
+        [START, chunks.Abort(), chunks.Finish(), Mark.ENDED],
+        RecordEnd(State.CANCELLED),
+    ),
 }
 
 
@@ -147,61 +153,71 @@ DENIED = Decision(APPROVAL, approved=False)
 
 
 def test_a_decided_run_goes_on_in_a_new_turn() -> None:
-    assert action(SUSPENDED, turn=1, approvals=[approval(approved=True)]) == Reopen()
+    assert action(SUSPENDED, turn=1, approvals=[approval(approved=True)]) == ContinueMessage()
 
 
 def test_a_turn_begins_with_what_was_decided() -> None:
-    assert action(REOPENED, turn=1, approvals=[approval(approved=True)]) == Tell([APPROVED])
+    assert action(REOPENED, turn=1, approvals=[approval(approved=True)]) == EmitDecisions([APPROVED])
 
 
 def test_an_approved_call_is_run() -> None:
-    assert action(TOLD, turn=1, approvals=[approval(approved=True)]) == Act([OTHER], [], [])
+    assert action(TOLD, turn=1, approvals=[approval(approved=True)]) == RunToolCalls([OTHER], [], [])
 
 
 def test_a_denied_call_is_not() -> None:
     told = [*REOPENED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=False)]
-    assert action(told, turn=1, approvals=[approval(approved=False)]) == Act([], [(OTHER, DENIED)], [])
+    assert action(told, turn=1, approvals=[approval(approved=False)]) == RunToolCalls(
+        [], [(OTHER, DENIED)], []
+    )
 
 
 def test_an_undecided_call_suspends_the_run_again() -> None:
-    assert action(REOPENED, turn=1, approvals=[approval(approved=None)]) == Suspend()
+    assert action(REOPENED, turn=1, approvals=[approval(approved=None)]) == SuspendRun()
 
 
 def test_a_call_that_was_not_started_runs_after_a_takeover_whatever_its_tool_says() -> None:
-    assert action(TOLD, turn=1, approvals=[approval(approved=True)], taken_over=True) == Act([OTHER], [], [])
+    assert action(TOLD, turn=1, approvals=[approval(approved=True)], taken_over=True) == RunToolCalls(
+        [OTHER], [], []
+    )
 
 
 def test_a_call_that_may_have_been_started_runs_again_if_its_tool_may() -> None:
-    assert action([*CALLED, Mark.CALLING], taken_over=True) == Act([CALL], [], [])
+    assert action([*CALLED, Mark.CALLING], taken_over=True) == RunToolCalls([CALL], [], [])
 
 
 def test_a_call_that_may_have_been_started_and_not_be_repeated_is_of_unknown_outcome() -> None:
     log = [*TOLD, Mark.CALLING]
-    assert action(log, turn=1, approvals=[approval(approved=True)], taken_over=True) == Act([], [], [OTHER])
+    assert action(log, turn=1, approvals=[approval(approved=True)], taken_over=True) == RunToolCalls(
+        [], [], [OTHER]
+    )
 
 
 def test_a_call_that_waited_for_its_decision_while_another_was_started_was_not_started() -> None:
-    third = Call(CallId("e"), "delete", {"file": "y"})
+    third = ToolCall(CallId("e"), "delete", {"file": "y"})
     log = [START, STEP, called(OTHER), called(third), GENERATED, asked(OTHER), Mark.CALLING]
     assert decide.inherited(standing(*log)) == {third.id}
 
 
 def test_the_same_call_id_in_a_later_step_is_another_call() -> None:
     log = [*CALLED, result(CALL), chunks.FinishStep(), STEP, called(CALL), GENERATED]
-    assert action(log) == Act([CALL], [], [])
+    assert action(log) == RunToolCalls([CALL], [], [])
 
 
 def test_the_same_call_id_after_a_reset_is_another_call() -> None:
     refused = chunks.ToolInputError(tool_call_id=CALL.id, tool_name="weather", input={}, error_text="no")
-    assert action([START, STEP, refused, chunks.ResetStep(), called(CALL), GENERATED]) == Act([CALL], [], [])
+    assert action([START, STEP, refused, chunks.ResetStep(), called(CALL), GENERATED]) == RunToolCalls(
+        [CALL], [], []
+    )
 
 
 def test_a_message_that_is_half_restored_is_restored_again() -> None:
     facts = standing(START, Mark.RESTORED, STEP)
     found = decide.next_action(
-        facts, Facts(turn=1, approvals={}, inherited=(), stored=True), Policy(bool, bool, max_steps=1)
+        facts,
+        DecisionInputs(turn=1, approvals={}, inherited=(), stored=True),
+        Policy(bool, bool, max_steps=1),
     )
-    assert found == decide.Restore()
+    assert found == decide.RestoreMessage()
 
 
 def test_what_was_started_in_one_step_says_nothing_of_the_next() -> None:
@@ -211,15 +227,15 @@ def test_what_was_started_in_one_step_says_nothing_of_the_next() -> None:
 
 def test_a_call_with_a_preliminary_result_is_still_open() -> None:
     half = chunks.ToolOutputAvailable(tool_call_id=CALL.id, output="…", preliminary=True)
-    assert action([*CALLED, half]) == Act([CALL], [], [])
+    assert action([*CALLED, half]) == RunToolCalls([CALL], [], [])
 
 
 # Agents that hand over and delegate. `delete` needs a word, also where it is `delegate_to_delete`.
 
-RESEARCH = Call(CallId("r"), "delegate_to_research", {"task": "find"})
-AGAIN = Call(CallId("s"), "delegate_to_research", {"task": "find more"})
-BILLING = Call(CallId("b"), "transfer_to_billing", {})
-SALES = Call(CallId("v"), "transfer_to_sales", {})
+RESEARCH = ToolCall(CallId("r"), "delegate_to_research", {"task": "find"})
+AGAIN = ToolCall(CallId("s"), "delegate_to_research", {"task": "find more"})
+BILLING = ToolCall(CallId("b"), "transfer_to_billing", {})
+SALES = ToolCall(CallId("v"), "transfer_to_sales", {})
 END = chunks.FinishStep()
 DELEGATED = [START, STEP, called(RESEARCH), GENERATED, END]
 SPOKEN = [STEP, *TEXT, GENERATED, END]
@@ -227,45 +243,48 @@ SPOKEN = [STEP, *TEXT, GENERATED, END]
 WITH_OTHERS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
     "the other calls of a step come before its delegations": (
         [START, STEP, called(RESEARCH), called(CALL), GENERATED],
-        Act([CALL], [], []),
+        RunToolCalls([CALL], [], []),
     ),
     "a delegation waits while another call waits for its word": (
         [START, STEP, called(RESEARCH), called(OTHER), GENERATED, asked(OTHER)],
-        Suspend(),
+        SuspendRun(),
     ),
     "a delegation closes its step": ([START, STEP, called(RESEARCH), GENERATED], CloseStep()),
-    "and asks the next agent's model": (DELEGATED, Generate()),
-    "whose call is run": ([*DELEGATED, STEP, called(CALL), GENERATED], Act([CALL], [], [])),
-    "whose call is asked about": ([*DELEGATED, STEP, called(OTHER), GENERATED], Ask([OTHER])),
-    "and suspends the run": ([*DELEGATED, STEP, called(OTHER), GENERATED, asked(OTHER)], Suspend()),
-    "whose half response is voided": ([*DELEGATED, STEP, TEXT[0]], Reset()),
-    "whose step without calls is its last": ([*DELEGATED, *SPOKEN], Return(RESEARCH, complete=True)),
-    "who is asked again if nobody heard the end of its response": ([*DELEGATED, STEP, END], Generate()),
+    "and asks the next agent's model": (DELEGATED, CallModel()),
+    "whose call is run": ([*DELEGATED, STEP, called(CALL), GENERATED], RunToolCalls([CALL], [], [])),
+    "whose call is asked about": ([*DELEGATED, STEP, called(OTHER), GENERATED], RequestApprovals([OTHER])),
+    "and suspends the run": ([*DELEGATED, STEP, called(OTHER), GENERATED, asked(OTHER)], SuspendRun()),
+    "whose half response is voided": ([*DELEGATED, STEP, TEXT[0]], VoidStep()),
+    "whose step without calls is its last": (
+        [*DELEGATED, *SPOKEN],
+        CompleteDelegation(RESEARCH, complete=True),
+    ),
+    "who is asked again if nobody heard the end of its response": ([*DELEGATED, STEP, END], CallModel()),
     "who has only so many steps": (
         [*DELEGATED, *(3 * [STEP, called(CALL), GENERATED, result(CALL), END])],
-        Return(RESEARCH, complete=False),
+        CompleteDelegation(RESEARCH, complete=False),
     ),
-    "when its output is there its caller goes on": ([*DELEGATED, *SPOKEN, result(RESEARCH)], Generate()),
+    "when its output is there its caller goes on": ([*DELEGATED, *SPOKEN, result(RESEARCH)], CallModel()),
     "when one delegation is done the next begins": (
         [START, STEP, called(RESEARCH), called(AGAIN), GENERATED, END, *SPOKEN, result(RESEARCH)],
-        Generate(),
+        CallModel(),
     ),
     "a caller that has no step left ends the message when its delegation is done": (
         [START, *(2 * SPOKEN), *DELEGATED[1:], *SPOKEN, result(RESEARCH)],
-        Finish("tool-calls"),
+        FinishMessage("tool-calls"),
     ),
-    "a transfer is run": ([START, STEP, called(BILLING), GENERATED], Act([BILLING], [], [])),
+    "a transfer is run": ([START, STEP, called(BILLING), GENERATED], RunToolCalls([BILLING], [], [])),
     "a second transfer in one step is refused": (
         [START, STEP, called(BILLING), called(SALES), GENERATED],
-        Act([BILLING], [], [], ((SALES, decide.TRANSFERRED),)),
+        RunToolCalls([BILLING], [], [], ((SALES, decide.TRANSFERRED),)),
     ),
     "also when the first is done": (
         [START, STEP, called(BILLING), called(SALES), GENERATED, result(BILLING)],
-        Act([], [], [], ((SALES, decide.TRANSFERRED),)),
+        RunToolCalls([], [], [], ((SALES, decide.TRANSFERRED),)),
     ),
     "an agent that takes over has all its steps": (
         [START, *(2 * SPOKEN), STEP, called(BILLING), GENERATED, result(BILLING), END],
-        Generate(),
+        CallModel(),
     ),
     "a transfer past the bound is refused": (
         [
@@ -275,11 +294,11 @@ WITH_OTHERS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
             called(SALES),
             GENERATED,
         ],
-        Act([], [], [], ((SALES, decide.TRANSFERS_SPENT),)),
+        RunToolCalls([], [], [], ((SALES, decide.TRANSFERS_SPENT),)),
     ),
     "a delegation past the bound is refused": (
         [*DELEGATED, STEP, called(AGAIN), GENERATED],
-        Act([], [], [], ((AGAIN, decide.TOO_DEEP),)),
+        RunToolCalls([], [], [], ((AGAIN, decide.TOO_DEEP),)),
     ),
 }
 
@@ -294,25 +313,25 @@ def test_an_interrupt_leaves_no_call_open_in_any_frame() -> None:
     facts = standing(*DELEGATED, STEP, called(CALL), called(OTHER), GENERATED)
     found = decide.next_action(
         facts,
-        Facts(turn=0, approvals={}, inherited=(), interrupted=True),
+        DecisionInputs(turn=0, approvals={}, inherited=(), interrupted=True),
         Policy(lambda _: False, lambda _: True, max_steps=3),
     )
-    assert found == decide.Abort([CALL, OTHER, RESEARCH])
+    assert found == decide.AbortRun([CALL, OTHER, RESEARCH])
 
 
 def test_a_delegation_that_needs_a_word_waits_for_it() -> None:
-    ask = Call(CallId("d"), "delegate_to_research", {"task": "x"})
+    ask = ToolCall(CallId("d"), "delegate_to_research", {"task": "x"})
     log = [START, STEP, called(ask), GENERATED]
     policy = Policy(lambda call: call.tool == ask.tool, lambda _: True, max_steps=3)
 
     def following(*more: Chunk | Mark, turn: int = 0, approved: bool | None = None) -> decide.Action:
-        facts = Facts(turn=turn, approvals={ask.id: approval(approved=approved)}, inherited=())
+        facts = DecisionInputs(turn=turn, approvals={ask.id: approval(approved=approved)}, inherited=())
         return decide.next_action(standing(*log, *more), facts, policy)
 
     told = [asked(ask), END, chunks.Finish(), Mark.SUSPENDED, START]
-    assert following() == Ask([ask])
-    assert following(asked(ask)) == Suspend()
+    assert following() == RequestApprovals([ask])
+    assert following(asked(ask)) == SuspendRun()
     yes = chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=True)
-    assert following(*told, yes, turn=1, approved=True) == Generate()
+    assert following(*told, yes, turn=1, approved=True) == CallModel()
     no = chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=False)
-    assert following(*told, no, turn=1, approved=False) == Act([], [(ask, DENIED)], [])
+    assert following(*told, no, turn=1, approved=False) == RunToolCalls([], [(ask, DENIED)], [])

@@ -4,8 +4,8 @@ import pytest
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Data
 from rejoin_protocol.log.record import Audience
-from rejoin_runner.output.event_writer import ASIDES_MAX, Pen
-from rejoin_runner.output.journal import TooLarge
+from rejoin_runner.output.event_writer import ASIDES_MAX, EventWriter
+from rejoin_runner.output.journal import EventTooLarge
 
 
 class Paper:
@@ -17,7 +17,7 @@ class Paper:
     def check(self, chunk: Chunk) -> bytes:
         """Refuse what a test calls huge."""
         if isinstance(chunk, Data) and chunk.data == "huge":
-            raise TooLarge("huge")
+            raise EventTooLarge("huge")
         return b""
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
@@ -27,9 +27,9 @@ class Paper:
         self.said.append(chunk)
 
 
-def pen(interval_s: float = 60.0) -> tuple[Pen, Paper]:
+def pen(interval_s: float = 60.0) -> tuple[EventWriter, Paper]:
     paper = Paper()
-    return Pen(paper, interval_s), paper  # type: ignore[arg-type]
+    return EventWriter(paper, interval_s), paper  # type: ignore[arg-type]
 
 
 def note(data: object) -> Data:
@@ -66,7 +66,7 @@ async def test_the_queue_of_asides_is_bounded() -> None:
 async def test_what_is_too_large_is_refused_to_whom_says_it_and_disturbs_nobody_else() -> None:
     one, paper = pen(0)
     await one.say(START)
-    with pytest.raises(TooLarge):
+    with pytest.raises(EventTooLarge):
         await one.aside(note("huge"))
     await one.say(END)
     assert paper.said == [START, END]

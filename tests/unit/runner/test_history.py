@@ -20,9 +20,9 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     UserPromptPart,
 )
-from rejoin_runner.models.history import DENIED, UNDECIDED, UNKNOWN, Origin, to_messages
+from rejoin_runner.models.history import DENIED, UNDECIDED, UNKNOWN, ModelOrigin, to_messages
 
-ORIGIN = Origin("openai", "m1", "openai-compatible")
+ORIGIN = ModelOrigin("openai", "m1", "openai-compatible")
 STEP = {"type": "step-start"}
 
 
@@ -196,7 +196,7 @@ def test_an_output_that_only_looks_like_that_is_shown_as_json(items: list[Any], 
 def test_a_call_s_id_is_made_fit_where_only_plain_ones_are_taken(id: str) -> None:
     part = tool("output-available", output="hot") | {"toolCallId": id}
     for provider, kept in (("openai", True), ("anthropic", False)):
-        response, request = to_messages("", [assistant(part)], Origin(provider, "m1", provider))
+        response, request = to_messages("", [assistant(part)], ModelOrigin(provider, "m1", provider))
         call, result = response.parts[0], request.parts[0]
         assert isinstance(call, ToolCallPart)
         assert isinstance(result, ToolReturnPart)

@@ -6,8 +6,16 @@ import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.mcp.tools import McpServer, RemoteTool, Source, Toolbox, output_of, remote_tool, tool_name
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.mcp.tools import (
+    McpServer,
+    RemoteTool,
+    ServerTools,
+    Toolbox,
+    output_of,
+    remote_tool,
+    tool_name,
+)
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import ToolError, tool
 from rejoin_runner.tools.tool_context import ToolContext
 
@@ -60,8 +68,8 @@ def test_an_agent_with_servers_is_checked_at_its_making() -> None:
     ):
         given: dict[str, Any] = {"mcp": [SERVER], **options}
         with pytest.raises(Invalid, match=words):
-            Agent(name="a", model=Scripted(), **given)
-    Agent(name="a", model=Scripted(), mcp=[SERVER], needs_approval={"box_open": True})
+            Agent(name="a", model=ScriptedModel(), **given)
+    Agent(name="a", model=ScriptedModel(), mcp=[SERVER], needs_approval={"box_open": True})
 
 
 def test_names_fit_every_provider_and_stay_apart() -> None:
@@ -154,7 +162,7 @@ async def test_a_box_holds_its_own_tools_and_those_that_are_there() -> None:
         """Mine."""
         return ""
 
-    source = Source(SERVER, send)
+    source = ServerTools(SERVER, send)
     box = Toolbox({"mine": mine}, [source])
     assert list(box) == ["mine"]
     assert "box_open" in box, "nobody knows yet"

@@ -5,8 +5,8 @@ files that a model makes on their way into the store.
 from typing import Any
 
 import pytest
-from rejoin_adapters.files.chunk_store import File as Stored
-from rejoin_adapters.files.chunk_store import Home, Opened
+from rejoin_adapters.files.chunk_store import FileReference, OpenFile
+from rejoin_adapters.files.chunk_store import StoredFile as Stored
 from rejoin_adapters.records import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta
@@ -15,7 +15,7 @@ from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_runner.models.model import ModelError, ModelRequest
 from rejoin_runner.run import model_files
-from rejoin_runner.run.model_files import Reading, inlined, stored
+from rejoin_runner.run.model_files import FileInliningModel, inlined, stored
 
 from tests.support.attachments import PNG, Recorder
 
@@ -40,7 +40,7 @@ class Shelf:
     def __init__(self) -> None:
         self.files: dict[tuple[TenantId, FileId], Stored] = {}
         self.read: list[FileId] = []
-        self.homes: list[Home | None] = []
+        self.homes: list[FileReference | None] = []
 
     async def put(
         self,
@@ -48,7 +48,7 @@ class Shelf:
         user: UserId | None,
         data: bytes,
         media_type: str,
-        home: Home | None = None,
+        home: FileReference | None = None,
     ) -> FileId:
         id = file_formats.file_id(user, data)
         self.homes.append(home)
@@ -59,7 +59,7 @@ class Shelf:
         self.read.append(id)
         return self.files.get((tenant, id))
 
-    async def open(self, tenant: TenantId, id: FileId) -> Opened | None:
+    async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         raise AssertionError((tenant, id))  # a model gets the whole of it
 
     async def touch(self, tenant: TenantId, id: FileId) -> bool:
@@ -128,7 +128,7 @@ async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
         id = file_formats.file_id(MINE.user, data)
         assert chunk == kind(file_formats.url_of(id), claimed, {"p": {"id": "1"}})
         assert shelf.files == {(TENANT, id): Stored(data, kept)}
-        assert set(shelf.homes) == {Home(MINE.session, MINE.answer)}
+        assert set(shelf.homes) == {FileReference(MINE.session, MINE.answer)}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
     id = await shelf.put(TENANT, None, PNG, "image/png")
     answer = {"id": "a", "role": "assistant", "parts": [file(file_formats.url_of(id))]}
     request = ModelRequest("", [turn(TEXT)], answer, [], 1)
-    assert [item async for item in Reading(model, shelf, TENANT).stream(request)]
+    assert [item async for item in FileInliningModel(model, shelf, TENANT).stream(request)]
     [seen] = model.requests
     assert seen.history == [turn(TEXT)]
     assert seen.answer["parts"] == [file(file_formats.to_data_url("image/png", PNG))]

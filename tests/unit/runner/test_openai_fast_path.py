@@ -20,7 +20,7 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIStreamedResponse
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.tools import ToolDefinition
-from rejoin_runner.models.openai_fast_path import QuickChatModel, QuickOpenAI
+from rejoin_runner.models.openai_fast_path import FastChatModel, FastOpenAIClient
 from rejoin_runner.models.provider_call import _named
 
 FRAME = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
@@ -48,7 +48,7 @@ CALL = {
 async def test_a_chunk_is_what_the_slow_way_makes_of_it(data: dict[str, Any]) -> None:
     """Also one with words that the protocol does not have, or without those that it has."""
     made = []
-    for client in (QuickOpenAI(api_key="k"), AsyncOpenAI(api_key="k")):
+    for client in (FastOpenAIClient(api_key="k"), AsyncOpenAI(api_key="k")):
         async with client:
             response = httpx2.Response(200)
             chunk = client._process_response_data(data=data, cast_to=ChatCompletionChunk, response=response)
@@ -171,11 +171,11 @@ class Answers(httpx2.AsyncBaseTransport):
 
 
 def model(wire: Wire, name: str = "gpt-5", *, quickly: bool = True) -> OpenAIChatModel:
-    client = (QuickOpenAI if quickly else AsyncOpenAI)(
+    client = (FastOpenAIClient if quickly else AsyncOpenAI)(
         api_key="k", http_client=httpx2.AsyncClient(transport=Answers(wire))
     )
     profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-    kind = QuickChatModel if quickly else OpenAIChatModel
+    kind = FastChatModel if quickly else OpenAIChatModel
     return kind(name, provider=OpenAIProvider(openai_client=client), profile=profile)
 
 

@@ -8,7 +8,7 @@ from rejoin_adapters.records import Run
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
-from rejoin_runner.worker.worker import Hold
+from rejoin_runner.worker.worker import RunLease
 
 RUN = Run(
     RunId("run_1"),
@@ -24,14 +24,14 @@ RUN = Run(
 
 
 def test_an_interrupt_is_heard() -> None:
-    hold = Hold()
+    hold = RunLease()
     hold.hear(Interrupt())
     assert hold.interrupted.is_set()
 
 
 async def test_a_newer_attempt_ends_the_hold_whenever_it_is_heard() -> None:
     for before in (True, False):
-        hold = Hold()
+        hold = RunLease()
         if before:
             hold.hear(Supersede(3))
         hold.run = RUN
@@ -44,7 +44,7 @@ async def test_a_newer_attempt_ends_the_hold_whenever_it_is_heard() -> None:
 
 
 async def test_our_own_attempt_and_older_ones_do_not() -> None:
-    hold = Hold()
+    hold = RunLease()
     hold.hear(Supersede(2))
     hold.run = RUN
     hold.hear(Supersede(1))
@@ -53,7 +53,7 @@ async def test_our_own_attempt_and_older_ones_do_not() -> None:
             await hold.until_lost()
 
 
-async def _lost(hold: Hold) -> bool:
+async def _lost(hold: RunLease) -> bool:
     try:
         await hold.until_lost()
     except Fenced:

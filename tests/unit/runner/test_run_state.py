@@ -6,7 +6,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log import record
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
-from rejoin_runner.decision.run_state import Standing, usage_of
+from rejoin_runner.decision.run_state import RunState, usage_of
 
 CHUNKS: list[Chunk] = [
     chunks.Start(message_id="m"),
@@ -42,7 +42,7 @@ FACTS = (
 )
 
 
-def facts(standing: Standing) -> dict[str, object]:
+def facts(standing: RunState) -> dict[str, object]:
     found = {name: getattr(standing, name) for name in FACTS}
     stack = standing.frames.stack
     return found | {"frames": [(one.call, one.agent, one.successor, one.steps, one.stint) for one in stack]}
@@ -56,7 +56,7 @@ def facts(standing: Standing) -> dict[str, object]:
     )
 )
 def test_a_log_that_is_read_says_what_was_emitted(batches: list[tuple[list[Chunk], Audience, Mark]]) -> None:
-    live, read = Standing(), Standing()
+    live, read = RunState(), RunState()
     for seq, (events, audience, mark) in enumerate(batches, 1):
         payload = record.frames(map(chunks.encode, events), prev=seq - 1, index=live.index)
         head = Head(
@@ -71,7 +71,7 @@ def test_a_log_that_is_read_says_what_was_emitted(batches: list[tuple[list[Chunk
 
 
 def test_parts_left_open_are_closed_in_order() -> None:
-    standing = Standing()
+    standing = RunState()
     for chunk in (chunks.TextStart(id="t"), chunks.ReasoningStart(id="r")):
         standing.emit(chunk)
     assert standing.closing() == [chunks.TextEnd(id="t"), chunks.ReasoningEnd(id="r")]

@@ -4,7 +4,7 @@ import pytest
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 
 
 def request(text: str, *parts: dict[str, object]) -> ModelRequest:
@@ -14,7 +14,7 @@ def request(text: str, *parts: dict[str, object]) -> ModelRequest:
 
 
 async def said(asked: ModelRequest) -> list[ModelChunk | Done]:
-    return [item async for item in Scripted().stream(asked)]
+    return [item async for item in ScriptedModel().stream(asked)]
 
 
 def text(items: list[ModelChunk | Done]) -> str:

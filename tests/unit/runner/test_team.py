@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.agent.team import Crew, crew_of, reachable
+from rejoin_runner.agent.team import AgentTeam, reachable, team_of
 from rejoin_runner.models.model import ModelError, ModelRequest
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import ToolError, tool
 
 from tests.support.agent_teams import agent
@@ -17,8 +17,8 @@ BILLING = agent("billing", {})
 RESEARCH = agent("research", {}, delegates=["billing"])
 
 
-def crew(head: Agent) -> Crew:
-    return crew_of(head, {name: Scripted() for name in reachable(head)})
+def crew(head: Agent) -> AgentTeam:
+    return team_of(head, {name: ScriptedModel() for name in reachable(head)})
 
 
 def test_targets_are_tools_with_their_descriptions() -> None:

@@ -5,14 +5,14 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rejoin_runner.output.text_pacing import PIECE_CHARS_MAX, WORD_CHARS_MAX, Pacer
+from rejoin_runner.output.text_pacing import PIECE_CHARS_MAX, WORD_CHARS_MAX, TextPacer
 
 texts = st.lists(st.tuples(st.text(alphabet="ab .\n界", max_size=12), st.floats(0, 0.05)), max_size=40)
 
 
 def said(pieces: list[tuple[str, float]], interval_s: float) -> list[tuple[float, str]]:
     """What a pacer lets out of text that comes with pauses, whose timer is exact."""
-    pacer, now_s, out = Pacer(interval_s), 0.0, list[tuple[float, str]]()
+    pacer, now_s, out = TextPacer(interval_s), 0.0, list[tuple[float, str]]()
     for text, pause_s in pieces:
         if one := pacer.add("t", text, now_s):
             out.append((now_s, one))
@@ -52,22 +52,22 @@ def test_without_an_interval_every_token_goes_out_as_it_came() -> None:
 
 
 def test_a_word_that_never_ends_is_cut() -> None:
-    assert Pacer(0.04).add("t", "x" * (WORD_CHARS_MAX + 1), 0.0) == "x" * (WORD_CHARS_MAX + 1)
-    assert Pacer(0.04).add("t", "x" * WORD_CHARS_MAX, 0.0) == ""
+    assert TextPacer(0.04).add("t", "x" * (WORD_CHARS_MAX + 1), 0.0) == "x" * (WORD_CHARS_MAX + 1)
+    assert TextPacer(0.04).add("t", "x" * WORD_CHARS_MAX, 0.0) == ""
 
 
 def test_a_script_without_spaces_needs_none() -> None:
-    assert Pacer(0.04).add("t", "今天天气", 0.0) == "今天天气"
+    assert TextPacer(0.04).add("t", "今天天气", 0.0) == "今天天气"
 
 
 def test_a_great_deal_does_not_wait() -> None:
-    pacer = Pacer(0.04)
+    pacer = TextPacer(0.04)
     assert pacer.add("t", "a ", 0.0) == "a "
     assert pacer.add("t", "b " * PIECE_CHARS_MAX, 0.0) == "b " * PIECE_CHARS_MAX
 
 
 def test_parts_are_paced_apart() -> None:
-    pacer = Pacer(0.04)
+    pacer = TextPacer(0.04)
     assert pacer.add("t", "one ", 0.0) == "one "
     assert pacer.add("r", "two ", 0.0) == "two "
     assert pacer.add("t", "three ", 0.01) == ""

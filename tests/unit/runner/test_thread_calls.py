@@ -12,7 +12,7 @@ WORD: ContextVar[str] = ContextVar("WORD")
 
 async def test_it_runs_beside_the_loop_and_knows_its_callers_context() -> None:
     WORD.set("here")
-    thread, word = await thread_calls.called("x", lambda: (threading.current_thread(), WORD.get()))
+    thread, word = await thread_calls.call_in_thread("x", lambda: (threading.current_thread(), WORD.get()))
     assert (thread is threading.main_thread(), thread.daemon, word) == (False, True, "here")
 
 
@@ -22,14 +22,14 @@ async def test_what_it_raises_is_raised(fault: BaseException) -> None:
         raise fault
 
     with pytest.raises(type(fault)):
-        await thread_calls.called("x", fails)
+        await thread_calls.call_in_thread("x", fails)
 
 
 async def test_who_is_cancelled_leaves_it_behind_and_can_say_what_it_is() -> None:
     gate = threading.Event()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await thread_calls.called("hangs", gate.wait)
+            await thread_calls.call_in_thread("hangs", gate.wait)
     assert thread_calls.under_way() == ["hangs"]
     [left] = [thread for thread in threading.enumerate() if thread.name.endswith("hangs")]
     gate.set()
@@ -39,5 +39,5 @@ async def test_who_is_cancelled_leaves_it_behind_and_can_say_what_it_is() -> Non
 
 async def test_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thread_calls, "THREADS_MAX", 0)
-    with pytest.raises(thread_calls.Crowded):
-        await thread_calls.called("x", lambda: 1)
+    with pytest.raises(thread_calls.ThreadsExhausted):
+        await thread_calls.call_in_thread("x", lambda: 1)

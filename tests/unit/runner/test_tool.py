@@ -12,7 +12,7 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.tools import McpServer
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import RESULT_BYTES_MAX, Tool, ToolError, tool
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
@@ -54,14 +54,14 @@ def test_arguments_that_do_not_fit_are_named(input: object) -> None:
 
 
 def test_approval_may_depend_on_the_arguments() -> None:
-    agent = Agent(name="a", model=Scripted(), tools=[add, shout])
+    agent = Agent(name="a", model=ScriptedModel(), tools=[add, shout])
     assert agent.asks(shout, {"word": "hey"}, CONTEXT)
     assert not agent.asks(shout, {"word": "hush"}, CONTEXT)
     assert not agent.asks(add, {"a": 1}, CONTEXT)
 
 
 def test_a_tool_that_needs_approval_is_not_repeated_after_a_crash_unless_it_says_so() -> None:
-    agent = Agent(name="a", model=Scripted(), tools=[add, shout])
+    agent = Agent(name="a", model=ScriptedModel(), tools=[add, shout])
     assert (agent.retries(add), agent.retries(shout)) == (True, False)
 
 
@@ -177,7 +177,7 @@ def test_an_approval_that_would_have_to_be_awaited_is_refused_at_the_start(appro
     with refused:
         tool(name="rm", needs_approval=approval)(idle)
     with refused:
-        Agent(name="a", model=Scripted(), tools=[add], needs_approval={"add": approval})
+        Agent(name="a", model=ScriptedModel(), tools=[add], needs_approval={"add": approval})
     for policy in (approval, {"add": approval}):
         with refused:
             McpServer(name="box", command=["x"], needs_approval=policy)
@@ -188,7 +188,7 @@ async def test_an_approval_that_turns_out_to_be_async_is_an_error() -> None:
     approval: Any = lambda input, _: decides(input, CONTEXT)  # noqa: E731
     hidden = tool(name="rm", needs_approval=approval)(idle)
     with pytest.raises(TypeError, match="coroutine"):
-        Agent(name="a", model=Scripted(), tools=[hidden]).asks(hidden, {}, CONTEXT)
+        Agent(name="a", model=ScriptedModel(), tools=[hidden]).asks(hidden, {}, CONTEXT)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from rejoin_protocol.ids import RunId
 from rejoin_gateway.core.sessions import Session
 
 CALLED = "rejoin.called"
-"""Where in the ASGI scope a request's `Called` is."""
+"""Where in the ASGI scope a request's `McpCall` is."""
 
 
-class Called(msgspec.Struct):
+class McpCall(msgspec.Struct):
     """An HTTP request: the session it was made in, or `alone` if there are none in its version of the
     protocol. `unanswered` is what it has begun.
     """

@@ -16,20 +16,20 @@ from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.postgres.mcp_sessions import Dialogues
-from rejoin_adapters.service.background import beside
+from rejoin_adapters.postgres.mcp_sessions import McpSessions
+from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import SessionId, session_id
 from rejoin_protocol.lifecycle import BUSY
 
 from rejoin_gateway.api.mcp import asgi_bridge
-from rejoin_gateway.api.mcp.call_context import CALLED, Called, request_name
+from rejoin_gateway.api.mcp.call_context import CALLED, McpCall, request_name
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.agent_context import Brought
+from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.sessions import Session
 from rejoin_gateway.http.cors import trusted
 from rejoin_gateway.http.disconnect import attended, stop
-from rejoin_gateway.http.routes import AGENT, Named, Route, Says, Scope
+from rejoin_gateway.http.routes import AGENT, Named, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, agent_of, json, read
 
 SESSION = "Mcp-Session-Id"
@@ -39,10 +39,10 @@ WITH_SESSIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25
 INVALID_REQUEST, INVALID_PARAMS, SESSION_UNKNOWN = -32600, -32602, -32001
 
 
-class Endpoint:
+class McpEndpoint:
     """What all requests share. Made by `opened`."""
 
-    def __init__(self, dialogues: Dialogues) -> None:
+    def __init__(self, dialogues: McpSessions) -> None:
         self.dialogues = dialogues
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
@@ -66,14 +66,14 @@ class Endpoint:
             await asyncio.Event().wait()
 
 
-ENDPOINT: web.AppKey[Endpoint] = web.AppKey("mcp", Endpoint)
+ENDPOINT: web.AppKey[McpEndpoint] = web.AppKey("mcp", McpEndpoint)
 
 
 @asynccontextmanager
-async def opened(dialogues: Dialogues) -> AsyncIterator[Endpoint]:
+async def opened(dialogues: McpSessions) -> AsyncIterator[McpEndpoint]:
     """An endpoint, for as long as the context."""
-    endpoint = Endpoint(dialogues)
-    async with beside(endpoint.run()):
+    endpoint = McpEndpoint(dialogues)
+    async with run_alongside(endpoint.run()):
         yield endpoint
 
 
@@ -142,17 +142,17 @@ async def _open(request: web.Request, body: bytes) -> web.StreamResponse:
 async def _in_session(
     request: web.Request, body: bytes, session: Session | None, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    return await _through(Called(request, session), body, headers or {})
+    return await _through(McpCall(request, session), body, headers or {})
 
 
 async def _alone(request: web.Request, body: bytes) -> web.StreamResponse:
     """A request without a session. Whoever closes its response does not want it answered."""
-    called = Called(request, None, alone=True)
+    called = McpCall(request, None, alone=True)
     async with attended(request, lambda: called.unanswered):
         return await _through(called, body, {})
 
 
-async def _through(called: Called, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+async def _through(called: McpCall, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
     sdk = await called.request.app[ENDPOINT].sdk()
     return await asgi_bridge.pass_on(sdk, called.request, body, extra={CALLED: called}, headers=headers)
 
@@ -176,7 +176,9 @@ async def _session(request: web.Request) -> Session | None:
     agent = await request.app[ENDPOINT].dialogues.agent(principal.owner, id)
     if agent is None or principal.agent not in (None, agent):
         return None
-    return request.app[SERVICE].backend.agent(agent, principal.owner).session(id, Brought(request.headers))
+    return (
+        request.app[SERVICE].backend.agent(agent, principal.owner).session(id, ContextInput(request.headers))
+    )
 
 
 def _lost(request: web.Request, id: Any) -> web.Response:
@@ -197,7 +199,7 @@ async def _cancel(request: web.Request, session: Session, named: str | int) -> N
         await stop(session, run)
 
 
-class RpcFault(msgspec.Struct, frozen=True):
+class RpcError(msgspec.Struct, frozen=True):
     """Why a message was refused."""
 
     code: int
@@ -205,12 +207,12 @@ class RpcFault(msgspec.Struct, frozen=True):
     data: Any = None
 
 
-class RpcRefusal(msgspec.Struct, frozen=True):
+class RpcErrorResponse(msgspec.Struct, frozen=True):
     """A refusal as JSON-RPC says it."""
 
     jsonrpc: Literal["2.0"]
     id: str | int | None
-    error: RpcFault
+    error: RpcError
 
 
 _MESSAGE = {
@@ -228,11 +230,11 @@ _ASKED: Named = {
     SESSION: "The session that `initialize` has opened.",
     VERSION: "The version of the protocol that was agreed on.",
 }
-_REFUSED = dict.fromkeys((400, 403, 404), RpcRefusal)
-_POSTED = Says(
+_REFUSED = dict.fromkeys((400, 403, 404), RpcErrorResponse)
+_POSTED = RouteDoc(
     "MCP: one message of a client",
     _MESSAGE,
-    {200: (dict[str, Any], "text/event-stream"), 202: None, **_REFUSED, 406: RpcRefusal},
+    {200: (dict[str, Any], "text/event-stream"), 202: None, **_REFUSED, 406: RpcErrorResponse},
     headers={**_ASKED, **AGENT},
     tag="mcp",
     example={
@@ -246,7 +248,7 @@ _POSTED = Says(
         },
     },
 )
-_ENDED = Says("MCP: end the session", None, {204: None, **_REFUSED}, headers=_ASKED, tag="mcp")
+_ENDED = RouteDoc("MCP: end the session", None, {204: None, **_REFUSED}, headers=_ASKED, tag="mcp")
 ROUTES = tuple(
     Route(method, path, handler, Scope.CHAT, says)
     for path in ("/run/v1/mcp", "/v1/mcp")

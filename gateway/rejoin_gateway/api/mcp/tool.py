@@ -23,12 +23,12 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import View
 
-from rejoin_gateway.api.mcp.call_context import CALLED, Called, request_name
+from rejoin_gateway.api.mcp.call_context import CALLED, McpCall, request_name
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.sessions import Session
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.web import SERVICE, agent_of, session_of
-from rejoin_gateway.streaming.collect import Whole, whole
+from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
 TOOL = "send-query-to-agent"
@@ -39,7 +39,7 @@ PROGRESS_PERIOD_S = 1.0
 type Context = ServerRequestContext[Any, Any]
 
 
-class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class ToolArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The tool's arguments."""
 
     query: str
@@ -82,9 +82,9 @@ def _schema(*, alone: bool) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": ["query"], "additionalProperties": False}
 
 
-def _called(context: Context) -> Called:
+def _called(context: Context) -> McpCall:
     request: Any = context.request
-    called: Called = request.scope[CALLED]
+    called: McpCall = request.scope[CALLED]
     if called.session is None and not called.alone:
         raise MCPError(types.INVALID_PARAMS, "a request is made in a session")
     return called
@@ -103,9 +103,9 @@ async def call_tool(context: Context, params: types.CallToolRequestParams) -> ty
         return _result(str(fault), failed=True)
 
 
-def _query(arguments: Any, called: Called) -> Query:
+def _query(arguments: Any, called: McpCall) -> ToolArguments:
     try:
-        query = msgspec.convert(arguments, Query)
+        query = msgspec.convert(arguments, ToolArguments)
     except msgspec.ValidationError as fault:
         raise Invalid(f"the arguments do not fit: {fault}") from fault
     if not query.query.strip():
@@ -115,24 +115,26 @@ def _query(arguments: Any, called: Called) -> Query:
     return query
 
 
-def _conversation(request: web.Request, query: Query) -> Session:
+def _conversation(request: web.Request, query: ToolArguments) -> Session:
     return session_of(request, query.conversation_id or message_input.new_session())
 
 
-async def _ask(context: Context, called: Called, session: Session, text: str) -> types.CallToolResult:
-    message = message_input.Message(message_input.fresh_id(None), "user", [{"type": "text", "text": text}])
+async def _ask(context: Context, called: McpCall, session: Session, text: str) -> types.CallToolResult:
+    message = message_input.ClientMessage(
+        message_input.fresh_id(None), "user", [{"type": "text", "text": text}]
+    )
     name = request_name(context.request_id if context.request_id is not None else "")
     replay = await session.send(
         message_input.user(message, "/query"), VIEW, key=request_key(name, secrets.token_hex(8))
     )
     called.unanswered = session, replay.run.id
-    progress = Progress(context)
-    answer = await whole(replay, progress.heard)
+    progress = ProgressReporter(context)
+    answer = await collect_answer(replay, progress.heard)
     called.unanswered = None
     return _told(replay, answer, aborted=progress.aborted)
 
 
-class Progress:
+class ProgressReporter:
     """Tells a caller who wants to know how far its call is: what is being done, else that something is."""
 
     def __init__(self, context: Context) -> None:
@@ -165,7 +167,7 @@ def _said(event: Chunk) -> str | None:
             return None
 
 
-def _told(replay: Replay, answer: Whole, *, aborted: bool) -> types.CallToolResult:
+def _told(replay: Replay, answer: CollectedAnswer, *, aborted: bool) -> types.CallToolResult:
     about = {"conversationId": replay.run.session, "runId": replay.run.id}
     if answer.error is not None:
         return _result(answer.error, about, failed=True)
@@ -177,7 +179,7 @@ def _told(replay: Replay, answer: Whole, *, aborted: bool) -> types.CallToolResu
     return _result(answer.text or "The agent has done its work and said nothing.", about)
 
 
-def _asks(replay: Replay, answer: Whole, waiting: Sequence[dict[str, Any]]) -> str:
+def _asks(replay: Replay, answer: CollectedAnswer, waiting: Sequence[dict[str, Any]]) -> str:
     """What is waited for, and what has to be done about it, for a person and for a model."""
     lines = [answer.text] if answer.text else []
     lines.append(

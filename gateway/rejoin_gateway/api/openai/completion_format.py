@@ -18,7 +18,7 @@ FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-
 """A run that ends with calls that nobody answers has run out of steps."""
 
 
-class Facts(msgspec.Struct, frozen=True):
+class CompletionMetadata(msgspec.Struct, frozen=True):
     """What of a run never changes."""
 
     run: RunId
@@ -36,7 +36,7 @@ class Facts(msgspec.Struct, frozen=True):
         return made_ms(self.run) // 1000
 
 
-class Pending(msgspec.Struct, frozen=True):
+class PendingCall(msgspec.Struct, frozen=True):
     """A call that waits for a person's word."""
 
     approval_id: str
@@ -45,15 +45,15 @@ class Pending(msgspec.Struct, frozen=True):
     input: Any
 
 
-class Waiting:
+class PendingCalls:
     """Which calls of a run wait for a person: fed with its events, in order."""
 
     def __init__(self) -> None:
         self._calls: dict[str, tuple[str, Any]] = {}
-        self._asked: dict[str, Pending] = {}
+        self._asked: dict[str, PendingCall] = {}
 
     @property
-    def pending(self) -> list[Pending]:
+    def pending(self) -> list[PendingCall]:
         """In the order in which they were asked about."""
         return list(self._asked.values())
 
@@ -64,7 +64,7 @@ class Waiting:
                 self._calls[call] = (name, input)
             case chunks.ToolApprovalRequest(approval_id=id, tool_call_id=call, is_automatic=automatic):
                 if automatic is not True and call in self._calls:
-                    self._asked[call] = Pending(id, call, *self._calls[call])
+                    self._asked[call] = PendingCall(id, call, *self._calls[call])
             case chunks.ToolApprovalResponse(approval_id=id):
                 self._asked = {call: one for call, one in self._asked.items() if one.approval_id != id}
             case (
@@ -77,15 +77,15 @@ class Waiting:
                 pass
 
 
-def waiting_in(events: Iterable[Chunk]) -> Waiting:
+def pending_calls_in(events: Iterable[Chunk]) -> PendingCalls:
     """What a run waits for after these events."""
-    waiting = Waiting()
+    waiting = PendingCalls()
     for chunk in events:
         waiting.feed(chunk)
     return waiting
 
 
-def extension(facts: Facts, waiting: Waiting) -> dict[str, Any]:
+def extension(facts: CompletionMetadata, waiting: PendingCalls) -> dict[str, Any]:
     """The object `rejoin`: where the run and its conversation are found in the rest of the API."""
     return {
         "run_id": facts.run,
@@ -131,12 +131,14 @@ def usage(metadata: Any) -> dict[str, Any]:
     }
 
 
-def finish_reason(reason: str, waiting: Waiting) -> str:
+def finish_reason(reason: str, waiting: PendingCalls) -> str:
     """Ours as theirs."""
     return "stop" if waiting.pending else FINISH_REASONS.get(reason, "stop")
 
 
-def completion(facts: Facts, text: str, reason: str, waiting: Waiting, metadata: Any) -> dict[str, Any]:
+def completion(
+    facts: CompletionMetadata, text: str, reason: str, waiting: PendingCalls, metadata: Any
+) -> dict[str, Any]:
     """A whole answer."""
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {
@@ -153,13 +155,13 @@ def completion(facts: Facts, text: str, reason: str, waiting: Waiting, metadata:
     }
 
 
-class Completion:
+class CompletionStream:
     """A streamed answer: fed with a run's events it gives chunks, the last ones by `end`."""
 
-    def __init__(self, facts: Facts, *, include_usage: bool) -> None:
+    def __init__(self, facts: CompletionMetadata, *, include_usage: bool) -> None:
         self._facts = facts
         self._include_usage = include_usage
-        self._waiting = Waiting()
+        self._waiting = PendingCalls()
         self._metadata: dict[str, Any] = {}
         self._reason = "stop"
         self._error: str | None = None
@@ -200,7 +202,7 @@ class Completion:
         return chunk | ({"usage": None} if self._include_usage else {})
 
 
-def _head(facts: Facts, kind: str) -> dict[str, Any]:
+def _head(facts: CompletionMetadata, kind: str) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{facts.ulid}",
         "object": kind,

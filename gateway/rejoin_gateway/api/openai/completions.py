@@ -20,18 +20,24 @@ from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
 from rejoin_gateway.api.openai import request_input
-from rejoin_gateway.api.openai.completion_format import Completion, Facts, completion, error, waiting_in
+from rejoin_gateway.api.openai.completion_format import (
+    CompletionMetadata,
+    CompletionStream,
+    completion,
+    error,
+    pending_calls_in,
+)
 from rejoin_gateway.api.openai.request_input import ChatMessage
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.agent_context import Brought
+from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import fresh_id, new_session
 from rejoin_gateway.core.sessions import Session
 from rejoin_gateway.http import errors, request_body
-from rejoin_gateway.http.errors import Problem
-from rejoin_gateway.http.routes import KEY, Route, Says, Scope, Shape
+from rejoin_gateway.http.errors import ErrorDetails
+from rejoin_gateway.http.routes import KEY, ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, Translate, body, json, key_of, stream
-from rejoin_gateway.streaming.collect import whole
-from rejoin_gateway.streaming.event_reader import heard
+from rejoin_gateway.streaming.collect import collect_answer
+from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 
 V6 = View(v7=False)
@@ -45,7 +51,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_obfuscation: bool = False
 
 
-class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The body: what of it has an effect. Other fields may be there if they ask for nothing."""
 
     model: str
@@ -55,7 +61,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
-class Model(msgspec.Struct, frozen=True):
+class ModelEntry(msgspec.Struct, frozen=True):
     """An agent, as OpenAI lists models."""
 
     id: str
@@ -65,16 +71,16 @@ class Model(msgspec.Struct, frozen=True):
     owned_by: str = "rejoin"
 
 
-class Models(msgspec.Struct, frozen=True):
+class ModelList(msgspec.Struct, frozen=True):
     """All of them."""
 
-    data: list[Model]
+    data: list[ModelEntry]
     object: str = "list"
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Answer a conversation's last message."""
-    asked = await checked_body(request, ChatCompletion)
+    asked = await checked_body(request, ChatCompletionRequest)
     if asked.stream_options is not None and not asked.stream:
         raise Invalid("stream_options are for a stream", "/stream_options")
     named = _conversation(request, asked)
@@ -95,11 +101,11 @@ async def models(request: web.Request) -> web.StreamResponse:
     found = await request.app[SERVICE].backend.agents.list()
     bound = request[PRINCIPAL].agent
     shown = [
-        Model(entry.name, entry.deployed_at_ms // 1000, entry.description)
+        ModelEntry(entry.name, entry.deployed_at_ms // 1000, entry.description)
         for entry in sorted(found, key=lambda entry: entry.name)
         if bound in (None, entry.name)
     ]
-    return json(Models(shown))
+    return json(ModelList(shown))
 
 
 async def checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
@@ -121,13 +127,13 @@ def session_of(request: web.Request, model: str, id: str | None) -> Session:
     if principal.agent not in (None, agent):
         raise unknown
     named = SessionId(id or new_session(key_of(request), principal.owner))
-    return backend.agent(agent, principal.owner).session(named, Brought(request.headers))
+    return backend.agent(agent, principal.owner).session(named, ContextInput(request.headers))
 
 
 async def send(
     request: web.Request,
     session: Session,
-    said: Sequence[request_input.Said],
+    said: Sequence[request_input.InputMessage],
     place: str,
     *,
     new: bool = False,
@@ -141,12 +147,12 @@ async def send(
         return await session.send(message, V6, imports=imports, key=key)
 
 
-def facts_of(run: Run) -> Facts:
+def facts_of(run: Run) -> CompletionMetadata:
     """What of a run its responses say."""
-    return Facts(run.id, run.session, run.agent)
+    return CompletionMetadata(run.id, run.session, run.agent)
 
 
-def _conversation(request: web.Request, asked: ChatCompletion) -> str | None:
+def _conversation(request: web.Request, asked: ChatCompletionRequest) -> str | None:
     named = (asked.metadata or {}).get("conversation_id")
     header = request.headers.get("x-conversation-id")
     if named and header and named != header:
@@ -160,14 +166,14 @@ def _conversation(request: web.Request, asked: ChatCompletion) -> str | None:
 
 
 async def _whole(replay: Replay) -> web.StreamResponse:
-    answer = await whole(msgspec.structs.replace(replay, view=View()))
+    answer = await collect_answer(msgspec.structs.replace(replay, view=View()))
     headers = {"x-conversation-id": replay.run.session, "x-workflow-run-id": replay.run.id}
     if answer.error is not None:
         # Whoever asks again asks for another run: that is for a person to decide, not for a retry.
         once = headers | {"x-should-retry": "false"}
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        return errors.render(Problem(status, "run_failed", answer.error, once), Shape.OPENAI)
-    waiting = waiting_in(unfold(answer.message))
+        return errors.render(ErrorDetails(status, "run_failed", answer.error, once), ErrorFormat.OPENAI)
+    waiting = pending_calls_in(unfold(answer.message))
     said = completion(
         facts_of(replay.run), answer.text, answer.finish_reason, waiting, answer.message.get("metadata")
     )
@@ -177,11 +183,11 @@ async def _whole(replay: Replay) -> web.StreamResponse:
 
 
 def _translated(replay: Replay, *, include_usage: bool) -> Translate:
-    answer = Completion(facts_of(replay.run), include_usage=include_usage)
+    answer = CompletionStream(facts_of(replay.run), include_usage=include_usage)
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         try:
-            async for batch in heard(frames):
+            async for batch in decode_events(frames):
                 said = [frame(part) for chunk in batch for part in answer.feed(chunk)]
                 if said or not batch:
                     yield b"".join(said) or sse.KEEP_ALIVE
@@ -204,22 +210,22 @@ ROUTES = (
         "/run/v1/chat/completions",
         create,
         Scope.CHAT,
-        Says(
+        RouteDoc(
             "A chat completion, for OpenAI's clients",
-            ChatCompletion,
+            ChatCompletionRequest,
             {200: (dict[str, Any], "text/event-stream")},
             headers={"x-conversation-id": "The conversation to go on with.", **KEY},
             tag="openai",
             example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
         ),
-        Shape.OPENAI,
+        ErrorFormat.OPENAI,
     ),
     Route(
         "GET",
         "/run/v1/models",
         models,
         Scope.CHAT,
-        Says("The agents, as models", None, {200: Models}, tag="openai"),
-        Shape.OPENAI,
+        RouteDoc("The agents, as models", None, {200: ModelList}, tag="openai"),
+        ErrorFormat.OPENAI,
     ),
 )

@@ -15,7 +15,7 @@ from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
 
-from rejoin_gateway.core.message_input import MESSAGES_MAX, Message
+from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage
 
 IDLE = frozenset(
     {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
@@ -75,7 +75,7 @@ def _is_neutral(raw: msgspec.Raw, neutral: Sequence[Any]) -> bool:
     return value is None or value in neutral
 
 
-class Said(msgspec.Struct, frozen=True):
+class InputMessage(msgspec.Struct, frozen=True):
     """A message: its parts in the form that `turns.user` takes, and where the client wrote each."""
 
     role: str
@@ -84,15 +84,15 @@ class Said(msgspec.Struct, frozen=True):
     place: str
 
 
-class Asked(msgspec.Struct, frozen=True):
+class InputTurn(msgspec.Struct, frozen=True):
     """What is to be answered, where each of its parts was written, and the turns before it."""
 
-    message: Message
+    message: ClientMessage
     places: Sequence[str]
-    earlier: Sequence[Message]
+    earlier: Sequence[ClientMessage]
 
 
-def asked(said: Sequence[Said], fresh: str, place: str, *, new: bool) -> Asked:
+def asked(said: Sequence[InputMessage], fresh: str, place: str, *, new: bool) -> InputTurn:
     """The user's last message, with the id `fresh`. Raises `Invalid`.
 
     `new`: a client sends what is new, so all of the user's messages at the end are that one; else it sends
@@ -112,10 +112,10 @@ def asked(said: Sequence[Said], fresh: str, place: str, *, new: bool) -> Asked:
     parts = [part for one in last for part in one.parts]
     places = [where for one in last for where in one.places]
     earlier = [
-        Message(f"imported_{number}", "user" if one.role == "user" else "assistant", list(one.parts))
+        ClientMessage(f"imported_{number}", "user" if one.role == "user" else "assistant", list(one.parts))
         for number, one in enumerate(said[:first])
     ]
-    return Asked(Message(fresh, "user", parts), places, earlier)
+    return InputTurn(ClientMessage(fresh, "user", parts), places, earlier)
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
     function_call: Any = None
 
 
-def of_chat(messages: Sequence[ChatMessage]) -> list[Said]:
+def of_chat(messages: Sequence[ChatMessage]) -> list[InputMessage]:
     """The messages of a chat completion. Raises `Invalid`."""
     said = []
     for number, message in enumerate(messages):
@@ -140,7 +140,7 @@ def of_chat(messages: Sequence[ChatMessage]) -> list[Said]:
     return said
 
 
-def of_input(input: str | Sequence[dict[str, Any]]) -> list[Said]:
+def of_input(input: str | Sequence[dict[str, Any]]) -> list[InputMessage]:
     """The messages in a response's `input`. Raises `Invalid`."""
     if isinstance(input, str):
         return [_said("user", input, "", _input_part, root="/input")]
@@ -186,16 +186,16 @@ def _check_role(role: str, place: str) -> None:
         raise Invalid("a role is user or assistant", f"{place}/role")
 
 
-def _said(role: str, content: Any, place: str, part_of: Any, root: str | None = None) -> Said:
+def _said(role: str, content: Any, place: str, part_of: Any, root: str | None = None) -> InputMessage:
     """A message of either API, whose content's parts are read by `part_of`."""
     at = f"{place}/content" if root is None else root
     if not content:
-        return Said(role, [], [], at)
+        return InputMessage(role, [], [], at)
     if isinstance(content, str):
-        return Said(role, [{"type": "text", "text": content}], [at], at)
+        return InputMessage(role, [{"type": "text", "text": content}], [at], at)
     places = [f"{at}/{number}" for number in range(len(content))]
     parts = [part_of(part, where) for part, where in zip(content, places, strict=True)]
-    return Said(role, parts, places, at)
+    return InputMessage(role, parts, places, at)
 
 
 def _chat_part(part: Any, place: str) -> dict[str, Any]:

@@ -23,7 +23,13 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RUN_PREFIX, RunId
 
-from rejoin_gateway.api.openai.completion_format import Facts, Waiting, extension, metadata_of, tokens
+from rejoin_gateway.api.openai.completion_format import (
+    CompletionMetadata,
+    PendingCalls,
+    extension,
+    metadata_of,
+    tokens,
+)
 
 PREFIX = "resp_"
 _ULID_CHARS = 26
@@ -44,7 +50,7 @@ def run_of(id: str) -> RunId | None:
     return RunId(RUN_PREFIX + ulid) if right else None
 
 
-class Span(NamedTuple):
+class SequenceRange(NamedTuple):
     """Sequence numbers from `first` up to, but without, `end`."""
 
     first: int
@@ -55,7 +61,7 @@ class Span(NamedTuple):
         return self.first <= number < self.end
 
 
-class Event(NamedTuple):
+class ResponseEvent(NamedTuple):
     """One event of the stream, `{type, sequence_number, …}`."""
 
     body: dict[str, Any]
@@ -73,14 +79,14 @@ class Event(NamedTuple):
         return type
 
 
-class Response:
+class ResponseStream:
     """Fed with a run's events in order, from its first one, it gives the response's."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: CompletionMetadata) -> None:
         self._facts = facts
         self.number = 0
         """The next event's."""
-        self.voided: list[Span] = []
+        self.voided: list[SequenceRange] = []
         self.suspended_at = -1
         """The number of the last event that said that the run waits."""
         self.final: dict[str, Any] | None = None
@@ -89,13 +95,13 @@ class Response:
         self._open: dict[str, int] = {}
         self._deltas: dict[int, list[str]] = {}  # of the items that are open, not in them yet
         self._calls: dict[str, int] = {}
-        self._waiting = Waiting()
+        self._waiting = PendingCalls()
         self._metadata: dict[str, Any] = {}
         self._error: str | None = None
         self._aborted = False
         self._step = (0, 0)  # number and items when the last step began
 
-    def feed(self, chunk: Chunk) -> list[Event]:
+    def feed(self, chunk: Chunk) -> list[ResponseEvent]:
         """What an event of the run makes."""
         self._waiting.feed(chunk)
         self._metadata |= metadata_of(chunk)
@@ -143,14 +149,14 @@ class Response:
             "rejoin": extension(self._facts, self._waiting),
         }
 
-    def _event(self, type: str, **fields: Any) -> Event:
-        event = Event({"type": type, "sequence_number": self.number, **fields})
+    def _event(self, type: str, **fields: Any) -> ResponseEvent:
+        event = ResponseEvent({"type": type, "sequence_number": self.number, **fields})
         self.number += 1
         return event
 
     # ------------------------------------------------------------------------------ begin and end
 
-    def _start(self) -> list[Event]:
+    def _start(self) -> list[ResponseEvent]:
         self.final = None
         response = self.body("in_progress")
         return [
@@ -158,7 +164,7 @@ class Response:
             self._event("response.in_progress", response=response),
         ]
 
-    def _finish(self, reason: str) -> Event:
+    def _finish(self, reason: str) -> ResponseEvent:
         for item in () if self._waiting.pending else self._items:
             if item.get("status") == "in_progress":
                 item["status"] = "incomplete"
@@ -178,7 +184,7 @@ class Response:
 
     def _reset(self) -> None:
         number, items = self._step
-        self.voided.append(Span(number, self.number))
+        self.voided.append(SequenceRange(number, self.number))
         del self._items[items:]
         self._open = {id: index for id, index in self._open.items() if index < items}
         self._deltas = {index: said for index, said in self._deltas.items() if index < items}
@@ -200,7 +206,7 @@ class Response:
 
     # ------------------------------------------------------------------------------------ the output
 
-    def _content(self, chunk: Chunk) -> list[Event]:
+    def _content(self, chunk: Chunk) -> list[ResponseEvent]:
         match chunk:
             case chunks.TextStart(id=id):
                 return self._open_text(id)
@@ -217,14 +223,14 @@ class Response:
             case _:
                 return self._call(chunk)
 
-    def _add(self, prefix: str, item: dict[str, Any]) -> tuple[int, Event]:
+    def _add(self, prefix: str, item: dict[str, Any]) -> tuple[int, ResponseEvent]:
         """A new item. Its id is that of its place: after a reset its successor has the same."""
         index = len(self._items)
         self._items.append({"id": f"{prefix}_{self._facts.ulid}_{index}"} | item)
         shown = dict(self._items[index])
         return index, self._event("response.output_item.added", output_index=index, item=shown)
 
-    def _done(self, index: int) -> Event:
+    def _done(self, index: int) -> ResponseEvent:
         shown = dict(self._items[index])
         return self._event("response.output_item.done", output_index=index, item=shown)
 
@@ -234,7 +240,7 @@ class Response:
         inner = "summary_index" if item["type"] == "reasoning" else "content_index"
         return {"item_id": item["id"], "output_index": index, inner: 0}
 
-    def _more(self, index: int, delta: str) -> Event:
+    def _more(self, index: int, delta: str) -> ResponseEvent:
         self._deltas.setdefault(index, []).append(delta)
         if self._items[index]["type"] == "reasoning":
             return self._event("response.reasoning_summary_text.delta", **self._at(index), delta=delta)
@@ -249,14 +255,14 @@ class Response:
         item[field] = [part]
         return part
 
-    def _open_text(self, id: str) -> list[Event]:
+    def _open_text(self, id: str) -> list[ResponseEvent]:
         message = {"type": "message", "role": "assistant", "status": "in_progress", "content": []}
         self._open[id], added = self._add("msg", message)
         part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         self._items[self._open[id]]["content"] = [part]
         return [added, self._event("response.content_part.added", **self._at(self._open[id]), part=part)]
 
-    def _close_text(self, index: int) -> list[Event]:
+    def _close_text(self, index: int) -> list[ResponseEvent]:
         self._items[index]["status"] = "completed"
         part, at = self._settle(index), self._at(index)
         return [
@@ -265,7 +271,7 @@ class Response:
             self._done(index),
         ]
 
-    def _open_summary(self, id: str) -> list[Event]:
+    def _open_summary(self, id: str) -> list[ResponseEvent]:
         self._open[id], added = self._add("rs", {"type": "reasoning", "status": "in_progress", "summary": []})
         part = {"type": "summary_text", "text": ""}
         self._items[self._open[id]]["summary"] = [part]
@@ -274,7 +280,7 @@ class Response:
             self._event("response.reasoning_summary_part.added", **self._at(self._open[id]), part=part),
         ]
 
-    def _close_summary(self, index: int) -> list[Event]:
+    def _close_summary(self, index: int) -> list[ResponseEvent]:
         self._items[index]["status"] = "completed"
         part, at = self._settle(index), self._at(index)
         return [
@@ -285,7 +291,7 @@ class Response:
 
     # -------------------------------------------------------------------------------------- the tools
 
-    def _call(self, chunk: Chunk) -> list[Event]:
+    def _call(self, chunk: Chunk) -> list[ResponseEvent]:
         match chunk:
             case chunks.ToolInputAvailable(tool_call_id=call, tool_name=name, input=input) if (
                 call not in self._calls
@@ -307,26 +313,26 @@ class Response:
             case _:
                 return []
 
-    def _open_call(self, call: str, name: str, input: Any) -> Event:
+    def _open_call(self, call: str, name: str, input: Any) -> ResponseEvent:
         item = {"type": "mcp_call", "status": "in_progress", "server_label": self._facts.agent, "name": name}
         self._calls[call], added = self._add(
             "mcp", item | {"arguments": _text(input), "output": None, "error": None}
         )
         return added
 
-    def _close_call(self, call: str, **outcome: str) -> Event:
+    def _close_call(self, call: str, **outcome: str) -> ResponseEvent:
         index = self._calls[call]
         self._items[index] |= outcome
         return self._done(index)
 
-    def _ask(self, id: str, call: dict[str, Any]) -> list[Event]:
+    def _ask(self, id: str, call: dict[str, Any]) -> list[ResponseEvent]:
         shown = {field: call[field] for field in ("server_label", "name", "arguments")}
         index, added = self._add("", {"id": id, "type": "mcp_approval_request"} | shown)
         call["approval_request_id"] = id
         return [added, self._done(index)]
 
 
-def shown(events: Sequence[Event], after: int, void: Sequence[Span]) -> list[Event]:
+def shown(events: Sequence[ResponseEvent], after: int, void: Sequence[SequenceRange]) -> list[ResponseEvent]:
     """Those of a run's events that a stream shows: behind number `after`, and nothing that is void. A turn
     after an approval is created again only where the stream begins with it.
     """

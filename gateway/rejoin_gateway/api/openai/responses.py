@@ -28,14 +28,21 @@ from rejoin_gateway.api.lookup import found_run
 from rejoin_gateway.api.openai import request_input
 from rejoin_gateway.api.openai.completions import V6, checked_body, facts_of, frame, send, session_of
 from rejoin_gateway.api.openai.items import item_of, page_of
-from rejoin_gateway.api.openai.response_format import TERMINAL, Event, Response, Span, run_of, shown
+from rejoin_gateway.api.openai.response_format import (
+    TERMINAL,
+    ResponseEvent,
+    ResponseStream,
+    SequenceRange,
+    run_of,
+    shown,
+)
 from rejoin_gateway.core.message_input import fresh_id, new_session
 from rejoin_gateway.core.sessions import Session
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.routes import KEY, Named, Route, Says, Scope, Shape
+from rejoin_gateway.http.routes import KEY, ErrorFormat, Named, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, Translate, json, key_of, stream
-from rejoin_gateway.streaming.event_reader import heard, stored
-from rejoin_gateway.streaming.positions import Whole
+from rejoin_gateway.streaming.event_reader import decode_events, read_stored_events
+from rejoin_gateway.streaming.positions import FromStart
 from rejoin_gateway.streaming.replay import Replay
 
 STATUS = {
@@ -51,19 +58,19 @@ CANCEL_WAIT_S = 5.0
 NUMBER_DIGITS_MAX = 12
 
 
-class ConversationNamed(msgspec.Struct, frozen=True):
+class ConversationRef(msgspec.Struct, frozen=True):
     """A conversation by its id."""
 
     id: str
 
 
-class CreateResponse(msgspec.Struct, frozen=True, kw_only=True):
+class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The body: what of it has an effect. Other fields may be there if they ask for nothing."""
 
     model: str
     input: str | list[dict[str, Any]]
     previous_response_id: str | None = None
-    conversation: str | ConversationNamed | None = None
+    conversation: str | ConversationRef | None = None
     stream: bool | None = False
     stream_options: dict[str, bool] | None = None
     background: bool | None = False
@@ -72,7 +79,7 @@ class CreateResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 async def create(request: web.Request) -> web.StreamResponse:
     """Answer the last message of an input; or go on with what waited for the answers in it."""
-    asked = await checked_body(request, CreateResponse)
+    asked = await checked_body(request, CreateResponseRequest)
     decisions = request_input.decisions(asked.input)
     if decisions:
         return await _decide(request, asked, decisions)
@@ -93,7 +100,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     after = _starting_after(request)
     if wanted == "false":
         return json(await _standing(session, run))
-    replay = await session.backend.replay(run, Whole(), V6, until=run.turn)
+    replay = await session.backend.replay(run, FromStart(), V6, until=run.turn)
     return await _stream(request, replay, after)
 
 
@@ -105,7 +112,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
         # If that is not enough: it is cancelled when its turn comes, or there is no log to wait for.
         with suppress(TimeoutError, Gone):
             async with asyncio.timeout(CANCEL_WAIT_S):
-                await _final(await session.backend.replay(run, Whole(), View(), until=None))
+                await _final(await session.backend.replay(run, FromStart(), View(), until=None))
     return json(await _standing(session, await _current(session, run)))
 
 
@@ -138,8 +145,8 @@ async def input_items(request: web.Request) -> web.StreamResponse:
 # ------------------------------------------------------------------------------------- what is asked
 
 
-async def _session(request: web.Request, asked: CreateResponse) -> Session:
-    named = asked.conversation.id if isinstance(asked.conversation, ConversationNamed) else asked.conversation
+async def _session(request: web.Request, asked: CreateResponseRequest) -> Session:
+    named = asked.conversation.id if isinstance(asked.conversation, ConversationRef) else asked.conversation
     field = "/conversation"
     if named is None and asked.metadata and asked.metadata.get("conversation_id"):
         named, field = asked.metadata["conversation_id"], "/metadata/conversation_id"
@@ -157,7 +164,7 @@ async def _session(request: web.Request, asked: CreateResponse) -> Session:
     return session
 
 
-async def _following(request: web.Request, asked: CreateResponse, previous: str) -> Session:
+async def _following(request: web.Request, asked: CreateResponseRequest, previous: str) -> Session:
     """The conversation behind a response: its own, or a fork where something else was said behind it."""
     run, before = await _previous(request, previous)
     if asked.model != run.agent:
@@ -187,7 +194,7 @@ async def _previous(request: web.Request, id: str) -> tuple[Run, Session]:
 
 
 async def _decide(
-    request: web.Request, asked: CreateResponse, decisions: Sequence[Decision]
+    request: web.Request, asked: CreateResponseRequest, decisions: Sequence[Decision]
 ) -> web.StreamResponse:
     """Store a person's answers; what is streamed then is what follows them."""
     request[PRINCIPAL].need(Scope.APPROVE)
@@ -203,17 +210,17 @@ async def _decide(
     after = await _suspended_at(session, run)
     replay = await session.approve(decisions, V6)
     run, until = (await _current(session, run), run.turn) if replay is None else (replay.run, replay.until)
-    replay = await session.backend.replay(run, Whole(), V6, until=until)
+    replay = await session.backend.replay(run, FromStart(), V6, until=until)
     return await _answer(request, asked, replay, after)
 
 
 async def _answer(
-    request: web.Request, asked: CreateResponse, replay: Replay, after: int = -1
+    request: web.Request, asked: CreateResponseRequest, replay: Replay, after: int = -1
 ) -> web.StreamResponse:
     if asked.stream:
         return await _stream(request, replay, after if after >= 0 else None)
     if asked.background:
-        return json(Response(facts_of(replay.run)).body(STATUS[replay.run.state]))
+        return json(ResponseStream(facts_of(replay.run)).body(STATUS[replay.run.state]))
     request_body.let_go(request)
     return json(await _final(replay))
 
@@ -223,11 +230,11 @@ async def _answer(
 
 async def _standing(session: Session, run: Run) -> dict[str, Any]:
     """A response as it stands: without output as long as it is made."""
-    response = Response(facts_of(run))
+    response = ResponseStream(facts_of(run))
     if run.state in BUSY:
         return response.body(STATUS[run.state])
     try:
-        response = (await _read(await session.backend.replay(run, Whole(), View(), until=None))).response
+        response = (await _read(await session.backend.replay(run, FromStart(), View(), until=None))).response
     except Gone:
         answer = await session.backend.store.message(session.owner, session.id, run.answer)
         for chunk in () if answer is None else unfold(answer.message):
@@ -237,36 +244,36 @@ async def _standing(session: Session, run: Run) -> dict[str, Any]:
 
 async def _final(replay: Replay) -> dict[str, Any]:
     """A response, once it has ended."""
-    response = Response(facts_of(replay.run))
+    response = ResponseStream(facts_of(replay.run))
     everything = msgspec.structs.replace(replay, view=View())
     async with everything.open() as frames:
-        async for batch in heard(frames):
+        async for batch in decode_events(frames):
             for chunk in batch:
                 response.feed(chunk)
     return response.final or response.body("in_progress")
 
 
-class _Log(msgspec.Struct, frozen=True):
+class _ResponseLog(msgspec.Struct, frozen=True):
     """A response as its log has it now. `restored`: the log has begun anew, and so have the numbers."""
 
-    response: Response
+    response: ResponseStream
     restored: bool
 
 
-async def _read(replay: Replay) -> _Log:
-    response, restored = Response(facts_of(replay.run)), False
-    async with aclosing(stored(replay.runs, replay.run, replay.start)) as pages:
+async def _read(replay: Replay) -> _ResponseLog:
+    response, restored = ResponseStream(facts_of(replay.run)), False
+    async with aclosing(read_stored_events(replay.runs, replay.run, replay.start)) as pages:
         async for page in pages:
             restored = restored or page.restored
             for chunk in page.events:
                 response.feed(chunk)
-    return _Log(response, restored)
+    return _ResponseLog(response, restored)
 
 
 async def _suspended_at(session: Session, run: Run) -> int:
     """The number of the event with which a run began to wait; -1 if its log says so no longer."""
     try:
-        log = await _read(await session.backend.replay(run, Whole(), View(), until=None))
+        log = await _read(await session.backend.replay(run, FromStart(), View(), until=None))
     except Gone:
         return -1
     return log.response.suspended_at
@@ -274,7 +281,7 @@ async def _suspended_at(session: Session, run: Run) -> int:
 
 async def _stream(request: web.Request, replay: Replay, after: int | None) -> web.StreamResponse:
     """The events behind number `after`. Raises `Gone` for one that is void or not there."""
-    void: Sequence[Span] = ()
+    void: Sequence[SequenceRange] = ()
     if after is not None or replay.start.voids:
         log = await _read(replay)
         void = log.response.voided
@@ -283,7 +290,7 @@ async def _stream(request: web.Request, replay: Replay, after: int | None) -> we
     return await stream(request, everything, _translated(replay.run, -1 if after is None else after, void))
 
 
-def _check(after: int | None, log: _Log) -> None:
+def _check(after: int | None, log: _ResponseLog) -> None:
     if after is None:
         return
     events = log.response.number
@@ -293,14 +300,14 @@ def _check(after: int | None, log: _Log) -> None:
         raise Gone("what was sent up to there is no longer part of the response: start again without it")
 
 
-def _translated(run: Run, after: int, void: Sequence[Span]) -> Translate:
+def _translated(run: Run, after: int, void: Sequence[SequenceRange]) -> Translate:
     """The frames as events. Raises `Gone` where what was shown is voided: the stream is then to be broken."""
-    response = Response(facts_of(run))
+    response = ResponseStream(facts_of(run))
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        last: Event | None = None
-        async for batch in heard(frames):
-            said: list[Event] = []
+        last: ResponseEvent | None = None
+        async for batch in decode_events(frames):
+            said: list[ResponseEvent] = []
             for chunk in batch:
                 said += response.feed(chunk)
                 _refuse_if_shown(response, void)
@@ -315,14 +322,14 @@ def _translated(run: Run, after: int, void: Sequence[Span]) -> Translate:
     return translate
 
 
-def _refuse_if_shown(response: Response, void: Sequence[Span]) -> None:
+def _refuse_if_shown(response: ResponseStream, void: Sequence[SequenceRange]) -> None:
     if len(response.voided) > len(void):
         span = response.voided[-1]
         if span.end > span.first:
             raise Gone("a step was begun again: ask for the response from its beginning")
 
 
-def _frame(event: Event) -> bytes:
+def _frame(event: ResponseEvent) -> bytes:
     return b"event: %b\n%b" % (event.type.encode(), frame(event.body))
 
 
@@ -363,15 +370,15 @@ _PAGED: Named = {
     "order": ("`asc` for the oldest first.", Literal["asc", "desc"]),
 }
 ROUTES = tuple(
-    Route(method, path, handler, Scope.CHAT, says, Shape.OPENAI)
+    Route(method, path, handler, Scope.CHAT, says, ErrorFormat.OPENAI)
     for method, path, handler, says in (
         (
             "POST",
             "/run/v1/responses",
             create,
-            Says(
+            RouteDoc(
                 "A response, for OpenAI's clients",
-                CreateResponse,
+                CreateResponseRequest,
                 {200: (dict[str, Any], "text/event-stream")},
                 headers=KEY,
                 tag="openai",
@@ -382,7 +389,7 @@ ROUTES = tuple(
             "GET",
             _AT,
             retrieve,
-            Says(
+            RouteDoc(
                 "How it stands, or its events",
                 None,
                 {200: (dict[str, Any], "text/event-stream")},
@@ -394,13 +401,13 @@ ROUTES = tuple(
             "GET",
             f"{_AT}/input_items",
             input_items,
-            Says("What it is an answer to", None, {200: dict[str, Any]}, _PAGED, tag="openai"),
+            RouteDoc("What it is an answer to", None, {200: dict[str, Any]}, _PAGED, tag="openai"),
         ),
         (
             "POST",
             f"{_AT}/cancel",
             cancel,
-            Says("Stop it", None, {200: dict[str, Any]}, tag="openai"),
+            RouteDoc("Stop it", None, {200: dict[str, Any]}, tag="openai"),
         ),
     )
 )
