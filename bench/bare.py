@@ -23,11 +23,11 @@ async def chat(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers=sse.HEADERS)
     await response.prepare(request)
     opening: list[Chunk] = [chunks.Start(message_id="m"), chunks.StartStep(), chunks.TextStart(id="t")]
-    await response.write(record.frames(map(chunks.encode, opening), prev=0, index=0))
+    await response.write(record.encode_frames(map(chunks.encode, opening), prev=0, index=0))
     for index in range(count):
         await asyncio.sleep(pause_ms / 1_000)
         delta = chunks.TextDelta(id="t", delta=str(time.monotonic_ns()))
-        await response.write(record.frames([chunks.encode(delta)], prev=index, index=index))
+        await response.write(record.encode_frames([chunks.encode(delta)], prev=index, index=index))
     await response.write(sse.DONE)
     return response
 

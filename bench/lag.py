@@ -118,7 +118,7 @@ async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seco
     agent = msgspec.structs.replace(agent, model=counted)
     async with (
         nats_connection.connect(servers.nats_url, "runner-queue") as connection,
-        await run_store.connect(servers.database_url) as store,
+        await run_store.open_run_store(servers.database_url) as store,
         app.assemble(settings, [agent]) as worker,
         run_alongside(worker.serve()),
     ):

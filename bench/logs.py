@@ -22,7 +22,7 @@ from rejoin_protocol import ids
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId
-from rejoin_protocol.log.record import Head, Mark, Record, frames
+from rejoin_protocol.log.record import Head, Mark, Record, encode_frames
 from rejoin_protocol.log.segment import SegmentBuilder
 from rejoin_protocol.run_request import RunRequest
 
@@ -67,7 +67,7 @@ async def append(
 ) -> Record:
     """One message."""
     head = Head(place.prev, 1, place.index, len(events), mark=mark)
-    payload = frames(map(chunks.encode, events), prev=place.prev, index=place.index)
+    payload = encode_frames(map(chunks.encode, events), prev=place.prev, index=place.index)
     place.prev = await log.append(place.run, head, payload)
     place.index += len(events)
     return Record(place.prev, head, payload)
@@ -114,7 +114,7 @@ async def feign(nats_url: str, places: Sequence[Place], events: int) -> None:
         for _ in range(events):
             for place in places:
                 head = Head(place.prev, 1, place.index, 1)
-                payload = frames([chunks.encode(said())], prev=place.prev, index=place.index)
+                payload = encode_frames([chunks.encode(said())], prev=place.prev, index=place.index)
                 place.prev, place.index = place.prev + 1, place.index + 1
                 nats.feign(place.run, payload, str(head), place.prev)
             await nats.flush()

@@ -72,7 +72,7 @@ async def backing() -> AsyncIterator[Servers]:
     with empty() as directory:
         async with embedded(directory) as servers:
             async with nats_connection.connect(servers.nats_url, "migrate") as connection:
-                await setup.declare(connection, setup.StreamSettings())
+                await setup.declare_streams(connection, setup.StreamSettings())
             await migrate.migrate(servers.database_url)
             yield servers
 

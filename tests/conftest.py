@@ -57,7 +57,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
     async with embedded(tmp_path_factory.mktemp("servers"), durable=False) as running:
         async with nats_connection.connect(running.nats_url, "tests") as connection:
-            await setup.declare(connection, setup.StreamSettings())
+            await setup.declare_streams(connection, setup.StreamSettings())
         await migrate.migrate(running.database_url)
         yield running
 

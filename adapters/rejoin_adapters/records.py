@@ -44,7 +44,7 @@ class RunUsage(msgspec.Struct, frozen=True):
         return self.input_tokens + self.output_tokens
 
 
-def usage_of(answer: UIMessage) -> RunUsage:
+def parse_usage(answer: UIMessage) -> RunUsage:
     """What an answer's metadata says of its run's usage; zero where it says nothing that can be counted."""
 
     def field(found: Any, name: str) -> Any:

@@ -25,7 +25,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
     async with (
         servers.backing() as found,
         nats_connection.connect(found.nats_url, "runner-log") as connection,
-        await run_store.connect(found.database_url) as store,
+        await run_store.open_run_store(found.database_url) as store,
         plain.connect(found.nats_url) as nats,
     ):
         log = JetStreamRunLog(connection, connection)

@@ -81,7 +81,7 @@ async def _installed() -> AsyncIterator[Place]:
         gateway = await stack.enter_async_context(servers.gateway(found))
         await stack.enter_async_context(servers.runner(found, AGENTS))
         connection = await stack.enter_async_context(nats_connection.connect(found.nats_url, "runner-log"))
-        store = await stack.enter_async_context(await run_store.connect(found.database_url))
+        store = await stack.enter_async_context(await run_store.open_run_store(found.database_url))
         await served(gateway.base)
         log = JetStreamRunLog(connection, connection)
         run = (await logs.admitted(store, "hello", "nobody")).place  # no runner is to take it

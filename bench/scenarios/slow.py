@@ -21,7 +21,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         servers.backing() as found,
         servers.gateway(found) as gateway,
         nats_connection.connect(found.nats_url, "runner-log") as connection,
-        await run_store.connect(found.database_url) as store,
+        await run_store.open_run_store(found.database_url) as store,
     ):
         log = JetStreamRunLog(connection, connection)
         warm, place = await logs.opened(log, store, 2)

@@ -9,24 +9,24 @@ from ipaddress import ip_address
 
 import structlog
 from aiohttp import web
-from rejoin_adapters.files.chunk_store import JetStreamFiles
-from rejoin_adapters.files.file_index import FileIndex, FileStore
+from rejoin_adapters.files.chunk_store import JetStreamChunkStore
+from rejoin_adapters.files.file_index import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
-from rejoin_adapters.jetstream.agent_registry import BELIEVED_S, JetStreamAgentRegistry
+from rejoin_adapters.jetstream.agent_registry import AGENT_CACHE_TTL_S, JetStreamAgentRegistry
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import migrate, run_counts, run_store
-from rejoin_adapters.postgres.api_keys import ApiKeys
-from rejoin_adapters.postgres.artifacts import Artifacts
-from rejoin_adapters.postgres.mcp_sessions import McpSessions
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.postgres.session_store import SessionStore
-from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Count, Limits
 from rejoin_adapters.service import metrics_server, tracing
 from rejoin_adapters.service.background import run_alongside
-from rejoin_adapters.service.service_process import LogFormat, allow_files, on_stop
+from rejoin_adapters.service.service_process import LogFormat, on_stop, raise_open_file_limit
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_protocol.security.sealing import Sealer
@@ -103,7 +103,7 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     port: int = 8080
     default_agent: str | None = None
     """Who answers a request that names no agent."""
-    agent_cache_ttl_s: float = BELIEVED_S
+    agent_cache_ttl_s: float = AGENT_CACHE_TTL_S
     """How long an agent's entry is believed without asking the broker again."""
     nats_replicas: int = 1
     """How many servers keep each stream: 3 in a cluster."""
@@ -167,10 +167,10 @@ async def assemble(settings: GatewaySettings) -> AsyncIterator[web.Application]:
         stored = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "gateway-files"))
         remote = await stack.enter_async_context(remote_fetch.open_fetcher())
         wanted = setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s)
-        await setup.require(api)
-        await migrate.check(settings.database_url)
+        await setup.require_streams(api)
+        await migrate.check_schema(settings.database_url)
         store = await stack.enter_async_context(
-            await run_store.connect(
+            await run_store.open_run_store(
                 settings.database_url, pool_max=settings.database_pool_max, limits=_limits(settings)
             )
         )
@@ -181,17 +181,19 @@ async def assemble(settings: GatewaySettings) -> AsyncIterator[web.Application]:
             JetStreamRunQueue(api, wanted),
             NatsRunControl(api),
             JetStreamAgentRegistry(api, settings.agent_cache_ttl_s),
-            SessionStore(store.database),
-            Artifacts(store.database),
+            PostgresSessionStore(store.database),
+            PostgresArtifacts(store.database),
             lambda: datetime.now(UTC),
             secrets.token_bytes,
-            Attachments(FileStore(JetStreamFiles(stored), FileIndex(store.database)), remote),
+            Attachments(
+                JetStreamFileStore(JetStreamChunkStore(stored), PostgresFileIndex(store.database)), remote
+            ),
             Sealer(settings.context_encryption_keys, secrets.token_bytes)
             if settings.context_encryption_keys
             else None,
             metrics,
         )
-        gate = await stack.enter_async_context(open_authenticator(settings, ApiKeys(store.database)))
+        gate = await stack.enter_async_context(open_authenticator(settings, PostgresApiKeys(store.database)))
         service = GatewayService(
             backend=backend,
             gate=gate,
@@ -202,13 +204,15 @@ async def assemble(settings: GatewaySettings) -> AsyncIterator[web.Application]:
             cors=Cors(frozenset(settings.cors_origins.split())),
             rate=per_minute(settings.requests_per_minute),
             rates=TenantRates(
-                per_minute(settings.tenant_requests_per_minute), _rate_of(Tenants(store.database))
+                per_minute(settings.tenant_requests_per_minute), _rate_of(PostgresTenants(store.database))
             ),
         )
 
         checks = _checks(store.database, api, (live, stored))
         app = application(service, checks, metrics=settings.metrics_port is None)
-        app[endpoint.ENDPOINT] = await stack.enter_async_context(endpoint.opened(McpSessions(store.database)))
+        app[endpoint.ENDPOINT] = await stack.enter_async_context(
+            endpoint.opened(PostgresMcpSessions(store.database))
+        )
         async with run_alongside(_note_use(gate), metrics.watch_loop(), _count_runs(metrics, store.database)):
             yield app
 
@@ -223,17 +227,19 @@ async def serve(
     if settings.allow_anonymous and not loopback(settings.host):
         raise Invalid(f"without credentials only loopback is served, not {settings.host}")
     async with AsyncExitStack() as stack:
-        stack.enter_context(tracing.exporting("rejoin-gateway", settings.otlp_endpoint))
+        stack.enter_context(tracing.export_spans("rejoin-gateway", settings.otlp_endpoint))
         app = await stack.enter_async_context(assemble(settings))
         registry = app[SERVICE].backend.metrics.registry
-        stack.enter_context(metrics_server.shown(registry, settings.metrics_host, settings.metrics_port))
+        stack.enter_context(
+            metrics_server.serve_metrics(registry, settings.metrics_host, settings.metrics_port)
+        )
         if kill is not None and loopback(settings.host):
             kill_switch.offer(app, kill)
         runner = web.AppRunner(
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
         )
         await runner.setup()
-        stop, files_max = asyncio.Event(), allow_files()
+        stop, files_max = asyncio.Event(), raise_open_file_limit()
         try:
             with on_stop(stop.set):
                 await web.TCPSite(runner, settings.host, settings.port, reuse_address=True).start()
@@ -261,17 +267,17 @@ def _checks(
     """What a chat needs."""
 
     async def database_is_migrated() -> None:
-        if lacking := await migrate.behind(database):
+        if lacking := await migrate.find_missing(database):
             raise Unavailable(f"the database misses migrations {', '.join(lacking)}")
 
     async def streams_are_there() -> None:
-        if lacking := await setup.missing(api):
+        if lacking := await setup.find_missing_streams(api):
             raise Unavailable(f"the broker misses the streams {', '.join(lacking)}")
 
     async def log_answers() -> None:
         if not all(connection.connected for connection in others):
             raise Unavailable("the broker is away")
-        await setup.check(api)
+        await setup.check_log_readable(api)
 
     return {"database": database_is_migrated, "streams": streams_are_there, "broker": log_answers}
 
@@ -301,7 +307,7 @@ def _limits(settings: GatewaySettings) -> Limits:
     )
 
 
-def _rate_of(tenants: Tenants) -> Callable[[TenantId], Awaitable[int | None]]:
+def _rate_of(tenants: PostgresTenants) -> Callable[[TenantId], Awaitable[int | None]]:
     async def find(tenant: TenantId) -> int | None:
         return (await tenants.limits(tenant)).requests_per_minute
 

@@ -42,14 +42,14 @@ _ZIP_COMMENT_MAX = 0xFFFF
 _EOI = 0xD9
 
 
-def user_part(user: UserId | None) -> str:
+def user_prefix(user: UserId | None) -> str:
     """The part of a file's id that says whose it is; that of no user stands for the tenant itself."""
     return hashlib.sha256(f"user {user}".encode() if user is not None else b"tenant").hexdigest()[:16]
 
 
 def file_id(user: UserId | None, data: bytes) -> FileId:
     """The same bytes of the same user are one file."""
-    return FileId(f"{user_part(user)}-{hashlib.sha256(data).hexdigest()}")
+    return FileId(f"{user_prefix(user)}-{hashlib.sha256(data).hexdigest()}")
 
 
 def parse_file_id(text: str) -> FileId | None:
@@ -57,27 +57,27 @@ def parse_file_id(text: str) -> FileId | None:
     return FileId(text) if _ID.fullmatch(text) else None
 
 
-def belongs(id: FileId, user: UserId | None) -> bool:
+def is_visible_to(id: FileId, user: UserId | None) -> bool:
     """Whether a user may see it. Without a user one sees all files of the tenant."""
-    return user is None or id.partition("-")[0] == user_part(user)
+    return user is None or id.partition("-")[0] == user_prefix(user)
 
 
-def is_whole(id: FileId, data: bytes) -> bool:
+def matches(id: FileId, data: bytes) -> bool:
     """Whether these are the file's bytes."""
-    return is_hash(id, hashlib.sha256(data).hexdigest())
+    return matches_digest(id, hashlib.sha256(data).hexdigest())
 
 
-def is_hash(id: FileId, hashed: str) -> bool:
+def matches_digest(id: FileId, hashed: str) -> bool:
     """Whether this is the SHA-256 of the file's bytes, in hexadecimal."""
     return hashed == id.partition("-")[2]
 
 
-def url_of(id: FileId) -> str:
+def file_url(id: FileId) -> str:
     """Where the gateway serves a file: what a stored message says."""
     return f"{URL}{id}"
 
 
-def id_in(url: str) -> FileId | None:
+def parse_file_url(url: str) -> FileId | None:
     """The file that a stored message's URL names; None for any other URL."""
     return parse_file_id(url.removeprefix(URL)) if url.startswith(URL) else None
 
@@ -95,7 +95,7 @@ def parse_data_url(url: str) -> tuple[str, bytes]:
     media_type, *parameters = head.removeprefix("data:").split(";")
     inline = bool(parameters) and parameters[-1].strip().lower() == "base64"
     if inline and len(body) // 4 * 3 > FILE_BYTES_MAX + 3:  # before it is decoded
-        raise too_large()
+        raise too_large_error()
     data = unquote_to_bytes(body) if not inline or "%" in body else body.encode()
     if not inline:
         return media_type, data
@@ -105,30 +105,30 @@ def parse_data_url(url: str) -> tuple[str, bytes]:
         raise Invalid(f"not base64: {fault}") from fault
 
 
-def too_large() -> Invalid:
+def too_large_error() -> Invalid:
     """What is said of a file that is."""
     return Invalid(f"a file has at most {FILE_BYTES_MAX} bytes")
 
 
-def plain_type(media_type: str) -> str:
+def normalize_media_type(media_type: str) -> str:
     """A media type without its parameters and spellings."""
     plain = media_type.partition(";")[0].strip().lower()
     return JPEG if plain == "image/jpg" else plain
 
 
-def check(data: bytes, *claims: str | None) -> str:
+def check_file(data: bytes, *claims: str | None) -> str:
     """The media type of a file's bytes. Every claim that is made must be that very type.
 
     Raises `Invalid` for what is too large, of another kind, truncated, or more than one file.
     """
     if len(data) > FILE_BYTES_MAX:
-        raise too_large()
-    kind = kind_of(data)
+        raise too_large_error()
+    kind = detect_media_type(data)
     for claim in claims:
-        if claim and plain_type(claim) not in (PNG, JPEG, WEBP, PDF):
+        if claim and normalize_media_type(claim) not in (PNG, JPEG, WEBP, PDF):
             raise Invalid(f"{claim[:100]!r} is not supported: {TAKEN}")
-        if claim and plain_type(claim) != kind:
-            raise Invalid(f"its bytes are not {plain_type(claim)}")
+        if claim and normalize_media_type(claim) != kind:
+            raise Invalid(f"its bytes are not {normalize_media_type(claim)}")
     if kind is None:
         raise Invalid(f"its bytes are of no supported kind: {TAKEN}")
     _check_end(data, kind)
@@ -137,7 +137,7 @@ def check(data: bytes, *claims: str | None) -> str:
     return kind
 
 
-def kind_of(data: bytes) -> str | None:
+def detect_media_type(data: bytes) -> str | None:
     """The media type that the first bytes tell."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG

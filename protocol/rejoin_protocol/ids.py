@@ -43,7 +43,7 @@ def ulid(time_ms: int, randomness: bytes) -> str:
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -5, -5))
 
 
-def made_ms(run: RunId) -> int:
+def run_created_ms(run: RunId) -> int:
     """When a run was made: what `new_run_id` was told."""
     time_ms = 0
     for char in run.removeprefix(RUN_PREFIX)[:_TIME_CHARS]:
@@ -61,7 +61,7 @@ def new_message_id(time_ms: int, randomness: bytes) -> MessageId:
     return MessageId(f"msg_{ulid(time_ms, randomness)}")
 
 
-def asked_in(approval: ApprovalId, run: RunId) -> bool:
+def is_approval_of(approval: ApprovalId, run: RunId) -> bool:
     """Whether an approval is one of the run's."""
     return approval.rpartition("_")[0] == approval_id(run, 0).rpartition("_")[0]
 

@@ -54,7 +54,7 @@ BUSY = frozenset({State.QUEUED, State.RUNNING})
 """A session with such a run is busy: its next run waits."""
 
 
-def after(state: State, event: LifecycleEvent) -> State:
+def next_state(state: State, event: LifecycleEvent) -> State:
     """The state that follows. Raises `Conflict` where the table has no way."""
     try:
         return TRANSITIONS[state, event]

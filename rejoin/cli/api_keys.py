@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import msgspec
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
 from rejoin_adapters.service.service_process import LogFormat
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.http.routes import Scope
@@ -42,7 +42,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
 class KeyCommands(msgspec.Struct, frozen=True):
     """One tenant's keys."""
 
-    rows: ApiKeys
+    rows: PostgresApiKeys
     tenant: TenantId
     pepper: bytes | None
 
@@ -94,8 +94,10 @@ def execute(settings: KeySettings, command: Callable[[KeyCommands], Awaitable[st
     """Run one command and print what it says."""
 
     async def run() -> str:
-        async with await run_store.connect(settings.database_url, pool_max=1) as store:
+        async with await run_store.open_run_store(settings.database_url, pool_max=1) as store:
             pepper = None if settings.api_key_pepper is None else settings.api_key_pepper.encode()
-            return await command(KeyCommands(ApiKeys(store.database), TenantId(settings.tenant), pepper))
+            return await command(
+                KeyCommands(PostgresApiKeys(store.database), TenantId(settings.tenant), pepper)
+            )
 
     click.echo(asyncio.run(run()))

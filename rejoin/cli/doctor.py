@@ -124,7 +124,7 @@ async def of_broker(settings: DoctorSettings) -> AsyncIterator[Finding]:
         if numbers < NATS_MIN:
             yield wrong(f"broker: {hosts} is NATS {version}", "Rejoin needs 2.12 or newer")
         try:
-            lacking = await setup.missing(connection)
+            lacking = await setup.find_missing_streams(connection)
         except (Unavailable, ApiError) as fault:
             yield wrong(
                 f"broker: {hosts} is NATS {version}, and JetStream does not answer ({fault})",
@@ -147,7 +147,7 @@ async def of_broker(settings: DoctorSettings) -> AsyncIterator[Finding]:
 async def _rights(connection: NatsConnection) -> AsyncIterator[Finding]:
     """Whether it can do what gateways must, and what they need not."""
     try:
-        await setup.check(connection)
+        await setup.check_log_readable(connection)
     except RejoinError as fault:
         yield wrong(
             f"broker: logs cannot be read ({fault})", "compare the user's rights with deploy/nats.conf"
@@ -165,7 +165,9 @@ async def _rights(connection: NatsConnection) -> AsyncIterator[Finding]:
 
 async def _configured(connection: NatsConnection, settings: DoctorSettings) -> AsyncIterator[Finding]:
     """Whether the streams are as the settings want them."""
-    for wanted in setup.wanted(setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s)):
+    for wanted in setup.stream_configs(
+        setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s)
+    ):
         name = wanted["name"]
         try:
             info = msgspec.json.decode(await connection.call(f"{subjects.API}.STREAM.INFO.{name}"))
@@ -253,7 +255,7 @@ async def of_database(settings: DoctorSettings) -> AsyncIterator[Finding]:
                 "let all machines keep time by NTP: expiry of tokens and questions goes by it",
             )
         try:
-            await migrate.check(settings.database_url, exactly=True)
+            await migrate.check_schema(settings.database_url, exactly=True)
         except Invalid as fault:
             yield wrong(f"database: {fault}", "migrate with the version of Rejoin that is to run")
             return

@@ -13,7 +13,7 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.ports import RunControl
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId, UserId
@@ -24,7 +24,7 @@ from rejoin.cli.runs import RunSettings
 class ErasureCommands(msgspec.Struct, frozen=True):
     """The ports of one command."""
 
-    threads: SessionStore
+    threads: PostgresSessionStore
     control: RunControl
     tenant: TenantId
 
@@ -53,11 +53,11 @@ def execute(settings: RunSettings, command: Callable[[ErasureCommands], Awaitabl
                 nats_connection.connect(settings.nats_url, "operator")
             )
             store = await stack.enter_async_context(
-                await run_store.connect(settings.database_url, pool_max=1)
+                await run_store.open_run_store(settings.database_url, pool_max=1)
             )
             control = NatsRunControl(connection)
             return await command(
-                ErasureCommands(SessionStore(store.database), control, TenantId(settings.tenant))
+                ErasureCommands(PostgresSessionStore(store.database), control, TenantId(settings.tenant))
             )
 
     click.echo(asyncio.run(run()))

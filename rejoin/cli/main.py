@@ -155,13 +155,13 @@ def migrate_command(config: Path | None, *, check: bool) -> None:
 
     found = load(MigrateSettings, config)
     if check:
-        asyncio.run(migrate.check(found.database_url, exactly=True))
+        asyncio.run(migrate.check_schema(found.database_url, exactly=True))
         click.echo("up to date")
         return
 
     async def run() -> list[str]:
         async with nats_connection.connect(found.nats_url, "migrate") as connection:
-            await setup.declare_patiently(
+            await setup.declare_streams_when_ready(
                 connection, setup.StreamSettings(found.nats_replicas, found.run_log_retention_s)
             )
         return await migrate.migrate(found.database_url)

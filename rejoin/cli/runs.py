@@ -104,7 +104,9 @@ def execute(found: RunSettings, command: Callable[[RunCommands], Awaitable[str]]
     async def run() -> str:
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(nats_connection.connect(found.nats_url, "operator"))
-            store = await stack.enter_async_context(await run_store.connect(found.database_url, pool_max=1))
+            store = await stack.enter_async_context(
+                await run_store.open_run_store(found.database_url, pool_max=1)
+            )
             requests = JetStreamRunQueue(connection, setup.StreamSettings())
             log = JetStreamRunLog(connection, connection)
             control, owner = NatsRunControl(connection), Owner(TenantId(found.tenant))

@@ -8,7 +8,7 @@ import asyncio
 import click
 import msgspec
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits
 from rejoin_adapters.service.service_process import LogFormat
 from rejoin_protocol.ids import TenantId
@@ -30,8 +30,8 @@ def changed(before: Limits, given: Limits, *, clear: bool) -> Limits:
 
 async def limit(settings: TenantSettings, tenant: TenantId, given: Limits, *, clear: bool) -> str:
     """Change a tenant's limits, if any are given, and say what they are."""
-    async with await run_store.connect(settings.database_url, pool_max=1) as store:
-        tenants = Tenants(store.database)
+    async with await run_store.open_run_store(settings.database_url, pool_max=1) as store:
+        tenants = PostgresTenants(store.database)
         limits = changed(await tenants.limits(tenant), given, clear=clear)
         if clear or given != Limits():
             await tenants.limit(tenant, limits)

@@ -48,7 +48,7 @@ async def prepared(
 
 async def _prepare(servers: Servers) -> None:
     async with nats_connection.connect(servers.nats_url, "dev") as connection:
-        await setup.declare(connection, setup.StreamSettings())
+        await setup.declare_streams(connection, setup.StreamSettings())
     await migrate.migrate(servers.database_url)
 
 

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from rejoin_adapters.files.chunk_store import JetStreamFiles
-from rejoin_adapters.files.file_index import FileIndex, FileStore
+from rejoin_adapters.files.chunk_store import JetStreamChunkStore
+from rejoin_adapters.files.file_index import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import migrate, run_store
-from rejoin_adapters.postgres.artifacts import Artifacts
-from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import Count, Limits
 from rejoin_adapters.service import metrics_server, tracing
 from rejoin_adapters.service.background import run_alongside
-from rejoin_adapters.service.service_process import LogFormat, allow_files, on_stop
+from rejoin_adapters.service.service_process import LogFormat, on_stop, raise_open_file_limit
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
 
@@ -120,10 +120,10 @@ async def assemble(settings: RunnerSettings, agents: Sequence[Agent]) -> AsyncIt
         wanted = setup.StreamSettings(
             settings.nats_replicas, settings.run_log_retention_s, settings.ack_wait_s
         )
-        await setup.require(queue)
-        await migrate.check(settings.database_url)
+        await setup.require_streams(queue)
+        await migrate.check_schema(settings.database_url)
         store = await stack.enter_async_context(
-            await run_store.connect(
+            await run_store.open_run_store(
                 settings.database_url,
                 pool_max=settings.database_pool_max,
                 limits=Limits(
@@ -139,9 +139,9 @@ async def assemble(settings: RunnerSettings, agents: Sequence[Agent]) -> AsyncIt
             requests=JetStreamRunQueue(queue, wanted),
             control=NatsRunControl(queue),
             agents=JetStreamAgentRegistry(queue),
-            files=FileStore(JetStreamFiles(files), FileIndex(store.database)),
-            shelf=Artifacts(store.database),
-            threads=SessionStore(store.database),
+            files=JetStreamFileStore(JetStreamChunkStore(files), PostgresFileIndex(store.database)),
+            shelf=PostgresArtifacts(store.database),
+            threads=PostgresSessionStore(store.database),
             sealer=Sealer(settings.context_encryption_keys, secrets.token_bytes)
             if settings.context_encryption_keys
             else None,
@@ -163,8 +163,8 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
     """Until SIGTERM or SIGINT, and then until the running runs are over or handed over; no longer, whatever a
     tool does.
     """
-    allow_files()
-    with tracing.exporting("rejoin-runner", settings.otlp_endpoint):
+    raise_open_file_limit()
+    with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
         async with assemble(settings, agents) as worker:
             registry = worker.metrics.registry
 
@@ -173,7 +173,7 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
                 asyncio.get_running_loop().call_later(settings.drain_grace_s + OVERDUE_S, _give_up)
 
             with (
-                metrics_server.shown(registry, settings.metrics_host, settings.metrics_port),
+                metrics_server.serve_metrics(registry, settings.metrics_host, settings.metrics_port),
                 on_stop(stop),
             ):
                 async with run_alongside(loop_watchdog.watch()):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.errors import Unavailable
@@ -36,8 +36,8 @@ async def locked(rig: Rig) -> Speaker:
 
 @pytest.fixture
 async def issuer(database_url: str) -> AsyncIterator[KeyCommands]:
-    async with await run_store.connect(database_url, pool_max=1) as store:
-        yield KeyCommands(ApiKeys(store.database), TenantId("default"), PEPPER.encode())
+    async with await run_store.open_run_store(database_url, pool_max=1) as store:
+        yield KeyCommands(PostgresApiKeys(store.database), TenantId("default"), PEPPER.encode())
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)

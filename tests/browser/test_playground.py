@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import Browser, FilePayload, expect
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
@@ -243,8 +243,8 @@ async def test_key_agent_context_are_given_in_the_page(rig: Rig, browser: Browse
     agent = Agent(name=other, model=Calls("where", {}), tools=[where], context=Place)
     await rig.runner([agent], context_encryption_keys=keys)
     base = await rig.gateway(context_encryption_keys=keys, allow_anonymous=False, api_key_pepper=PEPPER)
-    async with await run_store.connect(rig.database_url, pool_max=1) as store:
-        issuer = KeyCommands(ApiKeys(store.database), TenantId("default"), PEPPER.encode())
+    async with await run_store.open_run_store(rig.database_url, pool_max=1) as store:
+        issuer = KeyCommands(PostgresApiKeys(store.database), TenantId("default"), PEPPER.encode())
         key = await issuer.create(NewKey(scopes=(Scope.CHAT,)))
     async with await browser.new_context() as context:
         page = await context.new_page()

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rejoin_adapters.postgres.artifacts import Artifact, Artifacts
+from rejoin_adapters.postgres.artifacts import Artifact, PostgresArtifacts
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import Fenced
 
@@ -18,8 +18,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @pytest.fixture
-def artifacts(postgres: PostgresRunStore) -> Artifacts:
-    return Artifacts(postgres.database)
+def artifacts(postgres: PostgresRunStore) -> PostgresArtifacts:
+    return PostgresArtifacts(postgres.database)
 
 
 async def made(store: PostgresRunStore, owner: Owner = ANN, data: Any = None) -> Artifact:
@@ -31,7 +31,7 @@ async def made(store: PostgresRunStore, owner: Owner = ANN, data: Any = None) ->
 
 @pytest.mark.parametrize("data", [None, "\u0000", {"z": 1, "a": [None, 1e300]}, 2**53 + 1])
 async def test_an_artifact_comes_back_as_it_was(
-    postgres: PostgresRunStore, artifacts: Artifacts, data: Any
+    postgres: PostgresRunStore, artifacts: PostgresArtifacts, data: Any
 ) -> None:
     artifact = await made(postgres, data=data)
     assert await artifacts.get(ANN, artifact.id) is None
@@ -40,7 +40,9 @@ async def test_an_artifact_comes_back_as_it_was(
     assert await artifacts.get(DEFAULT, artifact.id) == artifact
 
 
-async def test_the_same_artifact_is_stored_once(postgres: PostgresRunStore, artifacts: Artifacts) -> None:
+async def test_the_same_artifact_is_stored_once(
+    postgres: PostgresRunStore, artifacts: PostgresArtifacts
+) -> None:
     artifact = await made(postgres, data="first")
     await artifacts.put(ANN.tenant, artifact)
     await artifacts.put(ANN.tenant, Artifact(**{**as_dict(artifact), "data": "second"}))
@@ -53,7 +55,7 @@ def as_dict(artifact: Artifact) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
 async def test_f40_a_strangers_artifact_is_none(
-    postgres: PostgresRunStore, artifacts: Artifacts, stranger: Owner
+    postgres: PostgresRunStore, artifacts: PostgresArtifacts, stranger: Owner
 ) -> None:
     artifact = await made(postgres)
     await artifacts.put(ANN.tenant, artifact)
@@ -61,11 +63,11 @@ async def test_f40_a_strangers_artifact_is_none(
 
 
 async def test_with_its_session_it_goes_and_whoever_makes_more_is_fenced(
-    postgres: PostgresRunStore, artifacts: Artifacts
+    postgres: PostgresRunStore, artifacts: PostgresArtifacts
 ) -> None:
     artifact = await made(postgres)
     await artifacts.put(ANN.tenant, artifact)
-    assert await SessionStore(postgres.database).delete(ANN, artifact.session) == [artifact.run]
+    assert await PostgresSessionStore(postgres.database).delete(ANN, artifact.session) == [artifact.run]
     assert await artifacts.get(ANN, artifact.id) is None
     with pytest.raises(Fenced):
         await artifacts.put(ANN.tenant, artifact)
@@ -74,10 +76,10 @@ async def test_with_its_session_it_goes_and_whoever_makes_more_is_fenced(
 
 
 async def test_a_run_that_is_gone_makes_nothing_for_a_new_session_of_the_same_id(
-    postgres: PostgresRunStore, artifacts: Artifacts
+    postgres: PostgresRunStore, artifacts: PostgresArtifacts
 ) -> None:
     artifact = await made(postgres)
-    await SessionStore(postgres.database).delete(ANN, artifact.session)
+    await PostgresSessionStore(postgres.database).delete(ANN, artifact.session)
     await Chat(postgres, ANN, artifact.session).send("anew")
     with pytest.raises(Fenced):
         await artifacts.put(ANN.tenant, artifact)

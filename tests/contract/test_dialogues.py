@@ -1,9 +1,9 @@
 """What `McpSessions` promises, on the real database."""
 
 import pytest
-from rejoin_adapters.postgres.mcp_sessions import McpSessions, request_key
+from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions, request_key
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import Admission, Owner, Submit, UserMessage
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
@@ -16,8 +16,8 @@ AGENT = AgentName("a")
 
 
 @pytest.fixture
-def dialogues(postgres: PostgresRunStore) -> McpSessions:
-    return McpSessions(postgres.database)
+def dialogues(postgres: PostgresRunStore) -> PostgresMcpSessions:
+    return PostgresMcpSessions(postgres.database)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def say(postgres: PostgresRunStore, owner: Owner, session: SessionId, requ
 
 
 async def test_an_open_session_is_its_owners_and_no_other_session_is_one(
-    postgres: PostgresRunStore, dialogues: McpSessions, ann: Owner
+    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
 ) -> None:
     id, other = SessionId(fresh("s")), SessionId(fresh("s"))
     await dialogues.open(ann, id, AGENT)
@@ -50,7 +50,7 @@ async def test_an_open_session_is_its_owners_and_no_other_session_is_one(
 
 
 async def test_an_ended_session_keeps_what_was_said_and_an_empty_one_leaves_nothing(
-    postgres: PostgresRunStore, dialogues: McpSessions, ann: Owner
+    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
 ) -> None:
     said, silent = SessionId(fresh("s")), SessionId(fresh("s"))
     for id in (said, silent):
@@ -61,13 +61,13 @@ async def test_an_ended_session_keeps_what_was_said_and_an_empty_one_leaves_noth
         assert await dialogues.end(ann, id)
         assert not await dialogues.end(ann, id)
         assert await dialogues.agent(ann, id) is None
-    threads = SessionStore(postgres.database)
+    threads = PostgresSessionStore(postgres.database)
     assert (await threads.get(ann, said)) is not None
     assert (await threads.get(ann, silent)) is None
 
 
 async def test_a_run_is_found_by_its_requests_name_the_newest_first(
-    postgres: PostgresRunStore, dialogues: McpSessions, ann: Owner
+    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
 ) -> None:
     id = SessionId(fresh("s"))
     await dialogues.open(ann, id, AGENT)

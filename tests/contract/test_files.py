@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamFiles, OpenFile, StoredFile, _token
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, OpenFile, StoredFile, _token
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
@@ -29,8 +29,8 @@ async def connection(nats_url: str) -> AsyncIterator[NatsConnection]:
 
 
 @pytest.fixture
-def files(connection: NatsConnection) -> JetStreamFiles:
-    return JetStreamFiles(connection)
+def files(connection: NatsConnection) -> JetStreamChunkStore:
+    return JetStreamChunkStore(connection)
 
 
 @pytest.fixture
@@ -73,7 +73,9 @@ async def read(opened: OpenFile | None) -> StoredFile | None:
 
 
 @pytest.mark.parametrize("size", [1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 10 * 1024 * 1024])
-async def test_a_file_comes_back_as_it_was_put(files: JetStreamFiles, tenant: TenantId, size: int) -> None:
+async def test_a_file_comes_back_as_it_was_put(
+    files: JetStreamChunkStore, tenant: TenantId, size: int
+) -> None:
     data = content(size)
     id = await files.put(tenant, ANN, data, "image/png")
     assert await files.get(tenant, id) == StoredFile(data, "image/png")
@@ -81,7 +83,7 @@ async def test_a_file_comes_back_as_it_was_put(files: JetStreamFiles, tenant: Te
 
 
 async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
-    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId, monkeypatch: pytest.MonkeyPatch
+    connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many there are: what is on its way to a slow one is bounded."""
     id = await files.put(tenant, ANN, content(10 * 1024 * 1024), "image/png")
@@ -117,11 +119,11 @@ async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
 
 
 async def test_the_same_bytes_are_stored_once(
-    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId
+    connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId
 ) -> None:
     """Also by several writers at the same time, and by another process."""
     data = content(5 * CHUNK_BYTES + 7)
-    other = JetStreamFiles(connection)
+    other = JetStreamChunkStore(connection)
     async with asyncio.TaskGroup() as group:
         puts = [group.create_task(one.put(tenant, ANN, data, "image/png")) for one in (files, other, files)]
     assert len({put.result() for put in puts}) == 1
@@ -130,25 +132,29 @@ async def test_the_same_bytes_are_stored_once(
     assert await files.get(tenant, id) == StoredFile(data, "image/png")
 
 
-async def test_the_same_bytes_of_two_users_are_two_files(files: JetStreamFiles, tenant: TenantId) -> None:
+async def test_the_same_bytes_of_two_users_are_two_files(
+    files: JetStreamChunkStore, tenant: TenantId
+) -> None:
     anns, bobs = [await files.put(tenant, user, b"same", "image/png") for user in (ANN, BOB)]
     assert anns != bobs
-    assert file_formats.belongs(anns, ANN)
-    assert not file_formats.belongs(anns, BOB)
+    assert file_formats.is_visible_to(anns, ANN)
+    assert not file_formats.is_visible_to(anns, BOB)
 
 
-async def test_a_file_is_its_tenants_alone(files: JetStreamFiles, tenant: TenantId) -> None:
+async def test_a_file_is_its_tenants_alone(files: JetStreamChunkStore, tenant: TenantId) -> None:
     id = await files.put(tenant, ANN, b"secret", "application/pdf")
     assert await files.get(TenantId(f"{tenant}2"), id) is None
     await files.delete(TenantId(f"{tenant}2"), id, before=await files.end())
     assert await files.get(tenant, id) is not None
 
 
-async def test_a_file_that_was_never_put_is_not_there(files: JetStreamFiles, tenant: TenantId) -> None:
+async def test_a_file_that_was_never_put_is_not_there(files: JetStreamChunkStore, tenant: TenantId) -> None:
     assert await files.get(tenant, file_formats.file_id(ANN, b"nothing")) is None
 
 
-async def test_what_is_deleted_is_gone_and_can_be_put_again(files: JetStreamFiles, tenant: TenantId) -> None:
+async def test_what_is_deleted_is_gone_and_can_be_put_again(
+    files: JetStreamChunkStore, tenant: TenantId
+) -> None:
     data = content(2 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/webp")
     for _ in range(2):
@@ -159,7 +165,7 @@ async def test_what_is_deleted_is_gone_and_can_be_put_again(files: JetStreamFile
 
 
 async def test_a_deletion_spares_what_was_stored_after_it_was_begun(
-    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId
+    connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId
 ) -> None:
     """As a sweep does that was asleep for a while."""
     data = content(2 * CHUNK_BYTES)
@@ -173,7 +179,7 @@ async def test_a_deletion_spares_what_was_stored_after_it_was_begun(
 
 
 async def test_a_file_of_which_a_chunk_is_missing_is_absent_until_it_is_put_again(
-    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId
+    connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId
 ) -> None:
     data = content(4 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
@@ -187,7 +193,7 @@ async def test_a_file_of_which_a_chunk_is_missing_is_absent_until_it_is_put_agai
 
 
 async def test_bytes_that_are_not_the_files_are_never_returned(
-    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId
+    connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId
 ) -> None:
     id = file_formats.file_id(ANN, b"right")
     await connection.call(
@@ -199,7 +205,7 @@ async def test_bytes_that_are_not_the_files_are_never_returned(
 
 @pytest.mark.parametrize("wrong", [b"x" * CHUNK_BYTES, b"shorter", None], ids=["other", "shorter", "gone"])
 async def test_a_file_that_turns_out_not_to_be_right_never_comes_to_its_end(
-    connection: NatsConnection, files: JetStreamFiles, tenant: TenantId, wrong: bytes | None
+    connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId, wrong: bytes | None
 ) -> None:
     id = await files.put(tenant, ANN, content(3 * CHUNK_BYTES), "image/png")
     opened = await files.open(tenant, id)
@@ -215,7 +221,7 @@ async def test_a_file_that_turns_out_not_to_be_right_never_comes_to_its_end(
 
 
 async def test_a_replica_that_is_behind_is_made_up_for_by_the_leader(
-    files: JetStreamFiles, tenant: TenantId, monkeypatch: pytest.MonkeyPatch
+    files: JetStreamChunkStore, tenant: TenantId, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = content(3 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
@@ -231,7 +237,7 @@ async def test_a_replica_that_is_behind_is_made_up_for_by_the_leader(
 @pytest.mark.parametrize("has", [(), (0, 2), (1,)], ids=str)
 async def test_a_replica_that_is_behind_keeps_no_reader_from_a_file(
     connection: NatsConnection,
-    files: JetStreamFiles,
+    files: JetStreamChunkStore,
     tenant: TenantId,
     monkeypatch: pytest.MonkeyPatch,
     has: tuple[int, ...],

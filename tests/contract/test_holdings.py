@@ -9,14 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from rejoin_adapters.files.chunk_store import FileReference, JetStreamFiles
-from rejoin_adapters.files.file_index import CondemnedFile, FileIndex, FileStore
+from rejoin_adapters.files.chunk_store import FileReference, JetStreamChunkStore
+from rejoin_adapters.files.file_index import CondemnedFile, JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
-from rejoin_adapters.postgres.session_store import SessionStore
-from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits, Owner, Run, Submit, UserMessage
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Limited
@@ -46,23 +46,23 @@ async def url(database_url: str) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def store(url: str) -> AsyncIterator[PostgresRunStore]:
-    async with await connect(url) as one:
+    async with await open_run_store(url) as one:
         yield one
 
 
 @pytest.fixture
-def bytes_of(connection: NatsConnection) -> JetStreamFiles:
-    return JetStreamFiles(connection)
+def bytes_of(connection: NatsConnection) -> JetStreamChunkStore:
+    return JetStreamChunkStore(connection)
 
 
 @pytest.fixture
-def rows(store: PostgresRunStore) -> FileIndex:
-    return FileIndex(store.database)
+def rows(store: PostgresRunStore) -> PostgresFileIndex:
+    return PostgresFileIndex(store.database)
 
 
 @pytest.fixture
-def files(bytes_of: JetStreamFiles, rows: FileIndex) -> FileStore:
-    return FileStore(bytes_of, rows)
+def files(bytes_of: JetStreamChunkStore, rows: PostgresFileIndex) -> JetStreamFileStore:
+    return JetStreamFileStore(bytes_of, rows)
 
 
 @pytest.fixture
@@ -76,12 +76,12 @@ def chat(store: PostgresRunStore, owner: Owner) -> Chat:
     return Chat(store, owner)
 
 
-async def put(files: FileStore, owner: Owner, data: bytes = b"a cat") -> FileId:
+async def put(files: JetStreamFileStore, owner: Owner, data: bytes = b"a cat") -> FileId:
     return await files.put(owner.tenant, owner.user, data, PNG)
 
 
 def naming(*ids: FileId, role: str = "user") -> dict[str, Any]:
-    parts = [{"type": "file", "mediaType": PNG, "url": file_formats.url_of(id)} for id in ids]
+    parts = [{"type": "file", "mediaType": PNG, "url": file_formats.file_url(id)} for id in ids]
     return {"id": fresh("msg"), "role": role, "parts": parts}
 
 
@@ -91,7 +91,7 @@ async def send(chat: Chat, *ids: FileId, imports: Sequence[dict[str, Any]] = ())
     return (await chat.admit(ask)).run
 
 
-async def there(files: FileStore, owner: Owner, id: FileId) -> bool:
+async def there(files: JetStreamFileStore, owner: Owner, id: FileId) -> bool:
     return await files.get(owner.tenant, id) is not None
 
 
@@ -109,7 +109,7 @@ async def total(url: str, owner: Owner) -> int:
 
 
 async def test_a_file_goes_with_the_last_message_that_names_it(
-    files: FileStore, store: PostgresRunStore, chat: Chat, owner: Owner, url: str
+    files: JetStreamFileStore, store: PostgresRunStore, chat: Chat, owner: Owner, url: str
 ) -> None:
     """A sent one, one of an imported turn, one of an answer; and a fork holds them as well as the session."""
     sent, earlier, made = [await put(files, owner, data) for data in (b"sent", b"earlier", b"made")]
@@ -117,7 +117,7 @@ async def test_a_file_goes_with_the_last_message_that_names_it(
     answer = naming(made, role="assistant") | {"id": run.answer}
     await store.end(run.id, run.attempt, State.COMPLETED, answer, None)
     last, into = await chat.send("more"), SessionId(fresh("ses"))
-    threads = SessionStore(store.database)
+    threads = PostgresSessionStore(store.database)
     await chat.claim(last)
     await threads.fork(
         owner, chat.id, MessageId((await threads.messages(owner, chat.id)).messages[-1]["id"]), into
@@ -131,14 +131,16 @@ async def test_a_file_goes_with_the_last_message_that_names_it(
     assert await total(url, owner) == 0
 
 
-async def test_what_is_edited_or_rewound_away_goes_too(files: FileStore, chat: Chat, owner: Owner) -> None:
+async def test_what_is_edited_or_rewound_away_goes_too(
+    files: JetStreamFileStore, chat: Chat, owner: Owner
+) -> None:
     id = await put(files, owner)
     run = await send(chat, id)
     await chat.end((await chat.claim(run)).run)
     await chat.complete("second")
     await files.sweep(0)
     assert await there(files, owner, id)
-    threads = SessionStore(chat.store.database)  # type: ignore[attr-defined]
+    threads = PostgresSessionStore(chat.store.database)  # type: ignore[attr-defined]
     first = (await threads.messages(owner, chat.id)).messages[0]["id"]
     edited = {"id": first, "role": "user", "parts": [{"type": "text", "text": "never mind"}]}
     await chat.admit(Submit(UserMessage(edited, b"edited"), edit=True))
@@ -147,7 +149,7 @@ async def test_what_is_edited_or_rewound_away_goes_too(files: FileStore, chat: C
 
 
 async def test_what_was_stored_for_a_request_that_was_refused_goes_after_a_while(
-    files: FileStore, owner: Owner
+    files: JetStreamFileStore, owner: Owner
 ) -> None:
     """And not before: the message that names it may be on its way."""
     id = await put(files, owner)
@@ -159,19 +161,19 @@ async def test_what_was_stored_for_a_request_that_was_refused_goes_after_a_while
 
 
 async def test_a_file_that_a_model_made_stays_although_its_answer_names_it_much_later(
-    files: FileStore, chat: Chat, owner: Owner
+    files: JetStreamFileStore, chat: Chat, owner: Owner
 ) -> None:
     run = (await chat.claim(await chat.send("paint"))).run
     id = await files.put(owner.tenant, owner.user, b"painted", PNG, FileReference(run.session, run.answer))
     await files.sweep(0)
     assert await there(files, owner, id)
-    await SessionStore(chat.store.database).delete(owner, chat.id)  # type: ignore[attr-defined]
+    await PostgresSessionStore(chat.store.database).delete(owner, chat.id)  # type: ignore[attr-defined]
     await files.sweep(0)
     assert not await there(files, owner, id)
 
 
 async def test_another_users_file_is_not_held_by_naming_it(
-    files: FileStore, store: PostgresRunStore, owner: Owner
+    files: JetStreamFileStore, store: PostgresRunStore, owner: Owner
 ) -> None:
     id = await put(files, owner)
     await send(Chat(store, Owner(owner.tenant, UserId("ben"))), id)
@@ -180,7 +182,7 @@ async def test_another_users_file_is_not_held_by_naming_it(
 
 
 async def test_a_tenants_file_in_a_users_session_is_held(
-    files: FileStore, store: PostgresRunStore, owner: Owner
+    files: JetStreamFileStore, store: PostgresRunStore, owner: Owner
 ) -> None:
     """A credential without a user has brought it there."""
     chat, everybody = Chat(store, owner), Owner(owner.tenant)
@@ -194,13 +196,15 @@ async def test_a_tenants_file_in_a_users_session_is_held(
 # ------------------------------------------------------------------------- a request and a sweep at once
 
 
-async def doomed(rows: FileIndex, owner: Owner, age_s: float = 0, again_s: float = 60) -> list[CondemnedFile]:
+async def doomed(
+    rows: PostgresFileIndex, owner: Owner, age_s: float = 0, again_s: float = 60
+) -> list[CondemnedFile]:
     look = await rows.doom(age_s, again_s=again_s)
     return [one for one in look.doomed if one.tenant == owner.tenant]
 
 
 async def test_who_names_a_file_before_the_sweep_keeps_it(
-    files: FileStore, rows: FileIndex, chat: Chat, owner: Owner, url: str
+    files: JetStreamFileStore, rows: PostgresFileIndex, chat: Chat, owner: Owner, url: str
 ) -> None:
     """Even while the touch is not yet committed: the sweep waits for it, looks again, and leaves the file."""
     id = await put(files, owner)
@@ -226,7 +230,7 @@ async def test_who_names_a_file_before_the_sweep_keeps_it(
 
 
 async def test_who_names_a_file_behind_the_sweep_hears_that_it_is_gone(
-    files: FileStore, rows: FileIndex, owner: Owner
+    files: JetStreamFileStore, rows: PostgresFileIndex, owner: Owner
 ) -> None:
     id = await put(files, owner)
     [one] = await doomed(rows, owner)
@@ -236,7 +240,7 @@ async def test_who_names_a_file_behind_the_sweep_hears_that_it_is_gone(
 
 
 async def test_who_stores_a_file_behind_the_sweep_waits_until_it_is_gone_and_stores_it_again(
-    files: FileStore, bytes_of: JetStreamFiles, rows: FileIndex, owner: Owner
+    files: JetStreamFileStore, bytes_of: JetStreamChunkStore, rows: PostgresFileIndex, owner: Owner
 ) -> None:
     id, end = await put(files, owner), await bytes_of.end()
     [one] = await doomed(rows, owner)
@@ -249,7 +253,7 @@ async def test_who_stores_a_file_behind_the_sweep_waits_until_it_is_gone_and_sto
 
 
 async def test_a_sweep_that_was_asleep_takes_nothing_that_was_stored_since(
-    files: FileStore, bytes_of: JetStreamFiles, rows: FileIndex, owner: Owner, url: str
+    files: JetStreamFileStore, bytes_of: JetStreamChunkStore, rows: PostgresFileIndex, owner: Owner, url: str
 ) -> None:
     """Another one has finished its work meanwhile, and the same file was stored again."""
     id, end = await put(files, owner), await bytes_of.end()
@@ -268,10 +272,10 @@ async def test_a_sweep_that_was_asleep_takes_nothing_that_was_stored_since(
 
 
 async def test_many_at_once_lose_no_file_that_is_named(
-    files: FileStore, store: PostgresRunStore, owner: Owner, url: str
+    files: JetStreamFileStore, store: PostgresRunStore, owner: Owner, url: str
 ) -> None:
     """Sessions that share files come and go, and sweeps look at everything that was not touched just now."""
-    threads = SessionStore(store.database)
+    threads = PostgresSessionStore(store.database)
     contents = [bytes([number]) * 100 for number in range(4)]
 
     async def live(turns: int) -> None:
@@ -303,10 +307,10 @@ async def test_many_at_once_lose_no_file_that_is_named(
 
 
 async def test_a_tenant_has_so_many_bytes_of_files_and_no_more(
-    files: FileStore, store: PostgresRunStore, chat: Chat, owner: Owner, url: str
+    files: JetStreamFileStore, store: PostgresRunStore, chat: Chat, owner: Owner, url: str
 ) -> None:
     """What it has already is no more of it, and what is deleted makes room."""
-    await Tenants(store.database).limit(owner.tenant, Limits(file_bytes_max=250))
+    await PostgresTenants(store.database).limit(owner.tenant, Limits(file_bytes_max=250))
     first = await put(files, owner, b"1" * 100)
     await put(files, owner, b"2" * 150)
     with pytest.raises(Limited, match="bytes of files"):
@@ -320,9 +324,9 @@ async def test_a_tenant_has_so_many_bytes_of_files_and_no_more(
 
 
 async def test_a_hundred_puts_at_once_do_not_pass_the_limit(
-    files: FileStore, store: PostgresRunStore, owner: Owner, url: str
+    files: JetStreamFileStore, store: PostgresRunStore, owner: Owner, url: str
 ) -> None:
-    await Tenants(store.database).limit(owner.tenant, Limits(file_bytes_max=1000))
+    await PostgresTenants(store.database).limit(owner.tenant, Limits(file_bytes_max=1000))
 
     async def one(number: int) -> bool:
         try:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, TenantId, UserId
@@ -17,8 +17,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @pytest.fixture
-def keys(postgres: PostgresRunStore) -> ApiKeys:
-    return ApiKeys(postgres.database)
+def keys(postgres: PostgresRunStore) -> PostgresApiKeys:
+    return PostgresApiKeys(postgres.database)
 
 
 def row(tenant: TenantId | None = None) -> ApiKeyRow:
@@ -34,7 +34,7 @@ def row(tenant: TenantId | None = None) -> ApiKeyRow:
     )
 
 
-async def test_a_key_comes_back_as_it_was(keys: ApiKeys) -> None:
+async def test_a_key_comes_back_as_it_was(keys: PostgresApiKeys) -> None:
     plain = row()
     full = ApiKeyRow(
         fresh("key"),
@@ -54,7 +54,7 @@ async def test_a_key_comes_back_as_it_was(keys: ApiKeys) -> None:
     assert await keys.find("none") is None
 
 
-async def test_a_key_is_created_once(keys: ApiKeys) -> None:
+async def test_a_key_is_created_once(keys: PostgresApiKeys) -> None:
     one = row()
     await keys.create(one)
     await keys.create(one)  # its answer was lost
@@ -65,7 +65,7 @@ async def test_a_key_is_created_once(keys: ApiKeys) -> None:
     assert await keys.find(one.id) == one
 
 
-async def test_a_revoked_key_stays_revoked_since_then(keys: ApiKeys) -> None:
+async def test_a_revoked_key_stays_revoked_since_then(keys: PostgresApiKeys) -> None:
     one, other = row(), row()
     await keys.create(one)
     await keys.create(other)
@@ -80,7 +80,7 @@ async def test_a_revoked_key_stays_revoked_since_then(keys: ApiKeys) -> None:
     assert await keys.find(other.id) == other
 
 
-async def test_uses_are_noted_together(keys: ApiKeys) -> None:
+async def test_uses_are_noted_together(keys: PostgresApiKeys) -> None:
     rows = [row() for _ in range(3)]
     for one in rows:
         await keys.create(one)
@@ -90,7 +90,7 @@ async def test_uses_are_noted_together(keys: ApiKeys) -> None:
     assert [one is not None and one.last_used_at is not None for one in used] == [True, True, False]
 
 
-async def test_a_tenant_sees_its_own_keys_only(keys: ApiKeys) -> None:
+async def test_a_tenant_sees_its_own_keys_only(keys: PostgresApiKeys) -> None:
     one = row()
     await keys.create(one)
     assert await keys.list(row().tenant) == []

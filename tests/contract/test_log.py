@@ -9,7 +9,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.live_feed import FOLLOW_BYTES_MAX, LiveReader
+from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX, LiveReader
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
 from rejoin_adapters.ports import LiveSubscription, RunLog
@@ -293,7 +293,7 @@ async def test_a_slow_follower_is_lost_in_bounded_memory_and_others_are_not(
         seen: list[Record] = []
         written: list[Record] = []
         for number in range(8):
-            written += await write(log, run, b"%d" % number * (FOLLOW_BYTES_MAX // 4))
+            written += await write(log, run, b"%d" % number * (READER_BYTES_MAX // 4))
             seen += await taken(quick, 1)
         assert seen == written
         assert (slow.lost, slow.take(), slow.lost) == (True, [], False)
@@ -308,7 +308,7 @@ async def taken_after(log: RunLog, follow: LiveSubscription, run: RunId) -> list
 
 async def test_one_record_larger_than_a_follower_may_hold_is_lost(log: RunLog, run: RunId) -> None:
     async with log.follow(run) as follow:
-        await write(log, run, b"x" * (FOLLOW_BYTES_MAX + 1))
+        await write(log, run, b"x" * (READER_BYTES_MAX + 1))
         async with asyncio.timeout(SOON_S):
             await follow.wait(SOON_S)
         assert follow.lost
@@ -395,15 +395,15 @@ async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_fo
         await write(log, run, b"x" * 2_097_000)
 
 
-@given(st.lists(st.integers(0, FOLLOW_BYTES_MAX // 2), max_size=2_000))
+@given(st.lists(st.integers(0, READER_BYTES_MAX // 2), max_size=2_000))
 @settings(max_examples=50, deadline=None)
 def test_a_reader_holds_no_more_than_its_bound_whatever_comes(sizes: list[int]) -> None:
     reader, held = LiveReader(), 0
     for number, size in enumerate(sizes):
         reader.push(Record(number + 1, Head(number, 1, number, 1), bytes(size)))
         held = 0 if reader.lost else held + size
-        assert held <= FOLLOW_BYTES_MAX
-        assert len(reader._waiting) <= FOLLOW_BYTES_MAX // 256
+        assert held <= READER_BYTES_MAX
+        assert len(reader._waiting) <= READER_BYTES_MAX // 256
     assert reader.lost or len(reader.take()) == len(sizes)
 
 

@@ -352,7 +352,7 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
     with pytest.raises(ApiError):
         await connection.call(
             f"$JS.API.STREAM.MSG.GET.{subjects.REQUESTS}",
-            b'{"last_by_subj":"%b"}' % subjects.requests_of(agent).encode(),
+            b'{"last_by_subj":"%b"}' % subjects.requests_for(agent).encode(),
         )
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.records import TOKENS_MAX, RunUsage, usage_of
+from rejoin_adapters.records import TOKENS_MAX, RunUsage, parse_usage
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
 
@@ -82,7 +82,7 @@ async def test_a_run_has_the_usage_that_its_answer_says(chat: Chat, metadata: An
     run = (await chat.claim(await chat.send("one"))).run
     assert run.usage == RunUsage()
     answer = chat.answer(run, "done") | {"metadata": metadata}
-    assert usage_of(answer) == usage
+    assert parse_usage(answer) == usage
     await chat.store.end(run.id, run.attempt, State.COMPLETED, answer, None)
     assert (await chat.found(run)).usage == usage
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
-from rejoin_adapters.postgres.session_store import SessionStore
-from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits, Owner, Run, RunStore, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import TenantId
@@ -30,7 +30,7 @@ async def limit(store: RunStore, owner: Owner, limits: Limits) -> None:
         store.limits[owner.tenant] = limits
     else:
         assert isinstance(store, PostgresRunStore)
-        await Tenants(store.database).limit(owner.tenant, limits)
+        await PostgresTenants(store.database).limit(owner.tenant, limits)
 
 
 async def limited(store: RunStore, **limits: int) -> Owner:
@@ -157,7 +157,7 @@ async def test_the_place_of_a_deleted_run_is_given_away_by_the_sweep(postgres: P
     owner = await limited(postgres, running_max=1)
     chats, runs = await waiting(postgres, owner, 2)
     await chats[0].claim(runs[0])
-    await SessionStore(postgres.database).delete(owner, chats[0].id)
+    await PostgresSessionStore(postgres.database).delete(owner, chats[0].id)
     assert (await Chat(postgres, owner).send("later")).ready is False, "who came first is first"
     assert await promoted(postgres) == [runs[1].request]
 
@@ -165,7 +165,7 @@ async def test_the_place_of_a_deleted_run_is_given_away_by_the_sweep(postgres: P
 async def test_what_holds_for_tenants_without_limits_of_their_own_is_the_services_word(
     database_url: str,
 ) -> None:
-    async with await connect(database_url, limits=Limits(running_max=1, queued_max=1)) as store:
+    async with await open_run_store(database_url, limits=Limits(running_max=1, queued_max=1)) as store:
         owner, own = Owner(TenantId(fresh("ten"))), await limited(store, running_max=2, queued_max=5)
         run = await Chat(store, owner).send("one")
         with pytest.raises(Limited):
@@ -173,8 +173,8 @@ async def test_what_holds_for_tenants_without_limits_of_their_own_is_the_service
         await Chat(store, owner).claim(run)
         assert not (await Chat(store, owner).send("two")).ready
         assert [run.ready for run in (await waiting(store, own, 3))[1]] == [True, True, False]
-        assert await Tenants(store.database).limits(own.tenant) == Limits(running_max=2, queued_max=5)
-        assert await Tenants(store.database).limits(owner.tenant) == Limits()
+        assert await PostgresTenants(store.database).limits(own.tenant) == Limits(running_max=2, queued_max=5)
+        assert await PostgresTenants(store.database).limits(owner.tenant) == Limits()
 
 
 async def test_a_tenant_with_enough_queued_is_told_so_and_nothing_is_stored(store: RunStore) -> None:
@@ -237,7 +237,7 @@ async def test_deleting_a_session_does_not_give_its_tokens_back_but_the_next_day
     owner = await limited(postgres, tokens_per_day=10)
     chat = Chat(postgres, owner)
     await spend(chat, (await chat.claim(await chat.send("one"))).run, 10)
-    await SessionStore(postgres.database).delete(owner, chat.id)
+    await PostgresSessionStore(postgres.database).delete(owner, chat.id)
     with pytest.raises(Limited):
         await chat.send("two")
     await postgres.database.value(

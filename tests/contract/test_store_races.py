@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import connect
-from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.postgres.run_store import open_run_store
+from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits, Owner, RunStore
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import SessionId, TenantId
@@ -155,8 +155,8 @@ async def test_a_decision_goes_on_after_a_run_of_its_session_that_got_a_place_me
     owner = Owner(TenantId(fresh("ten")))
     async with fresh_database(database_url) as url:
         await migrate(url)
-        async with await connect(url) as store:
-            await Tenants(store.database).limit(owner.tenant, Limits(running_max=2))
+        async with await open_run_store(url) as store:
+            await PostgresTenants(store.database).limit(owner.tenant, Limits(running_max=2))
             chat, others = Chat(store, owner), [Chat(store, owner) for _ in range(2)]
             _, (approval,) = await chat.wait_for_decision("may I?")
             ended = [(await other.claim(await other.send("go"))).run for other in others]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import connect
+from rejoin_adapters.postgres.run_store import open_run_store
 from rejoin_adapters.records import (
     Admission,
     Admitted,
@@ -39,7 +39,7 @@ EXPIRIES = [None, None, datetime.now(UTC) - timedelta(days=1), datetime.now(UTC)
 async def pair(database_url: str) -> AsyncIterator[Sequence[RunStore]]:
     async with fresh_database(database_url) as url:
         await migrate(url)
-        async with await connect(url) as store:
+        async with await open_run_store(url) as store:
             yield store, MemoryRunStore()
 
 

@@ -6,9 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.session_store import FORGET_MAX, SessionStore, SessionSummary, SessionUsage
+from rejoin_adapters.postgres.session_store import (
+    DELETE_BATCH_MAX,
+    PostgresSessionStore,
+    SessionSummary,
+    SessionUsage,
+)
 from rejoin_adapters.records import Owner, RunSummary
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
@@ -20,8 +25,8 @@ pytest_plugins = ("tests.support.contract_stores",)
 
 
 @pytest.fixture
-def threads(postgres: PostgresRunStore) -> SessionStore:
-    return SessionStore(postgres.database)
+def threads(postgres: PostgresRunStore) -> PostgresSessionStore:
+    return PostgresSessionStore(postgres.database)
 
 
 @pytest.fixture
@@ -35,12 +40,12 @@ def owner() -> Owner:
     return Owner(TenantId(fresh("ten")))
 
 
-async def ids(threads: SessionStore, chat: Chat) -> list[str]:
+async def ids(threads: PostgresSessionStore, chat: Chat) -> list[str]:
     return [message["id"] for message in (await threads.messages(chat.owner, chat.id)).messages]
 
 
 async def test_f78_threads_are_listed_newest_first_page_by_page(
-    postgres: PostgresRunStore, threads: SessionStore, owner: Owner
+    postgres: PostgresRunStore, threads: PostgresSessionStore, owner: Owner
 ) -> None:
     chats = [Chat(postgres, owner) for _ in range(5)]
     for chat in chats:
@@ -60,7 +65,7 @@ async def test_f78_threads_are_listed_newest_first_page_by_page(
 
 
 async def test_threads_of_one_instant_are_all_on_some_page(
-    postgres: PostgresRunStore, threads: SessionStore, owner: Owner
+    postgres: PostgresRunStore, threads: PostgresSessionStore, owner: Owner
 ) -> None:
     for _ in range(5):
         await Chat(postgres, owner).send("hello")
@@ -74,7 +79,7 @@ async def test_threads_of_one_instant_are_all_on_some_page(
     assert (len(seen), token) == (5, None)
 
 
-async def test_a_thread_says_how_it_stands(chat: Chat, threads: SessionStore) -> None:
+async def test_a_thread_says_how_it_stands(chat: Chat, threads: PostgresSessionStore) -> None:
     assert await threads.get(DEFAULT, chat.id) is None
     run = (await chat.claim(await chat.send("one", "m1"))).run
     thread = await threads.get(DEFAULT, chat.id)
@@ -90,7 +95,9 @@ async def test_a_thread_says_how_it_stands(chat: Chat, threads: SessionStore) ->
 
 
 @pytest.mark.parametrize("token", ["", "x", "ÿ", "bnVsbA", "WyJhIiwiYiJd", "Wy0xLCAiYSJd", "WzFlOTld"])
-async def test_a_token_that_is_none_of_ours_is_refused(chat: Chat, threads: SessionStore, token: str) -> None:
+async def test_a_token_that_is_none_of_ours_is_refused(
+    chat: Chat, threads: PostgresSessionStore, token: str
+) -> None:
     await chat.send("one")
     with pytest.raises(Invalid, match="page token"):
         await threads.list(DEFAULT, before=token)
@@ -99,7 +106,7 @@ async def test_a_token_that_is_none_of_ours_is_refused(chat: Chat, threads: Sess
 
 
 async def test_messages_come_oldest_first_and_page_to_the_older_ones(
-    chat: Chat, threads: SessionStore
+    chat: Chat, threads: PostgresSessionStore
 ) -> None:
     for text in "abc":
         await chat.complete(text, text.upper())
@@ -117,7 +124,7 @@ async def test_messages_come_oldest_first_and_page_to_the_older_ones(
     assert (list(whole.messages), whole.next) == (list(history.messages), None)
 
 
-async def test_runs_and_usage_of_a_session(chat: Chat, threads: SessionStore) -> None:
+async def test_runs_and_usage_of_a_session(chat: Chat, threads: PostgresSessionStore) -> None:
     for text, tokens in (("one", 1), ("two", 20)):
         run = (await chat.claim(await chat.send(text))).run
         usage = {"metadata": {"usage": {"inputTokens": tokens, "outputTokens": 2 * tokens}}}
@@ -130,7 +137,7 @@ async def test_runs_and_usage_of_a_session(chat: Chat, threads: SessionStore) ->
     assert await threads.usage(DEFAULT, chat.id) == SessionUsage(21, 42, 3)
 
 
-async def test_f78_a_fork_has_exactly_the_messages_before(chat: Chat, threads: SessionStore) -> None:
+async def test_f78_a_fork_has_exactly_the_messages_before(chat: Chat, threads: PostgresSessionStore) -> None:
     for text in "abc":
         await chat.complete(text, text.upper())
     await threads.update(DEFAULT, chat.id, title="Letters", metadata={"a": 1})
@@ -152,7 +159,7 @@ async def test_f78_a_fork_has_exactly_the_messages_before(chat: Chat, threads: S
 
 
 async def test_a_fork_before_the_first_message_is_empty_and_can_be_talked_to(
-    chat: Chat, threads: SessionStore
+    chat: Chat, threads: PostgresSessionStore
 ) -> None:
     await chat.complete("one")
     into = Chat(chat.store)
@@ -163,7 +170,7 @@ async def test_a_fork_before_the_first_message_is_empty_and_can_be_talked_to(
     assert await into.texts() == ["two", "done"]
 
 
-async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: SessionStore) -> None:
+async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: PostgresSessionStore) -> None:
     run = (await chat.claim(await chat.send("one"))).run
     into = Chat(chat.store)
     await threads.fork(DEFAULT, chat.id, run.answer, into.id)
@@ -171,7 +178,7 @@ async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: 
     assert await into.texts() == ["one"]
 
 
-async def test_what_cannot_be_forked_is_said(chat: Chat, threads: SessionStore) -> None:
+async def test_what_cannot_be_forked_is_said(chat: Chat, threads: PostgresSessionStore) -> None:
     await chat.complete("one")
     other = Chat(chat.store)
     await other.complete("two")
@@ -192,7 +199,7 @@ async def test_what_cannot_be_forked_is_said(chat: Chat, threads: SessionStore) 
 
 
 async def test_an_operators_fork_of_a_users_session_is_the_users(
-    postgres: PostgresRunStore, threads: SessionStore
+    postgres: PostgresRunStore, threads: PostgresSessionStore
 ) -> None:
     chat = Chat(postgres, ANN)
     await chat.complete("one")
@@ -202,7 +209,7 @@ async def test_an_operators_fork_of_a_users_session_is_the_users(
     assert await Chat(postgres, ANN, into).texts() == ["one"]
 
 
-async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: SessionStore) -> None:
+async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: PostgresSessionStore) -> None:
     await chat.complete("a", "A")
     run, approvals = await chat.wait_for_decision("b")
     kept = MessageId((await ids(threads, chat))[1])
@@ -217,7 +224,7 @@ async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: Sessi
     assert await chat.texts() == ["a", "A", "c", "C"]
 
 
-async def test_a_busy_session_is_not_rewound(chat: Chat, threads: SessionStore) -> None:
+async def test_a_busy_session_is_not_rewound(chat: Chat, threads: PostgresSessionStore) -> None:
     await chat.complete("a", "A")
     await chat.send("b")
     before = await ids(threads, chat)
@@ -228,7 +235,7 @@ async def test_a_busy_session_is_not_rewound(chat: Chat, threads: SessionStore) 
     assert await ids(threads, chat) == before
 
 
-async def test_only_what_is_given_is_changed(chat: Chat, threads: SessionStore) -> None:
+async def test_only_what_is_given_is_changed(chat: Chat, threads: PostgresSessionStore) -> None:
     await chat.send("one")
     at_first = await threads.get(DEFAULT, chat.id)
     assert at_first is not None
@@ -243,7 +250,7 @@ async def test_only_what_is_given_is_changed(chat: Chat, threads: SessionStore) 
 
 
 async def test_a_deleted_session_leaves_nothing_but_the_names_of_logs_to_purge(
-    chat: Chat, threads: SessionStore, postgres: PostgresRunStore
+    chat: Chat, threads: PostgresSessionStore, postgres: PostgresRunStore
 ) -> None:
     ended = await chat.complete("one")
     run, approvals = await chat.wait_for_decision("two")
@@ -266,7 +273,7 @@ async def test_a_deleted_session_leaves_nothing_but_the_names_of_logs_to_purge(
 
 
 async def test_a_log_is_purged_at_once_and_once_more_later(
-    chat: Chat, threads: SessionStore, postgres: PostgresRunStore
+    chat: Chat, threads: PostgresSessionStore, postgres: PostgresRunStore
 ) -> None:
     run = await chat.send("one")
     await threads.delete(DEFAULT, chat.id)
@@ -282,13 +289,13 @@ async def test_a_log_is_purged_at_once_and_once_more_later(
 
 
 async def test_a_forgotten_user_has_no_session_and_no_key(
-    postgres: PostgresRunStore, threads: SessionStore, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresRunStore, threads: PostgresSessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert FORGET_MAX > 1
+    assert DELETE_BATCH_MAX > 1
     monkeypatch.setattr("rejoin_adapters.postgres.session_store.FORGET_MAX", 2)
     tenant = TenantId(fresh("ten"))
     ann, ben = Owner(tenant, UserId("ann")), Owner(tenant, UserId("ben"))
-    keys = ApiKeys(postgres.database)
+    keys = PostgresApiKeys(postgres.database)
     for one in (ann, ben):
         for _ in range(4):
             await Chat(postgres, one).complete("hello")
@@ -302,7 +309,7 @@ async def test_a_forgotten_user_has_no_session_and_no_key(
     assert [row.user for row in await keys.list(tenant)] == ["ben"]
 
 
-type Ask = Callable[[SessionStore, Owner, SessionId, MessageId], Awaitable[Any]]
+type Ask = Callable[[PostgresSessionStore, Owner, SessionId, MessageId], Awaitable[Any]]
 
 METHODS: dict[str, Ask] = {
     "list": lambda threads, owner, _, __: threads.list(owner),
@@ -327,7 +334,7 @@ async def outcome(answer: Awaitable[Any]) -> Any:
 
 
 def test_every_method_with_an_owner_is_asked_below() -> None:
-    methods = inspect.getmembers(SessionStore, inspect.isfunction)
+    methods = inspect.getmembers(PostgresSessionStore, inspect.isfunction)
     assert {name for name, one in methods if "owner" in inspect.signature(one).parameters} - {"_of"} == set(
         METHODS
     )
@@ -336,7 +343,7 @@ def test_every_method_with_an_owner_is_asked_below() -> None:
 @pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
 @pytest.mark.parametrize("ask", METHODS.values(), ids=METHODS)
 async def test_f40_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
-    postgres: PostgresRunStore, threads: SessionStore, ask: Ask, stranger: Owner
+    postgres: PostgresRunStore, threads: PostgresSessionStore, ask: Ask, stranger: Owner
 ) -> None:
     chat = Chat(postgres, ANN)
     await chat.complete("secret")

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from rejoin_adapters.postgres.artifacts import Artifact, Artifacts
+from rejoin_adapters.postgres.artifacts import Artifact, PostgresArtifacts
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import ApprovalRequest, Run
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
@@ -30,7 +30,7 @@ async def late(action: Callable[[], Awaitable[Any]]) -> type[Exception] | None:
 
 def actions(store: PostgresRunStore, chat: Chat, run: Run) -> dict[str, Callable[[], Awaitable[Any]]]:
     """All that may meet, on one session."""
-    threads, artifacts = SessionStore(store.database), Artifacts(store.database)
+    threads, artifacts = PostgresSessionStore(store.database), PostgresArtifacts(store.database)
     artifact = Artifact(fresh("art"), chat.id, run.id, "t", None, None, 1, NOW)
     question = ApprovalRequest(ApprovalId(f"{run.id}_0"), CallId("c"), "rm", {})
     return {
@@ -70,7 +70,7 @@ async def test_a_session_is_deleted_once_however_many_ask(postgres: PostgresRunS
     chat = Chat(postgres)
     run = await chat.complete("one")
     async with asyncio.TaskGroup() as group:
-        delete = SessionStore(postgres.database).delete
+        delete = PostgresSessionStore(postgres.database).delete
         tasks = [group.create_task(delete(DEFAULT, chat.id)) for _ in range(5)]
     said: list[list[RunId] | None] = [list(task.result() or []) or None for task in tasks]
     assert sorted(said, key=str) == [None, None, None, None, [run.id]]

@@ -45,7 +45,7 @@ class MemoryRunLog:
         """See `ports.RunLog`."""
         stored = [record for record in self._records.get(run, ()) if record.seq > after]
         if records_max is None and stored:
-            copies = segment.behind(stored[0].seq, self._segments.get(run, ()))
+            copies = segment.records_after(stored[0].seq, self._segments.get(run, ()))
             stored[1 : 1 + len(copies)] = copies
         page: list[Record] = []
         size_bytes = 0

@@ -8,11 +8,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from rejoin_adapters.records import Approval, ApprovalRequest, Decision, Run, RunSummary, WhenBusy, usage_of
+from rejoin_adapters.records import (
+    Approval,
+    ApprovalRequest,
+    Decision,
+    Run,
+    RunSummary,
+    WhenBusy,
+    parse_usage,
+)
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, MessageId, UserId
-from rejoin_protocol.lifecycle import BUSY, LifecycleEvent, State, after
+from rejoin_protocol.lifecycle import BUSY, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
 
 
@@ -175,7 +183,9 @@ class SessionRow(msgspec.Struct):
     def resume(self, run: RunRow) -> None:
         """Queue the next turn of a suspended run if nothing is open in it any more."""
         if run.row.state is State.SUSPENDED and not any(one.pending for one in self.of(run)):
-            run.change(state=after(run.row.state, LifecycleEvent.RESUME), ready=False, turn=run.row.turn + 1)
+            run.change(
+                state=next_state(run.row.state, LifecycleEvent.RESUME), ready=False, turn=run.row.turn + 1
+            )
             self.promote(now_utc())
 
     def interrupt(self, run: RunRow) -> None:
@@ -202,7 +212,7 @@ class SessionRow(msgspec.Struct):
 
     def store_answer(self, run: RunRow, answer: UIMessage) -> None:
         """Unless an interrupted run has lost it."""
-        run.change(usage=usage_of(answer))
+        run.change(usage=parse_usage(answer))
         if self.message(run.answer.id) is run.answer:  # an interrupted run may have lost it
             run.answer.body = msgspec.json.encode(answer)
 
@@ -213,7 +223,7 @@ class SessionRow(msgspec.Struct):
         self.messages = [message for message in self.messages if message.position < start]
         for run in self.runs:
             if run.row.state is State.SUSPENDED and run.answer.position >= start:
-                run.change(state=after(run.row.state, LifecycleEvent.CANCEL))
+                run.change(state=next_state(run.row.state, LifecycleEvent.CANCEL))
                 run.context = None
                 self.cancel_approvals(run)
 

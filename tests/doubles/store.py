@@ -31,7 +31,7 @@ from rejoin_adapters.records import (
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, after
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
 
 from tests.doubles.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
@@ -315,7 +315,7 @@ class MemoryRunStore:
         run = self._runs.get(request.run)
         if run is None or run.row.turn != request.turn or not run.busy or not run.row.ready:
             return None
-        run.change(state=after(run.row.state, LifecycleEvent.CLAIM), attempt=run.row.attempt + 1)
+        run.change(state=next_state(run.row.state, LifecycleEvent.CLAIM), attempt=run.row.attempt + 1)
         run.due_at, run.runner = None, runner
         session = self._session_of(run)
         stored = [
@@ -378,7 +378,7 @@ class MemoryRunStore:
             self._store_answer(mine, answer)
             asked = session.of(mine)
             if any(approval.pending for approval in asked):
-                mine.change(state=after(mine.row.state, LifecycleEvent.SUSPEND))
+                mine.change(state=next_state(mine.row.state, LifecycleEvent.SUSPEND))
                 mine.due_at = None
             else:
                 mine.change(turn=mine.row.turn + any(one.turn == mine.row.turn for one in asked))
@@ -397,7 +397,7 @@ class MemoryRunStore:
         mine = self._held(run, attempt)
         session = self._session_of(mine)
         if mine.row.state is State.RUNNING:
-            mine.change(state=after(mine.row.state, _ENDS[state]), error=error)
+            mine.change(state=next_state(mine.row.state, _ENDS[state]), error=error)
             mine.due_at = mine.context = None
             if answer is not None:
                 self._store_answer(mine, answer)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_gateway.auth.authenticator import ANYBODY
 from rejoin_protocol.ids import RunId, SessionId
 from rejoin_runner.agent.agent import Agent
@@ -21,7 +21,7 @@ OWNER = ANYBODY.owner
 
 @pytest.fixture
 async def store(rig: Rig) -> AsyncIterator[PostgresRunStore]:
-    async with await run_store.connect(rig.database_url, pool_max=2) as one:
+    async with await run_store.open_run_store(rig.database_url, pool_max=2) as one:
         yield one
 
 
@@ -40,7 +40,7 @@ async def test_a_runner_whose_session_is_deleted_stops_silently_and_the_log_goes
             run = RunId(response.headers["x-workflow-run-id"])
             async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
                 pass
-            assert await SessionStore(store.database).delete(OWNER, session) == [run]
+            assert await PostgresSessionStore(store.database).delete(OWNER, session) == [run]
             if goes_on:
                 for _ in range(7):
                     gate.release()

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from rejoin_adapters.embedded import Servers
-from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
-from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits
 from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.ids import TenantId
@@ -39,12 +39,12 @@ async def rig(servers: Servers) -> AsyncIterator[Rig]:
 
 @pytest.fixture
 async def store(rig: Rig) -> AsyncIterator[PostgresRunStore]:
-    async with await connect(rig.database_url) as one:
+    async with await open_run_store(rig.database_url) as one:
         yield one
 
 
 async def key(store: PostgresRunStore, tenant: TenantId) -> str:
-    return await KeyCommands(ApiKeys(store.database), tenant, PEPPER.encode()).create(
+    return await KeyCommands(PostgresApiKeys(store.database), tenant, PEPPER.encode()).create(
         NewKey(scopes=(Scope.CHAT, Scope.ADMIN))
     )
 
@@ -77,7 +77,7 @@ async def waiting(store: PostgresRunStore, tenant: TenantId) -> tuple[int, int]:
 
 async def flood(rig: Rig, base: str, store: PostgresRunStore, tenant: TenantId) -> None:
     """A thousand runs of one tenant, each in a session of its own, that take two seconds each."""
-    await Tenants(store.database).limit(tenant, Limits(running_max=RUNNING_MAX))
+    await PostgresTenants(store.database).limit(tenant, Limits(running_max=RUNNING_MAX))
     headers = {"Authorization": f"Bearer {await key(store, tenant)}"}
     gate = asyncio.Semaphore(8)
 

@@ -341,7 +341,7 @@ async def test_f91_services_wait_for_a_broker_and_outlast_its_absence(
             embedded(tmp_path / "data", database_url=servers.database_url, durable=False)
         )
         async with nats_connection.connect(own.nats_url, "migrate") as connection:
-            await setup.declare(connection, setup.StreamSettings())
+            await setup.declare_streams(connection, setup.StreamSettings())
         await own.nats.stop()
         variables = {
             "REJOIN_NATS_URL": own.nats_url,

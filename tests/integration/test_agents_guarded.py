@@ -14,7 +14,7 @@ async def test_a_gateway_may_list_the_agents(tmp_path: Path) -> None:
     """The answer has more than one message, which an account must be told to let through."""
     async with cluster(tmp_path) as one:
         async with nats_connection.connect(one.url("admin"), "migrate") as admin:
-            await setup.declare(admin, setup.StreamSettings())
+            await setup.declare_streams(admin, setup.StreamSettings())
         async with nats_connection.connect(one.url("runner"), "runner") as writer:
             for name in ("one", "two"):
                 await JetStreamAgentRegistry(writer).announce(AgentEntry(AgentName(name), name))

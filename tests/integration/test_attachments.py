@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from rejoin_adapters.files.chunk_store import JetStreamFiles
+from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.records import Owner
 from rejoin_gateway.core import attachments as checking
@@ -146,7 +146,7 @@ async def test_f45_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
         assert one == {
             "type": "file",
             "mediaType": media_type,
-            "url": file_formats.url_of(file_formats.file_id(None, data)),
+            "url": file_formats.file_url(file_formats.file_id(None, data)),
         }
     [named] = await taken(rig, base, model, file(data, media_type, filename="a cat.png"))
     assert named["filename"] == "a cat.png"
@@ -169,7 +169,7 @@ async def test_f46_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
     assert one == {
         "type": "file",
         "mediaType": "application/pdf",
-        "url": file_formats.url_of(file_formats.file_id(None, PDF)),
+        "url": file_formats.file_url(file_formats.file_id(None, PDF)),
     }
     assert site.asked == ["/good/pdf?token=secret"]
 
@@ -357,7 +357,7 @@ async def test_parts_of_no_known_shape_are_refused_by_name(rig: Rig, base: str) 
         {"type": "image", "image": base64.b64encode(PNG).decode()},
         file(PNG, "image/png", filename="a\nb"),
         file(PNG, "image/png", filename="x" * 256),
-        link(file_formats.url_of(file_formats.file_id(None, b"never sent"))),
+        link(file_formats.file_url(file_formats.file_id(None, b"never sent"))),
     ):
         await refused(rig, base, part)
 
@@ -421,19 +421,19 @@ async def test_a_file_is_served_as_nothing_but_itself(rig: Rig, base: str, model
 
 async def test_a_file_of_others_is_as_unknown_as_none(rig: Rig, base: str) -> None:
     async with nats_connection.connect(rig.nats_url, "tests") as connection:
-        other = await JetStreamFiles(connection).put(TenantId("other"), None, b"theirs", "image/png")
+        other = await JetStreamChunkStore(connection).put(TenantId("other"), None, b"theirs", "image/png")
     for id in (other, file_formats.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
         problem(await rig.get(f"{base}{file_formats.URL}{id}"), 404)
-    await refused(rig, base, link(file_formats.url_of(other)))
+    await refused(rig, base, link(file_formats.file_url(other)))
 
 
 async def test_a_file_that_is_gone_is_named_to_the_model(rig: Rig, base: str, model: Recorder) -> None:
     chat = saying(rig, file(WEBP, "image/webp", filename="cat.webp"))
     await post(rig, base, chat)
-    id = file_formats.id_in((await kept(rig, base, chat["id"]))[0]["url"])
+    id = file_formats.parse_file_url((await kept(rig, base, chat["id"]))[0]["url"])
     assert id is not None
     async with nats_connection.connect(rig.nats_url, "tests") as connection:
-        files = JetStreamFiles(connection)
+        files = JetStreamChunkStore(connection)
         await files.delete(TenantId("default"), id, before=await files.end())
     await post(rig, base, rig.chat(chat["id"], "and now?"))
     gone = {"type": "text", "text": "[The attachment cat.webp is not there any more.]"}

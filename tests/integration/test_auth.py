@@ -12,7 +12,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.pool import Database
 from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.auth.authenticator import open_authenticator
@@ -32,13 +32,13 @@ CHAT = (Scope.CHAT, Scope.APPROVE)
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    async with await run_store.connect(database_url, pool_max=1) as store:
+    async with await run_store.open_run_store(database_url, pool_max=1) as store:
         yield store.database
 
 
 @pytest.fixture
 def issuer(database: Database) -> KeyCommands:
-    return KeyCommands(ApiKeys(database), TenantId("default"), PEPPER.encode())
+    return KeyCommands(PostgresApiKeys(database), TenantId("default"), PEPPER.encode())
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_a_revoked_key_is_refused_within_seconds(issuer: KeyCommands, data
     now = datetime.now(UTC)
     settings = GatewaySettings(nats_url="", database_url="", api_key_pepper=PEPPER)
     key = await issuer.create(NewKey(scopes=CHAT, days=1))
-    async with open_authenticator(settings, ApiKeys(database)) as gate:
+    async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
         gate._now = lambda: now
         assert (await gate.principal(f"Bearer {key}")).scopes == {*CHAT}
         assert "revoked" in await issuer.revoked(key)
@@ -93,7 +93,7 @@ async def test_a_revoked_key_is_refused_within_seconds(issuer: KeyCommands, data
 async def test_an_expired_key_is_refused(issuer: KeyCommands, database: Database) -> None:
     settings = GatewaySettings(nats_url="", database_url="", api_key_pepper=PEPPER)
     key = await issuer.create(NewKey(scopes=CHAT, days=1))
-    async with open_authenticator(settings, ApiKeys(database)) as gate:
+    async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
         gate._now = lambda: datetime.now(UTC) + timedelta(days=2)
         with pytest.raises(Unauthenticated, match="any more"):
             await gate.principal(f"Bearer {key}")
@@ -103,7 +103,7 @@ async def test_it_is_noted_when_a_key_was_used(issuer: KeyCommands, database: Da
     settings = GatewaySettings(nats_url="", database_url="", api_key_pepper=PEPPER)
     key = await issuer.create(NewKey(scopes=CHAT, name="noted"))
     assert "never used" in _line(await issuer.listed(), key)
-    async with open_authenticator(settings, ApiKeys(database)) as gate:
+    async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
         await gate.principal(f"Bearer {key}")
         await gate.note_use()
     assert "never used" not in _line(await issuer.listed(), key)
@@ -148,7 +148,7 @@ async def test_f40_a_users_sessions_are_nobody_elses(rig: Rig, base: str, issuer
 async def test_another_tenants_sessions_have_the_same_names_and_nothing_else(
     rig: Rig, base: str, issuer: KeyCommands, database: Database
 ) -> None:
-    stranger = KeyCommands(ApiKeys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
+    stranger = KeyCommands(PostgresApiKeys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
     ours, theirs = await issuer.create(NewKey(scopes=CHAT)), await stranger.create(NewKey(scopes=CHAT))
     session = rig.fresh("s")
     assert (await post(rig, base, rig.chat(session, "count 2"), ours)).text == "1 2"
@@ -223,7 +223,7 @@ async def test_published_keys_are_read_once_and_again_for_an_unknown_one(
         claims = {"sub": "ann", "org": "acme", "exp": datetime.now(UTC) + timedelta(minutes=5)}
         return jwt.encode(claims, private, "RS256", headers={"kid": kid})
 
-    async with open_authenticator(settings, ApiKeys(database)) as gate:
+    async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
         assert gate._tokens is not None
         assert gate._tokens.published is not None
         gate._tokens.published._clock = lambda: now
@@ -260,7 +260,7 @@ async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> 
         ),
     ):
         with pytest.raises(Invalid, match=why) as caught:
-            async with open_authenticator(settings, ApiKeys(database)):
+            async with open_authenticator(settings, PostgresApiKeys(database)):
                 pass
         wanted = doctor.DoctorSettings(**msgspec.structs.asdict(settings))
         [found] = [one for one in doctor.contradictions(wanted) if one.grade is Grade.WRONG]
@@ -271,7 +271,7 @@ async def test_f41_too_many_requests_are_told_when_to_come_back(rig: Rig, databa
     """429 with `Retry-After`, and nothing of the refused one has happened. Others are not disturbed."""
     await rig.runner()
     base = await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER, requests_per_minute=3)
-    issuer = KeyCommands(ApiKeys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
+    issuer = KeyCommands(PostgresApiKeys(database), TenantId(rig.fresh("tenant")), PEPPER.encode())
     key, other = await issuer.create(NewKey(scopes=CHAT)), await issuer.create(NewKey(scopes=CHAT))
     session = rig.fresh("s")
     statuses = [(await post(rig, base, rig.chat(session, "count 1"), key)).status for _ in range(3)]

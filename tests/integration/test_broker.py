@@ -37,7 +37,7 @@ async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
     """A NATS of the test's own, with our streams."""
     async with embedded(tmp_path, durable=False, database_url="postgresql://none") as running:
         async with nats_connection.connect(running.nats_url, "declare") as connection:
-            await setup.declare(connection, setup.StreamSettings())
+            await setup.declare_streams(connection, setup.StreamSettings())
         yield running
 
 
@@ -161,8 +161,8 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
         lambda: requests.publish(RunRequest(AGENT, run)),
         lambda: agents.announce(AgentEntry(AGENT)),
         lambda: agents.find(AGENT),
-        lambda: setup.check(connection),
-        lambda: setup.declare(connection, setup.StreamSettings()),
+        lambda: setup.check_log_readable(connection),
+        lambda: setup.declare_streams(connection, setup.StreamSettings()),
     ]
     await log.last(run)
     await servers.nats.kill()
@@ -242,7 +242,7 @@ async def test_an_answer_that_comes_too_late_harms_nobody(
         finally:
             frozen.resume()
     reading = connection._client._reading_task
-    await setup.check(connection)
+    await setup.check_log_readable(connection)
     await connection.flush()
     assert reading is connection._client._reading_task
     assert reading is not None
@@ -314,7 +314,7 @@ async def test_connecting_waits_for_the_broker_and_says_so(servers: Servers) -> 
 
     async def use() -> None:
         async with nats_connection.connect(servers.nats_url, "early") as connection:
-            await setup.check(connection)
+            await setup.check_log_readable(connection)
             connected.set()
 
     with capture_logs() as lines:
@@ -337,7 +337,7 @@ async def test_a_name_that_leads_nowhere_is_waited_for_too(servers: Servers) -> 
     async with asyncio.timeout(SOON_S):
         for _ in range(4):  # nats-py shuffles them
             async with nats_connection.connect(url, "several") as connection:
-                await setup.check(connection)
+                await setup.check_log_readable(connection)
                 assert len(connection._client.servers) == 2
 
 
@@ -390,15 +390,15 @@ async def test_declaring_again_changes_nothing_or_what_was_configured(
 
     first = await configured()
     for _ in range(2):
-        await setup.declare(connection, setup.StreamSettings())
+        await setup.declare_streams(connection, setup.StreamSettings())
         assert await configured() == first
-    await setup.declare(connection, setup.StreamSettings(run_log_retention_s=60))
+    await setup.declare_streams(connection, setup.StreamSettings(run_log_retention_s=60))
     config = msgspec.json.decode(await connection.call(f"$JS.API.STREAM.INFO.{subjects.LOG}"))["config"]
     assert config["max_age"] == 60 * setup.SECOND_NS
 
 
 async def test_the_check_fails_where_the_log_is_missing(connection: NatsConnection) -> None:
-    await setup.check(connection)
+    await setup.check_log_readable(connection)
     await connection.call(f"$JS.API.STREAM.DELETE.{subjects.LOG}")
     with pytest.raises(Unavailable):
-        await setup.check(connection)
+        await setup.check_log_readable(connection)

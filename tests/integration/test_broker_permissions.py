@@ -32,7 +32,7 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     """A server with the production configuration, and our streams, declared by the administrator."""
     async with cluster(tmp_path_factory.mktemp("guarded")) as one:
         async with nats_connection.connect(one.url("admin"), "migrate") as admin:
-            await setup.declare(admin, setup.StreamSettings())
+            await setup.declare_streams(admin, setup.StreamSettings())
         yield one
 
 
@@ -254,7 +254,7 @@ async def test_a_refused_publish_is_unavailable_at_once_and_a_line_in_the_log(gu
                 await gateway.send("request.no", b"")
                 await gateway.subscribe("request.>", _ignore, lambda: None)
                 await gateway.flush()
-            await setup.check(gateway)  # the connection is none the worse for it
+            await setup.check_log_readable(gateway)  # the connection is none the worse for it
     assert [(line["log_level"], line["denied"], line["subject"]) for line in lines] == [
         ("error", "publish", "run.x.log"),
         ("error", "publish", f"{broker_permissions.API}.DIRECT.GET.{subjects.REQUESTS}"),

@@ -142,7 +142,7 @@ async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:
     """An event to a message, and the copies that a runner makes."""
     gathering, prev = SegmentBuilder(), 0
     for number in range(messages):
-        head, payload = Head(prev, 1, number, 1), record.frames([b"{}"], prev=prev, index=number)
+        head, payload = Head(prev, 1, number, 1), record.encode_frames([b"{}"], prev=prev, index=number)
         prev = await runs.append(run, head, payload)
         if records := gathering.add(Record(prev, head, payload)):
             await runs.add_segment(run, records)

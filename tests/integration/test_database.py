@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 import structlog
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
+from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.records import Decision, Regenerate
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId
@@ -100,7 +100,7 @@ async def migrated(database_url: str) -> AsyncIterator[str]:
 async def wired(migrated: str) -> AsyncIterator[tuple[Wire, PostgresRunStore]]:
     async with (
         wire_to(migrated) as (wire, url),
-        await connect(url, pool_max=3, acquire_timeout_s=0.5) as store,
+        await open_run_store(url, pool_max=3, acquire_timeout_s=0.5) as store,
     ):
         yield wire, store
 
@@ -149,7 +149,7 @@ async def test_a_dead_connection_is_not_noticed(wired: tuple[Wire, PostgresRunSt
 
 
 async def test_a_connection_that_the_server_ends_is_not_noticed(migrated: str) -> None:
-    async with await connect(migrated, pool_max=1) as store:
+    async with await open_run_store(migrated, pool_max=1) as store:
         await store.ping()
         other = await asyncpg.connect(migrated)
         await other.execute("""
@@ -171,7 +171,7 @@ async def test_a_goodbye_to_an_idle_connection_is_not_noticed(
 
 
 async def test_a_send_whose_answer_is_lost_is_one_send(migrated: str) -> None:
-    async with wire_to(migrated) as (wire, url), await connect(url, pool_max=1) as store:
+    async with wire_to(migrated) as (wire, url), await open_run_store(url, pool_max=1) as store:
         chat = Chat(store)
         blocker = await asyncpg.connect(migrated)
         transaction = blocker.transaction()
@@ -204,7 +204,9 @@ async def test_a_server_that_is_away_is_unavailable_until_it_is_back(
 
 
 async def test_a_pool_without_a_free_connection_is_unavailable(migrated: str) -> None:
-    async with await connect(migrated, pool_max=1, acquire_timeout_s=0.05, command_timeout_s=0.3) as store:
+    async with await open_run_store(
+        migrated, pool_max=1, acquire_timeout_s=0.05, command_timeout_s=0.3
+    ) as store:
         chat = Chat(store)
         await chat.send("one")
         blocker = await asyncpg.connect(migrated)
@@ -226,7 +228,7 @@ async def test_connecting_waits_for_the_server_and_says_so(migrated: str) -> Non
         await wire.refuse()
         with structlog.testing.capture_logs() as logs:
             async with asyncio.TaskGroup() as group:
-                task = group.create_task(connect(url))
+                task = group.create_task(open_run_store(url))
                 await until(lambda: told(logs))
                 await wire.open()
         async with task.result() as store:
@@ -237,11 +239,11 @@ async def test_connecting_waits_for_the_server_and_says_so(migrated: str) -> Non
 
 async def test_a_wrong_database_is_not_waited_for(migrated: str) -> None:
     with pytest.raises(asyncpg.InvalidCatalogNameError):
-        await connect(urlsplit(migrated)._replace(path="/nowhere").geturl())
+        await open_run_store(urlsplit(migrated)._replace(path="/nowhere").geturl())
 
 
 async def test_an_id_that_cannot_be_stored_is_invalid(migrated: str) -> None:
-    async with await connect(migrated) as store:
+    async with await open_run_store(migrated) as store:
         with pytest.raises(Invalid):
             await store.history(DEFAULT, SessionId("\0"))
         await store.ping()

@@ -142,7 +142,7 @@ async def test_with_the_production_users_it_tells_what_each_may(brokers: Cluster
     found = await doctor.examine(as_gateway)
     assert [one for one in said(found, Grade.WRONG) if "misses the streams" in one]
     async with nats_connection.connect(brokers.url("admin"), "tests") as admin:
-        await setup.declare(admin, setup.StreamSettings())
+        await setup.declare_streams(admin, setup.StreamSettings())
         found = await doctor.examine(as_gateway)
         assert "broker: this user cannot write logs" in said(found, Grade.OK)
         assert [one for one in said(found, Grade.NOTE) if "cannot see how the streams" in one]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits
 from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http import request_body
@@ -36,17 +36,17 @@ def database(rig: Rig) -> Database:
 
 
 @pytest.fixture
-async def limited(rig: Rig, base: str) -> AsyncIterator[Tenants]:
+async def limited(rig: Rig, base: str) -> AsyncIterator[PostgresTenants]:
     """The tenant of everybody here, whose limits end with the test."""
     assert base
-    tenants = Tenants(database(rig))
+    tenants = PostgresTenants(database(rig))
     yield tenants
     await tenants.limit(DEFAULT, Limits())
 
 
 async def aged(rig: Rig, url: str) -> None:
     """As if nobody had touched the file for two hours."""
-    id = file_formats.id_in(url)
+    id = file_formats.parse_file_url(url)
     for change in (
         "update files set touched_at = touched_at - interval '2 hours' where id = $1",
         "update file_checks set since = since - interval '2 hours' where file_id = $1",
@@ -79,7 +79,7 @@ async def test_a_file_goes_with_its_session_and_not_before(rig: Rig, base: str) 
 
 
 async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
-    rig: Rig, base: str, site: Site, limited: Tenants
+    rig: Rig, base: str, site: Site, limited: PostgresTenants
 ) -> None:
     """The request that has its answer is answered all the same."""
     known = saying(rig, file(PNG, "image/png"), link(site.url("/good/png")))
@@ -102,7 +102,9 @@ async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
     assert (await post(rig, base, known)).raw == first.raw
 
 
-async def test_a_tenant_whose_files_are_too_many_is_told_so(rig: Rig, base: str, limited: Tenants) -> None:
+async def test_a_tenant_whose_files_are_too_many_is_told_so(
+    rig: Rig, base: str, limited: PostgresTenants
+) -> None:
     await limited.limit(DEFAULT, Limits(file_bytes_max=1))
     answer = await post(rig, base, saying(rig, file(pdf_of(1234), "application/pdf")))
     found = problem(answer, 429)
@@ -172,7 +174,7 @@ async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
     assert [part["type"] for part in said[1]["parts"]] == ["text"]
     kept = (await messages_of(rig, base, chat["id"]))[0]["parts"]
     assert [part["url"] for part in kept] == [
-        file_formats.url_of(file_formats.file_id(None, data)) for data in (PNG, WEBP)
+        file_formats.file_url(file_formats.file_id(None, data)) for data in (PNG, WEBP)
     ]
     more = saying(rig, file(PNG, "image/png"))
     chat["messages"][:] = [*earlier, *more["messages"]]

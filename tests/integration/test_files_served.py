@@ -9,7 +9,7 @@ from inspect import AGEN_CLOSED, getasyncgenstate
 import aiohttp
 import msgspec
 import pytest
-from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamFiles, OpenFile, _FileChunk, _token
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, OpenFile, _FileChunk, _token
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import ApiError
 from rejoin_protocol import file_formats
@@ -40,27 +40,27 @@ class Watched(msgspec.Struct):
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Of all gateways of this process."""
-    seen, one, open_ = Watched(), JetStreamFiles._one, JetStreamFiles.open
+    seen, one, open_ = Watched(), JetStreamChunkStore._one, JetStreamChunkStore.open
 
-    async def counted(self: JetStreamFiles, token: str, id: FileId, number: int) -> _FileChunk | None:
+    async def counted(self: JetStreamChunkStore, token: str, id: FileId, number: int) -> _FileChunk | None:
         seen.chunks += 1
         return await one(self, token, id, number)
 
-    async def noted(self: JetStreamFiles, tenant: TenantId, id: FileId) -> OpenFile | None:
+    async def noted(self: JetStreamChunkStore, tenant: TenantId, id: FileId) -> OpenFile | None:
         found = await open_(self, tenant, id)
         if found is not None:
             seen.files.append(found)
         return found
 
-    monkeypatch.setattr(JetStreamFiles, "_one", counted)
-    monkeypatch.setattr(JetStreamFiles, "open", noted)
+    monkeypatch.setattr(JetStreamChunkStore, "_one", counted)
+    monkeypatch.setattr(JetStreamChunkStore, "open", noted)
     return seen
 
 
 async def stored(rig: Rig, data: bytes) -> FileId:
     """A file, whoever named it."""
     async with nats_connection.connect(rig.nats_url, "tests") as connection:
-        return await JetStreamFiles(connection).put(TENANT, None, data, file_formats.PDF)
+        return await JetStreamChunkStore(connection).put(TENANT, None, data, file_formats.PDF)
 
 
 async def replaced(rig: Rig, id: FileId, number: int, chunk: bytes | None, about: str = "") -> None:
@@ -131,15 +131,15 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     """Another answer in the midst of the file would be taken for a part of it."""
-    base, one = await rig.gateway(), JetStreamFiles._one
+    base, one = await rig.gateway(), JetStreamChunkStore._one
     id = await stored(rig, pdf_of(3 * CHUNK_BYTES))
 
-    async def failing(self: JetStreamFiles, token: str, id: FileId, number: int) -> _FileChunk | None:
+    async def failing(self: JetStreamChunkStore, token: str, id: FileId, number: int) -> _FileChunk | None:
         if number == 1:
             raise fault
         return await one(self, token, id, number)
 
-    monkeypatch.setattr(JetStreamFiles, "_one", failing)
+    monkeypatch.setattr(JetStreamChunkStore, "_one", failing)
     async with rig.http.get(f"{base}{file_formats.URL}{id}") as response:
         assert response.status == 200
         with pytest.raises(aiohttp.ClientError):

@@ -2,7 +2,7 @@
 
 import asyncpg
 from rejoin_adapters.postgres import migrate, run_store
-from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 
 from tests.support.databases import fresh_database
 from tests.support.observe import stored, until
@@ -106,8 +106,8 @@ async def test_sessions_that_nobody_touched_are_deleted_and_busy_and_fresh_ones_
               id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, ready)
             values ('run_busy', 't', 'old-1', 'a', 'submit', 'u', 'm', 1, true);
         """)
-        async with await run_store.connect(url, pool_max=1) as store:
-            threads = SessionStore(store.database)
+        async with await run_store.open_run_store(url, pool_max=1) as store:
+            threads = PostgresSessionStore(store.database)
             assert await threads.forget_untouched(3 * 24 * 3600) == 0
             assert await threads.forget_untouched(24 * 3600) == 100
             assert await threads.forget_untouched(24 * 3600) == 59

@@ -32,7 +32,7 @@ def noise() -> bytes:
 LARGE = noise()
 BASE64 = base64.b64encode(LARGE).decode()
 DATA_URL = file_formats.to_data_url("image/png", LARGE)
-URL = file_formats.url_of(file_formats.file_id(None, LARGE))
+URL = file_formats.file_url(file_formats.file_id(None, LARGE))
 
 
 @tool

@@ -6,7 +6,7 @@ import re
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from rejoin_adapters.jetstream.live_feed import FOLLOW_BYTES_MAX
+from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX
 from rejoin_adapters.jetstream.log_tail import ResyncReason, open_log_tail
 from rejoin_adapters.ports import Delivery
 from rejoin_adapters.service import metrics_server
@@ -100,7 +100,7 @@ async def test_metrics_with_a_port_of_their_own_are_not_a_route(rig: Rig) -> Non
 async def test_a_runner_shows_runs_steps_tools_and_tokens_on_its_own_port(rig: Rig) -> None:
     worker = await rig.runner()
     base = await rig.gateway()
-    with metrics_server.shown(worker.metrics.registry, "127.0.0.1", 0) as port:
+    with metrics_server.serve_metrics(worker.metrics.registry, "127.0.0.1", 0) as port:
         await rig.post(base, rig.chat(rig.fresh("s"), "weather Paris"))
         await rig.post(base, rig.chat(rig.fresh("s"), "fail"))
         session = rig.fresh("s")
@@ -169,9 +169,9 @@ async def _of_runner(port: int | None) -> Samples:
 
 async def test_a_taken_port_is_said_in_one_sentence() -> None:
     with (
-        metrics_server.shown(RunnerMetrics().registry, "127.0.0.1", 0) as port,
+        metrics_server.serve_metrics(RunnerMetrics().registry, "127.0.0.1", 0) as port,
         pytest.raises(Invalid, match=re.escape(f"127.0.0.1:{port}")),
-        metrics_server.shown(RunnerMetrics().registry, "127.0.0.1", port),
+        metrics_server.serve_metrics(RunnerMetrics().registry, "127.0.0.1", port),
     ):
         pass
 
@@ -202,7 +202,7 @@ async def test_a_slow_reader_is_told_from_a_broken_connection() -> None:
     async with open_log_tail(log, run, stumbled=why.append) as records:
         for index in range(3):
             head = Head(prev=index, attempt=1, index=index, count=1)
-            await log.append(run, head, b"x" * FOLLOW_BYTES_MAX)
+            await log.append(run, head, b"x" * READER_BYTES_MAX)
             if index == 0:
                 await records.next(1)
         seen = [record.seq for record in await records.next(1)]

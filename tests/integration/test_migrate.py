@@ -113,12 +113,12 @@ async def test_a_table_that_is_never_free_is_said(
 
 async def test_a_database_that_is_ahead_serves_an_older_version_and_is_told_apart(empty: str) -> None:
     await migrate.migrate(empty)
-    await migrate.check(empty, exactly=True)
+    await migrate.check_schema(empty, exactly=True)
     async with fresh_connection(empty) as connection:
         await connection.execute("insert into schema_migrations values ('9999')")
-    await migrate.check(empty)
+    await migrate.check_schema(empty)
     with pytest.raises(Invalid, match="does not know migrations 9999"):
-        await migrate.check(empty, exactly=True)
+        await migrate.check_schema(empty, exactly=True)
 
 
 async def test_going_down_leaves_an_empty_database(connection: Connection) -> None:
@@ -243,6 +243,6 @@ async def store_run(database: Connection, state: State, *, position: int = 1) ->
 async def test_a_service_refuses_a_database_that_is_not_migrated_in_one_sentence(database_url: str) -> None:
     async with fresh_database(database_url) as url:
         with pytest.raises(Invalid, match="run `rejoin migrate`"):
-            await migrate.check(url)
+            await migrate.check_schema(url)
         await migrate.migrate(url)
-        await migrate.check(url)
+        await migrate.check_schema(url)

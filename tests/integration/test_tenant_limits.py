@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.tenants import Tenants
+from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits
 from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
@@ -48,7 +48,7 @@ class Held:
 
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[PostgresRunStore]:
-    async with await run_store.connect(database_url, pool_max=1) as one:
+    async with await run_store.open_run_store(database_url, pool_max=1) as one:
         yield one
 
 
@@ -69,8 +69,8 @@ class Customer:
 
 async def customer(rig: Rig, base: str, store: PostgresRunStore, limits: Limits) -> Customer:
     name = TenantId(rig.fresh("tenant"))
-    await Tenants(store.database).limit(name, limits)
-    issuer = KeyCommands(ApiKeys(store.database), name, PEPPER.encode())
+    await PostgresTenants(store.database).limit(name, limits)
+    issuer = KeyCommands(PostgresApiKeys(store.database), name, PEPPER.encode())
     return Customer(rig, base, name, await issuer.create(NewKey(scopes=(Scope.CHAT, Scope.APPROVE))))
 
 
@@ -183,9 +183,9 @@ async def test_what_the_operator_says_is_kept_and_shown(store: PostgresRunStore,
     shown = await tenants.limit(settings, name, Limits(queued_max=500), clear=False)
     assert "50" in shown
     assert "500" in shown
-    assert await Tenants(store.database).limits(name) == Limits(running_max=50, queued_max=500)
+    assert await PostgresTenants(store.database).limits(name) == Limits(running_max=50, queued_max=500)
     await tenants.limit(settings, name, Limits(tokens_per_day=7), clear=True)
-    assert await Tenants(store.database).limits(name) == Limits(tokens_per_day=7)
+    assert await PostgresTenants(store.database).limits(name) == Limits(tokens_per_day=7)
 
 
 async def test_rejoin_tenants_limits_changes_what_is_given(rig: Rig, store: PostgresRunStore) -> None:
@@ -197,5 +197,5 @@ async def test_rejoin_tenants_limits_changes_what_is_given(rig: Rig, store: Post
     said, _ = await process.communicate()
     assert process.returncode == 0
     assert b"running_max          3" in said
-    stored = await Tenants(store.database).limits(TenantId(name))
+    stored = await PostgresTenants(store.database).limits(TenantId(name))
     assert msgspec.to_builtins(stored) == {"running_max": 3}

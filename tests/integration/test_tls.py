@@ -50,7 +50,7 @@ async def secured(place: Path, ours: Authority) -> AsyncIterator[Cluster]:
     block = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}\n'
     async with cluster(place / "secured", tls=block) as one:
         async with nats_connection.connect(trusting(one, "admin", ours.ca), "migrate") as admin:
-            await setup.declare(admin, setup.StreamSettings())
+            await setup.declare_streams(admin, setup.StreamSettings())
         yield one
 
 
@@ -193,7 +193,7 @@ async def test_a_database_of_another_authority_is_not_trusted(database: str, oth
     sentence = "the database has a certificate that we do not trust: "
     async with asyncio.timeout(SOON_S):
         with pytest.raises(RejoinError, match=sentence):
-            await migrate.check(url)
+            await migrate.check_schema(url)
         with pytest.raises(RejoinError, match=sentence):
             await open_database(
                 url, pool_max=1, acquire_timeout_s=5, connect_timeout_s=5, command_timeout_s=5

@@ -120,7 +120,7 @@ async def test_the_trace_crosses_from_the_gateways_account_to_the_runners(seen: 
         nats_connection.connect(brokers.url("gateway"), "gateway-api") as gateway,
         nats_connection.connect(brokers.url("runner"), "runner-queue") as runner,
     ):
-        await setup.declare(admin, setup.StreamSettings())
+        await setup.declare_streams(admin, setup.StreamSettings())
         async with JetStreamRunQueue(runner, setup.StreamSettings()).pull(agent) as next_requests:
             with tracing.span("request"):
                 await JetStreamRunQueue(gateway, setup.StreamSettings()).publish(RunRequest(agent, run))
@@ -169,13 +169,13 @@ async def test_a_collector_gets_the_spans_before_the_process_ends() -> None:
 
 def test_without_an_exporter_nothing_is_carried() -> None:
     with tracing.span("anything"):
-        assert tracing.carried() == {}
+        assert tracing.trace_headers() == {}
 
 
 def test_an_exporter_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "EXPORTER", "rejoin_adapters.no_such_module")
     with (
         pytest.raises(Invalid, match="otel"),
-        tracing.exporting("rejoin-gateway", "http://127.0.0.1:4318/v1/traces"),
+        tracing.export_spans("rejoin-gateway", "http://127.0.0.1:4318/v1/traces"),
     ):
         pass

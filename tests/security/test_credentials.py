@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
 from rejoin_gateway.auth.jwt import LOOK_AGAIN_S, JwksCache, JwtVerifier, TokenRules
 from rejoin_protocol.errors import Unauthenticated, Unavailable
@@ -75,7 +75,7 @@ def _never() -> datetime:
 
 @pytest.fixture
 def gate() -> Authenticator:
-    rows: ApiKeys = None  # type: ignore[assignment]  # no key is shown here
+    rows: PostgresApiKeys = None  # type: ignore[assignment]  # no key is shown here
     claims = ClaimNames(tenant="org")
     return Authenticator(
         rows=rows, pepper=None, tokens=None, claims=claims, allow_anonymous=False, now=_never

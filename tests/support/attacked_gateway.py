@@ -14,10 +14,10 @@ import msgspec
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.postgres import migrate
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
 from rejoin_adapters.postgres.artifacts import Artifact
-from rejoin_adapters.postgres.mcp_sessions import McpSessions
-from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
+from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
+from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.records import Owner
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.http.routes import Scope
@@ -77,19 +77,21 @@ class House:
         self.owner = Owner(self.tenant, UserId(ANN))
 
     async def key(self, *, tenant: str | None = None, **wish: Any) -> str:
-        issuer = KeyCommands(ApiKeys(self.store.database), TenantId(tenant or self.tenant), PEPPER.encode())
+        issuer = KeyCommands(
+            PostgresApiKeys(self.store.database), TenantId(tenant or self.tenant), PEPPER.encode()
+        )
         return await issuer.create(NewKey(**({"scopes": ALL, "user": ANN} | wish)))
 
     async def expired(self) -> str:
         key, then = api_key.mint(secrets.token_bytes), datetime.now(UTC) - timedelta(seconds=1)
         digest = api_key.digest(PEPPER.encode(), key)
         row = ApiKeyRow(key.id, self.tenant, digest, [*ALL], None, UserId(ANN), None, then, then)
-        await ApiKeys(self.store.database).create(row)
+        await PostgresApiKeys(self.store.database).create(row)
         return str(key)
 
     async def revoked(self) -> str:
         key = await self.key()
-        await ApiKeys(self.store.database).revoke(self.tenant, key.partition(".")[0])
+        await PostgresApiKeys(self.store.database).revoke(self.tenant, key.partition(".")[0])
         return key
 
     async def credentials(self, scope: Scope) -> dict[str, str | None]:
@@ -124,7 +126,7 @@ class House:
         )
         await service.backend.artifacts.put(self.tenant, artifact)
         dialogue = SessionId(str(uuid.uuid4()))
-        await McpSessions(self.store.database).open(self.owner, dialogue, AgentName(self.rig.agent))
+        await PostgresMcpSessions(self.store.database).open(self.owner, dialogue, AgentName(self.rig.agent))
         message = body["messages"][0]["id"]
         response_id = f"resp_{run.removeprefix('run_')}"
         call = question.question.call
@@ -179,7 +181,7 @@ async def opened(servers: Servers) -> AsyncIterator[House]:
         await migrate.migrate(url)
         watch = await asyncpg.connect(url)
         async with (
-            await connect(url, pool_max=2) as store,
+            await open_run_store(url, pool_max=2) as store,
             Rig(servers.nats_url, url) as rig,
             nats_connection.connect(servers.nats_url, "matrix") as connected,
         ):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import pytest_asyncio
 from rejoin_adapters.postgres.migrate import migrate
-from rejoin_adapters.postgres.run_store import PostgresRunStore, connect
+from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.records import RunStore
 
 from tests.doubles.store import MemoryRunStore
@@ -21,7 +21,11 @@ async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIter
         return
     async with fresh_database(database_url) as url:
         await migrate(url)
-        async with await connect(url) as one, await connect(url) as two, await connect(url) as three:
+        async with (
+            await open_run_store(url) as one,
+            await open_run_store(url) as two,
+            await open_run_store(url) as three,
+        ):
             yield [one, two, three]
 
 
@@ -30,7 +34,7 @@ async def postgres(database_url: str) -> AsyncIterator[PostgresRunStore]:
     """The real one alone, for what has no double."""
     async with fresh_database(database_url) as url:
         await migrate(url)
-        async with await connect(url) as one:
+        async with await open_run_store(url) as one:
             yield one
 
 

@@ -18,7 +18,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold, UIMessage
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import TERMINAL, State
-from rejoin_protocol.log.record import Mark, Record, View, events
+from rejoin_protocol.log.record import Mark, Record, View, split_events
 from rejoin_runner.agent.custom_loop import CRASHED
 from rejoin_runner.run.executor import INTERRUPTED, TOO_OFTEN
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
@@ -134,14 +134,14 @@ def _end_broken(run: Stored) -> Iterator[str]:
 
 def said(log: Iterable[Record]) -> list[dict[str, Any]]:
     """The events of a log."""
-    return [msgspec.json.decode(event) for record in log for event in events(record)]
+    return [msgspec.json.decode(event) for record in log for event in split_events(record)]
 
 
 def folded(log: Iterable[Record]) -> UIMessage:
     """The message that a log says; a fault in its place if it says none."""
     fold = Fold()
     for record in log:
-        for event in events(record):
+        for event in split_events(record):
             try:
                 fold.apply(chunks.decode(event))
             except Invalid as fault:

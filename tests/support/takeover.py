@@ -16,7 +16,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold, UIMessage
 from rejoin_protocol.ids import SessionId
 from rejoin_protocol.lifecycle import State
-from rejoin_protocol.log.record import Mark, Record, events
+from rejoin_protocol.log.record import Mark, Record, split_events
 from rejoin_runner.worker.worker import Worker
 
 from tests.support.observe import payload, stored
@@ -43,7 +43,7 @@ def over(worker: Worker) -> bool:
 def folded(records: list[Record]) -> UIMessage:
     fold = Fold()
     for record in records:
-        for event in events(record):
+        for event in split_events(record):
             fold.apply(chunks.decode(event))
     return fold.message
 

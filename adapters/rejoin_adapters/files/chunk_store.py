@@ -58,7 +58,7 @@ class FileReference(NamedTuple):
     message: MessageId
 
 
-class Files(Protocol):
+class FileStore(Protocol):
     """The attachments of all tenants. What is deleted or was never complete is not there. A file that no
     stored message names, and that nobody has put or touched for an hour, is deleted.
     """
@@ -124,7 +124,7 @@ class _Info(msgspec.Struct, frozen=True):
 _info = msgspec.json.Decoder(_Info)
 
 
-class JetStreamFiles:
+class JetStreamChunkStore:
     """The bytes, on a connection of its own: an attachment must not delay an append or an answer. Knows
     nothing of what a file belongs to.
     """
@@ -173,7 +173,7 @@ class JetStreamFiles:
                     return None
                 pieces.append(chunk.data)
         data = b"".join(pieces)
-        return StoredFile(data, first.media_type) if file_formats.is_whole(id, data) else None
+        return StoredFile(data, first.media_type) if file_formats.matches(id, data) else None
 
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
         """A file of the tenant, bit by bit. Raises `Unavailable`.
@@ -184,7 +184,7 @@ class JetStreamFiles:
         """
         token = _token(tenant)
         first = await self._one(token, id, 0)
-        if first is None or (first.count == 1 and not file_formats.is_whole(id, first.data)):
+        if first is None or (first.count == 1 and not file_formats.matches(id, first.data)):
             return None
         last = first if first.count == 1 else await self._one(token, id, first.count - 1)
         if last is None or not await self._has_all(token, id, first.count):
@@ -205,7 +205,7 @@ class JetStreamFiles:
             hashed.update(chunk.data)
             yield chunk.data
         hashed.update(last.data)
-        if not file_formats.is_hash(id, hashed.hexdigest()):
+        if not file_formats.matches_digest(id, hashed.hexdigest()):
             raise Unavailable("the bytes of a file are not its own")
         yield last.data
 

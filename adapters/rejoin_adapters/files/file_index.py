@@ -24,7 +24,7 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId, UserId
 
-from rejoin_adapters.files.chunk_store import FileReference, JetStreamFiles, OpenFile, StoredFile
+from rejoin_adapters.files.chunk_store import FileReference, JetStreamChunkStore, OpenFile, StoredFile
 from rejoin_adapters.postgres.pool import Database
 
 log = structlog.get_logger("rejoin.files")
@@ -55,7 +55,7 @@ class SweepBatch(msgspec.Struct, frozen=True):
     doomed: Sequence[CondemnedFile]
 
 
-class FileIndex:
+class PostgresFileIndex:
     """The rows. Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
@@ -89,10 +89,10 @@ class FileIndex:
         await self._database.value(query, doomed.tenant, doomed.id, doomed.doomed_at)
 
 
-class FileStore:
+class JetStreamFileStore:
     """`Files`, with their rows."""
 
-    def __init__(self, files: JetStreamFiles, holdings: FileIndex) -> None:
+    def __init__(self, files: JetStreamChunkStore, holdings: PostgresFileIndex) -> None:
         self._files = files
         self._holdings = holdings
 

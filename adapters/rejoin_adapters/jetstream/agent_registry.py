@@ -12,7 +12,7 @@ from rejoin_protocol.run_request import AgentEntry
 
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
-BELIEVED_S = 5.0
+AGENT_CACHE_TTL_S = 5.0
 """How long a gateway believes what it was told of an agent. Runners say it again six times as rarely."""
 
 

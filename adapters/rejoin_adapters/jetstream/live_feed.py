@@ -18,7 +18,7 @@ from rejoin_protocol.log.record import Record, parse_head
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
-FOLLOW_BYTES_MAX = 256 * 1024
+READER_BYTES_MAX = 256 * 1024
 """What waits for one reader; past it the reader is `lost` and reads the log when it can."""
 RECORD_BYTES = 256
 """What a record weighs besides its payload: many small ones fill memory too."""
@@ -29,7 +29,7 @@ _SEQUENCE = re.compile(rb"\r\n%b: ?(\d+)\r\n" % subjects.SEQUENCE.encode())
 _BATCH = re.compile(rb"\r\n%b: ?([^\r\n]+)\r\n" % subjects.BATCH.encode())
 
 
-def record_of(message: RawMessage) -> Record:
+def parse_record(message: RawMessage) -> Record:
     """A message of the broker as the record that it carries. Raises `ValueError`."""
     sequence, batch = _SEQUENCE.search(message.fields), _BATCH.search(message.fields)
     if sequence is None or batch is None:
@@ -105,7 +105,7 @@ class LiveReader:
         if self._lost:
             return
         self._bytes += len(record.payload) + RECORD_BYTES
-        if self._bytes > FOLLOW_BYTES_MAX:
+        if self._bytes > READER_BYTES_MAX:
             self._slow = True
             self.lose()
             return
@@ -173,7 +173,7 @@ class LiveFeed:
 
     def _on_message(self, message: RawMessage) -> None:
         try:
-            record = record_of(message)
+            record = parse_record(message)
         except ValueError:
             self._on_loss()  # not one of ours; if it hides one, the log has it
             return

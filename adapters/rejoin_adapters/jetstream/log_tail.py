@@ -33,7 +33,7 @@ class ResyncReason(StrEnum):
     """The connection to the broker was lost, or its bounds were."""
 
 
-def fit(seq: int, records: Sequence[Record]) -> tuple[list[Record], bool]:
+def take_contiguous(seq: int, records: Sequence[Record]) -> tuple[list[Record], bool]:
     """Which of the live `records` follow on `seq`, and whether there is a hole before the rest."""
     fitting: list[Record] = []
     for record in records:
@@ -103,7 +103,7 @@ class LogTail:
             self._follow.take()
             self._behind = True
             return ()
-        records, self._behind = fit(self._seq, self._follow.take())
+        records, self._behind = take_contiguous(self._seq, self._follow.take())
         if self._behind:
             self._stumbled(ResyncReason.GAP)
         return self._advance(records)

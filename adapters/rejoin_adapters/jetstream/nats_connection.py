@@ -25,7 +25,7 @@ from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 
 from rejoin_adapters.jetstream.nats_client import Deliver, NatsClient, RawMessage
-from rejoin_adapters.jetstream.request_mux import RequestMux, encoded
+from rejoin_adapters.jetstream.request_mux import RequestMux, encode_headers
 from rejoin_adapters.service import tls
 from rejoin_adapters.service.background import run_alongside
 
@@ -289,7 +289,7 @@ class NatsConnection:
         timeout_s: float = ASK_TIMEOUT_S,
     ) -> RawMessage:
         """One request, one reply. Raises `Invalid` if it is too large."""
-        (reply,) = await self._ask(subject, payload, encoded(headers or {}), timeout_s)
+        (reply,) = await self._ask(subject, payload, encode_headers(headers or {}), timeout_s)
         if reply.status == NOBODY:
             fault = nats.errors.NoRespondersError()
             raise _away(fault) from fault

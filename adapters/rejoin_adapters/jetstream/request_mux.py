@@ -128,7 +128,7 @@ class RequestMux:
             client._transport.write(b"".join(waiting))  # noqa: SLF001
 
 
-def encoded(headers: Mapping[str, str]) -> bytes:
+def encode_headers(headers: Mapping[str, str]) -> bytes:
     """Headers as they are sent. Raises `Invalid` for a value that is more than a line."""
     if not headers:
         return b""

@@ -18,7 +18,7 @@ from rejoin_protocol.ids import RunId
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Head, Record, parse_head
 
-from rejoin_adapters.jetstream.live_feed import LagSample, LiveFeed, LiveReader, record_of
+from rejoin_adapters.jetstream.live_feed import LagSample, LiveFeed, LiveReader, parse_record
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
 from rejoin_adapters.ports import LogPage
@@ -112,7 +112,7 @@ class JetStreamRunLog:
             messages, _ = await self._get(
                 subjects.segments(run), seq, PAGE_SEGMENTS, room - segment.BYTES_MAX
             )
-            if copies := segment.behind(seq, (message.data for message in messages)):
+            if copies := segment.records_after(seq, (message.data for message in messages)):
                 return LogPage([*first.records, *copies], pending > len(copies))
         rest, pending = await self._page(run, seq, PAGE_RECORDS - FIRST_RECORDS, room)
         if sum(len(record.payload) for record in rest.records) > room:
@@ -128,7 +128,7 @@ class JetStreamRunLog:
             messages.pop()
             pending += 1
         times = [message.header(subjects.TIME) or "" for message in messages]
-        return LogPage([record_of(message) for message in messages], pending > 0, times), pending
+        return LogPage([parse_record(message) for message in messages], pending > 0, times), pending
 
     async def _get(
         self, subject: str, after: int, batch: int, bytes_max: int
@@ -199,7 +199,7 @@ class JetStreamRunLog:
 
     async def purge(self, run: RunId) -> None:
         """See `ports.RunLog`."""
-        ask = msgspec.json.encode({"filter": subjects.stored(run)})
+        ask = msgspec.json.encode({"filter": subjects.run_messages(run)})
         await self._api.call(f"{subjects.API}.STREAM.PURGE.{subjects.LOG}", ask)
 
     @asynccontextmanager

@@ -75,7 +75,7 @@ class JetStreamRunQueue:
         """See `ports.RunQueue`."""
         subject = subjects.request(request.agent, request.run, request.turn)
         try:
-            await self._broker.call(subject, run_request.encode(request), headers=tracing.carried())
+            await self._broker.call(subject, run_request.encode(request), headers=tracing.trace_headers())
         except ApiError as fault:
             if fault.code != QUEUED_ALREADY:
                 raise Unavailable(f"the broker refused a run request ({fault})") from fault

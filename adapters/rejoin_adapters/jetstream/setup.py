@@ -40,7 +40,7 @@ class StreamSettings(msgspec.Struct, frozen=True):
     ack_wait_s: float = ACK_WAIT_S
 
 
-def wanted(settings: StreamSettings) -> list[dict[str, Any]]:
+def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
     """How the streams are to be."""
     shared = {"storage": "file", "num_replicas": settings.replicas, "max_consumers": CONSUMERS_MAX}
     return [
@@ -109,9 +109,9 @@ def _away(fault: Exception) -> bool:
     return True
 
 
-async def declare(broker: NatsConnection, settings: StreamSettings) -> None:
+async def declare_streams(broker: NatsConnection, settings: StreamSettings) -> None:
     """Create or update the streams. Raises `Unavailable`, and `ApiError` if the broker will not have them."""
-    for stream in wanted(settings):
+    for stream in stream_configs(settings):
         name, config = stream["name"], msgspec.json.encode(stream)
         try:
             await broker.call(f"{subjects.API}.STREAM.CREATE.{name}", config)
@@ -122,7 +122,7 @@ async def declare(broker: NatsConnection, settings: StreamSettings) -> None:
         log.debug("stream_declared", stream=name)
 
 
-async def declare_patiently(broker: NatsConnection, settings: StreamSettings) -> None:
+async def declare_streams_when_ready(broker: NatsConnection, settings: StreamSettings) -> None:
     """`declare`, as soon as a cluster that starts has a leader and enough servers. Raises
     `PermissionDenied`, and `ApiError`.
     """
@@ -130,10 +130,10 @@ async def declare_patiently(broker: NatsConnection, settings: StreamSettings) ->
         on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
     ):
         with attempt:
-            await declare(broker, settings)
+            await declare_streams(broker, settings)
 
 
-async def require(broker: NatsConnection) -> None:
+async def require_streams(broker: NatsConnection) -> None:
     """Waits for JetStream. Raises `Invalid` unless the streams are there: the services do not declare them,
     and in an installation with permissions may not. Raises `PermissionDenied` if not even that may be asked.
     """
@@ -141,15 +141,15 @@ async def require(broker: NatsConnection) -> None:
         on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
     ):
         with attempt:
-            lacking = await missing(broker)
+            lacking = await find_missing_streams(broker)
     if lacking:
         raise Invalid(f"the broker misses the streams {', '.join(lacking)}: run `rejoin migrate`")
 
 
-async def missing(broker: NatsConnection) -> list[str]:
+async def find_missing_streams(broker: NatsConnection) -> list[str]:
     """The streams that are not there. Raises `Unavailable`."""
     found = set(_listed.decode(await broker.call(f"{subjects.API}.STREAM.NAMES")).streams or ())
-    return [stream["name"] for stream in wanted(StreamSettings()) if stream["name"] not in found]
+    return [stream["name"] for stream in stream_configs(StreamSettings()) if stream["name"] not in found]
 
 
 async def declare_consumer(broker: NatsConnection, agent: AgentName, settings: StreamSettings) -> None:
@@ -159,7 +159,7 @@ async def declare_consumer(broker: NatsConnection, agent: AgentName, settings: S
         "stream_name": subjects.REQUESTS,
         "config": {
             "durable_name": durable,
-            "filter_subject": subjects.requests_of(agent),
+            "filter_subject": subjects.requests_for(agent),
             "ack_policy": "explicit",
             "ack_wait": int(settings.ack_wait_s * SECOND_NS),
             "max_ack_pending": ACK_PENDING_MAX,
@@ -172,7 +172,7 @@ async def declare_consumer(broker: NatsConnection, agent: AgentName, settings: S
     )
 
 
-async def check(broker: NatsConnection) -> None:
+async def check_log_readable(broker: NatsConnection) -> None:
     """Raises `Unavailable` unless the log answers reads."""
     replies = await broker.ask_many(f"{subjects.API}.DIRECT.GET.{subjects.LOG}", b'{"seq":1,"batch":1}')
     status = (replies[-1].headers or {}).get(subjects.STATUS)

@@ -29,7 +29,7 @@ class ApiKeyRow(msgspec.Struct, frozen=True):
     last_used_at: datetime | None = None
 
 
-class ApiKeys:
+class PostgresApiKeys:
     """See the module. Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:

@@ -27,7 +27,7 @@ class Artifact(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-class Artifacts:
+class PostgresArtifacts:
     """See the module. Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:

@@ -25,7 +25,7 @@ def _named(request: str) -> str:
     return f"mcp:{hashlib.sha256(request.encode()).hexdigest()[:32]}:"
 
 
-class McpSessions:
+class PostgresMcpSessions:
     """See the module. A method is one transaction, and finds only what is its owner's."""
 
     def __init__(self, database: Database) -> None:

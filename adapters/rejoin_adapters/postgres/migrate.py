@@ -20,7 +20,7 @@ import asyncpg
 import structlog
 from rejoin_protocol.errors import Invalid, Unavailable
 
-from rejoin_adapters.postgres.pool import Database, seam, wait_for
+from rejoin_adapters.postgres.pool import Database, map_errors, wait_for_database
 
 log = structlog.get_logger("rejoin.migrate")
 
@@ -61,7 +61,7 @@ def _grants() -> str:
     return _files().joinpath("grants", "service_role.sql").read_text(encoding="utf-8")
 
 
-async def check(database_url: str, *, exactly: bool = False) -> None:
+async def check_schema(database_url: str, *, exactly: bool = False) -> None:
     """Raises `Invalid` if the database is not what this version of the code needs; if `exactly`, also if it
     is ahead of it, as it is while a newer version is rolled out. Waits for the database.
     """
@@ -76,7 +76,7 @@ async def check(database_url: str, *, exactly: bool = False) -> None:
         raise Invalid(f"the database is ahead: this version does not know migrations {', '.join(unknown)}")
 
 
-async def behind(database: Database) -> list[str]:
+async def find_missing(database: Database) -> list[str]:
     """The versions that a connected database misses. Raises `Unavailable`."""
     applied = await database.get(list[str], "select coalesce(json_agg(version), '[]') from schema_migrations")
     return [migration.version for migration in migrations() if migration.version not in applied]
@@ -127,9 +127,9 @@ async def _missing(connection: "asyncpg.Connection[asyncpg.Record]") -> list[Mig
 
 @asynccontextmanager
 async def _connection(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
-    connection = await wait_for(database_url, lambda: asyncpg.connect(database_url, timeout=5))
+    connection = await wait_for_database(database_url, lambda: asyncpg.connect(database_url, timeout=5))
     try:
-        with seam():
+        with map_errors():
             yield connection
     finally:
         await connection.close(timeout=5)

@@ -50,7 +50,7 @@ _UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableChar
 
 
 @contextmanager
-def seam() -> Iterator[None]:
+def map_errors() -> Iterator[None]:
     """What the driver raises inside leaves as one of our words, if there is one for it."""
     try:
         yield
@@ -71,7 +71,7 @@ def seam() -> Iterator[None]:
         raise (word(said) if not error.detail else Limited(said, int(error.detail))) from None
 
 
-async def wait_for[T](database_url: str, attempt: Callable[[], Awaitable[T]]) -> T:
+async def wait_for_database[T](database_url: str, attempt: Callable[[], Awaitable[T]]) -> T:
     """The first success of `attempt`, for as long as the database is away. Anything else is raised."""
     host = urlsplit(database_url).netloc.rpartition("@")[2]
     known: set[str] = set()
@@ -87,7 +87,7 @@ async def wait_for[T](database_url: str, attempt: Callable[[], Awaitable[T]]) ->
     async for retry in stamina.retry_context(
         on=away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0, wait_jitter=0.2
     ):
-        with retry, seam():
+        with retry, map_errors():
             return await attempt()
     raise AssertionError("retries without end")
 
@@ -132,7 +132,7 @@ class Database:
 
     async def value(self, query: str, *args: Any) -> str | None:
         """The first column of the first row, which is text; None if there is no row or it is null."""
-        with seam():
+        with map_errors():
             try:
                 return await self._once(query, args)
             except ValueError:
@@ -215,5 +215,5 @@ async def open_database(
         },
     )
     database = Database(await pool, acquire_timeout_s=acquire_timeout_s)
-    await wait_for(database_url, lambda: database.value(PING))
+    await wait_for_database(database_url, lambda: database.value(PING))
     return database

@@ -35,7 +35,7 @@ from rejoin_adapters.records import (
     RunSummary,
     RunUsage,
     Submit,
-    usage_of,
+    parse_usage,
 )
 
 STRANDED_MAX = 100
@@ -378,7 +378,7 @@ def _of(owner: Owner) -> tuple[str, str | None]:
 
 
 def _tokens(answer: UIMessage | None) -> tuple[int, int]:
-    usage = usage_of(answer) if answer is not None else RunUsage()
+    usage = parse_usage(answer) if answer is not None else RunUsage()
     return usage.input_tokens, usage.output_tokens
 
 
@@ -396,7 +396,7 @@ def _subject(admission: Admission) -> tuple[Any, ...]:
     )
 
 
-async def connect(
+async def open_run_store(
     database_url: str,
     *,
     pool_max: int = 10,

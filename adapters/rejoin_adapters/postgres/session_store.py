@@ -20,7 +20,7 @@ from rejoin_adapters.postgres.pool import Database, json_or_null
 from rejoin_adapters.records import Owner, RunSummary
 
 RUNS_MAX = 1000
-FORGET_MAX = 100
+DELETE_BATCH_MAX = 100
 """Sessions that are deleted in one transaction."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -77,7 +77,7 @@ class SessionUsage(msgspec.Struct, frozen=True):
     runs: int
 
 
-class SessionStore:
+class PostgresSessionStore:
     """See the module. A method is one transaction. A page token that is none of ours raises `Invalid`."""
 
     def __init__(self, database: Database) -> None:
@@ -236,9 +236,9 @@ class SessionStore:
               returning id)
             select to_json(count(*)) from gone
         """
-        total, deleted = 0, FORGET_MAX
-        while deleted == FORGET_MAX:
-            deleted = await self._database.get(int, query, tenant, user, FORGET_MAX)
+        total, deleted = 0, DELETE_BATCH_MAX
+        while deleted == DELETE_BATCH_MAX:
+            deleted = await self._database.get(int, query, tenant, user, DELETE_BATCH_MAX)
             total += deleted
         return total
 
@@ -259,7 +259,7 @@ class SessionStore:
               returning s.id)
             select to_json(count(*)) from gone
         """
-        return await self._database.get(int, query, age_s, FORGET_MAX)
+        return await self._database.get(int, query, age_s, DELETE_BATCH_MAX)
 
 
 def _token(place: _Place | _Position) -> str:

@@ -8,7 +8,7 @@ from rejoin_adapters.postgres.pool import Database, json_text
 from rejoin_adapters.records import Limits
 
 
-class Tenants:
+class PostgresTenants:
     """See the module. Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:

@@ -56,7 +56,7 @@ class ProcessMetrics:
 
 
 @contextmanager
-def shown(registry: CollectorRegistry, host: str, port: int | None) -> Iterator[int | None]:
+def serve_metrics(registry: CollectorRegistry, host: str, port: int | None) -> Iterator[int | None]:
     """`/metrics` at `host:port`, from a thread of its own; the port, which is a free one for 0. No port: not
     at all. Raises `Invalid` if it is taken.
     """

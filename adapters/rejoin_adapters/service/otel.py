@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 
 @contextmanager
-def exporting(service: str, endpoint: str) -> Iterator[None]:
+def export_spans(service: str, endpoint: str) -> Iterator[None]:
     """Batches of spans go to the collector from a thread of its own; what is left goes at the end. A
     collector that is away delays nothing: what does not fit into the queue is dropped.
     """

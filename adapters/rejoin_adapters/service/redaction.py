@@ -12,7 +12,7 @@ from typing import Any
 
 from structlog.typing import EventDict, WrappedLogger
 
-GONE = "[redacted]"
+REDACTED = "[redacted]"
 NAMES = frozenset(
     {
         "apikey",
@@ -56,7 +56,7 @@ def hide(value: Any) -> None:
     _hidden.set(tuple(sorted(found, key=len, reverse=True)[:VALUES_MAX]))
 
 
-def only(value: Any) -> None:
+def hide_only(value: Any) -> None:
     """`hide`, and forget what was hidden before: a connection's next request may be somebody else's."""
     _hidden.set(())
     hide(value)
@@ -67,7 +67,7 @@ def redact(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     del logger, method
     hidden = _hidden.get()
     return {
-        name: GONE if _secret(name) else _clean(value, hidden, DEPTH_MAX) for name, value in event.items()
+        name: REDACTED if _secret(name) else _clean(value, hidden, DEPTH_MAX) for name, value in event.items()
     }
 
 
@@ -93,15 +93,16 @@ def _secret(name: str) -> bool:
 def _clean(value: Any, hidden: Sequence[str], depth: int) -> Any:
     if isinstance(value, str):
         for one in hidden:
-            value = value.replace(one, GONE)
-        return LOOKS.sub(GONE, value)
+            value = value.replace(one, REDACTED)
+        return LOOKS.sub(REDACTED, value)
     if value is None or isinstance(value, bool | int | float):
-        return GONE if str(value) in hidden else value
+        return REDACTED if str(value) in hidden else value
     if depth == 0:
-        return GONE
+        return REDACTED
     if isinstance(value, Mapping):
         return {
-            key: GONE if _secret(str(key)) else _clean(one, hidden, depth - 1) for key, one in value.items()
+            key: REDACTED if _secret(str(key)) else _clean(one, hidden, depth - 1)
+            for key, one in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
         return [_clean(one, hidden, depth - 1) for one in value]

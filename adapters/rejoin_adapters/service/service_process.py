@@ -34,7 +34,7 @@ def configure_logs(level: str, form: LogFormat) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        tracing.name_trace,
+        tracing.add_trace_id,
         structlog.processors.ExceptionRenderer(trace) if trace else structlog.processors.format_exc_info,
         redaction.redact,
     ]
@@ -74,7 +74,7 @@ def _on_retry(details: stamina.instrumentation.RetryDetails) -> None:
     )
 
 
-def allow_files() -> int:
+def raise_open_file_limit() -> int:
     """Have as many files open as we may: each stream is one, and what a process begins with is often 1,024.
     Returns how many that is.
     """

@@ -16,14 +16,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from rejoin_protocol.errors import Invalid
 from structlog.typing import EventDict, WrappedLogger
 
-__all__ = ("Span", "SpanKind", "apart", "carried", "exporting", "name_trace", "span")
+__all__ = ("Span", "SpanKind", "add_trace_id", "detached", "export_spans", "span", "trace_headers")
 
 NAME = "rejoin"
 EXPORTER = "rejoin_adapters.service.otel"
 _w3c = TraceContextTextMapPropagator()
 
 
-def carried() -> dict[str, str]:
+def trace_headers() -> dict[str, str]:
     """The headers that carry the present span to somebody else; none if there is no trace."""
     headers: dict[str, str] = {}
     _w3c.inject(headers)
@@ -61,17 +61,17 @@ def span(
         try:
             yield made
         except Exception as fault:
-            fail(made, type(fault).__name__)
+            mark_failed(made, type(fault).__name__)
             raise
 
 
-def fail(made: Span, why: str) -> None:
+def mark_failed(made: Span, why: str) -> None:
     """Mark a span as failed; `why` is a word of ours."""
     made.set_status(Status(StatusCode.ERROR, why))
 
 
 @contextmanager
-def apart() -> Iterator[None]:
+def detached() -> Iterator[None]:
     """What is asked for in the block is not part of the present trace."""
     token = context.attach(Context())
     try:
@@ -81,7 +81,7 @@ def apart() -> Iterator[None]:
 
 
 @contextmanager
-def exporting(service: str, endpoint: str | None) -> Iterator[None]:
+def export_spans(service: str, endpoint: str | None) -> Iterator[None]:
     """Send this process's spans to a collector, `http://…/v1/traces`; nothing without an endpoint. Raises
     `Invalid` if the extra is missing.
     """
@@ -96,7 +96,7 @@ def exporting(service: str, endpoint: str | None) -> Iterator[None]:
         yield
 
 
-def name_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def add_trace_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """A processor of the logs: which trace a line belongs to, if there is one."""
     del logger, method
     current = trace.get_current_span().get_span_context()

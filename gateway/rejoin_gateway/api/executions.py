@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from rejoin_adapters.records import Approval, Decision, RunSummary
 from rejoin_protocol.errors import NotFound
-from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, asked_in
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, is_approval_of
 from rejoin_protocol.lifecycle import TERMINAL, State
 
 from rejoin_gateway.api.agent_sessions import Acknowledgement, InterruptResult
@@ -126,7 +126,7 @@ async def interrupt(request: web.Request) -> web.StreamResponse:
 async def pending(session: Session, run: RunId | None = None) -> list[PendingApproval]:
     """The open questions of a session, or of one of its runs."""
     waiting = await session.backend.store.pending(session.owner, session.id)
-    return [_shown(one) for one in waiting if run is None or asked_in(one.question.id, run)]
+    return [_shown(one) for one in waiting if run is None or is_approval_of(one.question.id, run)]
 
 
 def _shown(approval: Approval) -> PendingApproval:

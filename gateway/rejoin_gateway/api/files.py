@@ -26,7 +26,7 @@ async def get(request: web.Request) -> web.StreamResponse:
     attachments = request.app[SERVICE].backend.attachments
     owner = request[PRINCIPAL].owner
     id = file_formats.parse_file_id(request.match_info["id"])
-    if attachments is None or id is None or not file_formats.belongs(id, owner.user):
+    if attachments is None or id is None or not file_formats.is_visible_to(id, owner.user):
         raise NotFound("there is no such file")
     file = await attachments.files.open(owner.tenant, id)
     if file is None:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, asked_in, session_id
+from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, is_approval_of, session_id
 
 from rejoin_gateway.api.agent_sessions import Acknowledgement
 from rejoin_gateway.api.lookup import session_at
@@ -86,7 +86,7 @@ async def _meant(session: Session, verdict: ThreadDecision) -> ApprovalId:
         asked = [] if one is None else [one]
     else:
         pending = await session.backend.store.pending(session.owner, session.id)
-        asked = [one for one in pending if asked_in(one.question.id, run)]
+        asked = [one for one in pending if is_approval_of(one.question.id, run)]
     if not asked:
         raise NotFound(f"nothing waits for an answer in run {run[:64]!r}")
     if len(asked) > 1:

@@ -15,7 +15,7 @@ from rejoin_adapters.ports import LogPage
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
-from rejoin_protocol.log.record import Audience, Mark, Record, events
+from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 
 from rejoin_gateway.api.conversations import limit_of
 from rejoin_gateway.api.executions import found_execution
@@ -113,7 +113,7 @@ def _batch(record: Record, time: str) -> LogBatch:
     head = record.head
     entries = [
         LogEvent(f"{head.prev}-{index}", msgspec.Raw(chunk))
-        for index, chunk in enumerate(events(record), head.index)
+        for index, chunk in enumerate(split_events(record), head.index)
     ]
     return LogBatch(record.seq, head.attempt, head.turn, head.audience, head.mark, time, entries)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import aiohttp
 import msgspec
 import structlog
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, ApiKeys
+from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
 from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import Forbidden, Invalid, Unauthenticated
 from rejoin_protocol.ids import AgentName, TenantId, UserId
@@ -141,7 +141,7 @@ class Authenticator:
     def __init__(
         self,
         *,
-        rows: ApiKeys,
+        rows: PostgresApiKeys,
         pepper: bytes | None,
         tokens: "JwtVerifier | None",
         claims: ClaimNames,
@@ -230,7 +230,7 @@ def _name(claim: object) -> str | None:
 
 
 @asynccontextmanager
-async def open_authenticator(settings: AuthSettings, rows: ApiKeys) -> AsyncIterator[Authenticator]:
+async def open_authenticator(settings: AuthSettings, rows: PostgresApiKeys) -> AsyncIterator[Authenticator]:
     """The gate that the settings describe. Raises `Invalid` for settings that are refused."""
     for refusal in config_errors(settings):
         raise Invalid(str(refusal))

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from rejoin_adapters.files.chunk_store import Files
+from rejoin_adapters.files.chunk_store import FileStore
 from rejoin_adapters.records import Owner
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
@@ -57,7 +57,7 @@ class _CheckedFile(msgspec.Struct, frozen=True):
 class Attachments:
     """The files of messages. `fetch` gets those that a client only names."""
 
-    def __init__(self, files: Files, fetch: RemoteFetcher) -> None:
+    def __init__(self, files: FileStore, fetch: RemoteFetcher) -> None:
         self.files = files
         self._fetch = fetch
         self._checks = asyncio.Semaphore(CHECKS_MAX)
@@ -87,11 +87,11 @@ class Attachments:
     async def _keep(self, owner: Owner, part: Part, file: _CheckedFile) -> Part:
         id = await self.files.put(owner.tenant, owner.user, file.data, file.media_type)
         log.info("file_stored", file=id, media_type=file.media_type, size_bytes=len(file.data))
-        return part | {"mediaType": file.media_type, "url": file_formats.url_of(id)}
+        return part | {"mediaType": file.media_type, "url": file_formats.file_url(id)}
 
     async def check(self, data: bytes, *claims: str | None) -> str:
         """The media type of a file that is whole and what it claims to be. Raises `Invalid`."""
-        media_type = await asyncio.to_thread(file_formats.check, data, *claims)
+        media_type = await asyncio.to_thread(file_formats.check_file, data, *claims)
         if media_type.startswith("image/"):
             async with self._checks:
                 await asyncio.to_thread(_decode, data, media_type)
@@ -112,8 +112,8 @@ def _read(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
     except Invalid as fault:
         raise Invalid(fault.detail, pointer) from fault
     stored = {
-        "mediaType": file_formats.kind_of(data),
-        "url": file_formats.url_of(file_formats.file_id(owner.user, data)),
+        "mediaType": file_formats.detect_media_type(data),
+        "url": file_formats.file_url(file_formats.file_id(owner.user, data)),
     }
     return ReceivedFile(part, pointer, part | stored, data, declared)
 
@@ -151,7 +151,7 @@ class _RequestFiles:
 
     async def _file(self, sent: ReceivedFile) -> _CheckedFile | None:
         url, claim = sent.part["url"], sent.part.get("mediaType")
-        if (id := file_formats.id_in(url)) is not None:
+        if (id := file_formats.parse_file_url(url)) is not None:
             await self._known(id, claim)
             return None
         if sent.data is not None:
@@ -169,11 +169,11 @@ class _RequestFiles:
     async def _known(self, id: FileId, claim: str | None) -> None:
         """A stored file, which from now on stays for as long as it takes to store the message."""
         files, tenant = self._attachments.files, self._owner.tenant
-        mine = file_formats.belongs(id, self._owner.user) and await files.touch(tenant, id)
+        mine = file_formats.is_visible_to(id, self._owner.user) and await files.touch(tenant, id)
         known = await files.get(tenant, id) if mine else None
         if known is None:
             raise Invalid("there is no such file")
-        if claim and file_formats.plain_type(claim) != known.media_type:
+        if claim and file_formats.normalize_media_type(claim) != known.media_type:
             raise Invalid(f"it is {known.media_type}")
 
 

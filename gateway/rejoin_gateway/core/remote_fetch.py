@@ -97,12 +97,12 @@ async def _read(response: aiohttp.ClientResponse) -> FetchedFile:
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Invalid("it is compressed, though that was not asked for")
     if (response.content_length or 0) > file_formats.FILE_BYTES_MAX:
-        raise file_formats.too_large()
+        raise file_formats.too_large_error()
     data = bytearray()
     async for piece in response.content.iter_chunked(READ_BYTES):
         data += piece
         if len(data) > file_formats.FILE_BYTES_MAX:
-            raise file_formats.too_large()
+            raise file_formats.too_large_error()
     return FetchedFile(bytes(data), response.content_type)
 
 

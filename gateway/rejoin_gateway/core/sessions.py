@@ -11,8 +11,8 @@ from datetime import datetime
 import msgspec
 import structlog
 from rejoin_adapters.ports import AgentRegistry, RunControl, RunLog, RunQueue
-from rejoin_adapters.postgres.artifacts import Artifacts
-from rejoin_adapters.postgres.session_store import SessionStore
+from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import (
     Admission,
     Admitted,
@@ -56,8 +56,8 @@ class Backend(msgspec.Struct, frozen=True):
     requests: RunQueue
     control: RunControl
     agents: AgentRegistry
-    threads: SessionStore
-    artifacts: Artifacts
+    threads: PostgresSessionStore
+    artifacts: PostgresArtifacts
     now: Callable[[], datetime]
     randomness: Callable[[int], bytes]
     attachments: Attachments | None = None
@@ -255,7 +255,7 @@ class Session(msgspec.Struct, frozen=True):
         if run.state is State.SUSPENDED:
             return True
         pending = await self.backend.store.pending(self.owner, self.id)
-        return any(ids.asked_in(approval.question.id, run.id) for approval in pending)
+        return any(ids.is_approval_of(approval.question.id, run.id) for approval in pending)
 
     async def interrupt(self, run: RunId | None = None) -> bool:
         """Stop a run of the session, or the one it has: queued, running or suspended; whether it could be.

@@ -25,7 +25,7 @@ FAULT = 500
 @contextmanager
 def watched(request: web.Request, metrics: GatewayMetrics) -> Iterator[Callable[[web.StreamResponse], None]]:
     """A request from here on; the block calls what it is given with the answer."""
-    redaction.only(_credential(request))
+    redaction.hide_only(_credential(request))
     began = request[BEGAN] = time.monotonic()
     route = route_of(request)
     template = None if route is None else route.path
@@ -53,7 +53,7 @@ def watched(request: web.Request, metrics: GatewayMetrics) -> Iterator[Callable[
                     }
                 )
                 if status >= FAULT:
-                    tracing.fail(made, str(status))
+                    tracing.mark_failed(made, str(status))
     finally:
         metrics.answered(request.method, template, status, time.monotonic() - began, stream=stream)
 

@@ -66,5 +66,5 @@ def _events(records: Sequence[Record]) -> list[Chunk]:
         chunks.decode(event)
         for record in records
         if record.head.audience is not Audience.OPERATIONS
-        for event in log.events(record)
+        for event in log.split_events(record)
     ]

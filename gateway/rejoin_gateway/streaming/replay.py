@@ -16,7 +16,7 @@ from rejoin_adapters.records import Run, RunStore
 from rejoin_protocol.errors import Gone, Unavailable
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_protocol.log import sse
-from rejoin_protocol.log.record import Mark, Record, View, skip
+from rejoin_protocol.log.record import Mark, Record, View, skip_frames
 
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.legacy_filter import LegacyFilter
@@ -163,7 +163,7 @@ class Replay(msgspec.Struct, frozen=True):
         if not self.view.sees(head):
             return b""
         hidden = self.start.first - record.head.index
-        return record.payload if hidden <= 0 else skip(record, hidden)
+        return record.payload if hidden <= 0 else skip_frames(record, hidden)
 
 
 def _given_up() -> Gone:

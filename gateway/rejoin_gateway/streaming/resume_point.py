@@ -14,7 +14,7 @@ from rejoin_protocol.errors import Gone, Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL
 from rejoin_protocol.log.cursor import Cursor
-from rejoin_protocol.log.record import Audience, Mark, Record, View, holds
+from rejoin_protocol.log.record import Audience, Mark, Record, View, contains
 
 from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
 from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, FromTurn, Position
@@ -83,7 +83,7 @@ async def _after(runs: RunLog, run: Run, cursor: Cursor) -> ResumePoint:
     for _ in range(CERTAIN_TRIES):
         page = await runs.read(run.id, after=cursor.prev, records_max=1)
         for record in page.records:
-            if holds(record, cursor):
+            if contains(record, cursor):
                 return ResumePoint(cursor.prev, record.head.index, cursor.index + 1)
         owner = await runs.owner(cursor.prev) if cursor.prev else run.id
         if owner is not None and (owner != run.id or page.records):

@@ -69,7 +69,7 @@ def parse_request(subject: str) -> RequestSubject:
     return RequestSubject(AgentName(agent), RunId(run), int(turn))
 
 
-def requests_of(agent: AgentName) -> str:
+def requests_for(agent: AgentName) -> str:
     """Filter of all requests for one agent."""
     return f"request.{agent}.>"
 
@@ -105,7 +105,7 @@ def segments(run: RunId) -> str:
     return f"run.{run}.segments"
 
 
-def stored(run: RunId) -> str:
+def run_messages(run: RunId) -> str:
     """Filter of all that the stream has of a run."""
     return f"run.{run}.*"
 

@@ -130,20 +130,20 @@ class View(msgspec.Struct, frozen=True):
         return self.count_before(head) + (head.count if self.sees(head) else 0)
 
 
-def frames(events: Iterable[bytes], *, prev: int, index: int) -> bytes:
+def encode_frames(events: Iterable[bytes], *, prev: int, index: int) -> bytes:
     """The SSE frames of a batch: `id: <cursor>`, `data: <chunk>`. A chunk's JSON has no raw line break."""
     return b"".join(
         b"id: %d-%d\ndata: %b\n\n" % (prev, number, event) for number, event in enumerate(events, index)
     )
 
 
-def events(record: Record) -> Iterator[bytes]:
+def split_events(record: Record) -> Iterator[bytes]:
     """The chunks of a record as JSON bytes."""
     for frame in record.payload.split(_FRAME_END)[:-1]:
         yield frame.split(_DATA, 1)[1]
 
 
-def skip(record: Record, count: int) -> bytes:
+def skip_frames(record: Record, count: int) -> bytes:
     """The payload without its first `count` frames."""
     start = 0
     for _ in range(count):
@@ -151,7 +151,7 @@ def skip(record: Record, count: int) -> bytes:
     return record.payload[start:]
 
 
-def holds(record: Record, cursor: Cursor) -> bool:
+def contains(record: Record, cursor: Cursor) -> bool:
     """Whether the event that the cursor names is in this record."""
     head = record.head
     return head.prev == cursor.prev and head.index <= cursor.index < record.end

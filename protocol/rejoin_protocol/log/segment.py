@@ -55,7 +55,7 @@ def pack(records: Sequence[Record]) -> bytes:
     return _encode(records)
 
 
-def behind(seq: int, segments: Iterable[bytes]) -> list[Record]:
+def records_after(seq: int, segments: Iterable[bytes]) -> list[Record]:
     """The records that follow on sequence `seq`, as far as these segments have them without a hole. A segment
     that cannot be read is one.
     """

@@ -96,7 +96,7 @@ class RunState:
             if head.mark is Mark.SUSPENDED:
                 self.attempts = 0
         else:
-            for event in log.events(record):
+            for event in log.split_events(record):
                 self.emit(chunks.decode(event), head.audience)
             self.mark(head.mark)
         self.attempts += head.attempt != self.attempt

@@ -15,7 +15,15 @@ from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RunId
-from rejoin_protocol.log.record import BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Audience, Head, Mark, Record, frames
+from rejoin_protocol.log.record import (
+    BATCH_BYTES_MAX,
+    BATCH_EVENTS_MAX,
+    Audience,
+    Head,
+    Mark,
+    Record,
+    encode_frames,
+)
 from rejoin_protocol.log.segment import SegmentBuilder
 
 from rejoin_runner.decision.run_state import RunState
@@ -130,7 +138,7 @@ class Journal:
     async def _append(self) -> None:
         events, audience, mark = self._take()
         head = self._head(len(events), audience, mark)
-        payload = frames(events, prev=head.prev, index=head.index)
+        payload = encode_frames(events, prev=head.prev, index=head.index)
         clock = asyncio.get_running_loop().time
         began = clock()
         self._prev = await self._log.append(self._run, head, payload)

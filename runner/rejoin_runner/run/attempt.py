@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
-from rejoin_adapters.files.chunk_store import Files
+from rejoin_adapters.files.chunk_store import FileStore
 from rejoin_adapters.records import Claim, RunStore
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -49,7 +49,7 @@ class Attempt:
         *,
         context: Any = None,
         shelf: ArtifactStore | None = None,
-        files: Files | None = None,
+        files: FileStore | None = None,
         metrics: RunnerMetrics,
         now_ms: Callable[[], int],
     ) -> None:

@@ -52,7 +52,7 @@ def step(attempt: Attempt) -> Iterator[None]:
 def failed(attempt: Attempt, code: str) -> None:
     """The step ends with an error. `code` is a word of ours."""
     attempt.metrics.model_failed(attempt.agent.name, code)
-    tracing.fail(trace.get_current_span(), code)
+    tracing.mark_failed(trace.get_current_span(), code)
 
 
 async def tool(attempt: Attempt, call: ToolCall, work: Coroutine[Any, Any, Chunk]) -> Chunk:
@@ -61,7 +61,7 @@ async def tool(attempt: Attempt, call: ToolCall, work: Coroutine[Any, Any, Chunk
         result = await work
         ok = isinstance(result, chunks.ToolOutputAvailable)
         if not ok:
-            tracing.fail(made, "error")
+            tracing.mark_failed(made, "error")
     told(attempt, call, "ok" if ok else "error")
     return result
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
-from rejoin_adapters.files.chunk_store import FileReference, Files
+from rejoin_adapters.files.chunk_store import FileReference, FileStore
 from rejoin_adapters.records import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, Limited
@@ -35,7 +35,7 @@ type Part = dict[str, Any]
 class FileInliningModel:
     """`port.Model` with the files of a tenant."""
 
-    def __init__(self, model: Model, files: Files, tenant: TenantId) -> None:
+    def __init__(self, model: Model, files: FileStore, tenant: TenantId) -> None:
         self._model = model
         self._files = files
         self._tenant = tenant
@@ -49,7 +49,7 @@ class FileInliningModel:
                 yield item
 
 
-async def stored(chunk: Chunk, files: Files | None, run: Run) -> Chunk:
+async def stored(chunk: Chunk, files: FileStore | None, run: Run) -> Chunk:
     """A file that comes as a data URL is stored, and its chunk names it; any other chunk is as it was. It
     belongs to the run's answer from now on, although that may name it much later.
 
@@ -60,25 +60,25 @@ async def stored(chunk: Chunk, files: Files | None, run: Run) -> Chunk:
     try:
         _, data = file_formats.parse_data_url(chunk.url)
         if len(data) > file_formats.FILE_BYTES_MAX:
-            raise file_formats.too_large()
+            raise file_formats.too_large_error()
     except Invalid as fault:
         raise _not_kept(fault) from fault
     # Who serves it trusts what it is stored as.
-    claimed = file_formats.plain_type(chunk.media_type)
-    kind = file_formats.kind_of(data) or (claimed if _SHOWN.fullmatch(claimed) else UNKNOWN)
+    claimed = file_formats.normalize_media_type(chunk.media_type)
+    kind = file_formats.detect_media_type(data) or (claimed if _SHOWN.fullmatch(claimed) else UNKNOWN)
     home = FileReference(run.session, run.answer)
     try:
         id = await files.put(run.tenant, run.user, data, kind, home)
     except Limited as fault:
         raise _not_kept(fault) from fault
-    return msgspec.structs.replace(chunk, url=file_formats.url_of(id))
+    return msgspec.structs.replace(chunk, url=file_formats.file_url(id))
 
 
 def _not_kept(fault: Invalid | Limited) -> ModelError:
     return ModelError(f"The model made a file that cannot be kept: {fault}.")
 
 
-async def inlined(history: Sequence[UIMessage], files: Files, tenant: TenantId) -> list[UIMessage]:
+async def inlined(history: Sequence[UIMessage], files: FileStore, tenant: TenantId) -> list[UIMessage]:
     """The messages with data URLs for their stored files; a sentence for a file that is gone, and for the
     oldest where they are more than `BYTES_MAX` together.
     """
@@ -87,7 +87,7 @@ async def inlined(history: Sequence[UIMessage], files: Files, tenant: TenantId) 
     for message in reversed(history):
         parts: list[Part] = []
         for part in reversed(message["parts"]):
-            id = file_formats.id_in(part["url"]) if part["type"] in FILES else None
+            id = file_formats.parse_file_url(part["url"]) if part["type"] in FILES else None
             file = await files.get(tenant, id) if id is not None and left > 0 else None
             if id is None:
                 parts.append(part)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import msgspec
 import structlog
-from rejoin_adapters.files.chunk_store import Files
+from rejoin_adapters.files.chunk_store import FileStore
 from rejoin_adapters.ports import (
     AgentRegistry,
     ControlMessage,
@@ -23,7 +23,7 @@ from rejoin_adapters.ports import (
     RunQueue,
     Supersede,
 )
-from rejoin_adapters.postgres.session_store import FORGET_MAX, SessionStore
+from rejoin_adapters.postgres.session_store import DELETE_BATCH_MAX, PostgresSessionStore
 from rejoin_adapters.records import Claim, Run, RunStore
 from rejoin_adapters.service import tracing
 from rejoin_adapters.service.background import run_alongside
@@ -135,9 +135,9 @@ class Worker:
         requests: RunQueue,
         control: RunControl,
         agents: AgentRegistry,
-        files: Files | None = None,
+        files: FileStore | None = None,
         shelf: ArtifactStore | None = None,
-        threads: SessionStore | None = None,
+        threads: PostgresSessionStore | None = None,
         sealer: Sealer | None = None,
         deployed_at_ms: int = 0,
         bounds: WorkerLimits,
@@ -259,8 +259,8 @@ class Worker:
         age_max_s = self._bounds.session_retention_s
         if self._threads is None or age_max_s is None:
             return
-        deleted = FORGET_MAX
-        while deleted == FORGET_MAX:
+        deleted = DELETE_BATCH_MAX
+        while deleted == DELETE_BATCH_MAX:
             deleted = await self._threads.forget_untouched(age_max_s)
             if deleted:
                 log.info("sessions_expired", sessions=deleted)
@@ -368,7 +368,7 @@ class Worker:
             standing, journal = await self._take_over(claim)
             async with run_alongside(journal.write()):
                 for following in await self._run(claim, standing, journal, hold.interrupted):
-                    with tracing.apart():  # what comes next was asked for by somebody else
+                    with tracing.detached():  # what comes next was asked for by somebody else
                         await self._requests.publish(following)
         await delivery.ack()
         log.info("run_released", ended=standing.ended, events=standing.index)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rejoin_adapters.jetstream import live_feed as following
 from rejoin_adapters.jetstream import log_tail as spliced
 from rejoin_adapters.jetstream.live_feed import LiveReader
-from rejoin_adapters.jetstream.log_tail import LogTail, fit, open_log_tail
+from rejoin_adapters.jetstream.log_tail import LogTail, open_log_tail, take_contiguous
 from rejoin_adapters.ports import LogPage
 from rejoin_protocol.errors import Gone
 from rejoin_protocol.ids import RunId
@@ -42,7 +42,7 @@ def chain(*seqs: int) -> list[Record]:
 def test_of_anything_that_arrives_only_what_follows_fits(picks: list[int], known: int) -> None:
     records = chain(3, 4, 8, 9, 20, 21)
     seq = ([0] + [record.seq for record in records])[known]
-    fitting, hole = fit(seq, [records[pick] for pick in picks])
+    fitting, hole = take_contiguous(seq, [records[pick] for pick in picks])
     assert fitting == records[known : known + len(fitting)]
     rest = {record.seq for record in (records[pick] for pick in picks)} - {record.seq for record in fitting}
     assert hole or all(one <= (fitting[-1].seq if fitting else seq) for one in rest)
@@ -51,14 +51,14 @@ def test_of_anything_that_arrives_only_what_follows_fits(picks: list[int], known
 
 def test_records_that_were_seen_are_no_hole() -> None:
     records = chain(3, 4, 8)
-    assert fit(4, records) == (records[2:], False)
-    assert fit(8, records) == ([], False)
-    assert fit(8, []) == ([], False)
+    assert take_contiguous(4, records) == (records[2:], False)
+    assert take_contiguous(8, records) == ([], False)
+    assert take_contiguous(8, []) == ([], False)
 
 
 def test_a_hole_ends_it_even_if_it_is_filled_later() -> None:
     first, second, third = chain(3, 4, 8)
-    assert fit(0, [first, third, second]) == ([first], True)
+    assert take_contiguous(0, [first, third, second]) == ([first], True)
 
 
 # ------------------------------------------------------------------------------------------------ splice

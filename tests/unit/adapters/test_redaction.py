@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from rejoin_adapters.service import redaction
-from rejoin_adapters.service.redaction import GONE, redact
+from rejoin_adapters.service.redaction import REDACTED, redact
 
 
 def shown(**event: object) -> str:
@@ -55,8 +55,10 @@ async def test_hidden_values_stay_hidden_in_tasks_that_are_started_and_nowhere_e
 
     async with asyncio.TaskGroup() as group:
         inside = group.create_task(attempt())
-    assert inside.result() == str({"event": f"the pin of {GONE} is {GONE}", "pin": GONE, "seats": "10"})
+    assert inside.result() == str(
+        {"event": f"the pin of {REDACTED} is {REDACTED}", "pin": REDACTED, "seats": "10"}
+    )
     assert "hunter2" in await line()
     redaction.hide("hunter2")
-    redaction.only(None)
+    redaction.hide_only(None)
     assert "hunter2" in await line()

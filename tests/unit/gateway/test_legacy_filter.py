@@ -17,7 +17,7 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.cursor import Cursor, parse
-from rejoin_protocol.log.record import Audience, Head, Mark, Record, View, events, frames
+from rejoin_protocol.log.record import Audience, Head, Mark, Record, View, encode_frames, split_events
 from rejoin_protocol.log.sse import DONE
 
 from tests.doubles.broker import MemoryRunLog
@@ -68,7 +68,7 @@ async def stored(sent: Sequence[Chunk], sizes: Sequence[int] = (1,)) -> MemoryRu
     for number, (kind, batch) in enumerate(found):
         mark = Mark.ENDED if number == len(found) - 1 else Mark.NONE
         head = Head(prev, 1, index, len(batch), 0, v7, kind, mark)
-        prev = await log.append(RUN, head, frames(batch, prev=prev, index=index))
+        prev = await log.append(RUN, head, encode_frames(batch, prev=prev, index=index))
         index += len(batch)
         v7 += len(batch) * (kind is Audience.V7)
     return log
@@ -238,12 +238,12 @@ async def test_whatever_was_voided_the_rest_is_the_log_of_the_last_attempts(
 def test_an_events_type_is_not_looked_for_in_its_text() -> None:
     """A delta that quotes a reset is a delta."""
     batch = [c.encode(c.TextDelta(id="t", delta='\ndata: {"type":"reset-step"}'))]
-    record = Record(1, Head(0, 1, 0, 1), frames(batch, prev=0, index=0))
+    record = Record(1, Head(0, 1, 0, 1), encode_frames(batch, prev=0, index=0))
     voids = VoidedRanges()
     voids.read(record)
     assert voids.found == []
     assert LegacyFilter(V6, []).shown(record) == [(0, record.payload)]
-    assert list(events(record)) == batch
+    assert list(split_events(record)) == batch
 
 
 def test_the_bounds_of_a_void_are_not_in_it() -> None:

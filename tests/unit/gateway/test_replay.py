@@ -12,7 +12,7 @@ from rejoin_protocol.errors import Gone
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log import sse
-from rejoin_protocol.log.record import Head, Mark, View, frames
+from rejoin_protocol.log.record import Head, Mark, View, encode_frames
 
 from tests.doubles.broker import MemoryRunLog
 from tests.doubles.store import MemoryRunStore
@@ -32,7 +32,7 @@ async def append(log: MemoryRunLog, count: int, mark: Mark = Mark.NONE) -> bytes
     for number in range(count):
         last = await log.last(RUN)
         prev, index = (last.seq, last.end) if last else (0, 0)
-        shown += (payload := frames([b'{"type":"custom"}'], prev=prev, index=index))
+        shown += (payload := encode_frames([b'{"type":"custom"}'], prev=prev, index=index))
         await log.append(
             RUN, Head(prev, 1, index, 1, mark=mark if number == count - 1 else Mark.NONE), payload
         )

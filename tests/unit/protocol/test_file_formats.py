@@ -42,18 +42,20 @@ def archive(prefix: bytes = b"", comment: bytes = b"") -> bytes:
 @pytest.mark.parametrize("media_type", GOOD)
 def test_each_kind_is_known_by_its_bytes(media_type: str) -> None:
     data = GOOD[media_type]
-    assert file_formats.check(data) == media_type
-    assert file_formats.check(data, media_type, None, "", f"{media_type.upper()}; charset=x") == media_type
+    assert file_formats.check_file(data) == media_type
+    assert (
+        file_formats.check_file(data, media_type, None, "", f"{media_type.upper()}; charset=x") == media_type
+    )
 
 
 def test_jpg_is_a_spelling_of_jpeg() -> None:
-    assert file_formats.check(GOOD[file_formats.JPEG], "image/jpg") == file_formats.JPEG
+    assert file_formats.check_file(GOOD[file_formats.JPEG], "image/jpg") == file_formats.JPEG
 
 
 @pytest.mark.parametrize("claim", ["image/gif", "text/html", "image/svg+xml", "image/*"])
 def test_no_other_type_is_taken(claim: str) -> None:
     with pytest.raises(Invalid, match="not supported"):
-        file_formats.check(GOOD[file_formats.PNG], claim)
+        file_formats.check_file(GOOD[file_formats.PNG], claim)
 
 
 @pytest.mark.parametrize("media_type", GOOD)
@@ -61,7 +63,7 @@ def test_bytes_of_another_kind_are_refused(media_type: str) -> None:
     for claim, other in GOOD.items():
         if claim != media_type:
             with pytest.raises(Invalid, match="are not"):
-                file_formats.check(other, media_type)
+                file_formats.check_file(other, media_type)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_bytes_of_another_kind_are_refused(media_type: str) -> None:
 )
 def test_bytes_of_no_known_kind_are_refused(data: bytes) -> None:
     with pytest.raises(Invalid, match="no supported kind"):
-        file_formats.check(data)
+        file_formats.check_file(data)
 
 
 @pytest.mark.parametrize("media_type", GOOD)
@@ -77,7 +79,7 @@ def test_a_file_is_truncated_wherever_it_is_cut(media_type: str) -> None:
     data = GOOD[media_type].rstrip()
     for end in range(12, len(data)):
         with pytest.raises(Invalid, match="truncated"):
-            file_formats.check(data[:end])
+            file_formats.check_file(data[:end])
 
 
 @pytest.mark.parametrize("media_type", GOOD)
@@ -85,47 +87,49 @@ def test_a_file_is_truncated_wherever_it_is_cut(media_type: str) -> None:
 def test_what_goes_on_behind_its_end_is_refused(media_type: str, more: bytes) -> None:
     data = GOOD[media_type] + more
     if media_type == file_formats.PDF and more == PDF:
-        assert file_formats.check(data) == file_formats.PDF  # an incremental update looks like that
+        assert file_formats.check_file(data) == file_formats.PDF  # an incremental update looks like that
     else:
         with pytest.raises(Invalid, match="behind its end"):
-            file_formats.check(data)
+            file_formats.check_file(data)
 
 
 @pytest.mark.parametrize("media_type", GOOD)
 def test_an_archive_behind_a_file_is_refused(media_type: str) -> None:
     with pytest.raises(Invalid):
-        file_formats.check(archive(GOOD[media_type]))
+        file_formats.check_file(archive(GOOD[media_type]))
 
 
 def test_an_archive_inside_of_a_whole_file_is_refused() -> None:
     """Its comment holds the file's own end, so both are whole."""
     with pytest.raises(Invalid, match="archive"):
-        file_formats.check(archive(PDF, b"\n%%EOF"))
+        file_formats.check_file(archive(PDF, b"\n%%EOF"))
     png, data = GOOD[file_formats.PNG], archive(comment=b"\0\0\0\0" + GOOD[file_formats.PNG][-12:])[:-16]
     chunk = struct.pack(">I", len(data)) + b"zIPp" + data + b"\0\0\0\0"
     with pytest.raises(Invalid, match="archive"):
-        file_formats.check(png[:-12] + chunk + png[-12:])
+        file_formats.check_file(png[:-12] + chunk + png[-12:])
 
 
 def test_a_jpeg_of_several_pictures_is_whole() -> None:
     """As phones write them: one behind the other, with zeros between."""
     jpeg = GOOD[file_formats.JPEG]
-    assert file_formats.check(jpeg + b"\0\0\0" + jpeg) == file_formats.JPEG
+    assert file_formats.check_file(jpeg + b"\0\0\0" + jpeg) == file_formats.JPEG
     with pytest.raises(Invalid, match="truncated"):
-        file_formats.check(jpeg + jpeg[:-2])
+        file_formats.check_file(jpeg + jpeg[:-2])
 
 
 def test_an_image_of_endless_chunks_is_refused_in_time() -> None:
     with pytest.raises(Invalid, match="truncated"):
-        file_formats.check(GOOD[file_formats.PNG][:8] + b"\0\0\0\0zIPpCCCC" * (file_formats.SEGMENTS_MAX + 1))
+        file_formats.check_file(
+            GOOD[file_formats.PNG][:8] + b"\0\0\0\0zIPpCCCC" * (file_formats.SEGMENTS_MAX + 1)
+        )
 
 
 def test_f47_a_file_has_at_most_10485760_bytes() -> None:
     padded = PDF[:-6] + b"\n" * (10_485_760 - len(PDF)) + b"%%EOF\n"
     assert len(padded) == 10_485_760
-    assert file_formats.check(padded) == file_formats.PDF
+    assert file_formats.check_file(padded) == file_formats.PDF
     with pytest.raises(Invalid, match="10485760"):
-        file_formats.check(padded + b"\n")
+        file_formats.check_file(padded + b"\n")
 
 
 @given(st.binary(max_size=100), st.sampled_from(["image/png", "application/pdf"]))
@@ -177,29 +181,29 @@ def test_an_id_says_whose_it_is_and_is_made_of_the_bytes() -> None:
         )
         == 4
     )
-    assert [file_formats.belongs(id, user) for user in (ann, bob, None)] == [True, False, True]
-    assert not file_formats.belongs(file_formats.file_id(None, b"x"), ann)
-    assert file_formats.is_whole(id, b"x")
-    assert not file_formats.is_whole(id, b"y")
-    assert file_formats.is_hash(id, sha256(b"x").hexdigest())
-    assert not file_formats.is_hash(id, sha256(b"y").hexdigest())
+    assert [file_formats.is_visible_to(id, user) for user in (ann, bob, None)] == [True, False, True]
+    assert not file_formats.is_visible_to(file_formats.file_id(None, b"x"), ann)
+    assert file_formats.matches(id, b"x")
+    assert not file_formats.matches(id, b"y")
+    assert file_formats.matches_digest(id, sha256(b"x").hexdigest())
+    assert not file_formats.matches_digest(id, sha256(b"y").hexdigest())
 
 
 def test_no_user_can_be_called_like_the_tenant_itself() -> None:
-    assert file_formats.user_part(None) not in {
-        file_formats.user_part(UserId(name)) for name in ("", "None", "tenant")
+    assert file_formats.user_prefix(None) not in {
+        file_formats.user_prefix(UserId(name)) for name in ("", "None", "tenant")
     }
 
 
 def test_an_id_is_read_back_from_its_url() -> None:
     id = file_formats.file_id(None, b"x")
-    assert file_formats.id_in(file_formats.url_of(id)) == id
+    assert file_formats.parse_file_url(file_formats.file_url(id)) == id
     assert file_formats.parse_file_id(id) == id
     for other in (
         id,
-        f"https://elsewhere{file_formats.url_of(id)}",
-        file_formats.url_of(id) + "/..",
+        f"https://elsewhere{file_formats.file_url(id)}",
+        file_formats.file_url(id) + "/..",
         f"{file_formats.URL}x",
         "",
     ):
-        assert file_formats.id_in(other) is None
+        assert file_formats.parse_file_url(other) is None

@@ -20,7 +20,7 @@ def test_ulids_sort_by_time_then_by_randomness(one: int, salt: bytes, other: int
 
 @given(times, randomness)
 def test_a_run_says_when_it_was_made(time_ms: int, salt: bytes) -> None:
-    assert ids.made_ms(ids.new_run_id(time_ms, salt)) == time_ms
+    assert ids.run_created_ms(ids.new_run_id(time_ms, salt)) == time_ms
 
 
 def test_a_ulid_is_the_one_of_the_specification() -> None:

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 from rejoin_protocol.errors import Conflict
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, TRANSITIONS, LifecycleEvent, State, after
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, TRANSITIONS, LifecycleEvent, State, next_state
 
 LEGAL = """
     queued     claim     running
@@ -25,10 +25,10 @@ def legal() -> dict[tuple[str, str], str]:
 @pytest.mark.parametrize(("state", "event"), list(product(State, LifecycleEvent)))
 def test_every_pair_is_either_written_down_here_or_refused(state: State, event: LifecycleEvent) -> None:
     if (then := legal().get((state, event))) is not None:
-        assert after(state, event) == then
+        assert next_state(state, event) == then
     else:
         with pytest.raises(Conflict, match=f"a {state} run cannot {event}"):
-            after(state, event)
+            next_state(state, event)
 
 
 @pytest.mark.parametrize("state", State)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rejoin_adapters.postgres.api_keys import ApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.api import (
     agent_chat,
     agent_sessions,
@@ -133,7 +133,7 @@ WORDS: Sequence[Callable[[str], Any]] = (
     ids.agent_name,
     api_key.parse,
     file_formats.parse_file_id,
-    file_formats.id_in,
+    file_formats.parse_file_url,
     file_formats.parse_data_url,
     run_of,
     lambda text: positions.parse({"Last-Event-ID": text}, {}),
@@ -266,7 +266,7 @@ class NoKeys:
 @settings(deadline=None)
 async def test_a_credential_that_nobody_gave_out_opens_nothing(text: str) -> None:
     gate = Authenticator(
-        rows=cast("ApiKeys", NoKeys()),
+        rows=cast("PostgresApiKeys", NoKeys()),
         pepper=b"a pepper of some length",
         tokens=JwtVerifier(TokenRules(["HS256"], None, None), SIGNING, None),
         claims=ClaimNames(),
@@ -284,7 +284,7 @@ async def test_a_credential_that_nobody_gave_out_opens_nothing(text: str) -> Non
 )
 @settings(deadline=None)
 def test_a_file_is_taken_or_refused(head: bytes, inside: bytes, end: bytes) -> None:
-    kind = refused(file_formats.check, head + inside + end)
+    kind = refused(file_formats.check_file, head + inside + end)
     assert kind in {None, file_formats.PNG, file_formats.JPEG, file_formats.WEBP, file_formats.PDF}
 
 
@@ -297,13 +297,13 @@ LONG: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "a data URL of parameters": (file_formats.parse_data_url, "data:" + ";a" * MIB + ",x"),
     "a data URL of escapes": (file_formats.parse_data_url, "data:," + "%00" * MIB),
     "a PNG of empty chunks": (
-        file_formats.check,
+        file_formats.check_file,
         b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0aaaa\0\0\0\0" * (MIB // 2),
     ),
-    "a JPEG of markers": (file_formats.check, b"\xff\xd8" + b"\xff\xd8\xff" * (3 * MIB)),
-    "a JPEG of images": (file_formats.check, b"\xff\xd8\xff\xd9\xff" * (2 * MIB)),
-    "a PDF of ends": (file_formats.check, b"%PDF-" + b"%%EOF" * MIB),
-    "a PDF of archives": (file_formats.check, b"%PDF-" + b"PK\x05\x06" * MIB + b"%%EOF"),
+    "a JPEG of markers": (file_formats.check_file, b"\xff\xd8" + b"\xff\xd8\xff" * (3 * MIB)),
+    "a JPEG of images": (file_formats.check_file, b"\xff\xd8\xff\xd9\xff" * (2 * MIB)),
+    "a PDF of ends": (file_formats.check_file, b"%PDF-" + b"%%EOF" * MIB),
+    "a PDF of archives": (file_formats.check_file, b"%PDF-" + b"PK\x05\x06" * MIB + b"%%EOF"),
 }
 
 

@@ -11,11 +11,11 @@ from rejoin_protocol.log.record import (
     Mark,
     Record,
     View,
-    events,
-    frames,
-    holds,
+    contains,
+    encode_frames,
     parse_head,
-    skip,
+    skip_frames,
+    split_events,
 )
 
 numbers = st.integers(0, 10**15)
@@ -59,8 +59,8 @@ def test_another_header_is_refused(text: str) -> None:
 
 @given(chunks, numbers, numbers)
 def test_events_are_read_from_the_frames_they_were_put_in(batch: list[bytes], prev: int, index: int) -> None:
-    payload = frames(batch, prev=prev, index=index)
-    assert list(events(record(payload))) == batch
+    payload = encode_frames(batch, prev=prev, index=index)
+    assert list(split_events(record(payload))) == batch
     for number in range(len(batch)):
         assert b"id: %d-%d\n" % (prev, index + number) in payload
 
@@ -68,13 +68,13 @@ def test_events_are_read_from_the_frames_they_were_put_in(batch: list[bytes], pr
 @given(chunks, st.data())
 def test_skipping_frames_leaves_the_others_as_they_are(batch: list[bytes], data: st.DataObject) -> None:
     count = data.draw(st.integers(0, len(batch)))
-    payload = frames(batch, prev=3, index=10)
-    assert skip(record(payload), count) == frames(batch[count:], prev=3, index=10 + count)
+    payload = encode_frames(batch, prev=3, index=10)
+    assert skip_frames(record(payload), count) == encode_frames(batch[count:], prev=3, index=10 + count)
 
 
 def test_no_event_is_no_frame() -> None:
-    assert frames([], prev=1, index=1) == b""
-    assert list(events(record(b""))) == []
+    assert encode_frames([], prev=1, index=1) == b""
+    assert list(split_events(record(b""))) == []
 
 
 @given(numbers, st.integers(0, 50), st.integers(0, 5), numbers, st.integers(0, 60))
@@ -83,8 +83,8 @@ def test_a_record_holds_the_cursors_of_its_events_and_no_others(
 ) -> None:
     one = record(b"", prev=prev, index=index, count=count)
     assert one.end == index + count
-    assert all(holds(one, Cursor(prev, number)) for number in range(index, index + count))
-    assert holds(one, Cursor(other, at)) == (other == prev and index <= at < index + count)
+    assert all(contains(one, Cursor(prev, number)) for number in range(index, index + count))
+    assert contains(one, Cursor(other, at)) == (other == prev and index <= at < index + count)
 
 
 @given(batches, st.booleans(), st.booleans())

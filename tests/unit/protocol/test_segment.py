@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
-from rejoin_protocol.log.segment import BYTES_MAX, RECORDS, SegmentBuilder, behind, pack
+from rejoin_protocol.log.segment import BYTES_MAX, RECORDS, SegmentBuilder, pack, records_after
 
 heads = st.builds(
     Head,
@@ -78,7 +78,7 @@ def test_records_that_are_large_stay_as_they_are_and_are_not_kept() -> None:
 @given(st.lists(records, min_size=1, max_size=5))
 def test_a_record_is_read_as_it_was_packed(some: list[Record]) -> None:
     for record in some:
-        assert behind(record.head.prev, [pack([record])]) == (
+        assert records_after(record.head.prev, [pack([record])]) == (
             [record] if record.seq > record.head.prev else []
         )
 
@@ -96,7 +96,7 @@ def test_whatever_segments_there_are_in_whatever_order_what_is_read_is_the_log(
     segments = [log[at : at + count] for at, count in (sorted(cuts) if ordered else cuts)]
     seq = log[place - 1].seq if place else 0
     rest = after(seq, log)
-    found = behind(seq, [pack(records) for records in segments])
+    found = records_after(seq, [pack(records) for records in segments])
     assert found == rest[: len(found)]
     if ordered and found != rest:
         assert not any(rest[len(found)] in records for records in segments), "it stopped too early"
@@ -106,21 +106,21 @@ def test_with_every_segment_there_nothing_is_left_out() -> None:
     log = chain(4 * RECORDS)
     segments = [pack(records) for records in gathered(log)]
     for seq in (0, log[0].seq, log[RECORDS - 1].seq, log[RECORDS].seq, log[-1].seq):
-        assert behind(seq, segments) == after(seq, log)
+        assert records_after(seq, segments) == after(seq, log)
 
 
 def test_behind_a_hole_nothing_is_taken() -> None:
     log = chain(30)
-    assert behind(0, [pack(log[:10]), pack(log[11:20])]) == log[:10]
-    assert behind(0, [pack(log[:5] + log[6:10])]) == log[:5]
-    assert behind(0, [pack(log[1:])]) == []
-    assert behind(log[3].seq + 1, [pack(log)]) == [], "there is no such place in this log"
+    assert records_after(0, [pack(log[:10]), pack(log[11:20])]) == log[:10]
+    assert records_after(0, [pack(log[:5] + log[6:10])]) == log[:5]
+    assert records_after(0, [pack(log[1:])]) == []
+    assert records_after(log[3].seq + 1, [pack(log)]) == [], "there is no such place in this log"
 
 
 @given(st.binary(max_size=200))
 def test_what_cannot_be_read_is_a_hole(noise: bytes) -> None:
     log = chain(20)
-    found = behind(0, [pack(log[:10]), noise, pack(log[10:])])
+    found = records_after(0, [pack(log[:10]), noise, pack(log[10:])])
     assert found[:10] == log[:10]
     assert found in (log[:10], log)  # some noise is an empty segment
 
@@ -129,9 +129,9 @@ def test_what_a_later_version_adds_is_skipped() -> None:
     record = chain(1)[0]
     head = [*msgspec.structs.astuple(record.head), "new"]
     later = msgspec.msgpack.encode([[record.seq, head, record.payload, {"new": True}]])
-    assert behind(0, [later]) == [record]
+    assert records_after(0, [later]) == [record]
     unknown = msgspec.msgpack.encode([[record.seq, [*head[:7], "no such mark", 0], record.payload]])
-    assert behind(0, [unknown]) == []
+    assert records_after(0, [unknown]) == []
 
 
 def test_a_segment_of_small_records_is_little_more_than_they_are() -> None:

@@ -27,7 +27,7 @@ def test_frames_are_read_back_from_any_split(events: list[bytes], places: list[i
     """With keep-alive comments between them, and the end of the stream behind."""
     stream = sse.KEEP_ALIVE
     for number, event in enumerate(events):
-        stream += record.frames([event], prev=9, index=number) + sse.KEEP_ALIVE * (number % 3)
+        stream += record.encode_frames([event], prev=9, index=number) + sse.KEEP_ALIVE * (number % 3)
     expected = [SseFrame(f"9-{number}", event) for number, event in enumerate(events)]
     assert read(split(stream + sse.DONE, places)) == [*expected, SseFrame("", b"[DONE]")]
 

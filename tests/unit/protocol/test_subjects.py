@@ -59,7 +59,7 @@ def test_names_match_their_filters_and_no_others(
     filters = [subjects.REQUEST_SUBJECTS, subjects.LOG_SUBJECTS, subjects.AGENTS_SUBJECTS]
     for number, subject in enumerate([request, subjects.log(run), key]):
         assert [matches(subject, one) for one in filters] == [number == at for at in range(3)]
-    assert matches(request, subjects.requests_of(other)) == (agent == other)
+    assert matches(request, subjects.requests_for(other)) == (agent == other)
     assert not any(matches(subjects.live(run), one) for one in filters)
 
 
@@ -69,7 +69,7 @@ def test_a_runs_log_and_its_copies_are_told_apart_and_found_together(run: RunId,
     assert matches(subjects.segments(run), subjects.SEGMENTS_SUBJECTS)
     assert not matches(subjects.log(run), subjects.SEGMENTS_SUBJECTS)
     for subject in (subjects.log(run), subjects.segments(run)):
-        assert matches(subject, subjects.stored(other)) == (run == other)
+        assert matches(subject, subjects.run_messages(other)) == (run == other)
 
 
 @given(runs)

@@ -84,16 +84,16 @@ async def test_a_stored_file_becomes_a_data_url_and_nothing_else_changes() -> No
     shelf = Shelf()
     id = await shelf.put(TENANT, None, b"png", "image/png")
     other = file("data:image/gif;base64,AA==")
-    history = [turn(TEXT, file(file_formats.url_of(id), filename="a.png"), other), turn(TEXT)]
+    history = [turn(TEXT, file(file_formats.file_url(id), filename="a.png"), other), turn(TEXT)]
     found = await inlined(history, shelf, TENANT)
     assert found == [turn(TEXT, file("data:image/png;base64,cG5n", filename="a.png"), other), turn(TEXT)]
-    assert history[0]["parts"][1]["url"] == file_formats.url_of(id)
+    assert history[0]["parts"][1]["url"] == file_formats.file_url(id)
 
 
 async def test_a_file_that_is_gone_or_another_tenants_is_named() -> None:
     shelf = Shelf()
     id = await shelf.put(TenantId("other"), None, b"png", "image/png")
-    [found] = await inlined([turn(file(file_formats.url_of(id), filename="a.png"), TEXT)], shelf, TENANT)
+    [found] = await inlined([turn(file(file_formats.file_url(id), filename="a.png"), TEXT)], shelf, TENANT)
     assert found == turn({"type": "text", "text": "[The attachment a.png is not there any more.]"}, TEXT)
 
 
@@ -101,7 +101,7 @@ async def test_of_too_many_files_the_latest_are_taken(monkeypatch: pytest.Monkey
     monkeypatch.setattr(model_files, "BYTES_MAX", 5)
     shelf = Shelf()
     ids = [await shelf.put(TENANT, None, data, "image/png") for data in (b"1", b"22", b"333", b"44")]
-    found = await inlined([turn(file(file_formats.url_of(id))) for id in ids], shelf, TENANT)
+    found = await inlined([turn(file(file_formats.file_url(id))) for id in ids], shelf, TENANT)
     assert [message["parts"][0]["type"] for message in found] == ["text", "text", "file", "file"]
     assert "too many" in found[1]["parts"][0]["text"]
     assert ids[0] not in shelf.read
@@ -126,7 +126,7 @@ async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
     for kind in (File, ReasoningFile):
         chunk = await stored(kind(url, claimed, {"p": {"id": "1"}}), shelf, MINE)
         id = file_formats.file_id(MINE.user, data)
-        assert chunk == kind(file_formats.url_of(id), claimed, {"p": {"id": "1"}})
+        assert chunk == kind(file_formats.file_url(id), claimed, {"p": {"id": "1"}})
         assert shelf.files == {(TENANT, id): Stored(data, kept)}
         assert set(shelf.homes) == {FileReference(MINE.session, MINE.answer)}
 
@@ -154,10 +154,10 @@ async def test_a_file_that_cannot_be_kept_is_the_models_failure(url: str) -> Non
 async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
     shelf, model = Shelf(), Recorder()
     id = await shelf.put(TENANT, None, PNG, "image/png")
-    answer = {"id": "a", "role": "assistant", "parts": [file(file_formats.url_of(id))]}
+    answer = {"id": "a", "role": "assistant", "parts": [file(file_formats.file_url(id))]}
     request = ModelRequest("", [turn(TEXT)], answer, [], 1)
     assert [item async for item in FileInliningModel(model, shelf, TENANT).stream(request)]
     [seen] = model.requests
     assert seen.history == [turn(TEXT)]
     assert seen.answer["parts"] == [file(file_formats.to_data_url("image/png", PNG))]
-    assert answer["parts"] == [file(file_formats.url_of(id))]
+    assert answer["parts"] == [file(file_formats.file_url(id))]

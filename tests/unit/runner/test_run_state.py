@@ -58,7 +58,7 @@ def facts(standing: RunState) -> dict[str, object]:
 def test_a_log_that_is_read_says_what_was_emitted(batches: list[tuple[list[Chunk], Audience, Mark]]) -> None:
     live, read = RunState(), RunState()
     for seq, (events, audience, mark) in enumerate(batches, 1):
-        payload = record.frames(map(chunks.encode, events), prev=seq - 1, index=live.index)
+        payload = record.encode_frames(map(chunks.encode, events), prev=seq - 1, index=live.index)
         head = Head(
             seq - 1, 1, live.index, len(events), live.operations, live.v7, audience, mark, live.suspensions
         )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.postgres.mcp_sessions import McpSessions
+from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import SessionId, session_id
@@ -42,7 +42,7 @@ INVALID_REQUEST, INVALID_PARAMS, SESSION_UNKNOWN = -32600, -32602, -32001
 class McpEndpoint:
     """What all requests share. Made by `opened`."""
 
-    def __init__(self, dialogues: McpSessions) -> None:
+    def __init__(self, dialogues: PostgresMcpSessions) -> None:
         self.dialogues = dialogues
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
@@ -70,7 +70,7 @@ ENDPOINT: web.AppKey[McpEndpoint] = web.AppKey("mcp", McpEndpoint)
 
 
 @asynccontextmanager
-async def opened(dialogues: McpSessions) -> AsyncIterator[McpEndpoint]:
+async def opened(dialogues: PostgresMcpSessions) -> AsyncIterator[McpEndpoint]:
     """An endpoint, for as long as the context."""
     endpoint = McpEndpoint(dialogues)
     async with run_alongside(endpoint.run()):

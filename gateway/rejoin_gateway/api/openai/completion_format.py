@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, made_ms
+from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, run_created_ms
 
 FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-calls": "length"}
 """A run that ends with calls that nobody answers has run out of steps."""
@@ -33,7 +33,7 @@ class CompletionMetadata(msgspec.Struct, frozen=True):
     @property
     def created_s(self) -> int:
         """When it was made."""
-        return made_ms(self.run) // 1000
+        return run_created_ms(self.run) // 1000
 
 
 class PendingCall(msgspec.Struct, frozen=True):

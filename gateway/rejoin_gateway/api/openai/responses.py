@@ -18,7 +18,7 @@ from msgspec import Meta
 from rejoin_adapters.records import Decision, Run
 from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
 from rejoin_protocol.events.unfold import unfold
-from rejoin_protocol.ids import MessageId, SessionId, asked_in, session_id
+from rejoin_protocol.ids import MessageId, SessionId, is_approval_of, session_id
 from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
@@ -201,10 +201,10 @@ async def _decide(
     if asked.previous_response_id is None:
         raise Invalid("answers need the response that has asked", "/previous_response_id")
     run, session = await _previous(request, asked.previous_response_id)
-    if strange := [one.approval for one in decisions if not asked_in(one.approval, run.id)]:
+    if strange := [one.approval for one in decisions if not is_approval_of(one.approval, run.id)]:
         raise NotFound(f"response {asked.previous_response_id} has not asked {strange[0][:64]!r}")
     pending = await session.backend.store.pending(session.owner, session.id)
-    open_ = {one.question.id for one in pending if asked_in(one.question.id, run.id)}
+    open_ = {one.question.id for one in pending if is_approval_of(one.question.id, run.id)}
     if missing := open_ - {decision.approval for decision in decisions}:
         raise Invalid(f"answer everything that it asks at once: {', '.join(sorted(missing))}", "/input")
     after = await _suspended_at(session, run)
