@@ -135,18 +135,18 @@ async def assemble(settings: RunnerSettings, agents: Sequence[Agent]) -> AsyncIt
             f"{socket.gethostname()}-{os.getpid()}",
             serving,
             store=store,
-            runs=JetStreamRunLog(write, write),
-            requests=JetStreamRunQueue(queue, wanted),
+            run_log=JetStreamRunLog(write, write),
+            queue=JetStreamRunQueue(queue, wanted),
             control=NatsRunControl(queue),
-            agents=JetStreamAgentRegistry(queue),
+            registry=JetStreamAgentRegistry(queue),
             files=JetStreamFileStore(JetStreamChunkStore(files), PostgresFileIndex(store.database)),
-            shelf=PostgresArtifacts(store.database),
-            threads=PostgresSessionStore(store.database),
+            artifacts=PostgresArtifacts(store.database),
+            sessions=PostgresSessionStore(store.database),
             sealer=Sealer(settings.context_encryption_keys, secrets.token_bytes)
             if settings.context_encryption_keys
             else None,
             deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
-            bounds=WorkerLimits(
+            limits=WorkerLimits(
                 max_concurrent_runs=settings.max_concurrent_runs,
                 ack_wait_s=settings.ack_wait_s,
                 drain_grace_s=settings.drain_grace_s,

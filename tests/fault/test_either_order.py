@@ -132,7 +132,7 @@ async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(rig: R
         async with asyncio.TaskGroup() as group:
             streamed = group.create_task(rig.post(base, decision))
             await waiting.wait()
-            await worker._requests.publish(RunRequest(AgentName(rig.agent), run, 0))
+            await worker._queue.publish(RunRequest(AgentName(rig.agent), run, 0))
             await until(
                 lambda: any(line["event"] == "stale_request" for line in logs), "the stale request's end"
             )

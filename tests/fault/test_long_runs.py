@@ -96,11 +96,11 @@ class Small:
             "runner",
             [ServedAgent(Agent(name=AGENT, model=(model := ScriptedModel()), tools=[sleep]), model)],
             store=self.store,
-            runs=self.runs,
-            requests=self.requests,
+            run_log=self.runs,
+            queue=self.requests,
             control=MemoryRunControl(),
-            agents=MemoryAgentRegistry(),
-            bounds=WorkerLimits(),
+            registry=MemoryAgentRegistry(),
+            limits=WorkerLimits(),
             now_ms=lambda: int(asyncio.get_running_loop().time() * 1_000),
         )
 

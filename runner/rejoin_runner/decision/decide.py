@@ -156,52 +156,52 @@ class DecisionInputs(msgspec.Struct, frozen=True):
         return approval is not None and approval.decision is not None and approval.decision.approved
 
 
-def next_action(standing: RunState, facts: DecisionInputs, policy: Policy) -> Action:
+def next_action(state: RunState, inputs: DecisionInputs, policy: Policy) -> Action:
     """Do it, feed what was emitted to `standing`, and ask again; `ReleaseRun` and `RecordEnd` are the
     last.
     """
-    if standing.ended:
-        return RecordEnd(outcome(standing))
-    if not standing.opened or standing.restoring:
-        return RestoreMessage() if facts.stored and facts.turn > 0 else StartMessage()
-    if standing.suspended:
-        return ContinueMessage() if facts.turn >= standing.suspensions else ReleaseRun()
-    if standing.error is not None or standing.aborted:
-        return FinishMessage("error" if standing.error is not None else "other")
-    if facts.interrupted:
-        return AbortRun(standing.all_open_calls)
-    if standing.step_open and not standing.generated:
-        return VoidStep() if standing.step_dirty else CallModel()
-    return _after_response(standing, facts, policy)
+    if state.ended:
+        return RecordEnd(outcome(state))
+    if not state.opened or state.restoring:
+        return RestoreMessage() if inputs.stored and inputs.turn > 0 else StartMessage()
+    if state.suspended:
+        return ContinueMessage() if inputs.turn >= state.suspensions else ReleaseRun()
+    if state.error is not None or state.aborted:
+        return FinishMessage("error" if state.error is not None else "other")
+    if inputs.interrupted:
+        return AbortRun(state.all_open_calls)
+    if state.step_open and not state.generated:
+        return VoidStep() if state.step_dirty else CallModel()
+    return _after_response(state, inputs, policy)
 
 
-def _after_response(standing: RunState, facts: DecisionInputs, policy: Policy) -> Action:
-    calls = standing.open_calls
+def _after_response(state: RunState, inputs: DecisionInputs, policy: Policy) -> Action:
+    calls = state.open_calls
     # A question that is stored is shown, whatever the policy says by now: somebody may have answered it.
     unasked = [
         call
         for call in calls
-        if call.id not in standing.asked and (call.id in facts.approvals or policy.asks(call))
+        if call.id not in state.asked and (call.id in inputs.approvals or policy.asks(call))
     ]
     if unasked:
         return RequestApprovals(unasked)
-    news = _news(standing, facts)
+    news = _news(state, inputs)
     if news:
         return EmitDecisions(news)
-    act = _act(calls, standing, facts, policy)
+    act = _act(calls, state, inputs, policy)
     if act.run or act.deny or act.unknown or act.refuse:
         return act
-    if any(_waits(call, standing, facts) for call in calls):
+    if any(_waits(call, state, inputs) for call in calls):
         return SuspendRun()
-    if standing.step_open:
+    if state.step_open:
         return CloseStep()
-    return CallModel() if calls else _after_step(standing, policy)
+    return CallModel() if calls else _after_step(state, policy)
 
 
-def _after_step(standing: RunState, policy: Policy) -> Action:
+def _after_step(state: RunState, policy: Policy) -> Action:
     """Every call has its result."""
-    frame = standing.frames.top
-    unheard = frame.call is not None and not frame.calls and not standing.generated
+    frame = state.frames.top
+    unheard = frame.call is not None and not frame.calls and not state.generated
     going_on = frame.steps == 0 or frame.successor is not None or unheard
     if going_on or (frame.calls and frame.stint < policy.max_steps):
         return CallModel()
@@ -210,31 +210,29 @@ def _after_step(standing: RunState, policy: Policy) -> Action:
     return FinishMessage("tool-calls" if frame.calls else "stop")
 
 
-def _act(
-    calls: Sequence[ToolCall], standing: RunState, facts: DecisionInputs, policy: Policy
-) -> RunToolCalls:
+def _act(calls: Sequence[ToolCall], state: RunState, inputs: DecisionInputs, policy: Policy) -> RunToolCalls:
     run: list[ToolCall] = []
     deny, unknown, refuse = [], [], []
     for call in calls:
-        decision = _word(call, standing, facts)
-        if call.id in standing.asked and decision is None:
+        decision = _word(call, state, inputs)
+        if call.id in state.asked and decision is None:
             continue
         if decision is not None and not decision.approved:
             deny.append((call, decision))
-        elif (reason := _refusal(call, run, standing, policy)) is not None:
+        elif (reason := _refusal(call, run, state, policy)) is not None:
             refuse.append((call, reason))
         elif delegate_target(call.tool) is not None:
             continue  # its turn comes when the step is closed
-        elif call.id in facts.inherited and not policy.retries(call):
+        elif call.id in inputs.inherited and not policy.retries(call):
             unknown.append(call)
         else:
             run.append(call)
     return RunToolCalls(run, deny, unknown, tuple(refuse))
 
 
-def _refusal(call: ToolCall, run: Sequence[ToolCall], standing: RunState, policy: Policy) -> str | None:
+def _refusal(call: ToolCall, run: Sequence[ToolCall], state: RunState, policy: Policy) -> str | None:
     """Why a call to another agent is not made, if it is over a bound."""
-    frames = standing.frames
+    frames = state.frames
     if delegate_target(call.tool) is not None:
         return TOO_DEEP if len(frames.stack) > policy.depth_max else None
     if transfer_target(call.tool) is None:
@@ -244,23 +242,21 @@ def _refusal(call: ToolCall, run: Sequence[ToolCall], standing: RunState, policy
     return TRANSFERS_SPENT if frames.transfers >= policy.transfers_max else None
 
 
-def _waits(call: ToolCall, standing: RunState, facts: DecisionInputs) -> bool:
+def _waits(call: ToolCall, state: RunState, inputs: DecisionInputs) -> bool:
     """Whether a call that is still open is so because nobody has decided about it."""
-    return call.id in standing.asked and _word(call, standing, facts) is None
+    return call.id in state.asked and _word(call, state, inputs) is None
 
 
-def _word(call: ToolCall, standing: RunState, facts: DecisionInputs) -> Decision | None:
+def _word(call: ToolCall, state: RunState, inputs: DecisionInputs) -> Decision | None:
     """What was decided about a call that was asked about."""
-    approval = facts.approvals.get(call.id) if call.id in standing.asked else None
+    approval = inputs.approvals.get(call.id) if call.id in state.asked else None
     return None if approval is None else _decision(approval)
 
 
-def _news(standing: RunState, facts: DecisionInputs) -> list[Decision]:
-    decisions = [_decision(approval) for approval in facts.approvals.values()]
+def _news(state: RunState, inputs: DecisionInputs) -> list[Decision]:
+    decisions = [_decision(approval) for approval in inputs.approvals.values()]
     return [
-        decision
-        for decision in decisions
-        if decision is not None and decision.approval not in standing.answered
+        decision for decision in decisions if decision is not None and decision.approval not in state.answered
     ]
 
 
@@ -271,13 +267,13 @@ def _decision(approval: Approval) -> Decision | None:
     return approval.decision
 
 
-def outcome(standing: RunState) -> State:
+def outcome(state: RunState) -> State:
     """The terminal state that a complete log says."""
-    if standing.error is not None:
+    if state.error is not None:
         return State.FAILED
-    return State.CANCELLED if standing.aborted else State.COMPLETED
+    return State.CANCELLED if state.aborted else State.COMPLETED
 
 
-def inherited(standing: RunState) -> frozenset[CallId]:
+def inherited(state: RunState) -> frozenset[CallId]:
     """The calls that an earlier attempt may have started."""
-    return frozenset(call.id for call in standing.open_calls if call.id in standing.started)
+    return frozenset(call.id for call in state.open_calls if call.id in state.started)

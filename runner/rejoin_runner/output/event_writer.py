@@ -41,7 +41,7 @@ class EventWriter:
         self._news = asyncio.Event()
         self._alarm_s: float | None = None  # when `keep_time` wakes next
 
-    async def say(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+    async def write(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """The run's next event, at once or, if it is text, when its time has come. Raises `TooLarge`."""
         async with self._turn:
             match chunk:
@@ -55,7 +55,7 @@ class EventWriter:
                 case _:
                     await self._write(chunk, audience)
 
-    async def aside(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+    async def write_between_texts(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Something that must not stand in the middle of a text. Raises `TooLarge`."""
         async with self._turn:
             if not self._texts:
@@ -75,7 +75,7 @@ class EventWriter:
             self._texts.clear()
             await self._flush_asides()
 
-    async def keep_time(self) -> None:
+    async def run_timer(self) -> None:
         """Let out what is held when its time has come, until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:

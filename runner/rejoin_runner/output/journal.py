@@ -55,15 +55,15 @@ class Journal:
         log: RunLog,
         run: RunId,
         attempt: int,
-        standing: RunState,
+        state: RunState,
         appended: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._log = log
         self._run = run
         self._attempt = attempt
-        self._standing = standing
+        self._state = state
         self._appended = appended
-        self._prev = standing.prev
+        self._prev = state.prev
         self._count_on()
         self._gathering = SegmentBuilder()
         self._waiting: deque[_Item] = deque()
@@ -74,14 +74,14 @@ class Journal:
         self._settled.set()
 
     def _count_on(self) -> None:
-        self._index = self._standing.index
-        self._operations = self._standing.operations
-        self._v7 = self._standing.v7
-        self._turn = self._standing.suspensions
+        self._index = self._state.index
+        self._operations = self._state.operations
+        self._v7 = self._state.v7
+        self._turn = self._state.suspensions
 
     def restart(self, suspensions: int) -> None:
         """Begin the log again from event 0, `suspensions` turns into the run. Only while nothing waits."""
-        self._standing.restart(suspensions)
+        self._state.restart(suspensions)
         self._count_on()
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
@@ -91,7 +91,7 @@ class Journal:
         """
         event = self.check(chunk)
         await self._room.wait()
-        self._standing.emit(chunk, audience)
+        self._state.emit(chunk, audience)
         self._add(_Item(event, audience, Mark.NONE))
 
     def check(self, chunk: Chunk) -> bytes:
@@ -103,7 +103,7 @@ class Journal:
 
     def mark(self, mark: Mark) -> None:
         """Close the batch with a mark."""
-        self._standing.mark(mark)
+        self._state.mark(mark)
         self._add(_Item(None, Audience.ALL, mark))
 
     async def settle(self) -> None:

@@ -42,37 +42,37 @@ class Attempt:
     def __init__(
         self,
         claim: Claim,
-        crew: AgentTeam,
+        team: AgentTeam,
         store: RunStore,
         journal: Journal,
-        standing: RunState,
+        state: RunState,
         *,
         context: Any = None,
-        shelf: ArtifactStore | None = None,
+        artifacts: ArtifactStore | None = None,
         files: FileStore | None = None,
         metrics: RunnerMetrics,
         now_ms: Callable[[], int],
     ) -> None:
         self.claim = claim
         self.run = claim.run
-        self.head = crew.head
+        self.head = team.head
         """The agent that the run was asked of."""
         self.store = store
         self.journal = journal
-        self.standing = standing
+        self.state = state
         self.context = context
         """What the request brought, as the head's `context`; None if it wants none."""
-        self.shelf = shelf
+        self.artifacts = artifacts
         self.files = files
         self.metrics = metrics
-        self.pen = EventWriter(journal, crew.head.text_interval_s)
+        self.writer = EventWriter(journal, team.head.text_interval_s)
         self.now_ms = now_ms
         self.history = [
             agent_stack.view(turn, None) if turn["role"] == "assistant" else turn for turn in claim.history
         ]
         """The earlier turns as the conversation's agents see them."""
-        self._crew = crew
-        self._first = agent_stack.speaker(claim.history, crew.head.name, crew.members)
+        self._team = team
+        self._first = agent_stack.speaker(claim.history, team.head.name, team.members)
         self.log = structlog.get_logger("rejoin.loop")
 
     @property
@@ -91,13 +91,13 @@ class Attempt:
         return self._member.tools
 
     @property
-    def fails_when_torn(self) -> bool:
+    def fails_after_crash(self) -> bool:
         """Whether the agent that works must not be begun again in a step that a dead worker had begun."""
         return self.agent.own is not None and self.agent.own.on_crash == "fail"
 
     @property
     def _member(self) -> TeamMember:
-        return self._crew.member(self.name_of(self.standing.frames.top))
+        return self._team.member(self.name_of(self.state.frames.top))
 
     def name_of(self, frame: AgentFrame) -> str:
         """Whose the last step of a frame is."""
@@ -105,31 +105,31 @@ class Attempt:
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """The run's next event, text in its own time."""
-        await self.pen.say(chunk, audience)
+        await self.writer.write(chunk, audience)
 
-    async def spend(self, usage: Usage, **more: Any) -> None:
+    async def record_usage(self, usage: Usage, **more: Any) -> None:
         """Say what a model's answer has cost, on top of what the message has cost so far. `more` is metadata.
         Cached and reasoning tokens are told where the provider tells them.
         """
         self.metrics.used(self.agent.name, usage)
-        total = (Usage.of(usage_of(self.standing.message)) + usage).report()
+        total = (Usage.of(usage_of(self.state.message)) + usage).report()
         told = {name: count for name, count in total.items() if count or name in ALWAYS}
         await self.emit(chunks.MessageMetadata(message_metadata={**more, "usage": told}))
 
-    async def operation(self, kind: str, **details: Any) -> None:
+    async def emit_operation(self, kind: str, **details: Any) -> None:
         """Say what is going on."""
         await self.emit(chunks.Data(type="data-operation", data={"type": kind, "details": details}))
 
-    async def detail(self, kind: str, label: str, **data: Any) -> None:
+    async def emit_detail(self, kind: str, label: str, **data: Any) -> None:
         """Say more of what is going on, to those who want to know."""
         said = operation(kind, label, self.now_ms(), self.agent.name, data)
-        await self.pen.aside(said, Audience.OPERATIONS)
+        await self.writer.write_between_texts(said, Audience.OPERATIONS)
 
     async def fail(self, code: str, text: str) -> None:
         """The run has failed: close what is open, and say so."""
         text = worded(text)
-        await self.pen.flush()
-        for chunk in self.standing.closing():
+        await self.writer.flush()
+        for chunk in self.state.closing():
             await self.emit(chunk)
         data = {
             "type": "error",

@@ -44,7 +44,7 @@ class LoggedCallOutput:
     async def aside(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """See `context.Voice`."""
         self._check()
-        await self._attempt.pen.aside(chunk, audience)
+        await self._attempt.writer.write_between_texts(chunk, audience)
 
     async def preliminary(self, output: Any) -> None:
         """See `context.Voice`."""
@@ -56,8 +56,8 @@ class LoggedCallOutput:
     async def keep(self, made: NewArtifact) -> None:
         """See `context.Voice`."""
         self._check()
-        shelf, run = self._attempt.shelf, self._attempt.run
-        if shelf is None:
+        artifacts, run = self._attempt.artifacts, self._attempt.run
+        if artifacts is None:
             raise RuntimeError("this runner has no place for artifacts")
         created_at = datetime.fromtimestamp(self.now_ms() / 1_000, UTC)
         artifact = Artifact(
@@ -65,7 +65,7 @@ class LoggedCallOutput:
         )
         async for retry in stamina.retry_context(on=Unavailable, timeout=STORE_TIMEOUT_S, attempts=None):
             with retry:
-                await shelf.put(run.tenant, artifact)
+                await artifacts.put(run.tenant, artifact)
 
     def count(self, kind: str) -> int:
         """See `context.Voice`."""

@@ -21,7 +21,7 @@ async def shortened(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[
     agent = attempt.agent
     if agent.window is None:
         return history
-    earlier = known([*attempt.claim.history, attempt.standing.message])
+    earlier = known([*attempt.claim.history, attempt.state.message])
     try:
         if not agent.summarises:
             shown, left_out = fitting(history, agent.window)
@@ -35,7 +35,7 @@ async def shortened(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[
         attempt.log.warning("history_summary_failed", error=worded(fault.detail))
         return fitting(history, agent.window)[0]
     if new is not None:
-        await attempt.spend(new.usage, **{KEY: msgspec.to_builtins(new)})
+        await attempt.record_usage(new.usage, **{KEY: msgspec.to_builtins(new)})
         await _say(attempt, new.messages, "summed up")
     return shown
 
@@ -53,4 +53,4 @@ def known(messages: Sequence[UIMessage]) -> Compaction | None:
 
 
 async def _say(attempt: Attempt, messages: int, how: str) -> None:
-    await attempt.detail("compression", f"{messages} earlier messages are {how}", messageCount=messages)
+    await attempt.emit_detail("compression", f"{messages} earlier messages are {how}", messageCount=messages)

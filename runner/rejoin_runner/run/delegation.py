@@ -21,7 +21,7 @@ UNFINISHED = "The agent failed before it could make this call."
 
 async def begin_step(attempt: Attempt) -> None:
     """Begin a step, and say so if it is a delegated agent's first."""
-    call = attempt.standing.frames.next_call
+    call = attempt.state.frames.next_call
     if call is not None:
         target = agent_stack.delegate_target(call.tool)
         await _operation(attempt, "delegation_sent", call, attempt.agent.name, target)
@@ -37,7 +37,7 @@ async def transfer(attempt: Attempt, call: ToolCall) -> None:
 
 async def hand_back(attempt: Attempt, call: ToolCall, *, complete: bool) -> None:
     """Give a delegate call its output: what the agent said last."""
-    text = agent_stack.outcome(attempt.standing.message, call.id)
+    text = agent_stack.outcome(attempt.state.message, call.id)
     await _returned(attempt, call)
     if not complete:
         await attempt.emit(error(call, SPENT))
@@ -49,15 +49,15 @@ async def hand_back(attempt: Attempt, call: ToolCall, *, complete: bool) -> None
 
 async def fail(attempt: Attempt, code: str, text: str) -> None:
     """A response has failed. It ends a delegated agent's work, and its caller is told, or else the run."""
-    standing = attempt.standing
-    call = standing.frames.top.call
+    state = attempt.state
+    call = state.frames.top.call
     if call is None:
         await attempt.fail(code, text)
         return
     await _returned(attempt, call)
-    for chunk in standing.closing():
+    for chunk in state.closing():
         await attempt.emit(chunk)
-    for unfinished in standing.open_calls:
+    for unfinished in state.open_calls:
         await attempt.emit(error(unfinished, UNFINISHED))
     await attempt.emit(chunks.FinishStep())
     await attempt.emit(error(call, f"It failed: {text}"))
@@ -65,17 +65,17 @@ async def fail(attempt: Attempt, code: str, text: str) -> None:
 
 def owner(attempt: Attempt) -> PartOrigin | None:
     """Whom the parts of this step belong to, if to a delegated agent."""
-    call = attempt.standing.frames.top.call
+    call = attempt.state.frames.top.call
     return None if call is None else PartOrigin(attempt.agent.name, call.id)
 
 
 def request(attempt: Attempt) -> ModelRequest:
     """What the agent that works asks its model: of the message it sees its own frame only."""
-    frame = attempt.standing.frames.top
+    frame = attempt.state.frames.top
     return ModelRequest(
         instructions="",  # `respond` says them: they may have to be made
         history=attempt.history if frame.call is None else [agent_stack.task(frame.call)],
-        answer=agent_stack.view(attempt.standing.message, None if frame.call is None else frame.call.id),
+        answer=agent_stack.view(attempt.state.message, None if frame.call is None else frame.call.id),
         tools=[tool.spec for tool in attempt.tools.values()],
         step=frame.steps - 1,
     )
@@ -88,7 +88,7 @@ def error(call: ToolCall, text: str) -> chunks.ToolOutputError:
 
 async def _returned(attempt: Attempt, call: ToolCall) -> None:
     # The frame that waits is the one below; its agent made the call.
-    waiting = attempt.standing.frames.stack[-2]
+    waiting = attempt.state.frames.stack[-2]
     await _operation(attempt, "delegation_returned", call, attempt.agent.name, attempt.name_of(waiting))
 
 

@@ -46,19 +46,19 @@ class RunExecutor:
         *,
         interrupted: asyncio.Event,
         draining: asyncio.Event,
-        updates: Model | None = None,
+        status_model: Model | None = None,
     ) -> None:
-        claim, standing = attempt.claim, attempt.standing
+        claim, state = attempt.claim, attempt.state
         self._attempt = attempt
-        self._updates = updates
-        self._torn = standing.step_open and not standing.generated  # an earlier attempt was in the middle
+        self._status_model = status_model
+        self._step_cut_off = state.step_open and not state.generated  # an earlier attempt was in the middle
         self._run = claim.run
-        self._standing = standing
+        self._state = state
         self._journal = attempt.journal
-        self._facts = decide.DecisionInputs(
+        self._inputs = decide.DecisionInputs(
             turn=claim.run.turn,
             approvals={approval.question.call: approval for approval in claim.approvals},
-            inherited=decide.inherited(standing),
+            inherited=decide.inherited(state),
             stored=claim.answer is not None,
         )
         self._interrupted = interrupted
@@ -68,34 +68,36 @@ class RunExecutor:
         if claim.run.interrupted:
             interrupted.set()
 
-    async def go(self) -> list[RunRequest]:
+    async def execute(self) -> list[RunRequest]:
         """Until the run is over or waits. Returns the requests that are to be published then."""
         attempt, updates = self._attempt, self._attempt.head.status_updates
-        work = [attempt.pen.keep_time()]
+        work = [attempt.writer.run_timer()]
         if updates is not None:
-            work.append(run_status_updates(attempt, updates, self._updates or attempt.model))
+            work.append(run_status_updates(attempt, updates, self._status_model or attempt.model))
         async with run_alongside(*work):
             return await self._until_over()
         raise AssertionError("`run_alongside` swallows nothing")
 
     async def _until_over(self) -> list[RunRequest]:
         while True:
-            facts = msgspec.structs.replace(self._facts, interrupted=self._interrupted.is_set())
-            action = decide.next_action(self._standing, facts, self._policy())
+            inputs = msgspec.structs.replace(self._inputs, interrupted=self._interrupted.is_set())
+            action = decide.next_action(self._state, inputs, self._policy())
             self._attempt.log.debug("action", action=type(action).__name__)
             match action:
-                case decide.RecordEnd(state):
-                    return await self._end(state)
+                case decide.RecordEnd(end):
+                    return await self._end(end)
                 case decide.ReleaseRun():
                     return await self._leave()
-                case decide.CallModel() if self._draining.is_set() and not self._standing.step_open:
-                    await self._attempt.pen.flush()
+                case decide.CallModel() if self._draining.is_set() and not self._state.step_open:
+                    await self._attempt.writer.flush()
                     await self._journal.settle()
                     raise HandedOver
                 case decide.CompleteDelegation(call, complete):
                     await delegation.hand_back(self._attempt, call, complete=complete)
-                case decide.CallModel() | decide.VoidStep() if self._torn and self._attempt.fails_when_torn:
-                    self._torn = False
+                case decide.CallModel() | decide.VoidStep() if (
+                    self._step_cut_off and self._attempt.fails_after_crash
+                ):
+                    self._step_cut_off = False
                     await delegation.fail(self._attempt, "crashed", CRASHED)
                 case decide.CallModel() | decide.RunToolCalls():
                     await self._in_time(self._until_interrupted(self._do(action)))
@@ -112,19 +114,19 @@ class RunExecutor:
             attempt.head.depth_max,
         )
 
-    async def _end(self, state: State) -> list[RunRequest]:
+    async def _end(self, end: State) -> list[RunRequest]:
         await self._journal.settle()
-        standing = self._standing
+        state = self._state
         following = await self._attempt.store.end(
-            self._run.id, self._run.attempt, state, standing.message, standing.error
+            self._run.id, self._run.attempt, end, state.message, state.error
         )
-        self._attempt.metrics.became(self._run.agent, state.value)
+        self._attempt.metrics.became(self._run.agent, end.value)
         return [following] if following is not None else []
 
     async def _leave(self) -> list[RunRequest]:
         await self._journal.settle()
         run = self._run
-        following = await self._attempt.store.suspend(run.id, run.attempt, self._standing.message)
+        following = await self._attempt.store.suspend(run.id, run.attempt, self._state.message)
         self._attempt.metrics.became(run.agent, State.SUSPENDED.value)
         return list(following)
 
@@ -150,12 +152,12 @@ class RunExecutor:
 
     async def fail(self, text: str) -> None:
         """End the log with an error, whatever it says so far; `go` then does the books."""
-        standing = self._standing
-        if standing.ended or standing.error is not None:
+        state = self._state
+        if state.ended or state.error is not None:
             return
-        if self._facts.stored and self._facts.turn > 0 and (not standing.opened or standing.restoring):
+        if self._inputs.stored and self._inputs.turn > 0 and (not state.opened or state.restoring):
             await self._restore()  # or the end would be all that is left of the message
-        if not standing.opened or standing.suspended:
+        if not state.opened or state.suspended:
             await self._start()
         await self._attempt.fail("internal_error", text)
 
@@ -172,7 +174,7 @@ class RunExecutor:
                 await tool_calls.tell(attempt, decided)
             case decide.VoidStep():
                 await attempt.emit(chunks.ResetStep(), Audience.V7)
-                self._torn = False
+                self._step_cut_off = False
             case decide.CallModel():
                 with instrumentation.step(attempt):
                     await model_step.generate(attempt)
@@ -199,9 +201,9 @@ class RunExecutor:
     async def _open(self) -> None:
         await self._start()
         session, agent = self._run.session, self._attempt.head.name
-        await self._attempt.operation("agent_initializing", sessionId=session, agentId=agent)
-        await self._attempt.operation("agent_ready", sessionId=session, agentId=agent)
-        await self._attempt.operation("agent_thinking", agent=agent, iteration=1)
+        await self._attempt.emit_operation("agent_initializing", sessionId=session, agentId=agent)
+        await self._attempt.emit_operation("agent_ready", sessionId=session, agentId=agent)
+        await self._attempt.emit_operation("agent_thinking", agent=agent, iteration=1)
 
     async def _restore(self) -> None:
         """The stored message as a log: a reader who asks for all of it gets all of it."""
@@ -214,35 +216,35 @@ class RunExecutor:
         await self._suspend()
 
     async def _suspend(self) -> None:
-        if self._standing.step_open:
+        if self._state.step_open:
             await self._attempt.emit(chunks.FinishStep())
         await self._attempt.emit(chunks.Finish("tool-calls", self._spent))
         self._journal.mark(Mark.SUSPENDED)
 
     async def _finish(self, reason: Any) -> None:
         attempt = self._attempt
-        if self._standing.step_open:
+        if self._state.step_open:
             await attempt.emit(chunks.FinishStep())
-        if not self._standing.aborted and self._standing.error is None:
-            await attempt.operation("completion", agent=attempt.head.name, iteration=self._standing.steps)
+        if not self._state.aborted and self._state.error is None:
+            await attempt.emit_operation("completion", agent=attempt.head.name, iteration=self._state.steps)
         await attempt.emit(chunks.Finish(reason, self._spent))
         self._journal.mark(Mark.ENDED)
 
     @property
     def _spent(self) -> Any:
         """What the message's metadata says of its usage, said again where a client looks at the end only."""
-        usage = usage_of(self._standing.message)
+        usage = usage_of(self._state.message)
         return {"usage": dict(usage)} if usage else UNSET
 
     async def _abort(self, calls: Sequence[ToolCall]) -> None:
         attempt = self._attempt
-        await attempt.pen.flush()
-        for chunk in self._standing.closing():
+        await attempt.writer.flush()
+        for chunk in self._state.closing():
             await attempt.emit(chunk)
         for call in calls:
-            approval = self._standing.asked.get(call.id)
-            answered = approval in self._standing.answered
-            if approval is None or (answered and self._facts.approved(call)):
+            approval = self._state.asked.get(call.id)
+            answered = approval in self._state.answered
+            if approval is None or (answered and self._inputs.approved(call)):
                 await attempt.emit(delegation.error(call, INTERRUPTED))  # it may have begun
             else:
                 if not answered:

@@ -44,7 +44,7 @@ def step(attempt: Attempt) -> Iterator[None]:
     agent = attempt.agent.name
     attempt.metrics.step(agent)
     began = time.monotonic()
-    with tracing.span("step", agent=agent, step=attempt.standing.steps):
+    with tracing.span("step", agent=agent, step=attempt.state.steps):
         yield
     attempt.metrics.answered(agent, time.monotonic() - began)
 

@@ -31,7 +31,7 @@ from rejoin_runner.tools.tool import ToolError
 
 async def generate(attempt: Attempt) -> None:
     """Call the model, in a new step unless one is open."""
-    if not attempt.standing.step_open:
+    if not attempt.state.step_open:
         await delegation.begin_step(attempt)
     limit_s = attempt.agent.step_timeout_s
     try:
@@ -58,7 +58,7 @@ async def _failed(attempt: Attempt, code: str, text: str) -> None:
     if task is not None and task.cancelling():
         raise asyncio.CancelledError  # what breaks while it is being stopped is no failure
     instrumentation.failed(attempt, code)
-    await attempt.pen.flush()
+    await attempt.writer.flush()
     await delegation.fail(attempt, code, text)
 
 
@@ -75,16 +75,16 @@ async def _respond(attempt: Attempt) -> None:
                     own = await stored(_own(attempt, item), attempt.files, attempt.run)
                     await attempt.emit(own if owner is None else agent_stack.owned(own, owner))
                     if isinstance(own, chunks.ReasoningEnd):
-                        await attempt.detail("agent_reasoning", "Thought about it", partId=own.id)
+                        await attempt.emit_detail("agent_reasoning", "Thought about it", partId=own.id)
     except TimeoutError:
         raise ModelError("The model did not answer in time.") from None
-    await attempt.pen.flush()
+    await attempt.writer.flush()
     if done is not None:
-        await attempt.spend(done.usage)
-        await attempt.detail(
+        await attempt.record_usage(done.usage)
+        await attempt.emit_detail(
             "agent_generate",
             "Answered",
-            iteration=attempt.standing.steps,
+            iteration=attempt.state.steps,
             finishReason=done.finish_reason,
             usage=done.usage.report(),
         )
@@ -129,7 +129,7 @@ async def _own_loop(
 
 def _own(attempt: Attempt, chunk: ModelChunk | Shown) -> Chunk:
     """A model's chunk in this message: ids that no earlier step has, arguments that fit."""
-    step = attempt.standing.steps
+    step = attempt.state.steps
     match chunk:
         case (
             chunks.ToolInputStart(provider_executed=True) | chunks.ToolInputAvailable(provider_executed=True)
@@ -163,7 +163,7 @@ def _own(attempt: Attempt, chunk: ModelChunk | Shown) -> Chunk:
 
 
 def _call_id(attempt: Attempt, id: str) -> str:
-    return f"{attempt.standing.steps}.{id}" if CallId(id) in attempt.standing.past else id
+    return f"{attempt.state.steps}.{id}" if CallId(id) in attempt.state.past else id
 
 
 def _misfit(attempt: Attempt, name: str, input: Any) -> str | None:

@@ -63,7 +63,7 @@ async def instructions(attempt: Attempt) -> str:
         except Exception as fault:
             attempt.log.exception("instructions_failed")
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault
-    page = None if attempt.standing.frames.top.call is not None else current_page(attempt.claim)
+    page = None if attempt.state.frames.top.call is not None else current_page(attempt.claim)
     return text if page is None else f"{text}\n\nThe user is looking at this page: {page}".strip()
 
 

@@ -31,17 +31,17 @@ async def run_status_updates(attempt: Attempt, updates: StatusUpdates, model: Mo
     """Beside a run, until cancelled."""
     write = updates.write or _writer(attempt, model)
     clock = asyncio.get_running_loop().time
-    told, told_s = attempt.standing.index, clock()
+    told, told_s = attempt.state.index, clock()
     while True:
         await asyncio.sleep(TICK_S)
-        news, waited_s = attempt.standing.index - told, clock() - told_s
-        if not attempt.standing.step_open or not _due(updates, news, waited_s):
+        news, waited_s = attempt.state.index - told, clock() - told_s
+        if not attempt.state.step_open or not _due(updates, news, waited_s):
             continue
         try:
             await _tell(attempt, write)
         except Exception as fault:  # noqa: BLE001 - the run does not depend on it
             log.warning("status_update_failed", error=type(fault).__name__)
-        told, told_s = attempt.standing.index, clock()
+        told, told_s = attempt.state.index, clock()
 
 
 def _due(updates: StatusUpdates, news: int, waited_s: float) -> bool:
@@ -52,15 +52,15 @@ def _due(updates: StatusUpdates, news: int, waited_s: float) -> bool:
 
 
 async def _tell(attempt: Attempt, write: Writer) -> None:
-    summary = await write(transcript(attempt.standing.message))
-    standing = attempt.standing
-    over = not standing.step_open or standing.aborted or standing.error is not None
+    summary = await write(transcript(attempt.state.message))
+    state = attempt.state
+    over = not state.step_open or state.aborted or state.error is not None
     if over or not summary.label.strip():
         return
     said = {"label": summary.label.strip()[:LABEL_CHARS_MAX]}
     if summary.details:
         said["details"] = summary.details
-    await attempt.pen.aside(Data(type="data-summary", data=said))
+    await attempt.writer.write_between_texts(Data(type="data-summary", data=said))
 
 
 def _writer(attempt: Attempt, model: Model) -> Writer:

@@ -59,7 +59,7 @@ async def ask(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
     expires_at = None if limit_s is None else now + timedelta(seconds=limit_s)
     run = attempt.run
     stored = {approval.question.call: approval.question.id for approval in attempt.claim.approvals}
-    fresh = count(max(attempt.standing.questions, len(stored)))  # a dead attempt may have asked
+    fresh = count(max(attempt.state.questions, len(stored)))  # a dead attempt may have asked
     questions = [
         ApprovalRequest(
             stored.get(call.id) or approval_id(run.id, next(fresh)),
@@ -99,7 +99,7 @@ async def act(attempt: Attempt, act: decide.RunToolCalls) -> None:
     for call, reason in act.refuse:
         await attempt.emit(delegation.error(call, reason))
     for call in act.run:  # before the mark: behind it every append is one at which the outcome is unknown
-        await attempt.detail("tool_call", f"Calls {call.tool}", **_named(call))
+        await attempt.emit_detail("tool_call", f"Calls {call.tool}", **_named(call))
     if not all(retries(attempt, call) for call in act.run):
         attempt.journal.mark(Mark.CALLING)
     await attempt.journal.settle()
@@ -114,7 +114,7 @@ async def _call(attempt: Attempt, call: ToolCall) -> None:
         await delegation.transfer(attempt, call)
     await attempt.emit(result)
     ok = isinstance(result, chunks.ToolOutputAvailable)
-    await attempt.detail("tool_result", f"{call.tool} answered", **_named(call), success=ok)
+    await attempt.emit_detail("tool_result", f"{call.tool} answered", **_named(call), success=ok)
 
 
 def _named(call: ToolCall) -> dict[str, str]:

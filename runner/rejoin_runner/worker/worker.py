@@ -84,16 +84,16 @@ class ServedAgent(msgspec.Struct, frozen=True):
 
     agent: Agent
     model: Model
-    others: Mapping[str, Model] = {}
-    updates: Model | None = None
+    other_models: Mapping[str, Model] = {}
+    status_model: Model | None = None
     """What writes its status updates; None is its own model."""
-    sources: Mapping[str, Sequence[ServerTools]] = {}
+    mcp_tools: Mapping[str, Sequence[ServerTools]] = {}
     """The MCP servers of the agents that have some, by the agents' names."""
 
     @property
-    def crew(self) -> AgentTeam:
+    def team(self) -> AgentTeam:
         """The agent with those that it reaches. Raises `Invalid` in one sentence for what cannot work."""
-        return team_of(self.agent, {**self.others, self.agent.name: self.model}, self.sources)
+        return team_of(self.agent, {**self.other_models, self.agent.name: self.model}, self.mcp_tools)
 
 
 class RunLease:
@@ -128,42 +128,42 @@ class Worker:
     def __init__(
         self,
         name: str,
-        serving: Sequence[ServedAgent],
+        served: Sequence[ServedAgent],
         *,
         store: RunStore,
-        runs: RunLog,
-        requests: RunQueue,
+        run_log: RunLog,
+        queue: RunQueue,
         control: RunControl,
-        agents: AgentRegistry,
+        registry: AgentRegistry,
         files: FileStore | None = None,
-        shelf: ArtifactStore | None = None,
-        threads: PostgresSessionStore | None = None,
+        artifacts: ArtifactStore | None = None,
+        sessions: PostgresSessionStore | None = None,
         sealer: Sealer | None = None,
         deployed_at_ms: int = 0,
-        bounds: WorkerLimits,
+        limits: WorkerLimits,
         metrics: RunnerMetrics | None = None,
         now_ms: Callable[[], int],
     ) -> None:
         self._name = name
-        self._serving: Mapping[AgentName, ServedAgent] = {AgentName(one.agent.name): one for one in serving}
-        self._crews = {name: one.crew for name, one in self._serving.items()}
+        self._served: Mapping[AgentName, ServedAgent] = {AgentName(one.agent.name): one for one in served}
+        self._teams = {name: one.team for name, one in self._served.items()}
         self._store = store
-        self._runs = runs
-        self._requests = requests
+        self._run_log = run_log
+        self._queue = queue
         self._control = control
-        self._agents = agents
+        self._registry = registry
         self._files = files
-        self._shelf = shelf
-        self._threads = threads
+        self._artifacts = artifacts
+        self._sessions = sessions
         self._sealer = sealer
         self._deployed_at_ms = deployed_at_ms
-        self._bounds = bounds
+        self._limits = limits
         self.metrics = metrics or RunnerMetrics()
         self._now_ms = now_ms
-        self._slots = asyncio.Semaphore(bounds.max_concurrent_runs + len(serving) - 1)
+        self._slots = asyncio.Semaphore(limits.max_concurrent_runs + len(served) - 1)
         self._draining = asyncio.Event()
         self._executions: set[asyncio.Task[None]] = set()
-        self._holds: dict[RunId, list[RunLease]] = {}
+        self._leases: dict[RunId, list[RunLease]] = {}
         """By run: two, if its request was delivered again."""
 
     def drain(self) -> None:
@@ -178,7 +178,7 @@ class Worker:
             await self._announce()
             on_ready()
             log.info(
-                "serving", agents=sorted(self._serving), max_concurrent_runs=self._bounds.max_concurrent_runs
+                "serving", agents=sorted(self._served), max_concurrent_runs=self._limits.max_concurrent_runs
             )
             await self._work()
         log.info("drained")
@@ -187,36 +187,36 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self.metrics.watch_loop()),
-                group.create_task(self._every(self._bounds.announce_period_s, self._announce)),
-                group.create_task(self._every(self._bounds.sweep_interval_s, self._sweep)),
-                group.create_task(self._every(self._bounds.retention_period_s, self._forget)),
-                *(group.create_task(self._pull(agent, group)) for agent in self._serving),
+                group.create_task(self._every(self._limits.announce_period_s, self._announce)),
+                group.create_task(self._every(self._limits.sweep_interval_s, self._sweep)),
+                group.create_task(self._every(self._limits.retention_period_s, self._forget)),
+                *(group.create_task(self._pull(agent, group)) for agent in self._served),
             ]
             await self._draining.wait()
             log.info("draining", runs=len(self._executions))
             for task in background:
                 task.cancel()
             if self._executions:
-                await asyncio.wait(self._executions, timeout=self._bounds.drain_grace_s)
+                await asyncio.wait(self._executions, timeout=self._limits.drain_grace_s)
             for task in self._executions:
                 task.cancel()  # hands its run over
 
     def _hear(self, run: RunId, word: ControlMessage) -> None:
-        for hold in self._holds.get(run, ()):
-            hold.hear(word)
+        for lease in self._leases.get(run, ()):
+            lease.hear(word)
 
     @contextmanager
     def _listening(self, run: RunId) -> Iterator[RunLease]:
         """A hold that hears what is said about a run."""
-        hold = RunLease()
-        holds = self._holds.setdefault(run, [])
-        holds.append(hold)
+        lease = RunLease()
+        leases = self._leases.setdefault(run, [])
+        leases.append(lease)
         try:
-            yield hold
+            yield lease
         finally:
-            holds.remove(hold)
-            if not holds:
-                del self._holds[run]
+            leases.remove(lease)
+            if not leases:
+                del self._leases[run]
 
     async def _every(self, period_s: float, action: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -228,19 +228,19 @@ class Worker:
 
     async def _announce(self) -> None:
         times = {"deployed_at_ms": self._deployed_at_ms, "announced_at_ms": self._now_ms()}
-        for one in self._serving.values():
-            await self._agents.announce(msgspec.structs.replace(one.agent.entry, **times))
+        for one in self._served.values():
+            await self._registry.announce(msgspec.structs.replace(one.agent.entry, **times))
 
     async def _sweep(self) -> None:
         """Look for what got lost, expired or was deleted: requests, interrupts, questions, logs."""
-        for run in await self._store.interrupted(list(self._holds)):
+        for run in await self._store.interrupted(list(self._leases)):
             self._hear(run, Interrupt())
-        for request in await self._store.stranded(self._bounds.sweep_age_s):
+        for request in await self._store.stranded(self._limits.sweep_age_s):
             log.info("stranded_run_republished", run=request.run, turn=request.turn)
-            await self._requests.publish(request)
+            await self._queue.publish(request)
         for request in await self._store.expire():
             log.info("approval_expired", run=request.run, turn=request.turn)
-            await self._requests.publish(request)
+            await self._queue.publish(request)
         await self._purge()
         if self._files is not None:
             await self._files.sweep()
@@ -249,24 +249,24 @@ class Worker:
         """Delete the logs of deleted runs. Doing it twice is doing it once, so any number of runners may."""
         due = await self._store.purge_due()
         for run in due:
-            await self._runs.purge(run)
+            await self._run_log.purge(run)
         if due:
             await self._store.purged(due)
             log.info("run_logs_purged", runs=len(due))
 
     async def _forget(self) -> None:
         """Delete the sessions that nobody has come back to for as long as they are kept."""
-        age_max_s = self._bounds.session_retention_s
-        if self._threads is None or age_max_s is None:
+        age_max_s = self._limits.session_retention_s
+        if self._sessions is None or age_max_s is None:
             return
         deleted = DELETE_BATCH_MAX
         while deleted == DELETE_BATCH_MAX:
-            deleted = await self._threads.forget_untouched(age_max_s)
+            deleted = await self._sessions.forget_untouched(age_max_s)
             if deleted:
                 log.info("sessions_expired", sessions=deleted)
 
     async def _pull(self, agent: AgentName, group: asyncio.TaskGroup) -> None:
-        async with self._requests.pull(agent) as next_requests:
+        async with self._queue.pull(agent) as next_requests:
             behind = 0
             while True:
                 room = await self._room(behind)
@@ -302,43 +302,43 @@ class Worker:
         with (
             structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn),
             instrumentation.attempt(delivery),
-            self._listening(request.run) as hold,
+            self._listening(request.run) as lease,
         ):
             try:
-                await self._try(delivery, hold)
+                await self._try(delivery, lease)
             except asyncio.CancelledError:
                 log.info("run_handed_over")
                 self.metrics.gave_back(request.agent, "handed_over")
-                await self._give_back(delivery, hold, 0)
+                await self._give_back(delivery, lease, 0)
                 raise
             finally:
-                if hold.run is not None:
+                if lease.run is not None:
                     self.metrics.let_go(request.agent)
 
-    async def _try(self, delivery: Delivery, hold: RunLease) -> None:
+    async def _try(self, delivery: Delivery, lease: RunLease) -> None:
         agent = delivery.request.agent
-        put_off_s = min(self._bounds.retry_delay_s * 2 ** min(delivery.delivered - 1, 10), PUT_OFF_MAX_S)
+        put_off_s = min(self._limits.retry_delay_s * 2 ** min(delivery.delivered - 1, 10), PUT_OFF_MAX_S)
         try:
-            await self._carry(delivery, hold)
+            await self._carry(delivery, lease)
         except* Fenced:
             log.info("run_fenced")
             self.metrics.gave_back(agent, "fenced")
         except* HandedOver:
             log.info("run_handed_over")
             self.metrics.gave_back(agent, "handed_over")
-            await self._give_back(delivery, hold, 0)
+            await self._give_back(delivery, lease, 0)
         except* RejoinError as faults:
             self.metrics.gave_back(agent, "requeued")
             log.warning("run_requeued", error="; ".join(str(fault) for fault in faults.exceptions))
-            await self._give_back(delivery, hold, put_off_s)
+            await self._give_back(delivery, lease, put_off_s)
         except* Exception:
             log.exception("run_crashed")
             self.metrics.gave_back(agent, "crashed")
-            await self._give_back(delivery, hold, put_off_s)
+            await self._give_back(delivery, lease, put_off_s)
 
-    async def _give_back(self, delivery: Delivery, hold: RunLease, delay_s: float) -> None:
+    async def _give_back(self, delivery: Delivery, lease: RunLease, delay_s: float) -> None:
         """Unless somebody else has the run by now: then it is not ours to give."""
-        held = hold.run
+        held = lease.run
         try:
             if held is not None:
                 now = await self._store.run(held.owner, held.id)
@@ -348,30 +348,30 @@ class Worker:
         except Unavailable:
             log.warning("nak_failed")  # its ack wait gives it back
 
-    async def _carry(self, delivery: Delivery, hold: RunLease) -> None:
+    async def _carry(self, delivery: Delivery, lease: RunLease) -> None:
         claim = await self._store.claim(delivery.request, self._name)
         if claim is None:
             log.info("stale_request")
             await delivery.ack()
             return
-        run = hold.run = claim.run
+        run = lease.run = claim.run
         structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
         log.info("run_claimed")
         self.metrics.claimed(run.agent, delivery.age_s)
         # Deliveries of this turn, and those alone in which the database was there to be asked.
-        if min(delivery.delivered, run.attempt) > self._bounds.attempts_max * GIVE_UP_FACTOR:
+        if min(delivery.delivered, run.attempt) > self._limits.attempts_max * GIVE_UP_FACTOR:
             await self._give_up(claim)
             await delivery.ack()
             return
         # Kept alive from here on: to read a long log takes its time.
-        async with run_alongside(self._keep_alive(delivery), hold.until_lost()):
-            standing, journal = await self._take_over(claim)
+        async with run_alongside(self._keep_alive(delivery), lease.until_lost()):
+            state, journal = await self._take_over(claim)
             async with run_alongside(journal.write()):
-                for following in await self._run(claim, standing, journal, hold.interrupted):
+                for following in await self._run(claim, state, journal, lease.interrupted):
                     with tracing.detached():  # what comes next was asked for by somebody else
-                        await self._requests.publish(following)
+                        await self._queue.publish(following)
         await delivery.ack()
-        log.info("run_released", ended=standing.ended, events=standing.index)
+        log.info("run_released", ended=state.ended, events=state.index)
 
     async def _give_up(self, claim: Claim) -> None:
         """End a run whose log takes no word any more, not even that it has failed."""
@@ -380,54 +380,54 @@ class Worker:
         following = await self._store.end(run.id, run.attempt, State.FAILED, claim.answer, executor.TOO_OFTEN)
         self.metrics.became(run.agent, State.FAILED.value)
         if following is not None:
-            await self._requests.publish(following)
+            await self._queue.publish(following)
 
     async def _run(
-        self, claim: Claim, standing: RunState, journal: Journal, interrupted: asyncio.Event
+        self, claim: Claim, state: RunState, journal: Journal, interrupted: asyncio.Event
     ) -> Sequence[RunRequest]:
-        crew, files, tenant = self._crews[claim.run.agent], self._files, claim.run.owner.tenant
-        serving = self._serving[claim.run.agent]
+        team, files, tenant = self._teams[claim.run.agent], self._files, claim.run.owner.tenant
+        served = self._served[claim.run.agent]
         fault = ""
         try:
-            context = open_context(claim, serving.agent, self._sealer)
+            context = open_context(claim, served.agent, self._sealer)
         except ContextUnavailable as closed:
             log.warning("context_decryption_failed", error=str(closed))
             context, fault = None, str(closed)
         attempt = Attempt(
             claim,
-            crew if files is None else crew.through(lambda model: FileInliningModel(model, files, tenant)),
+            team if files is None else team.through(lambda model: FileInliningModel(model, files, tenant)),
             self._store,
             journal,
-            standing,
+            state,
             context=context,
-            shelf=self._shelf,
+            artifacts=self._artifacts,
             files=files,
             metrics=self.metrics,
             now_ms=self._now_ms,
         )
         execution = RunExecutor(
-            attempt, interrupted=interrupted, draining=self._draining, updates=serving.updates
+            attempt, interrupted=interrupted, draining=self._draining, status_model=served.status_model
         )
-        if standing.attempts >= self._bounds.attempts_max:
+        if state.attempts >= self._limits.attempts_max:
             await execution.fail(executor.TOO_OFTEN)
-        elif standing.headless and claim.answer is None:
+        elif state.headless and claim.answer is None:
             await execution.fail(executor.EXPIRED)
         elif fault:
             await execution.fail(fault)
-        return await execution.go()
+        return await execution.execute()
 
     async def _take_over(self, claim: Claim) -> tuple[RunState, Journal]:
         """Read the log, and make sure that nobody else writes it any more."""
         run = claim.run
-        standing = RunState()
+        state = RunState()
         unread = run.attempt > 1  # the first has nothing to read, and the append would find it if it had
         while True:
             if unread:
-                await self._read(run.id, standing)
+                await self._read(run.id, state)
             unread = True
-            if standing.attempt > run.attempt:
-                raise Fenced(f"run {run.id} is attempt {standing.attempt}'s")
-            journal = Journal(self._runs, run.id, run.attempt, standing, self.metrics.appended)
+            if state.attempt > run.attempt:
+                raise Fenced(f"run {run.id} is attempt {state.attempt}'s")
+            journal = Journal(self._run_log, run.id, run.attempt, state, self.metrics.appended)
             try:
                 await journal.take_over()
             except Fenced:
@@ -437,24 +437,24 @@ class Worker:
                 await self._control.supersede(run.id, run.attempt)
                 await asyncio.sleep(TAKE_OVER_PAUSE_S)
             else:
-                if standing.attempts > 0:  # in this turn
+                if state.attempts > 0:  # in this turn
                     self.metrics.took_over(run.agent)
                 if run.attempt > 1:  # whoever was silent may come back, and must not disturb us
                     await self._control.supersede(run.id, run.attempt)
-                return standing, journal
+                return state, journal
 
-    async def _read(self, run: RunId, standing: RunState) -> None:
+    async def _read(self, run: RunId, state: RunState) -> None:
         """Only what is new: whoever is to be fenced may write all the while."""
         more = True
         while more:
-            page = await self._runs.read(run, after=standing.prev)
+            page = await self._run_log.read(run, after=state.prev)
             for record in page.records:
-                standing.record(record)
+                state.record(record)
             more = page.more
 
     async def _keep_alive(self, delivery: Delivery) -> None:
         while True:
-            await asyncio.sleep(self._bounds.ack_wait_s / 3)
+            await asyncio.sleep(self._limits.ack_wait_s / 3)
             try:
                 await delivery.in_progress()
             except Unavailable as fault:

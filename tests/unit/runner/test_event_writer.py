@@ -27,7 +27,7 @@ class Paper:
         self.said.append(chunk)
 
 
-def pen(interval_s: float = 60.0) -> tuple[EventWriter, Paper]:
+def event_writer(interval_s: float = 60.0) -> tuple[EventWriter, Paper]:
     paper = Paper()
     return EventWriter(paper, interval_s), paper  # type: ignore[arg-type]
 
@@ -44,63 +44,63 @@ def delta(text: str) -> chunks.TextDelta:
 
 
 async def test_an_aside_waits_for_the_end_of_the_text_and_for_nothing_else() -> None:
-    one, paper = pen(0)
-    await one.aside(note(1))
+    writer, paper = event_writer(0)
+    await writer.write_between_texts(note(1))
     for chunk in (START, delta("a")):
-        await one.say(chunk)
-    await one.aside(note(2))
-    await one.aside(note(3))
-    await one.say(delta("b"))
-    await one.say(END)
+        await writer.write(chunk)
+    await writer.write_between_texts(note(2))
+    await writer.write_between_texts(note(3))
+    await writer.write(delta("b"))
+    await writer.write(END)
     assert paper.said == [note(1), START, delta("a"), delta("b"), END, note(2), note(3)]
 
 
 async def test_the_queue_of_asides_is_bounded() -> None:
-    one, paper = pen(0)
-    await one.say(START)
+    writer, paper = event_writer(0)
+    await writer.write(START)
     for number in range(ASIDES_MAX + 1):
-        await one.aside(note(number))
+        await writer.write_between_texts(note(number))
     assert paper.said == [START, *(note(number) for number in range(ASIDES_MAX + 1))]
 
 
 async def test_what_is_too_large_is_refused_to_whom_says_it_and_disturbs_nobody_else() -> None:
-    one, paper = pen(0)
-    await one.say(START)
+    writer, paper = event_writer(0)
+    await writer.write(START)
     with pytest.raises(EventTooLarge):
-        await one.aside(note("huge"))
-    await one.say(END)
+        await writer.write_between_texts(note("huge"))
+    await writer.write(END)
     assert paper.said == [START, END]
 
 
 async def test_a_flush_says_all_that_is_held_text_first() -> None:
     """As an interrupt or a failure does, before the open parts are closed."""
-    one, paper = pen()
+    writer, paper = event_writer()
     for chunk in (START, delta("one "), delta("two thr")):
-        await one.say(chunk)
-    await one.aside(note(1))
+        await writer.write(chunk)
+    await writer.write_between_texts(note(1))
     assert paper.said == [START, delta("one ")]
-    await one.flush()
-    await one.say(END)
+    await writer.flush()
+    await writer.write(END)
     assert paper.said == [START, delta("one "), delta("two thr"), note(1), END]
 
 
 async def test_a_text_and_a_reasoning_of_one_id_are_two_parts() -> None:
-    one, paper = pen()
-    await one.say(delta("text"))
-    await one.say(chunks.ReasoningDelta(id="t", delta="thought"))
-    await one.flush()
+    writer, paper = event_writer()
+    await writer.write(delta("text"))
+    await writer.write(chunks.ReasoningDelta(id="t", delta="thought"))
+    await writer.flush()
     assert paper.said == [delta("text"), chunks.ReasoningDelta(id="t", delta="thought")]
 
 
 async def test_what_a_provider_attached_to_a_delta_is_kept() -> None:
     """Also to one that is held, and to one without text."""
-    one, paper = pen()
+    writer, paper = event_writer()
     marked = {"p": {"x": 1}}
-    await one.say(chunks.TextDelta(id="t", delta="wo", provider_metadata=marked))
-    await one.say(delta("rd"))
-    await one.say(END)
-    await one.say(chunks.TextDelta(id="u", delta="", provider_metadata=marked))
-    await one.say(chunks.TextEnd(id="u"))
+    await writer.write(chunks.TextDelta(id="t", delta="wo", provider_metadata=marked))
+    await writer.write(delta("rd"))
+    await writer.write(END)
+    await writer.write(chunks.TextDelta(id="u", delta="", provider_metadata=marked))
+    await writer.write(chunks.TextEnd(id="u"))
     assert paper.said == [
         chunks.TextDelta(id="t", delta="word", provider_metadata=marked),
         END,
