@@ -119,7 +119,7 @@ async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seco
     async with (
         nats_connection.connect(servers.nats_url, "runner-queue") as connection,
         await run_store.open_run_store(servers.database_url) as store,
-        app.assemble(settings, [agent]) as worker,
+        app.open_worker(settings, [agent]) as worker,
         run_alongside(worker.serve()),
     ):
         requests, started = JetStreamRunQueue(connection, setup.StreamSettings()), []

@@ -11,7 +11,7 @@ from rejoin_protocol import settings
 from rejoin_protocol.errors import RejoinError
 
 from rejoin_runner import app
-from rejoin_runner.demo import demo
+from rejoin_runner.demo import build_demo_agent
 
 
 @click.command()
@@ -27,7 +27,7 @@ def main(agents: str | None, config: Path | None) -> None:
             app.RunnerSettings, os.environ, read=lambda path: Path(path).read_text(), toml=toml
         )
         configure_logs(found.log_level, found.log_format)
-        serving = app.find_agents(agents) if agents else [demo(found.model)]
+        serving = app.load_agents(agents) if agents else [build_demo_agent(found.model)]
 
         async def run() -> None:
             with SupervisorLink(os.environ) as supervised:

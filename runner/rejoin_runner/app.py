@@ -30,10 +30,10 @@ from rejoin_adapters.service.service_process import LogFormat, on_stop, raise_op
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
 
-from rejoin_runner.agent.agent import Agent, agents_of
-from rejoin_runner.agent.team import reachable
-from rejoin_runner.mcp.tools import Sources
-from rejoin_runner.models.model import Keys, Model
+from rejoin_runner.agent.agent import Agent, parse_agents
+from rejoin_runner.agent.team import collect_agents
+from rejoin_runner.mcp.tools import ServerToolsLookup
+from rejoin_runner.models.model import Model, ModelKeyLookup
 from rejoin_runner.models.provider import ProviderConnections, open_model
 from rejoin_runner.run import tool_calls
 from rejoin_runner.tools import thread_calls
@@ -90,7 +90,7 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     log_format: LogFormat = "auto"
 
 
-def find_agents(path: str) -> list[Agent]:
+def load_agents(path: str) -> list[Agent]:
     """The agents that `MODULE:ATTR` names. Raises `Invalid` in words for the one who typed it."""
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
@@ -104,11 +104,11 @@ def find_agents(path: str) -> list[Agent]:
         value = getattr(module, attribute)
     except AttributeError:
         raise Invalid(f"{module_name} has no {attribute}") from None
-    return agents_of(value)
+    return parse_agents(value)
 
 
 @asynccontextmanager
-async def assemble(settings: RunnerSettings, agents: Sequence[Agent]) -> AsyncIterator[Worker]:
+async def open_worker(settings: RunnerSettings, agents: Sequence[Agent]) -> AsyncIterator[Worker]:
     """A worker with its connections, for as long as the context."""
     async with AsyncExitStack() as stack:
         connections = await stack.enter_async_context(ProviderConnections())
@@ -165,7 +165,7 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
     """
     raise_open_file_limit()
     with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
-        async with assemble(settings, agents) as worker:
+        async with open_worker(settings, agents) as worker:
             registry = worker.metrics.registry
 
             def stop() -> None:
@@ -178,7 +178,7 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
             ):
                 async with run_alongside(loop_watchdog.watch()):
                     await worker.serve(on_ready)
-    if left := thread_calls.under_way():
+    if left := thread_calls.calls_in_progress():
         log.warning("threads_abandoned_at_exit", tools=left)
 
 
@@ -191,22 +191,25 @@ def _give_up() -> None:
 
 
 @asynccontextmanager
-async def _servers(heads: Sequence[Agent]) -> AsyncIterator[Sources | None]:
+async def _servers(heads: Sequence[Agent]) -> AsyncIterator[ServerToolsLookup | None]:
     """The way to the agents' MCP servers. The SDK, which takes seconds, is imported if there are some."""
-    wanted = [server for head in heads for agent in reachable(head).values() for server in agent.mcp]
+    wanted = [server for head in heads for agent in collect_agents(head).values() for server in agent.mcp]
     if not wanted:
         yield None
         return
-    async with importlib.import_module("rejoin_runner.mcp.connection").opened(wanted) as sources:
+    async with importlib.import_module("rejoin_runner.mcp.connection").open_connections(wanted) as sources:
         yield sources
 
 
 def _serving(
-    agent: Agent, settings: RunnerSettings, connections: ProviderConnections, sources: Sources | None
+    agent: Agent,
+    settings: RunnerSettings,
+    connections: ProviderConnections,
+    sources: ServerToolsLookup | None,
 ) -> ServedAgent:
     """The agent and those that it reaches, ready. Raises `Invalid` for a crew that cannot work."""
     keys = agent.model_keys
-    models = {name: _open(one, settings, connections, keys) for name, one in reachable(agent).items()}
+    models = {name: _open(one, settings, connections, keys) for name, one in collect_agents(agent).items()}
     updates = agent.status_updates
     writer = None if updates is None or updates.model is None else updates.model
     return ServedAgent(
@@ -214,12 +217,14 @@ def _serving(
         models[agent.name],
         models,
         None if writer is None else _model(writer, settings, connections, keys),
-        {} if sources is None else {name: [*map(sources, one.mcp)] for name, one in reachable(agent).items()},
+        {}
+        if sources is None
+        else {name: [*map(sources, one.mcp)] for name, one in collect_agents(agent).items()},
     )
 
 
 def _open(
-    agent: Agent, settings: RunnerSettings, connections: ProviderConnections, keys: Keys | None
+    agent: Agent, settings: RunnerSettings, connections: ProviderConnections, keys: ModelKeyLookup | None
 ) -> Model:
     """The agent's model, imported and ready. Raises `Invalid` for one that cannot be."""
     try:
@@ -229,7 +234,10 @@ def _open(
 
 
 def _model(
-    model: Model | str, settings: RunnerSettings, connections: ProviderConnections, keys: Keys | None
+    model: Model | str,
+    settings: RunnerSettings,
+    connections: ProviderConnections,
+    keys: ModelKeyLookup | None,
 ) -> Model:
     if not isinstance(model, str):
         return model

@@ -32,7 +32,7 @@ async def sleep(seconds: float) -> str:
     return f"I slept for {seconds:g} seconds."
 
 
-def demo(model: Model | str | None = None) -> Agent:
+def build_demo_agent(model: Model | str | None = None) -> Agent:
     """The demo agent, with a model of its own or with another one."""
     return Agent(
         name="demo",

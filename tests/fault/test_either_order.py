@@ -16,7 +16,7 @@ from rejoin_protocol.ids import AgentName, RunId, SessionId
 from rejoin_protocol.log.record import Head
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.agent.agent import agent
-from rejoin_runner.agent.custom_loop import CRASHED, LoopError, RunInput
+from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
 from rejoin_runner.tools.tool import tool
 from structlog.testing import capture_logs
 
@@ -106,7 +106,7 @@ async def test_a_delegated_loop_that_is_not_begun_twice_fails_for_its_caller(
     await rig.runner([head], retry_delay_s=0.0)
     heard = await hear(rig, await rig.gateway(), "go")
     said = [part["text"] for part in heard.message["parts"] if part["type"] == "text"]
-    assert said == [f"It said: It failed: {CRASHED}"]
+    assert said == [f"It said: It failed: {CRASH_ERROR}"]
     assert begun == [1]
 
 

@@ -6,7 +6,7 @@ How it dies is in `tests/support/dying_runners.py`.
 import msgspec
 import pytest
 from rejoin_protocol.ids import RunId
-from rejoin_runner.demo import demo, weather
+from rejoin_runner.demo import build_demo_agent, weather
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 from rejoin_runner.tools.tool import Tool, tool
 
@@ -74,7 +74,7 @@ async def test_f71_f84_the_answer_is_the_same_wherever_its_runner_died(
     death = at_append(monkeypatch, stored=stored)
     base = await rig.gateway()
     shredder = Shredder()
-    agent = msgspec.structs.replace(demo(), name=rig.agent, tools=[weather, shredder.tool()])
+    agent = msgspec.structs.replace(build_demo_agent(), name=rig.agent, tools=[weather, shredder.tool()])
     await rig.runner([agent], retry_delay_s=0.0)
     expected = (await hear(rig, base, prompt)).message
     unknown = 0

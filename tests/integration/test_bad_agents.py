@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 import pytest
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.demo import demo
+from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.tools.tool import ToolError, tool
 from structlog.testing import capture_logs
@@ -49,7 +49,7 @@ async def test_a_tool_that_is_ended_by_somebody_else_is_run_once(rig: Rig, fault
         runs.append(city)
         raise fault
 
-    agent = msgspec.structs.replace(demo(), name=rig.agent, tools=[weather])
+    agent = msgspec.structs.replace(build_demo_agent(), name=rig.agent, tools=[weather])
     assert (await answer(rig, agent, "weather Oslo")).text == "That did not work: the tool gave up"
     assert runs == ["Oslo"]
 
@@ -77,7 +77,7 @@ async def test_words_that_no_event_holds_are_said_as_far_as_they_can_be(rig: Rig
         """Tell the weather."""
         raise ToolError(f"{city} {words}")
 
-    agent = msgspec.structs.replace(demo(), name=rig.agent, tools=[weather])
+    agent = msgspec.structs.replace(build_demo_agent(), name=rig.agent, tools=[weather])
     assert errors(await answer(rig, agent, "weather Oslo")).startswith(f"Oslo {words[:10]}")
     model = Raising(ModelError(words))
     other = msgspec.structs.replace(agent, name=rig.fresh("other"), model=model)
@@ -100,7 +100,9 @@ async def test_a_model_with_a_fault_is_tried_again_and_then_given_up(rig: Rig) -
 
 
 async def test_every_agent_of_a_runner_is_served_however_few_runs_it_may_have(rig: Rig) -> None:
-    agents = [msgspec.structs.replace(demo(), name=f"{rig.agent}-{number}") for number in range(3)]
+    agents = [
+        msgspec.structs.replace(build_demo_agent(), name=f"{rig.agent}-{number}") for number in range(3)
+    ]
     await rig.runner(agents, max_concurrent_runs=1)
     base = await rig.gateway()
     for agent in agents * 2:

@@ -20,7 +20,7 @@ import pytest
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.routes import Route
 from rejoin_protocol import file_formats
-from rejoin_runner.demo import demo
+from rejoin_runner.demo import build_demo_agent
 from yarl import URL
 
 from tests.support.attachments import PNG
@@ -37,7 +37,7 @@ OUTSIDE = re.compile(r"""(?:src|href)=["'](?:https?:)?//|@import|url\(|innerHTML
 @pytest.fixture
 async def base(rig: Rig) -> str:
     """A gateway that asks for credentials, and the agent that the contract's examples talk to."""
-    await rig.runner([msgspec.structs.replace(demo(), name="demo")])
+    await rig.runner([msgspec.structs.replace(build_demo_agent(), name="demo")])
     return await rig.gateway(
         allow_anonymous=False, default_agent="demo", jwt_key=SIGNING, jwt_algorithms="HS256"
     )

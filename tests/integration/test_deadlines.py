@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.demo import demo
+from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.tool import tool
 
@@ -53,7 +53,7 @@ async def test_a_step(rig: Rig) -> None:
 
 
 async def test_a_run(rig: Rig) -> None:
-    agent = msgspec.structs.replace(demo(), name=rig.agent, timeout_s=0.05)
+    agent = msgspec.structs.replace(build_demo_agent(), name=rig.agent, timeout_s=0.05)
     assert error(await answer(rig, agent, "sleep 600")) == (
         "deadline",
         "The run took longer than 0.05 seconds.",
@@ -62,7 +62,7 @@ async def test_a_run(rig: Rig) -> None:
 
 async def test_a_tool(rig: Rig) -> None:
     """The model is told, and the run goes on."""
-    agent = msgspec.structs.replace(demo(), name=rig.agent, tools=[weather])
+    agent = msgspec.structs.replace(build_demo_agent(), name=rig.agent, tools=[weather])
     answered = await answer(rig, agent, "weather Oslo")
     assert answered.complete
     assert answered.text == "That did not work: the tool took too long"
@@ -70,7 +70,7 @@ async def test_a_tool(rig: Rig) -> None:
 
 async def test_a_question(rig: Rig) -> None:
     """It counts as denied, in words of its own, and nobody needs to ask for it."""
-    agent = msgspec.structs.replace(demo(), name=rig.agent, approval_timeout_s=0.0)
+    agent = msgspec.structs.replace(build_demo_agent(), name=rig.agent, approval_timeout_s=0.0)
     await rig.runner([agent], sweep_interval_s=0.05)
     base, session = await rig.gateway(), rig.fresh("s")
     async with rig.http.post(f"{base}/api/chat", json=rig.chat(session, "delete notes.txt")) as response:

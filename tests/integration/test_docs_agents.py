@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.agent.team import reachable
+from rejoin_runner.agent.team import collect_agents
 from rejoin_runner.models.provider import ProviderConnections
 
 from tests.integration.test_request_context import KEYS

@@ -35,7 +35,7 @@ def at(port: int, **options: Any) -> McpServer:
 
 
 async def call(source: ServerTools, name: str, **arguments: Any) -> Any:
-    return await Toolbox({}, [source])[name].run(arguments, CONTEXT)
+    return await Toolbox({}, [source])[name].call(arguments, CONTEXT)
 
 
 @asynccontextmanager
@@ -108,7 +108,7 @@ async def test_a_server_that_comes_and_goes_costs_calls_and_comes_back(old: bool
 
 
 async def there(source: ServerTools) -> bool:
-    return source.there
+    return source.connected
 
 
 @ERAS
@@ -120,7 +120,7 @@ async def test_a_restart_between_two_calls_is_not_seen_by_what_may_be_repeated(o
         source = await opening.__aenter__()
         assert await call(source, "things_add", number=1, other=2) == {"result": 3}
     async with served(made(ledger), port, old=old):
-        if not source.there:
+        if not source.connected:
             await until(lambda: there(source), "the way back")
         assert await call(source, "things_add", number=2, other=2) == {"result": 4}
         await opening.__aexit__(None, None, None)
@@ -152,7 +152,7 @@ async def begun(ledger: Ledger, calls: int) -> bool:
 
 async def outcome(tool: RemoteTool) -> Any:
     try:
-        return await tool.run({}, CONTEXT)
+        return await tool.call({}, CONTEXT)
     except ToolError as fault:
         return fault
 
@@ -212,7 +212,7 @@ async def test_a_server_that_never_answers_does_not_hold_up_the_start() -> None:
     async with listening:
         port = listening.sockets[0].getsockname()[1]
         async with asyncio.timeout(8), connected(at(port, timeout_s=1.0)) as source:
-            assert not source.there
+            assert not source.connected
             with pytest.raises(ToolError, match="away"):
                 await call(source, "things_add")
 
@@ -223,7 +223,7 @@ async def test_a_private_address_is_not_connected_to_unless_it_is_trusted() -> N
         for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
             server = McpServer(name="things", url=f"http://{host}:{port}/mcp", timeout_s=2)
             async with connected(server) as source:
-                assert not source.there, host
+                assert not source.connected, host
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(headers: str, piece: byt
 
     listening = await asyncio.start_server(pour, "127.0.0.1", 0)
     async with listening, connected(at(listening.sockets[0].getsockname()[1])) as source:
-        assert not source.there
+        assert not source.connected
         assert sent < 100
         listening.close()
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_protocol.ids import RunId
-from rejoin_runner.demo import demo
+from rejoin_runner.demo import build_demo_agent
 
 from tests.support.observe import expire
 from tests.support.rig import Answer, Rig, read_frames
@@ -46,7 +46,7 @@ async def test_a_log_that_has_expired_is_a_410_whatever_is_asked(rig: Rig, query
 
 async def test_an_agent_does_not_touch_another_agents_session(rig: Rig) -> None:
     other = f"{rig.agent}-b"
-    await rig.runner([msgspec.structs.replace(demo(), name=name) for name in (rig.agent, other)])
+    await rig.runner([msgspec.structs.replace(build_demo_agent(), name=name) for name in (rig.agent, other)])
     base, session = await rig.gateway(), rig.fresh("s")
     await rig.post(base, rig.chat(session, "count 2"))
     url = f"{base}/api/agents/{other}/{session}"

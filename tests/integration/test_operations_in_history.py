@@ -54,7 +54,7 @@ def crew(name: str) -> Agent:
         tools=[make],
         handoffs=[billing],
         delegates=[research],
-        window=ContextWindow(messages_max=1),
+        context_window=ContextWindow(messages_max=1),
     )
 
 

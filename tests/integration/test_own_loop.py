@@ -17,7 +17,7 @@ from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolC
 from pydantic_ai.models.test import TestModel
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent, agent
-from rejoin_runner.agent.custom_loop import CRASHED, LoopError, RunInput
+from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
 from rejoin_runner.integrations.pydantic_ai import adapt
 from rejoin_runner.models.model import Usage
 
@@ -147,7 +147,7 @@ async def test_after_a_crash_it_is_begun_again_or_fails(
         assert "".join(one["delta"] for one in after) == "one two"
         assert attempts == ([2] if begun else [1, 2])
     else:
-        assert errors(answer) == [CRASHED]
+        assert errors(answer) == [CRASH_ERROR]
         assert attempts == [1]
 
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.ui import kill_switch
-from rejoin_runner.demo import demo
+from rejoin_runner.demo import build_demo_agent
 
 from tests.support.rig import Answer, Rig
 
@@ -106,9 +106,9 @@ async def test_no_other_sites_page_kills_a_runner(rig: Rig, headers: dict[str, s
 async def test_agents_are_listed_the_default_first(rig: Rig) -> None:
     base = await rig.gateway(default_agent=f"{rig.agent}-z")
     names = [f"{rig.agent}-a", f"{rig.agent}-z"]
-    await rig.runner([msgspec.structs.replace(demo(), name=name) for name in names])
+    await rig.runner([msgspec.structs.replace(build_demo_agent(), name=name) for name in names])
     listed = (await rig.get(f"{base}/api/agents")).json
-    assert listed[0] == {"name": names[1], "description": demo().description}
+    assert listed[0] == {"name": names[1], "description": build_demo_agent().description}
     assert names[0] in {one["name"] for one in listed}
 
 

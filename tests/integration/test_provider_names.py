@@ -5,7 +5,7 @@ from typing import override
 
 import httpx2
 import pytest
-from rejoin_runner.models.model import Usage, answered, question
+from rejoin_runner.models.model import Usage, build_question, collect_answer
 from rejoin_runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, ProviderConnections, open_model
 from rejoin_runner.models.provider_call import RESPONSES
 
@@ -57,7 +57,7 @@ async def test_a_compatible_provider_answers_by_its_name(provider: FakeProvider,
     own = "http://own.example/v1" if name in ADDRESS_NEEDED else None
     async with Diverted(there) as connections:
         model = open_model(f"{name}:openai/gpt-5", connections, base_url=own, api_key=f"key-of-{name}")
-        assert await answered(model, question("Be kind.", "hi")) == ("Hello", Usage(3, 2))
+        assert await collect_answer(model, build_question("Be kind.", "hi")) == ("Hello", Usage(3, 2))
     [wanted] = there.wanted
     assert wanted.path.endswith("/responses" if speaks_responses else "/chat/completions")
     assert (wanted.host == "own.example") is (own is not None)

@@ -16,8 +16,8 @@ from rejoin_runner.models.model import (
     ModelRequest,
     ModelSettings,
     ToolSpec,
-    answered,
-    question,
+    build_question,
+    collect_answer,
 )
 from rejoin_runner.models.openai_fast_path import FastChatModel
 from rejoin_runner.models.provider import COMPATIBLE, EXTRAS, ProviderConnections, open_model
@@ -362,7 +362,9 @@ async def test_a_question_is_one_call_without_tools_and_past(
     provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(text("Par", "is"))
-    said, _ = await answered(CHAT.open(provider, connections), question("Be brief.", "Capital of France?"))
+    said, _ = await collect_answer(
+        CHAT.open(provider, connections), build_question("Be brief.", "Capital of France?")
+    )
     assert said == "Paris"
     (sent,) = provider.requests
     assert "tools" not in sent

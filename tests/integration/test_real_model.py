@@ -1,7 +1,7 @@
 """A run whose model is a provider, played on loopback: text, a tool, and what the provider is told of it."""
 
 import msgspec
-from rejoin_runner.demo import demo
+from rejoin_runner.demo import build_demo_agent
 
 from tests.support.fake_provider import FakeProvider, Reply, call, delta, failure, text, usage
 from tests.support.rig import Rig
@@ -9,7 +9,7 @@ from tests.support.rig import Rig
 
 async def serve(rig: Rig, provider: FakeProvider) -> str:
     """A gateway, and a runner whose agent asks this provider, as `REJOIN_MODEL=openai:…` makes it."""
-    agent = msgspec.structs.replace(demo("openai:test-model"), name=rig.agent)
+    agent = msgspec.structs.replace(build_demo_agent("openai:test-model"), name=rig.agent)
     await rig.runner([agent], model_base_url=provider.base_url, model_api_key="secret-key")
     return await rig.gateway()
 

@@ -55,7 +55,7 @@ def compressions(answer: Answer) -> int:
 
 async def test_the_oldest_turns_are_left_out(rig: Rig) -> None:
     model = Listens(shown=[])
-    agent = Agent(name=rig.agent, model=model, window=ContextWindow(messages_max=3))
+    agent = Agent(name=rig.agent, model=model, context_window=ContextWindow(messages_max=3))
     answers = await talk(rig, agent, 3)
     assert model.shown[-1] == ["turn 1", "ok", "turn 2"]
     assert [compressions(answer) for answer in answers] == [0, 0, 1]
@@ -64,7 +64,9 @@ async def test_the_oldest_turns_are_left_out(rig: Rig) -> None:
 async def test_a_summary_stands_for_them_and_is_written_and_paid_once(rig: Rig) -> None:
     """It is kept with the answer, whose cost has its own; the next turn uses it as long as it suffices."""
     model = Listens(shown=[])
-    agent = Agent(name=rig.agent, model=model, window=ContextWindow(messages_max=6), summarises=True)
+    agent = Agent(
+        name=rig.agent, model=model, context_window=ContextWindow(messages_max=6), summarize_history=True
+    )
     answers = await talk(rig, agent, 5)
     assert model.summaries == 1
     assert [compressions(answer) for answer in answers] == [0, 0, 0, 1, 0]

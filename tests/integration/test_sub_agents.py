@@ -68,7 +68,7 @@ async def test_a_run_is_handed_over_only_so_often(rig: Rig) -> None:
     ping: list[Line] = [Calls("transfer_to_pong")]
     pong = agent("pong", {"go": [[], [Calls(f"transfer_to_{rig.agent}")]] * 6}, handoffs=[rig.agent])
     lines: Lines = {"go": [ping, [], ping, ["I stay: {}"]]}
-    await rig.runner([agent(rig.agent, lines, handoffs=[pong], transfers_max=2)])
+    await rig.runner([agent(rig.agent, lines, handoffs=[pong], handoffs_max=2)])
     heard = await hear(rig, base, "go")
     message = heard.message
     assert len(heard.operations("transfer")) == 2
@@ -144,7 +144,9 @@ async def test_delegation_is_bounded_in_depth(rig: Rig) -> None:
     base = await rig.gateway()
     lines: Lines = {"down": [[delegation("down", "a")], ["Back: {}"]]}
     inner = agent("a", lines, delegates=["a"])
-    head = agent(rig.agent, {"go": [[delegation("down", "a")], ["{}"]]}, delegates=[inner], depth_max=3)
+    head = agent(
+        rig.agent, {"go": [[delegation("down", "a")], ["{}"]]}, delegates=[inner], delegation_depth_max=3
+    )
     await rig.runner([head])
     heard = await hear(rig, base, "go")
     message = heard.message

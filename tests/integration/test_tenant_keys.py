@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models import provider_call
-from rejoin_runner.models.model import Keys, ModelError
+from rejoin_runner.models.model import ModelError, ModelKeyLookup
 from rejoin_runner.models.provider import ProviderConnections, open_model
 
 from tests.integration.test_provider import asking
@@ -69,7 +69,7 @@ def wrong(tenant: str, service: str) -> str | None:
     ],
 )
 async def test_a_key_that_cannot_be_had_is_the_models_failure_and_sends_nothing(
-    keys: Keys, said: str, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    keys: ModelKeyLookup, said: str, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And no other key is sent in its place, not even one that the environment has."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-elsewhere")

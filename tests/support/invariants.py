@@ -19,7 +19,7 @@ from rejoin_protocol.events.fold import Fold, UIMessage
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.log.record import Mark, Record, View, split_events
-from rejoin_runner.agent.custom_loop import CRASHED
+from rejoin_runner.agent.custom_loop import CRASH_ERROR
 from rejoin_runner.run.executor import INTERRUPTED, TOO_OFTEN
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 
@@ -168,7 +168,7 @@ def answers(text: str, file: bytes = b"") -> list[str]:
         case ["walk", steps]:
             return [f"{_numbers(steps)} steps."]
         case ["once", steps]:
-            return [f"{_numbers(steps)} once.", f"That did not work: It failed: {CRASHED}"]
+            return [f"{_numbers(steps)} once.", f"That did not work: It failed: {CRASH_ERROR}"]
         case ["draw", lines]:
             return [f"I drew {lines} lines."]
         case ["look"]:

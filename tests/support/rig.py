@@ -21,7 +21,7 @@ from rejoin_protocol.log import sse
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner import app as runner_app
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.demo import demo
+from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.worker.worker import Worker
 
 DONE = b"[DONE]"
@@ -74,8 +74,8 @@ class Rig:
         found = runner_app.RunnerSettings(
             nats_url=self.nats_url, database_url=self.database_url, **({"drain_grace_s": 0.1} | settings)
         )
-        serving = agents or [msgspec.structs.replace(demo(), name=self.agent)]
-        worker = await self._stack.enter_async_context(runner_app.assemble(found, serving))
+        serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]
+        worker = await self._stack.enter_async_context(runner_app.open_worker(found, serving))
         ready = asyncio.Event()
         task = self._tasks.create_task(worker.serve(ready.set))
 

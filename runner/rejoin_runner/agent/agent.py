@@ -9,12 +9,20 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, agent_name
 from rejoin_protocol.run_request import AgentEntry
 
-from rejoin_runner.agent.custom_loop import Begins, CustomLoop, RunInput, Said
+from rejoin_runner.agent.custom_loop import CrashPolicy, CustomLoop, LoopOutput, RunInput
 from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.mcp.tools import McpServer
 from rejoin_runner.models.context_window import ContextWindow
-from rejoin_runner.models.model import Done, Keys, Model, ModelChunk, ModelError, ModelRequest, ModelSettings
-from rejoin_runner.tools.tool import NeedsApproval, Tool, object_schema, plain_approval
+from rejoin_runner.models.model import (
+    Done,
+    Model,
+    ModelChunk,
+    ModelError,
+    ModelKeyLookup,
+    ModelRequest,
+    ModelSettings,
+)
+from rejoin_runner.tools.tool import NeedsApproval, Tool, object_schema, require_sync_approval
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
 
 TEXT_INTERVAL_S = 0.04
@@ -29,7 +37,7 @@ class Summary(msgspec.Struct, frozen=True):
     details: str | None = None
 
 
-type Writer = Callable[[str], Awaitable[Summary]]
+type SummaryWriter = Callable[[str], Awaitable[Summary]]
 
 
 class StatusUpdates(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +48,7 @@ class StatusUpdates(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: Model | str | None = None
-    write: Writer | None = None
+    write: SummaryWriter | None = None
     every_events: int | None = None
     every_s: float | None = 10.0
 
@@ -67,25 +75,25 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """Servers whose tools it has besides its own, as `<server>_<tool>`, while they are there."""
     handoffs: Sequence["Agent | str"] = ()
     delegates: Sequence["Agent | str"] = ()
-    transfers_max: int = 10
+    handoffs_max: int = 10
     """How often a run may be handed over."""
-    depth_max: int = 5
+    delegation_depth_max: int = 5
     """How many agents may wait for each other."""
     context: type[msgspec.Struct] | None = None
     """What a request brings besides its message, in headers of the fields' names. For tools."""
-    settings: ModelSettings = ModelSettings()
+    model_settings: ModelSettings = ModelSettings()
     """How the model is to answer."""
-    model_keys: Keys | None = None
+    model_keys: ModelKeyLookup | None = None
     """Whose key pays for a tenant's calls: `(tenant, provider) -> key`, async if it likes, asked at every
     call; None is the process's own. Also for the agents that it reaches and that have none themselves."""
-    window: ContextWindow | None = None
+    context_window: ContextWindow | None = None
     """How much of a long conversation the model is shown."""
-    summarises: bool = False
+    summarize_history: bool = False
     """Whether the model sums up what the window leaves out."""
     text_interval_s: float = TEXT_INTERVAL_S
     """Deltas of a text merge for so long, to whole words. 0: every token is an event."""
     status_updates: StatusUpdates | None = None
-    own: CustomLoop | None = None
+    custom_loop: CustomLoop | None = None
     """The application's own loop in the place of model and tools: see `agent`."""
     max_steps: int = 20
     description: str = ""
@@ -100,16 +108,16 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         agent_name(self.name)
         self._check_kinds()
-        _ = self.entry  # its context can be written as a schema
+        _ = self.registry_entry  # its context can be written as a schema
         names = [tool.name for tool in self.tools]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise Invalid(f"agent {self.name} has two tools of the name {twice[0]}")
-        if taken := sorted(name for name in self.toolbox if name.startswith((TRANSFER, DELEGATE))):
+        if taken := sorted(name for name in self.tools_by_name if name.startswith((TRANSFER, DELEGATE))):
             raise Invalid(
                 f"agent {self.name} has a tool {taken[0]}: such names are for reaching other agents"
             )
         for server in self.mcp:
-            if taken := sorted(name for name in self.toolbox if name.startswith(server.prefix)):
+            if taken := sorted(name for name in self.tools_by_name if name.startswith(server.prefix)):
                 raise Invalid(f"agent {self.name} has a tool {taken[0]}: such names are {server.name}'s")
         if len({server.name for server in self.mcp}) != len(self.mcp):
             raise Invalid(f"agent {self.name} has two MCP servers of one name")
@@ -121,7 +129,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         prefixes = tuple(server.prefix for server in self.mcp)
         if unknown := {
             name
-            for name in set(self.needs_approval) - set(self.toolbox) - self._routes
+            for name in set(self.needs_approval) - set(self.tools_by_name) - self._routes
             if not name.startswith(prefixes)
         }:
             raise Invalid(f"agent {self.name} has no tool {', '.join(sorted(unknown))}")
@@ -141,10 +149,10 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         context: object = self.context
         if context is not None and not (isinstance(context, type) and issubclass(context, msgspec.Struct)):
             raise Invalid(f"agent {self.name}: its context is no subclass of msgspec.Struct")
-        if not isinstance(self.settings, ModelSettings):
+        if not isinstance(self.model_settings, ModelSettings):
             raise Invalid(f"agent {self.name}: its settings are no ModelSettings")
         for tool, approval in self.needs_approval.items():
-            plain_approval(f"agent {self.name}, tool {tool}", approval)
+            require_sync_approval(f"agent {self.name}, tool {tool}", approval)
         if self.max_steps < 1:
             raise Invalid(f"agent {self.name}: max_steps is at least 1")
 
@@ -165,7 +173,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         return transfers | {DELEGATE + name for name in self.delegate_names}
 
     @property
-    def toolbox(self) -> Mapping[str, Tool]:
+    def tools_by_name(self) -> Mapping[str, Tool]:
         """The tools by name."""
         return {tool.name: tool for tool in self.tools}
 
@@ -174,7 +182,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             return tool.needs_approval
         return self.needs_approval.get(tool.name, False)
 
-    def asks(self, tool: Tool, input: Any, context: ToolContext[Any]) -> bool:
+    def needs_approval_for(self, tool: Tool, input: Any, context: ToolContext[Any]) -> bool:
         """Whether a call needs a person's word: what its tool says, else what the agent says."""
         approval = self._approval(tool)
         said: object = approval if isinstance(approval, bool) else approval(input, context)
@@ -183,14 +191,14 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             raise TypeError("needs_approval returned a coroutine")
         return bool(said)
 
-    def retries(self, tool: Tool) -> bool:
+    def retries_after_crash(self, tool: Tool) -> bool:
         """Whether a call that a dead worker may have begun is made again."""
         if tool.on_crash is not None:
             return tool.on_crash == "retry"
         return self._approval(tool) is False
 
     @property
-    def entry(self) -> AgentEntry:
+    def registry_entry(self) -> AgentEntry:
         """What the registry says of it."""
         try:
             schema = None if self.context is None else object_schema(self.context)
@@ -215,24 +223,24 @@ class MissingModel(msgspec.Struct, frozen=True):
 def agent(
     *,
     name: str,
-    on_crash: Begins = "restart",
+    on_crash: CrashPolicy = "restart",
     description: str = "",
     context: type[msgspec.Struct] | None = None,
     timeout_s: float | None = None,
     text_interval_s: float = TEXT_INTERVAL_S,
     status_updates: StatusUpdates | None = None,
-) -> Callable[[Callable[[RunInput[Any]], AsyncIterator[Said]]], Agent]:
+) -> Callable[[Callable[[RunInput[Any]], AsyncIterator[LoopOutput]]], Agent]:
     """Make an async generator function an agent: what it yields is its answer, text as `str`, anything else
     as chunks. It has the same log, resume and interrupt as any agent; tools and approvals of ours it has not.
 
     `on_crash`: whether a run whose worker died is begun again (what was said is void) or fails.
     """
 
-    def make(function: Callable[[RunInput[Any]], AsyncIterator[Said]]) -> Agent:
+    def make(function: Callable[[RunInput[Any]], AsyncIterator[LoopOutput]]) -> Agent:
         return Agent(
             name=name,
             model=MissingModel("This agent has no model."),
-            own=CustomLoop(function, on_crash),
+            custom_loop=CustomLoop(function, on_crash),
             description=description,
             context=context,
             timeout_s=timeout_s,
@@ -243,7 +251,7 @@ def agent(
     return make
 
 
-def agents_of(value: Any) -> list[Agent]:
+def parse_agents(value: Any) -> list[Agent]:
     """One agent, or several in a list. Raises `Invalid` for anything else and for two of one name."""
     agents = [value] if isinstance(value, Agent) else value
     if not isinstance(agents, Sequence) or not agents or not all(isinstance(one, Agent) for one in agents):

@@ -18,8 +18,8 @@ from rejoin_protocol.ids import RunId, SessionId
 from rejoin_runner.models.model import Done, Usage
 from rejoin_runner.tools.tool_context import OutputContext
 
-type Begins = Literal["restart", "fail"]
-type Shown = (
+type CrashPolicy = Literal["restart", "fail"]
+type MessageChunk = (
     chunks.TextStart
     | chunks.TextDelta
     | chunks.TextEnd
@@ -39,10 +39,10 @@ type Shown = (
     | chunks.ToolOutputError
 )
 """What a loop may say: parts of the message. Its frame (`start`, steps, `finish`) is not the loop's."""
-type Said = Shown | Usage | str
-type Function[C] = Callable[["RunInput[C]"], AsyncIterator[Said]]
+type LoopOutput = MessageChunk | Usage | str
+type Function[C] = Callable[["RunInput[C]"], AsyncIterator[LoopOutput]]
 
-CRASHED = "The run's worker went away, and this agent's work is not begun twice."
+CRASH_ERROR = "The run's worker went away, and this agent's work is not begun twice."
 
 
 class LoopError(Exception):
@@ -82,10 +82,10 @@ class CustomLoop(msgspec.Struct, frozen=True):
     """An async generator function, and what becomes of a run whose worker died."""
 
     function: Callable[[RunInput[Any]], AsyncIterator[Any]]
-    on_crash: Begins
+    on_crash: CrashPolicy
 
 
-async def play(loop: CustomLoop, run: RunInput[Any]) -> AsyncGenerator[Shown | Done]:
+async def run_loop(loop: CustomLoop, run: RunInput[Any]) -> AsyncGenerator[MessageChunk | Done]:
     """What the loop says, strings as text parts. Raises `LoopError` and what the loop raises."""
     said = loop.function(run)
     if not isinstance(said, AsyncGenerator):
@@ -100,7 +100,7 @@ async def _generator(said: AsyncIterator[Any]) -> AsyncGenerator[Any]:
         yield one
 
 
-async def _parts(loop: AsyncIterator[Any]) -> AsyncGenerator[Shown | Done]:
+async def _parts(loop: AsyncIterator[Any]) -> AsyncGenerator[MessageChunk | Done]:
     texts = 0
     in_text = False
     usage = Usage()
@@ -124,14 +124,14 @@ async def _parts(loop: AsyncIterator[Any]) -> AsyncGenerator[Shown | Done]:
     yield Done("stop", usage)
 
 
-_SHOWN: tuple[type[Any], ...] = tuple(Shown.__value__.__args__)
+_SHOWN: tuple[type[Any], ...] = tuple(MessageChunk.__value__.__args__)
 
 
-def _checked(said: Any) -> Shown:
+def _checked(said: Any) -> MessageChunk:
     """A tool of the loop's is marked as executed elsewhere: nobody else is to run it."""
     if not isinstance(said, _SHOWN):
         raise LoopError(f"The agent said {type(said).__name__}, which is no part of a message.")
-    shown: Shown = said
+    shown: MessageChunk = said
     match shown:
         case (
             chunks.ToolInputStart()

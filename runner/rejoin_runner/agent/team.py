@@ -40,7 +40,7 @@ class AgentTeam(msgspec.Struct, frozen=True):
         gone = MissingModel(f"There is no agent {name} any more.")
         return TeamMember(Agent(name=name, model=gone), gone, {})
 
-    def through(self, wrap: Callable[[Model], Model]) -> "AgentTeam":
+    def with_wrapped_models(self, wrap: Callable[[Model], Model]) -> "AgentTeam":
         """The same agents, their models wrapped."""
         wrapped = {
             name: msgspec.structs.replace(member, model=wrap(member.model))
@@ -49,13 +49,13 @@ class AgentTeam(msgspec.Struct, frozen=True):
         return AgentTeam(self.head, wrapped)
 
 
-def team_of(
+def build_team(
     head: Agent, models: Mapping[str, Model], sources: Mapping[str, Sequence[ServerTools]] | None = None
 ) -> AgentTeam:
     """The crew that an agent is the head of. By the agents' names, `models` has the opened model of each and
     `sources` the MCP servers of those that have some.
     """
-    agents, remote = reachable(head), sources or {}
+    agents, remote = collect_agents(head), sources or {}
     members = {
         name: TeamMember(agent, models[name], Toolbox(_tools(agent, agents), remote.get(name, ())))
         for name, agent in agents.items()
@@ -63,7 +63,7 @@ def team_of(
     return AgentTeam(head, members)
 
 
-def reachable(head: Agent) -> dict[str, Agent]:
+def collect_agents(head: Agent) -> dict[str, Agent]:
     """The agent and those it can reach, by name. Raises `Invalid` in one sentence for what cannot work."""
     found: dict[str, Agent] = {}
     waiting = [head]
@@ -94,7 +94,7 @@ def _check(agent: Agent, head: Agent, found: Mapping[str, Agent]) -> None:
 def _tools(agent: Agent, agents: Mapping[str, Agent]) -> dict[str, Tool]:
     transfers = [_transfer(agents[name]) for name in agent.handoff_names]
     delegations = [_delegation(agents[name]) for name in agent.delegate_names]
-    return dict(agent.toolbox) | {one.name: one for one in (*transfers, *delegations)}
+    return dict(agent.tools_by_name) | {one.name: one for one in (*transfers, *delegations)}
 
 
 def _transfer(target: Agent) -> Tool:

@@ -133,9 +133,9 @@ class Policy(msgspec.Struct, frozen=True):
     """Whether a call whose outcome is unknown may be made again."""
     max_steps: int
     """Of the agent that works, in a row."""
-    transfers_max: int = 10
+    handoffs_max: int = 10
     """In the run."""
-    depth_max: int = 5
+    delegation_depth_max: int = 5
     """How many agents may wait for each other."""
 
 
@@ -234,12 +234,12 @@ def _refusal(call: ToolCall, run: Sequence[ToolCall], state: RunState, policy: P
     """Why a call to another agent is not made, if it is over a bound."""
     frames = state.frames
     if delegate_target(call.tool) is not None:
-        return TOO_DEEP if len(frames.stack) > policy.depth_max else None
+        return TOO_DEEP if len(frames.stack) > policy.delegation_depth_max else None
     if transfer_target(call.tool) is None:
         return None
     if frames.top.successor is not None or any(transfer_target(other.tool) is not None for other in run):
         return TRANSFERRED
-    return TRANSFERS_SPENT if frames.transfers >= policy.transfers_max else None
+    return TRANSFERS_SPENT if frames.transfers >= policy.handoffs_max else None
 
 
 def _waits(call: ToolCall, state: RunState, inputs: DecisionInputs) -> bool:

@@ -30,7 +30,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import UIMessage
 
 from rejoin_runner.agent.agent import Agent, agent
-from rejoin_runner.agent.custom_loop import Begins, RunInput, Said
+from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, RunInput
 from rejoin_runner.models.history import ModelOrigin, to_messages
 from rejoin_runner.models.model import Usage
 
@@ -43,16 +43,16 @@ def adapt[D](
     *,
     name: str,
     deps: Callable[[RunInput[Any]], D] | None = None,
-    on_crash: Begins = "restart",
+    on_crash: CrashPolicy = "restart",
     context: type[msgspec.Struct] | None = None,
     description: str = "",
 ) -> Agent:
     """Serve a pydantic-ai agent under a name. `deps` makes its dependencies of what a run is told."""
 
     @agent(name=name, on_crash=on_crash, context=context, description=description)
-    async def loop(run: RunInput[Any]) -> AsyncIterator[Said]:
+    async def loop(run: RunInput[Any]) -> AsyncIterator[LoopOutput]:
         given = None if deps is None else deps(run)
-        history = past(run.messages)
+        history = to_history(run.messages)
         async with foreign.run_stream_events(message_history=history, deps=given) as events:  # type: ignore[arg-type]
             shown = ChunkTranslator()
             async for event in events:
@@ -62,7 +62,7 @@ def adapt[D](
     return loop
 
 
-def past(messages: Sequence[UIMessage]) -> list[ModelMessage]:
+def to_history(messages: Sequence[UIMessage]) -> list[ModelMessage]:
     """The conversation as its messages; the last one is the question. The tools in it were its own."""
     return to_messages(
         "", [turn | {"parts": [_own(part) for part in turn["parts"]]} for turn in messages], ORIGIN
@@ -80,7 +80,7 @@ class ChunkTranslator:
         self._parts = 0
         self._open: dict[int, str] = {}
 
-    def take(self, event: object) -> Iterator[Said]:
+    def take(self, event: object) -> Iterator[LoopOutput]:
         """What an event adds to the message."""
         match event:
             case PartStartEvent(index=index, part=TextPart() | ThinkingPart() as part):
@@ -112,7 +112,7 @@ class ChunkTranslator:
             case _:
                 pass
 
-    def _start(self, index: int, part: TextPart | ThinkingPart) -> Iterator[Said]:
+    def _start(self, index: int, part: TextPart | ThinkingPart) -> Iterator[LoopOutput]:
         self._parts += 1
         id = self._open[index] = f"p{self._parts}"
         if isinstance(part, TextPart):
@@ -125,7 +125,7 @@ class ChunkTranslator:
                 yield chunks.ReasoningDelta(id=id, delta=part.content)
 
 
-def _result(result: ToolReturnPart | RetryPromptPart) -> Said:
+def _result(result: ToolReturnPart | RetryPromptPart) -> LoopOutput:
     if isinstance(result, RetryPromptPart):
         return chunks.ToolOutputError(tool_call_id=result.tool_call_id, error_text=result.model_response())
     return chunks.ToolOutputAvailable(tool_call_id=result.tool_call_id, output=_plain(result.content))

@@ -39,9 +39,9 @@ from rejoin_runner.mcp.tools import (
     McpServer,
     RemoteTool,
     ServerTools,
-    Sources,
-    output_of,
-    remote_tool,
+    ServerToolsLookup,
+    build_remote_tool,
+    parse_result,
 )
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
@@ -168,7 +168,7 @@ class McpConnection:
         except (ValueError, RuntimeError) as fault:  # of the SDK, about a result
             raise ToolError("the MCP server's answer is not what the protocol has") from fault
         content = result.model_dump(by_alias=True, mode="json", exclude={"structured_content"})
-        return output_of(content | {"structuredContent": result.structured_content})
+        return parse_result(content | {"structuredContent": result.structured_content})
 
     async def _serve(self, over: asyncio.Event) -> None:
         """One connection, to its end. `over` is set when it takes no more calls."""
@@ -215,7 +215,7 @@ class McpConnection:
             yield McpLink(await stack.enter_async_context(client), news)
 
     def _found(self, link: McpLink) -> None:
-        self._link, self.source.there = link, True
+        self._link, self.source.connected = link, True
         self._up.set()
         self.tried.set()
         self._log.info("mcp_server_found", tools=len(self.source.tools))
@@ -223,7 +223,7 @@ class McpConnection:
     def _lose(self, link: McpLink) -> None:
         link.lose()
         if self._link is link:
-            self._link, self.source.there = None, False
+            self._link, self.source.connected = None, False
             self._up.clear()
 
     async def _watch(self, link: McpLink) -> None:
@@ -254,7 +254,7 @@ class McpConnection:
             said = listed.model_dump(by_alias=True, mode="json", exclude={"input_schema"})
             try:
                 tool = await asyncio.to_thread(  # to check a large schema takes its time
-                    remote_tool, self._server, said | {"inputSchema": listed.input_schema}, self.send
+                    build_remote_tool, self._server, said | {"inputSchema": listed.input_schema}, self.send
                 )
             except Invalid as fault:
                 self._leave_out(listed, str(fault))
@@ -288,7 +288,7 @@ def _told(fault: BaseException) -> str:
 
 
 @asynccontextmanager
-async def open_connections(servers: Sequence[McpServer]) -> AsyncIterator[Sources]:
+async def open_connections(servers: Sequence[McpServer]) -> AsyncIterator[ServerToolsLookup]:
     """Connections to these servers, equal ones shared, for as long as the context. Waits for them a little:
     one that is away appears later.
     """

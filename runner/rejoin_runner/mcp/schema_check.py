@@ -37,7 +37,7 @@ class CheckTimeout(Exception):
     """The time is over."""
 
 
-def check(schema: dict[str, Any]) -> None:
+def check_schema(schema: dict[str, Any]) -> None:
     """Raises `Invalid` for one that is none, or that nobody can check. Takes up to `CHECK_S`."""
     _until.set(thread_time() + CHECK_S)
     try:
@@ -51,7 +51,7 @@ def check(schema: dict[str, Any]) -> None:
         raise Invalid("its schema is none")
 
 
-def misfits(schema: Mapping[str, Any], value: Any) -> list[str]:
+def find_mismatches(schema: Mapping[str, Any], value: Any) -> list[str]:
     """The first few things found in `FIT_S` that do not fit, and where. Raises `Invalid` if the schema leads
     nowhere.
     """

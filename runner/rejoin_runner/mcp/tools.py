@@ -15,7 +15,7 @@ from rejoin_protocol.errors import Invalid
 
 from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.models.model import ToolSpec
-from rejoin_runner.tools.tool import NeedsApproval, Tool, ToolError, plain_approval
+from rejoin_runner.tools.tool import NeedsApproval, Tool, ToolError, require_sync_approval
 from rejoin_runner.tools.tool_context import ToolContext
 
 TIMEOUT_S = 60.0
@@ -64,7 +64,7 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
             raise Invalid(f"MCP server {self.name}: such names are for reaching other agents")
         policy = self.needs_approval
         for tool, approval in (policy if isinstance(policy, Mapping) else {"*": policy}).items():
-            plain_approval(f"MCP server {self.name}, tool {tool}", approval)
+            require_sync_approval(f"MCP server {self.name}, tool {tool}", approval)
         if self.timeout_s <= 0:
             raise Invalid(f"MCP server {self.name}: timeout_s is more than 0")
 
@@ -94,35 +94,35 @@ class RemoteTool(Tool, frozen=True, kw_only=True):
         """Whether doing it twice is doing it once, by the server's own account."""
         return self.on_crash == "retry"
 
-    def check(self, input: Any) -> None:
+    def check_arguments(self, input: Any) -> None:
         """See `Tool`."""
         from rejoin_runner.mcp import schema_check  # most runners have no tools of others
 
         try:
-            found = "; ".join(schema_check.misfits(self.spec.input_schema, input))
+            found = "; ".join(schema_check.find_mismatches(self.spec.input_schema, input))
         except Invalid as fault:
             raise ToolError("the arguments cannot be checked: the tool's schema leads nowhere") from fault
         if found:
             raise ToolError(f"the arguments do not fit: {found[:FAULT_CHARS_MAX]}")
 
-    async def run(self, input: Any, context: ToolContext[Any]) -> Any:
+    async def call(self, input: Any, context: ToolContext[Any]) -> Any:
         """See `Tool`."""
-        self.check(input)
-        return await self.bounded(await self.function(self, input, context), context)
+        self.check_arguments(input)
+        return await self.limit_size(await self.function(self, input, context), context)
 
 
 class UncheckedArguments(msgspec.Struct):
     """The arguments of a tool that checks them itself."""
 
 
-def remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) -> RemoteTool:
+def build_remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) -> RemoteTool:
     """One of a server's tools, from what `tools/list` says of it. Raises `Invalid` for one that cannot be."""
     from rejoin_runner.mcp import schema_check  # see `check`
 
     name, schema = listed["name"], listed["inputSchema"]
     if len(msgspec.json.encode(schema)) > SCHEMA_BYTES_MAX:
         raise Invalid(f"its schema is larger than {SCHEMA_BYTES_MAX // 1024} KiB")
-    schema_check.check(schema)
+    schema_check.check_schema(schema)
     hints = listed.get("annotations") or {}
     repeatable = hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
     description = (listed.get("description") or listed.get("title") or name)[:DESCRIPTION_CHARS_MAX]
@@ -138,7 +138,7 @@ def remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) -> Rem
     )
 
 
-def absent_tool(server: McpServer, name: str, send: Send) -> RemoteTool:
+def build_absent_tool(server: McpServer, name: str, send: Send) -> RemoteTool:
     """A tool of which nothing is known but its name here, because its server has not been there yet."""
     return RemoteTool(
         ToolSpec(name, "", {}),
@@ -161,7 +161,7 @@ def tool_name(server: McpServer, name: str) -> str:
     return f"{whole[: TOOL_NAME_CHARS_MAX - DIGEST_CHARS - 1]}_{digest}"
 
 
-def output_of(result: Mapping[str, Any]) -> Any:
+def parse_result(result: Mapping[str, Any]) -> Any:
     """A result as a tool's output: its structured content, its text, or all of its content in the AI SDK's
     words. Raises `ToolError` with the words of one that failed.
     """
@@ -198,15 +198,15 @@ def _shown(block: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ServerTools(msgspec.Struct):
-    """The tools of one server as they are known at the moment. `there`: whether it can be called now."""
+    """The tools of one server as they are known at the moment. `connected`: whether it can be called now."""
 
     server: McpServer
     send: Send
     tools: Mapping[str, RemoteTool] = {}
-    there: bool = False
+    connected: bool = False
 
 
-type Sources = Callable[[McpServer], ServerTools]
+type ServerToolsLookup = Callable[[McpServer], ServerTools]
 
 
 class Toolbox(Mapping[str, Tool]):
@@ -226,8 +226,8 @@ class Toolbox(Mapping[str, Tool]):
         for source in self._sources:
             if name in source.tools:
                 return source.tools[name]
-            if name.startswith(source.server.prefix) and not source.there and not source.tools:
-                return absent_tool(source.server, name, source.send)
+            if name.startswith(source.server.prefix) and not source.connected and not source.tools:
+                return build_absent_tool(source.server, name, source.send)
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:

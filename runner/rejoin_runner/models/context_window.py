@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
 
-from rejoin_runner.models.model import Model, ModelError, Usage, answered, question
+from rejoin_runner.models.model import Model, ModelError, Usage, build_question, collect_answer
 
 TOKEN_CHARS = 4
 """A rough measure, and good enough for a limit that is set with some room."""
@@ -54,14 +54,14 @@ class Compaction(msgspec.Struct, frozen=True, rename="camel"):
     """What it cost to write."""
 
 
-def tokens(message: UIMessage) -> int:
+def estimate_tokens(message: UIMessage) -> int:
     """About how many tokens a message is for a model."""
     files = sum(_files(part) for part in message["parts"])
     chars = sum(len(words) for part in message["parts"] for words in _words(part))
     return chars // TOKEN_CHARS + files * FILE_TOKENS
 
 
-def fitting(history: Sequence[UIMessage], window: ContextWindow) -> tuple[list[UIMessage], int]:
+def fit_history(history: Sequence[UIMessage], window: ContextWindow) -> tuple[list[UIMessage], int]:
     """The history that fits, and how many messages were left out. What must stay may still be too much."""
     start = _start(history, window)
     end = _reach(history, window, start, start, note=None)
@@ -69,13 +69,13 @@ def fitting(history: Sequence[UIMessage], window: ContextWindow) -> tuple[list[U
     return kept, len(history) - len(kept)
 
 
-def shown(history: Sequence[UIMessage], compaction: Compaction) -> list[UIMessage]:
+def apply_compaction(history: Sequence[UIMessage], compaction: Compaction) -> list[UIMessage]:
     """The history with the note in place of what it stands for; as it is if it has another past by now."""
     place = _place(history, compaction)
     return list(history) if place is None else _without(history, *place, _note(compaction.text))
 
 
-async def compacted(
+async def compact_history(
     model: Model,
     history: Sequence[UIMessage],
     window: ContextWindow,
@@ -95,8 +95,8 @@ async def compacted(
     if _reach(history, window, start, noted, note=before) == noted:
         return _without(history, start, noted, _note(before) if before else []), None
     end = _reach(history, _half(window), start, noted, note=before)
-    text, usage = await answered(
-        model, question(SUMMARISE, _transcript(before, history[noted:end]), tenant=tenant)
+    text, usage = await collect_answer(
+        model, build_question(SUMMARISE, _transcript(before, history[noted:end]), tenant=tenant)
     )
     if not text.strip():
         raise ModelError("the model gave no summary of the conversation")
@@ -107,7 +107,7 @@ async def compacted(
         messages=end - start,
         usage=usage,
     )
-    return shown(history, compaction), compaction
+    return apply_compaction(history, compaction), compaction
 
 
 def _turns(history: Sequence[UIMessage]) -> list[int]:
@@ -133,7 +133,7 @@ def _reach(
 
     `note` is what stands for it; one that is still to be written counts for nothing.
     """
-    sizes = [0, *accumulate(tokens(message) for message in history)]
+    sizes = [0, *accumulate(estimate_tokens(message) for message in history)]
 
     def fits(end: int) -> bool:
         noted = NOTE_MESSAGES if note is not None and end > start else 0

@@ -46,7 +46,7 @@ class Deadline:
             self._inside.cancel()
 
 
-async def limited[T](items: AsyncIterator[T], limit: Deadline) -> AsyncGenerator[T]:
+async def iterate_within[T](items: AsyncIterator[T], limit: Deadline) -> AsyncGenerator[T]:
     """The items, each waited for within the limit."""
     while True:
         with limit:

@@ -48,12 +48,12 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(*(a + b for a, b in zip(_counts(self), _counts(other), strict=True)))
 
-    def report(self) -> dict[str, int]:
+    def to_metadata(self) -> dict[str, int]:
         """For `messageMetadata.usage`: the five counts by their AI SDK names."""
         return {**msgspec.to_builtins(self), "totalTokens": self.total_tokens}
 
     @classmethod
-    def of(cls, reported: Any) -> "Usage":
+    def parse(cls, reported: Any) -> "Usage":
         """What `report` gave, of an earlier step or run; nothing if it is something else."""
         try:
             return msgspec.convert(reported, cls)
@@ -65,7 +65,7 @@ def _counts(usage: Usage) -> tuple[int, ...]:
     return msgspec.structs.astuple(usage)
 
 
-type Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+type ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float | None = None
     max_tokens: int | None = None
     """Of the answer, reasoning included."""
-    reasoning: Effort | None = None
+    reasoning: ReasoningEffort | None = None
     """How hard to think; `none` as little as the model can. The nearest that the model knows."""
     thinking_budget: int | None = None
     """Tokens to think with, where a provider counts in tokens (Anthropic, Google): before `reasoning`."""
@@ -148,7 +148,7 @@ type ModelChunk = (
 )
 
 
-type Keys = Callable[[str, str], str | Awaitable[str | None] | None]
+type ModelKeyLookup = Callable[[str, str], str | Awaitable[str | None] | None]
 """`keys(tenant, provider)`: the key that a tenant's calls are made with; None is the process's own."""
 
 
@@ -164,7 +164,7 @@ class Model(Protocol):
         ...
 
 
-async def answered(model: Model, request: ModelRequest) -> tuple[str, Usage]:
+async def collect_answer(model: Model, request: ModelRequest) -> tuple[str, Usage]:
     """The text of one whole answer and what it cost. Raises `ModelError`."""
     pieces: list[str] = []
     usage = Usage()
@@ -177,7 +177,7 @@ async def answered(model: Model, request: ModelRequest) -> tuple[str, Usage]:
     return "".join(pieces), usage
 
 
-def question(
+def build_question(
     instructions: str, text: str, *, tenant: str = "", settings: ModelSettings | None = None
 ) -> ModelRequest:
     """The request that asks one thing, without tools and without a past."""

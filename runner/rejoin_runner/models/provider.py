@@ -14,7 +14,7 @@ from urllib.request import getproxies
 from rejoin_protocol.errors import Invalid
 
 from rejoin_runner.models.fallback import Fallback
-from rejoin_runner.models.model import Keys, Model
+from rejoin_runner.models.model import Model, ModelKeyLookup
 
 if TYPE_CHECKING:
     import httpx2
@@ -109,7 +109,7 @@ def open_model(
     *,
     base_url: str | None = None,
     api_key: str | Mapping[str, str] | None = None,
-    keys: Keys | None = None,
+    keys: ModelKeyLookup | None = None,
     answer_timeout_s: float = 1800.0,
     retries_max: int = 2,
 ) -> Model:

@@ -25,13 +25,13 @@ from pydantic_ai.settings import ModelSettings as LibrarySettings
 from pydantic_ai.tools import ToolDefinition
 from rejoin_adapters.service import redaction
 
-from rejoin_runner.models.deadline import Deadline, limited
+from rejoin_runner.models.deadline import Deadline, iterate_within
 from rejoin_runner.models.history import ModelOrigin, to_messages
 from rejoin_runner.models.model import (
     Done,
-    Keys,
     ModelChunk,
     ModelError,
+    ModelKeyLookup,
     ModelRequest,
     ModelSettings,
     ToolSpec,
@@ -75,7 +75,7 @@ class ProviderModel:
         provider: str,
         *,
         api_key: str | None,
-        keys: Keys | None,
+        keys: ModelKeyLookup | None,
         keyless: bool,
         answer_timeout_s: float,
         retries_max: int,
@@ -170,7 +170,7 @@ class ProviderModel:
                 async with AsyncExitStack() as stack:
                     with limit:
                         response = await stack.enter_async_context(answer)
-                    async for event in limited(aiter(response), limit):
+                    async for event in iterate_within(aiter(response), limit):
                         begun = True
                         yield event
                     yield _complete(response.get())

@@ -25,7 +25,7 @@ from rejoin_runner.output.event_writer import EventWriter
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.tools.tool import Tool
-from rejoin_runner.tools.tool_context import ArtifactStore, operation
+from rejoin_runner.tools.tool_context import ArtifactStore, build_operation
 
 DEADLINE = "deadline"
 ERROR_CHARS_MAX = 16_384
@@ -93,7 +93,7 @@ class Attempt:
     @property
     def fails_after_crash(self) -> bool:
         """Whether the agent that works must not be begun again in a step that a dead worker had begun."""
-        return self.agent.own is not None and self.agent.own.on_crash == "fail"
+        return self.agent.custom_loop is not None and self.agent.custom_loop.on_crash == "fail"
 
     @property
     def _member(self) -> TeamMember:

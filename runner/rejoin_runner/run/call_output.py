@@ -41,19 +41,19 @@ class LoggedCallOutput:
         """The call is over."""
         self._over = True
 
-    async def aside(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+    async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """See `context.Voice`."""
         self._check()
         await self._attempt.writer.write_between_texts(chunk, audience)
 
-    async def preliminary(self, output: Any) -> None:
+    async def show_preliminary(self, output: Any) -> None:
         """See `context.Voice`."""
         self._check()
         if self._call is not None:
             shown = chunks.ToolOutputAvailable(tool_call_id=self._call, output=output, preliminary=True)
             await self._attempt.emit(shown)
 
-    async def keep(self, made: NewArtifact) -> None:
+    async def store_artifact(self, new: NewArtifact) -> None:
         """See `context.Voice`."""
         self._check()
         artifacts, run = self._attempt.artifacts, self._attempt.run
@@ -61,13 +61,13 @@ class LoggedCallOutput:
             raise RuntimeError("this runner has no place for artifacts")
         created_at = datetime.fromtimestamp(self.now_ms() / 1_000, UTC)
         artifact = Artifact(
-            made.id, run.session, run.id, made.type, made.name, made.preview, made.data, created_at
+            new.id, run.session, run.id, new.type, new.name, new.preview, new.data, created_at
         )
         async for retry in stamina.retry_context(on=Unavailable, timeout=STORE_TIMEOUT_S, attempts=None):
             with retry:
                 await artifacts.put(run.tenant, artifact)
 
-    def count(self, kind: str) -> int:
+    def next_number(self, kind: str) -> int:
         """See `context.Voice`."""
         self._check()
         number = self._counts[kind]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from rejoin_protocol.events.fold import UIMessage
 
-from rejoin_runner.models.context_window import Compaction, compacted, fitting
+from rejoin_runner.models.context_window import Compaction, compact_history, fit_history
 from rejoin_runner.models.model import ModelError
 from rejoin_runner.run.attempt import Attempt, worded
 
@@ -19,21 +19,21 @@ KEY = "compaction"
 async def shortened(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[UIMessage]:
     """The history as the agent's window has it. A summary that cannot be written is done without."""
     agent = attempt.agent
-    if agent.window is None:
+    if agent.context_window is None:
         return history
     earlier = known([*attempt.claim.history, attempt.state.message])
     try:
-        if not agent.summarises:
-            shown, left_out = fitting(history, agent.window)
+        if not agent.summarize_history:
+            shown, left_out = fit_history(history, agent.context_window)
             if left_out:
                 await _say(attempt, left_out, "left out")
             return shown
-        shown, new = await compacted(
-            attempt.model, history, agent.window, earlier=earlier, tenant=attempt.run.tenant
+        shown, new = await compact_history(
+            attempt.model, history, agent.context_window, earlier=earlier, tenant=attempt.run.tenant
         )
     except ModelError as fault:
         attempt.log.warning("history_summary_failed", error=worded(fault.detail))
-        return fitting(history, agent.window)[0]
+        return fit_history(history, agent.context_window)[0]
     if new is not None:
         await attempt.record_usage(new.usage, **{KEY: msgspec.to_builtins(new)})
         await _say(attempt, new.messages, "summed up")

@@ -13,7 +13,7 @@ from rejoin_runner.decision.agent_stack import PartOrigin, ToolCall
 from rejoin_runner.models.model import ModelRequest
 from rejoin_runner.run.attempt import Attempt, worded
 from rejoin_runner.tools.tool import RESULT_BYTES_MAX
-from rejoin_runner.tools.tool_context import operation
+from rejoin_runner.tools.tool_context import build_operation
 
 SPENT = "It used up its steps and has not finished."
 UNFINISHED = "The agent failed before it could make this call."
@@ -94,5 +94,5 @@ async def _returned(attempt: Attempt, call: ToolCall) -> None:
 
 async def _operation(attempt: Attempt, kind: str, call: ToolCall, source: str, target: str | None) -> None:
     data = {"fromSubAgent": source, "targetSubAgent": target, "toolCallId": call.id}
-    said = operation(kind, f"{source} → {target}", attempt.now_ms(), source, data)
+    said = build_operation(kind, f"{source} → {target}", attempt.now_ms(), source, data)
     await attempt.emit(said, Audience.OPERATIONS)

@@ -18,7 +18,7 @@ from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Audience, Mark
 from rejoin_protocol.run_request import RunRequest
 
-from rejoin_runner.agent.custom_loop import CRASHED
+from rejoin_runner.agent.custom_loop import CRASH_ERROR
 from rejoin_runner.decision import decide
 from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.decision.run_state import usage_of
@@ -98,7 +98,7 @@ class RunExecutor:
                     self._step_cut_off and self._attempt.fails_after_crash
                 ):
                     self._step_cut_off = False
-                    await delegation.fail(self._attempt, "crashed", CRASHED)
+                    await delegation.fail(self._attempt, "crashed", CRASH_ERROR)
                 case decide.CallModel() | decide.RunToolCalls():
                     await self._in_time(self._until_interrupted(self._do(action)))
                 case _:
@@ -110,8 +110,8 @@ class RunExecutor:
             lambda call: tool_calls.asks(attempt, call),
             lambda call: tool_calls.retries(attempt, call),
             attempt.agent.max_steps,
-            attempt.head.transfers_max,
-            attempt.head.depth_max,
+            attempt.head.handoffs_max,
+            attempt.head.delegation_depth_max,
         )
 
     async def _end(self, end: State) -> list[RunRequest]:

@@ -17,7 +17,7 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 
-from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, RunInput, Shown, play
+from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.decision import agent_stack
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.output.journal import EventTooLarge
@@ -86,11 +86,11 @@ async def _respond(attempt: Attempt) -> None:
             "Answered",
             iteration=attempt.state.steps,
             finishReason=done.finish_reason,
-            usage=done.usage.report(),
+            usage=done.usage.to_metadata(),
         )
 
 
-async def _source(attempt: Attempt) -> AsyncGenerator[ModelChunk | Shown | Done]:
+async def _source(attempt: Attempt) -> AsyncGenerator[ModelChunk | MessageChunk | Done]:
     """The model, or the application's own loop."""
     request = delegation.request(attempt)
     request = msgspec.structs.replace(
@@ -98,24 +98,24 @@ async def _source(attempt: Attempt) -> AsyncGenerator[ModelChunk | Shown | Done]
         history=await shortened(attempt, request.history),
         instructions=await run_context.instructions(attempt),
         tenant=attempt.run.tenant,
-        settings=attempt.agent.settings,
+        settings=attempt.agent.model_settings,
     )
-    if attempt.agent.own is None:
+    if attempt.agent.custom_loop is None:
         return attempt.model.stream(request)
     await attempt.journal.settle()  # that it was begun is in the log, for those that must not begin twice
-    return _own_loop(attempt, attempt.agent.own, request)
+    return _own_loop(attempt, attempt.agent.custom_loop, request)
 
 
 async def _own_loop(
     attempt: Attempt, loop: CustomLoop, request: ModelRequest
-) -> AsyncGenerator[Shown | Done]:
+) -> AsyncGenerator[MessageChunk | Done]:
     """What the application's loop says. What it raises is told by its type, but for `LoopError`."""
     run, voice = attempt.run, LoggedCallOutput(attempt)
     told = RunInput(
-        run.id, run.session, attempt.agent.name, request.history, attempt.context, run.attempt, voice=voice
+        run.id, run.session, attempt.agent.name, request.history, attempt.context, run.attempt, output=voice
     )
     try:
-        async with aclosing(play(loop, told)) as said:
+        async with aclosing(run_loop(loop, told)) as said:
             async for item in said:
                 yield item
     except (RejoinError, LoopError, TimeoutError):
@@ -127,7 +127,7 @@ async def _own_loop(
         voice.close()
 
 
-def _own(attempt: Attempt, chunk: ModelChunk | Shown) -> Chunk:
+def _own(attempt: Attempt, chunk: ModelChunk | MessageChunk) -> Chunk:
     """A model's chunk in this message: ids that no earlier step has, arguments that fit."""
     step = attempt.state.steps
     match chunk:
@@ -171,7 +171,7 @@ def _misfit(attempt: Attempt, name: str, input: Any) -> str | None:
     if tool is None:
         return f"there is no tool {name}; there are: {', '.join(attempt.tools) or 'none'}"
     try:
-        tool.check(input)
+        tool.check_arguments(input)
     except ToolError as fault:
         return str(fault)
     return None

@@ -11,8 +11,8 @@ import structlog
 from rejoin_protocol.events.chunks import Data
 from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
 
-from rejoin_runner.agent.agent import StatusUpdates, Summary, Writer
-from rejoin_runner.models.model import Model, answered, question
+from rejoin_runner.agent.agent import StatusUpdates, Summary, SummaryWriter
+from rejoin_runner.models.model import Model, build_question, collect_answer
 from rejoin_runner.run.attempt import Attempt
 
 TICK_S = 0.1
@@ -63,9 +63,11 @@ async def _tell(attempt: Attempt, write: Writer) -> None:
     await attempt.writer.write_between_texts(Data(type="data-summary", data=said))
 
 
-def _writer(attempt: Attempt, model: Model) -> Writer:
+def _writer(attempt: Attempt, model: Model) -> SummaryWriter:
     async def write(text: str) -> Summary:
-        said, usage = await answered(model, question(INSTRUCTIONS, text, tenant=attempt.run.tenant))
+        said, usage = await collect_answer(
+            model, build_question(INSTRUCTIONS, text, tenant=attempt.run.tenant)
+        )
         attempt.metrics.used(attempt.agent.name, usage)
         label, _, details = said.strip().partition("\n")
         return Summary(label, details.strip() or None)

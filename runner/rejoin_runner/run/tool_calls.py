@@ -40,7 +40,7 @@ def asks(attempt: Attempt, call: ToolCall) -> bool:
     if tool is None:
         return False
     try:
-        return attempt.agent.asks(tool, call.input, _context(attempt, call))
+        return attempt.agent.needs_approval_for(tool, call.input, _context(attempt, call))
     except Exception:
         attempt.log.exception("needs_approval_failed", tool=call.tool)
         return True
@@ -49,7 +49,7 @@ def asks(attempt: Attempt, call: ToolCall) -> bool:
 def retries(attempt: Attempt, call: ToolCall) -> bool:
     """Whether a call that a dead worker may have begun is made again."""
     tool = attempt.tools.get(call.tool)
-    return tool is None or attempt.agent.retries(tool)
+    return tool is None or attempt.agent.retries_after_crash(tool)
 
 
 async def ask(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
@@ -136,7 +136,7 @@ async def _result(attempt: Attempt, call: ToolCall, context: ToolContext[Any]) -
     if tool is None:
         return delegation.error(call, f"there is no tool {call.tool}")
     try:
-        output = await own_cancellation(tool.run(_frozen(attempt, call), context))
+        output = await own_cancellation(tool.call(_frozen(attempt, call), context))
     except ToolError as fault:
         return delegation.error(call, str(fault))
     except TimeoutError:
@@ -153,7 +153,7 @@ async def _result(attempt: Attempt, call: ToolCall, context: ToolContext[Any]) -
 
 
 def _context(attempt: Attempt, call: ToolCall, voice: CallOutput | None = None) -> ToolContext[Any]:
-    return ToolContext(attempt.run.id, attempt.run.session, call.id, attempt.context, voice=voice)
+    return ToolContext(attempt.run.id, attempt.run.session, call.id, attempt.context, output=voice)
 
 
 def _frozen(attempt: Attempt, call: ToolCall) -> Any:

@@ -20,7 +20,7 @@ class ThreadsExhausted(Exception):
 
 async def call_in_thread[T](name: str, function: Callable[[], T]) -> T:
     """Call it, and return or raise what it does. Raises `ThreadsExhausted`."""
-    if len(under_way()) >= THREADS_MAX:
+    if len(calls_in_progress()) >= THREADS_MAX:
         raise ThreadsExhausted
     outcome: Future[T] = Future()
     outcome.set_running_or_notify_cancel()  # from here on it can be left, and not be called off
@@ -35,7 +35,7 @@ async def call_in_thread[T](name: str, function: Callable[[], T]) -> T:
     return await asyncio.wrap_future(outcome)
 
 
-def under_way() -> list[str]:
+def calls_in_progress() -> list[str]:
     """The names of the calls that have not returned, those that were left behind among them."""
     names = [thread.name for thread in threading.enumerate()]
     return [name.removeprefix(_MARK) for name in names if name.startswith(_MARK)]

@@ -63,18 +63,18 @@ class Tool(msgspec.Struct, frozen=True):
         """What a model calls it by."""
         return self.spec.name
 
-    def check(self, input: Any) -> None:
+    def check_arguments(self, input: Any) -> None:
         """Raises `ToolError` naming what does not fit the signature."""
         self._convert(input)
 
-    async def run(self, input: Any, context: ToolContext[Any]) -> Any:
+    async def call(self, input: Any, context: ToolContext[Any]) -> Any:
         """Call it; the result as plain JSON. Raises `ToolError`, `TimeoutError` and what it raises."""
         values = msgspec.structs.asdict(self._convert(input))
         async with asyncio.timeout(self.timeout_s):
             result = await self._call(values, context)
-        return await self.bounded(result, context)
+        return await self.limit_size(result, context)
 
-    async def bounded(self, result: Any, context: ToolContext[Any]) -> Any:
+    async def limit_size(self, result: Any, context: ToolContext[Any]) -> Any:
         """A result as plain JSON, or what becomes of one that is too large. Raises `ToolError`."""
         raw, plain = _json(result)
         if len(raw) <= self.result_bytes_max:
@@ -116,8 +116,8 @@ async def _last(results: AsyncGenerator[Any], context: ToolContext[Any]) -> Any:
     async with aclosing(results):  # also one that was cut off ends within its call
         async for result in results:
             _, plain = _json(result)
-            if context.voice is not None:
-                await context.voice.preliminary(plain)
+            if context.output is not None:
+                await context.output.show_preliminary(plain)
     return result
 
 
@@ -191,7 +191,7 @@ def tool(
             raise Invalid(f"tool {own}: result_bytes_max is 1 to {EVENT_BYTES_MAX // 2}")
         if inspect.isgeneratorfunction(function):
             raise Invalid(f"tool {own} is a plain generator: make it `async def`")
-        plain_approval(f"tool {own}", needs_approval)
+        require_sync_approval(f"tool {own}", needs_approval)
         arguments, takes_context = _arguments(function, own)
         return Tool(
             _spec(own, text, arguments),
@@ -208,7 +208,7 @@ def tool(
     return make if function is None else make(function)
 
 
-def plain_approval(whose: str, approval: Any) -> None:
+def require_sync_approval(whose: str, approval: Any) -> None:
     """Raises `Invalid` for one that is async: what it returns would count as a yes, whatever it says."""
     while isinstance(approval, partial):
         approval = approval.func

@@ -38,19 +38,19 @@ class CallOutput(Protocol):
 
     agent: str
 
-    async def aside(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+    async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Say something that must not stand in the middle of a text."""
         ...
 
-    async def preliminary(self, output: Any) -> None:
+    async def show_preliminary(self, output: Any) -> None:
         """Show what the result may become."""
         ...
 
-    async def keep(self, made: NewArtifact) -> None:
+    async def store_artifact(self, artifact: NewArtifact) -> None:
         """Store an artifact."""
         ...
 
-    def count(self, kind: str) -> int:
+    def next_number(self, kind: str) -> int:
         """How many of a kind this call has made before."""
         ...
 
@@ -79,13 +79,13 @@ class RunContext[C](msgspec.Struct, frozen=True):
 class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
     """Who may say something. What is said while a text is open stands behind that text."""
 
-    voice: CallOutput | None = None
+    output: CallOutput | None = None
 
     @property
-    def _voice(self) -> CallOutput:
-        if self.voice is None:
+    def _call_output(self) -> CallOutput:
+        if self.output is None:
             raise RuntimeError("nothing can be said before the call is made")
-        return self.voice
+        return self.output
 
     @property
     def _source(self) -> str:
@@ -98,7 +98,7 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not name or not props:
             raise ValueError("a component has a name and props")
-        own = id or f"{self._source}-{self._voice.count('component')}"
+        own = id or f"{self._source}-{self._call_output.next_number('component')}"
         await self._data("component", {"id": own, "name": name, "props": props}, own)
         return own
 
@@ -118,10 +118,10 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("only an object has fields to preview")
         if missing := [field for field in preview if field not in plain]:
             raise ValueError(f"the artifact has no field {', '.join(missing)}")
-        number = self._voice.count("artifact")
+        number = self._call_output.next_number("artifact")
         id = f"art_{hashlib.sha256(f'{self._source}:{number}'.encode()).hexdigest()[:24]}"
         shown = {field: plain[field] for field in preview}
-        await self._voice.keep(NewArtifact(id, type, name, shown, plain))
+        await self._call_output.store_artifact(NewArtifact(id, type, name, shown, plain))
         said = {"artifactId": id, "type": type, "name": name, "artifactSummary": shown}
         if summary is not None:
             said["description"] = summary
@@ -137,8 +137,8 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
 
     async def emit_operation(self, type: str, label: str, data: dict[str, Any] | None = None) -> None:
         """Tell those who asked for operations: `data-operation {type, label, details}`; no history has it."""
-        said = operation(type, label, self._voice.now_ms(), self._voice.agent, data or {})
-        await self._voice.aside(said, Audience.OPERATIONS)
+        said = build_operation(type, label, self._call_output.now_ms(), self._call_output.agent, data or {})
+        await self._call_output.emit(said, Audience.OPERATIONS)
 
     async def emit_status(self, text: str) -> None:
         """Show what is going on at the moment, `data-status {status}`: no history has it."""
@@ -157,7 +157,7 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
         await self._data(name, data, id, transient=transient)
 
     async def _data(self, name: str, data: Any, id: str | None = None, *, transient: bool = False) -> None:
-        await self._voice.aside(
+        await self._call_output.emit(
             Data(
                 type=f"{DATA_PREFIX}{name}",
                 data=data,
@@ -229,7 +229,7 @@ class SyncToolContext[C]:
         self._wait(self._own.emit_data(name, data, id=id, transient=transient))
 
 
-def operation(type: str, label: str, now_ms: int, agent: str, data: dict[str, Any]) -> Data:
+def build_operation(type: str, label: str, now_ms: int, agent: str, data: dict[str, Any]) -> Data:
     """A detailed operation. Transient: who did not ask for it and who did have the same history."""
     details = {"timestamp": now_ms, "subAgentId": agent, "data": data}
     return Data(

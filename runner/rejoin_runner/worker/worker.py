@@ -34,7 +34,7 @@ from rejoin_protocol.run_request import RunRequest
 from rejoin_protocol.security.sealing import Sealer
 
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.agent.team import AgentTeam, team_of
+from rejoin_runner.agent.team import AgentTeam, build_team
 from rejoin_runner.decision.run_state import RunState
 from rejoin_runner.mcp.tools import ServerTools
 from rejoin_runner.models.model import Model
@@ -93,7 +93,7 @@ class ServedAgent(msgspec.Struct, frozen=True):
     @property
     def team(self) -> AgentTeam:
         """The agent with those that it reaches. Raises `Invalid` in one sentence for what cannot work."""
-        return team_of(self.agent, {**self.other_models, self.agent.name: self.model}, self.mcp_tools)
+        return build_team(self.agent, {**self.other_models, self.agent.name: self.model}, self.mcp_tools)
 
 
 class RunLease:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rejoin_runner.models.model import Keys
+from rejoin_runner.models.model import ModelKeyLookup
 from rejoin_runner.models.provider import ProviderConnections, open_model
 from rejoin_runner.models.provider_call import ProviderModel
 
@@ -161,6 +161,6 @@ REASONED: Mapping[str, list[Any]] = {
 """What each of them is to be sent back of `thinks`."""
 
 
-def keys_of(tenants: Mapping[str, str]) -> Keys:
+def keys_of(tenants: Mapping[str, str]) -> ModelKeyLookup:
     """Keys that a test wrote down."""
     return lambda tenant, _: tenants.get(tenant)

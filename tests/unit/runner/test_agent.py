@@ -5,8 +5,8 @@ import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner import app
-from rejoin_runner.agent.agent import Agent, agents_of
-from rejoin_runner.demo import delete, demo, weather
+from rejoin_runner.agent.agent import Agent, parse_agents
+from rejoin_runner.demo import build_demo_agent, delete, weather
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool_context import ToolContext
 
@@ -35,7 +35,7 @@ def test_a_context_is_published_as_a_schema() -> None:
     class Tenant(msgspec.Struct):
         tenant_id: str
 
-    schema = Agent(name="a", model=ScriptedModel(), context=Tenant).entry.context_schema
+    schema = Agent(name="a", model=ScriptedModel(), context=Tenant).registry_entry.context_schema
     assert schema == {
         "type": "object",
         "properties": {"tenant_id": {"type": "string"}},
@@ -54,20 +54,20 @@ async def test_a_model_that_cannot_be_opened_is_named_at_the_start(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     settings = app.RunnerSettings(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
     with pytest.raises(Invalid, match=said) as told:
-        async with app.assemble(settings, [Agent(name="a", model=model)]):
+        async with app.open_worker(settings, [Agent(name="a", model=model)]):
             pass
     assert "\n" not in str(told.value)
 
 
 def test_one_agent_or_a_list_of_them_is_accepted() -> None:
-    assert [agent.name for agent in agents_of(demo())] == ["demo"]
-    assert len(agents_of([demo(), Agent(name="b", model=ScriptedModel())])) == 2
+    assert [agent.name for agent in parse_agents(build_demo_agent())] == ["demo"]
+    assert len(parse_agents([build_demo_agent(), Agent(name="b", model=ScriptedModel())])) == 2
 
 
-@pytest.mark.parametrize("value", [None, [], "demo", [1], [demo(), demo()]])
+@pytest.mark.parametrize("value", [None, [], "demo", [1], [build_demo_agent(), build_demo_agent()]])
 def test_anything_else_is_refused(value: object) -> None:
     with pytest.raises(Invalid):
-        agents_of(value)
+        parse_agents(value)
 
 
 def test_f51_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
@@ -78,11 +78,11 @@ def test_f51_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
         tools=[weather, delete],
         needs_approval={"weather": lambda input, _: input["city"] == "Oslo", "delete": False},
     )
-    assert agent.asks(weather, {"city": "Oslo"}, CONTEXT)
-    assert not agent.asks(weather, {"city": "Rome"}, CONTEXT)
-    assert agent.asks(delete, {"file": "x"}, CONTEXT)
-    assert not agent.retries(weather)
-    assert not agent.retries(delete)
+    assert agent.needs_approval_for(weather, {"city": "Oslo"}, CONTEXT)
+    assert not agent.needs_approval_for(weather, {"city": "Rome"}, CONTEXT)
+    assert agent.needs_approval_for(delete, {"file": "x"}, CONTEXT)
+    assert not agent.retries_after_crash(weather)
+    assert not agent.retries_after_crash(delete)
 
 
 def test_approval_of_a_tool_that_is_not_there_is_refused() -> None:

@@ -12,10 +12,10 @@ from rejoin_runner.models.context_window import (
     OUTPUT_CHARS_MAX,
     Compaction,
     ContextWindow,
-    compacted,
-    fitting,
-    shown,
-    tokens,
+    apply_compaction,
+    compact_history,
+    estimate_tokens,
+    fit_history,
 )
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
 
@@ -79,13 +79,13 @@ class Summarises(msgspec.Struct):
 )
 def test_the_oldest_turns_go_first_and_whole(window: ContextWindow, kept: str) -> None:
     history = talk(4)[:-1]
-    found, dropped = fitting(history, window)
+    found, dropped = fit_history(history, window)
     assert ids(found) == kept
     assert dropped == len(history) - len(found)
 
 
 def test_nothing_is_a_history_too() -> None:
-    assert fitting([], ContextWindow(messages_max=1)) == ([], 0)
+    assert fit_history([], ContextWindow(messages_max=1)) == ([], 0)
 
 
 def test_a_call_and_its_result_stay_together() -> None:
@@ -96,8 +96,8 @@ def test_a_call_and_its_result_stay_together() -> None:
         said("a1", "assistant", "done"),
         *talk(1),
     ]
-    assert ids(fitting(history, ContextWindow(messages_max=4))[0]) == "u0 a0"
-    assert [message["parts"] for message in fitting(history, ContextWindow(messages_max=4))[0]] == [
+    assert ids(fit_history(history, ContextWindow(messages_max=4))[0]) == "u0 a0"
+    assert [message["parts"] for message in fit_history(history, ContextWindow(messages_max=4))[0]] == [
         history[3]["parts"],
         history[4]["parts"],
     ]
@@ -106,8 +106,8 @@ def test_a_call_and_its_result_stay_together() -> None:
 def test_a_system_message_is_never_dropped() -> None:
     history = [said("s", "system", "be kind"), *talk(3)]
     assert (
-        ids(fitting(history, ContextWindow(messages_max=3))[0]),
-        fitting(history, ContextWindow(messages_max=3))[1],
+        ids(fit_history(history, ContextWindow(messages_max=3))[0]),
+        fit_history(history, ContextWindow(messages_max=3))[1],
     ) == (
         "s u2 a2",
         4,
@@ -116,7 +116,7 @@ def test_a_system_message_is_never_dropped() -> None:
 
 def test_questions_in_a_row_are_one_turn() -> None:
     history = [said("u0", "user", "a"), said("u1", "user", "b"), said("a1", "assistant", "c"), *talk(1)]
-    assert fitting(history, ContextWindow(messages_max=4))[1] == 3
+    assert fit_history(history, ContextWindow(messages_max=4))[1] == 3
 
 
 @pytest.mark.parametrize(
@@ -147,19 +147,19 @@ def test_questions_in_a_row_are_one_turn() -> None:
     ],
 )
 def test_tokens_are_estimated_and_files_by_the_piece(part: dict[str, Any], expected: int) -> None:
-    assert tokens(said("m", "assistant", part)) == expected
+    assert estimate_tokens(said("m", "assistant", part)) == expected
 
 
 async def test_a_conversation_that_fits_is_shown_as_it_is_and_nobody_is_asked() -> None:
     model = Summarises()
-    assert await compacted(model, talk(2), ContextWindow(messages_max=4)) == (talk(2), None)
+    assert await compact_history(model, talk(2), ContextWindow(messages_max=4)) == (talk(2), None)
     assert model.asked == []
 
 
 async def test_what_is_left_out_is_summed_up_in_a_note_in_front() -> None:
     model = Summarises()
     history = talk(6)[:-1]
-    found, compaction = await compacted(model, history, ContextWindow(messages_max=8), tenant="t1")
+    found, compaction = await compact_history(model, history, ContextWindow(messages_max=8), tenant="t1")
     assert compaction == Compaction(text="They spoke.", after="", upto="a4", messages=10, usage=Usage(7, 3))
     assert ids(found) == "compaction-user compaction-assistant u5"
     assert [message["parts"][0]["text"] for message in found[:2]] == [ASKED, "They spoke."]
@@ -173,24 +173,24 @@ async def test_a_stored_compaction_shows_the_same_again_without_asking() -> None
     """Also in the next turn, and after the way through JSON."""
     model = Summarises()
     history = talk(6)
-    found, compaction = await compacted(model, history[:-1], ContextWindow(messages_max=8))
+    found, compaction = await compact_history(model, history[:-1], ContextWindow(messages_max=8))
     stored = msgspec.json.decode(msgspec.json.encode(compaction), type=Compaction)
-    assert shown(history[:-1], stored) == found
-    assert await compacted(model, history[:-1], ContextWindow(messages_max=8), earlier=stored) == (
+    assert apply_compaction(history[:-1], stored) == found
+    assert await compact_history(model, history[:-1], ContextWindow(messages_max=8), earlier=stored) == (
         found,
         None,
     )
     later = [*history, said("u6", "user", "and?")]
-    again, new = await compacted(model, later, ContextWindow(messages_max=8), earlier=stored)
+    again, new = await compact_history(model, later, ContextWindow(messages_max=8), earlier=stored)
     assert (ids(again), new) == ("compaction-user compaction-assistant u5 a5 u6", None)
     assert len(model.asked) == 1
 
 
 async def test_a_note_that_no_longer_suffices_is_summed_up_with_the_rest() -> None:
     model = Summarises()
-    _, earlier = await compacted(model, talk(6)[:-1], ContextWindow(messages_max=8))
+    _, earlier = await compact_history(model, talk(6)[:-1], ContextWindow(messages_max=8))
     model.text = "They spoke on."
-    found, new = await compacted(model, talk(10)[:-1], ContextWindow(messages_max=8), earlier=earlier)
+    found, new = await compact_history(model, talk(10)[:-1], ContextWindow(messages_max=8), earlier=earlier)
     assert new == Compaction(text="They spoke on.", after="", upto="a8", messages=18, usage=Usage(7, 3))
     assert ids(found) == "compaction-user compaction-assistant u9"
     told = model.asked[1].history[0]["parts"][0]["text"]
@@ -199,11 +199,13 @@ async def test_a_note_that_no_longer_suffices_is_summed_up_with_the_rest() -> No
 
 
 async def test_the_first_turns_stay_in_front_of_the_note() -> None:
-    found, compaction = await compacted(Summarises(), talk(6), ContextWindow(messages_max=8, keep_first=1))
+    found, compaction = await compact_history(
+        Summarises(), talk(6), ContextWindow(messages_max=8, keep_first=1)
+    )
     assert compaction is not None
     assert (compaction.after, compaction.messages) == ("a0", 8)
     assert ids(found) == "u0 a0 compaction-user compaction-assistant u5 a5"
-    assert shown(talk(6), compaction) == found
+    assert apply_compaction(talk(6), compaction) == found
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ async def test_the_first_turns_stay_in_front_of_the_note() -> None:
 )
 def test_a_note_about_another_past_is_not_used(compaction: Compaction) -> None:
     """The conversation was edited or cut since; its last message is never behind a note."""
-    assert shown(talk(2), compaction) == talk(2)
+    assert apply_compaction(talk(2), compaction) == talk(2)
 
 
 async def test_the_model_reads_calls_and_not_the_bytes_of_files() -> None:
@@ -225,7 +227,7 @@ async def test_the_model_reads_calls_and_not_the_bytes_of_files() -> None:
     image = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AAAA"}
     long = CALL | {"output": "x" * (OUTPUT_CHARS_MAX + 1)}
     history = [said("u0", "user", "look", image), said("a0", "assistant", CALL, long), *talk(1)]
-    await compacted(model, history, ContextWindow(messages_max=2))
+    await compact_history(model, history, ContextWindow(messages_max=2))
     text = model.asked[0].history[0]["parts"][0]["text"]
     assert text == (
         "User: look\n\nUser: [file image/png]\n\n"
@@ -236,4 +238,4 @@ async def test_the_model_reads_calls_and_not_the_bytes_of_files() -> None:
 
 async def test_a_model_without_a_summary_is_an_error() -> None:
     with pytest.raises(ModelError, match="no summary"):
-        await compacted(Summarises(" "), talk(4), ContextWindow(messages_max=2))
+        await compact_history(Summarises(" "), talk(4), ContextWindow(messages_max=2))

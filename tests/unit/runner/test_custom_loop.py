@@ -7,7 +7,7 @@ import pytest
 from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import RunId, SessionId
 from rejoin_runner.agent.agent import agent
-from rejoin_runner.agent.custom_loop import LoopError, RunInput, play
+from rejoin_runner.agent.custom_loop import LoopError, RunInput, run_loop
 from rejoin_runner.models.model import Done, Usage
 
 USER = {
@@ -25,8 +25,8 @@ async def said(*things: Any) -> list[Any]:
         for thing in things:
             yield thing
 
-    assert loop.own is not None
-    return [one async for one in play(loop.own, RUN)]
+    assert loop.custom_loop is not None
+    return [one async for one in run_loop(loop.custom_loop, RUN)]
 
 
 async def test_strings_are_one_text_until_something_else_is_said() -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import closing
 
 import pytest
-from rejoin_runner.models.deadline import Deadline, limited
+from rejoin_runner.models.deadline import Deadline, iterate_within
 
 LONG_S = 60.0
 SHORT_S = 0.01
@@ -19,13 +19,13 @@ async def numbers(pause_s: float = 0) -> AsyncGenerator[int]:
 
 async def test_what_comes_in_time_comes() -> None:
     with closing(Deadline(LONG_S)) as limit:
-        assert [number async for number in limited(numbers(), limit)] == [0, 1, 2]
+        assert [number async for number in iterate_within(numbers(), limit)] == [0, 1, 2]
 
 
 async def test_the_wait_in_which_it_is_reached_ends() -> None:
     with closing(Deadline(SHORT_S)) as limit:
         with pytest.raises(TimeoutError):
-            _ = [number async for number in limited(numbers(LONG_S), limit)]
+            _ = [number async for number in iterate_within(numbers(LONG_S), limit)]
         await asyncio.sleep(0)  # whose task goes on as if nobody had cancelled it
         task = asyncio.current_task()
         assert task is not None
@@ -34,7 +34,7 @@ async def test_the_wait_in_which_it_is_reached_ends() -> None:
 
 async def test_who_is_between_two_waits_goes_on_until_the_next() -> None:
     with closing(Deadline(LONG_S)) as limit:
-        items = limited(numbers(), limit)
+        items = iterate_within(numbers(), limit)
         assert await anext(items) == 0
         limit._ring()
         with pytest.raises(TimeoutError):
@@ -47,7 +47,7 @@ async def test_a_failure_stays_what_it_is() -> None:
         raise ValueError("broken")
 
     with closing(Deadline(LONG_S)) as limit, pytest.raises(ValueError, match="broken"):
-        _ = [number async for number in limited(broken(), limit)]
+        _ = [number async for number in iterate_within(broken(), limit)]
 
 
 async def test_who_is_cancelled_by_others_is_cancelled() -> None:

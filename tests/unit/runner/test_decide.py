@@ -86,8 +86,8 @@ def action(
             lambda call: call.tool == "delete",
             lambda call: call.tool != "delete",
             max_steps=3,
-            transfers_max=2,
-            depth_max=1,
+            handoffs_max=2,
+            delegation_depth_max=1,
         ),
     )
 

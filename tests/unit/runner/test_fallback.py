@@ -7,9 +7,9 @@ import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_runner.models.fallback import Fallback
-from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, question
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, build_question
 
-ASKED = question("", "hi")
+ASKED = build_question("", "hi")
 
 
 class Says(msgspec.Struct):

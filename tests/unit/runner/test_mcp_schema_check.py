@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.mcp import schema_check
-from rejoin_runner.mcp.schema_check import check, misfits
+from rejoin_runner.mcp.schema_check import check_schema, find_mismatches
 
 RUNAWAY = "^(a+)+$"
 HELD_UP = {"a" * 40 + "!": "a" * 40 + "!"}
@@ -51,15 +51,17 @@ def test_no_expression_of_a_stranger_is_run(
 
     monkeypatch.setattr(re, "search", seen)
     whole = {**named, "type": "object", **schema}
-    check(whole)
+    check_schema(whole)
     assert RUNAWAY not in found
-    assert "does not match" not in str(misfits(whole, {**HELD_UP, "p": HELD_UP}))
+    assert "does not match" not in str(find_mismatches(whole, {**HELD_UP, "p": HELD_UP}))
     assert RUNAWAY not in found
 
 
 def test_a_pattern_of_another_dialect_is_none_of_our_business() -> None:
     r"""Most servers write JavaScript's, where `\p{L}` and `(?<name>` are in order."""
-    check({"type": "object", "properties": {"name": {"type": "string", "pattern": r"^(?<all>\p{L}+)$"}}})
+    check_schema(
+        {"type": "object", "properties": {"name": {"type": "string", "pattern": r"^(?<all>\p{L}+)$"}}}
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,10 +76,10 @@ def test_a_pattern_of_another_dialect_is_none_of_our_business() -> None:
 )
 def test_what_is_not_checked_refuses_nothing(schema: dict[str, Any]) -> None:
     """Not even where it is what must not fit."""
-    check(schema)
-    assert misfits(schema, "abc") == []
+    check_schema(schema)
+    assert find_mismatches(schema, "abc") == []
     inside = {"items": schema, "contains": schema, "maxContains": 1}
-    assert misfits(inside, ["abc", "abd"]) == []
+    assert find_mismatches(inside, ["abc", "abd"]) == []
 
 
 @pytest.mark.parametrize(
@@ -102,8 +104,8 @@ def test_what_does_not_fit_is_told_with_its_place(
     schema: dict[str, Any], value: Any, words: list[str]
 ) -> None:
     """The first three; formats are no promise."""
-    check(schema)
-    found = misfits(schema, value)
+    check_schema(schema)
+    found = find_mismatches(schema, value)
     assert len(found) == len(words)
     assert all(word in one for word, one in zip(words, found, strict=True))
 
@@ -119,7 +121,7 @@ def test_what_does_not_fit_is_told_with_its_place(
 )
 def test_what_is_no_schema_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match="its schema is none"):
-        check(schema)
+        check_schema(schema)
 
 
 def test_a_schema_that_never_ends_inwards_is_refused() -> None:
@@ -127,7 +129,7 @@ def test_a_schema_that_never_ends_inwards_is_refused() -> None:
     for _ in range(2_000):
         schema = {"not": schema}
     with pytest.raises(Invalid, match="its schema is none"):
-        check(schema)
+        check_schema(schema)
 
 
 @pytest.mark.parametrize(
@@ -140,22 +142,22 @@ def test_a_schema_that_never_ends_inwards_is_refused() -> None:
     ],
 )
 def test_a_schema_that_leads_nowhere_is_told_as_one(schema: dict[str, Any]) -> None:
-    check(schema)
+    check_schema(schema)
     with pytest.raises(Invalid, match="leads nowhere"):
-        misfits(schema, {"a": 1})
+        find_mismatches(schema, {"a": 1})
 
 
 def test_references_that_double_forever_are_left_after_a_while() -> None:
     """Sixty lines that ask for 2 to the 60th comparisons; what was found until then is told."""
     doubled = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n - 1}"}] * 2} for n in range(1, 60)}
     schema = {"$defs": {"d0": {"type": "string"}, **doubled}, "$ref": "#/$defs/d59"}
-    check(schema)
-    assert misfits(schema, 1) == ["1 is not of type 'string' at $"] * 3
-    assert misfits(schema, "fits") == []
+    check_schema(schema)
+    assert find_mismatches(schema, 1) == ["1 is not of type 'string' at $"] * 3
+    assert find_mismatches(schema, "fits") == []
 
 
 def test_a_schema_of_too_many_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a thousand times as long to check as to write."""
     monkeypatch.setattr(schema_check, "CHECK_S", 0.1)
     with pytest.raises(Invalid, match="too long to check"):
-        check({"allOf": [{}] * 30_000})
+        check_schema({"allOf": [{}] * 30_000})

@@ -11,8 +11,8 @@ from rejoin_runner.mcp.tools import (
     RemoteTool,
     ServerTools,
     Toolbox,
-    output_of,
-    remote_tool,
+    build_remote_tool,
+    parse_result,
     tool_name,
 )
 from rejoin_runner.models.scripted import ScriptedModel
@@ -81,22 +81,22 @@ def test_names_fit_every_provider_and_stay_apart() -> None:
 
 def test_a_schema_is_checked_as_given_and_fetches_nothing() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 3}}, "required": ["n"]}
-    made = remote_tool(SERVER, listed(schema=schema), send)
+    made = build_remote_tool(SERVER, listed(schema=schema), send)
     assert made.spec.input_schema == schema
-    made.check({"n": 3})
+    made.check_arguments({"n": 3})
     wrong: Any
     for wrong in ({}, {"n": 4}, {"n": "3"}, [], None):
         with pytest.raises(ToolError, match="do not fit"):
-            made.check(wrong)
-    elsewhere = remote_tool(SERVER, listed(schema={"$ref": "http://127.0.0.1:1/schema.json"}), send)
+            made.check_arguments(wrong)
+    elsewhere = build_remote_tool(SERVER, listed(schema={"$ref": "http://127.0.0.1:1/schema.json"}), send)
     with pytest.raises(ToolError, match="leads nowhere"):
-        elsewhere.check({})
+        elsewhere.check_arguments({})
 
 
 def test_a_schema_that_is_none_or_too_large_is_refused() -> None:
     for schema in ({"type": "thing"}, {"type": "object", "description": "x" * 70_000}):
         with pytest.raises(Invalid):
-            remote_tool(SERVER, listed(schema=schema), send)
+            build_remote_tool(SERVER, listed(schema=schema), send)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_schema_that_is_none_or_too_large_is_refused() -> None:
     ],
 )
 def test_only_what_says_so_is_made_again(hints: Any, on_crash: str) -> None:
-    assert remote_tool(SERVER, listed(annotations=hints), send).on_crash == on_crash
+    assert build_remote_tool(SERVER, listed(annotations=hints), send).on_crash == on_crash
 
 
 TEXT = {"type": "text", "text": "hi"}
@@ -146,14 +146,14 @@ TEXT = {"type": "text", "text": "hi"}
     ],
 )
 def test_a_result_is_an_output(result: dict[str, Any], output: Any) -> None:
-    assert output_of(result) == output
+    assert parse_result(result) == output
 
 
 def test_a_failed_result_is_an_error_in_its_words() -> None:
     with pytest.raises(ToolError, match="hi"):
-        output_of({"content": [TEXT], "isError": True})
+        parse_result({"content": [TEXT], "isError": True})
     with pytest.raises(ToolError, match="did not say why"):
-        output_of({"content": [], "isError": True})
+        parse_result({"content": [], "isError": True})
 
 
 async def test_a_box_holds_its_own_tools_and_those_that_are_there() -> None:
@@ -166,13 +166,13 @@ async def test_a_box_holds_its_own_tools_and_those_that_are_there() -> None:
     box = Toolbox({"mine": mine}, [source])
     assert list(box) == ["mine"]
     assert "box_open" in box, "nobody knows yet"
-    assert await box["box_open"].run({}, CONTEXT) == ["", {}]
+    assert await box["box_open"].call({}, CONTEXT) == ["", {}]
     assert box.get("other_open") is None
-    found = remote_tool(SERVER, listed(), send)
-    source.tools, source.there = {found.name: found}, True
+    found = build_remote_tool(SERVER, listed(), send)
+    source.tools, source.connected = {found.name: found}, True
     assert list(box) == ["mine", "box_open"]
     assert len(box) == 2
     assert box["box_open"] is found
     assert box.get("box_shut") is None
-    source.there = False
+    source.connected = False
     assert box["box_open"] is found, "what is known stays known"

@@ -19,8 +19,8 @@ from rejoin_runner.models.model import (
     ModelRequest,
     ModelSettings,
     Usage,
-    answered,
-    question,
+    build_question,
+    collect_answer,
 )
 
 
@@ -48,27 +48,27 @@ def test_usages_add_up() -> None:
 
 def test_a_usage_is_reported_in_the_words_of_the_ai_sdk_and_read_again() -> None:
     usage = Usage(10, 20, 4, 6)
-    assert usage.report() == {
+    assert usage.to_metadata() == {
         "inputTokens": 10,
         "outputTokens": 20,
         "cachedInputTokens": 4,
         "reasoningTokens": 6,
         "totalTokens": 30,
     }
-    assert Usage.of(usage.report()) == usage
+    assert Usage.parse(usage.to_metadata()) == usage
 
 
 @pytest.mark.parametrize("odd", [None, {}, [], {"inputTokens": "many"}, "x"])
 def test_what_is_no_usage_counts_as_none(odd: Any) -> None:
-    assert Usage.of(odd) == Usage()
+    assert Usage.parse(odd) == Usage()
 
 
 async def test_a_question_is_answered_with_the_text_alone() -> None:
     """And with what it cost."""
     model = Thinks()
     settings = ModelSettings(max_tokens=9)
-    request = question("Be brief.", "Capital of France?", tenant="t", settings=settings)
-    assert await answered(model, request) == ("Paris", Usage(3, 2, 1, 1))
+    request = build_question("Be brief.", "Capital of France?", tenant="t", settings=settings)
+    assert await collect_answer(model, request) == ("Paris", Usage(3, 2, 1, 1))
     (asked,) = model.asked
     assert (asked.instructions, asked.tools, asked.step, asked.tenant) == ("Be brief.", [], 0, "t")
     assert asked.settings == settings

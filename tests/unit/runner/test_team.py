@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.agent.team import AgentTeam, reachable, team_of
+from rejoin_runner.agent.team import AgentTeam, build_team, collect_agents
 from rejoin_runner.models.model import ModelError, ModelRequest
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import ToolError, tool
@@ -18,7 +18,7 @@ RESEARCH = agent("research", {}, delegates=["billing"])
 
 
 def crew(head: Agent) -> AgentTeam:
-    return team_of(head, {name: ScriptedModel() for name in reachable(head)})
+    return build_team(head, {name: ScriptedModel() for name in collect_agents(head)})
 
 
 def test_targets_are_tools_with_their_descriptions() -> None:
@@ -27,10 +27,10 @@ def test_targets_are_tools_with_their_descriptions() -> None:
     assert list(tools) == ["transfer_to_billing", "delegate_to_research"]
     assert "The billing agent." in tools["transfer_to_billing"].spec.description
     assert "The research agent." in tools["delegate_to_research"].spec.description
-    tools["transfer_to_billing"].check({})
-    tools["delegate_to_research"].check({"task": "find it"})
+    tools["transfer_to_billing"].check_arguments({})
+    tools["delegate_to_research"].check_arguments({"task": "find it"})
     with pytest.raises(ToolError, match="task"):
-        tools["delegate_to_research"].check({})
+        tools["delegate_to_research"].check_arguments({})
 
 
 def test_agents_may_reach_each_other_in_a_circle() -> None:
@@ -42,7 +42,7 @@ def test_agents_may_reach_each_other_in_a_circle() -> None:
 
 def test_one_agent_may_be_reached_on_two_ways() -> None:
     support = agent("support", {}, handoffs=[BILLING], delegates=[BILLING, RESEARCH])
-    assert set(reachable(support)) == {"support", "billing", "research"}
+    assert set(collect_agents(support)) == {"support", "billing", "research"}
 
 
 def test_approval_of_a_transfer_and_of_a_delegation_is_the_agents_to_ask() -> None:
@@ -72,19 +72,19 @@ async def transfer_to_mars() -> str:
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "two agents of one name": (
-        lambda: reachable(agent("a", {}, handoffs=[BILLING], delegates=[agent("billing", {})])),
+        lambda: collect_agents(agent("a", {}, handoffs=[BILLING], delegates=[agent("billing", {})])),
         "agent a reaches two agents of the name billing",
     ),
     "one that nobody reaches": (
-        lambda: reachable(agent("a", {}, handoffs=["sales"])),
+        lambda: collect_agents(agent("a", {}, handoffs=["sales"])),
         "agent a names the agent sales, which a does not reach",
     ),
     "one that only others reach": (
-        lambda: reachable(RESEARCH),
+        lambda: collect_agents(RESEARCH),
         "agent research names the agent billing, which research does not reach",
     ),
     "a name that makes too long a tool": (
-        lambda: reachable(agent("a", {}, handoffs=[agent("b" * 53, {})])),
+        lambda: collect_agents(agent("a", {}, handoffs=[agent("b" * 53, {})])),
         "may have 52 characters",
     ),
     "a tool of a name that leads to another agent": (
@@ -96,7 +96,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         "agent a names the agent billing twice",
     ),
     "one that wants another context": (
-        lambda: reachable(agent("a", {}, handoffs=[agent("b", {}, context=Tenant)])),
+        lambda: collect_agents(agent("a", {}, handoffs=[agent("b", {}, context=Tenant)])),
         "agent b wants another context than a, in whose runs it works",
     ),
     "itself": (lambda: agent("a", {}, handoffs=["a"]), "agent a cannot hand over to itself"),

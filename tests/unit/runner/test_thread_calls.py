@@ -30,11 +30,11 @@ async def test_who_is_cancelled_leaves_it_behind_and_can_say_what_it_is() -> Non
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await thread_calls.call_in_thread("hangs", gate.wait)
-    assert thread_calls.under_way() == ["hangs"]
+    assert thread_calls.calls_in_progress() == ["hangs"]
     [left] = [thread for thread in threading.enumerate() if thread.name.endswith("hangs")]
     gate.set()
     left.join(10)
-    assert thread_calls.under_way() == []
+    assert thread_calls.calls_in_progress() == []
 
 
 async def test_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

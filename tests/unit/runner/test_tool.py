@@ -40,29 +40,29 @@ def test_the_schema_is_the_signature_without_the_context() -> None:
 
 
 async def test_a_tool_is_run_with_its_arguments_and_knows_its_call() -> None:
-    assert await add.run({"a": 2}, CONTEXT) == "3 x run_1:c"
+    assert await add.call({"a": 2}, CONTEXT) == "3 x run_1:c"
 
 
 async def test_a_plain_function_runs_in_a_thread() -> None:
-    assert await shout.run({"word": "hey"}, CONTEXT) == "HEY"
+    assert await shout.call({"word": "hey"}, CONTEXT) == "HEY"
 
 
 @pytest.mark.parametrize("input", [{}, {"a": "2"}, {"a": 1, "z": 1}, "raw text", None, {"a": 1, "mode": "z"}])
 def test_arguments_that_do_not_fit_are_named(input: object) -> None:
     with pytest.raises(ToolError, match="do not fit"):
-        add.check(input)
+        add.check_arguments(input)
 
 
 def test_approval_may_depend_on_the_arguments() -> None:
     agent = Agent(name="a", model=ScriptedModel(), tools=[add, shout])
-    assert agent.asks(shout, {"word": "hey"}, CONTEXT)
-    assert not agent.asks(shout, {"word": "hush"}, CONTEXT)
-    assert not agent.asks(add, {"a": 1}, CONTEXT)
+    assert agent.needs_approval_for(shout, {"word": "hey"}, CONTEXT)
+    assert not agent.needs_approval_for(shout, {"word": "hush"}, CONTEXT)
+    assert not agent.needs_approval_for(add, {"a": 1}, CONTEXT)
 
 
 def test_a_tool_that_needs_approval_is_not_repeated_after_a_crash_unless_it_says_so() -> None:
     agent = Agent(name="a", model=ScriptedModel(), tools=[add, shout])
-    assert (agent.retries(add), agent.retries(shout)) == (True, False)
+    assert (agent.retries_after_crash(add), agent.retries_after_crash(shout)) == (True, False)
 
 
 def test_a_tool_needs_a_docstring() -> None:
@@ -188,7 +188,7 @@ async def test_an_approval_that_turns_out_to_be_async_is_an_error() -> None:
     approval: Any = lambda input, _: decides(input, CONTEXT)  # noqa: E731
     hidden = tool(name="rm", needs_approval=approval)(idle)
     with pytest.raises(TypeError, match="coroutine"):
-        Agent(name="a", model=ScriptedModel(), tools=[hidden]).asks(hidden, {}, CONTEXT)
+        Agent(name="a", model=ScriptedModel(), tools=[hidden]).needs_approval_for(hidden, {}, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -220,24 +220,24 @@ def returns(value: object) -> Tool:
 
 async def test_a_result_that_is_not_json_is_a_tool_error() -> None:
     with pytest.raises(ToolError, match="JSON"):
-        await returns(object()).run({}, CONTEXT)
+        await returns(object()).call({}, CONTEXT)
 
 
 async def test_a_result_that_would_kill_the_client_is_a_tool_error() -> None:
     with pytest.raises(ToolError, match="clients refuse"):
-        await returns({"__proto__": 1}).run({}, CONTEXT)
+        await returns({"__proto__": 1}).call({}, CONTEXT)
 
 
 async def test_a_result_that_is_too_large_is_a_tool_error() -> None:
     with pytest.raises(ToolError, match="larger"):
-        await returns("x" * RESULT_BYTES_MAX).run({}, CONTEXT)
+        await returns("x" * RESULT_BYTES_MAX).call({}, CONTEXT)
 
 
 async def test_a_struct_is_a_result() -> None:
     class Point(msgspec.Struct):
         x: int
 
-    assert await returns(Point(1)).run({}, CONTEXT) == {"x": 1}
+    assert await returns(Point(1)).call({}, CONTEXT) == {"x": 1}
 
 
 async def test_a_generator_that_says_what_cannot_be_shown_is_closed_with_its_call() -> None:
@@ -254,5 +254,5 @@ async def test_a_generator_that_says_what_cannot_be_shown_is_closed_with_its_cal
             closed.append(True)
 
     with pytest.raises(ToolError):
-        await breaks.run({}, CONTEXT)
+        await breaks.call({}, CONTEXT)
     assert closed == [True]
