@@ -53,7 +53,7 @@ async def test_every_agent_can_be_served() -> None:
     async with ProviderConnections() as connections:
         for agent in found.values():
             serving = app._serving(agent, settings, connections, None)
-            assert set(serving.team.members) == set(reachable(agent))
+            assert set(serving.team.members) == set(collect_agents(agent))
 
 
 async def test_the_first_agent_works_as_it_is_written(rig: Rig, provider: FakeProvider) -> None:

@@ -112,7 +112,7 @@ class Attempt:
         Cached and reasoning tokens are told where the provider tells them.
         """
         self.metrics.used(self.agent.name, usage)
-        total = (Usage.of(usage_of(self.state.message)) + usage).report()
+        total = (Usage.parse(usage_of(self.state.message)) + usage).to_metadata()
         told = {name: count for name, count in total.items() if count or name in ALWAYS}
         await self.emit(chunks.MessageMetadata(message_metadata={**more, "usage": told}))
 
@@ -122,7 +122,7 @@ class Attempt:
 
     async def emit_detail(self, kind: str, label: str, **data: Any) -> None:
         """Say more of what is going on, to those who want to know."""
-        said = operation(kind, label, self.now_ms(), self.agent.name, data)
+        said = build_operation(kind, label, self.now_ms(), self.agent.name, data)
         await self.writer.write_between_texts(said, Audience.OPERATIONS)
 
     async def fail(self, code: str, text: str) -> None:

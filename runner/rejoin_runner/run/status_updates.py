@@ -51,7 +51,7 @@ def _due(updates: StatusUpdates, news: int, waited_s: float) -> bool:
     return often or (updates.every_s is not None and waited_s >= updates.every_s)
 
 
-async def _tell(attempt: Attempt, write: Writer) -> None:
+async def _tell(attempt: Attempt, write: SummaryWriter) -> None:
     summary = await write(transcript(attempt.state.message))
     state = attempt.state
     over = not state.step_open or state.aborted or state.error is not None

@@ -229,7 +229,7 @@ class Worker:
     async def _announce(self) -> None:
         times = {"deployed_at_ms": self._deployed_at_ms, "announced_at_ms": self._now_ms()}
         for one in self._served.values():
-            await self._registry.announce(msgspec.structs.replace(one.agent.entry, **times))
+            await self._registry.announce(msgspec.structs.replace(one.agent.registry_entry, **times))
 
     async def _sweep(self) -> None:
         """Look for what got lost, expired or was deleted: requests, interrupts, questions, logs."""
@@ -395,7 +395,9 @@ class Worker:
             context, fault = None, str(closed)
         attempt = Attempt(
             claim,
-            team if files is None else team.through(lambda model: FileInliningModel(model, files, tenant)),
+            team
+            if files is None
+            else team.with_wrapped_models(lambda model: FileInliningModel(model, files, tenant)),
             self._store,
             journal,
             state,
