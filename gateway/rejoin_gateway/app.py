@@ -31,28 +31,15 @@ from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_protocol.security.sealing import Sealer
 
-from rejoin_gateway.api import (
-    agent_chat,
-    agent_sessions,
-    agents,
-    aisdk,
-    artifacts,
-    chat_dispatch,
-    conversations,
-    executions,
-    files,
-    health,
-    parts_chat,
-    run_chat,
-    run_log,
-    threads,
-)
+from rejoin_gateway.api import agent_chat, agent_sessions, agents, aisdk, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
+from rejoin_gateway.api.parts import parts_chat, threads
+from rejoin_gateway.api.run import artifacts, conversations, executions, run_chat, run_log
 from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_authenticator
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
-from rejoin_gateway.core.sessions import Backend
+from rejoin_gateway.core.session import Backend
 from rejoin_gateway.http.cors import Cors, secure
 from rejoin_gateway.http.rate_limit import TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
@@ -151,8 +138,8 @@ def application(
     app = web.Application(middlewares=[observe], client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = service
     app[health.READINESS] = Readiness(checks)
-    app[health.METRICS_SHOWN] = metrics
-    app[docs.CONTRACT] = docs.of(ROUTES)
+    app[health.SERVES_METRICS] = metrics
+    app[docs.CONTRACT] = docs.lazy_contract(ROUTES)
     mount(app, ROUTES)
     app.on_response_prepare.append(secure(service.cors))
     return app
@@ -211,7 +198,7 @@ async def assemble(settings: GatewaySettings) -> AsyncIterator[web.Application]:
         checks = _checks(store.database, api, (live, stored))
         app = application(service, checks, metrics=settings.metrics_port is None)
         app[endpoint.ENDPOINT] = await stack.enter_async_context(
-            endpoint.opened(PostgresMcpSessions(store.database))
+            endpoint.open_endpoint(PostgresMcpSessions(store.database))
         )
         async with run_alongside(_note_use(gate), metrics.watch_loop(), _count_runs(metrics, store.database)):
             yield app
@@ -234,7 +221,7 @@ async def serve(
             metrics_server.serve_metrics(registry, settings.metrics_host, settings.metrics_port)
         )
         if kill is not None and loopback(settings.host):
-            kill_switch.offer(app, kill)
+            kill_switch.mount_kill_switch(app, kill)
         runner = web.AppRunner(
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
         )

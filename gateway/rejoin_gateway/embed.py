@@ -25,8 +25,8 @@ from rejoin_gateway.app import GatewaySettings, assemble
 from rejoin_gateway.auth.authenticator import EVERYTHING, Principal
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.message_input import ClientMessage, fresh_id
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.message_input import ClientMessage, new_message_id
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, GatewayService, headers_of, observe
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
@@ -83,7 +83,7 @@ class ChatSession(msgspec.Struct, frozen=True):
         """
         await self.session.check_agent()
         session = msgspec.structs.replace(self.session, brought=ContextInput(body=context))
-        said = message_input.user(_message(message, key), "")
+        said = message_input.build_user_message(_message(message, key), "")
         view = _view(ui, operations=operations)
         return Stream(await session.send(said, view, when_busy=WhenBusy(when_busy), key=key))
 
@@ -219,10 +219,10 @@ def routes(
     app = web.Application(middlewares=[observe])
     app[SERVICE] = rejoin.service
     four = (
-        ("GET", "/{session}", mounted("history", family.history)),
-        ("POST", "/{session}", mounted("send", family.post)),
+        ("GET", "/{session}", mounted("history", family.get_history)),
+        ("POST", "/{session}", mounted("send", family.send_message)),
         ("GET", "/{session}/reconnect", mounted("reconnect", family.reconnect)),
-        ("POST", "/{session}/interrupt", mounted("interrupt", family.interrupt)),
+        ("POST", "/{session}/interrupt", mounted("interrupt", family.interrupt_session)),
     )
     if wanted:
         raise Invalid(f"there is no route {', '.join(sorted(wanted))} to override")
@@ -238,14 +238,14 @@ async def _stop(app: web.Application) -> None:
 def _message(said: Said, key: str | None) -> ClientMessage:
     match said:
         case str(text):
-            return ClientMessage(fresh_id(key), "user", [{"type": "text", "text": text}])
+            return ClientMessage(new_message_id(key), "user", [{"type": "text", "text": text}])
         case Mapping():
             try:
-                return msgspec.convert({"id": fresh_id(key), "role": "user", **said}, ClientMessage)
+                return msgspec.convert({"id": new_message_id(key), "role": "user", **said}, ClientMessage)
             except msgspec.ValidationError as fault:
                 raise Invalid(str(fault)) from fault
         case _:
-            return ClientMessage(fresh_id(key), "user", list(said))
+            return ClientMessage(new_message_id(key), "user", list(said))
 
 
 def _view(ui: int, *, operations: bool) -> View:

@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response, ResponseStreamEvent
-from rejoin_gateway.api.openai.response_format import run_of
+from rejoin_gateway.api.openai.response_format import parse_response_id
 from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
@@ -306,7 +306,7 @@ async def test_a_response_outlives_its_log(rig: Rig, client: AsyncOpenAI) -> Non
     """What is retrieved is then made of the stored message; its events are gone."""
     for text in ("weather Paris", "think", "fail"):
         whole = await client.responses.create(model=rig.agent, input=text)
-        run = run_of(whole.id)
+        run = parse_response_id(whole.id)
         assert run is not None
         await rig.apps[0][SERVICE].backend.runs.purge(run)
         kept = await client.responses.retrieve(whole.id)
@@ -324,7 +324,7 @@ async def test_an_approval_goes_on_where_the_log_has_expired(rig: Rig) -> None:
     await rig.runner([Agent(name=rig.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])])
     async with client_of(await gateway(rig)) as client:
         waiting = await client.responses.create(model=rig.agent, input="go")
-        run = run_of(waiting.id)
+        run = parse_response_id(waiting.id)
         assert run is not None
         await rig.apps[0][SERVICE].backend.runs.purge(run)
         assert (await client.responses.retrieve(waiting.id)).status == "incomplete"

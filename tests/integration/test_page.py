@@ -92,7 +92,7 @@ async def test_no_other_sites_page_kills_a_runner(rig: Rig, headers: dict[str, s
         nats_url=rig.nats_url, database_url=rig.database_url, allow_anonymous=True
     )
     async with gateway_app.assemble(settings) as app:
-        kill_switch.offer(app, lambda: killed.append(True))
+        kill_switch.mount_kill_switch(app, lambda: killed.append(True))
         server = web.AppRunner(app)
         await server.setup()
         await web.TCPSite(server, "127.0.0.1", 0).start()

@@ -95,7 +95,7 @@ class Site:
         self.over = asyncio.Event()
 
     def allowed(self, address: Address, port: int) -> bool:
-        return port == self.port or remote_fetch.public(address, port)
+        return port == self.port or remote_fetch.is_fetchable(address, port)
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"

@@ -18,14 +18,14 @@ from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import RUN_PREFIX, CallId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
 
-from rejoin_gateway.api import run_message_input
 from rejoin_gateway.api.agent_sessions import Acknowledgement
-from rejoin_gateway.api.executions import STATUS
-from rejoin_gateway.api.lookup import found_run, session_at
-from rejoin_gateway.api.run_message_input import RunMessage
+from rejoin_gateway.api.run.executions import STATUS
+from rejoin_gateway.api.shared import message_forms
+from rejoin_gateway.api.shared.lookup import find_run, session_at
+from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MessageOptions
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.disconnect import attended, stop
 from rejoin_gateway.http.routes import AGENT, KEY, ErrorFormat, Route, RouteDoc, Scope
@@ -92,7 +92,7 @@ class AnswerResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
     error: str | None = None
 
 
-async def post(request: web.Request) -> web.StreamResponse:
+async def stream_message(request: web.Request) -> web.StreamResponse:
     """Send a message, or answer a question; stream what follows."""
     session, replay = await _asked(request)
     return json(Acknowledgement()) if replay is None else await _attended(request, session, replay)
@@ -108,19 +108,21 @@ async def _asked(request: web.Request) -> tuple[Session, Replay | None]:
     session = session_of(request, id)
     if len(chat.messages) > message_input.MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {message_input.MESSAGES_MAX} messages")
-    message, number = run_message_input.asked(chat.messages, message_input.fresh_id(key_of(request)))
+    message, number = message_forms.last_user_message(
+        chat.messages, message_input.new_message_id(key_of(request))
+    )
     return session, await _send(
-        request, session, message, run_message_input.earlier(chat.messages, number), chat
+        request, session, message, message_forms.earlier_messages(chat.messages, number), chat
     )
 
 
-async def start(request: web.Request) -> web.StreamResponse:
+async def start_run(request: web.Request) -> web.StreamResponse:
     """Accept a message; its answer is fetched later."""
     session, replay = await _say(request)
     return json(StartResponse(replay.run.id, "queued", session.id))
 
 
-async def sync(request: web.Request) -> web.StreamResponse:
+async def send_and_wait(request: web.Request) -> web.StreamResponse:
     """The whole answer, once it is there."""
     session, replay = await _say(request)
     request_body.let_go(request)
@@ -138,12 +140,12 @@ async def sync(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def poll(request: web.Request) -> web.StreamResponse:
+async def get_run(request: web.Request) -> web.StreamResponse:
     """How a run stands, and its answer once it is over."""
     id = request.match_info["run"]
     if not id.startswith(RUN_PREFIX):
         raise Invalid("runId must be a run's id (run_…)")
-    one, session = await found_run(request, RunId(id), f"run {id[:64]!r}")
+    one, session = await find_run(request, RunId(id), f"run {id[:64]!r}")
     run = one.run
     status = run.state.value if run.state is State.QUEUED else STATUS[run.state]
     if run.state in BUSY:
@@ -157,7 +159,7 @@ async def poll(request: web.Request) -> web.StreamResponse:
 def _conversation(request: web.Request, id: str | None) -> SessionId:
     """Raises `Invalid` for an id that is no UUID."""
     if id is None:
-        return SessionId(message_input.new_session(key_of(request), request[PRINCIPAL].owner))
+        return SessionId(message_input.new_session_id(key_of(request), request[PRINCIPAL].owner))
     try:
         return SessionId(str(uuid.UUID(id)))
     except ValueError:
@@ -171,9 +173,9 @@ async def _say(request: web.Request) -> tuple[Session, Replay]:
     if not chat.message:
         raise Invalid("message is required")
     message = message_input.ClientMessage(
-        message_input.fresh_id(key_of(request)), "user", [{"type": "text", "text": chat.message}]
+        message_input.new_message_id(key_of(request)), "user", [{"type": "text", "text": chat.message}]
     )
-    earlier = run_message_input.earlier(chat.history, len(chat.history))
+    earlier = message_forms.earlier_messages(chat.history, len(chat.history))
     return session, await _send(request, session, message, earlier, chat)
 
 
@@ -185,7 +187,7 @@ async def _send(
     chat: StreamRequest | SendRequest,
 ) -> Replay:
     """What is wrong is said without its place: this family's errors have none."""
-    stored, page = message_input.user(message, ""), chat.current_page
+    stored, page = message_input.build_user_message(message, ""), chat.current_page
     if page is not None:
         if len(page) > PAGE_CHARS_MAX:
             raise Invalid(f"currentPage has at most {PAGE_CHARS_MAX} characters")
@@ -193,7 +195,7 @@ async def _send(
     return await session.send(
         stored,
         view_of(request),
-        imports=message_input.imported(earlier, lambda number: [""] * len(earlier[number].parts)),
+        imports=message_input.build_imported_turns(earlier, lambda number: [""] * len(earlier[number].parts)),
         when_busy=chat.busy,
         key=key_of(request),
     )
@@ -244,7 +246,7 @@ ROUTES = tuple(
         (
             "POST",
             "/api/agent/chat/stream",
-            post,
+            stream_message,
             RouteDoc(
                 "Send a message and stream its answer",
                 StreamRequest,
@@ -257,7 +259,7 @@ ROUTES = tuple(
         (
             "POST",
             "/api/agent/chat",
-            start,
+            start_run,
             RouteDoc(
                 "Start a run",
                 SendRequest,
@@ -270,7 +272,7 @@ ROUTES = tuple(
         (
             "POST",
             "/api/agent/chat/sync",
-            sync,
+            send_and_wait,
             RouteDoc(
                 "Send a message and wait for its answer",
                 SendRequest,
@@ -283,7 +285,7 @@ ROUTES = tuple(
         (
             "GET",
             "/api/agent/chat/{run}",
-            poll,
+            get_run,
             RouteDoc("How a run stands", None, {200: PollResponse}, tag="agent chat"),
         ),
     )

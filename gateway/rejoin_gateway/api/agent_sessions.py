@@ -17,11 +17,11 @@ from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import MessageId
 
-from rejoin_gateway.api.lookup import found_session
+from rejoin_gateway.api.shared.lookup import session_in_path
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.message_input import ClientMessage, MessageOptions, fresh_id
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.message_input import ClientMessage, MessageOptions, new_message_id
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.routes import KEY, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import approve, body, json, key_of, rejoin, session_of, stream, view_of
 from rejoin_gateway.streaming.replay import Replay
@@ -83,7 +83,7 @@ class SendBody(msgspec.Struct, frozen=True):
     context: Any
 
 
-async def post(request: web.Request) -> web.StreamResponse:
+async def send_message(request: web.Request) -> web.StreamResponse:
     """Say something: a message, or answers to questions. Streams what comes of it."""
     wish = await _wish(request)
     session = await _owned(request)
@@ -101,14 +101,14 @@ async def post(request: web.Request) -> web.StreamResponse:
 async def _wish(request: web.Request) -> SendBody:
     said = await body(request, Any)
     items = said if isinstance(said, list) and not _parts(said) else [said]
-    fresh = fresh_id(key_of(request))
+    fresh = new_message_id(key_of(request))
     decisions: list[Decision] = []
     messages: list[LocatedMessage] = []
     options, context = MessageOptions(), None
     for number, item in enumerate(items):
         pointer = f"/{number}" if items is said else ""
         if isinstance(item, dict) and item.get("type") == "approval":
-            decisions.append(message_input.decision(item.get("approval"), f"{pointer}/approval"))
+            decisions.append(message_input.parse_decision(item.get("approval"), f"{pointer}/approval"))
         else:
             messages.append(_message(item, pointer, fresh))
             options = _options(item, pointer)
@@ -119,9 +119,9 @@ async def _wish(request: web.Request) -> SendBody:
 async def _send(request: web.Request, session: Session, wish: SendBody) -> Replay:
     [one] = wish.messages
     session = msgspec.structs.replace(session, brought=ContextInput(request.headers, wish.context))
-    with message_input.placed(one.pointer, one.places):
+    with message_input.relocate_errors(one.pointer, one.places):
         return await session.send(
-            message_input.user(one.message, one.pointer),
+            message_input.build_user_message(one.message, one.pointer),
             view_of(request),
             pointer=one.pointer,
             when_busy=wish.options.busy,
@@ -175,7 +175,7 @@ def _options(item: Any, pointer: str) -> MessageOptions:
         raise Invalid(str(fault), pointer) from fault
 
 
-async def history(request: web.Request) -> web.StreamResponse:
+async def get_history(request: web.Request) -> web.StreamResponse:
     """The stored messages. A busy run's answer is not among them: its stream rebuilds it whole."""
     session = _session(request)
     found = await session.history()
@@ -190,9 +190,9 @@ async def reconnect(request: web.Request) -> web.StreamResponse:
     return await rejoin(request, await _owned(request))
 
 
-async def interrupt(request: web.Request) -> web.StreamResponse:
+async def interrupt_session(request: web.Request) -> web.StreamResponse:
     """Stop the session's run, wherever it is. Doing it twice is doing it once."""
-    session = await _owned(request) if "agent" in request.match_info else await found_session(request)
+    session = await _owned(request) if "agent" in request.match_info else await session_in_path(request)
     return json(InterruptResult(success=True, interrupted=await session.interrupt()))
 
 
@@ -213,7 +213,7 @@ class SessionUsageReport(msgspec.Struct, frozen=True, rename="camel"):
     runs: int
 
 
-async def update(request: web.Request) -> web.StreamResponse:
+async def update_session(request: web.Request) -> web.StreamResponse:
     """Rename a session, describe it, or go back to one of its messages."""
     change = await body(request, SessionUpdate)
     thread = await changed(_session(request), change)
@@ -243,7 +243,7 @@ def check(change: SessionUpdate) -> None:
         raise Invalid(f"metadata has at most {METADATA_BYTES_MAX} bytes", "/metadata")
 
 
-async def delete(request: web.Request) -> web.StreamResponse:
+async def delete_session(request: web.Request) -> web.StreamResponse:
     """Delete a session and everything that belongs to it. The stream of its run ends with `abort`; it breaks
     where there is no runner to end it.
     """
@@ -253,7 +253,7 @@ async def delete(request: web.Request) -> web.StreamResponse:
     return json(Acknowledgement())
 
 
-async def usage(request: web.Request) -> web.StreamResponse:
+async def get_usage(request: web.Request) -> web.StreamResponse:
     """What its runs have cost together."""
     session = _session(request)
     await existing(session)
@@ -323,14 +323,19 @@ ROUTES = tuple(
         (
             "POST",
             "/api/chat/{id}/stop",
-            interrupt,
+            interrupt_session,
             RouteDoc("Stop the session's run", None, {200: InterruptResult}, tag="chat"),
         ),
-        ("GET", _AT, history, RouteDoc("The stored messages", None, {200: SessionHistory}, tag="session")),
+        (
+            "GET",
+            _AT,
+            get_history,
+            RouteDoc("The stored messages", None, {200: SessionHistory}, tag="session"),
+        ),
         (
             "POST",
             _AT,
-            post,
+            send_message,
             RouteDoc(
                 "Say something; stream what follows",
                 SAID,
@@ -343,7 +348,7 @@ ROUTES = tuple(
         (
             "PATCH",
             _AT,
-            update,
+            update_session,
             RouteDoc(
                 "Change a session",
                 SessionUpdate,
@@ -352,11 +357,16 @@ ROUTES = tuple(
                 example={"title": "A trip"},
             ),
         ),
-        ("DELETE", _AT, delete, RouteDoc("Delete a session", None, {200: Acknowledgement}, tag="session")),
+        (
+            "DELETE",
+            _AT,
+            delete_session,
+            RouteDoc("Delete a session", None, {200: Acknowledgement}, tag="session"),
+        ),
         (
             "GET",
             f"{_AT}/usage",
-            usage,
+            get_usage,
             RouteDoc("What it has cost", None, {200: SessionUsageReport}, tag="session"),
         ),
         (
@@ -368,7 +378,7 @@ ROUTES = tuple(
         (
             "POST",
             f"{_AT}/interrupt",
-            interrupt,
+            interrupt_session,
             RouteDoc("Stop the session's run", None, {200: InterruptResult}, tag="session"),
         ),
     )

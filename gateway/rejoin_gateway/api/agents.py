@@ -17,7 +17,7 @@ class AgentInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     context_schema: dict[str, Any] | None = None
 
 
-async def listed(request: web.Request) -> web.StreamResponse:
+async def list_agents(request: web.Request) -> web.StreamResponse:
     """The agents that the caller's credential may talk to, the default one first, then by name."""
     bound, service = request[PRINCIPAL].agent, request.app[SERVICE]
     entries = [one for one in await service.backend.agents.list() if bound in (None, one.name)]
@@ -29,7 +29,7 @@ ROUTES = (
     Route(
         "GET",
         "/api/agents",
-        listed,
+        list_agents,
         Scope.CHAT,
         RouteDoc("The agents that runners serve", None, {200: list[AgentInfo]}, tag="session"),
     ),

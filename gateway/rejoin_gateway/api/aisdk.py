@@ -13,9 +13,9 @@ from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import MessageId, session_id
 
-from rejoin_gateway.api.lookup import found_session, session_at
+from rejoin_gateway.api.shared.lookup import session_at, session_in_path
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session
+from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, approve, body, key_of, rejoin, session_of, stream, view_of
 
@@ -28,7 +28,7 @@ class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     message_id: str | UnsetType | None = UNSET
 
 
-async def post(request: web.Request) -> web.StreamResponse:
+async def send_chat(request: web.Request) -> web.StreamResponse:
     """Send a message, regenerate an answer, or decide approvals; stream what comes of it."""
     chat = await body(request, UIChatRequest)
     view, key = view_of(request), key_of(request)
@@ -38,9 +38,9 @@ async def post(request: web.Request) -> web.StreamResponse:
     answered = _answered(chat, named) if chat.trigger == "submit-message" else []
     if answered:
         chat.messages.clear()  # here and below: files must not be held for as long as an answer takes
-        session = await session_at(request, session_id(chat.named or new_session()))
+        session = await session_at(request, session_id(chat.named or new_session_id()))
         return await approve(request, session, answered)
-    session = session_of(request, chat.named or new_session(key, request[PRINCIPAL].owner))
+    session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
     if chat.trigger == "regenerate-message":
         target = MessageId(named) if named else None
         chat.messages.clear()
@@ -50,11 +50,13 @@ async def post(request: web.Request) -> web.StreamResponse:
     if last.role != "user":
         raise Invalid("the last message is not the user's, and no approval in it is answered", "/messages")
     replay = await session.send(
-        message_input.user(last, f"/messages/{len(earlier)}"),
+        message_input.build_user_message(last, f"/messages/{len(earlier)}"),
         view,
         pointer=f"/messages/{len(earlier)}",
         edit=named == last.id,
-        imports=message_input.imported(earlier, lambda number: _places(chat.messages[number], number)),
+        imports=message_input.build_imported_turns(
+            earlier, lambda number: _places(chat.messages[number], number)
+        ),
         when_busy=chat.busy,
         key=key,
     )
@@ -63,9 +65,9 @@ async def post(request: web.Request) -> web.StreamResponse:
     return await stream(request, replay)
 
 
-async def resume(request: web.Request) -> web.StreamResponse:
+async def resume_stream(request: web.Request) -> web.StreamResponse:
     """The stream of a session's run, from wherever the client is."""
-    return await rejoin(request, await found_session(request))
+    return await rejoin(request, await session_in_path(request))
 
 
 def _places(message: ClientMessage, number: int) -> list[str]:
@@ -76,14 +78,14 @@ def _answered(chat: UIChatRequest, named: str | None) -> list[Decision]:
     """The answers in the assistant message that `messageId` names, or else in the last one."""
     found = [number for number, message in enumerate(chat.messages) if message.id == named]
     number = found[-1] if found else len(chat.messages) - 1
-    return message_input.decisions(chat.messages[number], f"/messages/{number}")
+    return message_input.parse_decisions(chat.messages[number], f"/messages/{number}")
 
 
 ROUTES = (
     Route(
         "GET",
         "/api/chat/{id}/stream",
-        resume,
+        resume_stream,
         Scope.CHAT,
         RouteDoc("Rejoin the running answer", None, {200: bytes, 204: None}, tag="chat"),
     ),

@@ -8,23 +8,25 @@ import msgspec
 from aiohttp import web
 from rejoin_protocol.errors import Invalid
 
-from rejoin_gateway.api import aisdk, parts_chat, run_chat
+from rejoin_gateway.api import aisdk
 from rejoin_gateway.api.agent_sessions import Acknowledgement
+from rejoin_gateway.api.parts import parts_chat
+from rejoin_gateway.api.run import run_chat
 from rejoin_gateway.http.routes import AGENT, ERROR_FORMAT, KEY, ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import body
 
 
-async def post(request: web.Request) -> web.StreamResponse:
+async def send_chat(request: web.Request) -> web.StreamResponse:
     """Hand the request to its family."""
     said = await _said(request)
     if "parts" in said and "messages" in said:
         raise Invalid("a request has `parts` or `messages`, not both")
     if "parts" in said:
         request[ERROR_FORMAT] = ErrorFormat.PLAIN
-        return await parts_chat.post(request)
+        return await parts_chat.send_message(request)
     if "messages" in said and not said & {"id", "trigger"}:
-        return await run_chat.post(request)
-    return await aisdk.post(request)
+        return await run_chat.send_chat(request)
+    return await aisdk.send_chat(request)
 
 
 async def _said(request: web.Request) -> set[str]:
@@ -46,7 +48,7 @@ ROUTES = (
     Route(
         "POST",
         "/api/chat",
-        post,
+        send_chat,
         Scope.CHAT,
         RouteDoc(
             "Send a message and stream its answer",

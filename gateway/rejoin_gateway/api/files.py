@@ -21,7 +21,7 @@ HEADERS = {
 }
 
 
-async def get(request: web.Request) -> web.StreamResponse:
+async def get_file(request: web.Request) -> web.StreamResponse:
     """The file, unless the client has it already. Somebody else's is as unknown as none."""
     attachments = request.app[SERVICE].backend.attachments
     owner = request[PRINCIPAL].owner
@@ -51,7 +51,7 @@ ROUTES = (
     Route(
         "GET",
         f"{file_formats.URL}{{id}}",
-        get,
+        get_file,
         Scope.CHAT,
         RouteDoc(
             "A message's file",

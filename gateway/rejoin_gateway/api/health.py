@@ -12,7 +12,7 @@ from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.http.web import SERVICE, json
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
-METRICS_SHOWN: web.AppKey[bool] = web.AppKey("metrics_shown", bool)
+SERVES_METRICS: web.AppKey[bool] = web.AppKey("metrics_shown", bool)
 """Whether `/metrics` is here, and not on a port of its own."""
 
 
@@ -29,13 +29,13 @@ class ReadinessReport(msgspec.Struct, frozen=True):
     checks: dict[str, str]
 
 
-async def live(request: web.Request) -> web.StreamResponse:
+async def get_liveness(request: web.Request) -> web.StreamResponse:
     """The process answers."""
     del request
     return json(Liveness())
 
 
-async def ready(request: web.Request) -> web.StreamResponse:
+async def get_readiness(request: web.Request) -> web.StreamResponse:
     """Everything that a chat needs answers, and nobody has asked this gateway to stop."""
     found = await request.app[READINESS].found()
     if request.app[SERVICE].stopping.is_set():
@@ -45,9 +45,9 @@ async def ready(request: web.Request) -> web.StreamResponse:
     return json(ReadinessReport("ok" if ok else "unavailable", found), status)
 
 
-async def metrics(request: web.Request) -> web.StreamResponse:
+async def get_metrics(request: web.Request) -> web.StreamResponse:
     """What this gateway counts. It names no tenant, user or session."""
-    if not request.app[METRICS_SHOWN]:
+    if not request.app[SERVES_METRICS]:
         raise web.HTTPNotFound
     text = request.app[SERVICE].backend.metrics.text()
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -55,12 +55,16 @@ async def metrics(request: web.Request) -> web.StreamResponse:
 
 ROUTES = (
     Route(
-        "GET", "/health/live", live, None, RouteDoc("Whether the process answers", answers={200: Liveness})
+        "GET",
+        "/health/live",
+        get_liveness,
+        None,
+        RouteDoc("Whether the process answers", answers={200: Liveness}),
     ),
     Route(
         "GET",
         "/health/ready",
-        ready,
+        get_readiness,
         None,
         RouteDoc(
             "Whether everything a chat needs answers", answers={200: ReadinessReport, 503: ReadinessReport}
@@ -69,7 +73,7 @@ ROUTES = (
     Route(
         "GET",
         "/metrics",
-        metrics,
+        get_metrics,
         None,
         RouteDoc("What Prometheus reads", answers={200: "text/plain"}, refuses=[404]),
     ),

@@ -16,8 +16,18 @@ from rejoin_protocol.security.sealing import Sealer, UnsealError
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
-PLAIN = {"true": True, "false": False}
-SAID = ("type", "minimum", "maximum", "minLength", "maxLength", "pattern", "format", "minItems", "maxItems")
+BOOLEANS = {"true": True, "false": False}
+QUOTABLE_RULES = (
+    "type",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "minItems",
+    "maxItems",
+)
 """What of a schema may be quoted when a value does not satisfy it."""
 
 
@@ -56,13 +66,13 @@ def seal_context(
         raise SealingUnavailable("the agent wants a context: set REJOIN_CONTEXT_ENCRYPTION_KEYS")
     redaction.hide(brought.body)
     if brought.body is not None:
-        return SealedContext(sealer.seal(checked(brought.body, schema), tenant, session))
-    given = context_of(brought.headers, schema)
+        return SealedContext(sealer.seal(validate_context(brought.body, schema), tenant, session))
+    given = context_from_headers(brought.headers, schema)
     redaction.hide(given)
     known = _opened(remembered, sealer, tenant, session)
     if given is None and known is not None:
         return SealedContext()
-    value = checked({**(known or {}), **(given or {})}, schema)
+    value = validate_context({**(known or {}), **(given or {})}, schema)
     return SealedContext(sealer.seal(value, tenant, session), remember=True)
 
 
@@ -77,7 +87,7 @@ def _opened(
     return value if isinstance(value, dict) else None
 
 
-def context_of(headers: Mapping[str, str], schema: dict[str, Any]) -> dict[str, Any] | None:
+def context_from_headers(headers: Mapping[str, str], schema: dict[str, Any]) -> dict[str, Any] | None:
     """The properties of a schema that stand in headers of their names, `_` and `-` alike, in any case.
 
     Strings become numbers and booleans where the schema wants these. None: there are none of them.
@@ -99,8 +109,8 @@ def _converted(text: str, wanted: Any) -> Any:
     kinds = _kinds(wanted)
     if not kinds or "string" in kinds:
         return text
-    if "boolean" in kinds and text.casefold() in PLAIN:
-        return PLAIN[text.casefold()]
+    if "boolean" in kinds and text.casefold() in BOOLEANS:
+        return BOOLEANS[text.casefold()]
     if kinds & {"integer", "number", "array", "object"}:
         try:
             value = msgspec.json.decode(text)
@@ -118,7 +128,7 @@ def _kinds(wanted: Any) -> set[str]:
     return kinds.union(*(_kinds(one) for one in wanted.get("anyOf", [])))
 
 
-def checked(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
+def validate_context(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
     """The value, if it satisfies the schema. Raises `Invalid` naming the first place that does not."""
     if not isinstance(value, dict):
         raise Invalid("context: expected an object", "/context")
@@ -138,5 +148,5 @@ def _said(fault: "ValidationError") -> tuple[str, str]:
         path.append(next(name for name in wanted if name not in fault.instance))
         said = "is required"
     else:
-        said = "does not fit" + (f" ({rule}: {wanted})" if rule in SAID else "")
+        said = "does not fit" + (f" ({rule}: {wanted})" if rule in QUOTABLE_RULES else "")
     return f"{'.'.join(['context', *path])} {said}", "/" + "/".join(["context", *path])

@@ -27,7 +27,7 @@ TEXT_CHARS_MAX = 16 * 1024 * 1024
 """Of one message: a body may be larger, for the sake of its files."""
 FILENAME_CHARS_MAX = 255
 
-PART = (
+PART_FORMS = (
     "a user's part is {type: text, text}, {type: file, url, mediaType}, {type: image, image} or "
     "{type: image_url, image_url: {url}}"
 )
@@ -84,7 +84,7 @@ class SessionBody(MessageOptions, frozen=True, rename="camel", kw_only=True):
         return None
 
 
-def new_session(key: str | None = None, owner: Owner | None = None) -> str:
+def new_session_id(key: str | None = None, owner: Owner | None = None) -> str:
     """A UUID for a session that the caller did not name. For the same key of the same owner it is the same:
     a request that is repeated because its answer was lost belongs into the session that it has made.
     """
@@ -94,12 +94,12 @@ def new_session(key: str | None = None, owner: Owner | None = None) -> str:
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
 
-def fresh_id(key: str | None) -> str:
+def new_message_id(key: str | None) -> str:
     """An id for a message that has none: the same for the same key, or it would be another message."""
     return f"msg_{hashlib.sha256(key.encode()).hexdigest()[:24] if key else secrets.token_hex(12)}"
 
 
-def user(message: ClientMessage, pointer: str) -> UIMessage:
+def build_user_message(message: ClientMessage, pointer: str) -> UIMessage:
     """A user's message as it is stored, but for its files: each is a part `{type: file, url, mediaType?,
     filename?}` whose URL is what the client sent. Raises `Invalid`.
     """
@@ -116,7 +116,7 @@ def user(message: ClientMessage, pointer: str) -> UIMessage:
 
 
 @contextmanager
-def placed(pointer: str, places: Sequence[str]) -> Iterator[None]:
+def relocate_errors(pointer: str, places: Sequence[str]) -> Iterator[None]:
     """Have what is wrong with a part be said of the place where the client wrote it.
 
     `pointer` is that of the message, `places` are those of its parts.
@@ -140,7 +140,7 @@ def _part(part: dict[str, Any], pointer: str) -> dict[str, Any]:
         case {"type": "image", "image": str(url)} | {"type": "image_url", "image_url": {"url": str(url)}}:
             return _file(part, url, pointer)
         case _:
-            raise Invalid(PART, pointer)
+            raise Invalid(PART_FORMS, pointer)
 
 
 def _file(part: dict[str, Any], url: str, pointer: str) -> dict[str, Any]:
@@ -163,7 +163,9 @@ def _check_text(parts: list[dict[str, Any]], pointer: str) -> None:
             raise Invalid(f"a message has at most {TEXT_CHARS_MAX} characters", f"{pointer}/{number}")
 
 
-def imported(messages: Sequence[ClientMessage], places: Callable[[int], Sequence[str]]) -> list[ImportedTurn]:
+def build_imported_turns(
+    messages: Sequence[ClientMessage], places: Callable[[int], Sequence[str]]
+) -> list[ImportedTurn]:
     """Earlier turns for a session that is new: their text, and the user's files, for nobody has seen their
     tools run. `places` are the JSON pointers of a message's parts, by its number. Raises `Invalid` for a file
     as `user` does.
@@ -191,18 +193,18 @@ def _imported(message: ClientMessage, written: Sequence[str]) -> ImportedTurn:
     return ImportedTurn(turn, places)
 
 
-def decisions(message: ClientMessage, pointer: str) -> list[Decision]:
+def parse_decisions(message: ClientMessage, pointer: str) -> list[Decision]:
     """The answers in an assistant message: its parts in `approval-responded`. Raises `Invalid`."""
     if message.role != "assistant":
         return []
     return [
-        decision(part.get("approval"), f"{pointer}/parts/{number}/approval")
+        parse_decision(part.get("approval"), f"{pointer}/parts/{number}/approval")
         for number, part in enumerate(message.parts)
         if part.get("state") == "approval-responded"
     ]
 
 
-def decision(approval: Any, pointer: str) -> Decision:
+def parse_decision(approval: Any, pointer: str) -> Decision:
     """One answer, `{id | approvalId, approved, reason?}`. Raises `Invalid`."""
     match approval:
         case {"id": str(id), "approved": bool(approved)} | {

@@ -42,7 +42,7 @@ class FetchedFile(msgspec.Struct, frozen=True):
     media_type: str
 
 
-def public(address: Address, port: int) -> bool:
+def is_fetchable(address: Address, port: int) -> bool:
     """Whether anybody on the internet could connect there, and to a web server's port."""
     return port in PORTS and is_public(address)
 
@@ -108,7 +108,7 @@ async def _read(response: aiohttp.ClientResponse) -> FetchedFile:
 
 @asynccontextmanager
 async def open_fetcher(
-    allowed: Allowed = public, timeout_s: float = FETCH_TIMEOUT_S
+    allowed: Allowed = is_fetchable, timeout_s: float = FETCH_TIMEOUT_S
 ) -> AsyncIterator[RemoteFetcher]:
     """A `Fetch` that connects only to what is `allowed`, for as long as the context."""
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId
 
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.web import SERVICE
 
 log = structlog.get_logger("rejoin.leaving")

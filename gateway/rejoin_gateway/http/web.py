@@ -25,7 +25,7 @@ from rejoin_protocol.log.record import View
 
 from rejoin_gateway.auth.authenticator import ANYBODY, Authenticator, Principal
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.sessions import Backend, Session
+from rejoin_gateway.core.session import Backend, Session
 from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http import errors, instrumentation, request_body
 from rejoin_gateway.http.cors import Cors, is_at_home, preflight, trusted

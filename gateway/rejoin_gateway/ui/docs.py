@@ -11,7 +11,7 @@ from aiohttp import web
 
 from rejoin_gateway.http import openapi as contract
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.ui.pages import shown
+from rejoin_gateway.ui.pages import page_response
 
 type Made = Callable[[], bytes]
 
@@ -19,23 +19,23 @@ CONTRACT: web.AppKey[Made] = web.AppKey("contract", object)  # type: ignore[arg-
 HEADERS = {"Cache-Control": "no-cache"}
 
 
-def of(routes: Sequence[Route]) -> Made:
+def lazy_contract(routes: Sequence[Route]) -> Made:
     """The contract of these routes, made when somebody first wants it: no start has to wait for that."""
     return cache(lambda: msgspec.json.encode(contract.openapi_document(routes, version=version("rejoin"))))
 
 
-async def openapi(request: web.Request) -> web.StreamResponse:
+async def get_openapi(request: web.Request) -> web.StreamResponse:
     """OpenAPI 3.1 of everything that this gateway serves."""
     made = await asyncio.to_thread(request.app[CONTRACT])
     return web.Response(body=made, content_type="application/json", headers=HEADERS)
 
 
-async def docs(request: web.Request) -> web.StreamResponse:
+async def docs_page(request: web.Request) -> web.StreamResponse:
     """The same, to be read."""
-    return shown(request, "docs.html")
+    return page_response(request, "docs.html")
 
 
 ROUTES = (
-    Route("GET", "/openapi.json", openapi, None, RouteDoc("This contract", None, {200: dict[str, Any]})),
-    Route("GET", "/docs", docs, None, RouteDoc("This contract, to be read", None, {200: "text/html"})),
+    Route("GET", "/openapi.json", get_openapi, None, RouteDoc("This contract", None, {200: dict[str, Any]})),
+    Route("GET", "/docs", docs_page, None, RouteDoc("This contract, to be read", None, {200: "text/html"})),
 )

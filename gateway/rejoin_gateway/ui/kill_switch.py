@@ -17,7 +17,7 @@ type Kill = Callable[[], None]
 KILL: web.AppKey[Kill] = web.AppKey("kill", object)  # type: ignore[arg-type]
 
 
-def offer(app: web.Application, kill: Kill) -> None:
+def mount_kill_switch(app: web.Application, kill: Kill) -> None:
     """Serve it. The caller sees to it that this is a developer's machine."""
     app[KILL] = kill
     app.router.add_post("/dev/kill-runner", kill_runner)

@@ -26,24 +26,24 @@ _DEV = '<html lang="en" data-dev>'
 
 async def playground(request: web.Request) -> web.StreamResponse:
     """A chat: send, watch it stream, pull a plug."""
-    return shown(request, "index.html")
+    return page_response(request, "index.html")
 
 
 async def inspector(request: web.Request) -> web.StreamResponse:
     """A run's log as a timeline."""
-    return shown(request, "inspect.html")
+    return page_response(request, "inspect.html")
 
 
-async def file(request: web.Request) -> web.StreamResponse:
+async def static_file(request: web.Request) -> web.StreamResponse:
     """A file of theirs."""
     name = request.match_info["file"]
     known = {one.name for one in (files("rejoin_gateway.ui") / "static").iterdir()}
     if name not in known or name.endswith(".html"):
         raise web.HTTPNotFound
-    return shown(request, name)
+    return page_response(request, name)
 
 
-def shown(request: web.Request, name: str) -> web.StreamResponse:
+def page_response(request: web.Request, name: str) -> web.StreamResponse:
     """One of the files, as a response."""
     text = (files("rejoin_gateway.ui") / "static" / name).read_text(encoding="utf-8")
     if KILL in request.app:
@@ -58,7 +58,7 @@ ROUTES = (
     Route(
         "GET",
         "/page/{file}",
-        file,
+        static_file,
         None,
         RouteDoc("A file of these pages", answers={200: ("text/javascript", "text/css", "image/svg+xml")}),
     ),

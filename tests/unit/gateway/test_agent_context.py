@@ -9,9 +9,9 @@ from rejoin_gateway.core.agent_context import (
     ContextInput,
     SealedContext,
     SealingUnavailable,
-    checked,
-    context_of,
+    context_from_headers,
     seal_context,
+    validate_context,
 )
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, TenantId
@@ -43,9 +43,14 @@ def opened(one: SealedContext) -> Any:
 
 def test_headers_are_read_by_the_fields_names_in_any_case() -> None:
     headers = {"Tenant-ID": "acme", "SEATS": "12", "trial": "True", "Ratio": "0.5", "accept": "*/*"}
-    assert context_of(headers, SCHEMA) == {"tenant_id": "acme", "seats": 12, "trial": True, "ratio": 0.5}
-    assert context_of({"tenant_id": "007"}, SCHEMA) == {"tenant_id": "007"}
-    assert context_of({"accept": "*/*"}, SCHEMA) is None
+    assert context_from_headers(headers, SCHEMA) == {
+        "tenant_id": "acme",
+        "seats": 12,
+        "trial": True,
+        "ratio": 0.5,
+    }
+    assert context_from_headers({"tenant_id": "007"}, SCHEMA) == {"tenant_id": "007"}
+    assert context_from_headers({"accept": "*/*"}, SCHEMA) is None
 
 
 @pytest.mark.parametrize(
@@ -59,13 +64,13 @@ def test_headers_are_read_by_the_fields_names_in_any_case() -> None:
 )
 def test_a_fault_names_the_place(value: Any, pointer: str, said: str) -> None:
     with pytest.raises(Invalid, match=said) as told:
-        checked(value, SCHEMA)
+        validate_context(value, SCHEMA)
     assert told.value.pointer == pointer
 
 
 def test_a_fault_does_not_name_the_value() -> None:
     with pytest.raises(Invalid) as told:
-        checked({"tenant_id": "a", "seats": "hunter2"}, SCHEMA)
+        validate_context({"tenant_id": "a", "seats": "hunter2"}, SCHEMA)
     assert "hunter2" not in str(told.value)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from rejoin_gateway.api.openai.completion_format import (
     CompletionMetadata,
     CompletionStream,
-    completion,
+    build_completion,
     pending_calls_in,
 )
 from rejoin_protocol.events import chunks
@@ -110,7 +110,7 @@ def test_reasons_are_said_in_their_words() -> None:
         ("content-filter", "content_filter"),
         ("tool-calls", "length"),
     ):
-        whole = completion(FACTS, "Hello", ours, pending_calls_in([]), {"usage": USAGE})
+        whole = build_completion(FACTS, "Hello", ours, pending_calls_in([]), {"usage": USAGE})
         assert whole["choices"][0]["finish_reason"] == theirs
         assert whole["choices"][0]["message"]["content"] == "Hello"
         assert whole["usage"]["total_tokens"] == 5

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 from rejoin_adapters.records import Owner
-from rejoin_gateway.core.message_input import SessionBody, new_session, placed
+from rejoin_gateway.core.message_input import SessionBody, new_session_id, relocate_errors
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId, UserId
 
@@ -13,13 +13,13 @@ ANN = Owner(TenantId("t"), UserId("ann"))
 
 def test_a_key_names_the_same_new_session_for_its_owner_alone() -> None:
     """And every name is a UUID of version 4."""
-    made = new_session("key", ANN)
-    assert made == new_session("key", ANN)
+    made = new_session_id("key", ANN)
+    assert made == new_session_id("key", ANN)
     others = {
-        new_session("key", Owner(TenantId("t"))),
-        new_session("other", ANN),
-        new_session(),
-        new_session(),
+        new_session_id("key", Owner(TenantId("t"))),
+        new_session_id("other", ANN),
+        new_session_id(),
+        new_session_id(),
     }
     assert len(others | {made}) == 5
     assert all(uuid.UUID(one).version == 4 for one in others | {made})
@@ -47,6 +47,6 @@ def test_the_first_name_that_is_said_counts_and_is_checked() -> None:
     ],
 )
 def test_a_fault_is_said_of_the_place_where_it_was_written(pointer: str, expected: str) -> None:
-    with pytest.raises(Invalid) as fault, placed("/messages/1", ["/here", "/there"]):
+    with pytest.raises(Invalid) as fault, relocate_errors("/messages/1", ["/here", "/there"]):
         raise Invalid("odd", pointer)
     assert fault.value.pointer == expected

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from openai.types.responses import ResponseItem
 from pydantic import TypeAdapter
-from rejoin_gateway.api.openai.items import item_of, page_of
+from rejoin_gateway.api.openai.items import to_item, to_page
 from rejoin_protocol.events.fold import UIMessage
 
 
@@ -35,7 +35,7 @@ def user(*parts: dict[str, Any]) -> UIMessage:
     ids=lambda one: one["type"],
 )
 def test_what_a_user_says_is_an_item_of_its_parts(part: dict[str, Any], expected: dict[str, Any]) -> None:
-    item = checked(item_of(user(part, {"type": "data-note", "data": "no words for it"})))
+    item = checked(to_item(user(part, {"type": "data-note", "data": "no words for it"})))
     assert item == {
         "id": "u1",
         "type": "message",
@@ -53,18 +53,18 @@ def test_of_an_answer_its_text_is_an_item() -> None:
         {"type": "tool-clock", "toolCallId": "c", "state": "output-available", "input": {}, "output": 5},
         {"type": "text", "text": "five.", "state": "done"},
     ]
-    item = checked(item_of({"id": "a1", "role": "assistant", "parts": parts}))
+    item = checked(to_item({"id": "a1", "role": "assistant", "parts": parts}))
     assert item["role"] == "assistant"
     assert [content["text"] for content in item["content"]] == ["It is five."]
 
 
 def test_a_page_says_where_it_begins_and_ends_and_whether_it_goes_on() -> None:
     items = [{"id": name} for name in "abc"]
-    assert page_of(items, more=True) == {
+    assert to_page(items, more=True) == {
         "object": "list",
         "data": items,
         "first_id": "a",
         "last_id": "c",
         "has_more": True,
     }
-    assert page_of([], more=False)["last_id"] is None
+    assert to_page([], more=False)["last_id"] is None

@@ -7,11 +7,11 @@ import pytest
 from rejoin_adapters.records import Decision
 from rejoin_gateway.api.openai.request_input import (
     ChatMessage,
-    asked,
     check_fields,
-    decisions,
-    of_chat,
-    of_input,
+    from_chat_messages,
+    from_response_input,
+    parse_decisions,
+    split_last_turn,
 )
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
@@ -67,40 +67,42 @@ def test_content_is_a_string_or_parts() -> None:
         IMAGE,
         {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA", "filename": "a.pdf"}},
     ]
-    (said,) = of_chat([ChatMessage("user", parts)])
+    (said,) = from_chat_messages([ChatMessage("user", parts)])
     assert said.parts == [
         {"type": "text", "text": "look"},
         {"type": "image", "image": "https://example.org/a.png"},
         {"type": "image", "image": "data:application/pdf;base64,AA", "filename": "a.pdf"},
     ]
     assert said.places == [f"/messages/0/content/{number}" for number in range(3)]
-    (plain,) = of_chat([ChatMessage("user", "look")])
+    (plain,) = from_chat_messages([ChatMessage("user", "look")])
     assert plain.parts == [{"type": "text", "text": "look"}]
 
 
 @pytest.mark.parametrize("role", ["system", "developer", "tool", "function", "wizard"])
 def test_only_users_and_assistants_speak(role: str) -> None:
     """The agent has its own instructions, and its tools run here."""
-    assert refused(of_chat, [ChatMessage("user", "hi"), ChatMessage(role, "x")]) == "/messages/1/role"
-    assert refused(of_input, [{"role": role, "content": "x"}]) == "/input/0/role"
+    assert (
+        refused(from_chat_messages, [ChatMessage("user", "hi"), ChatMessage(role, "x")]) == "/messages/1/role"
+    )
+    assert refused(from_response_input, [{"role": role, "content": "x"}]) == "/input/0/role"
 
 
 def test_a_clients_tool_calls_are_refused() -> None:
     """An assistant's words are imported, never its calls."""
     calling = ChatMessage("assistant", None, tool_calls=[{"id": "call_1"}])
-    assert refused(of_chat, [calling]) == "/messages/0/tool_calls"
+    assert refused(from_chat_messages, [calling]) == "/messages/0/tool_calls"
 
 
 @pytest.mark.parametrize("part", [{"type": "input_audio"}, {"type": "text"}, "look", {}])
 def test_a_part_that_is_not_known_is_named(part: Any) -> None:
     """In either API."""
-    assert refused(of_chat, [ChatMessage("user", [part])]) == "/messages/0/content/0"
-    assert refused(of_input, [{"role": "user", "content": [part]}]) == "/input/0/content/0"
+    assert refused(from_chat_messages, [ChatMessage("user", [part])]) == "/messages/0/content/0"
+    assert refused(from_response_input, [{"role": "user", "content": [part]}]) == "/input/0/content/0"
 
 
 def test_an_input_is_a_string_or_items() -> None:
     """A client may send back what it was given; what its items say of tools has no effect."""
-    (said,) = of_input("hello")
+    (said,) = from_response_input("hello")
     assert (said.role, said.parts, said.places) == ("user", [{"type": "text", "text": "hello"}], ["/input"])
     items: list[dict[str, Any]] = [
         {"role": "user", "content": "hello"},
@@ -109,7 +111,7 @@ def test_an_input_is_a_string_or_items() -> None:
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hi"}]},
         {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA"}]},
     ]
-    said, answer, image = of_input(items)
+    said, answer, image = from_response_input(items)
     assert answer.parts == [{"type": "text", "text": "hi"}]
     assert image.parts == [{"type": "image", "image": "data:image/png;base64,AA"}]
 
@@ -119,12 +121,12 @@ def test_an_input_is_a_string_or_items() -> None:
 )
 def test_an_item_that_is_not_known_is_named(item: dict[str, Any]) -> None:
     """Nothing is dropped silently."""
-    assert refused(of_input, [item]) == "/input/0"
+    assert refused(from_response_input, [item]) == "/input/0"
 
 
 def test_the_users_messages_at_the_end_are_one() -> None:
     """Where a client sends what is new; else only the last one is, and the others may be known."""
-    said = of_chat(
+    said = from_chat_messages(
         [
             ChatMessage("user", "one"),
             ChatMessage("assistant", "two"),
@@ -132,9 +134,9 @@ def test_the_users_messages_at_the_end_are_one() -> None:
             ChatMessage("user", [IMAGE]),
         ]
     )
-    last = asked(said, "msg_1", "/messages", new=False)
+    last = split_last_turn(said, "msg_1", "/messages", new=False)
     assert (last.message.parts, len(last.earlier)) == (said[3].parts, 3)
-    found = asked(said, "msg_1", "/messages", new=True)
+    found = split_last_turn(said, "msg_1", "/messages", new=True)
     assert found.message.id == "msg_1"
     assert found.message.parts == [{"type": "text", "text": "three"}, *said[3].parts]
     assert found.places == ["/messages/2/content", "/messages/3/content/0"]
@@ -146,13 +148,13 @@ def test_the_users_messages_at_the_end_are_one() -> None:
 
 def test_the_last_word_is_the_users() -> None:
     """No message, an answer that is begun, and a message without content are refused."""
-    assert refused(asked, [], "m", "/messages", new=True) == "/messages"
-    begun = of_chat([ChatMessage("user", "hi"), ChatMessage("assistant", "I th")])
-    assert refused(asked, begun, "m", "/messages", new=True) == "/messages"
+    assert refused(split_last_turn, [], "m", "/messages", new=True) == "/messages"
+    begun = from_chat_messages([ChatMessage("user", "hi"), ChatMessage("assistant", "I th")])
+    assert refused(split_last_turn, begun, "m", "/messages", new=True) == "/messages"
     contents: tuple[Any, ...] = ("", [], None)
     for content in contents:
-        empty = of_chat([ChatMessage("user", content)])
-        assert refused(asked, empty, "m", "/messages", new=True) == "/messages/0/content"
+        empty = from_chat_messages([ChatMessage("user", content)])
+        assert refused(split_last_turn, empty, "m", "/messages", new=True) == "/messages/0/content"
 
 
 def test_answers_to_questions_stand_alone() -> None:
@@ -163,7 +165,7 @@ def test_answers_to_questions_stand_alone() -> None:
         "approve": False,
         "reason": "no",
     }
-    assert decisions([answer]) == [Decision(ApprovalId("apr_1"), approved=False, reason="no")]
-    assert decisions("hello") == decisions([{"role": "user", "content": "hello"}]) == []
-    assert refused(decisions, [answer, {"role": "user", "content": "hello"}]) == "/input"
-    assert refused(decisions, [{"type": "mcp_approval_response"}]) == "/input/0"
+    assert parse_decisions([answer]) == [Decision(ApprovalId("apr_1"), approved=False, reason="no")]
+    assert parse_decisions("hello") == parse_decisions([{"role": "user", "content": "hello"}]) == []
+    assert refused(parse_decisions, [answer, {"role": "user", "content": "hello"}]) == "/input"
+    assert refused(parse_decisions, [{"type": "mcp_approval_response"}]) == "/input/0"

@@ -8,9 +8,9 @@ from rejoin_gateway.api.openai.response_format import (
     ResponseEvent,
     ResponseStream,
     SequenceRange,
+    parse_response_id,
     response_id,
-    run_of,
-    shown,
+    visible_events,
 )
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -43,9 +43,9 @@ def test_ids_go_both_ways() -> None:
     """A response is a run, and nothing else is one."""
     id = response_id(FACTS.run)
     assert id == f"resp_{FACTS.ulid}"
-    assert run_of(id) == FACTS.run
+    assert parse_response_id(id) == FACTS.run
     for odd in ("", "resp_", FACTS.run, f"{id}0", f"resp_{'.' * 26}", "resp_" + "é" * 26):
-        assert run_of(odd) is None
+        assert parse_response_id(odd) is None
 
 
 def test_a_text_is_an_item_with_a_part() -> None:
@@ -144,9 +144,9 @@ def test_a_question_ends_the_response_and_an_answer_goes_on_with_it() -> None:
     assert whole.final is not None
     assert whole.final["status"] == "completed"
     assert [item["type"] for item in whole.final["output"]] == ["mcp_call", "mcp_approval_request", "message"]
-    again = shown(events, -1, ())
+    again = visible_events(events, -1, ())
     assert types(again).count("created") == 1, "a stream of the whole is created once"
-    rest = shown(events, whole.suspended_at, ())
+    rest = visible_events(events, whole.suspended_at, ())
     assert types(rest)[:3] == ["created", "in_progress", "output_item.done"]
 
 
@@ -187,7 +187,7 @@ def test_what_is_voided_keeps_its_numbers_and_is_not_shown() -> None:
     (void,) = response.voided
     _, before = fed(*first)
     assert void == SequenceRange(len(before), len(before) + 5)
-    corrected = shown(events, -1, response.voided)
+    corrected = visible_events(events, -1, response.voided)
     assert corrected[: len(before)] == before
     assert corrected[len(before)].number == void.end
     _, rest = fed(*first, chunks.StartStep(), *again)
@@ -206,4 +206,4 @@ def test_nothing_said_is_nothing_voided() -> None:
 def test_any_number_is_a_place_to_go_on(cut: int) -> None:
     """What is behind it is exactly the rest."""
     _, events = fed(*BEGIN, *HELLO, *END)
-    assert shown(events, cut, ()) == events[cut + 1 :]
+    assert visible_events(events, cut, ()) == events[cut + 1 :]

@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
-from rejoin_gateway.core.remote_fetch import public
+from rejoin_gateway.core.remote_fetch import is_fetchable
 
 PRIVATE = """
 0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 127.255.255.254 169.254.169.254 172.16.0.1 192.0.0.1 192.0.2.1
@@ -17,11 +17,11 @@ PUBLIC = ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "2a00:1450::1", "::ffff:8.8.8
 
 @pytest.mark.parametrize("address", PRIVATE.split())
 def test_f48_what_is_not_the_internet_is_refused(address: str) -> None:
-    assert not public(ip_address(address), 443)
+    assert not is_fetchable(ip_address(address), 443)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_f48_the_internet_is_allowed_on_the_ports_of_the_web_alone(address: str) -> None:
-    assert [public(ip_address(address), port) for port in (80, 443, 22, 8080, 0)] == [True, True] + [
+    assert [is_fetchable(ip_address(address), port) for port in (80, 443, 22, 8080, 0)] == [True, True] + [
         False
     ] * 3

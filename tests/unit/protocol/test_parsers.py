@@ -11,18 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
-from rejoin_gateway.api import (
-    agent_chat,
-    agent_sessions,
-    aisdk,
-    executions,
-    parts_chat,
-    run_chat,
-    run_message_input,
-    threads,
-)
+from rejoin_gateway.api import agent_chat, agent_sessions, aisdk
 from rejoin_gateway.api.openai import completions, request_input, responses
-from rejoin_gateway.api.openai.response_format import run_of
+from rejoin_gateway.api.openai.response_format import parse_response_id
+from rejoin_gateway.api.parts import parts_chat, threads
+from rejoin_gateway.api.run import executions, run_chat
+from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
 from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
@@ -135,7 +129,7 @@ WORDS: Sequence[Callable[[str], Any]] = (
     file_formats.parse_file_id,
     file_formats.parse_file_url,
     file_formats.parse_data_url,
-    run_of,
+    parse_response_id,
     lambda text: positions.parse({"Last-Event-ID": text}, {}),
     lambda text: positions.parse({"x-stream-start-index": text}, {}),
     lambda text: positions.parse({}, {"afterIdx": text}),
@@ -166,13 +160,13 @@ def refused[T, R](parse: Callable[[T], R], value: T) -> R | None:
 
 def imported(messages: Sequence[message_input.ClientMessage], places: Callable[[int], Sequence[str]]) -> None:
     """What happens to earlier turns."""
-    refused(lambda all_: message_input.imported(all_, places), messages)
+    refused(lambda all_: message_input.build_imported_turns(all_, places), messages)
 
 
 def asked(listed: list[request_input.InputMessage] | None) -> None:
     """What happens to what an OpenAI client has said."""
     if listed is not None:
-        found = refused(lambda all_: request_input.asked(all_, "fresh", "", new=False), listed)
+        found = refused(lambda all_: request_input.split_last_turn(all_, "fresh", "", new=False), listed)
         imported(found.earlier if found is not None else [], lambda number: listed[number].places)
 
 
@@ -183,33 +177,43 @@ def read(body: Any) -> None:
             refused(lambda one: one.named, body)
     match body:
         case aisdk.UIChatRequest(messages=[*earlier, last]):
-            refused(lambda one: message_input.user(one, "/messages/0"), last)
-            refused(lambda one: message_input.decisions(one, "/messages/0"), last)
+            refused(lambda one: message_input.build_user_message(one, "/messages/0"), last)
+            refused(lambda one: message_input.parse_decisions(one, "/messages/0"), last)
             refused(
-                lambda all_: message_input.imported(all_, lambda number: aisdk._places(all_[number], number)),
+                lambda all_: message_input.build_imported_turns(
+                    all_, lambda number: aisdk._places(all_[number], number)
+                ),
                 earlier,
             )
         case run_chat.ChatRequest(messages=listed) | agent_chat.StreamRequest(messages=listed):
-            run_message_input.answered(listed)
-            refused(lambda all_: message_input.user(run_message_input.asked(all_, "fresh")[0], ""), listed)
-            messages = run_message_input.earlier(listed, len(listed))
+            message_forms.has_decisions(listed)
             refused(
-                lambda all_: message_input.imported(
-                    all_, lambda number: run_message_input.places(listed[number], "")
+                lambda all_: message_input.build_user_message(
+                    message_forms.last_user_message(all_, "fresh")[0], ""
+                ),
+                listed,
+            )
+            messages = message_forms.earlier_messages(listed, len(listed))
+            refused(
+                lambda all_: message_input.build_imported_turns(
+                    all_, lambda number: message_forms.part_pointers(listed[number], "")
                 ),
                 messages,
             )
         case parts_chat.PartsRequest():
             refused(
-                lambda one: message_input.user(message_input.ClientMessage("m", "user", one), ""), body.parts
+                lambda one: message_input.build_user_message(
+                    message_input.ClientMessage("m", "user", one), ""
+                ),
+                body.parts,
             )
         case agent_sessions.SessionUpdate():
             refused(agent_sessions.check, body)
         case completions.ChatCompletionRequest():
-            asked(refused(request_input.of_chat, body.messages))
+            asked(refused(request_input.from_chat_messages, body.messages))
         case responses.CreateResponseRequest():
-            refused(request_input.decisions, body.input)
-            asked(refused(request_input.of_input, body.input))
+            refused(request_input.parse_decisions, body.input)
+            asked(refused(request_input.from_response_input, body.input))
         case _:
             pass
 
@@ -235,11 +239,11 @@ def test_a_body_is_taken_or_refused(value: Any) -> None:
 def test_what_is_said_in_a_session_is_taken_or_refused(value: Any) -> None:
     for item in value if isinstance(value, list) and not agent_sessions._parts(value) else [value]:
         if isinstance(item, dict) and item.get("type") == "approval":
-            refused(lambda one: message_input.decision(one.get("approval"), "/approval"), item)
+            refused(lambda one: message_input.parse_decision(one.get("approval"), "/approval"), item)
             continue
         placed = refused(lambda one: agent_sessions._message(one, "", "fresh"), item)
         if placed is not None:
-            refused(lambda one: message_input.user(one.message, one.pointer), placed)
+            refused(lambda one: message_input.build_user_message(one.message, one.pointer), placed)
         refused(lambda one: agent_sessions._options(one, ""), item)
 
 
@@ -253,8 +257,13 @@ def test_fields_of_openais_that_are_not_ours_are_taken_or_refused(value: dict[st
 @given(st.dictionaries(st.sampled_from(["User-Id", "AGE", "admin", "tags", "x"]), texts), values)
 @settings(deadline=None)
 def test_a_context_is_taken_or_refused(headers: dict[str, str], body: Any) -> None:
-    refused(lambda one: agent_context.checked(agent_context.context_of(one, SCHEMA) or {}, SCHEMA), headers)
-    refused(lambda one: agent_context.checked(one, SCHEMA), body)
+    refused(
+        lambda one: agent_context.validate_context(
+            agent_context.context_from_headers(one, SCHEMA) or {}, SCHEMA
+        ),
+        headers,
+    )
+    refused(lambda one: agent_context.validate_context(one, SCHEMA), body)
 
 
 class NoKeys:

@@ -24,7 +24,7 @@ OURS = frozenset({b"content-length", b"connection", b"transfer-encoding"})
 """Headers of a hop, which aiohttp writes itself."""
 
 
-async def pass_on(
+async def forward_request(
     application: Application,
     request: web.Request,
     body: bytes,

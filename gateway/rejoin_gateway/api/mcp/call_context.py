@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from rejoin_protocol.ids import RunId
 
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.session import Session
 
 CALLED = "rejoin.called"
 """Where in the ASGI scope a request's `McpCall` is."""

@@ -26,7 +26,7 @@ from rejoin_gateway.api.mcp import asgi_bridge
 from rejoin_gateway.api.mcp.call_context import CALLED, McpCall, request_name
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.cors import trusted
 from rejoin_gateway.http.disconnect import attended, stop
 from rejoin_gateway.http.routes import AGENT, Named, Route, RouteDoc, Scope
@@ -70,7 +70,7 @@ ENDPOINT: web.AppKey[McpEndpoint] = web.AppKey("mcp", McpEndpoint)
 
 
 @asynccontextmanager
-async def opened(dialogues: PostgresMcpSessions) -> AsyncIterator[McpEndpoint]:
+async def open_endpoint(dialogues: PostgresMcpSessions) -> AsyncIterator[McpEndpoint]:
     """An endpoint, for as long as the context."""
     endpoint = McpEndpoint(dialogues)
     async with run_alongside(endpoint.run()):
@@ -80,7 +80,7 @@ async def opened(dialogues: PostgresMcpSessions) -> AsyncIterator[McpEndpoint]:
 # ------------------------------------------------------------------------------------- over HTTP
 
 
-async def post(request: web.Request) -> web.StreamResponse:
+async def handle_message(request: web.Request) -> web.StreamResponse:
     """One message of a client."""
     if not trusted(request, request.app[SERVICE].cors):
         return _refusal(HTTPStatus.FORBIDDEN, INVALID_REQUEST, "pages of this origin may not call")
@@ -112,7 +112,7 @@ async def post(request: web.Request) -> web.StreamResponse:
             return await _in_session(request, body, session)
 
 
-async def end(request: web.Request) -> web.StreamResponse:
+async def end_session(request: web.Request) -> web.StreamResponse:
     """The client has done with its session: it is no place for requests any more. What was said in it, and
     what still waits for a decision, stays.
     """
@@ -131,7 +131,7 @@ async def _open(request: web.Request, body: bytes) -> web.StreamResponse:
     backend, dialogues = request.app[SERVICE].backend, request.app[ENDPOINT].dialogues
     if await backend.agents.find(agent) is None:
         raise NotFound(f"there is no agent {agent!r}")
-    id = SessionId(message_input.new_session())
+    id = SessionId(message_input.new_session_id())
     await dialogues.open(owner, id, agent)
     response = await _in_session(request, body, backend.agent(agent, owner).session(id), {SESSION: id})
     if SESSION not in response.headers:  # the SDK did not like it
@@ -154,7 +154,9 @@ async def _alone(request: web.Request, body: bytes) -> web.StreamResponse:
 
 async def _through(called: McpCall, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
     sdk = await called.request.app[ENDPOINT].sdk()
-    return await asgi_bridge.pass_on(sdk, called.request, body, extra={CALLED: called}, headers=headers)
+    return await asgi_bridge.forward_request(
+        sdk, called.request, body, extra={CALLED: called}, headers=headers
+    )
 
 
 def _message(body: bytes) -> dict[str, Any] | None:
@@ -252,5 +254,5 @@ _ENDED = RouteDoc("MCP: end the session", None, {204: None, **_REFUSED}, headers
 ROUTES = tuple(
     Route(method, path, handler, Scope.CHAT, says)
     for path in ("/run/v1/mcp", "/v1/mcp")
-    for method, handler, says in (("POST", post, _POSTED), ("DELETE", end, _ENDED))
+    for method, handler, says in (("POST", handle_message, _POSTED), ("DELETE", end_session, _ENDED))
 )

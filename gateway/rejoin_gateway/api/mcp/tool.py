@@ -25,7 +25,7 @@ from rejoin_protocol.log.record import View
 
 from rejoin_gateway.api.mcp.call_context import CALLED, McpCall, request_name
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.web import SERVICE, agent_of, session_of
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
@@ -46,7 +46,7 @@ class ToolArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     conversation_id: str | None = None
 
 
-def transport() -> StreamableHTTPSessionManager:
+def build_transport() -> StreamableHTTPSessionManager:
     """The SDK's server behind its HTTP transport, which keeps nothing between two requests. To be run."""
     server: Server[Any] = Server(
         "rejoin",
@@ -116,16 +116,16 @@ def _query(arguments: Any, called: McpCall) -> ToolArguments:
 
 
 def _conversation(request: web.Request, query: ToolArguments) -> Session:
-    return session_of(request, query.conversation_id or message_input.new_session())
+    return session_of(request, query.conversation_id or message_input.new_session_id())
 
 
 async def _ask(context: Context, called: McpCall, session: Session, text: str) -> types.CallToolResult:
     message = message_input.ClientMessage(
-        message_input.fresh_id(None), "user", [{"type": "text", "text": text}]
+        message_input.new_message_id(None), "user", [{"type": "text", "text": text}]
     )
     name = request_name(context.request_id if context.request_id is not None else "")
     replay = await session.send(
-        message_input.user(message, "/query"), VIEW, key=request_key(name, secrets.token_hex(8))
+        message_input.build_user_message(message, "/query"), VIEW, key=request_key(name, secrets.token_hex(8))
     )
     called.unanswered = session, replay.run.id
     progress = ProgressReporter(context)

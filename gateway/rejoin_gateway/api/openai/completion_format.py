@@ -85,7 +85,7 @@ def pending_calls_in(events: Iterable[Chunk]) -> PendingCalls:
     return waiting
 
 
-def extension(facts: CompletionMetadata, waiting: PendingCalls) -> dict[str, Any]:
+def rejoin_extension(facts: CompletionMetadata, waiting: PendingCalls) -> dict[str, Any]:
     """The object `rejoin`: where the run and its conversation are found in the rest of the API."""
     return {
         "run_id": facts.run,
@@ -94,7 +94,7 @@ def extension(facts: CompletionMetadata, waiting: PendingCalls) -> dict[str, Any
     }
 
 
-def error(message: str, code: str) -> dict[str, Any]:
+def stream_error(message: str, code: str) -> dict[str, Any]:
     """An error within a stream that has begun: a client of OpenAI's raises it."""
     return {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
 
@@ -112,22 +112,22 @@ def metadata_of(chunk: Chunk) -> dict[str, Any]:
             return {}
 
 
-def tokens(metadata: Any, name: str) -> int:
+def token_count(metadata: Any, name: str) -> int:
     """A count in a message's usage; 0 if it says none."""
     usage = metadata.get("usage") if isinstance(metadata, dict) else None
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) else 0
 
 
-def usage(metadata: Any) -> dict[str, Any]:
+def completion_usage(metadata: Any) -> dict[str, Any]:
     """What a message has cost, as chat completions say it."""
-    prompt, output = tokens(metadata, "inputTokens"), tokens(metadata, "outputTokens")
+    prompt, output = token_count(metadata, "inputTokens"), token_count(metadata, "outputTokens")
     return {
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
-        "prompt_tokens_details": {"cached_tokens": tokens(metadata, "cachedInputTokens")},
-        "completion_tokens_details": {"reasoning_tokens": tokens(metadata, "reasoningTokens")},
+        "prompt_tokens_details": {"cached_tokens": token_count(metadata, "cachedInputTokens")},
+        "completion_tokens_details": {"reasoning_tokens": token_count(metadata, "reasoningTokens")},
     }
 
 
@@ -136,7 +136,7 @@ def finish_reason(reason: str, waiting: PendingCalls) -> str:
     return "stop" if waiting.pending else FINISH_REASONS.get(reason, "stop")
 
 
-def completion(
+def build_completion(
     facts: CompletionMetadata, text: str, reason: str, waiting: PendingCalls, metadata: Any
 ) -> dict[str, Any]:
     """A whole answer."""
@@ -150,8 +150,8 @@ def completion(
     return {
         **_head(facts, "chat.completion"),
         "choices": [choice],
-        "usage": usage(metadata),
-        "rejoin": extension(facts, waiting),
+        "usage": completion_usage(metadata),
+        "rejoin": rejoin_extension(facts, waiting),
     }
 
 
@@ -188,12 +188,15 @@ class CompletionStream:
     def end(self) -> list[dict[str, Any]]:
         """The last chunks, once the stream has ended; the error, if the run has failed."""
         if self._error is not None:
-            return [error(self._error, "run_failed")]
+            return [stream_error(self._error, "run_failed")]
         last = self._chunk({}, finish_reason(self._reason, self._waiting))
-        last["rejoin"] = extension(self._facts, self._waiting)
+        last["rejoin"] = rejoin_extension(self._facts, self._waiting)
         if not self._include_usage:
             return [last]
-        spent = _head(self._facts, "chat.completion.chunk") | {"choices": [], "usage": usage(self._metadata)}
+        spent = _head(self._facts, "chat.completion.chunk") | {
+            "choices": [],
+            "usage": completion_usage(self._metadata),
+        }
         return [last, spent]
 
     def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:

@@ -23,15 +23,15 @@ from rejoin_gateway.api.openai import request_input
 from rejoin_gateway.api.openai.completion_format import (
     CompletionMetadata,
     CompletionStream,
-    completion,
-    error,
+    build_completion,
     pending_calls_in,
+    stream_error,
 )
 from rejoin_gateway.api.openai.request_input import ChatMessage
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.message_input import fresh_id, new_session
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.message_input import new_message_id, new_session_id
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
 from rejoin_gateway.http.routes import KEY, ErrorFormat, Route, RouteDoc, Scope
@@ -78,16 +78,16 @@ class ModelList(msgspec.Struct, frozen=True):
     object: str = "list"
 
 
-async def create(request: web.Request) -> web.StreamResponse:
+async def create_completion(request: web.Request) -> web.StreamResponse:
     """Answer a conversation's last message."""
-    asked = await checked_body(request, ChatCompletionRequest)
+    asked = await decode_body(request, ChatCompletionRequest)
     if asked.stream_options is not None and not asked.stream:
         raise Invalid("stream_options are for a stream", "/stream_options")
     named = _conversation(request, asked)
-    session = session_of(request, asked.model, named)
+    session = session_with_model(request, asked.model, named)
     if named is not None:
         await session.check_agent()
-    replay = await send(request, session, request_input.of_chat(asked.messages), "/messages")
+    replay = await send_input(request, session, request_input.from_chat_messages(asked.messages), "/messages")
     asked.messages.clear()  # files must not be held for as long as an answer takes
     if not asked.stream:
         request_body.let_go(request)
@@ -96,7 +96,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     return await stream(request, replay, _translated(replay, include_usage=options.include_usage))
 
 
-async def models(request: web.Request) -> web.StreamResponse:
+async def list_models(request: web.Request) -> web.StreamResponse:
     """The agents that the caller's credential may talk to."""
     found = await request.app[SERVICE].backend.agents.list()
     bound = request[PRINCIPAL].agent
@@ -108,13 +108,13 @@ async def models(request: web.Request) -> web.StreamResponse:
     return json(ModelList(shown))
 
 
-async def checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
+async def decode_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
     """The body, if it asks for nothing that it would not get. Raises as `web.body`."""
     request_input.check_fields(await body(request, dict[str, msgspec.Raw]), kind.__struct_fields__)
     return await body(request, kind)
 
 
-def session_of(request: web.Request, model: str, id: str | None) -> Session:
+def session_with_model(request: web.Request, model: str, id: str | None) -> Session:
     """The session that a request names, or a new one, with the agent that `model` names. Raises `NotFound`,
     also for an agent that is not the credential's.
     """
@@ -126,11 +126,11 @@ def session_of(request: web.Request, model: str, id: str | None) -> Session:
         raise unknown from None
     if principal.agent not in (None, agent):
         raise unknown
-    named = SessionId(id or new_session(key_of(request), principal.owner))
+    named = SessionId(id or new_session_id(key_of(request), principal.owner))
     return backend.agent(agent, principal.owner).session(named, ContextInput(request.headers))
 
 
-async def send(
+async def send_input(
     request: web.Request,
     session: Session,
     said: Sequence[request_input.InputMessage],
@@ -140,14 +140,14 @@ async def send(
 ) -> Replay:
     """Ask for an answer to what was said last; of a session that is known, the rest is known better."""
     key = key_of(request)
-    asked = request_input.asked(said, fresh_id(key), place, new=new)
-    with message_input.placed("", asked.places):
-        message = message_input.user(asked.message, "")
-        imports = message_input.imported(asked.earlier, lambda number: said[number].places)
+    asked = request_input.split_last_turn(said, new_message_id(key), place, new=new)
+    with message_input.relocate_errors("", asked.places):
+        message = message_input.build_user_message(asked.message, "")
+        imports = message_input.build_imported_turns(asked.earlier, lambda number: said[number].places)
         return await session.send(message, V6, imports=imports, key=key)
 
 
-def facts_of(run: Run) -> CompletionMetadata:
+def metadata_of_run(run: Run) -> CompletionMetadata:
     """What of a run its responses say."""
     return CompletionMetadata(run.id, run.session, run.agent)
 
@@ -174,8 +174,12 @@ async def _whole(replay: Replay) -> web.StreamResponse:
         status = HTTPStatus.INTERNAL_SERVER_ERROR
         return errors.render(ErrorDetails(status, "run_failed", answer.error, once), ErrorFormat.OPENAI)
     waiting = pending_calls_in(unfold(answer.message))
-    said = completion(
-        facts_of(replay.run), answer.text, answer.finish_reason, waiting, answer.message.get("metadata")
+    said = build_completion(
+        metadata_of_run(replay.run),
+        answer.text,
+        answer.finish_reason,
+        waiting,
+        answer.message.get("metadata"),
     )
     response = json(said)
     response.headers.update(headers)
@@ -183,23 +187,23 @@ async def _whole(replay: Replay) -> web.StreamResponse:
 
 
 def _translated(replay: Replay, *, include_usage: bool) -> Translate:
-    answer = CompletionStream(facts_of(replay.run), include_usage=include_usage)
+    answer = CompletionStream(metadata_of_run(replay.run), include_usage=include_usage)
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         try:
             async for batch in decode_events(frames):
-                said = [frame(part) for chunk in batch for part in answer.feed(chunk)]
+                said = [sse_frame(part) for chunk in batch for part in answer.feed(chunk)]
                 if said or not batch:
                     yield b"".join(said) or sse.KEEP_ALIVE
         except Gone as fault:
-            yield frame(error(f"{fault} (conversation {replay.run.session})", "restarted"))
+            yield sse_frame(stream_error(f"{fault} (conversation {replay.run.session})", "restarted"))
             return
-        yield b"".join(map(frame, answer.end())) + sse.DONE
+        yield b"".join(map(sse_frame, answer.end())) + sse.DONE
 
     return translate
 
 
-def frame(said: Any) -> bytes:
+def sse_frame(said: Any) -> bytes:
     """An event whose type, if it has one, is in its data alone."""
     return b"data: %b\n\n" % msgspec.json.encode(said)
 
@@ -208,7 +212,7 @@ ROUTES = (
     Route(
         "POST",
         "/run/v1/chat/completions",
-        create,
+        create_completion,
         Scope.CHAT,
         RouteDoc(
             "A chat completion, for OpenAI's clients",
@@ -223,7 +227,7 @@ ROUTES = (
     Route(
         "GET",
         "/run/v1/models",
-        models,
+        list_models,
         Scope.CHAT,
         RouteDoc("The agents, as models", None, {200: ModelList}, tag="openai"),
         ErrorFormat.OPENAI,

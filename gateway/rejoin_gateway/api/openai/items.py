@@ -11,7 +11,7 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.events.fold import Part, UIMessage
 
 
-def item_of(message: UIMessage) -> dict[str, Any]:
+def to_item(message: UIMessage) -> dict[str, Any]:
     """A message as an item."""
     role, parts = message["role"], message["parts"]
     content = _said(parts) if role == "assistant" else [one for part in parts if (one := _asked(part))]
@@ -41,7 +41,7 @@ def _asked(part: Part) -> dict[str, Any] | None:
             return None
 
 
-def page_of(items: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+def to_page(items: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
     """Items as a list. `more`: whether it goes on behind the last of them."""
     return {
         "object": "list",

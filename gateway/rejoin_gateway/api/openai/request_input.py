@@ -92,7 +92,7 @@ class InputTurn(msgspec.Struct, frozen=True):
     earlier: Sequence[ClientMessage]
 
 
-def asked(said: Sequence[InputMessage], fresh: str, place: str, *, new: bool) -> InputTurn:
+def split_last_turn(said: Sequence[InputMessage], fresh: str, place: str, *, new: bool) -> InputTurn:
     """The user's last message, with the id `fresh`. Raises `Invalid`.
 
     `new`: a client sends what is new, so all of the user's messages at the end are that one; else it sends
@@ -127,7 +127,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
     function_call: Any = None
 
 
-def of_chat(messages: Sequence[ChatMessage]) -> list[InputMessage]:
+def from_chat_messages(messages: Sequence[ChatMessage]) -> list[InputMessage]:
     """The messages of a chat completion. Raises `Invalid`."""
     said = []
     for number, message in enumerate(messages):
@@ -140,7 +140,7 @@ def of_chat(messages: Sequence[ChatMessage]) -> list[InputMessage]:
     return said
 
 
-def of_input(input: str | Sequence[dict[str, Any]]) -> list[InputMessage]:
+def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMessage]:
     """The messages in a response's `input`. Raises `Invalid`."""
     if isinstance(input, str):
         return [_said("user", input, "", _input_part, root="/input")]
@@ -160,7 +160,7 @@ def of_input(input: str | Sequence[dict[str, Any]]) -> list[InputMessage]:
     return said
 
 
-def decisions(input: str | Sequence[dict[str, Any]]) -> list[Decision]:
+def parse_decisions(input: str | Sequence[dict[str, Any]]) -> list[Decision]:
     """The answers in an `input` that holds answers; none if it holds none. Raises `Invalid`."""
     found: list[Decision] = []
     for number, item in enumerate(input if not isinstance(input, str) else ()):

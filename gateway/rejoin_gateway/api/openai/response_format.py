@@ -26,9 +26,9 @@ from rejoin_protocol.ids import RUN_PREFIX, RunId
 from rejoin_gateway.api.openai.completion_format import (
     CompletionMetadata,
     PendingCalls,
-    extension,
     metadata_of,
-    tokens,
+    rejoin_extension,
+    token_count,
 )
 
 PREFIX = "resp_"
@@ -43,7 +43,7 @@ def response_id(run: RunId) -> str:
     return PREFIX + run.removeprefix(RUN_PREFIX)
 
 
-def run_of(id: str) -> RunId | None:
+def parse_response_id(id: str) -> RunId | None:
     """The run of a response; None if there cannot be one."""
     ulid = id.removeprefix(PREFIX)
     right = id.startswith(PREFIX) and len(ulid) == _ULID_CHARS and ulid.isascii() and ulid.isalnum()
@@ -146,7 +146,7 @@ class ResponseStream:
             "truncation": "disabled",
             "conversation": {"id": self._facts.session},
             "usage": self._usage(),
-            "rejoin": extension(self._facts, self._waiting),
+            "rejoin": rejoin_extension(self._facts, self._waiting),
         }
 
     def _event(self, type: str, **fields: Any) -> ResponseEvent:
@@ -194,13 +194,16 @@ class ResponseStream:
     def _usage(self) -> dict[str, Any] | None:
         if "usage" not in self._metadata:
             return None
-        input, output = tokens(self._metadata, "inputTokens"), tokens(self._metadata, "outputTokens")
-        cached = tokens(self._metadata, "cachedInputTokens")
+        input, output = (
+            token_count(self._metadata, "inputTokens"),
+            token_count(self._metadata, "outputTokens"),
+        )
+        cached = token_count(self._metadata, "cachedInputTokens")
         return {
             "input_tokens": input,
             "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
             "output_tokens": output,
-            "output_tokens_details": {"reasoning_tokens": tokens(self._metadata, "reasoningTokens")},
+            "output_tokens_details": {"reasoning_tokens": token_count(self._metadata, "reasoningTokens")},
             "total_tokens": input + output,
         }
 
@@ -332,7 +335,9 @@ class ResponseStream:
         return [added, self._done(index)]
 
 
-def shown(events: Sequence[ResponseEvent], after: int, void: Sequence[SequenceRange]) -> list[ResponseEvent]:
+def visible_events(
+    events: Sequence[ResponseEvent], after: int, void: Sequence[SequenceRange]
+) -> list[ResponseEvent]:
     """Those of a run's events that a stream shows: behind number `after`, and nothing that is void. A turn
     after an approval is created again only where the stream begins with it.
     """

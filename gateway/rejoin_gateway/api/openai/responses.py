@@ -23,21 +23,28 @@ from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
-from rejoin_gateway.api.conversations import LIMIT_MAX, limit_of
-from rejoin_gateway.api.lookup import found_run
 from rejoin_gateway.api.openai import request_input
-from rejoin_gateway.api.openai.completions import V6, checked_body, facts_of, frame, send, session_of
-from rejoin_gateway.api.openai.items import item_of, page_of
+from rejoin_gateway.api.openai.completions import (
+    V6,
+    decode_body,
+    metadata_of_run,
+    send_input,
+    session_with_model,
+    sse_frame,
+)
+from rejoin_gateway.api.openai.items import to_item, to_page
 from rejoin_gateway.api.openai.response_format import (
     TERMINAL,
     ResponseEvent,
     ResponseStream,
     SequenceRange,
-    run_of,
-    shown,
+    parse_response_id,
+    visible_events,
 )
-from rejoin_gateway.core.message_input import fresh_id, new_session
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.api.run.conversations import LIMIT_MAX, parse_limit
+from rejoin_gateway.api.shared.lookup import find_run
+from rejoin_gateway.core.message_input import new_message_id, new_session_id
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.routes import KEY, ErrorFormat, Named, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, Translate, json, key_of, stream
@@ -77,21 +84,21 @@ class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
-async def create(request: web.Request) -> web.StreamResponse:
+async def create_response(request: web.Request) -> web.StreamResponse:
     """Answer the last message of an input; or go on with what waited for the answers in it."""
-    asked = await checked_body(request, CreateResponseRequest)
-    decisions = request_input.decisions(asked.input)
+    asked = await decode_body(request, CreateResponseRequest)
+    decisions = request_input.parse_decisions(asked.input)
     if decisions:
         return await _decide(request, asked, decisions)
-    said = request_input.of_input(asked.input)
+    said = request_input.from_response_input(asked.input)
     session = await _session(request, asked)
-    replay = await send(request, session, said, "/input", new=True)
+    replay = await send_input(request, session, said, "/input", new=True)
     asked = msgspec.structs.replace(asked, input="")
     del said  # files must not be held for as long as an answer takes
     return await _answer(request, asked, replay)
 
 
-async def retrieve(request: web.Request) -> web.StreamResponse:
+async def get_response(request: web.Request) -> web.StreamResponse:
     """A response as it stands; with `stream=true` its events, behind number `starting_after` if given."""
     run, session = await _found(request, request.match_info["response"])
     wanted = request.query.get("stream", "false").lower()
@@ -104,7 +111,7 @@ async def retrieve(request: web.Request) -> web.StreamResponse:
     return await _stream(request, replay, after)
 
 
-async def cancel(request: web.Request) -> web.StreamResponse:
+async def cancel_response(request: web.Request) -> web.StreamResponse:
     """Stop a response, and say how it stands then. Doing it twice is doing it once."""
     run, session = await _found(request, request.match_info["response"])
     if await session.interrupt(run.id):
@@ -116,12 +123,12 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     return json(await _standing(session, await _current(session, run)))
 
 
-async def input_items(request: web.Request) -> web.StreamResponse:
+async def list_input_items(request: web.Request) -> web.StreamResponse:
     """What stands before a response in its conversation: a page, the newest first unless asked otherwise."""
     named = request.match_info["response"]
     run, session = await _found(request, named)
     limit, after, order = (
-        limit_of(request, 20),
+        parse_limit(request, 20),
         request.query.get("after"),
         request.query.get("order", "desc"),
     )
@@ -139,7 +146,7 @@ async def input_items(request: web.Request) -> web.StreamResponse:
         raise NotFound(f"response {named} has no input item {after[:64]!r}")
     if found is None:
         raise NotFound(f"response {named} is no longer part of its conversation")
-    return json(page_of([item_of(message) for message in found[:limit]], more=len(found) > limit))
+    return json(to_page([to_item(message) for message in found[:limit]], more=len(found) > limit))
 
 
 # ------------------------------------------------------------------------------------- what is asked
@@ -155,9 +162,9 @@ async def _session(request: web.Request, asked: CreateResponseRequest) -> Sessio
     if asked.previous_response_id is not None:
         return await _following(request, asked, asked.previous_response_id)
     if named is None:
-        return session_of(request, asked.model, None)
+        return session_with_model(request, asked.model, None)
     try:
-        session = session_of(request, asked.model, session_id(named))
+        session = session_with_model(request, asked.model, session_id(named))
     except Invalid as fault:
         raise Invalid(fault.detail, field) from fault
     await session.check_agent()
@@ -169,21 +176,21 @@ async def _following(request: web.Request, asked: CreateResponseRequest, previou
     run, before = await _previous(request, previous)
     if asked.model != run.agent:
         raise Invalid(f"response {previous} is agent {run.agent}'s", "/model")
-    session = session_of(request, asked.model, run.session)
+    session = session_with_model(request, asked.model, run.session)
     store, key = before.backend.store, key_of(request)
     newest = await store.current(before.owner, before.id)
     if newest is None or newest.id == run.id:
         return session
-    if key is not None and await store.message(before.owner, before.id, MessageId(fresh_id(key))):
+    if key is not None and await store.message(before.owner, before.id, MessageId(new_message_id(key))):
         return session  # this request has been here before
     answer = await store.message(before.owner, before.id, run.answer)
     if answer is None:
         raise Conflict(f"response {previous} is not over, or is no longer part of its conversation")
     if answer.next is None:
         return session
-    into = SessionId(new_session(key, before.owner))
+    into = SessionId(new_session_id(key, before.owner))
     await before.backend.threads.fork(before.owner, before.id, answer.next, into)
-    return session_of(request, asked.model, into)
+    return session_with_model(request, asked.model, into)
 
 
 async def _previous(request: web.Request, id: str) -> tuple[Run, Session]:
@@ -220,7 +227,7 @@ async def _answer(
     if asked.stream:
         return await _stream(request, replay, after if after >= 0 else None)
     if asked.background:
-        return json(ResponseStream(facts_of(replay.run)).body(STATUS[replay.run.state]))
+        return json(ResponseStream(metadata_of_run(replay.run)).body(STATUS[replay.run.state]))
     request_body.let_go(request)
     return json(await _final(replay))
 
@@ -230,7 +237,7 @@ async def _answer(
 
 async def _standing(session: Session, run: Run) -> dict[str, Any]:
     """A response as it stands: without output as long as it is made."""
-    response = ResponseStream(facts_of(run))
+    response = ResponseStream(metadata_of_run(run))
     if run.state in BUSY:
         return response.body(STATUS[run.state])
     try:
@@ -244,7 +251,7 @@ async def _standing(session: Session, run: Run) -> dict[str, Any]:
 
 async def _final(replay: Replay) -> dict[str, Any]:
     """A response, once it has ended."""
-    response = ResponseStream(facts_of(replay.run))
+    response = ResponseStream(metadata_of_run(replay.run))
     everything = msgspec.structs.replace(replay, view=View())
     async with everything.open() as frames:
         async for batch in decode_events(frames):
@@ -261,7 +268,7 @@ class _ResponseLog(msgspec.Struct, frozen=True):
 
 
 async def _read(replay: Replay) -> _ResponseLog:
-    response, restored = ResponseStream(facts_of(replay.run)), False
+    response, restored = ResponseStream(metadata_of_run(replay.run)), False
     async with aclosing(read_stored_events(replay.runs, replay.run, replay.start)) as pages:
         async for page in pages:
             restored = restored or page.restored
@@ -302,7 +309,7 @@ def _check(after: int | None, log: _ResponseLog) -> None:
 
 def _translated(run: Run, after: int, void: Sequence[SequenceRange]) -> Translate:
     """The frames as events. Raises `Gone` where what was shown is voided: the stream is then to be broken."""
-    response = ResponseStream(facts_of(run))
+    response = ResponseStream(metadata_of_run(run))
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         last: ResponseEvent | None = None
@@ -312,7 +319,7 @@ def _translated(run: Run, after: int, void: Sequence[SequenceRange]) -> Translat
                 said += response.feed(chunk)
                 _refuse_if_shown(response, void)
             last = said[-1] if said else last
-            events = [event for event in shown(said, after, void) if event.type not in TERMINAL]
+            events = [event for event in visible_events(said, after, void) if event.type not in TERMINAL]
             if events or not batch:
                 yield b"".join(map(_frame, events)) or sse.KEEP_ALIVE
         # That the response is over is said where nothing follows: it may have waited, and gone on.
@@ -330,7 +337,7 @@ def _refuse_if_shown(response: ResponseStream, void: Sequence[SequenceRange]) ->
 
 
 def _frame(event: ResponseEvent) -> bytes:
-    return b"event: %b\n%b" % (event.type.encode(), frame(event.body))
+    return b"event: %b\n%b" % (event.type.encode(), sse_frame(event.body))
 
 
 def _starting_after(request: web.Request) -> int | None:
@@ -344,7 +351,7 @@ def _starting_after(request: web.Request) -> int | None:
 
 async def _found(request: web.Request, id: str) -> tuple[Run, Session]:
     """The run of a response. Raises `NotFound`."""
-    one, session = await found_run(request, run_of(id), f"response {id[:64]!r}")
+    one, session = await find_run(request, parse_response_id(id), f"response {id[:64]!r}")
     return one.run, session
 
 
@@ -375,7 +382,7 @@ ROUTES = tuple(
         (
             "POST",
             "/run/v1/responses",
-            create,
+            create_response,
             RouteDoc(
                 "A response, for OpenAI's clients",
                 CreateResponseRequest,
@@ -388,7 +395,7 @@ ROUTES = tuple(
         (
             "GET",
             _AT,
-            retrieve,
+            get_response,
             RouteDoc(
                 "How it stands, or its events",
                 None,
@@ -400,13 +407,13 @@ ROUTES = tuple(
         (
             "GET",
             f"{_AT}/input_items",
-            input_items,
+            list_input_items,
             RouteDoc("What it is an answer to", None, {200: dict[str, Any]}, _PAGED, tag="openai"),
         ),
         (
             "POST",
             f"{_AT}/cancel",
-            cancel,
+            cancel_response,
             RouteDoc("Stop it", None, {200: dict[str, Any]}, tag="openai"),
         ),
     )

@@ -12,12 +12,12 @@ from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import session_id
 
-from rejoin_gateway.api import run_message_input
-from rejoin_gateway.api.lookup import session_at
-from rejoin_gateway.api.run_message_input import RunMessage
+from rejoin_gateway.api.shared import message_forms
+from rejoin_gateway.api.shared.lookup import session_at
+from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, fresh_id, new_session
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.routes import AGENT, KEY, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, approve, body, json, key_of, session_of, stream, view_of
@@ -67,15 +67,15 @@ class CompletedAnswer(TypedDict):
     error: NotRequired[dict[str, str]]
 
 
-async def post(request: web.Request) -> web.StreamResponse:
+async def send_chat(request: web.Request) -> web.StreamResponse:
     """Send a message, or answer questions; stream what follows, or say it whole."""
     chat = await body(request, ChatRequest)
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
-    if run_message_input.answered(chat.messages):
+    if message_forms.has_decisions(chat.messages):
         return await _decide(request, chat)
     key = key_of(request)
-    session = session_of(request, chat.named or new_session(key, request[PRINCIPAL].owner))
+    session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
     replay = await _send(request, session, chat, key)
     chat.messages.clear()  # files must not be held for as long as an answer takes
     if chat.stream:
@@ -86,16 +86,16 @@ async def post(request: web.Request) -> web.StreamResponse:
 
 
 async def _send(request: web.Request, session: Session, chat: ChatRequest, key: str | None) -> Replay:
-    message, number = run_message_input.asked(chat.messages, chat.message_id or fresh_id(key))
+    message, number = message_forms.last_user_message(chat.messages, chat.message_id or new_message_id(key))
     pointer = f"/messages/{number}"
-    with message_input.placed(pointer, run_message_input.places(chat.messages[number], pointer)):
+    with message_input.relocate_errors(pointer, message_forms.part_pointers(chat.messages[number], pointer)):
         return await session.send(
-            message_input.user(message, pointer),
+            message_input.build_user_message(message, pointer),
             view_of(request),
             pointer=pointer,
-            imports=message_input.imported(
-                run_message_input.earlier(chat.messages, number),
-                lambda earlier: run_message_input.places(chat.messages[earlier], f"/messages/{earlier}"),
+            imports=message_input.build_imported_turns(
+                message_forms.earlier_messages(chat.messages, number),
+                lambda earlier: message_forms.part_pointers(chat.messages[earlier], f"/messages/{earlier}"),
             ),
             when_busy=chat.busy,
             key=key,
@@ -104,7 +104,7 @@ async def _send(request: web.Request, session: Session, chat: ChatRequest, key: 
 
 async def _decide(request: web.Request, chat: ChatRequest) -> web.StreamResponse:
     """Who asks for no stream gets none: the run goes on, for those who follow it."""
-    session = await session_at(request, session_id(chat.named or new_session()))
+    session = await session_at(request, session_id(chat.named or new_session_id()))
     decisions, told = _decided(chat.messages)
     chat.messages.clear()
     if chat.stream:
@@ -116,10 +116,10 @@ async def _decide(request: web.Request, chat: ChatRequest) -> web.StreamResponse
 
 def _decided(messages: Sequence[RunMessage]) -> tuple[list[Decision], DecisionAck]:
     """The decisions in the last message, and what is said about them."""
-    last, number = run_message_input.as_message(messages[-1], "answered"), len(messages) - 1
+    last, number = message_forms.to_client_message(messages[-1], "answered"), len(messages) - 1
     pointer = f"/messages/{number}"
-    with message_input.placed(pointer, run_message_input.places(messages[-1], pointer)):
-        decisions = message_input.decisions(last, pointer)
+    with message_input.relocate_errors(pointer, message_forms.part_pointers(messages[-1], pointer)):
+        decisions = message_input.parse_decisions(last, pointer)
     return decisions, _acknowledged(last.parts, decisions)
 
 
@@ -172,14 +172,14 @@ ROUTES = (
     Route(
         "POST",
         "/run/api/chat",
-        post,
+        send_chat,
         Scope.CHAT,
         _says("Send a message"),
     ),
     Route(
         "POST",
         "/run/api/executions",
-        post,
+        send_chat,
         Scope.CHAT,
         _says("Start an execution; the same bytes as the chat's"),
     ),

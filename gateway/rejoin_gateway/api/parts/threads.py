@@ -12,9 +12,9 @@ from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import MessageId, session_id
 
 from rejoin_gateway.api.agent_sessions import Acknowledgement
-from rejoin_gateway.api.conversations import PAGED, messages_of, threads_of
-from rejoin_gateway.api.lookup import found_thread
-from rejoin_gateway.core.message_input import new_session
+from rejoin_gateway.api.run.conversations import PAGE_QUERY, messages_of, threads_of
+from rejoin_gateway.api.shared.lookup import summary_in_path
+from rejoin_gateway.core.message_input import new_session_id
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import body, json
 
@@ -56,13 +56,13 @@ class ForkRequest(msgspec.Struct, frozen=True, rename="camel"):
     thread_id: str | None = None
 
 
-async def listed(request: web.Request) -> web.StreamResponse:
+async def list_threads(request: web.Request) -> web.StreamResponse:
     """The caller's threads, the one that changed last first."""
     page = await threads_of(request)
     return json(ThreadList([_shown(thread) for thread in page.threads], page.next))
 
 
-async def read(request: web.Request) -> web.StreamResponse:
+async def get_thread(request: web.Request) -> web.StreamResponse:
     """One of them."""
     thread, page = await messages_of(request, 200)
     return json(
@@ -78,20 +78,20 @@ async def read(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def delete(request: web.Request) -> web.StreamResponse:
+async def delete_thread(request: web.Request) -> web.StreamResponse:
     """Delete a thread and everything that belongs to it."""
-    _, session = await found_thread(request)
+    _, session = await summary_in_path(request)
     await session.delete()
     return json(Acknowledgement())
 
 
-async def fork(request: web.Request) -> web.StreamResponse:
+async def fork_thread(request: web.Request) -> web.StreamResponse:
     """A new thread with the messages strictly before one."""
     wish = await body(request, ForkRequest)
     if not wish.message_id:
         raise Invalid("messageId is required", "/messageId")
-    _, session = await found_thread(request)
-    into = session_id(wish.thread_id or new_session())
+    _, session = await summary_in_path(request)
+    into = session_id(wish.thread_id or new_session_id())
     made = await session.backend.threads.fork(session.owner, session.id, MessageId(wish.message_id), into)
     return json(_shown(made))
 
@@ -106,23 +106,23 @@ ROUTES = (
     Route(
         "GET",
         "/api/threads",
-        listed,
+        list_threads,
         Scope.CHAT,
-        RouteDoc("The caller's threads", None, {200: ThreadList}, PAGED, tag="parts"),
+        RouteDoc("The caller's threads", None, {200: ThreadList}, PAGE_QUERY, tag="parts"),
         ErrorFormat.PLAIN,
     ),
     Route(
         "GET",
         "/api/threads/{id}",
-        read,
+        get_thread,
         Scope.CHAT,
-        RouteDoc("A thread", None, {200: ThreadMessages}, PAGED, tag="parts"),
+        RouteDoc("A thread", None, {200: ThreadMessages}, PAGE_QUERY, tag="parts"),
         ErrorFormat.PLAIN,
     ),
     Route(
         "DELETE",
         "/api/threads/{id}",
-        delete,
+        delete_thread,
         Scope.CHAT,
         RouteDoc("Delete a thread", None, {200: Acknowledgement}, tag="parts"),
         ErrorFormat.PLAIN,
@@ -130,7 +130,7 @@ ROUTES = (
     Route(
         "POST",
         "/api/threads/{id}/fork",
-        fork,
+        fork_thread,
         Scope.CHAT,
         RouteDoc(
             "Part from a thread before a message",

@@ -1,14 +1,14 @@
 """Messages as `content`, `parts`, or both; and where each of their parts was written."""
 
 import pytest
-from rejoin_gateway.api.run_message_input import (
+from rejoin_gateway.api.shared.message_forms import (
     RunMessage,
-    answered,
-    as_message,
-    asked,
-    earlier,
+    earlier_messages,
+    has_decisions,
+    last_user_message,
+    part_pointers,
     parts_of,
-    places,
+    to_client_message,
 )
 from rejoin_protocol.errors import Invalid
 
@@ -28,21 +28,21 @@ A, B = ({"type": "text", "text": text} for text in "ab")
 )
 def test_parts_and_their_places(said: RunMessage, parts: list[object], written: list[str]) -> None:
     assert parts_of(said) == parts
-    assert places(said, "/m") == [f"/m/{place}" for place in written]
+    assert part_pointers(said, "/m") == [f"/m/{place}" for place in written]
 
 
 def test_the_last_message_of_the_user_is_the_one_that_is_asked() -> None:
     messages = [RunMessage("user", "a", id="m1"), RunMessage("user", "b"), RunMessage("assistant", "c")]
-    assert asked(messages, "fresh") == (as_message(messages[1], "fresh"), 1)
-    assert [one.id for one in earlier(messages, 2)] == ["m1", "imported_1"]
+    assert last_user_message(messages, "fresh") == (to_client_message(messages[1], "fresh"), 1)
+    assert [one.id for one in earlier_messages(messages, 2)] == ["m1", "imported_1"]
     with pytest.raises(Invalid):
-        asked(messages[2:], "fresh")
+        last_user_message(messages[2:], "fresh")
 
 
 def test_only_the_last_message_answers_and_not_if_it_is_the_users() -> None:
     part = {"type": "tool-x", "state": "approval-responded"}
-    assert answered([RunMessage("assistant", None, [part])])
-    assert not answered([RunMessage("user", None, [part])])
-    assert not answered([RunMessage("assistant", None, [part]), RunMessage("user", "a")])
-    assert not answered([RunMessage("assistant", None, [part | {"state": "approval-requested"}])])
-    assert not answered([])
+    assert has_decisions([RunMessage("assistant", None, [part])])
+    assert not has_decisions([RunMessage("user", None, [part])])
+    assert not has_decisions([RunMessage("assistant", None, [part]), RunMessage("user", "a")])
+    assert not has_decisions([RunMessage("assistant", None, [part | {"state": "approval-requested"}])])
+    assert not has_decisions([])

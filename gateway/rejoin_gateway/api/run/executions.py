@@ -14,8 +14,8 @@ from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId,
 from rejoin_protocol.lifecycle import TERMINAL, State
 
 from rejoin_gateway.api.agent_sessions import Acknowledgement, InterruptResult
-from rejoin_gateway.api.lookup import found_run
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.api.shared.lookup import find_run
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, body, json, stream, view_of
 from rejoin_gateway.streaming import positions
@@ -69,9 +69,9 @@ class ApprovalDecision(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-async def show(request: web.Request) -> web.StreamResponse:
+async def get_execution(request: web.Request) -> web.StreamResponse:
     """How a run stands."""
-    one, session = await found_execution(request)
+    one, session = await find_execution(request)
     waiting = [] if one.run.state in TERMINAL else await pending(session, one.run.id)
     usage = one.run.usage
     return json(
@@ -91,9 +91,9 @@ async def show(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def watch(request: web.Request) -> web.StreamResponse:
+async def stream_execution(request: web.Request) -> web.StreamResponse:
     """A run's stream, from its first event or from wherever the client is, whether it is over or not."""
-    one, session = await found_execution(request)
+    one, session = await find_execution(request)
     follow = request.query.get("follow", "").lower() == "true"
     position = positions.parse(request.headers, request.query)
     until = None if follow else one.run.turn
@@ -102,11 +102,11 @@ async def watch(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def decide(request: web.Request) -> web.StreamResponse:
+async def decide_approval(request: web.Request) -> web.StreamResponse:
     """Answer a question about a call. The same answer again changes nothing; another one is a conflict."""
     request[PRINCIPAL].need(Scope.APPROVE)
     verdict = await body(request, ApprovalDecision)
-    one, session = await found_execution(request)
+    one, session = await find_execution(request)
     call = CallId(request.match_info["call"])
     question = await session.backend.store.approval(session.owner, one.run.id, call)
     if question is None:
@@ -117,9 +117,9 @@ async def decide(request: web.Request) -> web.StreamResponse:
     return json(Acknowledgement())
 
 
-async def interrupt(request: web.Request) -> web.StreamResponse:
+async def interrupt_execution(request: web.Request) -> web.StreamResponse:
     """Stop a run. Doing it twice is doing it once."""
-    one, session = await found_execution(request)
+    one, session = await find_execution(request)
     return json(InterruptResult(success=True, interrupted=await session.interrupt(one.run.id)))
 
 
@@ -134,31 +134,31 @@ def _shown(approval: Approval) -> PendingApproval:
     return PendingApproval(question.id, question.call, question.tool, question.input)
 
 
-async def found_execution(request: web.Request) -> tuple[RunSummary, Session]:
+async def find_execution(request: web.Request) -> tuple[RunSummary, Session]:
     """The run of a path. Raises `NotFound`."""
     id = request.match_info["run"]
-    return await found_run(request, RunId(id), f"execution {id[:64]!r}")
+    return await find_run(request, RunId(id), f"execution {id[:64]!r}")
 
 
 ROUTES = (
     Route(
         "GET",
         "/run/api/executions/{run}",
-        show,
+        get_execution,
         Scope.CHAT,
         RouteDoc("A run's state", None, {200: Execution}, tag="run"),
     ),
     Route(
         "GET",
         "/run/api/executions/{run}/stream",
-        watch,
+        stream_execution,
         Scope.CHAT,
         RouteDoc("A run's stream, replayed and followed", None, {200: bytes}, tag="run"),
     ),
     Route(
         "POST",
         "/run/api/executions/{run}/approvals/{call}",
-        decide,
+        decide_approval,
         Scope.APPROVE,
         RouteDoc(
             "Answer a question about a call",
@@ -171,7 +171,7 @@ ROUTES = (
     Route(
         "POST",
         "/run/api/executions/{run}/interrupt",
-        interrupt,
+        interrupt_execution,
         Scope.CHAT,
         RouteDoc("Stop a run", None, {200: InterruptResult}, tag="run"),
     ),

@@ -12,10 +12,10 @@ from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, is_approval_of, session_id
 
 from rejoin_gateway.api.agent_sessions import Acknowledgement
-from rejoin_gateway.api.lookup import session_at
+from rejoin_gateway.api.shared.lookup import session_at
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.message_input import ClientMessage, SessionBody, fresh_id, new_session
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, approve, body, key_of, session_of, stream, view_of
 from rejoin_gateway.streaming.replay import Replay
@@ -41,7 +41,7 @@ class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     message_id: str | None = None
 
 
-async def post(request: web.Request) -> web.StreamResponse:
+async def send_message(request: web.Request) -> web.StreamResponse:
     """Send a message and stream its answer. Files come as data URLs only."""
     return await stream(request, await _send(request))
 
@@ -53,12 +53,14 @@ async def _send(request: web.Request) -> Replay:
         raise Invalid(NO_PARTS, "/parts")
     chat = _converted(said, PartsRequest)
     key = key_of(request)
-    session = session_of(request, chat.named or new_session(key, request[PRINCIPAL].owner))
-    message = message_input.user(ClientMessage(chat.message_id or fresh_id(key), "user", chat.parts), "")
+    session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
+    message = message_input.build_user_message(
+        ClientMessage(chat.message_id or new_message_id(key), "user", chat.parts), ""
+    )
     return await session.send(message, view_of(request), remote=False, when_busy=chat.busy, key=key)
 
 
-async def decide(request: web.Request) -> web.StreamResponse:
+async def decide_approval(request: web.Request) -> web.StreamResponse:
     """Answer a question, and stream what follows."""
     verdict = await _verdict(request)
     session = await session_at(request, session_id(verdict.thread_id))
@@ -105,7 +107,7 @@ ROUTES = (
     Route(
         "POST",
         "/api/chat/approve",
-        decide,
+        decide_approval,
         Scope.APPROVE,
         RouteDoc(
             "Answer a question and stream what follows",

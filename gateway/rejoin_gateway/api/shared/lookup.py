@@ -6,14 +6,14 @@ from rejoin_adapters.records import RunSummary
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, session_id
 
-from rejoin_gateway.core.sessions import Session
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE
 
 ANY = AgentName("any")
 """Stands for the agent of a session that nobody has to ask for it."""
 
 
-async def found_session(request: web.Request) -> Session:
+async def session_in_path(request: web.Request) -> Session:
     """The session of a path, whether it exists or not: to rejoin it, to stop it, to answer it.
 
     Raises `Invalid`, and `NotFound` if it is with another agent than the credential's.
@@ -33,7 +33,7 @@ async def session_at(request: web.Request, id: SessionId) -> Session:
     return backend.agent(principal.agent or ANY, principal.owner).session(id)
 
 
-async def found_thread(request: web.Request) -> tuple[SessionSummary, Session]:
+async def summary_in_path(request: web.Request) -> tuple[SessionSummary, Session]:
     """The session of a path and what is known of it. Raises `NotFound`."""
     principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
     id = session_id(request.match_info["id"])
@@ -43,7 +43,7 @@ async def found_thread(request: web.Request) -> tuple[SessionSummary, Session]:
     return thread, backend.agent(thread.agent, principal.owner).session(id)
 
 
-async def found_run(request: web.Request, id: RunId | None, named: str) -> tuple[RunSummary, Session]:
+async def find_run(request: web.Request, id: RunId | None, named: str) -> tuple[RunSummary, Session]:
     """A run and its session; `named` is what the caller calls it.
 
     Raises `NotFound`, also for a run of an agent that is not the credential's, and for one that cannot be.

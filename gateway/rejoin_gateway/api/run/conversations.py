@@ -12,8 +12,8 @@ from rejoin_adapters.postgres.session_store import SessionPage, SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import UIMessage
 
-from rejoin_gateway.api.executions import PendingApproval, pending
-from rejoin_gateway.api.lookup import found_thread
+from rejoin_gateway.api.run.executions import PendingApproval, pending
+from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.http.routes import Named, Route, RouteDoc, Scope
 from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json, rejoin
 
@@ -58,13 +58,13 @@ class PendingInput(msgspec.Struct, frozen=True, rename="camel"):
     pending_approvals: list[PendingApproval]
 
 
-async def listed(request: web.Request) -> web.StreamResponse:
+async def list_conversations(request: web.Request) -> web.StreamResponse:
     """The caller's conversations, the one that changed last first."""
     page = await threads_of(request)
     return json(ConversationPage([_shown(thread) for thread in page.threads], page.next))
 
 
-async def read(request: web.Request) -> web.StreamResponse:
+async def get_conversation(request: web.Request) -> web.StreamResponse:
     """One of them, with its newest messages or those before."""
     thread, page = await messages_of(request, 50)
     return json(
@@ -72,15 +72,15 @@ async def read(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def resume(request: web.Request) -> web.StreamResponse:
+async def resume_stream(request: web.Request) -> web.StreamResponse:
     """The stream of its run, from wherever the client is."""
-    _, session = await found_thread(request)
+    _, session = await summary_in_path(request)
     return await rejoin(request, session)
 
 
-async def waiting(request: web.Request) -> web.StreamResponse:
+async def list_pending_approvals(request: web.Request) -> web.StreamResponse:
     """The questions that wait for an answer."""
-    _, session = await found_thread(request)
+    _, session = await summary_in_path(request)
     return json(PendingInput(await pending(session)))
 
 
@@ -103,7 +103,7 @@ async def threads_of(request: web.Request) -> SessionPage:
     return await request.app[SERVICE].backend.threads.list(
         principal.owner,
         agent=principal.agent,
-        limit=limit_of(request, 20),
+        limit=parse_limit(request, 20),
         before=request.query.get("before"),
     )
 
@@ -112,14 +112,14 @@ async def messages_of(request: web.Request, usual: int) -> tuple[SessionSummary,
     """The session of a path, and the page of its messages that a request asks for. Raises `NotFound`,
     `Invalid`.
     """
-    thread, session = await found_thread(request)
+    thread, session = await summary_in_path(request)
     page = await session.backend.threads.messages(
-        session.owner, session.id, limit=limit_of(request, usual), before=request.query.get("before")
+        session.owner, session.id, limit=parse_limit(request, usual), before=request.query.get("before")
     )
     return thread, page
 
 
-def limit_of(request: web.Request, usual: int, most: int = LIMIT_MAX) -> int:
+def parse_limit(request: web.Request, usual: int, most: int = LIMIT_MAX) -> int:
     """How many the caller wants. Raises `Invalid`."""
     text = request.query.get("limit", str(usual))
     if not (text.isascii() and text.isdigit() and len(text) <= LIMIT_DIGITS_MAX and 1 <= int(text) <= most):
@@ -127,7 +127,7 @@ def limit_of(request: web.Request, usual: int, most: int = LIMIT_MAX) -> int:
     return int(text)
 
 
-PAGED: Named = {
+PAGE_QUERY: Named = {
     "limit": ("How many at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
     "before": "The `next` of the page before.",
 }
@@ -135,28 +135,28 @@ ROUTES = (
     Route(
         "GET",
         "/run/v1/conversations",
-        listed,
+        list_conversations,
         Scope.CHAT,
-        RouteDoc("The caller's conversations", None, {200: ConversationPage}, PAGED, tag="run"),
+        RouteDoc("The caller's conversations", None, {200: ConversationPage}, PAGE_QUERY, tag="run"),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}",
-        read,
+        get_conversation,
         Scope.CHAT,
-        RouteDoc("A conversation's messages", None, {200: ConversationMessages}, PAGED, tag="run"),
+        RouteDoc("A conversation's messages", None, {200: ConversationMessages}, PAGE_QUERY, tag="run"),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}/stream",
-        resume,
+        resume_stream,
         Scope.CHAT,
         RouteDoc("Rejoin the running answer", None, {200: bytes, 204: None}, tag="run"),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}/pending-approvals",
-        waiting,
+        list_pending_approvals,
         Scope.CHAT,
         RouteDoc("What it waits for", None, {200: PendingInput}, tag="run"),
     ),

@@ -24,7 +24,7 @@ class ArtifactResponse(msgspec.Struct, frozen=True, rename="camel", omit_default
     execution_id: str | None = None
 
 
-async def show(request: web.Request) -> web.StreamResponse:
+async def get_artifact(request: web.Request) -> web.StreamResponse:
     """An artifact. Raises `NotFound`, also for one of an agent that is not the credential's."""
     id, principal = request.match_info["id"], request[PRINCIPAL]
     backend = request.app[SERVICE].backend
@@ -52,7 +52,7 @@ ROUTES = (
     Route(
         "GET",
         "/run/api/artifacts/{id}",
-        show,
+        get_artifact,
         Scope.CHAT,
         RouteDoc("A whole artifact", None, {200: ArtifactResponse}, tag="run"),
     ),

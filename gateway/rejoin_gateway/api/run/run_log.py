@@ -17,9 +17,9 @@ from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 
-from rejoin_gateway.api.conversations import limit_of
-from rejoin_gateway.api.executions import found_execution
-from rejoin_gateway.api.lookup import found_thread
+from rejoin_gateway.api.run.conversations import parse_limit
+from rejoin_gateway.api.run.executions import find_execution
+from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.web import json
 
@@ -75,10 +75,10 @@ class RunList(msgspec.Struct, frozen=True):
     executions: Sequence[RunWithMessage]
 
 
-async def log(request: web.Request) -> web.StreamResponse:
+async def get_log(request: web.Request) -> web.StreamResponse:
     """A run's records behind a sequence."""
-    one, session = await found_execution(request)
-    after, limit = _after(request), limit_of(request, RECORDS_MAX, RECORDS_MAX)
+    one, session = await find_execution(request)
+    after, limit = _after(request), parse_limit(request, RECORDS_MAX, RECORDS_MAX)
     page = await session.backend.runs.read(one.run.id, after=after, records_max=limit)
     return json(
         RunLogPage(
@@ -95,9 +95,9 @@ async def log(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def runs(request: web.Request) -> web.StreamResponse:
+async def list_runs(request: web.Request) -> web.StreamResponse:
     """Which run made which message of a session."""
-    _, session = await found_thread(request)
+    _, session = await summary_in_path(request)
     listed = await session.backend.threads.runs(session.owner, session.id)
     return json(
         RunList([RunWithMessage(one.run.id, one.run.answer, one.run.state, one.created_at) for one in listed])
@@ -129,7 +129,7 @@ ROUTES = (
     Route(
         "GET",
         "/run/api/executions/{run}/log",
-        log,
+        get_log,
         Scope.CHAT,
         RouteDoc(
             "A run's log, record by record",
@@ -148,7 +148,7 @@ ROUTES = (
     Route(
         "GET",
         "/run/v1/conversations/{id}/executions",
-        runs,
+        list_runs,
         Scope.CHAT,
         RouteDoc("Which run made which message", None, {200: RunList}, tag="run"),
     ),

@@ -33,7 +33,7 @@ def parts_of(said: RunMessage) -> list[dict[str, Any]]:
     return parts
 
 
-def places(said: RunMessage, pointer: str) -> list[str]:
+def part_pointers(said: RunMessage, pointer: str) -> list[str]:
     """Where each of `parts_of` was written, in a message at `pointer`."""
     own = [f"{pointer}/parts/{number}" for number in range(len(said.parts or ()))]
     if isinstance(said.content, list):
@@ -41,26 +41,26 @@ def places(said: RunMessage, pointer: str) -> list[str]:
     return own if len(parts_of(said)) == len(own) else [f"{pointer}/content", *own]
 
 
-def asked(messages: Sequence[RunMessage], fresh: str) -> tuple[ClientMessage, int]:
+def last_user_message(messages: Sequence[RunMessage], fresh: str) -> tuple[ClientMessage, int]:
     """The user's new message, and its place: the last one that is a user's. Raises `Invalid`."""
     for number in range(len(messages) - 1, -1, -1):
         if messages[number].role == "user":
-            return as_message(messages[number], fresh), number
+            return to_client_message(messages[number], fresh), number
     raise Invalid("messages holds at least one message of the user's", "/messages")
 
 
-def as_message(said: RunMessage, fresh: str) -> ClientMessage:
+def to_client_message(said: RunMessage, fresh: str) -> ClientMessage:
     """A message as the AI SDK writes it. One without an id gets `fresh`."""
     role = said.role if said.role in ("system", "user", "assistant") else "assistant"
     return ClientMessage(said.id or fresh, role, parts_of(said))  # type: ignore[arg-type]
 
 
-def earlier(messages: Sequence[RunMessage], number: int) -> list[ClientMessage]:
+def earlier_messages(messages: Sequence[RunMessage], number: int) -> list[ClientMessage]:
     """What was said before message `number`, for a session that is new."""
-    return [as_message(one, f"imported_{place}") for place, one in enumerate(messages[:number])]
+    return [to_client_message(one, f"imported_{place}") for place, one in enumerate(messages[:number])]
 
 
-def answered(messages: Sequence[RunMessage]) -> bool:
+def has_decisions(messages: Sequence[RunMessage]) -> bool:
     """Whether the last message is the assistant's and holds answers to questions."""
     if not messages or messages[-1].role == "user":
         return False
