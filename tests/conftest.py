@@ -10,9 +10,9 @@ from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
 from rejoin_runner.models.provider import ProviderConnections
 
-from tests.support.fake_provider import FakeProvider
-from tests.support.observe import Say
-from tests.support.rig import Rig
+from tests.support.models.provider_server import FakeProvider
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import RecordMeasurement
 
 # How long an example takes says how busy the machine is, and nothing about us.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,7 +34,7 @@ MEASURED = "measured"
 
 
 @pytest.fixture
-def say(record_property: Callable[[str, object], None]) -> Say:
+def record_measurement(record_property: Callable[[str, object], None]) -> RecordMeasurement:
     """What a test has measured is for whoever reads the results, whichever process has run it."""
     return lambda text: record_property(MEASURED, text)
 
@@ -73,9 +73,9 @@ def nats_url(servers: Servers) -> str:
 
 
 @pytest.fixture
-async def rig(servers: Servers) -> AsyncIterator[Rig]:
+async def system(servers: Servers) -> AsyncIterator[LocalSystem]:
     """Gateways and runners in this process, over the real servers; each test has an agent name of its own."""
-    async with Rig(servers.nats_url, servers.database_url) as one:
+    async with LocalSystem(servers.nats_url, servers.database_url) as one:
         yield one
 
 

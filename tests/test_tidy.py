@@ -17,7 +17,8 @@ CLIENT = sorted((ROOT / "clients" / "python" / "rejoin_client").rglob("*.py"))
 OTHERS = CLIENT + sorted(path for folder in ("examples", "bench") for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 ALL = SOURCES + TESTS + OTHERS
-PURE = sorted(path for path in (ROOT / "protocol").rglob("*.py") if path.name != "__init__.py")
+PROTOCOL = ROOT / "protocol" / "rejoin_protocol"
+PURE = sorted(path for path in PROTOCOL.rglob("*.py") if path.name != "__init__.py")
 IMPURE = {"asyncio", "socket", "time", "random", "secrets", "os", "pathlib", "aiohttp"}
 WIRING = {"rejoin/cli/main.py", "rejoin/dev/preload.py", "runner/rejoin_runner/__main__.py"}
 """The entry points: they alone may look at the environment."""
@@ -154,12 +155,15 @@ def test_tasks_live_in_groups() -> None:
     assert [one for one in found if one[1] not in {"group.create_task", "self._group.create_task"}] == []
 
 
+UNIT = ROOT / "tests" / "unit" / "protocol"
+
+
 def test_a_pure_file_has_a_test_of_its_own() -> None:
     assert PURE
     assert [
         name(path)
         for path in PURE
-        if not (ROOT / "tests" / "unit" / "protocol" / f"test_{path.name}").exists()
+        if not (UNIT / path.parent.relative_to(PROTOCOL) / f"test_{path.name}").exists()
     ] == []
 
 

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from rejoin_adapters.embedded import Servers
 
-from tests.support.node import INSTALL_S_MAX, packages
-from tests.support.observe import Say
-from tests.support.processes import Dev, dev
+from tests.support.browser.node import INSTALL_S_MAX, packages
+from tests.support.system.observation import RecordMeasurement
+from tests.support.system.processes import Dev, dev
 
 HERE = Path(__file__).parent
 AGENT = "conformance"
@@ -137,9 +137,9 @@ def test_f67_f84_every_flow_ends_with_the_stored_messages_in_the_client(report: 
     assert {flow: one.error for flow, one in own.items() if not one.ok} == {}
 
 
-def test_the_newest_client_lacks_nothing(report: Report, say: Say) -> None:
+def test_the_newest_client_lacks_nothing(report: Report, record_measurement: RecordMeasurement) -> None:
     """What earlier ones cannot do is theirs, not ours: the same bytes are right in this one."""
-    say(table(report))
+    record_measurement(table(report))
     newest = [one for one in report.played if one.version == VERSIONS[-1]]
     assert newest
     assert not [one for one in newest if one.notes]

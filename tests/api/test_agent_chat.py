@@ -10,12 +10,12 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelRequest
 from rejoin_runner.tools.tool import tool
 
-from tests.support.agent_teams import Calls, agent
-from tests.support.family_requests import AGENT_CHAT, Json, Speaker, kinds
-from tests.support.observe import until
-from tests.support.rig import Rig, read_frames
-from tests.support.scripted_models import Gated
-from tests.support.transcripts import Transcript
+from tests.support.clients.api_families import AGENT_CHAT, Json, Speaker, kinds
+from tests.support.clients.transcripts import Transcript
+from tests.support.models.agent_teams import Calls, agent
+from tests.support.models.scripted_models import Gated
+from tests.support.system.local_system import LocalSystem, read_frames
+from tests.support.system.observation import wait_until
 
 AT = "/api/agent/chat"
 
@@ -36,7 +36,7 @@ async def test_the_agent_chat_family_as_it_is_promised(speaker: Speaker) -> None
     await talk.ask("POST", f"{AT}/stream", {"conversationId": session, "approvalResponse": reply})
     started = await talk.ask("POST", AT, {"message": "count 2", "conversationId": session})
     run = started.json["runId"]
-    await until(ended(speaker, run), "the end of the run")
+    await wait_until(ended(speaker, run), "the end of the run")
     await talk.ask("GET", f"{AT}/{run}")
     await talk.ask("POST", f"{AT}/sync", {"message": "weather Paris", "conversationId": session})
     await talk.ask("GET", f"{AT}/odd")
@@ -89,7 +89,7 @@ async def test_f17_a_run_is_started_and_asked_for_until_it_is_over(speaker: Spea
     started = (await speaker.post(AT, {"message": "count 3"})).json
     assert started["status"] == "queued"
     assert started["runId"].startswith("run_")
-    await until(ended(speaker, started["runId"]), "the end of the run")
+    await wait_until(ended(speaker, started["runId"]), "the end of the run")
     polled = (await speaker.get(f"{AT}/{started['runId']}")).json
     assert (polled["status"], polled["text"]) == ("completed", "1 2 3")
     assert polled["conversationId"] == started["conversationId"]
@@ -102,20 +102,20 @@ async def test_f17_a_run_is_started_and_asked_for_until_it_is_over(speaker: Spea
             and found["messages"][0]["parts"][-1]["state"] == "approval-requested"
         )
 
-    await until(asks, "the question")
+    await wait_until(asks, "the question")
     refused = await speaker.get(f"{AT}/{started['conversationId']}")
     assert (refused.status, "runId must be" in refused.json["error"]) == (400, True)
     unknown = await speaker.get(f"{AT}/run_unknown")
     assert (unknown.status, list(unknown.json)) == (404, ["error"])
 
 
-async def test_f18_the_page_that_a_person_looks_at_reaches_the_model(rig: Rig) -> None:
+async def test_f18_the_page_that_a_person_looks_at_reaches_the_model(system: LocalSystem) -> None:
     """In all three ways of asking; one that is too long is refused."""
     gate = asyncio.Semaphore(3)
     asked: list[ModelRequest] = []
     model = Gated(gate, 1, asked)
-    await rig.runner([Agent(name=rig.agent, model=model, instructions="Help.")])
-    speaker = Speaker(rig, await rig.gateway())
+    await system.runner([Agent(name=system.agent, model=model, instructions="Help.")])
+    speaker = Speaker(system, await system.gateway())
     page = {"currentPage": "/invoices/42"}
     await speaker.post(f"{AT}/stream", AGENT_CHAT.body(None, "what is this?", None) | page)
     await speaker.post(f"{AT}/sync", {"message": "and this?", **page})
@@ -143,9 +143,9 @@ async def test_f58_only_yes_or_no_is_taken_from_the_client(speaker: Speaker) -> 
 
 
 @pytest.fixture
-async def gated(rig: Rig) -> asyncio.Semaphore:
+async def gated(system: LocalSystem) -> asyncio.Semaphore:
     gate = asyncio.Semaphore(2)
-    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 9, []), text_interval_s=0)])
+    await system.runner([Agent(name=system.agent, model=Gated(gate, 9, []), text_interval_s=0)])
     return gate
 
 
@@ -153,51 +153,53 @@ async def state(speaker: Speaker, run: str) -> Any:
     return (await speaker.get(f"/run/api/executions/{run}")).json["state"]
 
 
-async def leave(rig: Rig, speaker: Speaker) -> str:
+async def leave(system: LocalSystem, speaker: Speaker) -> str:
     """Begin to read, and go."""
     body = AGENT_CHAT.body(None, "hello", None)
-    async with rig.http.post(f"{speaker.base}{AT}/stream", json=body) as response:
+    async with system.http.post(f"{speaker.base}{AT}/stream", json=body) as response:
         async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
             pass
         response.close()
         return response.headers["x-workflow-run-id"]
 
 
-async def test_a_run_whose_client_has_left_is_stopped(rig: Rig, gated: asyncio.Semaphore) -> None:
+async def test_a_run_whose_client_has_left_is_stopped(system: LocalSystem, gated: asyncio.Semaphore) -> None:
     """Unlike everybody else's, and unless the setting says otherwise."""
     assert not gated.locked()
-    speaker = Speaker(rig, await rig.gateway())
-    run = await leave(rig, speaker)
+    speaker = Speaker(system, await system.gateway())
+    run = await leave(system, speaker)
 
     async def stopped() -> bool:
         return bool(await state(speaker, run) == "cancelled")
 
-    await until(stopped, "the end of the run")
+    await wait_until(stopped, "the end of the run")
 
 
-async def test_a_run_goes_on_without_its_client_where_that_is_set(rig: Rig, gated: asyncio.Semaphore) -> None:
-    speaker = Speaker(rig, await rig.gateway(agent_chat_cancel_on_disconnect=False))
-    run = await leave(rig, speaker)
+async def test_a_run_goes_on_without_its_client_where_that_is_set(
+    system: LocalSystem, gated: asyncio.Semaphore
+) -> None:
+    speaker = Speaker(system, await system.gateway(agent_chat_cancel_on_disconnect=False))
+    run = await leave(system, speaker)
     for _ in range(7):
         gated.release()
 
     async def completed() -> bool:
         return bool(await state(speaker, run) == "completed")
 
-    await until(completed, "the end of the run")
+    await wait_until(completed, "the end of the run")
 
 
-async def test_a_run_ends_when_its_time_is_over(rig: Rig, gated: asyncio.Semaphore) -> None:
+async def test_a_run_ends_when_its_time_is_over(system: LocalSystem, gated: asyncio.Semaphore) -> None:
     """With `abort` and `finish`, as any run that is stopped."""
     assert not gated.locked()
-    speaker = Speaker(rig, await rig.gateway(agent_chat_timeout_s=0.3))
+    speaker = Speaker(system, await system.gateway(agent_chat_timeout_s=0.3))
     answer = await speaker.say(AGENT_CHAT, None, "hello")
     assert answer.complete
     assert [chunk["type"] for chunk in answer.chunks][-3:] == ["abort", "finish-step", "finish"]
     assert await state(speaker, answer.headers["x-workflow-run-id"]) == "cancelled"
 
 
-async def test_an_approved_run_ends_too_when_its_time_is_over(rig: Rig) -> None:
+async def test_an_approved_run_ends_too_when_its_time_is_over(system: LocalSystem) -> None:
     """The continuation is under the same limit as the first answer."""
 
     @tool(needs_approval=True)
@@ -206,8 +208,8 @@ async def test_an_approved_run_ends_too_when_its_time_is_over(rig: Rig) -> None:
         await asyncio.Event().wait()
         return "never"
 
-    await rig.runner([agent(rig.agent, {"go": [[Calls("wait")], ["Done."]]}, tools=[wait])])
-    speaker = Speaker(rig, await rig.gateway(agent_chat_timeout_s=2.0))
+    await system.runner([agent(system.agent, {"go": [[Calls("wait")], ["Done."]]}, tools=[wait])])
+    speaker = Speaker(system, await system.gateway(agent_chat_timeout_s=2.0))
     session = speaker.session()
     await speaker.say(AGENT_CHAT, session, "go")
     call = (await speaker.question(session))["toolCallId"]

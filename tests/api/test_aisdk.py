@@ -1,7 +1,7 @@
 """What `useChat` sends by default."""
 
-from tests.support.family_requests import AISDK, Speaker, responded
-from tests.support.transcripts import Transcript
+from tests.support.clients.api_families import AISDK, Speaker, responded
+from tests.support.clients.transcripts import Transcript
 
 CHAT = "/api/chat"
 

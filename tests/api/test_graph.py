@@ -1,7 +1,7 @@
 """The graph family: `POST /api/chat` with `messages` and no `id`."""
 
-from tests.support.family_requests import Speaker, responded
-from tests.support.transcripts import Transcript
+from tests.support.clients.api_families import Speaker, responded
+from tests.support.clients.transcripts import Transcript
 
 CHAT = "/api/chat"
 

@@ -26,8 +26,8 @@ from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
 
-from tests.support.observe import until
-from tests.support.rig import Answer, Rig
+from tests.support.system.local_system import Answer, LocalSystem
+from tests.support.system.observation import wait_until
 
 ERAS = pytest.mark.parametrize("mode", ["legacy", "auto"])
 HEADERS = {"Accept": "application/json, text/event-stream"}
@@ -38,9 +38,9 @@ SIGNING = "signed with more than thirty-two characters"
 
 
 @pytest.fixture
-async def base(rig: Rig) -> str:
-    await rig.runner()
-    return await rig.gateway()
+async def base(system: LocalSystem) -> str:
+    await system.runner()
+    return await system.gateway()
 
 
 @asynccontextmanager
@@ -62,33 +62,39 @@ def text_of(result: CallToolResult) -> str:
 
 
 async def say(
-    rig: Rig, base: str, method: str, params: Any, headers: Mapping[str, str] = NOTHING, *, id: int | None = 1
+    system: LocalSystem,
+    base: str,
+    method: str,
+    params: Any,
+    headers: Mapping[str, str] = NOTHING,
+    *,
+    id: int | None = 1,
 ) -> Answer:
     body = {"jsonrpc": "2.0", "method": method, "params": params} | ({} if id is None else {"id": id})
-    async with rig.http.post(f"{base}/run/v1/mcp", json=body, headers={**HEADERS, **headers}) as response:
+    async with system.http.post(f"{base}/run/v1/mcp", json=body, headers={**HEADERS, **headers}) as response:
         return await Answer.of(response)
 
 
-async def opened(rig: Rig, base: str) -> dict[str, str]:
+async def opened(system: LocalSystem, base: str) -> dict[str, str]:
     """A session; the header of its requests."""
-    answer = await say(rig, base, "initialize", CLIENT)
+    answer = await say(system, base, "initialize", CLIENT)
     assert answer.status == 200
     return {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
 
 
-async def query(rig: Rig, base: str, text: str, id: int, headers: Mapping[str, str]) -> Any:
+async def query(system: LocalSystem, base: str, text: str, id: int, headers: Mapping[str, str]) -> Any:
     call = {"name": TOOL, "arguments": {"query": text}}
-    answer = await say(rig, base, "tools/call", call, headers, id=id)
+    answer = await say(system, base, "tools/call", call, headers, id=id)
     *_, last = [line for line in answer.raw.splitlines() if line.startswith(b"data: ")]
     return msgspec.json.decode(last.removeprefix(b"data: "))["result"]
 
 
-async def query_alone(rig: Rig, base: str, text: str) -> Answer:
+async def query_alone(system: LocalSystem, base: str, text: str) -> Answer:
     """A call of the era without sessions, by hand."""
     meta = {PROTOCOL_VERSION_META_KEY: "2026-07-28", CLIENT_CAPABILITIES_META_KEY: {}}
     call = {"name": TOOL, "arguments": {"query": text}, "_meta": meta}
     headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": TOOL}
-    return await say(rig, base, "tools/call", call, headers)
+    return await say(system, base, "tools/call", call, headers)
 
 
 def test_the_versions_with_sessions_are_those_of_the_sdk() -> None:
@@ -96,13 +102,15 @@ def test_the_versions_with_sessions_are_those_of_the_sdk() -> None:
 
 
 @ERAS
-async def test_f81_a_client_lists_one_tool_calls_it_and_gets_text(base: str, rig: Rig, mode: str) -> None:
+async def test_f81_a_client_lists_one_tool_calls_it_and_gets_text(
+    base: str, system: LocalSystem, mode: str
+) -> None:
     async with connected(base, mode) as client:
         assert client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
         [tool] = (await client.list_tools()).tools
         assert tool.name == TOOL
         assert tool.input_schema["required"] == ["query"]
-        assert rig.agent in (tool.description or "")
+        assert system.agent in (tool.description or "")
         result = await client.call_tool(TOOL, {"query": "count 3"})
         assert not result.is_error
         assert text_of(result) == "1 2 3"
@@ -110,10 +118,10 @@ async def test_f81_a_client_lists_one_tool_calls_it_and_gets_text(base: str, rig
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_f81_refusals_have_the_statuses_and_codes_that_were_promised(
-    base: str, rig: Rig, path: str
+    base: str, system: LocalSystem, path: str
 ) -> None:
     url, body = f"{base}{path}", {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}
-    async with rig.http.get(url, headers=HEADERS) as response:
+    async with system.http.get(url, headers=HEADERS) as response:
         assert response.status == 405
         assert "POST" in response.headers["Allow"]
     for headers, status, code in (
@@ -121,17 +129,17 @@ async def test_f81_refusals_have_the_statuses_and_codes_that_were_promised(
         ({"Mcp-Session-Id": "nobodys"}, 404, -32001),
         ({"Mcp-Session-Id": "x" * 300}, 404, -32001),
     ):
-        async with rig.http.post(url, json=body, headers=HEADERS | headers) as response:
+        async with system.http.post(url, json=body, headers=HEADERS | headers) as response:
             answer = await Answer.of(response)
         assert (answer.status, answer.json["error"]["code"], answer.json["id"]) == (status, code, 7)
-        async with rig.http.delete(url, headers=headers) as response:
+        async with system.http.delete(url, headers=headers) as response:
             assert response.status == status
 
 
-async def test_what_is_no_message_is_refused_by_its_name(base: str, rig: Rig) -> None:
+async def test_what_is_no_message_is_refused_by_its_name(base: str, system: LocalSystem) -> None:
     async def post(raw: bytes, **headers: str) -> Answer:
         sent = HEADERS | {"Content-Type": "application/json"} | headers
-        async with rig.http.post(f"{base}/v1/mcp", data=raw, headers=sent) as response:
+        async with system.http.post(f"{base}/v1/mcp", data=raw, headers=sent) as response:
             return await Answer.of(response)
 
     assert (await post(b"{")).json["error"]["code"] == -32700
@@ -155,41 +163,45 @@ async def test_a_call_that_does_not_fit_is_a_result_that_says_why(base: str, mod
             assert words in text_of(result)
 
 
-async def test_a_session_is_one_conversation_at_every_gateway(base: str, rig: Rig) -> None:
-    other = await rig.gateway()
-    session = await opened(rig, base)
-    assert (await query(rig, other, "count 2", 2, session))["content"][0]["text"] == "1 2"
-    assert (await query(rig, base, "hello", 2, session))["isError"] is False, "ids may begin again"
-    messages = (await rig.get(f"{base}/api/agents/{rig.agent}/{session['Mcp-Session-Id']}")).json["messages"]
+async def test_a_session_is_one_conversation_at_every_gateway(base: str, system: LocalSystem) -> None:
+    other = await system.gateway()
+    session = await opened(system, base)
+    assert (await query(system, other, "count 2", 2, session))["content"][0]["text"] == "1 2"
+    assert (await query(system, base, "hello", 2, session))["isError"] is False, "ids may begin again"
+    messages = (await system.get(f"{base}/api/agents/{system.agent}/{session['Mcp-Session-Id']}")).json[
+        "messages"
+    ]
     assert [one["role"] for one in messages] == ["user", "assistant", "user", "assistant"]
 
 
-async def test_a_deleted_session_is_gone_everywhere_and_what_was_said_is_not(base: str, rig: Rig) -> None:
-    other = await rig.gateway()
-    said, silent = await opened(rig, base), await opened(rig, base)
-    await query(rig, base, "count 1", 2, said)
+async def test_a_deleted_session_is_gone_everywhere_and_what_was_said_is_not(
+    base: str, system: LocalSystem
+) -> None:
+    other = await system.gateway()
+    said, silent = await opened(system, base), await opened(system, base)
+    await query(system, base, "count 1", 2, said)
     for session in (said, silent):
-        async with rig.http.delete(f"{other}/run/v1/mcp", headers=session) as response:
+        async with system.http.delete(f"{other}/run/v1/mcp", headers=session) as response:
             assert response.status == 204
-        assert (await say(rig, base, "tools/list", {}, session)).status == 404
-    stored = f"{base}/api/agents/{rig.agent}"
-    assert len((await rig.get(f"{stored}/{said['Mcp-Session-Id']}")).json["messages"]) == 2
-    assert (await rig.get(f"{stored}/{silent['Mcp-Session-Id']}")).status == 404
+        assert (await say(system, base, "tools/list", {}, session)).status == 404
+    stored = f"{base}/api/agents/{system.agent}"
+    assert len((await system.get(f"{stored}/{said['Mcp-Session-Id']}")).json["messages"]) == 2
+    assert (await system.get(f"{stored}/{silent['Mcp-Session-Id']}")).status == 404
 
 
-async def test_a_chat_session_is_no_mcp_session(base: str, rig: Rig) -> None:
-    id = rig.fresh("s")
-    await rig.post(base, rig.chat(id, "count 1"))
-    assert (await say(rig, base, "tools/list", {}, {"Mcp-Session-Id": id})).status == 404
+async def test_a_chat_session_is_no_mcp_session(base: str, system: LocalSystem) -> None:
+    id = system.fresh("s")
+    await system.post(base, system.chat(id, "count 1"))
+    assert (await say(system, base, "tools/list", {}, {"Mcp-Session-Id": id})).status == 404
 
 
-async def test_without_a_session_a_conversation_goes_on_by_its_id(base: str, rig: Rig) -> None:
+async def test_without_a_session_a_conversation_goes_on_by_its_id(base: str, system: LocalSystem) -> None:
     async with connected(base) as client:
         first = await client.call_tool(TOOL, {"query": "count 1"})
         assert first.meta is not None
         conversation = first.meta["conversationId"]
         await client.call_tool(TOOL, {"query": "count 2", "conversationId": conversation})
-    messages = (await rig.get(f"{base}/api/agents/{rig.agent}/{conversation}")).json["messages"]
+    messages = (await system.get(f"{base}/api/agents/{system.agent}/{conversation}")).json["messages"]
     assert len(messages) == 4
 
 
@@ -210,21 +222,23 @@ async def test_progress_is_told_while_the_run_goes_on(base: str, mode: str) -> N
 
 
 @ERAS
-async def test_a_call_that_waits_for_a_person_says_how_to_decide(base: str, rig: Rig, mode: str) -> None:
+async def test_a_call_that_waits_for_a_person_says_how_to_decide(
+    base: str, system: LocalSystem, mode: str
+) -> None:
     async with connected(base, mode) as client:
         result = await client.call_tool(TOOL, {"query": "delete notes.txt"})
         assert not result.is_error
         assert result.meta is not None
         text, about = text_of(result), result.meta
-        state = (await rig.get(f"{base}/run/api/executions/{about['runId']}")).json
+        state = (await system.get(f"{base}/run/api/executions/{about['runId']}")).json
         [pending] = state["pendingApprovals"]
         route = f"/run/api/executions/{about['runId']}/approvals/{pending['toolCallId']}"
         assert about["status"] == "suspended"
         assert all(word in text for word in (route, pending["approvalId"], "notes.txt", "delete"))
     # The client has left and ended its session: the question is open all the same.
-    async with rig.http.post(f"{base}{route}", json={"approved": True}) as response:
+    async with system.http.post(f"{base}{route}", json={"approved": True}) as response:
         assert response.status == 200
-    await until(lambda: stands(rig, State.COMPLETED), "the run's end")
+    await wait_until(lambda: stands(system, State.COMPLETED), "the run's end")
 
 
 async def test_a_run_that_fails_is_a_result_that_failed(base: str) -> None:
@@ -234,116 +248,120 @@ async def test_a_run_that_fails_is_a_result_that_failed(base: str) -> None:
         assert text_of(result)
 
 
-async def runs(rig: Rig) -> list[Run]:
+async def runs(system: LocalSystem) -> list[Run]:
     """The agent's runs, newest first."""
-    found = await rig.apps[0][SERVICE].backend.store.listed(Owner(TenantId("default")), limit=100)
-    return [one.run for one in found if one.run.agent == rig.agent]
+    found = await system.apps[0][SERVICE].backend.store.listed(Owner(TenantId("default")), limit=100)
+    return [one.run for one in found if one.run.agent == system.agent]
 
 
-async def stands(rig: Rig, state: State) -> bool:
-    return [run.state for run in await runs(rig)] == [state]
+async def stands(system: LocalSystem, state: State) -> bool:
+    return [run.state for run in await runs(system)] == [state]
 
 
-async def test_closing_the_response_of_a_sessionless_call_interrupts_its_run(base: str, rig: Rig) -> None:
+async def test_closing_the_response_of_a_sessionless_call_interrupts_its_run(
+    base: str, system: LocalSystem
+) -> None:
     async with connected(base) as client, asyncio.TaskGroup() as group:
         call = group.create_task(client.call_tool(TOOL, {"query": "sleep 60"}))
-        await until(lambda: stands(rig, State.RUNNING), "the run's start")
+        await wait_until(lambda: stands(system, State.RUNNING), "the run's start")
         call.cancel()
-        await until(lambda: stands(rig, State.CANCELLED), "the run's end")
+        await wait_until(lambda: stands(system, State.CANCELLED), "the run's end")
 
 
-async def test_a_cancelled_notification_interrupts_the_run_at_any_gateway(base: str, rig: Rig) -> None:
-    other = await rig.gateway()
-    session = await opened(rig, base)
+async def test_a_cancelled_notification_interrupts_the_run_at_any_gateway(
+    base: str, system: LocalSystem
+) -> None:
+    other = await system.gateway()
+    session = await opened(system, base)
     async with asyncio.TaskGroup() as group:
-        call = group.create_task(query(rig, base, "sleep 60", 5, session))
-        await until(lambda: stands(rig, State.RUNNING), "the run's start")
+        call = group.create_task(query(system, base, "sleep 60", 5, session))
+        await wait_until(lambda: stands(system, State.RUNNING), "the run's start")
         for id in ("5", 4):  # another request's names
-            await say(rig, other, "notifications/cancelled", {"requestId": id}, session, id=None)
-        assert not (await runs(rig))[0].interrupted
-        answer = await say(rig, other, "notifications/cancelled", {"requestId": 5}, session, id=None)
+            await say(system, other, "notifications/cancelled", {"requestId": id}, session, id=None)
+        assert not (await runs(system))[0].interrupted
+        answer = await say(system, other, "notifications/cancelled", {"requestId": 5}, session, id=None)
         assert answer.status == 202
-        await until(lambda: stands(rig, State.CANCELLED), "the run's end")
+        await wait_until(lambda: stands(system, State.CANCELLED), "the run's end")
     result = call.result()
     assert result["isError"]
     assert "interrupted" in result["content"][0]["text"]
 
 
-async def test_the_official_client_cancels_in_a_session_too(base: str, rig: Rig) -> None:
+async def test_the_official_client_cancels_in_a_session_too(base: str, system: LocalSystem) -> None:
     async with connected(base, "legacy") as client, asyncio.TaskGroup() as group:
         call = group.create_task(client.call_tool(TOOL, {"query": "sleep 60"}))
-        await until(lambda: stands(rig, State.RUNNING), "the run's start")
+        await wait_until(lambda: stands(system, State.RUNNING), "the run's start")
         call.cancel()
-        await until(lambda: stands(rig, State.CANCELLED), "the run's end")
+        await wait_until(lambda: stands(system, State.CANCELLED), "the run's end")
 
 
-async def test_in_a_session_a_broken_connection_stops_nothing(base: str, rig: Rig) -> None:
-    session = await opened(rig, base)
+async def test_in_a_session_a_broken_connection_stops_nothing(base: str, system: LocalSystem) -> None:
+    session = await opened(system, base)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
-            await query(rig, base, "count 30 every 100 ms", 2, session)
-    await until(lambda: stands(rig, State.COMPLETED), "the run's end")
+            await query(system, base, "count 30 every 100 ms", 2, session)
+    await wait_until(lambda: stands(system, State.COMPLETED), "the run's end")
 
 
-async def test_ending_a_session_interrupts_what_runs_in_it(base: str, rig: Rig) -> None:
-    session = await opened(rig, base)
+async def test_ending_a_session_interrupts_what_runs_in_it(base: str, system: LocalSystem) -> None:
+    session = await opened(system, base)
     async with asyncio.TaskGroup() as group:
-        group.create_task(query(rig, base, "sleep 60", 2, session))
-        await until(lambda: stands(rig, State.RUNNING), "the run's start")
-        async with rig.http.delete(f"{base}/v1/mcp", headers=session) as response:
+        group.create_task(query(system, base, "sleep 60", 2, session))
+        await wait_until(lambda: stands(system, State.RUNNING), "the run's start")
+        async with system.http.delete(f"{base}/v1/mcp", headers=session) as response:
             assert response.status == 204
-        await until(lambda: stands(rig, State.CANCELLED), "the run's end")
+        await wait_until(lambda: stands(system, State.CANCELLED), "the run's end")
 
 
-async def test_a_gateway_that_stops_leaves_the_run_alone(base: str, rig: Rig) -> None:
-    service = rig.apps[0][SERVICE]
+async def test_a_gateway_that_stops_leaves_the_run_alone(base: str, system: LocalSystem) -> None:
+    service = system.apps[0][SERVICE]
     async with asyncio.TaskGroup() as group:
-        call = group.create_task(unanswered(rig, base, "count 20 every 100 ms"))
-        await until(lambda: stands(rig, State.RUNNING), "the run's start")
+        call = group.create_task(unanswered(system, base, "count 20 every 100 ms"))
+        await wait_until(lambda: stands(system, State.RUNNING), "the run's start")
         service.stopping.set()
         for transport in tuple(service.streams):
             transport.abort()
         assert await call
-        await until(lambda: stands(rig, State.COMPLETED), "the run's end")
+        await wait_until(lambda: stands(system, State.COMPLETED), "the run's end")
 
 
-async def unanswered(rig: Rig, base: str, text: str) -> bool:
+async def unanswered(system: LocalSystem, base: str, text: str) -> bool:
     try:
-        await query_alone(rig, base, text)
+        await query_alone(system, base, text)
     except aiohttp.ClientError:
         return True
     return False
 
 
-async def test_somebody_elses_session_is_not_there(rig: Rig) -> None:
-    await rig.runner()
-    base = await rig.gateway(allow_anonymous=False, jwt_key=SIGNING, jwt_algorithms="HS256")
+async def test_somebody_elses_session_is_not_there(system: LocalSystem) -> None:
+    await system.runner()
+    base = await system.gateway(allow_anonymous=False, jwt_key=SIGNING, jwt_algorithms="HS256")
     ann, ben = ({"Authorization": f"Bearer {token(one)}"} for one in ("ann", "ben"))
-    answer = await say(rig, base, "initialize", CLIENT, ann)
+    answer = await say(system, base, "initialize", CLIENT, ann)
     session = {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
-    assert (await say(rig, base, "tools/list", {}, session)).status == 401
-    assert (await say(rig, base, "tools/list", {}, session | ben)).status == 404
-    assert (await say(rig, base, "tools/list", {}, session | ann)).status == 200
+    assert (await say(system, base, "tools/list", {}, session)).status == 401
+    assert (await say(system, base, "tools/list", {}, session | ben)).status == 404
+    assert (await say(system, base, "tools/list", {}, session | ann)).status == 200
     async with connected(base, **ann) as client:
         assert text_of(await client.call_tool(TOOL, {"query": "count 2"})) == "1 2"
 
 
-async def test_an_agent_that_is_not_there_opens_no_session(base: str, rig: Rig) -> None:
-    answer = await say(rig, base, "initialize", CLIENT, {"x-agent-id": "nobody"})
+async def test_an_agent_that_is_not_there_opens_no_session(base: str, system: LocalSystem) -> None:
+    answer = await say(system, base, "initialize", CLIENT, {"x-agent-id": "nobody"})
     assert answer.status == 404
     assert "mcp-session-id" not in answer.headers
-    answer = await say(rig, base, "initialize", {"protocolVersion": 7})
+    answer = await say(system, base, "initialize", {"protocolVersion": 7})
     assert "mcp-session-id" not in answer.headers
 
 
-async def test_a_strange_page_may_not_call_a_machine_of_ours(base: str, rig: Rig) -> None:
+async def test_a_strange_page_may_not_call_a_machine_of_ours(base: str, system: LocalSystem) -> None:
     for origin, status in (
         ("http://evil.example", 403),
         ("null", 403),
         ("http://localhost:3000", 200),
         (base, 200),
     ):
-        answer = await say(rig, base, "initialize", CLIENT, {"Origin": origin})
+        answer = await say(system, base, "initialize", CLIENT, {"Origin": origin})
         assert answer.status == status, origin
     rebound = {"Origin": "http://localhost:3000", "Host": "evil.example"}
-    assert (await say(rig, base, "initialize", CLIENT, rebound)).status == 403
+    assert (await say(system, base, "initialize", CLIENT, rebound)).status == 403

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.family_requests import PARTS, Speaker
-from tests.support.transcripts import Transcript
+from tests.support.clients.api_families import PARTS, Speaker
+from tests.support.clients.transcripts import Transcript
 
 CHAT = "/api/chat"
 NO_PARTS = "parts must be a non-empty array"

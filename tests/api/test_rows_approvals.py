@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from rejoin_runner.tools.tool import Tool, tool
 
-from tests.support.agent_teams import Calls, agent, seen
-from tests.support.family_requests import (
+from tests.support.clients.api_families import (
     AGENT_CHAT,
     AISDK,
     FAMILIES,
@@ -22,8 +21,9 @@ from tests.support.family_requests import (
     kinds,
     responded,
 )
-from tests.support.observe import until
-from tests.support.rig import Answer, Rig, read_frames
+from tests.support.models.agent_teams import Calls, agent, seen
+from tests.support.system.local_system import Answer, LocalSystem, read_frames
+from tests.support.system.observation import wait_until
 
 type Decide = Callable[[Speaker, str, bool], Awaitable[Answer]]
 
@@ -197,22 +197,22 @@ def answers(message: Json, **approved: bool) -> Json:
     return {"role": "assistant", "parts": parts}
 
 
-async def both_asked(rig: Rig) -> tuple[Speaker, str, Two, Answer]:
+async def both_asked(system: LocalSystem) -> tuple[Speaker, str, Two, Answer]:
 
     two = Two()
     lines: Script = {"go": [[Calls("left"), Calls("right")], ["{}"]]}
-    await rig.runner([agent(rig.agent, lines, tools=two.tools())])
-    speaker = Speaker(rig, await rig.gateway())
+    await system.runner([agent(system.agent, lines, tools=two.tools())])
+    speaker = Speaker(system, await system.gateway())
     session = speaker.session()
     return speaker, session, two, await speaker.say(RUN, session, "go")
 
 
-async def test_f53_decisions_one_by_one_are_acknowledged_until_nothing_is_open(rig: Rig) -> None:
+async def test_f53_decisions_one_by_one_are_acknowledged_until_nothing_is_open(system: LocalSystem) -> None:
     """The first one gets JSON that names it; with the last one the open stream goes on."""
-    speaker, session, two, _ = await both_asked(rig)
+    speaker, session, two, _ = await both_asked(system)
     message = (await speaker.messages(session))[-1]
     url = f"{speaker.base}/api/chat/{session}/stream?follow=true"
-    async with rig.http.get(url) as open_stream:
+    async with system.http.get(url) as open_stream:
         frames = read_frames(open_stream)
         async for frame in frames:
             if b'"finishReason":"tool-calls"' in frame.data:
@@ -234,9 +234,9 @@ async def test_f53_decisions_one_by_one_are_acknowledged_until_nothing_is_open(r
     assert two.ran == ["left"]
 
 
-async def test_f53_a_batch_of_decisions_is_taken_whole_or_not_at_all(rig: Rig) -> None:
+async def test_f53_a_batch_of_decisions_is_taken_whole_or_not_at_all(system: LocalSystem) -> None:
     """One that is unknown spoils them all; then both at once, and the answer streams what follows."""
-    speaker, session, two, _ = await both_asked(rig)
+    speaker, session, two, _ = await both_asked(system)
     message = (await speaker.messages(session))[-1]
     batch = answers(message, left=True, right=True)
     spoiled: Json = {"role": "assistant", "parts": [dict(part) for part in batch["parts"]]}
@@ -251,13 +251,13 @@ async def test_f53_a_batch_of_decisions_is_taken_whole_or_not_at_all(rig: Rig) -
     assert answer.text == "gone left gone right"
 
 
-async def test_f56_a_decision_by_rest(rig: Rig) -> None:
+async def test_f56_a_decision_by_rest(system: LocalSystem) -> None:
     """The reason reaches the model; the same again is 200, the opposite 409, an unknown run or call 404."""
 
     two = Two()
-    one = agent(rig.agent, {"go": [[Calls("left")], ["{}"]]}, tools=two.tools())
-    await rig.runner([one])
-    speaker = Speaker(rig, await rig.gateway())
+    one = agent(system.agent, {"go": [[Calls("left")], ["{}"]]}, tools=two.tools())
+    await system.runner([one])
+    speaker = Speaker(system, await system.gateway())
     session = speaker.session()
     run = (await speaker.say(RUN, session, "go")).headers["x-workflow-run-id"]
     at = f"/run/api/executions/{run}/approvals"
@@ -270,7 +270,7 @@ async def test_f56_a_decision_by_rest(rig: Rig) -> None:
     async def over() -> bool:
         return bool((await speaker.get(f"/run/api/executions/{run}")).json["status"] == "completed")
 
-    await until(over, "the end of the run")
+    await wait_until(over, "the end of the run")
     assert (await speaker.post(f"{at}/call_0_0", verdict)).json == {"success": True}
     assert (await speaker.post(f"{at}/call_0_0", {"approved": True})).status == 409
     assert two.ran == []

@@ -11,13 +11,13 @@ from rejoin_protocol.run_request import AgentEntry
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool import tool
 
-from tests.support.agent_teams import Breaks, Calls, agent
-from tests.support.family_requests import FAMILIES, RUN, Family, Script, Speaker
-from tests.support.observe import until
-from tests.support.reconnecting_client import blocks
-from tests.support.rig import Answer, Rig, read_frames
-from tests.support.scripted_models import Gated
-from tests.support.transcripts import Transcript, events
+from tests.support.clients.api_families import FAMILIES, RUN, Family, Script, Speaker
+from tests.support.clients.reconnecting_client import blocks
+from tests.support.clients.transcripts import Transcript, events
+from tests.support.models.agent_teams import Breaks, Calls, agent
+from tests.support.models.scripted_models import Gated
+from tests.support.system.local_system import Answer, LocalSystem, read_frames
+from tests.support.system.observation import wait_until
 
 RESUME = (
     "/api/chat/{session}/stream",
@@ -42,12 +42,12 @@ async def state(speaker: Speaker, run: str) -> tuple[str, str]:
     return found["status"], found["state"]
 
 
-async def announce(rig: Rig) -> None:
+async def announce(system: LocalSystem) -> None:
     """Have the agent be known before it has a runner."""
-    await rig.apps[0][SERVICE].backend.agents.announce(AgentEntry(AgentName(rig.agent)))
+    await system.apps[0][SERVICE].backend.agents.announce(AgentEntry(AgentName(system.agent)))
 
 
-async def test_f65_the_status_of_an_execution_walks_as_it_is_documented(rig: Rig) -> None:
+async def test_f65_the_status_of_an_execution_walks_as_it_is_documented(system: LocalSystem) -> None:
     """queued and running read as running; suspended; running again; completed. A failing one is failed, an
     interrupted one completed, an unknown one 404.
     """
@@ -60,15 +60,15 @@ async def test_f65_the_status_of_an_execution_walks_as_it_is_documented(rig: Rig
         await go.wait()
         return "waited"
 
-    speaker = Speaker(rig, await rig.gateway())
-    await announce(rig)
+    speaker = Speaker(system, await system.gateway())
+    await announce(system)
     session = speaker.session()
     url, body = f"{speaker.base}/run/api/executions", RUN.body(session, "go", "m1")
     lines: Script = {"go": [[Calls("wait")], ["Done."]], "break": [[Breaks()]]}
-    async with rig.http.post(url, json=body) as response:
+    async with system.http.post(url, json=body) as response:
         run = response.headers["x-workflow-run-id"]
         assert await state(speaker, run) == ("running", "queued")
-        await rig.runner([agent(rig.agent, lines, tools=[wait])])
+        await system.runner([agent(system.agent, lines, tools=[wait])])
         await response.read()
     assert await state(speaker, run) == ("suspended", "suspended")
     decision = {"approved": True}
@@ -77,7 +77,7 @@ async def test_f65_the_status_of_an_execution_walks_as_it_is_documented(rig: Rig
     async def running() -> bool:
         return await state(speaker, run) == ("running", "running")
 
-    await until(running, "the continuation")
+    await wait_until(running, "the continuation")
     go.set()
     await speaker.get(f"/run/api/executions/{run}/stream?follow=true")
     assert await state(speaker, run) == ("completed", "completed")
@@ -100,7 +100,7 @@ async def test_f66_f67_f68_f69_every_cursor_form_goes_on_where_it_says(
     asked = await speaker.say(RUN, session, "delete notes.txt")
     run = asked.headers["x-workflow-run-id"]
     rest = await other.post("/api/chat/approve", {"runId": run, "threadId": session, "approved": True})
-    path = route.format(agent=speaker.rig.agent, session=session, run=run)
+    path = route.format(agent=speaker.system.agent, session=session, run=run)
     whole = blocks((await speaker.get(f"{path}?startIndex=0&follow=true")).raw)
     assert b"".join(whole) == asked.raw.replace(b"data: [DONE]\n\n", b"") + rest.raw
     for place in range(1, len(whole)):
@@ -122,7 +122,7 @@ async def test_f67_f68_what_a_position_that_is_none_is_told(speaker: Speaker, ro
     session = speaker.session()
     sent = await speaker.say(RUN, session, "count 2")
     run = sent.headers["x-workflow-run-id"]
-    path = route.format(agent=speaker.rig.agent, session=session, run=run)
+    path = route.format(agent=speaker.system.agent, session=session, run=run)
     for query in ("cursor=x", "startIndex=x", "afterIdx=1.5", "ui=9"):
         assert (await speaker.get(f"{path}?{query}")).status == 400, query
     for query in ("startIndex=99", "afterIdx=99"):
@@ -130,21 +130,23 @@ async def test_f67_f68_what_a_position_that_is_none_is_told(speaker: Speaker, ro
     idle = await speaker.get(path)
     assert idle.raw == (sent.raw if "executions" in route else b"")
     assert idle.status == (200 if "executions" in route else 204)
-    unknown = route.format(agent=speaker.rig.agent, session=speaker.session(), run="run_unknown")
+    unknown = route.format(agent=speaker.system.agent, session=speaker.session(), run="run_unknown")
     assert (await speaker.get(unknown)).status == (204 if "chat" in route or "reconnect" in route else 404)
     assert (await speaker.get(f"{unknown}?startIndex=0")).status == 404
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f67_f68_f82_a_running_answer_is_rejoined_whole_elsewhere(rig: Rig, family: Family) -> None:
+async def test_f67_f68_f82_a_running_answer_is_rejoined_whole_elsewhere(
+    system: LocalSystem, family: Family
+) -> None:
     """By every route, while it streams through another gateway; the history leaves it to the stream."""
     gate = asyncio.Semaphore(2)
-    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 4, []), text_interval_s=0)])
-    speaker, other = Speaker(rig, await rig.gateway()), Speaker(rig, await rig.gateway())
+    await system.runner([Agent(name=system.agent, model=Gated(gate, 4, []), text_interval_s=0)])
+    speaker, other = Speaker(system, await system.gateway()), Speaker(system, await system.gateway())
     session = speaker.session()
-    url = speaker.base + family.path.format(agent=rig.agent, session=session)
+    url = speaker.base + family.path.format(agent=system.agent, session=session)
     async with (
-        rig.http.post(url, json=family.body(session, "hello", None)) as response,
+        system.http.post(url, json=family.body(session, "hello", None)) as response,
         asyncio.TaskGroup() as group,
     ):
         run = response.headers["x-workflow-run-id"]
@@ -152,9 +154,9 @@ async def test_f67_f68_f82_a_running_answer_is_rejoined_whole_elsewhere(rig: Rig
         history = (await other.get(other.at(session))).json
         assert (len(history["messages"]), history["activeRunId"]) == (1, run)
         routes = [*RESUME, "/api/agents/{agent}/{session}/reconnect"]
-        paths = [route.format(agent=rig.agent, session=session, run=run) for route in routes]
+        paths = [route.format(agent=system.agent, session=session, run=run) for route in routes]
         joined = [group.create_task(other.get(path)) for path in paths]
-        await until(lambda: rig.feeds(1).get(run) == len(paths), "the others' streams")
+        await wait_until(lambda: system.feeds(1).get(run) == len(paths), "the others' streams")
         gate.release()
         gate.release()
         seen += [frame async for frame in read_frames(response)]
@@ -164,17 +166,17 @@ async def test_f67_f68_f82_a_running_answer_is_rejoined_whole_elsewhere(rig: Rig
     assert (len(history["messages"]), "activeRunId" in history) == (2, False)
 
 
-async def test_f72_a_client_that_leaves_stops_nothing(rig: Rig) -> None:
+async def test_f72_a_client_that_leaves_stops_nothing(system: LocalSystem) -> None:
     """But for the agent chat's, see there."""
     gate = asyncio.Semaphore(1)
-    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 3, []), text_interval_s=0)])
-    speaker = Speaker(rig, await rig.gateway())
+    await system.runner([Agent(name=system.agent, model=Gated(gate, 3, []), text_interval_s=0)])
+    speaker = Speaker(system, await system.gateway())
     for family in FAMILIES:
         if family.name == "agent_chat":
             continue
         session = speaker.session()
-        url = speaker.base + family.path.format(agent=rig.agent, session=session)
-        async with rig.http.post(url, json=family.body(session, "hello", None)) as response:
+        url = speaker.base + family.path.format(agent=system.agent, session=session)
+        async with system.http.post(url, json=family.body(session, "hello", None)) as response:
             async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
                 pass
             response.close()
@@ -184,17 +186,17 @@ async def test_f72_a_client_that_leaves_stops_nothing(rig: Rig) -> None:
         async def completed(session: str = session) -> bool:
             return (await speaker.texts(session))[1:] == ["assistant:  0 1 2"]
 
-        await until(completed, f"the end of the run of {family}")
+        await wait_until(completed, f"the end of the run of {family}")
 
 
-async def test_f78_the_stream_of_a_deleted_session_is_aborted(rig: Rig) -> None:
+async def test_f78_the_stream_of_a_deleted_session_is_aborted(system: LocalSystem) -> None:
     """Its runner is told, and ends it where everybody sees that it was; the id is free at once."""
     gate = asyncio.Semaphore(2)
-    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 4, []), text_interval_s=0)])
-    speaker, other = Speaker(rig, await rig.gateway()), Speaker(rig, await rig.gateway())
+    await system.runner([Agent(name=system.agent, model=Gated(gate, 4, []), text_interval_s=0)])
+    speaker, other = Speaker(system, await system.gateway()), Speaker(system, await system.gateway())
     session = speaker.session()
     url = speaker.base + speaker.at(session)
-    async with rig.http.post(url, json={"message": "hello"}) as response:
+    async with system.http.post(url, json={"message": "hello"}) as response:
         async for _ in read_frames(response, lambda frame: b" 1" in frame.data):
             pass
         assert (await other.ask("DELETE", other.at(session))).json == {"success": True}
@@ -209,14 +211,14 @@ async def test_f78_the_stream_of_a_deleted_session_is_aborted(rig: Rig) -> None:
 
 
 async def test_f78_the_stream_of_a_deleted_session_breaks_where_no_runner_can_end_it(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a heartbeat: a clean end would be read as a whole answer."""
     monkeypatch.setattr(replay, "HEARTBEAT_S", 0.1)
-    speaker = Speaker(rig, await rig.gateway())
-    await announce(rig)
+    speaker = Speaker(system, await system.gateway())
+    await announce(system)
     session = speaker.session()
-    async with rig.http.post(speaker.base + speaker.at(session), json={"message": "hello"}) as response:
+    async with system.http.post(speaker.base + speaker.at(session), json={"message": "hello"}) as response:
         assert (await speaker.ask("DELETE", speaker.at(session))).status == 200
         with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
             await response.read()
@@ -225,14 +227,14 @@ async def test_f78_the_stream_of_a_deleted_session_breaks_where_no_runner_can_en
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 @pytest.mark.parametrize("busy", ["enqueue", "reject", "interrupt"])
-async def test_f75_a_busy_session_does_as_it_is_asked(rig: Rig, family: Family, busy: str) -> None:
+async def test_f75_a_busy_session_does_as_it_is_asked(system: LocalSystem, family: Family, busy: str) -> None:
     """The message waits for its turn, or is refused, or ends the answer before it."""
     gate = asyncio.Semaphore(1)
-    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 2, []), text_interval_s=0)])
-    speaker = Speaker(rig, await rig.gateway())
+    await system.runner([Agent(name=system.agent, model=Gated(gate, 2, []), text_interval_s=0)])
+    speaker = Speaker(system, await system.gateway())
     session = speaker.session()
-    path = family.path.format(agent=rig.agent, session=session)
-    async with rig.http.post(speaker.base + path, json=family.body(session, "one", None)) as response:
+    path = family.path.format(agent=system.agent, session=session)
+    async with system.http.post(speaker.base + path, json=family.body(session, "one", None)) as response:
         async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
             pass
         body = family.body(session, "two", None) | {"whenBusy": busy}

@@ -11,7 +11,7 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
-from tests.support.family_requests import (
+from tests.support.clients.api_families import (
     AGENT_CHAT,
     AISDK,
     FAMILIES,
@@ -21,17 +21,17 @@ from tests.support.family_requests import (
     Speaker,
     error_of,
 )
-from tests.support.rig import Rig
+from tests.support.system.local_system import LocalSystem
 
 PEPPER = "a pepper of some length"
 CHAT, ALL = (Scope.CHAT, Scope.APPROVE), (Scope.CHAT, Scope.APPROVE, Scope.ADMIN)
 
 
 @pytest.fixture
-async def locked(rig: Rig) -> Speaker:
+async def locked(system: LocalSystem) -> Speaker:
     """A gateway that asks for credentials."""
-    await rig.runner()
-    return Speaker(rig, await rig.gateway(allow_anonymous=False, api_key_pepper=PEPPER))
+    await system.runner()
+    return Speaker(system, await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER))
 
 
 @pytest.fixture
@@ -133,13 +133,13 @@ async def test_f37_what_is_another_agents_is_not_found_by_a_bound_key(
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 async def test_f37_what_is_refused_has_the_familys_shape(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, family: Family
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, family: Family
 ) -> None:
     """400, 404, 409, 500 and 503; a fault of ours has an incident and no detail."""
-    await rig.runner()
-    speaker = Speaker(rig, await rig.gateway())
+    await system.runner()
+    speaker = Speaker(system, await system.gateway())
     session = speaker.session()
-    path = family.path.format(agent=rig.agent, session=session)
+    path = family.path.format(agent=system.agent, session=session)
     odd = await speaker.post(path, family.body(session, "count 1", "x" * 257))
     assert (odd.status, "message id" in error_of(odd, family)) == (400, True)
     await speaker.say(family, session, "count 1", id="m1")

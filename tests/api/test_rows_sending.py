@@ -10,7 +10,7 @@ from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelRequest
 
-from tests.support.family_requests import (
+from tests.support.clients.api_families import (
     AGENT_CHAT,
     AISDK,
     FAMILIES,
@@ -24,9 +24,9 @@ from tests.support.family_requests import (
     error_of,
     kinds,
 )
-from tests.support.observe import stored
-from tests.support.rig import Answer, Rig
-from tests.support.scripted_models import Gated
+from tests.support.models.scripted_models import Gated
+from tests.support.system.local_system import Answer, LocalSystem
+from tests.support.system.observation import stored
 
 HEADERS = {
     "cache-control": "no-cache",
@@ -148,7 +148,7 @@ async def test_f12_the_same_message_twice_is_one_run(
         len({one.raw for one in answers}) == len({one.headers["x-workflow-run-id"] for one in answers}) == 1
     )
     assert answers[0].complete
-    path = family.path.format(agent=speaker.rig.agent, session=session)
+    path = family.path.format(agent=speaker.system.agent, session=session)
     refused = await speaker.post(path, changed(family.body(session, "count 3", id)))
     assert refused.status == 409
     assert "taken" in error_of(refused, family)
@@ -166,7 +166,7 @@ async def test_f12_the_same_idempotency_key_twice_is_one_run(
     if family is SESSION and not named:
         named = True
     session, key = speaker.session() if named else None, {"Idempotency_Key": speaker.session()}
-    path = family.path.format(agent=speaker.rig.agent, session=session)
+    path = family.path.format(agent=speaker.system.agent, session=session)
     body = family.body(session, "count 3", None)
     async with asyncio.TaskGroup() as group:
         pair = [group.create_task(one.post(path, body, **key)) for one in (speaker, other)]
@@ -179,15 +179,15 @@ async def test_f12_the_same_idempotency_key_twice_is_one_run(
     assert await speaker.texts(answers[0].headers["x-thread-id"]) == ["user: count 3", "assistant: 1 2 3"]
 
 
-async def test_f12_a_lost_answer_is_asked_for_again_while_the_run_goes_on(rig: Rig) -> None:
+async def test_f12_a_lost_answer_is_asked_for_again_while_the_run_goes_on(system: LocalSystem) -> None:
     """As a client does that retries a POST whose connection broke: one run, one model call, every event."""
     gate = asyncio.Semaphore(2)
     asked: list[ModelRequest] = []
-    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 4, asked), text_interval_s=0)])
-    speaker, again = Speaker(rig, await rig.gateway()), Speaker(rig, await rig.gateway())
+    await system.runner([Agent(name=system.agent, model=Gated(gate, 4, asked), text_interval_s=0)])
+    speaker, again = Speaker(system, await system.gateway()), Speaker(system, await system.gateway())
     session = speaker.session()
     body = RUN.body(session, "hello", "m1")
-    async with rig.http.post(f"{speaker.base}/run/api/chat", json=body) as broken:
+    async with system.http.post(f"{speaker.base}/run/api/chat", json=body) as broken:
         run = broken.headers["x-workflow-run-id"]
         await broken.content.readany()
         broken.close()
@@ -199,7 +199,7 @@ async def test_f12_a_lost_answer_is_asked_for_again_while_the_run_goes_on(rig: R
     assert answer.headers["x-workflow-run-id"] == run
     assert (answer.text, answer.complete, len(asked)) == (" 0 1 2 3", True, 1)
     assert len(await speaker.messages(session)) == 2
-    assert b"".join(one.payload for one in await stored(rig.nats_url, run)).startswith(answer.raw[:100])
+    assert b"".join(one.payload for one in await stored(system.nats_url, run)).startswith(answer.raw[:100])
 
 
 @pytest.mark.parametrize("family", [RUN, GRAPH, AGENT_CHAT, AISDK], ids=str)
@@ -216,12 +216,12 @@ async def test_f13_without_a_users_message_there_is_nothing_to_answer(
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f14_the_server_remembers_what_was_said(rig: Rig, family: Family) -> None:
+async def test_f14_the_server_remembers_what_was_said(system: LocalSystem, family: Family) -> None:
     """With only the id and the new message sent, the model sees the turns before."""
     gate = asyncio.Semaphore(2)
     asked: list[ModelRequest] = []
-    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 1, asked))])
-    speaker = Speaker(rig, await rig.gateway())
+    await system.runner([Agent(name=system.agent, model=Gated(gate, 1, asked))])
+    speaker = Speaker(system, await system.gateway())
     session = speaker.session()
     for text in ("apple pie", "repeat my first word"):
         assert (await speaker.say(family, session, text)).text == " 0"
@@ -236,16 +236,16 @@ async def test_f14_the_server_remembers_what_was_said(rig: Rig, family: Family) 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 async def test_f24_silence_is_broken_by_comments(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, family: Family
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, family: Family
 ) -> None:
     """Never by an event."""
     monkeypatch.setattr(replay, "HEARTBEAT_S", 0.05)
     gate = asyncio.Semaphore(0)
-    await rig.runner([Agent(name=rig.agent, model=Gated(gate, 1))])
-    speaker = Speaker(rig, await rig.gateway())
+    await system.runner([Agent(name=system.agent, model=Gated(gate, 1))])
+    speaker = Speaker(system, await system.gateway())
     session, raw = speaker.session(), b""
-    url = speaker.base + family.path.format(agent=rig.agent, session=session)
-    async with rig.http.post(url, json=family.body(session, "hello", None)) as response:
+    url = speaker.base + family.path.format(agent=system.agent, session=session)
+    async with system.http.post(url, json=family.body(session, "hello", None)) as response:
         while raw.count(b": keep-alive\n\n") < 2:
             raw += await response.content.readany()
         gate.release()
@@ -255,8 +255,10 @@ async def test_f24_silence_is_broken_by_comments(
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f42_an_unknown_agent_is_refused_before_anything_is_stored(rig: Rig, family: Family) -> None:
-    speaker = Speaker(rig, await rig.gateway(default_agent=None))
+async def test_f42_an_unknown_agent_is_refused_before_anything_is_stored(
+    system: LocalSystem, family: Family
+) -> None:
+    speaker = Speaker(system, await system.gateway(default_agent=None))
     session = speaker.session()
     refusals: list[Answer] = []
     for agent in ("nobody", "no.such.agent", "x" * 65):

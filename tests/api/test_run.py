@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.family_requests import RUN, Speaker, responded
-from tests.support.transcripts import Transcript
+from tests.support.clients.api_families import RUN, Speaker, responded
+from tests.support.clients.transcripts import Transcript
 
 CHAT = "/run/api/chat"
 ODD = {"type": "text"}

@@ -7,11 +7,11 @@ import pytest
 from rejoin_runner.tools.tool import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
-from tests.support.agent_teams import Calls, agent
-from tests.support.family_requests import SESSION, Script, Speaker
-from tests.support.observe import until
-from tests.support.rig import Rig
-from tests.support.transcripts import Transcript
+from tests.support.clients.api_families import SESSION, Script, Speaker
+from tests.support.clients.transcripts import Transcript
+from tests.support.models.agent_teams import Calls, agent
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import wait_until
 
 PARTS = [{"type": "text", "text": "count 2"}]
 
@@ -132,7 +132,7 @@ async def test_f77_a_change_that_is_refused_has_changed_nothing(
     assert (await speaker.ask("PATCH", at, {})).json["title"] == "old"
 
 
-async def test_f77_a_busy_session_does_not_go_back(house: Rig, speaker: Speaker) -> None:
+async def test_f77_a_busy_session_does_not_go_back(house: LocalSystem, speaker: Speaker) -> None:
     """A conflict, and nothing is dropped."""
     session = speaker.session()
     await speaker.say(SESSION, session, "count 1", id="m1")
@@ -179,13 +179,13 @@ async def test_f75_a_message_may_interrupt_the_answer_that_streams(speaker: Spea
         async def stored() -> bool:
             return (await speaker.get(url)).status == 200
 
-        await until(stored, "the first message")
+        await wait_until(stored, "the first message")
         second = await speaker.post(url, {"message": "count 2", "interruptIfStreaming": True})
     assert "abort" in [chunk["type"] for chunk in first.result().chunks]
     assert second.text == "1 2"
 
 
-async def test_f76_the_history_has_every_part_in_its_order(rig: Rig) -> None:
+async def test_f76_the_history_has_every_part_in_its_order(system: LocalSystem) -> None:
     """Users and assistants, text, tools, artifacts and approvals; the same by every route that reads."""
 
     @tool
@@ -195,8 +195,8 @@ async def test_f76_the_history_has_every_part_in_its_order(rig: Rig) -> None:
         return await ctx.emit_artifact(type="report", name="sales", data=data, preview=["title"])
 
     lines: Script = {"one": [["Let me see.", Calls("report")], ["Here it is."]], "two": [["Welcome."]]}
-    await rig.runner([agent(rig.agent, lines, tools=[report])])
-    speaker = Speaker(rig, await rig.gateway())
+    await system.runner([agent(system.agent, lines, tools=[report])])
+    speaker = Speaker(system, await system.gateway())
     session = speaker.session()
     for text in ("one", "two"):
         await speaker.say(SESSION, session, text, id=text)

@@ -6,10 +6,10 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 from rejoin_adapters.embedded import Servers
 
-from tests.support.browser_site import HERE, Front, Site, chromium
-from tests.support.chat_page import Seen
-from tests.support.node import packages, spoken
-from tests.support.processes import dev
+from tests.support.browser.browser_site import HERE, Front, Site, chromium
+from tests.support.browser.chat_page import Seen
+from tests.support.browser.node import packages, spoken
+from tests.support.system.processes import dev
 
 BUNDLE_S_MAX = 60.0
 SEE_MS_MAX = 60_000

@@ -4,7 +4,7 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 from rejoin_gateway.app import ROUTES
 
-from tests.support.browser_site import Site
+from tests.support.browser.browser_site import Site
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -6,8 +6,8 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 
 from tests.browser.conftest import serve_react
-from tests.support.browser_site import Site
-from tests.support.chat_page import Seen
+from tests.support.browser.browser_site import Site
+from tests.support.browser.chat_page import Seen
 
 pytestmark = pytest.mark.timeout(300)
 

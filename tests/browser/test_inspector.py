@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.support.chat_page import Seen, numbers
+from tests.support.browser.chat_page import Seen, numbers
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.support.browser_site import HERE, Site
-from tests.support.chat_page import Seen
+from tests.support.browser.browser_site import HERE, Site
+from tests.support.browser.chat_page import Seen
 
 pytestmark = pytest.mark.timeout(300)
 

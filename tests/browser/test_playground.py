@@ -19,10 +19,10 @@ from rejoin_runner.tools.tool import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
-from tests.support.chat_page import Seen, numbers
-from tests.support.observe import until
-from tests.support.rig import Rig
-from tests.support.scripted_models import Calls
+from tests.support.browser.chat_page import Seen, numbers
+from tests.support.models.scripted_models import Calls
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -61,7 +61,7 @@ async def test_the_button_really_kills_the_runners(playground: Seen) -> None:
     await playground.say("count 40 every 100 ms")
     await playground.counts_to(3)
     await playground.button("Kill the runner").click()
-    await until(
+    await wait_until(
         lambda: not before & {one.pid for one in playground.site.dev.command.living("runner")},
         "the death of the runners",
     )
@@ -207,12 +207,12 @@ async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-async def test_what_a_delegated_agent_says_bears_its_name(rig: Rig, browser: Browser) -> None:
+async def test_what_a_delegated_agent_says_bears_its_name(system: LocalSystem, browser: Browser) -> None:
     """While it streams and when it is stored."""
-    aide, name = Agent(name="aide", model=ScriptedModel()), f"{rig.agent}-asks"
+    aide, name = Agent(name="aide", model=ScriptedModel()), f"{system.agent}-asks"
     calls = Calls("delegate_to_aide", {"task": "count 3"})
-    await rig.runner([Agent(name=name, model=calls, delegates=[aide])])
-    base = await rig.gateway()
+    await system.runner([Agent(name=name, model=calls, delegates=[aide])])
+    base = await system.gateway()
     async with await browser.new_context() as context:
         page = await context.new_page()
         await page.goto(f"{base}/?agent={name}")
@@ -237,13 +237,15 @@ async def where(ctx: ToolContext[Place]) -> str:
 
 
 @pytest.mark.parametrize("remember", [False, True])
-async def test_key_agent_context_are_given_in_the_page(rig: Rig, browser: Browser, remember: bool) -> None:
+async def test_key_agent_context_are_given_in_the_page(
+    system: LocalSystem, browser: Browser, remember: bool
+) -> None:
     """A key where one is needed; another agent than the default; its context in the body or in headers."""
-    keys, other = f"k1:{b64encode(b'1' * 32).decode()}", f"{rig.agent}-where"
+    keys, other = f"k1:{b64encode(b'1' * 32).decode()}", f"{system.agent}-where"
     agent = Agent(name=other, model=Calls("where", {}), tools=[where], context=Place)
-    await rig.runner([agent], context_encryption_keys=keys)
-    base = await rig.gateway(context_encryption_keys=keys, allow_anonymous=False, api_key_pepper=PEPPER)
-    async with await run_store.open_run_store(rig.database_url, pool_max=1) as store:
+    await system.runner([agent], context_encryption_keys=keys)
+    base = await system.gateway(context_encryption_keys=keys, allow_anonymous=False, api_key_pepper=PEPPER)
+    async with await run_store.open_run_store(system.database_url, pool_max=1) as store:
         issuer = KeyCommands(PostgresApiKeys(store.database), TenantId("default"), PEPPER.encode())
         key = await issuer.create(NewKey(scopes=(Scope.CHAT,)))
     async with await browser.new_context() as context:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.browser_site import HERE
-from tests.support.node import spoken
+from tests.support.browser.browser_site import HERE
+from tests.support.browser.node import spoken
 
 CASES_S_MAX = 100.0
 

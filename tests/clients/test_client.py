@@ -19,13 +19,13 @@ from rejoin_client import (
     ToolOutputDenied,
 )
 
-from tests.support.rig import Rig
+from tests.support.system.local_system import LocalSystem
 
 
 @pytest.fixture
-async def client(rig: Rig) -> AsyncIterator[Client]:
-    await rig.runner()
-    async with Client(await rig.gateway(), agent=rig.agent) as one:
+async def client(system: LocalSystem) -> AsyncIterator[Client]:
+    await system.runner()
+    async with Client(await system.gateway(), agent=system.agent) as one:
         yield one
 
 
@@ -45,8 +45,8 @@ async def asked(client: Client, session: str) -> ToolApprovalRequest:
     return question
 
 
-async def test_an_answer_is_typed_events_and_the_thread_has_it(rig: Rig, client: Client) -> None:
-    session = rig.fresh("s")
+async def test_an_answer_is_typed_events_and_the_thread_has_it(system: LocalSystem, client: Client) -> None:
+    session = system.fresh("s")
     answer = await client.chat.send(session, "count 5")
     assert (answer.session, answer.run[:4]) == (session, "run_")
     events = await read(answer)
@@ -59,9 +59,9 @@ async def test_an_answer_is_typed_events_and_the_thread_has_it(rig: Rig, client:
     assert not thread.active
 
 
-async def test_operations_are_heard_by_those_who_ask(rig: Rig, client: Client) -> None:
+async def test_operations_are_heard_by_those_who_ask(system: LocalSystem, client: Client) -> None:
     for operations in (False, True):
-        answer = await client.chat.send(rig.fresh("s"), "weather Paris", operations=operations)
+        answer = await client.chat.send(system.fresh("s"), "weather Paris", operations=operations)
         kinds = {
             event.data["type"]
             for event in await read(answer)
@@ -70,8 +70,8 @@ async def test_operations_are_heard_by_those_who_ask(rig: Rig, client: Client) -
         assert ("tool_call" in kinds) == operations
 
 
-async def test_sending_the_same_message_twice_is_sending_it_once(rig: Rig, client: Client) -> None:
-    session, id = rig.fresh("s"), rig.fresh("m")
+async def test_sending_the_same_message_twice_is_sending_it_once(system: LocalSystem, client: Client) -> None:
+    session, id = system.fresh("s"), system.fresh("m")
     answers = [await client.chat.send(session, "count 3", message_id=id) for _ in range(2)]
     assert answers[0].run == answers[1].run
     assert await read(answers[0]) == await read(answers[1])
@@ -82,9 +82,9 @@ async def test_sending_the_same_message_twice_is_sending_it_once(rig: Rig, clien
 
 @pytest.mark.parametrize(("approved", "kind"), [(True, ToolOutputAvailable), (False, ToolOutputDenied)])
 async def test_a_decision_is_followed_by_the_rest(
-    rig: Rig, client: Client, approved: bool, kind: type[Event]
+    system: LocalSystem, client: Client, approved: bool, kind: type[Event]
 ) -> None:
-    session = rig.fresh("s")
+    session = system.fresh("s")
     question = await asked(client, session)
     decided = await client.chat.approve(session, question.approval_id, approved=approved, reason="because")
     events = await read(decided)
@@ -96,9 +96,9 @@ async def test_a_decision_is_followed_by_the_rest(
     assert call["approval"]["reason"] == "because"
 
 
-async def test_f80_resume_is_none_when_nothing_runs(rig: Rig, client: Client) -> None:
+async def test_f80_resume_is_none_when_nothing_runs(system: LocalSystem, client: Client) -> None:
     """F80: and the running answer when something does, whole or behind a cursor."""
-    session = rig.fresh("s")
+    session = system.fresh("s")
     first = await client.chat.send(session, "count 30 every 20 ms")
     seen: list[Event] = []
     async with first:
@@ -115,8 +115,8 @@ async def test_f80_resume_is_none_when_nothing_runs(rig: Rig, client: Client) ->
     assert seen + await read(again) == whole
 
 
-async def test_stop_ends_the_run_once(rig: Rig, client: Client) -> None:
-    session = rig.fresh("s")
+async def test_stop_ends_the_run_once(system: LocalSystem, client: Client) -> None:
+    session = system.fresh("s")
     answer = await client.chat.send(session, "count 1000 every 20 ms")
     async with answer:
         async for event in answer:
@@ -129,11 +129,13 @@ async def test_stop_ends_the_run_once(rig: Rig, client: Client) -> None:
     assert not await client.chat.stop(session)
 
 
-async def test_executions_are_started_watched_decided_and_interrupted(rig: Rig, client: Client) -> None:
-    started = await client.executions.start("delete notes.txt", session=rig.fresh("s"))
+async def test_executions_are_started_watched_decided_and_interrupted(
+    system: LocalSystem, client: Client
+) -> None:
+    started = await client.executions.start("delete notes.txt", session=system.fresh("s"))
     before = await read(started)
     standing = await client.executions.get(started.run)
-    assert (standing.status, standing.state, standing.agent_id) == ("suspended", "suspended", rig.agent)
+    assert (standing.status, standing.state, standing.agent_id) == ("suspended", "suspended", system.agent)
     [question] = standing.pending_approvals
     assert (question.tool_name, question.input) == ("delete", {"file": "notes.txt"})
     await client.executions.approve(started.run, question.tool_call_id, approved=True)
@@ -148,8 +150,8 @@ async def test_executions_are_started_watched_decided_and_interrupted(rig: Rig, 
         await client.executions.get("run_nobody")
 
 
-async def test_threads_are_listed_forked_and_deleted(rig: Rig, client: Client) -> None:
-    session = rig.fresh("s")
+async def test_threads_are_listed_forked_and_deleted(system: LocalSystem, client: Client) -> None:
+    session = system.fresh("s")
     for text, answer in (("count 1", "1"), ("count 2", "1 2")):
         assert await (await client.chat.send(session, text)).text() == answer
     thread = await client.threads.get(session)

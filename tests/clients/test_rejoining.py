@@ -21,8 +21,8 @@ from rejoin_client import (
     Unavailable,
 )
 
-from tests.support.cutting_proxy import closing
-from tests.support.rig import Rig
+from tests.support.faults.cutting_proxy import closing
+from tests.support.system.local_system import LocalSystem
 
 CUTS = 50
 QUICK = Retry(first_s=0.005, max_s=0.05, patience_s=20, call_patience_s=5)
@@ -35,11 +35,11 @@ async def whole(client: Client, run: str) -> list[Event]:
         return [event async for event in answer]
 
 
-async def test_every_event_comes_once_and_in_order_through_50_cuts(rig: Rig) -> None:
+async def test_every_event_comes_once_and_in_order_through_50_cuts(system: LocalSystem) -> None:
     """From the POST on: a request whose answer never came is made again and is the same request."""
-    await rig.runner()
-    base = await rig.gateway()
-    session = rig.fresh("s")
+    await system.runner()
+    base = await system.gateway()
+    session = system.fresh("s")
     async with closing(base, cuts_max=CUTS, bytes_max=2000) as line, Client(base) as direct:
         async with Client(line.url, retry=QUICK) as client:
             answer = await client.chat.send(session, f"count {NUMBERS} every 1 ms")
@@ -52,11 +52,11 @@ async def test_every_event_comes_once_and_in_order_through_50_cuts(rig: Rig) -> 
         assert len((await direct.threads.get(session)).messages) == 2
 
 
-async def test_a_decision_goes_on_through_cuts(rig: Rig) -> None:
+async def test_a_decision_goes_on_through_cuts(system: LocalSystem) -> None:
     """The continuation alone, once: also if the decision has to be sent again."""
-    await rig.runner()
-    base = await rig.gateway()
-    session = rig.fresh("s")
+    await system.runner()
+    base = await system.gateway()
+    session = system.fresh("s")
     async with Client(base) as direct:
         first = await direct.chat.send(session, "delete notes.txt")
         before = [event async for event in first]

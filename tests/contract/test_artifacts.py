@@ -10,9 +10,9 @@ from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import Fenced
 
-from tests.support.contract_chats import ANN, BEN, DEFAULT, OTHER, Chat, fresh
+from tests.support.data.store_session import ANN, BEN, DEFAULT, OTHER, Chat, fresh
 
-pytest_plugins = ("tests.support.contract_stores",)
+pytest_plugins = ("tests.support.data.store_fixtures",)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

@@ -19,9 +19,9 @@ from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 
-from tests.support.contract_chats import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, text_of
+from tests.support.data.store_session import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, text_of
 
-pytest_plugins = ("tests.support.contract_stores",)
+pytest_plugins = ("tests.support.data.store_fixtures",)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from rejoin_adapters.records import ApprovalRequest, Run
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 
-from tests.support.contract_chats import DEFAULT, Chat, fresh
+from tests.support.data.store_session import DEFAULT, Chat, fresh
 
-pytest_plugins = ("tests.support.contract_stores",)
+pytest_plugins = ("tests.support.data.store_fixtures",)
 
 ROUNDS = 15
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

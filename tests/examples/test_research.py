@@ -4,8 +4,8 @@ import msgspec
 from rejoin_client import Client, Data, ReasoningDelta, TextDelta
 
 from examples.research import agent as research
-from tests.support.fake_provider import FakeProvider, Reply, call, delta, text
-from tests.support.rig import Rig
+from tests.support.models.provider_server import FakeProvider, Reply, call, delta, text
+from tests.support.system.local_system import LocalSystem
 
 TASK = '{"task": "What do bees see?"}'
 REPORT = '{"title": "Bees", "findings": ["They see ultraviolet."]}'
@@ -15,7 +15,9 @@ def calls(name: str, arguments: str, id: str) -> Reply:
     return Reply([call(0, arguments, name=name, call_id=id), delta(finish="tool_calls")])
 
 
-async def test_a_report_is_delegated_for_published_and_fetched(rig: Rig, provider: FakeProvider) -> None:
+async def test_a_report_is_delegated_for_published_and_fetched(
+    system: LocalSystem, provider: FakeProvider
+) -> None:
     provider.queue(
         calls("delegate_to_librarian", TASK, "c1"),
         calls("search", '{"query": "bees"}', "c2"),
@@ -23,18 +25,18 @@ async def test_a_report_is_delegated_for_published_and_fetched(rig: Rig, provide
         calls("publish", REPORT, "c3"),
         text("Bees see more."),
     )
-    agent = msgspec.structs.replace(research.agent, name=rig.agent)
-    await rig.runner([agent], model_base_url=provider.base_url, model_api_key="k")
-    base = await rig.gateway()
+    agent = msgspec.structs.replace(research.agent, name=system.agent)
+    await system.runner([agent], model_base_url=provider.base_url, model_api_key="k")
+    base = await system.gateway()
     async with Client(base) as client:
-        answer = await client.chat.send(rig.fresh("s"), "Write about bees.")
+        answer = await client.chat.send(system.fresh("s"), "Write about bees.")
         events = [event async for event in answer]
     assert "".join(event.delta for event in events if isinstance(event, TextDelta)) == "Bees see more."
     librarian = "".join(event.delta for event in events if isinstance(event, ReasoningDelta))
     assert librarian == "Bees see ultraviolet light."
     [artifact] = [event.data for event in events if isinstance(event, Data) and event.type == "data-artifact"]
     assert (artifact["name"], artifact["artifactSummary"]) == ("Bees", {"title": "Bees"})
-    whole = (await rig.get(f"{base}/run/api/artifacts/{artifact['artifactId']}")).json
+    whole = (await system.get(f"{base}/run/api/artifacts/{artifact['artifactId']}")).json
     assert whole["data"] == msgspec.json.decode(REPORT)
     [found] = [one for one in provider.requests[2]["messages"] if one["role"] == "tool"]
     assert "ultraviolet" in found["content"]

@@ -6,8 +6,8 @@ from rejoin_client import Client, ToolInputAvailable
 
 from examples.support import agent as support
 from examples.support.ask import talk
-from tests.support.fake_provider import FakeProvider, Reply, call, delta, text
-from tests.support.rig import Rig
+from tests.support.models.provider_server import FakeProvider, Reply, call, delta, text
+from tests.support.system.local_system import LocalSystem
 
 CALLS = "tool_calls"
 
@@ -19,12 +19,12 @@ def refund(cents: int) -> Reply:
 
 @pytest.mark.parametrize(("cents", "asks"), [(49_900, True), (900, False)])
 async def test_a_large_refund_is_asked_about_and_a_small_one_is_not(
-    rig: Rig, provider: FakeProvider, cents: int, asks: bool
+    system: LocalSystem, provider: FakeProvider, cents: int, asks: bool
 ) -> None:
     look = Reply([call(0, '{"number": "A-17"}', name="find_order", call_id="c1"), delta(finish=CALLS)])
     provider.queue(look, refund(cents), text("It is ", "on its way."))
-    agent = msgspec.structs.replace(support.agent, name=rig.agent)
-    await rig.runner([agent], model_base_url=provider.base_url, model_api_key="k")
+    agent = msgspec.structs.replace(support.agent, name=system.agent)
+    await system.runner([agent], model_base_url=provider.base_url, model_api_key="k")
     asked: list[ToolInputAvailable] = []
     shown: list[str] = []
 
@@ -32,20 +32,20 @@ async def test_a_large_refund_is_asked_about_and_a_small_one_is_not(
         asked.append(question)
         return True
 
-    async with Client(await rig.gateway()) as client:
-        await talk(client, rig.fresh("s"), "My money back for A-17!", decide=decide, show=shown.append)
+    async with Client(await system.gateway()) as client:
+        await talk(client, system.fresh("s"), "My money back for A-17!", decide=decide, show=shown.append)
     assert "".join(shown).split("\n") == [*([""] if asks else []), "It is on its way.", ""]
     assert [one.input for one in asked] == ([{"number": "A-17", "cents": cents}] if asks else [])
     said = msgspec.json.encode(provider.requests[2]).decode()
     assert f"Paid {cents} cents back" in said
 
 
-async def test_a_no_reaches_the_model(rig: Rig, provider: FakeProvider) -> None:
+async def test_a_no_reaches_the_model(system: LocalSystem, provider: FakeProvider) -> None:
     provider.queue(refund(49_900), text("Then ", "not."))
-    agent = msgspec.structs.replace(support.agent, name=rig.agent)
-    await rig.runner([agent], model_base_url=provider.base_url, model_api_key="k")
+    agent = msgspec.structs.replace(support.agent, name=system.agent)
+    await system.runner([agent], model_base_url=provider.base_url, model_api_key="k")
     shown: list[str] = []
-    async with Client(await rig.gateway()) as client:
-        await talk(client, rig.fresh("s"), "Money!", decide=lambda _: False, show=shown.append)
+    async with Client(await system.gateway()) as client:
+        await talk(client, system.fresh("s"), "Money!", decide=lambda _: False, show=shown.append)
     assert "".join(shown) == "\nThen not.\n"
     assert "Paid" not in msgspec.json.encode(provider.requests[1]).decode()

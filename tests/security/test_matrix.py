@@ -16,7 +16,7 @@ from rejoin_gateway.http.routes import ErrorFormat, Route
 from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol.ids import SessionId
 
-from tests.support.attacked_gateway import Ann, House, opened
+from tests.support.clients.attacked_gateway import Ann, House, opened
 
 TOOLS_CALL = {
     "jsonrpc": "2.0",
@@ -146,7 +146,7 @@ async def ask(house: House, route: Route, ann: Ann, credential: str | None) -> T
     if credential is not None:
         headers["Authorization"] = f"Bearer {credential}"
     body = filled(example.body, hers)
-    async with house.rig.http.request(route.method, house.base + path, json=body, headers=headers) as one:
+    async with house.system.http.request(route.method, house.base + path, json=body, headers=headers) as one:
         return Told(one.status, one.headers, await one.read())
 
 
@@ -224,11 +224,11 @@ def approvals(ann: Ann, id: str) -> dict[str, Any]:
 async def test_f87_a_key_of_another_agent_decides_nothing_in_any_family(house: House, ann: Ann) -> None:
     """It is her own, and has every scope."""
     headers = {"Authorization": f"Bearer {await house.key(agent='another')}"}
-    backend = house.rig.apps[0][SERVICE].backend
+    backend = house.system.apps[0][SERVICE].backend
     [question] = await backend.store.pending(house.owner, SessionId(ann.session))
     before = await house.everything(ann)
     for path, body in approvals(ann, question.question.id).items():
-        async with house.rig.http.post(house.base + path, json=body, headers=headers) as response:
+        async with house.system.http.post(house.base + path, json=body, headers=headers) as response:
             assert response.status == 404, (path, await response.read())
     assert await house.everything(ann) == before
 

@@ -4,7 +4,7 @@ import os
 
 from rejoin_runner.agent.agent import Agent
 
-from tests.support.scripted_models import Pieces
+from tests.support.models.scripted_models import Pieces
 
 
 def talkative(name: str) -> Agent:

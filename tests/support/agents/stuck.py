@@ -11,7 +11,7 @@ from pathlib import Path
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool import tool
 
-from tests.support.scripted_models import Calls
+from tests.support.models.scripted_models import Calls
 
 
 def begun() -> None:

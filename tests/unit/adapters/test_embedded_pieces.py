@@ -11,7 +11,7 @@ from rejoin_adapters.embedded import child, server
 from rejoin_adapters.embedded.child import Child
 from rejoin_adapters.embedded.postgres import shared_memory
 
-from tests.support.observe import until
+from tests.support.system.observation import wait_until
 
 
 def test_a_secret_is_made_once_and_is_ours_alone(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def spawn(place: Path, script: str) -> Child:
         )
     finally:
         os.close(lock)
-    await until(lambda: "up" in running.log_tail() or running.returncode is not None, "its word")
+    await wait_until(lambda: "up" in running.log_tail() or running.returncode is not None, "its word")
     return running
 
 

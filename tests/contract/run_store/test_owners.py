@@ -1,0 +1,135 @@
+"""Whatever is not the owner's is as if it did not exist, in every method of `ports.RunStore`."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+import pytest
+from rejoin_adapters.records import Admission, Decision, Owner, Regenerate, RunStore, Submit, UserMessage
+from rejoin_protocol.errors import NotFound
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
+
+from tests.support.data.store_session import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, user
+
+pytest_plugins = ("tests.support.data.store_fixtures",)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Ids that somebody has learned of."""
+
+    session: SessionId
+    run: RunId
+    approval: ApprovalId
+    answer: MessageId
+
+
+NOTHING = Seen(SessionId("ses_none"), RunId("run_none"), ApprovalId("apr_none"), MessageId("msg_none"))
+
+type Ask = Callable[[RunStore, Owner, Seen], Awaitable[Any]]
+
+METHODS: dict[str, Ask] = {
+    "interrupt": lambda store, owner, ids: store.interrupt(owner, ids.session),
+    "interrupt a run": lambda store, owner, ids: store.interrupt(owner, ids.session, ids.run),
+    "run": lambda store, owner, ids: store.run(owner, ids.run),
+    "over": lambda store, owner, ids: store.has_ended(owner, ids.run),
+    "current": lambda store, owner, ids: store.current(owner, ids.session),
+    "history": lambda store, owner, ids: store.history(owner, ids.session),
+    "message": lambda store, owner, ids: store.message(owner, ids.session, ids.answer),
+    "before": lambda store, owner, ids: store.before(owner, ids.session, ids.answer),
+    "remembered": lambda store, owner, ids: store.session_context(owner, ids.session),
+    "repeated": lambda store, owner, ids: store.find_duplicate(
+        owner, ids.session, AGENT, MessageId(f"m_{ids.session}"), sha256(b"secret").digest()
+    ),
+    "decide": lambda store, owner, ids: store.decide(owner, ids.session, [Decision(ids.approval, True)]),
+    "pending": lambda store, owner, ids: store.pending(owner, ids.session),
+    "approval": lambda store, owner, ids: store.approval(owner, ids.run, CallId("call_0")),
+    "listed": lambda store, owner, _: store.listed(owner),
+    "listed_run": lambda store, owner, ids: store.listed_run(owner, ids.run),
+    "admit": lambda store, owner, ids: store.admit(
+        Admission(owner, ids.session, AGENT, RunId(fresh("run")), MessageId(fresh("msg")), Regenerate())
+    ),
+}
+
+
+async def outcome(answer: Awaitable[Any]) -> Any:
+    try:
+        return await answer
+    except NotFound:
+        return NotFound
+
+
+async def secret(store: RunStore, owner: Owner) -> Seen:
+    """A suspended run."""
+    chat = Chat(store, owner)
+    admitted = await chat.submit("secret", f"m_{chat.id}", context=b"sealed", remember=True)
+    run = (await chat.claim(admitted.run)).run
+    [approval] = await chat.ask(run)
+    await chat.suspend(run)
+    return Seen(chat.id, run.id, approval, run.answer)
+
+
+def test_every_method_of_the_store_is_asked_below() -> None:
+    takes_owner = {
+        name
+        for name, method in inspect.getmembers(RunStore, inspect.isfunction)
+        if "owner" in inspect.signature(method).parameters
+    }
+    assert takes_owner | {"admit"} == {name.split()[0] for name in METHODS}
+
+
+@pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
+@pytest.mark.parametrize("ask", METHODS.values(), ids=METHODS)
+async def test_f40_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
+    store: RunStore, ask: Ask, stranger: Owner
+) -> None:
+    anns = await secret(store, ANN)
+    before = [await store.history(ANN, anns.session), await store.listed_run(ANN, anns.run)]
+    learned = await outcome(ask(store, stranger, anns))
+    assert learned == await outcome(ask(store, stranger, NOTHING))
+    assert anns.run not in repr(learned)
+    assert [await store.history(ANN, anns.session), await store.listed_run(ANN, anns.run)] == before
+
+
+@pytest.mark.parametrize("owner", [ANN, DEFAULT], ids=str)
+@pytest.mark.parametrize("ask", METHODS.values(), ids=METHODS)
+async def test_the_user_and_a_credential_without_one_see_it(store: RunStore, ask: Ask, owner: Owner) -> None:
+    assert await outcome(ask(store, owner, await secret(store, ANN))) not in (NotFound, None, [])
+
+
+async def test_a_user_does_not_see_the_tenants_own_sessions(store: RunStore) -> None:
+    ids = await secret(store, DEFAULT)
+    for name, ask in METHODS.items():
+        assert await outcome(ask(store, ANN, ids)) == await outcome(ask(store, ANN, NOTHING)), name
+
+
+async def test_another_users_session_takes_no_message(store: RunStore) -> None:
+    anns = await secret(store, ANN)
+    turn = UserMessage(user("mine"), b"1")
+    with pytest.raises(NotFound):
+        await Chat(store, BEN, anns.session).admit(Submit(turn))
+    assert await Chat(store, ANN, anns.session).texts() == ["secret", "may I?"]
+
+
+async def test_a_run_is_its_sessions_users_whoever_asks_for_it(store: RunStore) -> None:
+    chat = Chat(store, ANN)
+    assert (await chat.send("one")).owner == ANN
+    assert (await Chat(store, DEFAULT, chat.id).send("two")).owner == ANN
+    assert (await Chat(store, DEFAULT).send("three")).owner == DEFAULT
+    assert len(await store.listed(ANN)) >= 2
+    assert {one.run.user for one in await store.listed(ANN)} == {ANN.user}
+
+
+@pytest.mark.parametrize("again", [Submit(UserMessage(user("more"), b"more")), Regenerate()], ids=type)
+async def test_a_session_is_with_one_agent(store: RunStore, again: Submit | Regenerate) -> None:
+    """What is asked of another one is as if the session did not exist, and nothing is stored."""
+    chat = Chat(store)
+    await chat.complete("hello")
+    before = await store.history(DEFAULT, chat.id)
+    admission = Admission(
+        DEFAULT, chat.id, AgentName("another"), RunId(fresh("run")), MessageId(fresh("msg")), again
+    )
+    with pytest.raises(NotFound):
+        await store.admit(admission)
+    assert await store.history(DEFAULT, chat.id) == before

@@ -1,0 +1,79 @@
+"""What `McpSessions` promises, on the real database."""
+
+import pytest
+from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions, request_key
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.records import Admission, Owner, Submit, UserMessage
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+
+from tests.support.data.store_session import fresh
+
+pytest_plugins = ("tests.support.data.store_fixtures",)
+
+AGENT = AgentName("a")
+
+
+@pytest.fixture
+def dialogues(postgres: PostgresRunStore) -> PostgresMcpSessions:
+    return PostgresMcpSessions(postgres.database)
+
+
+@pytest.fixture
+def ann() -> Owner:
+    return Owner(TenantId(fresh("ten")), UserId("ann"))
+
+
+async def say(postgres: PostgresRunStore, owner: Owner, session: SessionId, request: str) -> RunId:
+    words = fresh("m")
+    message = {"id": words, "role": "user", "parts": [{"type": "text", "text": words}]}
+    ask = Submit(UserMessage(message, words.encode()))
+    key = request_key(request, words)
+    admission = Admission(owner, session, AGENT, RunId(fresh("run")), MessageId(fresh("msg")), ask, key=key)
+    return (await postgres.admit(admission)).run.id
+
+
+async def test_an_open_session_is_its_owners_and_no_other_session_is_one(
+    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
+) -> None:
+    id, other = SessionId(fresh("s")), SessionId(fresh("s"))
+    await dialogues.open(ann, id, AGENT)
+    assert await dialogues.agent(ann, id) == AGENT
+    assert await dialogues.agent(Owner(ann.tenant, UserId("ben")), id) is None
+    assert await dialogues.agent(Owner(TenantId("default")), id) is None
+    with pytest.raises(Conflict):
+        await dialogues.open(ann, id, AGENT)
+    await say(postgres, ann, other, "1")
+    assert await dialogues.agent(ann, other) is None
+    assert not await dialogues.end(ann, other)
+
+
+async def test_an_ended_session_keeps_what_was_said_and_an_empty_one_leaves_nothing(
+    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
+) -> None:
+    said, silent = SessionId(fresh("s")), SessionId(fresh("s"))
+    for id in (said, silent):
+        await dialogues.open(ann, id, AGENT)
+    await say(postgres, ann, said, "1")
+    assert not await dialogues.end(Owner(ann.tenant, UserId("ben")), said)
+    for id in (said, silent):
+        assert await dialogues.end(ann, id)
+        assert not await dialogues.end(ann, id)
+        assert await dialogues.agent(ann, id) is None
+    threads = PostgresSessionStore(postgres.database)
+    assert (await threads.get(ann, said)) is not None
+    assert (await threads.get(ann, silent)) is None
+
+
+async def test_a_run_is_found_by_its_requests_name_the_newest_first(
+    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
+) -> None:
+    id = SessionId(fresh("s"))
+    await dialogues.open(ann, id, AGENT)
+    await say(postgres, ann, id, "1")
+    other, newest = await say(postgres, ann, id, '"1"'), await say(postgres, ann, id, "1")
+    assert await dialogues.run(ann, id, "1") == newest
+    assert await dialogues.run(ann, id, '"1"') == other
+    assert await dialogues.run(ann, id, "2") is None
+    assert await dialogues.run(Owner(ann.tenant, UserId("ben")), id, "1") is None

@@ -1,0 +1,123 @@
+"""Continuous chaos: everything that can die does, again and again, while people chat; nothing is lost.
+
+FEATURES F83 to F88, F90 to F93. `REJOIN_CHAOS_S=60` is the whole of it, and `REJOIN_CHAOS_SEED` repeats a
+schedule.
+"""
+
+import asyncio
+import os
+import re
+import secrets
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from time import monotonic
+
+import pytest
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.service.background import run_alongside
+
+from tests.support.faults.chaos import (
+    Chaos,
+    Client,
+    history,
+    limit,
+    line,
+    place,
+    schedule,
+    set_limit,
+    settled,
+)
+from tests.support.faults.invariants import all_broken, drawn, score, stored, undeleted
+from tests.support.system.observation import RecordMeasurement, wait_until
+from tests.support.system.processes import Dev
+
+DURATION_S = float(os.environ.get("REJOIN_CHAOS_S", "12"))
+SESSIONS = 60 if DURATION_S >= 60 else 20
+SETTLE_S = 40.0
+WORDS_OF_FAULTS = (
+    "Traceback",
+    '"incident"',
+    '"run_crashed"',
+    '"tool_failed"',
+    "Task exception was never",
+)
+NOT_OURS = "Exception ignored in: <function _SelectorTransport.__del__"
+"""A connection that comes while its server closes: https://github.com/python/cpython/issues/109564."""
+
+
+def entries(errors: str) -> list[str]:
+    """What the services have written, a traceback with the line before it as one."""
+    return re.split(r"\n(?=\{|[a-z.]+: )", errors)
+
+
+async def nothing(found: Awaitable[Sequence[str]]) -> bool:
+    """Whether there is none."""
+    return not await found
+
+
+async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str) -> None:
+    """People talk and processes die; then people finish what they were saying."""
+    end = monotonic() + DURATION_S
+    async with (
+        asyncio.timeout(DURATION_S + SETTLE_S),
+        run_alongside(limit(where, Random(seed))),
+        asyncio.TaskGroup() as group,
+    ):
+        for client in clients:
+            group.create_task(client.converse(end))
+        group.create_task(chaos.go(schedule(Random(seed), DURATION_S)))
+    async with asyncio.timeout(SETTLE_S):
+        await wait_until(lambda: set_limit(where, 10), "the last limit", SETTLE_S)
+        await wait_until(lambda: settled(where.database_url), "the end of all runs", SETTLE_S)
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(client.catch_up())
+
+
+@pytest.mark.timeout(DURATION_S + 3 * SETTLE_S)
+async def test_f83_to_f93_nothing_is_lost_while_everything_dies(
+    tmp_path: Path, record_measurement: RecordMeasurement
+) -> None:
+    """F83 to F88, F90 to F93."""
+    seed = os.environ.get("REJOIN_CHAOS_SEED", str(secrets.randbelow(10**6)))
+    async with place(tmp_path) as where, line() as http:
+        clients = [Client(http, where.gateways, Random(f"{seed}-{n}"), leaves=True) for n in range(SESSIONS)]
+        chaos = Chaos(where)
+        try:
+            await rampage(where, clients, chaos, seed)
+            late = ""
+        except (TimeoutError, AssertionError) as fault:
+            late = f"it did not settle: {fault!r}"
+        sends = [send for client in clients for send in client.sends]
+        deleted = [send for client in clients for send in client.deleted]
+        async with nats_connection.connect(where.nats_url, "tests") as connection:
+            logs = JetStreamRunLog(connection, connection)
+            with suppress(TimeoutError, AssertionError):
+                await wait_until(
+                    lambda: nothing(undeleted(where.database_url, logs, deleted)),
+                    "the purge",
+                    20.0,
+                )
+            runs = await stored(where.database_url, logs)
+            left = await undeleted(where.database_url, logs, deleted)
+        stories = {
+            one.session: await history(http, where.gateways[0], one.session) for one in clients if one.sends
+        }
+        artifacts = await drawn(where.database_url)
+        mine = [run for run in runs if run.session in stories]  # a post that was cut may have made another
+        sentences = [*all_broken(mine, sends, stories, (tmp_path / "calls").read_text(), artifacts), *left]
+        errors = where.command.err
+    record_measurement(
+        f"{f'seed {seed}':>28}\n{score(chaos.struck, chaos.missed, sends, runs, errors)}\n"
+        f"{'said and deleted':>28}  {len(deleted)}"
+    )
+    said = [
+        entry
+        for entry in entries(errors)
+        if any(word in entry for word in WORDS_OF_FAULTS) and NOT_OURS not in entry
+    ]
+    faults = [*([late] if late else []), *sentences, *said]
+    assert not faults, "\n".join([f"seed {seed}", *faults])

@@ -1,0 +1,65 @@
+"""A session that is deleted while it is answered: its runner stops, and nothing of it is left anywhere."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from rejoin_adapters.postgres import run_store
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_protocol.ids import RunId, SessionId
+from rejoin_runner.agent.agent import Agent
+from structlog.testing import capture_logs
+
+from tests.support.models.scripted_models import Gated
+from tests.support.system.local_system import LocalSystem, read_frames
+from tests.support.system.observation import stored, wait_until
+
+OWNER = ANYBODY.owner
+
+
+@pytest.fixture
+async def store(system: LocalSystem) -> AsyncIterator[PostgresRunStore]:
+    async with await run_store.open_run_store(system.database_url, pool_max=2) as one:
+        yield one
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["waits for its model", "writes on"])
+async def test_a_runner_whose_session_is_deleted_stops_silently_and_the_log_goes(
+    system: LocalSystem, store: PostgresRunStore, goes_on: bool
+) -> None:
+    """Its next append or its next word to the database is refused; no other runner takes the run."""
+    base, session = await system.gateway(), SessionId(system.fresh("s"))
+    gate = asyncio.Semaphore(3)
+    with capture_logs() as logs:
+        worker = await system.runner(
+            [Agent(name=system.agent, model=Gated(gate, 10))], sweep_interval_s=0.1, ack_wait_s=0.5
+        )
+        async with system.http.post(f"{base}/api/chat", json=system.chat(session, "hello")) as response:
+            run = RunId(response.headers["x-workflow-run-id"])
+            async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
+                pass
+            assert await PostgresSessionStore(store.database).delete(OWNER, session) == [run]
+            if goes_on:
+                for _ in range(7):
+                    gate.release()
+
+            async def stopped() -> bool:
+                return not worker._executions and any(
+                    line["event"] == "stale_request" and line.get("run", run) == run for line in logs
+                )
+
+            await wait_until(stopped, "the runner's end, and that of the request")
+
+        async def purged() -> bool:
+            return run not in await store.purge_due(1000) and not await stored(system.nats_url, run)
+
+        await wait_until(purged, "the purge")
+    assert [line for line in logs if line["log_level"] in {"warning", "error", "critical"}] == []
+    assert [line["event"] for line in logs if line["event"] in {"claimed", "fenced", "run_released"}] == [
+        "claimed",
+        "fenced",
+    ]
+    assert await store.current(OWNER, session) is None
+    assert await store.listed_run(OWNER, run) is None

@@ -1,0 +1,41 @@
+"""A hundred messages at once in one session are answered one after the other, in the order of acceptance.
+
+FEATURES F93.
+"""
+
+import asyncio
+import itertools
+
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import stored
+
+SENDS = 100
+GATEWAYS = 3
+
+
+async def test_f93_runs_of_one_session_never_overlap_however_many_are_sent_at_once(
+    system: LocalSystem,
+) -> None:
+    """Over three gateways and three runners; the history shows the order in which they were accepted."""
+    bases = [await system.gateway() for _ in range(GATEWAYS)]
+    for _ in range(GATEWAYS):
+        await system.runner()
+    session = system.fresh("s")
+    async with asyncio.TaskGroup() as group:
+        posts = [
+            group.create_task(system.post(bases[number % GATEWAYS], system.chat(session, f"count {number}")))
+            for number in range(1, SENDS + 1)
+        ]
+    answers = [post.result() for post in posts]
+    assert [(answer.status, answer.complete) for answer in answers] == [(200, True)] * SENDS
+    messages = (await system.get(f"{bases[0]}/api/agents/{system.agent}/{session}")).json["messages"]
+    said = ["".join(part.get("text", "") for part in message["parts"]) for message in messages]
+    order = [int(text.split()[1]) for text in said[::2]]
+    assert sorted(order) == list(range(1, SENDS + 1))
+    assert said[1::2] == [" ".join(map(str, range(1, number + 1))) for number in order]
+    spans = []
+    for number in order:
+        records = await stored(system.nats_url, answers[number - 1].headers["x-workflow-run-id"])
+        assert {record.head.attempt for record in records} == {1}
+        spans.append((records[0].seq, records[-1].seq))
+    assert all(earlier[1] < later[0] for earlier, later in itertools.pairwise(spans))

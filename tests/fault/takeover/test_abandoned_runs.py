@@ -1,0 +1,188 @@
+"""A run whose log takes no word any more cannot even be failed where everybody can see it: it is given up.
+
+FEATURES F71 and F92. Its viewers learn of it within a heartbeat of their stream, by the break of that; who
+asks for the rest is told that there is none; and the session goes on.
+"""
+
+import asyncio
+from time import monotonic
+from typing import Any, Literal
+
+import aiohttp
+import asyncpg
+import pytest
+from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.ports import RunLog
+from rejoin_adapters.records import Claim
+from rejoin_gateway.streaming import replay
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Head, Mark
+from rejoin_protocol.run_request import RunRequest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.run.executor import TOO_OFTEN
+from rejoin_runner.worker.worker import GIVE_UP_FACTOR
+
+from tests.support.clients.reconnecting_client import blocks, cursor_of
+from tests.support.models.scripted_models import Gated
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import stored, wait_until
+
+HEARTBEAT_S = 0.5
+SLACK_S = 3.0
+WORDS = 5
+TRIES = 2 * GIVE_UP_FACTOR
+
+
+type Refused = Literal["everything", "all but takeovers"]
+
+
+class Died(Exception):
+    """The process is gone."""
+
+
+class Filling:
+    """A log that is full once somebody says so, or whose writer dies once, right behind the end."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self.full: Refused | None = None
+        self.refusals = 0
+        self.dies = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def append(self, run: RunId, head: Head, payload: bytes) -> int:
+        if self.full == "everything" or (self.full and payload):
+            self.refusals += 1
+            raise ApiError(STORE_REFUSED, "maximum messages per subject exceeded")
+        seq = await self._log.append(run, head, payload)
+        if self.dies and head.mark is Mark.ENDED:
+            self.dies = False
+            raise Died
+        return seq
+
+
+class Watched:
+    """A response that is read until it breaks: what came, and when that was."""
+
+    def __init__(self) -> None:
+        self.raw = b""
+        self.broken_at = 0.0
+
+    async def read(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            async for received in response.content.iter_any():
+                self.raw += received
+        except aiohttp.ClientPayloadError:
+            self.broken_at = monotonic()
+
+    async def words(self) -> bool:
+        return self.raw.count(b'"text-delta"') == WORDS
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> list[Filling]:
+    """The runners' logs."""
+    made: list[Filling] = []
+
+    def filling(*brokers: Any) -> Filling:
+        made.append(Filling(JetStreamRunLog(*brokers)))
+        return made[-1]
+
+    monkeypatch.setattr("rejoin_runner.app.JetStreamLog", filling)
+    monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
+    return made
+
+
+@pytest.mark.parametrize("refused", ["everything", "all but takeovers"])
+async def test_f71_viewers_of_a_run_that_was_given_up_learn_of_it_within_a_heartbeat(
+    system: LocalSystem, logs: list[Filling], refused: Refused
+) -> None:
+    """They are not ended as if the answer were whole, and not sent in circles when they resume."""
+    base, gate, session = await system.gateway(), asyncio.Semaphore(WORDS), system.fresh("s")
+    agent = Agent(name=system.agent, model=Gated(gate, WORDS + 1), text_interval_s=0)
+    await system.runner([agent], attempts_max=1, retry_delay_s=0.0)
+    url, viewer = f"{base}/api/chat/{session}/stream", Watched()
+    post = system.http.post(f"{base}/api/chat", json=system.chat(session, "hello"))
+    async with post as response, asyncio.TaskGroup() as group:
+        run = RunId(response.headers["x-workflow-run-id"])
+        group.create_task(viewer.read(response))
+        await wait_until(viewer.words, "the words")
+        logs[0].full = refused
+        gate.release()
+        await wait_until(lambda: failed(system, run), "its end in the database")
+        failed_at = monotonic()
+    assert logs[0].refusals > 1, "it was given up at once"
+    assert viewer.broken_at, "it was ended, and not broken"
+    assert viewer.broken_at - failed_at < HEARTBEAT_S + SLACK_S
+    assert viewer.raw.count(b'"text-delta"') == WORDS
+    rest = await system.get(url, **{"Last-Event-ID": cursor_of(blocks(viewer.raw)[-1])})
+    assert (rest.status, rest.json["code"]) == (410, "gone")
+    assert (await system.get(url)).status == 204
+    await assert_goes_on(system, base, session, logs[0], gate)
+
+
+async def failed(system: LocalSystem, run: RunId) -> bool:
+    connection = await asyncpg.connect(system.database_url)
+    try:
+        row = await connection.fetchrow("select state, error from runs where id = $1", run)
+    finally:
+        await connection.close()
+    return row is not None and row["state"] == "failed" and TOO_OFTEN in row["error"]
+
+
+async def assert_goes_on(
+    system: LocalSystem, base: str, session: str, log: Filling, gate: asyncio.Semaphore
+) -> None:
+    """The next run of the session is none the worse for it."""
+    log.full = None
+    for _ in range(WORDS + 1):
+        gate.release()
+    answer = await system.post(base, system.chat(session, "and now?"))
+    assert answer.complete
+    assert answer.text == "".join(f" {number}" for number in range(WORDS + 1))
+    messages = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]
+    assert [message["role"] for message in messages] == ["user", "user", "assistant"]
+
+
+async def test_f71_a_run_whose_books_were_done_by_another_attempt_was_not_given_up(
+    system: LocalSystem, logs: list[Filling]
+) -> None:
+    """Its log has a takeover behind its end; whoever resumes gets the rest all the same."""
+    base, session = await system.gateway(), system.fresh("s")
+    await system.runner(retry_delay_s=0.0)
+    logs[0].dies = True
+    answer = await system.post(base, system.chat(session, "count 5"))
+    records = await stored(system.nats_url, answer.headers["x-workflow-run-id"])
+    assert [(record.head.attempt, record.head.mark) for record in records][-2:] == [
+        (1, Mark.ENDED),
+        (2, Mark.NONE),
+    ]
+    frames = blocks(answer.raw)
+    rest = await system.get(f"{base}/api/chat/{session}/stream", **{"Last-Event-ID": cursor_of(frames[3])})
+    assert blocks(rest.raw) == frames[4:]
+
+
+async def test_f92_a_run_that_had_to_wait_for_the_database_is_not_given_up_for_that(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it was delivered meanwhile."""
+    base = await system.gateway()
+    worker = await system.runner(attempts_max=1, retry_delay_s=0.0)
+    claim, tries = worker._store.claim, 0
+
+    async def away(request: RunRequest, runner: str) -> Claim | None:
+        nonlocal tries
+        tries += 1
+        if tries <= TRIES:
+            raise Unavailable("the database is away")
+        return await claim(request, runner)
+
+    monkeypatch.setattr(worker._store, "claim", away)
+    answer = await system.post(base, system.chat(system.fresh("s"), "count 3"))
+    assert answer.complete
+    assert answer.text == "1 2 3"
+    assert tries > TRIES

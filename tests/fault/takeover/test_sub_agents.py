@@ -1,0 +1,108 @@
+"""A transfer, delegations one after the other and inside each other, an approval at the bottom: its runner
+dies at every append and before every acknowledgement.
+
+Frames are nowhere but in the log, so whoever takes over stands in the same frame: one message, each tool as
+its policy says, every viewer every event once.
+"""
+
+from collections import Counter
+
+import pytest
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
+
+from tests.support.clients.full_answer import hear, plain
+from tests.support.faults.crashing_runners import at_append, before_acknowledgement
+from tests.support.models.agent_teams import Breaks, Calls, Line, Lines, Thinks, agent, texts
+from tests.support.models.three_tools import counted, tools
+from tests.support.system.local_system import LocalSystem
+
+pytestmark = pytest.mark.timeout(300)  # some seventy deaths each
+
+ANSWER = (
+    "All: billing has the conversation now. A: stamped Dug: deleted seen. seen B: stamped. "
+    "It failed: The provider is on fire."
+)
+STAMPS = 2
+
+
+def crew(system: LocalSystem, runs: Counter[str]) -> Agent:
+    """Support hands over to billing; billing asks research three times; research asks dig once."""
+    look, stamp, delete = tools(counted(runs))
+    dig = agent(
+        "dig",
+        {"deep": [[Thinks("Where?"), Calls("delete"), Calls("look")], ["Dug: {}."]]},
+        tools=[look, delete],
+    )
+    research = agent(
+        "research",
+        {
+            "a": [[Calls("stamp"), Calls("delegate_to_dig", {"task": "deep"})], ["A: {}"]],
+            "b": [[Calls("stamp")], ["B: {}."]],
+            "c": [["I try.", Calls("look"), Breaks()]],
+        },
+        tools=[stamp],
+        delegates=[dig],
+    )
+    asks: list[Line] = [Calls("delegate_to_research", {"task": task}) for task in "abc"]
+    billing = agent(
+        "billing",
+        {"go": [[], [asks[0], Calls("look"), *asks[1:]], ["All: {}"]]},
+        tools=[look],
+        delegates=[research],
+    )
+    lines: Lines = {"go": [["One moment.", Calls("transfer_to_billing")]]}
+    return agent(system.agent, lines, handoffs=[billing])
+
+
+def check(message: UIMessage, runs: Counter[str], expected: UIMessage, where: str) -> int:
+    """The same message, but for tools that must not be repeated and may have been. Returns how many."""
+    calls = [part for part in message["parts"] if "toolCallId" in part]
+    unknown = [part["type"] for part in calls if part.get("errorText") == UNKNOWN_OUTCOME]
+    assert all(part["state"].startswith("output-") for part in calls), where
+    assert runs["delete"] <= 1, where
+    assert runs["stamp"] <= STAMPS, where
+    stamped = sum(part.get("output") == "stamped" for part in calls)
+    assert stamped + unknown.count("tool-stamp") == STAMPS, where
+    assert stamped <= runs["stamp"], where
+    if not unknown:
+        assert plain(message) == plain(expected), where
+    return len(unknown)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
+async def test_its_runner_died_at_an_append(
+    system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same message wherever it was, but for what a tool's outcome may be."""
+    death = at_append(monkeypatch, stored=stored)
+    runs: Counter[str] = Counter()
+    base = await system.gateway()
+    await system.runner([crew(system, runs)], retry_delay_s=0.0)
+    expected = (await hear(system, base, "go")).message
+    assert texts(expected, "text") == ["One moment.", ANSWER]
+    unknown = 0
+    for at in range(death.count):
+        death.next(at)
+        runs.clear()
+        heard = await hear(system, base, "go")
+        unknown += check(heard.message, runs, expected, f"died at append {at}")
+    assert unknown, "no death fell between the word that a tool is started and its result"
+
+
+async def test_its_runner_died_before_an_acknowledgement(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done and not acknowledged is not done again, in whatever frame it was done."""
+    death = before_acknowledgement(monkeypatch)
+    runs: Counter[str] = Counter()
+    base = await system.gateway()
+    await system.runner([crew(system, runs)], retry_delay_s=0.0)
+    expected = (await hear(system, base, "go")).message
+    for at in range(2):  # the turn that asked, and the turn that was approved
+        death.next(at)
+        runs.clear()
+        heard = await hear(system, base, "go")
+        assert check(heard.message, runs, expected, f"died before acknowledgement {at}") == 0
+        assert runs == {"look": 2, "stamp": STAMPS, "delete": 1}

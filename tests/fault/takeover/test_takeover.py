@@ -1,0 +1,151 @@
+"""Two runners on one run: the log has one writer at a time, and the one that was given up stops silently.
+
+FEATURES F71, F84, F85, F88. The first runner is silent for the broker and yet alive: a long pause, a broken
+network, a stopped virtual machine. Runners that are really killed are in `test_processes.py`.
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import ToolContext
+
+from tests.support.faults.takeover import (
+    ACK_WAIT_S,
+    PAUSING,
+    assert_all_agree,
+    folded,
+    lines,
+    over,
+    posted,
+    silent,
+)
+from tests.support.models.scripted_models import Calls, Gated
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import stored, wait_until
+
+
+@pytest.mark.parametrize("goes_on", ["while the second works", "after the second has ended"])
+async def test_f71_f84_f85_a_paused_runner_that_goes_on_writes_nothing_more(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, goes_on: str
+) -> None:
+    """F71, F84, F85."""
+    base = await system.gateway()
+    gates = asyncio.Semaphore(5), asyncio.Semaphore(3)
+    first = await system.runner(
+        [Agent(name=system.agent, model=Gated(gates[0], 10), text_interval_s=0)], **PAUSING
+    )
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    session = system.fresh("s")
+    async with posted(system, base, session, "hello") as post:
+
+        async def written() -> bool:
+            return await lines(system, session) >= 5 + 5
+
+        await wait_until(written, "the first runner's five words")
+        model = Gated(gates[1], 8)
+        await system.runner([Agent(name=system.agent, model=model, text_interval_s=0)], ack_wait_s=ACK_WAIT_S)
+        await wait_until(lambda: model.asked, "the takeover")
+        if goes_on == "while the second works":
+            for _ in range(5):
+                gates[0].release()
+            await wait_until(lambda: over(first), "the first runner's end")
+        for _ in range(5):
+            gates[1].release()
+    records = await assert_all_agree(system, base, session, post.result())
+    types = [chunk["type"] for chunk in post.result().chunks]
+    assert types.count("reset-step") == types.count("start") == types.count("finish") == 1
+    assert "".join(part.get("text", "") for part in folded(records)["parts"]) == " 0 1 2 3 4 5 6 7"
+    assert {record.head.attempt for record in records} == {1, 2}
+    for _ in range(5):
+        gates[0].release()
+    await wait_until(lambda: over(first), "the first runner's end")
+    assert await stored(system.nats_url, post.result().headers["x-workflow-run-id"]) == records
+
+
+async def test_f85_a_runner_that_paused_between_claim_and_log_writes_nothing(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F85: its attempt is known to the database only."""
+    base = await system.gateway()
+    first = await system.runner([Agent(name=system.agent, model=ScriptedModel())], **PAUSING)
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    claimed, go = asyncio.Event(), asyncio.Event()
+    take_over = first._take_over
+
+    async def late(claim: Any) -> Any:
+        claimed.set()
+        await go.wait()
+        return await take_over(claim)
+
+    monkeypatch.setattr(first, "_take_over", late)
+    session = system.fresh("s")
+    async with posted(system, base, session, "count 20") as post:
+        await claimed.wait()
+        await system.runner(ack_wait_s=ACK_WAIT_S)
+    records = await assert_all_agree(system, base, session, post.result())
+    assert {record.head.attempt for record in records} == {2}
+    go.set()
+    await wait_until(lambda: over(first), "the first runner's end")
+    assert await stored(system.nats_url, post.result().headers["x-workflow-run-id"]) == records
+
+
+@pytest.mark.parametrize("pause_ms", [0, 1])
+async def test_f85_a_runner_that_never_pauses_is_fenced_all_the_same(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, pause_ms: int
+) -> None:
+    """F85: it writes as fast as it can while the second takes over, again and again if it must."""
+    base = await system.gateway()
+    first = await system.runner(**PAUSING)
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    session = system.fresh("s")
+    count = 20_000 if pause_ms == 0 else 2_000
+    async with posted(system, base, session, f"count {count} every {pause_ms} ms") as post:
+
+        async def written() -> bool:
+            return await lines(system, session) >= 20
+
+        await wait_until(written, "the first runner's words")
+        await system.runner(
+            [Agent(name=system.agent, model=Gated(asyncio.Semaphore(1_000), 10))], ack_wait_s=ACK_WAIT_S
+        )
+    records = await assert_all_agree(system, base, session, post.result())
+    first_of_all, *others = sorted({record.head.attempt for record in records})
+    assert (first_of_all, bool(others)) == (1, True)
+    await wait_until(lambda: over(first), "the first runner's end")
+
+
+@pytest.mark.parametrize(("on_crash", "runs"), [("retry", 2), ("report", 1)])
+async def test_f88_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, on_crash: Any, runs: int
+) -> None:
+    """F88: with the same idempotency key, or never again."""
+    keys: list[str] = []
+    first_only = asyncio.Semaphore(1)
+
+    @tool(on_crash=on_crash)
+    async def pay(context: ToolContext[None], amount: int) -> str:
+        """Pay."""
+        keys.append(context.idempotency_key)
+        if not first_only.locked():
+            await first_only.acquire()
+            await asyncio.Event().wait()
+        return f"{amount} paid"
+
+    agent = Agent(name=system.agent, model=Calls("pay", {"amount": 3}), tools=[pay])
+    base = await system.gateway()
+    first = await system.runner([agent], **PAUSING)
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    session = system.fresh("s")
+    async with posted(system, base, session, "hello") as post:
+        await wait_until(lambda: keys, "the call")
+        await system.runner([agent], ack_wait_s=ACK_WAIT_S)
+    await assert_all_agree(system, base, session, post.result())
+    assert keys == [f"{post.result().headers['x-workflow-run-id']}:call_0"] * runs
+    results = [chunk for chunk in post.result().chunks if chunk["type"].startswith("tool-output")]
+    assert len(results) == 1
+    assert results[0].get("output") == ("3 paid" if on_crash == "retry" else None)
+    assert ("unknown" in results[0].get("errorText", "")) is (on_crash == "report")

@@ -1,0 +1,272 @@
+"""The broker's users on a real server with `deploy/nats.conf`: what each may do, and what a thief may not."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from nats.aio.msg import Msg
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.nats_connection import NatsConnection, PermissionDenied
+from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
+from rejoin_protocol.broker import broker_permissions, subjects
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.log.record import Head, Record
+from rejoin_protocol.log.segment import RECORDS
+from rejoin_protocol.run_request import RunRequest
+from structlog.testing import capture_logs
+
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.nats_cluster import Cluster, cluster
+from tests.support.system.observation import stored
+
+AGENT = AgentName("demo")
+HEARD_S = 10.0
+
+
+@pytest.fixture(scope="module")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    """A server with the production configuration, and our streams, declared by the administrator."""
+    async with cluster(tmp_path_factory.mktemp("guarded")) as one:
+        async with nats_connection.connect(one.url("admin"), "migrate") as admin:
+            await setup.declare_streams(admin, setup.StreamSettings())
+        yield one
+
+
+@pytest.fixture
+async def admin(guarded: Cluster) -> AsyncIterator[NatsConnection]:
+    async with nats_connection.connect(guarded.url("admin"), "operator") as one:
+        yield one
+
+
+@pytest.fixture
+def run() -> RunId:
+    return RunId(f"run_{secrets.token_hex(8)}")
+
+
+@pytest.fixture
+async def thief(guarded: Cluster) -> AsyncIterator[NatsConnection]:
+    """Somebody with a gateway's credential, who says what he likes."""
+    async with nats_connection.connect(guarded.url("gateway").partition("/?")[0], "gateway-stolen") as one:
+        yield one
+
+
+async def messages(admin: NatsConnection, stream: str) -> tuple[int, int]:
+    """How many a stream holds, and the last sequence that it gave."""
+    state = msgspec.json.decode(await admin.call(f"$JS.API.STREAM.INFO.{stream}"))["state"]
+    return state["messages"], state["last_seq"]
+
+
+async def write(guarded: Cluster, run: RunId, count: int = 3) -> None:
+    async with nats_connection.connect(guarded.url("runner"), "runner-log") as writer:
+        log = JetStreamRunLog(writer, writer)
+        last = 0
+        for index in range(count):
+            last = await log.append(run, Head(last, 1, index, 1), b"%d" % index)
+
+
+# ------------------------------------------------------------------------------- the services do all they do
+
+
+async def test_runs_go_their_whole_way_with_the_services_own_users(
+    guarded: Cluster, database_url: str
+) -> None:
+    """An answer, a replay, an approval with its second turn, an interrupt; nobody was refused anything."""
+    with capture_logs() as lines:
+        async with LocalSystem(guarded.url("runner"), database_url) as system:
+            base = await system.gateway(nats_url=guarded.url("gateway"))
+            await system.runner()
+            session = system.fresh("s")
+            answer = await system.post(base, system.chat(session, "count 50"))
+            assert answer.complete
+            again = await system.get(f"{base}/api/chat/{session}/stream?startIndex=-3")
+            assert again.raw == b"".join(answer.raw.partition(frame)[1] for frame in frames(answer.raw)[-4:])
+            asked = system.fresh("s")
+            await system.post(base, system.chat(asked, "delete notes.txt"))
+            decided = await system.post(base, await system.decision(base, asked, approved=True))
+            assert decided.text == "notes.txt is deleted."
+            await interrupted(system, base)
+            assert (await system.get(f"{base}/health/ready")).status == 200
+    assert [line for line in lines if line["event"] == "broker_denied"] == []
+
+
+def frames(raw: bytes) -> list[bytes]:
+    return [frame + b"\n\n" for frame in raw.split(b"\n\n")[:-1]]
+
+
+async def interrupted(system: LocalSystem, base: str) -> None:
+    session = system.fresh("s")
+    async with system.http.post(f"{base}/api/chat", json=system.chat(session, "sleep 30")) as response:
+        received = b""
+        while b"tool-input-available" not in received:
+            received += await response.content.readany()
+        async with asyncio.timeout(5):
+            stopped = await system.http.post(f"{base}/api/chat/{session}/stop")
+            assert stopped.status < 300, await stopped.text()
+            while b"abort" not in received:
+                received += await response.content.readany()
+
+
+async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
+    guarded: Cluster, run: RunId
+) -> None:
+    async with (
+        nats_connection.connect(guarded.url("runner"), "runner-log") as runner,
+        nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway,
+    ):
+        log, reader = JetStreamRunLog(runner, runner), JetStreamRunLog(gateway, gateway)
+        written: list[Record] = []
+        for index in range(2 * RECORDS):
+            head = Head(written[-1].seq if written else 0, 1, index, 1)
+            written.append(Record(await log.append(run, head, b"x"), head, b"x"))
+        await log.add_segment(run, written)
+        await runner.flush()
+        assert len((await reader._get(subjects.segments(run), 0, 9, READ_BYTES_MAX))[0]) == 1
+        assert (await reader.read(run, after=0)).records == written
+
+
+# ------------------------------------------------------------------------------- a stolen gateway credential
+
+
+async def test_a_stolen_gateway_credential_writes_no_log(
+    guarded: Cluster, thief: NatsConnection, admin: NatsConnection, run: RunId
+) -> None:
+    """Neither by a publish, nor by naming a log as the place where somebody else's answer goes."""
+    await write(guarded, run)
+    before = await messages(admin, subjects.LOG)
+    subject = subjects.log(run)
+    for forged in (subject, subjects.segments(run)):
+        with pytest.raises(PermissionDenied):
+            await thief.ask(forged, b"forged")
+    last = b'{"last_by_subj":"%s"}' % subject.encode()
+    for asked, payload in (
+        (subjects.request(AGENT, run, 1), b"{}"),
+        (subjects.control(run), b'{"type":"interrupt"}'),
+        (f"{broker_permissions.API}.DIRECT.GET.{subjects.LOG}", last),
+        (f"{broker_permissions.API}.STREAM.MSG.GET.{subjects.LOG}", last),
+        (f"{broker_permissions.API}.STREAM.NAMES", b""),
+    ):
+        with capture_logs() as lines:
+            await thief.send(asked, payload, reply=subject)
+            await thief.flush()
+        assert lines == []  # it may ask that
+    # What was asked is answered in order, and this is asked behind it.
+    await thief.ask(f"{broker_permissions.API}.STREAM.NAMES")
+    assert await messages(admin, subjects.LOG) == before
+
+
+async def test_within_one_account_permissions_alone_would_not_do(
+    guarded: Cluster, admin: NatsConnection, run: RunId
+) -> None:
+    """Why there are two accounts: the same words from a runner's, which may not publish there either."""
+    heard = asyncio.Event()
+
+    async def hear(_: Msg) -> None:
+        heard.set()
+
+    end = await admin.subscribe("nobodys.business", hear, lambda: None)
+    async with nats_connection.connect(guarded.url("runner"), "runner-stolen") as stolen:
+        with pytest.raises(PermissionDenied):
+            await stolen.ask("nobodys.business", b"{}")
+        await stolen.send(subjects.request(AGENT, run, 1), b"{}", reply="nobodys.business")
+        await stolen.flush()
+    async with asyncio.timeout(HEARD_S):
+        await heard.wait()
+    await end()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"STREAM.PURGE.{subjects.LOG}",
+        f"STREAM.DELETE.{subjects.LOG}",
+        f"STREAM.MSG.DELETE.{subjects.LOG}",
+        f"STREAM.UPDATE.{subjects.LOG}",
+        f"STREAM.CREATE.{subjects.LOG}",
+        f"STREAM.INFO.{subjects.REQUESTS}",
+        f"STREAM.MSG.GET.{subjects.REQUESTS}",
+        f"DIRECT.GET.{subjects.REQUESTS}",
+        f"CONSUMER.CREATE.{subjects.REQUESTS}",
+        f"CONSUMER.CREATE.{subjects.LOG}",
+        f"CONSUMER.DURABLE.CREATE.{subjects.REQUESTS}.thief",
+        f"CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(AGENT)}",
+    ],
+)
+@pytest.mark.parametrize("prefix", [subjects.API, broker_permissions.API])
+async def test_a_stolen_gateway_credential_has_no_such_right(
+    guarded: Cluster, thief: NatsConnection, admin: NatsConnection, run: RunId, prefix: str, call: str
+) -> None:
+    await write(guarded, run)
+    async with nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway:
+        await JetStreamRunQueue(gateway, setup.StreamSettings()).publish(RunRequest(AGENT, run, 0))
+    before = [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS)]
+    with pytest.raises(PermissionDenied):
+        await thief.ask(f"{prefix}.{call}", b'{"seq":1,"no_erase":true}')
+    assert [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS)] == before
+
+
+@pytest.mark.parametrize("subject", [">", "request.>", "run.>", "$JS.>", "_INBOX_runner.>", "control.*"])
+async def test_a_stolen_gateway_credential_overhears_nothing(thief: NatsConnection, subject: str) -> None:
+    with capture_logs() as lines:
+        await thief.subscribe(subject, _ignore, lambda: None)
+        await thief.flush()
+    (line,) = lines
+    assert (line["event"], line["denied"]) == ("broker_denied", "subscription")
+
+
+# -------------------------------------------------------------------------------- a stolen runner credential
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(
+            f"STREAM.{verb}.{stream}"
+            for verb in ("DELETE", "UPDATE")
+            for stream in (subjects.LOG, subjects.REQUESTS)
+        ),
+        f"STREAM.MSG.DELETE.{subjects.LOG}",
+        f"STREAM.PURGE.{subjects.REQUESTS}",
+        f"CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(AGENT)}",
+        f"CONSUMER.CREATE.{subjects.LOG}",
+    ],
+)
+async def test_a_runner_cannot_change_or_delete_streams_and_consumers(guarded: Cluster, call: str) -> None:
+    async with nats_connection.connect(guarded.url("runner"), "runner-queue") as runner:
+        with pytest.raises(PermissionDenied):
+            await runner.call(f"$JS.API.{call}")
+
+
+# -------------------------------------------------------------------------------------- what a refusal is
+
+
+async def test_a_refused_publish_is_unavailable_at_once_and_a_line_in_the_log(guarded: Cluster) -> None:
+    async with nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway:
+        with capture_logs() as lines:
+            async with asyncio.timeout(nats_connection.ASK_TIMEOUT_S / 2):
+                with pytest.raises(Unavailable, match=r"does not allow gateway-api to publish run\.x\.log"):
+                    await gateway.call("run.x.log", b"forged")
+                with pytest.raises(PermissionDenied):
+                    await gateway.ask_many(f"$JS.API.DIRECT.GET.{subjects.REQUESTS}", b"{}")
+                await gateway.send("request.no", b"")
+                await gateway.subscribe("request.>", _ignore, lambda: None)
+                await gateway.flush()
+            await setup.check_log_readable(gateway)  # the connection is none the worse for it
+    assert [(line["log_level"], line["denied"], line["subject"]) for line in lines] == [
+        ("error", "publish", "run.x.log"),
+        ("error", "publish", f"{broker_permissions.API}.DIRECT.GET.{subjects.REQUESTS}"),
+        ("error", "publish", "request.no"),
+        ("error", "subscription", "request.>"),
+    ]
+
+
+async def _ignore(_: Msg) -> None:
+    pass
+
+
+async def test_the_administrator_reads_a_runs_log(guarded: Cluster, run: RunId) -> None:
+    await write(guarded, run, 3)
+    assert [record.payload for record in await stored(guarded.url("admin"), run)] == [b"0", b"1", b"2"]

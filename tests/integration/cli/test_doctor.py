@@ -1,0 +1,160 @@
+"""`rejoin doctor` finds what is wrong with an installation, says how to mend it, and changes nothing."""
+
+import time
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import nats_connection, setup
+from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.postgres import migrate
+from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.run_request import AgentEntry
+
+from rejoin.cli import doctor
+from rejoin.cli.doctor import DoctorSettings, Finding, Grade
+from tests.support.system.databases import fresh_database, unmigrated
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.nats_cluster import Cluster, cluster
+from tests.support.system.processes import free_ports, rejoin
+
+PEPPER = "p" * 16
+
+
+def settings(servers: Servers | LocalSystem, **given: Any) -> DoctorSettings:
+    wanted = {
+        "nats_url": servers.nats_url,
+        "database_url": servers.database_url,
+        "allow_anonymous": True,
+        **given,
+    }
+    return DoctorSettings(**wanted)
+
+
+def said(found: list[Finding], grade: Grade) -> list[str]:
+    return [finding.what for finding in found if finding.grade is grade]
+
+
+async def test_a_working_installation_has_nothing_wrong(system: LocalSystem) -> None:
+    await system.runner()
+    found = await doctor.examine(settings(system, default_agent=system.agent))
+    assert f"agents: {system.agent} is served" in said(found, Grade.OK)
+    wrong = [one for one in said(found, Grade.WRONG) if not one.startswith("runs: ")]  # other tests' runs
+    assert [one for one in wrong if not one.endswith("no keys to seal one")] == []  # other tests' agents
+
+
+async def test_the_command_says_what_is_wrong_and_exits_with_1(system: LocalSystem) -> None:
+    code, out, err = await rejoin(system, "doctor")
+    assert code == 1
+    assert "wrong  nobody could come in" in out
+    assert "Traceback" not in out + err
+
+
+def test_what_cannot_be_reached_is_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a traceback and without a secret."""
+    monkeypatch.setattr(doctor, "REACH_S", 0.3)
+    port = free_ports(1)
+    unreachable = DoctorSettings(
+        nats_url=f"nats://s3cret@127.0.0.1:{port}",
+        database_url=f"postgresql://rejoin:hunter2@127.0.0.1:{port}/rejoin",
+    )
+    with pytest.raises(SystemExit, match="1"):
+        doctor.execute(unreachable)
+    said = "".join(capfd.readouterr())
+    assert "wrong  broker: it does not answer within 0.3 s" in said
+    assert "wrong  database: it does not answer within 0.3 s" in said
+    assert "REJOIN_NATS_URL" in said
+    assert "Traceback" not in said
+    assert "s3cret" not in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"allow_anonymous": False}, "nobody could come in"),
+        ({"host": "0.0.0.0"}, "anonymous, and listening"),  # noqa: S104
+        ({"jwt_key": "k" * 32}, "tokens of any issuer"),
+        ({"ack_wait_s": 0.3}, "must be heard of every 0.1 s"),
+        ({"session_retention_s": 60.0}, "sessions are deleted after 60 s"),
+        (
+            {"host": "10.0.0.1", "allow_anonymous": False, "api_key_pepper": PEPPER},
+            "/metrics is a public route",
+        ),
+    ],
+)
+def test_settings_that_contradict(given: dict[str, Any], what: str, servers: Servers) -> None:
+    found = list(doctor.contradictions(settings(servers, **given)))
+    assert [finding for finding in found if what in finding.what]
+    assert all(finding.mend for finding in found)
+
+
+def test_settings_that_do_not(servers: Servers) -> None:
+    assert list(doctor.contradictions(settings(servers))) == []
+
+
+async def test_a_database_that_was_not_migrated(servers: Servers) -> None:
+    async with fresh_database(servers.database_url) as url:
+        found = await doctor.examine(settings(servers, database_url=url))
+        assert [one for one in said(found, Grade.WRONG) if "misses migrations" in one]
+        assert await unmigrated(url)  # it has not done it itself
+
+
+async def test_a_wrong_password(servers: Servers) -> None:
+    user, host = servers.database_url.split("@")
+    found = await doctor.examine(settings(servers, database_url=f"{user}x@{host}"))
+    assert [one for one in said(found, Grade.WRONG) if one.startswith("database: ")]
+
+
+async def test_no_key_and_an_agent_that_nobody_serves(servers: Servers) -> None:
+    """An agent that wants a context, announced and then left; a default that does not exist."""
+    name, now_ms = AgentName("left-alone"), int(time.time() * 1_000)
+    entry = AgentEntry(name, "", {"type": "object"}, 1, now_ms - 600_000)
+    async with nats_connection.connect(servers.nats_url, "tests") as connection:
+        await JetStreamAgentRegistry(connection).announce(entry)
+    async with fresh_database(servers.database_url) as url:
+        await migrate.migrate(url)
+        wanted = settings(
+            servers, database_url=url, allow_anonymous=False, api_key_pepper=PEPPER, default_agent="no-such"
+        )
+        found = await doctor.examine(wanted)
+    wrong = said(found, Grade.WRONG)
+    assert "keys: there is no valid one" in wrong
+    assert "agents: left-alone wants a context, and there are no keys to seal one" in wrong
+    assert "agents: REJOIN_DEFAULT_AGENT is no-such, which no runner serves" in wrong
+    assert [one for one in said(found, Grade.NOTE) if "left-alone was last announced 60" in one]
+
+
+@pytest.fixture(scope="module")
+async def brokers(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One server with the production configuration."""
+    async with cluster(tmp_path_factory.mktemp("doctor"), 1) as running:
+        yield running
+
+
+async def test_with_the_production_users_it_tells_what_each_may(brokers: Cluster, servers: Servers) -> None:
+    """Streams are missing, then there; the gateway's user writes no log, the administrator's sees all."""
+    as_gateway = settings(servers, nats_url=brokers.url("gateway"))
+    found = await doctor.examine(as_gateway)
+    assert [one for one in said(found, Grade.WRONG) if "misses the streams" in one]
+    async with nats_connection.connect(brokers.url("admin"), "tests") as admin:
+        await setup.declare_streams(admin, setup.StreamSettings())
+        found = await doctor.examine(as_gateway)
+        assert "broker: this user cannot write logs" in said(found, Grade.OK)
+        assert [one for one in said(found, Grade.NOTE) if "cannot see how the streams" in one]
+        found = await doctor.examine(
+            settings(servers, nats_url=brokers.url("admin"), run_log_retention_s=60, nats_replicas=1)
+        )
+        assert [one for one in said(found, Grade.WRONG) if "max_age of LOG" in one]
+        assert [one for one in said(found, Grade.NOTE) if "this user may write logs" in one]
+        assert await JetStreamRunLog(admin, admin).last(RunId("run_doctor")) is None  # it has written nothing
+
+
+async def test_sealing_keys_of_its_own_are_enough(servers: Servers) -> None:
+    keys = f"k1:{b64encode(b'1' * 32).decode()}"
+    found = await doctor.examine(settings(servers, context_encryption_keys=keys))
+    assert not [one for one in said(found, Grade.WRONG) if "no keys to seal" in one]

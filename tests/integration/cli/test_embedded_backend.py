@@ -1,0 +1,234 @@
+"""The backend inside of somebody's own application: calls, and routes that are mounted."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from rejoin_adapters.records import Owner
+from rejoin_gateway.embed import ChatSession, Rejoin, Stream, connect, routes
+from rejoin_gateway.http.routes import Handler
+from rejoin_protocol.errors import Conflict, Invalid, NotFound, Unauthenticated
+from rejoin_protocol.ids import TenantId, UserId
+from rejoin_protocol.log import sse
+
+from tests.support.system.local_system import DONE, Answer, LocalSystem
+
+SOMEBODY = Owner(TenantId("default"), UserId("somebody"))
+
+
+@pytest.fixture
+async def rejoin(system: LocalSystem) -> AsyncIterator[Rejoin]:
+    await system.runner()
+    async with connect(nats_url=system.nats_url, database_url=system.database_url) as one:
+        yield one
+
+
+@pytest.fixture
+def session(system: LocalSystem, rejoin: Rejoin) -> ChatSession:
+    return rejoin.agent(system.agent).session(system.fresh("s"))
+
+
+async def read(stream: Stream | None) -> list[dict[str, object]]:
+    """The events, which must end with `[DONE]`."""
+    assert stream is not None
+    reader = sse.SseParser()
+    frames = [frame async for written in stream for frame in reader.feed(written)]
+    assert frames[-1].data == DONE
+    return [msgspec.json.decode(frame.data) for frame in frames[:-1]]
+
+
+async def test_a_conversation_is_a_few_calls(session: ChatSession) -> None:
+    stream = await session.send("count 3")
+    assert stream.headers["Content-Type"] == "text/event-stream"
+    assert stream.headers["x-workflow-run-id"] == stream.run
+    events = await read(stream)
+    assert "".join(str(event["delta"]) for event in events if event["type"] == "text-delta") == "1 2 3"
+    history = await session.history()
+    assert [message["role"] for message in history.messages] == ["user", "assistant"]
+    assert history.busy is None
+    assert await session.stream() is None
+    assert not await session.interrupt()
+    usage = await session.usage()
+    assert (usage.runs, usage.output_tokens) == (1, 3)
+    thread = await session.update(title="Numbers", metadata={"a": 1})
+    assert (thread.title, thread.metadata) == ("Numbers", {"a": 1})
+    await session.delete()
+    with pytest.raises(NotFound):
+        await session.history()
+
+
+async def test_a_message_is_a_text_parts_or_a_whole_one_and_once(session: ChatSession) -> None:
+    parts = [{"type": "text", "text": "count 1"}]
+    first = await session.send({"id": "m1", "parts": parts})
+    assert (await session.send({"id": "m1", "role": "user", "parts": parts})).run == first.run
+    with pytest.raises(Conflict):
+        await session.send({"id": "m1", "parts": [{"type": "text", "text": "count 2"}]})
+    second = await session.send(parts, key="k")
+    assert (await session.send("count 1", key="k")).run == second.run != first.run
+    await read(second)
+    assert len((await session.history()).messages) == 4
+    with pytest.raises(Invalid, match="at least one part"):
+        await session.send([])
+
+
+async def test_a_decision_and_a_cursor_go_on_where_it_was(session: ChatSession) -> None:
+    events = await read(await session.send("delete notes.txt"))
+    [approval] = [str(event["approvalId"]) for event in events if "approvalId" in event]
+    rest = await read(await session.approve(approval, approved=True, reason="fine"))
+    assert "tool-output-available" in [event["type"] for event in rest]
+    reader, cursor = sse.SseParser(), ""
+    async for written in await session.send("count 20"):
+        frames = list(reader.feed(written))
+        cursor = cursor or next((frame.id for frame in frames if b"text-delta" in frame.data), "")
+    behind = await read(await session.stream(cursor))
+    assert next(event["delta"] for event in behind if event["type"] == "text-delta") == " 2"
+
+
+async def test_what_is_left_early_goes_on_without_its_reader(session: ChatSession) -> None:
+    stream = await session.send("count 30 every 10 ms")
+    async for _ in stream:
+        break
+    events = await read(await session.stream())
+    assert events[-1]["type"] == "finish"
+    assert len((await session.history()).messages) == 2
+
+
+async def test_a_session_is_its_owners_and_its_agents(
+    system: LocalSystem, rejoin: Rejoin, session: ChatSession
+) -> None:
+    await read(await session.send("count 1"))
+    id = session.session.id
+    stranger = rejoin.agent(system.agent, SOMEBODY).session(id)
+    other = rejoin.agent("other").session(id)
+    for wrong in (stranger, other):
+        for call in (wrong.history, wrong.usage, wrong.update, wrong.delete):
+            with pytest.raises(NotFound):
+                await call()
+    with pytest.raises(NotFound):
+        await other.interrupt()
+    with pytest.raises(Invalid):
+        rejoin.agent("no such name").session(id)
+    with pytest.raises(Invalid):
+        rejoin.agent(system.agent).session("no/such/id")
+
+
+# --------------------------------------------------------------------------------------------- mounted routes
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    async with AsyncExitStack() as stack:
+        server = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await server.setup()
+        stack.push_async_callback(server.cleanup)
+        await web.TCPSite(server, "127.0.0.1", 0).start()
+        host, port = server.addresses[0][:2]
+        yield f"http://{host}:{port}"
+
+
+async def test_f79_an_agent_is_mounted_as_exactly_four_routes(system: LocalSystem, rejoin: Rejoin) -> None:
+    """F79: history, send, reconnect and interrupt, wherever the application wants them."""
+    mounted = routes(rejoin, system.agent)
+    assert sorted(
+        (route.method, route.resource.canonical) for route in mounted.router.routes() if route.resource
+    ) == [
+        ("GET", "/{session}"),
+        ("GET", "/{session}/reconnect"),
+        ("POST", "/{session}"),
+        ("POST", "/{session}/interrupt"),
+    ]
+    app = web.Application()
+    app.add_subapp("/help/desk", mounted)
+    async with serving(app) as base:
+        url = f"{base}/help/desk/{system.fresh('s')}"
+        async with system.http.post(url, json={"message": "count 3"}) as response:
+            answer = await Answer.of(response)
+        assert (answer.status, answer.text, answer.complete) == (200, "1 2 3", True)
+        assert len((await system.get(url)).json["messages"]) == 2
+        assert (await system.get(f"{url}/reconnect")).status == 204
+        async with system.http.post(f"{url}/interrupt", json={}) as response:
+            assert await response.json() == {"success": True, "interrupted": False}
+        refused = await system.get(f"{base}/help/desk/{system.fresh('s')}")
+        assert (refused.status, refused.json["code"]) == (404, "not_found")
+        async with system.http.delete(url) as response:
+            assert response.status == 405
+
+
+async def test_f79_an_override_refuses_with_401(system: LocalSystem, rejoin: Rejoin) -> None:
+    """F79: by a response or by an error; nothing has happened then. Or it hands the request on."""
+
+    async def closed(request: web.Request, proceed: Handler) -> web.StreamResponse:
+        if request.headers.get("x-door") != "open":
+            return web.json_response({"error": "not you"}, status=401)
+        return await proceed(request)
+
+    async def raising(_: web.Request, __: Handler) -> web.StreamResponse:
+        raise Unauthenticated("show a ticket")
+
+    app = web.Application()
+    app.add_subapp("/a", routes(rejoin, system.agent, overrides={"send": closed, "history": raising}))
+    session = system.fresh("s")
+    async with serving(app) as base:
+        url = f"{base}/a/{session}"
+        async with system.http.post(url, json="count 1") as response:
+            assert (response.status, await response.json()) == (401, {"error": "not you"})
+        with pytest.raises(NotFound):
+            await rejoin.agent(system.agent).session(session).history()
+        async with system.http.post(url, json="count 1", headers={"x-door": "open"}) as response:
+            assert (await Answer.of(response)).text == "1"
+        refused = await system.get(url)
+        assert (refused.status, refused.json["detail"]) == (401, "show a ticket")
+        assert refused.headers["www-authenticate"] == "Bearer"
+    with pytest.raises(Invalid, match="no route stop"):
+        routes(rejoin, system.agent, overrides={"stop": raising})  # type: ignore[dict-item]
+
+
+async def test_the_application_says_who_asks(system: LocalSystem, rejoin: Rejoin) -> None:
+    def owner(request: web.Request) -> Owner:
+        user = request.headers.get("x-user")
+        if user is None:
+            raise Unauthenticated("who are you?")
+        return Owner(TenantId("default"), UserId(user))
+
+    app = web.Application()
+    app.add_subapp("/a", routes(rejoin, system.agent, owner=owner))
+    async with serving(app) as base:
+        url = f"{base}/a/{system.fresh('s')}"
+        async with system.http.post(url, json="count 1", headers={"x-user": "ann"}) as response:
+            assert (await Answer.of(response)).text == "1"
+        assert (await system.get(url, **{"x-user": "ann"})).status == 200
+        assert (await system.get(url, **{"x-user": "bob"})).status == 404
+        assert (await system.get(url)).status == 401
+
+
+async def test_an_agent_that_is_mounted_has_its_own_sessions_only(
+    system: LocalSystem, rejoin: Rejoin
+) -> None:
+    session = system.fresh("s")
+    await read(await rejoin.agent(system.agent).session(session).send("count 1"))
+    app = web.Application()
+    app.add_subapp("/other", routes(rejoin, "other"))
+    async with serving(app) as base:
+        url = f"{base}/other/{session}"
+        assert (await system.get(url)).status == 404
+        assert (await system.get(f"{url}/reconnect")).status == 404
+        async with system.http.post(f"{url}/interrupt", json={}) as response:
+            assert response.status == 404
+
+
+async def test_an_application_that_stops_breaks_its_streams(system: LocalSystem, rejoin: Rejoin) -> None:
+    """A clean end would be read as a whole answer."""
+    app = web.Application()
+    app.add_subapp("/a", routes(rejoin, system.agent))
+    async with AsyncExitStack() as stack:
+        base = await stack.enter_async_context(serving(app))
+        async with system.http.post(
+            f"{base}/a/{system.fresh('s')}", json="count 1000 every 20 ms"
+        ) as response:
+            await response.content.readany()
+            await stack.aclose()
+            with pytest.raises(aiohttp.ClientError):
+                await response.read()

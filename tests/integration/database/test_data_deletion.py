@@ -1,0 +1,163 @@
+"""What is to be deleted is deleted with all that belongs to it: by command, by user, by age."""
+
+import asyncpg
+from rejoin_adapters.postgres import migrate, run_store
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
+
+from tests.support.system.databases import fresh_database
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import stored, wait_until
+from tests.support.system.processes import rejoin
+
+
+async def rows(system: LocalSystem, session: str) -> int:
+    """Of a session and what belongs to it."""
+    connection = await asyncpg.connect(system.database_url)
+    try:
+        count = 0
+        for table, column in (
+            ("sessions", "id"),
+            ("messages", "session_id"),
+            ("runs", "session_id"),
+            ("approvals", "session_id"),
+            ("artifacts", "session_id"),
+        ):
+            count += await connection.fetchval(
+                f"select count(*) from {table} where {column} = $1",  # noqa: S608
+                session,
+            )
+        return count
+    finally:
+        await connection.close()
+
+
+async def test_a_session_goes_with_its_messages_runs_questions_and_logs(system: LocalSystem) -> None:
+    await system.runner(sweep_interval_s=0.1)
+    base, session, other = await system.gateway(), system.fresh("s"), system.fresh("s")
+    run = (await system.post(base, system.chat(session, "delete notes.txt"))).headers["x-workflow-run-id"]
+    await system.post(base, system.chat(other, "count 1"))
+    assert (await rejoin(system, "sessions", "--tenant", "somebody", "delete", session))[0] != 0
+    assert await rows(system, session) > 3
+    code, out, err = await rejoin(system, "sessions", "delete", session)
+    assert (code, out[:21]) == (0, "deleted, with 1 runs;"), err
+    assert await rows(system, session) == 0
+    assert await rows(system, other) > 2
+
+    async def purged() -> bool:
+        return await stored(system.nats_url, run) == []
+
+    await wait_until(purged)
+    code, _, err = await rejoin(system, "sessions", "delete", session)
+    assert code != 0
+    assert f"has no session '{session}'" in err
+
+
+async def test_a_run_that_is_executed_is_stopped_when_its_session_goes(system: LocalSystem) -> None:
+    worker = await system.runner()
+    base, session = await system.gateway(), system.fresh("s")
+    body = system.chat(session, "count 1000 every 50 ms")
+    async with system.http.post(f"{base}/api/chat", json=body) as response:
+        await response.content.readany()
+        assert (await rejoin(system, "sessions", "delete", session))[0] == 0
+        await wait_until(lambda: not worker._executions)
+
+
+async def test_a_user_is_forgotten_and_others_are_not(system: LocalSystem) -> None:
+    """With their keys, of that tenant alone."""
+    pepper, user = "p" * 16, system.fresh("ada")
+    await system.runner()
+    base = await system.gateway(allow_anonymous=False, api_key_pepper=pepper)
+    code, hers, _ = await rejoin(system, "keys", "create", "--user", user, REJOIN_API_KEY_PEPPER=pepper)
+    assert code == 0
+    _, other, _ = await rejoin(system, "keys", "create", "--user", "bob", REJOIN_API_KEY_PEPPER=pepper)
+    sessions = [system.fresh("s"), system.fresh("s"), system.fresh("s")]
+    for session, key in zip(sessions, (hers, hers, other), strict=True):
+        headers = {"Authorization": f"Bearer {key.strip()}"}
+        async with system.http.post(
+            f"{base}/api/chat", json=system.chat(session, "count 1"), headers=headers
+        ) as response:
+            assert response.status == 200
+            await response.read()
+    code, out, _ = await rejoin(system, "users", "forget", "default", user)
+    assert (code, out[:30]) == (0, "deleted 2 sessions and the key")
+    assert [await rows(system, session) > 0 for session in sessions] == [False, False, True]
+    assert (await rejoin(system, "users", "forget", "default", user))[1].startswith("deleted 0 sessions")
+    _, keys, _ = await rejoin(system, "keys", "list")
+    assert user not in keys
+    assert "user=bob" in keys
+
+
+async def test_sessions_that_nobody_touched_are_deleted_and_busy_and_fresh_ones_are_not(
+    database_url: str,
+) -> None:
+    """In batches, over all tenants."""
+    async with fresh_database(database_url) as url:
+        await migrate.migrate(url)
+        connection = await asyncpg.connect(url)
+        await connection.execute("""
+            insert into tenants (id) values ('t');
+            insert into sessions (tenant_id, id, agent, updated_at)
+            select tenant, 'old-' || n, 'a', clock_timestamp() - interval '2 days'
+            from unnest(array['default', 't']) tenant, generate_series(1, 80) n;
+            insert into sessions (tenant_id, id, agent) values ('default', 'fresh', 'a');
+            insert into messages (tenant_id, session_id, id, position, role, body)
+            values ('t', 'old-1', 'u', 0, 'user', '{}');
+            insert into runs (
+              id, tenant_id, session_id, agent, trigger, user_message_id, answer_id, position, ready)
+            values ('run_busy', 't', 'old-1', 'a', 'submit', 'u', 'm', 1, true);
+        """)
+        async with await run_store.open_run_store(url, pool_max=1) as store:
+            threads = PostgresSessionStore(store.database)
+            assert await threads.forget_untouched(3 * 24 * 3600) == 0
+            assert await threads.forget_untouched(24 * 3600) == 100
+            assert await threads.forget_untouched(24 * 3600) == 59
+            assert await threads.forget_untouched(24 * 3600) == 0
+        left = await connection.fetch("select id from sessions order by id")
+        assert [row["id"] for row in left] == ["fresh", "old-1"]
+        await connection.close()
+
+
+async def test_a_runner_forgets_what_is_older_than_its_setting(system: LocalSystem) -> None:
+    """And a run that waits for a decision goes with its session."""
+    base, session = await system.gateway(), system.fresh("s")
+    worker = await system.runner()
+    await system.post(base, system.chat(session, "delete notes.txt"))
+    await worker._forget()
+    assert await rows(system, session) > 0
+    old = await asyncpg.connect(system.database_url)
+    await old.execute(
+        "update sessions set updated_at = clock_timestamp() - interval '400 days' where id = $1", session
+    )
+    await old.close()
+    forgetful = await system.runner(session_retention_s=365 * 24 * 3600)
+    await forgetful._forget()
+    assert await rows(system, session) == 0
+    assert (await system.get(f"{base}/api/agents/{system.agent}/{session}")).status == 404
+
+
+async def test_an_operator_interrupts_a_run(system: LocalSystem) -> None:
+    """Running, then over."""
+    await system.runner()
+    base, session = await system.gateway(), system.fresh("s")
+    body = system.chat(session, "count 1000 every 50 ms")
+    async with system.http.post(f"{base}/api/chat", json=body) as response:
+        run = response.headers["x-workflow-run-id"]
+        await response.content.readany()
+        code, out, _ = await rejoin(system, "runs", "interrupt", run)
+        assert (code, out) == (0, f"{run} was running: its runner stops it\n")
+        assert b'"type":"abort"' in await response.read()
+    code, out, _ = await rejoin(system, "runs", "interrupt", run)
+    assert (code, out) == (0, f"{run} is cancelled: nothing to do\n")
+
+
+async def test_an_operator_interrupts_a_run_that_waits(system: LocalSystem) -> None:
+    await system.runner()
+    base, session = await system.gateway(), system.fresh("s")
+    run = (await system.post(base, system.chat(session, "delete notes.txt"))).headers["x-workflow-run-id"]
+    code, out, _ = await rejoin(system, "runs", "interrupt", run)
+    assert (code, out) == (0, f"{run} was suspended: a runner will end it\n")
+
+    async def over() -> bool:
+        return "state          cancelled" in (await rejoin(system, "runs", "show", run))[1]
+
+    await wait_until(over)

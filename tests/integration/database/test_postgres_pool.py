@@ -1,0 +1,268 @@
+"""The seam to PostgreSQL, with a proxy on the wire that counts round trips and pulls the plug."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+import structlog
+from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.records import Decision, Regenerate
+from rejoin_protocol.errors import Invalid, Unavailable
+from rejoin_protocol.ids import SessionId
+
+from tests.support.data.store_session import DEFAULT, Chat
+from tests.support.system.databases import fresh_database, waits_for_lock
+from tests.support.system.observation import wait_until
+
+
+class Wire:
+    """A proxy before a server. A round trip is counted when the client speaks after the server has."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._listener: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._answered = True
+        self.port = 0
+        self.round_trips = 0
+
+    async def open(self) -> None:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Connections that are open stay open."""
+        assert self._listener is not None
+        self._listener.close()
+
+    def cut(self) -> None:
+        """Connections that are open are reset."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def say_goodbye(self) -> None:
+        """What a server says to idle connections when it is shut down; the connections are still open."""
+        fields = b"SFATAL\0VFATAL\0C57P01\0Mgoodbye\0\0"
+        for writer in self._clients:
+            writer.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, server_writer}
+        self._clients.add(writer)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, server_writer, from_client=True))
+                group.create_task(self._pump(server_reader, writer, from_client=False))
+        finally:
+            self._writers -= {writer, server_writer}
+            self._clients.discard(writer)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_client: bool
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                self.round_trips += from_client and self._answered
+                self._answered = not from_client
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def wire_to(database_url: str) -> AsyncIterator[tuple[Wire, str]]:
+    address = urlsplit(database_url)
+    wire = Wire(address.hostname or "127.0.0.1", address.port or 5432)
+    await wire.open()
+    user = address.netloc.rpartition("@")[0]
+    try:
+        yield wire, address._replace(netloc=f"{user}@127.0.0.1:{wire.port}").geturl()
+    finally:
+        wire.cut()
+        await wire.refuse()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def migrated(database_url: str) -> AsyncIterator[str]:
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        yield url
+
+
+@pytest_asyncio.fixture
+async def wired(migrated: str) -> AsyncIterator[tuple[Wire, PostgresRunStore]]:
+    async with (
+        wire_to(migrated) as (wire, url),
+        await open_run_store(url, pool_max=3, acquire_timeout_s=0.5) as store,
+    ):
+        yield wire, store
+
+
+async def test_every_operation_is_one_round_trip(wired: tuple[Wire, PostgresRunStore]) -> None:
+    wire, store = wired
+
+    async def cost[T](operation: Awaitable[T]) -> T:
+        before = wire.round_trips
+        result = await operation
+        costs.append(wire.round_trips - before)
+        return result
+
+    costs: list[int] = []
+    for _ in range(2):  # a connection prepares each statement once, in round trips that are not counted here
+        costs.clear()
+        chat = Chat(store)
+        run = await cost(chat.send("one"))
+        run = (await cost(chat.claim(run))).run
+        await cost(chat.send("two"))
+        approvals = await cost(chat.ask(run))
+        await cost(store.pending(DEFAULT, chat.id))
+        await cost(chat.suspend(run))
+        decided = await cost(store.decide(DEFAULT, chat.id, [Decision(approvals[0], approved=True)]))
+        await cost(store.current(DEFAULT, chat.id))
+        await cost(store.history(DEFAULT, chat.id))
+        await cost(store.run(DEFAULT, decided.run.id))
+        await cost(store.stranded(0))
+        await cost(store.ping())
+        other = Chat(store)
+        run = (await cost(other.claim(await cost(other.send("one"))))).run
+        await cost(other.end(run))
+        await cost(other.admit(Regenerate()))
+    assert costs == [1] * len(costs)
+
+
+async def test_a_dead_connection_is_not_noticed(wired: tuple[Wire, PostgresRunStore]) -> None:
+    wire, store = wired
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(store.ping())
+    wire.cut()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(store.ping())
+
+
+async def test_a_connection_that_the_server_ends_is_not_noticed(migrated: str) -> None:
+    async with await open_run_store(migrated, pool_max=1) as store:
+        await store.ping()
+        other = await asyncpg.connect(migrated)
+        await other.execute("""
+            select pg_terminate_backend(pid) from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid()
+        """)
+        await other.close()
+        await store.ping()
+
+
+async def test_a_goodbye_to_an_idle_connection_is_not_noticed(
+    migrated: str, wired: tuple[Wire, PostgresRunStore]
+) -> None:
+    wire, store = wired
+    await store.ping()
+    wire.say_goodbye()
+    assert await waits_for_lock(migrated, 0)  # a round trip, by whose end it has arrived
+    await store.ping()
+
+
+async def test_a_send_whose_answer_is_lost_is_one_send(migrated: str) -> None:
+    async with wire_to(migrated) as (wire, url), await open_run_store(url, pool_max=1) as store:
+        chat = Chat(store)
+        blocker = await asyncpg.connect(migrated)
+        transaction = blocker.transaction()
+        await chat.complete("one")
+        await transaction.start()
+        await blocker.execute("select from sessions where id = $1 for update", chat.id)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(chat.submit("two"))
+            await wait_until(lambda: waits_for_lock(migrated))
+            wire.cut()  # the server does not notice, and will do it
+            await wait_until(lambda: waits_for_lock(migrated, 2))
+            await transaction.rollback()
+        await blocker.close()
+        assert task.result().created
+        assert await chat.texts() == ["one", "done", "two"]
+
+
+async def test_a_server_that_is_away_is_unavailable_until_it_is_back(
+    wired: tuple[Wire, PostgresRunStore],
+) -> None:
+    wire, store = wired
+    await wire.refuse()
+    wire.cut()
+    with pytest.raises(Unavailable):
+        await store.ping()
+    with pytest.raises(Unavailable):
+        await Chat(store).send("one")
+    await wire.open()
+    await store.ping()
+
+
+async def test_a_pool_without_a_free_connection_is_unavailable(migrated: str) -> None:
+    async with await open_run_store(
+        migrated, pool_max=1, acquire_timeout_s=0.05, command_timeout_s=0.3
+    ) as store:
+        chat = Chat(store)
+        await chat.send("one")
+        blocker = await asyncpg.connect(migrated)
+        async with blocker.transaction():
+            await blocker.execute("select from sessions where id = $1 for update", chat.id)
+            async with asyncio.TaskGroup() as group:
+                slow = group.create_task(unavailable(chat.send("two")))
+                await wait_until(lambda: waits_for_lock(migrated))
+                assert await unavailable(store.ping())
+                assert await slow
+            await wait_until(lambda: waits_for_lock(migrated, 0), "the end of what nobody waits for")
+        await blocker.close()
+        await wait_until(lambda: not_unavailable(store.ping()))
+        assert await chat.texts() == ["one"]
+
+
+async def test_connecting_waits_for_the_server_and_says_so(migrated: str) -> None:
+    async with wire_to(migrated) as (wire, url):
+        await wire.refuse()
+        with structlog.testing.capture_logs() as logs:
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(open_run_store(url))
+                await wait_until(lambda: told(logs))
+                await wire.open()
+        async with task.result() as store:
+            await store.ping()
+        line = next(line for line in logs if line["event"] == "waiting_for_database")
+        assert line["host"] == f"127.0.0.1:{wire.port}"
+
+
+async def test_a_wrong_database_is_not_waited_for(migrated: str) -> None:
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await open_run_store(urlsplit(migrated)._replace(path="/nowhere").geturl())
+
+
+async def test_an_id_that_cannot_be_stored_is_invalid(migrated: str) -> None:
+    async with await open_run_store(migrated) as store:
+        with pytest.raises(Invalid):
+            await store.history(DEFAULT, SessionId("\0"))
+        await store.ping()
+
+
+# ---------------------------------------------------------------------------------------------- conditions
+
+
+def told(lines: list[structlog.typing.EventDict]) -> bool:
+    return any(line["event"] == "waiting_for_database" for line in lines)
+
+
+async def unavailable(operation: Awaitable[object]) -> bool:
+    try:
+        await operation
+    except Unavailable:
+        return True
+    return False
+
+
+async def not_unavailable(operation: Awaitable[object]) -> bool:
+    return not await unavailable(operation)

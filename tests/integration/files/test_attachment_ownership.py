@@ -1,0 +1,272 @@
+"""Attachments through a whole system: they go with what they belong to, cost a tenant what it may have, and
+neither a repeated request nor a refused one does anything twice or for nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from rejoin_adapters.postgres.pool import Database
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.tenants import PostgresTenants
+from rejoin_adapters.records import Limits
+from rejoin_gateway.fair_share import FairShare
+from rejoin_gateway.http import request_body
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol import file_formats
+from rejoin_protocol.ids import TenantId
+from rejoin_runner.worker.worker import Worker
+
+from tests.integration.files.test_attachments import base, model, post, saying, site, stored
+from tests.integration.gateway.test_bad_input import problem
+from tests.support.clients.attachments import GIF, JPEG, PDF, PNG, WEBP, Recorder, Site, file, link, pdf_of
+from tests.support.system.local_system import Answer, LocalSystem
+from tests.support.system.observation import wait_until
+
+__all__ = ("base", "model", "site")
+
+DEFAULT = TenantId("default")
+
+
+def database(system: LocalSystem) -> Database:
+    store = system.apps[0][SERVICE].backend.store
+    assert isinstance(store, PostgresRunStore)
+    return store.database
+
+
+@pytest.fixture
+async def limited(system: LocalSystem, base: str) -> AsyncIterator[PostgresTenants]:
+    """The tenant of everybody here, whose limits end with the test."""
+    assert base
+    tenants = PostgresTenants(database(system))
+    yield tenants
+    await tenants.limit(DEFAULT, Limits())
+
+
+async def aged(system: LocalSystem, url: str) -> None:
+    """As if nobody had touched the file for two hours."""
+    id = file_formats.parse_file_url(url)
+    for change in (
+        "update files set touched_at = touched_at - interval '2 hours' where id = $1",
+        "update file_checks set since = since - interval '2 hours' where file_id = $1",
+    ):
+        await database(system).value(change, id)
+
+
+async def messages_of(system: LocalSystem, base: str, session: str) -> list[dict[str, Any]]:
+    history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json
+    found: list[dict[str, Any]] = history["messages"]
+    return found
+
+
+async def test_a_file_goes_with_its_session_and_not_before(system: LocalSystem, base: str) -> None:
+    """By a runner's own sweep, once an hour has gone by since the session went."""
+    worker: Worker = await system.runner()
+    chat = saying(system, file(pdf_of(1000), "application/pdf", filename=system.fresh("f")))
+    assert (await post(system, base, chat)).complete
+    url = (await messages_of(system, base, chat["id"]))[0]["parts"][1]["url"]
+    await aged(system, url)
+    await worker._sweep()
+    assert (await system.get(base + url)).status == 200
+    async with system.http.delete(f"{base}/api/threads/{chat['id']}") as response:
+        assert response.status in (200, 204)
+    await worker._sweep()
+    assert (await system.get(base + url)).status == 200
+    await aged(system, url)
+    await worker._sweep()
+    problem(await system.get(base + url), 404)
+
+
+async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
+    system: LocalSystem, base: str, site: Site, limited: PostgresTenants
+) -> None:
+    """The request that has its answer is answered all the same."""
+    known = saying(system, file(PNG, "image/png"), link(site.url("/good/png")))
+    first = await post(system, base, known)
+    assert first.complete
+    await database(system).value(
+        "insert into spending (tenant_id, shard, day, tokens)"
+        " values ('default', 1, (clock_timestamp() at time zone 'utc')::date, 1000)"
+        " on conflict (tenant_id, shard) do update set day = excluded.day, tokens = spending.tokens + 1000"
+    )
+    await limited.limit(DEFAULT, Limits(tokens_per_day=1))
+    before = await stored(system)
+    site.asked.clear()
+    found = problem(
+        await post(system, base, saying(system, file(JPEG, "image/jpeg"), link(site.url("/good/webp")))), 429
+    )
+    assert "tokens" in found["detail"]
+    assert site.asked == []
+    assert await stored(system) == before
+    assert (await post(system, base, known)).raw == first.raw
+
+
+async def test_a_tenant_whose_files_are_too_many_is_told_so(
+    system: LocalSystem, base: str, limited: PostgresTenants
+) -> None:
+    await limited.limit(DEFAULT, Limits(file_bytes_max=1))
+    answer = await post(system, base, saying(system, file(pdf_of(1234), "application/pdf")))
+    found = problem(answer, 429)
+    assert "bytes of files" in found["detail"]
+    assert int(answer.headers["retry-after"]) > 0
+    assert (await post(system, base, saying(system))).complete
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_a_repeated_request_fetches_nothing_and_is_answered_although_the_site_is_gone(
+    system: LocalSystem, base: str, site: Site, *, keyed: bool
+) -> None:
+    chat = saying(system, link(site.url("/good/png")), file(PDF, "application/pdf"))
+    headers = {"Idempotency-Key": system.fresh("k")} if keyed else {}
+
+    async def send() -> Answer:
+        async with system.http.post(f"{base}/api/chat", json=chat, headers=headers) as response:
+            return await Answer.of(response)
+
+    first = await send()
+    assert first.complete
+    assert site.asked == ["/good/png"]
+    before, port, site.port = await stored(system), site.port, 1  # the guard lets nothing through any more
+    again = await send()
+    assert again.raw == first.raw
+    assert site.asked == ["/good/png"]
+    assert await stored(system) == before
+    chat["messages"][0]["parts"][1]["url"] = f"http://127.0.0.1:{port}/good/webp"
+    problem(await send(), 409 if keyed else 400)
+
+
+async def test_one_tenants_silent_sites_leave_room_for_the_others(
+    system: LocalSystem, base: str, site: Site
+) -> None:
+    assert base
+    attachments = system.apps[0][SERVICE].backend.attachments
+    assert attachments is not None
+    async with asyncio.TaskGroup() as group:
+        slow = [group.create_task(attachments.get(site.url("/silent"), TenantId("slow"))) for _ in range(20)]
+        async with asyncio.timeout(5):
+            for tenant in ("a", "b", "c"):
+                assert (await attachments.get(site.url("/good/png"), TenantId(tenant))).data == PNG
+        assert site.asked.count("/silent") <= 4
+        for task in slow:
+            task.cancel()
+
+
+async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
+    system: LocalSystem, base: str, model: Recorder, site: Site
+) -> None:
+    """Those of its user, each checked and stored like any other; a session that is known takes none."""
+    earlier = [
+        {
+            "id": system.fresh("u"),
+            "role": "user",
+            "parts": [file(PNG, "image/png"), link(site.url("/good/webp"), "image/webp")],
+        },
+        {
+            "id": system.fresh("a"),
+            "role": "assistant",
+            "parts": [{"type": "text", "text": "two"}, file(GIF, "image/gif")],
+        },
+    ]
+    chat = saying(system, file(JPEG, "image/jpeg"))
+    chat["messages"] = [*earlier, *chat["messages"]]
+    assert (await post(system, base, chat)).complete
+    before, said, asked = await stored(system), model.requests[-1].history, list(site.asked)
+    assert said[0]["parts"] == [file(PNG, "image/png"), file(WEBP, "image/webp")]
+    assert [part["type"] for part in said[1]["parts"]] == ["text"]
+    kept = (await messages_of(system, base, chat["id"]))[0]["parts"]
+    assert [part["url"] for part in kept] == [
+        file_formats.file_url(file_formats.file_id(None, data)) for data in (PNG, WEBP)
+    ]
+    more = saying(system, file(PNG, "image/png"))
+    chat["messages"][:] = [*earlier, *more["messages"]]
+    assert (await post(system, base, chat)).complete
+    assert (await stored(system), site.asked) == (before, asked)
+
+
+async def test_a_bad_file_of_an_earlier_turn_is_refused_by_name(system: LocalSystem, base: str) -> None:
+    before, chat = await stored(system), saying(system)
+    text = {"type": "text", "text": "look"}
+    bad = {"id": system.fresh("u"), "role": "user", "parts": [text, file(GIF, "image/gif")]}
+    chat["messages"].insert(0, bad)
+    found = problem(await post(system, base, chat), 400)
+    assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
+    assert await stored(system) == before
+
+
+async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
+    system: LocalSystem, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones do not wait; and what was read is given back, whatever came of it."""
+    monkeypatch.setattr(request_body, "WAIT_S", 0.2)
+    shares: FairShare = system.apps[0][SERVICE].bodies
+    large = saying(system, file(pdf_of(2_000_000), "application/pdf"))
+    taken = await shares.take("others", request_body.TOTAL_BYTES)
+    answer = await post(system, base, large)
+    problem(answer, 503)
+    assert int(answer.headers["retry-after"]) > 0
+    assert (await post(system, base, saying(system, file(PNG, "image/png")))).complete
+    monkeypatch.setattr(request_body, "WAIT_S", 20)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(post(system, base, large))
+        await wait_until(lambda: shares._askers, "a body that waits for room")
+        taken.release()
+    assert waiting.result().complete
+    problem(await post(system, base, saying(system, file(bytes(2_000_000), "image/gif"))), 400)
+    assert (
+        await asyncio.wait_for(shares.take("others", request_body.TOTAL_BYTES), 5)
+    ).amount == request_body.TOTAL_BYTES
+
+
+async def test_a_large_body_that_does_not_come_gives_its_room_back(
+    system: LocalSystem, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_body, "READ_TIMEOUT_S", 0.2)
+    over = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"id": '
+        await over.wait()
+
+    headers = {"Content-Type": "application/json"}
+    async with system.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
+        problem(await Answer.of(response), 408)
+    over.set()
+    shares: FairShare = system.apps[0][SERVICE].bodies
+    assert (
+        await asyncio.wait_for(shares.take("others", request_body.TOTAL_BYTES), 5)
+    ).amount == request_body.TOTAL_BYTES
+
+
+async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_until_it_is_read(
+    system: LocalSystem, base: str
+) -> None:
+    """A client that sends by pieces, and leaves in the middle."""
+    shares: FairShare = system.apps[0][SERVICE].bodies
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"id": '
+        begun.set()
+        await go_on.wait()
+        yield b"1}"
+
+    async def send() -> int:
+        headers = {"Content-Type": "application/json"}
+        async with system.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
+            return response.status
+
+    for leaves in (False, True):
+        begun.clear()
+        go_on.clear()
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(send())
+            await begun.wait()
+            await wait_until(lambda: shares._free != request_body.TOTAL_BYTES, "its share")
+            assert shares._free == request_body.TOTAL_BYTES - request_body.BODY_BYTES_MAX
+            if leaves:
+                sending.cancel()
+            else:
+                go_on.set()
+        await wait_until(lambda: shares._free == request_body.TOTAL_BYTES, "its return")
+        assert leaves or sending.result() == 400

@@ -1,0 +1,487 @@
+"""Attachments through a whole system: taken or refused by name, kept, given to the model, served."""
+
+import base64
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+from rejoin_adapters.files.chunk_store import JetStreamChunkStore
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.records import Owner
+from rejoin_gateway.core import attachments as checking
+from rejoin_gateway.core import remote_fetch
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol import file_formats
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import TenantId, UserId
+from rejoin_runner.agent.agent import Agent
+
+from tests.integration.gateway.test_bad_input import problem, send
+from tests.support.clients.attachments import (
+    BOMB,
+    GIF,
+    GOOD,
+    JPEG,
+    PDF,
+    PNG,
+    WEBP,
+    Recorder,
+    Site,
+    file,
+    hollow,
+    link,
+    pdf_of,
+)
+from tests.support.system.local_system import Answer, LocalSystem
+
+WITHIN_S = 15.0
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    one = Site()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", one.serve)
+    server = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    one.port = server.addresses[0][1]
+    yield one
+    one.over.set()
+    await server.cleanup()
+
+
+@pytest.fixture
+def model() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+async def base(system: LocalSystem, model: Recorder, site: Site) -> AsyncIterator[str]:
+    await system.runner([Agent(name=system.agent, model=model)])
+    url = await system.gateway()
+    async with remote_fetch.open_fetcher(site.allowed) as guarded:
+        attachments = system.apps[0][SERVICE].backend.attachments
+        assert attachments is not None
+        attachments._fetch = guarded
+        yield url
+
+
+def saying(system: LocalSystem, *parts: dict[str, Any]) -> dict[str, Any]:
+    chat = system.chat(system.fresh("s"), "look")
+    chat["messages"][0]["parts"] += parts
+    return chat
+
+
+async def post(system: LocalSystem, base: str, chat: dict[str, Any]) -> Answer:
+    """POST /api/chat with a body that may be large."""
+    return await send(system, base, msgspec.json.encode(chat))
+
+
+async def post_to(system: LocalSystem, url: str, body: Any) -> Answer:
+    async with system.http.post(url, json=body) as response:
+        return await Answer.of(response)
+
+
+async def kept(system: LocalSystem, base: str, session: str) -> list[dict[str, Any]]:
+    """The parts of the first stored message, but for its text."""
+    history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json
+    parts: list[dict[str, Any]] = history["messages"][0]["parts"]
+    return parts[1:]
+
+
+async def stored(system: LocalSystem) -> int:
+    """How much was ever written to the object store."""
+    async with nats_connection.connect(system.nats_url, "tests") as connection:
+        answer = await connection.call(f"$JS.API.STREAM.INFO.{subjects.FILES}")
+    last: int = msgspec.json.decode(answer)["state"]["last_seq"]
+    return last
+
+
+async def taken(
+    system: LocalSystem, base: str, model: Recorder, part: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Send a part; fails unless it is stored and given to the model. What is stored."""
+    chat = saying(system, part)
+    answer = await post(system, base, chat)
+    assert answer.complete, answer.raw
+    parts = await kept(system, base, chat["id"])
+    [seen] = model.seen[1:]
+    assert seen["url"].startswith("data:")
+    file = await system.get(base + parts[0]["url"])
+    assert seen == parts[0] | {"url": file_formats.to_data_url(parts[0]["mediaType"], file.raw)}
+    return parts
+
+
+async def refused(system: LocalSystem, base: str, part: dict[str, Any]) -> str:
+    """Send a good part and a bad one; fails unless the bad one is named, soon, and nothing is stored."""
+    before, chat = await stored(system), saying(system, file(PNG, "image/png"), part)
+    began = time.monotonic()
+    found = problem(await post(system, base, chat), 400)
+    assert time.monotonic() - began < WITHIN_S
+    assert [error["pointer"] for error in found["errors"]] == ["/messages/0/parts/2"], found
+    problem(await system.get(f"{base}/api/agents/{system.agent}/{chat['id']}"), 404)
+    assert await stored(system) == before
+    detail: str = found["detail"]
+    return detail
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "image/webp"])
+async def test_f45_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
+    system: LocalSystem, base: str, model: Recorder, site: Site, media_type: str
+) -> None:
+    data, url = GOOD[media_type], site.url(f"/good/{media_type.partition('/')[2]}")
+    inline = file_formats.to_data_url(media_type, data)
+    for part in (
+        file(data, media_type),
+        {"type": "image", "image": inline},
+        {"type": "image_url", "image_url": {"url": inline, "detail": "low"}},
+        link(url, media_type),
+        {"type": "image", "image": url},
+        {"type": "image_url", "image_url": {"url": url}},
+    ):
+        [one] = await taken(system, base, model, part)
+        assert one == {
+            "type": "file",
+            "mediaType": media_type,
+            "url": file_formats.file_url(file_formats.file_id(None, data)),
+        }
+    [named] = await taken(system, base, model, file(data, media_type, filename="a cat.png"))
+    assert named["filename"] == "a cat.png"
+
+
+async def test_f45_a_gif_and_wrong_bytes_are_refused(system: LocalSystem, base: str) -> None:
+    assert "gif" in await refused(system, base, file(GIF, "image/gif"))
+    assert "no supported kind" in await refused(system, base, {"type": "image", "image": "data:;base64,R0lG"})
+    assert "not image/png" in await refused(system, base, file(GIF, "image/png"))
+    assert "not image/png" in await refused(system, base, file(JPEG, "image/png"))
+    mixed = {"type": "file", "mediaType": "image/png", "url": file_formats.to_data_url("image/jpeg", PNG)}
+    assert "not image/jpeg" in await refused(system, base, mixed)
+
+
+async def test_f46_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
+    system: LocalSystem, base: str, model: Recorder, site: Site
+) -> None:
+    await taken(system, base, model, file(PDF, "application/pdf", filename="report.pdf"))
+    [one] = await taken(
+        system, base, model, link(site.url("/good/pdf?token=secret#page=2"), "application/pdf")
+    )
+    assert one == {
+        "type": "file",
+        "mediaType": "application/pdf",
+        "url": file_formats.file_url(file_formats.file_id(None, PDF)),
+    }
+    assert site.asked == ["/good/pdf?token=secret"]
+
+
+async def test_f46_a_pdf_that_is_none_is_refused(system: LocalSystem, base: str, site: Site) -> None:
+    assert "not application/pdf" in await refused(system, base, link(site.url("/html"), "application/pdf"))
+    assert "not application/pdf" in await refused(system, base, file(b"<html>", "application/pdf"))
+
+
+async def test_f47_10485760_bytes_are_taken_and_one_more_is_not(
+    system: LocalSystem, base: str, model: Recorder
+) -> None:
+    await taken(system, base, model, file(pdf_of(10_485_760), "application/pdf"))
+    assert "10485760" in await refused(system, base, file(pdf_of(10_485_761), "application/pdf"))
+
+
+async def test_f47_a_message_has_at_most_20_files(system: LocalSystem, base: str, model: Recorder) -> None:
+    chat = saying(system, *[file(PNG, "image/png")] * 21)
+    found = problem(await post(system, base, chat), 400)
+    assert found["errors"][0]["pointer"] == "/messages/0/parts/21"
+    chat["messages"][0]["parts"].pop()
+    assert (await post(system, base, chat)).complete
+    assert len(model.seen) == 21
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/a.png",
+        "http://localhost/a.png",
+        "http://2130706433/a.png",
+        "http://0.0.0.0/a.png",
+        "http://[::1]/a.png",
+        "http://[::ffff:127.0.0.1]/a.png",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/a.png",
+        "http://8.8.8.8:8080/a.png",
+        "https://user:secret@example.com/a.png",
+        "http://user@127.0.0.1/a.png",
+        "ftp://example.com/a.png",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "http://",
+        "",
+    ],
+)
+async def test_f48_an_address_that_is_not_public_is_never_asked(
+    system: LocalSystem, base: str, url: str
+) -> None:
+    assert "secret" not in await refused(system, base, link(url))
+
+
+async def test_f48_a_redirect_is_guarded_like_the_first_address(
+    system: LocalSystem, base: str, site: Site
+) -> None:
+    for there in (
+        "http://127.0.0.1/a.png",
+        "http://localhost/a.png",
+        "http://169.254.169.254/latest/meta-data/",
+        f"http://user:secret@127.0.0.1:{site.port}/good/png",
+        "file:///etc/passwd",
+        "data:image/png;base64,AAAA",
+    ):
+        await refused(system, base, link(site.url(f"/to?url={there}")))
+    assert not [asked for asked in site.asked if not asked.startswith("/to")]
+
+
+async def test_f48_three_redirects_are_followed_and_a_fourth_is_not(
+    system: LocalSystem, base: str, model: Recorder, site: Site
+) -> None:
+    await taken(system, base, model, link(site.url("/hops/3")))
+    assert "redirects" in await refused(system, base, link(site.url("/hops/4")))
+
+
+async def test_f48_what_a_site_sends_is_bounded_and_must_be_what_it_says(
+    system: LocalSystem, base: str, site: Site
+) -> None:
+    assert "10485760" in await refused(system, base, link(site.url("/endless")))
+    assert "10485760" in await refused(system, base, link(site.url("/large"), "application/pdf"))
+    assert "404" in await refused(system, base, link(site.url("/nothing")))
+    for path in ("/posing", "/mislabelled", "/packed"):
+        await refused(system, base, link(site.url(path)))
+
+
+async def test_f48_sites_that_do_not_answer_cost_no_more_time_than_one(
+    system: LocalSystem, base: str, site: Site
+) -> None:
+    """Each of ten parts is asked at once, and all of them have the same seconds."""
+    async with remote_fetch.open_fetcher(site.allowed, timeout_s=1) as guarded:
+        attachments = system.apps[0][SERVICE].backend.attachments
+        assert attachments is not None
+        attachments._fetch = guarded
+        began, chat = time.monotonic(), saying(system, *[link(site.url("/silent"))] * 10)
+        found = problem(await post(system, base, chat), 400)
+        assert time.monotonic() - began < 5
+    assert "within 1 seconds" in found["detail"]
+    assert found["errors"][0]["pointer"].startswith("/messages/0/parts/")
+
+
+async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
+    system: LocalSystem, base: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seconds of a fetch begin with it."""
+    monkeypatch.setattr(checking, "CHECK_TIMEOUT_S", 0.3)
+    async with remote_fetch.open_fetcher(site.allowed, timeout_s=0.1) as guarded:
+        attachments = system.apps[0][SERVICE].backend.attachments
+        assert attachments is not None
+        attachments._fetch = guarded
+        taken = await guarded._shares.take("others", remote_fetch.FETCHES_MAX)
+        problem(await post(system, base, saying(system, link(site.url("/good/png")))), 503)
+        assert site.asked == []
+        taken.release()
+        assert guarded._shares._free == remote_fetch.FETCHES_MAX
+
+
+async def test_f49_the_parts_family_takes_data_urls_and_those_alone(
+    system: LocalSystem, base: str, model: Recorder, site: Site
+) -> None:
+    thread = {"threadId": system.fresh("s")}
+    assert (await post(system, base, thread | {"parts": [file(PNG, "image/png")]})).complete
+    assert model.seen == [file(PNG, "image/png")]
+    before = await stored(system)
+    for part in (link(site.url("/good/png")), file(GIF, "image/gif")):
+        answer = await post(system, base, thread | {"parts": [part]})
+        assert answer.status == 400
+        assert list(answer.json) == ["error"]
+    assert site.asked == []
+    assert await stored(system) == before
+
+
+async def test_the_run_family_takes_files_in_its_own_shapes(
+    system: LocalSystem, base: str, model: Recorder, site: Site
+) -> None:
+    """F45 and F46 where their clients send them: beside a text, as parts and as content."""
+    image = {"type": "image_url", "image_url": {"url": site.url("/good/webp")}}
+    document = file(PDF, "application/pdf", filename="a.pdf")
+    text = {"type": "text", "text": "look"}
+    for said in ({"content": "look", "parts": [image, document]}, {"content": [text, image, document]}):
+        answer = await post_to(system, f"{base}/run/api/chat", {"messages": [{"role": "user", **said}]})
+        assert answer.complete, answer.raw
+        assert model.seen == [text, file(WEBP, "image/webp"), document]
+    bad = {"messages": [{"role": "user", "parts": [text, file(GIF, "image/gif")]}]}
+    found = problem(await post_to(system, f"{base}/run/api/chat", bad), 400)
+    assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
+
+
+async def test_a_users_file_is_no_other_users(system: LocalSystem, base: str) -> None:
+    """Those of a tenant as a whole see all of its files; an id of another user's is of nobody."""
+    attachments = system.apps[0][SERVICE].backend.attachments
+    assert attachments is not None
+    assert base
+    ann, bob, everybody = (Owner(TenantId("default"), user) for user in (UserId("ann"), UserId("bob"), None))
+
+    async def kept_for(owner: Owner, part: dict[str, Any]) -> list[dict[str, Any]]:
+        sent = await attachments.read([("/parts/0", part)], owner)
+        return await attachments.stored(sent, owner, remote=False)
+
+    [one] = await kept_for(ann, file(PNG, "image/png"))
+    for owner in (ann, everybody):
+        assert await kept_for(owner, one) == [one]
+    with pytest.raises(Invalid) as caught:
+        await kept_for(bob, one)
+    assert caught.value.pointer == "/parts/0"
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (PNG[:-20], "image/png"),
+        (JPEG[: len(JPEG) // 2], "image/jpeg"),
+        (WEBP[:-9], "image/webp"),
+        (PDF[:40], "application/pdf"),
+        (hollow(), "image/png"),
+        (PNG + PDF, "image/png"),
+        (JPEG + b"<script>alert(1)</script>", "image/jpeg"),
+        (BOMB, "image/png"),
+        (b"", "image/png"),
+    ],
+    ids=["png", "jpeg", "webp", "pdf", "hollow", "polyglot", "trailing", "bomb", "empty"],
+)
+async def test_a_broken_file_is_refused_by_name(
+    system: LocalSystem, base: str, data: bytes, media_type: str
+) -> None:
+    await refused(system, base, file(data, media_type))
+
+
+async def test_parts_of_no_known_shape_are_refused_by_name(system: LocalSystem, base: str) -> None:
+    for part in (
+        {"type": "file", "url": "data:image/png;base64,AA"},
+        {"type": "file", "mediaType": "image/png"},
+        {"type": "image", "image": 7},
+        {"type": "image_url", "image_url": "https://example.com/a.png"},
+        {"type": "image", "image": base64.b64encode(PNG).decode()},
+        file(PNG, "image/png", filename="a\nb"),
+        file(PNG, "image/png", filename="x" * 256),
+        link(file_formats.file_url(file_formats.file_id(None, b"never sent"))),
+    ):
+        await refused(system, base, part)
+
+
+async def test_the_same_message_sent_again_is_the_same_run(
+    system: LocalSystem, base: str, site: Site
+) -> None:
+    """Also if its file is remote, or is stored by now."""
+    chat = saying(system, link(site.url("/good/png")), file(PNG, "image/png"))
+    first, again = [await post(system, base, chat) for _ in range(2)]
+    assert first.complete
+    assert again.raw == first.raw
+    chat["messages"][0]["parts"][2] = (await kept(system, base, chat["id"]))[1]
+    assert (await post(system, base, chat)).raw == first.raw
+    chat["messages"][0]["parts"][2] = file(JPEG, "image/jpeg")
+    problem(await post(system, base, chat), 409)
+
+
+async def test_a_stored_file_can_be_said_again(system: LocalSystem, base: str, model: Recorder) -> None:
+    """As a client does that has loaded the history and edits a message."""
+    [one] = await taken(system, base, model, file(PNG, "image/png"))
+    assert await taken(system, base, model, one) == [one]
+
+
+async def test_an_unknown_agent_stores_no_file(system: LocalSystem, base: str) -> None:
+    before, chat = await stored(system), saying(system, file(PNG, "image/png"))
+    async with system.http.post(f"{base}/api/chat", json=chat, headers={"x-agent-id": "nobody"}) as response:
+        problem(await Answer.of(response), 404)
+    assert await stored(system) == before
+
+
+async def test_the_session_family_takes_files_too(system: LocalSystem, base: str, model: Recorder) -> None:
+    url = f"{base}/api/agents/{system.agent}/{system.fresh('s')}"
+    for body in (
+        [
+            {"type": "text", "text": "a"},
+            {"type": "image", "image": file_formats.to_data_url("image/png", PNG)},
+        ],
+        {"message": {"parts": [file(PNG, "image/png")]}},
+    ):
+        async with system.http.post(url, json=body) as response:
+            assert (await Answer.of(response)).complete
+        assert model.seen[-1] == file(PNG, "image/png")
+    async with system.http.post(url, json={"message": {"parts": [file(GIF, "image/gif")]}}) as response:
+        found = problem(await Answer.of(response), 400)
+    assert found["errors"][0]["pointer"] == "/message/parts/0"
+
+
+async def test_a_file_is_served_as_nothing_but_itself(
+    system: LocalSystem, base: str, model: Recorder
+) -> None:
+    for media_type, data in GOOD.items():
+        [one] = await taken(system, base, model, file(data, media_type))
+        answer = await system.get(base + one["url"])
+        assert answer.raw == data
+        expected = {
+            "content-type": media_type,
+            "x-content-type-options": "nosniff",
+            "content-disposition": "attachment" if media_type == "application/pdf" else "inline",
+            "content-security-policy": "default-src 'none'; sandbox",
+            "cache-control": "private, max-age=31536000, immutable",
+        }
+        assert {name: answer.headers[name] for name in expected} == expected
+
+
+async def test_a_file_of_others_is_as_unknown_as_none(system: LocalSystem, base: str) -> None:
+    async with nats_connection.connect(system.nats_url, "tests") as connection:
+        other = await JetStreamChunkStore(connection).put(TenantId("other"), None, b"theirs", "image/png")
+    for id in (other, file_formats.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
+        problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
+    await refused(system, base, link(file_formats.file_url(other)))
+
+
+async def test_a_file_that_is_gone_is_named_to_the_model(
+    system: LocalSystem, base: str, model: Recorder
+) -> None:
+    chat = saying(system, file(WEBP, "image/webp", filename="cat.webp"))
+    await post(system, base, chat)
+    id = file_formats.parse_file_url((await kept(system, base, chat["id"]))[0]["url"])
+    assert id is not None
+    async with nats_connection.connect(system.nats_url, "tests") as connection:
+        files = JetStreamChunkStore(connection)
+        await files.delete(TenantId("default"), id, before=await files.end())
+    await post(system, base, system.chat(chat["id"], "and now?"))
+    gone = {"type": "text", "text": "[The attachment cat.webp is not there any more.]"}
+    assert model.requests[-1].history[0]["parts"][1:] == [gone]
+
+
+async def test_a_request_carries_no_file_through_the_queue(
+    system: LocalSystem, base: str, model: Recorder
+) -> None:
+    """Nor does the stored message."""
+    chat = saying(system, file(pdf_of(5_000_000), "application/pdf"))
+    assert (await post(system, base, chat)).complete
+    assert len(msgspec.json.encode(await kept(system, base, chat["id"]))) < 1_000
+    assert len(model.seen[1]["url"]) > 5_000_000
+
+
+async def test_several_large_files_fit_in_one_message(
+    system: LocalSystem, base: str, model: Recorder
+) -> None:
+    files = [file(pdf_of(file_formats.FILE_BYTES_MAX - number), "application/pdf") for number in range(3)]
+    assert (await post(system, base, saying(system, *files))).complete
+    assert [part["url"] for part in model.seen[1:]] == [part["url"] for part in files]
+
+
+async def test_the_same_guard_stands_in_a_real_gateway(
+    system: LocalSystem, site: Site, model: Recorder
+) -> None:
+    """Not only where a test has put one."""
+    await system.runner([Agent(name=system.agent, model=model)])
+    base = await system.gateway()
+    await refused(system, base, link(site.url("/good/png")))
+    await refused(system, base, link(f"http://localhost:{site.port}/good/png"))
+    assert site.asked == []

@@ -1,0 +1,199 @@
+"""`?ui=5|6`: clients that know neither `reset-step` nor what else came after them.
+
+What a dead runner left of a step must not stay in such a client. The first runner here is silent for the
+broker and yet alive, as in `tests/fault/takeover/test_takeover.py`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from rejoin_protocol.events.chunks import decode
+from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.log.sse import SseFrame
+from rejoin_runner.agent.agent import Agent
+
+from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, silent
+from tests.support.models.scripted_models import Gated
+from tests.support.system.local_system import Answer, LocalSystem, read_frames
+from tests.support.system.observation import wait_until
+
+WORDS = "".join(f" {number}" for number in range(FIRST))
+
+
+def types(answer: Answer) -> list[str]:
+    return [chunk["type"] for chunk in answer.chunks]
+
+
+def folded(answer: Answer) -> UIMessage:
+    fold = Fold()
+    for frame in answer.frames[:-1]:
+        fold.apply(decode(frame.data))
+    return fold.message
+
+
+class Rewound:
+    """A run whose first runner was given up after its words, and whose second one waits before its last."""
+
+    def __init__(self, system: LocalSystem, base: str, session: str) -> None:
+        self.system, self.base, self.session = system, base, session
+        self.gate = asyncio.Semaphore(0)
+        self.seen: list[SseFrame] = []
+
+    def url(self, query: str) -> str:
+        return f"{self.base}/api/chat/{self.session}/stream{query}"
+
+    async def get(self, query: str, **headers: str) -> Answer:
+        """A response, to its end; the run is let go."""
+        async with self.system.http.get(self.url(query), headers=headers) as response:
+            self.gate.release()
+            return await Answer.of(response)
+
+    @property
+    def text(self) -> str:
+        """What the client saw of the first runner's words."""
+        chunks = [msgspec.json.decode(frame.data) for frame in self.seen]
+        return "".join(chunk.get("delta", "") for chunk in chunks)
+
+    async def watch(self, response: aiohttp.ClientResponse, written: asyncio.Event) -> None:
+        """Read a response that is to break, and tell when the first runner has written what it can."""
+        try:
+            async for frame in read_frames(response):
+                self.seen.append(frame)
+                if self.text == WORDS:
+                    written.set()
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+            return
+        pytest.fail("the response ended as if the answer were whole")
+
+
+@contextlib.asynccontextmanager
+async def rewound(system: LocalSystem, monkeypatch: pytest.MonkeyPatch, ui: str) -> AsyncIterator[Rewound]:
+    """Entered once the stream of the client that had sent the message is broken."""
+    one = Rewound(system, await system.gateway(), system.fresh("s"))
+    gate = asyncio.Semaphore(FIRST)
+    first = await system.runner(
+        [Agent(name=system.agent, model=Gated(gate, 10), text_interval_s=0)],
+        ack_wait_s=ACK_WAIT_S,
+        max_concurrent_runs=1,
+    )
+    monkeypatch.setattr(first, "_keep_alive", silent)
+    written = asyncio.Event()
+    async with (
+        system.http.post(f"{one.base}/api/chat?ui={ui}", json=system.chat(one.session, "hello")) as response,
+        asyncio.TaskGroup() as group,
+    ):
+        watching = group.create_task(one.watch(response, written))
+        async with asyncio.timeout(20):
+            await written.wait()
+        one.gate = asyncio.Semaphore(SECOND)
+        model = Gated(one.gate, SECOND + 1, [])
+        await system.runner([Agent(name=system.agent, model=model, text_interval_s=0)], ack_wait_s=ACK_WAIT_S)
+        async with asyncio.timeout(20):
+            await watching
+        yield one
+
+        async def over() -> bool:
+            history = await system.get(f"{one.base}/api/agents/{system.agent}/{one.session}")
+            return "activeRunId" not in history.json
+
+        await wait_until(over, "the end of the run")
+    for _ in range(10):
+        gate.release()
+
+
+async def stored(one: Rewound) -> Any:
+    """The answer in the history."""
+    history = await one.system.get(f"{one.base}/api/agents/{one.system.agent}/{one.session}")
+    return history.json["messages"][-1]
+
+
+@pytest.mark.parametrize("ui", ["5", "6"])
+async def test_f84_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_of_it(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, ui: str
+) -> None:
+    """F84: for a client that cannot be told to drop what it has."""
+    async with rewound(system, monkeypatch, ui) as one:
+        whole = await one.get(f"?ui={ui}")
+    assert whole.complete
+    assert whole.text == " 0 1 2 3"
+    assert "reset-step" not in types(whole)
+    assert folded(whole) == await stored(one)
+    assert one.text == WORDS
+    again = await one.system.get(one.url("?ui=7&startIndex=0"))
+    assert types(again).count("reset-step") == 1
+    assert folded(again) == await stored(one)
+
+
+async def test_f84_a_position_before_the_rewind_goes_on_without_what_is_void(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F84, F66: up to the step's start the client has nothing wrong; behind it, it must begin again."""
+    async with rewound(system, monkeypatch, "6") as one:
+        whole = await one.get("?ui=6")
+    begin = next(place for place, frame in enumerate(one.seen) if b"start-step" in frame.data)
+    for place, frame in enumerate(one.seen):
+        rest = await one.system.get(one.url("?ui=6"), **{"Last-Event-ID": frame.id})
+        counted = await one.system.get(one.url(f"?ui=6&startIndex={place + 1}"))
+        if place <= begin:
+            assert rest.frames == counted.frames == whole.frames[place + 1 :]
+        else:
+            assert (rest.status, counted.status) == (410, 410)
+            assert "no longer part of the message" in rest.json["detail"]
+    known = await one.system.get(one.url("?ui=7"), **{"Last-Event-ID": one.seen[-1].id})
+    assert types(known)[:2] == ["reset-step", "text-start"]
+
+
+async def test_f84_a_position_behind_the_rewind_is_exact(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F84, F66: by cursor and by number, also from the end."""
+    async with rewound(system, monkeypatch, "6") as one:
+        whole = await one.get("?ui=6")
+    begin = types(whole).index("start-step")
+    events = len(whole.frames) - 1
+    for place in range(begin, events):
+        rest = await one.system.get(one.url("?ui=6"), **{"Last-Event-ID": whole.frames[place].id})
+        assert rest.frames == whole.frames[place + 1 :]
+    for back in range(1, events - begin):
+        last = await one.system.get(one.url(f"?ui=6&startIndex=-{back}"))
+        assert last.frames == whole.frames[events - back :]
+        assert last.headers["x-workflow-stream-tail-index"] == str(events - 1)
+    for count in range(len(one.seen) + 1, events + 1):  # more than anybody saw before
+        counted = await one.system.get(one.url(f"?ui=6&startIndex={count}"))
+        assert counted.frames == whole.frames[count:]
+
+
+async def test_approvals_are_shown_to_those_who_know_them(system: LocalSystem) -> None:
+    """API §1: an unknown type ends a client's stream, so v5 gets none of them, v6 all but the decision."""
+    base = await system.gateway()
+    await system.runner()
+    session = system.fresh("s")
+    await system.post(base, system.chat(session, "delete notes.txt"))
+    await system.post(base, await system.decision(base, session, approved=False))
+    asked = {}
+    for ui in "567":
+        url = f"{base}/api/chat/{session}/stream?ui={ui}&startIndex="
+        answer = await system.get(f"{url}0")
+        asked[ui] = {name for name in types(answer) if "approval" in name or "denied" in name}
+        for place, frame in enumerate(answer.frames[:-1], 1):
+            for position in (f"{place}", f"0&cursor={frame.id}"):  # a cursor goes before a count
+                assert (await system.get(f"{url}{position}")).frames == answer.frames[place:]
+    assert asked["5"] == set()
+    assert asked["6"] == {"tool-approval-request", "tool-output-denied"}
+    assert asked["7"] == {"tool-approval-request", "tool-approval-response", "tool-output-denied"}
+
+
+@pytest.mark.parametrize("ui", ["", "4", "8", "v6", "6.0"])
+async def test_an_unknown_version_is_refused_and_nothing_is_stored(system: LocalSystem, ui: str) -> None:
+    base = await system.gateway()
+    session = system.fresh("s")
+    async with system.http.post(f"{base}/api/chat?ui={ui}", json=system.chat(session, "hello")) as response:
+        answer = await Answer.of(response)
+    assert answer.status == 400
+    assert "ui is 5, 6 or 7" in answer.json["detail"]
+    assert (await system.get(f"{base}/api/agents/{system.agent}/{session}")).status == 404

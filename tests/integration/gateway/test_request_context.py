@@ -1,0 +1,170 @@
+"""The context of a request on its way from a header to a tool, and the places where it must not be."""
+
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from rejoin_protocol.events import chunks
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.tool_context import RunContext, ToolContext
+
+from tests.support.models.scripted_models import Calls
+from tests.support.system.local_system import Answer, LocalSystem
+
+SECRET = "hunter2-hunter2"  # noqa: S105 - that is what is looked for
+KEYS = f"k1:{b64encode(b'1' * 32).decode()}"
+NEWER = f"k2:{b64encode(b'2' * 32).decode()},{KEYS}"
+OTHER = f"k3:{b64encode(b'3' * 32).decode()}"
+
+
+class Tenant(msgspec.Struct):
+    tenant_id: str
+    auth_token: str = ""
+    seats: int = 1
+
+
+@tool
+async def whoami(ctx: ToolContext[Tenant]) -> str:
+    """Tell who is asked for."""
+    assert ctx.context.auth_token in {"", SECRET}
+    return f"{ctx.context.tenant_id} {ctx.context.seats}"
+
+
+class Reads(msgspec.Struct):
+    """Says its instructions."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        yield chunks.TextStart(id="t")
+        yield chunks.TextDelta(id="t", delta=request.instructions)
+        yield chunks.TextEnd(id="t")
+        yield Done("stop")
+
+
+async def post(system: LocalSystem, url: str, body: Any, **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with system.http.post(url, json=body, headers=named) as response:
+        return await Answer.of(response)
+
+
+def output(answer: Answer) -> Any:
+    return next(one["output"] for one in answer.chunks if one["type"] == "tool-output-available")
+
+
+async def started(system: LocalSystem, model: Any = None, **agent: Any) -> str:
+    """A gateway's base URL, with a runner behind it."""
+    made = Agent(
+        name=system.agent, model=model or Calls("whoami", {}), tools=[whoami], context=Tenant, **agent
+    )
+    await system.runner([made], context_encryption_keys=NEWER)
+    return await system.gateway(context_encryption_keys=KEYS)
+
+
+async def test_f43_headers_are_the_context_and_are_remembered(system: LocalSystem) -> None:
+    """A missing one is a 400 that stores nothing; the second turn needs none; a body field is ignored."""
+    base, session = await started(system), system.fresh("s")
+    url = f"{base}/api/chat"
+    refused = await post(system, url, system.chat(session, "hi", context={"tenant_id": "forged"}))
+    assert refused.status == 400
+    assert refused.json["errors"] == [
+        {"detail": "context.tenant_id is required", "pointer": "/context/tenant_id"}
+    ]
+    assert (await system.get(f"{base}/api/agents/{system.agent}/{session}")).status == 404
+    first = await post(system, url, system.chat(session, "hi"), Tenant_Id="acme", SEATS="7")
+    assert output(first) == "acme 7"
+    assert (
+        output(await post(system, url, system.chat(session, "again", context={"tenant_id": "x"}))) == "acme 7"
+    )
+    assert output(await post(system, url, system.chat(session, "more"), seats="8")) == "acme 8"
+    wrong = await post(system, url, system.chat(session, "more"), seats="many")
+    assert (wrong.status, wrong.json["errors"][0]["pointer"]) == (400, "/context/seats")
+
+
+async def test_f44_a_context_in_the_body_is_for_one_run(system: LocalSystem) -> None:
+    """The session family's; the next turn has to say it again."""
+    base, session = await started(system), system.fresh("s")
+    url = f"{base}/api/agents/{system.agent}/{session}"
+    assert output(await post(system, url, {"message": "hi", "context": {"tenant_id": "acme"}})) == "acme 1"
+    assert (await post(system, url, {"message": "again"})).status == 400
+    wrong = await post(system, url, {"message": "again", "context": {"tenant_id": 7}})
+    assert (wrong.status, wrong.json["errors"][0]["pointer"]) == (400, "/context/tenant_id")
+
+
+async def test_f43_f44_a_value_is_nowhere_in_the_clear(
+    system: LocalSystem, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not in the database, not in the log of the run, not in the services' logs; also when it is refused."""
+    base = await started(system)
+    session = system.fresh("s")
+    chat = system.chat(session, "hi")
+    answer = await post(system, f"{base}/api/chat", chat, tenant_id="acme", auth_token=SECRET)
+    body = {"message": "hi", "context": {"tenant_id": "acme", "auth_token": SECRET}}
+    other = await post(system, f"{base}/api/agents/{system.agent}/{system.fresh('s')}", body)
+    refused = await post(
+        system, f"{base}/api/chat", system.chat(system.fresh("s"), "hi"), tenant_id="a", seats=SECRET
+    )
+    assert output(answer) == output(other) == "acme 1"
+    assert refused.status == 400
+    assert SECRET not in answer.raw.decode() + other.raw.decode() + refused.raw.decode()
+    connection = await asyncpg.connect(database_url)
+    try:
+        tables = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
+        dump = ""
+        for row in tables:
+            rows = await connection.fetch(f'select t::text, row_to_json(t)::text from "{row[0]}" t')  # noqa: S608
+            dump += str(rows)
+    finally:
+        await connection.close()
+    assert session in dump
+    assert SECRET not in dump
+    assert SECRET.encode().hex() not in dump
+    printed = capsys.readouterr()
+    assert session in printed.out + printed.err
+    assert SECRET not in printed.out + printed.err
+
+
+async def test_a_context_that_does_not_open_ends_the_run_with_a_sentence(system: LocalSystem) -> None:
+    """The gateway sealed it with a key that the runner does not have."""
+    await system.runner(
+        [Agent(name=system.agent, model=Calls("whoami", {}), tools=[whoami], context=Tenant)],
+        context_encryption_keys=OTHER,
+    )
+    base = await system.gateway(context_encryption_keys=KEYS)
+    answer = await post(system, f"{base}/api/chat", system.chat(system.fresh("s"), "hi"), tenant_id="acme")
+    assert answer.complete
+    [error] = [chunk["errorText"] for chunk in answer.chunks if chunk["type"] == "error"]
+    assert error.startswith("The run's context cannot be opened: the key")
+
+
+async def test_instructions_may_be_made_of_the_context(system: LocalSystem) -> None:
+    async def instruct(ctx: RunContext[Tenant]) -> str:
+        return f"You work for {ctx.context.tenant_id} as {ctx.agent}."
+
+    base = await started(system, Reads(), instructions=instruct)
+    answer = await post(system, f"{base}/api/chat", system.chat(system.fresh("s"), "hi"), tenant_id="acme")
+    assert answer.text == f"You work for acme as {system.agent}."
+
+
+async def test_instructions_that_fail_end_the_run_with_a_sentence(system: LocalSystem) -> None:
+    def instruct(ctx: RunContext[Tenant]) -> str:
+        raise KeyError(ctx.context.tenant_id)
+
+    base = await started(system, Reads(), instructions=instruct)
+    answer = await post(system, f"{base}/api/chat", system.chat(system.fresh("s"), "hi"), tenant_id="acme")
+    [error] = [chunk["errorText"] for chunk in answer.chunks if chunk["type"] == "error"]
+    assert error == "The agent's instructions failed (KeyError)."
+
+
+async def test_f18_the_page_that_the_user_looks_at_is_in_the_instructions(system: LocalSystem) -> None:
+    await system.runner([Agent(name=system.agent, model=Reads(), instructions="Be brief.")])
+    base, session = await system.gateway(), system.fresh("s")
+    chat = system.chat(session, "hi")
+    chat["messages"][0]["metadata"] = {"currentPage": "/orders/7"}
+    answer = await system.post(base, chat)
+    assert answer.text == "Be brief.\n\nThe user is looking at this page: /orders/7"
+    assert (await system.post(base, system.chat(session, "again"))).text == "Be brief."

@@ -1,0 +1,285 @@
+"""A stream that was interrupted and resumed is the uninterrupted one, byte for byte.
+
+FEATURES F66 to F70, F82, F83. Frames are compared as they were sent, ids included; keep-alive comments are
+no part of the stream.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from tests.support.clients.reconnecting_client import (
+    COUNTS,
+    CURSORS,
+    DONE,
+    Viewer,
+    blocks,
+    cursor_of,
+    without_comments,
+)
+from tests.support.faults.lossy_broker import lossy
+from tests.support.system.local_system import Answer, LocalSystem
+from tests.support.system.observation import payload, stored
+
+VIEWERS = 13
+CUTS_MIN = 100
+
+
+def stream_url(base: str, session: str, query: str = "") -> str:
+    return f"{base}/api/chat/{session}/stream{query}"
+
+
+@contextlib.asynccontextmanager
+async def started(system: LocalSystem, base: str, body: Any) -> AsyncIterator[asyncio.Task[Answer]]:
+    """A POST whose answer is read to its end beside the block; entered once its headers are here."""
+    async with system.http.post(f"{base}/api/chat", json=body) as response, asyncio.TaskGroup() as group:
+        assert response.status == 200
+        yield group.create_task(Answer.of(response))
+
+
+async def interrupted(system: LocalSystem, gateways: list[str], text: str, *, events_max: int) -> None:
+    """A run watched by many viewers with many cuts: each has seen what the log holds."""
+    session = system.fresh("s")
+    viewers = [
+        Viewer(system.http, gateways, session, Random(number), events_max, []) for number in range(VIEWERS)
+    ]
+    async with (
+        started(system, gateways[0], system.chat(session, text)) as whole,
+        asyncio.TaskGroup() as group,
+    ):
+        for viewer in viewers:
+            group.create_task(viewer.watch())
+    answer = whole.result()
+    expected = without_comments(answer.raw)
+    assert answer.complete
+    assert expected == payload(await stored(system.nats_url, answer.headers["x-workflow-run-id"])) + DONE
+    for viewer in viewers:
+        assert viewer.raw == expected
+    assert sum(viewer.cuts for viewer in viewers) >= CUTS_MIN
+
+
+@pytest.mark.parametrize(("count", "pause_ms", "events_max"), [(200, 0, 20), (200, 1, 20), (40, 20, 7)])
+async def test_f66_f69_f82_f83_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
+    system: LocalSystem, count: int, pause_ms: int, events_max: int
+) -> None:
+    """F66, F69, F82, F83."""
+    gateways = [await system.gateway(), await system.gateway()]
+    await system.runner()
+    await interrupted(system, gateways, f"count {count} every {pause_ms} ms", events_max=events_max)
+
+
+async def test_f69_f83_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(
+    system: LocalSystem,
+) -> None:
+    """F69, F83: the splice sees the holes, and reads them from the log."""
+    async with lossy(system.nats_url, drop=0.3, seed=1) as url:
+        gateways = [await system.gateway(nats_url=url), await system.gateway()]
+        await system.runner()
+        await interrupted(system, gateways, "count 60 every 10 ms", events_max=10)
+        assert url.dropped > 0
+
+
+async def test_f83_a_gateway_that_misses_every_live_message_still_ends_the_stream(
+    system: LocalSystem,
+) -> None:
+    """F83: also the last message, which no successor reveals: the tail check reads it."""
+    async with lossy(system.nats_url, drop=1.0, seed=1) as url:
+        base = await system.gateway(nats_url=url)
+        await system.runner()
+        answer = await system.post(base, system.chat(system.fresh("s"), "count 10 every 5 ms"))
+        assert url.dropped > 0
+    assert answer.complete
+    assert answer.text == "1 2 3 4 5 6 7 8 9 10"
+
+
+async def test_f83_runs_cut_at_random_are_seen_once_from_their_beginning_to_their_end(
+    system: LocalSystem,
+) -> None:
+    """F83: short runs one after the other in one session, so that cuts fall on beginnings and ends too."""
+    gateways = [await system.gateway(), await system.gateway()]
+    await system.runner()
+    session = system.fresh("s")
+    for number in range(20):
+        answer = await system.post(gateways[0], system.chat(session, f"count {number}"))
+        viewer = Viewer(system.http, gateways, session, Random(number), 4, [])
+        await viewer.watch()
+        assert viewer.raw == without_comments(answer.raw)
+
+
+# ------------------------------------------------------------------------------------- without a cursor
+
+
+async def test_f67_f68_without_a_cursor_a_running_run_is_replayed_whole(system: LocalSystem) -> None:
+    """F67, F68."""
+    bases = [await system.gateway(), await system.gateway()]
+    await system.runner()
+    session = system.fresh("s")
+    async with started(system, bases[0], system.chat(session, "count 20 every 20 ms")) as whole:
+        again = await system.get(stream_url(bases[1], session))
+    answer = whole.result()
+    run = answer.headers["x-workflow-run-id"]
+    assert again.headers["x-workflow-run-id"] == run
+    assert without_comments(again.raw) == without_comments(answer.raw)
+    assert without_comments(again.raw) == payload(await stored(system.nats_url, run)) + DONE
+
+
+async def test_f67_f69_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works(
+    system: LocalSystem,
+) -> None:
+    """F67, F69."""
+    base = await system.gateway()
+    await system.runner()
+    session = system.fresh("s")
+    answer = await system.post(base, system.chat(session, "count 30"))
+    frames = blocks(answer.raw)
+    for url in (stream_url(base, session), stream_url(base, system.fresh("s"))):
+        nothing = await system.get(url)
+        assert (nothing.status, nothing.raw) == (204, b"")
+    for events in (1, 7, len(frames) - 2, len(frames) - 1):
+        for ask in (*CURSORS, *COUNTS):
+            headers, query = ask(frames[:events])
+            rest = await system.get(str(URL(stream_url(base, session)).with_query(query)), **headers)
+            assert blocks(rest.raw) == frames[events:]
+
+
+async def test_f66_a_negative_start_counts_from_the_end_and_says_where_that_is(system: LocalSystem) -> None:
+    """F66: `x-workflow-stream-tail-index` is the index of the last event that there was."""
+    base = await system.gateway()
+    await system.runner()
+    session = system.fresh("s")
+    frames = blocks((await system.post(base, system.chat(session, "count 30"))).raw)
+    events = len(frames) - 1
+    for back in (1, 3, events, events + 50):
+        rest = await system.get(stream_url(base, session, f"?startIndex=-{back}"))
+        assert rest.headers["x-workflow-stream-tail-index"] == str(events - 1)
+        assert blocks(rest.raw) == frames[max(0, events - back) :]
+    assert (
+        "x-workflow-stream-tail-index"
+        not in (await system.get(stream_url(base, session, "?startIndex=3"))).headers
+    )
+
+
+# ------------------------------------------------------------------------------ suspensions and more runs
+
+
+async def test_f66_f82_a_stream_that_follows_stays_open_across_a_suspension(system: LocalSystem) -> None:
+    """F66, F82: approved through another gateway than the one that streams."""
+    bases = [await system.gateway(), await system.gateway()]
+    await system.runner()
+    session = system.fresh("s")
+    asked = await system.post(bases[0], system.chat(session, "delete notes.txt"))
+    assert asked.complete
+    assert asked.chunks[-1]["finishReason"] == "tool-calls"
+    assert (await system.get(stream_url(bases[1], session))).status == 204
+    url = stream_url(bases[1], session, "?follow=true")
+    async with system.http.get(url) as response, asyncio.TaskGroup() as group:
+        following = group.create_task(Answer.of(response))
+        continued = await system.post(bases[0], await system.decision(bases[0], session, approved=True))
+    assert continued.text == "notes.txt is deleted."
+    whole = following.result()
+    assert blocks(whole.raw) == blocks(asked.raw)[:-1] + blocks(continued.raw)
+    run = asked.headers["x-workflow-run-id"]
+    assert without_comments(whole.raw) == payload(await stored(system.nats_url, run)) + DONE
+
+
+async def test_f70_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(system: LocalSystem) -> None:
+    """F70: also from a cursor in the run's very first batch."""
+    bases = [await system.gateway(), await system.gateway()]
+    await system.runner()
+    session = system.fresh("s")
+    first = await system.post(bases[0], system.chat(session, "count 30"))
+    frames = blocks(first.raw)
+    async with started(system, bases[0], system.chat(session, "count 40 every 20 ms")) as second:
+        for events in (1, 2, 5, len(frames) - 1):
+            for ask in CURSORS:
+                headers, query = ask(frames[:events])
+                rest = await system.get(str(URL(stream_url(bases[1], session)).with_query(query)), **headers)
+                assert rest.headers["x-workflow-run-id"] == first.headers["x-workflow-run-id"]
+                assert blocks(rest.raw) == frames[events:]
+        whole = await system.get(stream_url(bases[1], session))
+    assert blocks(whole.raw) == blocks(second.result().raw)
+
+
+async def test_f70_two_runs_back_to_back_are_each_resumable_at_all_times(system: LocalSystem) -> None:
+    """F70: the second is sent while the first one streams; a cut viewer of the first gets its rest."""
+    bases = [await system.gateway(), await system.gateway()]
+    await system.runner()
+    session = system.fresh("s")
+    async with started(system, bases[0], system.chat(session, "count 30 every 10 ms")) as first:
+        viewer = Viewer(system.http, bases, session, Random(1), 2, [])
+        while not viewer.seen:
+            await viewer.connect(2)
+        async with started(system, bases[1], system.chat(session, "count 30 every 10 ms")) as second:
+            while not viewer.complete:
+                await viewer.connect(4, CURSORS)
+    assert viewer.raw == without_comments(first.result().raw)
+    assert second.result().text == first.result().text
+
+
+# ------------------------------------------------------------------------------------------ bad positions
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?cursor=x",
+        "?cursor=1",
+        "?cursor=-1-2",
+        "?cursor=01-2",
+        "?cursor=1-2-3",
+        f"?cursor={'9' * 20}-1",
+        "?startIndex=x",
+        "?startIndex=1.5",
+        f"?startIndex={'9' * 13}",
+        "?afterIdx=--1",
+    ],
+)
+async def test_a_malformed_position_is_a_bad_request(system: LocalSystem, query: str) -> None:
+    """API §1."""
+    base = await system.gateway()
+    refused = await system.get(stream_url(base, system.fresh("s"), query))
+    assert refused.status == 400
+    assert refused.headers["content-type"].startswith("application/problem+json")
+    assert refused.json["code"] == "bad_request"
+
+
+async def test_a_cursor_of_another_run_or_beyond_the_log_is_refused(system: LocalSystem) -> None:
+    """API §1: 400 for another session's, 410 for one behind the end, 404 where there is no session."""
+    base = await system.gateway()
+    await system.runner()
+    session, other = system.fresh("s"), system.fresh("s")
+    earlier = await system.post(base, system.chat(other, "count 3"))
+    answer = await system.post(base, system.chat(session, "count 3"))
+    later = await system.post(base, system.chat(other, "count 3"))
+    last = (await stored(system.nats_url, answer.headers["x-workflow-run-id"]))[-1]
+    asked = [
+        (400, session, cursor_of(blocks(earlier.raw)[2])),
+        (400, session, cursor_of(blocks(later.raw)[-2])),
+        (400, session, f"{last.head.prev}-{last.end}"),
+        (410, session, f"{last.seq}-{last.end}"),
+        (410, session, "999999999-5"),
+        (404, system.fresh("s"), cursor_of(blocks(answer.raw)[2])),
+    ]
+    for status, where, cursor in asked:
+        refused = await system.get(stream_url(base, where), **{"Last-Event-ID": cursor})
+        assert refused.status == status, (cursor, refused.raw)
+        assert refused.json["status"] == status
+        assert refused.headers["content-type"].startswith("application/problem+json")
+
+
+async def test_a_count_beyond_the_log_is_gone_and_one_without_a_session_is_not_found(
+    system: LocalSystem,
+) -> None:
+    """API §1; asking stores nothing."""
+    base = await system.gateway()
+    await system.runner()
+    session, unknown = system.fresh("s"), system.fresh("s")
+    await system.post(base, system.chat(session, "count 3"))
+    assert (await system.get(stream_url(base, session, "?startIndex=1000"))).status == 410
+    assert (await system.get(stream_url(base, unknown, "?startIndex=1"))).status == 404
+    assert (await system.get(f"{base}/api/agents/{system.agent}/{unknown}")).status == 404

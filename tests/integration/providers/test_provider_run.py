@@ -1,0 +1,77 @@
+"""A run whose model is a provider, played on loopback: text, a tool, and what the provider is told of it."""
+
+import msgspec
+from rejoin_runner.demo import build_demo_agent
+
+from tests.support.models.provider_server import FakeProvider, Reply, call, delta, failure, text, usage
+from tests.support.system.local_system import LocalSystem
+
+
+async def serve(system: LocalSystem, provider: FakeProvider) -> str:
+    """A gateway, and a runner whose agent asks this provider, as `REJOIN_MODEL=openai:…` makes it."""
+    agent = msgspec.structs.replace(build_demo_agent("openai:test-model"), name=system.agent)
+    await system.runner([agent], model_base_url=provider.base_url, model_api_key="secret-key")
+    return await system.gateway()
+
+
+async def test_a_providers_tool_call_is_run_and_its_result_sent_back(system: LocalSystem) -> None:
+    async with FakeProvider() as provider:
+        base, session = await serve(system, provider), system.fresh("s")
+        arguments = call(0, '{"city": "Oslo"}', name="weather", call_id="call_a")
+        provider.queue(Reply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "cold."))
+        answer = await system.post(base, system.chat(session, "How is the weather in Oslo?"))
+        assert answer.complete
+        assert answer.text == "It is cold."
+        kinds = [chunk["type"] for chunk in answer.chunks]
+        assert kinds.index("tool-input-available") < kinds.index("tool-output-available")
+        [user, message] = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]
+        [part] = [part for part in message["parts"] if part["type"] == "tool-weather"]
+        assert part["input"] == {"city": "Oslo"}
+        told = provider.requests[1]["messages"]
+        assert [one["role"] for one in told] == ["system", "user", "assistant", "tool"]
+        assert told[1]["content"] == user["parts"][0]["text"]
+        assert told[3]["content"] == part["output"]
+        assert set(provider.keys) == {"Bearer secret-key"}
+
+
+async def test_f22_the_usage_of_a_run_is_the_sum_of_what_the_provider_counted(system: LocalSystem) -> None:
+    """F22: streamed as metadata and kept with the message."""
+    async with FakeProvider() as provider:
+        base, session = await serve(system, provider), system.fresh("s")
+        arguments = call(0, '{"city": "Oslo"}', name="weather", call_id="call_a")
+        provider.queue(Reply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "cold."))
+        answer = await system.post(base, system.chat(session, "How is the weather in Oslo?"))
+        told = [chunk["messageMetadata"]["usage"] for chunk in answer.chunks if "messageMetadata" in chunk]
+        assert told[-1]["inputTokens"] == 7 + 3
+        assert told[-1]["outputTokens"] == 3 + 2
+        [_, message] = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]
+        assert message["metadata"]["usage"] == told[-1]
+
+
+async def test_the_next_turn_knows_the_last_one(system: LocalSystem) -> None:
+    """F14."""
+    async with FakeProvider() as provider:
+        base, session = await serve(system, provider), system.fresh("s")
+        provider.queue(text("First."), text("Second."))
+        await system.post(base, system.chat(session, "one"))
+        assert (await system.post(base, system.chat(session, "two"))).text == "Second."
+        told = [one["content"] for one in provider.requests[1]["messages"] if one["role"] != "system"]
+        assert told == ["one", "First.", "two"]
+
+
+async def test_a_provider_that_refuses_ends_the_run_with_an_error_without_secrets(
+    system: LocalSystem,
+) -> None:
+    """F35, F36."""
+    async with FakeProvider() as provider:
+        base, session = await serve(system, provider), system.fresh("s")
+        provider.queue(failure(401))
+        answer = await system.post(base, system.chat(session, "hi"))
+        assert answer.complete
+        [error] = [chunk for chunk in answer.chunks if chunk["type"] == "error"]
+        [operation] = [chunk for chunk in answer.chunks if chunk.get("data", {}).get("type") == "error"]
+        assert operation["data"]["message"] == error["errorText"]
+        assert operation["data"]["severity"] == "error"
+        assert operation["data"]["timestamp"] > 0
+        for secret in ("secret-key", "127.0.0.1", "Traceback"):
+            assert secret not in answer.raw.decode()

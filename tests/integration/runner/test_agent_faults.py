@@ -1,0 +1,117 @@
+"""What an application gets wrong ends in the answer, and never in a loop."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import msgspec
+import pytest
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.demo import build_demo_agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
+from rejoin_runner.tools.tool import ToolError, tool
+from structlog.testing import capture_logs
+
+from tests.support.system.local_system import Answer, LocalSystem
+
+
+class Raising:
+    """A model that raises."""
+
+    def __init__(self, fault: BaseException) -> None:
+        self.fault = fault
+        self.calls = 0
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        del request
+        self.calls += 1
+        if self.calls:
+            raise self.fault
+        yield Done("stop")
+
+
+async def answer(system: LocalSystem, agent: Agent, text: str) -> Answer:
+    await system.runner([agent], retry_delay_s=0.0, attempts_max=3)
+    return await system.post(await system.gateway(), system.chat(system.fresh("s"), text))
+
+
+def errors(answer: Answer) -> str:
+    return "".join(chunk["errorText"] for chunk in answer.chunks if "errorText" in chunk)
+
+
+@pytest.mark.parametrize("fault", [asyncio.CancelledError(), SystemExit(1)])
+async def test_a_tool_that_is_ended_by_somebody_else_is_run_once(
+    system: LocalSystem, fault: BaseException
+) -> None:
+    runs: list[str] = []
+
+    @tool(on_crash="report")
+    async def weather(city: str) -> str:
+        """Tell the weather."""
+        runs.append(city)
+        raise fault
+
+    agent = msgspec.structs.replace(build_demo_agent(), name=system.agent, tools=[weather])
+    assert (await answer(system, agent, "weather Oslo")).text == "That did not work: the tool gave up"
+    assert runs == ["Oslo"]
+
+
+async def test_a_model_that_is_cancelled_by_somebody_else_fails_its_run(system: LocalSystem) -> None:
+    model = Raising(asyncio.CancelledError())
+    answered = await answer(system, Agent(name=system.agent, model=model), "hi")
+    assert errors(answered) == "The model gave up."
+    assert model.calls == 1
+
+
+async def test_a_model_that_times_out_fails_its_run(system: LocalSystem) -> None:
+    model = Raising(TimeoutError())
+    answered = await answer(system, Agent(name=system.agent, model=model), "hi")
+    assert "The model did not answer in time." in answered.raw.decode()
+    assert model.calls == 1
+
+
+@pytest.mark.parametrize("words", ["x" * 800_000, "half a letter: \ud83d"], ids=["too long", "no text"])
+async def test_words_that_no_event_holds_are_said_as_far_as_they_can_be(
+    system: LocalSystem, words: str
+) -> None:
+    """In the answer and in the log of its runner, the same of them."""
+
+    @tool(on_crash="report")
+    async def weather(city: str) -> str:
+        """Tell the weather."""
+        raise ToolError(f"{city} {words}")
+
+    agent = msgspec.structs.replace(build_demo_agent(), name=system.agent, tools=[weather])
+    assert errors(await answer(system, agent, "weather Oslo")).startswith(f"Oslo {words[:10]}")
+    model = Raising(ModelError(words))
+    other = msgspec.structs.replace(agent, name=system.fresh("other"), model=model)
+    await system.runner([other], retry_delay_s=0.0, attempts_max=3)
+    base = await system.gateway(default_agent=other.name)
+    with capture_logs() as logs:
+        failed = await system.post(base, system.chat(system.fresh("s"), "hi"))
+    assert errors(failed).startswith(words[:10])
+    assert [line["error"] for line in logs if line["event"] == "model_failed"] == [errors(failed)]
+    assert model.calls == 1
+
+
+async def test_a_model_with_a_fault_is_tried_again_and_then_given_up(system: LocalSystem) -> None:
+    model = Raising(ValueError("a secret"))
+    answered = await answer(system, Agent(name=system.agent, model=model), "hi")
+    assert answered.complete
+    assert "too often" in answered.raw.decode()
+    assert "a secret" not in answered.raw.decode()
+    assert model.calls == 3
+
+
+async def test_every_agent_of_a_runner_is_served_however_few_runs_it_may_have(system: LocalSystem) -> None:
+    agents = [
+        msgspec.structs.replace(build_demo_agent(), name=f"{system.agent}-{number}") for number in range(3)
+    ]
+    await system.runner(agents, max_concurrent_runs=1)
+    base = await system.gateway()
+    for agent in agents * 2:
+        chat = system.chat(system.fresh("s"), "count 2")
+        async with system.http.post(
+            f"{base}/api/chat", json=chat, headers={"x-agent-id": agent.name}
+        ) as response:
+            assert (await Answer.of(response)).text == "1 2"

@@ -1,0 +1,274 @@
+"""What a run costs, counted: round trips, messages and encodes do not depend on the machine, times do.
+
+A count that grows is a regression, unless somebody decides otherwise here.
+"""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from rejoin_adapters.embedded import Servers
+from rejoin_adapters.jetstream import live_feed, nats_connection
+from rejoin_adapters.jetstream.log_tail import open_log_tail
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.postgres.pool import Database
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_gateway.http.web import REJOINS_MAX
+from rejoin_gateway.streaming import replay
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log import record, sse
+from rejoin_protocol.log.record import Head, Record
+from rejoin_protocol.log.segment import RECORDS, SegmentBuilder
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+
+from tests.support.system.local_system import LocalSystem, read_frames
+from tests.support.system.observation import wait_until
+
+RUNS = 5
+BURST = 40
+STREAMS = 20
+HEARTBEAT_S = 0.5
+OVER = "select json_agg"
+DELTAS = 2_000
+_ID = re.compile(r"run_\w+|demo-\w+|(?<=ACK\.REQUESTS\.).*")
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """What this process asks of its servers, writes and encodes, by kind."""
+    counts: Counter[str] = Counter()
+
+    def count(owner: Any, method: str, kind: Callable[..., str]) -> None:
+        original = getattr(owner, method)
+
+        def counting(*args: Any, **options: Any) -> Any:
+            counts[kind(*args)] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, method, counting)
+
+    def named(word: str) -> Callable[..., str]:
+        return lambda _, subject, *_args: f"{word} {_ID.sub('*', subject)}"
+
+    count(Database, "_once", lambda _, query, _args: query.split("(")[0].strip())
+    for method in ("ask", "ask_many", "send", "subscribe", "listen"):
+        count(NatsConnection, method, named(method))
+    count(NatsConnection, "flush", lambda _: "flush")
+    count(web.StreamResponse, "write", lambda *_: "write")
+    count(chunks, "encode", lambda _: "encode")
+    return counts
+
+
+async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counted: Counter[str]) -> None:
+    """Three statements, one request and its acknowledgement, one read of the log, one message an append."""
+    base = await system.gateway(agent_cache_ttl_s=5)
+    await system.runner()
+    await system.post(base, system.chat(system.fresh("s"), "count 1"))
+    counted.clear()
+    for _ in range(RUNS):
+        answer = await system.post(base, system.chat(system.fresh("s"), "count 3"))
+        assert answer.complete
+    for exactly in (
+        "select submit_run",
+        "select claim_run",
+        "select end_run",
+        "ask request.*.*.0",
+        "ask_many $JS.API.DIRECT.GET.LOG",  # by the gateway; a first attempt has nothing to read
+        "listen live.*",
+        "flush",  # before the log is read
+    ):
+        assert counted[exactly] == RUNS, exactly
+    # The answer does not wait for it: that of the run before may be counted, or the last one not.
+    assert RUNS - 1 <= counted["ask $JS.ACK.REQUESTS.*"] <= RUNS + 1
+    assert counted["ask $JS.API.DIRECT.GET.KV_AGENTS"] <= 1  # what it knows the gateway believes for a while
+    events = 15  # of which four are operations
+    assert counted["encode"] == events * RUNS
+    # A claim, what is for all before and between and behind the operations, and these.
+    assert 5 * RUNS <= counted["ask run.*.log"] <= 9 * RUNS
+    assert counted["write"] <= counted["ask run.*.log"] + RUNS
+
+
+async def test_a_burst_of_requests_is_taken_in_few_pulls(system: LocalSystem, counted: Counter[str]) -> None:
+    """One by one each of them would wait for as many turns of a busy runner's loop as stand before it."""
+    base = await system.gateway(agent_cache_ttl_s=60)
+    worker = await system.runner()
+    await system.post(
+        base, system.chat(system.fresh("s"), "count 1")
+    )  # the gateway knows of the agent from here on
+    worker.drain()
+    async with asyncio.TaskGroup() as group:
+        posts = [
+            group.create_task(system.post(base, system.chat(system.fresh("s"), "count 1")))
+            for _ in range(BURST)
+        ]
+        await wait_until(lambda: counted["ask request.*.*.0"] == BURST + 1, "all are queued")
+        counted.clear()
+        await system.runner()
+    assert all(post.result().complete for post in posts)
+    assert sum(count for kind, count in counted.items() if "MSG.NEXT" in kind) <= BURST / 4
+
+
+class Gushes:
+    """A model that says it all at once."""
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        assert request.step == 0
+        yield TextStart(id="t")
+        for number in range(DELTAS):
+            yield TextDelta(id="t", delta=f"{number} ")
+        yield TextEnd(id="t")
+        yield Done("stop")
+
+
+async def test_a_fast_model_is_written_in_few_messages(system: LocalSystem, counted: Counter[str]) -> None:
+    """What is emitted while an append is on its way is the next append; each event is encoded once."""
+    base = await system.gateway(agent_cache_ttl_s=5)
+    await system.runner([Agent(name=system.agent, model=Gushes(), text_interval_s=0)])
+    counted.clear()
+    answer = await system.post(base, system.chat(system.fresh("s"), "go"))
+    assert answer.complete
+    assert answer.text.count(" ") == DELTAS
+    assert counted["encode"] - DELTAS < 20
+    assert counted["ask run.*.log"] < DELTAS / 20
+    assert counted["write"] <= counted["ask run.*.log"] + 1
+    assert counted["select claim_run"] == counted["select end_run"] == 1
+
+
+async def written(runs: JetStreamRunLog, run: RunId, messages: int) -> None:
+    """An event to a message, and the copies that a runner makes."""
+    gathering, prev = SegmentBuilder(), 0
+    for number in range(messages):
+        head, payload = Head(prev, 1, number, 1), record.encode_frames([b"{}"], prev=prev, index=number)
+        prev = await runs.append(run, head, payload)
+        if records := gathering.add(Record(prev, head, payload)):
+            await runs.add_segment(run, records)
+
+
+async def replayed(runs: JetStreamRunLog, run: RunId) -> int:
+    """How many records a replay brings."""
+    read = 0
+    async with open_log_tail(runs, run) as records:
+        while not records.caught_up:
+            read += len(await records.next(5.0))
+    return read
+
+
+@pytest.mark.parametrize(("messages", "asks", "received"), [(60, 1, 60), (120, 2, 120), (2_000, 6, 223)])
+async def test_a_replay_asks_and_reads_so_often(
+    servers: Servers,
+    counted: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+    messages: int,
+    asks: int,
+    received: int,
+) -> None:
+    """Of a long log most is read from copies: 64 messages and 12 segments, 64 and 3, and the last 80."""
+    run, read, ask_many = RunId(f"run_costs_{messages}"), list[int](), NatsConnection.ask_many
+
+    async def counting(broker: NatsConnection, subject: str, payload: bytes) -> Any:
+        replies = await ask_many(broker, subject, payload)
+        read.append(len(replies) - 1)
+        return replies
+
+    async with nats_connection.connect(servers.nats_url, "runner-log") as connection:
+        runs = JetStreamRunLog(connection, connection)
+        await written(runs, run, messages)
+        assert counted["ask run.*.log"] == messages
+        assert counted["send run.*.segments"] == messages // RECORDS
+        monkeypatch.setattr(NatsConnection, "ask_many", counting)
+        assert await replayed(runs, run) == messages
+        assert len(read) == asks
+        assert sum(read) == received
+        await runs.purge(run)
+
+
+async def test_silent_streams_are_looked_after_together(
+    system: LocalSystem, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told that its stream lives; whether their runs are over is one question for all of a moment."""
+    monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
+    monkeypatch.setattr(live_feed, "TICK_S", HEARTBEAT_S)
+    base, told = await system.gateway(), 0
+    await system.runner()
+
+    async def listen() -> None:
+        nonlocal told
+        async with system.http.post(
+            f"{base}/api/chat", json=system.chat(system.fresh("s"), "sleep 60")
+        ) as sent:
+            async for received in sent.content.iter_any():
+                told += received.count(sse.KEEP_ALIVE)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(listen()) for _ in range(STREAMS)]
+        await wait_until(lambda: told >= STREAMS, "a comment to each")
+        counted.clear()
+        before = told
+        await wait_until(lambda: told >= before + 3 * STREAMS, "three more to each")
+        for task in tasks:
+            task.cancel()
+    assert counted["write"] >= 3 * STREAMS
+    assert 3 <= counted[OVER] <= counted["write"] / 4
+
+
+async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_once(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait for their turn, which has no time-out, and not for a connection, which has one."""
+    base, session = await system.gateway(), system.fresh("s")
+    await system.runner()
+    await system.post(base, system.chat(session, "count 1"))
+    asking, most, current = 0, 0, PostgresRunStore.current
+
+    async def counting(store: PostgresRunStore, *args: Any) -> Any:
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        try:
+            return await current(store, *args)
+        finally:
+            asking -= 1
+
+    monkeypatch.setattr(PostgresRunStore, "current", counting)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(system.get(f"{base}/api/chat/{session}/stream")) for _ in range(3 * REJOINS_MAX)
+        ]
+    assert {task.result().status for task in tasks} == {204}
+    assert 1 < most <= REJOINS_MAX
+
+
+async def test_who_comes_back_costs_one_statement_and_two_reads(
+    system: LocalSystem, counted: Counter[str]
+) -> None:
+    """Nobody is asked whose the cursor is: it is there where it should be."""
+    base, session = await system.gateway(), system.fresh("s")
+    await system.runner()
+    async with system.http.post(
+        f"{base}/api/chat", json=system.chat(session, "count 400 every 10 ms")
+    ) as sent:
+        seen = [frame.id async for frame in read_frames(sent, lambda frame: b"text-delta" in frame.data)]
+        counted.clear()
+        place = {"Last-Event-ID": seen[-1]}
+        async with system.http.get(f"{base}/api/chat/{session}/stream", headers=place) as again:
+            await again.content.readany()
+            asked = {kind: count for kind, count in counted.items() if "GET.LOG" in kind or "select" in kind}
+    assert asked == {"select run_json": 1, "ask_many $JS.API.DIRECT.GET.LOG": 2}
+
+
+async def test_who_follows_a_run_costs_no_task(servers: Servers) -> None:
+    """Thousands do at once: what comes is handed over by the task that reads the connection."""
+    async with nats_connection.connect(servers.nats_url, "gateway-live") as connection:
+        live = JetStreamRunLog(connection, connection)
+        before = len(asyncio.all_tasks())
+        async with live.follow(RunId("run_one")), live.follow(RunId("run_two")):
+            assert len(asyncio.all_tasks()) == before

@@ -1,0 +1,84 @@
+"""Faults that were found once, each by its order of events."""
+
+import msgspec
+import pytest
+from rejoin_adapters.jetstream.run_control import NatsRunControl
+from rejoin_protocol.ids import RunId
+from rejoin_runner.demo import build_demo_agent
+
+from tests.support.system.local_system import Answer, LocalSystem, read_frames
+from tests.support.system.observation import expire
+
+
+async def test_f74_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(
+    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner's socket was down at that moment; it holds the run on, and claims nothing again."""
+
+    async def unheard(self: NatsRunControl, run: RunId) -> bool:
+        del self, run
+        return False
+
+    monkeypatch.setattr(NatsRunControl, "interrupt", unheard)
+    await system.runner(sweep_interval_s=0.05)
+    base, session = await system.gateway(), system.fresh("s")
+    chat = system.chat(session, "count 100000 every 20 ms")
+    async with system.http.post(f"{base}/api/chat", json=chat) as response:
+        async for _ in read_frames(response, lambda frame: b"text-start" in frame.data):
+            pass
+        async with system.http.post(f"{base}/api/chat/{session}/stop") as stopped:
+            assert (await Answer.of(stopped)).json["interrupted"]
+        rest = [frame async for frame in read_frames(response)]
+    assert any(b'"abort"' in frame.data for frame in rest)
+
+
+@pytest.mark.parametrize("query", ["startIndex=0", "startIndex=-1", "cursor=1-0"])
+async def test_a_log_that_has_expired_is_a_410_whatever_is_asked(system: LocalSystem, query: str) -> None:
+    await system.runner()
+    base = await system.gateway()
+    for text in ("count 2", "delete notes.txt"):
+        session = system.fresh("s")
+        answer = await system.post(base, system.chat(session, text))
+        await expire(system.nats_url, RunId(answer.headers["x-workflow-run-id"]), 0)
+        found = await system.get(f"{base}/api/chat/{session}/stream?{query}")
+        assert found.status in ({400, 410} if query.startswith("cursor") else {410}), text
+
+
+async def test_an_agent_does_not_touch_another_agents_session(system: LocalSystem) -> None:
+    other = f"{system.agent}-b"
+    await system.runner(
+        [msgspec.structs.replace(build_demo_agent(), name=name) for name in (system.agent, other)]
+    )
+    base, session = await system.gateway(), system.fresh("s")
+    await system.post(base, system.chat(session, "count 2"))
+    url = f"{base}/api/agents/{other}/{session}"
+    for method, path in (("POST", ""), ("POST", "/interrupt"), ("GET", "/reconnect"), ("GET", "")):
+        async with system.http.request(method, url + path, json="hi") as response:
+            assert response.status == 404, path
+    assert len((await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]) == 2
+
+
+async def test_a_head_of_a_stream_is_refused(system: LocalSystem) -> None:
+    base = await system.gateway()
+    async with system.http.head(f"{base}/api/chat/{system.fresh('s')}/stream") as response:
+        assert response.status == 405
+
+
+@pytest.mark.parametrize("body", [b'[{"type": []}]', b"[" * 100_000, b'{"message": {"parts": [[]]}}'])
+async def test_an_odd_body_is_a_400(system: LocalSystem, body: bytes) -> None:
+    base = await system.gateway()
+    url = f"{base}/api/agents/{system.agent}/{system.fresh('s')}"
+    async with system.http.post(url, data=body, headers={"content-type": "application/json"}) as response:
+        assert response.status == 400
+
+
+@pytest.mark.parametrize("headers", [{"Idempotency-Key": "x" * 7_000}, {"Content-Encoding": "gzip"}])
+async def test_an_odd_header_is_a_400(system: LocalSystem, headers: dict[str, str]) -> None:
+    await system.runner()
+    base = await system.gateway()
+    body = msgspec.json.encode(system.chat(system.fresh("s"), "count 1"))
+    headers = {"content-type": "application/json"} | headers
+    async with system.http.post(
+        f"{base}/api/chat", data=body, headers=headers, skip_auto_headers=("Content-Encoding",)
+    ) as response:
+        assert response.status == 400

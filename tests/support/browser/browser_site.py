@@ -1,0 +1,111 @@
+"""What the browser tests stand on: a browser, and real processes with a load balancer in front of them."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from tests.support.browser.node import missing
+from tests.support.system.observation import wait_until
+from tests.support.system.processes import HOST, Dev
+
+HERE = Path(__file__).parents[2] / "browser"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+READ_BYTES = 65_536
+
+
+def chromium() -> str:
+    """The browser."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    return found or missing("the browser tests need Chromium, and there is none")
+
+
+class Front:
+    """A load balancer of the plainest kind: a connection goes to the first gateway that takes it."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self.ports = ports
+        self.taken = dict.fromkeys(ports, 0)
+        self.base = ""
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Front"]:
+        """It listens, for as long as the context."""
+        server = await asyncio.start_server(self._serve, HOST, 0)
+        self.base = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+            self.cut()
+            await server.wait_closed()
+
+    def cut(self) -> None:
+        """Break every connection."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            upstream = await self._connect()
+            if upstream is not None:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_copy(reader, upstream[1], writer))
+                    group.create_task(_copy(upstream[0], writer, upstream[1]))
+        finally:
+            writer.transport.abort()
+            self._writers.discard(writer)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        for port in self.ports:
+            with suppress(OSError):
+                found = await asyncio.open_connection(HOST, port)
+                self.taken[port] += 1
+                return found
+        return None
+
+
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+) -> None:
+    """Until either side ends; then both do, as abruptly as a process dies."""
+    try:
+        while data := await reader.read(READ_BYTES):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.transport.abort()
+        back.transport.abort()
+
+
+class Site:
+    """A `rejoin dev` behind a load balancer."""
+
+    def __init__(self, dev: Dev, front: Front) -> None:
+        self.dev = dev
+        self.front = front
+
+    @property
+    def base(self) -> str:
+        """Where a browser goes."""
+        return self.front.base
+
+    async def whole(self) -> None:
+        """Until all are there; who connects from then on comes to the first gateway."""
+
+        async def listening() -> bool:
+            for port in self.front.ports:
+                try:
+                    _, writer = await asyncio.open_connection(HOST, port)
+                except OSError:
+                    return False
+                writer.close()
+            return len(self.dev.command.living("runner")) == self.dev.each
+
+        await wait_until(listening, "the return of all")
+        self.front.cut()

@@ -1,0 +1,162 @@
+"""The five families, and the AI SDK's own, as clients speak them: one way to say each thing to all."""
+
+import io
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from tests.support.models.agent_teams import Line
+from tests.support.system.local_system import Answer, LocalSystem
+
+type Json = Any
+type Script = Mapping[str, Sequence[Sequence[Line]]]
+"""What a model says or calls, by what it is asked and step."""
+
+
+class Family(msgspec.Struct, frozen=True):
+    """How a message is sent. `{agent}` and `{session}` may stand in `path`."""
+
+    name: str
+    path: str
+    body: Callable[[str | None, str, str | None], Json]
+    """Of session, text and message id."""
+    plain: bool = False
+    """Whether its errors are `{"error": "<text>"}`."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _said(**fields: Json) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _text(text: str) -> list[Json]:
+    return [{"type": "text", "text": text}]
+
+
+def _session(session: str | None, text: str, id: str | None) -> Json:
+    del session
+    return {"message": {"id": id, "role": "user", "parts": _text(text)} if id else text}
+
+
+def _run(session: str | None, text: str, id: str | None) -> Json:
+    return _said(conversationId=session, messages=[_said(role="user", content=text, id=id)])
+
+
+def _parts(session: str | None, text: str, id: str | None) -> Json:
+    return _said(threadId=session, messageId=id, parts=_text(text))
+
+
+def _aisdk(session: str | None, text: str, id: str | None) -> Json:
+    message = {"id": id or f"m-{uuid.uuid4()}", "role": "user", "parts": _text(text)}
+    return _said(id=session, messages=[message], trigger="submit-message")
+
+
+SESSION = Family("session", "/api/agents/{agent}/{session}", _session)
+RUN = Family("run", "/run/api/chat", _run)
+GRAPH = Family("graph", "/api/chat", _run)
+PARTS = Family("parts", "/api/chat", _parts, plain=True)
+AGENT_CHAT = Family("agent_chat", "/api/agent/chat/stream", _run, plain=True)
+AISDK = Family("aisdk", "/api/chat", _aisdk)
+FAMILIES = (SESSION, RUN, GRAPH, PARTS, AGENT_CHAT, AISDK)
+NAMELESS = (RUN, GRAPH, PARTS, AGENT_CHAT, AISDK)
+"""Those that need not name a session."""
+
+
+class Speaker(msgspec.Struct, frozen=True):
+    """A client of one gateway."""
+
+    system: LocalSystem
+    base: str
+
+    def session(self) -> str:
+        """A name that every family takes."""
+        return str(uuid.uuid4())
+
+    async def say(
+        self, family: Family, session: str | None, text: str, *, id: str | None = None, **headers: str
+    ) -> Answer:
+        """Send a message and read its answer."""
+        return await self.post(
+            family.path.format(agent=self.system.agent, session=session),
+            family.body(session, text, id),
+            **headers,
+        )
+
+    async def post(self, path: str, body: Json = None, **headers: str) -> Answer:
+        """POST. The names of headers have `_` for `-`."""
+        return await self.send(path, msgspec.json.encode(body), **headers)
+
+    async def send(self, path: str, data: bytes, **headers: str) -> Answer:
+        """POST what may be no JSON."""
+        sent = {"content-type": "application/json"} | named(headers)
+        async with self.system.http.post(self.base + path, data=io.BytesIO(data), headers=sent) as response:
+            return await Answer.of(response)
+
+    async def ask(self, method: str, path: str, body: Json = None, **headers: str) -> Answer:
+        """Any other method."""
+        async with self.system.http.request(
+            method, self.base + path, json=body, headers=named(headers)
+        ) as response:
+            return await Answer.of(response)
+
+    async def get(self, path: str, **headers: str) -> Answer:
+        """GET."""
+        return await self.system.get(self.base + path, **named(headers))
+
+    def at(self, session: str, rest: str = "") -> str:
+        """The session API's path of a session."""
+        return f"/api/agents/{self.system.agent}/{session}{rest}"
+
+    async def messages(self, session: str) -> list[Json]:
+        """What is stored."""
+        found: list[Json] = (await self.get(self.at(session))).json["messages"]
+        return found
+
+    async def texts(self, session: str) -> list[str]:
+        """What is stored, as `role: text`."""
+        return [
+            f"{one['role']}: {' / '.join(part['text'] for part in one['parts'] if part['type'] == 'text')}"
+            for one in await self.messages(session)
+        ]
+
+    async def question(self, session: str) -> Json:
+        """The tool part that waits in the last message."""
+        [part] = [
+            part
+            for part in (await self.messages(session))[-1]["parts"]
+            if part.get("state") == "approval-requested"
+        ]
+        return part
+
+
+def named(headers: dict[str, str]) -> dict[str, str]:
+    """Python's names as header names."""
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def responded(part: Json, *, approved: bool) -> Json:
+    """A tool part as a client sends it back once its person has decided."""
+    approval = part["approval"] | {"approved": approved}
+    return part | {"state": "approval-responded", "approval": approval}
+
+
+def error_of(answer: Answer, family: Family) -> str:
+    """The text of a refusal, in its family's shape."""
+    said = answer.json
+    if family.plain:
+        assert answer.headers["content-type"].startswith("application/json")
+        assert isinstance(said["error"], str)
+        return str(said["error"])
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    assert said["status"] == answer.status
+    assert said["error"] == {"code": said["code"], "message": said["detail"]}
+    return str(said["detail"])
+
+
+def kinds(answer: Answer) -> list[str]:
+    """The types of its events."""
+    return [chunk["type"] for chunk in answer.chunks]

@@ -1,0 +1,57 @@
+"""One answer as a client gets it that is shown everything, from its question to the last approval."""
+
+from typing import Any
+
+import msgspec
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.fold import UIMessage, fold
+
+from tests.support.system.local_system import Answer, LocalSystem
+
+
+class Heard(msgspec.Struct):
+    """The responses that it came in, and the stored message."""
+
+    message: UIMessage
+    responses: list[Answer]
+
+    def operations(self, *kinds: str) -> list[tuple[str, str, str]]:
+        """Who gave what to whom."""
+        chunks = [chunk for one in self.responses for chunk in one.chunks]
+        data = [chunk["data"] for chunk in chunks if chunk["type"] == "data-operation"]
+        found = [(one["type"], one["details"]["data"]) for one in data if one["type"] in kinds]
+        return [(kind, one["fromSubAgent"], one["targetSubAgent"]) for kind, one in found]
+
+
+async def hear(system: LocalSystem, base: str, prompt: str) -> Heard:
+    """Ask, and approve whatever is asked. The events are numbered without gap or repetition, and fold to the
+    stored message.
+    """
+    session = system.fresh("s")
+    responses: list[Answer] = []
+    history = f"{base}/api/agents/{system.agent}/{session}"
+    message: UIMessage = {"parts": []}
+    body: dict[str, Any] | None = system.chat(session, prompt)
+    while body is not None:
+        headers = {"x-emit-operations": "true"}
+        async with system.http.post(f"{base}/api/chat", json=body, headers=headers) as response:
+            responses.append(await Answer.of(response))
+        message = (await system.get(history)).json["messages"][-1]
+        waiting = any(part.get("state") == "approval-requested" for part in message["parts"])
+        body = await system.decision(base, session, approved=True) if waiting else None
+    frames = [frame for response in responses for frame in response.frames if frame.id]
+    assert [int(frame.id.split("-")[1]) for frame in frames] == list(range(len(frames)))
+    assert all(response.complete for response in responses)
+    assert fold(chunks.decode(frame.data) for frame in frames) == message
+    return Heard(message, responses)
+
+
+def plain(message: UIMessage) -> str:
+    """A message without what differs from run to run."""
+    text = msgspec.json.encode(message["parts"]).decode()
+    for part in message["parts"]:
+        details = part.get("data", {}) if part["type"] == "data-operation" else {}
+        text = text.replace(str(details.get("details", {}).get("sessionId")), "SESSION")
+        text = text.replace(str(details.get("timestamp")), "TIME")
+        text = text.replace(str(part.get("approval", {}).get("id")), "APPROVAL")
+    return text

@@ -1,0 +1,48 @@
+"""The store, real and not, as the fixtures of its contract's tests."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import pytest_asyncio
+from rejoin_adapters.postgres.migrate import migrate
+from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
+from rejoin_adapters.records import RunStore
+
+from tests.doubles.store import MemoryRunStore
+from tests.support.data.store_session import Chat
+from tests.support.system.databases import fresh_database
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "postgres"])
+async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Sequence[RunStore]]:
+    """The same store, seen from three processes."""
+    if request.param == "memory":
+        yield [MemoryRunStore()] * 3
+        return
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        async with (
+            await open_run_store(url) as one,
+            await open_run_store(url) as two,
+            await open_run_store(url) as three,
+        ):
+            yield [one, two, three]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def postgres(database_url: str) -> AsyncIterator[PostgresRunStore]:
+    """The real one alone, for what has no double."""
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        async with await open_run_store(url) as one:
+            yield one
+
+
+@pytest.fixture
+def store(stores: Sequence[RunStore]) -> RunStore:
+    return stores[0]
+
+
+@pytest.fixture
+def chat(store: RunStore) -> Chat:
+    return Chat(store)

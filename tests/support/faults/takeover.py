@@ -1,0 +1,89 @@
+"""A runner that is silent for the broker and yet alive, one that takes over, and what must agree then.
+
+The first stands for a long pause, a broken network, a stopped virtual machine.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+from rejoin_adapters.ports import Delivery
+from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.ids import SessionId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log.record import Mark, Record, split_events
+from rejoin_runner.worker.worker import Worker
+
+from tests.support.clients.reconnecting_client import DONE, without_comments
+from tests.support.system.local_system import Answer, LocalSystem
+from tests.support.system.observation import payload, stored
+
+ACK_WAIT_S = 0.4
+PAUSING: dict[str, Any] = {"ack_wait_s": ACK_WAIT_S, "max_concurrent_runs": 1}
+"""One run at a time: a runner that is paused asks for no other."""
+FIRST, SECOND = 5, 3
+"""Words of the first runner, all void, and of the second one before it waits."""
+
+
+async def silent(delivery: Delivery) -> None:
+    """Instead of keeping a delivery alive."""
+    del delivery
+    await asyncio.Event().wait()
+
+
+def over(worker: Worker) -> bool:
+    return not worker._executions
+
+
+def folded(records: list[Record]) -> UIMessage:
+    fold = Fold()
+    for record in records:
+        for event in split_events(record):
+            fold.apply(chunks.decode(event))
+    return fold.message
+
+
+def assert_one_writer_at_a_time(records: list[Record]) -> None:
+    """Each append names the one before it, and no attempt writes again after a later one."""
+    assert records[0].head.prev == records[0].head.index == 0
+    for earlier, later in itertools.pairwise(records):
+        assert later.head.prev == earlier.seq
+        assert later.head.index == earlier.end
+        assert later.head.attempt >= earlier.head.attempt
+    assert [record.head.mark for record in records].count(Mark.ENDED) == 1
+    assert records[-1].head.mark is Mark.ENDED
+
+
+async def assert_all_agree(system: LocalSystem, base: str, session: str, answer: Answer) -> list[Record]:
+    """The log, the viewer and the history say the same."""
+    assert answer.complete
+    records = await stored(system.nats_url, answer.headers["x-workflow-run-id"])
+    assert_one_writer_at_a_time(records)
+    assert without_comments(answer.raw) == payload(records) + DONE
+    history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json
+    assert history["messages"][-1] == folded(records)
+    run = await system.apps[0][SERVICE].backend.store.current(ANYBODY.owner, SessionId(session))
+    assert run is not None
+    assert (run.state, run.attempt) == (State.COMPLETED, records[-1].head.attempt)
+    return records
+
+
+@contextlib.asynccontextmanager
+async def posted(
+    system: LocalSystem, base: str, session: str, text: str
+) -> AsyncIterator[asyncio.Task[Answer]]:
+    """A POST whose answer is read to its end beside the block."""
+    async with asyncio.TaskGroup() as group:
+        yield group.create_task(system.post(base, system.chat(session, text)))
+
+
+async def lines(system: LocalSystem, session: str) -> int:
+    """How many events the session's run has in its log."""
+    run = await system.apps[0][SERVICE].backend.store.current(ANYBODY.owner, SessionId(session))
+    last = await system.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
+    return last.end if last is not None else 0

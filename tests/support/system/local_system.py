@@ -1,0 +1,182 @@
+"""A whole Rejoin in one process: real gateways on real ports, real runners, the real servers behind them.
+
+What a test starts here ends with the test. Processes that are to be killed are `tests/fault`'s business.
+"""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_gateway import app as gateway_app
+from rejoin_gateway.http.web import SERVICE
+from rejoin_protocol.log import sse
+from rejoin_protocol.log.sse import SseFrame
+from rejoin_runner import app as runner_app
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.demo import build_demo_agent
+from rejoin_runner.worker.worker import Worker
+
+DONE = b"[DONE]"
+
+
+class LocalSystem:
+    """Start gateways and runners; talk to them as a client would."""
+
+    def __init__(self, nats_url: str, database_url: str) -> None:
+        self.nats_url = nats_url
+        self.database_url = database_url
+        self.agent = f"demo-{secrets.token_hex(4)}"
+        self._stack = AsyncExitStack()
+        self._ids = itertools.count(1)
+        self.apps: list[web.Application] = []
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        self.http = await self._stack.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=60)
+            )
+        )
+        self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def gateway(self, *, nats_url: str | None = None, **settings: Any) -> str:
+        """Start a gateway; its base URL."""
+        wanted = {"allow_anonymous": True, "default_agent": self.agent, "agent_cache_ttl_s": 0, **settings}
+        found = gateway_app.GatewaySettings(
+            nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
+        )
+        app = await self._stack.enter_async_context(gateway_app.assemble(found))
+        self.apps.append(app)
+        server = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await server.setup()
+        self._stack.push_async_callback(server.cleanup)
+        site = web.TCPSite(server, "127.0.0.1", 0)
+        await site.start()
+        host, port = server.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    async def runner(self, agents: Sequence[Agent] | None = None, **settings: Any) -> Worker:
+        """Start a runner; returns once it serves. `drain` it, or it is drained at the test's end."""
+        found = runner_app.RunnerSettings(
+            nats_url=self.nats_url, database_url=self.database_url, **({"drain_grace_s": 0.1} | settings)
+        )
+        serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]
+        worker = await self._stack.enter_async_context(runner_app.open_worker(found, serving))
+        ready = asyncio.Event()
+        task = self._tasks.create_task(worker.serve(ready.set))
+
+        async def end() -> None:
+            worker.drain()
+            await asyncio.wait([task])
+
+        self._stack.push_async_callback(end)
+        await ready.wait()
+        return worker
+
+    def variables(self, **more: str) -> dict[str, str]:
+        """Of a process of ours that is to work with the same servers."""
+        return {"REJOIN_NATS_URL": self.nats_url, "REJOIN_DATABASE_URL": self.database_url, **more}
+
+    def feeds(self, gateway: int) -> dict[str, int]:
+        """How many streams follow which run through a gateway, in the order of their start."""
+        runs = self.apps[gateway][SERVICE].backend.runs
+        assert isinstance(runs, JetStreamRunLog)
+        return {run: len(feed.readers) for run, feed in runs._feeds.items()}
+
+    # -------------------------------------------------------------------------------- as a client
+
+    def fresh(self, word: str) -> str:
+        """An id that no other test has."""
+        return f"{word}-{self.agent}-{next(self._ids)}"
+
+    def chat(self, session: str, text: str, **extra: Any) -> dict[str, Any]:
+        """The body that `useChat` posts for a new message."""
+        message = {"id": self.fresh("u"), "role": "user", "parts": [{"type": "text", "text": text}]}
+        return {"id": session, "messages": [message], "trigger": "submit-message", **extra}
+
+    async def decision(self, base: str, session: str, *, approved: bool) -> dict[str, Any]:
+        """The body that `useChat` posts when a person has answered every question of the last message."""
+        messages = (await self.get(f"{base}/api/agents/{self.agent}/{session}")).json["messages"]
+        for part in messages[-1]["parts"]:
+            if part.get("state") == "approval-requested":
+                part["state"] = "approval-responded"
+                part["approval"]["approved"] = approved
+        return {
+            "id": session,
+            "messages": messages,
+            "trigger": "submit-message",
+            "messageId": messages[-1]["id"],
+        }
+
+    async def post(self, base: str, body: Any) -> "Answer":
+        """POST /api/chat, to the end."""
+        async with self.http.post(f"{base}/api/chat", json=body) as response:
+            return await Answer.of(response)
+
+    async def get(self, url: str, **headers: str) -> "Answer":
+        """GET, to the end."""
+        async with self.http.get(url, headers=headers) as response:
+            return await Answer.of(response)
+
+
+class Answer(msgspec.Struct):
+    """A response, read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    raw: bytes
+    frames: list[SseFrame]
+
+    @classmethod
+    async def of(cls, response: aiohttp.ClientResponse) -> "Answer":
+        """Read one."""
+        raw = await response.read()
+        frames = list(sse.SseParser().feed(raw)) if response.content_type == "text/event-stream" else []
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return cls(response.status, headers, raw, frames)
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return msgspec.json.decode(self.raw)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ended with `[DONE]`."""
+        return bool(self.frames) and self.frames[-1].data == DONE
+
+    @property
+    def chunks(self) -> list[dict[str, Any]]:
+        """The events."""
+        return [msgspec.json.decode(frame.data) for frame in self.frames if frame.data != DONE]
+
+    @property
+    def text(self) -> str:
+        """All text deltas."""
+        return "".join(chunk["delta"] for chunk in self.chunks if chunk["type"] == "text-delta")
+
+
+async def read_frames(
+    response: aiohttp.ClientResponse, until: Callable[[SseFrame], bool] = lambda _: False
+) -> AsyncIterator[SseFrame]:
+    """A stream's frames as they come; stops after the one for which `until` holds."""
+    reader = sse.SseParser()
+    async for received in response.content.iter_any():
+        for frame in reader.feed(received):
+            yield frame
+            if until(frame):
+                return

@@ -1,0 +1,108 @@
+"""NATS servers as they run in production: `deploy/nats.conf`, with this machine's ports, paths and secrets.
+
+What is started here is ended here; a killed one can be started again, on its port and its data.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import override
+
+from rejoin_adapters.embedded.nats import NatsServer
+from rejoin_adapters.embedded.server import ServerOptions
+from rejoin_protocol.broker import broker_permissions
+
+from tests.support.system.processes import HOST, ROOT, free_ports
+
+CONFIG = ROOT / "deploy" / "nats.conf"
+ROLES = ("admin", "gateway", "runner")
+
+
+class Node(NatsServer):
+    """One of them. `cluster`: its port for routes, and those of all servers, if it is not alone."""
+
+    def __init__(
+        self, path: Path, port: int, passwords: str, cluster: tuple[int, Sequence[int]], tls: str = ""
+    ) -> None:
+        path.mkdir(parents=True)
+        super().__init__(ServerOptions(path, durable=True, report=lambda _: None), port)
+        self._passwords = passwords
+        self._cluster = cluster
+        self._tls = tls
+
+    @override
+    def config(self, port: int) -> str:
+        own, others = self._cluster
+        given = self.place.path / "passwords"
+        given.touch(0o600)
+        words = [f'{role}_password: "{role}-{self._passwords}"' for role in ROLES]
+        if others:
+            routes = ", ".join(f'"nats-route://route:{self._passwords}@{HOST}:{one}"' for one in others)
+            words += [f'route_password: "{self._passwords}"', f"routes: [{routes}]"]
+        given.write_text("\n".join(words))
+        text = CONFIG.read_text()
+        for ours, this in {
+            "$NATS_SERVER  # what": f'"{HOST}:{port}"  # what',
+            "$NATS_SERVER\n": f"{self.place.path.name}\n",
+            "0.0.0.0:4222": f"{HOST}:{port}",
+            "0.0.0.0:6222": f"{HOST}:{own}",
+            'http: "127.0.0.1:8222"': "",
+            "../../run/secrets/nats_passwords": given.name,
+            '"/data"': f'"{self.place.path / "nats"}"',
+        }.items():
+            assert text.count(ours) == 1, ours
+            text = text.replace(ours, this)
+        if not others:
+            text = re.sub(r"^cluster {.*?^}$", "", text, flags=re.DOTALL | re.MULTILINE)
+        return text + self._tls
+
+    @override
+    async def _probe(self, port: int) -> bool:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            return (await reader.readline()).startswith(b"INFO ")
+        finally:
+            writer.close()
+
+
+class Cluster:
+    """The servers that were started, and the URLs of those who talk to them."""
+
+    def __init__(self, nodes: list[Node], passwords: str) -> None:
+        self.nodes = nodes
+        self._passwords = passwords
+
+    def url(self, role: str, *, parameters: str = "", scheme: str = "nats") -> str:
+        """For a gateway, a runner or the administrator, as their secrets have it."""
+        servers = [f"{scheme}://{role}:{role}-{self._passwords}@{HOST}:{node.port}" for node in self.nodes]
+        if role == broker_permissions.GATEWAY.user:
+            parameters = "&".join(filter(None, (f"api={broker_permissions.API}", parameters)))
+        return ",".join(servers) + (f"/?{parameters}" if parameters else "")
+
+
+@asynccontextmanager
+async def cluster(path: Path, count: int = 1, *, tls: str = "") -> AsyncIterator[Cluster]:
+    """So many servers, which know each other; they listen, and may have no leader yet."""
+    passwords = secrets.token_hex(12)
+    first = free_ports(2 * count)
+    ports, routes = range(first, first + count), range(first + count, first + 2 * count)
+    nodes = [
+        Node(
+            path / f"nats-{number + 1}",
+            ports[number],
+            passwords,
+            (routes[number], routes if count > 1 else ()),
+            tls,
+        )
+        for number in range(count)
+    ]
+    async with AsyncExitStack() as stopping:
+        for node in nodes:
+            stopping.push_async_callback(node.stop)
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                group.create_task(node.start())
+        yield Cluster(nodes, passwords)

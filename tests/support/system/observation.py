@@ -1,0 +1,60 @@
+"""What a test knows besides the answers it gets: a run's log as the broker has it, and conditions awaited."""
+
+import asyncio
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import Any
+
+import msgspec
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Record, View
+
+type RecordMeasurement = Callable[[str], None]
+"""What stands below the results of the whole run: the fixture `record_measurement`."""
+
+DEADLINE_S = 40.0
+POLL_S = 0.01
+
+
+async def stored(nats_url: str, run: str) -> list[Record]:
+    """Every record of a run's log."""
+    async with nats_connection.connect(nats_url, "tests") as connection:
+        runs = JetStreamRunLog(connection, connection)
+        records: list[Record] = []
+        more = True
+        while more:
+            after = records[-1].seq if records else 0
+            page = await runs.read(RunId(run), after=after, records_max=256)  # message by message
+            records += page.records
+            more = page.more
+        return records
+
+
+async def expire(nats_url: str, run: RunId, keep: int) -> None:
+    """Let the broker forget a run's records but for the last ones, as their age would."""
+    async with nats_connection.connect(nats_url, "expire") as connection:
+        ask: dict[str, Any] = {"filter": subjects.log(run)}
+        if keep:
+            ask["keep"] = keep
+        await connection.call(f"$JS.API.STREAM.PURGE.{subjects.LOG}", msgspec.json.encode(ask))
+
+
+def payload(records: list[Record]) -> bytes:
+    """The frames of a log, as a client that asks for nothing special is sent them."""
+    client = View()
+    return b"".join(record.payload for record in records if client.sees(record.head))
+
+
+async def wait_until(
+    condition: Callable[[], object], what: str = "it", deadline_s: float = DEADLINE_S
+) -> None:
+    """Poll until it, or what it awaits, is true; a test that waits in vain says for what."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            while not (await found if isawaitable(found := condition()) else found):  # noqa: ASYNC110
+                await asyncio.sleep(POLL_S)  # the condition is outside of this process
+    except TimeoutError:
+        raise AssertionError(f"{what} did not happen within {deadline_s} s") from None

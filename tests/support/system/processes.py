@@ -1,0 +1,250 @@
+"""Our commands as real processes, to be watched and killed: `rejoin dev` and what it starts.
+
+What is started here is ended here, with all that it has started.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Literal, Self
+
+import psutil
+
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import wait_until
+
+ROOT = Path(__file__).parents[3]
+HOST = "127.0.0.1"
+START_S = 90.0
+
+type Part = Literal["gateway", "runner", "nats", "postgres"]
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row, which nobody else is likely to look at now."""
+    for _ in range(1_000):
+        first = 20_000 + secrets.randbelow(12_000)
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind((HOST, port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether it has ended; nobody may have fetched its exit code yet."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _created(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+
+class Command:
+    """`rejoin …`: what it says, what it starts, how it ends."""
+
+    def __init__(self, process: asyncio.subprocess.Process, logs: Path) -> None:
+        self._process = process
+        self._logs = logs
+
+    @classmethod
+    async def start(
+        cls,
+        logs: Path,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+        module: str = "rejoin",
+    ) -> "Command":
+        """Start it, with its words in files that begin with `logs`. `module`: the package that is run."""
+        kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *arguments),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=(out := _created(f"{logs}.out")),
+            stderr=(err := _created(f"{logs}.err")),
+            env=kept | dict(variables or {}),
+        )
+        os.close(out)
+        os.close(err)
+        return cls(process, logs)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        family = self.family() if self.running else []
+        if self.running:
+            self._process.kill()
+        await self._process.wait()
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        await wait_until(lambda: all(map(gone, family)), "the end of all that was started")
+
+    @property
+    def out(self) -> str:
+        """What it has written to stdout."""
+        return Path(f"{self._logs}.out").read_text()
+
+    @property
+    def err(self) -> str:
+        """What it and its children have written to stderr."""
+        return Path(f"{self._logs}.err").read_text()
+
+    @property
+    def running(self) -> bool:
+        """Whether it is alive."""
+        return self._process.returncode is None
+
+    async def says(self, word: str, deadline_s: float = START_S) -> None:
+        """Until a word of its is on stdout or stderr."""
+
+        async def said() -> bool:
+            assert self.running, self.err
+            return word in self.out or word in self.err
+
+        await wait_until(said, f"{word!r}", deadline_s)
+
+    def family(self) -> list[psutil.Process]:
+        """It and everything that it has started."""
+        own = psutil.Process(self._process.pid)
+        return [own, *own.children(recursive=True)]
+
+    def living(self, part: Part, port: int | None = None) -> list[psutil.Process]:
+        """What it has started of that kind, and has not died; `port`: that of a gateway."""
+        found = [one for one in self.family()[1:] if _is(one, part)]
+        return [one for one in found if port is None or _port(one) == str(port)]
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    async def end(self, deadline_s: float = START_S) -> int:
+        """Its exit code."""
+        async with asyncio.timeout(deadline_s):
+            return await self._process.wait()
+
+
+async def rejoin(system: LocalSystem, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    """A command that ends by itself: its exit code, and what it said on stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "rejoin", *arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | system.variables(**variables),
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def _is(process: psutil.Process, part: Part) -> bool:
+    """It may die while it is looked at."""
+    with suppress(psutil.NoSuchProcess):  # a zombie is one of these
+        match part:
+            case "gateway" | "runner":
+                return part in process.cmdline()[1:4]
+            case "nats":
+                return process.name() == "nats-server" and not gone(process)
+            case "postgres":  # the first of them: the others are its children
+                parent = process.parent()
+                first = parent is None or parent.name() != "postgres"
+                return process.name() == "postgres" and first and not gone(process)
+    return False
+
+
+def _port(process: psutil.Process) -> str | None:
+    with suppress(psutil.NoSuchProcess):
+        return process.environ().get("REJOIN_PORT")
+    return None
+
+
+class Dev:
+    """`rejoin dev` with so many gateways and as many runners, on a data directory that outlives it."""
+
+    def __init__(self, place: Path, *words: str, each: int, variables: Mapping[str, str]) -> None:
+        self.place = place
+        self.each = each
+        self.port = free_ports(each)
+        self.starts = 0
+        self.nats_url = ""
+        self.database_url = ""
+        self._words = words
+        self._variables = variables
+        self._command: Command | None = None
+
+    @property
+    def command(self) -> Command:
+        """The one that was started last."""
+        assert self._command is not None
+        return self._command
+
+    @property
+    def gateways(self) -> list[str]:
+        """Their base URLs."""
+        return [f"http://{HOST}:{self.port + number}" for number in range(self.each)]
+
+    async def up(self) -> None:
+        """Start it unless it runs. Its servers keep their addresses from then on."""
+        if self._command is None or not self._command.running:
+            self._command = await self.start(self.port, self.place / "data")
+            await self._command.says(f"ready http://{HOST}:{self.port}\n")
+            found = tomllib.loads((self.place / "data" / "rejoin.toml").read_text())
+            self.nats_url, self.database_url = found["nats_url"], found["database_url"]
+
+    async def start(self, port: int, data: Path) -> Command:
+        """Start one, whether it can run or not."""
+        self.starts += 1
+        many = str(self.each)
+        options = ("--port", str(port), "--gateways", many, "--runners", many, "--data-dir", str(data))
+        logs = self.place / f"logs-{self.starts}"
+        return await Command.start(logs, "dev", *self._words, *options, variables=self._variables)
+
+    def find(self, part: Part, number: int = 0) -> psutil.Process:
+        """A process that lives; a gateway keeps its number. Raises `LookupError` while there is none."""
+        if part == "gateway":
+            found = self.command.living(part, self.port + number)
+        else:
+            found = self.command.living(part)[number:]
+        if not found:
+            raise LookupError(f"{part} {number}")
+        return found[0]
+
+    def kill_runners(self) -> None:
+        """All of them. They are started again."""
+        for process in self.command.living("runner"):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    async def close(self) -> None:
+        """End it, if it runs."""
+        if self._command is not None:
+            async with self._command:
+                pass
+
+
+@asynccontextmanager
+async def dev(
+    place: Path, *words: str, each: int = 2, variables: Mapping[str, str] | None = None
+) -> AsyncIterator[Dev]:
+    """A running `rejoin dev`, which is ended with all that it has started. `words`: whose agents it runs."""
+    one = Dev(place, *words, each=each, variables=variables or {})
+    try:
+        await one.up()
+        yield one
+    finally:
+        await one.close()

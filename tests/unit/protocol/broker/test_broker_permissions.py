@@ -1,0 +1,73 @@
+"""The users' rights as they are written down, and the file that a server reads them from."""
+
+import re
+from pathlib import Path
+
+from rejoin_protocol.broker import broker_permissions
+from rejoin_protocol.broker import subjects as names
+from rejoin_protocol.ids import AgentName, RunId
+
+CONFIG = Path(__file__).parents[4] / "deploy" / "nats.conf"
+ROLES = (broker_permissions.GATEWAY, broker_permissions.RUNNER)
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """NATS: `*` is one word, `>` is all that follow."""
+    words = [{"*": r"[^.]+", ">": ".+"}.get(word, re.escape(word)) for word in pattern.split(".")]
+    return re.fullmatch(r"\.".join(words), subject) is not None
+
+
+def may(subjects: tuple[str, ...], subject: str) -> bool:
+    return any(covers(pattern, subject) for pattern in subjects)
+
+
+def test_the_servers_file_is_what_the_code_renders() -> None:
+    _, line, rendered = CONFIG.read_text().partition("# From here on rendered")
+    assert line + rendered == broker_permissions.render(), (
+        "write permissions.render() behind the file's own lines"
+    )
+
+
+def test_only_a_runner_writes_logs_and_only_it_says_what_runners_serve() -> None:
+    for subject in (names.log(RunId("r")), names.segments(RunId("r")), names.agent_key(AgentName("a"))):
+        assert [may(role.publish, subject) for role in ROLES] == [False, True]
+
+
+def test_a_gateway_asks_for_runs_reads_logs_and_reaches_runners() -> None:
+    run = RunId("r")
+    for subject in (
+        names.request(AgentName("a"), run, 3),
+        names.control(run),
+        f"{broker_permissions.API}.DIRECT.GET.{names.LOG}",
+    ):
+        assert may(broker_permissions.GATEWAY.publish, subject), subject
+    assert may(broker_permissions.GATEWAY.subscribe, names.live(run))
+
+
+def test_nobody_listens_to_the_requests_or_to_anothers_inbox() -> None:
+    for role, other in zip(ROLES, reversed(ROLES), strict=True):
+        assert may(role.subscribe, f"{names.inbox(role.user)}.x")
+        assert not may(role.subscribe, f"{names.inbox(other.user)}.x")
+        assert not may(role.subscribe, names.request(AgentName("a"), RunId("r"), 0))
+        assert not may(role.subscribe, names.log(RunId("r")))
+
+
+def test_nobody_but_the_administrator_declares_or_deletes_a_stream() -> None:
+    for role in ROLES:
+        for call in ("CREATE", "UPDATE", "DELETE", "MSG.DELETE"):
+            for stream in (names.LOG, names.REQUESTS, names.FILES, names.AGENTS_STREAM):
+                for api in (names.API, broker_permissions.API):
+                    assert not may(role.publish, f"{api}.STREAM.{call}.{stream}")
+        assert not any(pattern == ">" for pattern in (*role.publish, *role.subscribe))
+
+
+def test_what_a_gateway_may_say_is_what_leads_out_of_its_account() -> None:
+    """Anything else would end where nobody listens; and nothing leads out that it may not say."""
+    assert broker_permissions.GATEWAY.publish == tuple(
+        service.alias for service in broker_permissions.SERVICES
+    )
+    text = broker_permissions.render()
+    for service in broker_permissions.SERVICES:
+        assert text.count(f'service: "{service.subject}"') == 1
+        assert text.count(f'subject: "{service.subject}" }}, to: "{service.alias}"') == 1
+        assert not service.alias.startswith("$"), "an account's own JetStream answers there"

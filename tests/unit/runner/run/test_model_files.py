@@ -1,0 +1,163 @@
+"""Stored files on their way to a model: as data URLs, the latest first, and what is missing is named; and the
+files that a model makes on their way into the store.
+"""
+
+from typing import Any
+
+import pytest
+from rejoin_adapters.files.chunk_store import FileReference, OpenFile
+from rejoin_adapters.files.chunk_store import StoredFile as Stored
+from rejoin_adapters.records import Run
+from rejoin_protocol import file_formats
+from rejoin_protocol.events.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta
+from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+from rejoin_protocol.lifecycle import State
+from rejoin_runner.models.model import ModelError, ModelRequest
+from rejoin_runner.run import model_files
+from rejoin_runner.run.model_files import FileInliningModel, inlined, stored
+
+from tests.support.clients.attachments import PNG, Recorder
+
+TENANT = TenantId("acme")
+MINE = Run(
+    RunId("run_1"),
+    TENANT,
+    SessionId("s"),
+    AgentName("a"),
+    MessageId("answer"),
+    State.RUNNING,
+    ready=True,
+    turn=0,
+    attempt=1,
+    user=UserId("ann"),
+)
+
+
+class Shelf:
+    """`Files`, in memory."""
+
+    def __init__(self) -> None:
+        self.files: dict[tuple[TenantId, FileId], Stored] = {}
+        self.read: list[FileId] = []
+        self.homes: list[FileReference | None] = []
+
+    async def put(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        data: bytes,
+        media_type: str,
+        home: FileReference | None = None,
+    ) -> FileId:
+        id = file_formats.file_id(user, data)
+        self.homes.append(home)
+        self.files[tenant, id] = Stored(data, media_type)
+        return id
+
+    async def get(self, tenant: TenantId, id: FileId) -> Stored | None:
+        self.read.append(id)
+        return self.files.get((tenant, id))
+
+    async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
+        raise AssertionError((tenant, id))  # a model gets the whole of it
+
+    async def touch(self, tenant: TenantId, id: FileId) -> bool:
+        return (tenant, id) in self.files
+
+    async def sweep(self, age_s: float = 3600.0) -> int:
+        raise AssertionError(age_s)
+
+
+def turn(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "u", "role": "user", "parts": list(parts)}
+
+
+def file(url: str, **more: str) -> dict[str, Any]:
+    return {"type": "file", "mediaType": "image/png", "url": url, **more}
+
+
+TEXT = {"type": "text", "text": "look"}
+
+
+async def test_a_stored_file_becomes_a_data_url_and_nothing_else_changes() -> None:
+    shelf = Shelf()
+    id = await shelf.put(TENANT, None, b"png", "image/png")
+    other = file("data:image/gif;base64,AA==")
+    history = [turn(TEXT, file(file_formats.file_url(id), filename="a.png"), other), turn(TEXT)]
+    found = await inlined(history, shelf, TENANT)
+    assert found == [turn(TEXT, file("data:image/png;base64,cG5n", filename="a.png"), other), turn(TEXT)]
+    assert history[0]["parts"][1]["url"] == file_formats.file_url(id)
+
+
+async def test_a_file_that_is_gone_or_another_tenants_is_named() -> None:
+    shelf = Shelf()
+    id = await shelf.put(TenantId("other"), None, b"png", "image/png")
+    [found] = await inlined([turn(file(file_formats.file_url(id), filename="a.png"), TEXT)], shelf, TENANT)
+    assert found == turn({"type": "text", "text": "[The attachment a.png is not there any more.]"}, TEXT)
+
+
+async def test_of_too_many_files_the_latest_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_files, "BYTES_MAX", 5)
+    shelf = Shelf()
+    ids = [await shelf.put(TENANT, None, data, "image/png") for data in (b"1", b"22", b"333", b"44")]
+    found = await inlined([turn(file(file_formats.file_url(id))) for id in ids], shelf, TENANT)
+    assert [message["parts"][0]["type"] for message in found] == ["text", "text", "file", "file"]
+    assert "too many" in found[1]["parts"][0]["text"]
+    assert ids[0] not in shelf.read
+
+
+@pytest.mark.parametrize(
+    ("data", "claimed", "kept"),
+    [
+        (PNG, "image/png", "image/png"),
+        (PNG, "text/html", "image/png"),
+        (b"RIFF", "audio/wav", "audio/wav"),
+        (b"<svg/>", "image/svg+xml", "application/octet-stream"),
+        (b"<script/>", "text/html", "application/octet-stream"),
+        (b"x", "audio/a\r\nset-cookie: b", "application/octet-stream"),
+    ],
+)
+async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
+    data: bytes, claimed: str, kept: str
+) -> None:
+    """Its part says what the model said."""
+    shelf, url = Shelf(), file_formats.to_data_url("image/gif", data)
+    for kind in (File, ReasoningFile):
+        chunk = await stored(kind(url, claimed, {"p": {"id": "1"}}), shelf, MINE)
+        id = file_formats.file_id(MINE.user, data)
+        assert chunk == kind(file_formats.file_url(id), claimed, {"p": {"id": "1"}})
+        assert shelf.files == {(TENANT, id): Stored(data, kept)}
+        assert set(shelf.homes) == {FileReference(MINE.session, MINE.answer)}
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        File("https://example.org/a.png", "image/png"),
+        TextDelta("t", "data:,AA"),
+        StartStep(),
+    ],
+)
+async def test_what_is_no_file_of_bytes_stays_as_it_is(chunk: Chunk) -> None:
+    shelf = Shelf()
+    assert await stored(chunk, shelf, MINE) is chunk
+    assert shelf.files == {}
+
+
+@pytest.mark.parametrize("url", ["data:image/png;base64,?", "data:image/png;base64," + "A" * 15_000_000])
+async def test_a_file_that_cannot_be_kept_is_the_models_failure(url: str) -> None:
+    with pytest.raises(ModelError, match="The model made a file that cannot be kept: "):
+        await stored(File(url, "image/png"), Shelf(), MINE)
+
+
+async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
+    shelf, model = Shelf(), Recorder()
+    id = await shelf.put(TENANT, None, PNG, "image/png")
+    answer = {"id": "a", "role": "assistant", "parts": [file(file_formats.file_url(id))]}
+    request = ModelRequest("", [turn(TEXT)], answer, [], 1)
+    assert [item async for item in FileInliningModel(model, shelf, TENANT).stream(request)]
+    [seen] = model.requests
+    assert seen.history == [turn(TEXT)]
+    assert seen.answer["parts"] == [file(file_formats.to_data_url("image/png", PNG))]
+    assert answer["parts"] == [file(file_formats.file_url(id))]

@@ -1,0 +1,54 @@
+"""A loop that stands still is told of while it does, and who holds it up."""
+
+import asyncio
+import threading
+import time
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from rejoin_adapters.service.background import run_alongside
+from rejoin_runner.run import tool_calls
+from rejoin_runner.worker import loop_watchdog
+from structlog.testing import capture_logs
+
+from tests.support.system.observation import wait_until
+
+BLOCKED_S = 0.2
+DEADLINE_S = 10.0
+
+type Lines = Sequence[MutableMapping[str, Any]]
+
+
+def told(lines: Lines) -> Lines:
+    return [line for line in lines if line.get("task") == "tool nap"]
+
+
+async def naps(lines: Lines) -> None:
+    """Holds up the loop until it is told of."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not told(lines) and time.monotonic() < deadline:
+        time.sleep(BLOCKED_S / 4)  # noqa: ASYNC251 - this is what it is about
+
+
+async def test_a_tool_that_blocks_the_loop_is_named_while_it_does() -> None:
+    """Nobody in the loop could say it then; how long it was is said once it runs again."""
+    with capture_logs() as lines:
+        async with run_alongside(loop_watchdog.watch(BLOCKED_S)):
+            await asyncio.sleep(0)
+            task = asyncio.get_running_loop().create_task(naps(lines), name=tool_calls.TASK + "nap")
+            await task
+            await wait_until(lambda: lines[-1]["event"] == "event_loop_unblocked", "the end of the silence")
+    [line] = told(lines)
+    assert (line["event"], line["log_level"]) == ("event_loop_blocked", "warning")
+    assert line["where"][0].startswith(f"{__file__}:")
+    assert line["where"][0].endswith(" naps")
+    assert lines[-1]["seconds"] >= BLOCKED_S
+
+
+async def test_a_loop_that_runs_is_not_told_of_and_its_watch_ends_with_it() -> None:
+    with capture_logs() as lines:
+        async with run_alongside(loop_watchdog.watch()):
+            await asyncio.sleep(0)
+            assert "blocked" in [thread.name for thread in threading.enumerate()]
+    assert "blocked" not in [thread.name for thread in threading.enumerate()]
+    assert lines == []
