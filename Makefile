@@ -1,7 +1,7 @@
 # Two commands matter: `make dev` and `make test`. Each installs what it needs, given Python >= 3.12.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint types format bench sync clean
+.PHONY: help dev test lint types format bench docs sync clean
 
 # A uv on the PATH, or our own copy below .uv/; the interpreter is the first one that is new enough.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
@@ -17,6 +17,7 @@ ARGS ?=
 help:
 	@echo "make dev     start everything on this machine: http://127.0.0.1:8080"
 	@echo "make test    run the tests against real NATS and PostgreSQL servers"
+	@echo "make docs    build the documentation site into site/"
 	@echo "make lint | types | format | bench | clean"
 
 dev: sync
@@ -39,6 +40,9 @@ format: sync
 bench: sync
 	@$(RUN) python -m bench $(ARGS)
 
+docs: $(UV)
+	@NO_MKDOCS_2_WARNING=1 $(RUN) --group docs mkdocs build --strict
+
 sync: $(UV)
 	@$(UV) sync --frozen --inexact --all-extras --quiet
 
@@ -53,4 +57,4 @@ $(UV):
 endif
 
 clean:
-	rm -rf .venv .uv .rejoin .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf site .venv .uv .rejoin .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -91,7 +91,7 @@ def test_every_relative_link_leads_to_a_file_and_its_heading(page: Path) -> None
         if "://" not in path:
             found = page.parent / path if path else page
             assert found.exists(), path
-            assert not heading or heading in heading_ids(found), heading
+            assert not heading or found.suffix != ".md" or heading in heading_ids(found), heading
 
 
 @every_page
