@@ -30,6 +30,25 @@ def plain_tracebacks() -> None:
     )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--feature F50` selects the tests of a feature; several are allowed."""
+    parser.addoption("--feature", action="append", default=[], help="run the tests of this feature only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what shows none of the features of `--feature`."""
+    features = set(config.getoption("--feature"))
+    if not features:
+        return
+    selected = [
+        item
+        for item in items
+        if features & {name for mark in item.iter_markers("feature") for name in mark.args}
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in selected])
+    items[:] = selected
+
+
 MEASURED = "measured"
 
 

@@ -1,69 +1,66 @@
-"""`docs/rows.md` says which tests show which acceptance row: this test reads the names and compares.
+"""`docs/rows.md` names the tests of each feature. This test compares the page with the marks of the tests.
 
-A test shows the rows that its name says: `test_f12_…`, `test_f50_f52_…`, `test_f83_to_f93_…`. Write the page
-anew by `python -m tests.test_rows`.
+A test names the features that it shows: `@pytest.mark.feature("F50", "F52")`. `python -m tests.test_rows` writes
+the page.
 """
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "rows.md"
-ROWS = range(1, 95)
-LINE = re.compile(r"\| F(?P<row>\d+) \| (?P<feature>.*?) \| (?P<shown>.*?) \|")
-NAMED = re.compile(r"_f(?P<first>\d+)(?:_to_f(?P<last>\d+))?(?=_|$)")
+FEATURES = [f"F{number}" for number in range(1, 95)]
+LINE = re.compile(r"\| (?P<feature>F\d+) \| (?P<description>.*?) \| (?P<files>.*?) \|")
 OPEN = "**open**"
 
 
-def rows_of(name: str) -> set[int]:
-    """The rows that a test's name says it shows."""
-    leading = re.match(r"test((?:_to_f\d+|_f\d+)*)(?=_|$)", name)
-    found = NAMED.finditer(leading[1] if leading else "")
-    return {row for one in found for row in range(int(one["first"]), int(one["last"] or one["first"]) + 1)}
+def marked_features(source: str) -> set[str]:
+    """The features in the marks of a test file's functions. Raises `ValueError` if one is not a constant."""
+    return {
+        ast.literal_eval(argument)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for mark in node.decorator_list
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.feature"
+        for argument in mark.args
+    }
 
 
-def functions() -> Iterator[tuple[str, str]]:
-    """Every test's file and name."""
+def files_by_feature() -> dict[str, list[str]]:
+    """For each marked feature, the test files (paths below `tests/`) that show it."""
+    files: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
-                yield str(path.relative_to(ROOT / "tests")), node.name
+        for feature in marked_features(path.read_text(encoding="utf-8")):
+            files.setdefault(feature, []).append(str(path.relative_to(ROOT / "tests")))
+    return files
 
 
-def shown() -> dict[int, str]:
-    """By row, the files with tests that show it."""
-    found: dict[int, set[str]] = {row: set() for row in ROWS}
-    for file, name in functions():
-        for row in rows_of(name):
-            found[row].add(file)
-    return {row: ", ".join(sorted(files)) or OPEN for row, files in found.items()}
+def render_page() -> str:
+    """The page with its third column made from the marks. All else is left as it is."""
+    files = files_by_feature()
+
+    def row(match: re.Match[str]) -> str:
+        shown = ", ".join(files.get(match["feature"], [])) or OPEN
+        return f"| {match['feature']} | {match['description']} | {shown} |"
+
+    return LINE.sub(row, PAGE.read_text(encoding="utf-8"))
 
 
-def page() -> str:
-    """The page as it should be: its own words, and the tests as they are."""
-    found = shown()
-
-    def line(match: re.Match[str]) -> str:
-        return f"| F{match['row']} | {match['feature']} | {found[int(match['row'])]} |"
-
-    return LINE.sub(line, PAGE.read_text(encoding="utf-8"))
+def test_marks_are_read_from_the_source() -> None:
+    source = '@pytest.mark.slow\n@pytest.mark.feature("F2", "F3")\nasync def test_f1_headers(): ...\n'
+    assert marked_features(source) == {"F2", "F3"}
 
 
-def test_a_name_says_its_rows() -> None:
-    assert rows_of("test_f12_a_key_is_a_key") == {12}
-    assert rows_of("test_f2_f3_headers") == {2, 3}
-    assert rows_of("test_f83_to_f85_chaos") == {83, 84, 85}
-    assert rows_of("test_a_name_without_f1_at_its_head") == set()
+def test_every_mark_names_a_feature_of_the_page() -> None:
+    assert files_by_feature().keys() <= set(FEATURES)
 
 
-def test_the_page_of_rows_is_true() -> None:
-    """Every row is on it, with the tests that there are."""
+def test_the_page_names_every_feature_and_the_tests_that_show_it() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert [int(match["row"]) for match in LINE.finditer(text)] == list(ROWS)
-    assert text == page(), "write it anew: python -m tests.test_rows"
+    assert [match["feature"] for match in LINE.finditer(text)] == FEATURES
+    assert text == render_page(), "run: python -m tests.test_rows"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(render_page(), encoding="utf-8")

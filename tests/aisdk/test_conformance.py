@@ -129,8 +129,9 @@ def cell(one: Played | None, notes: list[str]) -> str:
     return " ".join(["ok", *(str(notes.index(note) + 1) for note in one.notes)])
 
 
+@pytest.mark.feature("F67", "F84")
 @pytest.mark.parametrize("version", VERSIONS)
-def test_f67_f84_every_flow_ends_with_the_stored_messages_in_the_client(report: Report, version: str) -> None:
+def test_every_flow_ends_with_the_stored_messages_in_the_client(report: Report, version: str) -> None:
     """F67, F84: tools, approvals, interrupts, reloads, cuts, tabs, edits, errors, a killed runner."""
     own = {one.flow: one for one in report.played if one.version == version}
     assert set(own) == {flow for flow in report.flows if plays(version, flow)}

@@ -47,7 +47,8 @@ async def test_the_agent_chat_family_as_it_is_promised(speaker: Speaker) -> None
     talk.check("agent_chat")
 
 
-async def test_f11_the_conversation_is_a_uuid_and_is_said(speaker: Speaker) -> None:
+@pytest.mark.feature("F11")
+async def test_the_conversation_is_a_uuid_and_is_said(speaker: Speaker) -> None:
     """What is no UUID is refused, and nothing is stored."""
     session = speaker.session()
     answer = await speaker.say(AGENT_CHAT, session, "count 1")
@@ -66,7 +67,8 @@ async def test_f11_the_conversation_is_a_uuid_and_is_said(speaker: Speaker) -> N
     assert (await speaker.get(speaker.at("mine"))).status == 404
 
 
-async def test_f16_the_whole_answer_in_one_body(speaker: Speaker) -> None:
+@pytest.mark.feature("F16")
+async def test_the_whole_answer_in_one_body(speaker: Speaker) -> None:
     session = speaker.session()
     answer = (await speaker.post(f"{AT}/sync", {"message": "weather Paris", "conversationId": session})).json
     assert answer["conversationId"] == session
@@ -85,7 +87,8 @@ async def test_f16_the_whole_answer_in_one_body(speaker: Speaker) -> None:
     assert await speaker.texts(made) == ["user: hello", "user: count 1", "assistant: 1"]
 
 
-async def test_f17_a_run_is_started_and_asked_for_until_it_is_over(speaker: Speaker) -> None:
+@pytest.mark.feature("F17")
+async def test_a_run_is_started_and_asked_for_until_it_is_over(speaker: Speaker) -> None:
     started = (await speaker.post(AT, {"message": "count 3"})).json
     assert started["status"] == "queued"
     assert started["runId"].startswith("run_")
@@ -109,7 +112,8 @@ async def test_f17_a_run_is_started_and_asked_for_until_it_is_over(speaker: Spea
     assert (unknown.status, list(unknown.json)) == (404, ["error"])
 
 
-async def test_f18_the_page_that_a_person_looks_at_reaches_the_model(system: LocalSystem) -> None:
+@pytest.mark.feature("F18")
+async def test_the_page_that_a_person_looks_at_reaches_the_model(system: LocalSystem) -> None:
     """In all three ways of asking; one that is too long is refused."""
     gate = asyncio.Semaphore(3)
     asked: list[ModelRequest] = []
@@ -125,7 +129,8 @@ async def test_f18_the_page_that_a_person_looks_at_reaches_the_model(system: Loc
     assert (long.status, "currentPage" in long.json["error"]) == (400, True)
 
 
-async def test_f58_only_yes_or_no_is_taken_from_the_client(speaker: Speaker) -> None:
+@pytest.mark.feature("F58")
+async def test_only_yes_or_no_is_taken_from_the_client(speaker: Speaker) -> None:
     """Its copy of the arguments is not looked at; said again it is the same answer; the opposite is not."""
     session = speaker.session()
     await speaker.say(AGENT_CHAT, session, "delete notes.txt")

@@ -101,8 +101,9 @@ def test_the_versions_with_sessions_are_those_of_the_sdk() -> None:
     assert frozenset(HANDSHAKE_PROTOCOL_VERSIONS) == WITH_SESSIONS
 
 
+@pytest.mark.feature("F81")
 @ERAS
-async def test_f81_a_client_lists_one_tool_calls_it_and_gets_text(
+async def test_a_client_lists_one_tool_calls_it_and_gets_text(
     base: str, system: LocalSystem, mode: str
 ) -> None:
     async with connected(base, mode) as client:
@@ -116,8 +117,9 @@ async def test_f81_a_client_lists_one_tool_calls_it_and_gets_text(
         assert text_of(result) == "1 2 3"
 
 
+@pytest.mark.feature("F81")
 @pytest.mark.parametrize("path", PATHS)
-async def test_f81_refusals_have_the_statuses_and_codes_that_were_promised(
+async def test_refusals_have_the_statuses_and_codes_that_were_promised(
     base: str, system: LocalSystem, path: str
 ) -> None:
     url, body = f"{base}{path}", {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}

@@ -35,28 +35,29 @@ async def test_the_parts_family_as_it_is_promised(speaker: Speaker) -> None:
     talk.check("parts")
 
 
+@pytest.mark.feature("F6")
 @pytest.mark.parametrize(
     "raw", [b'{"parts":[]}', b'{"parts":{}}', b'{"parts":null}', b'{"parts":"a"}', b'{"parts":[']
 )
-async def test_f6_a_message_without_parts_is_refused_in_the_promised_words(
-    speaker: Speaker, raw: bytes
-) -> None:
+async def test_a_message_without_parts_is_refused_in_the_promised_words(speaker: Speaker, raw: bytes) -> None:
     """No parts, no array of them, and what is not even JSON."""
     refused = await speaker.send(CHAT, raw)
     assert (refused.status, refused.json) == (400, {"error": NO_PARTS})
 
 
+@pytest.mark.feature("F57")
 @pytest.mark.parametrize(
     "raw", [b"{}", b'{"runId":"run_1"}', b'{"threadId":"t"}', b'{"runId":"","threadId":"t"}', b"{", b"[]"]
 )
-async def test_f57_a_decision_without_its_run_and_thread_is_refused_in_the_promised_words(
+async def test_a_decision_without_its_run_and_thread_is_refused_in_the_promised_words(
     speaker: Speaker, raw: bytes
 ) -> None:
     refused = await speaker.send("/api/chat/approve", raw)
     assert (refused.status, refused.json) == (400, {"error": NO_RUN})
 
 
-async def test_f57_unsaid_is_a_denial_and_the_answer_streams_the_continuation(speaker: Speaker) -> None:
+@pytest.mark.feature("F57")
+async def test_unsaid_is_a_denial_and_the_answer_streams_the_continuation(speaker: Speaker) -> None:
     """By the run's id, the call's, or the approval's; said again it is the same answer."""
     for name in ("run", "call", "approval"):
         session = speaker.session()
@@ -76,7 +77,8 @@ async def test_f57_unsaid_is_a_denial_and_the_answer_streams_the_continuation(sp
             assert (await speaker.post("/api/chat/approve", body | {"approved": True})).status == 409
 
 
-async def test_f57_a_decision_of_another_thread_is_none(speaker: Speaker) -> None:
+@pytest.mark.feature("F57")
+async def test_a_decision_of_another_thread_is_none(speaker: Speaker) -> None:
     session, stranger = speaker.session(), speaker.session()
     asked = await speaker.say(PARTS, session, "delete notes.txt")
     await speaker.say(PARTS, stranger, "count 1")
@@ -95,7 +97,8 @@ async def test_f57_a_decision_of_another_thread_is_none(speaker: Speaker) -> Non
     assert (await speaker.question(session))["state"] == "approval-requested"
 
 
-async def test_f78_a_fork_has_exactly_the_earlier_messages(speaker: Speaker) -> None:
+@pytest.mark.feature("F78")
+async def test_a_fork_has_exactly_the_earlier_messages(speaker: Speaker) -> None:
     """Asked for again it is the same thread; each goes its own way; deleting one leaves the other."""
     session, into = speaker.session(), speaker.session()
     for number in (1, 2, 3):
@@ -113,7 +116,8 @@ async def test_f78_a_fork_has_exactly_the_earlier_messages(speaker: Speaker) -> 
     assert taken.status == 404
 
 
-async def test_f78_threads_are_listed_and_read_page_by_page(speaker: Speaker) -> None:
+@pytest.mark.feature("F78")
+async def test_threads_are_listed_and_read_page_by_page(speaker: Speaker) -> None:
     session = speaker.session()
     for number in (1, 2, 3):
         await speaker.say(PARTS, session, f"count {number}", id=f"m{number}")

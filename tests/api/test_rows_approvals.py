@@ -84,8 +84,9 @@ WAYS: list[tuple[Family, Decide]] = [
 NAMES = [family.name for family, _ in WAYS]
 
 
+@pytest.mark.feature("F50", "F52", "F55", "F82")
 @pytest.mark.parametrize(("family", "decide"), WAYS, ids=NAMES)
-async def test_f50_f52_f55_f82_an_approved_call_is_run_and_the_answer_streams_the_rest(
+async def test_an_approved_call_is_run_and_the_answer_streams_the_rest(
     speaker: Speaker, other: Speaker, family: Family, decide: Decide
 ) -> None:
     """Through another gateway than the one that asked; the question has both of its ids."""
@@ -108,8 +109,9 @@ async def test_f50_f52_f55_f82_an_approved_call_is_run_and_the_answer_streams_th
     assert (part["state"], part["output"]) == ("output-available", "notes.txt is deleted.")
 
 
+@pytest.mark.feature("F59")
 @pytest.mark.parametrize(("family", "decide"), WAYS, ids=NAMES)
-async def test_f59_a_denied_call_is_not_run_and_the_model_is_told(
+async def test_a_denied_call_is_not_run_and_the_model_is_told(
     speaker: Speaker, family: Family, decide: Decide
 ) -> None:
     session = speaker.session()
@@ -120,10 +122,9 @@ async def test_f59_a_denied_call_is_not_run_and_the_model_is_told(
     assert answer.chunks[-1]["finishReason"] == "stop"
 
 
+@pytest.mark.feature("F61")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f61_a_question_is_found_after_a_reload(
-    speaker: Speaker, other: Speaker, family: Family
-) -> None:
+async def test_a_question_is_found_after_a_reload(speaker: Speaker, other: Speaker, family: Family) -> None:
     """In the history, the thread, the conversation and by its own route: with the id that decides it."""
     session = speaker.session()
     asked = await speaker.say(family, session, "delete notes.txt")
@@ -145,7 +146,8 @@ async def test_f61_a_question_is_found_after_a_reload(
     assert answer.text == "notes.txt is deleted."
 
 
-async def test_f54_only_an_answered_approval_counts(speaker: Speaker) -> None:
+@pytest.mark.feature("F54")
+async def test_only_an_answered_approval_counts(speaker: Speaker) -> None:
     """A question that comes back as it was, or in any other state, decides nothing and stores nothing."""
     session = speaker.session()
     await speaker.say(RUN, session, "delete notes.txt")
@@ -207,7 +209,8 @@ async def both_asked(system: LocalSystem) -> tuple[Speaker, str, Two, Answer]:
     return speaker, session, two, await speaker.say(RUN, session, "go")
 
 
-async def test_f53_decisions_one_by_one_are_acknowledged_until_nothing_is_open(system: LocalSystem) -> None:
+@pytest.mark.feature("F53")
+async def test_decisions_one_by_one_are_acknowledged_until_nothing_is_open(system: LocalSystem) -> None:
     """The first one gets JSON that names it; with the last one the open stream goes on."""
     speaker, session, two, _ = await both_asked(system)
     message = (await speaker.messages(session))[-1]
@@ -234,7 +237,8 @@ async def test_f53_decisions_one_by_one_are_acknowledged_until_nothing_is_open(s
     assert two.ran == ["left"]
 
 
-async def test_f53_a_batch_of_decisions_is_taken_whole_or_not_at_all(system: LocalSystem) -> None:
+@pytest.mark.feature("F53")
+async def test_a_batch_of_decisions_is_taken_whole_or_not_at_all(system: LocalSystem) -> None:
     """One that is unknown spoils them all; then both at once, and the answer streams what follows."""
     speaker, session, two, _ = await both_asked(system)
     message = (await speaker.messages(session))[-1]
@@ -251,7 +255,8 @@ async def test_f53_a_batch_of_decisions_is_taken_whole_or_not_at_all(system: Loc
     assert answer.text == "gone left gone right"
 
 
-async def test_f56_a_decision_by_rest(system: LocalSystem) -> None:
+@pytest.mark.feature("F56")
+async def test_a_decision_by_rest(system: LocalSystem) -> None:
     """The reason reaches the model; the same again is 200, the opposite 409, an unknown run or call 404."""
 
     two = Two()
@@ -278,7 +283,8 @@ async def test_f56_a_decision_by_rest(system: LocalSystem) -> None:
     assert (part["state"], part["approval"]["reason"]) == ("output-denied", "The cliff is there.")
 
 
-async def test_f60_an_interrupt_closes_the_question(speaker: Speaker) -> None:
+@pytest.mark.feature("F60")
+async def test_an_interrupt_closes_the_question(speaker: Speaker) -> None:
     """After it nothing is pending and nobody can approve."""
     session = speaker.session()
     asked = await speaker.say(SESSION, session, "delete notes.txt")

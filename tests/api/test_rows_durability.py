@@ -26,7 +26,8 @@ RESUME = (
 )
 
 
-async def test_f64_an_execution_has_the_bytes_of_a_chat(speaker: Speaker) -> None:
+@pytest.mark.feature("F64")
+async def test_an_execution_has_the_bytes_of_a_chat(speaker: Speaker) -> None:
     """The same script by both routes is the same stream, but for ids and times; and each has its run's id."""
     said: list[Answer] = []
     for path in ("/run/api/chat", "/run/api/executions"):
@@ -47,7 +48,8 @@ async def announce(system: LocalSystem) -> None:
     await system.apps[0][SERVICE].backend.agents.announce(AgentEntry(AgentName(system.agent)))
 
 
-async def test_f65_the_status_of_an_execution_walks_as_it_is_documented(system: LocalSystem) -> None:
+@pytest.mark.feature("F65")
+async def test_the_status_of_an_execution_walks_as_it_is_documented(system: LocalSystem) -> None:
     """queued and running read as running; suspended; running again; completed. A failing one is failed, an
     interrupted one completed, an unknown one 404.
     """
@@ -91,10 +93,9 @@ async def test_f65_the_status_of_an_execution_walks_as_it_is_documented(system: 
     assert (await speaker.get("/run/api/executions/run_unknown")).status == 404
 
 
+@pytest.mark.feature("F66", "F67", "F68", "F69")
 @pytest.mark.parametrize("route", [*RESUME, "/api/agents/{agent}/{session}/reconnect"])
-async def test_f66_f67_f68_f69_every_cursor_form_goes_on_where_it_says(
-    speaker: Speaker, other: Speaker, route: str
-) -> None:
+async def test_every_cursor_form_goes_on_where_it_says(speaker: Speaker, other: Speaker, route: str) -> None:
     """On every route that resumes, at every event, also beyond an approval: the union is the whole, once."""
     session = speaker.session()
     asked = await speaker.say(RUN, session, "delete notes.txt")
@@ -116,8 +117,9 @@ async def test_f66_f67_f68_f69_every_cursor_form_goes_on_where_it_says(
             assert blocks(found.raw) == whole[place:], (place, query, headers)
 
 
+@pytest.mark.feature("F67", "F68")
 @pytest.mark.parametrize("route", [*RESUME, "/api/agents/{agent}/{session}/reconnect"])
-async def test_f67_f68_what_a_position_that_is_none_is_told(speaker: Speaker, route: str) -> None:
+async def test_what_a_position_that_is_none_is_told(speaker: Speaker, route: str) -> None:
     """400 for an odd one, 410 for one beyond the log; without one 204 if nothing runs, an execution whole."""
     session = speaker.session()
     sent = await speaker.say(RUN, session, "count 2")
@@ -135,10 +137,9 @@ async def test_f67_f68_what_a_position_that_is_none_is_told(speaker: Speaker, ro
     assert (await speaker.get(f"{unknown}?startIndex=0")).status == 404
 
 
+@pytest.mark.feature("F67", "F68", "F82")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f67_f68_f82_a_running_answer_is_rejoined_whole_elsewhere(
-    system: LocalSystem, family: Family
-) -> None:
+async def test_a_running_answer_is_rejoined_whole_elsewhere(system: LocalSystem, family: Family) -> None:
     """By every route, while it streams through another gateway; the history leaves it to the stream."""
     gate = asyncio.Semaphore(2)
     await system.runner([Agent(name=system.agent, model=Gated(gate, 4, []), text_interval_s=0)])
@@ -166,7 +167,8 @@ async def test_f67_f68_f82_a_running_answer_is_rejoined_whole_elsewhere(
     assert (len(history["messages"]), "activeRunId" in history) == (2, False)
 
 
-async def test_f72_a_client_that_leaves_stops_nothing(system: LocalSystem) -> None:
+@pytest.mark.feature("F72")
+async def test_a_client_that_leaves_stops_nothing(system: LocalSystem) -> None:
     """But for the agent chat's, see there."""
     gate = asyncio.Semaphore(1)
     await system.runner([Agent(name=system.agent, model=Gated(gate, 3, []), text_interval_s=0)])
@@ -189,7 +191,8 @@ async def test_f72_a_client_that_leaves_stops_nothing(system: LocalSystem) -> No
         await wait_until(completed, f"the end of the run of {family}")
 
 
-async def test_f78_the_stream_of_a_deleted_session_is_aborted(system: LocalSystem) -> None:
+@pytest.mark.feature("F78")
+async def test_the_stream_of_a_deleted_session_is_aborted(system: LocalSystem) -> None:
     """Its runner is told, and ends it where everybody sees that it was; the id is free at once."""
     gate = asyncio.Semaphore(2)
     await system.runner([Agent(name=system.agent, model=Gated(gate, 4, []), text_interval_s=0)])
@@ -210,7 +213,8 @@ async def test_f78_the_stream_of_a_deleted_session_is_aborted(system: LocalSyste
     assert (await other.post(other.at(session), {"message": "again"})).text == " 0 1 2 3"
 
 
-async def test_f78_the_stream_of_a_deleted_session_breaks_where_no_runner_can_end_it(
+@pytest.mark.feature("F78")
+async def test_the_stream_of_a_deleted_session_breaks_where_no_runner_can_end_it(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a heartbeat: a clean end would be read as a whole answer."""
@@ -225,9 +229,10 @@ async def test_f78_the_stream_of_a_deleted_session_breaks_where_no_runner_can_en
     assert (await speaker.get(speaker.at(session, "/reconnect"))).status == 204
 
 
+@pytest.mark.feature("F75")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 @pytest.mark.parametrize("busy", ["enqueue", "reject", "interrupt"])
-async def test_f75_a_busy_session_does_as_it_is_asked(system: LocalSystem, family: Family, busy: str) -> None:
+async def test_a_busy_session_does_as_it_is_asked(system: LocalSystem, family: Family, busy: str) -> None:
     """The message waits for its turn, or is refused, or ends the answer before it."""
     gate = asyncio.Semaphore(1)
     await system.runner([Agent(name=system.agent, model=Gated(gate, 2, []), text_interval_s=0)])

@@ -40,8 +40,9 @@ async def issuer(database_url: str) -> AsyncIterator[KeyCommands]:
         yield KeyCommands(PostgresApiKeys(store.database), TenantId("default"), PEPPER.encode())
 
 
+@pytest.mark.feature("F37", "F38")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f37_f38_without_a_credential_nothing_happens(
+async def test_without_a_credential_nothing_happens(
     locked: Speaker, issuer: KeyCommands, family: Family
 ) -> None:
     """None, a short and an unknown one are 401 in the family's shape; with one the id is still free."""
@@ -58,7 +59,8 @@ async def test_f37_f38_without_a_credential_nothing_happens(
     assert (await locked.say(family, session, "count 2", **authorized)).text == "1 2"
 
 
-async def test_f39_the_agent_chat_is_for_administrators(locked: Speaker, issuer: KeyCommands) -> None:
+@pytest.mark.feature("F39")
+async def test_the_agent_chat_is_for_administrators(locked: Speaker, issuer: KeyCommands) -> None:
     """All four of its routes; what a person may not do is not done."""
     key = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=CHAT))}"}
     session = locked.session()
@@ -71,7 +73,8 @@ async def test_f39_the_agent_chat_is_for_administrators(locked: Speaker, issuer:
     assert (await locked.get(locked.at(session), **key)).status == 404
 
 
-async def test_f39_who_may_not_decide_decides_nothing(locked: Speaker, issuer: KeyCommands) -> None:
+@pytest.mark.feature("F39")
+async def test_who_may_not_decide_decides_nothing(locked: Speaker, issuer: KeyCommands) -> None:
     """By none of the ways to decide."""
     only = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=(Scope.CHAT, Scope.ADMIN)))}"}
     session = locked.session()
@@ -101,7 +104,8 @@ async def test_f39_who_may_not_decide_decides_nothing(locked: Speaker, issuer: K
     assert (found["status"], len(found["pendingApprovals"])) == ("suspended", 1)
 
 
-async def test_f37_what_is_another_agents_is_not_found_by_a_bound_key(
+@pytest.mark.feature("F37")
+async def test_what_is_another_agents_is_not_found_by_a_bound_key(
     locked: Speaker, issuer: KeyCommands
 ) -> None:
     """Reading, rejoining, stopping and deciding, wherever a path names no agent."""
@@ -131,8 +135,9 @@ async def test_f37_what_is_another_agents_is_not_found_by_a_bound_key(
     assert (await locked.get(f"/run/api/executions/{run}", **key)).json["status"] == "suspended"
 
 
+@pytest.mark.feature("F37")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f37_what_is_refused_has_the_familys_shape(
+async def test_what_is_refused_has_the_familys_shape(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, family: Family
 ) -> None:
     """400, 404, 409, 500 and 503; a fault of ours has an incident and no detail."""

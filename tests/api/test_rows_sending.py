@@ -38,8 +38,9 @@ HEADERS = {
 BEGIN = ["start", "data-operation", "data-operation"]
 
 
+@pytest.mark.feature("F1")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f1_a_message_is_answered_by_a_stream_of_valid_events(speaker: Speaker, family: Family) -> None:
+async def test_a_message_is_answered_by_a_stream_of_valid_events(speaker: Speaker, family: Family) -> None:
     """In the promised order, to its `[DONE]`."""
     answer = await speaker.say(family, speaker.session(), "count 3")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
@@ -56,8 +57,9 @@ async def test_f1_a_message_is_answered_by_a_stream_of_valid_events(speaker: Spe
     assert b"null" not in answer.raw
 
 
+@pytest.mark.feature("F2", "F3", "F10", "F11")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f2_f3_f10_f11_every_stream_has_the_promised_headers(speaker: Speaker, family: Family) -> None:
+async def test_every_stream_has_the_promised_headers(speaker: Speaker, family: Family) -> None:
     """On the message's own stream and on the resumed one."""
     session = speaker.session()
     sent = await speaker.say(family, session, "count 2")
@@ -76,8 +78,9 @@ async def test_f2_f3_f10_f11_every_stream_has_the_promised_headers(speaker: Spea
         assert resumed.raw == sent.raw
 
 
+@pytest.mark.feature("F9", "F10")
 @pytest.mark.parametrize("family", NAMELESS, ids=str)
-async def test_f9_f10_a_session_that_is_not_named_is_made(speaker: Speaker, family: Family) -> None:
+async def test_a_session_that_is_not_named_is_made(speaker: Speaker, family: Family) -> None:
     """Twice: two different UUIDs, each of which holds its conversation."""
     made = [(await speaker.say(family, None, "count 1")).headers["x-thread-id"] for _ in range(2)]
     assert len(set(made)) == 2
@@ -86,7 +89,8 @@ async def test_f9_f10_a_session_that_is_not_named_is_made(speaker: Speaker, fami
         assert await speaker.texts(session) == ["user: count 1", "assistant: 1"]
 
 
-async def test_f7_the_body_says_whose_request_it_is(speaker: Speaker) -> None:
+@pytest.mark.feature("F7")
+async def test_the_body_says_whose_request_it_is(speaker: Speaker) -> None:
     """The three shapes on `/api/chat` reach their family; one with `parts` and `messages` reaches nobody."""
     session = speaker.session()
     text = [{"type": "text", "text": ""}]
@@ -106,8 +110,9 @@ async def test_f7_the_body_says_whose_request_it_is(speaker: Speaker) -> None:
     assert len(await speaker.messages(session)) == 6
 
 
+@pytest.mark.feature("F8")
 @pytest.mark.parametrize("path", ["/run/api/chat", "/api/chat", "/api/agent/chat/stream", "aisdk"])
-async def test_f8_of_a_known_session_only_the_new_turn_is_taken(speaker: Speaker, path: str) -> None:
+async def test_of_a_known_session_only_the_new_turn_is_taken(speaker: Speaker, path: str) -> None:
     """A client that sends all turns each time makes no duplicates; a new session gets them all, once."""
     session, turns = speaker.session(), []
     extra = {"id": session} if path == "aisdk" else {"conversationId": session}
@@ -135,10 +140,9 @@ def changed(body: Any) -> Any:
     return "count 4" if body == "count 3" else body
 
 
+@pytest.mark.feature("F12")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f12_the_same_message_twice_is_one_run(
-    speaker: Speaker, other: Speaker, family: Family
-) -> None:
+async def test_the_same_message_twice_is_one_run(speaker: Speaker, other: Speaker, family: Family) -> None:
     """At once through two gateways, and after its answer was lost; with other words it is a conflict."""
     session, id = speaker.session(), f"m-{speaker.session()}"
     async with asyncio.TaskGroup() as group:
@@ -157,9 +161,10 @@ async def test_f12_the_same_message_twice_is_one_run(
     assert await speaker.texts(session) == ["user: count 3", "assistant: 1 2 3"]
 
 
+@pytest.mark.feature("F12")
 @pytest.mark.parametrize("named", [True, False], ids=["named", "nameless"])
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f12_the_same_idempotency_key_twice_is_one_run(
+async def test_the_same_idempotency_key_twice_is_one_run(
     speaker: Speaker, other: Speaker, family: Family, *, named: bool
 ) -> None:
     """Also where neither the message nor the session has a name: the retry of a client that knows no id."""
@@ -179,7 +184,8 @@ async def test_f12_the_same_idempotency_key_twice_is_one_run(
     assert await speaker.texts(answers[0].headers["x-thread-id"]) == ["user: count 3", "assistant: 1 2 3"]
 
 
-async def test_f12_a_lost_answer_is_asked_for_again_while_the_run_goes_on(system: LocalSystem) -> None:
+@pytest.mark.feature("F12")
+async def test_a_lost_answer_is_asked_for_again_while_the_run_goes_on(system: LocalSystem) -> None:
     """As a client does that retries a POST whose connection broke: one run, one model call, every event."""
     gate = asyncio.Semaphore(2)
     asked: list[ModelRequest] = []
@@ -202,10 +208,9 @@ async def test_f12_a_lost_answer_is_asked_for_again_while_the_run_goes_on(system
     assert b"".join(one.payload for one in await stored(system.nats_url, run)).startswith(answer.raw[:100])
 
 
+@pytest.mark.feature("F13")
 @pytest.mark.parametrize("family", [RUN, GRAPH, AGENT_CHAT, AISDK], ids=str)
-async def test_f13_without_a_users_message_there_is_nothing_to_answer(
-    speaker: Speaker, family: Family
-) -> None:
+async def test_without_a_users_message_there_is_nothing_to_answer(speaker: Speaker, family: Family) -> None:
     """And nothing is stored."""
     session = speaker.session()
     for messages in ([], [{"id": "a", "role": "assistant", "parts": [{"type": "text", "text": "count 1"}]}]):
@@ -215,8 +220,9 @@ async def test_f13_without_a_users_message_there_is_nothing_to_answer(
     assert (await speaker.get(speaker.at(session))).status == 404
 
 
+@pytest.mark.feature("F14")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f14_the_server_remembers_what_was_said(system: LocalSystem, family: Family) -> None:
+async def test_the_server_remembers_what_was_said(system: LocalSystem, family: Family) -> None:
     """With only the id and the new message sent, the model sees the turns before."""
     gate = asyncio.Semaphore(2)
     asked: list[ModelRequest] = []
@@ -234,8 +240,9 @@ async def test_f14_the_server_remembers_what_was_said(system: LocalSystem, famil
     assert seen == [("user", "apple pie"), ("assistant", "0"), ("user", "repeat my first word")]
 
 
+@pytest.mark.feature("F24")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f24_silence_is_broken_by_comments(
+async def test_silence_is_broken_by_comments(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, family: Family
 ) -> None:
     """Never by an event."""
@@ -254,8 +261,9 @@ async def test_f24_silence_is_broken_by_comments(
     assert raw.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.feature("F42")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_f42_an_unknown_agent_is_refused_before_anything_is_stored(
+async def test_an_unknown_agent_is_refused_before_anything_is_stored(
     system: LocalSystem, family: Family
 ) -> None:
     speaker = Speaker(system, await system.gateway(default_agent=None))

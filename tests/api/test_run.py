@@ -64,7 +64,8 @@ async def test_a_bad_part_is_named_where_the_client_wrote_it(
     assert (await speaker.get(speaker.at(session))).status == 404
 
 
-async def test_f5_content_and_parts_are_one_message(speaker: Speaker) -> None:
+@pytest.mark.feature("F5")
+async def test_content_and_parts_are_one_message(speaker: Speaker) -> None:
     """A string that a part repeats is stored once; another one comes before the parts."""
     for content, stored in (("a", ["a"]), ("b", ["b", "a"]), (None, ["a"]), ([GOOD], ["a", "a"])):
         session = speaker.session()
@@ -74,7 +75,8 @@ async def test_f5_content_and_parts_are_one_message(speaker: Speaker) -> None:
         assert user["parts"] == [{"type": "text", "text": text} for text in stored]
 
 
-async def test_f15_without_a_stream_the_answer_is_one_completion(speaker: Speaker) -> None:
+@pytest.mark.feature("F15")
+async def test_without_a_stream_the_answer_is_one_completion(speaker: Speaker) -> None:
     body = {"messages": [{"role": "user", "content": "count 3"}], "stream": False}
     answer = await speaker.post(CHAT, body)
     assert answer.headers["content-type"].startswith("application/json")
@@ -88,7 +90,8 @@ async def test_f15_without_a_stream_the_answer_is_one_completion(speaker: Speake
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-async def test_f15_a_completion_says_that_it_failed_or_waits(speaker: Speaker) -> None:
+@pytest.mark.feature("F15")
+async def test_a_completion_says_that_it_failed_or_waits(speaker: Speaker) -> None:
     for text, reason in (("fail", "stop"), ("delete notes.txt", "tool_calls")):
         body = {"messages": [{"role": "user", "content": text}], "stream": False}
         answer = (await speaker.post(CHAT, body)).json
@@ -96,7 +99,8 @@ async def test_f15_a_completion_says_that_it_failed_or_waits(speaker: Speaker) -
         assert ("error" in answer) == (text == "fail")
 
 
-async def test_f63_durable_or_classic_every_run_has_an_id(speaker: Speaker) -> None:
+@pytest.mark.feature("F63")
+async def test_durable_or_classic_every_run_has_an_id(speaker: Speaker) -> None:
     for mode in ("durable", "classic"):
         body = {"messages": [{"role": "user", "content": "count 1"}], "executionMode": mode}
         answer = await speaker.post(CHAT, body)
@@ -106,7 +110,8 @@ async def test_f63_durable_or_classic_every_run_has_an_id(speaker: Speaker) -> N
     assert (await speaker.post(CHAT, body | {"executionMode": "odd"})).status == 400
 
 
-async def test_f78_conversations_are_listed_page_by_page(speaker: Speaker) -> None:
+@pytest.mark.feature("F78")
+async def test_conversations_are_listed_page_by_page(speaker: Speaker) -> None:
     """The one that changed last first, each once."""
     made = [speaker.session() for _ in range(5)]
     for session in made:

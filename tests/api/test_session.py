@@ -39,7 +39,8 @@ async def test_the_session_family_as_it_is_promised(speaker: Speaker) -> None:
     talk.check("session")
 
 
-async def test_f4_five_forms_and_lists_of_them_store_the_same_message(speaker: Speaker) -> None:
+@pytest.mark.feature("F4")
+async def test_five_forms_and_lists_of_them_store_the_same_message(speaker: Speaker) -> None:
     """A string, a UI message, parts, a typed message and an array."""
     forms: dict[str, Any] = {
         "a string": {"message": "count 2"},
@@ -76,7 +77,8 @@ async def test_a_fault_is_named_where_the_client_wrote_it(speaker: Speaker, body
     assert (await speaker.get(speaker.at(session))).status == 404
 
 
-async def test_f77_going_back_to_a_message_drops_what_was_said_after_it(speaker: Speaker) -> None:
+@pytest.mark.feature("F77")
+async def test_going_back_to_a_message_drops_what_was_said_after_it(speaker: Speaker) -> None:
     """And the next turn goes on from there; a title stays what it is unless it is given."""
     session = speaker.session()
     for number in (1, 2, 3):
@@ -92,7 +94,8 @@ async def test_f77_going_back_to_a_message_drops_what_was_said_after_it(speaker:
     assert len(await speaker.messages(session)) == 4
 
 
-async def test_f77_what_a_session_has_cost_is_what_its_runs_have(speaker: Speaker) -> None:
+@pytest.mark.feature("F77")
+async def test_what_a_session_has_cost_is_what_its_runs_have(speaker: Speaker) -> None:
     session, spent = speaker.session(), []
     for text in ("count 3", "hello there"):
         answer = await speaker.say(SESSION, session, text)
@@ -105,6 +108,7 @@ async def test_f77_what_a_session_has_cost_is_what_its_runs_have(speaker: Speake
     assert usage["totalTokens"] == usage["inputTokens"] + usage["outputTokens"]
 
 
+@pytest.mark.feature("F77")
 @pytest.mark.parametrize(
     ("change", "status", "pointer"),
     [
@@ -116,7 +120,7 @@ async def test_f77_what_a_session_has_cost_is_what_its_runs_have(speaker: Speake
     ],
     ids=["unknown message", "odd title", "long title", "large metadata", "no message"],
 )
-async def test_f77_a_change_that_is_refused_has_changed_nothing(
+async def test_a_change_that_is_refused_has_changed_nothing(
     speaker: Speaker, change: Any, status: int, pointer: str | None
 ) -> None:
     session = speaker.session()
@@ -132,7 +136,8 @@ async def test_f77_a_change_that_is_refused_has_changed_nothing(
     assert (await speaker.ask("PATCH", at, {})).json["title"] == "old"
 
 
-async def test_f77_a_busy_session_does_not_go_back(house: LocalSystem, speaker: Speaker) -> None:
+@pytest.mark.feature("F77")
+async def test_a_busy_session_does_not_go_back(house: LocalSystem, speaker: Speaker) -> None:
     """A conflict, and nothing is dropped."""
     session = speaker.session()
     await speaker.say(SESSION, session, "count 1", id="m1")
@@ -145,7 +150,8 @@ async def test_f77_a_busy_session_does_not_go_back(house: LocalSystem, speaker: 
     assert len(await speaker.messages(session)) == 4
 
 
-async def test_f77_going_back_behind_a_question_cancels_it(speaker: Speaker) -> None:
+@pytest.mark.feature("F77")
+async def test_going_back_behind_a_question_cancels_it(speaker: Speaker) -> None:
     session = speaker.session()
     await speaker.say(SESSION, session, "count 1", id="m1")
     await speaker.say(SESSION, session, "delete notes.txt", id="m2")
@@ -170,7 +176,8 @@ async def test_the_sessions_of_one_agent_are_not_anothers(speaker: Speaker) -> N
         assert (await speaker.get(speaker.at(one))).status == 200
 
 
-async def test_f75_a_message_may_interrupt_the_answer_that_streams(speaker: Speaker) -> None:
+@pytest.mark.feature("F75")
+async def test_a_message_may_interrupt_the_answer_that_streams(speaker: Speaker) -> None:
     session = speaker.session()
     async with asyncio.TaskGroup() as group:
         first = group.create_task(speaker.say(SESSION, session, "sleep 30"))
@@ -185,7 +192,8 @@ async def test_f75_a_message_may_interrupt_the_answer_that_streams(speaker: Spea
     assert second.text == "1 2"
 
 
-async def test_f76_the_history_has_every_part_in_its_order(system: LocalSystem) -> None:
+@pytest.mark.feature("F76")
+async def test_the_history_has_every_part_in_its_order(system: LocalSystem) -> None:
     """Users and assistants, text, tools, artifacts and approvals; the same by every route that reads."""
 
     @tool

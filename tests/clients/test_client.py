@@ -96,7 +96,8 @@ async def test_a_decision_is_followed_by_the_rest(
     assert call["approval"]["reason"] == "because"
 
 
-async def test_f80_resume_is_none_when_nothing_runs(system: LocalSystem, client: Client) -> None:
+@pytest.mark.feature("F80")
+async def test_resume_is_none_when_nothing_runs(system: LocalSystem, client: Client) -> None:
     """F80: and the running answer when something does, whole or behind a cursor."""
     session = system.fresh("s")
     first = await client.chat.send(session, "count 30 every 20 ms")

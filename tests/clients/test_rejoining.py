@@ -225,7 +225,8 @@ class Tokens:
         return web.json_response({"threads": []})
 
 
-async def test_f80_a_401_refreshes_once_for_five_parallel_calls() -> None:
+@pytest.mark.feature("F80")
+async def test_a_401_refreshes_once_for_five_parallel_calls() -> None:
     """F80."""
     tokens = Tokens()
     async with server([tokens.answer]) as (url, asked), Client(url, token=tokens, retry=QUICK) as client:

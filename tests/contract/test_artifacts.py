@@ -53,8 +53,9 @@ def as_dict(artifact: Artifact) -> dict[str, Any]:
     return {name: getattr(artifact, name) for name in artifact.__struct_fields__}
 
 
+@pytest.mark.feature("F40")
 @pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
-async def test_f40_a_strangers_artifact_is_none(
+async def test_a_strangers_artifact_is_none(
     postgres: PostgresRunStore, artifacts: PostgresArtifacts, stranger: Owner
 ) -> None:
     artifact = await made(postgres)

@@ -44,7 +44,8 @@ async def ids(threads: PostgresSessionStore, chat: Chat) -> list[str]:
     return [message["id"] for message in (await threads.messages(chat.owner, chat.id)).messages]
 
 
-async def test_f78_threads_are_listed_newest_first_page_by_page(
+@pytest.mark.feature("F78")
+async def test_threads_are_listed_newest_first_page_by_page(
     postgres: PostgresRunStore, threads: PostgresSessionStore, owner: Owner
 ) -> None:
     chats = [Chat(postgres, owner) for _ in range(5)]
@@ -137,7 +138,8 @@ async def test_runs_and_usage_of_a_session(chat: Chat, threads: PostgresSessionS
     assert await threads.usage(DEFAULT, chat.id) == SessionUsage(21, 42, 3)
 
 
-async def test_f78_a_fork_has_exactly_the_messages_before(chat: Chat, threads: PostgresSessionStore) -> None:
+@pytest.mark.feature("F78")
+async def test_a_fork_has_exactly_the_messages_before(chat: Chat, threads: PostgresSessionStore) -> None:
     for text in "abc":
         await chat.complete(text, text.upper())
     await threads.update(DEFAULT, chat.id, title="Letters", metadata={"a": 1})
@@ -340,9 +342,10 @@ def test_every_method_with_an_owner_is_asked_below() -> None:
     )
 
 
+@pytest.mark.feature("F40")
 @pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
 @pytest.mark.parametrize("ask", METHODS.values(), ids=METHODS)
-async def test_f40_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
+async def test_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
     postgres: PostgresRunStore, threads: PostgresSessionStore, ask: Ask, stranger: Owner
 ) -> None:
     chat = Chat(postgres, ANN)

@@ -169,8 +169,9 @@ def test_every_route_has_an_example() -> None:
     assert {name(route) for route in CLOSED} == set(EXAMPLES)
 
 
+@pytest.mark.feature("F38", "F39", "F40")
 @pytest.mark.parametrize("route", CLOSED, ids=name)
-async def test_f38_f39_f40_who_may_not_gets_the_documented_status_and_nothing_happens(
+async def test_who_may_not_gets_the_documented_status_and_nothing_happens(
     house: House, ann: Ann, route: Route
 ) -> None:
     """No, malformed, wrong, expired and revoked credentials are 401, a missing scope is 403, and what is
@@ -221,7 +222,8 @@ def approvals(ann: Ann, id: str) -> dict[str, Any]:
     }
 
 
-async def test_f87_a_key_of_another_agent_decides_nothing_in_any_family(house: House, ann: Ann) -> None:
+@pytest.mark.feature("F87")
+async def test_a_key_of_another_agent_decides_nothing_in_any_family(house: House, ann: Ann) -> None:
     """It is her own, and has every scope."""
     headers = {"Authorization": f"Bearer {await house.key(agent='another')}"}
     backend = house.system.apps[0][SERVICE].backend
@@ -233,8 +235,9 @@ async def test_f87_a_key_of_another_agent_decides_nothing_in_any_family(house: H
     assert await house.everything(ann) == before
 
 
+@pytest.mark.feature("F38")
 @pytest.mark.parametrize("route", CLOSED, ids=name)
-async def test_f38_the_one_who_may_gets_through(house: House, route: Route) -> None:
+async def test_the_one_who_may_gets_through(house: House, route: Route) -> None:
     """The examples are requests that work: what is refused above is the credential and nothing else."""
     told = await ask(house, route, await house.ann(), await house.key())
     assert told.status in {200, 202, 204}, told.raw[:300]

@@ -24,7 +24,8 @@ async def test_a_run_has_the_context_it_came_with_and_the_next_one_has_none(chat
     assert (await chat.claim(await chat.send("two"))).context is None
 
 
-async def test_f43_a_session_gives_later_runs_the_context_it_was_to_remember(chat: Chat) -> None:
+@pytest.mark.feature("F43")
+async def test_a_session_gives_later_runs_the_context_it_was_to_remember(chat: Chat) -> None:
     run = (await chat.claim((await chat.submit("one", context=b"1", remember=True)).run)).run
     assert await chat.store.session_context(DEFAULT, chat.id) == b"1"
     await chat.end(run)
@@ -52,7 +53,8 @@ async def test_a_request_that_attaches_changes_no_context(chat: Chat) -> None:
     assert (await chat.claim(run)).context == b"1"
 
 
-async def test_f44_of_a_run_that_is_over_no_context_is_left(postgres: PostgresRunStore) -> None:
+@pytest.mark.feature("F44")
+async def test_of_a_run_that_is_over_no_context_is_left(postgres: PostgresRunStore) -> None:
     ended, cancelled = Chat(postgres), Chat(postgres)
     await ended.end((await ended.claim((await ended.submit("one", context=SEALED)).run)).run)
     run = (await cancelled.claim((await cancelled.submit("one", id="m", context=SEALED)).run)).run

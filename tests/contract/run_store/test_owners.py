@@ -79,9 +79,10 @@ def test_every_method_of_the_store_is_asked_below() -> None:
     assert takes_owner | {"admit"} == {name.split()[0] for name in METHODS}
 
 
+@pytest.mark.feature("F40")
 @pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
 @pytest.mark.parametrize("ask", METHODS.values(), ids=METHODS)
-async def test_f40_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
+async def test_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
     store: RunStore, ask: Ask, stranger: Owner
 ) -> None:
     anns = await secret(store, ANN)

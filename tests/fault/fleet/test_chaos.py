@@ -77,8 +77,9 @@ async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str
                 group.create_task(client.catch_up())
 
 
+@pytest.mark.feature("F83", "F84", "F85", "F86", "F87", "F88", "F89", "F90", "F91", "F92", "F93")
 @pytest.mark.timeout(DURATION_S + 3 * SETTLE_S)
-async def test_f83_to_f93_nothing_is_lost_while_everything_dies(
+async def test_nothing_is_lost_while_everything_dies(
     tmp_path: Path, record_measurement: RecordMeasurement
 ) -> None:
     """F83 to F88, F90 to F93."""

@@ -212,7 +212,8 @@ async def whole(one: Fleet, clients: Sequence[Client]) -> None:
         assert [event["type"] for event in events].count("finish") == 1
 
 
-async def test_f91_the_log_leaders_death_under_load_loses_doubles_and_disorders_nothing(
+@pytest.mark.feature("F91")
+async def test_the_log_leaders_death_under_load_loses_doubles_and_disorders_nothing(
     running: Fleet,
 ) -> None:
     """Kill -9 of the broker that leads LOG, with all users' rights as in production; and it comes back."""
@@ -237,7 +238,8 @@ async def test_f91_the_log_leaders_death_under_load_loses_doubles_and_disorders_
         assert "Traceback" not in service.command.err
 
 
-async def test_f90_a_rolling_restart_of_gateways_and_runners_is_unseen(running: Fleet) -> None:
+@pytest.mark.feature("F90")
+async def test_a_rolling_restart_of_gateways_and_runners_is_unseen(running: Fleet) -> None:
     """Each in turn by SIGTERM, under load: clients that resume see every event once."""
     async with load(running) as clients:
         for service in (*running.gateways, *running.runners):

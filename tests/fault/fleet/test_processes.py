@@ -164,7 +164,8 @@ async def holder(plugged: Dev, run: str) -> psutil.Process:
 # ------------------------------------------------------------------------------------- one part at a time
 
 
-async def test_f71_f84_f85_a_killed_runner_is_replaced_and_its_viewer_sees_every_event_once(
+@pytest.mark.feature("F71", "F84", "F85")
+async def test_a_killed_runner_is_replaced_and_its_viewer_sees_every_event_once(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F71, F84, F85: the connection never drops."""
@@ -185,7 +186,8 @@ async def test_f71_f84_f85_a_killed_runner_is_replaced_and_its_viewer_sees_every
     assert gone(victim)
 
 
-async def test_f82_f83_a_killed_gateways_client_resumes_at_the_other_one(
+@pytest.mark.feature("F82", "F83")
+async def test_a_killed_gateways_client_resumes_at_the_other_one(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F82, F83: byte for byte; and the killed one is started again."""
@@ -206,7 +208,8 @@ async def test_f82_f83_a_killed_gateways_client_resumes_at_the_other_one(
     assert await replay(http, a, session) == await replay(http, b, session)
 
 
-async def test_f91_a_killed_broker_is_started_again_and_everything_goes_on(
+@pytest.mark.feature("F91")
+async def test_a_killed_broker_is_started_again_and_everything_goes_on(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F91: streams and runs outlast it, and nothing is doubled."""
@@ -222,7 +225,8 @@ async def test_f91_a_killed_broker_is_started_again_and_everything_goes_on(
     assert said((await history(http, b, session))[-1]) == counted(80)
 
 
-async def test_f92_a_killed_database_is_started_again_and_no_run_is_lost(
+@pytest.mark.feature("F92")
+async def test_a_killed_database_is_started_again_and_no_run_is_lost(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F92: meanwhile requests get 503 or succeed, and what streams goes on."""
@@ -248,7 +252,8 @@ async def test_f92_a_killed_database_is_started_again_and_no_run_is_lost(
     assert said((await history(http, b, session))[-1]) == counted(60)
 
 
-async def test_f94_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(plugged: Dev) -> None:
+@pytest.mark.feature("F94")
+async def test_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(plugged: Dev) -> None:
     """F94: and the first goes on."""
     port, data = plugged.port, plugged.place / "data"
     for at, on, words in (
@@ -268,7 +273,8 @@ async def test_f94_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(
 # ----------------------------------------------------------------------------------------- all at once
 
 
-async def test_f62_f94_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
+@pytest.mark.feature("F62", "F94")
+async def test_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F62, F94: an approval that waited is decided after the restart."""
@@ -293,7 +299,8 @@ async def test_f62_f94_sigterm_ends_everything_in_order_and_the_next_start_has_i
     assert said((await history(http, base, session))[-1]) == "notes.txt is deleted."
 
 
-async def test_f62_f71_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_running(
+@pytest.mark.feature("F62", "F71")
+async def test_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_running(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """The run goes on where its log ends, and the viewer resumes it by cursor; the one that waited is decided
@@ -330,7 +337,8 @@ async def test_f62_f71_kill_9_leaves_no_process_behind_and_the_next_start_ends_w
 # -------------------------------------------------------------------------------------- without a supervisor
 
 
-async def test_f91_services_wait_for_a_broker_and_outlast_its_absence(
+@pytest.mark.feature("F91")
+async def test_services_wait_for_a_broker_and_outlast_its_absence(
     servers: Servers, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     """F91: a line for each try and no traceback at the start; 503 for what comes meanwhile, later."""
@@ -388,8 +396,9 @@ async def outlast(own: Servers, http: aiohttp.ClientSession, base: str) -> None:
     assert said((await history(http, base, session))[-1]) == counted(100)
 
 
+@pytest.mark.feature("F92")
 @pytest.mark.parametrize("service", ["gateway", "runner"])
-async def test_f92_a_service_without_its_database_says_so_and_waits(
+async def test_a_service_without_its_database_says_so_and_waits(
     servers: Servers, tmp_path: Path, service: str
 ) -> None:
     """F92."""

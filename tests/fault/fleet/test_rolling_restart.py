@@ -80,8 +80,9 @@ async def talking(clients: Sequence[Client]) -> AsyncIterator[None]:
         over.set()
 
 
+@pytest.mark.feature("F90")
 @pytest.mark.timeout(240)
-async def test_f90_a_rolling_restart_is_seen_by_nobody(
+async def test_a_rolling_restart_is_seen_by_nobody(
     tmp_path: Path, record_measurement: RecordMeasurement
 ) -> None:
     """Every answer is whole, each event was seen once, no outcome is unknown and no log was torn."""

@@ -50,7 +50,8 @@ async def watched(system: LocalSystem, base: str, session: str, text: str) -> An
         return await Answer.of(response)
 
 
-def test_f73_the_long_run_of_the_suite_is_longer_than_the_ack_wait() -> None:
+@pytest.mark.feature("F73")
+def test_the_long_run_of_the_suite_is_longer_than_the_ack_wait() -> None:
     """Or the next test would prove nothing."""
     assert max(setup.ACK_WAIT_S, WorkerLimits().ack_wait_s) < LONG_S
 
@@ -63,8 +64,9 @@ def sweep_interval_s(monkeypatch: pytest.MonkeyPatch) -> float:
     return min(WorkerLimits().sweep_interval_s, LONG_S / 4)
 
 
+@pytest.mark.feature("F73")
 @pytest.mark.timeout(60 + 2 * LONG_S)
-async def test_f73_a_long_run_ends_with_its_finish_whether_it_talks_or_is_silent(
+async def test_a_long_run_ends_with_its_finish_whether_it_talks_or_is_silent(
     system: LocalSystem, sweep_interval_s: float
 ) -> None:
     """One counts all the time, one is silent in a tool: each is one attempt and one response."""
@@ -149,7 +151,8 @@ async def eleven_minutes() -> tuple[list[Answer], list[Run | None], float]:
     return [watch.result() for watch in watches], found, loop.time() - began
 
 
-def test_f73_eleven_simulated_minutes_are_no_reason_to_end_a_run_either() -> None:
+@pytest.mark.feature("F73")
+def test_eleven_simulated_minutes_are_no_reason_to_end_a_run_either() -> None:
     """With the default settings of everything: one attempt, a comment after each silence, a `finish`."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         (talking, silent), runs, took_s = runner.run(eleven_minutes())

@@ -1,5 +1,6 @@
 """A hundred messages at once in one session are answered one after the other, in the order of acceptance.
 
+import pytest
 FEATURES F93.
 """
 
@@ -13,7 +14,8 @@ SENDS = 100
 GATEWAYS = 3
 
 
-async def test_f93_runs_of_one_session_never_overlap_however_many_are_sent_at_once(
+@pytest.mark.feature("F93")
+async def test_runs_of_one_session_never_overlap_however_many_are_sent_at_once(
     system: LocalSystem,
 ) -> None:
     """Over three gateways and three runners; the history shows the order in which they were accepted."""

@@ -55,9 +55,10 @@ def watched() -> Iterator[None]:
     structlog.configure(**before)
 
 
+@pytest.mark.feature("F62")
 @pytest.mark.timeout(120 + RUNS * 0.3)
 @pytest.mark.usefixtures("watched")
-async def test_f62_suspended_runs_hold_nothing_and_each_resumes(
+async def test_suspended_runs_hold_nothing_and_each_resumes(
     system: LocalSystem, record_measurement: RecordMeasurement
 ) -> None:
     """No task, no connection, no subscription, no memory that grows with them."""

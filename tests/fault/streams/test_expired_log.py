@@ -9,8 +9,9 @@ from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import expire
 
 
+@pytest.mark.feature("F62")
 @pytest.mark.parametrize("keep", [0, 1, 2], ids=["all of it", "all but one batch", "all but two"])
-async def test_f62_a_decision_after_the_log_has_expired(system: LocalSystem, keep: int) -> None:
+async def test_a_decision_after_the_log_has_expired(system: LocalSystem, keep: int) -> None:
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
     asked = await system.post(base, system.chat(session, "delete notes.txt"))

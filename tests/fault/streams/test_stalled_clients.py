@@ -95,8 +95,9 @@ async def gateway(system: LocalSystem, place: Path) -> AsyncIterator[tuple[int, 
         yield port, command.family()[0]
 
 
+@pytest.mark.feature("F89")
 @pytest.mark.timeout(120 + PASSING_MB * 2)
-async def test_f89_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothing(
+async def test_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothing(
     system: LocalSystem, tmp_path: Path, record_measurement: RecordMeasurement
 ) -> None:
     """Eight of them; a ninth client of the same gateway reads meanwhile, so that all of it does pass."""

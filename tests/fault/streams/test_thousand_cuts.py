@@ -27,9 +27,10 @@ class Restless(Viewer):
             await self.connect(self.random.randint(0, EVENTS_MAX), (by_header,) if self.seen else ())
 
 
+@pytest.mark.feature("F83")
 @pytest.mark.timeout(60 + CUTS * 0.2)
 @pytest.mark.parametrize("pause_ms", [1, 20])
-async def test_f83_a_run_that_was_cut_again_and_again_is_the_uninterrupted_one(
+async def test_a_run_that_was_cut_again_and_again_is_the_uninterrupted_one(
     system: LocalSystem, record_measurement: RecordMeasurement, pause_ms: int
 ) -> None:
     """No event twice, none missing; also where the next event comes within a millisecond of the cut."""

@@ -97,8 +97,9 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> list[Filling]:
     return made
 
 
+@pytest.mark.feature("F71")
 @pytest.mark.parametrize("refused", ["everything", "all but takeovers"])
-async def test_f71_viewers_of_a_run_that_was_given_up_learn_of_it_within_a_heartbeat(
+async def test_viewers_of_a_run_that_was_given_up_learn_of_it_within_a_heartbeat(
     system: LocalSystem, logs: list[Filling], refused: Refused
 ) -> None:
     """They are not ended as if the answer were whole, and not sent in circles when they resume."""
@@ -148,7 +149,8 @@ async def assert_goes_on(
     assert [message["role"] for message in messages] == ["user", "user", "assistant"]
 
 
-async def test_f71_a_run_whose_books_were_done_by_another_attempt_was_not_given_up(
+@pytest.mark.feature("F71")
+async def test_a_run_whose_books_were_done_by_another_attempt_was_not_given_up(
     system: LocalSystem, logs: list[Filling]
 ) -> None:
     """Its log has a takeover behind its end; whoever resumes gets the rest all the same."""
@@ -166,7 +168,8 @@ async def test_f71_a_run_whose_books_were_done_by_another_attempt_was_not_given_
     assert blocks(rest.raw) == frames[4:]
 
 
-async def test_f92_a_run_that_had_to_wait_for_the_database_is_not_given_up_for_that(
+@pytest.mark.feature("F92")
+async def test_a_run_that_had_to_wait_for_the_database_is_not_given_up_for_that(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it was delivered meanwhile."""

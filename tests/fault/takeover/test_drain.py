@@ -89,8 +89,9 @@ class Pair:
         return bool(self._busy)
 
 
+@pytest.mark.feature("F90")
 @pytest.mark.parametrize("where", ["in its model call", "in its tool"])
-async def test_f90_a_step_that_ends_within_the_grace_is_the_last_of_its_runner(
+async def test_a_step_that_ends_within_the_grace_is_the_last_of_its_runner(
     system: LocalSystem, where: Where
 ) -> None:
     """The next runner goes on behind it: nothing is said or done twice, and the viewer sees no seam."""
@@ -118,8 +119,9 @@ async def test_f90_a_step_that_ends_within_the_grace_is_the_last_of_its_runner(
     assert b'"start-step"' in written[2]
 
 
+@pytest.mark.feature("F90")
 @pytest.mark.parametrize("where", ["in its model call", "in its tool"])
-async def test_f90_a_step_that_does_not_end_within_the_grace_is_done_by_the_next_runner(
+async def test_a_step_that_does_not_end_within_the_grace_is_done_by_the_next_runner(
     system: LocalSystem, where: Where
 ) -> None:
     """At once: a half said response is said again, a call that was written is only made again."""

@@ -37,8 +37,9 @@ class Shredder:
 PROMPTS = ["count 4", "weather Oslo", "delete notes.txt", "think", "fail"]
 
 
+@pytest.mark.feature("F62", "F71")
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
-async def test_f62_f71_a_message_is_restored_whole_wherever_its_runner_died(
+async def test_a_message_is_restored_whole_wherever_its_runner_died(
     system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the log has expired it is written again; a death in the middle of that must not cost it."""
@@ -65,9 +66,10 @@ async def test_f62_f71_a_message_is_restored_whole_wherever_its_runner_died(
     assert texts <= {"notes.txt is deleted.", f"That did not work: {UNKNOWN_OUTCOME}"}
 
 
+@pytest.mark.feature("F71", "F84")
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
 @pytest.mark.parametrize("prompt", PROMPTS)
-async def test_f71_f84_the_answer_is_the_same_wherever_its_runner_died(
+async def test_the_answer_is_the_same_wherever_its_runner_died(
     system: LocalSystem, prompt: str, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F71, F84: one correct message, every event once, whatever append was the last."""

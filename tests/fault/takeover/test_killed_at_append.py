@@ -54,9 +54,8 @@ async def killed_at(nats_url: str, process: Command, at: int) -> AsyncIterator[a
         await connection.close()
 
 
-async def test_f62_f71_f85_f88_its_process_was_killed_at_an_append(
-    system: LocalSystem, tmp_path: Path
-) -> None:
+@pytest.mark.feature("F62", "F71", "F85", "F88")
+async def test_its_process_was_killed_at_an_append(system: LocalSystem, tmp_path: Path) -> None:
     """F62, F71, F85, F88."""
     base = await system.gateway()
     await system.runner([agent_of(system.agent, written(tmp_path / "whole"))])

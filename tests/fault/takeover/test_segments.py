@@ -162,7 +162,8 @@ async def killed_at(nats_url: str, process: Command, appends: int) -> AsyncItera
         await end()
 
 
-async def test_f69_its_process_is_killed_where_it_would_store_a_segment(
+@pytest.mark.feature("F69")
+async def test_its_process_is_killed_where_it_would_store_a_segment(
     system: LocalSystem, tmp_path: Path
 ) -> None:
     """F69: a client that was there from the beginning and those that come with any cursor get the same."""

@@ -28,8 +28,9 @@ from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import stored, wait_until
 
 
+@pytest.mark.feature("F71", "F84", "F85")
 @pytest.mark.parametrize("goes_on", ["while the second works", "after the second has ended"])
-async def test_f71_f84_f85_a_paused_runner_that_goes_on_writes_nothing_more(
+async def test_a_paused_runner_that_goes_on_writes_nothing_more(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, goes_on: str
 ) -> None:
     """F71, F84, F85."""
@@ -66,7 +67,8 @@ async def test_f71_f84_f85_a_paused_runner_that_goes_on_writes_nothing_more(
     assert await stored(system.nats_url, post.result().headers["x-workflow-run-id"]) == records
 
 
-async def test_f85_a_runner_that_paused_between_claim_and_log_writes_nothing(
+@pytest.mark.feature("F85")
+async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F85: its attempt is known to the database only."""
@@ -93,8 +95,9 @@ async def test_f85_a_runner_that_paused_between_claim_and_log_writes_nothing(
     assert await stored(system.nats_url, post.result().headers["x-workflow-run-id"]) == records
 
 
+@pytest.mark.feature("F85")
 @pytest.mark.parametrize("pause_ms", [0, 1])
-async def test_f85_a_runner_that_never_pauses_is_fenced_all_the_same(
+async def test_a_runner_that_never_pauses_is_fenced_all_the_same(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, pause_ms: int
 ) -> None:
     """F85: it writes as fast as it can while the second takes over, again and again if it must."""
@@ -118,8 +121,9 @@ async def test_f85_a_runner_that_never_pauses_is_fenced_all_the_same(
     await wait_until(lambda: over(first), "the first runner's end")
 
 
+@pytest.mark.feature("F88")
 @pytest.mark.parametrize(("on_crash", "runs"), [("retry", 2), ("report", 1)])
-async def test_f88_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
+async def test_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, on_crash: Any, runs: int
 ) -> None:
     """F88: with the same idempotency key, or never again."""

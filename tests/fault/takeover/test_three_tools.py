@@ -14,8 +14,9 @@ from tests.support.models.three_tools import TOOLS, agent_of, check, counted
 from tests.support.system.local_system import LocalSystem
 
 
+@pytest.mark.feature("F71", "F84", "F88")
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
-async def test_f71_f84_f88_its_runner_died_at_an_append(
+async def test_its_runner_died_at_an_append(
     system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F71, F84, F88."""
@@ -30,7 +31,8 @@ async def test_f71_f84_f88_its_runner_died_at_an_append(
         check((await hear(system, base, "go")).message, runs, f"died at append {at}")
 
 
-async def test_f71_f88_its_runner_died_before_an_acknowledgement(
+@pytest.mark.feature("F71", "F88")
+async def test_its_runner_died_before_an_acknowledgement(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is acknowledged is done; what is done and not acknowledged is not done again."""

@@ -129,7 +129,8 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
         yield f"http://{host}:{port}"
 
 
-async def test_f79_an_agent_is_mounted_as_exactly_four_routes(system: LocalSystem, rejoin: Rejoin) -> None:
+@pytest.mark.feature("F79")
+async def test_an_agent_is_mounted_as_exactly_four_routes(system: LocalSystem, rejoin: Rejoin) -> None:
     """F79: history, send, reconnect and interrupt, wherever the application wants them."""
     mounted = routes(rejoin, system.agent)
     assert sorted(
@@ -157,7 +158,8 @@ async def test_f79_an_agent_is_mounted_as_exactly_four_routes(system: LocalSyste
             assert response.status == 405
 
 
-async def test_f79_an_override_refuses_with_401(system: LocalSystem, rejoin: Rejoin) -> None:
+@pytest.mark.feature("F79")
+async def test_an_override_refuses_with_401(system: LocalSystem, rejoin: Rejoin) -> None:
     """F79: by a response or by an error; nothing has happened then. Or it hands the request on."""
 
     async def closed(request: web.Request, proceed: Handler) -> web.StreamResponse:

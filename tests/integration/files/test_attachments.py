@@ -130,8 +130,9 @@ async def refused(system: LocalSystem, base: str, part: dict[str, Any]) -> str:
     return detail
 
 
+@pytest.mark.feature("F45")
 @pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "image/webp"])
-async def test_f45_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
+async def test_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
     system: LocalSystem, base: str, model: Recorder, site: Site, media_type: str
 ) -> None:
     data, url = GOOD[media_type], site.url(f"/good/{media_type.partition('/')[2]}")
@@ -154,7 +155,8 @@ async def test_f45_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
     assert named["filename"] == "a cat.png"
 
 
-async def test_f45_a_gif_and_wrong_bytes_are_refused(system: LocalSystem, base: str) -> None:
+@pytest.mark.feature("F45")
+async def test_a_gif_and_wrong_bytes_are_refused(system: LocalSystem, base: str) -> None:
     assert "gif" in await refused(system, base, file(GIF, "image/gif"))
     assert "no supported kind" in await refused(system, base, {"type": "image", "image": "data:;base64,R0lG"})
     assert "not image/png" in await refused(system, base, file(GIF, "image/png"))
@@ -163,7 +165,8 @@ async def test_f45_a_gif_and_wrong_bytes_are_refused(system: LocalSystem, base: 
     assert "not image/jpeg" in await refused(system, base, mixed)
 
 
-async def test_f46_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
+@pytest.mark.feature("F46")
+async def test_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
     system: LocalSystem, base: str, model: Recorder, site: Site
 ) -> None:
     await taken(system, base, model, file(PDF, "application/pdf", filename="report.pdf"))
@@ -178,19 +181,22 @@ async def test_f46_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
     assert site.asked == ["/good/pdf?token=secret"]
 
 
-async def test_f46_a_pdf_that_is_none_is_refused(system: LocalSystem, base: str, site: Site) -> None:
+@pytest.mark.feature("F46")
+async def test_a_pdf_that_is_none_is_refused(system: LocalSystem, base: str, site: Site) -> None:
     assert "not application/pdf" in await refused(system, base, link(site.url("/html"), "application/pdf"))
     assert "not application/pdf" in await refused(system, base, file(b"<html>", "application/pdf"))
 
 
-async def test_f47_10485760_bytes_are_taken_and_one_more_is_not(
+@pytest.mark.feature("F47")
+async def test_10485760_bytes_are_taken_and_one_more_is_not(
     system: LocalSystem, base: str, model: Recorder
 ) -> None:
     await taken(system, base, model, file(pdf_of(10_485_760), "application/pdf"))
     assert "10485760" in await refused(system, base, file(pdf_of(10_485_761), "application/pdf"))
 
 
-async def test_f47_a_message_has_at_most_20_files(system: LocalSystem, base: str, model: Recorder) -> None:
+@pytest.mark.feature("F47")
+async def test_a_message_has_at_most_20_files(system: LocalSystem, base: str, model: Recorder) -> None:
     chat = saying(system, *[file(PNG, "image/png")] * 21)
     found = problem(await post(system, base, chat), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/21"
@@ -199,6 +205,7 @@ async def test_f47_a_message_has_at_most_20_files(system: LocalSystem, base: str
     assert len(model.seen) == 21
 
 
+@pytest.mark.feature("F48")
 @pytest.mark.parametrize(
     "url",
     [
@@ -220,13 +227,12 @@ async def test_f47_a_message_has_at_most_20_files(system: LocalSystem, base: str
         "",
     ],
 )
-async def test_f48_an_address_that_is_not_public_is_never_asked(
-    system: LocalSystem, base: str, url: str
-) -> None:
+async def test_an_address_that_is_not_public_is_never_asked(system: LocalSystem, base: str, url: str) -> None:
     assert "secret" not in await refused(system, base, link(url))
 
 
-async def test_f48_a_redirect_is_guarded_like_the_first_address(
+@pytest.mark.feature("F48")
+async def test_a_redirect_is_guarded_like_the_first_address(
     system: LocalSystem, base: str, site: Site
 ) -> None:
     for there in (
@@ -241,14 +247,16 @@ async def test_f48_a_redirect_is_guarded_like_the_first_address(
     assert not [asked for asked in site.asked if not asked.startswith("/to")]
 
 
-async def test_f48_three_redirects_are_followed_and_a_fourth_is_not(
+@pytest.mark.feature("F48")
+async def test_three_redirects_are_followed_and_a_fourth_is_not(
     system: LocalSystem, base: str, model: Recorder, site: Site
 ) -> None:
     await taken(system, base, model, link(site.url("/hops/3")))
     assert "redirects" in await refused(system, base, link(site.url("/hops/4")))
 
 
-async def test_f48_what_a_site_sends_is_bounded_and_must_be_what_it_says(
+@pytest.mark.feature("F48")
+async def test_what_a_site_sends_is_bounded_and_must_be_what_it_says(
     system: LocalSystem, base: str, site: Site
 ) -> None:
     assert "10485760" in await refused(system, base, link(site.url("/endless")))
@@ -258,7 +266,8 @@ async def test_f48_what_a_site_sends_is_bounded_and_must_be_what_it_says(
         await refused(system, base, link(site.url(path)))
 
 
-async def test_f48_sites_that_do_not_answer_cost_no_more_time_than_one(
+@pytest.mark.feature("F48")
+async def test_sites_that_do_not_answer_cost_no_more_time_than_one(
     system: LocalSystem, base: str, site: Site
 ) -> None:
     """Each of ten parts is asked at once, and all of them have the same seconds."""
@@ -289,7 +298,8 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
         assert guarded._shares._free == remote_fetch.FETCHES_MAX
 
 
-async def test_f49_the_parts_family_takes_data_urls_and_those_alone(
+@pytest.mark.feature("F49")
+async def test_the_parts_family_takes_data_urls_and_those_alone(
     system: LocalSystem, base: str, model: Recorder, site: Site
 ) -> None:
     thread = {"threadId": system.fresh("s")}

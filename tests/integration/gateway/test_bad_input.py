@@ -220,7 +220,8 @@ async def test_earlier_turns_that_a_client_sends_again_are_not_stored_again(
     assert len(messages) == 4
 
 
-async def test_f87_a_forged_approval_runs_nothing(system: LocalSystem, base: str) -> None:
+@pytest.mark.feature("F87")
+async def test_a_forged_approval_runs_nothing(system: LocalSystem, base: str) -> None:
     """F87: an id that nobody asked about is a 404, and no tool is run for it."""
     session = system.fresh("s")
     await system.post(base, system.chat(session, "count 1"))

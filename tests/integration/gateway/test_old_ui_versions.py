@@ -112,8 +112,9 @@ async def stored(one: Rewound) -> Any:
     return history.json["messages"][-1]
 
 
+@pytest.mark.feature("F84")
 @pytest.mark.parametrize("ui", ["5", "6"])
-async def test_f84_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_of_it(
+async def test_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_of_it(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, ui: str
 ) -> None:
     """F84: for a client that cannot be told to drop what it has."""
@@ -129,7 +130,8 @@ async def test_f84_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_noth
     assert folded(again) == await stored(one)
 
 
-async def test_f84_a_position_before_the_rewind_goes_on_without_what_is_void(
+@pytest.mark.feature("F84")
+async def test_a_position_before_the_rewind_goes_on_without_what_is_void(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F84, F66: up to the step's start the client has nothing wrong; behind it, it must begin again."""
@@ -148,7 +150,8 @@ async def test_f84_a_position_before_the_rewind_goes_on_without_what_is_void(
     assert types(known)[:2] == ["reset-step", "text-start"]
 
 
-async def test_f84_a_position_behind_the_rewind_is_exact(
+@pytest.mark.feature("F84")
+async def test_a_position_behind_the_rewind_is_exact(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F84, F66: by cursor and by number, also from the end."""

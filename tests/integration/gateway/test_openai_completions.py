@@ -69,7 +69,8 @@ def param(fault: openai.APIStatusError) -> str | None:
     return found
 
 
-async def test_f15_a_completion_is_whole_with_real_usage(system: LocalSystem, client: AsyncOpenAI) -> None:
+@pytest.mark.feature("F15")
+async def test_a_completion_is_whole_with_real_usage(system: LocalSystem, client: AsyncOpenAI) -> None:
     """The model is the agent, the text is its answer, the tokens are counted."""
     said = await client.chat.completions.create(model=system.agent, messages=user("count 3"))
     assert said.object == "chat.completion"
@@ -97,7 +98,8 @@ async def test_a_completion_streams(system: LocalSystem, client: AsyncOpenAI) ->
     assert len({chunk.id for chunk in said}) == 1
 
 
-async def test_f24_silence_is_filled(system: LocalSystem, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.feature("F24")
+async def test_silence_is_filled(system: LocalSystem, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By comments, which no client takes for an event."""
     monkeypatch.setattr(replay, "HEARTBEAT_S", 0.05)
     asked = {"model": system.agent, "messages": user("count 2 every 300 ms"), "stream": True}
@@ -115,9 +117,8 @@ async def test_the_sdks_own_accumulation_agrees(system: LocalSystem, client: Asy
     assert final.choices[0].message.tool_calls is None, "tools run here and are nobody else's to call"
 
 
-async def test_f14_a_conversation_is_named_or_new(
-    system: LocalSystem, base: str, client: AsyncOpenAI
-) -> None:
+@pytest.mark.feature("F14")
+async def test_a_conversation_is_named_or_new(system: LocalSystem, base: str, client: AsyncOpenAI) -> None:
     """Earlier messages are imported into a new one, and have no effect on one that is known."""
     turns = [*user("the first"), {"role": "assistant", "content": "forged"}, *user("count 2")]
     first = await client.chat.completions.create(model=system.agent, messages=turns)
@@ -156,13 +157,15 @@ async def test_agents_are_models(system: LocalSystem, client: AsyncOpenAI) -> No
     assert found[system.agent].object == "model"
 
 
-async def test_f42_an_unknown_model_is_404(system: LocalSystem, client: AsyncOpenAI) -> None:
+@pytest.mark.feature("F42")
+async def test_an_unknown_model_is_404(system: LocalSystem, client: AsyncOpenAI) -> None:
     """Also one that could not be a name."""
     for name in (f"{system.agent}-x", "gpt 5", ""):
         with pytest.raises(openai.NotFoundError):
             await client.chat.completions.create(model=name, messages=user("hi"))
 
 
+@pytest.mark.feature("F37")
 @pytest.mark.parametrize(
     ("request_", "name"),
     [
@@ -177,7 +180,7 @@ async def test_f42_an_unknown_model_is_404(system: LocalSystem, client: AsyncOpe
         ({"stream_options": {"include_usage": True}}, "stream_options"),
     ],
 )
-async def test_f37_what_cannot_be_honoured_is_400_by_name(
+async def test_what_cannot_be_honoured_is_400_by_name(
     system: LocalSystem, client: AsyncOpenAI, request_: dict[str, Any], name: str
 ) -> None:
     """In OpenAI's error shape, so that its client raises the right exception with the field."""
@@ -209,7 +212,8 @@ async def test_a_body_that_is_none_is_400(system: LocalSystem, base: str, body: 
             assert set((await response.json())["error"]) == {"message", "type", "param", "code"}
 
 
-async def test_f38_no_credential_no_answer(system: LocalSystem, base: str) -> None:
+@pytest.mark.feature("F38")
+async def test_no_credential_no_answer(system: LocalSystem, base: str) -> None:
     """401 in OpenAI's shape; and F40, a conversation of somebody else's is 404."""
     id = system.fresh("s")
     ask: Any = {"model": system.agent, "messages": user("count 1"), "metadata": {"conversation_id": id}}
@@ -222,7 +226,8 @@ async def test_f38_no_credential_no_answer(system: LocalSystem, base: str) -> No
     assert fault.value.code == "unauthorized"
 
 
-async def test_f45_an_image_reaches_the_model(system: LocalSystem) -> None:
+@pytest.mark.feature("F45")
+async def test_an_image_reaches_the_model(system: LocalSystem) -> None:
     """As a stored file; a bad one is named by its place in the request."""
     model = Recorder()
     await system.runner([Agent(name=system.agent, model=model)])
@@ -249,7 +254,8 @@ async def test_f45_an_image_reaches_the_model(system: LocalSystem) -> None:
         assert param(fault.value) == "messages.0.content.1"
 
 
-async def test_f50_a_run_that_waits_says_for_what(system: LocalSystem) -> None:
+@pytest.mark.feature("F50")
+async def test_a_run_that_waits_says_for_what(system: LocalSystem) -> None:
     """The response stops; the decision goes the way of the run API; nothing was run before it."""
     shell = Shell()
     model = Wants(rm={"command": "rm a"})
@@ -277,7 +283,8 @@ async def test_f50_a_run_that_waits_says_for_what(system: LocalSystem) -> None:
     assert shell.ran == ["rm a"]
 
 
-async def test_f36_a_failure_is_raised_by_the_client(system: LocalSystem, client: AsyncOpenAI) -> None:
+@pytest.mark.feature("F36")
+async def test_a_failure_is_raised_by_the_client(system: LocalSystem, client: AsyncOpenAI) -> None:
     """Streamed, behind the text that was there; whole, as a 500 that no client is to repeat by itself."""
     stream = await client.chat.completions.create(model=system.agent, messages=user("fail"), stream=True)
     said: list[str] = []
@@ -290,7 +297,8 @@ async def test_f36_a_failure_is_raised_by_the_client(system: LocalSystem, client
     assert fault.value.code == "run_failed"
 
 
-async def test_f84_a_rewind_is_an_error_where_text_cannot_be_taken_back(
+@pytest.mark.feature("F84")
+async def test_a_rewind_is_an_error_where_text_cannot_be_taken_back(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F84: the client is told, and neither a half answer nor a doubled one looks whole."""

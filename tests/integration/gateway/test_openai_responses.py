@@ -110,7 +110,8 @@ async def test_the_sdks_own_accumulation_agrees(system: LocalSystem, client: Asy
     }.get(text, ["message"])
 
 
-async def test_f17_in_the_background_a_response_is_polled(system: LocalSystem, client: AsyncOpenAI) -> None:
+@pytest.mark.feature("F17")
+async def test_in_the_background_a_response_is_polled(system: LocalSystem, client: AsyncOpenAI) -> None:
     """The request returns at once, the response goes on."""
     first = await client.responses.create(model=system.agent, input="count 20 every 20 ms", background=True)
     assert first.status == "queued"
@@ -121,7 +122,8 @@ async def test_f17_in_the_background_a_response_is_polled(system: LocalSystem, c
     assert whole.created_at == first.created_at
 
 
-async def test_f69_f82_any_number_is_a_place_to_go_on_at_any_gateway(
+@pytest.mark.feature("F69", "F82")
+async def test_any_number_is_a_place_to_go_on_at_any_gateway(
     system: LocalSystem, client: AsyncOpenAI
 ) -> None:
     """Cut a running stream, go on with it elsewhere; then the same at every event of what is over."""
@@ -144,7 +146,8 @@ async def test_f69_f82_any_number_is_a_place_to_go_on_at_any_gateway(
             assert await replayed(client, id, cut) == whole[cut + 1 :]
 
 
-async def test_f74_a_response_is_cancelled_once(system: LocalSystem, client: AsyncOpenAI) -> None:
+@pytest.mark.feature("F74")
+async def test_a_response_is_cancelled_once(system: LocalSystem, client: AsyncOpenAI) -> None:
     """The answer says so, keeps the text, and is the same the second time; a completed one stays so."""
     stream = await client.responses.create(model=system.agent, input="count 1000 every 20 ms", stream=True)
     events: list[ResponseStreamEvent] = []
@@ -161,9 +164,8 @@ async def test_f74_a_response_is_cancelled_once(system: LocalSystem, client: Asy
     assert (await client.responses.cancel(whole.id)).status == "completed"
 
 
-async def test_f14_a_response_goes_on_behind_another(
-    system: LocalSystem, base: str, client: AsyncOpenAI
-) -> None:
+@pytest.mark.feature("F14")
+async def test_a_response_goes_on_behind_another(system: LocalSystem, base: str, client: AsyncOpenAI) -> None:
     """In its conversation; behind one that was gone on from already, in a fork that knows nothing of that."""
     first = await client.responses.create(model=system.agent, input="count 1")
     second = await client.responses.create(model=system.agent, input="count 2", previous_response_id=first.id)
@@ -185,7 +187,8 @@ async def test_f14_a_response_goes_on_behind_another(
     assert named.conversation == first.conversation
 
 
-async def test_f12_a_repeated_request_is_the_same_response(system: LocalSystem, client: AsyncOpenAI) -> None:
+@pytest.mark.feature("F12")
+async def test_a_repeated_request_is_the_same_response(system: LocalSystem, client: AsyncOpenAI) -> None:
     """By its Idempotency-Key, also behind another response, and also in a fork."""
     first = await client.responses.create(model=system.agent, input="count 1")
     for text in ("count 2", "count 3"):
@@ -201,7 +204,8 @@ async def test_f12_a_repeated_request_is_the_same_response(system: LocalSystem, 
         assert len(ids) == 1
 
 
-async def test_f40_somebody_elses_response_is_not_found(
+@pytest.mark.feature("F40")
+async def test_somebody_elses_response_is_not_found(
     system: LocalSystem, base: str, client: AsyncOpenAI
 ) -> None:
     """To be read, streamed, cancelled or gone on from; as one that never was."""
@@ -217,6 +221,7 @@ async def test_f40_somebody_elses_response_is_not_found(
                     await call
 
 
+@pytest.mark.feature("F37")
 @pytest.mark.parametrize(
     ("request_", "name"),
     [
@@ -234,7 +239,7 @@ async def test_f40_somebody_elses_response_is_not_found(
         ({"conversation": "a", "previous_response_id": "resp_b"}, "conversation"),
     ],
 )
-async def test_f37_what_cannot_be_honoured_is_400_by_name(
+async def test_what_cannot_be_honoured_is_400_by_name(
     system: LocalSystem, client: AsyncOpenAI, request_: dict[str, Any], name: str
 ) -> None:
     """In OpenAI's error shape."""
@@ -243,7 +248,8 @@ async def test_f37_what_cannot_be_honoured_is_400_by_name(
     assert param(fault.value) == name
 
 
-async def test_f69_a_number_that_is_none_is_refused(system: LocalSystem, client: AsyncOpenAI) -> None:
+@pytest.mark.feature("F69")
+async def test_a_number_that_is_none_is_refused(system: LocalSystem, client: AsyncOpenAI) -> None:
     """One beyond the log is gone, as a cursor is; what is not a number is invalid."""
     response = await client.responses.create(model=system.agent, input="count 1")
     with pytest.raises(openai.APIStatusError) as fault:
@@ -253,7 +259,8 @@ async def test_f69_a_number_that_is_none_is_refused(system: LocalSystem, client:
         await client.responses.retrieve(response.id, stream=True, starting_after=-1)
 
 
-async def test_f45_an_image_reaches_the_model(system: LocalSystem) -> None:
+@pytest.mark.feature("F45")
+async def test_an_image_reaches_the_model(system: LocalSystem) -> None:
     """As a stored file."""
     model = Recorder()
     await system.runner([Agent(name=system.agent, model=model)])
@@ -265,7 +272,8 @@ async def test_f45_an_image_reaches_the_model(system: LocalSystem) -> None:
     assert (model.seen[1]["type"], model.seen[1]["mediaType"]) == ("file", "image/png")
 
 
-async def test_f36_a_failure_is_a_failed_response(system: LocalSystem, client: AsyncOpenAI) -> None:
+@pytest.mark.feature("F36")
+async def test_a_failure_is_a_failed_response(system: LocalSystem, client: AsyncOpenAI) -> None:
     """With the text that there was."""
     events = await created(client, model=system.agent, input="fail")
     last = events[-1]
@@ -276,7 +284,8 @@ async def test_f36_a_failure_is_a_failed_response(system: LocalSystem, client: A
     assert (whole.status, whole.output_text.strip()) == ("failed", "This is going")
 
 
-async def test_f52_an_approval_goes_on_with_the_same_response(system: LocalSystem) -> None:
+@pytest.mark.feature("F52")
+async def test_an_approval_goes_on_with_the_same_response(system: LocalSystem) -> None:
     """It asks as MCP's approvals do; every answer at once; what is streamed then is what follows."""
     shell = Shell()
     tools = [shell.tool(name, needs_approval=True) for name in ("rm", "mv")]
@@ -351,7 +360,8 @@ async def test_an_approval_goes_on_where_the_log_has_expired(system: LocalSystem
         assert fault.value.status_code == GONE
 
 
-async def test_f60_a_response_that_waits_can_be_cancelled(system: LocalSystem) -> None:
+@pytest.mark.feature("F60")
+async def test_a_response_that_waits_can_be_cancelled(system: LocalSystem) -> None:
     """What it asks is asked no longer, and was never done."""
     shell = Shell()
     model = Wants(rm={"command": "rm a"})
@@ -371,7 +381,8 @@ async def test_f60_a_response_that_waits_can_be_cancelled(system: LocalSystem) -
     assert shell.ran == []
 
 
-async def test_f84_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(
+@pytest.mark.feature("F84")
+async def test_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F84: numbers never mean something else: behind a void one nobody can go on, behind any other one

@@ -65,7 +65,8 @@ async def started(system: LocalSystem, model: Any = None, **agent: Any) -> str:
     return await system.gateway(context_encryption_keys=KEYS)
 
 
-async def test_f43_headers_are_the_context_and_are_remembered(system: LocalSystem) -> None:
+@pytest.mark.feature("F43")
+async def test_headers_are_the_context_and_are_remembered(system: LocalSystem) -> None:
     """A missing one is a 400 that stores nothing; the second turn needs none; a body field is ignored."""
     base, session = await started(system), system.fresh("s")
     url = f"{base}/api/chat"
@@ -85,7 +86,8 @@ async def test_f43_headers_are_the_context_and_are_remembered(system: LocalSyste
     assert (wrong.status, wrong.json["errors"][0]["pointer"]) == (400, "/context/seats")
 
 
-async def test_f44_a_context_in_the_body_is_for_one_run(system: LocalSystem) -> None:
+@pytest.mark.feature("F44")
+async def test_a_context_in_the_body_is_for_one_run(system: LocalSystem) -> None:
     """The session family's; the next turn has to say it again."""
     base, session = await started(system), system.fresh("s")
     url = f"{base}/api/agents/{system.agent}/{session}"
@@ -95,7 +97,8 @@ async def test_f44_a_context_in_the_body_is_for_one_run(system: LocalSystem) -> 
     assert (wrong.status, wrong.json["errors"][0]["pointer"]) == (400, "/context/tenant_id")
 
 
-async def test_f43_f44_a_value_is_nowhere_in_the_clear(
+@pytest.mark.feature("F43", "F44")
+async def test_a_value_is_nowhere_in_the_clear(
     system: LocalSystem, database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not in the database, not in the log of the run, not in the services' logs; also when it is refused."""
@@ -160,7 +163,8 @@ async def test_instructions_that_fail_end_the_run_with_a_sentence(system: LocalS
     assert error == "The agent's instructions failed (KeyError)."
 
 
-async def test_f18_the_page_that_the_user_looks_at_is_in_the_instructions(system: LocalSystem) -> None:
+@pytest.mark.feature("F18")
+async def test_the_page_that_the_user_looks_at_is_in_the_instructions(system: LocalSystem) -> None:
     await system.runner([Agent(name=system.agent, model=Reads(), instructions="Be brief.")])
     base, session = await system.gateway(), system.fresh("s")
     chat = system.chat(session, "hi")

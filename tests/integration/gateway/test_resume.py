@@ -63,8 +63,9 @@ async def interrupted(system: LocalSystem, gateways: list[str], text: str, *, ev
     assert sum(viewer.cuts for viewer in viewers) >= CUTS_MIN
 
 
+@pytest.mark.feature("F66", "F69", "F82", "F83")
 @pytest.mark.parametrize(("count", "pause_ms", "events_max"), [(200, 0, 20), (200, 1, 20), (40, 20, 7)])
-async def test_f66_f69_f82_f83_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
+async def test_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
     system: LocalSystem, count: int, pause_ms: int, events_max: int
 ) -> None:
     """F66, F69, F82, F83."""
@@ -73,7 +74,8 @@ async def test_f66_f69_f82_f83_a_hundred_cuts_over_two_gateways_lose_and_repeat_
     await interrupted(system, gateways, f"count {count} every {pause_ms} ms", events_max=events_max)
 
 
-async def test_f69_f83_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(
+@pytest.mark.feature("F69", "F83")
+async def test_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(
     system: LocalSystem,
 ) -> None:
     """F69, F83: the splice sees the holes, and reads them from the log."""
@@ -84,7 +86,8 @@ async def test_f69_f83_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_m
         assert url.dropped > 0
 
 
-async def test_f83_a_gateway_that_misses_every_live_message_still_ends_the_stream(
+@pytest.mark.feature("F83")
+async def test_a_gateway_that_misses_every_live_message_still_ends_the_stream(
     system: LocalSystem,
 ) -> None:
     """F83: also the last message, which no successor reveals: the tail check reads it."""
@@ -97,7 +100,8 @@ async def test_f83_a_gateway_that_misses_every_live_message_still_ends_the_strea
     assert answer.text == "1 2 3 4 5 6 7 8 9 10"
 
 
-async def test_f83_runs_cut_at_random_are_seen_once_from_their_beginning_to_their_end(
+@pytest.mark.feature("F83")
+async def test_runs_cut_at_random_are_seen_once_from_their_beginning_to_their_end(
     system: LocalSystem,
 ) -> None:
     """F83: short runs one after the other in one session, so that cuts fall on beginnings and ends too."""
@@ -114,7 +118,8 @@ async def test_f83_runs_cut_at_random_are_seen_once_from_their_beginning_to_thei
 # ------------------------------------------------------------------------------------- without a cursor
 
 
-async def test_f67_f68_without_a_cursor_a_running_run_is_replayed_whole(system: LocalSystem) -> None:
+@pytest.mark.feature("F67", "F68")
+async def test_without_a_cursor_a_running_run_is_replayed_whole(system: LocalSystem) -> None:
     """F67, F68."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
@@ -128,7 +133,8 @@ async def test_f67_f68_without_a_cursor_a_running_run_is_replayed_whole(system: 
     assert without_comments(again.raw) == payload(await stored(system.nats_url, run)) + DONE
 
 
-async def test_f67_f69_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works(
+@pytest.mark.feature("F67", "F69")
+async def test_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works(
     system: LocalSystem,
 ) -> None:
     """F67, F69."""
@@ -147,7 +153,8 @@ async def test_f67_f69_after_the_end_there_is_nothing_to_stream_but_a_cursor_sti
             assert blocks(rest.raw) == frames[events:]
 
 
-async def test_f66_a_negative_start_counts_from_the_end_and_says_where_that_is(system: LocalSystem) -> None:
+@pytest.mark.feature("F66")
+async def test_a_negative_start_counts_from_the_end_and_says_where_that_is(system: LocalSystem) -> None:
     """F66: `x-workflow-stream-tail-index` is the index of the last event that there was."""
     base = await system.gateway()
     await system.runner()
@@ -167,7 +174,8 @@ async def test_f66_a_negative_start_counts_from_the_end_and_says_where_that_is(s
 # ------------------------------------------------------------------------------ suspensions and more runs
 
 
-async def test_f66_f82_a_stream_that_follows_stays_open_across_a_suspension(system: LocalSystem) -> None:
+@pytest.mark.feature("F66", "F82")
+async def test_a_stream_that_follows_stays_open_across_a_suspension(system: LocalSystem) -> None:
     """F66, F82: approved through another gateway than the one that streams."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
@@ -187,7 +195,8 @@ async def test_f66_f82_a_stream_that_follows_stays_open_across_a_suspension(syst
     assert without_comments(whole.raw) == payload(await stored(system.nats_url, run)) + DONE
 
 
-async def test_f70_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(system: LocalSystem) -> None:
+@pytest.mark.feature("F70")
+async def test_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(system: LocalSystem) -> None:
     """F70: also from a cursor in the run's very first batch."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
@@ -205,7 +214,8 @@ async def test_f70_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(syst
     assert blocks(whole.raw) == blocks(second.result().raw)
 
 
-async def test_f70_two_runs_back_to_back_are_each_resumable_at_all_times(system: LocalSystem) -> None:
+@pytest.mark.feature("F70")
+async def test_two_runs_back_to_back_are_each_resumable_at_all_times(system: LocalSystem) -> None:
     """F70: the second is sent while the first one streams; a cut viewer of the first gets its rest."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()

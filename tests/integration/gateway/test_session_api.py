@@ -59,7 +59,8 @@ async def test_what_is_no_message_is_a_400_and_stores_nothing(system: LocalSyste
         assert (await system.get(url)).status == 404, form
 
 
-async def test_f52_f59_an_approval_goes_on_with_the_stream(system: LocalSystem, base: str) -> None:
+@pytest.mark.feature("F52", "F59")
+async def test_an_approval_goes_on_with_the_stream(system: LocalSystem, base: str) -> None:
     """F52, F59: and the reason of a denial is kept."""
     for approved, kind in ((True, "tool-output-available"), (False, "tool-output-denied")):
         url = f"{base}/{system.fresh('s')}"
@@ -75,7 +76,8 @@ async def test_f52_f59_an_approval_goes_on_with_the_stream(system: LocalSystem, 
         assert (await post(system, url, contrary)).status == 409
 
 
-async def test_f68_reconnect_and_interrupt(system: LocalSystem, base: str) -> None:
+@pytest.mark.feature("F68")
+async def test_reconnect_and_interrupt(system: LocalSystem, base: str) -> None:
     """F68: nothing running is a 204, and nothing to interrupt says so."""
     url = f"{base}/{system.fresh('s')}"
     await post(system, url, TEXT)

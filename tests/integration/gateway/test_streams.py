@@ -95,7 +95,8 @@ async def test_silence_is_broken_by_comments_and_by_nothing_else(
 # ------------------------------------------------------------------------- clients that leave, stall, share
 
 
-async def test_f72_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -> None:
+@pytest.mark.feature("F72")
+async def test_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -> None:
     """F72."""
     base = await system.gateway()
     await system.runner()
@@ -113,7 +114,8 @@ async def test_f72_a_client_that_leaves_does_not_stop_its_run(system: LocalSyste
     assert not system.feeds(0)
 
 
-async def test_f89_a_client_that_stops_reading_costs_little_and_misses_nothing(system: LocalSystem) -> None:
+@pytest.mark.feature("F89")
+async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(system: LocalSystem) -> None:
     """F89: 12 MB pass while it does not read; it stops a second time in the middle of catching up."""
     base = await system.gateway()
     runner = await system.runner([Agent(name=system.agent, model=Pieces(pieces=96, size=128 * 1024))])
@@ -325,7 +327,8 @@ async def test_turns_are_remembered_in_their_order(system: LocalSystem) -> None:
 # -------------------------------------------------------------------------------------------- approvals
 
 
-async def test_f50_f52_f55_an_approved_call_runs_and_the_answer_streams_the_continuation_only(
+@pytest.mark.feature("F50", "F52", "F55")
+async def test_an_approved_call_runs_and_the_answer_streams_the_continuation_only(
     system: LocalSystem,
 ) -> None:
     """F50, F52, F55, F76."""
@@ -348,7 +351,8 @@ async def test_f50_f52_f55_an_approved_call_runs_and_the_answer_streams_the_cont
     assert (part["state"], part["output"]) == ("output-available", "notes.txt is deleted.")
 
 
-async def test_f59_a_denied_call_does_not_run(system: LocalSystem) -> None:
+@pytest.mark.feature("F59")
+async def test_a_denied_call_does_not_run(system: LocalSystem) -> None:
     """F59."""
     base = await system.gateway()
     await system.runner()
@@ -361,7 +365,8 @@ async def test_f59_a_denied_call_does_not_run(system: LocalSystem) -> None:
     assert denied.text == "You said no, so I left it alone."
 
 
-async def test_f86_the_same_decision_again_has_one_effect_and_another_one_is_a_conflict(
+@pytest.mark.feature("F86")
+async def test_the_same_decision_again_has_one_effect_and_another_one_is_a_conflict(
     system: LocalSystem,
 ) -> None:
     """F86: at once through two gateways, and again after the end."""

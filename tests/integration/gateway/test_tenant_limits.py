@@ -117,7 +117,8 @@ async def accepted(store: PostgresRunStore, tenant: TenantId, runs: int) -> None
     await wait_until(stored, f"{runs} runs")
 
 
-async def test_f41_a_tenant_with_too_many_queued_is_told_when_to_come_back(
+@pytest.mark.feature("F41")
+async def test_a_tenant_with_too_many_queued_is_told_when_to_come_back(
     system: LocalSystem, store: PostgresRunStore
 ) -> None:
     """429 in the family's shape, with `Retry-After`; nothing of the refused one is stored."""
@@ -167,7 +168,8 @@ async def test_a_tenant_that_has_spent_its_tokens_is_refused_until_midnight(
     assert "tokens" in refused.json["detail"]
 
 
-async def test_f41_a_tenants_own_rate_goes_before_the_gateways(
+@pytest.mark.feature("F41")
+async def test_a_tenants_own_rate_goes_before_the_gateways(
     system: LocalSystem, store: PostgresRunStore
 ) -> None:
     await system.runner()

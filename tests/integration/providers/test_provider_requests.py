@@ -182,8 +182,9 @@ def pictures(sent: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.mark.feature("F49")
 @each
-async def test_f49_an_image_of_the_user_reaches_the_model(
+async def test_an_image_of_the_user_reaches_the_model(
     speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(speaks.plain("a dot"))

@@ -1,6 +1,7 @@
 """A run whose model is a provider, played on loopback: text, a tool, and what the provider is told of it."""
 
 import msgspec
+import pytest
 from rejoin_runner.demo import build_demo_agent
 
 from tests.support.models.provider_server import FakeProvider, Reply, call, delta, failure, text, usage
@@ -34,7 +35,8 @@ async def test_a_providers_tool_call_is_run_and_its_result_sent_back(system: Loc
         assert set(provider.keys) == {"Bearer secret-key"}
 
 
-async def test_f22_the_usage_of_a_run_is_the_sum_of_what_the_provider_counted(system: LocalSystem) -> None:
+@pytest.mark.feature("F22")
+async def test_the_usage_of_a_run_is_the_sum_of_what_the_provider_counted(system: LocalSystem) -> None:
     """F22: streamed as metadata and kept with the message."""
     async with FakeProvider() as provider:
         base, session = await serve(system, provider), system.fresh("s")

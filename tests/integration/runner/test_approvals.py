@@ -41,7 +41,8 @@ async def decide(system: LocalSystem, base: str, session: str, message: dict[str
     return await system.post(base, {"id": session, "messages": [message], "messageId": message["id"]})
 
 
-async def test_f50_f61_nothing_is_done_before_a_person_has_decided(system: LocalSystem, shell: Shell) -> None:
+@pytest.mark.feature("F50", "F61")
+async def test_nothing_is_done_before_a_person_has_decided(system: LocalSystem, shell: Shell) -> None:
     """The stream asks with both ids, and so does the history after a reload, through another gateway."""
     model = Wants(rm={"command": "rm notes.txt"})
     await system.runner(
@@ -62,7 +63,8 @@ async def test_f50_f61_nothing_is_done_before_a_person_has_decided(system: Local
     assert shell.ran == ["rm notes.txt"]
 
 
-async def test_f51_what_asks_is_decided_by_its_arguments_and_by_the_tool_before_its_agent(
+@pytest.mark.feature("F51")
+async def test_what_asks_is_decided_by_its_arguments_and_by_the_tool_before_its_agent(
     system: LocalSystem, shell: Shell
 ) -> None:
     """`rm` asks and `ls` does not; what the agent says counts only where the tool says nothing."""
@@ -93,7 +95,8 @@ async def test_f51_what_asks_is_decided_by_its_arguments_and_by_the_tool_before_
     assert sorted(shell.ran) == ["ls passes", "rm trusted"]
 
 
-async def test_f87_what_was_shown_is_what_is_run_whatever_a_client_sends_back(
+@pytest.mark.feature("F87")
+async def test_what_was_shown_is_what_is_run_whatever_a_client_sends_back(
     system: LocalSystem, shell: Shell
 ) -> None:
     """Arguments that were altered on the way are not looked at."""
@@ -113,7 +116,8 @@ async def test_f87_what_was_shown_is_what_is_run_whatever_a_client_sends_back(
     assert (part["input"], part["output"]) == ({"command": "rm notes.txt"}, "rm notes.txt: done")
 
 
-async def test_f86_f87_decisions_that_are_stale_or_not_ones_own_change_nothing(
+@pytest.mark.feature("F86", "F87")
+async def test_decisions_that_are_stale_or_not_ones_own_change_nothing(
     system: LocalSystem, shell: Shell
 ) -> None:
     """Of another session, of no question at all, the opposite of what was decided, and after the end."""

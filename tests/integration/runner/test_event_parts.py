@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
+import pytest
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
@@ -57,7 +58,8 @@ async def ask(system: LocalSystem) -> tuple[Answer, dict[str, Any]]:
     return answer, history.json["messages"][-1]
 
 
-async def test_f21_every_kind_of_part_is_forwarded_and_stored(system: LocalSystem) -> None:
+@pytest.mark.feature("F21")
+async def test_every_kind_of_part_is_forwarded_and_stored(system: LocalSystem) -> None:
     """F21: each event is a chunk that the protocol knows, and opens and closes in order."""
     answer, message = await ask(system)
     assert answer.complete
@@ -83,7 +85,8 @@ async def test_f21_every_kind_of_part_is_forwarded_and_stored(system: LocalSyste
     assert (parts[4]["text"], parts[5]["output"]) == ("Here it is", 3)
 
 
-async def test_f33_the_input_s_deltas_are_its_input(system: LocalSystem) -> None:
+@pytest.mark.feature("F33")
+async def test_the_input_s_deltas_are_its_input(system: LocalSystem) -> None:
     answer, _ = await ask(system)
     tools = [chunk for chunk in answer.chunks if chunk["type"].startswith("tool-")]
     assert [chunk["type"] for chunk in tools] == [
@@ -98,7 +101,8 @@ async def test_f33_the_input_s_deltas_are_its_input(system: LocalSystem) -> None
     assert tools[4]["output"] == 3
 
 
-async def test_f22_usage_is_told_at_each_step_and_summed_over_the_run(system: LocalSystem) -> None:
+@pytest.mark.feature("F22")
+async def test_usage_is_told_at_each_step_and_summed_over_the_run(system: LocalSystem) -> None:
     answer, message = await ask(system)
     told = [one["messageMetadata"]["usage"] for one in answer.chunks if one["type"] == "message-metadata"]
     first = {"inputTokens": 10, "outputTokens": 5, "totalTokens": 15, "cachedInputTokens": 4}

@@ -46,7 +46,8 @@ def kinds(answer: Answer) -> list[str]:
     return [chunk["type"] for chunk in answer.chunks]
 
 
-async def test_f74_a_model_call_is_cancelled_at_once_and_its_text_kept(system: LocalSystem) -> None:
+@pytest.mark.feature("F74")
+async def test_a_model_call_is_cancelled_at_once_and_its_text_kept(system: LocalSystem) -> None:
     """F74: through another gateway than the one that streams."""
     model = Endless()
     await system.runner(
@@ -68,7 +69,8 @@ async def test_f74_a_model_call_is_cancelled_at_once_and_its_text_kept(system: L
     assert (await stop(system, one, session)).json == {"success": True, "interrupted": False}
 
 
-async def test_f74_a_tool_is_cancelled_and_its_call_closed(system: LocalSystem) -> None:
+@pytest.mark.feature("F74")
+async def test_a_tool_is_cancelled_and_its_call_closed(system: LocalSystem) -> None:
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
     async with system.http.post(f"{base}/api/chat", json=system.chat(session, "sleep 600")) as response:
@@ -84,7 +86,8 @@ async def test_f74_a_tool_is_cancelled_and_its_call_closed(system: LocalSystem) 
     assert message["parts"][-1]["state"] == "output-error"
 
 
-async def test_f60_a_suspended_run_is_ended_and_its_question_closed(system: LocalSystem) -> None:
+@pytest.mark.feature("F60")
+async def test_a_suspended_run_is_ended_and_its_question_closed(system: LocalSystem) -> None:
     """F60: after the interrupt nobody can approve, and the tool never runs."""
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
@@ -108,8 +111,9 @@ async def settled(system: LocalSystem, base: str, session: str) -> None:
     assert answer.status in {200, 204}
 
 
+@pytest.mark.feature("F75")
 @pytest.mark.parametrize("busy", [{"whenBusy": "interrupt"}, {"interruptIfStreaming": True}])
-async def test_f75_a_second_message_may_stop_the_first_answer_and_is_answered(
+async def test_a_second_message_may_stop_the_first_answer_and_is_answered(
     system: LocalSystem, busy: dict[str, Any]
 ) -> None:
     await system.runner()
@@ -131,7 +135,8 @@ async def test_a_session_that_nobody_knows_is_a_404(system: LocalSystem) -> None
     assert (await stop(system, await system.gateway(), system.fresh("s"))).status == 404
 
 
-async def test_f74_f86_many_interrupts_at_once_are_one(system: LocalSystem) -> None:
+@pytest.mark.feature("F74", "F86")
+async def test_many_interrupts_at_once_are_one(system: LocalSystem) -> None:
     """F86: the same answers, one `abort` in the log."""
     await system.runner()
     bases = [await system.gateway(), await system.gateway()]

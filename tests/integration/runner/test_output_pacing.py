@@ -56,7 +56,8 @@ async def ask(system: LocalSystem, agent: Agent, *, base: str | None = None, **h
         return await Answer.of(response)
 
 
-async def test_f19_five_hundred_characters_at_once_are_at_most_five_deltas(system: LocalSystem) -> None:
+@pytest.mark.feature("F19")
+async def test_five_hundred_characters_at_once_are_at_most_five_deltas(system: LocalSystem) -> None:
     words = [f"word{number} " for number in range(90)]
     answer = await ask(system, Agent(name=system.agent, model=Says(words)))
     assert answer.text == "".join(words)
@@ -65,7 +66,8 @@ async def test_f19_five_hundred_characters_at_once_are_at_most_five_deltas(syste
         assert text[-1].isspace() or following[0].isspace()
 
 
-async def test_f19_a_quick_model_gives_deltas_an_interval_apart(system: LocalSystem) -> None:
+@pytest.mark.feature("F19")
+async def test_a_quick_model_gives_deltas_an_interval_apart(system: LocalSystem) -> None:
     """50 tokens in a second, halves of words among them: no more than 25 deltas, each of whole words."""
     tokens = [token for number in range(25) for token in (f"lo{number}", "ng ")]
     began = asyncio.get_running_loop().time()
@@ -76,12 +78,14 @@ async def test_f19_a_quick_model_gives_deltas_an_interval_apart(system: LocalSys
     assert all(re.fullmatch(r"(lo\d+ng )+", text) for text in deltas(answer))
 
 
-async def test_f19_every_token_is_a_delta_where_the_interval_is_0(system: LocalSystem) -> None:
+@pytest.mark.feature("F19")
+async def test_every_token_is_a_delta_where_the_interval_is_0(system: LocalSystem) -> None:
     answer = await ask(system, Agent(name=system.agent, model=Pieces(pieces=50, size=3), text_interval_s=0))
     assert len(deltas(answer)) == 50
 
 
-async def test_f35_f36_what_is_held_is_said_when_a_model_fails(system: LocalSystem) -> None:
+@pytest.mark.feature("F35", "F36")
+async def test_what_is_held_is_said_when_a_model_fails(system: LocalSystem) -> None:
     """F35, F36: the words so far, then both kinds of error."""
     answer = await ask(system, Agent(name=system.agent, model=Says(["one ", "two thr"], fails=True)))
     assert answer.text == "one two thr"
@@ -91,7 +95,8 @@ async def test_f35_f36_what_is_held_is_said_when_a_model_fails(system: LocalSyst
     assert operation["data"].keys() >= {"message", "agent", "severity", "code", "timestamp"}
 
 
-async def test_f20_a_summary_raised_in_a_text_stands_behind_it(system: LocalSystem) -> None:
+@pytest.mark.feature("F20")
+async def test_a_summary_raised_in_a_text_stands_behind_it(system: LocalSystem) -> None:
     """F30: it has a label; both come before `completion`, first come, first said."""
     gate = asyncio.Semaphore(1)
     count = 0
@@ -172,7 +177,8 @@ async def test_a_summary_that_cannot_be_written_does_not_disturb_the_run(
     assert answer.chunks[-1]["finishReason"] == "stop"
 
 
-async def test_f30_a_model_writes_the_summaries(system: LocalSystem) -> None:
+@pytest.mark.feature("F30")
+async def test_a_model_writes_the_summaries(system: LocalSystem) -> None:
     """The agent's own unless another is named: its first line is the label, the rest the details."""
     writer = Says(["It counts.\n", "Up to two."])
     updates = StatusUpdates(model=writer, every_events=1)
@@ -181,7 +187,8 @@ async def test_f30_a_model_writes_the_summaries(system: LocalSystem) -> None:
     assert of_type(answer, "data-summary")[0]["data"] == {"label": "It counts.", "details": "Up to two."}
 
 
-async def test_f25_f26_f27_the_operations_that_everybody_sees(system: LocalSystem) -> None:
+@pytest.mark.feature("F25", "F26", "F27")
+async def test_the_operations_that_everybody_sees(system: LocalSystem) -> None:
     """F25, F26, F27: with agent and iteration, before the first word and at the end."""
     answer = await ask(system, Agent(name=system.agent, model=Says(["one"])))
     assert operations(answer) == ["agent_initializing", "agent_ready", "agent_thinking", "completion"]
@@ -193,7 +200,8 @@ async def test_f25_f26_f27_the_operations_that_everybody_sees(system: LocalSyste
     assert kinds[-2:] == ["data-operation", "finish"]
 
 
-async def test_f29_more_operations_are_for_those_who_ask(system: LocalSystem) -> None:
+@pytest.mark.feature("F29")
+async def test_more_operations_are_for_those_who_ask(system: LocalSystem) -> None:
     """Without the header none of them; with it each has a label, a time, and its agent. History has none."""
     await system.runner()
     base = await system.gateway()

@@ -52,7 +52,8 @@ async def fetched(system: LocalSystem, told: Told, id: str) -> dict[str, Any]:
     return dict(found.json)
 
 
-async def test_f31_an_artifact_shows_its_preview_and_is_fetched_whole(system: LocalSystem) -> None:
+@pytest.mark.feature("F31")
+async def test_an_artifact_shows_its_preview_and_is_fetched_whole(system: LocalSystem) -> None:
     @tool
     async def research(ctx: ToolContext[None]) -> str:
         """Write a report."""
@@ -72,7 +73,8 @@ async def test_f31_an_artifact_shows_its_preview_and_is_fetched_whole(system: Lo
     assert saved[0]["details"]["data"] == {"artifactId": id, "artifactType": "report"}
 
 
-async def test_f32_a_component_is_whole_or_not_there(system: LocalSystem) -> None:
+@pytest.mark.feature("F32")
+async def test_a_component_is_whole_or_not_there(system: LocalSystem) -> None:
     @tool
     async def chart(ctx: ToolContext[None]) -> str:
         """Draw."""
@@ -91,7 +93,8 @@ async def test_f32_a_component_is_whole_or_not_there(system: LocalSystem) -> Non
     assert part["data"] == {"id": id, "name": "Chart", "props": {"points": [1, 2, 3]}}
 
 
-async def test_f23_a_status_is_shown_and_not_kept(system: LocalSystem) -> None:
+@pytest.mark.feature("F23")
+async def test_a_status_is_shown_and_not_kept(system: LocalSystem) -> None:
     """F23: so is data of the application's own that is transient; what is not, stays."""
 
     @tool
@@ -176,7 +179,8 @@ async def test_preliminary_results_are_shown_and_the_last_one_stays(system: Loca
     assert told.part["output"] == {"at": 3}
 
 
-async def test_f34_a_tool_that_raises_is_told_to_the_model_and_the_run_goes_on(system: LocalSystem) -> None:
+@pytest.mark.feature("F34")
+async def test_a_tool_that_raises_is_told_to_the_model_and_the_run_goes_on(system: LocalSystem) -> None:
     @tool
     async def no() -> str:
         """Refuse."""
@@ -257,7 +261,8 @@ async def test_an_interrupted_call_is_cancelled_and_says_nothing_more(system: Lo
         )
 
 
-async def test_f28_progress_is_an_operation_with_a_label(system: LocalSystem) -> None:
+@pytest.mark.feature("F28")
+async def test_progress_is_an_operation_with_a_label(system: LocalSystem) -> None:
     @tool
     async def copies(ctx: ToolContext[None]) -> str:
         """Copy."""

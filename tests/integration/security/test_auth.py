@@ -60,9 +60,8 @@ def token(secret: Any = SIGNING, algorithm: str = "HS256", **claims: Any) -> str
     return jwt.encode({name: value for name, value in said.items() if value is not None}, secret, algorithm)
 
 
-async def test_f38_a_key_opens_and_nothing_else_does(
-    system: LocalSystem, base: str, issuer: KeyCommands
-) -> None:
+@pytest.mark.feature("F38")
+async def test_a_key_opens_and_nothing_else_does(system: LocalSystem, base: str, issuer: KeyCommands) -> None:
     """No, an odd, a short, an unknown and an altered credential are 401, and nothing has happened."""
     key = await issuer.create(NewKey(scopes=CHAT))
     session = system.fresh("s")
@@ -137,9 +136,8 @@ async def test_a_key_of_one_agent_finds_no_other(system: LocalSystem, base: str,
     assert answer.status == 404
 
 
-async def test_f40_a_users_sessions_are_nobody_elses(
-    system: LocalSystem, base: str, issuer: KeyCommands
-) -> None:
+@pytest.mark.feature("F40")
+async def test_a_users_sessions_are_nobody_elses(system: LocalSystem, base: str, issuer: KeyCommands) -> None:
     """Another user's session is as if it did not exist; a key without a user sees all of its tenant."""
     ann, ben, all_ = [await issuer.create(NewKey(scopes=CHAT, user=user)) for user in ("ann", "ben", None)]
     session = system.fresh("s")
@@ -275,9 +273,8 @@ async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> 
         assert f"{found.what}: {found.mend}" == str(caught.value), "doctor says it in the same words"
 
 
-async def test_f41_too_many_requests_are_told_when_to_come_back(
-    system: LocalSystem, database: Database
-) -> None:
+@pytest.mark.feature("F41")
+async def test_too_many_requests_are_told_when_to_come_back(system: LocalSystem, database: Database) -> None:
     """429 with `Retry-After`, and nothing of the refused one has happened. Others are not disturbed."""
     await system.runner()
     base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER, requests_per_minute=3)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from rejoin_gateway.auth.authenticator import ANYBODY
 from rejoin_gateway.http.web import SERVICE
 from rejoin_runner.agent.agent import Agent
@@ -72,7 +73,8 @@ async def test_two_hundred_runs_at_once_are_each_complete_and_in_order(system: L
     assert len({answer.headers["x-workflow-run-id"] for answer in answers}) == 200
 
 
-async def test_f85_a_hundred_busy_runs_are_taken_over_by_nobody(system: LocalSystem) -> None:
+@pytest.mark.feature("F85")
+async def test_a_hundred_busy_runs_are_taken_over_by_nobody(system: LocalSystem) -> None:
     """F85: a runner that is only busy keeps its runs. They last for longer than the ack wait."""
     base = await system.gateway()
     for _ in range(2):

@@ -10,7 +10,8 @@ from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import expire
 
 
-async def test_f74_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(
+@pytest.mark.feature("F74")
+async def test_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runner's socket was down at that moment; it holds the run on, and claims nothing again."""

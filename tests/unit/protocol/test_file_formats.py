@@ -124,7 +124,8 @@ def test_an_image_of_endless_chunks_is_refused_in_time() -> None:
         )
 
 
-def test_f47_a_file_has_at_most_10485760_bytes() -> None:
+@pytest.mark.feature("F47")
+def test_a_file_has_at_most_10485760_bytes() -> None:
     padded = PDF[:-6] + b"\n" * (10_485_760 - len(PDF)) + b"%%EOF\n"
     assert len(padded) == 10_485_760
     assert file_formats.check_file(padded) == file_formats.PDF

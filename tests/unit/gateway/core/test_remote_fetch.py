@@ -15,13 +15,15 @@ fe80::1 fec0::1 ff02::1
 PUBLIC = ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "2a00:1450::1", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 
 
+@pytest.mark.feature("F48")
 @pytest.mark.parametrize("address", PRIVATE.split())
-def test_f48_what_is_not_the_internet_is_refused(address: str) -> None:
+def test_what_is_not_the_internet_is_refused(address: str) -> None:
     assert not is_fetchable(ip_address(address), 443)
 
 
+@pytest.mark.feature("F48")
 @pytest.mark.parametrize("address", PUBLIC)
-def test_f48_the_internet_is_allowed_on_the_ports_of_the_web_alone(address: str) -> None:
+def test_the_internet_is_allowed_on_the_ports_of_the_web_alone(address: str) -> None:
     assert [is_fetchable(ip_address(address), port) for port in (80, 443, 22, 8080, 0)] == [True, True] + [
         False
     ] * 3

@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rejoin_runner.output.text_pacing import PIECE_CHARS_MAX, WORD_CHARS_MAX, TextPacer
@@ -31,15 +32,17 @@ def test_nothing_is_lost_and_nothing_added(pieces: list[tuple[str, float]]) -> N
     assert "".join(text for _, text in said(pieces, 0.04)) == "".join(text for text, _ in pieces)
 
 
+@pytest.mark.feature("F19")
 @given(texts)
-def test_f19_pieces_are_an_interval_apart_and_end_with_whole_words(pieces: list[tuple[str, float]]) -> None:
+def test_pieces_are_an_interval_apart_and_end_with_whole_words(pieces: list[tuple[str, float]]) -> None:
     out = said(pieces, 0.04)
     for (earlier_s, text), (later_s, following) in pairwise(out):
         assert later_s - earlier_s >= 0.04 - 1e-9
         assert re.search(r"[\s界]$", text), (text, following)
 
 
-def test_f19_five_hundred_characters_at_once_are_a_few_pieces() -> None:
+@pytest.mark.feature("F19")
+def test_five_hundred_characters_at_once_are_a_few_pieces() -> None:
     words = [f"word{number} " for number in range(80)]
     out = said([(word, 0.0) for word in words], 0.04)
     assert len("".join(words)) > 500
