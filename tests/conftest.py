@@ -40,11 +40,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     features = set(config.getoption("--feature"))
     if not features:
         return
-    selected = [
-        item
-        for item in items
-        if features & {name for mark in item.iter_markers("feature") for name in mark.args}
-    ]
+
+    def shows_one(item: pytest.Item) -> bool:
+        return any(features.intersection(mark.args) for mark in item.iter_markers("feature"))
+
+    selected = [item for item in items if shows_one(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in selected])
     items[:] = selected
 

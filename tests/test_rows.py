@@ -1,7 +1,7 @@
 """`docs/rows.md` names the tests of each feature. This test compares the page with the marks of the tests.
 
-A test names the features that it shows: `@pytest.mark.feature("F50", "F52")`. `python -m tests.test_rows` writes
-the page.
+A test names the features that it shows: `@pytest.mark.feature("F50", "F52")`. To write the page, run
+`python -m tests.test_rows`.
 """
 
 import ast

@@ -1,11 +1,9 @@
-"""A hundred messages at once in one session are answered one after the other, in the order of acceptance.
-
-import pytest
-FEATURES F93.
-"""
+"""A hundred messages at once in one session are answered one after the other, in the order of acceptance."""
 
 import asyncio
 import itertools
+
+import pytest
 
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import stored
