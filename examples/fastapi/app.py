@@ -32,12 +32,12 @@ app = FastAPI(lifespan=lifespan)
 async def refused(_: Request, fault: Exception) -> Response:
     """What Rejoin refuses, as the problem that its own gateways answer with."""
     assert isinstance(fault, RejoinError)  # noqa: S101 - it is registered for these alone
-    problem = errors.of(fault)
+    problem = errors.error_response(fault)
     body = problem.body if isinstance(problem.body, bytes) else b""
     return Response(body, problem.status, dict(problem.headers))
 
 
-for kind in errors.TOLD:
+for kind in errors.MAPPED_ERRORS:
     app.add_exception_handler(kind, refused)
 
 

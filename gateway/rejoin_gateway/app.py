@@ -40,7 +40,7 @@ from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.session import Backend
-from rejoin_gateway.http.cors import Cors, secure
+from rejoin_gateway.http.cors import Cors, security_headers
 from rejoin_gateway.http.rate_limit import TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
@@ -74,8 +74,8 @@ FAMILIES = (
     health,
 )
 ROUTES: tuple[Route, ...] = tuple(route for family in FAMILIES for route in family.ROUTES)
-NOTE_USE_S = 10.0
-CENSUS_S = 10.0
+KEY_USAGE_INTERVAL_S = 10.0
+RUN_COUNT_INTERVAL_S = 10.0
 
 
 class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
@@ -131,7 +131,7 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     """`json`, `console`, or `auto`: JSON unless stderr is a terminal."""
 
 
-def application(
+def build_application(
     service: GatewayService, checks: Mapping[str, Check], *, metrics: bool = True
 ) -> web.Application:
     """The routes over a backend."""
@@ -141,12 +141,12 @@ def application(
     app[health.SERVES_METRICS] = metrics
     app[docs.CONTRACT] = docs.lazy_contract(ROUTES)
     mount(app, ROUTES)
-    app.on_response_prepare.append(secure(service.cors))
+    app.on_response_prepare.append(security_headers(service.cors))
     return app
 
 
 @asynccontextmanager
-async def assemble(settings: GatewaySettings) -> AsyncIterator[web.Application]:
+async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Application]:
     """An application with its connections, for as long as the context."""
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "gateway-api"))
@@ -196,7 +196,7 @@ async def assemble(settings: GatewaySettings) -> AsyncIterator[web.Application]:
         )
 
         checks = _checks(store.database, api, (live, stored))
-        app = application(service, checks, metrics=settings.metrics_port is None)
+        app = build_application(service, checks, metrics=settings.metrics_port is None)
         app[endpoint.ENDPOINT] = await stack.enter_async_context(
             endpoint.open_endpoint(PostgresMcpSessions(store.database))
         )
@@ -211,16 +211,16 @@ async def serve(
 
     Raises `Invalid` for settings that would let anybody in from anywhere.
     """
-    if settings.allow_anonymous and not loopback(settings.host):
+    if settings.allow_anonymous and not is_loopback(settings.host):
         raise Invalid(f"without credentials only loopback is served, not {settings.host}")
     async with AsyncExitStack() as stack:
         stack.enter_context(tracing.export_spans("rejoin-gateway", settings.otlp_endpoint))
-        app = await stack.enter_async_context(assemble(settings))
+        app = await stack.enter_async_context(open_application(settings))
         registry = app[SERVICE].backend.metrics.registry
         stack.enter_context(
             metrics_server.serve_metrics(registry, settings.metrics_host, settings.metrics_port)
         )
-        if kill is not None and loopback(settings.host):
+        if kill is not None and is_loopback(settings.host):
             kill_switch.mount_kill_switch(app, kill)
         runner = web.AppRunner(
             app, handle_signals=False, handler_cancellation=True, access_log=None, shutdown_timeout=1.0
@@ -271,14 +271,14 @@ def _checks(
 
 async def _count_runs(metrics: GatewayMetrics, database: Database) -> None:
     while True:
-        await asyncio.sleep(CENSUS_S)
+        await asyncio.sleep(RUN_COUNT_INTERVAL_S)
         with suppress(Unavailable):  # readiness says so
             metrics.busy(await run_counts.busy(database))
 
 
 async def _note_use(gate: Authenticator) -> None:
     while True:
-        await asyncio.sleep(NOTE_USE_S)
+        await asyncio.sleep(KEY_USAGE_INTERVAL_S)
         try:
             await gate.note_use()
         except Unavailable as fault:
@@ -301,7 +301,7 @@ def _rate_of(tenants: PostgresTenants) -> Callable[[TenantId], Awaitable[int | N
     return find
 
 
-def loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether nobody else can reach what listens there."""
     if host == "localhost":
         return True

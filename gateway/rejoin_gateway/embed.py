@@ -21,25 +21,25 @@ from rejoin_protocol.log import cursor as cursors
 from rejoin_protocol.log.record import View
 
 from rejoin_gateway.api import agent_sessions as family
-from rejoin_gateway.app import GatewaySettings, assemble
-from rejoin_gateway.auth.authenticator import EVERYTHING, Principal
+from rejoin_gateway.app import GatewaySettings, open_application
+from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import ClientMessage, new_message_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, GatewayService, headers_of, observe
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, GatewayService, observe, stream_headers
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
 
-OWNER = Owner(TenantId("default"))
+DEFAULT_OWNER = Owner(TenantId("default"))
 """Whose the sessions are if nobody says it: everybody's."""
 
-type Said = str | Sequence[dict[str, Any]] | UIMessage
+type MessageInput = str | Sequence[dict[str, Any]] | UIMessage
 """A text, the parts of a message, or a whole UI message with its id."""
 type Override = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 """Answers a request itself, or hands it on: `await proceed(request)`."""
-type Named = Literal["history", "send", "reconnect", "interrupt"]
+type RouteName = Literal["history", "send", "reconnect", "interrupt"]
 
 
 class Stream:
@@ -51,7 +51,7 @@ class Stream:
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
         self.run: str = replay.run.id
-        self.headers: Mapping[str, str] = headers_of(replay)
+        self.headers: Mapping[str, str] = stream_headers(replay)
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         async with self._replay.open() as frames, aclosing(frames):
@@ -69,7 +69,7 @@ class ChatSession(msgspec.Struct, frozen=True):
 
     async def send(
         self,
-        message: Said,
+        message: MessageInput,
         *,
         when_busy: Literal["enqueue", "interrupt", "reject"] = "enqueue",
         context: Any = None,
@@ -158,7 +158,7 @@ class Rejoin(msgspec.Struct, frozen=True):
 
     service: GatewayService
 
-    def agent(self, name: str, owner: Owner = OWNER) -> AgentSessions:
+    def agent(self, name: str, owner: Owner = DEFAULT_OWNER) -> AgentSessions:
         """An agent, which some runner serves. Raises `Invalid` for a name that cannot be one."""
         return AgentSessions(self.service, owner, agent_name(name))
 
@@ -182,7 +182,7 @@ async def connect(
         database_pool_max=database_pool_max,
         allow_anonymous=True,
     )
-    async with assemble(settings) as app:
+    async with open_application(settings) as app:
         yield Rejoin(app[SERVICE])
 
 
@@ -190,8 +190,8 @@ def routes(
     rejoin: Rejoin,
     agent: str,
     *,
-    overrides: Mapping[Named, Override] | None = None,
-    owner: Callable[[web.Request], Owner | Awaitable[Owner]] = lambda _: OWNER,
+    overrides: Mapping[RouteName, Override] | None = None,
+    owner: Callable[[web.Request], Owner | Awaitable[Owner]] = lambda _: DEFAULT_OWNER,
 ) -> web.Application:
     """The four session routes of an agent, to be mounted with `app.add_subapp("/support", …)`.
 
@@ -201,13 +201,13 @@ def routes(
     """
     name, wanted = agent_name(agent), dict(overrides or {})
 
-    def mounted(route: Named, handler: Handler) -> Handler:
+    def mounted(route: RouteName, handler: Handler) -> Handler:
         override = wanted.pop(route, None)
 
         async def proceed(request: web.Request) -> web.StreamResponse:
             found = owner(request)
             asker = await found if inspect.isawaitable(found) else found
-            request[PRINCIPAL] = Principal(asker, EVERYTHING, "application", name)
+            request[PRINCIPAL] = Principal(asker, ALL_SCOPES, "application", name)
             request.match_info["agent"] = name  # no path says it: the place of the mount does
             return await handler(request)
 
@@ -235,7 +235,7 @@ async def _stop(app: web.Application) -> None:
     app[SERVICE].stop()
 
 
-def _message(said: Said, key: str | None) -> ClientMessage:
+def _message(said: MessageInput, key: str | None) -> ClientMessage:
     match said:
         case str(text):
             return ClientMessage(new_message_id(key), "user", [{"type": "text", "text": text}])

@@ -53,12 +53,12 @@ class KeyCommands(msgspec.Struct, frozen=True):
                 f"set REJOIN_API_KEY_PEPPER, at least {api_key.PEPPER_BYTES_MIN} bytes, "
                 "to the same value as on the gateways"
             )
-        key, now = api_key.mint(secrets.token_bytes), datetime.now(UTC)
+        key, now = api_key.generate_key(secrets.token_bytes), datetime.now(UTC)
         await self.rows.create(
             ApiKeyRow(
                 id=key.id,
                 tenant=self.tenant,
-                hash=api_key.digest(self.pepper, key),
+                hash=api_key.hash_key(self.pepper, key),
                 scopes=[scope.value for scope in wish.scopes],
                 agent=None if wish.agent is None else agent_name(wish.agent),
                 user=None if wish.user is None else UserId(wish.user),

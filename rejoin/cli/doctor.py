@@ -83,7 +83,7 @@ def contradictions(settings: DoctorSettings) -> Iterator[Finding]:
     """What is wrong with the settings by themselves."""
     for refusal in config_errors(settings):
         yield wrong(*refusal)
-    if settings.allow_anonymous and not app.loopback(settings.host):
+    if settings.allow_anonymous and not app.is_loopback(settings.host):
         yield wrong(
             f"anonymous, and listening on {settings.host}: a gateway refuses to start like this",
             "unset REJOIN_ALLOW_ANONYMOUS, or listen on 127.0.0.1",
@@ -106,7 +106,7 @@ def contradictions(settings: DoctorSettings) -> Iterator[Finding]:
             "make REJOIN_SESSION_RETENTION_S more than "
             f"REJOIN_RUN_LOG_RETENTION_S ({settings.run_log_retention_s:g})",
         )
-    if settings.metrics_port is None and not app.loopback(settings.host):
+    if settings.metrics_port is None and not app.is_loopback(settings.host):
         yield note(
             "/metrics is a public route of the gateway", "set REJOIN_METRICS_PORT, or refuse it in front"
         )

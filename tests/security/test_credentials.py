@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
-from rejoin_gateway.auth.jwt import LOOK_AGAIN_S, JwksCache, JwtVerifier, TokenRules
+from rejoin_gateway.auth.jwt import UNKNOWN_KEY_REFETCH_S, JwksCache, JwtVerifier, TokenRules
 from rejoin_protocol.errors import Unauthenticated, Unavailable
 
 
@@ -35,7 +35,7 @@ async def test_tokens_do_not_drive_an_issuer_that_is_away() -> None:
         for number in range(50):
             group.create_task(find(f"{number}"))
     assert issuer.asked == 1
-    now_s = LOOK_AGAIN_S + 1
+    now_s = UNKNOWN_KEY_REFETCH_S + 1
     await find("again")
     assert issuer.asked == 2
 

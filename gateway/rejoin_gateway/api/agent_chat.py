@@ -27,9 +27,18 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.disconnect import attended, stop
-from rejoin_gateway.http.routes import AGENT, KEY, ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, body, json, key_of, session_of, stream, view_of
+from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
+from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.web import (
+    PRINCIPAL,
+    SERVICE,
+    decode_body,
+    json_response,
+    key_of,
+    session_of,
+    stream_replay,
+    view_of,
+)
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
@@ -95,12 +104,12 @@ class AnswerResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 async def stream_message(request: web.Request) -> web.StreamResponse:
     """Send a message, or answer a question; stream what follows."""
     session, replay = await _asked(request)
-    return json(Acknowledgement()) if replay is None else await _attended(request, session, replay)
+    return json_response(Acknowledgement()) if replay is None else await _attended(request, session, replay)
 
 
 async def _asked(request: web.Request) -> tuple[Session, Replay | None]:
     """What a streamed request leads to. Nothing of its body is left when this has returned."""
-    chat = await body(request, StreamRequest)
+    chat = await decode_body(request, StreamRequest)
     id = _conversation(request, chat.conversation_id)
     if chat.approval_response is not None:
         session = await session_at(request, id)
@@ -119,15 +128,15 @@ async def _asked(request: web.Request) -> tuple[Session, Replay | None]:
 async def start_run(request: web.Request) -> web.StreamResponse:
     """Accept a message; its answer is fetched later."""
     session, replay = await _say(request)
-    return json(StartResponse(replay.run.id, "queued", session.id))
+    return json_response(StartResponse(replay.run.id, "queued", session.id))
 
 
 async def send_and_wait(request: web.Request) -> web.StreamResponse:
     """The whole answer, once it is there."""
     session, replay = await _say(request)
-    request_body.let_go(request)
+    request_body.release_body(request)
     answer = await collect_answer(replay)
-    return json(
+    return json_response(
         AnswerResponse(
             replay.run.id,
             session.id,
@@ -149,11 +158,11 @@ async def get_run(request: web.Request) -> web.StreamResponse:
     run = one.run
     status = run.state.value if run.state is State.QUEUED else STATUS[run.state]
     if run.state in BUSY:
-        return json(PollResponse(run.id, status, run.session))
+        return json_response(PollResponse(run.id, status, run.session))
     answer = await session.backend.store.message(session.owner, session.id, run.answer)
     found = [] if answer is None else [answer.message]
     text = "".join(CollectedAnswer(one, "stop").text for one in found)
-    return json(PollResponse(run.id, status, run.session, text, found, run.error))
+    return json_response(PollResponse(run.id, status, run.session, text, found, run.error))
 
 
 def _conversation(request: web.Request, id: str | None) -> SessionId:
@@ -168,7 +177,7 @@ def _conversation(request: web.Request, id: str | None) -> SessionId:
 
 async def _say(request: web.Request) -> tuple[Session, Replay]:
     """As `_asked`."""
-    chat = await body(request, SendRequest)
+    chat = await decode_body(request, SendRequest)
     session = session_of(request, _conversation(request, chat.conversation_id))
     if not chat.message:
         raise Invalid("message is required")
@@ -221,15 +230,15 @@ async def _attended(request: web.Request, session: Session, replay: Replay) -> w
     """The stream, and the run's end if its client leaves or the time is over."""
     attention, run = request.app[SERVICE].attention, replay.run.id
     async with (
-        attended(request, lambda: (session, run) if attention.stop_when_left else None),
+        cancel_on_disconnect(request, lambda: (session, run) if attention.stop_when_left else None),
         run_alongside(_stop_after(attention.limit_s, session, run)),
     ):
-        return await stream(request, replay)
+        return await stream_replay(request, replay)
 
 
 async def _stop_after(limit_s: float | None, session: Session, run: RunId) -> None:
     await asyncio.sleep(limit_s if limit_s is not None else float("inf"))
-    await stop(session, run)
+    await interrupt_run(session, run)
 
 
 def _call(part: dict[str, Any]) -> dict[str, Any]:
@@ -251,7 +260,7 @@ ROUTES = tuple(
                 "Send a message and stream its answer",
                 StreamRequest,
                 {200: (bytes, Acknowledgement)},
-                headers={**AGENT, **KEY},
+                headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
                 tag="agent chat",
                 example={"messages": [{"role": "user", "content": "hello"}]},
             ),
@@ -264,7 +273,7 @@ ROUTES = tuple(
                 "Start a run",
                 SendRequest,
                 {200: StartResponse},
-                headers={**AGENT, **KEY},
+                headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
                 tag="agent chat",
                 example={"message": "hello"},
             ),
@@ -277,7 +286,7 @@ ROUTES = tuple(
                 "Send a message and wait for its answer",
                 SendRequest,
                 {200: AnswerResponse},
-                headers={**AGENT, **KEY},
+                headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
                 tag="agent chat",
                 example={"message": "hello"},
             ),

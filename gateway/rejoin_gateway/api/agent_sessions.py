@@ -22,8 +22,17 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions, new_message_id
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.http.routes import KEY, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import approve, body, json, key_of, rejoin, session_of, stream, view_of
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
+from rejoin_gateway.http.web import (
+    approve_and_stream,
+    decode_body,
+    json_response,
+    key_of,
+    resume_stream,
+    session_of,
+    stream_replay,
+    view_of,
+)
 from rejoin_gateway.streaming.replay import Replay
 
 PARTS = ("text", "file", "image", "image_url")
@@ -90,16 +99,16 @@ async def send_message(request: web.Request) -> web.StreamResponse:
     if wish.decisions and wish.messages:
         raise Invalid("approvals and messages are different requests: send one after the other")
     if wish.decisions:
-        return await approve(request, session, wish.decisions)
+        return await approve_and_stream(request, session, wish.decisions)
     if len(wish.messages) != 1:
         raise Invalid("one message at a time")
     replay = await _send(request, session, wish)
     del wish  # files must not be held for as long as an answer takes
-    return await stream(request, replay)
+    return await stream_replay(request, replay)
 
 
 async def _wish(request: web.Request) -> SendBody:
-    said = await body(request, Any)
+    said = await decode_body(request, Any)
     items = said if isinstance(said, list) and not _parts(said) else [said]
     fresh = new_message_id(key_of(request))
     decisions: list[Decision] = []
@@ -180,20 +189,20 @@ async def get_history(request: web.Request) -> web.StreamResponse:
     session = _session(request)
     found = await session.history()
     busy = None if found.busy is None else found.busy.id
-    return json(
+    return json_response(
         SessionHistory(session.id, found.agent, found.messages, found.created_at, found.updated_at, busy)
     )
 
 
 async def reconnect(request: web.Request) -> web.StreamResponse:
     """The stream of the session's run, from wherever the client is."""
-    return await rejoin(request, await _owned(request))
+    return await resume_stream(request, await _owned(request))
 
 
 async def interrupt_session(request: web.Request) -> web.StreamResponse:
     """Stop the session's run, wherever it is. Doing it twice is doing it once."""
     session = await _owned(request) if "agent" in request.match_info else await session_in_path(request)
-    return json(InterruptResult(success=True, interrupted=await session.interrupt()))
+    return json_response(InterruptResult(success=True, interrupted=await session.interrupt()))
 
 
 class SessionUpdate(msgspec.Struct, frozen=True, rename="camel"):
@@ -215,9 +224,9 @@ class SessionUsageReport(msgspec.Struct, frozen=True, rename="camel"):
 
 async def update_session(request: web.Request) -> web.StreamResponse:
     """Rename a session, describe it, or go back to one of its messages."""
-    change = await body(request, SessionUpdate)
+    change = await decode_body(request, SessionUpdate)
     thread = await changed(_session(request), change)
-    return json(
+    return json_response(
         SessionChanged(
             thread.id, thread.agent, thread.title, thread.metadata, thread.last_message, thread.updated_at
         )
@@ -250,7 +259,7 @@ async def delete_session(request: web.Request) -> web.StreamResponse:
     session = _session(request)
     await existing(session)
     await session.delete()
-    return json(Acknowledgement())
+    return json_response(Acknowledgement())
 
 
 async def get_usage(request: web.Request) -> web.StreamResponse:
@@ -259,7 +268,7 @@ async def get_usage(request: web.Request) -> web.StreamResponse:
     await existing(session)
     found = await session.backend.threads.usage(session.owner, session.id)
     total = found.input_tokens + found.output_tokens
-    return json(SessionUsageReport(found.input_tokens, found.output_tokens, total, found.runs))
+    return json_response(SessionUsageReport(found.input_tokens, found.output_tokens, total, found.runs))
 
 
 async def _owned(request: web.Request) -> Session:
@@ -340,7 +349,7 @@ ROUTES = tuple(
                 "Say something; stream what follows",
                 SAID,
                 {200: (bytes, Acknowledgement)},
-                headers=KEY,
+                headers=IDEMPOTENCY_HEADER,
                 tag="session",
                 example={"message": "hello"},
             ),

@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json_response
 
 
 class AgentInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -22,7 +22,7 @@ async def list_agents(request: web.Request) -> web.StreamResponse:
     bound, service = request[PRINCIPAL].agent, request.app[SERVICE]
     entries = [one for one in await service.backend.agents.list() if bound in (None, one.name)]
     entries.sort(key=lambda one: (one.name != (bound or service.default_agent), one.name))
-    return json([AgentInfo(one.name, one.description, one.context_schema) for one in entries])
+    return json_response([AgentInfo(one.name, one.description, one.context_schema) for one in entries])
 
 
 ROUTES = (

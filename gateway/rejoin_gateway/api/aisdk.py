@@ -17,7 +17,16 @@ from rejoin_gateway.api.shared.lookup import session_at, session_in_path
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, approve, body, key_of, rejoin, session_of, stream, view_of
+from rejoin_gateway.http.web import (
+    PRINCIPAL,
+    approve_and_stream,
+    decode_body,
+    key_of,
+    resume_stream,
+    session_of,
+    stream_replay,
+    view_of,
+)
 
 
 class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
@@ -30,7 +39,7 @@ class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
     """Send a message, regenerate an answer, or decide approvals; stream what comes of it."""
-    chat = await body(request, UIChatRequest)
+    chat = await decode_body(request, UIChatRequest)
     view, key = view_of(request), key_of(request)
     named = chat.message_id if isinstance(chat.message_id, str) else None
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
@@ -39,13 +48,13 @@ async def send_chat(request: web.Request) -> web.StreamResponse:
     if answered:
         chat.messages.clear()  # here and below: files must not be held for as long as an answer takes
         session = await session_at(request, session_id(chat.named or new_session_id()))
-        return await approve(request, session, answered)
+        return await approve_and_stream(request, session, answered)
     session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
     if chat.trigger == "regenerate-message":
         target = MessageId(named) if named else None
         chat.messages.clear()
         replay = await session.regenerate(target, view, when_busy=chat.busy, key=key)
-        return await stream(request, replay)
+        return await stream_replay(request, replay)
     *earlier, last = chat.messages
     if last.role != "user":
         raise Invalid("the last message is not the user's, and no approval in it is answered", "/messages")
@@ -62,12 +71,12 @@ async def send_chat(request: web.Request) -> web.StreamResponse:
     )
     chat.messages.clear()
     del earlier, last
-    return await stream(request, replay)
+    return await stream_replay(request, replay)
 
 
 async def resume_stream(request: web.Request) -> web.StreamResponse:
     """The stream of a session's run, from wherever the client is."""
-    return await rejoin(request, await session_in_path(request))
+    return await resume_stream(request, await session_in_path(request))
 
 
 def _places(message: ClientMessage, number: int) -> list[str]:

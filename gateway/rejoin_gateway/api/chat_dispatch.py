@@ -12,8 +12,16 @@ from rejoin_gateway.api import aisdk
 from rejoin_gateway.api.agent_sessions import Acknowledgement
 from rejoin_gateway.api.parts import parts_chat
 from rejoin_gateway.api.run import run_chat
-from rejoin_gateway.http.routes import AGENT, ERROR_FORMAT, KEY, ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import body
+from rejoin_gateway.http.routes import (
+    AGENT_HEADER,
+    ERROR_FORMAT,
+    IDEMPOTENCY_HEADER,
+    ErrorFormat,
+    Route,
+    RouteDoc,
+    Scope,
+)
+from rejoin_gateway.http.web import decode_body
 
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
@@ -34,7 +42,7 @@ async def _said(request: web.Request) -> set[str]:
     the parts family, which has promised what it then says.
     """
     try:
-        return set(await body(request, dict[str, msgspec.Raw]))
+        return set(await decode_body(request, dict[str, msgspec.Raw]))
     except Invalid as fault:
         if isinstance(fault.__cause__, msgspec.DecodeError):
             raw = await request.read()
@@ -54,7 +62,7 @@ ROUTES = (
             "Send a message and stream its answer",
             [aisdk.UIChatRequest, run_chat.ChatRequest, parts_chat.PartsRequest],
             {200: (bytes, run_chat.DecisionAck, run_chat.CompletedAnswer, Acknowledgement)},
-            headers={**AGENT, **KEY},
+            headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
             tag="chat",
             shapes=(ErrorFormat.PLAIN,),
             example={

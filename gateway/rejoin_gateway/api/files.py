@@ -13,7 +13,7 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.errors import NotFound
 
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, breaking
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, abort_on_error
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -38,7 +38,7 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     headers |= {"Content-Type": file.media_type, "Content-Disposition": disposition}
     response = web.StreamResponse(headers=headers | {"Content-Length": str(file.size_bytes)})
     if request.transport is not None:
-        with breaking(request, request.transport):
+        with abort_on_error(request, request.transport):
             await response.prepare(request)
             async with aclosing(file.chunks) as chunks:
                 async for chunk in chunks:

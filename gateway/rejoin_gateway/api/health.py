@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from rejoin_gateway.http.readiness import OK, Readiness
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.http.web import SERVICE, json
+from rejoin_gateway.http.web import SERVICE, json_response
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
 SERVES_METRICS: web.AppKey[bool] = web.AppKey("metrics_shown", bool)
@@ -32,7 +32,7 @@ class ReadinessReport(msgspec.Struct, frozen=True):
 async def get_liveness(request: web.Request) -> web.StreamResponse:
     """The process answers."""
     del request
-    return json(Liveness())
+    return json_response(Liveness())
 
 
 async def get_readiness(request: web.Request) -> web.StreamResponse:
@@ -42,7 +42,7 @@ async def get_readiness(request: web.Request) -> web.StreamResponse:
         found["gateway"] = "stopping"
     ok = all(result == OK for result in found.values())
     status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
-    return json(ReadinessReport("ok" if ok else "unavailable", found), status)
+    return json_response(ReadinessReport("ok" if ok else "unavailable", found), status)
 
 
 async def get_metrics(request: web.Request) -> web.StreamResponse:

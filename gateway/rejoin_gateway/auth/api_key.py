@@ -27,25 +27,25 @@ class ApiKey(NamedTuple):
         return f"{self.id}.{self.secret}"
 
 
-def mint(randomness: Callable[[int], bytes]) -> ApiKey:
+def generate_key(randomness: Callable[[int], bytes]) -> ApiKey:
     """A new one."""
     return ApiKey(f"rk_{_text(randomness(ID_BYTES))}", _text(randomness(SECRET_BYTES)))
 
 
-def parse(text: str) -> ApiKey | None:
+def parse_key(text: str) -> ApiKey | None:
     """A key that a client shows; None if it cannot be one."""
     match = _KEY.fullmatch(text)
     return None if match is None else ApiKey(match[1], match[2])
 
 
-def digest(pepper: bytes, key: ApiKey) -> bytes:
+def hash_key(pepper: bytes, key: ApiKey) -> bytes:
     """What is stored of a key."""
     return hmac.digest(pepper, str(key).encode(), hashlib.sha256)
 
 
-def same(pepper: bytes, key: ApiKey, stored: bytes) -> bool:
+def matches_hash(pepper: bytes, key: ApiKey, stored: bytes) -> bool:
     """Whether a key is the stored one, in constant time."""
-    return hmac.compare_digest(digest(pepper, key), stored)
+    return hmac.compare_digest(hash_key(pepper, key), stored)
 
 
 def _text(raw: bytes) -> str:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("rejoin.auth")
 
-BELIEVED_S = 5.0
+API_KEY_CACHE_TTL_S = 5.0
 """How long a key is believed without asking the database: how late a revocation is."""
-BELIEVED_MAX = 10_000
-EVERYTHING = frozenset(Scope)
+API_KEY_CACHE_MAX = 10_000
+ALL_SCOPES = frozenset(Scope)
 USER_CHARS_MAX = 256
 SHARED_KEY_CHARS_MIN = 32
 
@@ -50,7 +50,7 @@ class Principal(msgspec.Struct, frozen=True):
             raise Forbidden(f"this credential does not have the scope {scope.value!r}")
 
 
-ANYBODY = Principal(Owner(TenantId("default")), EVERYTHING, "anybody")
+ANONYMOUS = Principal(Owner(TenantId("default")), ALL_SCOPES, "anybody")
 """On one's own machine nobody needs a key."""
 
 
@@ -162,14 +162,14 @@ class Authenticator:
         # A client library that must send a key may send any where none could be checked.
         unkeyed = self._pepper is None and self._tokens is None
         if self._allow_anonymous and (authorization is None or unkeyed):
-            return ANYBODY
+            return ANONYMOUS
         if authorization is None:
             raise Unauthenticated("a credential is needed: Authorization: Bearer …")
         kind, _, credential = authorization.partition(" ")
         credential = credential.strip()
         if kind.lower() != "bearer" or not credential:
             raise Unauthenticated("the Authorization header must be Bearer and a credential")
-        key = api_key.parse(credential)
+        key = api_key.parse_key(credential)
         if key is not None:
             return await self._of_key(key)
         if self._tokens is not None and credential.count(".") == 2:  # noqa: PLR2004 - header, claims, signature
@@ -179,7 +179,7 @@ class Authenticator:
     async def _of_key(self, key: ApiKey) -> Principal:
         row = await self._row(key.id)
         # One answer for every reason: who guesses learns nothing.
-        if row is None or self._pepper is None or not api_key.same(self._pepper, key, row.hash):
+        if row is None or self._pepper is None or not api_key.matches_hash(self._pepper, key, row.hash):
             raise Unauthenticated("the credential is not known")
         if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= self._now()):
             raise Unauthenticated("the credential is not valid any more")
@@ -194,9 +194,9 @@ class Authenticator:
         row = await self._rows.find(id)
         self._believed.pop(id, None)
         if row is not None:
-            if len(self._believed) >= BELIEVED_MAX:
+            if len(self._believed) >= API_KEY_CACHE_MAX:
                 self._believed.pop(next(iter(self._believed)))
-            self._believed[id] = _CachedKey(row, self._now() + timedelta(seconds=BELIEVED_S))
+            self._believed[id] = _CachedKey(row, self._now() + timedelta(seconds=API_KEY_CACHE_TTL_S))
         return row
 
     def _of_claims(self, claims: dict[str, object]) -> Principal:
@@ -250,11 +250,11 @@ async def open_authenticator(settings: AuthSettings, rows: PostgresApiKeys) -> A
 
 
 def _tokens(settings: AuthSettings, session: aiohttp.ClientSession) -> "JwtVerifier":
-    from rejoin_gateway.auth.jwt import JwksCache, JwtVerifier, TokenRules, fetching
+    from rejoin_gateway.auth.jwt import JwksCache, JwtVerifier, TokenRules, jwks_fetcher
 
     published = None
     if settings.jwt_jwks_url is not None:
-        published = JwksCache(fetching(session, settings.jwt_jwks_url), time.monotonic)
+        published = JwksCache(jwks_fetcher(session, settings.jwt_jwks_url), time.monotonic)
         if settings.jwt_audience is None:
             log.warning("tokens_of_any_audience", hint="set REJOIN_JWT_AUDIENCE")
     checks = TokenRules(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)

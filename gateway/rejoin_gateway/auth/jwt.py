@@ -17,9 +17,9 @@ from rejoin_protocol.errors import Unauthenticated, Unavailable
 
 log = structlog.get_logger("rejoin.tokens")
 
-FRESH_S = 300.0
+JWKS_TTL_S = 300.0
 """How long published keys are believed without looking again."""
-LOOK_AGAIN_S = 10.0
+UNKNOWN_KEY_REFETCH_S = 10.0
 """How soon at the earliest an unknown key makes us look again: a forged token must not drive the issuer."""
 FETCH_TIMEOUT_S = 5.0
 LEEWAY_S = 30
@@ -35,13 +35,13 @@ class TokenRules(msgspec.Struct, frozen=True):
     audience: str | None = None
 
 
-type Fetch = Callable[[], Awaitable[Any]]
+type FetchJwks = Callable[[], Awaitable[Any]]
 
 
 class JwksCache:
     """The keys at an issuer's address."""
 
-    def __init__(self, fetch: Fetch, clock: Callable[[], float]) -> None:
+    def __init__(self, fetch: FetchJwks, clock: Callable[[], float]) -> None:
         self._fetch = fetch
         self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
@@ -66,7 +66,7 @@ class JwksCache:
         if self._looked_s is None:
             return True
         age_s = self._clock() - self._looked_s
-        return age_s > FRESH_S or (age_s > LOOK_AGAIN_S and kid not in self._keys)
+        return age_s > JWKS_TTL_S or (age_s > UNKNOWN_KEY_REFETCH_S and kid not in self._keys)
 
     async def _look(self) -> None:
         try:
@@ -77,7 +77,7 @@ class JwksCache:
         self._looked_s = self._clock()
 
 
-def fetching(session: aiohttp.ClientSession, url: str) -> Fetch:
+def jwks_fetcher(session: aiohttp.ClientSession, url: str) -> FetchJwks:
     """Reads a JWKS document."""
 
     async def fetch() -> Any:

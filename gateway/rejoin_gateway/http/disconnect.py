@@ -20,7 +20,7 @@ log = structlog.get_logger("rejoin.leaving")
 
 
 @asynccontextmanager
-async def attended(
+async def cancel_on_disconnect(
     request: web.Request, answering: Callable[[], tuple[Session, RunId] | None]
 ) -> AsyncIterator[None]:
     """A block that answers a request. If its client is gone at the end, the run that is `answering` then is
@@ -32,10 +32,10 @@ async def attended(
     finally:
         left, unwanted = transport is None or transport.is_closing(), answering()
         if left and unwanted is not None and not request.app[SERVICE].stopping.is_set():
-            await asyncio.shield(stop(*unwanted))
+            await asyncio.shield(interrupt_run(*unwanted))
 
 
-async def stop(session: Session, run: RunId) -> None:
+async def interrupt_run(session: Session, run: RunId) -> None:
     """Stop a run that is there to be stopped."""
     try:
         await session.interrupt(run)

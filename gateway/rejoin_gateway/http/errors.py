@@ -36,7 +36,7 @@ _STATUS: dict[type[RejoinError], tuple[HTTPStatus, str]] = {
     Limited: (HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests"),
     Unavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "unavailable"),
 }
-TOLD = tuple(_STATUS)
+MAPPED_ERRORS = tuple(_STATUS)
 """The errors that are their causer's to know. Any other one is an incident."""
 _encode = msgspec.json.Encoder().encode
 
@@ -51,7 +51,7 @@ class ErrorDetails(msgspec.Struct, frozen=True):
     extra: dict[str, Any] = {}
 
 
-def of(fault: RejoinError, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
+def error_response(fault: RejoinError, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
     """The response to one of the errors in `TOLD`."""
     status, code = next(known for kind, known in _STATUS.items() if isinstance(fault, kind))
     extra: dict[str, Any] = {}
@@ -64,25 +64,27 @@ def of(fault: RejoinError, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Resp
         extra["retryAfter"] = fault.retry_after_s
     if isinstance(fault, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return render(ErrorDetails(status, code, str(fault), headers, extra), shape)
+    return render_error(ErrorDetails(status, code, str(fault), headers, extra), shape)
 
 
-def of_http(fault: web.HTTPException, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
+def http_error_response(fault: web.HTTPException, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
     """The response to what aiohttp itself refuses: no such route, wrong method, a body too large."""
     status = HTTPStatus(fault.status)
     headers = {name: fault.headers[name] for name in ("Allow",) if name in fault.headers}
     detail = status.description or status.phrase
-    return render(ErrorDetails(status, status.name.lower(), detail, headers), shape)
+    return render_error(ErrorDetails(status, status.name.lower(), detail, headers), shape)
 
 
-def internal(incident: str, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
+def internal_error_response(incident: str, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
     """The response to a fault of ours."""
     detail = f"Something went wrong here. Quote incident {incident} to whoever runs this service."
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return render(ErrorDetails(status, "internal_server_error", detail, extra={"incident": incident}), shape)
+    return render_error(
+        ErrorDetails(status, "internal_server_error", detail, extra={"incident": incident}), shape
+    )
 
 
-def render(problem: ErrorDetails, shape: ErrorFormat) -> web.Response:
+def render_error(problem: ErrorDetails, shape: ErrorFormat) -> web.Response:
     """A problem in a family's shape."""
     match shape:
         case ErrorFormat.PROBLEM:

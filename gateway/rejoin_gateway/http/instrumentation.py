@@ -14,29 +14,31 @@ from rejoin_adapters.service.tracing import SpanKind
 from rejoin_gateway.http.routes import route_of
 from rejoin_gateway.metrics import GatewayMetrics
 
-BEGAN: web.RequestKey[float] = web.RequestKey("began", float)
-LEFT = 499
+STARTED_S: web.RequestKey[float] = web.RequestKey("began", float)
+CLIENT_CLOSED_REQUEST = 499
 """What is counted for a client that went away before there was an answer."""
-QUIET = ("/health/", "/metrics")
+UNTRACED_PATHS = ("/health/", "/metrics")
 """Asked every few seconds by machines: no trace of these."""
-FAULT = 500
+SERVER_ERROR = 500
 
 
 @contextmanager
-def watched(request: web.Request, metrics: GatewayMetrics) -> Iterator[Callable[[web.StreamResponse], None]]:
+def observe_request(
+    request: web.Request, metrics: GatewayMetrics
+) -> Iterator[Callable[[web.StreamResponse], None]]:
     """A request from here on; the block calls what it is given with the answer."""
     redaction.hide_only(_credential(request))
-    began = request[BEGAN] = time.monotonic()
+    began = request[STARTED_S] = time.monotonic()
     route = route_of(request)
     template = None if route is None else route.path
-    status, stream = LEFT, False
+    status, stream = CLIENT_CLOSED_REQUEST, False
 
     def answered(response: web.StreamResponse) -> None:
         nonlocal status, stream
         status, stream = response.status, response.prepared
 
     try:
-        if request.path.startswith(QUIET):
+        if request.path.startswith(UNTRACED_PATHS):
             yield answered
         else:
             with tracing.span(
@@ -52,15 +54,15 @@ def watched(request: web.Request, metrics: GatewayMetrics) -> Iterator[Callable[
                         "http.response.status_code": status,
                     }
                 )
-                if status >= FAULT:
+                if status >= SERVER_ERROR:
                     tracing.mark_failed(made, str(status))
     finally:
         metrics.answered(request.method, template, status, time.monotonic() - began, stream=stream)
 
 
-def first_event(request: web.Request, metrics: GatewayMetrics) -> None:
+def record_first_event(request: web.Request, metrics: GatewayMetrics) -> None:
     """Its stream begins to say something."""
-    metrics.first_event(request.method, time.monotonic() - request[BEGAN])
+    metrics.first_event(request.method, time.monotonic() - request[STARTED_S])
 
 
 def _credential(request: web.Request) -> str | None:

@@ -15,7 +15,7 @@ from rejoin_protocol.ids import TenantId
 log = structlog.get_logger("rejoin.limits")
 
 NAMES_MAX = 100_000
-BELIEVED_S = 10.0
+TENANT_RATE_TTL_S = 10.0
 """How long a tenant's own rate is believed without asking the database."""
 
 
@@ -81,7 +81,7 @@ class TenantRates:
         return per_minute(own) or self._usual
 
     def _keep(self, tenant: TenantId, own: int | None, now_s: float) -> None:
-        self._known[tenant] = own, now_s + BELIEVED_S
+        self._known[tenant] = own, now_s + TENANT_RATE_TTL_S
         self._known.move_to_end(tenant)
         if len(self._known) > self._names_max:
             self._known.popitem(last=False)

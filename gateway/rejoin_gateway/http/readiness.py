@@ -16,8 +16,8 @@ log = structlog.get_logger("rejoin.readiness")
 type Check = Callable[[], Awaitable[None]]
 
 OK = "ok"
-BELIEVED_S = 1.0
-CHECK_S = 3.0
+RESULTS_TTL_S = 1.0
+CHECK_TIMEOUT_S = 3.0
 
 
 class Readiness:
@@ -39,18 +39,18 @@ class Readiness:
                         name: group.create_task(_result(name, check)) for name, check in self._checks.items()
                     }
                 self._found = {name: task.result() for name, task in tasks.items()}
-                self._until_s = self._clock_s() + BELIEVED_S
+                self._until_s = self._clock_s() + RESULTS_TTL_S
             return dict(self._found)
 
 
 async def _result(name: str, check: Check) -> str:
     try:
-        async with asyncio.timeout(CHECK_S):
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
             await check()
     except RejoinError as fault:
         return str(fault)
     except TimeoutError:
-        return f"no answer within {CHECK_S:g} s"
+        return f"no answer within {CHECK_TIMEOUT_S:g} s"
     except Exception:
         log.exception("readiness_check_failed", check=name)
         return "the check is broken"

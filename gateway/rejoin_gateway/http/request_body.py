@@ -14,9 +14,9 @@ from rejoin_gateway.fair_share import FairShare, Share
 
 BODY_BYTES_MAX = 48 * 1024 * 1024
 """Three files of the largest size as data URLs; such a body costs four times itself while it is read."""
-LARGE_BYTES = 1024 * 1024
+LARGE_BODY_BYTES = 1024 * 1024
 """What is not larger is not counted."""
-TOTAL_BYTES = 256 * 1024 * 1024
+LARGE_BODIES_BYTES_MAX = 256 * 1024 * 1024
 """Of large bodies at once in one gateway."""
 WAIT_S = 5.0
 READ_TIMEOUT_S = 120.0
@@ -31,7 +31,7 @@ async def read(request: web.Request, shares: FairShare, tenant: str) -> bytes:
     size = BODY_BYTES_MAX if "Content-Encoding" in request.headers else request.content_length
     if size is None and request.body_exists:
         size = BODY_BYTES_MAX
-    if size is None or size <= LARGE_BYTES or SHARE in request:
+    if size is None or size <= LARGE_BODY_BYTES or SHARE in request:
         return await request.read()
     if size > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX, size)
@@ -45,11 +45,11 @@ async def read(request: web.Request, shares: FairShare, tenant: str) -> bytes:
             raw = await request.read()
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
-    share.release(size - len(raw) if len(raw) > LARGE_BYTES else size)
+    share.release(size - len(raw) if len(raw) > LARGE_BODY_BYTES else size)
     return raw
 
 
-def let_go(request: web.Request) -> None:
+def release_body(request: web.Request) -> None:
     """Nothing of the body is held any more, or soon will be."""
     request._read_bytes = None  # noqa: SLF001  # aiohttp would keep it until the end of the response
     if SHARE in request:

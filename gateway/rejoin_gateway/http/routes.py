@@ -34,7 +34,7 @@ class ErrorFormat(StrEnum):
     OPENAI = "openai"  # {"error": {"message", "type", "param", "code"}}
 
 
-type Named = Mapping[str, str | tuple[str, Any]]
+type Parameters = Mapping[str, str | tuple[str, Any]]
 """Parameters: by name what they mean, and their type if it is not any text."""
 
 
@@ -48,8 +48,8 @@ class RouteDoc(msgspec.Struct, frozen=True):
     summary: str
     body: Any = None
     answers: Mapping[int, Any] = msgspec.field(default_factory=dict)
-    query: Named = msgspec.field(default_factory=dict)
-    headers: Named = msgspec.field(default_factory=dict)
+    query: Parameters = msgspec.field(default_factory=dict)
+    headers: Parameters = msgspec.field(default_factory=dict)
     tag: str = ""
     refuses: Sequence[int] = ()
     shapes: Sequence[ErrorFormat] = ()
@@ -67,13 +67,13 @@ class Route(msgspec.Struct, frozen=True):
     shape: ErrorFormat = ErrorFormat.PROBLEM
 
 
-AGENT: Named = {
+AGENT_HEADER: Parameters = {
     "x-agent-id": (
         "The agent: unsaid or empty, it is the credential's, or else the default one.",
         Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")],
     )
 }
-KEY: Named = {
+IDEMPOTENCY_HEADER: Parameters = {
     "Idempotency-Key": (
         "The request's name: repeated with it, it is the same request.",
         Annotated[str, Meta(pattern="^[!-~]{1,255}$")],

@@ -23,12 +23,12 @@ from rejoin_protocol.ids import AgentName, agent_name, session_id
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
-from rejoin_gateway.auth.authenticator import ANYBODY, Authenticator, Principal
+from rejoin_gateway.auth.authenticator import ANONYMOUS, Authenticator, Principal
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import Backend, Session
 from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http import errors, instrumentation, request_body
-from rejoin_gateway.http.cors import Cors, is_at_home, preflight, trusted
+from rejoin_gateway.http.cors import Cors, is_from_trusted_page, is_to_loopback, preflight_response
 from rejoin_gateway.http.rate_limit import Rate, RateLimiter, TenantRates
 from rejoin_gateway.http.routes import Handler, Scope, error_format_of, route_of
 from rejoin_gateway.streaming import positions
@@ -40,7 +40,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
 """What a JSON body may call itself: a `fetch` with a string says text/plain, others say nothing."""
 UI_VERSIONS = frozenset({"5", "6", "7"})
-REJOINS_MAX = 32
+RESUME_LOOKUPS_MAX = 32
 """How many look for their places at once: a thousand would each wait too long for the database."""
 
 
@@ -64,8 +64,8 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     limiter: RateLimiter = msgspec.field(default_factory=RateLimiter)
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     streams: set[asyncio.Transport] = msgspec.field(default_factory=set)
-    rejoins: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(REJOINS_MAX))
-    bodies: FairShare = msgspec.field(default_factory=lambda: FairShare(request_body.TOTAL_BYTES))
+    rejoins: asyncio.Semaphore = msgspec.field(default_factory=lambda: asyncio.Semaphore(RESUME_LOOKUPS_MAX))
+    bodies: FairShare = msgspec.field(default_factory=lambda: FairShare(request_body.LARGE_BODIES_BYTES_MAX))
 
     def stop(self) -> None:
         """Refuse what comes from now on, and break the streams: their clients resume elsewhere. None of them
@@ -88,15 +88,15 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     id = request.headers.get("x-request-id", "")[:128] or f"req_{secrets.token_hex(8)}"
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request=id)
-    with instrumentation.watched(request, request.app[SERVICE].backend.metrics) as answered:
+    with instrumentation.observe_request(request, request.app[SERVICE].backend.metrics) as answered:
         try:
             response = await _answer(request, handler, id)
         finally:
-            request_body.let_go(request)
+            request_body.release_body(request)
         answered(response)
         if not response.prepared:
             response.headers["x-request-id"] = id
-        level = log.debug if request.path.startswith(instrumentation.QUIET) else log.info
+        level = log.debug if request.path.startswith(instrumentation.UNTRACED_PATHS) else log.info
         level(
             "request",
             method=request.method,
@@ -110,22 +110,22 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answer(request: web.Request, handler: Handler, id: str) -> web.StreamResponse:
     try:
         _refuse_if_stopping(request)
-        friendly = preflight(request, request.app[SERVICE].cors)
+        friendly = preflight_response(request, request.app[SERVICE].cors)
         if friendly is not None:
             return friendly
         await _identify(request)
         return await handler(request)
-    except errors.TOLD as fault:
+    except errors.MAPPED_ERRORS as fault:
         if isinstance(fault, Unavailable):
             log.warning("service_unavailable", error=str(fault))
-        return errors.of(fault, error_format_of(request))
+        return errors.error_response(fault, error_format_of(request))
     except web.HTTPException as fault:
-        return errors.of_http(fault, error_format_of(request))
+        return errors.http_error_response(fault, error_format_of(request))
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
         log.exception("unhandled_exception", path=request.path)
-        return errors.internal(id, error_format_of(request))
+        return errors.internal_error_response(id, error_format_of(request))
 
 
 async def _identify(request: web.Request) -> None:
@@ -134,7 +134,9 @@ async def _identify(request: web.Request) -> None:
     if route is None or route.scope is None:
         return
     principal = await service.gate.principal(request.headers.get("Authorization"))
-    if principal is ANYBODY and not (is_at_home(request) and trusted(request, service.cors)):
+    if principal is ANONYMOUS and not (
+        is_to_loopback(request) and is_from_trusted_page(request, service.cors)
+    ):
         raise Forbidden("without a credential only this machine's own pages may call")
     structlog.contextvars.bind_contextvars(tenant=principal.owner.tenant, principal=principal.name)
     principal.need(route.scope)
@@ -157,18 +159,18 @@ def _refuse_if_stopping(request: web.Request) -> None:
         raise Unavailable("this gateway is stopping", retry_after_s=1)
 
 
-async def read(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
     """The body as it came, once there is room for it. Raises as `bodies.read`."""
     return await request_body.read(request, request.app[SERVICE].bodies, request[PRINCIPAL].owner.tenant)
 
 
-async def body[T](request: web.Request, kind: type[T]) -> T:
+async def decode_body[T](request: web.Request, kind: type[T]) -> T:
     """The JSON body. Raises `Invalid` naming the place, and 413 or 415."""
     content_type = request.content_type
     if content_type not in JSON_TYPES and not content_type.endswith("+json"):
         raise web.HTTPUnsupportedMediaType
     try:
-        raw = await read(request)
+        raw = await read_body(request)
     except web.RequestPayloadError as fault:
         raise Invalid("the body does not have the encoding that it claims") from fault
     try:
@@ -231,17 +233,17 @@ def session_of(request: web.Request, id: str) -> Session:
     return sessions.session(session_id(id), ContextInput(request.headers))
 
 
-async def rejoin(request: web.Request, session: Session) -> web.StreamResponse:
+async def resume_stream(request: web.Request, session: Session) -> web.StreamResponse:
     """The stream of a session's run, from wherever the client says it is; 204 if that is nowhere."""
-    position = positions.parse(request.headers, request.query)
+    position = positions.parse_position(request.headers, request.query)
     follow = request.query.get("follow", "").lower() == "true"
     async with request.app[SERVICE].rejoins:
         _refuse_if_stopping(request)
         replay = await session.stream(position, view_of(request), follow=follow)
-    return web.Response(status=204) if replay is None else await stream(request, replay)
+    return web.Response(status=204) if replay is None else await stream_replay(request, replay)
 
 
-async def approve(
+async def approve_and_stream(
     request: web.Request, session: Session, decisions: Sequence[Decision], acknowledgement: Any = None
 ) -> web.StreamResponse:
     """Store decisions and stream what follows; an acknowledgement while the run waits for others.
@@ -253,23 +255,23 @@ async def approve(
         await session.check_agent()
     continuation = await session.approve(decisions, view_of(request))
     if continuation is None:
-        return json(acknowledgement or {"success": True})
-    return await stream(request, continuation)
+        return json_response(acknowledgement or {"success": True})
+    return await stream_replay(request, continuation)
 
 
-async def stream(
+async def stream_replay(
     request: web.Request, replay: Replay, translate: Translate | None = None
 ) -> web.StreamResponse:
     """A replay as the response, in the words of another protocol if need be."""
     structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
-    response = web.StreamResponse(headers=headers_of(replay))
-    request_body.let_go(request)
+    response = web.StreamResponse(headers=stream_headers(replay))
+    request_body.release_body(request)
     async with replay.open() as frames:  # what fails here can still be answered with a status
         await _write(request, response, frames if translate is None else translate(frames))
     return response
 
 
-def headers_of(replay: Replay) -> dict[str, str]:
+def stream_headers(replay: Replay) -> dict[str, str]:
     """What a stream's response says before its first event."""
     session = replay.run.session
     headers = sse.HEADERS | {
@@ -291,14 +293,14 @@ async def _write(request: web.Request, response: web.StreamResponse, frames: Asy
     streams.add(transport)
     metrics.streams(len(streams))
     try:
-        with breaking(request, transport):
+        with abort_on_error(request, transport):
             await response.prepare(request)
             async with aclosing(frames):
                 async for written in frames:
                     await response.write(written)
                     if silent and written != sse.KEEP_ALIVE:
                         silent = False
-                        instrumentation.first_event(request, metrics)
+                        instrumentation.record_first_event(request, metrics)
             await response.write_eof()
     finally:
         streams.discard(transport)
@@ -306,7 +308,7 @@ async def _write(request: web.Request, response: web.StreamResponse, frames: Asy
 
 
 @contextmanager
-def breaking(request: web.Request, transport: asyncio.Transport) -> Iterator[None]:
+def abort_on_error(request: web.Request, transport: asyncio.Transport) -> Iterator[None]:
     """For who writes a response bit by bit: from the first byte on, what goes wrong can only break the
     connection.
     """
@@ -323,6 +325,6 @@ def breaking(request: web.Request, transport: asyncio.Transport) -> Iterator[Non
         raise
 
 
-def json(value: Any, status: int = 200) -> web.Response:
+def json_response(value: Any, status: int = 200) -> web.Response:
     """A JSON response."""
     return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")

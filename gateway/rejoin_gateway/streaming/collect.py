@@ -11,7 +11,7 @@ from rejoin_protocol.events.fold import Fold, UIMessage
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 
-type Told = Callable[[Sequence[Chunk]], Awaitable[None]]
+type OnEvents = Callable[[Sequence[Chunk]], Awaitable[None]]
 """Told of the events as they come, and of none after a silence."""
 
 
@@ -53,7 +53,7 @@ class CollectedAnswer(msgspec.Struct, frozen=True):
         return [part for part in self.message.get("parts", ()) if "toolCallId" in part]
 
 
-async def collect_answer(replay: Replay, told: Told | None = None) -> CollectedAnswer:
+async def collect_answer(replay: Replay, told: OnEvents | None = None) -> CollectedAnswer:
     """Read a stream to its end. Raises as `Replay.open`."""
     fold = Fold()
     reason, error = "other", None

@@ -19,8 +19,8 @@ from rejoin_protocol.log.record import Audience, Mark, Record
 
 from rejoin_gateway.streaming.resume_point import ResumePoint
 
-CERTAIN_TRIES = 5
-CERTAIN_WAIT_S = 0.1
+EMPTY_READS_MAX = 5
+READ_RETRY_WAIT_S = 0.1
 _DONE = b"[DONE]"
 
 
@@ -54,11 +54,11 @@ async def read_stored_events(runs: RunLog, run: Run, start: ResumePoint) -> Asyn
         if records:
             yield StoredEvents(_events(records), any(record.head.mark is Mark.RESTORED for record in records))
             after = records[-1].seq
-        elif tries == CERTAIN_TRIES:
+        elif tries == EMPTY_READS_MAX:
             raise Unavailable("the broker does not give the whole log")
         else:
             tries += 1
-            await asyncio.sleep(CERTAIN_WAIT_S)  # a replica was asked that lags behind
+            await asyncio.sleep(READ_RETRY_WAIT_S)  # a replica was asked that lags behind
 
 
 def _events(records: Sequence[Record]) -> list[Chunk]:

@@ -39,7 +39,7 @@ class FromTurn(msgspec.Struct, frozen=True):
 type Position = FromStart | AfterCursor | AfterCount | FromTurn
 
 
-def parse(headers: Mapping[str, str], query: Mapping[str, str]) -> Position:
+def parse_position(headers: Mapping[str, str], query: Mapping[str, str]) -> Position:
     """The position of a GET request. Raises `Invalid`."""
     named = headers.get("Last-Event-ID") or query.get("cursor")
     if named:

@@ -25,8 +25,8 @@ from rejoin_gateway.streaming.resume_point import ResumePoint
 log = structlog.get_logger("rejoin.replay")
 
 HEARTBEAT_S = 10.0
-AWAY_WAIT_S = 0.5
-STORED_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 2.0)
+BROKER_RETRY_WAIT_S = 0.5
+RUN_END_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 2.0)
 """Together longer than a takeover: a runner may die between the end of the log and the books."""
 
 
@@ -118,7 +118,7 @@ class Replay(msgspec.Struct, frozen=True):
         """Until the database knows of the end that the log has; the log is first by a moment."""
         if self.run.state in TERMINAL:
             return
-        for wait_s in STORED_WAITS_S:
+        for wait_s in RUN_END_WAITS_S:
             await asyncio.sleep(wait_s)  # first: it is never earlier
             try:
                 if await self.store.has_ended(self.run.owner, self.run.id, last.head.turn):
@@ -141,7 +141,7 @@ class Replay(msgspec.Struct, frozen=True):
             return await records.next(HEARTBEAT_S)
         except Unavailable as fault:
             log.warning("replay_waiting_for_broker", run=self.run.id, error=str(fault))
-            await asyncio.sleep(AWAY_WAIT_S)
+            await asyncio.sleep(BROKER_RETRY_WAIT_S)
             return ()
 
     def _ends(self, record: Record) -> bool:

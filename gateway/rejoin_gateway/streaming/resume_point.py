@@ -19,8 +19,8 @@ from rejoin_protocol.log.record import Audience, Mark, Record, View, contains
 from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
 from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, FromTurn, Position
 
-CERTAIN_TRIES = 3
-CERTAIN_WAIT_S = 0.2
+READ_TRIES = 3
+READ_RETRY_WAIT_S = 0.2
 
 
 class ResumePoint(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ async def _locate(runs: RunLog, run: Run, position: Position, view: View) -> Res
 
 async def _after(runs: RunLog, run: Run, cursor: Cursor) -> ResumePoint:
     """Whose the cursor is, is asked if it is not the run's: nearly always it is."""
-    for _ in range(CERTAIN_TRIES):
+    for _ in range(READ_TRIES):
         page = await runs.read(run.id, after=cursor.prev, records_max=1)
         for record in page.records:
             if contains(record, cursor):
@@ -91,7 +91,7 @@ async def _after(runs: RunLog, run: Run, cursor: Cursor) -> ResumePoint:
         if page.records:
             break
         # Nothing there: the log is shorter than the cursor says, or a replica was asked that lags behind.
-        await asyncio.sleep(CERTAIN_WAIT_S)
+        await asyncio.sleep(READ_RETRY_WAIT_S)
     raise Gone(f"the cursor {cursor} is past retention or beyond the log: start again without it")
 
 

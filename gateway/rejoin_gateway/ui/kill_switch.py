@@ -9,8 +9,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from rejoin_gateway.http.cors import is_at_home, trusted
-from rejoin_gateway.http.web import SERVICE, json
+from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback
+from rejoin_gateway.http.web import SERVICE, json_response
 
 type Kill = Callable[[], None]
 
@@ -25,7 +25,7 @@ def mount_kill_switch(app: web.Application, kill: Kill) -> None:
 
 async def kill_runner(request: web.Request) -> web.StreamResponse:
     """Kill every runner, to be started again at once. Not for other sites that a browser has open."""
-    if not (is_at_home(request) and trusted(request, request.app[SERVICE].cors)):
+    if not (is_to_loopback(request) and is_from_trusted_page(request, request.app[SERVICE].cors)):
         raise web.HTTPForbidden
     request.app[KILL]()
-    return json({"success": True}, HTTPStatus.ACCEPTED)
+    return json_response({"success": True}, HTTPStatus.ACCEPTED)

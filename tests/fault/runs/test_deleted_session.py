@@ -7,7 +7,7 @@ import pytest
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_protocol.ids import RunId, SessionId
 from rejoin_runner.agent.agent import Agent
 from structlog.testing import capture_logs
@@ -16,7 +16,7 @@ from tests.support.models.scripted_models import Gated
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import stored, wait_until
 
-OWNER = ANYBODY.owner
+OWNER = ANONYMOUS.owner
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import AgentName, RunId, SessionId
@@ -48,7 +48,7 @@ async def test_an_interrupted_loop_is_over_before_its_run_is(system: LocalSystem
         streamed = group.create_task(system.post(base, system.chat(session, "word")))
 
         async def speaks() -> bool:
-            run = await system.apps[0][SERVICE].backend.store.current(ANYBODY.owner, session)
+            run = await system.apps[0][SERVICE].backend.store.current(ANONYMOUS.owner, session)
             last = await system.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
             return last is not None and b"text-delta" in last.payload
 
@@ -136,7 +136,7 @@ async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(system
             await wait_until(
                 lambda: any(line["event"] == "stale_request" for line in logs), "the stale request's end"
             )
-            assert (await store.interrupt(ANYBODY.owner, session)).interrupted  # and nobody is told
+            assert (await store.interrupt(ANONYMOUS.owner, session)).interrupted  # and nobody is told
     types = [chunk["type"] for chunk in streamed.result().chunks]
     assert types[-3:] == ["tool-output-error", "abort", "finish"]  # it was approved, and may have begun
 
@@ -166,7 +166,7 @@ async def test_a_question_that_is_stored_is_asked_whatever_the_policy_says_by_th
     base, session = await system.gateway(), SessionId(system.fresh("s"))
     asked = await system.post(base, system.chat(session, "go"))
     shown = [chunk["toolCallId"] for chunk in asked.chunks if chunk["type"] == "tool-approval-request"]
-    pending = await system.apps[0][SERVICE].backend.store.pending(ANYBODY.owner, session)
+    pending = await system.apps[0][SERVICE].backend.store.pending(ANONYMOUS.owner, session)
     assert shown == [one.question.call for one in pending]
     assert len(shown) == 2
     assert ran == []

@@ -201,7 +201,7 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     monkeypatch.setattr(request_body, "WAIT_S", 0.2)
     shares: FairShare = system.apps[0][SERVICE].bodies
     large = saying(system, file(pdf_of(2_000_000), "application/pdf"))
-    taken = await shares.take("others", request_body.TOTAL_BYTES)
+    taken = await shares.take("others", request_body.LARGE_BODIES_BYTES_MAX)
     answer = await post(system, base, large)
     problem(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
@@ -214,8 +214,8 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     assert waiting.result().complete
     problem(await post(system, base, saying(system, file(bytes(2_000_000), "image/gif"))), 400)
     assert (
-        await asyncio.wait_for(shares.take("others", request_body.TOTAL_BYTES), 5)
-    ).amount == request_body.TOTAL_BYTES
+        await asyncio.wait_for(shares.take("others", request_body.LARGE_BODIES_BYTES_MAX), 5)
+    ).amount == request_body.LARGE_BODIES_BYTES_MAX
 
 
 async def test_a_large_body_that_does_not_come_gives_its_room_back(
@@ -234,8 +234,8 @@ async def test_a_large_body_that_does_not_come_gives_its_room_back(
     over.set()
     shares: FairShare = system.apps[0][SERVICE].bodies
     assert (
-        await asyncio.wait_for(shares.take("others", request_body.TOTAL_BYTES), 5)
-    ).amount == request_body.TOTAL_BYTES
+        await asyncio.wait_for(shares.take("others", request_body.LARGE_BODIES_BYTES_MAX), 5)
+    ).amount == request_body.LARGE_BODIES_BYTES_MAX
 
 
 async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_until_it_is_read(
@@ -262,11 +262,11 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(send())
             await begun.wait()
-            await wait_until(lambda: shares._free != request_body.TOTAL_BYTES, "its share")
-            assert shares._free == request_body.TOTAL_BYTES - request_body.BODY_BYTES_MAX
+            await wait_until(lambda: shares._free != request_body.LARGE_BODIES_BYTES_MAX, "its share")
+            assert shares._free == request_body.LARGE_BODIES_BYTES_MAX - request_body.BODY_BYTES_MAX
             if leaves:
                 sending.cancel()
             else:
                 go_on.set()
-        await wait_until(lambda: shares._free == request_body.TOTAL_BYTES, "its return")
+        await wait_until(lambda: shares._free == request_body.LARGE_BODIES_BYTES_MAX, "its return")
         assert leaves or sending.result() == 400

@@ -93,7 +93,7 @@ async def test_no_other_sites_page_kills_a_runner(
     settings = gateway_app.GatewaySettings(
         nats_url=system.nats_url, database_url=system.database_url, allow_anonymous=True
     )
-    async with gateway_app.assemble(settings) as app:
+    async with gateway_app.open_application(settings) as app:
         kill_switch.mount_kill_switch(app, lambda: killed.append(True))
         server = web.AppRunner(app)
         await server.setup()

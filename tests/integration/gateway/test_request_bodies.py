@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from rejoin_gateway.auth.authenticator import ANYBODY
+from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.web import SERVICE
 from rejoin_protocol.ids import AgentName
@@ -18,7 +18,7 @@ from rejoin_protocol.run_request import AgentEntry
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
-TEXT_CHARS = 2 * request_body.LARGE_BYTES
+TEXT_CHARS = 2 * request_body.LARGE_BODY_BYTES
 TEXT = "{text}"
 SAID = [{"role": "user", "content": TEXT}]
 PARTS = [{"type": "text", "text": TEXT}]
@@ -79,14 +79,14 @@ async def test_no_body_is_held_for_as_long_as_an_answer_takes(system: LocalSyste
             await response.read()
 
     async def admitted() -> bool:
-        listed = await backend.store.listed(ANYBODY.owner)
+        listed = await backend.store.listed(ANONYMOUS.owner)
         return any(one.run.agent == system.agent for one in listed)
 
     async with asyncio.TaskGroup() as group:
         asking = group.create_task(ask())
         await wait_until(admitted, "the run")
         await wait_until(
-            lambda: shares._free == request_body.TOTAL_BYTES and not held(), "the end of its body"
+            lambda: shares._free == request_body.LARGE_BODIES_BYTES_MAX and not held(), "the end of its body"
         )
         assert not asking.done()
         asking.cancel()

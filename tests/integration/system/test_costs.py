@@ -18,7 +18,7 @@ from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_gateway.http.web import REJOINS_MAX
+from rejoin_gateway.http.web import RESUME_LOOKUPS_MAX
 from rejoin_gateway.streaming import replay
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
@@ -241,10 +241,11 @@ async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_on
     monkeypatch.setattr(PostgresRunStore, "current", counting)
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(system.get(f"{base}/api/chat/{session}/stream")) for _ in range(3 * REJOINS_MAX)
+            group.create_task(system.get(f"{base}/api/chat/{session}/stream"))
+            for _ in range(3 * RESUME_LOOKUPS_MAX)
         ]
     assert {task.result().status for task in tasks} == {204}
-    assert 1 < most <= REJOINS_MAX
+    assert 1 < most <= RESUME_LOOKUPS_MAX
 
 
 async def test_who_comes_back_costs_one_statement_and_two_reads(

@@ -83,8 +83,8 @@ class House:
         return await issuer.create(NewKey(**({"scopes": ALL, "user": ANN} | wish)))
 
     async def expired(self) -> str:
-        key, then = api_key.mint(secrets.token_bytes), datetime.now(UTC) - timedelta(seconds=1)
-        digest = api_key.digest(PEPPER.encode(), key)
+        key, then = api_key.generate_key(secrets.token_bytes), datetime.now(UTC) - timedelta(seconds=1)
+        digest = api_key.hash_key(PEPPER.encode(), key)
         row = ApiKeyRow(key.id, self.tenant, digest, [*ALL], None, UserId(ANN), None, then, then)
         await PostgresApiKeys(self.store.database).create(row)
         return str(key)

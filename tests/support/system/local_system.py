@@ -59,7 +59,7 @@ class LocalSystem:
         found = gateway_app.GatewaySettings(
             nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
         )
-        app = await self._stack.enter_async_context(gateway_app.assemble(found))
+        app = await self._stack.enter_async_context(gateway_app.open_application(found))
         self.apps.append(app)
         server = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await server.setup()

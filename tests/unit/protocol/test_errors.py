@@ -16,13 +16,13 @@ from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound, RejoinErro
     ],
 )
 def test_status(fault: RejoinError, status: int) -> None:
-    response = errors.of(fault)
+    response = errors.error_response(fault)
     assert response.status == status
     assert response.content_type == "application/problem+json"
     assert (response.headers.get("Retry-After") == "7") == (status == 503)
 
 
 def test_an_invalid_input_is_pointed_at() -> None:
-    body = errors.of(Invalid("no", "/messages/0/id")).body
+    body = errors.error_response(Invalid("no", "/messages/0/id")).body
     assert isinstance(body, bytes)
     assert b'"pointer":"/messages/0/id"' in body

@@ -27,10 +27,10 @@ from rejoin_gateway.api.mcp.call_context import CALLED, McpCall, request_name
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.http.cors import trusted
-from rejoin_gateway.http.disconnect import attended, stop
-from rejoin_gateway.http.routes import AGENT, Named, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, agent_of, json, read
+from rejoin_gateway.http.cors import is_from_trusted_page
+from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
+from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc, Scope
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, agent_of, json_response, read_body
 
 SESSION = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
@@ -82,11 +82,11 @@ async def open_endpoint(dialogues: PostgresMcpSessions) -> AsyncIterator[McpEndp
 
 async def handle_message(request: web.Request) -> web.StreamResponse:
     """One message of a client."""
-    if not trusted(request, request.app[SERVICE].cors):
+    if not is_from_trusted_page(request, request.app[SERVICE].cors):
         return _refusal(HTTPStatus.FORBIDDEN, INVALID_REQUEST, "pages of this origin may not call")
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType
-    body = await read(request)
+    body = await read_body(request)
     if VERSION in request.headers and request.headers[VERSION] not in WITH_SESSIONS:
         return await _alone(request, body)
     message = _message(body)
@@ -122,7 +122,7 @@ async def end_session(request: web.Request) -> web.StreamResponse:
     current = await session.backend.store.current(session.owner, session.id)
     await request.app[ENDPOINT].dialogues.end(session.owner, session.id)
     if current is not None and current.state in BUSY:
-        await stop(session, current.id)
+        await interrupt_run(session, current.id)
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -148,7 +148,7 @@ async def _in_session(
 async def _alone(request: web.Request, body: bytes) -> web.StreamResponse:
     """A request without a session. Whoever closes its response does not want it answered."""
     called = McpCall(request, None, alone=True)
-    async with attended(request, lambda: called.unanswered):
+    async with cancel_on_disconnect(request, lambda: called.unanswered):
         return await _through(called, body, {})
 
 
@@ -191,14 +191,14 @@ def _lost(request: web.Request, id: Any) -> web.Response:
 
 
 def _refusal(status: HTTPStatus, code: int, text: str, id: Any = None) -> web.Response:
-    return json({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}}, status)
+    return json_response({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}}, status)
 
 
 async def _cancel(request: web.Request, session: Session, named: str | int) -> None:
     """What has no run, or has one that is over, is not there to be cancelled."""
     run = await request.app[ENDPOINT].dialogues.run(session.owner, session.id, request_name(named))
     if run is not None:
-        await stop(session, run)
+        await interrupt_run(session, run)
 
 
 class RpcError(msgspec.Struct, frozen=True):
@@ -228,7 +228,7 @@ _MESSAGE = {
     },
     "required": ["jsonrpc"],
 }
-_ASKED: Named = {
+_ASKED: Parameters = {
     SESSION: "The session that `initialize` has opened.",
     VERSION: "The version of the protocol that was agreed on.",
 }
@@ -237,7 +237,7 @@ _POSTED = RouteDoc(
     "MCP: one message of a client",
     _MESSAGE,
     {200: (dict[str, Any], "text/event-stream"), 202: None, **_REFUSED, 406: RpcErrorResponse},
-    headers={**_ASKED, **AGENT},
+    headers={**_ASKED, **AGENT_HEADER},
     tag="mcp",
     example={
         "jsonrpc": "2.0",

@@ -99,7 +99,7 @@ async def call_tool(context: Context, params: types.CallToolRequestParams) -> ty
         query = _query(params.arguments or {}, called)
         session = called.session or _conversation(called.request, query)
         return await _ask(context, called, session, query.query)
-    except errors.TOLD as fault:
+    except errors.MAPPED_ERRORS as fault:
         return _result(str(fault), failed=True)
 
 

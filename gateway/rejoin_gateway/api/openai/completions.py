@@ -34,8 +34,16 @@ from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
-from rejoin_gateway.http.routes import KEY, ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, Translate, body, json, key_of, stream
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.web import (
+    PRINCIPAL,
+    SERVICE,
+    Translate,
+    decode_body,
+    json_response,
+    key_of,
+    stream_replay,
+)
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
@@ -90,10 +98,10 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     replay = await send_input(request, session, request_input.from_chat_messages(asked.messages), "/messages")
     asked.messages.clear()  # files must not be held for as long as an answer takes
     if not asked.stream:
-        request_body.let_go(request)
+        request_body.release_body(request)
         return await _whole(replay)
     options = asked.stream_options or StreamOptions()
-    return await stream(request, replay, _translated(replay, include_usage=options.include_usage))
+    return await stream_replay(request, replay, _translated(replay, include_usage=options.include_usage))
 
 
 async def list_models(request: web.Request) -> web.StreamResponse:
@@ -105,13 +113,13 @@ async def list_models(request: web.Request) -> web.StreamResponse:
         for entry in sorted(found, key=lambda entry: entry.name)
         if bound in (None, entry.name)
     ]
-    return json(ModelList(shown))
+    return json_response(ModelList(shown))
 
 
 async def decode_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
     """The body, if it asks for nothing that it would not get. Raises as `web.body`."""
-    request_input.check_fields(await body(request, dict[str, msgspec.Raw]), kind.__struct_fields__)
-    return await body(request, kind)
+    request_input.check_fields(await decode_body(request, dict[str, msgspec.Raw]), kind.__struct_fields__)
+    return await decode_body(request, kind)
 
 
 def session_with_model(request: web.Request, model: str, id: str | None) -> Session:
@@ -172,7 +180,7 @@ async def _whole(replay: Replay) -> web.StreamResponse:
         # Whoever asks again asks for another run: that is for a person to decide, not for a retry.
         once = headers | {"x-should-retry": "false"}
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        return errors.render(ErrorDetails(status, "run_failed", answer.error, once), ErrorFormat.OPENAI)
+        return errors.render_error(ErrorDetails(status, "run_failed", answer.error, once), ErrorFormat.OPENAI)
     waiting = pending_calls_in(unfold(answer.message))
     said = build_completion(
         metadata_of_run(replay.run),
@@ -181,7 +189,7 @@ async def _whole(replay: Replay) -> web.StreamResponse:
         waiting,
         answer.message.get("metadata"),
     )
-    response = json(said)
+    response = json_response(said)
     response.headers.update(headers)
     return response
 
@@ -218,7 +226,7 @@ ROUTES = (
             "A chat completion, for OpenAI's clients",
             ChatCompletionRequest,
             {200: (dict[str, Any], "text/event-stream")},
-            headers={"x-conversation-id": "The conversation to go on with.", **KEY},
+            headers={"x-conversation-id": "The conversation to go on with.", **IDEMPOTENCY_HEADER},
             tag="openai",
             example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
         ),

@@ -46,8 +46,8 @@ from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.routes import KEY, ErrorFormat, Named, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, Translate, json, key_of, stream
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc, Scope
+from rejoin_gateway.http.web import PRINCIPAL, Translate, json_response, key_of, stream_replay
 from rejoin_gateway.streaming.event_reader import decode_events, read_stored_events
 from rejoin_gateway.streaming.positions import FromStart
 from rejoin_gateway.streaming.replay import Replay
@@ -106,7 +106,7 @@ async def get_response(request: web.Request) -> web.StreamResponse:
         raise Invalid("stream is true or false", "/stream")
     after = _starting_after(request)
     if wanted == "false":
-        return json(await _standing(session, run))
+        return json_response(await _standing(session, run))
     replay = await session.backend.replay(run, FromStart(), V6, until=run.turn)
     return await _stream(request, replay, after)
 
@@ -120,7 +120,7 @@ async def cancel_response(request: web.Request) -> web.StreamResponse:
         with suppress(TimeoutError, Gone):
             async with asyncio.timeout(CANCEL_WAIT_S):
                 await _final(await session.backend.replay(run, FromStart(), View(), until=None))
-    return json(await _standing(session, await _current(session, run)))
+    return json_response(await _standing(session, await _current(session, run)))
 
 
 async def list_input_items(request: web.Request) -> web.StreamResponse:
@@ -146,7 +146,7 @@ async def list_input_items(request: web.Request) -> web.StreamResponse:
         raise NotFound(f"response {named} has no input item {after[:64]!r}")
     if found is None:
         raise NotFound(f"response {named} is no longer part of its conversation")
-    return json(to_page([to_item(message) for message in found[:limit]], more=len(found) > limit))
+    return json_response(to_page([to_item(message) for message in found[:limit]], more=len(found) > limit))
 
 
 # ------------------------------------------------------------------------------------- what is asked
@@ -227,9 +227,9 @@ async def _answer(
     if asked.stream:
         return await _stream(request, replay, after if after >= 0 else None)
     if asked.background:
-        return json(ResponseStream(metadata_of_run(replay.run)).body(STATUS[replay.run.state]))
-    request_body.let_go(request)
-    return json(await _final(replay))
+        return json_response(ResponseStream(metadata_of_run(replay.run)).body(STATUS[replay.run.state]))
+    request_body.release_body(request)
+    return json_response(await _final(replay))
 
 
 # ---------------------------------------------------------------------------------- what is answered
@@ -294,7 +294,9 @@ async def _stream(request: web.Request, replay: Replay, after: int | None) -> we
         void = log.response.voided
         _check(after, log)
     everything = msgspec.structs.replace(replay, view=View())  # what is void is left out by its numbers
-    return await stream(request, everything, _translated(replay.run, -1 if after is None else after, void))
+    return await stream_replay(
+        request, everything, _translated(replay.run, -1 if after is None else after, void)
+    )
 
 
 def _check(after: int | None, log: _ResponseLog) -> None:
@@ -364,14 +366,14 @@ async def _current(session: Session, run: Run) -> Run:
 
 
 _AT = "/run/v1/responses/{response}"
-_STREAM: Named = {
+_STREAM: Parameters = {
     "stream": ("`true` for its events.", Literal["true", "false"]),
     "starting_after": (
         "The sequence_number to go on behind.",
         Annotated[int, Meta(ge=0, lt=10**NUMBER_DIGITS_MAX)],
     ),
 }
-_PAGED: Named = {
+_PAGED: Parameters = {
     "limit": ("How many at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
     "after": "The item to go on behind.",
     "order": ("`asc` for the oldest first.", Literal["asc", "desc"]),
@@ -387,7 +389,7 @@ ROUTES = tuple(
                 "A response, for OpenAI's clients",
                 CreateResponseRequest,
                 {200: (dict[str, Any], "text/event-stream")},
-                headers=KEY,
+                headers=IDEMPOTENCY_HEADER,
                 tag="openai",
                 example={"model": "demo", "input": "hello"},
             ),

@@ -17,7 +17,15 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, approve, body, key_of, session_of, stream, view_of
+from rejoin_gateway.http.web import (
+    PRINCIPAL,
+    approve_and_stream,
+    decode_body,
+    key_of,
+    session_of,
+    stream_replay,
+    view_of,
+)
 from rejoin_gateway.streaming.replay import Replay
 
 NO_PARTS = "parts must be a non-empty array"
@@ -43,12 +51,12 @@ class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 async def send_message(request: web.Request) -> web.StreamResponse:
     """Send a message and stream its answer. Files come as data URLs only."""
-    return await stream(request, await _send(request))
+    return await stream_replay(request, await _send(request))
 
 
 async def _send(request: web.Request) -> Replay:
     """Nothing of the body is left when this has returned."""
-    said = await body(request, dict[str, Any])
+    said = await decode_body(request, dict[str, Any])
     if not isinstance(said.get("parts"), list) or not said["parts"]:
         raise Invalid(NO_PARTS, "/parts")
     chat = _converted(said, PartsRequest)
@@ -65,12 +73,12 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
     verdict = await _verdict(request)
     session = await session_at(request, session_id(verdict.thread_id))
     approval = await _meant(session, verdict)
-    return await approve(request, session, [Decision(approval, approved=verdict.approved is True)])
+    return await approve_and_stream(request, session, [Decision(approval, approved=verdict.approved is True)])
 
 
 async def _verdict(request: web.Request) -> ThreadDecision:
     try:
-        said = await body(request, dict[str, Any])
+        said = await decode_body(request, dict[str, Any])
     except Invalid as fault:
         raise Invalid(NO_RUN) from fault
     if not said.get("runId") or not said.get("threadId"):

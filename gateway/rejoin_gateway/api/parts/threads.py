@@ -16,7 +16,7 @@ from rejoin_gateway.api.run.conversations import PAGE_QUERY, messages_of, thread
 from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.core.message_input import new_session_id
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import body, json
+from rejoin_gateway.http.web import decode_body, json_response
 
 
 class ThreadSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -59,13 +59,13 @@ class ForkRequest(msgspec.Struct, frozen=True, rename="camel"):
 async def list_threads(request: web.Request) -> web.StreamResponse:
     """The caller's threads, the one that changed last first."""
     page = await threads_of(request)
-    return json(ThreadList([_shown(thread) for thread in page.threads], page.next))
+    return json_response(ThreadList([_shown(thread) for thread in page.threads], page.next))
 
 
 async def get_thread(request: web.Request) -> web.StreamResponse:
     """One of them."""
     thread, page = await messages_of(request, 200)
-    return json(
+    return json_response(
         ThreadMessages(
             thread.id,
             page.messages,
@@ -82,18 +82,18 @@ async def delete_thread(request: web.Request) -> web.StreamResponse:
     """Delete a thread and everything that belongs to it."""
     _, session = await summary_in_path(request)
     await session.delete()
-    return json(Acknowledgement())
+    return json_response(Acknowledgement())
 
 
 async def fork_thread(request: web.Request) -> web.StreamResponse:
     """A new thread with the messages strictly before one."""
-    wish = await body(request, ForkRequest)
+    wish = await decode_body(request, ForkRequest)
     if not wish.message_id:
         raise Invalid("messageId is required", "/messageId")
     _, session = await summary_in_path(request)
     into = session_id(wish.thread_id or new_session_id())
     made = await session.backend.threads.fork(session.owner, session.id, MessageId(wish.message_id), into)
-    return json(_shown(made))
+    return json_response(_shown(made))
 
 
 def _shown(thread: SessionSummary) -> ThreadSummary:

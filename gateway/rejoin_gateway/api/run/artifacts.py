@@ -8,7 +8,7 @@ from aiohttp import web
 from rejoin_protocol.errors import NotFound
 
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json_response
 
 
 class ArtifactResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -34,7 +34,7 @@ async def get_artifact(request: web.Request) -> web.StreamResponse:
         found = found if home is not None and home.agent == principal.agent else None
     if found is None:
         raise NotFound(f"there is no artifact {id[:64]!r}")
-    return json(
+    return json_response(
         ArtifactResponse(
             found.id,
             found.type,

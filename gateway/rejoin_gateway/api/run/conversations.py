@@ -14,8 +14,8 @@ from rejoin_protocol.events.fold import UIMessage
 
 from rejoin_gateway.api.run.executions import PendingApproval, pending
 from rejoin_gateway.api.shared.lookup import summary_in_path
-from rejoin_gateway.http.routes import Named, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json, rejoin
+from rejoin_gateway.http.routes import Parameters, Route, RouteDoc, Scope
+from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json_response, resume_stream
 
 LIMIT_MAX = 200
 LIMIT_DIGITS_MAX = 9
@@ -61,13 +61,13 @@ class PendingInput(msgspec.Struct, frozen=True, rename="camel"):
 async def list_conversations(request: web.Request) -> web.StreamResponse:
     """The caller's conversations, the one that changed last first."""
     page = await threads_of(request)
-    return json(ConversationPage([_shown(thread) for thread in page.threads], page.next))
+    return json_response(ConversationPage([_shown(thread) for thread in page.threads], page.next))
 
 
 async def get_conversation(request: web.Request) -> web.StreamResponse:
     """One of them, with its newest messages or those before."""
     thread, page = await messages_of(request, 50)
-    return json(
+    return json_response(
         ConversationMessages(thread.id, thread.agent, page.messages, thread.busy, thread.title, page.next)
     )
 
@@ -75,13 +75,13 @@ async def get_conversation(request: web.Request) -> web.StreamResponse:
 async def resume_stream(request: web.Request) -> web.StreamResponse:
     """The stream of its run, from wherever the client is."""
     _, session = await summary_in_path(request)
-    return await rejoin(request, session)
+    return await resume_stream(request, session)
 
 
 async def list_pending_approvals(request: web.Request) -> web.StreamResponse:
     """The questions that wait for an answer."""
     _, session = await summary_in_path(request)
-    return json(PendingInput(await pending(session)))
+    return json_response(PendingInput(await pending(session)))
 
 
 def _shown(thread: SessionSummary) -> ConversationSummary:
@@ -127,7 +127,7 @@ def parse_limit(request: web.Request, usual: int, most: int = LIMIT_MAX) -> int:
     return int(text)
 
 
-PAGE_QUERY: Named = {
+PAGE_QUERY: Parameters = {
     "limit": ("How many at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
     "before": "The `next` of the page before.",
 }

@@ -17,7 +17,7 @@ from rejoin_gateway.api.agent_sessions import Acknowledgement, InterruptResult
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, body, json, stream, view_of
+from rejoin_gateway.http.web import PRINCIPAL, decode_body, json_response, stream_replay, view_of
 from rejoin_gateway.streaming import positions
 
 STATUS = {
@@ -74,7 +74,7 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
     one, session = await find_execution(request)
     waiting = [] if one.run.state in TERMINAL else await pending(session, one.run.id)
     usage = one.run.usage
-    return json(
+    return json_response(
         Execution(
             id=one.run.id,
             status=STATUS[one.run.state],
@@ -95,9 +95,9 @@ async def stream_execution(request: web.Request) -> web.StreamResponse:
     """A run's stream, from its first event or from wherever the client is, whether it is over or not."""
     one, session = await find_execution(request)
     follow = request.query.get("follow", "").lower() == "true"
-    position = positions.parse(request.headers, request.query)
+    position = positions.parse_position(request.headers, request.query)
     until = None if follow else one.run.turn
-    return await stream(
+    return await stream_replay(
         request, await session.backend.replay(one.run, position, view_of(request), until=until)
     )
 
@@ -105,7 +105,7 @@ async def stream_execution(request: web.Request) -> web.StreamResponse:
 async def decide_approval(request: web.Request) -> web.StreamResponse:
     """Answer a question about a call. The same answer again changes nothing; another one is a conflict."""
     request[PRINCIPAL].need(Scope.APPROVE)
-    verdict = await body(request, ApprovalDecision)
+    verdict = await decode_body(request, ApprovalDecision)
     one, session = await find_execution(request)
     call = CallId(request.match_info["call"])
     question = await session.backend.store.approval(session.owner, one.run.id, call)
@@ -114,13 +114,13 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
     await session.approve(
         [Decision(question.question.id, verdict.approved, verdict.reason)], view_of(request)
     )
-    return json(Acknowledgement())
+    return json_response(Acknowledgement())
 
 
 async def interrupt_execution(request: web.Request) -> web.StreamResponse:
     """Stop a run. Doing it twice is doing it once."""
     one, session = await find_execution(request)
-    return json(InterruptResult(success=True, interrupted=await session.interrupt(one.run.id)))
+    return json_response(InterruptResult(success=True, interrupted=await session.interrupt(one.run.id)))
 
 
 async def pending(session: Session, run: RunId | None = None) -> list[PendingApproval]:

@@ -19,8 +19,17 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.routes import AGENT, KEY, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, approve, body, json, key_of, session_of, stream, view_of
+from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
+from rejoin_gateway.http.web import (
+    PRINCIPAL,
+    approve_and_stream,
+    decode_body,
+    json_response,
+    key_of,
+    session_of,
+    stream_replay,
+    view_of,
+)
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
@@ -69,7 +78,7 @@ class CompletedAnswer(TypedDict):
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
     """Send a message, or answer questions; stream what follows, or say it whole."""
-    chat = await body(request, ChatRequest)
+    chat = await decode_body(request, ChatRequest)
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
     if message_forms.has_decisions(chat.messages):
@@ -79,10 +88,10 @@ async def send_chat(request: web.Request) -> web.StreamResponse:
     replay = await _send(request, session, chat, key)
     chat.messages.clear()  # files must not be held for as long as an answer takes
     if chat.stream:
-        return await stream(request, replay)
-    request_body.let_go(request)
+        return await stream_replay(request, replay)
+    request_body.release_body(request)
     created_s = int(session.backend.now().timestamp())
-    return json(_completed(replay, await collect_answer(replay), created_s))
+    return json_response(_completed(replay, await collect_answer(replay), created_s))
 
 
 async def _send(request: web.Request, session: Session, chat: ChatRequest, key: str | None) -> Replay:
@@ -108,10 +117,10 @@ async def _decide(request: web.Request, chat: ChatRequest) -> web.StreamResponse
     decisions, told = _decided(chat.messages)
     chat.messages.clear()
     if chat.stream:
-        return await approve(request, session, decisions, told)
+        return await approve_and_stream(request, session, decisions, told)
     request[PRINCIPAL].need(Scope.APPROVE)
     await session.approve(decisions, view_of(request))
-    return json(told)
+    return json_response(told)
 
 
 def _decided(messages: Sequence[RunMessage]) -> tuple[list[Decision], DecisionAck]:
@@ -162,7 +171,7 @@ def _says(summary: str) -> RouteDoc:
         summary,
         ChatRequest,
         {200: (bytes, DecisionAck, CompletedAnswer)},
-        headers={**AGENT, **KEY},
+        headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
         tag="run",
         example={"messages": [{"role": "user", "content": "hello"}]},
     )

@@ -21,7 +21,7 @@ from rejoin_gateway.api.run.conversations import parse_limit
 from rejoin_gateway.api.run.executions import find_execution
 from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import json
+from rejoin_gateway.http.web import json_response
 
 RECORDS_MAX = 256
 _SEQUENCE_DIGITS_MAX = 18
@@ -80,7 +80,7 @@ async def get_log(request: web.Request) -> web.StreamResponse:
     one, session = await find_execution(request)
     after, limit = _after(request), parse_limit(request, RECORDS_MAX, RECORDS_MAX)
     page = await session.backend.runs.read(one.run.id, after=after, records_max=limit)
-    return json(
+    return json_response(
         RunLogPage(
             id=one.run.id,
             state=one.run.state,
@@ -99,7 +99,7 @@ async def list_runs(request: web.Request) -> web.StreamResponse:
     """Which run made which message of a session."""
     _, session = await summary_in_path(request)
     listed = await session.backend.threads.runs(session.owner, session.id)
-    return json(
+    return json_response(
         RunList([RunWithMessage(one.run.id, one.run.answer, one.run.state, one.created_at) for one in listed])
     )
 

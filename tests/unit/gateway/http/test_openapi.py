@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
 from rejoin_gateway.app import ROUTES
-from rejoin_gateway.http.errors import ErrorDetails, render
+from rejoin_gateway.http.errors import ErrorDetails, render_error
 from rejoin_gateway.http.openapi import openapi_document
-from rejoin_gateway.http.routes import KEY, ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
 from rejoin_protocol.events import chunks
 
 
@@ -107,7 +107,9 @@ def test_who_may_call_is_said_with_the_scope() -> None:
 
 
 def test_a_body_brings_the_refusals_of_bodies() -> None:
-    with_body = operation("POST", "/a", Scope.CHAT, RouteDoc("A", Asked, {200: Given}, headers=KEY))
+    with_body = operation(
+        "POST", "/a", Scope.CHAT, RouteDoc("A", Asked, {200: Given}, headers=IDEMPOTENCY_HEADER)
+    )
     assert {"400", "404", "409", "413", "415"} <= set(with_body["responses"])
     assert with_body["requestBody"]["content"]["application/json"]["schema"] == {
         "$ref": "#/components/schemas/Asked"
@@ -156,7 +158,9 @@ def test_a_refusal_is_of_the_schema_of_its_family(shape: ErrorFormat) -> None:
     made = document(Route("GET", "/a", answer, Scope.CHAT, RouteDoc("A", None, {200: Given}), shape))
     said = made["paths"]["/a"]["get"]["responses"]["429"]
     extra = {"retryAfter": 3, "incident": "req_1", "errors": [{"detail": "wrong", "pointer": "/a"}]}
-    refusal = render(ErrorDetails(HTTPStatus.TOO_MANY_REQUESTS, "limited", "slow down", {}, extra), shape)
+    refusal = render_error(
+        ErrorDetails(HTTPStatus.TOO_MANY_REQUESTS, "limited", "slow down", {}, extra), shape
+    )
     assert isinstance(refusal.body, bytes)
     [(media_type, content)] = said["content"].items()
     assert media_type == refusal.content_type

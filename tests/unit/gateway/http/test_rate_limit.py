@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rejoin_gateway.http.rate_limit import BELIEVED_S, Rate, RateLimiter, TenantRates
+from rejoin_gateway.http.rate_limit import TENANT_RATE_TTL_S, Rate, RateLimiter, TenantRates
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
 
@@ -66,10 +66,10 @@ async def test_a_tenants_own_rate_goes_before_the_usual_one_and_is_looked_up_now
     assert [await rates.of(one, 0.0) for one in (a, b, a, b)] == [Rate(5), Rate(3)] * 2
     assert known.asked == ["a", "b"]
     known.counts["a"] = 7
-    assert await rates.of(a, BELIEVED_S - 1) == Rate(5)
-    assert await rates.of(a, BELIEVED_S) == Rate(7)
+    assert await rates.of(a, TENANT_RATE_TTL_S - 1) == Rate(5)
+    assert await rates.of(a, TENANT_RATE_TTL_S) == Rate(7)
     known.counts["a"] = None
-    assert await rates.of(a, 2 * BELIEVED_S) == Rate(3), "its own is gone"
+    assert await rates.of(a, 2 * TENANT_RATE_TTL_S) == Rate(3), "its own is gone"
 
 
 async def test_while_the_database_is_away_the_rate_that_was_known_counts() -> None:
@@ -77,8 +77,8 @@ async def test_while_the_database_is_away_the_rate_that_was_known_counts() -> No
     rates, a = TenantRates(None, known.find), TenantId("a")
     assert await rates.of(a, 0.0) == Rate(5)
     known.away = True
-    assert await rates.of(a, BELIEVED_S) == Rate(5)
-    assert await rates.of(a, BELIEVED_S + 1) == Rate(5)
+    assert await rates.of(a, TENANT_RATE_TTL_S) == Rate(5)
+    assert await rates.of(a, TENANT_RATE_TTL_S + 1) == Rate(5)
     assert len(known.asked) == 2, "it is not asked at every request"
 
 

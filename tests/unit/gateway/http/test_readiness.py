@@ -27,7 +27,7 @@ async def test_a_hundred_who_ask_within_a_second_cost_one_check() -> None:
 
 
 async def test_each_check_fails_for_itself_and_none_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readiness, "CHECK_S", 0.05)
+    monkeypatch.setattr(readiness, "CHECK_TIMEOUT_S", 0.05)
 
     async def fine() -> None:
         pass

@@ -1,7 +1,7 @@
 """The ways in which a client says where it is."""
 
 import pytest
-from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, Position, parse
+from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, Position, parse_position
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.cursor import Cursor
 
@@ -24,7 +24,7 @@ CURSOR = AfterCursor(Cursor(3, 7))
     ],
 )
 def test_position(headers: dict[str, str], query: dict[str, str], position: Position) -> None:
-    assert parse(headers, query) == position
+    assert parse_position(headers, query) == position
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,4 @@ def test_position(headers: dict[str, str], query: dict[str, str], position: Posi
 )
 def test_what_is_no_position_is_named(headers: dict[str, str], query: dict[str, str]) -> None:
     with pytest.raises(Invalid):
-        parse(headers, query)
+        parse_position(headers, query)
