@@ -41,11 +41,12 @@ from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.session import Backend
 from rejoin_gateway.http.cors import Cors, security_headers
+from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.rate_limit import TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.routes import Route, mount
-from rejoin_gateway.http.web import SERVICE, DisconnectPolicy, GatewayService, observe
+from rejoin_gateway.http.service import SERVICE, DisconnectPolicy, GatewayService
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.ui import docs, kill_switch, pages
 
@@ -164,7 +165,7 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
         metrics = GatewayMetrics()
         backend = Backend(
             store,
-            JetStreamRunLog(live, api, metrics.live_lag),
+            JetStreamRunLog(live, api, metrics.observe_live_lag),
             JetStreamRunQueue(api, wanted),
             NatsRunControl(api),
             JetStreamAgentRegistry(api, settings.agent_cache_ttl_s),
@@ -180,17 +181,19 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
             else None,
             metrics,
         )
-        gate = await stack.enter_async_context(open_authenticator(settings, PostgresApiKeys(store.database)))
+        authenticator = await stack.enter_async_context(
+            open_authenticator(settings, PostgresApiKeys(store.database))
+        )
         service = GatewayService(
             backend=backend,
-            gate=gate,
+            authenticator=authenticator,
             default_agent=AgentName(settings.default_agent) if settings.default_agent else None,
-            attention=DisconnectPolicy(
+            disconnect_policy=DisconnectPolicy(
                 settings.agent_chat_timeout_s, settings.agent_chat_cancel_on_disconnect
             ),
             cors=Cors(frozenset(settings.cors_origins.split())),
             rate=per_minute(settings.requests_per_minute),
-            rates=TenantRates(
+            tenant_rates=TenantRates(
                 per_minute(settings.tenant_requests_per_minute), _rate_of(PostgresTenants(store.database))
             ),
         )
@@ -200,7 +203,9 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
         app[endpoint.ENDPOINT] = await stack.enter_async_context(
             endpoint.open_endpoint(PostgresMcpSessions(store.database))
         )
-        async with run_alongside(_note_use(gate), metrics.watch_loop(), _count_runs(metrics, store.database)):
+        async with run_alongside(
+            _record_key_usage(authenticator), metrics.watch_loop(), _count_runs(metrics, store.database)
+        ):
             yield app
 
 
@@ -273,14 +278,14 @@ async def _count_runs(metrics: GatewayMetrics, database: Database) -> None:
     while True:
         await asyncio.sleep(RUN_COUNT_INTERVAL_S)
         with suppress(Unavailable):  # readiness says so
-            metrics.busy(await run_counts.busy(database))
+            metrics.set_active_runs(await run_counts.busy(database))
 
 
-async def _note_use(gate: Authenticator) -> None:
+async def _record_key_usage(authenticator: Authenticator) -> None:
     while True:
         await asyncio.sleep(KEY_USAGE_INTERVAL_S)
         try:
-            await gate.note_use()
+            await authenticator.record_key_usage()
         except Unavailable as fault:
             log.warning("api_key_usage_not_recorded", error=str(fault))
 

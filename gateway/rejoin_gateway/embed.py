@@ -27,8 +27,10 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import ClientMessage, new_message_id
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.http.middleware import observe
+from rejoin_gateway.http.response import stream_headers
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, GatewayService, observe, stream_headers
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
 

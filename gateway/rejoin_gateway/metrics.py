@@ -1,7 +1,7 @@
-"""What a gateway counts for Prometheus.
+"""Prometheus metrics of a gateway.
 
-Labels are few and bounded: a route's template, a status, our own words. No id, tenant, user or path is one.
-Nothing is counted per event: a stream counts when it begins, when it has caught up and when it stumbles.
+Labels are few and bounded: a route's template, a status, an enum. No id, tenant, user or path is a label.
+Nothing is counted per event: a stream counts when it opens, when it has caught up, and when it resyncs.
 """
 
 from collections.abc import Sequence
@@ -14,104 +14,106 @@ from rejoin_protocol.lifecycle import State
 
 UNMATCHED = "(none)"
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-"""A client may send some thirty others too."""
+"""A client may send any other method: those share one label value."""
 
 
 class GatewayMetrics(ProcessMetrics):
-    """One gateway's."""
+    """The metrics of one gateway process."""
 
     def __init__(self) -> None:
         super().__init__()
         self._requests = self.counter(
             "rejoin_http_requests",
-            "Requests that were answered; a stream counts at its end. 429 is a limit, 503 something away.",
+            "Responses. A stream counts when it ends. Status 429 is a limit, 503 an unavailable dependency.",
             "method",
             "route",
             "status",
         )
-        self._took = self.seconds(
+        self._request_duration = self.seconds(
             "rejoin_http_request_duration_seconds",
-            "How long requests took that were not answered by a stream.",
+            "Duration of requests, without those whose response is a stream.",
             "method",
         )
-        self._first = self.seconds(
+        self._first_event = self.seconds(
             "rejoin_first_event_seconds",
-            "From a request to the first event of its stream. POST waits for a runner, GET for the log.",
+            "From a request to the first event of its stream. POST includes the wait for a runner.",
             "method",
         )
-        self._replay = self.seconds(
+        self._catchup = self.seconds(
             "rejoin_stream_catchup_seconds",
-            "From the opening of a stream to where it has caught up with the log, its client's time too.",
+            "From the start of a stream until it has sent all stored events; includes the client's reading.",
         )
-        self._live = self.seconds(
+        self._live_lag = self.seconds(
             "rejoin_live_lag_seconds",
-            "From the storing of an append to its arrival here, of one a second, by the broker's clock.",
+            "From storing an event to its arrival here, by the broker's clock; one sample a second.",
         )
-        self._stumbles = self.counter(
+        self._resyncs = self.counter(
             "rejoin_stream_resyncs",
-            "Streams that went back to the log: a hole in what came live (gap), a client too slow for it "
-            "(slow), or the connection to the broker was lost (away). Nothing is lost by it.",
+            "Streams that read the log again, without losing events: events missed (gap), slow client "
+            "(slow), connection to the broker lost (away).",
             "reason",
         )
-        for why in ResyncReason:
-            self._stumbles.labels(why.value)
-        self._broken = self.counter(
+        for reason in ResyncReason:
+            self._resyncs.labels(reason.value)
+        self._aborts = self.counter(
             "rejoin_stream_aborts",
-            "Streams that ended as errors, so that their clients resume.",
+            "Streams that an error ended. Their clients resume.",
         )
-        self._busy = self.gauge(
+        self._active_runs = self.gauge(
             "rejoin_active_runs",
-            "Runs of all tenants whose turn it is, queued or running. Every gateway says the same.",
+            "Runs of all tenants that are executed or may be. Every gateway reports the same number.",
             "agent",
             "state",
         )
-        self._waiting = self.gauge(
+        self._oldest_queued = self.gauge(
             "rejoin_queue_oldest_age_seconds",
-            "How long the oldest of them waits for a runner: it grows while nobody serves the agent.",
+            "Age of the longest waiting queued run. It grows while no runner serves the agent.",
             "agent",
         )
-        self._streams = self.gauge("rejoin_open_streams", "Streams that are open.")
+        self._open_streams = self.gauge("rejoin_open_streams", "Open streams.")
 
-    def answered(self, method: str, route: str | None, status: int, took_s: float, *, stream: bool) -> None:
-        """A request is over. `route`: its template."""
+    def count_request(
+        self, method: str, route: str | None, status: int, duration_s: float, *, is_stream: bool
+    ) -> None:
+        """A request has been handled. `route`: its template; None if no route matched."""
         method = method if method in METHODS else UNMATCHED
         self._requests.labels(method, route or UNMATCHED, str(status)).inc()
-        if not stream:
-            self._took.labels(method).observe(took_s)
+        if not is_stream:
+            self._request_duration.labels(method).observe(duration_s)
 
-    def first_event(self, method: str, seconds: float) -> None:
-        """A stream has begun to say something."""
-        self._first.labels(method).observe(seconds)
+    def observe_first_event(self, method: str, seconds: float) -> None:
+        """A stream has sent its first event."""
+        self._first_event.labels(method).observe(seconds)
 
-    def caught_up(self, seconds: float) -> None:
-        """A stream has read the log to its end."""
-        self._replay.observe(seconds)
+    def observe_catchup(self, seconds: float) -> None:
+        """A stream has sent all events that were stored."""
+        self._catchup.observe(seconds)
 
-    def live_lag(self, seconds: float) -> None:
-        """How old something was when it came."""
-        self._live.observe(max(0.0, seconds))
+    def observe_live_lag(self, seconds: float) -> None:
+        """A live event has arrived."""
+        self._live_lag.observe(max(0.0, seconds))
 
-    def stumbled(self, why: ResyncReason) -> None:
-        """A stream goes back to the log."""
-        self._stumbles.labels(why.value).inc()
+    def count_resync(self, reason: ResyncReason) -> None:
+        """A stream reads the log again."""
+        self._resyncs.labels(reason.value).inc()
 
-    def broken(self) -> None:
-        """A stream was broken."""
-        self._broken.inc()
+    def count_aborted_stream(self) -> None:
+        """An error has ended a stream."""
+        self._aborts.inc()
 
-    def streams(self, count: int) -> None:
-        """How many are open."""
-        self._streams.set(count)
+    def set_open_streams(self, count: int) -> None:
+        """Streams are opened or closed."""
+        self._open_streams.set(count)
 
-    def busy(self, census: Sequence[RunCount]) -> None:
-        """What is to be done, as the database says."""
-        self._busy.clear()
-        self._waiting.clear()
-        for one in census:
-            self._busy.labels(one.agent, one.state).set(one.runs)
-            if one.state == State.QUEUED and one.waiting_s is not None:
-                self._waiting.labels(one.agent).set(one.waiting_s)
+    def set_active_runs(self, counts: Sequence[RunCount]) -> None:
+        """The database's counts of active runs."""
+        self._active_runs.clear()
+        self._oldest_queued.clear()
+        for count in counts:
+            self._active_runs.labels(count.agent, count.state).set(count.runs)
+            if count.state == State.QUEUED and count.waiting_s is not None:
+                self._oldest_queued.labels(count.agent).set(count.waiting_s)
 
-    def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -22,7 +22,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from rejoin_adapters.records import Owner, Run
 from rejoin_gateway.api.mcp.endpoint import WITH_SESSIONS
 from rejoin_gateway.api.mcp.tool import TOOL
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
 

@@ -4,7 +4,7 @@ import asyncio
 
 import aiohttp
 import pytest
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_gateway.streaming import replay
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry

@@ -13,7 +13,7 @@ import pytest_asyncio
 from rejoin_adapters.embedded import Servers
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.routes import ErrorFormat, Route
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol.ids import SessionId
 
 from tests.support.clients.attacked_gateway import Ann, House, opened
@@ -198,7 +198,7 @@ def refused_in_shape(route: Route, told: Told) -> None:
     if told.status == 401:
         assert told.headers["WWW-Authenticate"] == "Bearer"
     assert "error" in msgspec.json.decode(told.raw)
-    if route.shape is ErrorFormat.PROBLEM and not route.path.endswith("/mcp"):
+    if route.error_format is ErrorFormat.PROBLEM and not route.path.endswith("/mcp"):
         assert told.headers["Content-Type"].startswith("application/problem+json")
 
 

@@ -28,17 +28,10 @@ from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
+from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import (
-    PRINCIPAL,
-    SERVICE,
-    decode_body,
-    json_response,
-    key_of,
-    session_of,
-    stream_replay,
-    view_of,
-)
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
@@ -214,7 +207,7 @@ async def _decide(request: web.Request, session: Session, reply: ApprovalReply) 
     """Only which call and yes or no is taken from the client: what runs is what was asked about. A reply that
     was given before, and whose answer was lost, is given again.
     """
-    request[PRINCIPAL].need(Scope.APPROVE)
+    request[PRINCIPAL].require_scope(Scope.APPROVE)
     store, call = session.backend.store, CallId(reply.tool_call_id)
     pending = await store.pending(session.owner, session.id)
     asked = next((one for one in reversed(pending) if one.question.call == call), None)
@@ -228,10 +221,10 @@ async def _decide(request: web.Request, session: Session, reply: ApprovalReply) 
 
 async def _attended(request: web.Request, session: Session, replay: Replay) -> web.StreamResponse:
     """The stream, and the run's end if its client leaves or the time is over."""
-    attention, run = request.app[SERVICE].attention, replay.run.id
+    policy, run = request.app[SERVICE].disconnect_policy, replay.run.id
     async with (
-        cancel_on_disconnect(request, lambda: (session, run) if attention.stop_when_left else None),
-        run_alongside(_stop_after(attention.limit_s, session, run)),
+        cancel_on_disconnect(request, lambda: (session, run) if policy.cancel_on_disconnect else None),
+        run_alongside(_stop_after(policy.timeout_s, session, run)),
     ):
         return await stream_replay(request, replay)
 

@@ -22,17 +22,14 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions, new_message_id
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import (
+from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.response import (
     approve_and_stream,
-    decode_body,
     json_response,
-    key_of,
-    resume_stream,
-    session_of,
+    stream_from_position,
     stream_replay,
-    view_of,
 )
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
 from rejoin_gateway.streaming.replay import Replay
 
 PARTS = ("text", "file", "image", "image_url")
@@ -196,7 +193,7 @@ async def get_history(request: web.Request) -> web.StreamResponse:
 
 async def reconnect(request: web.Request) -> web.StreamResponse:
     """The stream of the session's run, from wherever the client is."""
-    return await resume_stream(request, await _owned(request))
+    return await stream_from_position(request, await _owned(request))
 
 
 async def interrupt_session(request: web.Request) -> web.StreamResponse:

@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json_response
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 
 class AgentInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

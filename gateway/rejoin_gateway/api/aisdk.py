@@ -16,17 +16,10 @@ from rejoin_protocol.ids import MessageId, session_id
 from rejoin_gateway.api.shared.lookup import session_at, session_in_path
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
+from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.response import approve_and_stream, stream_from_position, stream_replay
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import (
-    PRINCIPAL,
-    approve_and_stream,
-    decode_body,
-    key_of,
-    resume_stream,
-    session_of,
-    stream_replay,
-    view_of,
-)
+from rejoin_gateway.http.service import PRINCIPAL
 
 
 class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
@@ -76,7 +69,7 @@ async def send_chat(request: web.Request) -> web.StreamResponse:
 
 async def resume_stream(request: web.Request) -> web.StreamResponse:
     """The stream of a session's run, from wherever the client is."""
-    return await resume_stream(request, await session_in_path(request))
+    return await stream_from_position(request, await session_in_path(request))
 
 
 def _places(message: ClientMessage, number: int) -> list[str]:

@@ -12,6 +12,7 @@ from rejoin_gateway.api import aisdk
 from rejoin_gateway.api.agent_sessions import Acknowledgement
 from rejoin_gateway.api.parts import parts_chat
 from rejoin_gateway.api.run import run_chat
+from rejoin_gateway.http.request import decode_body, read_body
 from rejoin_gateway.http.routes import (
     AGENT_HEADER,
     ERROR_FORMAT,
@@ -21,7 +22,6 @@ from rejoin_gateway.http.routes import (
     RouteDoc,
     Scope,
 )
-from rejoin_gateway.http.web import decode_body
 
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
@@ -45,7 +45,7 @@ async def _said(request: web.Request) -> set[str]:
         return set(await decode_body(request, dict[str, msgspec.Raw]))
     except Invalid as fault:
         if isinstance(fault.__cause__, msgspec.DecodeError):
-            raw = await request.read()
+            raw = await read_body(request)
             if b'"parts"' in raw and b'"messages"' not in raw:
                 request[ERROR_FORMAT] = ErrorFormat.PLAIN
                 raise Invalid(parts_chat.NO_PARTS, "/parts") from fault
@@ -64,7 +64,7 @@ ROUTES = (
             {200: (bytes, run_chat.DecisionAck, run_chat.CompletedAnswer, Acknowledgement)},
             headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
             tag="chat",
-            shapes=(ErrorFormat.PLAIN,),
+            error_formats=(ErrorFormat.PLAIN,),
             example={
                 "id": "trip-1",
                 "trigger": "submit-message",

@@ -12,8 +12,9 @@ from aiohttp import web
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import NotFound
 
+from rejoin_gateway.http.response import abort_on_error
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, abort_on_error
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -55,7 +56,7 @@ ROUTES = (
         Scope.CHAT,
         RouteDoc(
             "A message's file",
-            answers={
+            responses={
                 200: (file_formats.PNG, file_formats.JPEG, file_formats.WEBP, file_formats.PDF),
                 304: None,
             },

@@ -8,8 +8,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from rejoin_gateway.http.readiness import OK, Readiness
+from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.http.web import SERVICE, json_response
+from rejoin_gateway.http.service import SERVICE
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
 SERVES_METRICS: web.AppKey[bool] = web.AppKey("metrics_shown", bool)
@@ -37,7 +38,7 @@ async def get_liveness(request: web.Request) -> web.StreamResponse:
 
 async def get_readiness(request: web.Request) -> web.StreamResponse:
     """Everything that a chat needs answers, and nobody has asked this gateway to stop."""
-    found = await request.app[READINESS].found()
+    found = await request.app[READINESS].check_all()
     if request.app[SERVICE].stopping.is_set():
         found["gateway"] = "stopping"
     ok = all(result == OK for result in found.values())
@@ -49,7 +50,7 @@ async def get_metrics(request: web.Request) -> web.StreamResponse:
     """What this gateway counts. It names no tenant, user or session."""
     if not request.app[SERVES_METRICS]:
         raise web.HTTPNotFound
-    text = request.app[SERVICE].backend.metrics.text()
+    text = request.app[SERVICE].backend.metrics.render()
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -59,7 +60,7 @@ ROUTES = (
         "/health/live",
         get_liveness,
         None,
-        RouteDoc("Whether the process answers", answers={200: Liveness}),
+        RouteDoc("Whether the process answers", responses={200: Liveness}),
     ),
     Route(
         "GET",
@@ -67,7 +68,7 @@ ROUTES = (
         get_readiness,
         None,
         RouteDoc(
-            "Whether everything a chat needs answers", answers={200: ReadinessReport, 503: ReadinessReport}
+            "Whether everything a chat needs answers", responses={200: ReadinessReport, 503: ReadinessReport}
         ),
     ),
     Route(
@@ -75,6 +76,6 @@ ROUTES = (
         "/metrics",
         get_metrics,
         None,
-        RouteDoc("What Prometheus reads", answers={200: "text/plain"}, refuses=[404]),
+        RouteDoc("What Prometheus reads", responses={200: "text/plain"}, error_statuses=[404]),
     ),
 )

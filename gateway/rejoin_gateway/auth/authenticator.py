@@ -44,7 +44,7 @@ class Principal(msgspec.Struct, frozen=True):
     name: str
     agent: AgentName | None = None
 
-    def need(self, scope: Scope) -> None:
+    def require_scope(self, scope: Scope) -> None:
         """Raises `Forbidden`."""
         if scope not in self.scopes:
             raise Forbidden(f"this credential does not have the scope {scope.value!r}")
@@ -83,11 +83,11 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ConfigError(NamedTuple):
     """Settings with which no gateway starts."""
 
-    what: str
-    mend: str
+    problem: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.mend}"
+        return f"{self.problem}: {self.remedy}"
 
 
 def config_errors(settings: AuthSettings) -> Iterator[ConfigError]:
@@ -157,7 +157,7 @@ class Authenticator:
         self._believed: dict[str, _CachedKey] = {}
         self._used: set[str] = set()
 
-    async def principal(self, authorization: str | None) -> Principal:
+    async def authenticate(self, authorization: str | None) -> Principal:
         """Raises `Unauthenticated`, `Unavailable`."""
         # A client library that must send a key may send any where none could be checked.
         unkeyed = self._pepper is None and self._tokens is None
@@ -216,7 +216,7 @@ class Authenticator:
         words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
         return frozenset(scope for scope in Scope if scope.value in words)
 
-    async def note_use(self) -> None:
+    async def record_key_usage(self) -> None:
         """Write down which keys were used since the last time. Call it now and then. Raises `Unavailable`."""
         used, self._used = self._used, set()
         if used:

@@ -1,6 +1,6 @@
-"""What every response says to browsers: which pages may read it, and that it is nothing but what it says.
+"""Cross-origin rules (CORS, Fetch standard) and the security headers of every response.
 
-Added where a response is prepared, so that streams and refusals carry it too.
+The headers are added when a response is prepared, so streams and errors carry them too.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,17 +24,17 @@ type Prepare = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
 
 class Cors(msgspec.Struct, frozen=True):
-    """`origins` whose pages may call, `*` for all. No cookie is ever used, so none is allowed."""
+    """`origins` whose pages may call; `*` for all. The gateway uses no cookies, so none are allowed."""
 
     origins: frozenset[str] = frozenset()
 
     def allows(self, origin: str | None) -> bool:
-        """Whether a page of this origin may call."""
+        """Whether pages of this origin may call."""
         return origin is not None and (origin in self.origins or "*" in self.origins)
 
 
 def security_headers(cors: Cors) -> Prepare:
-    """A hook for `on_response_prepare`."""
+    """A hook for `on_response_prepare` that adds the headers."""
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         headers = response.headers
@@ -51,35 +51,37 @@ def security_headers(cors: Cors) -> Prepare:
 
 
 def preflight_response(request: web.Request, cors: Cors) -> web.Response | None:
-    """The answer to a browser's question before the request; None if this is not one, or not of a friend."""
-    asked = request.headers.get("Access-Control-Request-Method")
-    if request.method != "OPTIONS" or asked is None or not cors.allows(request.headers.get("Origin")):
+    """The response to a preflight request; None if this is no preflight, or its origin is not allowed."""
+    method = request.headers.get("Access-Control-Request-Method")
+    if request.method != "OPTIONS" or method is None or not cors.allows(request.headers.get("Origin")):
         return None
-    wanted = request.headers.get("Access-Control-Request-Headers")
+    requested = request.headers.get("Access-Control-Request-Headers")
     headers = {
         "Access-Control-Allow-Methods": METHODS,
-        "Access-Control-Allow-Headers": wanted or ALLOWED_HEADERS,
+        "Access-Control-Allow-Headers": requested or ALLOWED_HEADERS,
         "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE_S),
     }
     return web.Response(status=204, headers=headers)
 
 
 def is_from_trusted_page(request: web.Request, cors: Cors) -> bool:
-    """Whether a page, if it is one that asks, may: one that we know, or one of this machine at this machine.
-    A name that leads here today is nobody's proof.
+    """Whether the request comes from no page, from an allowed origin, or from a loopback page to loopback.
+
+    The request's host is checked too: with DNS rebinding a foreign name resolves to this machine, and its
+    pages would have the same origin.
     """
     origin = request.headers.get("Origin")
     if origin is None or cors.allows(origin):
         return True
-    return _is_local(origin) and is_to_loopback(request)
+    return _is_loopback_url(origin) and is_to_loopback(request)
 
 
 def is_to_loopback(request: web.Request) -> bool:
-    """Whether it was this machine that the caller wanted, by a name that cannot lead elsewhere."""
-    return _is_local(f"http://{request.host}")
+    """Whether the `Host` header names this machine by a name that cannot resolve to another one."""
+    return _is_loopback_url(f"http://{request.host}")
 
 
-def _is_local(url: str) -> bool:
+def _is_loopback_url(url: str) -> bool:
     try:
         return URL(url).host in {"localhost", "127.0.0.1", "::1"}
     except ValueError:

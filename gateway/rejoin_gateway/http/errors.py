@@ -1,8 +1,8 @@
-"""Errors as bodies: the one table from our words to HTTP, and the shapes that route families promise.
+"""Errors as responses: the one table from the product's errors to HTTP, and the families' error formats.
 
-`application/problem+json` (RFC 9457) where nothing else is promised. A body names the problem for the one who
-caused it. What nobody outside may see, a stack or a host, is logged under the incident id that the body
-carries instead.
+`application/problem+json` (RFC 9457) unless a family promises another format. The body names the problem for
+the client that caused it. Stack traces and host names never leave the gateway: they are logged under the
+incident id that the body carries.
 """
 
 from http import HTTPStatus
@@ -37,12 +37,12 @@ _STATUS: dict[type[RejoinError], tuple[HTTPStatus, str]] = {
     Unavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "unavailable"),
 }
 MAPPED_ERRORS = tuple(_STATUS)
-"""The errors that are their causer's to know. Any other one is an incident."""
+"""Errors whose text is written for the client. Any other error becomes a 500 without its text."""
 _encode = msgspec.json.Encoder().encode
 
 
 class ErrorDetails(msgspec.Struct, frozen=True):
-    """What went wrong, before it has a shape."""
+    """An error before it is rendered in a format. `extra`: further members of the body."""
 
     status: HTTPStatus
     code: str
@@ -51,9 +51,9 @@ class ErrorDetails(msgspec.Struct, frozen=True):
     extra: dict[str, Any] = {}
 
 
-def error_response(fault: RejoinError, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
-    """The response to one of the errors in `TOLD`."""
-    status, code = next(known for kind, known in _STATUS.items() if isinstance(fault, kind))
+def error_response(fault: RejoinError, format: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
+    """The response to one of `MAPPED_ERRORS`."""
+    status, code = next(entry for kind, entry in _STATUS.items() if isinstance(fault, kind))
     extra: dict[str, Any] = {}
     headers: dict[str, str] = {}
     if isinstance(fault, Invalid):
@@ -64,29 +64,29 @@ def error_response(fault: RejoinError, shape: ErrorFormat = ErrorFormat.PROBLEM)
         extra["retryAfter"] = fault.retry_after_s
     if isinstance(fault, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return render_error(ErrorDetails(status, code, str(fault), headers, extra), shape)
+    return render_error(ErrorDetails(status, code, str(fault), headers, extra), format)
 
 
-def http_error_response(fault: web.HTTPException, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
-    """The response to what aiohttp itself refuses: no such route, wrong method, a body too large."""
+def http_error_response(fault: web.HTTPException, format: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
+    """The response to an error that aiohttp raises: unknown route, wrong method, body too large."""
     status = HTTPStatus(fault.status)
     headers = {name: fault.headers[name] for name in ("Allow",) if name in fault.headers}
     detail = status.description or status.phrase
-    return render_error(ErrorDetails(status, status.name.lower(), detail, headers), shape)
+    return render_error(ErrorDetails(status, status.name.lower(), detail, headers), format)
 
 
-def internal_error_response(incident: str, shape: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
-    """The response to a fault of ours."""
-    detail = f"Something went wrong here. Quote incident {incident} to whoever runs this service."
+def internal_error_response(incident: str, format: ErrorFormat = ErrorFormat.PROBLEM) -> web.Response:
+    """The response to an unexpected error, which is logged under the id `incident`."""
+    detail = f"Internal error. Give incident {incident} to the operator of this service: it is in the log."
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return render_error(
-        ErrorDetails(status, "internal_server_error", detail, extra={"incident": incident}), shape
+        ErrorDetails(status, "internal_server_error", detail, extra={"incident": incident}), format
     )
 
 
-def render_error(problem: ErrorDetails, shape: ErrorFormat) -> web.Response:
-    """A problem in a family's shape."""
-    match shape:
+def render_error(problem: ErrorDetails, format: ErrorFormat) -> web.Response:
+    """The error in a family's format."""
+    match format:
         case ErrorFormat.PROBLEM:
             body, content_type = _problem(problem), CONTENT_TYPE
         case ErrorFormat.PLAIN:
@@ -110,20 +110,20 @@ def _problem(problem: ErrorDetails) -> dict[str, Any]:
 
 
 def _plain(problem: ErrorDetails) -> dict[str, Any]:
-    kept: dict[str, Any] = {
+    extra: dict[str, Any] = {
         name: problem.extra[name] for name in ("retryAfter", "incident") if name in problem.extra
     }
-    return {"error": problem.detail} | kept
+    return {"error": problem.detail} | extra
 
 
 def _openai(problem: ErrorDetails) -> dict[str, Any]:
-    refused = problem.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    is_client_error = problem.status < HTTPStatus.INTERNAL_SERVER_ERROR
     errors = problem.extra.get("errors", [{}])
     pointer = errors[0].get("pointer", "").lstrip("/").replace("/", ".")
     return {
         "error": {
             "message": problem.detail,
-            "type": "invalid_request_error" if refused else "server_error",
+            "type": "invalid_request_error" if is_client_error else "server_error",
             "param": pointer or None,
             "code": problem.code,
         }

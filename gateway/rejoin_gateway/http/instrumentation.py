@@ -1,6 +1,7 @@
-"""What operators see of a request: a span, a count, and how long it took to say the first thing.
+"""One request as operators see it: a trace span, a count, its duration, and the time to its first event.
 
-Owns which facts are told. The route's template and the status: never a path, a header or a body.
+Recorded are the route's template, the method and the status; never a path, a header or a body, which may hold
+ids and texts of users.
 """
 
 import time
@@ -14,11 +15,11 @@ from rejoin_adapters.service.tracing import SpanKind
 from rejoin_gateway.http.routes import route_of
 from rejoin_gateway.metrics import GatewayMetrics
 
-STARTED_S: web.RequestKey[float] = web.RequestKey("began", float)
+STARTED_S: web.RequestKey[float] = web.RequestKey("started_s", float)
 CLIENT_CLOSED_REQUEST = 499
-"""What is counted for a client that went away before there was an answer."""
+"""Recorded for a client that disconnected before it got a response. No standard status; nginx uses it too."""
 UNTRACED_PATHS = ("/health/", "/metrics")
-"""Asked every few seconds by machines: no trace of these."""
+"""Machines request these every few seconds: their spans and log lines would bury all others."""
 SERVER_ERROR = 500
 
 
@@ -26,28 +27,28 @@ SERVER_ERROR = 500
 def observe_request(
     request: web.Request, metrics: GatewayMetrics
 ) -> Iterator[Callable[[web.StreamResponse], None]]:
-    """A request from here on; the block calls what it is given with the answer."""
+    """A block that handles a request. It calls the yielded function with the response."""
     redaction.hide_only(_credential(request))
-    began = request[STARTED_S] = time.monotonic()
+    started_s = request[STARTED_S] = time.monotonic()
     route = route_of(request)
     template = None if route is None else route.path
-    status, stream = CLIENT_CLOSED_REQUEST, False
+    status, is_stream = CLIENT_CLOSED_REQUEST, False
 
-    def answered(response: web.StreamResponse) -> None:
-        nonlocal status, stream
-        status, stream = response.status, response.prepared
+    def record_response(response: web.StreamResponse) -> None:
+        nonlocal status, is_stream
+        status, is_stream = response.status, response.prepared
 
     try:
         if request.path.startswith(UNTRACED_PATHS):
-            yield answered
+            yield record_response
         else:
             with tracing.span(
                 f"{request.method} {template}" if template else "unmatched",
                 kind=SpanKind.SERVER,
                 within=request.headers,
-            ) as made:
-                yield answered
-                made.set_attributes(
+            ) as span:
+                yield record_response
+                span.set_attributes(
                     {
                         "http.request.method": request.method,
                         "http.route": template or "",
@@ -55,14 +56,16 @@ def observe_request(
                     }
                 )
                 if status >= SERVER_ERROR:
-                    tracing.mark_failed(made, str(status))
+                    tracing.mark_failed(span, str(status))
     finally:
-        metrics.answered(request.method, template, status, time.monotonic() - began, stream=stream)
+        metrics.count_request(
+            request.method, template, status, time.monotonic() - started_s, is_stream=is_stream
+        )
 
 
 def record_first_event(request: web.Request, metrics: GatewayMetrics) -> None:
-    """Its stream begins to say something."""
-    metrics.first_event(request.method, time.monotonic() - request[STARTED_S])
+    """The request's stream has sent its first event."""
+    metrics.observe_first_event(request.method, time.monotonic() - request[STARTED_S])
 
 
 def _credential(request: web.Request) -> str | None:

@@ -170,8 +170,8 @@ def _errors() -> list[type[msgspec.Struct]]:
 
 def _types(route: Route) -> Iterable[Any]:
     said = [
-        *_several(route.says.body),
-        *(one for kind in route.says.answers.values() for one in _several(kind)),
+        *_several(route.doc.body),
+        *(one for kind in route.doc.responses.values() for one in _several(kind)),
     ]
     return [kind for kind in said if _is_json(kind)]
 
@@ -201,11 +201,11 @@ def _chunks() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _tag(route: Route) -> str:
-    return route.says.tag or "operations"
+    return route.doc.tag or "operations"
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    says = route.says
+    says = route.doc
     found: dict[str, Any] = {
         "operationId": _name(route),
         "summary": says.summary,
@@ -231,7 +231,7 @@ def _name(route: Route) -> str:
 
 
 def _streams(route: Route) -> bool:
-    return bytes in _several(route.says.answers.get(HTTPStatus.OK))
+    return bytes in _several(route.doc.responses.get(HTTPStatus.OK))
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
@@ -239,7 +239,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     found = [_path(route, name) for name in names]
     known = {} if not _streams(route) else VIEW if route.method == "POST" else {**POSITION, **VIEW}
     found += [_optional(place, name, meaning, kind) for name, (place, meaning, kind) in known.items()]
-    for place, named in (("query", route.says.query), ("header", route.says.headers)):
+    for place, named in (("query", route.doc.query), ("header", route.doc.headers)):
         for name, said in named.items():
             meaning, kind = (said, str) if isinstance(said, str) else said
             found.append(_optional(place, name, meaning, kind))
@@ -258,7 +258,7 @@ def _optional(place: str, name: str, meaning: str, kind: Any) -> dict[str, Any]:
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    found = {str(int(status)): _answer(kind) for status, kind in route.says.answers.items()}
+    found = {str(int(status)): _answer(kind) for status, kind in route.doc.responses.items()}
     for status in _refusals(route):
         known, refusal = found.get(str(status.value), {}), _refusal(status, route)
         content = {**refusal["content"], **known.get("content", {})}
@@ -302,8 +302,8 @@ def _event(fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]
 
 def _refusals(route: Route) -> list[HTTPStatus]:
     """What follows from a route's rules, and what it says itself."""
-    says, named = route.says, "{" in route.path
-    found = [HTTPStatus.INTERNAL_SERVER_ERROR, *(HTTPStatus(status) for status in says.refuses)]
+    says, named = route.doc, "{" in route.path
+    found = [HTTPStatus.INTERNAL_SERVER_ERROR, *(HTTPStatus(status) for status in says.error_statuses)]
     if not route.path.startswith("/health/"):  # which are answered until the end
         found.append(HTTPStatus.SERVICE_UNAVAILABLE)
     if named or says.body is not None:
@@ -314,14 +314,14 @@ def _refusals(route: Route) -> list[HTTPStatus]:
             found.append(HTTPStatus.BAD_REQUEST)
     if says.body is not None:
         found += [HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE]
-    if _streams(route) or STREAM in _several(says.answers.get(HTTPStatus.OK)):
+    if _streams(route) or STREAM in _several(says.responses.get(HTTPStatus.OK)):
         found.append(HTTPStatus.GONE)
     return found
 
 
 def _refusal(status: HTTPStatus, route: Route) -> dict[str, Any]:
     known: dict[str, list[dict[str, Any]]] = {}
-    for shape in dict.fromkeys((route.shape, *route.says.shapes)):
+    for shape in dict.fromkeys((route.error_format, *route.doc.error_formats)):
         media_type, kind = SHAPES[shape]
         known.setdefault(media_type, []).append({"$ref": REFS.format(name=kind.__name__)})
     content = {

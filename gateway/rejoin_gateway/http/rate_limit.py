@@ -1,14 +1,14 @@
-"""How often somebody may ask: the generic cell rate algorithm, in this process's memory.
+"""Rate limits in this process's memory: the generic cell rate algorithm (GCRA, ITU-T I.371).
 
-It is given the time. Each gateway counts what it sees, so a fleet of n allows up to n times the rate to
-somebody whose requests spread evenly; what must be exact over all of them is counted in the database.
+Each gateway counts its own requests, so n gateways allow up to n times the rate. Limits that must be exact
+over all gateways are counted in the database. Clocks are arguments.
 """
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
+from cachetools import LRUCache
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
 
@@ -16,72 +16,63 @@ log = structlog.get_logger("rejoin.limits")
 
 NAMES_MAX = 100_000
 TENANT_RATE_TTL_S = 10.0
-"""How long a tenant's own rate is believed without asking the database."""
+"""A change of a tenant's own rate takes effect within this time."""
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """`count` in `period_s`, and as many at once after a silence."""
+    """`count` requests in `period_s`, with a burst of `count` after a pause."""
 
     count: int
     period_s: float = 60.0
 
 
 class RateLimiter:
-    """Who has asked how often. It forgets those first who have not asked for longest."""
+    """One GCRA state for each name. Beyond `names_max` it drops the least recently used names."""
 
     def __init__(self, names_max: int = NAMES_MAX) -> None:
-        self._due: OrderedDict[str, float] = OrderedDict()
-        self._names_max = names_max
+        self._due_s: LRUCache[str, float] = LRUCache(names_max)
 
     def take(self, name: str, rate: Rate, now_s: float) -> float:
-        """Seconds until the next one is allowed: 0 if this one is, and only then it counts."""
+        """0 if the request is allowed, and it counts; else seconds until one is, and it does not count."""
         spacing_s = rate.period_s / rate.count
-        due_s = max(self._due.get(name, now_s), now_s)
+        due_s = max(self._due_s.get(name, now_s), now_s)
         wait_s = due_s - now_s - (rate.period_s - spacing_s)
         if wait_s > 0:
             return wait_s
-        self._due[name] = due_s + spacing_s
-        self._due.move_to_end(name)
-        if len(self._due) > self._names_max:
-            self._due.popitem(last=False)
+        self._due_s[name] = due_s + spacing_s
         return 0.0
 
 
 def per_minute(count: int | None) -> Rate | None:
-    """So many a minute, if there is a limit."""
+    """The rate of `count` requests a minute; None for no limit."""
     return None if count is None else Rate(count)
 
 
 class TenantRates:
-    """How often each tenant may ask: by its own rate, which `find` looks up in requests a minute, or else by
-    the `usual` one. Who asks while it is looked up is not kept waiting: what was known before counts.
+    """The rate of each tenant: its own, which `find` returns in requests a minute, or else `default`.
+
+    No plain TTL cache: an expired rate stays in use while it is looked up, so concurrent requests do not
+    wait, and while the database is unavailable, so an outage lifts no limit.
     """
 
     def __init__(
         self,
-        usual: Rate | None,
+        default: Rate | None,
         find: Callable[[TenantId], Awaitable[int | None]],
         names_max: int = NAMES_MAX,
     ) -> None:
-        self._usual = usual
+        self._default = default
         self._find = find
-        self._names_max = names_max
-        self._known: OrderedDict[TenantId, tuple[int | None, float]] = OrderedDict()
+        self._known: LRUCache[TenantId, tuple[int | None, float]] = LRUCache(names_max)
 
-    async def of(self, tenant: TenantId, now_s: float) -> Rate | None:
-        """A tenant's rate; None: as often as it likes. While the database is away, what was known counts."""
-        own, until_s = self._known.get(tenant, (None, now_s))
-        if until_s <= now_s:
-            self._keep(tenant, own, now_s)
+    async def rate_of(self, tenant: TenantId, now_s: float) -> Rate | None:
+        """The tenant's rate; None for no limit."""
+        own, valid_until_s = self._known.get(tenant, (None, now_s))
+        if valid_until_s <= now_s:
+            self._known[tenant] = own, now_s + TENANT_RATE_TTL_S  # concurrent requests use the old rate
             try:
                 own = await self._find(tenant)
             except Unavailable as fault:
                 log.warning("tenant_limits_lookup_failed", tenant=tenant, error=str(fault))
-            self._keep(tenant, own, now_s)
-        return per_minute(own) or self._usual
-
-    def _keep(self, tenant: TenantId, own: int | None, now_s: float) -> None:
-        self._known[tenant] = own, now_s + TENANT_RATE_TTL_S
-        self._known.move_to_end(tenant)
-        if len(self._known) > self._names_max:
-            self._known.popitem(last=False)
+            self._known[tenant] = own, now_s + TENANT_RATE_TTL_S
+        return per_minute(own) or self._default

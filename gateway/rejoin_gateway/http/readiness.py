@@ -1,7 +1,6 @@
-"""Whether this gateway can serve a chat, as load balancers ask it: often, and many at once.
+"""Whether this gateway can serve a chat. Load balancers ask often, and many of them at once.
 
-Owns no check of its own: it runs those that it is given, side by side and in bounded time, and believes what
-they said for a second.
+Runs the checks side by side, each with a timeout, and reuses their results for a second.
 """
 
 import asyncio
@@ -14,6 +13,7 @@ from rejoin_protocol.errors import RejoinError
 log = structlog.get_logger("rejoin.readiness")
 
 type Check = Callable[[], Awaitable[None]]
+"""Raises an error whose text says what is missing."""
 
 OK = "ok"
 RESULTS_TTL_S = 1.0
@@ -21,29 +21,29 @@ CHECK_TIMEOUT_S = 3.0
 
 
 class Readiness:
-    """What the checks say, and have said within the last second."""
+    """The checks of one gateway, and their last results."""
 
     def __init__(self, checks: Mapping[str, Check], clock_s: Callable[[], float] = time.monotonic) -> None:
         self._checks = checks
         self._clock_s = clock_s
-        self._asking = asyncio.Lock()
-        self._found: dict[str, str] = {}
-        self._until_s = float("-inf")
+        self._lock = asyncio.Lock()
+        self._results: dict[str, str] = {}
+        self._valid_until_s = float("-inf")
 
-    async def found(self) -> dict[str, str]:
-        """By check: `ok`, or a sentence. Whoever asks meanwhile gets the same answer."""
-        async with self._asking:
-            if self._clock_s() >= self._until_s:
+    async def check_all(self) -> dict[str, str]:
+        """By check: `ok`, or a sentence that says what is wrong. Concurrent callers share one round."""
+        async with self._lock:
+            if self._clock_s() >= self._valid_until_s:
                 async with asyncio.TaskGroup() as group:
                     tasks = {
-                        name: group.create_task(_result(name, check)) for name, check in self._checks.items()
+                        name: group.create_task(_run(name, check)) for name, check in self._checks.items()
                     }
-                self._found = {name: task.result() for name, task in tasks.items()}
-                self._until_s = self._clock_s() + RESULTS_TTL_S
-            return dict(self._found)
+                self._results = {name: task.result() for name, task in tasks.items()}
+                self._valid_until_s = self._clock_s() + RESULTS_TTL_S
+            return dict(self._results)
 
 
-async def _result(name: str, check: Check) -> str:
+async def _run(name: str, check: Check) -> str:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             await check()
@@ -53,5 +53,5 @@ async def _result(name: str, check: Check) -> str:
         return f"no answer within {CHECK_TIMEOUT_S:g} s"
     except Exception:
         log.exception("readiness_check_failed", check=name)
-        return "the check is broken"
+        return "the check failed with an error: see the gateway's log"
     return OK

@@ -1,8 +1,9 @@
-"""Reading the bodies of requests, only so many bytes of large ones at once.
+"""Reads request bodies and bounds the memory that large ones take together.
 
-A body with files costs several times itself while it is read, and stays until its files are stored. So a
-large one takes a share of what there is before its first byte is read, and gives it back when nothing of it
-is held any more. What does not say how large it is counts as the largest until that is known.
+While a body with files is decoded, it takes several times its own size, and it stays in memory until its
+files are stored. So a large body takes a share of the memory budget before its first byte is read, and
+returns the share when the body is released. A body of unknown length (chunked or compressed) takes the
+largest share until its length is known.
 """
 
 import asyncio
@@ -13,44 +14,64 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_gateway.fair_share import FairShare, Share
 
 BODY_BYTES_MAX = 48 * 1024 * 1024
-"""Three files of the largest size as data URLs; such a body costs four times itself while it is read."""
+"""Fits three files of the largest size as data URLs. Decoding takes about four times the body's size."""
 LARGE_BODY_BYTES = 1024 * 1024
-"""What is not larger is not counted."""
+"""Bodies up to this size take no share."""
 LARGE_BODIES_BYTES_MAX = 256 * 1024 * 1024
-"""Of large bodies at once in one gateway."""
+"""All large bodies of one gateway together."""
 WAIT_S = 5.0
+"""How long a large body waits for its share."""
 READ_TIMEOUT_S = 120.0
-"""Of a large body, which nobody else has room for meanwhile."""
+"""For reading one large body, which occupies its share meanwhile."""
 RETRY_AFTER_S = 5
 
-SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
+_SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
+_BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
 
 
 async def read(request: web.Request, shares: FairShare, tenant: str) -> bytes:
-    """The body; read again, it is the same one. Raises `Unavailable`, and aiohttp's 408 and 413."""
+    """The body. A second call returns the same bytes, until `release_body`.
+
+    Raises `Unavailable` if no share becomes free in `WAIT_S`, HTTP 408 if the client sends too slowly, and
+    413 if the body is too large.
+    """
+    if _BODY in request:
+        return request[_BODY]
     size = BODY_BYTES_MAX if "Content-Encoding" in request.headers else request.content_length
     if size is None and request.body_exists:
         size = BODY_BYTES_MAX
-    if size is None or size <= LARGE_BODY_BYTES or SHARE in request:
-        return await request.read()
+    if size is None or size <= LARGE_BODY_BYTES:
+        return await _read(request)
     if size > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX, size)
     try:
         async with asyncio.timeout(WAIT_S):
-            share = request[SHARE] = await shares.take(tenant, size)
+            share = request[_SHARE] = await shares.take(tenant, size)
     except TimeoutError:
         raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            raw = await request.read()
+            body = await _read(request)
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
-    share.release(size - len(raw) if len(raw) > LARGE_BODY_BYTES else size)
-    return raw
+    share.release(size - len(body) if len(body) > LARGE_BODY_BYTES else size)
+    return body
+
+
+async def _read(request: web.Request) -> bytes:
+    """As `request.read()`, which would keep the body in memory until the response has ended."""
+    received, size_max = bytearray(), request.client_max_size
+    while chunk := await request.content.readany():
+        received += chunk
+        if size_max and len(received) > size_max:
+            raise web.HTTPRequestEntityTooLarge(size_max, len(received))
+    body = request[_BODY] = bytes(received)
+    return body
 
 
 def release_body(request: web.Request) -> None:
-    """Nothing of the body is held any more, or soon will be."""
-    request._read_bytes = None  # noqa: SLF001  # aiohttp would keep it until the end of the response
-    if SHARE in request:
-        request[SHARE].release()
+    """Drop the body and return its share. Call it when nothing refers to the body any more."""
+    if _BODY in request:
+        del request[_BODY]
+    if _SHARE in request:
+        request[_SHARE].release()

@@ -1,7 +1,7 @@
-"""A route: what answers it, what a caller must be allowed to do, and how its refusals look.
+"""A route: its handler, the scope a caller needs, the format of its errors, and its documentation.
 
-Each family lists its own; `app` mounts them all; the contract at `/openapi.json` is made of the same list.
-Owns no request: the middlewares in `web` look up here what is true of the one they have.
+Each family lists its routes, `app` mounts them all, and `/openapi.json` is generated from the same list. The
+middleware looks up here which rules apply to a request.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,15 +19,15 @@ class Scope(StrEnum):
     """What a credential allows."""
 
     CHAT = "chat"
-    """Talk, read, stop."""
+    """Send messages, read sessions, interrupt runs."""
     APPROVE = "approve"
-    """Decide what tools may do."""
+    """Decide approvals of tool calls."""
     ADMIN = "admin"
-    """What is not an end user's: the agent-chat family, and other people's sessions of the tenant."""
+    """Use the agent-chat family, and read other users' sessions of the tenant."""
 
 
 class ErrorFormat(StrEnum):
-    """How a family's errors look."""
+    """The body of a family's error responses."""
 
     PROBLEM = "problem"  # application/problem+json
     PLAIN = "plain"  # {"error": "<text>"}
@@ -35,73 +35,80 @@ class ErrorFormat(StrEnum):
 
 
 type Parameters = Mapping[str, str | tuple[str, Any]]
-"""Parameters: by name what they mean, and their type if it is not any text."""
+"""By name: a description, or a description and a type. A parameter without a type is a string."""
 
 
 class RouteDoc(msgspec.Struct, frozen=True):
-    """What the contract says of a route. `body`: the type of its JSON body, or its schema. `answers`: by
-    status what it returns: a type, `bytes` for a stream of our events, another media type, None for no body.
-    Both may be several. `refuses`: statuses beside those that follow from method, scope and body. `shapes`:
-    how refusals may look too, where several families share a route. `example`: a body that works.
-    """
+    """The documentation of a route."""
 
     summary: str
     body: Any = None
-    answers: Mapping[int, Any] = msgspec.field(default_factory=dict)
+    """Type of the JSON body, its JSON Schema, or a list of several types."""
+    responses: Mapping[int, Any] = msgspec.field(default_factory=dict)
+    """Status → what it returns: a type, `bytes` for a stream of events, another media type, None for no body,
+    or several of these.
+    """
     query: Parameters = msgspec.field(default_factory=dict)
     headers: Parameters = msgspec.field(default_factory=dict)
     tag: str = ""
-    refuses: Sequence[int] = ()
-    shapes: Sequence[ErrorFormat] = ()
+    error_statuses: Sequence[int] = ()
+    """Statuses besides those that follow from method, scope and body."""
+    error_formats: Sequence[ErrorFormat] = ()
+    """Further error formats, where several families share the route."""
     example: Any = None
+    """A body that the route accepts."""
 
 
 class Route(msgspec.Struct, frozen=True):
-    """`scope` None: anybody may call it, and nothing of anybody's is behind it."""
+    """`scope` None: the route needs no credential, so it must return nothing that belongs to a user."""
 
     method: str
     path: str
     handler: Handler
     scope: Scope | None
-    says: RouteDoc
-    shape: ErrorFormat = ErrorFormat.PROBLEM
+    doc: RouteDoc
+    error_format: ErrorFormat = ErrorFormat.PROBLEM
 
 
 AGENT_HEADER: Parameters = {
     "x-agent-id": (
-        "The agent: unsaid or empty, it is the credential's, or else the default one.",
+        "The agent. Without it the agent of the credential answers, or else the default agent.",
         Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")],
     )
 }
 IDEMPOTENCY_HEADER: Parameters = {
     "Idempotency-Key": (
-        "The request's name: repeated with it, it is the same request.",
+        "Requests with the same key are one request: a retry starts no second run.",
         Annotated[str, Meta(pattern="^[!-~]{1,255}$")],
     )
 }
 ROUTES: web.AppKey[Mapping[Handler, Route]] = web.AppKey("routes", dict)
-ERROR_FORMAT: web.RequestKey[ErrorFormat] = web.RequestKey("shape", ErrorFormat)
-"""Set by a route that several families share, once it knows whose request it is."""
+ERROR_FORMAT: web.RequestKey[ErrorFormat] = web.RequestKey("error_format", ErrorFormat)
+"""Overrides the error format of the route. Set by a route that several families share."""
 
 
 def mount(app: web.Application, routes: tuple[Route, ...]) -> None:
-    """Add routes to an application that has none of them. A handler stands for one route's rules only."""
-    known: dict[Handler, Route] = {}
+    """Add the routes to an application.
+
+    Raises `ValueError` if one handler serves routes with different rules: the middleware finds a request's
+    rules by its handler.
+    """
+    by_handler: dict[Handler, Route] = {}
     for route in routes:
         app.router.add_route(route.method, route.path, route.handler)
-        known[route.handler] = known.get(route.handler, route)
-        if (known[route.handler].scope, known[route.handler].shape) != (route.scope, route.shape):
-            raise ValueError(f"{route.path}: one handler, two rules")
-    app[ROUTES] = known
+        first = by_handler.setdefault(route.handler, route)
+        if (first.scope, first.error_format) != (route.scope, route.error_format):
+            raise ValueError(f"{route.path}: one handler, two scopes or error formats")
+    app[ROUTES] = by_handler
 
 
 def route_of(request: web.Request) -> Route | None:
-    """The route that was matched; None if there is none."""
+    """The matched route; None if the request matches none."""
     return request.app[ROUTES].get(request.match_info.handler)
 
 
 def error_format_of(request: web.Request) -> ErrorFormat:
-    """How this request wants to be refused."""
+    """The format of this request's error responses."""
     route = route_of(request)
-    known: ErrorFormat | None = request.get(ERROR_FORMAT)
-    return known or (ErrorFormat.PROBLEM if route is None else route.shape)
+    override: ErrorFormat | None = request.get(ERROR_FORMAT)
+    return override or (ErrorFormat.PROBLEM if route is None else route.error_format)

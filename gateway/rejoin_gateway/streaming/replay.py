@@ -92,11 +92,11 @@ class Replay(msgspec.Struct, frozen=True):
 
     def _stumbled(self, why: ResyncReason) -> None:
         if self.metrics is not None:
-            self.metrics.stumbled(why)
+            self.metrics.count_resync(why)
 
     def _caught_up(self, seconds: float) -> None:
         if self.metrics is not None:
-            self.metrics.caught_up(seconds)
+            self.metrics.observe_catchup(seconds)
 
     async def _over(self) -> bool:
         """Whether the run ended while its log was silent, and the log will never say so."""

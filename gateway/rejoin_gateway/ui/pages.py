@@ -52,14 +52,14 @@ def page_response(request: web.Request, name: str) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/", playground, None, RouteDoc("The playground", answers={200: "text/html"})),
-    Route("GET", "/playground", playground, None, RouteDoc("The playground", answers={200: "text/html"})),
-    Route("GET", "/inspect", inspector, None, RouteDoc("The run inspector", answers={200: "text/html"})),
+    Route("GET", "/", playground, None, RouteDoc("The playground", responses={200: "text/html"})),
+    Route("GET", "/playground", playground, None, RouteDoc("The playground", responses={200: "text/html"})),
+    Route("GET", "/inspect", inspector, None, RouteDoc("The run inspector", responses={200: "text/html"})),
     Route(
         "GET",
         "/page/{file}",
         static_file,
         None,
-        RouteDoc("A file of these pages", answers={200: ("text/javascript", "text/css", "image/svg+xml")}),
+        RouteDoc("A file of these pages", responses={200: ("text/javascript", "text/css", "image/svg+xml")}),
     ),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from rejoin_gateway.auth.authenticator import ANONYMOUS
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 from rejoin_protocol.log.record import Head

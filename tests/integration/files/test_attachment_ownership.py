@@ -13,7 +13,7 @@ from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits
 from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.worker.worker import Worker
@@ -199,7 +199,7 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
 ) -> None:
     """Small ones do not wait; and what was read is given back, whatever came of it."""
     monkeypatch.setattr(request_body, "WAIT_S", 0.2)
-    shares: FairShare = system.apps[0][SERVICE].bodies
+    shares: FairShare = system.apps[0][SERVICE].large_bodies
     large = saying(system, file(pdf_of(2_000_000), "application/pdf"))
     taken = await shares.take("others", request_body.LARGE_BODIES_BYTES_MAX)
     answer = await post(system, base, large)
@@ -232,7 +232,7 @@ async def test_a_large_body_that_does_not_come_gives_its_room_back(
     async with system.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
         problem(await Answer.of(response), 408)
     over.set()
-    shares: FairShare = system.apps[0][SERVICE].bodies
+    shares: FairShare = system.apps[0][SERVICE].large_bodies
     assert (
         await asyncio.wait_for(shares.take("others", request_body.LARGE_BODIES_BYTES_MAX), 5)
     ).amount == request_body.LARGE_BODIES_BYTES_MAX
@@ -242,7 +242,7 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
     system: LocalSystem, base: str
 ) -> None:
     """A client that sends by pieces, and leaves in the middle."""
-    shares: FairShare = system.apps[0][SERVICE].bodies
+    shares: FairShare = system.apps[0][SERVICE].large_bodies
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -13,7 +13,7 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.records import Owner
 from rejoin_gateway.core import attachments as checking
 from rejoin_gateway.core import remote_fetch
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Invalid

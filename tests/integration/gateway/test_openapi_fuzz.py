@@ -198,7 +198,7 @@ async def status_of(system: LocalSystem, route: Route, url: str, body: bytes | N
 async def test_no_value_in_a_body_breaks_a_route(system: LocalSystem, base: str, name: str) -> None:
     """In each place of each route's example: taken, or refused with a status of the contract, and soon."""
     for route in ROUTES:
-        for number, body in enumerate(mutated(route.says.example, NASTY[name]) if route.says.example else ()):
+        for number, body in enumerate(mutated(route.doc.example, NASTY[name]) if route.doc.example else ()):
             url = base + path_of(route, system.fresh("s"))
             assert await status_of(system, route, url, body) < 500, (route.path, number, body[:200])
 
@@ -207,7 +207,7 @@ async def test_no_header_breaks_a_route(system: LocalSystem, base: str) -> None:
     for route in ROUTES:
         for name in HEADERS:
             for value in HEADER_VALUES:
-                body = None if route.says.body is None else b"{}"
+                body = None if route.doc.body is None else b"{}"
                 url = base + path_of(route, "nobody")
                 assert await status_of(system, route, url, body, **{name: value}) < 500, (
                     route.path,
@@ -219,7 +219,7 @@ async def test_no_header_breaks_a_route(system: LocalSystem, base: str) -> None:
 async def test_no_id_breaks_a_route(system: LocalSystem, base: str) -> None:
     for route in (one for one in ROUTES if "{" in one.path):
         for id in IDS:
-            body = msgspec.json.encode(route.says.example) if route.says.example else None
+            body = msgspec.json.encode(route.doc.example) if route.doc.example else None
             assert await status_of(system, route, base + path_of(route, "", id), body) < 500, (route.path, id)
 
 

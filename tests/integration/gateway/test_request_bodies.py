@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 
@@ -60,7 +60,7 @@ def made_now() -> Iterator[None]:
 async def test_no_body_is_held_for_as_long_as_an_answer_takes(system: LocalSystem, name: str) -> None:
     """Nobody executes the run. Its large body has given its room back, and is not in memory either."""
     base = await system.gateway()
-    backend, shares = system.apps[0][SERVICE].backend, system.apps[0][SERVICE].bodies
+    backend, shares = system.apps[0][SERVICE].backend, system.apps[0][SERVICE].large_bodies
     await backend.agents.announce(
         AgentEntry(AgentName(system.agent), announced_at_ms=int(time.time() * 1000))
     )

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from rejoin_gateway.auth.authenticator import ANONYMOUS
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_gateway.streaming import replay
 from rejoin_protocol.ids import SessionId
 from rejoin_protocol.lifecycle import BUSY

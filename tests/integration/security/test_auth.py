@@ -84,11 +84,11 @@ async def test_a_revoked_key_is_refused_within_seconds(issuer: KeyCommands, data
     key = await issuer.create(NewKey(scopes=CHAT, days=1))
     async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
         gate._now = lambda: now
-        assert (await gate.principal(f"Bearer {key}")).scopes == {*CHAT}
+        assert (await gate.authenticate(f"Bearer {key}")).scopes == {*CHAT}
         assert "revoked" in await issuer.revoked(key)
         now += timedelta(seconds=6)
         with pytest.raises(Unauthenticated, match="any more"):
-            await gate.principal(f"Bearer {key}")
+            await gate.authenticate(f"Bearer {key}")
 
 
 async def test_an_expired_key_is_refused(issuer: KeyCommands, database: Database) -> None:
@@ -97,7 +97,7 @@ async def test_an_expired_key_is_refused(issuer: KeyCommands, database: Database
     async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
         gate._now = lambda: datetime.now(UTC) + timedelta(days=2)
         with pytest.raises(Unauthenticated, match="any more"):
-            await gate.principal(f"Bearer {key}")
+            await gate.authenticate(f"Bearer {key}")
 
 
 async def test_it_is_noted_when_a_key_was_used(issuer: KeyCommands, database: Database) -> None:
@@ -105,8 +105,8 @@ async def test_it_is_noted_when_a_key_was_used(issuer: KeyCommands, database: Da
     key = await issuer.create(NewKey(scopes=CHAT, name="noted"))
     assert "never used" in _line(await issuer.listed(), key)
     async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
-        await gate.principal(f"Bearer {key}")
-        await gate.note_use()
+        await gate.authenticate(f"Bearer {key}")
+        await gate.record_key_usage()
     assert "never used" not in _line(await issuer.listed(), key)
 
 
@@ -234,19 +234,19 @@ async def test_published_keys_are_read_once_and_again_for_an_unknown_one(
         assert gate._tokens.published is not None
         gate._tokens.published._clock = lambda: now
         for _ in range(3):
-            principal = await gate.principal(f"Bearer {signed(first, 'one')}")
+            principal = await gate.authenticate(f"Bearer {signed(first, 'one')}")
             assert (principal.owner.tenant, principal.owner.user) == ("acme", "ann")
         assert len(asked) == 1
         published.append(_public(second, "two"))
         with pytest.raises(Unauthenticated):
-            await gate.principal(f"Bearer {signed(second, 'two')}")
+            await gate.authenticate(f"Bearer {signed(second, 'two')}")
         assert len(asked) == 1, "an unknown key does not make us ask at once"
         now += 11
-        await gate.principal(f"Bearer {signed(second, 'two')}")
+        await gate.authenticate(f"Bearer {signed(second, 'two')}")
         assert len(asked) == 2
         stranger = ec.generate_private_key(ec.SECP256R1())
         with pytest.raises(Unauthenticated):
-            await gate.principal("Bearer " + token(stranger, "ES256", org="acme"))
+            await gate.authenticate("Bearer " + token(stranger, "ES256", org="acme"))
 
 
 async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> None:

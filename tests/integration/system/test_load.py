@@ -2,9 +2,9 @@
 
 import asyncio
 
-from rejoin_gateway.auth.authenticator import ANONYMOUS
 import pytest
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.auth.authenticator import ANONYMOUS
+from rejoin_gateway.http.service import SERVICE
 from rejoin_runner.agent.agent import Agent
 
 from tests.support.clients.reconnecting_client import blocks, without_comments

@@ -11,7 +11,7 @@ from typing import Any
 
 from rejoin_adapters.ports import Delivery
 from rejoin_gateway.auth.authenticator import ANONYMOUS
-from rejoin_gateway.http.web import SERVICE
+from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold, UIMessage
 from rejoin_protocol.ids import SessionId

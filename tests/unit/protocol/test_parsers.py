@@ -283,7 +283,7 @@ async def test_a_credential_that_nobody_gave_out_opens_nothing(text: str) -> Non
         now=lambda: datetime.now(UTC),
     )
     with pytest.raises(Unauthenticated):
-        await gate.principal(text)
+        await gate.authenticate(text)
 
 
 @given(

@@ -29,8 +29,10 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.cors import is_from_trusted_page
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
+from rejoin_gateway.http.request import agent_of, read_body
+from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, agent_of, json_response, read_body
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 SESSION = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"

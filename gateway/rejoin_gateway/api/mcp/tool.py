@@ -27,7 +27,8 @@ from rejoin_gateway.api.mcp.call_context import CALLED, McpCall, request_name
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import errors
-from rejoin_gateway.http.web import SERVICE, agent_of, session_of
+from rejoin_gateway.http.request import agent_of, session_of
+from rejoin_gateway.http.service import SERVICE
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 

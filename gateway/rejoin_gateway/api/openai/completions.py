@@ -34,16 +34,10 @@ from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
+from rejoin_gateway.http.request import decode_body, key_of
+from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import (
-    PRINCIPAL,
-    SERVICE,
-    Translate,
-    decode_body,
-    json_response,
-    key_of,
-    stream_replay,
-)
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
@@ -88,7 +82,7 @@ class ModelList(msgspec.Struct, frozen=True):
 
 async def create_completion(request: web.Request) -> web.StreamResponse:
     """Answer a conversation's last message."""
-    asked = await decode_body(request, ChatCompletionRequest)
+    asked = await decode_checked_body(request, ChatCompletionRequest)
     if asked.stream_options is not None and not asked.stream:
         raise Invalid("stream_options are for a stream", "/stream_options")
     named = _conversation(request, asked)
@@ -116,8 +110,8 @@ async def list_models(request: web.Request) -> web.StreamResponse:
     return json_response(ModelList(shown))
 
 
-async def decode_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
-    """The body, if it asks for nothing that it would not get. Raises as `web.body`."""
+async def decode_checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
+    """The body, if it asks for nothing that it would not get. Raises as `request.decode_body`."""
     request_input.check_fields(await decode_body(request, dict[str, msgspec.Raw]), kind.__struct_fields__)
     return await decode_body(request, kind)
 

@@ -26,7 +26,7 @@ from rejoin_protocol.log.record import View
 from rejoin_gateway.api.openai import request_input
 from rejoin_gateway.api.openai.completions import (
     V6,
-    decode_body,
+    decode_checked_body,
     metadata_of_run,
     send_input,
     session_with_model,
@@ -46,8 +46,10 @@ from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.request import key_of
+from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, Translate, json_response, key_of, stream_replay
+from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.event_reader import decode_events, read_stored_events
 from rejoin_gateway.streaming.positions import FromStart
 from rejoin_gateway.streaming.replay import Replay
@@ -86,7 +88,7 @@ class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 async def create_response(request: web.Request) -> web.StreamResponse:
     """Answer the last message of an input; or go on with what waited for the answers in it."""
-    asked = await decode_body(request, CreateResponseRequest)
+    asked = await decode_checked_body(request, CreateResponseRequest)
     decisions = request_input.parse_decisions(asked.input)
     if decisions:
         return await _decide(request, asked, decisions)
@@ -204,7 +206,7 @@ async def _decide(
     request: web.Request, asked: CreateResponseRequest, decisions: Sequence[Decision]
 ) -> web.StreamResponse:
     """Store a person's answers; what is streamed then is what follows them."""
-    request[PRINCIPAL].need(Scope.APPROVE)
+    request[PRINCIPAL].require_scope(Scope.APPROVE)
     if asked.previous_response_id is None:
         raise Invalid("answers need the response that has asked", "/previous_response_id")
     run, session = await _previous(request, asked.previous_response_id)

@@ -16,16 +16,10 @@ from rejoin_gateway.api.shared.lookup import session_at
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.response import approve_and_stream, stream_replay
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import (
-    PRINCIPAL,
-    approve_and_stream,
-    decode_body,
-    key_of,
-    session_of,
-    stream_replay,
-    view_of,
-)
+from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.replay import Replay
 
 NO_PARTS = "parts must be a non-empty array"

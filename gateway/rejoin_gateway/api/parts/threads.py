@@ -15,8 +15,9 @@ from rejoin_gateway.api.agent_sessions import Acknowledgement
 from rejoin_gateway.api.run.conversations import PAGE_QUERY, messages_of, threads_of
 from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.core.message_input import new_session_id
+from rejoin_gateway.http.request import decode_body
+from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import decode_body, json_response
 
 
 class ThreadSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -7,8 +7,9 @@ import msgspec
 from aiohttp import web
 from rejoin_protocol.errors import NotFound
 
+from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json_response
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 
 class ArtifactResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

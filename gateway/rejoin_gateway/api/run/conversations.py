@@ -14,8 +14,9 @@ from rejoin_protocol.events.fold import UIMessage
 
 from rejoin_gateway.api.run.executions import PendingApproval, pending
 from rejoin_gateway.api.shared.lookup import summary_in_path
+from rejoin_gateway.http.response import json_response, stream_from_position
 from rejoin_gateway.http.routes import Parameters, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE, json_response, resume_stream
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 LIMIT_MAX = 200
 LIMIT_DIGITS_MAX = 9
@@ -75,7 +76,7 @@ async def get_conversation(request: web.Request) -> web.StreamResponse:
 async def resume_stream(request: web.Request) -> web.StreamResponse:
     """The stream of its run, from wherever the client is."""
     _, session = await summary_in_path(request)
-    return await resume_stream(request, session)
+    return await stream_from_position(request, session)
 
 
 async def list_pending_approvals(request: web.Request) -> web.StreamResponse:

@@ -16,8 +16,10 @@ from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_gateway.api.agent_sessions import Acknowledgement, InterruptResult
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.http.request import decode_body, view_of
+from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import PRINCIPAL, decode_body, json_response, stream_replay, view_of
+from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming import positions
 
 STATUS = {
@@ -104,7 +106,7 @@ async def stream_execution(request: web.Request) -> web.StreamResponse:
 
 async def decide_approval(request: web.Request) -> web.StreamResponse:
     """Answer a question about a call. The same answer again changes nothing; another one is a conflict."""
-    request[PRINCIPAL].need(Scope.APPROVE)
+    request[PRINCIPAL].require_scope(Scope.APPROVE)
     verdict = await decode_body(request, ApprovalDecision)
     one, session = await find_execution(request)
     call = CallId(request.match_info["call"])

@@ -19,17 +19,10 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.response import approve_and_stream, json_response, stream_replay
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
-from rejoin_gateway.http.web import (
-    PRINCIPAL,
-    approve_and_stream,
-    decode_body,
-    json_response,
-    key_of,
-    session_of,
-    stream_replay,
-    view_of,
-)
+from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
@@ -118,7 +111,7 @@ async def _decide(request: web.Request, chat: ChatRequest) -> web.StreamResponse
     chat.messages.clear()
     if chat.stream:
         return await approve_and_stream(request, session, decisions, told)
-    request[PRINCIPAL].need(Scope.APPROVE)
+    request[PRINCIPAL].require_scope(Scope.APPROVE)
     await session.approve(decisions, view_of(request))
     return json_response(told)
 

@@ -20,8 +20,8 @@ from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 from rejoin_gateway.api.run.conversations import parse_limit
 from rejoin_gateway.api.run.executions import find_execution
 from rejoin_gateway.api.shared.lookup import summary_in_path
+from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.web import json_response
 
 RECORDS_MAX = 256
 _SEQUENCE_DIGITS_MAX = 18

@@ -7,7 +7,7 @@ from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, session_id
 
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.http.web import PRINCIPAL, SERVICE
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 ANY = AgentName("any")
 """Stands for the agent of a session that nobody has to ask for it."""

@@ -26,7 +26,7 @@ def test_what_is_remembered_is_bounded() -> None:
     limiter, rate = RateLimiter(names_max=2), Rate(1, 60)
     for name in "abc":
         limiter.take(name, rate, 0.0)
-    assert len(limiter._due) == 2
+    assert len(limiter._due_s) == 2
     assert limiter.take("c", rate, 0.0) > 0, "the newest is known"
 
 
@@ -63,22 +63,22 @@ class Known:
 async def test_a_tenants_own_rate_goes_before_the_usual_one_and_is_looked_up_now_and_then() -> None:
     known = Known(a=5)
     rates, a, b = TenantRates(Rate(3), known.find), TenantId("a"), TenantId("b")
-    assert [await rates.of(one, 0.0) for one in (a, b, a, b)] == [Rate(5), Rate(3)] * 2
+    assert [await rates.rate_of(one, 0.0) for one in (a, b, a, b)] == [Rate(5), Rate(3)] * 2
     assert known.asked == ["a", "b"]
     known.counts["a"] = 7
-    assert await rates.of(a, TENANT_RATE_TTL_S - 1) == Rate(5)
-    assert await rates.of(a, TENANT_RATE_TTL_S) == Rate(7)
+    assert await rates.rate_of(a, TENANT_RATE_TTL_S - 1) == Rate(5)
+    assert await rates.rate_of(a, TENANT_RATE_TTL_S) == Rate(7)
     known.counts["a"] = None
-    assert await rates.of(a, 2 * TENANT_RATE_TTL_S) == Rate(3), "its own is gone"
+    assert await rates.rate_of(a, 2 * TENANT_RATE_TTL_S) == Rate(3), "its own is gone"
 
 
 async def test_while_the_database_is_away_the_rate_that_was_known_counts() -> None:
     known = Known(a=5)
     rates, a = TenantRates(None, known.find), TenantId("a")
-    assert await rates.of(a, 0.0) == Rate(5)
+    assert await rates.rate_of(a, 0.0) == Rate(5)
     known.away = True
-    assert await rates.of(a, TENANT_RATE_TTL_S) == Rate(5)
-    assert await rates.of(a, TENANT_RATE_TTL_S + 1) == Rate(5)
+    assert await rates.rate_of(a, TENANT_RATE_TTL_S) == Rate(5)
+    assert await rates.rate_of(a, TENANT_RATE_TTL_S + 1) == Rate(5)
     assert len(known.asked) == 2, "it is not asked at every request"
 
 
@@ -86,5 +86,5 @@ async def test_the_tenants_that_are_remembered_are_bounded() -> None:
     known = Known()
     rates = TenantRates(None, known.find, names_max=2)
     for name in "abca":
-        assert await rates.of(TenantId(name), 0.0) is None
+        assert await rates.rate_of(TenantId(name), 0.0) is None
     assert known.asked == ["a", "b", "c", "a"]

@@ -1,0 +1,104 @@
+"""The middleware of all routes: request id, log line, metrics, authentication, rate limits, error responses.
+
+Nothing of a request is executed before the caller is authenticated, has the route's scope and is within the
+rate limits.
+"""
+
+import asyncio
+import math
+import secrets
+import time
+
+import structlog
+from aiohttp import web
+from rejoin_protocol.errors import Forbidden, Limited, Unavailable
+
+from rejoin_gateway.auth.authenticator import ANONYMOUS, Principal
+from rejoin_gateway.http import errors, instrumentation, request_body
+from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback, preflight_response
+from rejoin_gateway.http.routes import Handler, error_format_of, route_of
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService, refuse_if_stopping
+
+log = structlog.get_logger("rejoin.http")
+
+REQUEST_ID_CHARS_MAX = 128
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, answer it, log one line, and turn errors into responses."""
+    started_s = time.monotonic()
+    id = request.headers.get("x-request-id", "")[:REQUEST_ID_CHARS_MAX] or f"req_{secrets.token_hex(8)}"
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request=id)
+    with instrumentation.observe_request(request, request.app[SERVICE].backend.metrics) as record_response:
+        try:
+            response = await _respond(request, handler, id)
+        finally:
+            request_body.release_body(request)
+        record_response(response)
+        if not response.prepared:
+            response.headers["x-request-id"] = id
+        level = log.debug if request.path.startswith(instrumentation.UNTRACED_PATHS) else log.info
+        level(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            took_ms=round((time.monotonic() - started_s) * 1000, 1),
+        )
+        return response
+
+
+async def _respond(request: web.Request, handler: Handler, id: str) -> web.StreamResponse:
+    try:
+        refuse_if_stopping(request)
+        preflight = preflight_response(request, request.app[SERVICE].cors)
+        if preflight is not None:
+            return preflight
+        await _authenticate(request)
+        return await handler(request)
+    except errors.MAPPED_ERRORS as fault:
+        if isinstance(fault, Unavailable):
+            log.warning("service_unavailable", error=str(fault))
+        return errors.error_response(fault, error_format_of(request))
+    except web.HTTPException as fault:
+        return errors.http_error_response(fault, error_format_of(request))
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:
+        log.exception("unhandled_exception", path=request.path)
+        return errors.internal_error_response(id, error_format_of(request))
+
+
+async def _authenticate(request: web.Request) -> None:
+    """Set `request[PRINCIPAL]`. Routes without a scope are public and get none.
+
+    Raises `Unauthenticated`, `Forbidden` and `Limited`.
+    """
+    route, service = route_of(request), request.app[SERVICE]
+    if route is None or route.scope is None:
+        return
+    principal = await service.authenticator.authenticate(request.headers.get("Authorization"))
+    # Without this a page of any web site could call a developer's gateway from the developer's browser.
+    if principal is ANONYMOUS and not (
+        is_to_loopback(request) and is_from_trusted_page(request, service.cors)
+    ):
+        raise Forbidden("without a credential only this machine's own pages may call")
+    structlog.contextvars.bind_contextvars(tenant=principal.owner.tenant, principal=principal.name)
+    principal.require_scope(route.scope)
+    await _enforce_rates(service, principal)
+    request[PRINCIPAL] = principal
+
+
+async def _enforce_rates(service: GatewayService, principal: Principal) -> None:
+    """Raises `Limited` if the credential or its tenant sends too many requests."""
+    now_s, tenant = time.monotonic(), principal.owner.tenant
+    rates = {
+        principal.name: service.rate,
+        f"tenant {tenant}": await service.tenant_rates.rate_of(tenant, now_s),
+    }
+    for name, rate in rates.items():
+        wait_s = service.rate_limiter.take(name, rate, now_s) if rate is not None else 0
+        if wait_s > 0:
+            raise Limited("too many requests", math.ceil(wait_s))

@@ -1,0 +1,118 @@
+"""What routes read from a request: its body, its idempotency key, the client's version, agent and session."""
+
+import re
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+
+import msgspec
+from aiohttp import web
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.ids import AgentName, agent_name, session_id
+from rejoin_protocol.log.record import View
+
+from rejoin_gateway.core.agent_context import ContextInput
+from rejoin_gateway.core.session import Session
+from rejoin_gateway.http import request_body
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE
+
+JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
+"""Content types accepted for JSON: `fetch` with a string sends text/plain, some clients send no type."""
+UI_VERSIONS = frozenset({"5", "6", "7"})
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The body's bytes. Raises as `request_body.read`."""
+    return await request_body.read(
+        request, request.app[SERVICE].large_bodies, request[PRINCIPAL].owner.tenant
+    )
+
+
+async def decode_body[T](request: web.Request, kind: type[T]) -> T:
+    """The JSON body as `kind`. Raises `Invalid` with a JSON pointer, HTTP 415, and as `read_body`."""
+    return _decode(await _read_json(request), kind)
+
+
+async def decode_body_by_fields[T](request: web.Request, choose: Callable[[AbstractSet[str]], type[T]]) -> T:
+    """The JSON body, an object, as the type that `choose` returns for the names of its fields.
+
+    For a route that takes one of several types without a tag. Raises as `decode_body` and as `choose`.
+    """
+    body = await _read_json(request)
+    # `Raw` values are slices of the body: the fields' names are found without a copy of files in it.
+    return _decode(body, choose(_decode(body, dict[str, msgspec.Raw]).keys()))
+
+
+async def _read_json(request: web.Request) -> bytes:
+    content_type = request.content_type
+    if content_type not in JSON_TYPES and not content_type.endswith("+json"):
+        raise web.HTTPUnsupportedMediaType
+    try:
+        return await read_body(request)
+    except web.RequestPayloadError as fault:
+        raise Invalid("the body does not have the encoding that its Content-Encoding header names") from fault
+
+
+def _decode[T](body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as fault:
+        detail, _, path = str(fault).partition(" - at `$")
+        raise Invalid(detail, _json_pointer(path.rstrip("`"))) from fault
+    except RecursionError as fault:
+        raise Invalid("the body is nested too deeply") from fault
+    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+        raise Invalid(f"the body is not JSON: {fault}") from fault
+
+
+def _json_pointer(path: str) -> str:
+    """Msgspec's `.messages[0].id` as a JSON pointer (RFC 6901)."""
+    return path.replace("[", "/").replace("]", "").replace(".", "/")
+
+
+def key_of(request: web.Request) -> str | None:
+    """The `Idempotency-Key` header: requests with the same key are one request. Raises `Invalid`."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise Invalid("an Idempotency-Key has 1 to 255 printable ASCII characters")
+    return key
+
+
+def view_of(request: web.Request) -> View:
+    """Which events the client receives: `?ui=` is the major version of its AI SDK. Raises `Invalid`."""
+    ui = request.query.get("ui", "7")
+    if ui not in UI_VERSIONS:
+        raise Invalid(f"ui is 5, 6 or 7, not {ui[:64]!r}")
+    operations = request.headers.get("x-emit-operations", "").lower() == "true"
+    return View(operations=operations, v7=ui == "7", v6=ui != "5")
+
+
+def agent_of(request: web.Request) -> AgentName:
+    """The request's agent: from the path, the header x-agent-id, the credential, or the default.
+
+    Raises `NotFound` for an agent that cannot exist or that the credential may not use, and `Invalid` if
+    nothing names an agent.
+    """
+    bound = request[PRINCIPAL].agent
+    name = request.match_info.get("agent") or request.headers.get("x-agent-id")
+    if name:
+        if bound is not None and name != bound:
+            raise NotFound(f"there is no agent {name[:64]!r}")
+        try:
+            return agent_name(name)
+        except Invalid:
+            raise NotFound(f"there is no agent {name[:64]!r}") from None
+    default = bound or request.app[SERVICE].default_agent
+    if default is None:
+        raise Invalid("which agent? name it in the header x-agent-id")
+    return default
+
+
+def session_of(request: web.Request, id: str) -> Session:
+    """The session with this id, whether it exists or not.
+
+    Raises `Invalid` for an id with characters or a length that no session id has, and as `agent_of`.
+    """
+    owner = request[PRINCIPAL].owner
+    sessions = request.app[SERVICE].backend.agent(agent_of(request), owner)
+    return sessions.session(session_id(id), ContextInput(request.headers))

@@ -1,0 +1,132 @@
+"""What routes respond with: JSON, or a run's replay as a stream of server-sent events.
+
+A stream ends in one of three ways: with `[DONE]`; because the client disconnected, which does not stop the
+run; or with a broken connection. The connection is broken on errors because a client that sees a clean end
+takes the answer as complete, and a client that sees a network error resumes.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+from rejoin_adapters.records import Decision
+from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.log import sse
+
+from rejoin_gateway.core.session import Session
+from rejoin_gateway.http import instrumentation, request_body
+from rejoin_gateway.http.request import view_of
+from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE, refuse_if_stopping
+from rejoin_gateway.streaming import positions
+from rejoin_gateway.streaming.replay import Replay
+
+log = structlog.get_logger("rejoin.http")
+
+type Translate = Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]
+"""Turns the frames of our events into the frames of another protocol."""
+
+
+def json_response(value: Any, status: int = 200) -> web.Response:
+    """A JSON response."""
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
+
+
+async def stream_from_position(request: web.Request, session: Session) -> web.StreamResponse:
+    """Stream the session's run from the client's position; 204 if no run is active and no position is given.
+
+    Raises as `Session.stream`.
+    """
+    position = positions.parse_position(request.headers, request.query)
+    follow = request.query.get("follow", "").lower() == "true"
+    async with request.app[SERVICE].resume_slots:
+        refuse_if_stopping(request)  # the gateway may have begun to stop while the request waited for a slot
+        replay = await session.stream(position, view_of(request), follow=follow)
+    return web.Response(status=204) if replay is None else await stream_replay(request, replay)
+
+
+async def approve_and_stream(
+    request: web.Request, session: Session, decisions: Sequence[Decision], acknowledgement: Any = None
+) -> web.StreamResponse:
+    """Store decisions and stream what follows; `acknowledgement` as JSON if the run waits for more decisions.
+
+    Raises `Forbidden` for a credential that may not decide, and as `Session.approve`.
+    """
+    request[PRINCIPAL].require_scope(Scope.APPROVE)
+    if request[PRINCIPAL].agent is not None:
+        await session.check_agent()
+    replay = await session.approve(decisions, view_of(request))
+    if replay is None:
+        return json_response(acknowledgement or {"success": True})
+    return await stream_replay(request, replay)
+
+
+async def stream_replay(
+    request: web.Request, replay: Replay, translate: Translate | None = None
+) -> web.StreamResponse:
+    """Release the request's body and stream a replay, translated to another protocol by `translate`."""
+    structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
+    response = web.StreamResponse(headers=stream_headers(replay))
+    request_body.release_body(request)
+    async with replay.open() as frames:  # an error here comes before the headers: it still gets a status
+        await _write(request, response, frames if translate is None else translate(frames))
+    return response
+
+
+def stream_headers(replay: Replay) -> dict[str, str]:
+    """The headers of a stream's response."""
+    session = replay.run.session
+    headers = sse.HEADERS | {
+        "x-workflow-run-id": replay.run.id,
+        "X-Thread-Id": session,
+        "x-conversation-id": session,
+    }
+    if replay.start.tail is not None:
+        headers["x-workflow-stream-tail-index"] = str(replay.start.tail)
+    return headers
+
+
+async def _write(request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[bytes]) -> None:
+    streams, transport = request.app[SERVICE].streams, request.transport
+    metrics, is_silent = request.app[SERVICE].backend.metrics, True
+    if transport is None:  # the client is gone already
+        return
+    streams.add(transport)
+    metrics.set_open_streams(len(streams))
+    try:
+        with abort_on_error(request, transport):
+            await response.prepare(request)
+            async with aclosing(frames):
+                async for data in frames:
+                    await response.write(data)
+                    if is_silent and data != sse.KEEP_ALIVE:
+                        is_silent = False
+                        instrumentation.record_first_event(request, metrics)
+            await response.write_eof()
+    finally:
+        streams.discard(transport)
+        metrics.set_open_streams(len(streams))
+
+
+@contextmanager
+def abort_on_error(request: web.Request, transport: asyncio.Transport) -> Iterator[None]:
+    """A block that writes a response in pieces: an error in it aborts the connection.
+
+    The status has been sent, so an error can no longer be a status. Swallows `RejoinError` and
+    `ConnectionError`.
+    """
+    try:
+        yield
+    except RejoinError as fault:
+        log.warning("stream_aborted", error=str(fault))
+        request.app[SERVICE].backend.metrics.count_aborted_stream()
+        transport.abort()
+    except ConnectionError:
+        log.info("client_disconnected")
+    except Exception:
+        transport.abort()
+        raise

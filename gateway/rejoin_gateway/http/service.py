@@ -1,0 +1,74 @@
+"""What the routes and middlewares of one gateway share, and the keys under which they find it.
+
+`request.app[SERVICE]` is the service. `request[PRINCIPAL]` is the caller, set by the middleware for every
+route that has a scope.
+"""
+
+import asyncio
+
+import msgspec
+from aiohttp import web
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.ids import AgentName
+
+from rejoin_gateway.auth.authenticator import Authenticator, Principal
+from rejoin_gateway.core.session import Backend
+from rejoin_gateway.fair_share import FairShare
+from rejoin_gateway.http.cors import Cors
+from rejoin_gateway.http.rate_limit import Rate, RateLimiter, TenantRates
+from rejoin_gateway.http.request_body import LARGE_BODIES_BYTES_MAX
+
+RESUME_LOOKUPS_MAX = 32
+"""Resume requests of one gateway that look up their position at the same time. After a gateway restart a
+thousand clients reconnect at once; without this bound each of them would wait too long for the database.
+"""
+
+
+class DisconnectPolicy(msgspec.Struct, frozen=True):
+    """When the agent-chat routes cancel the run that they stream. `timeout_s` None: no time limit."""
+
+    timeout_s: float | None = 120.0
+    cancel_on_disconnect: bool = True
+
+
+class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one gateway process."""
+
+    backend: Backend
+    authenticator: Authenticator
+    default_agent: AgentName | None = None
+    """Answers requests that name no agent."""
+    rate: Rate | None = None
+    """Rate limit of each credential; None: no limit."""
+    tenant_rates: TenantRates
+    cors: Cors = Cors()
+    disconnect_policy: DisconnectPolicy = DisconnectPolicy()
+    rate_limiter: RateLimiter = msgspec.field(default_factory=RateLimiter)
+    stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    streams: set[asyncio.Transport] = msgspec.field(default_factory=set)
+    """Connections of the open streaming responses."""
+    resume_slots: asyncio.Semaphore = msgspec.field(
+        default_factory=lambda: asyncio.Semaphore(RESUME_LOOKUPS_MAX)
+    )
+    large_bodies: FairShare = msgspec.field(default_factory=lambda: FairShare(LARGE_BODIES_BYTES_MAX))
+    """Bytes of memory for large request bodies."""
+
+    def stop(self) -> None:
+        """Refuse new requests and break all streams.
+
+        The connections are aborted: a client that sees a clean end takes the answer as complete; a client
+        that sees a network error resumes at another gateway.
+        """
+        self.stopping.set()
+        for transport in tuple(self.streams):
+            transport.abort()
+
+
+SERVICE: web.AppKey[GatewayService] = web.AppKey("service", GatewayService)
+PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
+
+
+def refuse_if_stopping(request: web.Request) -> None:
+    """Raises `Unavailable` while the gateway stops, except for health checks."""
+    if request.app[SERVICE].stopping.is_set() and not request.path.startswith("/health/"):
+        raise Unavailable("this gateway is stopping", retry_after_s=1)
