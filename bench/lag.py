@@ -24,7 +24,8 @@ from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelRequest
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.settings import RunnerSettings
+from rejoin_runner.tools.decorator import tool
 
 from bench import logs
 from bench.servers import backing
@@ -107,7 +108,7 @@ class Lag(msgspec.Struct, frozen=True):
 
 async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seconds: float) -> Lag:
     """A runner of ours with so many live runs, looked at for so long. They are interrupted at the end."""
-    settings = app.RunnerSettings(
+    settings = RunnerSettings(
         nats_url=servers.nats_url,
         database_url=servers.database_url,
         max_concurrent_runs=runs,

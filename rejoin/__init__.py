@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rejoin_gateway.embed import ChatSession, Rejoin, Stream, connect, routes
-    from rejoin_runner.agent.agent import Agent, StatusUpdates, Summary, agent
+    from rejoin_runner.agent.agent import Agent
     from rejoin_runner.agent.custom_loop import LoopError, RunInput
-    from rejoin_runner.mcp.tools import McpServer
+    from rejoin_runner.agent.decorator import agent
+    from rejoin_runner.agent.status_updates import StatusUpdates, Summary
+    from rejoin_runner.mcp.server import McpServer
     from rejoin_runner.models.context_window import ContextWindow
     from rejoin_runner.models.fallback import Fallback
     from rejoin_runner.models.model import (
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
         ModelSettings,
         Usage,
     )
-    from rejoin_runner.tools.tool import ToolError, tool
+    from rejoin_runner.tools.decorator import tool
+    from rejoin_runner.tools.tool import ToolError
     from rejoin_runner.tools.tool_context import RunContext, SyncToolContext, ToolContext
 
 __all__ = (
@@ -62,9 +65,11 @@ __all__ = (
 
 _MODULES = {
     "rejoin_gateway.embed": ("ChatSession", "Rejoin", "Stream", "connect", "routes"),
-    "rejoin_runner.agent.agent": ("Agent", "StatusUpdates", "Summary", "agent"),
+    "rejoin_runner.agent.agent": ("Agent",),
     "rejoin_runner.agent.custom_loop": ("LoopError", "RunInput"),
-    "rejoin_runner.mcp.tools": ("McpServer",),
+    "rejoin_runner.agent.decorator": ("agent",),
+    "rejoin_runner.agent.status_updates": ("StatusUpdates", "Summary"),
+    "rejoin_runner.mcp.server": ("McpServer",),
     "rejoin_runner.models.context_window": ("ContextWindow",),
     "rejoin_runner.models.fallback": ("Fallback",),
     "rejoin_runner.models.model": (
@@ -76,7 +81,8 @@ _MODULES = {
         "ModelSettings",
         "Usage",
     ),
-    "rejoin_runner.tools.tool": ("ToolError", "tool"),
+    "rejoin_runner.tools.decorator": ("tool",),
+    "rejoin_runner.tools.tool": ("ToolError",),
     "rejoin_runner.tools.tool_context": ("RunContext", "SyncToolContext", "ToolContext"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -29,7 +29,7 @@ LAZY = {
     "gateway/rejoin_gateway/core/agent_context.py",
     "rejoin/dev/launcher.py",
     "runner/rejoin_runner/models/provider.py",
-    "runner/rejoin_runner/mcp/tools.py",
+    "runner/rejoin_runner/mcp/remote_tool.py",
 }
 """Where importing late is the purpose: many processes never need it, and all of them would wait for it. A
 provider's library costs seconds.

@@ -11,7 +11,9 @@ from rejoin_protocol import settings
 from rejoin_protocol.errors import RejoinError
 
 from rejoin_runner import app
+from rejoin_runner.agent.loading import load_agents
 from rejoin_runner.demo import build_demo_agent
+from rejoin_runner.settings import RunnerSettings
 
 
 @click.command()
@@ -23,11 +25,9 @@ def main(agents: str | None, config: Path | None) -> None:
     """Execute the runs of the agents that MODULE:ATTR names, or of the demo agent."""
     try:
         toml = tomllib.loads(config.read_text()) if config else {}
-        found = settings.load(
-            app.RunnerSettings, os.environ, read=lambda path: Path(path).read_text(), toml=toml
-        )
+        found = settings.load(RunnerSettings, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
         configure_logs(found.log_level, found.log_format)
-        serving = app.load_agents(agents) if agents else [build_demo_agent(found.model)]
+        serving = load_agents(agents) if agents else [build_demo_agent(found.model)]
 
         async def run() -> None:
             with SupervisorLink(os.environ) as supervised:

@@ -9,9 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
-import msgspec
 import structlog
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_index import JetStreamFileStore, PostgresFileIndex
@@ -23,19 +21,20 @@ from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-from rejoin_adapters.records import Count, Limits
+from rejoin_adapters.records import Limits
 from rejoin_adapters.service import metrics_server, tracing
 from rejoin_adapters.service.background import run_alongside
-from rejoin_adapters.service.service_process import LogFormat, on_stop, raise_open_file_limit
+from rejoin_adapters.service.service_process import on_stop, raise_open_file_limit
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
 
-from rejoin_runner.agent.agent import Agent, parse_agents
+from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import collect_agents
-from rejoin_runner.mcp.tools import ServerToolsLookup
+from rejoin_runner.mcp.toolbox import ServerToolsLookup
 from rejoin_runner.models.model import Model, ModelKeyLookup
 from rejoin_runner.models.provider import ProviderConnections, open_model
 from rejoin_runner.run import tool_calls
+from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools import thread_calls
 from rejoin_runner.worker import loop_watchdog
 from rejoin_runner.worker.worker import ServedAgent, Worker, WorkerLimits
@@ -43,68 +42,6 @@ from rejoin_runner.worker.worker import ServedAgent, Worker, WorkerLimits
 OVERDUE_S = 5.0
 """How long what was cancelled may take to end, once a drain's grace is over."""
 log = structlog.get_logger("rejoin.runner")
-
-
-class RunnerSettings(msgspec.Struct, frozen=True):
-    """A runner's settings, `REJOIN_…` each."""
-
-    nats_url: str
-    database_url: str
-    nats_replicas: int = 1
-    run_log_retention_s: float = 24 * 3600
-    ack_wait_s: float = setup.ACK_WAIT_S
-    """How long a silent runner keeps its runs; it is heard of three times as often."""
-    max_concurrent_runs: int = 64
-    """Runs at once in one process; each agent beyond the first may have one more."""
-    drain_grace_s: float = 10.0
-    """How long a stopping runner's runs may go on before they are handed over."""
-    retry_delay_s: float = 1.0
-    """How long a run whose execution broke waits for its next attempt."""
-    attempts_max: int = 10
-    """In one turn of a run: then it fails, visibly."""
-    sweep_interval_s: float = 5.0
-    """How often it looks for what got lost or expired."""
-    database_pool_max: int = 10
-    model: str | None = None
-    """What the demo agent uses instead of its script, `provider:name`."""
-    model_base_url: str | None = None
-    """Where models named `provider:name` are, if not at their provider's."""
-    model_api_key: str | None = None
-    """Their key."""
-    context_encryption_keys: str | None = None
-    """What contexts are sealed with, `id:base64,…`, the gateways' own."""
-    deployed_at_ms: int | None = None
-    """Tells this deploy from earlier ones that still have runners; unsaid, it is the process's start."""
-    tenant_running_max: Count | None = None
-    """Runs at once of a tenant that has no limits of its own, the gateways' own setting; others wait."""
-    tenant_file_bytes_max: Count | None = None
-    """Of all its files, those that its models make as well; likewise."""
-    session_retention_s: float | None = None
-    """Sessions untouched for longer are deleted, with all that belongs to them; unsaid, none are."""
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = None
-    """Where Prometheus reads; unsaid, nowhere."""
-    otlp_endpoint: str | None = None
-    """Where spans go, `http://…/v1/traces`; needs the extra `otel`."""
-    log_level: str = "info"
-    log_format: LogFormat = "auto"
-
-
-def load_agents(path: str) -> list[Agent]:
-    """The agents that `MODULE:ATTR` names. Raises `Invalid` in words for the one who typed it."""
-    module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
-        raise Invalid(f"expected MODULE:ATTR, got {path!r}")
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as fault:
-        raise Invalid(f"cannot import {module_name}: {fault}") from fault
-    try:
-        value = getattr(module, attribute)
-    except AttributeError:
-        raise Invalid(f"{module_name} has no {attribute}") from None
-    return parse_agents(value)
 
 
 @asynccontextmanager

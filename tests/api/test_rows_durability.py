@@ -9,7 +9,7 @@ from rejoin_gateway.streaming import replay
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 
 from tests.support.clients.api_families import FAMILIES, RUN, Family, Script, Speaker
 from tests.support.clients.reconnecting_client import blocks

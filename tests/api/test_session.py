@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from tests.support.clients.api_families import SESSION, Script, Speaker

@@ -15,7 +15,7 @@ from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from rejoin.cli.api_keys import KeyCommands, NewKey

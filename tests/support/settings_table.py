@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from rejoin_gateway import app
-from rejoin_runner import app as runner_app
+from rejoin_runner.settings import RunnerSettings
 
 from rejoin.cli import api_keys, doctor, main, runs
 from rejoin.dev import launcher
@@ -22,7 +22,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
 READERS: dict[str, type[msgspec.Struct]] = {
     "gateway": app.GatewaySettings,
-    "runner": runner_app.RunnerSettings,
+    "runner": RunnerSettings,
     "migrate": main.MigrateSettings,
     "keys": api_keys.KeySettings,
     "runs": runs.RunSettings,

@@ -1,7 +1,7 @@
 """What an application declares: an agent is a name, a model, instructions and tools, or a loop of its own."""
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,48 +9,23 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, agent_name
 from rejoin_protocol.run_request import AgentEntry
 
-from rejoin_runner.agent.custom_loop import CrashPolicy, CustomLoop, LoopOutput, RunInput
+from rejoin_runner.agent.custom_loop import CustomLoop
+from rejoin_runner.agent.status_updates import StatusUpdates
 from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
-from rejoin_runner.mcp.tools import McpServer
+from rejoin_runner.mcp.server import McpServer
 from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.models.model import (
-    Done,
     Model,
-    ModelChunk,
-    ModelError,
     ModelKeyLookup,
-    ModelRequest,
     ModelSettings,
 )
-from rejoin_runner.tools.tool import NeedsApproval, Tool, object_schema, require_sync_approval
+from rejoin_runner.tools.argument_schema import object_schema
+from rejoin_runner.tools.tool import NeedsApproval, Tool, require_sync_approval
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
 
 TEXT_INTERVAL_S = 0.04
 
 type Instructions = str | Callable[[RunContext[Any]], str | Awaitable[str]]
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """How far a run is: `label` is a line, `details` what stands below it."""
-
-    label: str
-    details: str | None = None
-
-
-type SummaryWriter = Callable[[str], Awaitable[Summary]]
-
-
-class StatusUpdates(msgspec.Struct, frozen=True, kw_only=True):
-    """When to say how far a run is, and who writes it: `model` (None: the agent's own), or `write`, which is
-    given what was done last, as text. A summary is due after `every_events` events or after `every_s`,
-    whichever comes first, if something has happened since the last one. A model's tokens for it are in the
-    metrics, and not in the run's usage.
-    """
-
-    model: Model | str | None = None
-    write: SummaryWriter | None = None
-    every_events: int | None = None
-    every_s: float | None = 10.0
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,57 +181,3 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             reason = str(fault).splitlines()[0]
             raise Invalid(f"agent {self.name}: its context cannot be written as JSON ({reason})") from fault
         return AgentEntry(AgentName(self.name), self.description, schema)
-
-
-class MissingModel(msgspec.Struct, frozen=True):
-    """The model of an agent that has none, and why."""
-
-    why: str
-
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """See `port.Model`."""
-        if request.step >= 0:
-            raise ModelError(self.why)
-        yield Done("error")
-
-
-def agent(
-    *,
-    name: str,
-    on_crash: CrashPolicy = "restart",
-    description: str = "",
-    context: type[msgspec.Struct] | None = None,
-    timeout_s: float | None = None,
-    text_interval_s: float = TEXT_INTERVAL_S,
-    status_updates: StatusUpdates | None = None,
-) -> Callable[[Callable[[RunInput[Any]], AsyncIterator[LoopOutput]]], Agent]:
-    """Make an async generator function an agent: what it yields is its answer, text as `str`, anything else
-    as chunks. It has the same log, resume and interrupt as any agent; tools and approvals of ours it has not.
-
-    `on_crash`: whether a run whose worker died is begun again (what was said is void) or fails.
-    """
-
-    def make(function: Callable[[RunInput[Any]], AsyncIterator[LoopOutput]]) -> Agent:
-        return Agent(
-            name=name,
-            model=MissingModel("This agent has no model."),
-            custom_loop=CustomLoop(function, on_crash),
-            description=description,
-            context=context,
-            timeout_s=timeout_s,
-            text_interval_s=text_interval_s,
-            status_updates=status_updates,
-        )
-
-    return make
-
-
-def parse_agents(value: Any) -> list[Agent]:
-    """One agent, or several in a list. Raises `Invalid` for anything else and for two of one name."""
-    agents = [value] if isinstance(value, Agent) else value
-    if not isinstance(agents, Sequence) or not agents or not all(isinstance(one, Agent) for one in agents):
-        raise Invalid("expected an Agent or a list of Agents")
-    names = [agent.name for agent in agents]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise Invalid(f"two agents have the name {twice[0]}")
-    return list(agents)

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from rejoin_protocol.errors import Invalid
 
-from rejoin_runner.agent.agent import Agent, MissingModel
+from rejoin_runner.agent.agent import Agent
 from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
-from rejoin_runner.mcp.tools import TOOL_NAME_CHARS_MAX, ServerTools, Toolbox
+from rejoin_runner.mcp.remote_tool import TOOL_NAME_CHARS_MAX
+from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
+from rejoin_runner.models.missing_model import MissingModel
 from rejoin_runner.models.model import Model
-from rejoin_runner.tools.tool import Tool, tool
+from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool import Tool
 
 
 class TeamMember(msgspec.Struct, frozen=True):

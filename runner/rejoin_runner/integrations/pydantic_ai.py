@@ -29,8 +29,9 @@ from pydantic_core import to_jsonable_python
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import UIMessage
 
-from rejoin_runner.agent.agent import Agent, agent
+from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, RunInput
+from rejoin_runner.agent.decorator import agent
 from rejoin_runner.models.history import ModelOrigin, to_messages
 from rejoin_runner.models.model import Usage
 

@@ -32,17 +32,16 @@ from mcp_types import Tool as Listed
 from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid
 
-from rejoin_runner.mcp.safe_http import http_client
-from rejoin_runner.mcp.tools import (
+from rejoin_runner.mcp.remote_tool import (
     FAULT_CHARS_MAX,
     TOOLS_MAX,
-    McpServer,
     RemoteTool,
-    ServerTools,
-    ServerToolsLookup,
     build_remote_tool,
     parse_result,
 )
+from rejoin_runner.mcp.safe_http import http_client
+from rejoin_runner.mcp.server import McpServer
+from rejoin_runner.mcp.toolbox import ServerTools, ServerToolsLookup
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
 

@@ -12,7 +12,6 @@ import inspect
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, closing
-from http import HTTPStatus
 from typing import Any, cast
 
 import structlog
@@ -36,32 +35,20 @@ from rejoin_runner.models.model import (
     ModelSettings,
     ToolSpec,
 )
+from rejoin_runner.models.provider_failure import ProviderFailure, classify_failure
 from rejoin_runner.models.stream_translation import StreamTranslator
 
 RESPONSES = ("openai-responses", "meta")
 """The providers that speak OpenAI's Responses, which keeps every answer unless it is told not to."""
-_TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 _WAIT_FIRST_S = 0.5
 _WAIT_MAX_S = 8.0
 _WAIT_ASKED_MAX_S = 60.0
 """Who asks to wait longer than this is not waited for."""
-_REASONING_REFUSED = ("encrypted content", "encrypted_content", "invalid `signature`", "invalid `data`")
 _KEY_TIMEOUT_S = 30.0
 _NO_KEY = "none"
 """A key must be named, or the libraries look for one in the environment and send it anywhere."""
 
 log = structlog.get_logger("rejoin.models")
-
-
-class _Failed(ModelError):
-    """A failure, and what may be done about it."""
-
-    def __init__(
-        self, detail: str, *, retryable: bool, wait_s: float | None = None, reasoning_refused: bool = False
-    ) -> None:
-        super().__init__(detail, retryable=retryable)
-        self.wait_s = wait_s
-        self.reasoning_refused = reasoning_refused
 
 
 class ProviderModel:
@@ -114,7 +101,7 @@ class ProviderModel:
                     async for event in events:
                         begun = True
                         yield event
-            except _Failed as fault:
+            except ProviderFailure as fault:
                 if begun:
                     raise
                 if fault.reasoning_refused and origin is self._origin:
@@ -175,10 +162,10 @@ class ProviderModel:
                         yield event
                     yield _complete(response.get())
         except Exception as fault:  # a stranger's bytes break the library in many ways
-            raise _named(fault, begun=begun) from fault
+            raise classify_failure(fault, begun=begun) from fault
 
 
-def _wait_s(fault: _Failed, retries: int) -> float | None:
+def _wait_s(fault: ProviderFailure, retries: int) -> float | None:
     """How long before the next attempt; None is never."""
     if not fault.retryable:
         return None
@@ -233,55 +220,3 @@ def _complete(response: ModelResponse) -> ModelResponse:
     if response.state != "complete" or not said:
         raise exceptions.UnexpectedModelBehavior("the stream ended early")
     return response
-
-
-def _named(fault: Exception, *, begun: bool) -> _Failed:
-    """What people are told. The library's own texts name hosts, keys and classes."""
-    transient = False
-    match fault:
-        case exceptions.ModelContextWindowExceededError():
-            detail = "the conversation is too long for the model"
-        case exceptions.ModelQuotaExceededError():
-            detail = "the model provider's quota is used up"
-        case exceptions.ModelHTTPError(status_code=status):
-            detail = f"the model provider answered {_status(status)}"
-            transient = status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        case exceptions.ModelRequestTimeout() | TimeoutError():
-            detail, transient = "the model did not finish in time", True
-        case exceptions.ModelTimeoutError():
-            detail, transient = "the model provider fell silent", True
-        case exceptions.ModelConnectionError():
-            detail = f"the connection to the model provider {'broke' if begun else 'failed'}"
-            transient = True
-        case exceptions.ModelServerError() | exceptions.ModelUnavailableError():
-            detail, transient = "the model provider failed", True
-        case exceptions.ContentFilterError():
-            detail = "the model provider does not answer this"
-        case exceptions.UserError() | NotImplementedError():
-            detail = "the model does not take what this conversation holds"
-        case _:
-            detail = "the model provider's answer broke off or cannot be read"
-    return _Failed(
-        detail,
-        retryable=transient and not begun,
-        wait_s=fault.retry_after if isinstance(fault, exceptions.ModelAPIError) else None,
-        reasoning_refused=_refuses_reasoning(fault),
-    )
-
-
-def _refuses_reasoning(fault: Exception) -> bool:
-    """Whether a provider cannot read the reasoning that it is said to have written.
-
-    It is bound to an account: a new key, or another tenant's, may not open it.
-    """
-    if not isinstance(fault, exceptions.ModelHTTPError) or fault.status_code != HTTPStatus.BAD_REQUEST:
-        return False
-    said = str(fault.body).lower()
-    return any(mark in said for mark in _REASONING_REFUSED)
-
-
-def _status(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)

@@ -24,8 +24,9 @@ from rejoin_runner.models.model import Model, Usage
 from rejoin_runner.output.event_writer import EventWriter
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run.metrics import RunnerMetrics
+from rejoin_runner.tools.output_port import ArtifactStore
 from rejoin_runner.tools.tool import Tool
-from rejoin_runner.tools.tool_context import ArtifactStore, build_operation
+from rejoin_runner.tools.tool_context import build_operation
 
 DEADLINE = "deadline"
 ERROR_CHARS_MAX = 16_384

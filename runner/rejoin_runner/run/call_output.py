@@ -17,7 +17,7 @@ from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Audience
 
 from rejoin_runner.run.attempt import Attempt
-from rejoin_runner.tools.tool_context import NewArtifact
+from rejoin_runner.tools.output_port import NewArtifact
 
 STORE_TIMEOUT_S = 30.0
 """How long a call waits for a database that is away, before that is the call's failure."""

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import msgspec
 from rejoin_protocol.events.fold import UIMessage
 
-from rejoin_runner.models.context_window import Compaction, compact_history, fit_history
+from rejoin_runner.models.compaction import Compaction, compact_history
+from rejoin_runner.models.context_window import fit_history
 from rejoin_runner.models.model import ModelError
 from rejoin_runner.run.attempt import Attempt, worded
 

@@ -11,7 +11,7 @@ import structlog
 from rejoin_protocol.events.chunks import Data
 from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
 
-from rejoin_runner.agent.agent import StatusUpdates, Summary, SummaryWriter
+from rejoin_runner.agent.status_updates import StatusUpdates, Summary, SummaryWriter
 from rejoin_runner.models.model import Model, build_question, collect_answer
 from rejoin_runner.run.attempt import Attempt
 

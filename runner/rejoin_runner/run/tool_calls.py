@@ -23,8 +23,9 @@ from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.run import delegation, instrumentation
 from rejoin_runner.run.attempt import Attempt, ForeignCancellation, own_cancellation
 from rejoin_runner.run.call_output import LoggedCallOutput
+from rejoin_runner.tools.output_port import CallOutput
 from rejoin_runner.tools.tool import ToolError
-from rejoin_runner.tools.tool_context import CallOutput, ToolContext
+from rejoin_runner.tools.tool_context import ToolContext
 
 TASK = "tool "
 """What the names of the tasks begin with that wait for tools."""

@@ -7,22 +7,18 @@ everything else by its type only, because an exception's text may hold what a us
 
 import asyncio
 import inspect
-import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Literal, get_type_hints, overload
+from typing import Any, Literal
 
 import msgspec
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.partial_json import names_prototype
 
 from rejoin_runner.models.model import ToolSpec
-from rejoin_runner.output.journal import EVENT_BYTES_MAX
 from rejoin_runner.tools import thread_calls
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
-
-__all__ = ("NeedsApproval", "Tool", "ToolContext", "ToolError", "object_schema", "tool")
 
 RESULT_BYTES_MAX = 256 * 1024
 EXCERPT_CHARS = 2_000
@@ -31,10 +27,6 @@ EXCERPT_CHARS = 2_000
 type OnCrash = Literal["retry", "report"]
 type Overflow = Literal["error", "artifact"]
 type NeedsApproval[C] = bool | Callable[[dict[str, Any], ToolContext[C]], bool]
-
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SECTION = re.compile(r"(?m)^(?:Args|Arguments|Parameters):[ \t]*\n((?:(?:[ \t]+.*)?(?:\n|$))*)")
-_ARGUMENT = re.compile(r"\*{0,2}(\w+)(?:\s*\([^)]*\))?:\s*(.*)")
 
 
 class ToolError(Exception):
@@ -132,147 +124,9 @@ def _json(result: Any) -> tuple[bytes, Any]:
     return raw, plain
 
 
-def object_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON schema of a struct, itself at the top. Raises `TypeError` for what JSON does not have."""
-    schema = msgspec.json.schema(kind)
-    definitions = schema.pop("$defs")
-    name = schema["$ref"].rsplit("/", 1)[-1]
-    own: dict[str, Any] = definitions.pop(name)
-    own.pop("title", None)
-    if definitions:
-        own["$defs"] = definitions
-    return own
-
-
-@overload
-def tool(function: Callable[..., Any], /) -> Tool: ...
-@overload
-def tool(
-    *,
-    name: str | None = None,
-    needs_approval: NeedsApproval[Any] | None = None,
-    on_crash: OnCrash | None = None,
-    timeout_s: float | None = None,
-    result_bytes_max: int = RESULT_BYTES_MAX,
-    overflow: Overflow = "error",
-) -> Callable[[Callable[..., Any]], Tool]: ...
-
-
-def tool(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    needs_approval: NeedsApproval[Any] | None = None,
-    on_crash: OnCrash | None = None,
-    timeout_s: float | None = None,
-    result_bytes_max: int = RESULT_BYTES_MAX,
-    overflow: Overflow = "error",
-) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a function a tool. Its docstring is the model's description, an `Args:` section in it describes
-    the arguments, its annotations are the schema. A plain function runs in a thread of its own and takes a
-    `SyncToolContext`; what an async generator yields is shown as it comes, and the last of it is the result.
-
-    `needs_approval`: True, False, or a plain function (not `async def`) of the arguments and the context;
-    unsaid, the agent decides.
-    `on_crash` says whether a call that a dead worker may have begun is made again (`retry`, the default) or
-    reported to the model as of unknown outcome (`report`, the default for tools that need approval).
-    A result of more than `result_bytes_max` is, by `overflow`, an error or an artifact. Raises `Invalid`.
-    """
-
-    def make(function: Callable[..., Any]) -> Tool:
-        own = name or function.__name__
-        text = inspect.getdoc(function)
-        if not text:
-            raise Invalid(f"tool {own} needs a docstring: the model reads it")
-        if not _NAME.fullmatch(own):
-            raise Invalid(f"tool {own}: a name has 1 to 64 letters, digits, - and _")
-        if not 0 < result_bytes_max <= EVENT_BYTES_MAX // 2:
-            raise Invalid(f"tool {own}: result_bytes_max is 1 to {EVENT_BYTES_MAX // 2}")
-        if inspect.isgeneratorfunction(function):
-            raise Invalid(f"tool {own} is a plain generator: make it `async def`")
-        require_sync_approval(f"tool {own}", needs_approval)
-        arguments, takes_context = _arguments(function, own)
-        return Tool(
-            _spec(own, text, arguments),
-            function,
-            arguments,
-            takes_context,
-            needs_approval,
-            on_crash,
-            timeout_s,
-            result_bytes_max,
-            overflow,
-        )
-
-    return make if function is None else make(function)
-
-
 def require_sync_approval(whose: str, approval: Any) -> None:
     """Raises `Invalid` for one that is async: what it returns would count as a yes, whatever it says."""
     while isinstance(approval, partial):
         approval = approval.func
     if any(map(inspect.iscoroutinefunction, (approval, type(approval).__call__))):
         raise Invalid(f"{whose}: needs_approval is async, it must be a plain function")
-
-
-def _spec(own: str, text: str, arguments: type[msgspec.Struct]) -> ToolSpec:
-    try:
-        schema = object_schema(arguments)
-    except TypeError as fault:
-        reason = str(fault).splitlines()[0]
-        raise Invalid(f"tool {own}: a parameter's type cannot be written as JSON ({reason})") from fault
-    description, described = _described(text, set(arguments.__struct_fields__))
-    for name, said in described.items():
-        schema["properties"][name].setdefault("description", said)
-    return ToolSpec(own, description, schema)
-
-
-def _arguments(function: Callable[..., Any], own: str) -> tuple[type[msgspec.Struct], bool]:
-    """The struct of a function's arguments, and whether its first parameter is a context."""
-    try:
-        hints = get_type_hints(function, include_extras=True)
-    except NameError as fault:
-        raise Invalid(f"tool {own}: a parameter's type is not known where the tool is ({fault})") from fault
-    fields: list[Any] = []
-    takes_context = False
-    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
-        annotation = hints.get(parameter.name)
-        if annotation is None:
-            raise Invalid(f"tool {own}: parameter {parameter.name} needs a type")
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise Invalid(f"tool {own}: parameter {parameter.name} cannot be given by name")
-        kind = getattr(annotation, "__origin__", annotation)
-        if position == 0 and kind in (ToolContext, SyncToolContext):
-            plain = not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))
-            if plain is not (kind is SyncToolContext):
-                wanted = "SyncToolContext" if plain else "ToolContext"
-                raise Invalid(f"tool {own}: {parameter.name} must be a {wanted} here")
-            takes_context = True
-        elif parameter.default is inspect.Parameter.empty:
-            fields.append((parameter.name, annotation))
-        else:
-            fields.append((parameter.name, annotation, parameter.default))
-    try:
-        struct = msgspec.defstruct(f"{own}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
-    except TypeError as fault:
-        raise Invalid(f"tool {own}: {fault}") from fault
-    return struct, takes_context
-
-
-def _described(text: str, names: set[str]) -> tuple[str, dict[str, str]]:
-    """A docstring without its `Args:` section, and what that says of the arguments."""
-    section = _SECTION.search(text)
-    if section is None:
-        return text, {}
-    described: dict[str, str] = {}
-    last = None
-    for line in inspect.cleandoc("\n" + section[1]).splitlines():
-        match = _ARGUMENT.match(line)
-        if match is not None and match[1] in names:
-            last = match[1]
-            described[last] = match[2].strip()
-        elif last is not None and line.strip():
-            described[last] = f"{described[last]} {line.strip()}".strip()
-    rest = text[: section.start()] + text[section.end() :]
-    return rest.strip(), described

@@ -36,7 +36,7 @@ from rejoin_protocol.security.sealing import Sealer
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team
 from rejoin_runner.decision.run_state import RunState
-from rejoin_runner.mcp.tools import ServerTools
+from rejoin_runner.mcp.toolbox import ServerTools
 from rejoin_runner.models.model import Model
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
@@ -45,7 +45,7 @@ from rejoin_runner.run.executor import HandedOver, RunExecutor
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.run.model_files import FileInliningModel
 from rejoin_runner.run.run_context import ContextUnavailable, open_context
-from rejoin_runner.tools.tool_context import ArtifactStore
+from rejoin_runner.tools.output_port import ArtifactStore
 
 log = structlog.get_logger("rejoin.worker")
 

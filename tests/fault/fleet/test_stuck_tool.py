@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 
 from tests.support.models.scripted_models import Calls
 from tests.support.system.local_system import LocalSystem

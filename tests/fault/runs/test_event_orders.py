@@ -15,9 +15,9 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 from rejoin_protocol.log.record import Head
 from rejoin_protocol.run_request import RunRequest
-from rejoin_runner.agent.agent import agent
 from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.agent.decorator import agent
+from rejoin_runner.tools.decorator import tool
 from structlog.testing import capture_logs
 
 from tests.support.clients.full_answer import hear

@@ -92,7 +92,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> list[Filling]:
         made.append(Filling(JetStreamRunLog(*brokers)))
         return made[-1]
 
-    monkeypatch.setattr("rejoin_runner.app.JetStreamLog", filling)
+    monkeypatch.setattr("rejoin_runner.app.JetStreamRunLog", filling)
     monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
     return made
 

@@ -11,7 +11,8 @@ import pytest
 from rejoin_protocol.events.chunks import ToolInputAvailable
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.tools.tool import Tool, tool
+from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool import Tool
 
 from tests.support.faults.takeover import assert_all_agree, over, posted
 from tests.support.models.scripted_models import Calls

@@ -8,7 +8,8 @@ import pytest
 from rejoin_protocol.ids import RunId
 from rejoin_runner.demo import build_demo_agent, weather
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
-from rejoin_runner.tools.tool import Tool, tool
+from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool import Tool
 
 from tests.support.clients.full_answer import hear, plain
 from tests.support.faults.crashing_runners import at_append

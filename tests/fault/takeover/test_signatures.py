@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.tool import Tool, tool
+from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool import Tool
 
 from tests.support.models.provider_protocols import ALL, ANTHROPIC, REASONED, Speaks
 from tests.support.models.provider_server import FakeProvider

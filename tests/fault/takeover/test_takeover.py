@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from tests.support.faults.takeover import (

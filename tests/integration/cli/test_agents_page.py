@@ -9,6 +9,7 @@ from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import collect_agents
 from rejoin_runner.models.provider import ProviderConnections
+from rejoin_runner.settings import RunnerSettings
 
 from tests.integration.gateway.test_request_context import KEYS
 from tests.support.models.agent_teams import Calls, Part
@@ -45,7 +46,7 @@ def test_every_section_has_code() -> None:
 
 async def test_every_agent_can_be_served() -> None:
     """With keys for their models; and each model that a name names is opened."""
-    settings = app.RunnerSettings(
+    settings = RunnerSettings(
         "nats://x", "postgresql://x", model_api_key="openai=1,openai-responses=2,anthropic=3"
     )
     found = agents()

@@ -10,7 +10,7 @@ import pytest
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
 
 from tests.support.models.scripted_models import Calls

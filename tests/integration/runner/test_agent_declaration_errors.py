@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_runner import app
+from rejoin_runner.agent.loading import load_agents
 from rejoin_runner.agent.team import collect_agents
+from rejoin_runner.settings import RunnerSettings
 
 HEAD = """
 from typing import Any
@@ -149,7 +151,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 async def started(path: str) -> None:
-    async with app.open_worker(app.RunnerSettings(**NOWHERE), app.load_agents(path)):
+    async with app.open_worker(RunnerSettings(**NOWHERE), load_agents(path)):
         raise AssertionError("it has started")
 
 
@@ -165,7 +167,7 @@ async def test_wrong_use_is_told_at_the_start(code: str, said: str, place: Path)
 
 def test_agents_that_hand_over_in_a_circle_are_no_wrong_use(place: Path) -> None:
     code = "agent = Agent(name='a', model=model, handoffs=[Agent(name='b', model=model, handoffs=['a'])])"
-    [agent] = app.load_agents(written(place, "circle", code))
+    [agent] = load_agents(written(place, "circle", code))
     assert set(collect_agents(agent)) == {"a", "b"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 
 from tests.support.models.scripted_models import Calls
 from tests.support.system.local_system import LocalSystem

@@ -16,8 +16,9 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 from pydantic_ai.models.test import TestModel
 from rejoin_protocol.events import chunks
-from rejoin_runner.agent.agent import Agent, agent
+from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
+from rejoin_runner.agent.decorator import agent
 from rejoin_runner.integrations.pydantic_ai import adapt
 from rejoin_runner.models.model import Usage
 

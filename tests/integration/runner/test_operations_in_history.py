@@ -7,7 +7,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.context_window import ContextWindow
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from tests.support.models.agent_teams import Calls, Lines, Thinks, agent

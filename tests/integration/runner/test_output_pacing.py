@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 from rejoin_protocol.events import chunks
-from rejoin_runner.agent.agent import Agent, StatusUpdates, Summary
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.status_updates import StatusUpdates, Summary
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 
 from tests.support.models.scripted_models import Gated, Pieces

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.tool import Tool, ToolError, tool
+from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool import Tool, ToolError
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
 from tests.support.models.scripted_models import Calls

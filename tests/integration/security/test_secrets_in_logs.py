@@ -7,7 +7,7 @@ import aiohttp
 import msgspec
 from rejoin_adapters.embedded import Servers
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from tests.support.models.scripted_models import Calls

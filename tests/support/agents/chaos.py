@@ -16,13 +16,14 @@ from pathlib import Path
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_protocol.events.fold import UIMessage
-from rejoin_runner.agent.agent import Agent, StatusUpdates, Summary
-from rejoin_runner.agent.agent import agent as own_loop
+from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.custom_loop import RunInput
+from rejoin_runner.agent.decorator import agent as own_loop
+from rejoin_runner.agent.status_updates import StatusUpdates, Summary
 from rejoin_runner.demo import weather
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.tool import tool
+from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 CALLS = "REJOIN_CHAOS_CALLS"

@@ -67,7 +67,7 @@ def at_append(monkeypatch: pytest.MonkeyPatch, *, word: bytes | None = None, sto
     """The death of the runners that are started from now on."""
     death = Death(word=word, stored=stored)
     monkeypatch.setattr(
-        "rejoin_runner.app.JetStreamLog", lambda *brokers: Mortal(JetStreamRunLog(*brokers), death)
+        "rejoin_runner.app.JetStreamRunLog", lambda *brokers: Mortal(JetStreamRunLog(*brokers), death)
     )
     return death
 

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.tools.tool import Tool, tool
+from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool import Tool
 
 
 class Pieces(msgspec.Struct):

@@ -10,7 +10,8 @@ from pathlib import Path
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
-from rejoin_runner.tools.tool import Tool, tool
+from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from tests.support.models.scripted_models import Wants

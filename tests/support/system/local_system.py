@@ -22,6 +22,7 @@ from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner import app as runner_app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent
+from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.worker.worker import Worker
 
 DONE = b"[DONE]"
@@ -71,7 +72,7 @@ class LocalSystem:
 
     async def runner(self, agents: Sequence[Agent] | None = None, **settings: Any) -> Worker:
         """Start a runner; returns once it serves. `drain` it, or it is drained at the test's end."""
-        found = runner_app.RunnerSettings(
+        found = RunnerSettings(
             nats_url=self.nats_url, database_url=self.database_url, **({"drain_grace_s": 0.1} | settings)
         )
         serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]

@@ -14,14 +14,14 @@ import yaml
 from rejoin_gateway import app as gateway_app
 from rejoin_protocol.broker import broker_permissions, broker_url
 from rejoin_protocol.security.sealing import Sealer
-from rejoin_runner import app as runner_app
+from rejoin_runner.settings import RunnerSettings
 
 from rejoin.cli import api_keys, main
 
 ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, type[msgspec.Struct]] = {
     "gateway": gateway_app.GatewaySettings,
-    "runner": runner_app.RunnerSettings,
+    "runner": RunnerSettings,
     "migrate": main.MigrateSettings,
     "keys": api_keys.KeySettings,
 }

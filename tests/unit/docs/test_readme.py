@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 from rejoin_gateway import app as gateway_app
-from rejoin_runner import app as runner_app
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.settings import RunnerSettings
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def test_the_agent_of_the_readme_can_be_served() -> None:
 def test_every_setting_it_names_exists_with_its_default() -> None:
     fields = {
         field.name: field
-        for kind in (gateway_app.GatewaySettings, runner_app.RunnerSettings)
+        for kind in (gateway_app.GatewaySettings, RunnerSettings)
         for field in msgspec.structs.fields(kind)
     }
     section = README.split("| setting | default |")[1].split("\n\n")[0]

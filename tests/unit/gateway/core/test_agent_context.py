@@ -16,7 +16,7 @@ from rejoin_gateway.core.agent_context import (
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import KEY_BYTES, Sealer
-from rejoin_runner.tools.tool import object_schema
+from rejoin_runner.tools.argument_schema import object_schema
 
 
 class Limits(msgspec.Struct):

@@ -5,9 +5,11 @@ import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner import app
-from rejoin_runner.agent.agent import Agent, parse_agents
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.loading import parse_agents
 from rejoin_runner.demo import build_demo_agent, delete, weather
 from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools.tool_context import ToolContext
 
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
@@ -52,7 +54,7 @@ async def test_a_model_that_cannot_be_opened_is_named_at_the_start(
 ) -> None:
     """An unknown provider, none at all, a known one without a key."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    settings = app.RunnerSettings(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
+    settings = RunnerSettings(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x")
     with pytest.raises(Invalid, match=said) as told:
         async with app.open_worker(settings, [Agent(name="a", model=model)]):
             pass

@@ -6,18 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
-from rejoin_runner.models.context_window import (
-    ASKED,
-    FILE_TOKENS,
+from rejoin_runner.models.compaction import (
     OUTPUT_CHARS_MAX,
+    QUESTION,
     Compaction,
-    ContextWindow,
     apply_compaction,
     compact_history,
-    estimate_tokens,
-    fit_history,
 )
+from rejoin_runner.models.context_window import ContextWindow, fit_history
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
+from rejoin_runner.models.token_count import FILE_TOKENS, estimate_tokens
 
 CALL = {
     "type": "tool-weather",
@@ -162,7 +160,7 @@ async def test_what_is_left_out_is_summed_up_in_a_note_in_front() -> None:
     found, compaction = await compact_history(model, history, ContextWindow(messages_max=8), tenant="t1")
     assert compaction == Compaction(text="They spoke.", after="", upto="a4", messages=10, usage=Usage(7, 3))
     assert ids(found) == "compaction-user compaction-assistant u5"
-    assert [message["parts"][0]["text"] for message in found[:2]] == [ASKED, "They spoke."]
+    assert [message["parts"][0]["text"] for message in found[:2]] == [QUESTION, "They spoke."]
     (asked,) = model.asked
     assert asked.tenant == "t1"
     assert asked.tools == []

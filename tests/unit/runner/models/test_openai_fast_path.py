@@ -21,7 +21,7 @@ from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.tools import ToolDefinition
 from rejoin_runner.models.openai_fast_path import FastChatModel, FastOpenAIClient
-from rejoin_runner.models.provider_call import _named
+from rejoin_runner.models.provider_failure import classify_failure
 
 FRAME = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -197,7 +197,7 @@ async def seen(body: bytes, size: int, name: str = "gpt-5", *, quickly: bool = T
                 events.append(repr(one))  # noqa: PERF401 - those before a failure count
             events.append(dataclasses.replace(response.get(), timestamp=NEVER))
     except Exception as fault:  # noqa: BLE001 - whatever it is, it is compared
-        told = _named(fault, begun=bool(events))
+        told = classify_failure(fault, begun=bool(events))
         events.append((told.detail, told.retryable))
     assert wire.closed
     return events

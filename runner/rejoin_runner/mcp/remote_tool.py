@@ -7,19 +7,17 @@ application's, never the server's.
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 from rejoin_protocol.errors import Invalid
 
-from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
+from rejoin_runner.mcp.server import McpServer
 from rejoin_runner.models.model import ToolSpec
-from rejoin_runner.tools.tool import NeedsApproval, Tool, ToolError, require_sync_approval
+from rejoin_runner.tools.tool import Tool, ToolError
 from rejoin_runner.tools.tool_context import ToolContext
 
-TIMEOUT_S = 60.0
-SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,24}")
 TOOL_NAME_CHARS_MAX = 64
 """What every model provider takes."""
 DESCRIPTION_CHARS_MAX = 8_192
@@ -29,57 +27,7 @@ TOOLS_MAX = 128
 FAULT_CHARS_MAX = 500
 DIGEST_CHARS = 8
 
-type Policy = NeedsApproval[Any] | Mapping[str, NeedsApproval[Any]]
 type Send = Callable[["RemoteTool", Any, ToolContext[Any]], Awaitable[Any]]
-
-
-class McpServer(msgspec.Struct, frozen=True, kw_only=True):
-    """An MCP server whose tools an agent may use, as `<name>_<tool>`. Reached by `url` (streamable HTTP), or
-    started as `command` (stdio), with `env` added to the few variables that a process needs anyway.
-
-    `tools`: only these, by the server's names. `needs_approval`: for all of them, or by the server's names;
-    what is unsaid, the agent says by `<name>_<tool>`. `timeout_s`: for one call, and for getting there.
-    `allow_private`: for a URL inside one's own network; without it only public addresses are connected to.
-    Raises `Invalid`.
-    """
-
-    name: str
-    url: str | None = None
-    command: tuple[str, ...] | list[str] = ()
-    headers: Mapping[str, str] = {}
-    env: Mapping[str, str] = {}
-    tools: Collection[str] | None = None
-    needs_approval: Policy | None = None
-    timeout_s: float = TIMEOUT_S
-    allow_private: bool = False
-
-    def __post_init__(self) -> None:
-        if not SERVER_NAME.fullmatch(self.name):
-            raise Invalid(f"MCP server {self.name!r}: a name has 1 to 24 letters, digits and -")
-        if (self.url is None) == (not self.command):
-            raise Invalid(f"MCP server {self.name} has either a url or a command")
-        if self.url is not None and not re.match(r"https?://[^/@]+(/|$)", self.url):
-            raise Invalid(f"MCP server {self.name}: its url is http:// or https://, without credentials")
-        if TRANSFER.startswith(self.prefix) or DELEGATE.startswith(self.prefix):
-            raise Invalid(f"MCP server {self.name}: such names are for reaching other agents")
-        policy = self.needs_approval
-        for tool, approval in (policy if isinstance(policy, Mapping) else {"*": policy}).items():
-            require_sync_approval(f"MCP server {self.name}, tool {tool}", approval)
-        if self.timeout_s <= 0:
-            raise Invalid(f"MCP server {self.name}: timeout_s is more than 0")
-
-    def __repr__(self) -> str:
-        return f"McpServer(name={self.name!r})"  # its headers are secrets
-
-    @property
-    def prefix(self) -> str:
-        """What the names of its tools begin with."""
-        return f"{self.name}_"
-
-    def approval(self, tool: str) -> NeedsApproval[Any] | None:
-        """What it says of one of its tools, by the server's name; None: nothing."""
-        policy = self.needs_approval
-        return policy.get(tool) if isinstance(policy, Mapping) else policy
 
 
 class RemoteTool(Tool, frozen=True, kw_only=True):
@@ -195,46 +143,3 @@ def _shown(block: Mapping[str, Any]) -> dict[str, Any]:
             return {"type": "text", "text": f"{link.get('name') or 'resource'}: {uri}"}
         case _:
             return {"type": "text", "text": msgspec.json.encode(block).decode()}
-
-
-class ServerTools(msgspec.Struct):
-    """The tools of one server as they are known at the moment. `connected`: whether it can be called now."""
-
-    server: McpServer
-    send: Send
-    tools: Mapping[str, RemoteTool] = {}
-    connected: bool = False
-
-
-type ServerToolsLookup = Callable[[McpServer], ServerTools]
-
-
-class Toolbox(Mapping[str, Tool]):
-    """An agent's tools: its own, and those of its servers as they come and go. Its own names come first.
-
-    A name that may be that of a server which has not been there yet finds a tool that says so when it is
-    called: whoever takes a run over must not take its calls for nonsense.
-    """
-
-    def __init__(self, own: Mapping[str, Tool], sources: Collection[ServerTools]) -> None:
-        self._own = own
-        self._sources = sources
-
-    def __getitem__(self, name: str) -> Tool:
-        if name in self._own:
-            return self._own[name]
-        for source in self._sources:
-            if name in source.tools:
-                return source.tools[name]
-            if name.startswith(source.server.prefix) and not source.connected and not source.tools:
-                return build_absent_tool(source.server, name, source.send)
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        seen = dict.fromkeys(self._own)
-        for source in self._sources:
-            seen |= dict.fromkeys(source.tools)
-        return iter(seen)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)

@@ -1,0 +1,77 @@
+"""What a failure of a provider is called."""
+
+from http import HTTPStatus
+
+from pydantic_ai import exceptions
+
+from rejoin_runner.models.model import (
+    ModelError,
+)
+
+_TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+_REASONING_REFUSED = ("encrypted content", "encrypted_content", "invalid `signature`", "invalid `data`")
+
+
+class ProviderFailure(ModelError):
+    """A failure, and what may be done about it."""
+
+    def __init__(
+        self, detail: str, *, retryable: bool, wait_s: float | None = None, reasoning_refused: bool = False
+    ) -> None:
+        super().__init__(detail, retryable=retryable)
+        self.wait_s = wait_s
+        self.reasoning_refused = reasoning_refused
+
+
+def classify_failure(fault: Exception, *, begun: bool) -> ProviderFailure:
+    """What people are told. The library's own texts name hosts, keys and classes."""
+    transient = False
+    match fault:
+        case exceptions.ModelContextWindowExceededError():
+            detail = "the conversation is too long for the model"
+        case exceptions.ModelQuotaExceededError():
+            detail = "the model provider's quota is used up"
+        case exceptions.ModelHTTPError(status_code=status):
+            detail = f"the model provider answered {_status(status)}"
+            transient = status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        case exceptions.ModelRequestTimeout() | TimeoutError():
+            detail, transient = "the model did not finish in time", True
+        case exceptions.ModelTimeoutError():
+            detail, transient = "the model provider fell silent", True
+        case exceptions.ModelConnectionError():
+            detail = f"the connection to the model provider {'broke' if begun else 'failed'}"
+            transient = True
+        case exceptions.ModelServerError() | exceptions.ModelUnavailableError():
+            detail, transient = "the model provider failed", True
+        case exceptions.ContentFilterError():
+            detail = "the model provider does not answer this"
+        case exceptions.UserError() | NotImplementedError():
+            detail = "the model does not take what this conversation holds"
+        case _:
+            detail = "the model provider's answer broke off or cannot be read"
+    return ProviderFailure(
+        detail,
+        retryable=transient and not begun,
+        wait_s=fault.retry_after if isinstance(fault, exceptions.ModelAPIError) else None,
+        reasoning_refused=_refuses_reasoning(fault),
+    )
+
+
+def _refuses_reasoning(fault: Exception) -> bool:
+    """Whether a provider cannot read the reasoning that it is said to have written.
+
+    It is bound to an account: a new key, or another tenant's, may not open it.
+    """
+    if not isinstance(fault, exceptions.ModelHTTPError) or fault.status_code != HTTPStatus.BAD_REQUEST:
+        return False
+    said = str(fault.body).lower()
+    return any(mark in said for mark in _REASONING_REFUSED)
+
+
+def _status(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
