@@ -33,13 +33,13 @@ METHODS: dict[str, Ask] = {
     "interrupt": lambda store, owner, ids: store.interrupt(owner, ids.session),
     "interrupt a run": lambda store, owner, ids: store.interrupt(owner, ids.session, ids.run),
     "run": lambda store, owner, ids: store.run(owner, ids.run),
-    "over": lambda store, owner, ids: store.has_ended(owner, ids.run),
+    "has_ended": lambda store, owner, ids: store.has_ended(owner, ids.run),
     "current": lambda store, owner, ids: store.current(owner, ids.session),
     "history": lambda store, owner, ids: store.history(owner, ids.session),
     "message": lambda store, owner, ids: store.message(owner, ids.session, ids.answer),
     "before": lambda store, owner, ids: store.before(owner, ids.session, ids.answer),
-    "remembered": lambda store, owner, ids: store.session_context(owner, ids.session),
-    "repeated": lambda store, owner, ids: store.find_duplicate(
+    "session_context": lambda store, owner, ids: store.session_context(owner, ids.session),
+    "find_duplicate": lambda store, owner, ids: store.find_duplicate(
         owner, ids.session, AGENT, MessageId(f"m_{ids.session}"), sha256(b"secret").digest()
     ),
     "decide": lambda store, owner, ids: store.decide(owner, ids.session, [Decision(ids.approval, True)]),

@@ -18,9 +18,9 @@ HEAD = """
 from typing import Any
 import msgspec
 from rejoin import Agent, tool
-from rejoin_runner.models.scripted import Scripted
+from rejoin_runner.models.scripted import ScriptedModel
 
-model = Scripted()
+model = ScriptedModel()
 
 @tool
 async def look(at: str) -> str:

@@ -156,8 +156,8 @@ def _is(process: psutil.Process, part: Part) -> bool:
     """It may die while it is looked at."""
     with suppress(psutil.NoSuchProcess):  # a zombie is one of these
         match part:
-            case "gateway" | "runner":
-                return part in process.cmdline()[1:4]
+            case "gateway" | "runner":  # its service module, which `rejoin dev` imports ahead
+                return f"rejoin_{part}.app" in process.cmdline()
             case "nats":
                 return process.name() == "nats-server" and not gone(process)
             case "postgres":  # the first of them: the others are its children
