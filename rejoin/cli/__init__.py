@@ -1,1 +1,1 @@
-"""The command line, one module for each group of commands."""
+"""The command line `rejoin`. `main` defines the commands; one module for each group implements them."""

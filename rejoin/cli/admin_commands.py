@@ -1,6 +1,6 @@
-"""What is done in an installation by hand: `rejoin runs | sessions | users | keys | tenants`.
+"""The commands for administrators: `rejoin runs | sessions | users | keys | tenants`.
 
-Brings the drivers, so `cli` imports it when one of these is asked for.
+This module imports the database and NATS drivers. `main` imports it when one of these commands is called.
 """
 
 import click
@@ -16,54 +16,56 @@ DAYS_MAX = 36_500
 
 
 @runs_group.command(name="list")
-@click.option("--state", type=click.Choice([state.value for state in State]))
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--state", type=click.Choice([state.value for state in State]), help="Only runs in this state.")
+@click.option(
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="The number of runs to list."
+)
 @with_settings(runs.RunSettings)
-def runs_list(found: runs.RunSettings, state: str | None, limit: int) -> None:
+def runs_list(settings: runs.RunSettings, state: str | None, limit: int) -> None:
     """List runs, newest first."""
-    runs.execute(found, lambda desk: desk.listed(State(state) if state else None, limit))
+    runs.execute(settings, lambda commands: commands.list(State(state) if state else None, limit))
 
 
 @runs_group.command(name="show")
 @click.argument("run")
 @with_settings(runs.RunSettings)
-def runs_show(found: runs.RunSettings, run: str) -> None:
-    """Show a run, and how its log ends."""
-    runs.execute(found, lambda desk: desk.shown(run))
+def runs_show(settings: runs.RunSettings, run: str) -> None:
+    """Show a run and the end of its log."""
+    runs.execute(settings, lambda commands: commands.show(run))
 
 
 @runs_group.command(name="retry")
 @click.argument("run")
 @with_settings(runs.RunSettings)
-def runs_retry(found: runs.RunSettings, run: str) -> None:
-    """Ask the runners again for a run that is under way."""
-    runs.execute(found, lambda desk: desk.retried(run))
+def runs_retry(settings: runs.RunSettings, run: str) -> None:
+    """Send the request for an unfinished run to the runners again."""
+    runs.execute(settings, lambda commands: commands.retry(run))
 
 
 @runs_group.command(name="interrupt")
 @click.argument("run")
 @with_settings(runs.RunSettings)
-def runs_interrupt(found: runs.RunSettings, run: str) -> None:
-    """End a run: queued, running or waiting for a decision."""
-    runs.execute(found, lambda desk: desk.interrupted(run))
+def runs_interrupt(settings: runs.RunSettings, run: str) -> None:
+    """End a run that is queued, running or waiting for an approval."""
+    runs.execute(settings, lambda commands: commands.interrupt(run))
 
 
 @sessions_group.command(name="delete")
 @click.argument("session")
 @with_settings(runs.RunSettings)
-def sessions_delete(found: runs.RunSettings, session: str) -> None:
+def sessions_delete(settings: runs.RunSettings, session: str) -> None:
     """Delete a session with its messages, runs, logs and artifacts."""
-    erasure.execute(found, lambda eraser: eraser.session(session))
+    erasure.execute(settings, lambda commands: commands.delete_session(session))
 
 
 @users_group.command(name="forget")
 @click.argument("tenant")
 @click.argument("user")
 @with_settings(runs.RunSettings)
-def users_forget(found: runs.RunSettings, tenant: str, user: str) -> None:
-    """Delete a user's sessions, with all that belongs to them, and keys."""
-    whose = msgspec.structs.replace(found, tenant=tenant)
-    erasure.execute(whose, lambda eraser: eraser.user(user))
+def users_forget(settings: runs.RunSettings, tenant: str, user: str) -> None:
+    """Delete a user's sessions, with everything that belongs to them, and the user's API keys."""
+    of_tenant = msgspec.structs.replace(settings, tenant=tenant)
+    erasure.execute(of_tenant, lambda commands: commands.forget_user(user))
 
 
 @keys_group.command(name="create")
@@ -74,55 +76,58 @@ def users_forget(found: runs.RunSettings, tenant: str, user: str) -> None:
     type=click.Choice([scope.value for scope in Scope]),
     default=["chat", "approve"],
     show_default=True,
+    help="What the key allows. Repeat the option for several scopes.",
 )
-@click.option("--name", help="What it is for, to tell it from others.")
-@click.option("--agent", help="The only agent it may talk to.")
-@click.option("--user", help="The user it acts for: it sees that user's sessions alone.")
-@click.option(
-    "--days", type=click.IntRange(1, DAYS_MAX), help="How long it is valid; without it, until revoked."
-)
+@click.option("--name", help="A description, shown by `rejoin keys list`.")
+@click.option("--agent", help="The only agent that the key can use. Default: all agents.")
+@click.option("--user", help="The user whose sessions the key can reach. Default: all users of the tenant.")
+@click.option("--days", type=click.IntRange(1, DAYS_MAX), help="Days until the key expires. Default: never.")
 @with_settings(api_keys.KeySettings)
 def keys_create(
-    found: api_keys.KeySettings,
+    settings: api_keys.KeySettings,
     scopes: tuple[str, ...],
     name: str | None,
     agent: str | None,
     user: str | None,
     days: int | None,
 ) -> None:
-    """Print a new key, once."""
-    wish = api_keys.NewKey(
-        scopes=tuple(Scope(one) for one in scopes), name=name, agent=agent, user=user, days=days
+    """Create an API key and print it. It cannot be printed again."""
+    new_key = api_keys.NewKey(
+        scopes=tuple(Scope(scope) for scope in scopes), name=name, agent=agent, user=user, days=days
     )
-    api_keys.execute(found, lambda issuer: issuer.create(wish))
+    api_keys.execute(settings, lambda commands: commands.create(new_key))
 
 
 @keys_group.command(name="list")
 @with_settings(api_keys.KeySettings)
-def keys_list(found: api_keys.KeySettings) -> None:
-    """List keys, newest first. The keys themselves are nowhere."""
-    api_keys.execute(found, lambda issuer: issuer.listed())
+def keys_list(settings: api_keys.KeySettings) -> None:
+    """List API keys by id, newest first. The secrets are not stored."""
+    api_keys.execute(settings, lambda commands: commands.list())
 
 
 @keys_group.command(name="revoke")
 @click.argument("key")
 @with_settings(api_keys.KeySettings)
-def keys_revoke(found: api_keys.KeySettings, key: str) -> None:
-    """Make a key, named by its id, worthless."""
-    api_keys.execute(found, lambda issuer: issuer.revoked(key))
+def keys_revoke(settings: api_keys.KeySettings, key: str) -> None:
+    """Revoke the API key with this id."""
+    api_keys.execute(settings, lambda commands: commands.revoke(key))
 
 
 @tenants_group.command(name="limits")
 @click.argument("tenant")
-@click.option("--running", type=click.IntRange(1), help="Runs at once; others wait their turn.")
-@click.option("--queued", type=click.IntRange(1), help="Runs that wait; others are refused.")
-@click.option("--tokens-per-day", type=click.IntRange(1), help="Spent, it is refused until midnight, UTC.")
-@click.option("--requests-per-minute", type=click.IntRange(1), help="At one gateway.")
-@click.option("--file-bytes", type=click.IntRange(1), help="Of all files that it has.")
-@click.option("--clear", is_flag=True, help="Forget its limits, but for those that are given.")
+@click.option("--running", type=click.IntRange(1), help="Concurrent runs. Further runs are queued.")
+@click.option("--queued", type=click.IntRange(1), help="Queued runs. Further messages are refused.")
+@click.option(
+    "--tokens-per-day",
+    type=click.IntRange(1),
+    help="Tokens per day. Further messages are refused until 0:00 UTC.",
+)
+@click.option("--requests-per-minute", type=click.IntRange(1), help="Requests per minute at each gateway.")
+@click.option("--file-bytes", type=click.IntRange(1), help="Total size of all stored files, in bytes.")
+@click.option("--clear", is_flag=True, help="Remove all limits that this command does not set.")
 @with_settings(tenants.TenantSettings)
 def tenants_limits(
-    found: tenants.TenantSettings,
+    settings: tenants.TenantSettings,
     tenant: str,
     running: int | None,
     queued: int | None,
@@ -132,12 +137,15 @@ def tenants_limits(
     *,
     clear: bool,
 ) -> None:
-    """Show a tenant's limits, and change those that are given. Services heed them within seconds."""
-    given = Limits(
+    """Show a tenant's limits, after setting those that are given.
+
+    Gateways and runners apply new limits within seconds.
+    """
+    new_limits = Limits(
         running_max=running,
         queued_max=queued,
         tokens_per_day=tokens_per_day,
         requests_per_minute=requests_per_minute,
         file_bytes_max=file_bytes,
     )
-    tenants.execute(found, tenant, given, clear=clear)
+    tenants.execute(settings, tenant, new_limits, clear=clear)

@@ -1,6 +1,6 @@
-"""`rejoin keys`: issue, list and revoke API keys.
+"""`rejoin keys`: create, list and revoke API keys.
 
-The key itself is printed once, to whoever asked for it, and is nowhere else.
+A new key is printed once. The database holds its hash.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from rejoin_protocol.ids import TenantId, UserId, agent_name
 
 
 class KeySettings(msgspec.Struct, frozen=True):
-    """Where keys are kept, and what they are hashed with."""
+    """The settings of `rejoin keys`. `api_key_pepper` hashes the keys; only `create` needs it."""
 
     database_url: str
     api_key_pepper: str | None = None
@@ -30,7 +30,7 @@ class KeySettings(msgspec.Struct, frozen=True):
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new key is to be."""
+    """The properties of a key to create. None: no restriction, no expiry."""
 
     scopes: tuple[Scope, ...]
     name: str | None = None
@@ -40,14 +40,14 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyCommands(msgspec.Struct, frozen=True):
-    """One tenant's keys."""
+    """The commands on one tenant's keys. Each returns the text to print."""
 
     rows: PostgresApiKeys
     tenant: TenantId
     pepper: bytes | None
 
-    async def create(self, wish: NewKey) -> str:
-        """The new key. Raises `Invalid` without a pepper."""
+    async def create(self, new: NewKey) -> str:
+        """Store a key. Returns the key itself. Raises `Invalid` for a missing or short pepper."""
         if self.pepper is None or len(self.pepper) < api_key.PEPPER_BYTES_MIN:
             raise Invalid(
                 f"set REJOIN_API_KEY_PEPPER, at least {api_key.PEPPER_BYTES_MIN} bytes, "
@@ -59,39 +59,39 @@ class KeyCommands(msgspec.Struct, frozen=True):
                 id=key.id,
                 tenant=self.tenant,
                 hash=api_key.hash_key(self.pepper, key),
-                scopes=[scope.value for scope in wish.scopes],
-                agent=None if wish.agent is None else agent_name(wish.agent),
-                user=None if wish.user is None else UserId(wish.user),
-                name=wish.name,
+                scopes=[scope.value for scope in new.scopes],
+                agent=None if new.agent is None else agent_name(new.agent),
+                user=None if new.user is None else UserId(new.user),
+                name=new.name,
                 created_at=now,
-                expires_at=None if wish.days is None else now + timedelta(days=wish.days),
+                expires_at=None if new.days is None else now + timedelta(days=new.days),
             )
         )
         return str(key)
 
-    async def listed(self) -> str:
-        """A line a key."""
+    async def list(self) -> str:
+        """One line for each key."""
         return "\n".join(_line(row) for row in await self.rows.list(self.tenant))
 
-    async def revoked(self, id: str) -> str:
-        """Raises `NotFound`."""
+    async def revoke(self, id: str) -> str:
+        """Revoke a key by its id, or by the key itself. Raises `NotFound` if the tenant has no such key."""
         if not await self.rows.revoke(self.tenant, id.partition(".")[0]):
             raise NotFound(f"tenant {self.tenant} has no key {id.partition('.')[0]!r}")
-        return "revoked: gateways refuse it within seconds"
+        return "revoked: gateways refuse the key within seconds"
 
 
 def _line(row: ApiKeyRow) -> str:
     state = (
         "revoked" if row.revoked_at else "expires " + f"{row.expires_at:%F}" if row.expires_at else "valid"
     )
-    bound = [f"agent={row.agent}"] if row.agent else []
-    bound += [f"user={row.user}"] if row.user else []
+    restrictions = [f"agent={row.agent}"] if row.agent else []
+    restrictions += [f"user={row.user}"] if row.user else []
     used = f"used {row.last_used_at:%F %R}" if row.last_used_at else "never used"
-    return "  ".join([row.id, state, ",".join(row.scopes), *bound, used, row.name or ""]).rstrip()
+    return "  ".join([row.id, state, ",".join(row.scopes), *restrictions, used, row.name or ""]).rstrip()
 
 
 def execute(settings: KeySettings, command: Callable[[KeyCommands], Awaitable[str]]) -> None:
-    """Run one command and print what it says."""
+    """Connect, run one command, and print its result."""
 
     async def run() -> str:
         async with await run_store.open_run_store(settings.database_url, pool_max=1) as store:

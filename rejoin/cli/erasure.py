@@ -1,6 +1,6 @@
-"""`rejoin sessions delete` and `rejoin users forget`: what somebody asked to have deleted.
+"""`rejoin sessions delete` and `rejoin users forget`.
 
-Owns no rule: whatever belongs to a session goes with it (`Threads`), the logs by the runners' next sweeps.
+`PostgresSessionStore` decides what is deleted with a session. Runners delete the logs in their next sweep.
 """
 
 import asyncio
@@ -22,30 +22,30 @@ from rejoin.cli.runs import RunSettings
 
 
 class ErasureCommands(msgspec.Struct, frozen=True):
-    """The ports of one command."""
+    """The commands that delete one tenant's data. Each returns the text to print."""
 
-    threads: PostgresSessionStore
+    sessions: PostgresSessionStore
     control: RunControl
     tenant: TenantId
 
-    async def session(self, id: str) -> str:
-        """Delete one of the tenant's sessions; whoever executes a run of it is told. Raises `NotFound`."""
-        runs = await self.threads.delete(Owner(self.tenant), SessionId(id))
+    async def delete_session(self, id: str) -> str:
+        """Delete a session and interrupt its active runs. Raises `NotFound`."""
+        runs = await self.sessions.delete(Owner(self.tenant), SessionId(id))
         if runs is None:
             raise NotFound(f"tenant {self.tenant} has no session {id!r}")
         for run in runs:
-            with suppress(Unavailable):  # it finds out by itself
+            with suppress(Unavailable):  # without the message, the runner notices at its next write
                 await self.control.interrupt(run)
-        return f"deleted, with {len(runs)} runs; their logs follow within seconds, while a runner is up"
+        return f"deleted, with {len(runs)} runs; the runners delete the logs within seconds"
 
-    async def user(self, id: str) -> str:
-        """Delete a user's sessions and keys; done again, it finds what came meanwhile."""
-        count = await self.threads.forget_user(self.tenant, UserId(id))
-        return f"deleted {count} sessions and the keys; the logs follow within seconds, while a runner is up"
+    async def forget_user(self, id: str) -> str:
+        """Delete a user's sessions and keys. A second call deletes what was created since the first."""
+        count = await self.sessions.forget_user(self.tenant, UserId(id))
+        return f"deleted {count} sessions and the keys; the runners delete the logs within seconds"
 
 
 def execute(settings: RunSettings, command: Callable[[ErasureCommands], Awaitable[str]]) -> None:
-    """Run one command and print what it says."""
+    """Connect, run one command, and print its result."""
 
     async def run() -> str:
         async with AsyncExitStack() as stack:
@@ -55,9 +55,12 @@ def execute(settings: RunSettings, command: Callable[[ErasureCommands], Awaitabl
             store = await stack.enter_async_context(
                 await run_store.open_run_store(settings.database_url, pool_max=1)
             )
-            control = NatsRunControl(connection)
             return await command(
-                ErasureCommands(PostgresSessionStore(store.database), control, TenantId(settings.tenant))
+                ErasureCommands(
+                    PostgresSessionStore(store.database),
+                    NatsRunControl(connection),
+                    TenantId(settings.tenant),
+                )
             )
 
     click.echo(asyncio.run(run()))

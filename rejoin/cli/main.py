@@ -1,6 +1,7 @@
-"""The command line: `rejoin dev | gateway | runner | migrate | doctor`, and the groups of `operating`.
+"""The command line: `rejoin dev | gateway | runner | migrate | doctor`, and the groups of `admin_commands`.
 
-Owns the settings' way in. What a command does is imported when it is called: `--help` waits for nothing.
+This module reads the environment and configuration files. It imports the code of a command when the command
+is called, so that `--help` is quick and a command works without the extras of the others.
 """
 
 import asyncio
@@ -19,11 +20,12 @@ from rejoin_adapters.service.service_process import LogFormat, SupervisorLink, c
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError
 
+from rejoin.cli import extras
 from rejoin.dev import launcher, processes
 
 
 class MigrateSettings(msgspec.Struct, frozen=True):
-    """What `rejoin migrate` needs to know."""
+    """The settings of `rejoin migrate`."""
 
     nats_url: str
     database_url: str
@@ -34,10 +36,10 @@ class MigrateSettings(msgspec.Struct, frozen=True):
 
 
 class RejoinGroup(click.Group):
-    """Turns our errors into one line for the person at the terminal."""
+    """Prints a `RejoinError` as one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+        """Run a command. Raises `ClickException` for a `RejoinError`."""
         try:
             return super().invoke(ctx)
         except RejoinError as fault:
@@ -45,60 +47,66 @@ class RejoinGroup(click.Group):
 
 
 class LazyGroup(click.Group):
-    """Its commands are in `operating`."""
+    """A group whose commands are defined in `admin_commands`, imported at first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
+        """The names of the group's commands."""
         import_module("rejoin.cli.admin_commands")
         return super().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One of them."""
+        """A command by name."""
         import_module("rejoin.cli.admin_commands")
         return super().get_command(ctx, cmd_name)
 
 
 def load[T: msgspec.Struct](kind: type[T], config: Path | None) -> T:
-    """Settings from the environment, secret files and a TOML file; sets up the logs on the way."""
+    """Load settings from the environment, secret files and a TOML file, and configure the logs with them.
+
+    Raises `Invalid` for a missing or wrong setting, or a file that cannot be read.
+    """
     try:
         toml: Mapping[str, Any] = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
     except (OSError, ValueError) as fault:
         raise Invalid(f"{config} cannot be read as TOML: {fault}") from fault
-    found = settings.load(kind, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
-    configure_logs(getattr(found, "log_level", "info"), getattr(found, "log_format", "auto"))
-    return found
+    loaded = settings.load(kind, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
+    configure_logs(getattr(loaded, "log_level", "info"), getattr(loaded, "log_format", "auto"))
+    return loaded
 
 
 _option = partial(
     click.option,
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A TOML file of settings; variables win.",
+    help="Read settings from this TOML file. Environment variables take precedence.",
 )
-_config = _option(envvar="REJOIN_CONFIG")
+_config = _option(envvar="REJOIN_CONFIG", show_envvar=True)
 
 
 class GroupOptions(msgspec.Struct, frozen=True):
-    """What stands before a command's name."""
+    """The options between a group's name and the name of its command."""
 
     config: Path | None
     tenant: str | None = None
 
 
 def with_settings(kind: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A group's command gets these first. `--config` may stand behind its name, too; `--help` needs none."""
+    """Pass the settings to a group's command as its first argument.
+
+    `--config` may stand after the command's name, too. `--help` needs no settings.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @_config
         @click.pass_obj
         @wraps(command)
-        def loaded(given: GroupOptions, /, config: Path | None, **options: Any) -> None:
-            found = load(kind, given.config or config)
-            if given.tenant is not None:
-                found = msgspec.structs.replace(found, tenant=given.tenant)
-            command(found, **options)
+        def call(group: GroupOptions, /, config: Path | None, **options: Any) -> None:
+            loaded = load(kind, group.config or config)
+            if group.tenant is not None:
+                loaded = msgspec.structs.replace(loaded, tenant=group.tenant)
+            command(loaded, **options)
 
-        return loaded
+        return call
 
     return decorate
 
@@ -106,11 +114,14 @@ def with_settings(kind: type[msgspec.Struct]) -> Callable[[Callable[..., None]],
 @click.group(cls=RejoinGroup)
 @click.version_option(package_name="rejoin")
 def main() -> None:
-    """Rejoin: a chat-agent backend whose streams can be rejoined from anywhere."""
+    """Rejoin: a chat-agent backend whose streams can be rejoined from anywhere.
+
+    Settings are environment variables REJOIN_…; REJOIN_…_FILE reads a secret from a file.
+    """
 
 
-def _group(name: str, about: str, whose: str | None = None) -> click.Group:
-    """Commands that get their settings by `with_settings`. `whose`: what `--tenant` means to them."""
+def _group(name: str, about: str, *, has_tenant: bool = False) -> click.Group:
+    """A group of commands that use `with_settings`. `has_tenant`: the group has the option `--tenant`."""
 
     @main.group(name=name, help=about, cls=LazyGroup)
     @_option()
@@ -118,98 +129,122 @@ def _group(name: str, about: str, whose: str | None = None) -> click.Group:
     def group(context: click.Context, config: Path | None, tenant: str | None = None) -> None:
         context.obj = GroupOptions(config, tenant)
 
-    return group if whose is None else click.option("--tenant", help=whose)(group)
+    tenant_help = "The tenant. Default: REJOIN_TENANT, else `default`."
+    return click.option("--tenant", help=tenant_help)(group) if has_tenant else group
 
 
 @main.command()
 @_config
 def gateway(config: Path | None) -> None:
-    """Serve HTTP."""
-    from rejoin_gateway import app  # no other command waits for the whole of it
+    """Run a gateway: the HTTP API."""
+    extras.require("gateway", "gateway")
+    from rejoin_gateway import app  # a large import, needed by this command alone
 
-    found = load(app.GatewaySettings, config)
+    loaded = load(app.GatewaySettings, config)
 
     async def run() -> None:
-        with SupervisorLink(os.environ) as supervised:
-            kill = partial(supervised.say, processes.KILL_RUNNER) if "REJOIN_DEV" in os.environ else None
-            await app.serve(found, supervised.ready, kill)
+        with SupervisorLink(os.environ) as supervisor:
+            kill = partial(supervisor.say, processes.KILL_RUNNER) if "REJOIN_DEV" in os.environ else None
+            await app.serve(loaded, supervisor.ready, kill)
 
     asyncio.run(run())
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[MODULE:ATTR]")
 def runner(arguments: tuple[str, ...]) -> None:
-    """Execute runs: `rejoin runner MODULE:ATTR`."""
-    # The gateway's package knows nothing of the runner's: it becomes it.
+    """Run a runner for the agents that MODULE:ATTR names.
+
+    ATTR is an agent or a list of agents. Without MODULE:ATTR, the runner serves the demo agent.
+    """
+    extras.require("runner", "runner")
+    # The process becomes the runner: runner and gateway never share a process.
     os.execv(sys.executable, [sys.executable, "-m", "rejoin_runner", *arguments])  # noqa: S606
 
 
 @main.command(name="migrate")
-@click.option("--check", is_flag=True, help="Change nothing; fail if the database is behind or ahead.")
+@click.option(
+    "--check", is_flag=True, help="Change nothing. Fail if the database is older or newer than this version."
+)
 @_config
 def migrate_command(config: Path | None, *, check: bool) -> None:
-    """Bring the database and the broker's streams up to date."""
+    """Create or update the database tables and the NATS streams."""
     from rejoin_adapters.jetstream import nats_connection, setup
     from rejoin_adapters.postgres import migrate
 
-    found = load(MigrateSettings, config)
+    loaded = load(MigrateSettings, config)
     if check:
-        asyncio.run(migrate.check_schema(found.database_url, exactly=True))
+        asyncio.run(migrate.check_schema(loaded.database_url, exactly=True))
         click.echo("up to date")
         return
 
     async def run() -> list[str]:
-        async with nats_connection.connect(found.nats_url, "migrate") as connection:
+        async with nats_connection.connect(loaded.nats_url, "migrate") as connection:
             await setup.declare_streams_when_ready(
-                connection, setup.StreamSettings(found.nats_replicas, found.run_log_retention_s)
+                connection, setup.StreamSettings(loaded.nats_replicas, loaded.run_log_retention_s)
             )
-        return await migrate.migrate(found.database_url)
+        return await migrate.migrate(loaded.database_url)
 
     applied = asyncio.run(run())
     click.echo("\n".join(f"applied {version}" for version in applied) or "up to date")
 
 
 runs_group = _group(
-    "runs", "Look at single runs. `rejoin dev` writes a --config for this into its data directory."
+    "runs", "List, show, retry and interrupt runs. For `rejoin dev`: --config .rejoin/rejoin.toml."
 )
-sessions_group = _group("sessions", "Delete single sessions.", whose="Whose; REJOIN_TENANT, else `default`.")
-users_group = _group("users", "Forget users.")
-keys_group = _group(
-    "keys", "Issue, list and revoke API keys.", whose="Whose keys; REJOIN_TENANT, else `default`."
-)
-tenants_group = _group("tenants", "Say how much tenants may have.")
+sessions_group = _group("sessions", "Delete sessions.", has_tenant=True)
+users_group = _group("users", "Delete the data of users.")
+keys_group = _group("keys", "Create, list and revoke API keys.", has_tenant=True)
+tenants_group = _group("tenants", "Show and set the limits of tenants.")
 
 
 @main.command(name="doctor")
 @_config
 def doctor_command(config: Path | None) -> None:
-    """Look at the installation: what is wrong with it, and how to mend it."""
-    from rejoin.cli import doctor  # see `gateway`
+    """Check an installation, and print what to correct.
 
-    doctor.execute(load(doctor.DoctorSettings, config))
+    Reads a gateway's settings. Exits with 1 if something is wrong.
+    """
+    extras.require("doctor", "gateway")
+    from rejoin.cli import check_settings, doctor  # import the gateway
+
+    doctor.execute(load(check_settings.DoctorSettings, config))
 
 
 @main.command(name="dev")
 @click.argument("agents", metavar="[MODULE:ATTR]", required=False)
-@click.option("--port", default=8080, show_default=True, help="The first gateway's; the next ones follow.")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    help="The first gateway's port. Further gateways use the next ports.",
+)
 @click.option(
     "--data-dir",
     default=".rejoin",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the embedded servers keep their data.",
+    help="The directory for the data of the embedded servers.",
 )
-@click.option("--gateways", default=1, show_default=True, type=click.IntRange(1, 64))
-@click.option("--runners", default=1, show_default=True, type=click.IntRange(0, 64))
+@click.option(
+    "--gateways", default=1, show_default=True, type=click.IntRange(1, 64), help="The number of gateways."
+)
+@click.option(
+    "--runners", default=1, show_default=True, type=click.IntRange(0, 64), help="The number of runners."
+)
 @_config
 def dev_command(
     agents: str | None, port: int, data_dir: Path, gateways: int, runners: int, config: Path | None
 ) -> None:
-    """Start everything on this machine: broker, database, gateways, runners."""
-    found = load(launcher.DevSettings, config)
+    """Run NATS, PostgreSQL, gateways and runners on this machine.
+
+    The runners serve the agents that MODULE:ATTR names, or the demo agent.
+    """
+    loaded = load(launcher.DevSettings, config)
+    is_embedded = loaded.nats_url is None or loaded.database_url is None
+    extras.require("dev", "gateway", *(["runner"] if runners else []), *(["embedded"] if is_embedded else []))
     plan = launcher.DevPlan(agents, port, data_dir, gateways, runners, str(config) if config else None)
     try:
-        asyncio.run(launcher.run(plan, found, os.environ))
+        asyncio.run(launcher.run(plan, loaded, os.environ))
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -1,6 +1,7 @@
-"""`rejoin runs`: what operators ask about single runs, and the two things that they may ask of one.
+"""`rejoin runs`: show single runs, and retry or interrupt one.
 
-Reads the database and the log; only runners write those.
+Reads the database and the log. Only runners write them: `interrupt` stores a request, and a runner
+ends the run.
 """
 
 import asyncio
@@ -23,93 +24,102 @@ from rejoin_protocol.lifecycle import BUSY, State
 
 
 class RunSettings(msgspec.Struct, frozen=True):
-    """Where to look."""
+    """The settings of `rejoin runs`, `sessions` and `users`."""
 
     nats_url: str
     database_url: str
     tenant: str = "default"
-    """Whose rows a command is about; most of them have an option for it."""
+    """The tenant whose rows a command reads or changes; most commands have an option for it."""
     log_level: str = "warning"
     log_format: LogFormat = "auto"
 
 
 class RunCommands(msgspec.Struct, frozen=True):
-    """The ports of one command."""
+    """The commands on one owner's runs. Each returns the text to print."""
 
     store: RunStore
-    runs: RunLog
-    requests: RunQueue
+    log: RunLog
+    queue: RunQueue
     control: RunControl
     owner: Owner
 
-    async def run(self, id: str) -> Run:
-        """One run. Raises `NotFound`."""
-        run = await self.store.run(self.owner, RunId(id))
-        if run is None:
-            raise NotFound(f"there is no run {id!r}")
-        return run
+    async def list(self, state: State | None, limit: int) -> str:
+        """One line for each run, newest first."""
+        return "\n".join(_line(summary) for summary in await self.store.listed(self.owner, state, limit))
 
-    async def listed(self, state: State | None, limit: int) -> str:
-        """A line a run."""
-        return "\n".join(_line(one) for one in await self.store.listed(self.owner, state, limit))
-
-    async def shown(self, id: str) -> str:
-        """Everything about a run, and how its log ends."""
-        run = await self.run(id)
-        last = await self.runs.last(run.id)
-        facts = msgspec.to_builtins(run) | {
+    async def show(self, id: str) -> str:
+        """All fields of a run, and the position of its log's last record. Raises `NotFound`."""
+        run = await self._run(id)
+        last = await self.log.last(run.id)
+        fields = msgspec.to_builtins(run) | {
             "log_events": last.end if last is not None else 0,
             "log_mark": str(last.head.mark) if last is not None else None,
             "log_attempt": last.head.attempt if last is not None else None,
             "log_sequence": last.seq if last is not None else None,
         }
-        return "\n".join(f"{name:14} {value}" for name, value in facts.items() if value is not None)
+        return "\n".join(f"{name:14} {value}" for name, value in fields.items() if value is not None)
 
-    async def retried(self, id: str) -> str:
-        """Ask the runners again for a run that is under way; one that is over stays over."""
-        run = await self.run(id)
+    async def retry(self, id: str) -> str:
+        """Publish an unfinished run's request again. A finished run stays as it is. Raises `NotFound`."""
+        run = await self._run(id)
         if run.state not in BUSY:
             return f"{run.id} is {run.state}: nothing to do"
         if not run.ready:
-            return f"{run.id} waits for its turn: in its session, or among its tenant's"
-        await self.requests.publish(run.request)
-        return f"{run.id} is {run.state}: asked for again"
+            return f"{run.id} is queued behind an earlier run of its session, or by its tenant's limit"
+        await self.queue.publish(run.request)
+        return f"{run.id} is {run.state}: its request was published again"
 
-    async def interrupted(self, id: str) -> str:
-        """Have a run ended as its user could: by its runner, or by the next one that claims it."""
-        run = await self.run(id)
-        found = await self.store.interrupt(self.owner, run.session, run.id)
-        if found.run is None or not found.interrupted:
+    async def interrupt(self, id: str) -> str:
+        """Interrupt a run as its user would: its runner ends it, or the next runner that claims it.
+
+        Raises `NotFound`.
+        """
+        run = await self._run(id)
+        result = await self.store.interrupt(self.owner, run.session, run.id)
+        if result.run is None or not result.interrupted:
             return f"{run.id} is {run.state}: nothing to do"
-        if found.run.state is State.QUEUED and found.run.ready:
-            await self.requests.publish(found.run.request)
-        if found.run.state is State.RUNNING:
-            with suppress(Unavailable):  # the wish is stored: its runner looks for it
+        if result.run.state is State.QUEUED and result.run.ready:
+            await self.queue.publish(result.run.request)
+        if result.run.state is State.RUNNING:
+            with suppress(Unavailable):  # the request is stored: the runner polls for it
                 await self.control.interrupt(run.id)
             return f"{run.id} was {run.state}: its runner stops it"
         return f"{run.id} was {run.state}: a runner will end it"
 
+    async def _run(self, id: str) -> Run:
+        run = await self.store.run(self.owner, RunId(id))
+        if run is None:
+            raise NotFound(f"there is no run {id!r}")
+        return run
 
-def _line(one: RunSummary) -> str:
-    run = one.run
+
+def _line(summary: RunSummary) -> str:
+    run = summary.run
     return (
-        f"{run.id}  {run.state:9}  attempt {run.attempt}  {one.updated_at:%Y-%m-%d %H:%M:%S}  "
+        f"{run.id}  {run.state:9}  attempt {run.attempt}  {summary.updated_at:%Y-%m-%d %H:%M:%S}  "
         f"{run.agent}  {run.session}{f'  {run.error}' if run.error else ''}"
     )
 
 
-def execute(found: RunSettings, command: Callable[[RunCommands], Awaitable[str]]) -> None:
-    """Run one command and print what it says."""
+def execute(settings: RunSettings, command: Callable[[RunCommands], Awaitable[str]]) -> None:
+    """Connect, run one command, and print its result."""
 
     async def run() -> str:
         async with AsyncExitStack() as stack:
-            connection = await stack.enter_async_context(nats_connection.connect(found.nats_url, "operator"))
-            store = await stack.enter_async_context(
-                await run_store.open_run_store(found.database_url, pool_max=1)
+            connection = await stack.enter_async_context(
+                nats_connection.connect(settings.nats_url, "operator")
             )
-            requests = JetStreamRunQueue(connection, setup.StreamSettings())
-            log = JetStreamRunLog(connection, connection)
-            control, owner = NatsRunControl(connection), Owner(TenantId(found.tenant))
-            return await command(RunCommands(store, log, requests, control, owner))
+            store = await stack.enter_async_context(
+                await run_store.open_run_store(settings.database_url, pool_max=1)
+            )
+            return await command(
+                RunCommands(
+                    store,
+                    JetStreamRunLog(connection, connection),
+                    JetStreamRunQueue(connection, setup.StreamSettings()),
+                    NatsRunControl(connection),
+                    Owner(TenantId(settings.tenant)),
+                )
+            )
 
     click.echo(asyncio.run(run()))

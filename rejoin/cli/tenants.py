@@ -1,7 +1,4 @@
-"""`rejoin tenants`: how much a tenant may have and ask for.
-
-Owns the words of the command; what the limits mean stands at `store.Limits`.
-"""
+"""`rejoin tenants limits`: show and set what one tenant can use. `records.Limits` defines the limits."""
 
 import asyncio
 
@@ -15,30 +12,29 @@ from rejoin_protocol.ids import TenantId
 
 
 class TenantSettings(msgspec.Struct, frozen=True):
-    """Where tenants are kept."""
+    """The settings of `rejoin tenants`."""
 
     database_url: str
     log_level: str = "warning"
     log_format: LogFormat = "auto"
 
 
-def changed(before: Limits, given: Limits, *, clear: bool) -> Limits:
-    """The limits with those that are given; `clear` forgets what is not."""
-    said = msgspec.to_builtins(given)
-    return given if clear else msgspec.structs.replace(before, **said)
+def merge_limits(current: Limits, new: Limits, *, clear: bool) -> Limits:
+    """The current limits, replaced by the new ones that are set. `clear` drops all other current limits."""
+    return new if clear else msgspec.structs.replace(current, **msgspec.to_builtins(new))
 
 
-async def limit(settings: TenantSettings, tenant: TenantId, given: Limits, *, clear: bool) -> str:
-    """Change a tenant's limits, if any are given, and say what they are."""
+async def set_limits(settings: TenantSettings, tenant: TenantId, new: Limits, *, clear: bool) -> str:
+    """Store the new limits, if there are any. Returns the tenant's limits, one line each."""
     async with await run_store.open_run_store(settings.database_url, pool_max=1) as store:
         tenants = PostgresTenants(store.database)
-        limits = changed(await tenants.limits(tenant), given, clear=clear)
-        if clear or given != Limits():
+        limits = merge_limits(await tenants.limits(tenant), new, clear=clear)
+        if clear or new != Limits():
             await tenants.limit(tenant, limits)
     own = msgspec.to_builtins(limits)
-    return "\n".join(f"{field:20} {own.get(field, 'as everybody')}" for field in Limits.__struct_fields__)
+    return "\n".join(f"{name:20} {own.get(name, 'default')}" for name in Limits.__struct_fields__)
 
 
-def execute(settings: TenantSettings, tenant: str, given: Limits, *, clear: bool) -> None:
-    """Do it and print what it says."""
-    click.echo(asyncio.run(limit(settings, TenantId(tenant), given, clear=clear)))
+def execute(settings: TenantSettings, tenant: str, new: Limits, *, clear: bool) -> None:
+    """Set the limits and print the result."""
+    click.echo(asyncio.run(set_limits(settings, TenantId(tenant), new, clear=clear)))

@@ -1,14 +1,12 @@
-"""`rejoin dev`: everything on this machine, in one command, made to have its plugs pulled.
+"""`rejoin dev`: a whole installation on this machine, for one developer; not for production.
 
-Owns child processes: the embedded servers (`ground`), the gateways and the runners (`services`). Each is
-started again when it dies, and none outlives this one. It is a supervisor for one machine and one developer,
-not for production.
+Owns child processes: the embedded servers (`infrastructure`), the gateways and the runners (`processes`). It
+restarts a process that dies, and stops all of them when it ends.
 """
 
 import asyncio
 import socket
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,23 +15,25 @@ from rejoin_adapters.service.background import run_alongside
 from rejoin_adapters.service.service_process import LogFormat, on_stop
 from rejoin_protocol.errors import Invalid
 
-from rejoin.dev.processes import DevProcesses, started_processes
+from rejoin.dev.processes import DevProcesses, run_processes
+from rejoin.dev.progress import ProgressLines
 
 HOST = "127.0.0.1"
 
 
 class DevSettings(msgspec.Struct, frozen=True):
-    """Real servers instead of the embedded ones, `REJOIN_…` each; the rest is the services' own."""
+    """The settings `REJOIN_…` of `rejoin dev` itself. The services read their own."""
 
     nats_url: str | None = None
     database_url: str | None = None
     default_agent: str | None = None
+    context_encryption_keys: str | None = None
     log_level: str = "info"
     log_format: LogFormat = "auto"
 
 
 class DevPlan(msgspec.Struct, frozen=True):
-    """What the command line asks for. `agents` is MODULE:ATTR, or None for the demo."""
+    """The arguments of the command line. `agents`: MODULE:ATTR, or None for the demo agent."""
 
     agents: str | None
     port: int
@@ -43,47 +43,37 @@ class DevPlan(msgspec.Struct, frozen=True):
     config: str | None
 
 
-class ProgressLines:
-    """What is starting and how far it is: a line each, on stderr."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        """One line."""
-        sys.stderr.write(f"  {time.monotonic() - self._began:5.1f} s  {text}\n")
-        sys.stderr.flush()
-
-
 async def run(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> None:
-    """Until SIGTERM or SIGINT. Raises `RejoinError` if something cannot start."""
+    """Run until SIGTERM or SIGINT. Raises `RejoinError` if a server or a service cannot start."""
     for number in range(plan.gateways):
         _check_port(plan.port + number)
     stop = asyncio.Event()
     with on_stop(stop.set):
-        async with run_alongside(_up(plan, settings, variables)):
+        async with run_alongside(_run_installation(plan, settings, variables)):
             await stop.wait()
 
 
-async def _up(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> None:
+async def _run_installation(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> None:
     progress = ProgressLines()
     services = _services(plan, settings, variables)
     progress(f"starting {plan.runners} runner(s) and {plan.gateways} gateway(s)")
-    async with started_processes(services):
-        from rejoin.dev import infrastructure  # the services import, too, and wait for nothing yet
+    async with run_processes(services):
+        # Imported late: the children import their code at the same time.
+        from rejoin.dev import config_file, infrastructure
 
-        given = infrastructure.ExternalServers(settings.nats_url, settings.database_url)
-        async with infrastructure.prepared(plan.data_dir, given, progress) as servers:
-            keys = variables.get("REJOIN_CONTEXT_ENCRYPTION_KEYS") or infrastructure.context_encryption_keys(
-                plan.data_dir
+        external = infrastructure.ExternalServers(settings.nats_url, settings.database_url)
+        async with infrastructure.run_servers(plan.data_dir, external, progress) as servers:
+            shared = config_file.SharedSettings(
+                nats_url=servers.nats_url,
+                database_url=servers.database_url,
+                context_encryption_keys=settings.context_encryption_keys
+                or config_file.context_encryption_keys(plan.data_dir),
             )
-            told = {
-                "REJOIN_NATS_URL": servers.nats_url,
-                "REJOIN_DATABASE_URL": servers.database_url,
-                "REJOIN_CONTEXT_ENCRYPTION_KEYS": keys,
-            }
-            async with run_alongside(services.keep(told)):
+            config_file.write_config(plan.data_dir, shared)
+            async with run_alongside(services.supervise(config_file.variables(shared))):
                 await services.ready()
+                complete = msgspec.structs.replace(shared, default_agent=await services.default_agent())
+                config_file.write_config(plan.data_dir, complete)
                 _announce(plan, progress)
                 await asyncio.Event().wait()
 
@@ -99,12 +89,13 @@ def _announce(plan: DevPlan, progress: ProgressLines) -> None:
 def _services(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> DevProcesses:
     config = ["--config", plan.config] if plan.config else []
     agents = [plan.agents] if plan.agents else []
+    # A runner announces the agents of MODULE:ATTR. Without them the default is the demo agent.
+    is_demo = not (plan.agents and plan.runners)
     return DevProcesses(
         [[*agents, *config]] * plan.runners,
         {plan.port + number: ["gateway", *config] for number in range(plan.gateways)},
         {**variables, "REJOIN_HOST": HOST, "REJOIN_DEV": "true", "REJOIN_ALLOW_ANONYMOUS": "true"},
-        # Without a module to import, the runners serve the demo; with one, they say what they serve.
-        settings.default_agent or (None if plan.agents and plan.runners else "demo"),
+        settings.default_agent or ("demo" if is_demo else None),
     )
 
 

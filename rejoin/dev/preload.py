@@ -1,8 +1,8 @@
-"""A process of `rejoin dev` that is started ahead: it imports what it is made of, which is most of its start,
-while what it stands on starts.
+"""Pre-starts a child process of `rejoin dev`: imports its code while NATS and PostgreSQL are still starting.
 
-`python -m rejoin.dev.preload MODULE PACKAGE ARGUMENT…` imports the module, is told the rest of its variables
-by its supervisor, and goes on as `python -m PACKAGE ARGUMENT…`. It does not know what the packages are.
+Importing is most of a service's start time. `python -m rejoin.dev.preload MODULE PACKAGE ARGUMENT…` imports
+MODULE, waits for the parent to send the remaining environment variables, and continues as
+`python -m PACKAGE ARGUMENT…`. It knows nothing about MODULE and PACKAGE.
 """
 
 import os
@@ -15,8 +15,11 @@ import msgspec
 from rejoin_adapters.service.service_process import SUPERVISOR
 
 
-def told(fd: int) -> dict[str, str]:
-    """The line that the supervisor says once, a JSON object; waits for it. Exits if there is nobody."""
+def read_variables(fd: int) -> dict[str, str]:
+    """Wait for the parent's line, a JSON object of environment variables. Exits if the parent is gone.
+
+    The socket stays open: the service uses it afterwards.
+    """
     with socket.socket(fileno=os.dup(fd)) as supervisor, supervisor.makefile("rb") as lines:
         line = lines.readline()
     if not line:
@@ -25,9 +28,9 @@ def told(fd: int) -> dict[str, str]:
 
 
 def main(module: str, package: str, *arguments: str) -> None:
-    """Become the package."""
+    """Import the module, wait, and run the package in this process."""
     import_module(module)
-    os.environ.update(told(int(os.environ[SUPERVISOR])))
+    os.environ.update(read_variables(int(os.environ[SUPERVISOR])))
     sys.argv[1:] = arguments
     runpy.run_module(package, run_name="__main__", alter_sys=True)
 

@@ -15,7 +15,7 @@ import msgspec
 from rejoin_gateway import app
 from rejoin_runner.settings import RunnerSettings
 
-from rejoin.cli import api_keys, doctor, main, runs
+from rejoin.cli import api_keys, check_settings, main, runs
 from rejoin.dev import launcher
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -26,7 +26,7 @@ READERS: dict[str, type[msgspec.Struct]] = {
     "migrate": main.MigrateSettings,
     "keys": api_keys.KeySettings,
     "runs": runs.RunSettings,
-    "doctor": doctor.DoctorSettings,
+    "doctor": check_settings.DoctorSettings,
     "dev": launcher.DevSettings,
 }
 """By command; `sessions`, `users` and `tenants` read what `runs` reads."""

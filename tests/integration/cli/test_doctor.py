@@ -14,7 +14,8 @@ from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import AgentEntry
 
 from rejoin.cli import doctor
-from rejoin.cli.doctor import DoctorSettings, Finding, Grade
+from rejoin.cli.check_settings import DoctorSettings, check_settings
+from rejoin.cli.finding import Finding, Severity
 from tests.support.system.databases import fresh_database, unmigrated
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import Cluster, cluster
@@ -33,22 +34,22 @@ def settings(servers: Servers | LocalSystem, **given: Any) -> DoctorSettings:
     return DoctorSettings(**wanted)
 
 
-def said(found: list[Finding], grade: Grade) -> list[str]:
-    return [finding.what for finding in found if finding.grade is grade]
+def said(found: list[Finding], severity: Severity) -> list[str]:
+    return [finding.text for finding in found if finding.severity is severity]
 
 
 async def test_a_working_installation_has_nothing_wrong(system: LocalSystem) -> None:
     await system.runner()
     found = await doctor.examine(settings(system, default_agent=system.agent))
-    assert f"agents: {system.agent} is served" in said(found, Grade.OK)
-    wrong = [one for one in said(found, Grade.WRONG) if not one.startswith("runs: ")]  # other tests' runs
-    assert [one for one in wrong if not one.endswith("no keys to seal one")] == []  # other tests' agents
+    assert f"agents: {system.agent} is served" in said(found, Severity.OK)
+    wrong = [one for one in said(found, Severity.ERROR) if not one.startswith("runs: ")]  # other tests' runs
+    assert [one for one in wrong if not one.endswith("encryption keys are set")] == []  # other tests' agents
 
 
 async def test_the_command_says_what_is_wrong_and_exits_with_1(system: LocalSystem) -> None:
     code, out, err = await rejoin(system, "doctor")
     assert code == 1
-    assert "wrong  nobody could come in" in out
+    assert "error  nobody could come in" in out
     assert "Traceback" not in out + err
 
 
@@ -56,7 +57,7 @@ def test_what_cannot_be_reached_is_said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Without a traceback and without a secret."""
-    monkeypatch.setattr(doctor, "REACH_S", 0.3)
+    monkeypatch.setattr(doctor, "CHECK_TIMEOUT_S", 0.3)
     port = free_ports(1)
     unreachable = DoctorSettings(
         nats_url=f"nats://s3cret@127.0.0.1:{port}",
@@ -65,8 +66,8 @@ def test_what_cannot_be_reached_is_said(
     with pytest.raises(SystemExit, match="1"):
         doctor.execute(unreachable)
     said = "".join(capfd.readouterr())
-    assert "wrong  broker: it does not answer within 0.3 s" in said
-    assert "wrong  database: it does not answer within 0.3 s" in said
+    assert "error  broker: no answer within 0.3 s" in said
+    assert "error  database: no answer within 0.3 s" in said
     assert "REJOIN_NATS_URL" in said
     assert "Traceback" not in said
     assert "s3cret" not in said
@@ -77,9 +78,9 @@ def test_what_cannot_be_reached_is_said(
     ("given", "what"),
     [
         ({"allow_anonymous": False}, "nobody could come in"),
-        ({"host": "0.0.0.0"}, "anonymous, and listening"),  # noqa: S104
-        ({"jwt_key": "k" * 32}, "tokens of any issuer"),
-        ({"ack_wait_s": 0.3}, "must be heard of every 0.1 s"),
+        ({"host": "0.0.0.0"}, "REJOIN_ALLOW_ANONYMOUS is set and the host is 0.0.0.0"),  # noqa: S104
+        ({"jwt_key": "k" * 32}, "accept tokens of any issuer"),
+        ({"ack_wait_s": 0.3}, "must send a heartbeat every 0.1 s"),
         ({"session_retention_s": 60.0}, "sessions are deleted after 60 s"),
         (
             {"host": "10.0.0.1", "allow_anonymous": False, "api_key_pepper": PEPPER},
@@ -88,26 +89,26 @@ def test_what_cannot_be_reached_is_said(
     ],
 )
 def test_settings_that_contradict(given: dict[str, Any], what: str, servers: Servers) -> None:
-    found = list(doctor.contradictions(settings(servers, **given)))
-    assert [finding for finding in found if what in finding.what]
-    assert all(finding.mend for finding in found)
+    found = list(check_settings(settings(servers, **given)))
+    assert [finding for finding in found if what in finding.text]
+    assert all(finding.remedy for finding in found)
 
 
 def test_settings_that_do_not(servers: Servers) -> None:
-    assert list(doctor.contradictions(settings(servers))) == []
+    assert list(check_settings(settings(servers))) == []
 
 
 async def test_a_database_that_was_not_migrated(servers: Servers) -> None:
     async with fresh_database(servers.database_url) as url:
         found = await doctor.examine(settings(servers, database_url=url))
-        assert [one for one in said(found, Grade.WRONG) if "misses migrations" in one]
+        assert [one for one in said(found, Severity.ERROR) if "misses migrations" in one]
         assert await unmigrated(url)  # it has not done it itself
 
 
 async def test_a_wrong_password(servers: Servers) -> None:
     user, host = servers.database_url.split("@")
     found = await doctor.examine(settings(servers, database_url=f"{user}x@{host}"))
-    assert [one for one in said(found, Grade.WRONG) if one.startswith("database: ")]
+    assert [one for one in said(found, Severity.ERROR) if one.startswith("database: ")]
 
 
 async def test_no_key_and_an_agent_that_nobody_serves(servers: Servers) -> None:
@@ -122,11 +123,11 @@ async def test_no_key_and_an_agent_that_nobody_serves(servers: Servers) -> None:
             servers, database_url=url, allow_anonymous=False, api_key_pepper=PEPPER, default_agent="no-such"
         )
         found = await doctor.examine(wanted)
-    wrong = said(found, Grade.WRONG)
-    assert "keys: there is no valid one" in wrong
-    assert "agents: left-alone wants a context, and there are no keys to seal one" in wrong
+    wrong = said(found, Severity.ERROR)
+    assert "keys: there is no valid API key" in wrong
+    assert "agents: left-alone declares a context, and no context encryption keys are set" in wrong
     assert "agents: REJOIN_DEFAULT_AGENT is no-such, which no runner serves" in wrong
-    assert [one for one in said(found, Grade.NOTE) if "left-alone was last announced 60" in one]
+    assert [one for one in said(found, Severity.NOTE) if "left-alone was last announced 60" in one]
 
 
 @pytest.fixture(scope="module")
@@ -140,21 +141,21 @@ async def test_with_the_production_users_it_tells_what_each_may(brokers: Cluster
     """Streams are missing, then there; the gateway's user writes no log, the administrator's sees all."""
     as_gateway = settings(servers, nats_url=brokers.url("gateway"))
     found = await doctor.examine(as_gateway)
-    assert [one for one in said(found, Grade.WRONG) if "misses the streams" in one]
+    assert [one for one in said(found, Severity.ERROR) if "the streams" in one and "are missing" in one]
     async with nats_connection.connect(brokers.url("admin"), "tests") as admin:
         await setup.declare_streams(admin, setup.StreamSettings())
         found = await doctor.examine(as_gateway)
-        assert "broker: this user cannot write logs" in said(found, Grade.OK)
-        assert [one for one in said(found, Grade.NOTE) if "cannot see how the streams" in one]
+        assert "broker: this user cannot write logs" in said(found, Severity.OK)
+        assert [one for one in said(found, Severity.NOTE) if "cannot see the configuration" in one]
         found = await doctor.examine(
             settings(servers, nats_url=brokers.url("admin"), run_log_retention_s=60, nats_replicas=1)
         )
-        assert [one for one in said(found, Grade.WRONG) if "max_age of LOG" in one]
-        assert [one for one in said(found, Grade.NOTE) if "this user may write logs" in one]
+        assert [one for one in said(found, Severity.ERROR) if "max_age of LOG" in one]
+        assert [one for one in said(found, Severity.NOTE) if "this user can write logs" in one]
         assert await JetStreamRunLog(admin, admin).last(RunId("run_doctor")) is None  # it has written nothing
 
 
 async def test_sealing_keys_of_its_own_are_enough(servers: Servers) -> None:
     keys = f"k1:{b64encode(b'1' * 32).decode()}"
     found = await doctor.examine(settings(servers, context_encryption_keys=keys))
-    assert not [one for one in said(found, Grade.WRONG) if "no keys to seal" in one]
+    assert not [one for one in said(found, Severity.ERROR) if "no context encryption keys" in one]

@@ -184,13 +184,13 @@ async def test_what_the_operator_says_is_kept_and_shown(store: PostgresRunStore,
     """Limits are changed one by one; `clear` forgets those that are not given."""
     settings = tenants.TenantSettings(system.database_url)
     name = TenantId(system.fresh("tenant"))
-    assert (await tenants.limit(settings, name, Limits(), clear=False)).count("as everybody") == 5
-    await tenants.limit(settings, name, Limits(running_max=50), clear=False)
-    shown = await tenants.limit(settings, name, Limits(queued_max=500), clear=False)
+    assert (await tenants.set_limits(settings, name, Limits(), clear=False)).count("default") == 5
+    await tenants.set_limits(settings, name, Limits(running_max=50), clear=False)
+    shown = await tenants.set_limits(settings, name, Limits(queued_max=500), clear=False)
     assert "50" in shown
     assert "500" in shown
     assert await PostgresTenants(store.database).limits(name) == Limits(running_max=50, queued_max=500)
-    await tenants.limit(settings, name, Limits(tokens_per_day=7), clear=True)
+    await tenants.set_limits(settings, name, Limits(tokens_per_day=7), clear=True)
     assert await PostgresTenants(store.database).limits(name) == Limits(tokens_per_day=7)
 
 

@@ -20,9 +20,10 @@ from rejoin_gateway.http.routes import Scope
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.ids import TenantId
 
-from rejoin.cli import api_keys, doctor
+from rejoin.cli import api_keys
 from rejoin.cli.api_keys import KeyCommands, NewKey
-from rejoin.cli.doctor import Grade
+from rejoin.cli.check_settings import DoctorSettings, check_settings
+from rejoin.cli.finding import Severity
 from tests.support.system.local_system import Answer, LocalSystem
 
 PEPPER = "a pepper of some length"
@@ -85,7 +86,7 @@ async def test_a_revoked_key_is_refused_within_seconds(issuer: KeyCommands, data
     async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
         gate._now = lambda: now
         assert (await gate.authenticate(f"Bearer {key}")).scopes == {*CHAT}
-        assert "revoked" in await issuer.revoked(key)
+        assert "revoked" in await issuer.revoke(key)
         now += timedelta(seconds=6)
         with pytest.raises(Unauthenticated, match="any more"):
             await gate.authenticate(f"Bearer {key}")
@@ -103,11 +104,11 @@ async def test_an_expired_key_is_refused(issuer: KeyCommands, database: Database
 async def test_it_is_noted_when_a_key_was_used(issuer: KeyCommands, database: Database) -> None:
     settings = GatewaySettings(nats_url="", database_url="", api_key_pepper=PEPPER)
     key = await issuer.create(NewKey(scopes=CHAT, name="noted"))
-    assert "never used" in _line(await issuer.listed(), key)
+    assert "never used" in _line(await issuer.list(), key)
     async with open_authenticator(settings, PostgresApiKeys(database)) as gate:
         await gate.authenticate(f"Bearer {key}")
         await gate.record_key_usage()
-    assert "never used" not in _line(await issuer.listed(), key)
+    assert "never used" not in _line(await issuer.list(), key)
 
 
 def _line(listed: str, key: str) -> str:
@@ -268,9 +269,9 @@ async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> 
         with pytest.raises(Invalid, match=why) as caught:
             async with open_authenticator(settings, PostgresApiKeys(database)):
                 pass
-        wanted = doctor.DoctorSettings(**msgspec.structs.asdict(settings))
-        [found] = [one for one in doctor.contradictions(wanted) if one.grade is Grade.WRONG]
-        assert f"{found.what}: {found.mend}" == str(caught.value), "doctor says it in the same words"
+        wanted = DoctorSettings(**msgspec.structs.asdict(settings))
+        [found] = [one for one in check_settings(wanted) if one.severity is Severity.ERROR]
+        assert f"{found.text}: {found.remedy}" == str(caught.value), "doctor says it in the same words"
 
 
 @pytest.mark.feature("F41")

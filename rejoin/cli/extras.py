@@ -1,0 +1,48 @@
+"""Checks that the optional dependencies of a command are installed.
+
+The distribution's own metadata says what an extra needs, so that `pyproject.toml` stays the only list.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+
+from rejoin_protocol.errors import Invalid
+
+DISTRIBUTION = "rejoin"
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*;.*\bextra == ['\"](?P<extra>[\w.-]+)['\"]")
+
+
+def require(command: str, *extras: str) -> None:
+    """Check that a command's extras are installed. Raises `Invalid` that names the missing ones."""
+    missing = [extra for extra in extras if not all(map(_is_installed, _requirements(extra)))]
+    if missing:
+        raise Invalid(
+            f"rejoin {command} needs the {'extra' if len(missing) == 1 else 'extras'} {_join(missing)}: "
+            f'pip install "{DISTRIBUTION}[{",".join(missing)}]"'
+        )
+
+
+def _requirements(extra: str) -> Iterator[str]:
+    """The names of an extra's distributions. None for a checkout that was not installed."""
+    try:
+        lines = metadata.requires(DISTRIBUTION) or ()
+    except metadata.PackageNotFoundError:
+        return
+    for line in lines:
+        found = _REQUIREMENT.match(line)
+        if found is not None and found["extra"] == extra:
+            yield found["name"]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _join(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
