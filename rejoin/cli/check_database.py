@@ -77,7 +77,7 @@ async def _check_rows(database: Database, settings: DoctorSettings) -> AsyncIter
             where state = 'pending'))""",
         QUEUE_WAIT_S_MAX,
     )
-    if settings.api_key_pepper and not rows.keys and not settings.takes_tokens:
+    if settings.api_key_pepper and not rows.keys and not settings.accepts_tokens:
         yield error("keys: there is no valid API key", "create one: rejoin keys create --scope chat")
     for agent, runs in rows.queued.items():
         yield error(

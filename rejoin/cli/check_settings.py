@@ -28,7 +28,7 @@ def check_settings(settings: DoctorSettings) -> Iterator[Finding]:
             f"REJOIN_ALLOW_ANONYMOUS is set and the host is {settings.host}: a gateway refuses to start",
             "unset REJOIN_ALLOW_ANONYMOUS, or listen on 127.0.0.1",
         )
-    if settings.takes_tokens and not (settings.jwt_issuer and settings.jwt_audience):
+    if settings.accepts_tokens and not (settings.jwt_issuer and settings.jwt_audience):
         yield note(
             "gateways accept tokens of any issuer or audience that the key has signed",
             "set REJOIN_JWT_ISSUER and REJOIN_JWT_AUDIENCE",

@@ -66,7 +66,7 @@ async def test_a_token_that_is_none_is_refused(token: str) -> None:
         JwtVerifier(TokenRules(["RS256"]), None, published),
     ):
         with pytest.raises((Unauthenticated, Unavailable)):
-            await tokens.claims(token)
+            await tokens.verify(token)
 
 
 def _never() -> datetime:
@@ -86,11 +86,11 @@ def gate() -> Authenticator:
 @pytest.mark.parametrize("claim", ["sub", "org"])
 def test_a_name_that_cannot_be_stored_or_logged_is_nobodys(gate: Authenticator, claim: str, odd: Any) -> None:
     with pytest.raises(Unauthenticated):
-        gate._of_claims({"sub": "ann", "org": "acme"} | {claim: odd})
+        gate.principal_of({"sub": "ann", "org": "acme"} | {claim: odd})
 
 
 def test_two_people_are_never_counted_as_one(gate: Authenticator) -> None:
     """Names with spaces in them do not run into each other where requests are counted."""
-    one = gate._of_claims({"org": "a", "sub": "b c"})
-    other = gate._of_claims({"org": "a b", "sub": "c"})
+    one = gate.principal_of({"org": "a", "sub": "b c"})
+    other = gate.principal_of({"org": "a b", "sub": "c"})
     assert one.name != other.name

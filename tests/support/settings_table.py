@@ -41,10 +41,6 @@ SECRETS = {
 UNSAID = {
     "port": "Its port.",
     "log_level": "`debug`, `info`, `warning`, `error` or `critical`.",
-    "jwt_issuer": "Who a token must be from; unsaid, anybody who has the key.",
-    "jwt_audience": "Whom it must be for; unsaid, anybody.",
-    "jwt_algorithms": "What it may be signed with.",
-    "jwt_scope_claim": "Where it says what it allows.",
 }
 """What the structs do not say, because it says itself there."""
 

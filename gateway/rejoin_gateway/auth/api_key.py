@@ -1,7 +1,7 @@
-"""API keys: `id.secret`, shown once, kept as a keyed hash. Pure.
+"""API keys: `id.secret`. The secret is shown once and stored as a keyed hash. Pure.
 
-The secret has 256 random bits, so one HMAC is enough; the pepper is a
-setting of the gateways, and a stolen table alone opens nothing.
+The secret has 256 random bits, so one HMAC suffices and no slow password hash is needed. The key of the HMAC
+(pepper) is a setting of the gateways: a stolen table alone authenticates nothing.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _KEY = re.compile(r"(rk_[A-Za-z0-9_-]{12})\.([A-Za-z0-9_-]{43})")
 
 
 class ApiKey(NamedTuple):
-    """A key as its owner holds it."""
+    """A key with its secret."""
 
     id: str
     secret: str
@@ -28,25 +28,25 @@ class ApiKey(NamedTuple):
 
 
 def generate_key(randomness: Callable[[int], bytes]) -> ApiKey:
-    """A new one."""
-    return ApiKey(f"rk_{_text(randomness(ID_BYTES))}", _text(randomness(SECRET_BYTES)))
+    """A new key. `randomness` returns that many random bytes."""
+    return ApiKey(f"rk_{_base64(randomness(ID_BYTES))}", _base64(randomness(SECRET_BYTES)))
 
 
 def parse_key(text: str) -> ApiKey | None:
-    """A key that a client shows; None if it cannot be one."""
+    """The key in a credential; None if the text does not have the form of a key."""
     match = _KEY.fullmatch(text)
     return None if match is None else ApiKey(match[1], match[2])
 
 
 def hash_key(pepper: bytes, key: ApiKey) -> bytes:
-    """What is stored of a key."""
+    """The hash of a key, which is stored in its place."""
     return hmac.digest(pepper, str(key).encode(), hashlib.sha256)
 
 
 def matches_hash(pepper: bytes, key: ApiKey, stored: bytes) -> bool:
-    """Whether a key is the stored one, in constant time."""
+    """Whether a key has the stored hash; in constant time, so that timing reveals no part of it."""
     return hmac.compare_digest(hash_key(pepper, key), stored)
 
 
-def _text(raw: bytes) -> str:
+def _base64(raw: bytes) -> str:
     return urlsafe_b64encode(raw).rstrip(b"=").decode()

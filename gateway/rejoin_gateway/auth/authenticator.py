@@ -1,19 +1,19 @@
-"""Who asks, and what they may do.
+"""Authenticates requests: the `Authorization: Bearer` header, an API key or a JSON web token, becomes a
+`Principal`.
 
-Owns the reading of `Authorization: Bearer`: an API key or a token becomes a `Principal`, or the request is
-refused before anything happens. What a principal may see is the store's rule, by its owner; which scope a
-route asks for stands beside the route.
+What a principal may see is decided by the store, by owner. Which scope a route needs stands beside the route.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
 import msgspec
 import structlog
+from cachetools import TTLCache
 from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
 from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import Forbidden, Invalid, Unauthenticated
@@ -29,15 +29,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger("rejoin.auth")
 
 API_KEY_CACHE_TTL_S = 5.0
-"""How long a key is believed without asking the database: how late a revocation is."""
+"""A revoked key may work for up to this long."""
 API_KEY_CACHE_MAX = 10_000
 ALL_SCOPES = frozenset(Scope)
 USER_CHARS_MAX = 256
 SHARED_KEY_CHARS_MIN = 32
+"""256 bits, the minimum for HS256 (RFC 7518, section 3.2)."""
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who asks. `name` is what limits count by. `agent`: the only one that this credential may talk to."""
+    """An authenticated caller. `name`: the key of its rate limit. `agent`: the only agent it may use; None:
+    all.
+    """
 
     owner: Owner
     scopes: frozenset[Scope]
@@ -45,43 +48,47 @@ class Principal(msgspec.Struct, frozen=True):
     agent: AgentName | None = None
 
     def require_scope(self, scope: Scope) -> None:
-        """Raises `Forbidden`."""
+        """Raises `Forbidden` if the credential lacks the scope."""
         if scope not in self.scopes:
             raise Forbidden(f"this credential does not have the scope {scope.value!r}")
 
 
 ANONYMOUS = Principal(Owner(TenantId("default")), ALL_SCOPES, "anybody")
-"""On one's own machine nobody needs a key."""
+"""The caller of a gateway with `allow_anonymous`, which listens on loopback only."""
 
 
 class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How callers are known, `REJOIN_…` each."""
+    """How a gateway authenticates requests: settings `REJOIN_…`."""
 
     allow_anonymous: bool = False
-    """Whether who shows no credential is let in; on loopback only."""
+    """Whether requests without a credential are accepted; on loopback only."""
     api_key_pepper: str | None = None
-    """What API keys are hashed with. The same for all gateways; who changes it makes all keys invalid."""
+    """Secret that API keys are hashed with, the same for all gateways. Changing it invalidates all keys."""
     jwt_key: str | None = None
-    """What tokens are signed with: a secret, or a public key in PEM."""
+    """Key that verifies tokens: a shared secret, or a public key in PEM."""
     jwt_jwks_url: str | None = None
-    """Where their issuer publishes the keys."""
+    """URL of the issuer's public keys (JWKS)."""
     jwt_issuer: str | None = None
+    """Required issuer (`iss`) of a token; unset, any."""
     jwt_audience: str | None = None
+    """Required audience (`aud`) of a token; unset, any."""
     jwt_algorithms: str = "RS256 ES256 EdDSA"
+    """Accepted signature algorithms, separated by spaces."""
     jwt_tenant_claim: str | None = None
-    """None: all tokens are of the default tenant."""
+    """Claim that names the tenant; unset, all tokens belong to the default tenant."""
     jwt_scope_claim: str = "scope"
+    """Claim that lists the scopes."""
     jwt_scopes: str = "chat approve"
-    """Of a token that does not say."""
+    """Scopes of a token without that claim."""
 
     @property
-    def takes_tokens(self) -> bool:
-        """Whether there is something to check one with."""
+    def accepts_tokens(self) -> bool:
+        """Whether a key to verify tokens is set."""
         return self.jwt_key is not None or self.jwt_jwks_url is not None
 
 
 class ConfigError(NamedTuple):
-    """Settings with which no gateway starts."""
+    """A setting with which no gateway starts, and what to do about it."""
 
     problem: str
     remedy: str
@@ -91,7 +98,7 @@ class ConfigError(NamedTuple):
 
 
 def config_errors(settings: AuthSettings) -> Iterator[ConfigError]:
-    """What is wrong with how callers would be known, by the settings alone."""
+    """What is wrong with the settings; nothing is connected or read."""
     key = settings.jwt_key or ""
     if (
         settings.api_key_pepper is not None
@@ -99,44 +106,40 @@ def config_errors(settings: AuthSettings) -> Iterator[ConfigError]:
     ):
         yield ConfigError(
             f"REJOIN_API_KEY_PEPPER must have at least {api_key.PEPPER_BYTES_MIN} bytes",
-            "make one of random ones, as deploy/secrets.sh does",
+            "generate a random one, as deploy/secrets.sh does",
         )
-    algorithms = settings.jwt_algorithms.split() if settings.takes_tokens else []
+    algorithms = settings.jwt_algorithms.split() if settings.accepts_tokens else []
     if "none" in (name.lower() for name in algorithms):
-        yield ConfigError("REJOIN_JWT_ALGORITHMS cannot hold none", "such tokens are signed by nobody")
+        yield ConfigError("REJOIN_JWT_ALGORITHMS must not contain none", "such tokens have no signature")
     for name in algorithms:
         if name.startswith("HS") and len(key) < SHARED_KEY_CHARS_MIN:
             yield ConfigError(
                 f"{name} needs a REJOIN_JWT_KEY of at least {SHARED_KEY_CHARS_MIN} characters",
-                "whoever guesses it signs tokens",
+                "an attacker who guesses a shorter key can sign tokens",
             )
         if name.startswith("HS") and "-----BEGIN" in key:
             yield ConfigError(
-                f"{name} with a public key would let anybody sign",
-                "name the key's own algorithm in REJOIN_JWT_ALGORITHMS",
+                f"{name} with a public key would let anybody sign tokens",
+                "set REJOIN_JWT_ALGORITHMS to the key's own algorithm",
             )
-    if not (settings.allow_anonymous or settings.takes_tokens or settings.api_key_pepper is not None):
+    if not (settings.allow_anonymous or settings.accepts_tokens or settings.api_key_pepper is not None):
         yield ConfigError(
-            "nobody could come in", "set REJOIN_API_KEY_PEPPER, REJOIN_JWT_KEY or REJOIN_JWT_JWKS_URL"
+            "no request could be authenticated",
+            "set REJOIN_API_KEY_PEPPER, REJOIN_JWT_KEY or REJOIN_JWT_JWKS_URL",
         )
 
 
 class ClaimNames(msgspec.Struct, frozen=True):
-    """Where a token says what we need. `tenant` None: all tokens are of the default tenant."""
+    """The claims of a token that are read. `tenant` None: all tokens belong to the default tenant."""
 
     tenant: str | None = None
     scope: str = "scope"
     scopes: frozenset[Scope] = frozenset({Scope.CHAT, Scope.APPROVE})
-    """Of a token that does not say."""
-
-
-class _CachedKey(msgspec.Struct, frozen=True):
-    row: ApiKeyRow
-    until: datetime
+    """Scopes of a token without the claim `scope`."""
 
 
 class Authenticator:
-    """Turns the `Authorization` header into a principal."""
+    """Turns `Authorization` headers into principals."""
 
     def __init__(
         self,
@@ -154,108 +157,124 @@ class Authenticator:
         self._claims = claims
         self._allow_anonymous = allow_anonymous
         self._now = now
-        self._believed: dict[str, _CachedKey] = {}
-        self._used: set[str] = set()
+        self._cached_rows: TTLCache[str, ApiKeyRow] = TTLCache(
+            API_KEY_CACHE_MAX, API_KEY_CACHE_TTL_S, timer=lambda: now().timestamp()
+        )
+        self._used_keys: set[str] = set()
 
     async def authenticate(self, authorization: str | None) -> Principal:
-        """Raises `Unauthenticated`, `Unavailable`."""
-        # A client library that must send a key may send any where none could be checked.
-        unkeyed = self._pepper is None and self._tokens is None
-        if self._allow_anonymous and (authorization is None or unkeyed):
+        """The principal of an `Authorization` header. Raises `Unauthenticated`, and `Unavailable`."""
+        # Some client libraries always send a key. Where no credential can be checked, it is ignored.
+        checks_nothing = self._pepper is None and self._tokens is None
+        if self._allow_anonymous and (authorization is None or checks_nothing):
             return ANONYMOUS
         if authorization is None:
-            raise Unauthenticated("a credential is needed: Authorization: Bearer …")
+            raise Unauthenticated("send a credential in the header Authorization: Bearer …")
         kind, _, credential = authorization.partition(" ")
         credential = credential.strip()
         if kind.lower() != "bearer" or not credential:
-            raise Unauthenticated("the Authorization header must be Bearer and a credential")
+            raise Unauthenticated("the Authorization header must be `Bearer`, a space and a credential")
         key = api_key.parse_key(credential)
         if key is not None:
-            return await self._of_key(key)
+            return await self._authenticate_key(key)
         if self._tokens is not None and credential.count(".") == 2:  # noqa: PLR2004 - header, claims, signature
-            return self._of_claims(await self._tokens.claims(credential))
-        raise Unauthenticated("the credential is not known")
+            return self.principal_of(await self._tokens.verify(credential))
+        raise Unauthenticated("the credential is unknown")
 
-    async def _of_key(self, key: ApiKey) -> Principal:
-        row = await self._row(key.id)
-        # One answer for every reason: who guesses learns nothing.
+    async def _authenticate_key(self, key: ApiKey) -> Principal:
+        row = await self._find_row(key.id)
+        # The same error for an unknown id and a wrong secret: an attacker learns no ids.
         if row is None or self._pepper is None or not api_key.matches_hash(self._pepper, key, row.hash):
-            raise Unauthenticated("the credential is not known")
+            raise Unauthenticated("the credential is unknown")
         if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= self._now()):
-            raise Unauthenticated("the credential is not valid any more")
-        self._used.add(row.id)
+            raise Unauthenticated("the credential has expired or was revoked")
+        self._used_keys.add(row.id)
         scopes = frozenset(scope for scope in Scope if scope.value in row.scopes)
         return Principal(Owner(row.tenant, row.user), scopes, f"key {row.id}", row.agent)
 
-    async def _row(self, id: str) -> ApiKeyRow | None:
-        known = self._believed.get(id)
-        if known is not None and known.until > self._now():
-            return known.row
+    async def _find_row(self, id: str) -> ApiKeyRow | None:
+        """Unknown ids are not cached: a new key works at once, and guesses cannot fill the cache."""
+        cached: ApiKeyRow | None = self._cached_rows.get(id)
+        if cached is not None:
+            return cached
         row = await self._rows.find(id)
-        self._believed.pop(id, None)
         if row is not None:
-            if len(self._believed) >= API_KEY_CACHE_MAX:
-                self._believed.pop(next(iter(self._believed)))
-            self._believed[id] = _CachedKey(row, self._now() + timedelta(seconds=API_KEY_CACHE_TTL_S))
+            self._cached_rows[id] = row
         return row
 
-    def _of_claims(self, claims: dict[str, object]) -> Principal:
-        user = _name(claims["sub"])
+    def principal_of(self, claims: Mapping[str, object]) -> Principal:
+        """The principal of a verified token. Raises `Unauthenticated` for names that cannot be stored or
+        logged.
+        """
+        user = _printable_name(claims["sub"])
         if user is None:
             raise Unauthenticated(f"the token's `sub` must be 1 to {USER_CHARS_MAX} printable characters")
-        tenant = _name("default" if self._claims.tenant is None else claims.get(self._claims.tenant))
+        claim = self._claims.tenant
+        tenant = _printable_name("default" if claim is None else claims.get(claim))
         if tenant is None:
-            raise Unauthenticated(f"the token does not say its tenant ({self._claims.tenant})")
+            raise Unauthenticated(f"the token lacks a valid tenant in its claim `{claim}`")
         owner = Owner(TenantId(tenant), UserId(user))
-        return Principal(owner, self._scopes(claims), f"user {tenant!r} {user!r}")
+        return Principal(owner, self._scopes_of(claims), f"user {tenant!r} {user!r}")
 
-    def _scopes(self, claims: dict[str, object]) -> frozenset[Scope]:
-        said = claims.get(self._claims.scope)
-        if said is None:
+    def _scopes_of(self, claims: Mapping[str, object]) -> frozenset[Scope]:
+        claim = claims.get(self._claims.scope)
+        if claim is None:
             return self._claims.scopes
-        words = said.split() if isinstance(said, str) else said if isinstance(said, list) else []
-        return frozenset(scope for scope in Scope if scope.value in words)
+        names = claim.split() if isinstance(claim, str) else claim if isinstance(claim, list) else []
+        return frozenset(scope for scope in Scope if scope.value in names)
 
     async def record_key_usage(self) -> None:
-        """Write down which keys were used since the last time. Call it now and then. Raises `Unavailable`."""
-        used, self._used = self._used, set()
+        """Store which keys were used since the last call. Call it periodically. Raises `Unavailable`."""
+        used, self._used_keys = self._used_keys, set()
         if used:
             await self._rows.used(sorted(used))
 
 
-def _name(claim: object) -> str | None:
-    """A claim that can be stored and logged as somebody's name; None if it cannot."""
-    known = isinstance(claim, str) and 0 < len(claim) <= USER_CHARS_MAX and claim.isprintable()
-    return claim if known and isinstance(claim, str) else None
+def _printable_name(claim: object) -> str | None:
+    """The claim, if it can be stored and logged as a name; else None."""
+    if isinstance(claim, str) and 0 < len(claim) <= USER_CHARS_MAX and claim.isprintable():
+        return claim
+    return None
 
 
 @asynccontextmanager
-async def open_authenticator(settings: AuthSettings, rows: PostgresApiKeys) -> AsyncIterator[Authenticator]:
-    """The gate that the settings describe. Raises `Invalid` for settings that are refused."""
-    for refusal in config_errors(settings):
-        raise Invalid(str(refusal))
+async def open_authenticator(
+    settings: AuthSettings,
+    rows: PostgresApiKeys,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    clock_s: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Authenticator]:
+    """The authenticator that the settings describe. Raises `Invalid` for the first of `config_errors`.
+
+    `now` decides when keys expire and how long they are cached, `clock_s` how old the issuer's keys are.
+    """
+    for error in config_errors(settings):
+        raise Invalid(str(error))
     async with aiohttp.ClientSession() as session:
         yield Authenticator(
             rows=rows,
             pepper=None if settings.api_key_pepper is None else settings.api_key_pepper.encode(),
-            tokens=_tokens(settings, session) if settings.takes_tokens else None,
+            tokens=_build_verifier(settings, session, clock_s) if settings.accepts_tokens else None,
             claims=ClaimNames(
                 settings.jwt_tenant_claim,
                 settings.jwt_scope_claim,
                 frozenset(scope for scope in Scope if scope.value in settings.jwt_scopes.split()),
             ),
             allow_anonymous=settings.allow_anonymous,
-            now=lambda: datetime.now(UTC),
+            now=now,
         )
 
 
-def _tokens(settings: AuthSettings, session: aiohttp.ClientSession) -> "JwtVerifier":
+def _build_verifier(
+    settings: AuthSettings, session: aiohttp.ClientSession, clock_s: Callable[[], float]
+) -> "JwtVerifier":
     from rejoin_gateway.auth.jwt import JwksCache, JwtVerifier, TokenRules, jwks_fetcher
 
-    published = None
+    jwks = None
     if settings.jwt_jwks_url is not None:
-        published = JwksCache(jwks_fetcher(session, settings.jwt_jwks_url), time.monotonic)
+        jwks = JwksCache(jwks_fetcher(session, settings.jwt_jwks_url), clock_s)
         if settings.jwt_audience is None:
             log.warning("tokens_of_any_audience", hint="set REJOIN_JWT_AUDIENCE")
-    checks = TokenRules(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
-    return JwtVerifier(checks, settings.jwt_key, published)
+    rules = TokenRules(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
+    return JwtVerifier(rules, settings.jwt_key, jwks)

@@ -1,8 +1,7 @@
-"""JSON web tokens: somebody else says who a caller is, and signs it.
+"""Verifies JSON web tokens (RFC 7519) of an external issuer.
 
-Owns the keys that a token may be signed with: one of the settings, or those that an issuer publishes, read
-again when they are old or when a token names one that is not there. Only listed algorithms are tried, and
-a token without an end is refused.
+The key is a setting, or one of those that the issuer publishes (JWKS, RFC 7517). Only the algorithms of the
+settings are accepted, and a token must have an end (`exp`) and a user (`sub`).
 """
 
 import asyncio
@@ -18,17 +17,18 @@ from rejoin_protocol.errors import Unauthenticated, Unavailable
 log = structlog.get_logger("rejoin.tokens")
 
 JWKS_TTL_S = 300.0
-"""How long published keys are believed without looking again."""
+"""How long the issuer's keys are used before they are fetched again."""
 UNKNOWN_KEY_REFETCH_S = 10.0
-"""How soon at the earliest an unknown key makes us look again: a forged token must not drive the issuer."""
+"""Least time between two fetches for unknown key ids: forged tokens must not make us flood the issuer."""
 FETCH_TIMEOUT_S = 5.0
 LEEWAY_S = 30
-NO_JWKS = (AttributeError, TypeError)
-"""What a document that is none leads to in PyJWT."""
+"""Accepted difference between the issuer's clock and ours."""
+INVALID_JWKS_ERRORS = (AttributeError, TypeError)
+"""What PyJWT raises for JSON that is no JWKS document."""
 
 
 class TokenRules(msgspec.Struct, frozen=True):
-    """What a token must say."""
+    """What a token must satisfy. `issuer`, `audience` None: any."""
 
     algorithms: Sequence[str]
     issuer: str | None = None
@@ -39,46 +39,57 @@ type FetchJwks = Callable[[], Awaitable[Any]]
 
 
 class JwksCache:
-    """The keys at an issuer's address."""
+    """The keys that an issuer publishes.
 
-    def __init__(self, fetch: FetchJwks, clock: Callable[[], float]) -> None:
+    No TTL cache: the keys are one document; an unknown key id fetches it early; and old keys stay in use
+    while the issuer is unavailable.
+    """
+
+    def __init__(self, fetch: FetchJwks, clock_s: Callable[[], float]) -> None:
         self._fetch = fetch
-        self._clock = clock
+        self._clock_s = clock_s
         self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._looked_s: float | None = None
+        self._fetched_at_s: float | None = None
         self._lock = asyncio.Lock()
 
     async def find(self, kid: str | None) -> jwt.PyJWK:
-        """The key of an id. Raises `Unauthenticated`, and `Unavailable` if none was ever read."""
-        if self._stale(kid):
+        """The key with an id; without an id the only key.
+
+        Raises `Unauthenticated` for an unknown id, and `Unavailable` if no keys could be fetched yet.
+        """
+        if self._needs_fetch(kid):
             async with self._lock:
-                if self._stale(kid):
-                    await self._look()
+                if self._needs_fetch(kid):  # not fetched by another request meanwhile
+                    await self._refresh()
         if not self._keys:
-            raise Unavailable("the keys that tokens are signed with cannot be read")
+            raise Unavailable("the token issuer's keys cannot be fetched")
         if kid in self._keys:
             return self._keys[kid]
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         raise Unauthenticated("the token is signed with a key that its issuer does not publish")
 
-    def _stale(self, kid: str | None) -> bool:
-        if self._looked_s is None:
+    def _needs_fetch(self, kid: str | None) -> bool:
+        if self._fetched_at_s is None:
             return True
-        age_s = self._clock() - self._looked_s
+        age_s = self._clock_s() - self._fetched_at_s
         return age_s > JWKS_TTL_S or (age_s > UNKNOWN_KEY_REFETCH_S and kid not in self._keys)
 
-    async def _look(self) -> None:
+    async def _refresh(self) -> None:
         try:
-            found = jwt.PyJWKSet.from_dict(await self._fetch())
-            self._keys = {key.key_id: key for key in found.keys}
-        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError, *NO_JWKS) as fault:
+            jwks = jwt.PyJWKSet.from_dict(await self._fetch())
+            self._keys = {key.key_id: key for key in jwks.keys}
+        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError, *INVALID_JWKS_ERRORS) as fault:
             log.warning("jwks_fetch_failed", error=str(fault) or type(fault).__name__)
-        self._looked_s = self._clock()
+        self._fetched_at_s = self._clock_s()  # after a failure too: the next attempt waits as long
 
 
 def jwks_fetcher(session: aiohttp.ClientSession, url: str) -> FetchJwks:
-    """Reads a JWKS document."""
+    """Fetches the JWKS document at a URL of the settings.
+
+    The URL is the operator's, not a client's, so it may be a private address: the rule for public addresses
+    does not apply.
+    """
 
     async def fetch() -> Any:
         async with session.get(url, timeout=aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)) as response:
@@ -89,32 +100,31 @@ def jwks_fetcher(session: aiohttp.ClientSession, url: str) -> FetchJwks:
 
 
 class JwtVerifier(msgspec.Struct, frozen=True):
-    """Reads tokens. `key`: the setting; None: those of `published`."""
+    """Verifies tokens with `key`, or with the issuer's published keys if `key` is None."""
 
-    checks: TokenRules
+    rules: TokenRules
     key: str | None
-    published: JwksCache | None
+    jwks: JwksCache | None
 
-    async def claims(self, token: str) -> dict[str, Any]:
-        """What a token says. Raises `Unauthenticated`."""
+    async def verify(self, token: str) -> dict[str, Any]:
+        """The claims of a valid token. Raises `Unauthenticated`, and `Unavailable` as `JwksCache.find`."""
         try:
             return jwt.decode(
                 token,
-                self.key if self.key is not None else await self._published(token),
-                algorithms=list(self.checks.algorithms),
-                audience=self.checks.audience,
-                issuer=self.checks.issuer,
+                self.key if self.key is not None else await self._find_key(token),
+                algorithms=list(self.rules.algorithms),
+                audience=self.rules.audience,
+                issuer=self.rules.issuer,
                 leeway=LEEWAY_S,
-                options={"require": ["exp", "sub"], "verify_aud": self.checks.audience is not None},
+                options={"require": ["exp", "sub"], "verify_aud": self.rules.audience is not None},
             )
         except jwt.ExpiredSignatureError as fault:
             raise Unauthenticated("the token has expired") from fault
-        except (jwt.PyJWTError, UnicodeError) as fault:  # a header need not be UTF-8
-            log.info("token_rejected", why=str(fault))
-            raise Unauthenticated("the token is not valid here") from fault
+        except (jwt.PyJWTError, UnicodeError) as fault:  # UnicodeError: the header need not be UTF-8
+            log.info("token_rejected", reason=str(fault))
+            raise Unauthenticated("the token is not valid for this gateway") from fault
 
-    async def _published(self, token: str) -> jwt.PyJWK:
-        if self.published is None:
-            raise Unauthenticated("tokens are not read here")
-        kid = jwt.get_unverified_header(token).get("kid")
-        return await self.published.find(kid)
+    async def _find_key(self, token: str) -> jwt.PyJWK:
+        if self.jwks is None:
+            raise Unauthenticated("this gateway accepts no tokens")
+        return await self.jwks.find(jwt.get_unverified_header(token).get("kid"))

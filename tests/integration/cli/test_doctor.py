@@ -49,7 +49,7 @@ async def test_a_working_installation_has_nothing_wrong(system: LocalSystem) -> 
 async def test_the_command_says_what_is_wrong_and_exits_with_1(system: LocalSystem) -> None:
     code, out, err = await rejoin(system, "doctor")
     assert code == 1
-    assert "error  nobody could come in" in out
+    assert "error  no request could be authenticated" in out
     assert "Traceback" not in out + err
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_reached_is_said(
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"allow_anonymous": False}, "nobody could come in"),
+        ({"allow_anonymous": False}, "no request could be authenticated"),
         ({"host": "0.0.0.0"}, "REJOIN_ALLOW_ANONYMOUS is set and the host is 0.0.0.0"),  # noqa: S104
         ({"jwt_key": "k" * 32}, "accept tokens of any issuer"),
         ({"ack_wait_s": 0.3}, "must send a heartbeat every 0.1 s"),
