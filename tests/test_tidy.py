@@ -30,6 +30,7 @@ LAZY = {
     "rejoin/dev/launcher.py",
     "runner/rejoin_runner/models/provider.py",
     "runner/rejoin_runner/mcp/remote_tool.py",
+    "runner/rejoin_runner/tools/docstring.py",
 }
 """Where importing late is the purpose: many processes never need it, and all of them would wait for it. A
 provider's library costs seconds.

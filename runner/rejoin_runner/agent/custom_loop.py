@@ -74,7 +74,7 @@ class RunInput[C](OutputContext, frozen=True):
         return self.run
 
     @property
-    def _source(self) -> str:
+    def _id_prefix(self) -> str:
         return self.run
 
 

@@ -1,1 +1,1 @@
-"""Functions as tools: schemas, arguments, contexts, threads for functions that are not async."""
+"""Functions as tools: the decorator, argument schemas, contexts, calls in threads."""

@@ -1,4 +1,4 @@
-"""The decorator that makes a function a tool."""
+"""`tool`: the decorator that makes a function a tool."""
 
 import inspect
 import re
@@ -23,8 +23,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @overload
 def tool(function: Callable[..., Any], /) -> Tool: ...
-
-
 @overload
 def tool(
     *,
@@ -48,34 +46,46 @@ def tool(
     result_bytes_max: int = RESULT_BYTES_MAX,
     overflow: Overflow = "error",
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a function a tool. Its docstring is the model's description, an `Args:` section in it describes
-    the arguments, its annotations are the schema. A plain function runs in a thread of its own and takes a
-    `SyncToolContext`; what an async generator yields is shown as it comes, and the last of it is the result.
+    """Make a function a tool that a model may call. Used as `@tool` or `@tool(...)`.
 
-    `needs_approval`: True, False, or a plain function (not `async def`) of the arguments and the context;
-    unsaid, the agent decides.
-    `on_crash` says whether a call that a dead worker may have begun is made again (`retry`, the default) or
-    reported to the model as of unknown outcome (`report`, the default for tools that need approval).
-    A result of more than `result_bytes_max` is, by `overflow`, an error or an artifact. Raises `Invalid`.
+    The annotations of the parameters become the tool's JSON schema. The docstring becomes the description
+    that the model reads; a Google, NumPy or Sphinx section in it describes the parameters. A first parameter
+    of type `ToolContext` gets the call's context and is not part of the schema.
+
+    The function is one of:
+
+    - `async def`: it runs in the event loop, and is cancelled when the run is interrupted or time is over.
+    - `def`: it runs in a thread and takes a `SyncToolContext`. A thread cannot be stopped: after a timeout
+      or an interrupt it goes on, and its result is ignored.
+    - an async generator: each yielded value is shown as a preliminary result; the last one is the result.
+
+    Args:
+        function: The function, if the decorator is used without arguments.
+        name: The tool's name, 1 to 64 letters, digits, `-` and `_`. Default: the function's name.
+        needs_approval: Whether a person must approve a call: True, False, or a plain function (not
+            `async def`) of the arguments and the `ToolContext`. Default: the agent's `needs_approval`.
+        on_crash: What happens to a call that a crashed worker may have started: `retry` calls the tool
+            again, `report` tells the model that the outcome is unknown. Default: `report` for tools that may
+            need approval, `retry` for all others.
+        timeout_s: Seconds that a call may take. Default: no limit.
+        result_bytes_max: The largest result, in bytes of JSON. Default: 256 KiB.
+        overflow: What happens to a larger result: `error` tells the model, `artifact` stores the result as
+            an artifact and shows the model the beginning. Default: `error`.
+
+    Raises `Invalid` if the function has no docstring, if the name, an option or a parameter is not as
+    described, or if a parameter's type cannot be written as JSON schema.
     """
 
     def make(function: Callable[..., Any]) -> Tool:
-        own = name or function.__name__
-        text = inspect.getdoc(function)
-        if not text:
-            raise Invalid(f"tool {own} needs a docstring: the model reads it")
-        if not _NAME.fullmatch(own):
-            raise Invalid(f"tool {own}: a name has 1 to 64 letters, digits, - and _")
-        if not 0 < result_bytes_max <= EVENT_BYTES_MAX // 2:
-            raise Invalid(f"tool {own}: result_bytes_max is 1 to {EVENT_BYTES_MAX // 2}")
-        if inspect.isgeneratorfunction(function):
-            raise Invalid(f"tool {own} is a plain generator: make it `async def`")
-        require_sync_approval(f"tool {own}", needs_approval)
-        arguments, takes_context = build_arguments_type(function, own)
+        tool_name = name or function.__name__
+        docstring = inspect.getdoc(function) or ""
+        _check(tool_name, function, docstring, result_bytes_max)
+        require_sync_approval(f"tool {tool_name}", needs_approval)
+        arguments_type, takes_context = build_arguments_type(function, tool_name)
         return Tool(
-            build_spec(own, text, arguments),
+            build_spec(tool_name, docstring, arguments_type),
             function,
-            arguments,
+            arguments_type,
             takes_context,
             needs_approval,
             on_crash,
@@ -85,3 +95,14 @@ def tool(
         )
 
     return make if function is None else make(function)
+
+
+def _check(tool_name: str, function: Callable[..., Any], docstring: str, result_bytes_max: int) -> None:
+    if not docstring:
+        raise Invalid(f"tool {tool_name} needs a docstring: the model reads it")
+    if not _NAME.fullmatch(tool_name):
+        raise Invalid(f"tool {tool_name}: a name has 1 to 64 letters, digits, - and _")
+    if not 0 < result_bytes_max <= EVENT_BYTES_MAX // 2:
+        raise Invalid(f"tool {tool_name}: result_bytes_max is 1 to {EVENT_BYTES_MAX // 2}")
+    if inspect.isgeneratorfunction(function):
+        raise Invalid(f"tool {tool_name} is a plain generator: make it `async def`")

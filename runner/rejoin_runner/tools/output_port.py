@@ -1,4 +1,4 @@
-"""The ports through which a tool call writes to the log and stores artifacts."""
+"""The ports through which a tool call, or a custom loop, writes to its run's log and stores artifacts."""
 
 from typing import Any, Protocol
 
@@ -10,26 +10,29 @@ from rejoin_protocol.log.record import Audience
 
 
 class NewArtifact(msgspec.Struct, frozen=True):
-    """An artifact before it is stored. `preview` is what everybody sees, `data` what is fetched."""
+    """An artifact before it is stored."""
 
     id: str
     type: str
     name: str
     preview: dict[str, Any]
+    """The fields that clients see in the message."""
     data: Any
+    """The complete JSON value, which clients fetch by the id."""
 
 
 class CallOutput(Protocol):
-    """The way from a call to the run's log, for as long as the call lasts."""
+    """Writes to the log of a run for one call. It is closed when the call ends."""
 
     agent: str
+    """The name of the agent whose call it is."""
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
-        """Say something that must not stand in the middle of a text."""
+        """Append a chunk to the message. While a text is open, the chunk is held back until the text ends."""
         ...
 
     async def show_preliminary(self, output: Any) -> None:
-        """Show what the result may become."""
+        """Show a preliminary result of the call."""
         ...
 
     async def store_artifact(self, artifact: NewArtifact) -> None:
@@ -37,17 +40,17 @@ class CallOutput(Protocol):
         ...
 
     def next_number(self, kind: str) -> int:
-        """How many of a kind this call has made before."""
+        """The number of things of this kind that the call has emitted so far; counts the next one."""
         ...
 
     def now_ms(self) -> int:
-        """The time."""
+        """The time, in milliseconds since 1970."""
         ...
 
 
 class ArtifactStore(Protocol):
-    """Where artifacts are stored: `adapters.artifacts`."""
+    """Where artifacts are stored: `rejoin_adapters.postgres.artifacts`."""
 
     async def put(self, tenant: TenantId, artifact: Artifact) -> None:
-        """Store it, unless it is there. Raises `Fenced` if its session is gone."""
+        """Store an artifact unless its id exists. Raises `Fenced` if its session was deleted."""
         ...

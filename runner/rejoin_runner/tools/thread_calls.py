@@ -1,7 +1,8 @@
-"""Plain functions beside the event loop, each call in a thread of its own.
+"""Calls of plain functions in threads, one thread for each call.
 
-Nobody can end a thread. So whoever is cancelled leaves it behind, nobody waits for its place, and the process
-ends without it. A pool would fill with threads that hang, and all that uses it would wait behind them.
+A thread cannot be stopped. If a call is cancelled its thread is abandoned: it goes on, nothing waits for it,
+and as a daemon thread it does not delay the exit of the process. A pool is no choice: threads that hang would
+fill it and block every other call.
 """
 
 import asyncio
@@ -11,31 +12,35 @@ from concurrent.futures import Future
 from contextvars import copy_context
 
 THREADS_MAX = 1_000
-_MARK = "plain "
+_NAME_PREFIX = "plain "
 
 
 class ThreadsExhausted(Exception):
-    """`THREADS_MAX` calls are under way, perhaps for ever."""
+    """`THREADS_MAX` calls are in progress; abandoned ones count until they return."""
 
 
 async def call_in_thread[T](name: str, function: Callable[[], T]) -> T:
-    """Call it, and return or raise what it does. Raises `ThreadsExhausted`."""
+    """Call a function in a new thread and return or raise what it returns or raises.
+
+    The context variables of the caller are visible in it. Raises `ThreadsExhausted`.
+    """
     if len(calls_in_progress()) >= THREADS_MAX:
         raise ThreadsExhausted
     outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()  # from here on it can be left, and not be called off
+    outcome.set_running_or_notify_cancel()  # a running future is not cancelled when its waiter is
 
     def work() -> None:
         try:
             outcome.set_result(function())
-        except BaseException as fault:  # noqa: BLE001 - it is the caller's
+        except BaseException as fault:  # noqa: BLE001 - the caller gets it
             outcome.set_exception(fault)
 
-    threading.Thread(target=copy_context().run, args=(work,), name=_MARK + name, daemon=True).start()
+    thread_name = _NAME_PREFIX + name
+    threading.Thread(target=copy_context().run, args=(work,), name=thread_name, daemon=True).start()
     return await asyncio.wrap_future(outcome)
 
 
 def calls_in_progress() -> list[str]:
-    """The names of the calls that have not returned, those that were left behind among them."""
+    """The names of the calls that have not returned, abandoned ones included."""
     names = [thread.name for thread in threading.enumerate()]
-    return [name.removeprefix(_MARK) for name in names if name.startswith(_MARK)]
+    return [name.removeprefix(_NAME_PREFIX) for name in names if name.startswith(_NAME_PREFIX)]

@@ -1,8 +1,8 @@
-"""Functions as tools: the decorator, the schema made of a signature, and how a call is made.
+"""A tool and how one call of it is made.
 
-Owns how a function becomes callable by a model and never when it is called. A tool's arguments are checked
-against its signature before it runs; what it raises is told to the model, `ToolError` in its own words and
-everything else by its type only, because an exception's text may hold what a user must not see.
+Owns the check of the arguments against the signature, the call, and the bounds of its result; never when a
+tool is called. The model is told the text of a `ToolError`, and of every other exception only the type: its
+text may hold what a user must not see.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
 RESULT_BYTES_MAX = 256 * 1024
 EXCERPT_CHARS = 2_000
-"""What of a result that became an artifact the model still reads."""
+"""Of a result that was stored as an artifact, the model is shown this many characters."""
 
 type OnCrash = Literal["retry", "report"]
 type Overflow = Literal["error", "artifact"]
@@ -30,45 +30,56 @@ type NeedsApproval[C] = bool | Callable[[dict[str, Any], ToolContext[C]], bool]
 
 
 class ToolError(Exception):
-    """Raise it in a tool to tell the model, in these words, that the call failed."""
+    """Raise it in a tool to tell the model that the call failed. The model and the users see the text."""
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function that a model may call. Made by `tool`."""
+    """A function that a model may call. Made by the decorator `tool`."""
 
     spec: ToolSpec
-    """The tool as a model sees it."""
+    """Name, description and JSON schema, as a model sees them."""
     function: Callable[..., Any]
-    arguments: type[msgspec.Struct]
+    arguments_type: type[msgspec.Struct]
+    """A struct with one field for each parameter."""
     takes_context: bool
+    """Whether the first parameter is a `ToolContext` or a `SyncToolContext`."""
     needs_approval: NeedsApproval[Any] | None
-    """None: its agent says."""
+    """None: the agent decides."""
     on_crash: OnCrash | None
-    """None: `report` where it may need approval, `retry` elsewhere."""
+    """None: `report` if a call may need approval, else `retry`."""
     timeout_s: float | None
+    """For one call, in seconds. None: no limit."""
     result_bytes_max: int = RESULT_BYTES_MAX
+    """Of a result as JSON."""
     overflow: Overflow = "error"
-    """What becomes of a larger result: an error that the model reads, or an artifact and an excerpt."""
+    """What happens to a larger result: an error for the model, or an artifact and an excerpt."""
 
     @property
     def name(self) -> str:
-        """What a model calls it by."""
+        """The name by which a model calls it."""
         return self.spec.name
 
     def check_arguments(self, input: Any) -> None:
-        """Raises `ToolError` naming what does not fit the signature."""
-        self._convert(input)
+        """Raises `ToolError` if the arguments do not fit the signature; the text says where."""
+        self._parse_arguments(input)
 
     async def call(self, input: Any, context: ToolContext[Any]) -> Any:
-        """Call it; the result as plain JSON. Raises `ToolError`, `TimeoutError` and what it raises."""
-        values = msgspec.structs.asdict(self._convert(input))
+        """Call the function and return its result as JSON values.
+
+        Raises `ToolError` if the arguments do not fit or the result cannot be used, `TimeoutError` after
+        `timeout_s`, and what the function raises.
+        """
+        values = msgspec.structs.asdict(self._parse_arguments(input))
         async with asyncio.timeout(self.timeout_s):
-            result = await self._call(values, context)
+            result = await self._call_function(values, context)
         return await self.limit_size(result, context)
 
     async def limit_size(self, result: Any, context: ToolContext[Any]) -> Any:
-        """A result as plain JSON, or what becomes of one that is too large. Raises `ToolError`."""
-        raw, plain = _json(result)
+        """The result as JSON values; a result larger than `result_bytes_max` is handled by `overflow`.
+
+        Raises `ToolError` if the result is too large, or is not JSON.
+        """
+        raw, plain = _to_json(result)
         if len(raw) <= self.result_bytes_max:
             return plain
         if self.overflow == "error":
@@ -78,42 +89,50 @@ class Tool(msgspec.Struct, frozen=True):
         id = await context.emit_artifact(type="tool-result", name=self.name, data=plain, summary=summary)
         return {"artifactId": id, "sizeBytes": len(raw), "excerpt": excerpt}
 
-    async def _call(self, values: dict[str, Any], context: ToolContext[Any]) -> Any:
-        """An interrupted coroutine is cancelled; a thread is left to finish, and nobody waits for it."""
+    async def _call_function(self, values: dict[str, Any], context: ToolContext[Any]) -> Any:
         if inspect.isasyncgenfunction(self.function):
-            return await _last(self.function(*self._given(context), **values), context)
+            return await _show_and_return_last(self.function(*self._positional(context), **values), context)
         if inspect.iscoroutinefunction(self.function):
-            return await self.function(*self._given(context), **values)
-        own = SyncToolContext(context, asyncio.get_running_loop())
+            return await self.function(*self._positional(context), **values)
+        sync_context = SyncToolContext(context, asyncio.get_running_loop())
+        function = partial(self.function, *self._positional(sync_context), **values)
         try:
-            return await thread_calls.call_in_thread(
-                self.name, partial(self.function, *self._given(own), **values)
-            )
+            return await thread_calls.call_in_thread(self.name, function)
         except thread_calls.ThreadsExhausted:
             raise ToolError("too many calls are under way, try again later") from None
 
-    def _given(self, context: object) -> tuple[object, ...]:
+    def _positional(self, context: object) -> tuple[object, ...]:
         return (context,) if self.takes_context else ()
 
-    def _convert(self, input: Any) -> msgspec.Struct:
+    def _parse_arguments(self, input: Any) -> msgspec.Struct:
         try:
-            return msgspec.convert(input, self.arguments)
+            return msgspec.convert(input, self.arguments_type)
         except msgspec.ValidationError as fault:
             raise ToolError(f"the arguments do not fit: {fault}") from fault
 
 
-async def _last(results: AsyncGenerator[Any], context: ToolContext[Any]) -> Any:
-    """What was yielded last; each one is shown as it comes."""
+def require_sync_approval(owner: str, approval: Any) -> None:
+    """Raises `Invalid` if `approval` is an async function: its coroutine would count as True. `owner` names
+    the tool in the error.
+    """
+    while isinstance(approval, partial):
+        approval = approval.func
+    if any(map(inspect.iscoroutinefunction, (approval, type(approval).__call__))):
+        raise Invalid(f"{owner}: needs_approval is async, it must be a plain function")
+
+
+async def _show_and_return_last(results: AsyncGenerator[Any], context: ToolContext[Any]) -> Any:
     result = None
-    async with aclosing(results):  # also one that was cut off ends within its call
+    async with aclosing(results):  # a generator that is interrupted must be closed within its call
         async for result in results:
-            _, plain = _json(result)
+            _, plain = _to_json(result)
             if context.output is not None:
                 await context.output.show_preliminary(plain)
     return result
 
 
-def _json(result: Any) -> tuple[bytes, Any]:
+def _to_json(result: Any) -> tuple[bytes, Any]:
+    """The result as JSON text and as JSON values. Raises `ToolError` if it is not JSON."""
     try:
         raw = msgspec.json.encode(result)
     except (TypeError, ValueError) as fault:
@@ -122,11 +141,3 @@ def _json(result: Any) -> tuple[bytes, Any]:
     if names_prototype(plain):
         raise ToolError("the result has a key that clients refuse (__proto__ or constructor.prototype)")
     return raw, plain
-
-
-def require_sync_approval(whose: str, approval: Any) -> None:
-    """Raises `Invalid` for one that is async: what it returns would count as a yes, whatever it says."""
-    while isinstance(approval, partial):
-        approval = approval.func
-    if any(map(inspect.iscoroutinefunction, (approval, type(approval).__call__))):
-        raise Invalid(f"{whose}: needs_approval is async, it must be a plain function")

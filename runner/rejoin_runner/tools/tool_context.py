@@ -1,7 +1,7 @@
-"""What a tool, or an application's own loop, is told, and what it may say besides its result.
+"""What a tool, instructions or a custom loop know about their run, and what they may emit besides a result.
 
-Owns the shapes of what is said: data parts of the AI SDK, checked before anybody hears them. A wrong use (a
-bad name, an empty component) is a `ValueError` for the developer; nothing of it is said.
+Owns the shapes of the emitted data parts (AI SDK `data-…` parts) and checks them before they reach the log. A
+wrong use, such as a bad name or an empty component, raises `ValueError` for the developer and emits nothing.
 """
 
 import asyncio
@@ -25,47 +25,55 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 class RunContext[C](msgspec.Struct, frozen=True):
-    """What instructions are made of, where a function makes them."""
+    """What a function gets that makes an agent's instructions."""
 
     run: RunId
     session: SessionId
     agent: str
+    """The agent's name."""
     context: C
+    """The application's own context of the request, an instance of the agent's `context` type."""
 
 
 class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may say something. What is said while a text is open stands behind that text."""
+    """What tools and custom loops may emit. While a text is open, a part appears behind that text."""
 
     output: CallOutput | None = None
+    """Set by the runner; None where no call is being made, as in `needs_approval`."""
 
     @property
     def _call_output(self) -> CallOutput:
         if self.output is None:
-            raise RuntimeError("nothing can be said before the call is made")
+            raise RuntimeError("nothing can be emitted before the call is made")
         return self.output
 
     @property
-    def _source(self) -> str:
-        """What the ids of what is made begin with: the same for every attempt."""
+    def _id_prefix(self) -> str:
+        """The beginning of generated ids: the same for every attempt, so that a retry makes the same ids."""
         raise NotImplementedError
 
     async def emit_component(self, name: str, props: dict[str, Any], *, id: str | None = None) -> str:
-        """Show a component, whole: `data-component {id, name, props}`. Returns the id, by which another one
-        replaces it.
+        """Show a UI component: the part `data-component {id, name, props}`.
+
+        Returns the id. A component with the same `id` replaces the earlier one. Raises `ValueError` if the
+        name or the props are empty.
         """
         if not name or not props:
             raise ValueError("a component has a name and props")
-        own = id or f"{self._source}-{self._call_output.next_number('component')}"
-        await self._data("component", {"id": own, "name": name, "props": props}, own)
-        return own
+        component_id = id or f"{self._id_prefix}-{self._call_output.next_number('component')}"
+        data = {"id": component_id, "name": name, "props": props}
+        await self._emit_data_part("component", data, component_id)
+        return component_id
 
     async def emit_artifact(
         self, *, type: str, name: str, data: Any, preview: Sequence[str] = (), summary: str | None = None
     ) -> str:
-        """Store `data` (JSON, up to 16 MiB) and show `data-artifact` with the fields that `preview` names.
+        """Store `data` as an artifact and show it: the part `data-artifact`.
 
-        `summary` is a sentence for people. Returns the id by which the whole is fetched. A call that is made
-        again after a crash stores nothing twice: its first artifact is its first artifact.
+        `data` is JSON of up to 16 MiB. `preview` names the fields of it that the part shows; `summary` is a
+        sentence for people. Returns the id by which clients fetch the complete data. A call that is retried
+        after a crash makes the same ids again and stores nothing twice.
+        Raises `ValueError` if the data is too large or lacks a field of `preview`.
         """
         raw = msgspec.json.encode(data)
         if len(raw) > ARTIFACT_BYTES_MAX:
@@ -76,44 +84,59 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
         if missing := [field for field in preview if field not in plain]:
             raise ValueError(f"the artifact has no field {', '.join(missing)}")
         number = self._call_output.next_number("artifact")
-        id = f"art_{hashlib.sha256(f'{self._source}:{number}'.encode()).hexdigest()[:24]}"
-        shown = {field: plain[field] for field in preview}
-        await self._call_output.store_artifact(NewArtifact(id, type, name, shown, plain))
-        said = {"artifactId": id, "type": type, "name": name, "artifactSummary": shown}
+        id = f"art_{hashlib.sha256(f'{self._id_prefix}:{number}'.encode()).hexdigest()[:24]}"
+        previewed = {field: plain[field] for field in preview}
+        await self._call_output.store_artifact(NewArtifact(id, type, name, previewed, plain))
+        part = {"artifactId": id, "type": type, "name": name, "artifactSummary": previewed}
         if summary is not None:
-            said["description"] = summary
-        await self._data("artifact", said, id)
+            part["description"] = summary
+        await self._emit_data_part("artifact", part, id)
         await self.emit_operation("artifact_saved", f"Saved {name}", {"artifactId": id, "artifactType": type})
         return id
 
     async def emit_summary(self, label: str, details: dict[str, Any] | None = None) -> None:
-        """Tell people how far it is: `data-summary {label, details?}`."""
+        """Show the progress of the run: the part `data-summary {label, details?}`.
+
+        Raises `ValueError` if the label is empty.
+        """
         if not label.strip():
             raise ValueError("a summary has a label")
-        await self._data("summary", {"label": label} | ({} if details is None else {"details": details}))
+        data = {"label": label} | ({} if details is None else {"details": details})
+        await self._emit_data_part("summary", data)
 
     async def emit_operation(self, type: str, label: str, data: dict[str, Any] | None = None) -> None:
-        """Tell those who asked for operations: `data-operation {type, label, details}`; no history has it."""
-        said = build_operation(type, label, self._call_output.now_ms(), self._call_output.agent, data or {})
-        await self._call_output.emit(said, Audience.OPERATIONS)
+        """Show a detail to the clients that asked for operations: `data-operation {type, label, details}`.
+
+        It is not part of the stored message.
+        """
+        part = build_operation(type, label, self._call_output.now_ms(), self._call_output.agent, data or {})
+        await self._call_output.emit(part, Audience.OPERATIONS)
 
     async def emit_status(self, text: str) -> None:
-        """Show what is going on at the moment, `data-status {status}`: no history has it."""
-        await self._data("status", {"status": text[:STATUS_CHARS_MAX]}, transient=True)
+        """Show what is happening now: `data-status {status}`, up to 1,000 characters of it.
+
+        It is not part of the stored message.
+        """
+        await self._emit_data_part("status", {"status": text[:STATUS_CHARS_MAX]}, transient=True)
 
     async def emit_data(
         self, name: str, data: Any, *, id: str | None = None, transient: bool = False
     ) -> None:
-        """A data part of your own, `data-<name>`. The same `id` replaces it; what is `transient` is in no
-        history.
+        """Show a data part of the application's own: `data-<name>`.
+
+        A part with the same name and `id` replaces the earlier one. A `transient` part is streamed but not
+        part of the stored message. `name` has 1 to 64 lower-case letters, digits and `-`, and begins with a
+        letter. Raises `ValueError` for another name, and for one that Rejoin uses itself.
         """
         if not _NAME.fullmatch(name) or name in RESERVED:
             raise ValueError(
                 f"{name!r} is no name for data: lower case, and none of {', '.join(sorted(RESERVED))}"
             )
-        await self._data(name, data, id, transient=transient)
+        await self._emit_data_part(name, data, id, transient=transient)
 
-    async def _data(self, name: str, data: Any, id: str | None = None, *, transient: bool = False) -> None:
+    async def _emit_data_part(
+        self, name: str, data: Any, id: str | None = None, *, transient: bool = False
+    ) -> None:
         await self._call_output.emit(
             Data(
                 type=f"{DATA_PREFIX}{name}",
@@ -125,28 +148,32 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolContext[C](OutputContext, frozen=True):
-    """What a tool knows besides its arguments. `context` is the application's own, validated."""
+    """What a tool knows about its call besides the arguments. Its methods show things to the user."""
 
     run: RunId
     session: SessionId
     call: CallId
+    """The id of this tool call, unique in its run."""
     context: C
+    """The application's own context of the request, an instance of the agent's `context` type."""
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt at this call, and for no other call."""
+        """The same for every attempt at this call, and for no other call. For example for a payment API."""
         return f"{self.run}:{self.call}"
 
     @property
-    def _source(self) -> str:
+    def _id_prefix(self) -> str:
         return self.idempotency_key
 
 
 class SyncToolContext[C]:
-    """`ToolContext` for a plain function, which runs in a thread: what it says, it says before it goes on."""
+    """`ToolContext` for a plain function, which runs in a thread. Each method waits until its part is in the
+    run's output.
+    """
 
     def __init__(self, context: ToolContext[C], loop: asyncio.AbstractEventLoop) -> None:
-        self._own = context
+        self._context = context
         self._loop = loop
         self.run = context.run
         self.session = context.session
@@ -154,40 +181,40 @@ class SyncToolContext[C]:
         self.context = context.context
         self.idempotency_key = context.idempotency_key
 
-    def _wait[T](self, said: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(said, self._loop).result()
+    def _wait[T](self, emission: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(emission, self._loop).result()
 
     def emit_component(self, name: str, props: dict[str, Any], *, id: str | None = None) -> str:
-        """See `ToolContext`."""
-        return self._wait(self._own.emit_component(name, props, id=id))
+        """See `ToolContext.emit_component`."""
+        return self._wait(self._context.emit_component(name, props, id=id))
 
     def emit_artifact(
         self, *, type: str, name: str, data: Any, preview: Sequence[str] = (), summary: str | None = None
     ) -> str:
-        """See `ToolContext`."""
+        """See `ToolContext.emit_artifact`."""
         return self._wait(
-            self._own.emit_artifact(type=type, name=name, data=data, preview=preview, summary=summary)
+            self._context.emit_artifact(type=type, name=name, data=data, preview=preview, summary=summary)
         )
 
     def emit_summary(self, label: str, details: dict[str, Any] | None = None) -> None:
-        """See `ToolContext`."""
-        self._wait(self._own.emit_summary(label, details))
+        """See `ToolContext.emit_summary`."""
+        self._wait(self._context.emit_summary(label, details))
 
     def emit_operation(self, type: str, label: str, data: dict[str, Any] | None = None) -> None:
-        """See `ToolContext`."""
-        self._wait(self._own.emit_operation(type, label, data))
+        """See `ToolContext.emit_operation`."""
+        self._wait(self._context.emit_operation(type, label, data))
 
     def emit_status(self, text: str) -> None:
-        """See `ToolContext`."""
-        self._wait(self._own.emit_status(text))
+        """See `ToolContext.emit_status`."""
+        self._wait(self._context.emit_status(text))
 
     def emit_data(self, name: str, data: Any, *, id: str | None = None, transient: bool = False) -> None:
-        """See `ToolContext`."""
-        self._wait(self._own.emit_data(name, data, id=id, transient=transient))
+        """See `ToolContext.emit_data`."""
+        self._wait(self._context.emit_data(name, data, id=id, transient=transient))
 
 
 def build_operation(type: str, label: str, now_ms: int, agent: str, data: dict[str, Any]) -> Data:
-    """A detailed operation. Transient: who did not ask for it and who did have the same history."""
+    """The part `data-operation`. Transient: clients with and without operations get the same history."""
     details = {"timestamp": now_ms, "subAgentId": agent, "data": data}
     return Data(
         type="data-operation", data={"type": type, "label": label, "details": details}, transient=True

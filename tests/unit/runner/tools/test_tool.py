@@ -197,7 +197,7 @@ async def test_an_approval_that_turns_out_to_be_async_is_an_error() -> None:
     [
         (odd, {}, "tool odd: a parameter's type cannot be written as JSON"),
         (unknown, {}, "tool unknown: a parameter's type is not known"),
-        (spread, {}, "tool spread: parameter names cannot be given by name"),
+        (spread, {}, "tool spread: parameter names cannot be passed by name"),
         (mixed, {}, "tool mixed: ctx must be a ToolContext here"),
         (blocking, {}, "tool blocking: ctx must be a SyncToolContext here"),
         (yields, {}, "tool yields is a plain generator"),
