@@ -1,5 +1,8 @@
-# One image for every service: `rejoin migrate | gateway | runner …` is its command.
-# The base is pinned to a release; to pin its bytes too: --build-arg BASE=python:3.13.9-slim-bookworm@sha256:…
+# Two images, each with the dependencies of its own extra only:
+#   docker build --target gateway --tag rejoin-gateway .   its commands: gateway, migrate, doctor, keys, runs, …
+#   docker build --target runner --tag rejoin-runner .     its command: runner
+# With spans: --build-arg EXTRAS="--extra otel".
+# The base is pinned to a release. To pin its bytes: --build-arg BASE=python:3.13.9-slim-bookworm@sha256:…
 ARG BASE=python:3.13.9-slim-bookworm
 
 FROM ${BASE} AS build
@@ -7,19 +10,30 @@ RUN pip install --no-cache-dir uv==0.13.8
 ENV UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
 WORKDIR /rejoin
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-dev --no-install-project
-COPY adapters adapters
-COPY protocol protocol
-COPY gateway gateway
-COPY runner runner
-COPY rejoin rejoin
-COPY migrations migrations
-RUN uv sync --frozen --no-dev --no-editable
 
-FROM ${BASE}
-COPY --from=build /rejoin/.venv /rejoin/.venv
+# Dependencies come first: a change of the code alone rebuilds no more than the last layer.
+FROM build AS build-gateway
+ARG EXTRAS=
+RUN uv sync --frozen --no-dev --no-install-project --extra gateway ${EXTRAS}
+COPY . ./
+RUN uv sync --frozen --no-dev --no-editable --extra gateway ${EXTRAS}
+
+FROM build AS build-runner
+ARG EXTRAS=
+RUN uv sync --frozen --no-dev --no-install-project --extra runner ${EXTRAS}
+COPY . ./
+RUN uv sync --frozen --no-dev --no-editable --extra runner ${EXTRAS}
+
+FROM ${BASE} AS base
 ENV PATH=/rejoin/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 USER 10001:10001
 ENTRYPOINT ["rejoin"]
-CMD ["--help"]
+
+FROM base AS runner
+COPY --from=build-runner /rejoin/.venv /rejoin/.venv
+CMD ["runner"]
+
+FROM base AS gateway
+COPY --from=build-gateway /rejoin/.venv /rejoin/.venv
+CMD ["gateway"]

@@ -29,6 +29,7 @@ test: sync
 lint: sync
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
+	@$(RUN) lint-imports --no-logo
 
 types: sync
 	@$(RUN) mypy
@@ -57,4 +58,4 @@ $(UV):
 endif
 
 clean:
-	rm -rf site .venv .uv .rejoin .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf site .venv .uv .rejoin .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

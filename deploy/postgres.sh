@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes the database and its two roles, once, when the server's directory is new: the owner, who migrates,
-# and the services' own, which gets what it needs from `rejoin migrate` (migrations/grants).
+# Creates the database and two roles, once, when the server's data directory is new: `rejoin_owner` for
+# `rejoin migrate`, and `rejoin_service` for gateways and runners. `rejoin migrate` grants the second one its
+# permissions (migrations/grants).
 set -eu
 psql --quiet --set ON_ERROR_STOP=1 --username "${POSTGRES_USER:-postgres}" --dbname postgres \
   --set owner="$(cat /run/secrets/owner_password)" \

@@ -1,24 +1,24 @@
 #!/bin/sh
-# Makes the secrets of compose.yaml in deploy/secrets (or the directory that is named), each once: a file that
-# is there stays. The directory is the owner's alone; its files are readable, because the containers' users
-# are others, and each sees only those that compose.yaml gives it.
+# Generates the secrets of compose.yaml in deploy/secrets, or in the directory of the first argument. An existing
+# file is kept. Only the owner can enter the directory. The files are readable for all, because the containers run
+# as other users; each container gets only the files that compose.yaml lists for it.
 set -eu
 umask 077
 cd "$(dirname "$0")"
 mkdir -p "${1:-secrets}"
 cd "${1:-secrets}"
 
-word() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
-keep() { [ -e "$1" ] || { cat >"$1.new" && chmod 0444 "$1.new" && mv "$1.new" "$1"; }; }
-brokers() { echo "nats://$1@nats-1:4222,nats://$1@nats-2:4222,nats://$1@nats-3:4222"; }
+random_word() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+write_once() { [ -e "$1" ] || { cat >"$1.new" && chmod 0444 "$1.new" && mv "$1.new" "$1"; }; }
+nats_urls() { echo "nats://$1@nats-1:4222,nats://$1@nats-2:4222,nats://$1@nats-3:4222"; }
 
 if [ ! -e nats_passwords ]; then
-  admin=$(word) gateway=$(word) runner=$(word) route=$(word)
+  admin=$(random_word) gateway=$(random_word) runner=$(random_word) route=$(random_word)
   rm -f admin_nats_url gateway_nats_url runner_nats_url
-  brokers "admin:$admin" | keep admin_nats_url
-  echo "$(brokers "gateway:$gateway")/?api=JS.REJOIN" | keep gateway_nats_url
-  brokers "runner:$runner" | keep runner_nats_url
-  keep nats_passwords <<EOF
+  nats_urls "admin:$admin" | write_once admin_nats_url
+  echo "$(nats_urls "gateway:$gateway")/?api=JS.REJOIN" | write_once gateway_nats_url
+  nats_urls "runner:$runner" | write_once runner_nats_url
+  write_once nats_passwords <<EOF
 admin_password: "$admin"
 gateway_password: "$gateway"
 runner_password: "$runner"
@@ -30,10 +30,10 @@ routes: [
 ]
 EOF
 fi
-word | keep postgres_password
-word | keep owner_password
-word | keep service_password
-echo "postgresql://rejoin_owner:$(cat owner_password)@postgres:5432/rejoin" | keep owner_database_url
-echo "postgresql://rejoin_service:$(cat service_password)@postgres:5432/rejoin" | keep service_database_url
-word | keep api_key_pepper
-echo "first:$(head -c 32 /dev/urandom | base64 | tr -d '\n')" | keep context_encryption_keys
+random_word | write_once postgres_password
+random_word | write_once owner_password
+random_word | write_once service_password
+echo "postgresql://rejoin_owner:$(cat owner_password)@postgres:5432/rejoin" | write_once owner_database_url
+echo "postgresql://rejoin_service:$(cat service_password)@postgres:5432/rejoin" | write_once service_database_url
+random_word | write_once api_key_pepper
+echo "first:$(head -c 32 /dev/urandom | base64 | tr -d '\n')" | write_once context_encryption_keys

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -192,14 +193,50 @@ def test_the_balancer_holds_nothing_back_and_sends_nobody_to_the_same_gateway_tw
     assert seconds["client"] == seconds["server"]
 
 
-def test_the_image_is_pinned_nobody_is_root_in_it_and_what_it_copies_is_there() -> None:
-    lines = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines() if line.strip()]
-    (base,) = (line[1] for line in lines if line[0] == "ARG")
+def dockerfile() -> list[list[str]]:
+    """The instructions, split into words; a continued line is one instruction."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    return [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def test_the_images_are_pinned_run_without_root_and_copy_only_files_that_exist() -> None:
+    lines = dockerfile()
+    (base,) = (line[1] for line in lines if line[0] == "ARG" and line[1].startswith("BASE="))
     assert re.fullmatch(r"BASE=python:3\.1[2-9]\.\d+-slim-\w+", base)
-    assert all(line[1] == "${BASE}" for line in lines if line[0] == "FROM")
+    stages = {line[3]: line[1] for line in lines if line[0] == "FROM"}
+    assert all(parent == "${BASE}" or parent in stages for parent in stages.values())
+    assert stages["gateway"] == stages["runner"] == "base"
     (user,) = (line[1] for line in lines if line[0] == "USER")
     assert int(user.partition(":")[0]) > 0
-    sent = (ROOT / ".dockerignore").read_text()
-    for line in lines:
-        if line[0] == "COPY" and not line[1].startswith("--from"):
-            assert all((ROOT / source).exists() and f"!{source}\n" in sent for source in line[1:-1])
+    allowed = re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    assert all((ROOT / source).exists() for source in allowed)
+    copied = {
+        source for line in lines if line[0] == "COPY" and "--from" not in line[1] for source in line[1:-1]
+    }
+    assert copied - {"."} <= set(allowed)
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]
+    assert {package.partition("/")[0] for package in packages["packages"]} <= set(allowed)
+    assert "migrations" in allowed  # a symbolic link in adapters/ leads there
+
+
+def test_each_image_holds_its_own_extra_only(compose: dict[str, Any]) -> None:
+    installs: dict[str, list[list[str]]] = {}
+    stage = ""
+    for line in dockerfile():
+        stage = line[3] if line[0] == "FROM" else stage
+        if line[:3] == ["RUN", "uv", "sync"]:
+            installs.setdefault(stage, []).append(line)
+    assert installs.keys() == {"build-gateway", "build-runner"}
+    for name in ("gateway", "runner"):
+        for words in installs[f"build-{name}"]:
+            assert words[words.index("--extra") + 1] == name
+            assert words.count("--extra") == 1
+            assert {"--frozen", "--no-dev"} <= set(words)
+        assert f"COPY --from=build-{name} /rejoin/.venv /rejoin/.venv".split() in dockerfile()
+        assert compose["services"][name]["build"] == {"context": ".", "target": name}
+    for name in ("migrate", "keys"):
+        assert compose["services"][name]["build"] == {"context": ".", "target": "gateway"}
+        assert compose["services"][name]["image"] == compose["services"]["gateway"]["image"]
+    assert compose["services"]["runner"]["image"] == "rejoin-runner"
