@@ -61,7 +61,7 @@ class McpEndpoint:
         """The SDK's tasks, which live and end in this one."""
         await self._wanted.wait()
         querying = await asyncio.to_thread(importlib.import_module, "rejoin_gateway.api.mcp.tool")
-        transport = querying.transport()
+        transport = querying.build_transport()
         async with transport.run():
             self._sdk = transport.handle_request
             self._ready.set()
