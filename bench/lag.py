@@ -135,7 +135,7 @@ async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seco
             await asyncio.sleep(seconds)
         used_s, tokens = time.process_time() - used_s, counted.tokens - tokens
         used = used_s / (time.monotonic() - began)
-        states = [await store.run(logs.OWNER, place.run) for place in started]
+        states = [await store.find_run(logs.OWNER, place.run) for place in started]
         live = sum(run is not None and run.state not in TERMINAL for run in states)
         for place in started:
             await store.interrupt(logs.OWNER, place.session, place.run)

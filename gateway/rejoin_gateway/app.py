@@ -16,11 +16,14 @@ from rejoin_adapters.jetstream.agent_registry import AGENT_CACHE_TTL_S, JetStrea
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
-from rejoin_adapters.postgres import migrate, run_counts, run_store
+from rejoin_adapters.ports.run_counts import RunCounts
+from rejoin_adapters.ports.tenants import Tenants
+from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.pool import Database
+from rejoin_adapters.postgres.run_counts import PostgresRunCounts
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Count, Limits
@@ -204,7 +207,9 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
             endpoint.open_endpoint(PostgresMcpSessions(store.database))
         )
         async with run_alongside(
-            _record_key_usage(authenticator), metrics.watch_loop(), _count_runs(metrics, store.database)
+            _record_key_usage(authenticator),
+            metrics.watch_loop(),
+            _count_runs(metrics, PostgresRunCounts(store.database)),
         ):
             yield app
 
@@ -274,11 +279,11 @@ def _checks(
     return {"database": database_is_migrated, "streams": streams_are_there, "broker": log_answers}
 
 
-async def _count_runs(metrics: GatewayMetrics, database: Database) -> None:
+async def _count_runs(metrics: GatewayMetrics, counts: RunCounts) -> None:
     while True:
         await asyncio.sleep(RUN_COUNT_INTERVAL_S)
         with suppress(Unavailable):  # readiness says so
-            metrics.set_active_runs(await run_counts.busy(database))
+            metrics.set_active_runs(await counts.count_busy())
 
 
 async def _record_key_usage(authenticator: Authenticator) -> None:
@@ -299,9 +304,9 @@ def _limits(settings: GatewaySettings) -> Limits:
     )
 
 
-def _rate_of(tenants: PostgresTenants) -> Callable[[TenantId], Awaitable[int | None]]:
+def _rate_of(tenants: Tenants) -> Callable[[TenantId], Awaitable[int | None]]:
     async def find(tenant: TenantId) -> int | None:
-        return (await tenants.limits(tenant)).requests_per_minute
+        return (await tenants.get_limits(tenant)).requests_per_minute
 
     return find
 

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_adapters.postgres.session_store import SessionSummary, SessionUsage
-from rejoin_adapters.records import Decision, History, Owner, WhenBusy
+from rejoin_adapters.records import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, ApprovalId, TenantId, agent_name, session_id

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import click
 import msgspec
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.records import ApiKeyRow
 from rejoin_adapters.service.service_process import LogFormat
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.http.routes import Scope

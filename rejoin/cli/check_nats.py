@@ -60,7 +60,7 @@ async def _check_permissions(connection: NatsConnection) -> AsyncIterator[Findin
             "compare the user's permissions with deploy/nats.conf",
         )
     try:
-        await connection.call(PROBE_SUBJECT, headers=PROBE_HEADERS)
+        await connection.call_api(PROBE_SUBJECT, headers=PROBE_HEADERS)
     except PermissionDenied:
         yield ok("broker: this user cannot write logs")
     except RejoinError:
@@ -77,7 +77,7 @@ async def _check_streams(connection: NatsConnection, settings: DoctorSettings) -
     ):
         name = expected["name"]
         try:
-            info = msgspec.json.decode(await connection.call(f"{subjects.API}.STREAM.INFO.{name}"))
+            info = msgspec.json.decode(await connection.call_api(f"{subjects.API}.STREAM.INFO.{name}"))
         except RejoinError:
             yield note(
                 "broker: this user cannot see the configuration of the streams",

@@ -11,7 +11,7 @@ import click
 import msgspec
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
-from rejoin_adapters.ports import RunControl
+from rejoin_adapters.ports.run_control import RunControl
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import Owner
@@ -40,7 +40,7 @@ class ErasureCommands(msgspec.Struct, frozen=True):
 
     async def forget_user(self, id: str) -> str:
         """Delete a user's sessions and keys. A second call deletes what was created since the first."""
-        count = await self.sessions.forget_user(self.tenant, UserId(id))
+        count = await self.sessions.delete_user(self.tenant, UserId(id))
         return f"deleted {count} sessions and the keys; the runners delete the logs within seconds"
 
 

@@ -14,9 +14,12 @@ from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
-from rejoin_adapters.ports import RunControl, RunLog, RunQueue
+from rejoin_adapters.ports.run_control import RunControl
+from rejoin_adapters.ports.run_log import RunLog
+from rejoin_adapters.ports.run_queue import RunQueue
+from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.records import Owner, Run, RunStore, RunSummary
+from rejoin_adapters.records import Owner, Run, RunSummary
 from rejoin_adapters.service.service_process import LogFormat
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId, TenantId
@@ -45,7 +48,7 @@ class RunCommands(msgspec.Struct, frozen=True):
 
     async def list(self, state: State | None, limit: int) -> str:
         """One line for each run, newest first."""
-        return "\n".join(_line(summary) for summary in await self.store.listed(self.owner, state, limit))
+        return "\n".join(_line(summary) for summary in await self.store.list_runs(self.owner, state, limit))
 
     async def show(self, id: str) -> str:
         """All fields of a run, and the position of its log's last record. Raises `NotFound`."""
@@ -87,7 +90,7 @@ class RunCommands(msgspec.Struct, frozen=True):
         return f"{run.id} was {run.state}: a runner will end it"
 
     async def _run(self, id: str) -> Run:
-        run = await self.store.run(self.owner, RunId(id))
+        run = await self.store.find_run(self.owner, RunId(id))
         if run is None:
             raise NotFound(f"there is no run {id!r}")
         return run

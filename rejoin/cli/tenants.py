@@ -28,9 +28,9 @@ async def set_limits(settings: TenantSettings, tenant: TenantId, new: Limits, *,
     """Store the new limits, if there are any. Returns the tenant's limits, one line each."""
     async with await run_store.open_run_store(settings.database_url, pool_max=1) as store:
         tenants = PostgresTenants(store.database)
-        limits = merge_limits(await tenants.limits(tenant), new, clear=clear)
+        limits = merge_limits(await tenants.get_limits(tenant), new, clear=clear)
         if clear or new != Limits():
-            await tenants.limit(tenant, limits)
+            await tenants.set_limits(tenant, limits)
     own = msgspec.to_builtins(limits)
     return "\n".join(f"{name:20} {own.get(name, 'default')}" for name in Limits.__struct_fields__)
 

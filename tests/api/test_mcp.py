@@ -252,7 +252,7 @@ async def test_a_run_that_fails_is_a_result_that_failed(base: str) -> None:
 
 async def runs(system: LocalSystem) -> list[Run]:
     """The agent's runs, newest first."""
-    found = await system.apps[0][SERVICE].backend.store.listed(Owner(TenantId("default")), limit=100)
+    found = await system.apps[0][SERVICE].backend.store.list_runs(Owner(TenantId("default")), limit=100)
     return [one.run for one in found if one.run.agent == system.agent]
 
 

@@ -8,12 +8,12 @@ import pytest
 import pytest_asyncio
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
-from rejoin_adapters.ports import AgentRegistry
+from rejoin_adapters.ports.agent_registry import AgentRegistry
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import SILENT_MS, AgentEntry
 
-from tests.doubles.broker import MemoryAgentRegistry
+from tests.doubles.agent_registry import MemoryAgentRegistry
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])
@@ -100,7 +100,7 @@ async def test_an_entry_deleted_by_hand_is_not_found(nats_url: str, agent: Agent
     async with nats_connection.connect(nats_url, "one") as connection:
         real = JetStreamAgentRegistry(connection)
         await real.announce(AgentEntry(agent))
-        await connection.call(subjects.agent_key(agent), headers={"KV-Operation": "DEL"})
+        await connection.call_api(subjects.agent_key(agent), headers={"KV-Operation": "DEL"})
         assert await real.find(agent) is None
         assert agent not in {entry.name for entry in await real.list()}
         await real.announce(AgentEntry(agent, "back"))

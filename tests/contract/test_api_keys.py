@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.records import ApiKeyRow
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, TenantId, UserId
 
@@ -84,8 +85,8 @@ async def test_uses_are_noted_together(keys: PostgresApiKeys) -> None:
     rows = [row() for _ in range(3)]
     for one in rows:
         await keys.create(one)
-    await keys.used([rows[0].id, rows[1].id, "none"])
-    await keys.used([])
+    await keys.record_use([rows[0].id, rows[1].id, "none"])
+    await keys.record_use([])
     used = [await keys.find(one.id) for one in rows]
     assert [one is not None and one.last_used_at is not None for one in used] == [True, True, False]
 

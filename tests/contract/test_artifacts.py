@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rejoin_adapters.postgres.artifacts import Artifact, PostgresArtifacts
+from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-from rejoin_adapters.records import Owner
+from rejoin_adapters.records import Artifact, Owner
 from rejoin_protocol.errors import Fenced
 
 from tests.support.data.store_session import ANN, BEN, DEFAULT, OTHER, Chat, fresh

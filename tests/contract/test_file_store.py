@@ -9,10 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from rejoin_adapters.files.chunk_store import FileReference, JetStreamChunkStore
+from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_index import CondemnedFile, JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.ports.files import FileReference
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
@@ -197,9 +198,9 @@ async def test_a_tenants_file_in_a_users_session_is_held(
 
 
 async def doomed(
-    rows: PostgresFileIndex, owner: Owner, age_s: float = 0, again_s: float = 60
+    rows: PostgresFileIndex, owner: Owner, age_s: float = 0, retry_s: float = 60
 ) -> list[CondemnedFile]:
-    look = await rows.doom(age_s, again_s=again_s)
+    look = await rows.condemn(age_s, retry_s=retry_s)
     return [one for one in look.doomed if one.tenant == owner.tenant]
 
 
@@ -235,7 +236,7 @@ async def test_who_names_a_file_behind_the_sweep_hears_that_it_is_gone(
     id = await put(files, owner)
     [one] = await doomed(rows, owner)
     assert not await files.touch(owner.tenant, id)
-    await rows.forget(one)
+    await rows.remove(one)
     assert not await files.touch(owner.tenant, id)
 
 
@@ -248,7 +249,7 @@ async def test_who_stores_a_file_behind_the_sweep_waits_until_it_is_gone_and_sto
         again = group.create_task(put(files, owner))
         await bytes_of.delete(owner.tenant, id, before=end)
         assert not again.done()
-        await rows.forget(one)
+        await rows.remove(one)
     assert await there(files, owner, id)
 
 
@@ -259,14 +260,14 @@ async def test_a_sweep_that_was_asleep_takes_nothing_that_was_stored_since(
     id, end = await put(files, owner), await bytes_of.end()
     [asleep] = await doomed(rows, owner)
     assert await doomed(rows, owner) == [], "it has a while to finish"
-    [other] = await doomed(rows, owner, again_s=0)
+    [other] = await doomed(rows, owner, retry_s=0)
     await bytes_of.delete(owner.tenant, id, before=await bytes_of.end())
-    await rows.forget(asleep)
+    await rows.remove(asleep)
     assert not await files.touch(owner.tenant, id), "it is the other one's by now"
-    await rows.forget(other)
+    await rows.remove(other)
     await put(files, owner)
     await bytes_of.delete(owner.tenant, id, before=end)
-    await rows.forget(asleep)
+    await rows.remove(asleep)
     assert await there(files, owner, id)
     assert await total(url, owner) == len(b"a cat")
 
@@ -310,7 +311,7 @@ async def test_a_tenant_has_so_many_bytes_of_files_and_no_more(
     files: JetStreamFileStore, store: PostgresRunStore, chat: Chat, owner: Owner, url: str
 ) -> None:
     """What it has already is no more of it, and what is deleted makes room."""
-    await PostgresTenants(store.database).limit(owner.tenant, Limits(file_bytes_max=250))
+    await PostgresTenants(store.database).set_limits(owner.tenant, Limits(file_bytes_max=250))
     first = await put(files, owner, b"1" * 100)
     await put(files, owner, b"2" * 150)
     with pytest.raises(Limited, match="bytes of files"):
@@ -326,7 +327,7 @@ async def test_a_tenant_has_so_many_bytes_of_files_and_no_more(
 async def test_a_hundred_puts_at_once_do_not_pass_the_limit(
     files: JetStreamFileStore, store: PostgresRunStore, owner: Owner, url: str
 ) -> None:
-    await PostgresTenants(store.database).limit(owner.tenant, Limits(file_bytes_max=1000))
+    await PostgresTenants(store.database).set_limits(owner.tenant, Limits(file_bytes_max=1000))
 
     async def one(number: int) -> bool:
         try:

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, OpenFile, StoredFile, _token
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, _token
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
+from rejoin_adapters.ports.files import OpenFile, StoredFile
 from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
@@ -45,14 +46,14 @@ def content(size: int, seed: int = 1) -> bytes:
 async def messages(connection: NatsConnection, tenant: TenantId, id: FileId) -> int:
     """How many chunks the broker has of a file."""
     ask = msgspec.json.encode({"subjects_filter": subjects.file_chunks(_token(tenant), id)})
-    answer = await connection.call(f"$JS.API.STREAM.INFO.{subjects.FILES}", ask)
+    answer = await connection.call_api(f"$JS.API.STREAM.INFO.{subjects.FILES}", ask)
     return len(msgspec.json.decode(answer)["state"].get("subjects") or {})
 
 
 async def lose(connection: NatsConnection, tenant: TenantId, id: FileId, number: int) -> None:
     """A chunk, as a writer leaves it out that dies half way, or a power cut."""
     ask = msgspec.json.encode({"filter": subjects.file(_token(tenant), id, number)})
-    await connection.call(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
+    await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
 
 
 async def take(opened: OpenFile, into: list[bytes]) -> None:
@@ -87,7 +88,7 @@ async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
 ) -> None:
     """However many there are: what is on its way to a slow one is bounded."""
     id = await files.put(tenant, ANN, content(10 * 1024 * 1024), "image/png")
-    ask, ask_many, sent = connection.ask, connection.ask_many, 0
+    ask, ask_many, sent = connection.request, connection.request_many, 0
 
     def seen(*answers: RawMessage) -> None:
         nonlocal sent
@@ -103,8 +104,8 @@ async def test_a_reader_makes_the_broker_send_what_it_takes_and_no_more(
         seen(*answers)
         return answers
 
-    monkeypatch.setattr(connection, "ask", counted)
-    monkeypatch.setattr(connection, "ask_many", counted_many)
+    monkeypatch.setattr(connection, "request", counted)
+    monkeypatch.setattr(connection, "request_many", counted_many)
     readers = [await files.open(tenant, id) for _ in range(20)]
     opening = sent
     assert opening == 20 * 3 * CHUNK_BYTES  # the first, the last, and one that says how many there are
@@ -196,7 +197,7 @@ async def test_bytes_that_are_not_the_files_are_never_returned(
     connection: NatsConnection, files: JetStreamChunkStore, tenant: TenantId
 ) -> None:
     id = file_formats.file_id(ANN, b"right")
-    await connection.call(
+    await connection.call_api(
         subjects.file(_token(tenant), id, 0), b"wrong", headers={subjects.FILE: "1 image/png"}
     )
     assert await files.get(tenant, id) is None
@@ -213,7 +214,7 @@ async def test_a_file_that_turns_out_not_to_be_right_never_comes_to_its_end(
     await lose(connection, tenant, id, 1)
     if wrong is not None:
         subject = subjects.file(_token(tenant), id, 1)
-        await connection.call(subject, wrong, headers={subjects.FILE: "3 image/png"})
+        await connection.call_api(subject, wrong, headers={subjects.FILE: "3 image/png"})
     received: list[bytes] = []
     with pytest.raises(Unavailable):
         await take(opened, received)
@@ -245,7 +246,7 @@ async def test_a_replica_that_is_behind_keeps_no_reader_from_a_file(
     """It has some of the chunks; the leader has all of them, or the file is not there."""
     data = content(3 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
-    ask, there = connection.ask, {subjects.file(_token(tenant), id, number) for number in has}
+    ask, there = connection.request, {subjects.file(_token(tenant), id, number) for number in has}
     missing = RawMessage(b"", b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
     over = RawMessage(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: %d\r\n\r\n" % len(has), b"")
 
@@ -256,8 +257,8 @@ async def test_a_replica_that_is_behind_keeps_no_reader_from_a_file(
     async def few(*_: object) -> list[RawMessage]:
         return [over]
 
-    monkeypatch.setattr(connection, "ask", behind)
-    monkeypatch.setattr(connection, "ask_many", few)
+    monkeypatch.setattr(connection, "request", behind)
+    monkeypatch.setattr(connection, "request_many", few)
     assert await read(await files.open(tenant, id)) == StoredFile(data, "image/png")
     await lose(connection, tenant, id, 1)
     assert await files.open(tenant, id) is None

@@ -1,7 +1,8 @@
 """What `McpSessions` promises, on the real database."""
 
 import pytest
-from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions, request_key
+from rejoin_adapters.ports.mcp_sessions import request_key
+from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import Admission, Owner, Submit, UserMessage
@@ -39,13 +40,13 @@ async def test_an_open_session_is_its_owners_and_no_other_session_is_one(
 ) -> None:
     id, other = SessionId(fresh("s")), SessionId(fresh("s"))
     await dialogues.open(ann, id, AGENT)
-    assert await dialogues.agent(ann, id) == AGENT
-    assert await dialogues.agent(Owner(ann.tenant, UserId("ben")), id) is None
-    assert await dialogues.agent(Owner(TenantId("default")), id) is None
+    assert await dialogues.find_agent(ann, id) == AGENT
+    assert await dialogues.find_agent(Owner(ann.tenant, UserId("ben")), id) is None
+    assert await dialogues.find_agent(Owner(TenantId("default")), id) is None
     with pytest.raises(Conflict):
         await dialogues.open(ann, id, AGENT)
     await say(postgres, ann, other, "1")
-    assert await dialogues.agent(ann, other) is None
+    assert await dialogues.find_agent(ann, other) is None
     assert not await dialogues.end(ann, other)
 
 
@@ -60,7 +61,7 @@ async def test_an_ended_session_keeps_what_was_said_and_an_empty_one_leaves_noth
     for id in (said, silent):
         assert await dialogues.end(ann, id)
         assert not await dialogues.end(ann, id)
-        assert await dialogues.agent(ann, id) is None
+        assert await dialogues.find_agent(ann, id) is None
     threads = PostgresSessionStore(postgres.database)
     assert (await threads.get(ann, said)) is not None
     assert (await threads.get(ann, silent)) is None
@@ -73,7 +74,7 @@ async def test_a_run_is_found_by_its_requests_name_the_newest_first(
     await dialogues.open(ann, id, AGENT)
     await say(postgres, ann, id, "1")
     other, newest = await say(postgres, ann, id, '"1"'), await say(postgres, ann, id, "1")
-    assert await dialogues.run(ann, id, "1") == newest
-    assert await dialogues.run(ann, id, '"1"') == other
-    assert await dialogues.run(ann, id, "2") is None
-    assert await dialogues.run(Owner(ann.tenant, UserId("ben")), id, "1") is None
+    assert await dialogues.find_run(ann, id, "1") == newest
+    assert await dialogues.find_run(ann, id, '"1"') == other
+    assert await dialogues.find_run(ann, id, "2") is None
+    assert await dialogues.find_run(Owner(ann.tenant, UserId("ben")), id, "1") is None

@@ -12,12 +12,12 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX, LiveReader
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
-from rejoin_adapters.ports import LiveSubscription, RunLog
+from rejoin_adapters.ports.run_log import LiveSubscription, RunLog
 from rejoin_protocol.errors import Fenced, Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
 
-from tests.doubles.broker import MemoryRunLog
+from tests.doubles.run_log import MemoryRunLog
 
 SOON_S = 5.0
 
@@ -237,9 +237,9 @@ async def test_the_last_record_is_certain(log: RunLog, other: RunLog, run: RunId
 async def test_a_record_has_an_owner_and_a_sequence_without_one_has_not(log: RunLog, run: RunId) -> None:
     (mine,) = await write(log, run, b"a")
     (theirs,) = await write(log, another := fresh(), b"a")
-    assert (await log.owner(mine.seq), await log.owner(theirs.seq)) == (run, another)
+    assert (await log.run_at(mine.seq), await log.run_at(theirs.seq)) == (run, another)
     for sequence in (0, theirs.seq + 1_000_000, 9_999_999_999_999_999_999):
-        assert await log.owner(sequence) is None
+        assert await log.run_at(sequence) is None
 
 
 # ------------------------------------------------------------------------------------------------ follow
@@ -414,7 +414,7 @@ async def test_a_purged_log_is_empty_and_its_writer_is_fenced(log: RunLog, other
     await other.purge(run)
     assert await log.last(run) is None
     assert (await log.read(run, after=0)).records == []
-    assert await log.owner(records[0].seq) is None
-    assert await log.owner(kept.seq) is not None
+    assert await log.run_at(records[0].seq) is None
+    assert await log.run_at(kept.seq) is not None
     with pytest.raises(Fenced):
         await log.append(run, Head(records[-1].seq, 1, 2, 1), b"d")

@@ -13,14 +13,14 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_log import FIRST_RECORDS, PAGE_RECORDS, READ_BYTES_MAX, JetStreamRunLog
-from rejoin_adapters.ports import RunLog
+from rejoin_adapters.ports.run_log import RunLog
 from rejoin_protocol.broker import subjects as names
 from rejoin_protocol.errors import Fenced, Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.log.segment import RECORDS, SegmentBuilder
 
-from tests.doubles.broker import MemoryRunLog
+from tests.doubles.run_log import MemoryRunLog
 
 IDLE_S = 5.0
 
@@ -136,8 +136,8 @@ async def test_a_segment_is_no_record(log: RunLog, run: RunId) -> None:
         assert await log.last(run) == last
         between = range(written[-1].seq + 1, last.seq)
         assert len(between) == 1, "the segment"
-        assert [await log.owner(seq) for seq in between] == [None]
-        assert await log.owner(last.seq) == run
+        assert [await log.run_at(seq) for seq in between] == [None]
+        assert await log.run_at(last.seq) == run
         with pytest.raises(Fenced):
             await log.append(run, Head(between[0], 1, last.end, 1), b"behind a segment")
         seen: list[Record] = []

@@ -15,13 +15,13 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.jetstream.setup import StreamSettings
-from rejoin_adapters.ports import Delivery, RunQueue
+from rejoin_adapters.ports.run_queue import Delivery, RunQueue
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import RunRequest
 
-from tests.doubles.broker import MemoryRunQueue
+from tests.doubles.run_queue import MemoryRunQueue
 
 SOON_S = 5.0
 LONG_S = 60.0
@@ -168,13 +168,13 @@ async def test_of_those_that_wait_so_many_come_at_once_as_are_asked_for(
         await here.publish(request)
     async with there.pull(agent) as following:
         first = await arrival(following)
-        assert (first.request, first.behind) == (requests[0], 4)
+        assert (first.request, first.pending_count) == (requests[0], 4)
         some = await following(3)
         assert [delivery.request for delivery in some] == requests[1:4]
-        assert some[-1].behind == 1
+        assert some[-1].pending_count == 1
         rest = await following(3)
         assert [delivery.request for delivery in rest] == requests[4:]
-        assert rest[-1].behind == 0
+        assert rest[-1].pending_count == 0
 
 
 async def test_several_are_not_waited_for(queues: Queues, agent: AgentName) -> None:
@@ -194,7 +194,7 @@ async def test_a_request_that_cannot_be_read_does_not_keep_others_back(
     queue, requests = JetStreamRunQueue(connection, StreamSettings()), [fresh(agent) for _ in range(3)]
     async with queue.pull(agent) as following:
         await queue.publish(requests[0])
-        await connection.call(subjects.request(agent, RunId("poison"), 0), b"{")
+        await connection.call_api(subjects.request(agent, RunId("poison"), 0), b"{")
         for request in requests[1:]:
             await queue.publish(request)
         assert [delivery.request for delivery in await following(10)] == requests
@@ -342,7 +342,7 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
 ) -> None:
     queue, request = JetStreamRunQueue(connection, StreamSettings(ack_wait_s=ACK_WAIT_S)), fresh(agent)
     for turn, payload in enumerate((b"{", b'{"agent":1}', b"")):
-        await connection.call(subjects.request(agent, RunId("poison"), turn), payload)
+        await connection.call_api(subjects.request(agent, RunId("poison"), turn), payload)
     await queue.publish(request)
     async with queue.pull(agent) as following:
         delivery = await arrival(following)
@@ -350,7 +350,7 @@ async def test_a_request_that_cannot_be_read_is_removed_and_stops_nobody(
         await delivery.ack()
         await silence(following, ACK_WAIT_S * 1.5)
     with pytest.raises(ApiError):
-        await connection.call(
+        await connection.call_api(
             f"$JS.API.STREAM.MSG.GET.{subjects.REQUESTS}",
             b'{"last_by_subj":"%b"}' % subjects.requests_for(agent).encode(),
         )
@@ -360,7 +360,7 @@ async def pulled(connection: NatsConnection, agent: AgentName) -> None:
     """Until the server knows of a pull."""
     info = f"$JS.API.CONSUMER.INFO.{subjects.REQUESTS}.{subjects.consumer(agent)}"
     async with asyncio.timeout(SOON_S):
-        while msgspec.json.decode(await connection.call(info))["num_waiting"] != 1:
+        while msgspec.json.decode(await connection.call_api(info))["num_waiting"] != 1:
             pass
 
 
@@ -371,7 +371,7 @@ async def test_a_consumer_that_was_removed_is_made_again(
     async with queue.pull(agent) as following, asyncio.TaskGroup() as group:
         waiting = group.create_task(arrival(following))
         await pulled(connection, agent)
-        await connection.call(f"$JS.API.CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(agent)}")
+        await connection.call_api(f"$JS.API.CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(agent)}")
         await queue.publish(request := fresh(agent))
         assert (await waiting).request == request
 
@@ -383,7 +383,7 @@ async def test_an_ack_that_the_broker_did_not_hear_is_not_taken_for_one(
     await queue.publish(fresh(agent))
     async with queue.pull(agent) as following:
         delivery = await arrival(following)
-        await connection.call(f"$JS.API.CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(agent)}")
+        await connection.call_api(f"$JS.API.CONSUMER.DELETE.{subjects.REQUESTS}.{subjects.consumer(agent)}")
         with pytest.raises(Unavailable):
             await delivery.ack()
 
@@ -394,5 +394,5 @@ async def test_a_delivery_says_how_often_the_request_was_delivered(queues: Queue
     async with here.pull(agent) as following:
         for times in (1, 2, 3):
             delivery = await arrival(following)
-            assert delivery.delivered == times
+            assert delivery.delivery_count == times
             await delivery.nak()

@@ -6,15 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
+from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.session_store import (
-    DELETE_BATCH_MAX,
-    PostgresSessionStore,
-    SessionSummary,
-    SessionUsage,
-)
-from rejoin_adapters.records import Owner, RunSummary
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.records import ApiKeyRow, Owner, RunSummary, SessionSummary, SessionUsage
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
@@ -56,13 +52,13 @@ async def test_threads_are_listed_newest_first_page_by_page(
     seen, token = [], None
     while True:
         page = await threads.list(owner, limit=2, before=token)
-        seen.append([thread.id for thread in page.threads])
+        seen.append([thread.id for thread in page.sessions])
         if (token := page.next) is None:
             break
     assert seen == [expected[:2], expected[2:4], expected[4:]]
     assert (await threads.list(owner, limit=5)).next is None
-    assert (await threads.list(owner, agent=AGENT)).threads[0].id == chats[1].id
-    assert (await threads.list(owner, agent=AgentName("other"))).threads == []
+    assert (await threads.list(owner, agent=AGENT)).sessions[0].id == chats[1].id
+    assert (await threads.list(owner, agent=AgentName("other"))).sessions == []
 
 
 async def test_threads_of_one_instant_are_all_on_some_page(
@@ -75,7 +71,7 @@ async def test_threads_of_one_instant_are_all_on_some_page(
     seen, token = set(), None
     for _ in range(3):
         page = await threads.list(owner, limit=2, before=token)
-        seen |= {thread.id for thread in page.threads}
+        seen |= {thread.id for thread in page.sessions}
         token = page.next
     assert (len(seen), token) == (5, None)
 
@@ -167,7 +163,7 @@ async def test_a_fork_before_the_first_message_is_empty_and_can_be_talked_to(
     into = Chat(chat.store)
     thread = await threads.fork(DEFAULT, chat.id, MessageId((await ids(threads, chat))[0]), into.id)
     assert (thread.messages, thread.last_message) == (0, None)
-    assert await chat.store.current(DEFAULT, into.id) is None
+    assert await chat.store.current_run(DEFAULT, into.id) is None
     await into.complete("two")
     assert await into.texts() == ["two", "done"]
 
@@ -260,15 +256,15 @@ async def test_a_deleted_session_leaves_nothing_but_the_names_of_logs_to_purge(
     assert await threads.delete(DEFAULT, chat.id) == [ended.id, run.id, busy.id]
     assert await threads.delete(DEFAULT, chat.id) is None
     assert await threads.get(DEFAULT, chat.id) is None
-    assert await postgres.listed_run(DEFAULT, run.id) is None
+    assert await postgres.run_summary(DEFAULT, run.id) is None
     assert await postgres.claim(busy.request, "runner") is None
     with pytest.raises(NotFound):
         await chat.decide(*approvals)
-    assert await postgres.interrupted([busy.id]) == [busy.id]
+    assert await postgres.find_interrupted([busy.id]) == [busy.id]
     for fenced in (chat.end(busy), chat.suspend(busy), chat.ask(busy)):
         with pytest.raises(Fenced):
             await fenced
-    due = await postgres.purge_due(1000)
+    due = await postgres.logs_to_purge(1000)
     assert {ended.id, run.id, busy.id} <= set(due)
     await chat.complete("again")  # the id is free
     assert await chat.texts() == ["again", "done"]
@@ -279,13 +275,13 @@ async def test_a_log_is_purged_at_once_and_once_more_later(
 ) -> None:
     run = await chat.send("one")
     await threads.delete(DEFAULT, chat.id)
-    assert len(await postgres.purge_due(1)) == 1
-    await postgres.purged([run.id])
-    await postgres.purged([run.id])  # another sweep was as fast
-    assert run.id not in await postgres.purge_due(1000)
+    assert len(await postgres.logs_to_purge(1)) == 1
+    await postgres.mark_purged([run.id])
+    await postgres.mark_purged([run.id])  # another sweep was as fast
+    assert run.id not in await postgres.logs_to_purge(1000)
     await postgres.database.value("update purges set due_at = now() where run_id = $1", run.id)
-    assert run.id in await postgres.purge_due(1000)
-    await postgres.purged([run.id])
+    assert run.id in await postgres.logs_to_purge(1000)
+    await postgres.mark_purged([run.id])
     left = "select to_json(count(*)) from purges where run_id = $1"
     assert await postgres.database.get(int, left, run.id) == 0
 
@@ -294,7 +290,7 @@ async def test_a_forgotten_user_has_no_session_and_no_key(
     postgres: PostgresRunStore, threads: PostgresSessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert DELETE_BATCH_MAX > 1
-    monkeypatch.setattr("rejoin_adapters.postgres.session_store.FORGET_MAX", 2)
+    monkeypatch.setattr("rejoin_adapters.postgres.session_store.DELETE_BATCH_MAX", 2)
     tenant = TenantId(fresh("ten"))
     ann, ben = Owner(tenant, UserId("ann")), Owner(tenant, UserId("ben"))
     keys = PostgresApiKeys(postgres.database)
@@ -304,10 +300,10 @@ async def test_a_forgotten_user_has_no_session_and_no_key(
         await keys.create(
             ApiKeyRow(f"{tenant}-{one.user}", tenant, b"h", ["chat"], None, one.user, None, datetime.now(UTC))
         )
-    assert await threads.forget_user(tenant, UserId("ann")) == 4
-    assert await threads.forget_user(tenant, UserId("ann")) == 0
-    assert (await threads.list(Owner(tenant))).threads == (await threads.list(ben)).threads
-    assert len((await threads.list(ben)).threads) == 4
+    assert await threads.delete_user(tenant, UserId("ann")) == 4
+    assert await threads.delete_user(tenant, UserId("ann")) == 0
+    assert (await threads.list(Owner(tenant))).sessions == (await threads.list(ben)).sessions
+    assert len((await threads.list(ben)).sessions) == 4
     assert [row.user for row in await keys.list(tenant)] == ["ben"]
 
 
@@ -337,7 +333,7 @@ async def outcome(answer: Awaitable[Any]) -> Any:
 
 def test_every_method_with_an_owner_is_asked_below() -> None:
     methods = inspect.getmembers(PostgresSessionStore, inspect.isfunction)
-    assert {name for name, one in methods if "owner" in inspect.signature(one).parameters} - {"_of"} == set(
+    assert {name for name, one in methods if "owner" in inspect.signature(one).parameters} - {"_get"} == set(
         METHODS
     )
 

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from rejoin_adapters.postgres.artifacts import Artifact, PostgresArtifacts
+from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-from rejoin_adapters.records import ApprovalRequest, Run
+from rejoin_adapters.records import ApprovalRequest, Artifact, Run
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 
@@ -35,7 +35,7 @@ def actions(store: PostgresRunStore, chat: Chat, run: Run) -> dict[str, Callable
     question = ApprovalRequest(ApprovalId(f"{run.id}_0"), CallId("c"), "rm", {})
     return {
         "put": lambda: artifacts.put(DEFAULT.tenant, artifact),
-        "ask": lambda: store.ask(run.id, run.attempt, [question]),
+        "ask": lambda: store.request_approvals(run.id, run.attempt, [question]),
         "send": lambda: chat.send("two"),
         "end": lambda: chat.end(run),
         "interrupt": chat.interrupt,
@@ -59,8 +59,8 @@ async def test_whatever_meets_a_deletion_happens_before_it_or_after(postgres: Po
         assert await postgres.database.value(made, chat.id) == "0"
         left = await postgres.history(DEFAULT, chat.id)
         assert left is None or await chat.texts() == ["two"]  # it came after the deletion
-        assert await postgres.listed_run(DEFAULT, run.id) is None
-        assert run.id in await postgres.purge_due(1000)
+        assert await postgres.run_summary(DEFAULT, run.id) is None
+        assert run.id in await postgres.logs_to_purge(1000)
     assert {fault for name, fault in outcomes if name in {"put", "ask", "end"}} <= {Fenced, None}
     assert {fault for name, fault in outcomes if name in {"interrupt", "fork"}} <= {NotFound, None}
     assert {fault for name, fault in outcomes if name in {"send", "delete", "delete too"}} == {None}

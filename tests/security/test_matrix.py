@@ -227,9 +227,9 @@ async def test_a_key_of_another_agent_decides_nothing_in_any_family(house: House
     """It is her own, and has every scope."""
     headers = {"Authorization": f"Bearer {await house.key(agent='another')}"}
     backend = house.system.apps[0][SERVICE].backend
-    [question] = await backend.store.pending(house.owner, SessionId(ann.session))
+    [question] = await backend.store.pending_approvals(house.owner, SessionId(ann.session))
     before = await house.everything(ann)
-    for path, body in approvals(ann, question.question.id).items():
+    for path, body in approvals(ann, question.request.id).items():
         async with house.system.http.post(house.base + path, json=body, headers=headers) as response:
             assert response.status == 404, (path, await response.read())
     assert await house.everything(ann) == before

@@ -11,17 +11,17 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncGenerator
-from typing import NamedTuple, Protocol
 
 import msgspec
 from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.file_formats import FileId
-from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
+from rejoin_protocol.ids import TenantId, UserId
 
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
+from rejoin_adapters.ports.files import OpenFile, StoredFile
 
 CHUNK_BYTES = 256 * 1024
 """Part of what is stored: with another size the same file would have other chunks under the same names."""
@@ -32,65 +32,6 @@ WRITES_MAX = 4
 """Chunks of one file on their way at once."""
 NOT_FOUND = 10037
 _GET = f"{subjects.API}.DIRECT.GET.{subjects.FILES}"
-
-
-class StoredFile(msgspec.Struct, frozen=True):
-    """A file's bytes and what they are."""
-
-    data: bytes
-    media_type: str
-
-
-class OpenFile(msgspec.Struct, frozen=True):
-    """A file that is there, to be read while it is passed on. `chunks`: its bytes in order, once; who takes
-    them slowly holds two chunks. Raises `Unavailable` before the last of them if they are not the file's.
-    """
-
-    size_bytes: int
-    media_type: str
-    chunks: AsyncGenerator[bytes]
-
-
-class FileReference(NamedTuple):
-    """A message that is stored already, and that a file belongs to before its text names it."""
-
-    session: SessionId
-    message: MessageId
-
-
-class FileStore(Protocol):
-    """The attachments of all tenants. What is deleted or was never complete is not there. A file that no
-    stored message names, and that nobody has put or touched for an hour, is deleted.
-    """
-
-    async def put(
-        self,
-        tenant: TenantId,
-        user: UserId | None,
-        data: bytes,
-        media_type: str,
-        home: FileReference | None = None,
-    ) -> FileId:
-        """Store a file; the same bytes of the same user are stored once. Raises `Limited`, `Unavailable`."""
-        ...
-
-    async def touch(self, tenant: TenantId, id: FileId) -> bool:
-        """Say that a message which names it is about to be stored. False if there is none."""
-        ...
-
-    async def get(self, tenant: TenantId, id: FileId) -> StoredFile | None:
-        """A file of the tenant. Raises `Unavailable`."""
-        ...
-
-    async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
-        """The same, bit by bit. Raises `Unavailable`."""
-        ...
-
-    async def sweep(self, age_s: float = 3600.0) -> int:
-        """Delete what nothing has named, and nobody has touched, for so long; how many they were. Any number
-        of runners may.
-        """
-        ...
 
 
 class _FileChunk(msgspec.Struct, frozen=True):
@@ -154,7 +95,7 @@ class JetStreamChunkStore:
 
     async def _write(self, subject: str, chunk: bytes, about: str) -> None:
         try:
-            await self._broker.call(subject, chunk, headers={subjects.FILE: about})
+            await self._broker.call_api(subject, chunk, headers={subjects.FILE: about})
         except ApiError as fault:
             if fault.code != STORE_REFUSED:  # else it is there: the same chunk, for the hash is in its name
                 raise
@@ -217,7 +158,7 @@ class JetStreamChunkStore:
             return True
         ask = msgspec.json.encode({"batch": 1, "multi_last": [subjects.file_chunks(token, id)]})
         async with self._reads:
-            *messages, last = await self._broker.ask_many(_GET, ask)
+            *messages, last = await self._broker.request_many(_GET, ask)
         if len(messages) + int((last.headers or {}).get(subjects.PENDING, "0")) == count:
             return True
         # Whoever was asked may be behind: then each is looked for where all must be.
@@ -230,7 +171,7 @@ class JetStreamChunkStore:
         """A chunk, from the leader if whoever is asked does not have it."""
         async with self._reads:
             ask = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
-            answer = await self._broker.ask(_GET, ask)
+            answer = await self._broker.request(_GET, ask)
             match (answer.headers or {}).get(subjects.STATUS):
                 case None:
                     return _chunk(answer)
@@ -250,7 +191,7 @@ class JetStreamChunkStore:
                 "max_bytes": READ_BYTES_MAX,
                 "multi_last": [subjects.file_chunks(token, id)],
             }
-            *messages, last = await self._broker.ask_many(_GET, msgspec.json.encode(ask))
+            *messages, last = await self._broker.request_many(_GET, msgspec.json.encode(ask))
             headers = last.headers or {}
             if headers.get(subjects.STATUS) not in ("204", "404"):
                 raise _refused(headers.get(subjects.STATUS))
@@ -264,7 +205,7 @@ class JetStreamChunkStore:
         """A chunk from the stream's leader, which alone is certain."""
         ask = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
         try:
-            answer = await self._broker.call(f"{subjects.API}.STREAM.MSG.GET.{subjects.FILES}", ask)
+            answer = await self._broker.call_api(f"{subjects.API}.STREAM.MSG.GET.{subjects.FILES}", ask)
         except ApiError as fault:
             if fault.code == NOT_FOUND:
                 return None
@@ -278,7 +219,7 @@ class JetStreamChunkStore:
 
     async def end(self) -> int:
         """A place behind everything that was stored before this was asked. Raises `Unavailable`."""
-        answer = await self._broker.call(f"{subjects.API}.STREAM.INFO.{subjects.FILES}")
+        answer = await self._broker.call_api(f"{subjects.API}.STREAM.INFO.{subjects.FILES}")
         return _info.decode(answer).state.last_seq + 1
 
     async def delete(self, tenant: TenantId, id: FileId, *, before: int) -> None:
@@ -286,7 +227,7 @@ class JetStreamChunkStore:
         `Unavailable`.
         """
         ask = msgspec.json.encode({"filter": subjects.file_chunks(_token(tenant), id), "seq": before})
-        await self._broker.call(f"{subjects.API}.STREAM.PURGE.{subjects.FILES}", ask)
+        await self._broker.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.FILES}", ask)
 
 
 def _refused(status: str | None) -> Unavailable:

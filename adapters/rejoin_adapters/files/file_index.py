@@ -1,16 +1,16 @@
-"""Which files there are and what they belong to, as rows; and `Files` that cannot outlive it.
+"""`FileStore`: chunks in JetStream, an index of files and references in PostgreSQL.
 
-A file belongs to the messages that name it: the database writes that down in the transaction that stores a
-message, and forgets it with the message. What nothing has named for an hour is deleted, bytes and row.
-Whoever stores or names a file touches its row first and has that hour to store the message; the sweep takes
-no row that was touched since. Deleting is in three steps, which may be done twice and may end after any:
+A file belongs to the messages that refer to it. The database stores a reference in the transaction that
+stores
+the message, and deletes it with the message. A file without a reference is deleted after an hour, its chunks
+and its row. Storing or touching a file updates its row first, which restarts that hour; the sweep skips rows
+that were touched since. A deletion has three steps. Each may be repeated, and a crash may follow any of them:
 
-1. the broker is asked how far its stream goes: nothing behind that place will be deleted;
-2. the row is doomed, from when on nobody can use the file, and whoever stores it again waits;
-3. its chunks up to that place are deleted, and then its row.
+1. ask JetStream for the end of its stream; nothing stored behind that position will be deleted;
+2. mark the row as condemned: from now on the file cannot be used, and a `put` of the same file waits;
+3. delete the chunks before that position, then the row.
 
-So a sweep that was asleep after the first or second step deletes no byte that was written since. Concrete: it
-is PostgreSQL.
+So a sweep that was suspended after step 1 or 2 deletes no chunk that was stored since.
 """
 
 import asyncio
@@ -24,24 +24,23 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId, UserId
 
-from rejoin_adapters.files.chunk_store import FileReference, JetStreamChunkStore, OpenFile, StoredFile
+from rejoin_adapters.files.chunk_store import JetStreamChunkStore
+from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
 from rejoin_adapters.postgres.pool import Database
 
 log = structlog.get_logger("rejoin.files")
 
-LOOSE_AGE_S = 3600.0
-"""How long a file stays that nothing names: what a request has from its upload to its message."""
-DOOMED_AGAIN_S = 60.0
-"""After so long another sweep finishes what one has begun."""
-LOOK_MAX = 100
-"""Files in one transaction."""
-TRIES_MAX = 50
-TRY_AGAIN_S = 0.1
-"""A deletion takes some milliseconds, unless its runner dies in the middle."""
+CONDEMNED_RETRY_S = 60.0
+"""After this time another sweep finishes a deletion that was begun."""
+BATCH_MAX = 100
+"""Files condemned in one transaction."""
+PUT_ATTEMPTS_MAX = 50
+PUT_RETRY_S = 0.1
+"""A deletion takes some milliseconds, unless its runner dies before it is finished."""
 
 
 class CondemnedFile(msgspec.Struct, frozen=True):
-    """A file that is being deleted. `doomed_at` tells one sweep's deletion from a later one."""
+    """A file that is being deleted. `doomed_at` tells this deletion from a later one of the same file."""
 
     tenant: TenantId
     id: FileId
@@ -49,52 +48,56 @@ class CondemnedFile(msgspec.Struct, frozen=True):
 
 
 class SweepBatch(msgspec.Struct, frozen=True):
-    """What one look found, at so many files: if they were `LOOK_MAX`, there may be more."""
+    """The files that one transaction condemned, of `looked` candidates; if these were `BATCH_MAX`, there
+    may be more.
+    """
 
     looked: int
     doomed: Sequence[CondemnedFile]
 
 
 class PostgresFileIndex:
-    """The rows. Each method is one transaction."""
+    """The rows of all files. Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def keep(
+    async def register(
         self,
         tenant: TenantId,
         user: UserId | None,
         id: FileId,
         size_bytes: int,
-        home: FileReference | None = None,
+        reference: FileReference | None = None,
     ) -> bool:
-        """It is about to be stored. False if it is being deleted. Raises `Limited`."""
+        """Announce that a file will be stored. False if it is being deleted. Raises `Limited`."""
         query = "select to_json(keep_file($1, $2, $3, $4, $5, $6))"
-        place = (None, None) if home is None else home
-        return await self._database.get(bool, query, tenant, id, user, size_bytes, *place)
+        session, message = (None, None) if reference is None else reference
+        return await self._database.get(bool, query, tenant, id, user, size_bytes, session, message)
 
     async def touch(self, tenant: TenantId, id: FileId) -> bool:
-        """It is about to be named. False if there is none, or it is being deleted."""
+        """Announce that a message will refer to a file. False if it does not exist or is being deleted."""
         return await self._database.get(bool, "select to_json(touch_file($1, $2))", tenant, id)
 
-    async def doom(self, age_s: float, *, again_s: float = DOOMED_AGAIN_S) -> SweepBatch:
-        """Files that nothing has named or touched for `age_s`, to be deleted now."""
+    async def condemn(self, age_s: float, *, retry_s: float = CONDEMNED_RETRY_S) -> SweepBatch:
+        """Condemn files that have no reference and were not touched for `age_s`. Includes files condemned
+        more than `retry_s` ago that were not deleted.
+        """
         query = "select doom_files($1, $2, $3)"
-        return await self._database.get(SweepBatch, query, age_s, again_s, LOOK_MAX)
+        return await self._database.get(SweepBatch, query, age_s, retry_s, BATCH_MAX)
 
-    async def forget(self, doomed: CondemnedFile) -> None:
-        """Its bytes are gone."""
+    async def remove(self, file: CondemnedFile) -> None:
+        """Delete the row of a file whose chunks are deleted."""
         query = "select forget_file($1, $2, $3)::text"
-        await self._database.value(query, doomed.tenant, doomed.id, doomed.doomed_at)
+        await self._database.value(query, file.tenant, file.id, file.doomed_at)
 
 
 class JetStreamFileStore:
-    """`Files`, with their rows."""
+    """The adapter of `FileStore`."""
 
-    def __init__(self, files: JetStreamChunkStore, holdings: PostgresFileIndex) -> None:
-        self._files = files
-        self._holdings = holdings
+    def __init__(self, chunks: JetStreamChunkStore, index: PostgresFileIndex) -> None:
+        self._chunks = chunks
+        self._index = index
 
     async def put(
         self,
@@ -102,40 +105,41 @@ class JetStreamFileStore:
         user: UserId | None,
         data: bytes,
         media_type: str,
-        home: FileReference | None = None,
+        reference: FileReference | None = None,
     ) -> FileId:
-        """See `Files`."""
+        """See `FileStore`."""
         id = file_formats.file_id(user, data)
-        for _ in range(TRIES_MAX):
-            if await self._holdings.keep(tenant, user, id, len(data), home):
+        for _ in range(PUT_ATTEMPTS_MAX):
+            if await self._index.register(tenant, user, id, len(data), reference):
                 break
-            await asyncio.sleep(TRY_AGAIN_S)
+            await asyncio.sleep(PUT_RETRY_S)
         else:
             raise Unavailable("the same file is being deleted")
-        return await self._files.put(tenant, user, data, media_type)
+        return await self._chunks.put(tenant, user, data, media_type)
 
     async def touch(self, tenant: TenantId, id: FileId) -> bool:
-        """See `Files`."""
-        return await self._holdings.touch(tenant, id)
+        """See `FileStore`."""
+        return await self._index.touch(tenant, id)
 
     async def get(self, tenant: TenantId, id: FileId) -> StoredFile | None:
-        """See `Files`."""
-        return await self._files.get(tenant, id)
+        """See `FileStore`."""
+        return await self._chunks.get(tenant, id)
 
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
-        """See `Files`."""
-        return await self._files.open(tenant, id)
+        """See `FileStore`."""
+        return await self._chunks.open(tenant, id)
 
-    async def sweep(self, age_s: float = LOOSE_AGE_S) -> int:
-        """See `Files`."""
-        end, looked, deleted = await self._files.end(), LOOK_MAX, 0
-        while looked == LOOK_MAX:
-            look = await self._holdings.doom(age_s)
-            for one in look.doomed:
-                await self._files.delete(one.tenant, one.id, before=end)
-                await self._holdings.forget(one)
-            looked = look.looked
-            deleted += len(look.doomed)
+    async def sweep(self, age_s: float = UNREFERENCED_AGE_S) -> int:
+        """See `FileStore`."""
+        # The end of the stream comes first: what is stored after this moment must survive.
+        end, examined, deleted = await self._chunks.end(), BATCH_MAX, 0
+        while examined == BATCH_MAX:
+            batch = await self._index.condemn(age_s)
+            for file in batch.doomed:
+                await self._chunks.delete(file.tenant, file.id, before=end)
+                await self._index.remove(file)
+            examined = batch.looked
+            deleted += len(batch.doomed)
         if deleted:
             log.info("files_deleted", files=deleted)
         return deleted

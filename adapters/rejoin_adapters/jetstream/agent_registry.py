@@ -1,4 +1,4 @@
-"""The registry: what the runners serve, as a key-value bucket that `nats kv` can read too (NATS ADR-8)."""
+"""`AgentRegistry` as a key-value bucket, readable by `nats kv` too (NATS ADR-8)."""
 
 import time
 from collections.abc import Sequence
@@ -13,56 +13,55 @@ from rejoin_protocol.run_request import AgentEntry
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
 AGENT_CACHE_TTL_S = 5.0
-"""How long a gateway believes what it was told of an agent. Runners say it again six times as rarely."""
+"""How long a gateway caches an agent's entry. Runners announce an entry every 30 s."""
 
 
 class JetStreamAgentRegistry:
-    """`ports.AgentRegistry`. What it finds it believes for `believed_s`; that there is no such agent,
-    never.
+    """The adapter of `AgentRegistry`. Caches entries for `cache_ttl_s`; the absence of an entry is not
+    cached, so a new agent is found at once.
     """
 
-    def __init__(self, broker: NatsConnection, believed_s: float = 0) -> None:
-        self._broker = broker
-        self._believed_s = believed_s
-        self._believed: dict[AgentName, tuple[AgentEntry, float]] = {}
+    def __init__(self, connection: NatsConnection, cache_ttl_s: float = 0) -> None:
+        self._connection = connection
+        self._cache_ttl_s = cache_ttl_s
+        self._cache: dict[AgentName, tuple[AgentEntry, float]] = {}
 
     async def announce(self, entry: AgentEntry) -> None:
-        """See `ports.AgentRegistry`."""
-        known = await self._find(entry.name)
+        """See `AgentRegistry`."""
+        known = await self._load(entry.name)
         if known is None or not entry.yields_to(known):
-            await self._broker.call(subjects.agent_key(entry.name), run_request.encode(entry))
+            await self._connection.call_api(subjects.agent_key(entry.name), run_request.encode(entry))
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
-        """See `ports.AgentRegistry`."""
+        """See `AgentRegistry`."""
         now_s = time.monotonic()
-        entry, until_s = self._believed.get(agent, (None, 0.0))
-        if entry is None or until_s <= now_s:
-            entry = await self._find(agent)
-            self._believed.pop(agent, None)
-            if entry is not None and self._believed_s > 0:
-                self._believed[agent] = entry, now_s + self._believed_s
+        entry, expires_at_s = self._cache.get(agent, (None, 0.0))
+        if entry is None or expires_at_s <= now_s:
+            entry = await self._load(agent)
+            self._cache.pop(agent, None)
+            if entry is not None and self._cache_ttl_s > 0:
+                self._cache[agent] = entry, now_s + self._cache_ttl_s
         return entry
 
-    async def _find(self, agent: AgentName) -> AgentEntry | None:
-        ask = msgspec.json.encode({"last_by_subj": subjects.agent_key(agent)})
-        reply = await self._broker.ask(f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", ask)
+    async def _load(self, agent: AgentName) -> AgentEntry | None:
+        query = msgspec.json.encode({"last_by_subj": subjects.agent_key(agent)})
+        reply = await self._connection.request(f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query)
         match (reply.headers or {}).get(subjects.STATUS):
             case None:
-                return (
-                    run_request.decode_entry(reply.data) if reply.data else None
-                )  # empty: `nats kv del` has been here
+                # `nats kv del` leaves a message without a body.
+                return run_request.decode_entry(reply.data) if reply.data else None
             case "404":
                 return None
             case status:
-                raise Unavailable(f"the broker refused to name the agent ({status})")
+                raise Unavailable(f"NATS refused to read the agent's entry ({status})")
 
     async def list(self) -> Sequence[AgentEntry]:
-        """See `ports.AgentRegistry`."""
-        ask = msgspec.json.encode({"multi_last": [subjects.AGENTS_SUBJECTS]})
-        *messages, last = await self._broker.ask_many(
-            f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", ask
+        """See `AgentRegistry`."""
+        query = msgspec.json.encode({"multi_last": [subjects.AGENTS_SUBJECTS]})
+        *messages, end = await self._connection.request_many(
+            f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query
         )
-        status = (last.headers or {}).get(subjects.STATUS)
+        status = (end.headers or {}).get(subjects.STATUS)
         if status not in {"204", "404"}:
-            raise Unavailable(f"the broker refused to name the agents ({status})")
+            raise Unavailable(f"NATS refused to list the agents ({status})")
         return [run_request.decode_entry(message.data) for message in messages if message.data]

@@ -38,7 +38,7 @@ def parse_record(message: RawMessage) -> Record:
 
 
 class LiveReader:
-    """`ports.LiveSubscription`: what has arrived for one reader, in bounded memory."""
+    """The adapter of `LiveSubscription`: what has arrived for one reader, in bounded memory."""
 
     def __init__(self) -> None:
         self._waiting: list[Record] = []
@@ -51,23 +51,23 @@ class LiveReader:
 
     @property
     def slow(self) -> bool:
-        """See `ports.LiveSubscription`."""
+        """See `LiveSubscription`."""
         return self._slow
 
     @property
     def lost(self) -> bool:
-        """See `ports.LiveSubscription`."""
+        """See `LiveSubscription`."""
         return self._lost
 
     def take(self) -> list[Record]:
-        """See `ports.LiveSubscription`."""
+        """See `LiveSubscription`."""
         records, self._waiting = self._waiting, []
         self._bytes = 0
         self._lost = self._slow = False
         return records
 
     async def wait(self, seconds: float) -> bool:
-        """See `ports.LiveSubscription`."""
+        """See `LiveSubscription`."""
         if not self._waiting and not self._lost:
             loop = asyncio.get_running_loop()
             self._due_s = math.ceil((loop.time() + seconds) / TICK_S) * TICK_S
@@ -158,7 +158,7 @@ class LiveFeed:
             except BaseException:
                 await self.close()
                 raise
-            off = live.on_return(self._on_loss)
+            off = live.on_reconnect(self._on_loss)
 
             async def forget() -> None:
                 off()

@@ -16,7 +16,7 @@ from rejoin_protocol.errors import Gone
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Mark, Record
 
-from rejoin_adapters.ports import LiveSubscription, RunLog
+from rejoin_adapters.ports.run_log import LiveSubscription, RunLog
 
 TAIL_CHECK_FIRST_S = 0.5
 TAIL_CHECK_MAX_S = 10.0

@@ -256,7 +256,7 @@ class NatsConnection:
         """Whether the socket is up at this moment."""
         return self._client.is_connected
 
-    def on_return(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back after every reconnect: messages may have been missed. Returns what ends that."""
         self._returns.add(callback)
         return lambda: self._returns.discard(callback)
@@ -280,7 +280,7 @@ class NatsConnection:
         self._check(payload)
         self._questions.put(self._local(subject), payload, reply=reply)
 
-    async def ask(
+    async def request(
         self,
         subject: str,
         payload: bytes = b"",
@@ -307,7 +307,7 @@ class NatsConnection:
     async def reach(self, subject: str, payload: bytes = b"") -> bool:
         """One request to whoever listens; whether somebody answered."""
         try:
-            await self.ask(subject, payload)
+            await self.request(subject, payload)
         except Unavailable as fault:
             if isinstance(fault.__cause__, nats.errors.NoRespondersError):
                 return False
@@ -325,11 +325,11 @@ class NatsConnection:
         if len(headers) + len(payload) > self._client.max_payload:  # or the server would close the connection
             raise Invalid(f"larger than the broker takes ({self._client.max_payload} bytes)")
 
-    async def call(
+    async def call_api(
         self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None
     ) -> bytes:
         """A JetStream request: its answer as JSON. Raises `ApiError`."""
-        reply = await self.ask(subject, payload, headers=headers)
+        reply = await self.request(subject, payload, headers=headers)
         error = _answer.decode(reply.data).error
         if error is None:
             return reply.data
@@ -338,7 +338,7 @@ class NatsConnection:
             raise Unavailable(f"the broker cannot answer now ({error.description})")
         raise ApiError(error.err_code, error.description)
 
-    async def ask_many(self, subject: str, payload: bytes) -> list[RawMessage]:
+    async def request_many(self, subject: str, payload: bytes) -> list[RawMessage]:
         """One request, many replies, the last of which has a status header."""
         return await self._ask(subject, payload, b"", ASK_TIMEOUT_S, many=True)
 

@@ -1,8 +1,8 @@
-"""The way to the runner that holds a run: a word that every runner hears, and one of them heeds.
+"""`RunControl`: NATS messages that every runner receives and the runner of the run obeys.
 
-Nothing here is stored: the database has the wish, this only makes it quick. Whoever is not reached reads it
-at its claim, or finds it when it looks for such wishes. A runner listens once, and not once for each of its
-runs: that would cost each of them a round trip before its first event.
+Nothing is stored. The database holds the state (a run is interrupted, a newer attempt owns it); the message
+only makes the runner see it at once. A runner that misses the message finds out at its claim or its next
+sweep. A runner has one subscription for all runs: one for each run would add a round trip to the first event.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +16,7 @@ from rejoin_protocol.ids import RunId
 
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
-from rejoin_adapters.ports import ControlMessage, Interrupt, Supersede
+from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
 
 log = structlog.get_logger("rejoin.control")
 
@@ -25,33 +25,33 @@ _decode = msgspec.json.Decoder(ControlMessage.__value__).decode
 
 
 class NatsRunControl:
-    """`ports.RunControl`."""
+    """The adapter of `RunControl`."""
 
-    def __init__(self, broker: NatsConnection) -> None:
-        self._broker = broker
+    def __init__(self, connection: NatsConnection) -> None:
+        self._connection = connection
 
     async def interrupt(self, run: RunId) -> None:
-        """See `ports.RunControl`."""
-        await self._broker.send(subjects.control(run), _encode(Interrupt()))
-        await self._broker.flush()  # a process may say this and end
+        """See `RunControl`."""
+        await self._connection.send(subjects.control(run), _encode(Interrupt()))
+        await self._connection.flush()  # a command-line process may exit right after this
 
     async def supersede(self, run: RunId, attempt: int) -> None:
-        """See `ports.RunControl`."""
-        await self._broker.send(subjects.control(run), _encode(Supersede(attempt)))
+        """See `RunControl`."""
+        await self._connection.send(subjects.control(run), _encode(Supersede(attempt)))
 
     @asynccontextmanager
-    async def listen(self, on_word: Callable[[RunId, ControlMessage], None]) -> AsyncIterator[None]:
-        """See `ports.RunControl`."""
+    async def listen(self, on_message: Callable[[RunId, ControlMessage], None]) -> AsyncIterator[None]:
+        """See `RunControl`."""
 
-        def hear(message: RawMessage) -> None:
+        def receive(message: RawMessage) -> None:
             try:
-                on_word(subjects.parse_control(message.subject), _decode(message.data))
+                on_message(subjects.parse_control(message.subject), _decode(message.data))
             except (msgspec.DecodeError, ValueError):
                 log.warning("control_message_invalid", subject=message.subject)
 
-        end = await self._broker.listen(CONTROL_SUBJECTS, hear)
+        unsubscribe = await self._connection.listen(CONTROL_SUBJECTS, receive)
         try:
-            await self._broker.flush()  # the server knows of us before any run is claimed
+            await self._connection.flush()  # the server has the subscription before this runner claims a run
             yield
         finally:
-            await end()
+            await unsubscribe()

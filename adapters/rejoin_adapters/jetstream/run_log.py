@@ -21,7 +21,7 @@ from rejoin_protocol.log.record import Head, Record, parse_head
 from rejoin_adapters.jetstream.live_feed import LagSample, LiveFeed, LiveReader, parse_record
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
-from rejoin_adapters.ports import LogPage
+from rejoin_adapters.ports.run_log import LogPage
 
 log = structlog.get_logger("rejoin.log")
 
@@ -59,7 +59,8 @@ _found = msgspec.json.Decoder(_FoundRecord)
 
 
 class JetStreamRunLog:
-    """`ports.RunLog`. `live` carries the subscriptions, `api` everything else: a replay must not delay them.
+    """The adapter of `RunLog`. `live` carries the subscriptions, `api` everything else: a replay must not
+    delay them.
     `lag` is told now and then how many seconds an append took to come live, by the broker's clock and ours.
     """
 
@@ -73,13 +74,13 @@ class JetStreamRunLog:
         self._feeds: dict[RunId, LiveFeed] = {}
 
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
-        """See `ports.RunLog`."""
+        """See `RunLog`."""
         subject = subjects.log(run)
         headers = {subjects.EXPECTED_LAST: str(head.prev), subjects.BATCH: str(head)}
         wait_s = RETRY_FIRST_S
         while True:
             try:
-                return _ack.decode(await self._api.call(subject, payload, headers=headers)).seq
+                return _ack.decode(await self._api.call_api(subject, payload, headers=headers)).seq
             except Unavailable as fault:
                 log.warning("append_unknown", run=run, index=head.index, error=str(fault))
             except ApiError as fault:
@@ -100,7 +101,7 @@ class JetStreamRunLog:
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
     async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> LogPage:
-        """See `ports.RunLog`. A few messages first: they are all that most readers want, and they say how
+        """See `RunLog`. A few messages first: they are all that most readers want, and they say how
         many follow. Many of them are then read as copies.
         """
         first, pending = await self._page(run, after, records_max or FIRST_RECORDS)
@@ -138,7 +139,7 @@ class JetStreamRunLog:
         """
         ask = {"seq": after + 1, "batch": batch, "max_bytes": bytes_max, "next_by_subj": subject}
         async with self._gate:
-            replies = await self._api.ask_many(_GET, msgspec.json.encode(ask))
+            replies = await self._api.request_many(_GET, msgspec.json.encode(ask))
         *messages, last = replies
         headers = last.headers or {}
         match headers.get(subjects.STATUS):
@@ -150,16 +151,16 @@ class JetStreamRunLog:
                 raise Unavailable(f"the broker refused a read ({status})")
 
     async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
-        """See `ports.RunLog`."""
+        """See `RunLog`."""
         with suppress(Unavailable, Invalid):  # it would have saved time, no more
             await self._api.send(subjects.segments(run), segment.pack(records))
 
     async def has_records_after(self, run: RunId, *, after: int) -> bool:
-        """See `ports.RunLog`. Of many at once the questions leave as one write. Not `multi_last`: for that
+        """See `RunLog`. Of many at once the questions leave as one write. Not `multi_last`: for that
         the server walks through all that was stored since, and nobody can append meanwhile.
         """
         ask = msgspec.json.encode({"seq": after + 1, "next_by_subj": subjects.log(run)})
-        reply = await self._api.ask(_GET, ask)
+        reply = await self._api.request(_GET, ask)
         match reply.status:
             case None:
                 return True
@@ -169,10 +170,10 @@ class JetStreamRunLog:
                 raise Unavailable(f"the broker refused a read ({status})")
 
     async def last(self, run: RunId) -> Record | None:
-        """See `ports.RunLog`. Asks the stream's leader, which alone is certain."""
+        """See `RunLog`. Asks the stream's leader, which alone is certain."""
         ask = msgspec.json.encode({"last_by_subj": subjects.log(run)})
         try:
-            answer = await self._api.call(f"{subjects.API}.STREAM.MSG.GET.{subjects.LOG}", ask)
+            answer = await self._api.call_api(f"{subjects.API}.STREAM.MSG.GET.{subjects.LOG}", ask)
         except ApiError as fault:
             if fault.code == NOT_FOUND:
                 return None
@@ -180,12 +181,12 @@ class JetStreamRunLog:
         stored = _found.decode(answer).message
         return Record(stored.seq, _head_of(stored.hdrs), base64.b64decode(stored.data))
 
-    async def owner(self, sequence: int) -> RunId | None:
-        """See `ports.RunLog`."""
+    async def run_at(self, sequence: int) -> RunId | None:
+        """See `RunLog`."""
         if sequence < 1:
             return None
         ask = msgspec.json.encode({"seq": sequence})
-        reply = await self._api.ask(_GET, ask)
+        reply = await self._api.request(_GET, ask)
         headers = reply.headers or {}
         match headers.get(subjects.STATUS):
             case None:
@@ -198,13 +199,13 @@ class JetStreamRunLog:
                 raise Unavailable(f"the broker refused a read ({status})")
 
     async def purge(self, run: RunId) -> None:
-        """See `ports.RunLog`."""
+        """See `RunLog`."""
         ask = msgspec.json.encode({"filter": subjects.run_messages(run)})
-        await self._api.call(f"{subjects.API}.STREAM.PURGE.{subjects.LOG}", ask)
+        await self._api.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.LOG}", ask)
 
     @asynccontextmanager
     async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:
-        """See `ports.RunLog`. Readers of one run in one process share its subscription."""
+        """See `RunLog`. Readers of one run in one process share its subscription."""
         reader = LiveReader()
         feed = self._feeds.get(run)
         if feed is None:

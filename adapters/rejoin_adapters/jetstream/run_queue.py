@@ -33,49 +33,49 @@ NOTHING_THERE = {"404", "408"}
 
 
 class JetStreamDelivery:
-    """`ports.Delivery`."""
+    """The adapter of `Delivery`."""
 
     def __init__(self, broker: NatsConnection, message: Msg, request: RunRequest) -> None:
         self._broker = broker
         self._reply = message.reply
         self.request = request
-        self.delivered = message.metadata.num_delivered
-        self.behind = message.metadata.num_pending
+        self.delivery_count = message.metadata.num_delivered
+        self.pending_count = message.metadata.num_pending
         self.headers: Mapping[str, str] = message.headers or {}
         self._published_at = message.metadata.timestamp
 
     @property
     def age_s(self) -> float | None:
-        """See `ports.Delivery`."""
-        first = self.delivered == 1
+        """See `Delivery`."""
+        first = self.delivery_count == 1
         return (datetime.now(UTC) - self._published_at).total_seconds() if first else None
 
     async def in_progress(self) -> None:
-        """See `ports.Delivery`."""
+        """See `Delivery`."""
         await self._broker.send(self._reply, b"+WPI")
 
     async def ack(self) -> None:
-        """See `ports.Delivery`. Waits for the broker's word: a lost ack would repeat the run's last turn."""
-        await self._broker.ask(self._reply, b"+ACK")
+        """See `Delivery`. Waits for the broker's word: a lost ack would repeat the run's last turn."""
+        await self._broker.request(self._reply, b"+ACK")
 
     async def nak(self, delay_s: float = 0) -> None:
-        """See `ports.Delivery`."""
+        """See `Delivery`."""
         delay_ns = int(delay_s * setup.SECOND_NS)
         await self._broker.send(self._reply, b'-NAK {"delay":%d}' % delay_ns if delay_ns else b"-NAK")
 
 
 class JetStreamRunQueue:
-    """`ports.RunQueue`."""
+    """The adapter of `RunQueue`."""
 
     def __init__(self, broker: NatsConnection, settings: setup.StreamSettings) -> None:
         self._broker = broker
         self._settings = settings
 
     async def publish(self, request: RunRequest) -> None:
-        """See `ports.RunQueue`."""
+        """See `RunQueue`."""
         subject = subjects.request(request.agent, request.run, request.turn)
         try:
-            await self._broker.call(subject, run_request.encode(request), headers=tracing.trace_headers())
+            await self._broker.call_api(subject, run_request.encode(request), headers=tracing.trace_headers())
         except ApiError as fault:
             if fault.code != QUEUED_ALREADY:
                 raise Unavailable(f"the broker refused a run request ({fault})") from fault
@@ -84,11 +84,11 @@ class JetStreamRunQueue:
     async def pull(
         self, agent: AgentName
     ) -> AsyncIterator[Callable[[int], Awaitable[Sequence[JetStreamDelivery]]]]:
-        """See `ports.RunQueue`."""
+        """See `RunQueue`."""
         pull = _Pull(self._broker, agent, self._settings)
         await pull.declare()
         end = await self._broker.subscribe(pull.inbox, pull.on_message, pull.on_return)
-        off = self._broker.on_return(pull.on_return)
+        off = self._broker.on_reconnect(pull.on_return)
         try:
             yield pull.next
         finally:

@@ -114,11 +114,11 @@ async def declare_streams(broker: NatsConnection, settings: StreamSettings) -> N
     for stream in stream_configs(settings):
         name, config = stream["name"], msgspec.json.encode(stream)
         try:
-            await broker.call(f"{subjects.API}.STREAM.CREATE.{name}", config)
+            await broker.call_api(f"{subjects.API}.STREAM.CREATE.{name}", config)
         except ApiError as fault:
             if fault.code != EXISTS:
                 raise
-            await broker.call(f"{subjects.API}.STREAM.UPDATE.{name}", config)
+            await broker.call_api(f"{subjects.API}.STREAM.UPDATE.{name}", config)
         log.debug("stream_declared", stream=name)
 
 
@@ -148,7 +148,7 @@ async def require_streams(broker: NatsConnection) -> None:
 
 async def find_missing_streams(broker: NatsConnection) -> list[str]:
     """The streams that are not there. Raises `Unavailable`."""
-    found = set(_listed.decode(await broker.call(f"{subjects.API}.STREAM.NAMES")).streams or ())
+    found = set(_listed.decode(await broker.call_api(f"{subjects.API}.STREAM.NAMES")).streams or ())
     return [stream["name"] for stream in stream_configs(StreamSettings()) if stream["name"] not in found]
 
 
@@ -167,14 +167,14 @@ async def declare_consumer(broker: NatsConnection, agent: AgentName, settings: S
             "num_replicas": settings.replicas,
         },
     }
-    await broker.call(
+    await broker.call_api(
         f"{subjects.API}.CONSUMER.DURABLE.CREATE.{subjects.REQUESTS}.{durable}", msgspec.json.encode(config)
     )
 
 
 async def check_log_readable(broker: NatsConnection) -> None:
     """Raises `Unavailable` unless the log answers reads."""
-    replies = await broker.ask_many(f"{subjects.API}.DIRECT.GET.{subjects.LOG}", b'{"seq":1,"batch":1}')
+    replies = await broker.request_many(f"{subjects.API}.DIRECT.GET.{subjects.LOG}", b'{"seq":1,"batch":1}')
     status = (replies[-1].headers or {}).get(subjects.STATUS)
     if status not in ("204", "404"):
         raise Unavailable(f"the broker's log does not answer ({status})")

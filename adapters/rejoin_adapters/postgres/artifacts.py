@@ -1,42 +1,20 @@
-"""What runs make besides words: stored whole here, while the log and the messages carry a summary.
+"""`Artifacts` in PostgreSQL."""
 
-An artifact belongs to a session and is seen by whoever sees that. Concrete: it is PostgreSQL.
-"""
-
-from datetime import datetime
-from typing import Any
-
-import msgspec
 from rejoin_protocol.errors import Fenced
-from rejoin_protocol.ids import RunId, SessionId, TenantId
+from rejoin_protocol.ids import TenantId
 
 from rejoin_adapters.postgres.pool import Database, json_or_null, json_text
-from rejoin_adapters.records import Owner
-
-
-class Artifact(msgspec.Struct, frozen=True):
-    """`summary` is shown before `data` is fetched; both are any JSON. `id` is unique in the tenant."""
-
-    id: str
-    session: SessionId
-    run: RunId | None
-    type: str
-    name: str | None
-    summary: Any
-    data: Any
-    created_at: datetime
+from rejoin_adapters.records import Artifact, Owner
 
 
 class PostgresArtifacts:
-    """See the module. Each method is one transaction."""
+    """The adapter of `Artifacts`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def put(self, tenant: TenantId, artifact: Artifact) -> None:
-        """Store it; one that has this id already stays as it is. Raises `Fenced` if its session or its run is
-        gone.
-        """
+        """See `Artifacts`."""
         query = """
             with home as (
               select id from sessions s
@@ -63,10 +41,10 @@ class PostgresArtifacts:
             artifact.created_at,
         )
         if not stored:
-            raise Fenced("the session or the run is gone")
+            raise Fenced("the session or the run was deleted")
 
     async def get(self, owner: Owner, id: str) -> Artifact | None:
-        """One of the owner's."""
+        """See `Artifacts`."""
         query = """
             select artifact_json(a) from artifacts a
             join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id

@@ -1,7 +1,8 @@
-"""What many ask in one turn of the loop, or while an answer is waited for, asked together.
+"""Coalesces concurrent look-ups into one query.
 
-Owns who asks for whom, and no task: the first one asks for all. Whoever waits may leave at any moment, also
-the one who asks for all; the others then begin again.
+The first caller runs the query for all callers of the same event-loop iteration, and for those that arrive
+while an earlier query is running; there is no background task. Any caller may be cancelled at any time. If
+the one that runs the query is cancelled, the others start over.
 """
 
 import asyncio
@@ -10,46 +11,49 @@ from collections.abc import Awaitable, Callable, Sequence
 from rejoin_protocol.errors import Unavailable
 
 
-class _Batch[Q, A]:
+class _Batch[K, V]:
     def __init__(self) -> None:
-        self.questions: list[Q] = []
-        self.answers: Sequence[A] = ()
-        self.fault: str | None = None
-        self.over = asyncio.Event()
+        self.keys: list[K] = []
+        self.values: Sequence[V] = ()
+        self.error: str | None = None
+        self.done = asyncio.Event()
 
 
-class BatchLoader[Q, A]:
-    """`ask` is given some questions, at least one, and returns their answers in the same order."""
+class BatchLoader[K, V]:
+    """`load_many` gets at least one key and returns the values in the order of the keys."""
 
-    def __init__(self, ask: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
-        self._ask = ask
-        self._next: _Batch[Q, A] | None = None
-        self._under_way = asyncio.Lock()
+    def __init__(self, load_many: Callable[[Sequence[K]], Awaitable[Sequence[V]]]) -> None:
+        self._load_many = load_many
+        self._next: _Batch[K, V] | None = None
+        self._running = asyncio.Lock()
 
-    async def ask(self, question: Q) -> A:
-        """The answer to this one. Raises `Unavailable` where `ask` does; all else is its own asker's."""
+    async def load(self, key: K) -> V:
+        """The value of one key. Raises `Unavailable` if `load_many` does; every other error is raised only in
+        the caller that ran the query.
+        """
         while True:
             batch = self._next = self._next or _Batch()
-            batch.questions.append(question)
-            place = len(batch.questions) - 1
-            if place:
-                await batch.over.wait()
+            batch.keys.append(key)
+            index = len(batch.keys) - 1
+            if index:
+                await batch.done.wait()
             else:
-                await self._ask_for(batch)
-            if batch.fault is not None:
-                raise Unavailable(batch.fault)
-            if batch.answers:
-                return batch.answers[place]
+                await self._run(batch)
+            if batch.error is not None:
+                raise Unavailable(batch.error)
+            if batch.values:
+                return batch.values[index]
+            # Neither values nor an error: the caller that ran the query was cancelled.
 
-    async def _ask_for(self, batch: _Batch[Q, A]) -> None:
+    async def _run(self, batch: _Batch[K, V]) -> None:
         try:
-            async with self._under_way:
-                await asyncio.sleep(0)  # the others of this turn
+            async with self._running:
+                await asyncio.sleep(0)  # let the other callers of this iteration join
                 self._next = None
-                batch.answers = await self._ask(batch.questions)
-        except Unavailable as fault:
-            batch.fault = str(fault)
+                batch.values = await self._load_many(batch.keys)
+        except Unavailable as error:
+            batch.error = str(error)
         finally:
             if self._next is batch:
                 self._next = None
-            batch.over.set()
+            batch.done.set()

@@ -1,30 +1,26 @@
-"""How many runs are to be done, over all tenants: operators must see a queue that nobody serves."""
+"""`RunCounts` in PostgreSQL."""
 
 from collections.abc import Sequence
 
-import msgspec
-
 from rejoin_adapters.postgres.pool import Database
+from rejoin_adapters.records import RunCount
 
 
-class RunCount(msgspec.Struct, frozen=True):
-    """An agent's runs whose turn it is, in one state. `waiting_s`: how long the oldest waits for a runner."""
+class PostgresRunCounts:
+    """The adapter of `RunCounts`."""
 
-    agent: str
-    state: str
-    runs: int
-    waiting_s: float | None = None
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-
-async def busy(database: Database) -> Sequence[RunCount]:
-    """Of the queued and running ones; an agent without any is left out. Raises `Unavailable`."""
-    query = """
-        select coalesce(json_agg(json_build_object(
-          'agent', agent, 'state', state, 'runs', runs, 'waiting_s', waiting_s)), '[]')
-        from (
-          select agent, state, count(*) as runs,
-            extract(epoch from clock_timestamp() - min(due_at)) as waiting_s
-          from runs where ready and state in ('queued', 'running')
-          group by agent, state) busy
-    """
-    return await database.get(list[RunCount], query)
+    async def count_busy(self) -> Sequence[RunCount]:
+        """See `RunCounts`."""
+        query = """
+            select coalesce(json_agg(json_build_object(
+              'agent', agent, 'state', state, 'runs', runs, 'waiting_s', waiting_s)), '[]')
+            from (
+              select agent, state, count(*) as runs,
+                extract(epoch from clock_timestamp() - min(due_at)) as waiting_s
+              from runs where ready and state in ('queued', 'running')
+              group by agent, state) busy
+        """
+        return await self._database.get(list[RunCount], query)

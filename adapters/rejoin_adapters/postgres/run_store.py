@@ -1,8 +1,9 @@
-"""The store in PostgreSQL.
+"""`RunStore` in PostgreSQL.
 
-Each method is one statement, so one transaction and one round trip. Every statement answers with the JSON of
-a struct of `store`, which msgspec reads, so no row leaves here, and bodies travel as the text they were. What
-several statements must decide together is a function in `migrations`, which raises our words by SQLSTATE.
+Each method is one statement: one transaction and one round trip. Every statement returns the JSON of a struct
+of `records`, decoded by msgspec, so no database row leaves this module and message bodies are never parsed by
+the driver. Operations that need several statements are PL/pgSQL functions in `migrations`; they raise our
+errors by SQLSTATE (see `pool`).
 """
 
 from collections.abc import Sequence
@@ -39,21 +40,21 @@ from rejoin_adapters.records import (
 )
 
 STRANDED_MAX = 100
-"""How many stranded runs one sweep is told of."""
+"""Stranded runs returned to one sweep."""
 EXPIRED_MAX = 100
-"""How many questions one sweep answers. It holds their sessions for as long as that takes."""
+"""Approvals that one sweep expires. It locks their sessions for that time."""
 PURGED_AGAIN_S = 600.0
-"""After so long no runner writes on who has not found out that its run is deleted."""
+"""By then every runner has found out that its run was deleted, and has stopped appending."""
 
 
 class PostgresRunStore:
-    """`ports.RunStore`. At the end of its context its connections are closed, also for others on
+    """The adapter of `RunStore`. Leaving its context closes the pool, also for other adapters that use
     `database`.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._overs = BatchLoader(self._which_are_over)
+        self._ended = BatchLoader(self._load_ended)
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,20 +65,20 @@ class PostgresRunStore:
         await self.database.close()
 
     async def admit(self, admission: Admission) -> Admitted:
-        """See `ports.RunStore`."""
-        match admission.ask:
+        """See `RunStore`."""
+        match admission.action:
             case Submit() as submit:
                 return await self._submit(admission, submit)
             case Regenerate(target):
                 return await self.database.get(
                     Admitted,
                     "select regenerate_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-                    *_subject(admission),
+                    *_arguments(admission),
                     target,
                 )
 
     async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
-        message = submit.turn.message
+        message = submit.user_message.message
         query = """
             select submit_run(
               $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
@@ -85,10 +86,10 @@ class PostgresRunStore:
         return await self.database.get(
             Admitted,
             query,
-            *_subject(admission),
+            *_arguments(admission),
             message["id"],
             json_text(message),
-            submit.turn.digest,
+            submit.user_message.digest,
             submit.edit,
             [turn["id"] for turn in submit.imports],
             [turn["role"] for turn in submit.imports],
@@ -96,7 +97,7 @@ class PostgresRunStore:
         )
 
     async def check_limits(self, tenant: TenantId) -> None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         await self.database.value("select check_limits($1)::text", tenant)
 
     async def find_duplicate(
@@ -108,29 +109,29 @@ class PostgresRunStore:
         digest: bytes,
         key: str | None = None,
     ) -> Run | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         query = "select repeated_run($1, $2, $3, $4, $5, $6, $7)"
-        return await self.database.find(Run, query, *_of(owner), session, agent, key, message, digest)
+        return await self.database.find(Run, query, *_columns(owner), session, agent, key, message, digest)
 
     async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         return await self.database.get(
-            Interrupted, "select interrupt_run($1, $2, $3, $4)", *_of(owner), session, run
+            Interrupted, "select interrupt_run($1, $2, $3, $4)", *_columns(owner), session, run
         )
 
-    async def run(self, owner: Owner, run: RunId) -> Run | None:
-        """See `ports.RunStore`."""
+    async def find_run(self, owner: Owner, run: RunId) -> Run | None:
+        """See `RunStore`."""
         query = """
             select run_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self.database.find(Run, query, *_of(owner), run)
+        return await self.database.find(Run, query, *_columns(owner), run)
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
-        """See `ports.RunStore`."""
-        return await self._overs.ask((*_of(owner), run, turn))
+        """See `RunStore`."""
+        return await self._ended.load((*_columns(owner), run, turn))
 
-    async def _which_are_over(self, runs: Sequence[tuple[str, str | None, RunId, int | None]]) -> list[bool]:
+    async def _load_ended(self, runs: Sequence[tuple[str, str | None, RunId, int | None]]) -> list[bool]:
         query = """
             select json_agg(
               r.id is null or r.ended_at is not null
@@ -143,18 +144,18 @@ class PostgresRunStore:
         """
         return await self.database.get(list[bool], query, *map(list, zip(*runs, strict=True)))
 
-    async def current(self, owner: Owner, session: SessionId) -> Run | None:
-        """See `ports.RunStore`."""
+    async def current_run(self, owner: Owner, session: SessionId) -> Run | None:
+        """See `RunStore`."""
         query = """
             select run_json(r) from runs r where id = coalesce(
               (select id from turn_of($1, $3)),
               (select id from runs where tenant_id = $1 and session_id = $3 order by position desc limit 1))
             and ($2::text is null or user_id = $2)
         """
-        return await self.database.find(Run, query, *_of(owner), session)
+        return await self.database.find(Run, query, *_columns(owner), session)
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         query = """
             select json_build_object(
               'agent', agent,
@@ -166,10 +167,10 @@ class PostgresRunStore:
               'updated_at', updated_at)
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self.database.find(History, query, *_of(owner), session)
+        return await self.database.find(History, query, *_columns(owner), session)
 
-    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
-        """See `ports.RunStore`."""
+    async def find_message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
+        """See `RunStore`."""
         query = """
             select json_build_object(
               'message', body,
@@ -179,9 +180,9 @@ class PostgresRunStore:
             where id = $4 and exists (
               select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
         """
-        return await self.database.find(MessageWithNext, query, *_of(owner), session, id)
+        return await self.database.find(MessageWithNext, query, *_columns(owner), session, id)
 
-    async def before(
+    async def messages_before(
         self,
         owner: Owner,
         session: SessionId,
@@ -191,7 +192,7 @@ class PostgresRunStore:
         limit: int = 20,
         oldest_first: bool = False,
     ) -> Sequence[UIMessage] | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         query = """
             select (
               select coalesce(json_agg(body order by position * $7), '[]') from (
@@ -209,44 +210,44 @@ class PostgresRunStore:
         """
         direction = 1 if oldest_first else -1
         return await self.database.find(
-            list[UIMessage], query, *_of(owner), session, id, after, limit, direction
+            list[UIMessage], query, *_columns(owner), session, id, after, limit, direction
         )
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         query = """
             select json_build_array(bytes_json(context)) from sessions
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        found = await self.database.find(tuple[bytes | None], query, *_of(owner), session)
-        return found[0] if found is not None else None
+        row = await self.database.find(tuple[bytes | None], query, *_columns(owner), session)
+        return row[0] if row is not None else None
 
     async def claim(
         self, request: RunRequest, runner: str, *, history_max: int | None = None
     ) -> Claim | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         query = "select claim_run($1, $2, $3, $4)"
         return await self.database.find(Claim, query, request.run, request.turn, runner, history_max)
 
-    async def ask(self, run: RunId, attempt: int, questions: Sequence[ApprovalRequest]) -> None:
-        """See `ports.RunStore`."""
+    async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
+        """See `RunStore`."""
         await self.database.value(
             "select ask_run($1, $2, $3, $4, $5, $6, $7)::text",
             run,
             attempt,
-            [question.id for question in questions],
-            [question.call for question in questions],
-            [question.tool for question in questions],
-            [json_text(question.input) for question in questions],
-            [question.expires_at for question in questions],
+            [request.id for request in requests],
+            [request.call for request in requests],
+            [request.tool for request in requests],
+            [json_text(request.input) for request in requests],
+            [request.expires_at for request in requests],
         )
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         return await self.database.get(
             Decided,
             "select decide_run($1, $2, $3, $4, $5, $6)",
-            *_of(owner),
+            *_columns(owner),
             session,
             [decision.approval for decision in decisions],
             [decision.approved for decision in decisions],
@@ -254,19 +255,19 @@ class PostgresRunStore:
         )
 
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         query = "select suspend_run($1, $2, $3, $4, $5)"
-        following = await self.database.find(
+        promoted = await self.database.find(
             RunRequest, query, run, attempt, json_text(answer), *_tokens(answer)
         )
-        return [] if following is None else [following]
+        return [] if promoted is None else [promoted]
 
     async def end(
         self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
     ) -> RunRequest | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         if state not in TERMINAL:
-            raise ValueError(f"a run does not end {state}")
+            raise ValueError(f"{state} is not a terminal state")
         return await self.database.find(
             RunRequest,
             "select end_run($1, $2, $3, $4, $5, $6, $7)",
@@ -278,31 +279,33 @@ class PostgresRunStore:
             *_tokens(answer),
         )
 
-    async def pending(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
-        """See `ports.RunStore`."""
+    async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
+        """See `RunStore`."""
         query = """
             select coalesce(json_agg(approval_json(a) order by number), '[]')
             from approvals a join sessions s on s.tenant_id = a.tenant_id and s.id = a.session_id
             where a.tenant_id = $1 and ($2::text is null or s.user_id = $2) and session_id = $3
               and state = 'pending'
         """
-        return await self.database.get(list[Approval], query, *_of(owner), session)
+        return await self.database.get(list[Approval], query, *_columns(owner), session)
 
-    async def approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
-        """See `ports.RunStore`."""
+    async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
+        """See `RunStore`."""
         query = """
             select approval_json(a) from approvals a join runs r on r.id = a.run_id
             where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and run_id = $3 and call_id = $4
             order by a.number desc limit 1
         """
-        return await self.database.find(Approval, query, *_of(owner), run, call)
+        return await self.database.find(Approval, query, *_columns(owner), run, call)
 
-    async def expire(self) -> Sequence[RunRequest]:
-        """See `ports.RunStore`."""
+    async def expire_approvals(self) -> Sequence[RunRequest]:
+        """See `RunStore`."""
         return await self.database.get(list[RunRequest], "select expire_approvals($1)", EXPIRED_MAX)
 
-    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[RunSummary]:
-        """See `ports.RunStore`."""
+    async def list_runs(
+        self, owner: Owner, state: State | None = None, limit: int = 20
+    ) -> Sequence[RunSummary]:
+        """See `RunStore`."""
         query = """
             select coalesce(json_agg(listed_json(r::runs) order by id desc), '[]')
             from (
@@ -310,18 +313,18 @@ class PostgresRunStore:
               where tenant_id = $1 and ($2::text is null or user_id = $2) and ($3::text is null or state = $3)
               order by id desc limit $4) r
         """
-        return await self.database.get(list[RunSummary], query, *_of(owner), state, limit)
+        return await self.database.get(list[RunSummary], query, *_columns(owner), state, limit)
 
-    async def listed_run(self, owner: Owner, run: RunId) -> RunSummary | None:
-        """See `ports.RunStore`."""
+    async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
+        """See `RunStore`."""
         query = """
             select listed_json(r) from runs r
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self.database.find(RunSummary, query, *_of(owner), run)
+        return await self.database.find(RunSummary, query, *_columns(owner), run)
 
-    async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
-        """See `ports.RunStore`."""
+    async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
+        """See `RunStore`."""
         query = """
             select coalesce(json_agg(asked.id), '[]')
             from unnest($1::text[]) as asked (id) left join runs r on r.id = asked.id
@@ -329,8 +332,8 @@ class PostgresRunStore:
         """
         return await self.database.get(list[RunId], query, list(runs))
 
-    async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
-        """See `ports.RunStore`."""
+    async def find_stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
+        """See `RunStore`."""
         query = """
             with held as (
               update runs set updated_at = clock_timestamp() where id in (
@@ -350,16 +353,16 @@ class PostgresRunStore:
         """
         return await self.database.get(list[RunRequest], query, age_s, held_s, STRANDED_MAX)
 
-    async def purge_due(self, limit: int = 100) -> Sequence[RunId]:
-        """See `ports.RunStore`."""
+    async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:
+        """See `RunStore`."""
         query = """
             select coalesce(json_agg(run_id), '[]') from (
               select run_id from purges where due_at <= statement_timestamp() order by due_at limit $1) due
         """
         return await self.database.get(list[RunId], query, limit)
 
-    async def purged(self, runs: Sequence[RunId]) -> None:
-        """See `ports.RunStore`."""
+    async def mark_purged(self, runs: Sequence[RunId]) -> None:
+        """See `RunStore`."""
         query = """
             with over as (
               delete from purges where run_id = any ($1) and again and due_at <= statement_timestamp())
@@ -369,11 +372,11 @@ class PostgresRunStore:
         await self.database.value(query, list(runs), PURGED_AGAIN_S)
 
     async def ping(self) -> None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         await self.database.value(PING)
 
 
-def _of(owner: Owner) -> tuple[str, str | None]:
+def _columns(owner: Owner) -> tuple[str, str | None]:
     return owner.tenant, owner.user
 
 
@@ -382,9 +385,9 @@ def _tokens(answer: UIMessage | None) -> tuple[int, int]:
     return usage.input_tokens, usage.output_tokens
 
 
-def _subject(admission: Admission) -> tuple[Any, ...]:
+def _arguments(admission: Admission) -> tuple[Any, ...]:
     return (
-        *_of(admission.owner),
+        *_columns(admission.owner),
         admission.session,
         admission.agent,
         admission.run,
@@ -403,10 +406,10 @@ async def open_run_store(
     acquire_timeout_s: float = 5.0,
     connect_timeout_s: float = 5.0,
     command_timeout_s: float = 10.0,
-    limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    limits: Limits = Limits(),  # noqa: B008 - a frozen struct
 ) -> PostgresRunStore:
-    """A store on a migrated database. Waits for the database, for as long as nobody cancels it. `limits` are
-    those of tenants that have none of their own: the same for all services.
+    """A store on a migrated database. Waits until the database is reachable. `limits` are the default limits
+    of tenants; gateways and runners must be configured with the same ones.
     """
     database = await open_database(
         database_url,

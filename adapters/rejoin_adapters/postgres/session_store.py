@@ -1,9 +1,4 @@
-"""Sessions as lists and people see them: listed, read page by page, forked, rewound, renamed, deleted.
-
-Owns what may be asked of whole sessions besides running them, which is the `RunStore`'s. Everything is
-asked on
-behalf of an owner: another user's or tenant's session is as if it did not exist. Concrete: it is PostgreSQL.
-"""
+"""`SessionStore` in PostgreSQL."""
 
 import base64
 from collections.abc import Sequence
@@ -16,69 +11,38 @@ from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
+from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
 from rejoin_adapters.postgres.pool import Database, json_or_null
-from rejoin_adapters.records import Owner, RunSummary
+from rejoin_adapters.records import (
+    MessagePage,
+    Owner,
+    RunSummary,
+    SessionPage,
+    SessionSummary,
+    SessionUsage,
+)
 
 RUNS_MAX = 1000
-DELETE_BATCH_MAX = 100
-"""Sessions that are deleted in one transaction."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 type _Number = Annotated[int, Meta(ge=0, le=2**53)]
 
 
-class _Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a page of threads ends."""
+class _SessionToken(msgspec.Struct, frozen=True, array_like=True):
+    """Page token of a list of sessions: the last session of the page before."""
 
     time_us: _Number
     id: SessionId
 
 
-class _Position(msgspec.Struct, frozen=True, array_like=True):
-    """Where a page of messages begins."""
+class _MessageToken(msgspec.Struct, frozen=True, array_like=True):
+    """Page token of a list of messages: the first message of the page before."""
 
     position: _Number
 
 
-class SessionSummary(msgspec.Struct, frozen=True):
-    """A session at a glance. `messages` and `last_message` leave out the answer of a busy run."""
-
-    id: SessionId
-    agent: AgentName
-    user: UserId | None
-    title: str | None
-    metadata: Any
-    created_at: datetime
-    updated_at: datetime
-    messages: int
-    busy: bool
-    last_message: MessageId | None
-
-
-class SessionPage(msgspec.Struct, frozen=True):
-    """A page of threads. `next` is the token of the following page, or None."""
-
-    threads: Sequence[SessionSummary]
-    next: str | None
-
-
-class MessagePage(msgspec.Struct, frozen=True):
-    """A page of messages, oldest first. `next` is the token of the page of older ones, or None."""
-
-    messages: Sequence[UIMessage]
-    next: str | None
-
-
-class SessionUsage(msgspec.Struct, frozen=True):
-    """What a session's runs have cost together, in tokens, and how many runs these were."""
-
-    input_tokens: int
-    output_tokens: int
-    runs: int
-
-
 class PostgresSessionStore:
-    """See the module. A method is one transaction. A page token that is none of ours raises `Invalid`."""
+    """The adapter of `SessionStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -86,37 +50,37 @@ class PostgresSessionStore:
     async def list(
         self, owner: Owner, *, agent: AgentName | None = None, limit: int = 20, before: str | None = None
     ) -> SessionPage:
-        """The owner's threads, the one that changed last first."""
-        place = _place(_Place, before) if before is not None else None
-        # Of one user's threads the index knows; it does not know that `$2` is not null.
-        whose = "$2::text is null" if owner.user is None else "user_id = $2"
+        """See `SessionStore`."""
+        token = _decode_token(_SessionToken, before) if before is not None else None
+        # `$2 is null or …` would keep the planner from using the index on a user's sessions.
+        condition = "$2::text is null" if owner.user is None else "user_id = $2"
         query = f"""
             select coalesce(json_agg(thread_json(s::sessions) order by updated_at desc, id desc), '[]')
             from (
               select * from sessions
-              where tenant_id = $1 and {whose} and ($3::text is null or agent = $3)
+              where tenant_id = $1 and {condition} and ($3::text is null or agent = $3)
                 and ($4::bigint is null
                   or (updated_at, id) < (timestamptz 'epoch' + $4 * interval '1 microsecond', $5::text))
               order by updated_at desc, id desc limit $6) s
         """  # noqa: S608
-        found = await self._database.get(
+        sessions = await self._database.get(
             list[SessionSummary],
             query,
             owner.tenant,
             owner.user,
             agent,
-            place and place.time_us,
-            place and place.id,
+            token and token.time_us,
+            token and token.id,
             limit + 1,
         )
-        if len(found) <= limit:
-            return SessionPage(found, None)
-        last = found[limit - 1]
-        place = _Place((last.updated_at - _EPOCH) // timedelta(microseconds=1), last.id)
-        return SessionPage(found[:limit], _token(place))
+        if len(sessions) <= limit:
+            return SessionPage(sessions, None)
+        last = sessions[limit - 1]
+        token = _SessionToken((last.updated_at - _EPOCH) // timedelta(microseconds=1), last.id)
+        return SessionPage(sessions[:limit], _encode_token(token))
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
-        """One of them."""
+        """See `SessionStore`."""
         query = """
             select thread_json(s) from sessions s
             where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
@@ -126,7 +90,7 @@ class PostgresSessionStore:
     async def messages(
         self, owner: Owner, session: SessionId, *, limit: int = 50, before: str | None = None
     ) -> MessagePage:
-        """The newest page of a session's messages, or the one before. Raises `NotFound`."""
+        """See `SessionStore`."""
         query = """
             select (
               select coalesce(json_agg(json_build_array(position, body) order by position), '[]')
@@ -136,14 +100,14 @@ class PostgresSessionStore:
                 order by position desc limit $5) m)
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        place = _place(_Position, before).position if before is not None else None
-        found = await self._of(list[tuple[int, UIMessage]], query, owner, session, place, limit + 1)
-        shown = found[-limit:]
-        older = _token(_Position(shown[0][0])) if len(found) > limit else None
-        return MessagePage([message for _, message in shown], older)
+        end = _decode_token(_MessageToken, before).position if before is not None else None
+        messages = await self._get(list[tuple[int, UIMessage]], query, owner, session, end, limit + 1)
+        page = messages[-limit:]
+        older = _encode_token(_MessageToken(page[0][0])) if len(messages) > limit else None
+        return MessagePage([message for _, message in page], older)
 
     async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
-        """The session's runs, newest first. Raises `NotFound`."""
+        """See `SessionStore`."""
         query = """
             select (
               select coalesce(json_agg(listed_json(r::runs) order by position desc), '[]')
@@ -152,10 +116,10 @@ class PostgresSessionStore:
                 order by position desc limit $4) r)
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self._of(list[RunSummary], query, owner, session, RUNS_MAX)
+        return await self._get(list[RunSummary], query, owner, session, RUNS_MAX)
 
     async def usage(self, owner: Owner, session: SessionId) -> SessionUsage:
-        """What they have cost. Raises `NotFound`."""
+        """See `SessionStore`."""
         query = """
             select (
               select json_build_object(
@@ -165,31 +129,25 @@ class PostgresSessionStore:
               from runs where tenant_id = $1 and session_id = $3)
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        return await self._of(SessionUsage, query, owner, session)
+        return await self._get(SessionUsage, query, owner, session)
 
-    async def _of[T](self, kind: type[T], query: str, owner: Owner, session: SessionId, *args: Any) -> T:
-        found = await self._database.find(kind, query, owner.tenant, owner.user, session, *args)
-        if found is None:
+    async def _get[T](self, kind: type[T], query: str, owner: Owner, session: SessionId, *args: Any) -> T:
+        answer = await self._database.find(kind, query, owner.tenant, owner.user, session, *args)
+        if answer is None:
             raise NotFound(f"there is no session {session!r}")
-        return found
+        return answer
 
     async def fork(
         self, owner: Owner, session: SessionId, message: MessageId, into: SessionId
     ) -> SessionSummary:
-        """A new session, of the same agent and user, with the messages strictly before `message`.
-
-        Done again with the same arguments it is the same answer. Raises `NotFound`, and `Conflict` if `into`
-        exists.
-        """
+        """See `SessionStore`."""
         query = "select fork_session($1, $2, $3, $4, $5)"
         return await self._database.get(
             SessionSummary, query, owner.tenant, owner.user, session, message, into
         )
 
     async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> SessionSummary:
-        """Drop what was said after a message; a suspended run among it is cancelled. Raises `NotFound`, and
-        `Conflict` if the session is busy.
-        """
+        """See `SessionStore`."""
         query = "select rewind_session($1, $2, $3, $4)"
         return await self._database.get(SessionSummary, query, owner.tenant, owner.user, session, message)
 
@@ -201,7 +159,7 @@ class PostgresSessionStore:
         title: str | UnsetType | None = UNSET,
         metadata: Any | UnsetType = UNSET,
     ) -> SessionSummary:
-        """Change what is given; `updated_at`, which orders the list, stays. Raises `NotFound`."""
+        """See `SessionStore`."""
         query = """
             update sessions s set
               title = case when $4 then $5::text else title end,
@@ -215,19 +173,15 @@ class PostgresSessionStore:
             metadata is not UNSET,
             None if metadata is UNSET else json_or_null(metadata),
         )
-        return await self._of(SessionSummary, query, owner, session, *changes)
+        return await self._get(SessionSummary, query, owner, session, *changes)
 
     async def delete(self, owner: Owner, session: SessionId) -> Sequence[RunId] | None:
-        """Delete a session and everything that belongs to it; its runs' logs follow in a moment. Returns its
-        runs, None if there is no such session. Whoever executes one of them is fenced.
-        """
+        """See `SessionStore`."""
         query = "select delete_session($1, $2, $3)"
         return await self._database.find(list[RunId], query, owner.tenant, owner.user, session)
 
-    async def forget_user(self, tenant: TenantId, user: UserId) -> int:
-        """Delete a user's keys, and the sessions as `delete` does, some at a time: if it raises, ask again.
-        Returns how many sessions.
-        """
+    async def delete_user(self, tenant: TenantId, user: UserId) -> int:
+        """See `SessionStore`."""
         await self._database.value("delete from api_keys where tenant_id = $1 and user_id = $2", tenant, user)
         query = """
             with gone as (
@@ -242,10 +196,8 @@ class PostgresSessionStore:
             total += deleted
         return total
 
-    async def forget_untouched(self, age_s: float) -> int:
-        """Delete some of the sessions, of all tenants, that have not changed for so long and are not busy; a
-        suspended run goes with its session. Returns how many: if it is `FORGET_MAX`, there may be more.
-        """
+    async def delete_untouched(self, age_s: float) -> int:
+        """See `SessionStore`."""
         query = """
             with gone as (
               delete from sessions s using (
@@ -262,12 +214,12 @@ class PostgresSessionStore:
         return await self._database.get(int, query, age_s, DELETE_BATCH_MAX)
 
 
-def _token(place: _Place | _Position) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+def _encode_token(token: _SessionToken | _MessageToken) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
 
 
-def _place[T](kind: type[T], token: str) -> T:
+def _decode_token[T](kind: type[T], token: str) -> T:
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)), type=kind)
-    except ValueError as fault:  # of both decoders
-        raise Invalid("this is no page token of ours", "/before") from fault
+    except ValueError as fault:  # of either decoder
+        raise Invalid("not a page token of this API", "/before") from fault

@@ -152,7 +152,7 @@ async def get_run(request: web.Request) -> web.StreamResponse:
     status = run.state.value if run.state is State.QUEUED else STATUS[run.state]
     if run.state in BUSY:
         return json_response(PollResponse(run.id, status, run.session))
-    answer = await session.backend.store.message(session.owner, session.id, run.answer)
+    answer = await session.backend.store.find_message(session.owner, session.id, run.answer)
     found = [] if answer is None else [answer.message]
     text = "".join(CollectedAnswer(one, "stop").text for one in found)
     return json_response(PollResponse(run.id, status, run.session, text, found, run.error))
@@ -209,14 +209,14 @@ async def _decide(request: web.Request, session: Session, reply: ApprovalReply) 
     """
     request[PRINCIPAL].require_scope(Scope.APPROVE)
     store, call = session.backend.store, CallId(reply.tool_call_id)
-    pending = await store.pending(session.owner, session.id)
-    asked = next((one for one in reversed(pending) if one.question.call == call), None)
+    pending = await store.pending_approvals(session.owner, session.id)
+    asked = next((one for one in reversed(pending) if one.request.call == call), None)
     if asked is None:
-        run = await store.current(session.owner, session.id)
-        asked = None if run is None else await store.approval(session.owner, run.id, call)
+        run = await store.current_run(session.owner, session.id)
+        asked = None if run is None else await store.find_approval(session.owner, run.id, call)
     if asked is None:
         raise NotFound(f"call {call[:64]!r} waits for no answer")
-    return await session.approve([Decision(asked.question.id, reply.approved)], view_of(request))
+    return await session.approve([Decision(asked.request.id, reply.approved)], view_of(request))
 
 
 async def _attended(request: web.Request, session: Session, replay: Replay) -> web.StreamResponse:

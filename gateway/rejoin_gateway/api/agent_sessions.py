@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_adapters.postgres.session_store import SessionSummary
-from rejoin_adapters.records import Decision, WhenBusy
+from rejoin_adapters.records import Decision, SessionSummary, WhenBusy
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import MessageId

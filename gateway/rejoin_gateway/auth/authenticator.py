@@ -14,8 +14,8 @@ import aiohttp
 import msgspec
 import structlog
 from cachetools import TTLCache
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
-from rejoin_adapters.records import Owner
+from rejoin_adapters.ports.api_keys import ApiKeys
+from rejoin_adapters.records import ApiKeyRow, Owner
 from rejoin_protocol.errors import Forbidden, Invalid, Unauthenticated
 from rejoin_protocol.ids import AgentName, TenantId, UserId
 
@@ -144,7 +144,7 @@ class Authenticator:
     def __init__(
         self,
         *,
-        rows: PostgresApiKeys,
+        rows: ApiKeys,
         pepper: bytes | None,
         tokens: "JwtVerifier | None",
         claims: ClaimNames,
@@ -227,7 +227,7 @@ class Authenticator:
         """Store which keys were used since the last call. Call it periodically. Raises `Unavailable`."""
         used, self._used_keys = self._used_keys, set()
         if used:
-            await self._rows.used(sorted(used))
+            await self._rows.record_use(sorted(used))
 
 
 def _printable_name(claim: object) -> str | None:
@@ -240,7 +240,7 @@ def _printable_name(claim: object) -> str | None:
 @asynccontextmanager
 async def open_authenticator(
     settings: AuthSettings,
-    rows: PostgresApiKeys,
+    rows: ApiKeys,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     clock_s: Callable[[], float] = time.monotonic,

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from rejoin_adapters.files.chunk_store import FileStore
+from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.records import Owner
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable

@@ -10,9 +10,13 @@ from datetime import datetime
 
 import msgspec
 import structlog
-from rejoin_adapters.ports import AgentRegistry, RunControl, RunLog, RunQueue
-from rejoin_adapters.postgres.artifacts import PostgresArtifacts
-from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.ports.agent_registry import AgentRegistry
+from rejoin_adapters.ports.artifacts import Artifacts
+from rejoin_adapters.ports.run_control import RunControl
+from rejoin_adapters.ports.run_log import RunLog
+from rejoin_adapters.ports.run_queue import RunQueue
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.records import (
     Admission,
     Admitted,
@@ -21,7 +25,6 @@ from rejoin_adapters.records import (
     Owner,
     Regenerate,
     Run,
-    RunStore,
     Submit,
     WhenBusy,
 )
@@ -56,8 +59,8 @@ class Backend(msgspec.Struct, frozen=True):
     requests: RunQueue
     control: RunControl
     agents: AgentRegistry
-    threads: PostgresSessionStore
-    artifacts: PostgresArtifacts
+    threads: SessionStore
+    artifacts: Artifacts
     now: Callable[[], datetime]
     randomness: Callable[[int], bytes]
     attachments: Attachments | None = None
@@ -218,7 +221,7 @@ class Session(msgspec.Struct, frozen=True):
         one's; the others are taken only by a session that is new, and without their files by any other.
         """
         await self.backend.store.check_limits(self.owner.tenant)
-        if await self.backend.store.current(self.owner, self.id) is None:
+        if await self.backend.store.current_run(self.owner, self.id) is None:
             sent = [*sent, *await self._read(turns[1:], IMPORTED_MAX)]
         else:
             turns = [turns[0], *filter(_says, map(_without_files, turns[1:]))]
@@ -254,8 +257,8 @@ class Session(msgspec.Struct, frozen=True):
         """Whether some question of the run is still open."""
         if run.state is State.SUSPENDED:
             return True
-        pending = await self.backend.store.pending(self.owner, self.id)
-        return any(ids.is_approval_of(approval.question.id, run.id) for approval in pending)
+        pending = await self.backend.store.pending_approvals(self.owner, self.id)
+        return any(ids.is_approval_of(approval.request.id, run.id) for approval in pending)
 
     async def interrupt(self, run: RunId | None = None) -> bool:
         """Stop a run of the session, or the one it has: queued, running or suspended; whether it could be.
@@ -296,7 +299,7 @@ class Session(msgspec.Struct, frozen=True):
         try:
             return await self._replay(run, position, view, follow=follow)
         except CursorOfAnotherRun as fault:
-            other = await self.backend.store.run(self.owner, fault.owner)
+            other = await self.backend.store.find_run(self.owner, fault.owner)
             if other is None or other.session != self.id or other.id == run.id:
                 raise
             return await self._replay(other, position, view, follow=follow)
@@ -319,7 +322,7 @@ class Session(msgspec.Struct, frozen=True):
 
     async def check_agent(self) -> None:
         """Raises `NotFound` if the session is another agent's."""
-        current = await self.backend.store.current(self.owner, self.id)
+        current = await self.backend.store.current_run(self.owner, self.id)
         if current is not None and current.agent != self.agent:
             raise NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
 
@@ -334,8 +337,8 @@ class Session(msgspec.Struct, frozen=True):
         """The current run; or the run that the id names, because a transport may ask by that."""
         named = None
         if self.id.startswith(ids.RUN_PREFIX):
-            named = await self.backend.store.run(self.owner, RunId(self.id))
-        return named or await self.backend.store.current(self.owner, self.id)
+            named = await self.backend.store.find_run(self.owner, RunId(self.id))
+        return named or await self.backend.store.current_run(self.owner, self.id)
 
 
 def _files(turn: ImportedTurn) -> list[tuple[str, Part]]:

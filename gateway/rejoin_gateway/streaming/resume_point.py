@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
-from rejoin_adapters.ports import RunLog
+from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.records import Run
 from rejoin_protocol.errors import Gone, Invalid
 from rejoin_protocol.ids import RunId
@@ -85,7 +85,7 @@ async def _after(runs: RunLog, run: Run, cursor: Cursor) -> ResumePoint:
         for record in page.records:
             if contains(record, cursor):
                 return ResumePoint(cursor.prev, record.head.index, cursor.index + 1)
-        owner = await runs.owner(cursor.prev) if cursor.prev else run.id
+        owner = await runs.run_at(cursor.prev) if cursor.prev else run.id
         if owner is not None and (owner != run.id or page.records):
             raise CursorOfAnotherRun(cursor, run, owner)
         if page.records:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
-from rejoin_adapters.ports import RunLog
+from rejoin_adapters.ports.run_log import RunLog
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk

@@ -9,8 +9,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
-from rejoin_adapters.files.chunk_store import FileStore
-from rejoin_adapters.records import Claim, RunStore
+from rejoin_adapters.ports.files import FileStore
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.records import Claim
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience

@@ -57,7 +57,7 @@ class RunExecutor:
         self._journal = attempt.journal
         self._inputs = decide.DecisionInputs(
             turn=claim.run.turn,
-            approvals={approval.question.call: approval for approval in claim.approvals},
+            approvals={approval.request.call: approval for approval in claim.approvals},
             inherited=decide.inherited(state),
             stored=claim.answer is not None,
         )

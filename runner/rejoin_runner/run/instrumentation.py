@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import trace
-from rejoin_adapters.ports import Delivery
+from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.service import tracing
 from rejoin_adapters.service.tracing import SpanKind
 from rejoin_protocol.events import chunks
@@ -33,7 +33,7 @@ def attempt(delivery: Delivery) -> Iterator[None]:
         run=request.run,
         turn=request.turn,
         agent=request.agent,
-        delivered=delivery.delivered,
+        delivered=delivery.delivery_count,
     ):
         yield
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
-from rejoin_adapters.files.chunk_store import FileReference, FileStore
+from rejoin_adapters.ports.files import FileReference, FileStore
 from rejoin_adapters.records import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, Limited

@@ -59,7 +59,7 @@ async def ask(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
     now = datetime.fromtimestamp(attempt.now_ms() / 1_000, UTC)
     expires_at = None if limit_s is None else now + timedelta(seconds=limit_s)
     run = attempt.run
-    stored = {approval.question.call: approval.question.id for approval in attempt.claim.approvals}
+    stored = {approval.request.call: approval.request.id for approval in attempt.claim.approvals}
     fresh = count(max(attempt.state.questions, len(stored)))  # a dead attempt may have asked
     questions = [
         ApprovalRequest(
@@ -72,7 +72,7 @@ async def ask(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
         for call in calls
     ]
     await attempt.journal.settle()
-    await attempt.store.ask(run.id, run.attempt, questions)
+    await attempt.store.request_approvals(run.id, run.attempt, questions)
     for question in questions:
         await attempt.emit(chunks.ToolApprovalRequest(approval_id=question.id, tool_call_id=question.call))
 
@@ -160,6 +160,6 @@ def _context(attempt: Attempt, call: ToolCall, voice: CallOutput | None = None) 
 def _frozen(attempt: Attempt, call: ToolCall) -> Any:
     """What the person saw, where one was asked; what the log says otherwise."""
     for approval in attempt.claim.approvals:
-        if approval.question.call == call.id:
-            return approval.question.input
+        if approval.request.call == call.id:
+            return approval.request.input
     return call.input

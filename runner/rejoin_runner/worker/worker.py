@@ -12,19 +12,14 @@ from contextlib import contextmanager
 
 import msgspec
 import structlog
-from rejoin_adapters.files.chunk_store import FileStore
-from rejoin_adapters.ports import (
-    AgentRegistry,
-    ControlMessage,
-    Delivery,
-    Interrupt,
-    RunControl,
-    RunLog,
-    RunQueue,
-    Supersede,
-)
-from rejoin_adapters.postgres.session_store import DELETE_BATCH_MAX, PostgresSessionStore
-from rejoin_adapters.records import Claim, Run, RunStore
+from rejoin_adapters.ports.agent_registry import AgentRegistry
+from rejoin_adapters.ports.files import FileStore
+from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, RunControl, Supersede
+from rejoin_adapters.ports.run_log import RunLog
+from rejoin_adapters.ports.run_queue import Delivery, RunQueue
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, SessionStore
+from rejoin_adapters.records import Claim, Run
 from rejoin_adapters.service import tracing
 from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
@@ -137,7 +132,7 @@ class Worker:
         registry: AgentRegistry,
         files: FileStore | None = None,
         artifacts: ArtifactStore | None = None,
-        sessions: PostgresSessionStore | None = None,
+        sessions: SessionStore | None = None,
         sealer: Sealer | None = None,
         deployed_at_ms: int = 0,
         limits: WorkerLimits,
@@ -233,12 +228,12 @@ class Worker:
 
     async def _sweep(self) -> None:
         """Look for what got lost, expired or was deleted: requests, interrupts, questions, logs."""
-        for run in await self._store.interrupted(list(self._leases)):
+        for run in await self._store.find_interrupted(list(self._leases)):
             self._hear(run, Interrupt())
-        for request in await self._store.stranded(self._limits.sweep_age_s):
+        for request in await self._store.find_stranded(self._limits.sweep_age_s):
             log.info("stranded_run_republished", run=request.run, turn=request.turn)
             await self._queue.publish(request)
-        for request in await self._store.expire():
+        for request in await self._store.expire_approvals():
             log.info("approval_expired", run=request.run, turn=request.turn)
             await self._queue.publish(request)
         await self._purge()
@@ -247,11 +242,11 @@ class Worker:
 
     async def _purge(self) -> None:
         """Delete the logs of deleted runs. Doing it twice is doing it once, so any number of runners may."""
-        due = await self._store.purge_due()
+        due = await self._store.logs_to_purge()
         for run in due:
             await self._run_log.purge(run)
         if due:
-            await self._store.purged(due)
+            await self._store.mark_purged(due)
             log.info("run_logs_purged", runs=len(due))
 
     async def _forget(self) -> None:
@@ -261,7 +256,7 @@ class Worker:
             return
         deleted = DELETE_BATCH_MAX
         while deleted == DELETE_BATCH_MAX:
-            deleted = await self._sessions.forget_untouched(age_max_s)
+            deleted = await self._sessions.delete_untouched(age_max_s)
             if deleted:
                 log.info("sessions_expired", sessions=deleted)
 
@@ -280,7 +275,7 @@ class Worker:
                     task = group.create_task(self._execute(delivery))
                     self._executions.add(task)
                     task.add_done_callback(self._over)
-                behind = deliveries[-1].behind if deliveries else 0
+                behind = deliveries[-1].pending_count if deliveries else 0
 
     async def _room(self, behind: int) -> int:
         """A slot, once there is one, and those that are free for the requests `behind`."""
@@ -317,7 +312,7 @@ class Worker:
 
     async def _try(self, delivery: Delivery, lease: RunLease) -> None:
         agent = delivery.request.agent
-        put_off_s = min(self._limits.retry_delay_s * 2 ** min(delivery.delivered - 1, 10), PUT_OFF_MAX_S)
+        put_off_s = min(self._limits.retry_delay_s * 2 ** min(delivery.delivery_count - 1, 10), PUT_OFF_MAX_S)
         try:
             await self._carry(delivery, lease)
         except* Fenced:
@@ -341,7 +336,7 @@ class Worker:
         held = lease.run
         try:
             if held is not None:
-                now = await self._store.run(held.owner, held.id)
+                now = await self._store.find_run(held.owner, held.id)
                 if now is None or now.attempt != held.attempt:
                     return
             await delivery.nak(delay_s)
@@ -359,7 +354,7 @@ class Worker:
         log.info("run_claimed")
         self.metrics.claimed(run.agent, delivery.age_s)
         # Deliveries of this turn, and those alone in which the database was there to be asked.
-        if min(delivery.delivered, run.attempt) > self._limits.attempts_max * GIVE_UP_FACTOR:
+        if min(delivery.delivery_count, run.attempt) > self._limits.attempts_max * GIVE_UP_FACTOR:
             await self._give_up(claim)
             await delivery.ack()
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.records import (
     Admission,
     Admitted,
@@ -16,7 +17,6 @@ from rejoin_adapters.records import (
     MessageWithNext,
     Regenerate,
     Run,
-    RunStore,
     Submit,
     UserMessage,
 )
@@ -77,7 +77,7 @@ async def test_a_message_id_with_other_content_is_a_conflict_and_stores_nothing(
     with pytest.raises(Conflict, match="content"):
         await chat.submit("other", "m")
     assert await chat.texts() == ["hello"]
-    assert await chat.store.current(DEFAULT, chat.id) == first
+    assert await chat.store.current_run(DEFAULT, chat.id) == first
 
 
 async def test_the_id_of_an_answer_cannot_be_taken_even_before_the_answer_is_stored(chat: Chat) -> None:
@@ -111,7 +111,7 @@ async def test_a_busy_session_is_neither_edited_nor_regenerated(chat: Chat) -> N
         with pytest.raises(Conflict, match="busy"):
             await attempt
     assert await chat.texts() == ["one", "done", "two"]
-    assert await chat.store.current(DEFAULT, chat.id) == running.run
+    assert await chat.store.current_run(DEFAULT, chat.id) == running.run
 
 
 async def test_a_suspended_run_whose_message_is_replaced_is_cancelled(chat: Chat) -> None:
@@ -120,7 +120,7 @@ async def test_a_suspended_run_whose_message_is_replaced_is_cancelled(chat: Chat
     lost, lost_approvals = await chat.wait_for_decision("two")
     await chat.submit("one!", "m", edit=True)
     assert [await chat.state(run) for run in (kept, lost)] == [State.SUSPENDED, State.CANCELLED]
-    assert [one.question.id for one in await chat.store.pending(DEFAULT, chat.id)] == kept_approvals
+    assert [one.request.id for one in await chat.store.pending_approvals(DEFAULT, chat.id)] == kept_approvals
     with pytest.raises(Conflict):
         await chat.decide(*lost_approvals)
     with pytest.raises(Fenced):
@@ -209,11 +209,11 @@ async def test_an_answer_without_a_question_cannot_be_regenerated(chat: Chat) ->
 async def test_current_is_the_ready_and_busy_run_else_the_newest(chat: Chat) -> None:
     first = await chat.complete("one")
     suspended, approvals = await chat.wait_for_decision("two")
-    assert (await chat.store.current(DEFAULT, chat.id) or first).id == suspended.id
+    assert (await chat.store.current_run(DEFAULT, chat.id) or first).id == suspended.id
     newest = await chat.complete("three")
-    assert (await chat.store.current(DEFAULT, chat.id) or first).id == newest.id
+    assert (await chat.store.current_run(DEFAULT, chat.id) or first).id == newest.id
     await chat.decide(*approvals)
-    assert (await chat.store.current(DEFAULT, chat.id) or first).id == suspended.id
+    assert (await chat.store.current_run(DEFAULT, chat.id) or first).id == suspended.id
 
 
 async def test_history_leaves_out_the_answer_of_a_busy_run(chat: Chat) -> None:
@@ -244,12 +244,12 @@ async def test_one_message_is_what_history_shows_of_it_and_is_followed_by_what_h
     assert history is not None
     ids = [message["id"] for message in history.messages]
     assert [text_of(message) for message in history.messages] == ["one", "done", "two", "three"]
-    placed = [await chat.store.message(DEFAULT, chat.id, id) for id in ids]
+    placed = [await chat.store.find_message(DEFAULT, chat.id, id) for id in ids]
     assert placed == [
         MessageWithNext(message, behind) for message, behind in zip_longest(history.messages, ids[1:])
     ]
     for session, id in ((chat.id, run.answer), (chat.id, MessageId("none")), (Chat(chat.store).id, ids[0])):
-        assert await chat.store.message(DEFAULT, session, id) is None
+        assert await chat.store.find_message(DEFAULT, session, id) is None
 
 
 async def test_what_stands_before_a_message_comes_page_by_page_from_either_end(chat: Chat) -> None:
@@ -262,7 +262,7 @@ async def test_what_stands_before_a_message_comes_page_by_page_from_either_end(c
     async def pages(before: Run, *, limit: int, oldest_first: bool) -> list[str]:
         found: list[str] = []
         after = None
-        while page := await chat.store.before(
+        while page := await chat.store.messages_before(
             DEFAULT, chat.id, before.answer, after=after, limit=limit, oldest_first=oldest_first
         ):
             assert len(page) <= limit
@@ -284,8 +284,8 @@ async def test_what_stands_before_a_message_comes_page_by_page_from_either_end(c
         (last.answer, MessageId("none")),
         (last.answer, busy.answer),
     ):
-        assert await chat.store.before(DEFAULT, chat.id, id, after=after) is None
-    assert await chat.store.before(DEFAULT, Chat(chat.store).id, last.answer) is None
+        assert await chat.store.messages_before(DEFAULT, chat.id, id, after=after) is None
+    assert await chat.store.messages_before(DEFAULT, Chat(chat.store).id, last.answer) is None
 
 
 async def test_history_knows_when_the_session_began_and_was_last_changed(chat: Chat) -> None:
@@ -311,20 +311,20 @@ async def test_a_turn_that_had_to_wait_stands_behind_the_answer_before_it(chat: 
 
 
 async def test_what_is_not_there_is_none(store: RunStore) -> None:
-    assert await store.run(DEFAULT, RunId("run_none")) is None
-    assert await store.current(DEFAULT, SessionId("none")) is None
+    assert await store.find_run(DEFAULT, RunId("run_none")) is None
+    assert await store.current_run(DEFAULT, SessionId("none")) is None
     assert await store.history(DEFAULT, SessionId("none")) is None
-    assert list(await store.pending(DEFAULT, SessionId("none"))) == []
+    assert list(await store.pending_approvals(DEFAULT, SessionId("none"))) == []
     assert await store.claim(RunRequest(AGENT, RunId("run_none")), "runner") is None
 
 
 async def test_another_tenant_sees_nothing(chat: Chat) -> None:
     run, approvals = await chat.wait_for_decision("secret")
     stranger = Chat(chat.store, OTHER, chat.id)
-    assert await chat.store.run(OTHER, run.id) is None
-    assert await chat.store.current(OTHER, chat.id) is None
+    assert await chat.store.find_run(OTHER, run.id) is None
+    assert await chat.store.current_run(OTHER, chat.id) is None
     assert await chat.store.history(OTHER, chat.id) is None
-    assert list(await chat.store.pending(OTHER, chat.id)) == []
+    assert list(await chat.store.pending_approvals(OTHER, chat.id)) == []
     with pytest.raises(NotFound):
         await stranger.decide(*approvals)
     with pytest.raises(NotFound):
@@ -355,14 +355,16 @@ async def test_bodies_come_back_as_they_were(chat: Chat, value: Any) -> None:
     encode = msgspec.json.encode
     assert encode(claim.history) == encode([message])
     question = ApprovalRequest(ApprovalId(f"{claim.run.id}_1"), CallId("c"), "rm", value)
-    await chat.store.ask(claim.run.id, claim.run.attempt, [question])
-    assert encode([one.question for one in await chat.store.pending(DEFAULT, chat.id)]) == encode([question])
+    await chat.store.request_approvals(claim.run.id, claim.run.attempt, [question])
+    assert encode([one.request for one in await chat.store.pending_approvals(DEFAULT, chat.id)]) == encode(
+        [question]
+    )
     await chat.store.suspend(claim.run.id, claim.run.attempt, {**message, "id": claim.run.answer})
     decided = await chat.decide(question.id, approved=False, reason=f"no\u0000{value}")
     claim = await chat.claim(decided.run)
     assert encode(claim.answer) == encode({**message, "id": claim.run.answer})
     assert encode(claim.approvals[0].decision) == encode(Decision(question.id, False, f"no\u0000{value}"))
     await chat.store.end(claim.run.id, claim.run.attempt, State.FAILED, None, f"boom\u0000{value}")
-    found = await chat.store.run(DEFAULT, claim.run.id)
+    found = await chat.store.find_run(DEFAULT, claim.run.id)
     assert found is not None
     assert found.error == f"boom\u0000{value}"

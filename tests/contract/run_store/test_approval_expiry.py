@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rejoin_adapters.records import Decision, RunStore
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import CallId, RunId
 from rejoin_protocol.lifecycle import State
@@ -21,7 +22,9 @@ FUTURE = datetime.now(UTC) + timedelta(days=1)
 
 async def expired(chat: Chat) -> list[RunRequest]:
     """What a sweep of this chat's runs asks for; other tests' questions may come with it."""
-    history = [await chat.store.run(DEFAULT, request.run) for request in await chat.store.expire()]
+    history = [
+        await chat.store.find_run(DEFAULT, request.run) for request in await chat.store.expire_approvals()
+    ]
     return [run.request for run in history if run is not None and run.session == chat.id]
 
 
@@ -39,7 +42,9 @@ async def test_a_question_with_time_or_without_an_end_stays_open(chat: Chat) -> 
         run, approvals = await chat.wait_for_decision("one", expires_at=expires_at)
         assert await expired(chat) == []
         assert await chat.pending() == approvals
-        assert [one.question.expires_at for one in await chat.store.pending(DEFAULT, chat.id)] == [expires_at]
+        assert [one.request.expires_at for one in await chat.store.pending_approvals(DEFAULT, chat.id)] == [
+            expires_at
+        ]
         decided = (await chat.decide(*approvals)).run
         assert decided.id == run.id
         claim = await chat.claim(decided)
@@ -57,7 +62,7 @@ async def test_a_run_waits_for_those_that_still_have_time(chat: Chat) -> None:
     decided = await chat.decide(*open_ones)
     assert (decided.run.state, decided.run.turn) == (State.QUEUED, 1)
     claim = await chat.claim(decided.run)
-    assert [(one.question.id, one.expired) for one in claim.approvals] == [
+    assert [(one.request.id, one.expired) for one in claim.approvals] == [
         (late[0], True),
         (open_ones[0], False),
     ]
@@ -69,7 +74,7 @@ async def test_nobody_decides_what_is_expired_swept_or_not(chat: Chat) -> None:
         for approved in (True, False):
             with pytest.raises(Conflict, match="already"):
                 await chat.decide(*approvals, approved=approved)
-        await chat.store.expire()
+        await chat.store.expire_approvals()
 
 
 async def test_a_decision_in_time_stands(chat: Chat) -> None:
@@ -105,24 +110,24 @@ async def test_what_is_cancelled_does_not_expire(chat: Chat) -> None:
     await chat.interrupt()
     assert await expired(chat) == []
     run = (await chat.claim(await chat.found(interrupted))).run
-    found = await chat.store.approval(DEFAULT, run.id, CallId("call_0"))
+    found = await chat.store.find_approval(DEFAULT, run.id, CallId("call_0"))
     assert found is not None
-    assert (found.question.id, found.decision, found.expired) == (approvals[0], None, False)
+    assert (found.request.id, found.decision, found.expired) == (approvals[0], None, False)
 
 
 async def test_a_lost_answer_of_a_sweep_is_found_by_the_other_one(chat: Chat) -> None:
     run, _ = await chat.wait_for_decision("one", expires_at=PAST)
-    await chat.store.expire()
-    assert RunRequest(AGENT, run.id, 1) in await chat.store.stranded(0)
+    await chat.store.expire_approvals()
+    assert RunRequest(AGENT, run.id, 1) in await chat.store.find_stranded(0)
 
 
 async def test_an_approval_is_found_by_its_call_decided_or_not(chat: Chat) -> None:
     run, approvals = await chat.wait_for_decision("one", 2)
     calls = [CallId("call_0"), CallId("call_1")]
-    found = [await chat.store.approval(DEFAULT, run.id, call) for call in calls]
-    assert found == list(await chat.store.pending(DEFAULT, chat.id))
+    found = [await chat.store.find_approval(DEFAULT, run.id, call) for call in calls]
+    assert found == list(await chat.store.pending_approvals(DEFAULT, chat.id))
     await chat.decide(approvals[0], reason="fine")
-    one = await chat.store.approval(DEFAULT, run.id, calls[0])
+    one = await chat.store.find_approval(DEFAULT, run.id, calls[0])
     assert one is not None
     assert one.decision == Decision(approvals[0], True, "fine")
     for owner, id, call in (
@@ -130,23 +135,23 @@ async def test_an_approval_is_found_by_its_call_decided_or_not(chat: Chat) -> No
         (DEFAULT, RunId("run_none"), calls[0]),
         (DEFAULT, run.id, CallId("call_2")),
     ):
-        assert await chat.store.approval(owner, id, call) is None
+        assert await chat.store.find_approval(owner, id, call) is None
 
 
 async def test_the_newest_question_about_a_call_is_the_one(chat: Chat) -> None:
     run, first = await chat.wait_for_decision("one")
     claimed = (await chat.claim((await chat.decide(*first)).run)).run
     second = await chat.ask(claimed)
-    found = await chat.store.approval(DEFAULT, run.id, CallId("call_0"))
+    found = await chat.store.find_approval(DEFAULT, run.id, CallId("call_0"))
     assert found is not None
-    assert (found.question.id, found.turn) == (second[0], 1)
+    assert (found.request.id, found.turn) == (second[0], 1)
 
 
 async def test_many_sweeps_at_once_have_one_effect(stores: Sequence[RunStore]) -> None:
     chats = [Chat(stores[n % 3]) for n in range(9)]
     runs = [(await chat.wait_for_decision("one", 2, PAST))[0] for chat in chats]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(stores[n % 3].expire()) for n in range(6)]
+        tasks = [group.create_task(stores[n % 3].expire_approvals()) for n in range(6)]
     requests = [request for task in tasks for request in task.result()]
     assert sorted(one.run for one in requests if one.run in {run.id for run in runs}) == sorted(
         run.id for run in runs

@@ -134,11 +134,11 @@ async def test_a_history_that_fits_may_begin_with_anything(chat: Chat) -> None:
 
 async def test_a_run_is_shown_with_its_times_and_its_runner(chat: Chat) -> None:
     run = await chat.send("one")
-    listed = await chat.store.listed_run(DEFAULT, run.id)
+    listed = await chat.store.run_summary(DEFAULT, run.id)
     assert listed is not None
     assert (listed.run, listed.runner) == (run, None)
     await chat.claim(run)
-    listed = await chat.store.listed_run(DEFAULT, run.id)
+    listed = await chat.store.run_summary(DEFAULT, run.id)
     assert listed is not None
     assert listed.runner == "runner"
     assert listed.created_at < listed.updated_at
@@ -147,5 +147,5 @@ async def test_a_run_is_shown_with_its_times_and_its_runner(chat: Chat) -> None:
 
 async def test_a_run_that_is_gone_is_as_good_as_interrupted(chat: Chat) -> None:
     run = await chat.send("one")
-    assert await chat.store.interrupted([run.id, RunId("run_none")]) == ["run_none"]
-    assert await chat.store.purge_due() == []
+    assert await chat.store.find_interrupted([run.id, RunId("run_none")]) == ["run_none"]
+    assert await chat.store.logs_to_purge() == []

@@ -5,7 +5,8 @@ another run may be made. Both stores agree with what `admit` then does.
 from hashlib import sha256
 
 import pytest
-from rejoin_adapters.records import Owner, Run, RunStore
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.records import Owner, Run
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import AgentName, MessageId, TenantId
 

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from rejoin_adapters.records import Regenerate, RunStore, WhenBusy
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.records import Regenerate, WhenBusy
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
@@ -119,7 +120,7 @@ async def test_messages_that_interrupt_each_other_still_run_one_after_the_other(
     while request is not None:
         claim = await chats[1].claim(request)
         assert not claim.run.interrupted
-        assert await chats[2].store.current(DEFAULT, chats[0].id) == claim.run
+        assert await chats[2].store.current_run(DEFAULT, chats[0].id) == claim.run
         request = await chats[0].end(claim.run)
         served += 1
     assert served == 12

@@ -3,15 +3,8 @@ in.
 """
 
 import pytest
-from rejoin_adapters.records import (
-    Admission,
-    Interrupted,
-    Regenerate,
-    RunStore,
-    Submit,
-    UserMessage,
-    WhenBusy,
-)
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.records import Admission, Interrupted, Regenerate, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
@@ -185,7 +178,7 @@ async def test_an_interrupted_run_does_not_suspend(chat: Chat) -> None:
 
 async def test_an_interrupted_run_is_swept_until_it_is_claimed(chat: Chat) -> None:
     async def stranded() -> list[RunRequest]:
-        return [one for one in await chat.store.stranded(0) if one.run == run.id]
+        return [one for one in await chat.store.find_stranded(0) if one.run == run.id]
 
     run, _ = await chat.wait_for_decision("one")
     interrupted = await chat.interrupt()

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Limits, Owner, Run, RunStore, Submit, UserMessage, WhenBusy
+from rejoin_adapters.records import Limits, Owner, Run, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.run_request import RunRequest
 
-from tests.doubles.store import MemoryRunStore
+from tests.doubles.run_store import MemoryRunStore
 from tests.support.data.store_session import Chat, fresh, user
 
 pytest_plugins = ("tests.support.data.store_fixtures",)
@@ -30,7 +31,7 @@ async def limit(store: RunStore, owner: Owner, limits: Limits) -> None:
         store.limits[owner.tenant] = limits
     else:
         assert isinstance(store, PostgresRunStore)
-        await PostgresTenants(store.database).limit(owner.tenant, limits)
+        await PostgresTenants(store.database).set_limits(owner.tenant, limits)
 
 
 async def limited(store: RunStore, **limits: int) -> Owner:
@@ -47,7 +48,7 @@ async def waiting(store: RunStore, owner: Owner, count: int) -> tuple[list[Chat]
 
 
 async def promoted(store: RunStore) -> list[RunRequest]:
-    return list(await store.stranded(60))
+    return list(await store.find_stranded(60))
 
 
 async def test_runs_beyond_the_limit_wait_and_follow_in_the_order_of_their_acceptance(
@@ -135,7 +136,7 @@ async def test_a_run_that_waits_for_a_place_is_its_sessions_run(store: RunStore)
     chat = Chat(store, owner)
     run = await chat.send("one")
     await chat.send("two")
-    current, history = await store.current(owner, chat.id), await store.history(owner, chat.id)
+    current, history = await store.current_run(owner, chat.id), await store.history(owner, chat.id)
     assert current is not None
     assert current.id == run.id
     assert history is not None
@@ -173,8 +174,10 @@ async def test_what_holds_for_tenants_without_limits_of_their_own_is_the_service
         await Chat(store, owner).claim(run)
         assert not (await Chat(store, owner).send("two")).ready
         assert [run.ready for run in (await waiting(store, own, 3))[1]] == [True, True, False]
-        assert await PostgresTenants(store.database).limits(own.tenant) == Limits(running_max=2, queued_max=5)
-        assert await PostgresTenants(store.database).limits(owner.tenant) == Limits()
+        assert await PostgresTenants(store.database).get_limits(own.tenant) == Limits(
+            running_max=2, queued_max=5
+        )
+        assert await PostgresTenants(store.database).get_limits(owner.tenant) == Limits()
 
 
 async def test_a_tenant_with_enough_queued_is_told_so_and_nothing_is_stored(store: RunStore) -> None:
@@ -317,7 +320,7 @@ class Crowd:
 
     async def sweep(self) -> None:
         ours = {run.id for run in self.runs}
-        self.put(*[request for request in await self.any.stranded(0) if request.run in ours])
+        self.put(*[request for request in await self.any.find_stranded(0) if request.run in ours])
 
     async def over(self) -> bool:
         return all([await self.chats[0].state(run) in TERMINAL for run in self.runs])
@@ -343,5 +346,5 @@ async def test_a_crowd_that_races_for_places_gets_them_all_and_nobody_waits_for_
             runner.cancel()
     assert crowd.most <= 3
     assert len(crowd.runs) == 60
-    listed = await stores[0].listed(owner, limit=100)
+    listed = await stores[0].list_runs(owner, limit=100)
     assert not [one for one in listed if one.run.state in BUSY]

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from rejoin_adapters.records import Admission, Decision, Owner, Regenerate, RunStore, Submit, UserMessage
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.records import Admission, Decision, Owner, Regenerate, Submit, UserMessage
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 
@@ -32,21 +33,21 @@ type Ask = Callable[[RunStore, Owner, Seen], Awaitable[Any]]
 METHODS: dict[str, Ask] = {
     "interrupt": lambda store, owner, ids: store.interrupt(owner, ids.session),
     "interrupt a run": lambda store, owner, ids: store.interrupt(owner, ids.session, ids.run),
-    "run": lambda store, owner, ids: store.run(owner, ids.run),
+    "find_run": lambda store, owner, ids: store.find_run(owner, ids.run),
     "has_ended": lambda store, owner, ids: store.has_ended(owner, ids.run),
-    "current": lambda store, owner, ids: store.current(owner, ids.session),
+    "current_run": lambda store, owner, ids: store.current_run(owner, ids.session),
     "history": lambda store, owner, ids: store.history(owner, ids.session),
-    "message": lambda store, owner, ids: store.message(owner, ids.session, ids.answer),
-    "before": lambda store, owner, ids: store.before(owner, ids.session, ids.answer),
+    "find_message": lambda store, owner, ids: store.find_message(owner, ids.session, ids.answer),
+    "messages_before": lambda store, owner, ids: store.messages_before(owner, ids.session, ids.answer),
     "session_context": lambda store, owner, ids: store.session_context(owner, ids.session),
     "find_duplicate": lambda store, owner, ids: store.find_duplicate(
         owner, ids.session, AGENT, MessageId(f"m_{ids.session}"), sha256(b"secret").digest()
     ),
     "decide": lambda store, owner, ids: store.decide(owner, ids.session, [Decision(ids.approval, True)]),
-    "pending": lambda store, owner, ids: store.pending(owner, ids.session),
-    "approval": lambda store, owner, ids: store.approval(owner, ids.run, CallId("call_0")),
-    "listed": lambda store, owner, _: store.listed(owner),
-    "listed_run": lambda store, owner, ids: store.listed_run(owner, ids.run),
+    "pending_approvals": lambda store, owner, ids: store.pending_approvals(owner, ids.session),
+    "find_approval": lambda store, owner, ids: store.find_approval(owner, ids.run, CallId("call_0")),
+    "list_runs": lambda store, owner, _: store.list_runs(owner),
+    "run_summary": lambda store, owner, ids: store.run_summary(owner, ids.run),
     "admit": lambda store, owner, ids: store.admit(
         Admission(owner, ids.session, AGENT, RunId(fresh("run")), MessageId(fresh("msg")), Regenerate())
     ),
@@ -86,11 +87,11 @@ async def test_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
     store: RunStore, ask: Ask, stranger: Owner
 ) -> None:
     anns = await secret(store, ANN)
-    before = [await store.history(ANN, anns.session), await store.listed_run(ANN, anns.run)]
+    before = [await store.history(ANN, anns.session), await store.run_summary(ANN, anns.run)]
     learned = await outcome(ask(store, stranger, anns))
     assert learned == await outcome(ask(store, stranger, NOTHING))
     assert anns.run not in repr(learned)
-    assert [await store.history(ANN, anns.session), await store.listed_run(ANN, anns.run)] == before
+    assert [await store.history(ANN, anns.session), await store.run_summary(ANN, anns.run)] == before
 
 
 @pytest.mark.parametrize("owner", [ANN, DEFAULT], ids=str)
@@ -118,8 +119,8 @@ async def test_a_run_is_its_sessions_users_whoever_asks_for_it(store: RunStore) 
     assert (await chat.send("one")).owner == ANN
     assert (await Chat(store, DEFAULT, chat.id).send("two")).owner == ANN
     assert (await Chat(store, DEFAULT).send("three")).owner == DEFAULT
-    assert len(await store.listed(ANN)) >= 2
-    assert {one.run.user for one in await store.listed(ANN)} == {ANN.user}
+    assert len(await store.list_runs(ANN)) >= 2
+    assert {one.run.user for one in await store.list_runs(ANN)} == {ANN.user}
 
 
 @pytest.mark.parametrize("again", [Submit(UserMessage(user("more"), b"more")), Regenerate()], ids=type)

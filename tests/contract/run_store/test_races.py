@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import asyncpg
 import pytest
+from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import open_run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Limits, Owner, RunStore
+from rejoin_adapters.records import Limits, Owner
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
@@ -35,7 +36,7 @@ async def test_a_hundred_sends_through_three_gateways_run_one_after_the_other(
     served = []
     while request is not None:
         claim = await chats[1].claim(request)
-        assert await chats[2].store.current(DEFAULT, session) == claim.run
+        assert await chats[2].store.current_run(DEFAULT, session) == claim.run
         served.append(text_of(claim.history[-1]))
         request = await chats[0].end(claim.run, f"answer {served[-1]}")
     assert served == order
@@ -138,7 +139,7 @@ async def test_concurrent_claims_are_different_attempts(stores: Sequence[RunStor
         tasks = [group.create_task(stores[n % 3].claim(run.request, str(n))) for n in range(9)]
     attempts = {claim.run.attempt for task in tasks if (claim := task.result()) is not None}
     assert attempts == set(range(1, 10))
-    assert (await stores[0].run(DEFAULT, run.id) or run).state in BUSY
+    assert (await stores[0].find_run(DEFAULT, run.id) or run).state in BUSY
 
 
 WAITS = """
@@ -156,7 +157,7 @@ async def test_a_decision_goes_on_after_a_run_of_its_session_that_got_a_place_me
     async with fresh_database(database_url) as url:
         await migrate(url)
         async with await open_run_store(url) as store:
-            await PostgresTenants(store.database).limit(owner.tenant, Limits(running_max=2))
+            await PostgresTenants(store.database).set_limits(owner.tenant, Limits(running_max=2))
             chat, others = Chat(store, owner), [Chat(store, owner) for _ in range(2)]
             _, (approval,) = await chat.wait_for_decision("may I?")
             ended = [(await other.claim(await other.send("go"))).run for other in others]

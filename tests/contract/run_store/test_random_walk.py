@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import open_run_store
 from rejoin_adapters.records import (
@@ -16,7 +17,6 @@ from rejoin_adapters.records import (
     Claim,
     Decision,
     Regenerate,
-    RunStore,
     Submit,
     UserMessage,
     WhenBusy,
@@ -27,7 +27,7 @@ from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_protocol.run_request import RunRequest
 
-from tests.doubles.store import MemoryRunStore
+from tests.doubles.run_store import MemoryRunStore
 from tests.support.data.store_session import AGENT, DEFAULT, user
 from tests.support.system.databases import fresh_database
 
@@ -99,7 +99,7 @@ class Walk:
         return await self.admit(Regenerate(self.random.choice(targets)))
 
     async def claim(self) -> Claim | None:
-        current = await self.both(lambda store: store.current(DEFAULT, self.session))
+        current = await self.both(lambda store: store.current_run(DEFAULT, self.session))
         request = current.request if current is not None else RunRequest(AGENT, RunId("none"))
         claim: Claim | None = await self.both(lambda store: store.claim(request, "runner"))
         if claim is not None:
@@ -108,7 +108,7 @@ class Walk:
 
     async def held(self) -> tuple[RunId, int]:
         """The run that a runner has, nearly always, and its attempt, nearly always."""
-        current = await self.both(lambda store: store.current(DEFAULT, self.session))
+        current = await self.both(lambda store: store.current_run(DEFAULT, self.session))
         run = RunId("none") if current is None else current.id
         run = self.random.choice([run] * 9 + self.runs[-1:])
         return run, self.attempts.get(run, 0) - (self.random.random() < 0.1)
@@ -123,8 +123,8 @@ class Walk:
             for n in numbers
         ]
         self.approvals += [question.id for question in questions]
-        await self.both(lambda store: store.ask(run, attempt, questions))
-        return await self.both(lambda store: store.approval(DEFAULT, run, CallId("c0")))
+        await self.both(lambda store: store.request_approvals(run, attempt, questions))
+        return await self.both(lambda store: store.find_approval(DEFAULT, run, CallId("c0")))
 
     async def suspend(self) -> Any:
         run, attempt = await self.held()
@@ -139,20 +139,20 @@ class Walk:
         run, attempt = await self.held()
         state = self.random.choice(sorted(TERMINAL))
         await self.both(lambda store: store.end(run, attempt, state, self.message(run, state), None))
-        return await self.both(lambda store: store.run(DEFAULT, run))
+        return await self.both(lambda store: store.find_run(DEFAULT, run))
 
     async def interrupt(self) -> Any:
         run = self.random.choice([None, None, *self.runs[-3:]])
         return await self.both(lambda store: store.interrupt(DEFAULT, self.session, run))
 
     async def expire(self) -> Any:
-        return await self.both(lambda store: unordered(store.expire()))
+        return await self.both(lambda store: unordered(store.expire_approvals()))
 
     async def look(self) -> None:
-        await self.both(lambda store: store.pending(DEFAULT, self.session))
-        await self.both(lambda store: unordered(store.stranded(0)))
+        await self.both(lambda store: store.pending_approvals(DEFAULT, self.session))
+        await self.both(lambda store: unordered(store.find_stranded(0)))
         for run in self.runs:
-            await self.both(lambda store, run=run: store.run(DEFAULT, run))  # type: ignore[misc]
+            await self.both(lambda store, run=run: store.find_run(DEFAULT, run))  # type: ignore[misc]
         [real, double] = [await store.history(DEFAULT, self.session) for store in self.pair]
         if real is None or double is None:
             assert real == double

@@ -3,7 +3,8 @@
 import itertools
 
 import pytest
-from rejoin_adapters.records import Decision, RunStore
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, RunId
 from rejoin_protocol.lifecycle import State
@@ -20,7 +21,7 @@ async def test_every_claim_is_a_new_attempt(chat: Chat) -> None:
     run = await chat.send("one")
     first, second = await chat.claim(run), await chat.claim(run)
     assert (first.run.attempt, second.run.attempt, second.run.state) == (1, 2, State.RUNNING)
-    assert await chat.store.run(DEFAULT, run.id) == second.run
+    assert await chat.store.find_run(DEFAULT, run.id) == second.run
     for write in (chat.end(first.run), chat.suspend(first.run), chat.ask(first.run)):
         with pytest.raises(Fenced):
             await write
@@ -36,7 +37,7 @@ async def test_a_claim_brings_what_is_needed_to_go_on(chat: Chat) -> None:
     assert (claim.run.turn, claim.run.attempt) == (1, 2)
     assert [text_of(message) for message in claim.history] == ["one", "first", "two"]
     assert claim.answer == chat.answer(run, "may I?")
-    assert [(one.question.id, one.question.call, one.turn) for one in claim.approvals] == [
+    assert [(one.request.id, one.request.call, one.turn) for one in claim.approvals] == [
         (approvals[0], "call_0", 0),
         (approvals[1], "call_1", 0),
     ]
@@ -73,10 +74,10 @@ async def test_a_waiting_run_cannot_be_claimed(chat: Chat) -> None:
 async def test_asking_again_changes_nothing(chat: Chat) -> None:
     run = (await chat.claim(await chat.send("one"))).run
     approvals = await chat.ask(run, 2)
-    first = await chat.store.pending(DEFAULT, chat.id)
+    first = await chat.store.pending_approvals(DEFAULT, chat.id)
     await chat.decide(approvals[0])
     await chat.ask(run, 2)
-    assert list(await chat.store.pending(DEFAULT, chat.id)) == list(first)[1:]
+    assert list(await chat.store.pending_approvals(DEFAULT, chat.id)) == list(first)[1:]
 
 
 async def test_only_the_running_attempt_asks(chat: Chat) -> None:
@@ -84,16 +85,16 @@ async def test_only_the_running_attempt_asks(chat: Chat) -> None:
     with pytest.raises(Fenced):
         await chat.ask(run, 2)
     with pytest.raises(Fenced):
-        await chat.store.ask(RunId("run_none"), 1, [])
+        await chat.store.request_approvals(RunId("run_none"), 1, [])
 
 
 async def test_pending_questions_come_oldest_first(chat: Chat) -> None:
     _, first = await chat.wait_for_decision("one", 3)
     _, second = await chat.wait_for_decision("two", 2)
-    assert [one.question.id for one in await chat.store.pending(DEFAULT, chat.id)] == first + second
+    assert [one.request.id for one in await chat.store.pending_approvals(DEFAULT, chat.id)] == first + second
     await chat.decide(first[1])
-    pending = await chat.store.pending(DEFAULT, chat.id)
-    assert [one.question.id for one in pending] == [first[0], first[2], *second]
+    pending = await chat.store.pending_approvals(DEFAULT, chat.id)
+    assert [one.request.id for one in pending] == [first[0], first[2], *second]
     assert {one.decision for one in pending} == {None}
 
 
@@ -135,7 +136,7 @@ async def test_another_decision_is_a_conflict_and_none_is_stored(chat: Chat) -> 
         await chat.store.decide(
             DEFAULT, chat.id, [Decision(approvals[0], True), Decision(approvals[0], False)]
         )
-    assert [one.question.id for one in await chat.store.pending(DEFAULT, chat.id)] == [approvals[0]]
+    assert [one.request.id for one in await chat.store.pending_approvals(DEFAULT, chat.id)] == [approvals[0]]
     assert await chat.state(run) is State.SUSPENDED
 
 
@@ -150,7 +151,7 @@ async def test_unknown_approvals_and_those_of_other_sessions_are_not_found(chat:
     ):
         with pytest.raises(NotFound):
             await attempt
-    assert len(await chat.store.pending(DEFAULT, chat.id)) == 1
+    assert len(await chat.store.pending_approvals(DEFAULT, chat.id)) == 1
 
 
 async def test_decisions_of_two_runs_or_of_none_are_invalid(chat: Chat) -> None:
@@ -159,7 +160,7 @@ async def test_decisions_of_two_runs_or_of_none_are_invalid(chat: Chat) -> None:
     for approvals in (first + second, []):
         with pytest.raises(Invalid):
             await chat.decide(*approvals)
-    assert len(await chat.store.pending(DEFAULT, chat.id)) == 2
+    assert len(await chat.store.pending_approvals(DEFAULT, chat.id)) == 2
 
 
 async def test_a_running_run_takes_decisions_without_a_new_turn(chat: Chat) -> None:
@@ -200,7 +201,7 @@ async def test_a_suspension_that_finds_all_decided_goes_on_in_the_next_turn(chat
     requests = await chat.suspend(run, "so far")
     assert list(requests) == [RunRequest(AGENT, run.id, 1)]
     assert await chat.suspend(run, "so far") == requests
-    found = await chat.store.run(DEFAULT, run.id)
+    found = await chat.store.find_run(DEFAULT, run.id)
     assert found is not None
     assert (found.state, found.ready, found.turn) == (State.RUNNING, True, 1)
     assert await chat.store.claim(run.request, "runner") is None
@@ -219,7 +220,7 @@ async def test_a_suspension_is_done_also_if_it_is_decided_before_it_is_repeated(
     run, approvals = await chat.wait_for_decision("one")
     decided = (await chat.decide(*approvals)).run
     assert list(await chat.suspend(run)) == [decided.request]
-    assert await chat.store.run(DEFAULT, run.id) == decided
+    assert await chat.store.find_run(DEFAULT, run.id) == decided
 
 
 async def test_ending_promotes_the_earliest_waiting_run(chat: Chat) -> None:
@@ -236,7 +237,7 @@ async def test_ending_twice_is_ending_once(chat: Chat, state: State) -> None:
     for answer in ("first", "second"):
         request = await chat.store.end(run.id, run.attempt, state, chat.answer(run, answer), answer)
         assert request == following.request
-    found = await chat.store.run(DEFAULT, run.id)
+    found = await chat.store.find_run(DEFAULT, run.id)
     assert found is not None
     assert (found.state, found.error) == (state, "first")
     assert await chat.texts() == ["one", "first", "two"]
@@ -284,7 +285,7 @@ async def test_an_end_closes_the_open_questions(chat: Chat) -> None:
     approvals = await chat.ask(run, 2)
     await chat.decide(approvals[0])
     await chat.end(run, state=State.CANCELLED)
-    assert list(await chat.store.pending(DEFAULT, chat.id)) == []
+    assert list(await chat.store.pending_approvals(DEFAULT, chat.id)) == []
     with pytest.raises(Conflict):
         await chat.decide(approvals[1])
     assert (await chat.decide(approvals[0])).run.state is State.CANCELLED
@@ -295,11 +296,11 @@ async def test_an_end_closes_the_open_questions(chat: Chat) -> None:
 
 async def test_a_ready_run_is_stranded_until_it_is_claimed(chat: Chat) -> None:
     async def stranded() -> list[RunRequest]:
-        return [one for one in await chat.store.stranded(0) if one.run in {run.id, waiting.id}]
+        return [one for one in await chat.store.find_stranded(0) if one.run in {run.id, waiting.id}]
 
     run, waiting = await chat.send("one"), await chat.send("two")
     assert await stranded() == [run.request]
-    assert run.request not in await chat.store.stranded(3600)
+    assert run.request not in await chat.store.find_stranded(3600)
     claimed = (await chat.claim(run)).run
     assert await stranded() == []
     await chat.decide(*await chat.ask(claimed))
@@ -321,6 +322,6 @@ async def test_a_running_run_is_asked_for_again_now_and_then(chat: Chat) -> None
     """Its runner may have died with the broker that knew of it."""
     run = await chat.send("hello")
     await chat.claim(run)
-    again = await chat.store.stranded(3600, held_s=0)
+    again = await chat.store.find_stranded(3600, held_s=0)
     assert run.request in again
-    assert run.request not in await chat.store.stranded(3600, held_s=60)
+    assert run.request not in await chat.store.find_stranded(3600, held_s=60)

@@ -77,7 +77,7 @@ class Fleet(msgspec.Struct, frozen=True):
     async def leader(self, stream: str) -> Node:
         """The broker that leads a stream."""
         async with nats_connection.connect(self.brokers.url("admin"), "tests") as admin:
-            answer = msgspec.json.decode(await admin.call(f"$JS.API.STREAM.INFO.{stream}"))
+            answer = msgspec.json.decode(await admin.call_api(f"$JS.API.STREAM.INFO.{stream}"))
         assert answer["config"]["num_replicas"] == 3
         leader = answer["cluster"]["leader"]
         return next(node for node in self.brokers.nodes if node.place.path.name == leader)

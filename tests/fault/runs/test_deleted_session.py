@@ -53,7 +53,7 @@ async def test_a_runner_whose_session_is_deleted_stops_silently_and_the_log_goes
             await wait_until(stopped, "the runner's end, and that of the request")
 
         async def purged() -> bool:
-            return run not in await store.purge_due(1000) and not await stored(system.nats_url, run)
+            return run not in await store.logs_to_purge(1000) and not await stored(system.nats_url, run)
 
         await wait_until(purged, "the purge")
     assert [line for line in logs if line["log_level"] in {"warning", "error", "critical"}] == []
@@ -61,5 +61,5 @@ async def test_a_runner_whose_session_is_deleted_stops_silently_and_the_log_goes
         "claimed",
         "fenced",
     ]
-    assert await store.current(OWNER, session) is None
-    assert await store.listed_run(OWNER, run) is None
+    assert await store.current_run(OWNER, session) is None
+    assert await store.run_summary(OWNER, run) is None

@@ -48,7 +48,7 @@ async def test_an_interrupted_loop_is_over_before_its_run_is(system: LocalSystem
         streamed = group.create_task(system.post(base, system.chat(session, "word")))
 
         async def speaks() -> bool:
-            run = await system.apps[0][SERVICE].backend.store.current(ANONYMOUS.owner, session)
+            run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, session)
             last = await system.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
             return last is not None and b"text-delta" in last.payload
 
@@ -166,8 +166,8 @@ async def test_a_question_that_is_stored_is_asked_whatever_the_policy_says_by_th
     base, session = await system.gateway(), SessionId(system.fresh("s"))
     asked = await system.post(base, system.chat(session, "go"))
     shown = [chunk["toolCallId"] for chunk in asked.chunks if chunk["type"] == "tool-approval-request"]
-    pending = await system.apps[0][SERVICE].backend.store.pending(ANONYMOUS.owner, session)
-    assert shown == [one.question.call for one in pending]
+    pending = await system.apps[0][SERVICE].backend.store.pending_approvals(ANONYMOUS.owner, session)
+    assert shown == [one.request.call for one in pending]
     assert len(shown) == 2
     assert ran == []
     answer = await system.post(base, await system.decision(base, session, approved=True))

@@ -79,7 +79,7 @@ async def waiting(store: PostgresRunStore, tenant: TenantId) -> tuple[int, int]:
 
 async def flood(system: LocalSystem, base: str, store: PostgresRunStore, tenant: TenantId) -> None:
     """A thousand runs of one tenant, each in a session of its own, that take two seconds each."""
-    await PostgresTenants(store.database).limit(tenant, Limits(running_max=RUNNING_MAX))
+    await PostgresTenants(store.database).set_limits(tenant, Limits(running_max=RUNNING_MAX))
     headers = {"Authorization": f"Bearer {await key(store, tenant)}"}
     gate = asyncio.Semaphore(8)
 

@@ -26,8 +26,11 @@ from rejoin_runner.demo import sleep
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.worker.worker import ServedAgent, Worker, WorkerLimits
 
-from tests.doubles.broker import MemoryAgentRegistry, MemoryRunControl, MemoryRunLog, MemoryRunQueue
-from tests.doubles.store import MemoryRunStore
+from tests.doubles.agent_registry import MemoryAgentRegistry
+from tests.doubles.run_control import MemoryRunControl
+from tests.doubles.run_log import MemoryRunLog
+from tests.doubles.run_queue import MemoryRunQueue
+from tests.doubles.run_store import MemoryRunStore
 from tests.support.clients.reconnecting_client import without_comments
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.simulated_loop import SimulatedLoop
@@ -147,7 +150,7 @@ async def eleven_minutes() -> tuple[list[Answer], list[Run | None], float]:
         runs = [await small.ask(text) for text in (f"count {SIMULATED_S + 1} every 1000 ms", "sleep 660")]
         async with asyncio.TaskGroup() as group:
             watches = [group.create_task(small.watch(run)) for run in runs]
-        found = [await small.store.run(OWNER, run.id) for run in runs]
+        found = [await small.store.find_run(OWNER, run.id) for run in runs]
     return [watch.result() for watch in watches], found, loop.time() - began
 
 

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.ports import RunLog
+from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.records import Claim
 from rejoin_gateway.streaming import replay
 from rejoin_protocol.errors import Unavailable

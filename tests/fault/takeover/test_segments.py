@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
-from rejoin_adapters.ports import RunLog
+from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Fenced

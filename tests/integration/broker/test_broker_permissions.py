@@ -56,7 +56,7 @@ async def thief(guarded: Cluster) -> AsyncIterator[NatsConnection]:
 
 async def messages(admin: NatsConnection, stream: str) -> tuple[int, int]:
     """How many a stream holds, and the last sequence that it gave."""
-    state = msgspec.json.decode(await admin.call(f"$JS.API.STREAM.INFO.{stream}"))["state"]
+    state = msgspec.json.decode(await admin.call_api(f"$JS.API.STREAM.INFO.{stream}"))["state"]
     return state["messages"], state["last_seq"]
 
 
@@ -140,7 +140,7 @@ async def test_a_stolen_gateway_credential_writes_no_log(
     subject = subjects.log(run)
     for forged in (subject, subjects.segments(run)):
         with pytest.raises(PermissionDenied):
-            await thief.ask(forged, b"forged")
+            await thief.request(forged, b"forged")
     last = b'{"last_by_subj":"%s"}' % subject.encode()
     for asked, payload in (
         (subjects.request(AGENT, run, 1), b"{}"),
@@ -154,7 +154,7 @@ async def test_a_stolen_gateway_credential_writes_no_log(
             await thief.flush()
         assert lines == []  # it may ask that
     # What was asked is answered in order, and this is asked behind it.
-    await thief.ask(f"{broker_permissions.API}.STREAM.NAMES")
+    await thief.request(f"{broker_permissions.API}.STREAM.NAMES")
     assert await messages(admin, subjects.LOG) == before
 
 
@@ -170,7 +170,7 @@ async def test_within_one_account_permissions_alone_would_not_do(
     end = await admin.subscribe("nobodys.business", hear, lambda: None)
     async with nats_connection.connect(guarded.url("runner"), "runner-stolen") as stolen:
         with pytest.raises(PermissionDenied):
-            await stolen.ask("nobodys.business", b"{}")
+            await stolen.request("nobodys.business", b"{}")
         await stolen.send(subjects.request(AGENT, run, 1), b"{}", reply="nobodys.business")
         await stolen.flush()
     async with asyncio.timeout(HEARD_S):
@@ -204,7 +204,7 @@ async def test_a_stolen_gateway_credential_has_no_such_right(
         await JetStreamRunQueue(gateway, setup.StreamSettings()).publish(RunRequest(AGENT, run, 0))
     before = [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS)]
     with pytest.raises(PermissionDenied):
-        await thief.ask(f"{prefix}.{call}", b'{"seq":1,"no_erase":true}')
+        await thief.request(f"{prefix}.{call}", b'{"seq":1,"no_erase":true}')
     assert [await messages(admin, stream) for stream in (subjects.LOG, subjects.REQUESTS)] == before
 
 
@@ -237,7 +237,7 @@ async def test_a_stolen_gateway_credential_overhears_nothing(thief: NatsConnecti
 async def test_a_runner_cannot_change_or_delete_streams_and_consumers(guarded: Cluster, call: str) -> None:
     async with nats_connection.connect(guarded.url("runner"), "runner-queue") as runner:
         with pytest.raises(PermissionDenied):
-            await runner.call(f"$JS.API.{call}")
+            await runner.call_api(f"$JS.API.{call}")
 
 
 # -------------------------------------------------------------------------------------- what a refusal is
@@ -248,9 +248,9 @@ async def test_a_refused_publish_is_unavailable_at_once_and_a_line_in_the_log(gu
         with capture_logs() as lines:
             async with asyncio.timeout(nats_connection.ASK_TIMEOUT_S / 2):
                 with pytest.raises(Unavailable, match=r"does not allow gateway-api to publish run\.x\.log"):
-                    await gateway.call("run.x.log", b"forged")
+                    await gateway.call_api("run.x.log", b"forged")
                 with pytest.raises(PermissionDenied):
-                    await gateway.ask_many(f"$JS.API.DIRECT.GET.{subjects.REQUESTS}", b"{}")
+                    await gateway.request_many(f"$JS.API.DIRECT.GET.{subjects.REQUESTS}", b"{}")
                 await gateway.send("request.no", b"")
                 await gateway.subscribe("request.>", _ignore, lambda: None)
                 await gateway.flush()

@@ -114,7 +114,7 @@ async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: J
 async def test_a_client_comes_back_through_the_proxy_and_knows_no_other_way(nats_url: str) -> None:
     async with lossy(nats_url) as url, nats_connection.connect(url, "cut") as connection:
         returned = asyncio.Event()
-        connection.on_return(returned.set)
+        connection.on_reconnect(returned.set)
         for _ in range(3):
             assert url.connections == 1
             url.cut()

@@ -20,7 +20,8 @@ from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
-from rejoin_adapters.ports import Delivery, RunLog
+from rejoin_adapters.ports.run_log import RunLog
+from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
@@ -153,11 +154,11 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
         pull,
         connection.flush,
         lambda: connection.send("x"),
-        lambda: connection.ask("x"),
-        lambda: connection.ask_many("x", b""),
+        lambda: connection.request("x"),
+        lambda: connection.request_many("x", b""),
         lambda: log.read(run, after=0),
         lambda: log.last(run),
-        lambda: log.owner(1),
+        lambda: log.run_at(1),
         lambda: requests.publish(RunRequest(AGENT, run)),
         lambda: agents.announce(AgentEntry(AGENT)),
         lambda: agents.find(AGENT),
@@ -234,11 +235,11 @@ async def test_an_answer_that_comes_too_late_harms_nobody(
         frozen.suspend()
         try:
             await until(lambda: frozen.status() == psutil.STATUS_STOPPED)
-            for call in (connection.flush, lambda: connection.ask_many("x", b"")):
+            for call in (connection.flush, lambda: connection.request_many("x", b"")):
                 with pytest.raises(Unavailable):
                     await call()
             with pytest.raises(Unavailable):
-                await connection.ask("x", timeout_s=0.2)
+                await connection.request("x", timeout_s=0.2)
         finally:
             frozen.resume()
     reading = connection._client._reading_task
@@ -384,7 +385,7 @@ async def test_declaring_again_changes_nothing_or_what_was_configured(
     stream_names = (subjects.REQUESTS, subjects.LOG, subjects.AGENTS_STREAM)
 
     async def configured() -> list[object]:
-        answers = [await connection.call(f"$JS.API.STREAM.INFO.{name}") for name in stream_names]
+        answers = [await connection.call_api(f"$JS.API.STREAM.INFO.{name}") for name in stream_names]
         found = [msgspec.json.decode(answer) for answer in answers]
         return [(one["created"], one["config"], one["state"]["messages"]) for one in found]
 
@@ -393,12 +394,12 @@ async def test_declaring_again_changes_nothing_or_what_was_configured(
         await setup.declare_streams(connection, setup.StreamSettings())
         assert await configured() == first
     await setup.declare_streams(connection, setup.StreamSettings(run_log_retention_s=60))
-    config = msgspec.json.decode(await connection.call(f"$JS.API.STREAM.INFO.{subjects.LOG}"))["config"]
+    config = msgspec.json.decode(await connection.call_api(f"$JS.API.STREAM.INFO.{subjects.LOG}"))["config"]
     assert config["max_age"] == 60 * setup.SECOND_NS
 
 
 async def test_the_check_fails_where_the_log_is_missing(connection: NatsConnection) -> None:
     await setup.check_log_readable(connection)
-    await connection.call(f"$JS.API.STREAM.DELETE.{subjects.LOG}")
+    await connection.call_api(f"$JS.API.STREAM.DELETE.{subjects.LOG}")
     with pytest.raises(Unavailable):
         await setup.check_log_readable(connection)

@@ -60,7 +60,7 @@ async def test_every_question_gets_its_own_answer(
     heard: list[Msg] = []
     count = 300
     async with hearing(servers, subject, heard.append) as hearer, asyncio.TaskGroup() as group:
-        asked = [group.create_task(asker.ask(subject, b"%d" % number)) for number in range(count)]
+        asked = [group.create_task(asker.request(subject, b"%d" % number)) for number in range(count)]
         while len(heard) < count:
             await hearer.flush()
         for message in reversed(heard):
@@ -77,7 +77,7 @@ async def test_headers_and_payload_come_as_they_were_sent(
     payload = b"\r\nHPUB x\r\n\0" * 1_000
     async with hearing(servers, subject, heard.put_nowait) as hearer, asyncio.TaskGroup() as group:
         for fields in (headers, None):
-            group.create_task(asker.ask(subject, payload, headers=fields))
+            group.create_task(asker.request(subject, payload, headers=fields))
             message = await heard.get()
             assert (message.headers, message.data) == (fields, payload)
             await hearer.send(message.reply)
@@ -85,7 +85,7 @@ async def test_headers_and_payload_come_as_they_were_sent(
 
 async def test_who_asks_nobody_is_told_so(asker: NatsConnection, subject: str) -> None:
     with pytest.raises(Unavailable) as told:
-        await asker.ask(subject)
+        await asker.request(subject)
     assert isinstance(told.value.__cause__, nats.errors.NoRespondersError)
     assert not await asker.reach(subject)
 
@@ -109,7 +109,7 @@ async def test_what_waits_when_the_connection_breaks_fails_at_once(
 async def failing(asker: NatsConnection, subject: str, *, timeout_s: float) -> str:
     """What a question that fails is told."""
     with pytest.raises(Unavailable) as told:
-        await asker.ask(subject, timeout_s=timeout_s)
+        await asker.request(subject, timeout_s=timeout_s)
     return str(told.value)
 
 
@@ -119,7 +119,7 @@ async def test_what_was_not_sent_when_the_connection_broke_is_not_sent_on_the_ne
     """Who asked was told that it failed, and may have asked again."""
     heard: asyncio.Queue[Msg] = asyncio.Queue()
     returned = asyncio.Event()
-    asker.on_return(returned.set)
+    asker.on_reconnect(returned.set)
     async with hearing(servers, subject, heard.put_nowait) as hearer, asyncio.TaskGroup() as group:
         group.create_task(failing(asker, subject, timeout_s=SOON_S))
         # Asked, and behind it in the same turn of the loop, before anything is sent:
@@ -136,7 +136,7 @@ async def test_a_question_without_an_answer_ends_in_time_and_a_late_answer_harms
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
     async with hearing(servers, subject, heard.put_nowait) as hearer, asyncio.TaskGroup() as group:
-        patient = group.create_task(asker.ask(subject, b"patient"))
+        patient = group.create_task(asker.request(subject, b"patient"))
         told = await failing(asker, subject, timeout_s=0.1)
         assert told == "the broker does not answer (TimeoutError)"
         for _ in range(2):
@@ -152,7 +152,7 @@ async def test_who_gives_up_leaves_nothing_behind(
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
     async with hearing(servers, subject, heard.put_nowait) as hearer, asyncio.TaskGroup() as group:
-        asked = group.create_task(asker.ask(subject))
+        asked = group.create_task(asker.request(subject))
         message = await heard.get()
         asked.cancel()
         await asyncio.wait([asked])
@@ -176,7 +176,7 @@ async def test_nothing_is_said_that_the_broker_would_take_for_something_else(
     asker: NatsConnection, told: str, headers: dict[str, str]
 ) -> None:
     with pytest.raises(Invalid):
-        await asker.ask(told, headers=headers)
+        await asker.request(told, headers=headers)
     await asker.flush()
     assert not asker._questions.waiting()
 
@@ -187,6 +187,6 @@ async def test_a_question_larger_than_the_broker_takes_is_refused_here(
     """With its headers: the broker would close the connection."""
     room = asker._client.max_payload
     with pytest.raises(Invalid):
-        await asker.ask(subject, b"x" * room, headers={"Name": ""})
+        await asker.request(subject, b"x" * room, headers={"Name": ""})
     with pytest.raises(Unavailable):  # it fits, and nobody listens
-        await asker.ask(subject, b"x" * room)
+        await asker.request(subject, b"x" * room)

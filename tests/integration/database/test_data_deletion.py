@@ -108,10 +108,10 @@ async def test_sessions_that_nobody_touched_are_deleted_and_busy_and_fresh_ones_
         """)
         async with await run_store.open_run_store(url, pool_max=1) as store:
             threads = PostgresSessionStore(store.database)
-            assert await threads.forget_untouched(3 * 24 * 3600) == 0
-            assert await threads.forget_untouched(24 * 3600) == 100
-            assert await threads.forget_untouched(24 * 3600) == 59
-            assert await threads.forget_untouched(24 * 3600) == 0
+            assert await threads.delete_untouched(3 * 24 * 3600) == 0
+            assert await threads.delete_untouched(24 * 3600) == 100
+            assert await threads.delete_untouched(24 * 3600) == 59
+            assert await threads.delete_untouched(24 * 3600) == 0
         left = await connection.fetch("select id from sessions order by id")
         assert [row["id"] for row in left] == ["fresh", "old-1"]
         await connection.close()

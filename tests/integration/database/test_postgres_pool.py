@@ -122,13 +122,13 @@ async def test_every_operation_is_one_round_trip(wired: tuple[Wire, PostgresRunS
         run = (await cost(chat.claim(run))).run
         await cost(chat.send("two"))
         approvals = await cost(chat.ask(run))
-        await cost(store.pending(DEFAULT, chat.id))
+        await cost(store.pending_approvals(DEFAULT, chat.id))
         await cost(chat.suspend(run))
         decided = await cost(store.decide(DEFAULT, chat.id, [Decision(approvals[0], approved=True)]))
-        await cost(store.current(DEFAULT, chat.id))
+        await cost(store.current_run(DEFAULT, chat.id))
         await cost(store.history(DEFAULT, chat.id))
-        await cost(store.run(DEFAULT, decided.run.id))
-        await cost(store.stranded(0))
+        await cost(store.find_run(DEFAULT, decided.run.id))
+        await cost(store.find_stranded(0))
         await cost(store.ping())
         other = Chat(store)
         run = (await cost(other.claim(await cost(other.send("one"))))).run

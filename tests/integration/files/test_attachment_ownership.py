@@ -41,7 +41,7 @@ async def limited(system: LocalSystem, base: str) -> AsyncIterator[PostgresTenan
     assert base
     tenants = PostgresTenants(database(system))
     yield tenants
-    await tenants.limit(DEFAULT, Limits())
+    await tenants.set_limits(DEFAULT, Limits())
 
 
 async def aged(system: LocalSystem, url: str) -> None:
@@ -90,7 +90,7 @@ async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
         " values ('default', 1, (clock_timestamp() at time zone 'utc')::date, 1000)"
         " on conflict (tenant_id, shard) do update set day = excluded.day, tokens = spending.tokens + 1000"
     )
-    await limited.limit(DEFAULT, Limits(tokens_per_day=1))
+    await limited.set_limits(DEFAULT, Limits(tokens_per_day=1))
     before = await stored(system)
     site.asked.clear()
     found = problem(
@@ -105,7 +105,7 @@ async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
 async def test_a_tenant_whose_files_are_too_many_is_told_so(
     system: LocalSystem, base: str, limited: PostgresTenants
 ) -> None:
-    await limited.limit(DEFAULT, Limits(file_bytes_max=1))
+    await limited.set_limits(DEFAULT, Limits(file_bytes_max=1))
     answer = await post(system, base, saying(system, file(pdf_of(1234), "application/pdf")))
     found = problem(answer, 429)
     assert "bytes of files" in found["detail"]

@@ -97,7 +97,7 @@ async def kept(system: LocalSystem, base: str, session: str) -> list[dict[str, A
 async def stored(system: LocalSystem) -> int:
     """How much was ever written to the object store."""
     async with nats_connection.connect(system.nats_url, "tests") as connection:
-        answer = await connection.call(f"$JS.API.STREAM.INFO.{subjects.FILES}")
+        answer = await connection.call_api(f"$JS.API.STREAM.INFO.{subjects.FILES}")
     last: int = msgspec.json.decode(answer)["state"]["last_seq"]
     return last
 

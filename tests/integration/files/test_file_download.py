@@ -9,9 +9,10 @@ from inspect import AGEN_CLOSED, getasyncgenstate
 import aiohttp
 import msgspec
 import pytest
-from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, OpenFile, _FileChunk, _token
+from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, _FileChunk, _token
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import ApiError
+from rejoin_adapters.ports.files import OpenFile
 from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.file_formats import FileId
@@ -70,9 +71,9 @@ async def replaced(
     async with nats_connection.connect(system.nats_url, "tests") as connection:
         subject = subjects.file(_token(TENANT), id, number)
         ask = msgspec.json.encode({"filter": subject})
-        await connection.call(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
+        await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.FILES}", ask)
         if chunk is not None:
-            await connection.call(subject, chunk, headers={subjects.FILE: about})
+            await connection.call_api(subject, chunk, headers={subjects.FILE: about})
 
 
 @asynccontextmanager

@@ -79,7 +79,7 @@ async def test_no_body_is_held_for_as_long_as_an_answer_takes(system: LocalSyste
             await response.read()
 
     async def admitted() -> bool:
-        listed = await backend.store.listed(ANONYMOUS.owner)
+        listed = await backend.store.list_runs(ANONYMOUS.owner)
         return any(one.run.agent == system.agent for one in listed)
 
     async with asyncio.TaskGroup() as group:

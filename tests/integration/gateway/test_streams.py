@@ -43,7 +43,7 @@ async def idle(system: LocalSystem, session: str) -> None:
     """Until the session has no run that is busy."""
 
     async def no_run() -> bool:
-        run = await system.apps[0][SERVICE].backend.store.current(ANONYMOUS.owner, SessionId(session))
+        run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, SessionId(session))
         return run is not None and run.state not in BUSY
 
     await wait_until(no_run, "the run's end")

@@ -71,7 +71,7 @@ class Customer:
 
 async def customer(system: LocalSystem, base: str, store: PostgresRunStore, limits: Limits) -> Customer:
     name = TenantId(system.fresh("tenant"))
-    await PostgresTenants(store.database).limit(name, limits)
+    await PostgresTenants(store.database).set_limits(name, limits)
     issuer = KeyCommands(PostgresApiKeys(store.database), name, PEPPER.encode())
     return Customer(system, base, name, await issuer.create(NewKey(scopes=(Scope.CHAT, Scope.APPROVE))))
 
@@ -189,9 +189,9 @@ async def test_what_the_operator_says_is_kept_and_shown(store: PostgresRunStore,
     shown = await tenants.set_limits(settings, name, Limits(queued_max=500), clear=False)
     assert "50" in shown
     assert "500" in shown
-    assert await PostgresTenants(store.database).limits(name) == Limits(running_max=50, queued_max=500)
+    assert await PostgresTenants(store.database).get_limits(name) == Limits(running_max=50, queued_max=500)
     await tenants.set_limits(settings, name, Limits(tokens_per_day=7), clear=True)
-    assert await PostgresTenants(store.database).limits(name) == Limits(tokens_per_day=7)
+    assert await PostgresTenants(store.database).get_limits(name) == Limits(tokens_per_day=7)
 
 
 async def test_rejoin_tenants_limits_changes_what_is_given(
@@ -207,5 +207,5 @@ async def test_rejoin_tenants_limits_changes_what_is_given(
     said, _ = await process.communicate()
     assert process.returncode == 0
     assert b"running_max          3" in said
-    stored = await PostgresTenants(store.database).limits(TenantId(name))
+    stored = await PostgresTenants(store.database).get_limits(TenantId(name))
     assert msgspec.to_builtins(stored) == {"running_max": 3}

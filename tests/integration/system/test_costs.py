@@ -59,7 +59,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return lambda _, subject, *_args: f"{word} {_ID.sub('*', subject)}"
 
     count(Database, "_once", lambda _, query, _args: query.split("(")[0].strip())
-    for method in ("ask", "ask_many", "send", "subscribe", "listen"):
+    for method in ("request", "request_many", "send", "subscribe", "listen"):
         count(NatsConnection, method, named(method))
     count(NatsConnection, "flush", lambda _: "flush")
     count(web.StreamResponse, "write", lambda *_: "write")
@@ -80,20 +80,22 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
         "select submit_run",
         "select claim_run",
         "select end_run",
-        "ask request.*.*.0",
-        "ask_many $JS.API.DIRECT.GET.LOG",  # by the gateway; a first attempt has nothing to read
+        "request request.*.*.0",
+        "request_many $JS.API.DIRECT.GET.LOG",  # by the gateway; a first attempt has nothing to read
         "listen live.*",
         "flush",  # before the log is read
     ):
         assert counted[exactly] == RUNS, exactly
     # The answer does not wait for it: that of the run before may be counted, or the last one not.
-    assert RUNS - 1 <= counted["ask $JS.ACK.REQUESTS.*"] <= RUNS + 1
-    assert counted["ask $JS.API.DIRECT.GET.KV_AGENTS"] <= 1  # what it knows the gateway believes for a while
+    assert RUNS - 1 <= counted["request $JS.ACK.REQUESTS.*"] <= RUNS + 1
+    assert (
+        counted["request $JS.API.DIRECT.GET.KV_AGENTS"] <= 1
+    )  # what it knows the gateway believes for a while
     events = 15  # of which four are operations
     assert counted["encode"] == events * RUNS
     # A claim, what is for all before and between and behind the operations, and these.
-    assert 5 * RUNS <= counted["ask run.*.log"] <= 9 * RUNS
-    assert counted["write"] <= counted["ask run.*.log"] + RUNS
+    assert 5 * RUNS <= counted["request run.*.log"] <= 9 * RUNS
+    assert counted["write"] <= counted["request run.*.log"] + RUNS
 
 
 async def test_a_burst_of_requests_is_taken_in_few_pulls(system: LocalSystem, counted: Counter[str]) -> None:
@@ -109,7 +111,7 @@ async def test_a_burst_of_requests_is_taken_in_few_pulls(system: LocalSystem, co
             group.create_task(system.post(base, system.chat(system.fresh("s"), "count 1")))
             for _ in range(BURST)
         ]
-        await wait_until(lambda: counted["ask request.*.*.0"] == BURST + 1, "all are queued")
+        await wait_until(lambda: counted["request request.*.*.0"] == BURST + 1, "all are queued")
         counted.clear()
         await system.runner()
     assert all(post.result().complete for post in posts)
@@ -138,8 +140,8 @@ async def test_a_fast_model_is_written_in_few_messages(system: LocalSystem, coun
     assert answer.complete
     assert answer.text.count(" ") == DELTAS
     assert counted["encode"] - DELTAS < 20
-    assert counted["ask run.*.log"] < DELTAS / 20
-    assert counted["write"] <= counted["ask run.*.log"] + 1
+    assert counted["request run.*.log"] < DELTAS / 20
+    assert counted["write"] <= counted["request run.*.log"] + 1
     assert counted["select claim_run"] == counted["select end_run"] == 1
 
 
@@ -172,7 +174,7 @@ async def test_a_replay_asks_and_reads_so_often(
     received: int,
 ) -> None:
     """Of a long log most is read from copies: 64 messages and 12 segments, 64 and 3, and the last 80."""
-    run, read, ask_many = RunId(f"run_costs_{messages}"), list[int](), NatsConnection.ask_many
+    run, read, ask_many = RunId(f"run_costs_{messages}"), list[int](), NatsConnection.request_many
 
     async def counting(broker: NatsConnection, subject: str, payload: bytes) -> Any:
         replies = await ask_many(broker, subject, payload)
@@ -182,9 +184,9 @@ async def test_a_replay_asks_and_reads_so_often(
     async with nats_connection.connect(servers.nats_url, "runner-log") as connection:
         runs = JetStreamRunLog(connection, connection)
         await written(runs, run, messages)
-        assert counted["ask run.*.log"] == messages
+        assert counted["request run.*.log"] == messages
         assert counted["send run.*.segments"] == messages // RECORDS
-        monkeypatch.setattr(NatsConnection, "ask_many", counting)
+        monkeypatch.setattr(NatsConnection, "request_many", counting)
         assert await replayed(runs, run) == messages
         assert len(read) == asks
         assert sum(read) == received
@@ -227,7 +229,7 @@ async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_on
     base, session = await system.gateway(), system.fresh("s")
     await system.runner()
     await system.post(base, system.chat(session, "count 1"))
-    asking, most, current = 0, 0, PostgresRunStore.current
+    asking, most, current = 0, 0, PostgresRunStore.current_run
 
     async def counting(store: PostgresRunStore, *args: Any) -> Any:
         nonlocal asking, most
@@ -238,7 +240,7 @@ async def test_of_many_clients_that_come_back_at_once_few_ask_the_database_at_on
         finally:
             asking -= 1
 
-    monkeypatch.setattr(PostgresRunStore, "current", counting)
+    monkeypatch.setattr(PostgresRunStore, "current_run", counting)
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(system.get(f"{base}/api/chat/{session}/stream"))
@@ -263,7 +265,7 @@ async def test_who_comes_back_costs_one_statement_and_two_reads(
         async with system.http.get(f"{base}/api/chat/{session}/stream", headers=place) as again:
             await again.content.readany()
             asked = {kind: count for kind, count in counted.items() if "GET.LOG" in kind or "select" in kind}
-    assert asked == {"select run_json": 1, "ask_many $JS.API.DIRECT.GET.LOG": 2}
+    assert asked == {"select run_json": 1, "request_many $JS.API.DIRECT.GET.LOG": 2}
 
 
 async def test_who_follows_a_run_costs_no_task(servers: Servers) -> None:

@@ -82,6 +82,6 @@ async def test_a_hundred_busy_runs_are_taken_over_by_nobody(system: LocalSystem)
     async with asyncio.TaskGroup() as group:
         for _ in range(100):
             group.create_task(system.post(base, system.chat(system.fresh("s"), "count 40 every 100 ms")))
-    listed = await system.apps[0][SERVICE].backend.store.listed(ANONYMOUS.owner, limit=1_000)
+    listed = await system.apps[0][SERVICE].backend.store.list_runs(ANONYMOUS.owner, limit=1_000)
     attempts = [one.run.attempt for one in listed if one.run.agent == system.agent]
     assert attempts == [1] * 100

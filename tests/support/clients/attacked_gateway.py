@@ -14,11 +14,10 @@ import msgspec
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.postgres import migrate
-from rejoin_adapters.postgres.api_keys import ApiKeyRow, PostgresApiKeys
-from rejoin_adapters.postgres.artifacts import Artifact
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
-from rejoin_adapters.records import Owner
+from rejoin_adapters.records import ApiKeyRow, Artifact, Owner
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.http.routes import Scope
 from rejoin_gateway.http.service import SERVICE
@@ -118,7 +117,7 @@ class House:
             await response.read()
             run = response.headers["x-workflow-run-id"]
         service = self.system.apps[0][SERVICE]
-        [question] = await service.backend.store.pending(self.owner, SessionId(session))
+        [question] = await service.backend.store.pending_approvals(self.owner, SessionId(session))
         assert service.backend.attachments is not None
         file = await service.backend.attachments.files.put(self.tenant, UserId(ANN), PNG, "image/png")
         artifact = Artifact(
@@ -131,7 +130,7 @@ class House:
         )
         message = body["messages"][0]["id"]
         response_id = f"resp_{run.removeprefix('run_')}"
-        call = question.question.call
+        call = question.request.call
         return Ann(self.system.agent, session, run, response_id, call, message, artifact.id, file, dialogue)
 
     async def still(self) -> None:
@@ -153,7 +152,7 @@ class House:
         last = await self.system.apps[0][SERVICE].backend.runs.last(RunId(ann.run))
         hers["log"] = None if last is None else last.seq
         for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES):
-            info = msgspec.json.decode(await self._broker.call(f"$JS.API.STREAM.INFO.{stream}"))
+            info = msgspec.json.decode(await self._broker.call_api(f"$JS.API.STREAM.INFO.{stream}"))
             rows[stream] = info["state"]["last_seq"]
         return Standing(rows, hers)
 

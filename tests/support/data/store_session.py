@@ -6,6 +6,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
+from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.records import (
     Admission,
     Admitted,
@@ -17,7 +18,6 @@ from rejoin_adapters.records import (
     Owner,
     Regenerate,
     Run,
-    RunStore,
     Submit,
     UserMessage,
     WhenBusy,
@@ -113,7 +113,7 @@ class Chat:
             )
             for n in range(first, first + count)
         ]
-        await self.store.ask(run.id, run.attempt, questions)
+        await self.store.request_approvals(run.id, run.attempt, questions)
         return [question.id for question in questions]
 
     async def suspend(self, run: Run, text: str = "may I?") -> Sequence[RunRequest]:
@@ -139,10 +139,10 @@ class Chat:
         return await self.store.interrupt(self.owner, self.id, run.id if run is not None else None)
 
     async def pending(self) -> list[ApprovalId]:
-        return [one.question.id for one in await self.store.pending(self.owner, self.id)]
+        return [one.request.id for one in await self.store.pending_approvals(self.owner, self.id)]
 
     async def found(self, run: Run) -> Run:
-        found = await self.store.run(self.owner, run.id)
+        found = await self.store.find_run(self.owner, run.id)
         assert found is not None
         return found
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamDelivery
-from rejoin_adapters.ports import RunLog
+from rejoin_adapters.ports.run_log import RunLog
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head
 

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
-from rejoin_adapters.ports import Delivery
+from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol.events import chunks
@@ -67,7 +67,7 @@ async def assert_all_agree(system: LocalSystem, base: str, session: str, answer:
     assert without_comments(answer.raw) == payload(records) + DONE
     history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json
     assert history["messages"][-1] == folded(records)
-    run = await system.apps[0][SERVICE].backend.store.current(ANONYMOUS.owner, SessionId(session))
+    run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, SessionId(session))
     assert run is not None
     assert (run.state, run.attempt) == (State.COMPLETED, records[-1].head.attempt)
     return records
@@ -84,6 +84,6 @@ async def posted(
 
 async def lines(system: LocalSystem, session: str) -> int:
     """How many events the session's run has in its log."""
-    run = await system.apps[0][SERVICE].backend.store.current(ANONYMOUS.owner, SessionId(session))
+    run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, SessionId(session))
     last = await system.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
     return last.end if last is not None else 0

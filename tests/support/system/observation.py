@@ -39,7 +39,7 @@ async def expire(nats_url: str, run: RunId, keep: int) -> None:
         ask: dict[str, Any] = {"filter": subjects.log(run)}
         if keep:
             ask["keep"] = keep
-        await connection.call(f"$JS.API.STREAM.PURGE.{subjects.LOG}", msgspec.json.encode(ask))
+        await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.LOG}", msgspec.json.encode(ask))
 
 
 def payload(records: list[Record]) -> bytes:

@@ -36,9 +36,9 @@ async def test_questions_of_one_turn_are_asked_once_and_each_has_its_answer() ->
     oracle = Oracle()
     together = BatchLoader(oracle.ask)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(together.ask(number)) for number in range(10)]
+        tasks = [group.create_task(together.load(number)) for number in range(10)]
     assert [task.result() for task in tasks] == [2 * number for number in range(10)]
-    assert await together.ask(7) == 14
+    assert await together.load(7) == 14
     assert oracle.asked == [list(range(10)), [7]]
 
 
@@ -47,10 +47,10 @@ async def test_what_is_asked_while_others_wait_is_asked_next_and_together() -> N
     oracle.free.clear()
     together = BatchLoader(oracle.ask)
     async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(together.ask(number)) for number in (1, 2)]
+        tasks = [group.create_task(together.load(number)) for number in (1, 2)]
         for number in (3, 4):
             await turns(3)
-            tasks.append(group.create_task(together.ask(number)))
+            tasks.append(group.create_task(together.load(number)))
         await turns(3)
         oracle.free.set()
     assert (oracle.asked, [task.result() for task in tasks]) == ([[1, 2], [3, 4]], [2, 4, 6, 8])
@@ -62,12 +62,12 @@ async def test_a_fault_is_told_to_all_who_asked_and_to_nobody_else() -> None:
 
     async def refused(number: int) -> None:
         with pytest.raises(Unavailable, match="not that one"):
-            await together.ask(number)
+            await together.load(number)
 
     async with asyncio.TaskGroup() as group:
         for number in (12, 13, 14):
             group.create_task(refused(number))
-    assert await together.ask(12) == 24
+    assert await together.load(12) == 24
     assert oracle.asked == [[12, 13, 14], [12]]
 
 
@@ -78,7 +78,7 @@ async def test_who_leaves_at_any_moment_leaves_the_others_their_answers(leaver: 
     oracle.free.clear()
     together = BatchLoader(oracle.ask)
     async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(together.ask(number)) for number in range(3)]
+        tasks = [group.create_task(together.load(number)) for number in range(3)]
         await turns(later)
         tasks[leaver].cancel()
         await asyncio.sleep(0)

@@ -8,8 +8,8 @@ import pytest
 TOLD = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from rejoin_adapters.service.service_process import allow_files
-print(allow_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+from rejoin_adapters.service.service_process import raise_open_file_limit
+print(raise_open_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from rejoin_adapters.ports import Interrupt, Supersede
+from rejoin_adapters.ports.run_control import Interrupt, Supersede
 from rejoin_adapters.records import Run
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId

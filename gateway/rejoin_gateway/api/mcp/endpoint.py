@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
+from rejoin_adapters.ports.mcp_sessions import McpSessions
 from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import SessionId, session_id
@@ -44,7 +44,7 @@ INVALID_REQUEST, INVALID_PARAMS, SESSION_UNKNOWN = -32600, -32602, -32001
 class McpEndpoint:
     """What all requests share. Made by `opened`."""
 
-    def __init__(self, dialogues: PostgresMcpSessions) -> None:
+    def __init__(self, dialogues: McpSessions) -> None:
         self.dialogues = dialogues
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
@@ -72,7 +72,7 @@ ENDPOINT: web.AppKey[McpEndpoint] = web.AppKey("mcp", McpEndpoint)
 
 
 @asynccontextmanager
-async def open_endpoint(dialogues: PostgresMcpSessions) -> AsyncIterator[McpEndpoint]:
+async def open_endpoint(dialogues: McpSessions) -> AsyncIterator[McpEndpoint]:
     """An endpoint, for as long as the context."""
     endpoint = McpEndpoint(dialogues)
     async with run_alongside(endpoint.run()):
@@ -121,7 +121,7 @@ async def end_session(request: web.Request) -> web.StreamResponse:
     session = await _session(request)
     if session is None:
         return _lost(request, None)
-    current = await session.backend.store.current(session.owner, session.id)
+    current = await session.backend.store.current_run(session.owner, session.id)
     await request.app[ENDPOINT].dialogues.end(session.owner, session.id)
     if current is not None and current.state in BUSY:
         await interrupt_run(session, current.id)
@@ -177,7 +177,7 @@ async def _session(request: web.Request) -> Session | None:
         id = session_id(request.headers.get(SESSION, ""))
     except Invalid:
         return None
-    agent = await request.app[ENDPOINT].dialogues.agent(principal.owner, id)
+    agent = await request.app[ENDPOINT].dialogues.find_agent(principal.owner, id)
     if agent is None or principal.agent not in (None, agent):
         return None
     return (
@@ -198,7 +198,7 @@ def _refusal(status: HTTPStatus, code: int, text: str, id: Any = None) -> web.Re
 
 async def _cancel(request: web.Request, session: Session, named: str | int) -> None:
     """What has no run, or has one that is over, is not there to be cancelled."""
-    run = await request.app[ENDPOINT].dialogues.run(session.owner, session.id, request_name(named))
+    run = await request.app[ENDPOINT].dialogues.find_run(session.owner, session.id, request_name(named))
     if run is not None:
         await interrupt_run(session, run)
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from rejoin_adapters.postgres.mcp_sessions import request_key
+from rejoin_adapters.ports.mcp_sessions import request_key
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk

@@ -136,7 +136,7 @@ async def list_input_items(request: web.Request) -> web.StreamResponse:
     )
     if order not in ("asc", "desc"):
         raise Invalid("order is asc or desc", "/order")
-    found = await session.backend.store.before(
+    found = await session.backend.store.messages_before(
         session.owner,
         session.id,
         run.answer,
@@ -180,12 +180,12 @@ async def _following(request: web.Request, asked: CreateResponseRequest, previou
         raise Invalid(f"response {previous} is agent {run.agent}'s", "/model")
     session = session_with_model(request, asked.model, run.session)
     store, key = before.backend.store, key_of(request)
-    newest = await store.current(before.owner, before.id)
+    newest = await store.current_run(before.owner, before.id)
     if newest is None or newest.id == run.id:
         return session
-    if key is not None and await store.message(before.owner, before.id, MessageId(new_message_id(key))):
+    if key is not None and await store.find_message(before.owner, before.id, MessageId(new_message_id(key))):
         return session  # this request has been here before
-    answer = await store.message(before.owner, before.id, run.answer)
+    answer = await store.find_message(before.owner, before.id, run.answer)
     if answer is None:
         raise Conflict(f"response {previous} is not over, or is no longer part of its conversation")
     if answer.next is None:
@@ -212,8 +212,8 @@ async def _decide(
     run, session = await _previous(request, asked.previous_response_id)
     if strange := [one.approval for one in decisions if not is_approval_of(one.approval, run.id)]:
         raise NotFound(f"response {asked.previous_response_id} has not asked {strange[0][:64]!r}")
-    pending = await session.backend.store.pending(session.owner, session.id)
-    open_ = {one.question.id for one in pending if is_approval_of(one.question.id, run.id)}
+    pending = await session.backend.store.pending_approvals(session.owner, session.id)
+    open_ = {one.request.id for one in pending if is_approval_of(one.request.id, run.id)}
     if missing := open_ - {decision.approval for decision in decisions}:
         raise Invalid(f"answer everything that it asks at once: {', '.join(sorted(missing))}", "/input")
     after = await _suspended_at(session, run)
@@ -245,7 +245,7 @@ async def _standing(session: Session, run: Run) -> dict[str, Any]:
     try:
         response = (await _read(await session.backend.replay(run, FromStart(), View(), until=None))).response
     except Gone:
-        answer = await session.backend.store.message(session.owner, session.id, run.answer)
+        answer = await session.backend.store.find_message(session.owner, session.id, run.answer)
         for chunk in () if answer is None else unfold(answer.message):
             response.feed(chunk)
     return response.final or response.body(STATUS[run.state], fault=run.error)
@@ -361,7 +361,7 @@ async def _found(request: web.Request, id: str) -> tuple[Run, Session]:
 
 async def _current(session: Session, run: Run) -> Run:
     """The run as it is now."""
-    found = await session.backend.store.run(session.owner, run.id)
+    found = await session.backend.store.find_run(session.owner, run.id)
     if found is None:
         raise NotFound(f"there is no run {run.id!r}")
     return found

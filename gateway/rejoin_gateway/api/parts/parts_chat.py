@@ -86,16 +86,16 @@ async def _meant(session: Session, verdict: ThreadDecision) -> ApprovalId:
         return ApprovalId(verdict.run_id)
     run = RunId(verdict.run_id)
     if verdict.tool_call_id is not None:
-        one = await session.backend.store.approval(session.owner, run, CallId(verdict.tool_call_id))
+        one = await session.backend.store.find_approval(session.owner, run, CallId(verdict.tool_call_id))
         asked = [] if one is None else [one]
     else:
-        pending = await session.backend.store.pending(session.owner, session.id)
-        asked = [one for one in pending if is_approval_of(one.question.id, run)]
+        pending = await session.backend.store.pending_approvals(session.owner, session.id)
+        asked = [one for one in pending if is_approval_of(one.request.id, run)]
     if not asked:
         raise NotFound(f"nothing waits for an answer in run {run[:64]!r}")
     if len(asked) > 1:
         raise Invalid("several calls wait for an answer: name one by toolCallId")
-    return asked[0].question.id
+    return asked[0].request.id
 
 
 def _converted[T](said: Any, kind: type[T]) -> T:

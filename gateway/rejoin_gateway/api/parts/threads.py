@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.postgres.session_store import SessionSummary
+from rejoin_adapters.records import SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import MessageId, session_id
@@ -60,7 +60,7 @@ class ForkRequest(msgspec.Struct, frozen=True, rename="camel"):
 async def list_threads(request: web.Request) -> web.StreamResponse:
     """The caller's threads, the one that changed last first."""
     page = await threads_of(request)
-    return json_response(ThreadList([_shown(thread) for thread in page.threads], page.next))
+    return json_response(ThreadList([_shown(thread) for thread in page.sessions], page.next))
 
 
 async def get_thread(request: web.Request) -> web.StreamResponse:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.postgres.session_store import MessagePage as Page
-from rejoin_adapters.postgres.session_store import SessionPage, SessionSummary
+from rejoin_adapters.records import MessagePage as Page
+from rejoin_adapters.records import SessionPage, SessionSummary
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import UIMessage
 
@@ -62,7 +62,7 @@ class PendingInput(msgspec.Struct, frozen=True, rename="camel"):
 async def list_conversations(request: web.Request) -> web.StreamResponse:
     """The caller's conversations, the one that changed last first."""
     page = await threads_of(request)
-    return json_response(ConversationPage([_shown(thread) for thread in page.threads], page.next))
+    return json_response(ConversationPage([_shown(thread) for thread in page.sessions], page.next))
 
 
 async def get_conversation(request: web.Request) -> web.StreamResponse:

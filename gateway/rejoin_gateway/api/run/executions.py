@@ -110,12 +110,10 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
     verdict = await decode_body(request, ApprovalDecision)
     one, session = await find_execution(request)
     call = CallId(request.match_info["call"])
-    question = await session.backend.store.approval(session.owner, one.run.id, call)
+    question = await session.backend.store.find_approval(session.owner, one.run.id, call)
     if question is None:
         raise NotFound(f"nothing was asked about call {call!r} of run {one.run.id}")
-    await session.approve(
-        [Decision(question.question.id, verdict.approved, verdict.reason)], view_of(request)
-    )
+    await session.approve([Decision(question.request.id, verdict.approved, verdict.reason)], view_of(request))
     return json_response(Acknowledgement())
 
 
@@ -127,12 +125,12 @@ async def interrupt_execution(request: web.Request) -> web.StreamResponse:
 
 async def pending(session: Session, run: RunId | None = None) -> list[PendingApproval]:
     """The open questions of a session, or of one of its runs."""
-    waiting = await session.backend.store.pending(session.owner, session.id)
-    return [_shown(one) for one in waiting if run is None or is_approval_of(one.question.id, run)]
+    waiting = await session.backend.store.pending_approvals(session.owner, session.id)
+    return [_shown(one) for one in waiting if run is None or is_approval_of(one.request.id, run)]
 
 
 def _shown(approval: Approval) -> PendingApproval:
-    question = approval.question
+    question = approval.request
     return PendingApproval(question.id, question.call, question.tool, question.input)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.ports import LogPage
+from rejoin_adapters.ports.run_log import LogPage
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State

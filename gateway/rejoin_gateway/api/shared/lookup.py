@@ -1,8 +1,7 @@
 """Sessions and runs that are named without their agent: they have one already, and no client need know it."""
 
 from aiohttp import web
-from rejoin_adapters.postgres.session_store import SessionSummary
-from rejoin_adapters.records import RunSummary
+from rejoin_adapters.records import RunSummary, SessionSummary
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, session_id
 
@@ -25,9 +24,9 @@ async def session_at(request: web.Request, id: SessionId) -> Session:
     """The same for an id from elsewhere."""
     principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
     if principal.agent is not None:
-        run = await backend.store.current(principal.owner, id)
+        run = await backend.store.current_run(principal.owner, id)
         if run is None and id.startswith(RUN_PREFIX):  # a transport may ask for a run instead
-            run = await backend.store.run(principal.owner, RunId(id))
+            run = await backend.store.find_run(principal.owner, RunId(id))
         if run is not None and run.agent != principal.agent:
             raise NotFound(f"there is no session {id!r}")
     return backend.agent(principal.agent or ANY, principal.owner).session(id)
@@ -49,7 +48,7 @@ async def find_run(request: web.Request, id: RunId | None, named: str) -> tuple[
     Raises `NotFound`, also for a run of an agent that is not the credential's, and for one that cannot be.
     """
     principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
-    one = None if id is None else await backend.store.listed_run(principal.owner, id)
+    one = None if id is None else await backend.store.run_summary(principal.owner, id)
     if one is None or principal.agent not in (None, one.run.agent):
         raise NotFound(f"there is no {named}")
     return one, backend.agent(one.run.agent, principal.owner).session(one.run.session)

@@ -20,8 +20,8 @@ from rejoin_protocol.log.cursor import Cursor, parse
 from rejoin_protocol.log.record import Audience, Head, Mark, Record, View, encode_frames, split_events
 from rejoin_protocol.log.sse import DONE
 
-from tests.doubles.broker import MemoryRunLog
-from tests.doubles.store import MemoryRunStore
+from tests.doubles.run_log import MemoryRunLog
+from tests.doubles.run_store import MemoryRunStore
 
 V5, V6, V7 = View(v7=False, v6=False), View(v7=False), View()
 RUN = RunId("run_1")

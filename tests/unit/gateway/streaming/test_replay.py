@@ -14,8 +14,8 @@ from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import Head, Mark, View, encode_frames
 
-from tests.doubles.broker import MemoryRunLog
-from tests.doubles.store import MemoryRunStore
+from tests.doubles.run_log import MemoryRunLog
+from tests.doubles.run_store import MemoryRunStore
 
 RUN = RunId("run_1")
 SOON_S = 5.0

@@ -79,7 +79,7 @@ def action(
         facts,
         DecisionInputs(
             turn=turn,
-            approvals={one.question.call: one for one in approvals},
+            approvals={one.request.call: one for one in approvals},
             inherited=decide.inherited(facts) if taken_over else (),
         ),
         Policy(

@@ -5,8 +5,8 @@ files that a model makes on their way into the store.
 from typing import Any
 
 import pytest
-from rejoin_adapters.files.chunk_store import FileReference, OpenFile
-from rejoin_adapters.files.chunk_store import StoredFile as Stored
+from rejoin_adapters.ports.files import FileReference, OpenFile
+from rejoin_adapters.ports.files import StoredFile as Stored
 from rejoin_adapters.records import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta

@@ -34,7 +34,7 @@ from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId,
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
 
-from tests.doubles.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
+from tests.doubles.run_store_rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
 
 _ENDS = {
     State.COMPLETED: LifecycleEvent.COMPLETE,
@@ -44,7 +44,7 @@ _ENDS = {
 
 
 class MemoryRunStore:
-    """`ports.RunStore`."""
+    """The double of `RunStore`."""
 
     def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - it is frozen
         self.limits: dict[TenantId, Limits] = {}
@@ -70,15 +70,14 @@ class MemoryRunStore:
         return self._sessions[run.row.tenant, run.row.session]
 
     async def admit(self, admission: Admission) -> Admitted:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         owner = admission.owner
-        if (owner.tenant, admission.session) in self._sessions and self._seen(
-            owner, admission.session
-        ) is None:
+        taken = (owner.tenant, admission.session) in self._sessions
+        if taken and self._seen(owner, admission.session) is None:
             raise NotFound("there is no such session")
-        match admission.ask:
+        match admission.action:
             case Submit() as submit:
-                asked: Asked = "submit", submit.turn.message["id"], submit.turn.digest
+                asked: Asked = "submit", submit.user_message.message["id"], submit.user_message.digest
                 run = self._known(admission, asked) or self._submit(admission, submit, asked)
             case Regenerate(target):
                 asked = "regenerate", target, None
@@ -100,7 +99,7 @@ class MemoryRunStore:
         return self._runs.get(admission.run)
 
     async def check_limits(self, tenant: TenantId) -> None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         self._check_limits(tenant)
 
     async def find_duplicate(
@@ -112,7 +111,7 @@ class MemoryRunStore:
         digest: bytes,
         key: str | None = None,
     ) -> Run | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         found = self._seen(owner, session)
         if found is None or found.agent != agent:
             return None
@@ -124,7 +123,7 @@ class MemoryRunStore:
         return made.row if made is not None else None
 
     def _submit(self, admission: Admission, submit: Submit, asked: Asked) -> RunRow:
-        id = MessageId(submit.turn.message["id"])
+        id = MessageId(submit.user_message.message["id"])
         session = self._seen(admission.owner, admission.session)
         if session is None:
             self._check_limits(admission.owner.tenant)
@@ -132,7 +131,7 @@ class MemoryRunStore:
         session.check_agent(admission.agent)
         known = session.message(id)
         if known is not None:
-            if known.run is not None and known.digest == submit.turn.digest:
+            if known.run is not None and known.digest == submit.user_message.digest:
                 return known.run
             if known.role != "user":
                 raise Conflict("the message id is taken by a message that is not the user's")
@@ -140,8 +139,8 @@ class MemoryRunStore:
                 raise Conflict("the message id is taken by other content")
         self._check_limits(admission.owner.tenant)
         session.make_way(admission.when_busy, known.position if known is not None else None)
-        message = session.place(id, "user", msgspec.json.encode(submit.turn.message))
-        message.digest = submit.turn.digest
+        message = session.place(id, "user", msgspec.json.encode(submit.user_message.message))
+        message.digest = submit.user_message.digest
         return self._add(admission, session, message, asked)
 
     def _limit(self, tenant: TenantId, name: str) -> int | None:
@@ -244,34 +243,34 @@ class MemoryRunStore:
         self._runs[admission.run] = run
         return run
 
-    async def run(self, owner: Owner, run: RunId) -> Run | None:
-        """See `ports.RunStore`."""
+    async def find_run(self, owner: Owner, run: RunId) -> Run | None:
+        """See `RunStore`."""
         found = self._seen_run(owner, run)
         return found.row if found is not None else None
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         found = self._seen_run(owner, run)
         if found is None or found.row.state in TERMINAL:
             return True
         return turn is not None and (found.row.state not in BUSY or found.row.turn > turn)
 
-    async def current(self, owner: Owner, session: SessionId) -> Run | None:
-        """See `ports.RunStore`."""
+    async def current_run(self, owner: Owner, session: SessionId) -> Run | None:
+        """See `RunStore`."""
         found = self._seen(owner, session)
         run = found and (found.turn or next(reversed(found.runs), None))
         return run.row if run else None
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         found = self._seen(owner, session)
         if found is None:
             return None
         busy = found.turn.row if found.turn is not None else None
         return History(found.agent, found.shown, busy, found.created_at, found.updated_at)
 
-    async def message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
-        """See `ports.RunStore`."""
+    async def find_message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
+        """See `RunStore`."""
         found = self._seen(owner, session)
         shown = found.shown if found is not None else []
         for message, behind in zip_longest(shown, shown[1:]):
@@ -279,7 +278,7 @@ class MemoryRunStore:
                 return MessageWithNext(message, None if behind is None else behind["id"])
         return None
 
-    async def before(
+    async def messages_before(
         self,
         owner: Owner,
         session: SessionId,
@@ -289,7 +288,7 @@ class MemoryRunStore:
         limit: int = 20,
         oldest_first: bool = False,
     ) -> Sequence[UIMessage] | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         found = self._seen(owner, session)
         end = None if found is None else found.message(id)
         if found is None or end is None:
@@ -304,14 +303,14 @@ class MemoryRunStore:
         return [shown[id] for id in behind if id in shown][:limit]
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         found = self._seen(owner, session)
         return found.context if found is not None else None
 
     async def claim(
         self, request: RunRequest, runner: str, *, history_max: int | None = None
     ) -> Claim | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         run = self._runs.get(request.run)
         if run is None or run.row.turn != request.turn or not run.busy or not run.row.ready:
             return None
@@ -331,16 +330,16 @@ class MemoryRunStore:
         context = run.context if run.context is not None else session.context
         return Claim(run.row, history, answer, [approval.shown for approval in session.of(run)], context)
 
-    async def ask(self, run: RunId, attempt: int, questions: Sequence[ApprovalRequest]) -> None:
-        """See `ports.RunStore`."""
+    async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
+        """See `RunStore`."""
         mine = self._held(run, attempt)
         if mine.row.state is not State.RUNNING:
             raise Fenced("another attempt owns the run")
-        for question in questions:
-            if question.id not in self._approvals:
-                copy = msgspec.json.decode(msgspec.json.encode(question), type=ApprovalRequest)
+        for request in requests:
+            if request.id not in self._approvals:
+                copy = msgspec.json.decode(msgspec.json.encode(request), type=ApprovalRequest)
                 asked = ApprovalRow(mine, copy, mine.row.turn, cancelled=mine.row.interrupted)
-                self._approvals[question.id] = asked
+                self._approvals[request.id] = asked
                 self._session_of(mine).approvals.append(asked)
 
     def _held(self, run: RunId, attempt: int) -> RunRow:
@@ -350,7 +349,7 @@ class MemoryRunStore:
         return held
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         found = self._seen(owner, session)
         asked = [self._approvals.get(decision.approval) for decision in decisions]
         open_here = [one for one in asked if one is not None and found is not None and one in found.approvals]
@@ -371,7 +370,7 @@ class MemoryRunStore:
         return Decided(run.row, max(one.turn for one in open_here) + 1)
 
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         mine = self._held(run, attempt)
         session = self._session_of(mine)
         if mine.row.state is State.RUNNING:
@@ -385,13 +384,12 @@ class MemoryRunStore:
                 mine.due_at = mine.due_at or now_utc()
         elif mine.row.state in TERMINAL:
             raise Fenced("the run is over")
-        following = self._following(session, mine.row.tenant)
-        return [] if following is None else [following]
+        return [request] if (request := self._following(session, mine.row.tenant)) is not None else []
 
     async def end(
         self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
     ) -> RunRequest | None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         if state not in TERMINAL:
             raise ValueError(f"a run does not end {state}")
         mine = self._held(run, attempt)
@@ -407,7 +405,7 @@ class MemoryRunStore:
         return self._following(session, mine.row.tenant)
 
     async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""
         found = self._seen(owner, session)
         if found is None:
             raise NotFound("there is no such session")
@@ -423,31 +421,33 @@ class MemoryRunStore:
         found.interrupt(mine)
         return Interrupted(mine.row, interrupted=True)
 
-    async def pending(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
-        """See `ports.RunStore`."""
+    async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
+        """See `RunStore`."""
         found = self._seen(owner, session)
         return [one.shown for one in found.approvals if one.pending] if found is not None else []
 
-    async def approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
-        """See `ports.RunStore`."""
+    async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
+        """See `RunStore`."""
         found = self._seen_run(owner, run)
         asked = [
-            one.shown for one in self._approvals.values() if one.run is found and one.question.call == call
+            one.shown for one in self._approvals.values() if one.run is found and one.request.call == call
         ]
         return asked[-1] if asked else None
 
-    async def expire(self) -> Sequence[RunRequest]:
-        """See `ports.RunStore`."""
+    async def expire_approvals(self) -> Sequence[RunRequest]:
+        """See `RunStore`."""
         due = [one for one in self._approvals.values() if one.due]
         for one in due:
-            one.decision, one.expired = Decision(one.question.id, approved=False), True
+            one.decision, one.expired = Decision(one.request.id, approved=False), True
         runs = {one.run.row.id: one.run for one in due}.values()
         for run in runs:
             self._session_of(run).resume(run)
         return [run.row.request for run in runs if run.row.state is State.QUEUED and run.row.ready]
 
-    async def listed(self, owner: Owner, state: State | None = None, limit: int = 20) -> Sequence[RunSummary]:
-        """See `ports.RunStore`."""
+    async def list_runs(
+        self, owner: Owner, state: State | None = None, limit: int = 20
+    ) -> Sequence[RunSummary]:
+        """See `RunStore`."""
         found = [
             run.listed
             for run in self._runs.values()
@@ -455,17 +455,17 @@ class MemoryRunStore:
         ]
         return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
 
-    async def listed_run(self, owner: Owner, run: RunId) -> RunSummary | None:
-        """See `ports.RunStore`."""
+    async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
+        """See `RunStore`."""
         found = self._seen_run(owner, run)
         return found.listed if found is not None else None
 
-    async def interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
-        """See `ports.RunStore`."""
+    async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
+        """See `RunStore`."""
         return [run for run in runs if run not in self._runs or self._runs[run].row.interrupted]
 
-    async def stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
-        """See `ports.RunStore`."""
+    async def find_stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
+        """See `RunStore`."""
         now = now_utc()
         runs = list(self._runs.values())
         due = [run for run in runs if run.due_at and (now - run.due_at).total_seconds() > age_s]
@@ -489,12 +489,12 @@ class MemoryRunStore:
                 requests.append(waiting[0].row.request)
         return requests
 
-    async def purge_due(self, limit: int = 100) -> Sequence[RunId]:  # noqa: ARG002
-        """See `ports.RunStore`. Nothing is ever deleted here: deleting is `Threads`', which has no double."""
+    async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:  # noqa: ARG002
+        """See `RunStore`. Nothing is ever deleted here: deleting is `Threads`', which has no double."""
         return []
 
-    async def purged(self, runs: Sequence[RunId]) -> None:
-        """See `ports.RunStore`."""
+    async def mark_purged(self, runs: Sequence[RunId]) -> None:
+        """See `RunStore`."""
 
     async def ping(self) -> None:
-        """See `ports.RunStore`."""
+        """See `RunStore`."""

@@ -87,7 +87,7 @@ class ApprovalRow(msgspec.Struct):
     """A question."""
 
     run: RunRow
-    question: ApprovalRequest
+    request: ApprovalRequest
     turn: int
     decision: Decision | None = None
     cancelled: bool = False
@@ -101,12 +101,12 @@ class ApprovalRow(msgspec.Struct):
     @property
     def due(self) -> bool:
         """Whether it is open, and its time has come."""
-        return self.pending and self.question.expires_at is not None and self.question.expires_at <= now_utc()
+        return self.pending and self.request.expires_at is not None and self.request.expires_at <= now_utc()
 
     @property
     def shown(self) -> Approval:
         """As the store shows it."""
-        return Approval(self.question, self.decision, self.turn, self.expired)
+        return Approval(self.request, self.decision, self.turn, self.expired)
 
 
 class SessionRow(msgspec.Struct):

@@ -1,0 +1,14 @@
+"""Counts of unfinished runs over all tenants, so that operators see a queue that no runner serves."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rejoin_adapters.records import RunCount
+
+
+class RunCounts(Protocol):
+    """One query."""
+
+    async def count_busy(self) -> Sequence[RunCount]:
+        """The ready runs of each agent, queued and running. Agents without any are left out."""
+        ...

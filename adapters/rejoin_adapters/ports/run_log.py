@@ -1,0 +1,85 @@
+"""The log of a run: fenced appends, paged reads, live subscriptions."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log.record import Head, Record
+
+
+class LogPage(msgspec.Struct, frozen=True):
+    """Consecutive records of one log. `more`: whether further records were stored when the page was read.
+    `times`: the time at which each record was stored (RFC 3339), or empty if unknown.
+    """
+
+    records: Sequence[Record]
+    more: bool
+    times: Sequence[str] = ()
+
+
+class LiveSubscription(Protocol):
+    """The new records of a run as they are appended, in order. Records may be missing; `lost` says so."""
+
+    def take(self) -> list[Record]:
+        """Return the records that arrived since the last call, and clear `lost`. Does not wait."""
+        ...
+
+    @property
+    def slow(self) -> bool:
+        """Whether records were lost because this reader did not take them in time."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether records may be missing since the last `take`. If so, read the log before continuing."""
+        ...
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait until records arrive or are lost, at most about `seconds`. Returns whether that happened."""
+        ...
+
+
+class RunLog(Protocol):
+    """The logs of all runs."""
+
+    async def append(self, run: RunId, head: Head, payload: bytes) -> int:
+        """Append one batch behind the record `head.prev` and return its sequence.
+
+        Retries for as long as the broker is unreachable, so the caller always learns whether the batch is
+        stored. Raises `Fenced` if the last record of the log is neither `head.prev` nor this batch.
+        """
+        ...
+
+    async def read(self, run: RunId, *, after: int, records_max: int | None = None) -> LogPage:
+        """Read the records behind sequence `after`, oldest first: at most `records_max`, by default as many
+        as one read returns. The newest records may be missing for a moment (a replica may answer).
+        """
+        ...
+
+    async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
+        """Store a copy of consecutive records in one message, so that `read` needs fewer messages. The
+        records must be acknowledged already. Does not wait, and does not report a failure.
+        """
+        ...
+
+    async def has_records_after(self, run: RunId, *, after: int) -> bool:
+        """Whether the log has records behind sequence `after`. May miss the newest ones for a moment."""
+        ...
+
+    async def last(self, run: RunId) -> Record | None:
+        """The newest record, read from the leader of the stream."""
+        ...
+
+    async def run_at(self, sequence: int) -> RunId | None:
+        """The run that owns the record with this sequence, or None if there is no such record."""
+        ...
+
+    async def purge(self, run: RunId) -> None:
+        """Delete all records of a run, and their segments. A runner that still appends is fenced by it."""
+        ...
+
+    def follow(self, run: RunId) -> AbstractAsyncContextManager[LiveSubscription]:
+        """Subscribe to a run. Every append after entering the context is either delivered or `lost`."""
+        ...

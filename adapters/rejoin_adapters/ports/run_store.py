@@ -1,0 +1,209 @@
+"""The database of sessions, messages, runs and approvals."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.run_request import RunRequest
+
+from rejoin_adapters.records import (
+    Admission,
+    Admitted,
+    Approval,
+    ApprovalRequest,
+    Claim,
+    Decided,
+    Decision,
+    History,
+    Interrupted,
+    MessageWithNext,
+    Owner,
+    Run,
+    RunSummary,
+)
+
+
+class RunStore(Protocol):
+    """Each method is one transaction. A method that takes an `Owner` sees only that owner's data; everything
+    else does not exist for it.
+    """
+
+    async def admit(self, admission: Admission) -> Admitted:
+        """Store the user's message and create the run that answers it. The run is `ready` unless the session
+        is busy or the tenant has reached `running_max`.
+
+        Idempotent: the same message id with the same digest, or the same key with the same action, returns
+        the existing run and changes nothing. An edit or regeneration that interrupts drops the messages at
+        once; a busy run whose answer is dropped is interrupted and stores no further messages.
+
+        Stores nothing if it raises `Conflict` (the id is taken by other content and `edit` is off; the key
+        is taken by another action; the session is busy and `when_busy` is REJECT, or ENQUEUE with an edit or
+        a regeneration), `NotFound` (nothing to regenerate, or another user's session) or `Limited`.
+        """
+        ...
+
+    async def check_limits(self, tenant: TenantId) -> None:
+        """Check the tenant's limits before expensive work. Raises `Limited` as `admit` does."""
+        ...
+
+    async def find_duplicate(
+        self,
+        owner: Owner,
+        session: SessionId,
+        agent: AgentName,
+        message: MessageId,
+        digest: bytes,
+        key: str | None = None,
+    ) -> Run | None:
+        """The run that `admit` would return for a repeated `Submit` of this message, or None for a new one.
+        Raises `Conflict` if the key is taken by another action.
+        """
+        ...
+
+    async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
+        """Interrupt a run of the session: the named one, else the current one, else the newest suspended one.
+
+        Cancels its pending approvals. A queued or running run is flagged; the runner that has it, or claims
+        it, ends it. A suspended run is queued for one more turn, in which a runner ends it. Idempotent until
+        the run has ended; after that it changes nothing. Raises `NotFound`.
+        """
+        ...
+
+    async def find_run(self, owner: Owner, run: RunId) -> Run | None:
+        """A run of this owner, or None."""
+        ...
+
+    async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
+        """Whether the run is terminal or does not exist (any more). With `turn`: whether that turn is over,
+        that is, the run has ended, is suspended, or is in a later turn. Concurrent calls share one query.
+        """
+        ...
+
+    async def current_run(self, owner: Owner, session: SessionId) -> Run | None:
+        """The session's current run (ready or first in the queue), else its newest run."""
+        ...
+
+    async def history(self, owner: Owner, session: SessionId) -> History | None:
+        """The session and its messages, or None if there is no such session."""
+        ...
+
+    async def find_message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
+        """One message of the session's history, or None."""
+        ...
+
+    async def messages_before(
+        self,
+        owner: Owner,
+        session: SessionId,
+        id: MessageId,
+        *,
+        after: MessageId | None = None,
+        limit: int = 20,
+        oldest_first: bool = False,
+    ) -> Sequence[UIMessage] | None:
+        """A page of the messages before message `id`, newest first by default, starting behind `after`.
+
+        Message `id` need not be visible itself. None if the session has no such message, or no message
+        `after` before it.
+        """
+        ...
+
+    async def claim(
+        self, request: RunRequest, runner: str, *, history_max: int | None = None
+    ) -> Claim | None:
+        """Claim a run, or take it over: increments its attempt, which fences all earlier attempts.
+
+        None if the request is stale: the turn is over, the run has ended, or it was deleted. `history_max`
+        limits the history to the newest messages; the first of them is then a user message.
+        """
+        ...
+
+    async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
+        """Store approval requests before they are shown. Idempotent. The requests of an interrupted run are
+        cancelled at once. Raises `Fenced`.
+        """
+        ...
+
+    async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
+        """Store decisions about one run, all or none. The last pending one queues a suspended run's next
+        turn.
+
+        Repeating a decision has no effect. Raises `Conflict` for a different decision and for an approval
+        that has expired or was cancelled, `NotFound`, and `Invalid` if the decisions concern several runs.
+        """
+        ...
+
+    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
+        """Store the answer so far and suspend the run. If everything was decided meanwhile, or the run is
+        interrupted, it continues at once in its next turn and stays running.
+
+        Suspending promotes the session's next run, or the run of the tenant that has waited longest for a
+        place. Returns the request of the promoted or continued run, which the caller publishes.
+        Raises `Fenced`.
+        """
+        ...
+
+    async def end(
+        self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
+    ) -> RunRequest | None:
+        """Store the answer and the terminal state, cancel pending approvals, promote as `suspend` does and
+        return the promoted run's request. Idempotent for one attempt. Raises `Fenced`.
+        """
+        ...
+
+    async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
+        """The session's pending approvals, oldest first."""
+        ...
+
+    async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
+        """The newest approval of a tool call, decided or not, or None."""
+        ...
+
+    async def expire_approvals(self) -> Sequence[RunRequest]:
+        """Deny pending approvals that have expired, a bounded number in one call. A suspended run whose last
+        pending approval expires is queued. Returns the requests of queued runs that are ready.
+        """
+        ...
+
+    async def list_runs(
+        self, owner: Owner, state: State | None = None, limit: int = 20
+    ) -> Sequence[RunSummary]:
+        """The owner's runs, newest first."""
+        ...
+
+    async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
+        """One run of the owner with its times and its runner, or None."""
+        ...
+
+    async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
+        """The sealed context that the session keeps for later runs, or None."""
+        ...
+
+    async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
+        """Which of these runs were interrupted or deleted. A runner asks in case it missed the message."""
+        ...
+
+    async def find_stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
+        """Requests that the queue may have lost, to be published again.
+
+        These are: ready runs that no runner has claimed for `age_s`; running runs, once in every `held_s`,
+        because their runner and the broker's memory of the request may both be gone; and waiting runs that
+        this call promotes, because a limit was raised or a run that occupied a place was deleted.
+        """
+        ...
+
+    async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:
+        """Deleted runs whose logs are due to be purged."""
+        ...
+
+    async def mark_purged(self, runs: Sequence[RunId]) -> None:
+        """Record that the logs are purged. Each log is due a second time later, because a runner that did not
+        know of the deletion may have appended; after that the run is forgotten.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Raises `Unavailable` unless the database answers."""
+        ...

@@ -1,0 +1,85 @@
+"""Whole sessions: list, page through, fork, rewind, rename, delete. Running them is `RunStore`'s."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from msgspec import UNSET, UnsetType
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+
+from rejoin_adapters.records import MessagePage, Owner, RunSummary, SessionPage, SessionSummary, SessionUsage
+
+DELETE_BATCH_MAX = 100
+"""Sessions deleted in one transaction."""
+
+
+class SessionStore(Protocol):
+    """Each method is one transaction. A method that takes an `Owner` sees only that owner's sessions. An
+    invalid page token raises `Invalid`.
+    """
+
+    async def list(
+        self, owner: Owner, *, agent: AgentName | None = None, limit: int = 20, before: str | None = None
+    ) -> SessionPage:
+        """A page of the owner's sessions, the most recently changed first. `before`: a page token."""
+        ...
+
+    async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
+        """One session, or None."""
+        ...
+
+    async def messages(
+        self, owner: Owner, session: SessionId, *, limit: int = 50, before: str | None = None
+    ) -> MessagePage:
+        """The newest page of messages, or the page that a token names. Raises `NotFound`."""
+        ...
+
+    async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
+        """The session's runs, newest first. Raises `NotFound`."""
+        ...
+
+    async def usage(self, owner: Owner, session: SessionId) -> SessionUsage:
+        """The tokens that the session's runs have used. Raises `NotFound`."""
+        ...
+
+    async def fork(
+        self, owner: Owner, session: SessionId, message: MessageId, into: SessionId
+    ) -> SessionSummary:
+        """Create session `into`, with the same agent and user and the messages strictly before `message`.
+        Idempotent. Raises `NotFound`, and `Conflict` if `into` is another session.
+        """
+        ...
+
+    async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> SessionSummary:
+        """Drop the messages after `message` and cancel suspended runs among them. Raises `NotFound`, and
+        `Conflict` if the session is busy.
+        """
+        ...
+
+    async def update(
+        self,
+        owner: Owner,
+        session: SessionId,
+        *,
+        title: str | UnsetType | None = UNSET,
+        metadata: Any | UnsetType = UNSET,
+    ) -> SessionSummary:
+        """Change the given fields. `updated_at`, which orders the list, stays. Raises `NotFound`."""
+        ...
+
+    async def delete(self, owner: Owner, session: SessionId) -> Sequence[RunId] | None:
+        """Delete a session and everything that belongs to it. The logs of its runs are purged soon after.
+        Runners of these runs are fenced. Returns its runs, or None if there is no such session.
+        """
+        ...
+
+    async def delete_user(self, tenant: TenantId, user: UserId) -> int:
+        """Delete a user's API keys and sessions, in batches: if it raises, call it again. Returns the number
+        of sessions deleted.
+        """
+        ...
+
+    async def delete_untouched(self, age_s: float) -> int:
+        """Delete sessions of all tenants that have not changed for `age_s` and are not busy, at most
+        `DELETE_BATCH_MAX`. Suspended runs are deleted with their session. Returns how many.
+        """
+        ...

@@ -1,0 +1,99 @@
+"""The double of `RunQueue`. Several "processes" share one object."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from rejoin_adapters.jetstream.setup import ACK_WAIT_S
+from rejoin_protocol.ids import AgentName
+from rejoin_protocol.run_request import RunRequest
+
+
+class MemoryDelivery:
+    """The double of `Delivery`."""
+
+    def __init__(
+        self, requests: "MemoryRunQueue", request: RunRequest, delivery_count: int, pending_count: int
+    ) -> None:
+        self._requests = requests
+        self.request = request
+        self.delivery_count = delivery_count
+        self.pending_count = pending_count
+        self.headers: Mapping[str, str] = {}
+        self.age_s: float | None = None
+
+    async def in_progress(self) -> None:
+        """See `Delivery`."""
+        self._requests.put_off(self.request, self._requests.ack_wait_s)
+
+    async def ack(self) -> None:
+        """See `Delivery`."""
+        self._requests.remove(self.request)
+
+    async def nak(self, delay_s: float = 0) -> None:
+        """See `Delivery`."""
+        self._requests.put_off(self.request, delay_s)
+
+
+class MemoryRunQueue:
+    """The double of `RunQueue`. A request is due at once, and, while somebody has it, when their time is
+    over.
+    """
+
+    def __init__(self, ack_wait_s: float = ACK_WAIT_S) -> None:
+        self.ack_wait_s = ack_wait_s
+        self._due: dict[RunRequest, float] = {}
+        self._delivered: dict[RunRequest, int] = {}
+        self._change = asyncio.Event()
+
+    async def publish(self, request: RunRequest) -> None:
+        """See `RunQueue`."""
+        if request not in self._due:
+            self._due[request] = 0
+            self._wake()
+
+    @asynccontextmanager
+    async def pull(self, agent: AgentName) -> AsyncIterator[Callable[[int], Awaitable[list[MemoryDelivery]]]]:
+        """See `RunQueue`."""
+
+        async def following(count: int) -> list[MemoryDelivery]:
+            if count == 1:
+                return [await self._next(agent)]
+            taken = (self._take(agent) for _ in range(count))
+            return [delivery for delivery in taken if delivery is not None]
+
+        yield following
+
+    def put_off(self, request: RunRequest, delay_s: float) -> None:
+        """Somebody else's in so many seconds, unless this is said again."""
+        if request in self._due:
+            self._due[request] = asyncio.get_running_loop().time() + delay_s
+            self._wake()
+
+    def remove(self, request: RunRequest) -> None:
+        """Nobody's any more."""
+        self._due.pop(request, None)
+        self._delivered.pop(request, None)
+
+    def _wake(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def _next(self, agent: AgentName) -> MemoryDelivery:
+        while True:
+            if (delivery := self._take(agent)) is not None:
+                return delivery
+            times = (due for request, due in self._due.items() if request.agent == agent)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(times, default=None)):
+                    await self._change.wait()
+
+    def _take(self, agent: AgentName) -> MemoryDelivery | None:
+        now = asyncio.get_running_loop().time()
+        due = [request for request, at in self._due.items() if request.agent == agent and at <= now]
+        if not due:
+            return None
+        request, *behind = due
+        self._due[request] = now + self.ack_wait_s
+        self._delivered[request] = self._delivered.get(request, 0) + 1
+        return MemoryDelivery(self, request, self._delivered[request], len(behind))
