@@ -201,15 +201,13 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
             ),
         )
 
-        checks = _checks(store.database, api, (live, stored))
+        counts, checks = PostgresRunCounts(store.database), _checks(store.database, api, (live, stored))
         app = build_application(service, checks, metrics=settings.metrics_port is None)
         app[endpoint.ENDPOINT] = await stack.enter_async_context(
             endpoint.open_endpoint(PostgresMcpSessions(store.database))
         )
         async with run_alongside(
-            _record_key_usage(authenticator),
-            metrics.watch_loop(),
-            _count_runs(metrics, PostgresRunCounts(store.database)),
+            _record_key_usage(authenticator), metrics.watch_loop(), _count_runs(metrics, counts)
         ):
             yield app
 

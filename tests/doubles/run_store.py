@@ -391,7 +391,7 @@ class MemoryRunStore:
     ) -> RunRequest | None:
         """See `RunStore`."""
         if state not in TERMINAL:
-            raise ValueError(f"a run does not end {state}")
+            raise ValueError(f"{state} is not a terminal state")
         mine = self._held(run, attempt)
         session = self._session_of(mine)
         if mine.row.state is State.RUNNING:

@@ -269,7 +269,7 @@ async def test_an_unknown_run_is_somebody_elses(store: RunStore) -> None:
 async def test_a_run_ends_in_a_terminal_state_only(chat: Chat) -> None:
     run = (await chat.claim(await chat.send("one"))).run
     for state in set(State) - {State.COMPLETED, State.FAILED, State.CANCELLED}:
-        with pytest.raises(ValueError, match="does not end"):
+        with pytest.raises(ValueError, match="not a terminal state"):
             await chat.end(run, state=state)
 
 

@@ -88,9 +88,7 @@ async def test_a_short_run_costs_so_many_round_trips(system: LocalSystem, counte
         assert counted[exactly] == RUNS, exactly
     # The answer does not wait for it: that of the run before may be counted, or the last one not.
     assert RUNS - 1 <= counted["request $JS.ACK.REQUESTS.*"] <= RUNS + 1
-    assert (
-        counted["request $JS.API.DIRECT.GET.KV_AGENTS"] <= 1
-    )  # what it knows the gateway believes for a while
+    assert counted["request $JS.API.DIRECT.GET.KV_AGENTS"] <= 1  # the gateway caches it
     events = 15  # of which four are operations
     assert counted["encode"] == events * RUNS
     # A claim, what is for all before and between and behind the operations, and these.
