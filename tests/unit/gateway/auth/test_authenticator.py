@@ -29,7 +29,7 @@ class Rows:
         self.lookups.append(id)
         return self.rows.get(id)
 
-    async def used(self, ids: Sequence[str]) -> None:
+    async def record_use(self, ids: Sequence[str]) -> None:
         self.recorded += ids
 
 
