@@ -92,7 +92,7 @@ def export_spans(service: str, endpoint: str | None) -> Iterator[None]:
         exporter = importlib.import_module(EXPORTER)
     except ImportError as fault:
         raise Invalid("REJOIN_OTLP_ENDPOINT needs the extra `otel`: pip install 'rejoin[otel]'") from fault
-    with exporter.exporting(service, endpoint):
+    with exporter.export_spans(service, endpoint):
         yield
 
 

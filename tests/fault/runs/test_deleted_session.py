@@ -57,9 +57,11 @@ async def test_a_runner_whose_session_is_deleted_stops_silently_and_the_log_goes
 
         await wait_until(purged, "the purge")
     assert [line for line in logs if line["log_level"] in {"warning", "error", "critical"}] == []
-    assert [line["event"] for line in logs if line["event"] in {"claimed", "fenced", "run_released"}] == [
-        "claimed",
-        "fenced",
+    assert [
+        line["event"] for line in logs if line["event"] in {"run_claimed", "run_fenced", "run_released"}
+    ] == [
+        "run_claimed",
+        "run_fenced",
     ]
     assert await store.current_run(OWNER, session) is None
     assert await store.run_summary(OWNER, run) is None

@@ -125,7 +125,7 @@ TABLE = {
         "agent a has a tool transfer_to_b: such names are for reaching other agents",
     ),
     "settings that are none": (
-        "agent = Agent(name='a', model=model, settings={'temperature': 1})",
+        "agent = Agent(name='a', model=model, model_settings={'temperature': 1})",
         "agent a: its settings are no ModelSettings",
     ),
     "no steps": ("agent = Agent(name='a', model=model, max_steps=0)", "agent a: max_steps is at least 1"),

@@ -40,6 +40,6 @@ async def test_a_runner_whose_loop_is_blocked_says_by_whom_and_its_run_is_taken_
         assert runner.running
         [told] = [msgspec.json.decode(line) for line in runner.err.splitlines() if '"tool greedy"' in line]
         assert told["event"] == "event_loop_blocked"
-        assert "greedy_agents.py:" in told["where"][0]
+        assert "greedy.py:" in told["where"][0]
         await system.runner([Agent(name=system.agent, model=Calls("greedy", {}), tools=[mended])])
         assert (await answer).text == "Done."

@@ -144,8 +144,8 @@ async def test_probes_leave_no_trace(system: LocalSystem, seen: Seen) -> None:
 
 TRACED = """
 import sys
-from rejoin_adapters import tracing
-with tracing.exporting("rejoin-test", sys.argv[1]), tracing.span("step", agent="demo"):
+from rejoin_adapters.service import tracing
+with tracing.export_spans("rejoin-test", sys.argv[1]), tracing.span("step", agent="demo"):
     pass
 """
 
