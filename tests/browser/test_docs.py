@@ -19,8 +19,8 @@ async def test_the_docs_show_every_route_and_lead_to_its_types(context: BrowserC
     await page.locator("#post_api_chat_approve summary").click()
     body = page.locator("#post_api_chat_approve")
     await expect(body).to_contain_text("Needs the scope approve.")
-    await body.get_by_role("link", name="ThreadVerdict").click()
-    kind = page.locator("#ThreadVerdict")
+    await body.get_by_role("link", name="ThreadDecision").click()
+    kind = page.locator("#ThreadDecision")
     await expect(kind).to_have_attribute("open", "")
     await expect(kind).to_contain_text("threadId")
 
