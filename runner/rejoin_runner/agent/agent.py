@@ -1,4 +1,4 @@
-"""What an application declares: an agent is a name, a model, instructions and tools, or a loop of its own."""
+"""`Agent`: what an application declares: a name, a model, instructions and tools, or a custom loop."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,94 +29,97 @@ type Instructions = str | Callable[[RunContext[Any]], str | Awaitable[str]]
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent. `model` is a `Model`, or `provider:name` for one that the runner opens at its start.
+    """An agent that a runner serves.
 
-    `needs_approval` says by tool name what the tools themselves do not say. A deadline that passes ends the
-    run with an error that everybody sees; None is none. Raises `Invalid` for a name that cannot stand in a
-    URL and a subject, for two tools of one name, and for approvals of tools that it does not have.
+    Several agents may work in one run. `context`, `text_interval_s`, `status_updates`, `timeout_s`,
+    `handoffs_max` and `delegation_depth_max` are those of the agent that received the message; everything
+    else is taken from the agent that works.
 
-    `handoffs` are agents that it may hand the conversation over to (`transfer_to_<name>`), `delegates` agents
-    that it may give a task (`delegate_to_<name>`) and whose answer it gets; a string names an agent that is
-    reached in another way, so that agents can reach each other. Deadlines for the turn, `context`, the
-    interval, the updates and the two bounds below are those of the agent the run was asked of.
+    Attributes:
+        name: Names the agent in URLs and subjects: 1 to 64 letters, digits, `-` and `_`.
+        model: A `Model`, or `provider:name` for a model that the runner opens at its start. Several of
+            these, separated by commas, are tried in order.
+        instructions: A text, or a function of the `RunContext` that returns one; it may be async. Default:
+            none.
+        tools: The tools, made by the decorator `tool`. Default: none.
+        mcp: MCP servers whose tools the agent has too, as `<server>_<tool>`, while the server is connected.
+            Default: none.
+        handoffs: Agents to which it may hand the conversation over, with the tool `transfer_to_<name>`. A
+            string names an agent that is reached in another way; so two agents can name each other.
+            Default: none.
+        delegates: Agents to which it may give a task, and whose answer it gets, with the tool
+            `delegate_to_<name>`. A string as in `handoffs`. Default: none.
+        handoffs_max: How often one run may be handed over. Default: 10.
+        delegation_depth_max: How many agents may wait for each other's answers. Default: 5.
+        context: A `msgspec.Struct` type: what a request brings for tools besides its message, in HTTP headers
+            named like the fields. Default: None, no context.
+        model_settings: How the model answers: see `ModelSettings`. Default: the provider's defaults.
+        model_keys: Looks up the API key that a tenant's model calls use: `(tenant, provider) -> key`, may be
+            async, called for every model call; None as the key means the process's own. It also applies to
+            the agents that this one reaches and that have no `model_keys`. Default: the process's own key.
+        context_window: How much of a long conversation the model is shown. Default: everything.
+        summarize_history: Whether the model summarizes what `context_window` drops. Default: False.
+        text_interval_s: Seconds for which text deltas are merged into one event, up to a whole word. 0: every
+            delta is an event. Default: 0.04.
+        status_updates: When the progress of a run is summarized. Default: never.
+        custom_loop: A loop in place of model and tools: use the decorator `agent`. Default: None.
+        max_steps: How many times the model may be called in one turn. Default: 20.
+        description: What the agent does, for the clients that list agents and for agents that reach it.
+            Default: empty.
+        needs_approval: By tool name, whether a person must approve a call, for tools that do not say it
+            themselves: True, False, or a plain function of the arguments and the `ToolContext`. Default: no
+            tool needs approval.
+        approval_timeout_s: Seconds after which an open approval counts as denied. Default: None, no limit.
+        step_timeout_s: Seconds for one response of the model. Default: None, no limit.
+        timeout_s: Seconds for one attempt at one turn of a run, not counting the time in which it waits for
+            an approval. Default: None, no limit.
+
+    A deadline that passes ends the run with an error that the users see.
+
+    Raises `Invalid` if the name has another form, if a value has the wrong type, if two tools have one name,
+    if a tool's name is reserved for agents or an MCP server, or if `needs_approval` names a missing tool.
     """
 
     name: str
     model: Model | str
     instructions: Instructions = ""
-    """A text, or a function of the run's context that makes one, async if it likes."""
     tools: Sequence[Tool] = ()
     mcp: Sequence[McpServer] = ()
-    """Servers whose tools it has besides its own, as `<server>_<tool>`, while they are there."""
     handoffs: Sequence["Agent | str"] = ()
     delegates: Sequence["Agent | str"] = ()
     handoffs_max: int = 10
-    """How often a run may be handed over."""
     delegation_depth_max: int = 5
-    """How many agents may wait for each other."""
     context: type[msgspec.Struct] | None = None
-    """What a request brings besides its message, in headers of the fields' names. For tools."""
     model_settings: ModelSettings = ModelSettings()
-    """How the model is to answer."""
     model_keys: ModelKeyLookup | None = None
-    """Whose key pays for a tenant's calls: `(tenant, provider) -> key`, async if it likes, asked at every
-    call; None is the process's own. Also for the agents that it reaches and that have none themselves."""
     context_window: ContextWindow | None = None
-    """How much of a long conversation the model is shown."""
     summarize_history: bool = False
-    """Whether the model sums up what the window leaves out."""
     text_interval_s: float = TEXT_INTERVAL_S
-    """Deltas of a text merge for so long, to whole words. 0: every token is an event."""
     status_updates: StatusUpdates | None = None
     custom_loop: CustomLoop | None = None
-    """The application's own loop in the place of model and tools: see `agent`."""
     max_steps: int = 20
     description: str = ""
     needs_approval: Mapping[str, NeedsApproval[Any]] = {}
     approval_timeout_s: float | None = None
-    """How long a question stays open; then it counts as denied."""
     step_timeout_s: float | None = None
-    """For one response of the model."""
     timeout_s: float | None = None
-    """For one attempt at one turn of a run: waiting for a person does not count."""
 
     def __post_init__(self) -> None:
         agent_name(self.name)
-        self._check_kinds()
-        _ = self.registry_entry  # its context can be written as a schema
-        names = [tool.name for tool in self.tools]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise Invalid(f"agent {self.name} has two tools of the name {twice[0]}")
-        if taken := sorted(name for name in self.tools_by_name if name.startswith((TRANSFER, DELEGATE))):
-            raise Invalid(
-                f"agent {self.name} has a tool {taken[0]}: such names are for reaching other agents"
-            )
-        for server in self.mcp:
-            if taken := sorted(name for name in self.tools_by_name if name.startswith(server.prefix)):
-                raise Invalid(f"agent {self.name} has a tool {taken[0]}: such names are {server.name}'s")
-        if len({server.name for server in self.mcp}) != len(self.mcp):
-            raise Invalid(f"agent {self.name} has two MCP servers of one name")
-        for names in (self.handoff_names, self.delegate_names):
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise Invalid(f"agent {self.name} names the agent {twice[0]} twice")
-        if self.name in self.handoff_names:
-            raise Invalid(f"agent {self.name} cannot hand over to itself")
-        prefixes = tuple(server.prefix for server in self.mcp)
-        if unknown := {
-            name
-            for name in set(self.needs_approval) - set(self.tools_by_name) - self._routes
-            if not name.startswith(prefixes)
-        }:
-            raise Invalid(f"agent {self.name} has no tool {', '.join(sorted(unknown))}")
+        self._check_types()
+        _ = self.registry_entry  # raises if the context cannot be written as a schema
+        self._check_tool_names()
+        self._check_targets()
+        self._check_approvals()
 
-    def _check_kinds(self) -> None:
-        """What a type checker says too: else it would be found out in the middle of a run."""
+    def _check_types(self) -> None:
+        """A type checker finds these too; without one they would fail in the middle of a run."""
         if not (isinstance(self.model, str) or hasattr(self.model, "stream")):
             raise Invalid(f"agent {self.name}: its model is neither `provider:name` nor a Model")
         tools: Sequence[object] = self.tools
-        for one in tools:
-            if not isinstance(one, Tool):
-                name = getattr(one, "__name__", repr(one))
+        for tool in tools:
+            if not isinstance(tool, Tool):
+                name = getattr(tool, "__name__", repr(tool))
                 raise Invalid(f"agent {self.name}: {name} is no tool, decorate it with @tool")
         for target in (*self.handoffs, *self.delegates):
             if not isinstance(target, Agent | str):
@@ -125,59 +128,97 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         if context is not None and not (isinstance(context, type) and issubclass(context, msgspec.Struct)):
             raise Invalid(f"agent {self.name}: its context is no subclass of msgspec.Struct")
         if not isinstance(self.model_settings, ModelSettings):
-            raise Invalid(f"agent {self.name}: its settings are no ModelSettings")
-        for tool, approval in self.needs_approval.items():
-            require_sync_approval(f"agent {self.name}, tool {tool}", approval)
+            raise Invalid(f"agent {self.name}: its model_settings are no ModelSettings")
         if self.max_steps < 1:
             raise Invalid(f"agent {self.name}: max_steps is at least 1")
 
+    def _check_tool_names(self) -> None:
+        if duplicate := _first_duplicate([tool.name for tool in self.tools]):
+            raise Invalid(f"agent {self.name} has two tools of the name {duplicate}")
+        if reserved := sorted(name for name in self.tools_by_name if name.startswith((TRANSFER, DELEGATE))):
+            raise Invalid(
+                f"agent {self.name} has a tool {reserved[0]}: such names are for reaching other agents"
+            )
+        for server in self.mcp:
+            if reserved := sorted(name for name in self.tools_by_name if name.startswith(server.prefix)):
+                raise Invalid(f"agent {self.name} has a tool {reserved[0]}: such names are {server.name}'s")
+        if len({server.name for server in self.mcp}) != len(self.mcp):
+            raise Invalid(f"agent {self.name} has two MCP servers of one name")
+
+    def _check_targets(self) -> None:
+        for names in (self.handoff_names, self.delegate_names):
+            if duplicate := _first_duplicate(names):
+                raise Invalid(f"agent {self.name} names the agent {duplicate} twice")
+        if self.name in self.handoff_names:
+            raise Invalid(f"agent {self.name} cannot hand over to itself")
+
+    def _check_approvals(self) -> None:
+        for tool, approval in self.needs_approval.items():
+            require_sync_approval(f"agent {self.name}, tool {tool}", approval)
+        prefixes = tuple(server.prefix for server in self.mcp)
+        known = set(self.tools_by_name) | self._agent_tool_names
+        if unknown := sorted(
+            name for name in set(self.needs_approval) - known if not name.startswith(prefixes)
+        ):
+            raise Invalid(f"agent {self.name} has no tool {', '.join(unknown)}")
+
     @property
     def handoff_names(self) -> list[str]:
-        """Whom it may hand over to."""
-        return [one if isinstance(one, str) else one.name for one in self.handoffs]
+        """The names of the agents in `handoffs`."""
+        return [target if isinstance(target, str) else target.name for target in self.handoffs]
 
     @property
     def delegate_names(self) -> list[str]:
-        """Whom it may delegate to."""
-        return [one if isinstance(one, str) else one.name for one in self.delegates]
+        """The names of the agents in `delegates`."""
+        return [target if isinstance(target, str) else target.name for target in self.delegates]
 
     @property
-    def _routes(self) -> set[str]:
+    def _agent_tool_names(self) -> set[str]:
         """The names of the tools that lead to other agents."""
         transfers = {TRANSFER + name for name in self.handoff_names}
         return transfers | {DELEGATE + name for name in self.delegate_names}
 
     @property
     def tools_by_name(self) -> Mapping[str, Tool]:
-        """The tools by name."""
+        """The agent's own tools, without those of its MCP servers."""
         return {tool.name: tool for tool in self.tools}
 
-    def _approval(self, tool: Tool) -> NeedsApproval[Any]:
+    def _approval_policy(self, tool: Tool) -> NeedsApproval[Any]:
         if tool.needs_approval is not None:
             return tool.needs_approval
         return self.needs_approval.get(tool.name, False)
 
     def needs_approval_for(self, tool: Tool, input: Any, context: ToolContext[Any]) -> bool:
-        """Whether a call needs a person's word: what its tool says, else what the agent says."""
-        approval = self._approval(tool)
-        said: object = approval if isinstance(approval, bool) else approval(input, context)
-        if inspect.iscoroutine(said):  # of a function that did not look async
-            said.close()
+        """Whether a person must approve this call: the tool's policy decides, else the agent's.
+
+        Raises what the policy raises, and `TypeError` if it returns a coroutine.
+        """
+        policy = self._approval_policy(tool)
+        answer: object = policy if isinstance(policy, bool) else policy(input, context)
+        if inspect.iscoroutine(answer):  # the function did not look async, and a coroutine counts as True
+            answer.close()
             raise TypeError("needs_approval returned a coroutine")
-        return bool(said)
+        return bool(answer)
 
     def retries_after_crash(self, tool: Tool) -> bool:
-        """Whether a call that a dead worker may have begun is made again."""
+        """Whether a call that a crashed worker may have started is made again."""
         if tool.on_crash is not None:
             return tool.on_crash == "retry"
-        return self._approval(tool) is False
+        return self._approval_policy(tool) is False
 
     @property
     def registry_entry(self) -> AgentEntry:
-        """What the registry says of it."""
+        """What the agent registry stores: name, description and the context's JSON schema.
+
+        Raises `Invalid` if the context has a field whose type JSON does not have.
+        """
         try:
             schema = None if self.context is None else object_schema(self.context)
         except TypeError as fault:
             reason = str(fault).splitlines()[0]
             raise Invalid(f"agent {self.name}: its context cannot be written as JSON ({reason})") from fault
         return AgentEntry(AgentName(self.name), self.description, schema)
+
+
+def _first_duplicate(names: Sequence[str]) -> str | None:
+    return min((name for name in names if names.count(name) > 1), default=None)

@@ -1,9 +1,9 @@
-"""An application's own loop in the place of ours: LangGraph, pydantic-ai, or anything that yields.
+"""A custom loop: an application's own agent loop in place of a model and tools, for example LangGraph's.
 
-Owns what such a loop is told and what it may say. Its run has the same log, the same resume of the stream
-and the same interrupt as any other, and is one step: after a crash it is begun again from its start
-(`restart`; what it had said is void) or fails visibly (`fail`). Tools and approvals of Rejoin are not offered
-in it: a tool that the loop calls is its own, and is only shown, as chunks.
+Owns what such a loop gets and what it may emit. Its run has the same log, stream resume and interrupt as any
+run, and is one step. After a crash the loop starts again from its beginning (`restart`: the earlier output is
+voided) or the run fails (`fail`). Rejoin's tools and approvals are not available in it: the loop calls its
+own tools, and its chunks only show them.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -38,33 +38,33 @@ type MessageChunk = (
     | chunks.ToolOutputAvailable
     | chunks.ToolOutputError
 )
-"""What a loop may say: parts of the message. Its frame (`start`, steps, `finish`) is not the loop's."""
+"""The parts of a message that a loop may emit. Rejoin adds `start`, `finish` and the steps."""
 type LoopOutput = MessageChunk | Usage | str
-type Function[C] = Callable[["RunInput[C]"], AsyncIterator[LoopOutput]]
 
 CRASH_ERROR = "The run's worker went away, and this agent's work is not begun twice."
 
 
 class LoopError(Exception):
-    """Raise it in a loop to end the run with an error in these words."""
+    """Raise it in a loop to end the run with an error. The users see the text."""
 
 
 class RunInput[C](OutputContext, frozen=True):
-    """What a loop is told. `messages`: the conversation as UI messages, oldest first, the user's last.
-
-    `attempt` counts from 1: greater, and an earlier worker may have begun the same.
-    """
+    """What a custom loop gets. Its methods show things to the user."""
 
     run: RunId
     session: SessionId
     agent: str
+    """The agent's name."""
     messages: Sequence[UIMessage]
+    """The conversation as UI messages, oldest first; the last one is the user's."""
     context: C
+    """The application's own context of the request, an instance of the agent's `context` type."""
     attempt: int = 1
+    """Counts from 1. From 2 on, an earlier worker may have started the same work."""
 
     @property
     def text(self) -> str:
-        """What the user said last."""
+        """The text of the last message."""
         parts = self.messages[-1]["parts"] if self.messages else []
         return "".join(part["text"] for part in parts if part["type"] == "text")
 
@@ -79,60 +79,64 @@ class RunInput[C](OutputContext, frozen=True):
 
 
 class CustomLoop(msgspec.Struct, frozen=True):
-    """An async generator function, and what becomes of a run whose worker died."""
+    """An async generator function, and what happens to a run whose worker crashed."""
 
     function: Callable[[RunInput[Any]], AsyncIterator[Any]]
     on_crash: CrashPolicy
 
 
 async def run_loop(loop: CustomLoop, run: RunInput[Any]) -> AsyncGenerator[MessageChunk | Done]:
-    """What the loop says, strings as text parts. Raises `LoopError` and what the loop raises."""
-    said = loop.function(run)
-    if not isinstance(said, AsyncGenerator):
-        said = _generator(said)
-    async with aclosing(said), aclosing(_parts(said)) as parts:  # one that is cut off ends within its run
-        async for part in parts:
-            yield part
+    """The loop's output as chunks: strings become text parts, the usages are summed up in the `Done`.
+
+    Raises `LoopError` if the loop yields something that is not part of a message, and what the loop raises.
+    """
+    outputs = loop.function(run)
+    if not isinstance(outputs, AsyncGenerator):
+        outputs = _as_generator(outputs)
+    # Closed here, so that an interrupted loop ends within its run.
+    async with aclosing(outputs), aclosing(_to_chunks(outputs)) as message_chunks:
+        async for chunk in message_chunks:
+            yield chunk
 
 
-async def _generator(said: AsyncIterator[Any]) -> AsyncGenerator[Any]:
-    async for one in said:
-        yield one
+async def _as_generator(outputs: AsyncIterator[Any]) -> AsyncGenerator[Any]:
+    async for output in outputs:
+        yield output
 
 
-async def _parts(loop: AsyncIterator[Any]) -> AsyncGenerator[MessageChunk | Done]:
+async def _to_chunks(outputs: AsyncIterator[Any]) -> AsyncGenerator[MessageChunk | Done]:
     texts = 0
     in_text = False
     usage = Usage()
-    async for said in loop:
-        if isinstance(said, str):
+    async for output in outputs:
+        if isinstance(output, str):
             if not in_text:
                 texts, in_text = texts + 1, True
                 yield chunks.TextStart(id=f"own{texts}")
-            if said:
-                yield chunks.TextDelta(id=f"own{texts}", delta=said)
+            if output:
+                yield chunks.TextDelta(id=f"own{texts}", delta=output)
             continue
         if in_text:
             in_text = False
             yield chunks.TextEnd(id=f"own{texts}")
-        if isinstance(said, Usage):
-            usage += said
+        if isinstance(output, Usage):
+            usage += output
         else:
-            yield _checked(said)
+            yield _check(output)
     if in_text:
         yield chunks.TextEnd(id=f"own{texts}")
     yield Done("stop", usage)
 
 
-_SHOWN: tuple[type[Any], ...] = tuple(MessageChunk.__value__.__args__)
+_MESSAGE_CHUNKS: tuple[type[Any], ...] = tuple(MessageChunk.__value__.__args__)
 
 
-def _checked(said: Any) -> MessageChunk:
-    """A tool of the loop's is marked as executed elsewhere: nobody else is to run it."""
-    if not isinstance(said, _SHOWN):
-        raise LoopError(f"The agent said {type(said).__name__}, which is no part of a message.")
-    shown: MessageChunk = said
-    match shown:
+def _check(output: Any) -> MessageChunk:
+    """The chunk; a tool's is marked as executed by the provider, so that nobody else runs the tool."""
+    if not isinstance(output, _MESSAGE_CHUNKS):
+        raise LoopError(f"The agent emitted {type(output).__name__}, which is no part of a message.")
+    chunk: MessageChunk = output
+    match chunk:
         case (
             chunks.ToolInputStart()
             | chunks.ToolInputAvailable()
@@ -140,6 +144,6 @@ def _checked(said: Any) -> MessageChunk:
             | chunks.ToolOutputAvailable()
             | chunks.ToolOutputError()
         ):
-            return msgspec.structs.replace(shown, provider_executed=True, dynamic=True)
+            return msgspec.structs.replace(chunk, provider_executed=True, dynamic=True)
         case _:
-            return shown
+            return chunk

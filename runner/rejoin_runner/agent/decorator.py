@@ -1,4 +1,4 @@
-"""The decorator that makes an async generator function an agent."""
+"""`agent`: the decorator that makes an async generator function an agent."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -21,10 +21,21 @@ def agent(
     text_interval_s: float = TEXT_INTERVAL_S,
     status_updates: StatusUpdates | None = None,
 ) -> Callable[[Callable[[RunInput[Any]], AsyncIterator[LoopOutput]]], Agent]:
-    """Make an async generator function an agent: what it yields is its answer, text as `str`, anything else
-    as chunks. It has the same log, resume and interrupt as any agent; tools and approvals of ours it has not.
+    """Make an async generator function an agent: a custom loop in place of a model and tools.
 
-    `on_crash`: whether a run whose worker died is begun again (what was said is void) or fails.
+    The function gets a `RunInput`. What it yields becomes the answer: `str` is text, other parts are chunks
+    of the message, and a `Usage` is added to the run's usage. The run has the same log, resume and interrupt
+    as any run; Rejoin's tools and approvals are not available in it.
+
+    Args:
+        name: The agent's name, as in `Agent`.
+        on_crash: What happens to a run whose worker crashed: `restart` voids the output and calls the
+            function again, `fail` ends the run with an error.
+        description: What the agent does, for clients that list the agents.
+        context: The type of the application's own context, as in `Agent`.
+        timeout_s: Seconds for one attempt at a run. Default: no limit.
+        text_interval_s: Seconds for which text deltas are merged. 0: every delta is an event.
+        status_updates: When the progress is summarized. Default: never.
     """
 
     def make(function: Callable[[RunInput[Any]], AsyncIterator[LoopOutput]]) -> Agent:

@@ -1,4 +1,4 @@
-"""The agents that a MODULE:ATTR path names."""
+"""Finds the agents that a runner serves, from a path `MODULE:ATTR`."""
 
 import importlib
 import sys
@@ -11,19 +11,12 @@ from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.agent import Agent
 
 
-def parse_agents(value: Any) -> list[Agent]:
-    """One agent, or several in a list. Raises `Invalid` for anything else and for two of one name."""
-    agents = [value] if isinstance(value, Agent) else value
-    if not isinstance(agents, Sequence) or not agents or not all(isinstance(one, Agent) for one in agents):
-        raise Invalid("expected an Agent or a list of Agents")
-    names = [agent.name for agent in agents]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise Invalid(f"two agents have the name {twice[0]}")
-    return list(agents)
-
-
 def load_agents(path: str) -> list[Agent]:
-    """The agents that `MODULE:ATTR` names. Raises `Invalid` in words for the one who typed it."""
+    """Import the module and return the agents in the attribute, as `parse_agents` does.
+
+    The current directory is added to the import path. Raises `Invalid` if the path has another form, if the
+    module cannot be imported, or if the attribute is missing.
+    """
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise Invalid(f"expected MODULE:ATTR, got {path!r}")
@@ -37,3 +30,17 @@ def load_agents(path: str) -> list[Agent]:
     except AttributeError:
         raise Invalid(f"{module_name} has no {attribute}") from None
     return parse_agents(value)
+
+
+def parse_agents(value: Any) -> list[Agent]:
+    """The agents in `value`, which is one agent or a list of agents.
+
+    Raises `Invalid` for any other value, and if two agents have the same name.
+    """
+    agents = [value] if isinstance(value, Agent) else value
+    if not isinstance(agents, Sequence) or not agents or not all(isinstance(item, Agent) for item in agents):
+        raise Invalid("expected an Agent or a list of Agents")
+    names = [agent.name for agent in agents]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise Invalid(f"two agents have the name {duplicates[0]}")
+    return list(agents)

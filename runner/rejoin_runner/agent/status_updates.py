@@ -1,32 +1,38 @@
-"""When a run says how far it is, and who writes that."""
+"""Status updates: summaries of the progress of a long run, for the people who watch it."""
 
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from rejoin_runner.models.model import (
-    Model,
-)
+from rejoin_runner.models.model import Model
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """How far a run is: `label` is a line, `details` what stands below it."""
+    """The progress of a run, shown as the part `data-summary`."""
 
     label: str
+    """One line."""
     details: str | None = None
+    """More text, shown below the label."""
 
 
 type SummaryWriter = Callable[[str], Awaitable[Summary]]
+"""Given the latest steps of the run as text, writes the summary."""
 
 
 class StatusUpdates(msgspec.Struct, frozen=True, kw_only=True):
-    """When to say how far a run is, and who writes it: `model` (None: the agent's own), or `write`, which is
-    given what was done last, as text. A summary is due after `every_events` events or after `every_s`,
-    whichever comes first, if something has happened since the last one. A model's tokens for it are in the
-    metrics, and not in the run's usage.
+    """When the progress of a run is summarized, and who writes the summary.
+
+    A summary is due after `every_events` events or after `every_s` seconds, whichever comes first, if
+    something has happened since the last one. The tokens that a model uses for it are counted in the metrics,
+    not in the run's usage.
     """
 
     model: Model | str | None = None
+    """The model that writes, as in `Agent.model`. Default: the agent's own model."""
     write: SummaryWriter | None = None
+    """A function that writes instead of a model: it gets the latest steps as text."""
     every_events: int | None = None
+    """Default: the number of events does not matter."""
     every_s: float | None = 10.0
+    """In seconds. None: the time does not matter."""

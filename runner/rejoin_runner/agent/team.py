@@ -1,8 +1,8 @@
-"""The agents that one agent can reach by handing over and delegating, and the tools that lead to them.
+"""An agent and all agents that it reaches by handoffs and delegation.
 
-Owns the checks of the whole crew, which no agent can make alone, and makes a target a tool. Agents may reach
-each other in circles: transfers are counted in a run, and delegation is bounded in depth. Only the agent at
-the head of a crew is known to the broker; the others work in its runs.
+Owns the checks that one agent cannot make alone, and makes each target a tool (`transfer_to_…`,
+`delegate_to_…`). Agents may reach each other in circles: handoffs are counted per run, delegation is bounded
+in depth. Only the head of a team is registered with the broker; the others work in its runs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,86 +21,96 @@ from rejoin_runner.tools.tool import Tool
 
 
 class TeamMember(msgspec.Struct, frozen=True):
-    """An agent that is ready to work: its opened model, and its tools with those that lead to others."""
+    """An agent with its opened model and all its tools."""
 
     agent: Agent
     model: Model
     tools: Mapping[str, Tool]
+    """By name: the agent's own, those of its MCP servers, and those that lead to other agents."""
 
 
 class AgentTeam(msgspec.Struct, frozen=True):
-    """An agent and all that it reaches, itself among them, by name."""
+    """A head and all agents that it reaches."""
 
     head: Agent
     members: Mapping[str, TeamMember]
+    """By name; the head is one of them."""
 
     def member(self, name: str) -> TeamMember:
-        """The agent of this name. A run may name one that a newer version of the application does not have:
-        it has no tools, and fails when it is to speak.
+        """The member of this name.
+
+        A stored run may name an agent that the application no longer has. Its member has no tools, and its
+        model fails with an error that names it.
         """
         if (member := self.members.get(name)) is not None:
             return member
-        gone = MissingModel(f"There is no agent {name} any more.")
-        return TeamMember(Agent(name=name, model=gone), gone, {})
+        missing = MissingModel(f"There is no agent {name} any more.")
+        return TeamMember(Agent(name=name, model=missing), missing, {})
 
     def with_wrapped_models(self, wrap: Callable[[Model], Model]) -> "AgentTeam":
-        """The same agents, their models wrapped."""
-        wrapped = {
+        """The same team, each model replaced by `wrap(model)`."""
+        members = {
             name: msgspec.structs.replace(member, model=wrap(member.model))
             for name, member in self.members.items()
         }
-        return AgentTeam(self.head, wrapped)
+        return AgentTeam(self.head, members)
 
 
 def build_team(
-    head: Agent, models: Mapping[str, Model], sources: Mapping[str, Sequence[ServerTools]] | None = None
+    head: Agent, models: Mapping[str, Model], mcp_tools: Mapping[str, Sequence[ServerTools]] | None = None
 ) -> AgentTeam:
-    """The crew that an agent is the head of. By the agents' names, `models` has the opened model of each and
-    `sources` the MCP servers of those that have some.
+    """The team of `head`. By agent name, `models` has each agent's opened model and `mcp_tools` the tools of
+    the MCP servers of the agents that have some. Raises `Invalid` as `collect_agents` does.
     """
-    agents, remote = collect_agents(head), sources or {}
+    agents, servers = collect_agents(head), mcp_tools or {}
     members = {
-        name: TeamMember(agent, models[name], Toolbox(_tools(agent, agents), remote.get(name, ())))
+        name: TeamMember(agent, models[name], Toolbox(_local_tools(agent, agents), servers.get(name, ())))
         for name, agent in agents.items()
     }
     return AgentTeam(head, members)
 
 
 def collect_agents(head: Agent) -> dict[str, Agent]:
-    """The agent and those it can reach, by name. Raises `Invalid` in one sentence for what cannot work."""
-    found: dict[str, Agent] = {}
+    """The agent and all agents that it reaches, by name.
+
+    Raises `Invalid` if two different agents have one name, if an agent names one that the head does not
+    reach, has another context type than the head, or has a name that is too long for a tool name.
+    """
+    agents: dict[str, Agent] = {}
     waiting = [head]
     while waiting:
         agent = waiting.pop()
-        if agent.name in found:
-            if found[agent.name] is not agent:
+        if agent.name in agents:
+            if agents[agent.name] is not agent:
                 raise Invalid(f"agent {head.name} reaches two agents of the name {agent.name}")
             continue
-        found[agent.name] = agent
+        agents[agent.name] = agent
         waiting += [target for target in (*agent.handoffs, *agent.delegates) if isinstance(target, Agent)]
-    for agent in found.values():
-        _check(agent, head, found)
-    return found
+    for agent in agents.values():
+        _check(agent, head, agents)
+    return agents
 
 
-def _check(agent: Agent, head: Agent, found: Mapping[str, Agent]) -> None:
+def _check(agent: Agent, head: Agent, agents: Mapping[str, Agent]) -> None:
     if agent.context is not None and agent.context is not head.context:
         raise Invalid(f"agent {agent.name} wants another context than {head.name}, in whose runs it works")
     for name in (*agent.handoff_names, *agent.delegate_names):
-        if name not in found:
+        if name not in agents:
             raise Invalid(f"agent {agent.name} names the agent {name}, which {head.name} does not reach")
         if len(DELEGATE) + len(name) > TOOL_NAME_CHARS_MAX:
-            room = TOOL_NAME_CHARS_MAX - len(DELEGATE)
-            raise Invalid(f"agent {name} is reached by other agents: its name may have {room} characters")
+            name_chars_max = TOOL_NAME_CHARS_MAX - len(DELEGATE)
+            raise Invalid(
+                f"agent {name} is reached by other agents: its name may have {name_chars_max} characters"
+            )
 
 
-def _tools(agent: Agent, agents: Mapping[str, Agent]) -> dict[str, Tool]:
-    transfers = [_transfer(agents[name]) for name in agent.handoff_names]
-    delegations = [_delegation(agents[name]) for name in agent.delegate_names]
-    return dict(agent.tools_by_name) | {one.name: one for one in (*transfers, *delegations)}
+def _local_tools(agent: Agent, agents: Mapping[str, Agent]) -> dict[str, Tool]:
+    transfers = [_transfer_tool(agents[name]) for name in agent.handoff_names]
+    delegations = [_delegation_tool(agents[name]) for name in agent.delegate_names]
+    return dict(agent.tools_by_name) | {item.name: item for item in (*transfers, *delegations)}
 
 
-def _transfer(target: Agent) -> Tool:
+def _transfer_tool(target: Agent) -> Tool:
     async def transfer() -> str:
         return f"{target.name} has the conversation now."
 
@@ -108,9 +118,9 @@ def _transfer(target: Agent) -> Tool:
     return tool(name=TRANSFER + target.name, on_crash="retry")(transfer)
 
 
-def _delegation(target: Agent) -> Tool:
+def _delegation_tool(target: Agent) -> Tool:
     async def delegate(task: str) -> str:
-        raise AssertionError(task)  # never called: its frame makes its output
+        raise AssertionError(task)  # never called: the executor runs the target agent instead
 
     delegate.__doc__ = (
         f"Let {target.name} do a task and return its answer. It knows nothing but the task. "

@@ -1,24 +1,20 @@
-"""The model of an agent that has none."""
+"""The model of an agent that has none: every call fails with the reason."""
 
 from collections.abc import AsyncGenerator
 
 import msgspec
 
-from rejoin_runner.models.model import (
-    Done,
-    ModelChunk,
-    ModelError,
-    ModelRequest,
-)
+from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 
 
 class MissingModel(msgspec.Struct, frozen=True):
-    """The model of an agent that has none, and why."""
+    """A `Model` that raises `ModelError`."""
 
-    why: str
+    reason: str
+    """Shown to people as the run's error."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """See `port.Model`."""
-        if request.step >= 0:
-            raise ModelError(self.why)
+        """See `Model.stream`."""
+        if request.step >= 0:  # always: the `yield` below makes this function a generator
+            raise ModelError(self.reason)
         yield Done("error")
