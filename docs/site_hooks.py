@@ -22,15 +22,18 @@ from rejoin_gateway.http.openapi import openapi_document
 
 ROOT = Path(__file__).parents[1]
 ROOT_PAGES = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+ICON = ROOT / "gateway/rejoin_gateway/ui/static/icon.svg"
+TITLES = {"mcp": "MCP", "openai": "OpenAI"}
 SOURCE_URL = "https://rejoin.example/source/"
 ROUTES_MARK = "<!-- routes -->"
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the pages that are files of the repository's root."""
+    """Add the pages that are files of the repository's root, and the icon."""
     for name in ROOT_PAGES:
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
+    files.append(File.generated(config, ICON.name, abs_src_path=str(ICON)))
     return files
 
 
@@ -92,7 +95,7 @@ def _route_tables() -> Iterator[str]:
     for tag in dict.fromkeys(operation["tags"][0] for _, _, operation in operations):
         yield from (
             "",
-            f"### {tag[:1].upper()}{tag[1:]}",
+            f"### {TITLES.get(tag, tag[:1].upper() + tag[1:])}",
             "",
             "| request | purpose | scope | success |",
             "|---|---|---|---|",
