@@ -59,7 +59,7 @@ def on_post_build(*, config: MkDocsConfig) -> None:
     lines = [f"# {config.site_name}", "", f"> {config.site_description}"]
     section = None
     for page in navigation.pages:
-        top = page.ancestors[-1].title if page.ancestors else config.site_name
+        top = list(page.ancestors)[-1].title if page.ancestors else config.site_name
         if top != section:
             section = top
             lines += ["", f"## {section}", ""]

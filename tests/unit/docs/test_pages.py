@@ -60,5 +60,5 @@ async def test_the_token_of_the_cookie_page_is_accepted_by_a_gateway_with_the_sa
     names["logged_in_user"] = logged_in_user
     response = await names["chat_token"](make_mocked_request("GET", "/chat-token"))
     token = json.loads(response.text)["token"]
-    claims = await JwtVerifier(TokenRules(["HS256"]), names["SECRET"], None).claims(token)
+    claims = await JwtVerifier(TokenRules(["HS256"]), names["SECRET"], None).verify(token)
     assert (claims["sub"], claims["scope"]) == ("ann", "chat approve")
