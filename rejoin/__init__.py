@@ -1,18 +1,42 @@
 """Rejoin: a chat-agent backend whose streams can be rejoined from anywhere.
 
-This package is the one name that applications import. It has no logic: each name is defined in a package
-behind it, and is imported when it is first used, so that a gateway needs no model library and a runner no
-gateway.
+This package is the one name that applications import. It contains no logic: each name is defined in another
+package and imported at its first use, so that a gateway needs no model library and a runner no gateway.
 
-For agents, with the extra `runner`: `Agent`, `tool`, `ToolContext` and what they refer to.
-Inside an application, with the extra `gateway`: `connect`, `routes` and what they return.
+For agents, with the extra `runner`: `Agent`, `tool`, `ToolContext` and their types.
+For a gateway inside an application, with the extra `gateway`: `connect`, `load_settings`, `routes` and
+their types. For both: `RejoinError` and its subclasses.
 """
 
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rejoin_gateway.embed import ChatSession, Rejoin, Stream, connect, routes
+    from rejoin_adapters.records import History, Owner
+    from rejoin_gateway.app import GatewaySettings
+    from rejoin_gateway.embed import (
+        AgentSessions,
+        ChatSession,
+        ErrorResponse,
+        Rejoin,
+        Stream,
+        connect,
+        error_response,
+        load_settings,
+        routes,
+    )
+    from rejoin_protocol.errors import (
+        Conflict,
+        Forbidden,
+        Gone,
+        Invalid,
+        Limited,
+        NotFound,
+        RejoinError,
+        Unauthenticated,
+        Unavailable,
+    )
+    from rejoin_protocol.ids import TenantId, UserId
     from rejoin_runner.agent.agent import Agent
     from rejoin_runner.agent.custom_loop import LoopError, RunInput
     from rejoin_runner.agent.decorator import agent
@@ -35,10 +59,19 @@ if TYPE_CHECKING:
 
 __all__ = (
     "Agent",
+    "AgentSessions",
     "ChatSession",
+    "Conflict",
     "ContextWindow",
     "Done",
+    "ErrorResponse",
     "Fallback",
+    "Forbidden",
+    "GatewaySettings",
+    "Gone",
+    "History",
+    "Invalid",
+    "Limited",
     "LoopError",
     "McpServer",
     "Model",
@@ -46,25 +79,58 @@ __all__ = (
     "ModelError",
     "ModelRequest",
     "ModelSettings",
+    "NotFound",
+    "Owner",
     "Rejoin",
+    "RejoinError",
     "RunContext",
     "RunInput",
     "StatusUpdates",
     "Stream",
     "Summary",
     "SyncToolContext",
+    "TenantId",
     "ToolContext",
     "ToolError",
+    "Unauthenticated",
+    "Unavailable",
     "Usage",
+    "UserId",
     "__version__",
     "agent",
     "connect",
+    "error_response",
+    "load_settings",
     "routes",
     "tool",
 )
 
 _MODULES = {
-    "rejoin_gateway.embed": ("ChatSession", "Rejoin", "Stream", "connect", "routes"),
+    "rejoin_adapters.records": ("History", "Owner"),
+    "rejoin_gateway.app": ("GatewaySettings",),
+    "rejoin_gateway.embed": (
+        "AgentSessions",
+        "ChatSession",
+        "ErrorResponse",
+        "Rejoin",
+        "Stream",
+        "connect",
+        "error_response",
+        "load_settings",
+        "routes",
+    ),
+    "rejoin_protocol.errors": (
+        "Conflict",
+        "Forbidden",
+        "Gone",
+        "Invalid",
+        "Limited",
+        "NotFound",
+        "RejoinError",
+        "Unauthenticated",
+        "Unavailable",
+    ),
+    "rejoin_protocol.ids": ("TenantId", "UserId"),
     "rejoin_runner.agent.agent": ("Agent",),
     "rejoin_runner.agent.custom_loop": ("LoopError", "RunInput"),
     "rejoin_runner.agent.decorator": ("agent",),
@@ -89,7 +155,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a name stands for. Raises `AttributeError` for a name that is not public."""
+    """Import a public name at its first use. Raises `AttributeError` for any other name."""
     if name == "__version__":
         return metadata.version("rejoin")
     if name not in _MODULE_OF:

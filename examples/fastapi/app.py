@@ -1,4 +1,6 @@
-"""A FastAPI application with Rejoin inside: its own routes, its own users, streams that can be rejoined."""
+"""A FastAPI application with Rejoin inside: its own routes, its own users, streams that clients can
+resume.
+"""
 
 # ruff: noqa: FAST003 - the dependency takes the id from the path
 
@@ -10,92 +12,99 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from rejoin_adapters.records import Owner
-from rejoin_gateway.http import errors
-from rejoin_protocol.errors import RejoinError, Unauthenticated
-from rejoin_protocol.ids import TenantId, UserId
 
-from rejoin import ChatSession, Rejoin, Stream, connect
+from rejoin import (
+    ChatSession,
+    Owner,
+    Rejoin,
+    RejoinError,
+    Stream,
+    TenantId,
+    Unauthenticated,
+    UserId,
+    connect,
+    error_response,
+    load_settings,
+)
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Rejoin]]:
-    """One backend for all requests. The runners are processes of their own: `rejoin runner …`."""
-    nats_url, database_url = os.environ["REJOIN_NATS_URL"], os.environ["REJOIN_DATABASE_URL"]
-    async with connect(nats_url=nats_url, database_url=database_url) as rejoin:
-        yield {"rejoin": rejoin}
+    """Connect once for all requests, with the variables REJOIN_… of a gateway.
+
+    The runners are separate processes: `rejoin runner …`. An agent with a context needs the runners'
+    REJOIN_CONTEXT_ENCRYPTION_KEYS here too.
+    """
+    async with connect(load_settings(os.environ)) as backend:
+        yield {"backend": backend}
 
 
 app = FastAPI(lifespan=lifespan)
 
 
-async def refused(_: Request, fault: Exception) -> Response:
-    """What Rejoin refuses, as the problem that its own gateways answer with."""
-    assert isinstance(fault, RejoinError)  # noqa: S101 - it is registered for these alone
-    problem = errors.error_response(fault)
-    body = problem.body if isinstance(problem.body, bytes) else b""
-    return Response(body, problem.status, dict(problem.headers))
+@app.exception_handler(RejoinError)
+async def respond_with_problem(_: Request, error: Exception) -> Response:
+    """Turn Rejoin's errors into the responses of its own gateways (RFC 9457)."""
+    assert isinstance(error, RejoinError)  # noqa: S101 - it is registered for these alone
+    problem = error_response(error)
+    return Response(problem.body, problem.status, dict(problem.headers))
 
 
-for kind in errors.MAPPED_ERRORS:
-    app.add_exception_handler(kind, refused)
-
-
-def conversation(id: str, request: Request, x_user: Annotated[str | None, Header()] = None) -> ChatSession:
-    """The caller's conversation. Put your own login here: another user's is not found."""
+def find_session(id: str, request: Request, x_user: Annotated[str | None, Header()] = None) -> ChatSession:
+    """The user's session. Put your own authentication here. Sessions of other users are not found."""
     if x_user is None:
-        raise Unauthenticated("say who you are: x-user")
-    rejoin: Rejoin = request.state.rejoin
-    return rejoin.agent("support", Owner(TenantId("default"), UserId(x_user))).session(id)
+        raise Unauthenticated("send the user's name in the header x-user")
+    backend: Rejoin = request.state.backend
+    return backend.agent("support", Owner(TenantId("default"), UserId(x_user))).session(id)
 
 
-Caller = Annotated[ChatSession, Depends(conversation)]
+Session = Annotated[ChatSession, Depends(find_session)]
 
 
-class Said(BaseModel):
-    """A message. With an `id` it may be sent twice, and is said once."""
+class Message(BaseModel):
+    """A message. A retry with the same `id` sends it once."""
 
     text: str
     id: str | None = None
 
 
-class Decided(BaseModel):
-    """What a person says about a call."""
+class Decision(BaseModel):
+    """A user's decision about a tool call."""
 
     approved: bool
 
 
 @app.get("/chats/{id}")
-async def history(chat: Caller) -> dict[str, Any]:
-    """The messages; and whether there is an answer to rejoin, which is not among them."""
-    found = await chat.history()
-    return {"messages": found.messages, "active": found.busy is not None}
+async def read_history(session: Session) -> dict[str, Any]:
+    """The stored messages, and whether an answer is being generated: resume its stream."""
+    history = await session.history()
+    return {"messages": history.messages, "active": history.busy is not None}
 
 
 @app.post("/chats/{id}")
-async def say(chat: Caller, said: Said) -> Response:
-    """Say something. Who stops reading stops nothing."""
-    return streamed(await chat.send(said.text, key=said.id))
+async def send_message(session: Session, message: Message) -> Response:
+    """Send a message and stream the answer. A client that disconnects does not stop the run."""
+    return stream_response(await session.send(message.text, key=message.id))
 
 
 @app.get("/chats/{id}/stream")
-async def rejoin(chat: Caller, last_event_id: Annotated[str | None, Header()] = None) -> Response:
-    """Behind the last event, or the running answer from its first; 204 if nothing runs."""
-    return streamed(await chat.stream(last_event_id))
+async def resume_stream(session: Session, last_event_id: Annotated[str | None, Header()] = None) -> Response:
+    """Stream the answer after `Last-Event-ID`, or from its first event; 204 if no run is active."""
+    return stream_response(await session.stream(last_event_id))
 
 
 @app.post("/chats/{id}/approvals/{approval}")
-async def decide(chat: Caller, approval: str, decided: Decided) -> Response:
-    """Decide, and read what follows; 204 while other decisions are open."""
-    return streamed(await chat.approve(approval, approved=decided.approved))
+async def decide(session: Session, approval: str, decision: Decision) -> Response:
+    """Approve or deny a tool call and stream what follows; 204 while the run waits for more decisions."""
+    return stream_response(await session.approve(approval, approved=decision.approved))
 
 
 @app.post("/chats/{id}/stop")
-async def stop(chat: Caller) -> dict[str, bool]:
-    """Stop the run, wherever it is."""
-    return {"stopped": await chat.interrupt()}
+async def stop(session: Session) -> dict[str, bool]:
+    """Interrupt the active run."""
+    return {"stopped": await session.interrupt()}
 
 
-def streamed(stream: Stream | None) -> Response:
-    """The response to an answer."""
+def stream_response(stream: Stream | None) -> Response:
+    """A stream as a FastAPI response; 204 for None."""
     return Response(status_code=204) if stream is None else StreamingResponse(stream, headers=stream.headers)

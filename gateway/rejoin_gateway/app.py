@@ -1,11 +1,12 @@
-"""Wires a gateway: settings, connections, routes; serves until it is asked to stop."""
+"""Wires a gateway: settings, connections, routes. Serves until SIGTERM or SIGINT."""
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from typing import NamedTuple
 
 import structlog
 from aiohttp import web
@@ -13,6 +14,7 @@ from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_index import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import AGENT_CACHE_TTL_S, JetStreamAgentRegistry
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
@@ -83,53 +85,53 @@ RUN_COUNT_INTERVAL_S = 10.0
 
 
 class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
-    """A gateway's settings, `REJOIN_…` each."""
+    """The settings of a gateway: each is the variable `REJOIN_…`."""
 
     nats_url: str
-    """NATS 2.12 or newer with JetStream; servers of a cluster are separated by commas."""
+    """NATS 2.12 or newer with JetStream; a cluster's servers are separated by commas."""
     database_url: str
     """PostgreSQL 15 or newer."""
     host: str = "127.0.0.1"
-    """Where it listens."""
+    """Address that the gateway listens on."""
     port: int = 8080
     default_agent: str | None = None
-    """Who answers a request that names no agent."""
+    """Agent of requests that name none."""
     agent_cache_ttl_s: float = AGENT_CACHE_TTL_S
-    """How long an agent's entry is believed without asking the broker again."""
+    """How long an agent's registry entry is cached."""
     nats_replicas: int = 1
-    """How many servers keep each stream: 3 in a cluster."""
+    """Servers that store each stream: 3 in a cluster."""
     run_log_retention_s: float = 24 * 3600
-    """How long a run can be replayed; what it said is in the database for longer."""
+    """How long a run's events can be streamed again. Messages stay in the database for longer."""
     database_pool_max: int = 10
-    """Connections of one process."""
+    """Database connections of one process."""
     requests_per_minute: Count | None = None
-    """Of one credential, at one gateway."""
+    """Rate limit of one credential at one gateway."""
     tenant_requests_per_minute: Count | None = None
-    """These, and the next four, of a tenant that has no limits of its own (`rejoin tenants limits`)."""
+    """This limit and the next four apply to tenants without limits of their own (`rejoin tenants limits`)."""
     tenant_running_max: Count | None = None
-    """Runs at once: what is beyond waits its turn. The same for gateways and runners."""
+    """Runs at the same time; further runs wait. Set the same value for gateways and runners."""
     tenant_queued_max: Count | None = None
-    """Runs that wait: what is beyond is refused."""
+    """Waiting runs; further messages get 429."""
     tenant_tokens_per_day: Count | None = None
-    """Once they are spent, requests are refused until midnight, UTC."""
+    """Tokens per day; when they are used up, messages get 429 until midnight UTC."""
     tenant_file_bytes_max: Count | None = None
-    """Of all files that it has: what is beyond is refused, until sessions that have some are deleted."""
+    """Bytes of all stored files; further files are refused until sessions with files are deleted."""
     agent_chat_timeout_s: float | None = 120.0
-    """How long a run of the agent-chat family's stream may take."""
+    """Time limit of runs that the agent-chat routes stream."""
     agent_chat_cancel_on_disconnect: bool = True
-    """Whether it stops when its client leaves, unlike everybody else's."""
+    """Whether such a run is cancelled when its client disconnects. On all other routes runs continue."""
     cors_origins: str = ""
-    """Origins whose pages may call, separated by spaces; `*` for all of them."""
+    """Origins whose pages may call the gateway, separated by spaces; `*` for all."""
     context_encryption_keys: str | None = None
-    """What contexts are sealed with, `id:base64,…` of 32 bytes: the first seals, all open."""
+    """Keys that encrypt agent contexts: `id:base64,…`, 32 bytes each. The first encrypts, all decrypt."""
     shutdown_delay_s: float = 0.0
-    """How long readiness fails before streams are broken: what a load balancer needs to notice."""
+    """How long readiness fails before streams are closed: the time a load balancer needs to notice."""
     metrics_host: str = "127.0.0.1"
-    """Of the port below."""
+    """Address of the metrics port."""
     metrics_port: int | None = None
-    """Where `/metrics` is, and then nowhere else; unsaid, it is one of the gateway's routes."""
+    """Port of `/metrics`. Unset, `/metrics` is a route of the gateway."""
     otlp_endpoint: str | None = None
-    """Where spans go, `http://…/v1/traces`; needs the extra `otel`."""
+    """URL for trace spans, `http://…/v1/traces`; needs the extra `otel`."""
     log_level: str = "info"
     log_format: LogFormat = "auto"
     """`json`, `console`, or `auto`: JSON unless stderr is a terminal."""
@@ -138,7 +140,7 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
 def build_application(
     service: GatewayService, checks: Mapping[str, Check], *, metrics: bool = True
 ) -> web.Application:
-    """The routes over a backend."""
+    """An application with all routes. `metrics`: whether `/metrics` is one of them."""
     app = web.Application(middlewares=[observe], client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = service
     app[health.READINESS] = Readiness(checks)
@@ -151,76 +153,110 @@ def build_application(
 
 @asynccontextmanager
 async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Application]:
-    """An application with its connections, for as long as the context."""
+    """The application with its connections, until the context ends.
+
+    Raises `Unavailable` if broker or database cannot be reached, `Invalid` for wrong settings or missing
+    migrations.
+    """
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "gateway-api"))
-        live = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "gateway-live"))
-        stored = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "gateway-files"))
+        connections = await _connect(settings.nats_url, stack)
         remote = await stack.enter_async_context(remote_fetch.open_fetcher())
-        wanted = setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s)
-        await setup.require_streams(api)
+        await setup.require_streams(connections.api)
         await migrate.check_schema(settings.database_url)
         store = await stack.enter_async_context(
             await run_store.open_run_store(
                 settings.database_url, pool_max=settings.database_pool_max, limits=_limits(settings)
             )
         )
-        metrics = GatewayMetrics()
-        backend = Backend(
-            store,
-            JetStreamRunLog(live, api, metrics.observe_live_lag),
-            JetStreamRunQueue(api, wanted),
-            NatsRunControl(api),
-            JetStreamAgentRegistry(api, settings.agent_cache_ttl_s),
-            PostgresSessionStore(store.database),
-            PostgresArtifacts(store.database),
-            lambda: datetime.now(UTC),
-            secrets.token_bytes,
-            Attachments(
-                JetStreamFileStore(JetStreamChunkStore(stored), PostgresFileIndex(store.database)), remote
-            ),
-            Sealer(settings.context_encryption_keys, secrets.token_bytes)
-            if settings.context_encryption_keys
-            else None,
-            metrics,
-        )
+        backend = _build_backend(settings, connections, store, remote)
         authenticator = await stack.enter_async_context(
             open_authenticator(settings, PostgresApiKeys(store.database))
         )
-        service = GatewayService(
-            backend=backend,
-            authenticator=authenticator,
-            default_agent=AgentName(settings.default_agent) if settings.default_agent else None,
-            disconnect_policy=DisconnectPolicy(
-                settings.agent_chat_timeout_s, settings.agent_chat_cancel_on_disconnect
-            ),
-            cors=Cors(frozenset(settings.cors_origins.split())),
-            rate=per_minute(settings.requests_per_minute),
-            tenant_rates=TenantRates(
-                per_minute(settings.tenant_requests_per_minute), _rate_of(PostgresTenants(store.database))
-            ),
-        )
-
-        counts, checks = PostgresRunCounts(store.database), _checks(store.database, api, (live, stored))
+        await _warn_without_context_keys(backend)
+        service = _build_service(settings, backend, authenticator, PostgresTenants(store.database))
+        checks = _checks(store.database, connections)
         app = build_application(service, checks, metrics=settings.metrics_port is None)
         app[endpoint.ENDPOINT] = await stack.enter_async_context(
             endpoint.open_endpoint(PostgresMcpSessions(store.database))
         )
         async with run_alongside(
-            _record_key_usage(authenticator), metrics.watch_loop(), _count_runs(metrics, counts)
+            _record_key_usage(authenticator),
+            backend.metrics.watch_loop(),
+            _count_runs(backend.metrics, PostgresRunCounts(store.database)),
         ):
             yield app
+
+
+class BrokerConnections(NamedTuple):
+    """Separate connections, so that the bytes of files delay no live events, and live events no requests."""
+
+    api: NatsConnection
+    live: NatsConnection
+    files: NatsConnection
+
+
+async def _connect(nats_url: str, stack: AsyncExitStack) -> BrokerConnections:
+    names = ("gateway-api", "gateway-live", "gateway-files")
+    return BrokerConnections(
+        *[await stack.enter_async_context(nats_connection.connect(nats_url, name)) for name in names]
+    )
+
+
+def _build_backend(
+    settings: GatewaySettings,
+    connections: BrokerConnections,
+    store: run_store.PostgresRunStore,
+    remote: remote_fetch.RemoteFetcher,
+) -> Backend:
+    metrics, keys = GatewayMetrics(), settings.context_encryption_keys
+    streams = setup.StreamSettings(settings.nats_replicas, settings.run_log_retention_s)
+    files = JetStreamFileStore(JetStreamChunkStore(connections.files), PostgresFileIndex(store.database))
+    return Backend(
+        store,
+        JetStreamRunLog(connections.live, connections.api, metrics.observe_live_lag),
+        JetStreamRunQueue(connections.api, streams),
+        NatsRunControl(connections.api),
+        JetStreamAgentRegistry(connections.api, settings.agent_cache_ttl_s),
+        PostgresSessionStore(store.database),
+        PostgresArtifacts(store.database),
+        lambda: datetime.now(UTC),
+        secrets.token_bytes,
+        Attachments(files, remote),
+        Sealer(keys, secrets.token_bytes) if keys else None,
+        metrics,
+    )
+
+
+def _build_service(
+    settings: GatewaySettings, backend: Backend, authenticator: Authenticator, tenants: PostgresTenants
+) -> GatewayService:
+    return GatewayService(
+        backend=backend,
+        authenticator=authenticator,
+        default_agent=AgentName(settings.default_agent) if settings.default_agent else None,
+        disconnect_policy=DisconnectPolicy(
+            settings.agent_chat_timeout_s, settings.agent_chat_cancel_on_disconnect
+        ),
+        cors=Cors(frozenset(settings.cors_origins.split())),
+        rate=per_minute(settings.requests_per_minute),
+        tenant_rates=TenantRates(per_minute(settings.tenant_requests_per_minute), _rate_of(tenants)),
+    )
 
 
 async def serve(
     settings: GatewaySettings, on_ready: Callable[[], None], kill: kill_switch.Kill | None = None
 ) -> None:
-    """Until SIGTERM or SIGINT. `kill`: what the page may do to the runners of `rejoin dev`.
+    """Serve until SIGTERM or SIGINT, then drain. `kill`: kills the runners of `rejoin dev`, for its kill
+    switch.
 
-    Raises `Invalid` for settings that would let anybody in from anywhere.
+    Raises `Invalid` for anonymous access on an address that other machines can reach, and as
+    `open_application`.
     """
     if settings.allow_anonymous and not is_loopback(settings.host):
-        raise Invalid(f"without credentials only loopback is served, not {settings.host}")
+        raise Invalid(
+            f"REJOIN_ALLOW_ANONYMOUS needs a loopback address, not {settings.host}: other machines could "
+            "call this gateway without a credential"
+        )
     async with AsyncExitStack() as stack:
         stack.enter_context(tracing.export_spans("rejoin-gateway", settings.otlp_endpoint))
         app = await stack.enter_async_context(open_application(settings))
@@ -247,40 +283,48 @@ async def serve(
     log.info("stopped")
 
 
-async def _drain(service: GatewayService, notice_s: float) -> None:
-    """Fail readiness, and break the streams once that has been noticed."""
+async def _drain(service: GatewayService, delay_s: float) -> None:
+    """Fail readiness, wait until load balancers have noticed, then break the streams."""
     service.stopping.set()
     service.backend.metrics.draining()
     log.info("draining", streams=len(service.streams))
-    await asyncio.sleep(notice_s)
+    await asyncio.sleep(delay_s)
     service.stop()
 
 
-def _checks(
-    database: Database, api: nats_connection.NatsConnection, others: Sequence[nats_connection.NatsConnection]
-) -> dict[str, Check]:
-    """What a chat needs."""
+def _checks(database: Database, connections: BrokerConnections) -> dict[str, Check]:
+    """The readiness checks: everything that a chat needs."""
 
     async def database_is_migrated() -> None:
-        if lacking := await migrate.find_missing(database):
-            raise Unavailable(f"the database misses migrations {', '.join(lacking)}")
+        if missing := await migrate.find_missing(database):
+            raise Unavailable(f"the database lacks migrations {', '.join(missing)}: run `rejoin migrate`")
 
     async def streams_are_there() -> None:
-        if lacking := await setup.find_missing_streams(api):
-            raise Unavailable(f"the broker misses the streams {', '.join(lacking)}")
+        if missing := await setup.find_missing_streams(connections.api):
+            raise Unavailable(f"the broker lacks the streams {', '.join(missing)}: run `rejoin migrate`")
 
     async def log_answers() -> None:
-        if not all(connection.connected for connection in others):
-            raise Unavailable("the broker is away")
-        await setup.check_log_readable(api)
+        if not all(connection.connected for connection in (connections.live, connections.files)):
+            raise Unavailable("a connection to the broker is lost")
+        await setup.check_log_readable(connections.api)
 
     return {"database": database_is_migrated, "streams": streams_are_there, "broker": log_answers}
+
+
+async def _warn_without_context_keys(backend: Backend) -> None:
+    """Agents that are announced later are named in the log when a request to them gets a 503."""
+    if backend.sealer is not None:
+        return
+    with suppress(Unavailable):  # readiness reports it
+        agents = [entry.name for entry in await backend.agents.list() if entry.context_schema is not None]
+        if agents:
+            log.warning("context_keys_missing", agents=agents, hint="set REJOIN_CONTEXT_ENCRYPTION_KEYS")
 
 
 async def _count_runs(metrics: GatewayMetrics, counts: RunCounts) -> None:
     while True:
         await asyncio.sleep(RUN_COUNT_INTERVAL_S)
-        with suppress(Unavailable):  # readiness says so
+        with suppress(Unavailable):  # readiness reports it
             metrics.set_active_runs(await counts.count_busy())
 
 
@@ -310,7 +354,7 @@ def _rate_of(tenants: Tenants) -> Callable[[TenantId], Awaitable[int | None]]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody else can reach what listens there."""
+    """Whether only this machine can connect to the address."""
     if host == "localhost":
         return True
     try:

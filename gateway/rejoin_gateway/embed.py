@@ -1,19 +1,21 @@
-"""Rejoin inside of one's own application: the core without HTTP, and four routes to mount where one likes.
+"""Rejoin inside another application: sessions as objects, and four aiohttp routes to mount.
 
-Owns the convenient forms of what `sessions` does: a text is a message, an answer is the bytes of a response.
-It has no rules of its own, and it knows nobody: who asks is the application's business, and `owner` says it.
+A thin layer over `core.session`: it takes a text as a message and returns an answer as the bytes of a
+response. The application authenticates its users and passes the `Owner` of each request.
 """
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 from rejoin_adapters.records import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
-from rejoin_protocol.errors import Invalid
+from rejoin_protocol import settings
+from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, ApprovalId, TenantId, agent_name, session_id
 from rejoin_protocol.log import cursor as cursors
@@ -26,6 +28,7 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import ClientMessage, new_message_id
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.http import errors
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.response import stream_headers
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
@@ -34,19 +37,21 @@ from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
 
 DEFAULT_OWNER = Owner(TenantId("default"))
-"""Whose the sessions are if nobody says it: everybody's."""
+"""The owner of all sessions in an application that does not distinguish users."""
 
 type MessageInput = str | Sequence[dict[str, Any]] | UIMessage
-"""A text, the parts of a message, or a whole UI message with its id."""
+"""A text, the parts of a message, or a complete UI message with its id."""
 type Override = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
-"""Answers a request itself, or hands it on: `await proceed(request)`."""
+"""Responds itself, or calls the route: `await proceed(request)`."""
 type RouteName = Literal["history", "send", "reconnect", "interrupt"]
 
 
 class Stream:
-    """An answer as server-sent events. Iterate over it once; whoever stops listening stops nothing else.
+    """An answer as server-sent events: iterate once over the bytes. Ending the iteration does not stop the
+    run.
 
-    A broken iteration must break the response: a clean end would be read as a whole answer.
+    `run` is the run's id; `headers` belong to the response. If the iteration raises, break the connection: a
+    client takes a clean end for a complete answer.
     """
 
     def __init__(self, replay: Replay) -> None:
@@ -56,14 +61,15 @@ class Stream:
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         async with self._replay.open() as frames, aclosing(frames):
-            async for written in frames:
-                yield written
+            async for frame in frames:
+                yield frame
 
 
 class ChatSession(msgspec.Struct, frozen=True):
-    """A session, whether it exists or not. Methods raise `rejoin_protocol.errors`.
+    """A session, whether it exists or not. Methods raise subclasses of `RejoinError`.
 
-    `operations`: with all that the agents do in detail. `ui`: the client's major version of the AI SDK.
+    `operations`: the stream includes operation events (model calls, tool calls, their cost). `ui`: major
+    version of the client's AI SDK, 5, 6 or 7.
     """
 
     session: Session
@@ -78,20 +84,25 @@ class ChatSession(msgspec.Struct, frozen=True):
         operations: bool = False,
         ui: int = 7,
     ) -> Stream:
-        """Store a message and stream its answer. The same message id, or `key`, is the same request.
+        """Store a message and stream its answer.
 
-        `context` is what the agent's tools are told, for this run.
+        A message with the same id, or a request with the same `key`, starts no second run. `context` is
+        passed
+        to the agent's tools, for this run only. Raises `NotFound` for an agent that no runner has announced,
+        `Conflict`, `Invalid`, `Limited`, `Unavailable`.
         """
         await self.session.check_agent()
         session = msgspec.structs.replace(self.session, brought=ContextInput(body=context))
-        said = message_input.build_user_message(_message(message, key), "")
+        user_message = message_input.build_user_message(_client_message(message, key), "")
         view = _view(ui, operations=operations)
-        return Stream(await session.send(said, view, when_busy=WhenBusy(when_busy), key=key))
+        return Stream(await session.send(user_message, view, when_busy=WhenBusy(when_busy), key=key))
 
     async def stream(
         self, cursor: str | None = None, *, follow: bool = False, operations: bool = False, ui: int = 7
     ) -> Stream | None:
-        """The session's run, whole or behind a cursor; None if that is nowhere and nothing is running."""
+        """Stream the session's run after `cursor`, or from its start; None without a cursor if no run is
+        active.
+        """
         await self.session.check_agent()
         position = AfterCursor(cursors.parse(cursor)) if cursor else FromStart()
         replay = await self.session.stream(position, _view(ui, operations=operations), follow=follow)
@@ -106,18 +117,18 @@ class ChatSession(msgspec.Struct, frozen=True):
         operations: bool = False,
         ui: int = 7,
     ) -> Stream | None:
-        """Decide, and stream what follows; None while the run waits for other decisions."""
+        """Store a decision and stream what follows; None while the run waits for more decisions."""
         await self.session.check_agent()
         decision = Decision(ApprovalId(approval_id), approved, reason)
         replay = await self.session.approve([decision], _view(ui, operations=operations))
         return None if replay is None else Stream(replay)
 
     async def history(self) -> History:
-        """The stored messages; `busy` is the run whose answer is not among them yet."""
+        """The stored messages. `busy`: the active run, whose answer is not among them yet."""
         return await self.session.history()
 
     async def interrupt(self) -> bool:
-        """Stop the session's run, wherever it is; whether there was one."""
+        """Interrupt the session's run. False if none was active."""
         await self.session.check_agent()
         return await self.session.interrupt()
 
@@ -128,63 +139,86 @@ class ChatSession(msgspec.Struct, frozen=True):
         metadata: Any = UNSET,
         last_message_id: str | UnsetType = UNSET,
     ) -> SessionSummary:
-        """Rename the session, describe it, or drop what was said after a message."""
+        """Change title or metadata. `last_message_id`: delete the messages after it."""
         return await family.changed(self.session, family.SessionUpdate(title, metadata, last_message_id))
 
     async def usage(self) -> SessionUsage:
-        """What its runs have cost together, in tokens."""
+        """Tokens of all runs of the session."""
         await family.existing(self.session)
         return await self.session.backend.threads.usage(self.session.owner, self.session.id)
 
     async def delete(self) -> None:
-        """Delete it and everything that belongs to it."""
+        """Delete the session with its messages, runs and files."""
         await family.existing(self.session)
         await self.session.delete()
 
 
 class AgentSessions(msgspec.Struct, frozen=True):
-    """One agent's sessions with one owner."""
+    """The sessions of one owner with one agent."""
 
     service: GatewayService
     owner: Owner
     agent: AgentName
 
     def session(self, id: str) -> ChatSession:
-        """One of them. Raises `Invalid` for an id that cannot be one."""
+        """The session with this id. Raises `Invalid` for an id that no session can have."""
         return ChatSession(self.service.backend.agent(self.agent, self.owner).session(session_id(id)))
 
 
 class Rejoin(msgspec.Struct, frozen=True):
-    """The backend: `rejoin.agent("support").session("s1").send("Hello")`."""
+    """A connected backend: `rejoin.agent("support").session("s1").send("Hello")`."""
 
     service: GatewayService
 
     def agent(self, name: str, owner: Owner = DEFAULT_OWNER) -> AgentSessions:
-        """An agent, which some runner serves. Raises `Invalid` for a name that cannot be one."""
+        """The sessions with an agent. Raises `Invalid` for a name that no agent can have."""
         return AgentSessions(self.service, owner, agent_name(name))
 
 
-@asynccontextmanager
-async def connect(
-    *,
-    nats_url: str,
-    database_url: str,
-    context_encryption_keys: str | None = None,
-    database_pool_max: int = 10,
-) -> AsyncIterator[Rejoin]:
-    """The backend, for as long as the context. Broker and database are those of the runners, migrated.
+def load_settings(variables: Mapping[str, str]) -> GatewaySettings:
+    """The settings of a gateway from the environment, which the application passes: `REJOIN_NATS_URL` etc.
 
-    Raises `Unavailable` if they are away, `Invalid` if they are not ready.
+    `REJOIN_…_FILE` names a file that holds the value. Raises `Invalid` for a missing or wrong setting.
     """
-    settings = GatewaySettings(
-        nats_url=nats_url,
-        database_url=database_url,
-        context_encryption_keys=context_encryption_keys,
-        database_pool_max=database_pool_max,
-        allow_anonymous=True,
+    return settings.load(GatewaySettings, variables, read=lambda path: Path(path).read_text(encoding="utf-8"))
+
+
+@asynccontextmanager
+async def connect(gateway_settings: GatewaySettings) -> AsyncIterator[Rejoin]:
+    """Connect to the runners' broker and database, until the context ends.
+
+    Takes the settings of a gateway: `GatewaySettings(nats_url=…, database_url=…)`, or `load_settings`. Agents
+    with a context need `context_encryption_keys`, the same as the runners'. Settings of authentication and of
+    the HTTP server have no effect: the application does both.
+
+    Raises `Unavailable` if the broker or the database cannot be reached, `Invalid` if they are not migrated.
+    """
+    without_authentication = msgspec.structs.replace(
+        gateway_settings, allow_anonymous=True, api_key_pepper=None, jwt_key=None, jwt_jwks_url=None
     )
-    async with open_application(settings) as app:
+    async with open_application(without_authentication) as app:
         yield Rejoin(app[SERVICE])
+
+
+class ErrorResponse(msgspec.Struct, frozen=True):
+    """A response: its status, headers and body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def error_response(error: RejoinError) -> ErrorResponse:
+    """The response of a gateway to an error: `application/problem+json` (RFC 9457).
+
+    For the error handlers of other web frameworks. Raises `error` itself if its text is not meant for
+    clients.
+    """
+    if not isinstance(error, errors.MAPPED_ERRORS):
+        raise error
+    response = errors.error_response(error)
+    body = response.body if isinstance(response.body, bytes) else b""
+    return ErrorResponse(response.status, dict(response.headers), body)
 
 
 def routes(
@@ -194,40 +228,44 @@ def routes(
     overrides: Mapping[RouteName, Override] | None = None,
     owner: Callable[[web.Request], Owner | Awaitable[Owner]] = lambda _: DEFAULT_OWNER,
 ) -> web.Application:
-    """The four session routes of an agent, to be mounted with `app.add_subapp("/support", …)`.
+    """Four session routes of an agent, for `app.add_subapp("/support", …)`.
 
     `GET /{session}` history, `POST /{session}` send, `GET /{session}/reconnect`, `POST /{session}/interrupt`.
-    `owner` says who asks, or raises `Unauthenticated`. An override stands before its route, and before
-    `owner`. How large a body may be is the application's `client_max_size`.
+    `owner` returns the owner of a request, or raises `Unauthenticated`. An override runs before its route and
+    before `owner`. The application's `client_max_size` limits bodies. Raises `Invalid` for an unknown route
+    name.
     """
-    name, wanted = agent_name(agent), dict(overrides or {})
+    name, unused_overrides = agent_name(agent), dict(overrides or {})
 
-    def mounted(route: RouteName, handler: Handler) -> Handler:
-        override = wanted.pop(route, None)
+    def build_handler(route: RouteName, handler: Handler) -> Handler:
+        override = unused_overrides.pop(route, None)
 
         async def proceed(request: web.Request) -> web.StreamResponse:
-            found = owner(request)
-            asker = await found if inspect.isawaitable(found) else found
-            request[PRINCIPAL] = Principal(asker, ALL_SCOPES, "application", name)
-            request.match_info["agent"] = name  # no path says it: the place of the mount does
+            result = owner(request)
+            request_owner = await result if inspect.isawaitable(result) else result
+            request[PRINCIPAL] = Principal(request_owner, ALL_SCOPES, "application", name)
+            request.match_info["agent"] = name  # the handlers read it from the path, which here lacks it
             return await handler(request)
 
-        async def overridden(request: web.Request) -> web.StreamResponse:
+        async def handle(request: web.Request) -> web.StreamResponse:
             return await override(request, proceed) if override is not None else await proceed(request)
 
-        return overridden
+        return handle
 
     app = web.Application(middlewares=[observe])
     app[SERVICE] = rejoin.service
-    four = (
-        ("GET", "/{session}", mounted("history", family.get_history)),
-        ("POST", "/{session}", mounted("send", family.send_message)),
-        ("GET", "/{session}/reconnect", mounted("reconnect", family.reconnect)),
-        ("POST", "/{session}/interrupt", mounted("interrupt", family.interrupt_session)),
+    session_routes = (
+        ("GET", "/{session}", build_handler("history", family.get_history)),
+        ("POST", "/{session}", build_handler("send", family.send_message)),
+        ("GET", "/{session}/reconnect", build_handler("reconnect", family.reconnect)),
+        ("POST", "/{session}/interrupt", build_handler("interrupt", family.interrupt_session)),
     )
-    if wanted:
-        raise Invalid(f"there is no route {', '.join(sorted(wanted))} to override")
-    mount(app, tuple(Route(method, path, handler, None, RouteDoc("")) for method, path, handler in four))
+    if unused_overrides:
+        raise Invalid(f"there is no route {', '.join(sorted(unused_overrides))} to override")
+    mount(
+        app,
+        tuple(Route(method, path, handler, None, RouteDoc("")) for method, path, handler in session_routes),
+    )
     app.on_shutdown.append(_stop)
     return app
 
@@ -236,17 +274,17 @@ async def _stop(app: web.Application) -> None:
     app[SERVICE].stop()
 
 
-def _message(said: MessageInput, key: str | None) -> ClientMessage:
-    match said:
+def _client_message(message: MessageInput, key: str | None) -> ClientMessage:
+    match message:
         case str(text):
             return ClientMessage(new_message_id(key), "user", [{"type": "text", "text": text}])
         case Mapping():
             try:
-                return msgspec.convert({"id": new_message_id(key), "role": "user", **said}, ClientMessage)
+                return msgspec.convert({"id": new_message_id(key), "role": "user", **message}, ClientMessage)
             except msgspec.ValidationError as fault:
                 raise Invalid(str(fault)) from fault
         case _:
-            return ClientMessage(new_message_id(key), "user", list(said))
+            return ClientMessage(new_message_id(key), "user", list(message))
 
 
 def _view(ui: int, *, operations: bool) -> View:

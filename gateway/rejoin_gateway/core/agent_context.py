@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rejoin_adapters.service import redaction
-from rejoin_protocol.errors import Invalid, RejoinError
+from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 
@@ -30,9 +30,12 @@ QUOTABLE_RULES = (
 )
 """What of a schema may be quoted when a value does not satisfy it."""
 
+RETRY_AFTER_S = 60
+"""For a missing encryption key: only an operator can add it."""
 
-class SealingUnavailable(RejoinError):
-    """An agent wants a context, and this gateway has no keys to seal it with."""
+
+class SealingUnavailable(Unavailable):
+    """The agent has a context, and this gateway has no keys to encrypt it with. Clients get a 503."""
 
 
 class ContextInput(msgspec.Struct, frozen=True):
@@ -63,7 +66,11 @@ def seal_context(
     if schema is None:
         return SealedContext()
     if sealer is None:
-        raise SealingUnavailable("the agent wants a context: set REJOIN_CONTEXT_ENCRYPTION_KEYS")
+        raise SealingUnavailable(
+            "the agent needs a context, which this gateway cannot encrypt: "
+            "set REJOIN_CONTEXT_ENCRYPTION_KEYS, the same for gateways and runners",
+            RETRY_AFTER_S,
+        )
     redaction.hide(brought.body)
     if brought.body is not None:
         return SealedContext(sealer.seal(validate_context(brought.body, schema), tenant, session))

@@ -28,7 +28,7 @@ async def test_a_fault_is_one_line(system: LocalSystem, tmp_path: Path) -> None:
     cases = [
         (("gateway", "--config", str(odd)), {}, "odd.toml cannot be read as TOML"),
         (("runs", "show", "run_nobody"), {}, "there is no run 'run_nobody'"),
-        (("gateway",), {"REJOIN_HOST": "0.0.0.0", "REJOIN_ALLOW_ANONYMOUS": "1"}, "only loopback is served"),  # noqa: S104
+        (("gateway",), {"REJOIN_HOST": "0.0.0.0", "REJOIN_ALLOW_ANONYMOUS": "1"}, "needs a loopback address"),  # noqa: S104
         (("gateway",), {}, "no request could be authenticated"),
         (("keys", "create"), {}, "REJOIN_API_KEY_PEPPER"),
         (("keys", "revoke", "rk_nobody"), {}, "has no key"),

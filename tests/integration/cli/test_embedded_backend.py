@@ -1,28 +1,40 @@
 """The backend inside of somebody's own application: calls, and routes that are mounted."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
 from rejoin_adapters.records import Owner
-from rejoin_gateway.embed import ChatSession, Rejoin, Stream, connect, routes
+from rejoin_gateway.app import GatewaySettings
+from rejoin_gateway.embed import ChatSession, Rejoin, Stream, connect, error_response, load_settings, routes
 from rejoin_gateway.http.routes import Handler
-from rejoin_protocol.errors import Conflict, Invalid, NotFound, Unauthenticated
+from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound, Unauthenticated, Unavailable
 from rejoin_protocol.ids import TenantId, UserId
 from rejoin_protocol.log import sse
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.scripted import ScriptedModel
 
 from tests.support.system.local_system import DONE, Answer, LocalSystem
 
+KEYS = f"k1:{b64encode(b'1' * 32).decode()}"
 SOMEBODY = Owner(TenantId("default"), UserId("somebody"))
+
+
+class Trip(msgspec.Struct):
+    """What the agent's tools are told."""
+
+    destination: str
 
 
 @pytest.fixture
 async def rejoin(system: LocalSystem) -> AsyncIterator[Rejoin]:
     await system.runner()
-    async with connect(nats_url=system.nats_url, database_url=system.database_url) as one:
+    async with connect(GatewaySettings(nats_url=system.nats_url, database_url=system.database_url)) as one:
         yield one
 
 
@@ -58,6 +70,46 @@ async def test_a_conversation_is_a_few_calls(session: ChatSession) -> None:
     await session.delete()
     with pytest.raises(NotFound):
         await session.history()
+
+
+async def test_an_application_connects_with_the_variables_of_a_gateway(
+    system: LocalSystem, tmp_path: Path
+) -> None:
+    """Context keys included; a secret may be in a file. What only an HTTP server needs is ignored."""
+    keys = tmp_path / "keys"
+    keys.write_text(KEYS)
+    variables = {
+        "REJOIN_NATS_URL": system.nats_url,
+        "REJOIN_DATABASE_URL": system.database_url,
+        "REJOIN_CONTEXT_ENCRYPTION_KEYS_FILE": str(keys),
+        "REJOIN_API_KEY_PEPPER": "short",
+        "HOME": "/",
+    }
+    agent = Agent(name=system.agent, model=ScriptedModel(), context=Trip)
+    await system.runner([agent], context_encryption_keys=KEYS)
+    async with connect(load_settings(variables)) as backend:
+        session = backend.agent(system.agent).session(system.fresh("s"))
+        events = await read(await session.send("count 2", context={"destination": "Rome"}))
+        assert "".join(str(event["delta"]) for event in events if event["type"] == "text-delta") == "1 2"
+        with pytest.raises(Invalid, match="context"):
+            await session.send("count 2", context={})
+    settings = GatewaySettings(nats_url=system.nats_url, database_url=system.database_url)
+    async with connect(settings) as backend:
+        with pytest.raises(Unavailable, match="REJOIN_CONTEXT_ENCRYPTION_KEYS"):
+            await backend.agent(system.agent).session(system.fresh("s")).send("count 2", context={})
+    with pytest.raises(Invalid, match="REJOIN_DATABASE_URL"):
+        load_settings({"REJOIN_NATS_URL": system.nats_url})
+
+
+def test_an_error_becomes_the_response_of_a_gateway() -> None:
+    response = error_response(Unauthenticated("send a ticket"))
+    assert response.status == 401
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert msgspec.json.decode(response.body)["detail"] == "send a ticket"
+    secret = Fenced("run_1 belongs to runner-7")
+    with pytest.raises(Fenced):
+        error_response(secret)
 
 
 async def test_a_message_is_a_text_parts_or_a_whole_one_and_once(session: ChatSession) -> None:

@@ -12,6 +12,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
+from structlog.testing import capture_logs
 
 from tests.support.models.scripted_models import Calls
 from tests.support.system.local_system import Answer, LocalSystem
@@ -172,3 +173,28 @@ async def test_the_page_that_the_user_looks_at_is_in_the_instructions(system: Lo
     answer = await system.post(base, chat)
     assert answer.text == "Be brief.\n\nThe user is looking at this page: /orders/7"
     assert (await system.post(base, system.chat(session, "again"))).text == "Be brief."
+
+
+async def test_a_gateway_without_keys_warns_at_start_and_answers_503(system: LocalSystem) -> None:
+    """The warning and the response name the setting. Nothing is stored."""
+    agent = Agent(name=system.agent, model=Reads(), instructions="hello", context=Tenant)
+    await system.runner([agent], context_encryption_keys=KEYS)
+    with capture_logs() as entries:
+        base = await system.gateway()
+    [warning] = [entry for entry in entries if entry["event"] == "context_keys_missing"]
+    assert system.agent in warning["agents"]
+    assert "REJOIN_CONTEXT_ENCRYPTION_KEYS" in warning["hint"]
+    session = system.fresh("s")
+    refused = await post(system, f"{base}/api/agents/{system.agent}/{session}", "hello", tenant_id="acme")
+    assert (refused.status, refused.json["code"]) == (503, "unavailable")
+    assert "REJOIN_CONTEXT_ENCRYPTION_KEYS" in refused.json["detail"]
+    assert int(refused.headers["retry-after"]) > 0
+    assert (await system.get(f"{base}/api/agents/{system.agent}/{session}")).status == 404
+
+
+async def test_a_gateway_with_keys_does_not_warn(system: LocalSystem) -> None:
+    agent = Agent(name=system.agent, model=Reads(), instructions="hello", context=Tenant)
+    await system.runner([agent], context_encryption_keys=KEYS)
+    with capture_logs() as entries:
+        await system.gateway(context_encryption_keys=KEYS)
+    assert not [entry for entry in entries if entry["event"] == "context_keys_missing"]
