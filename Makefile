@@ -1,7 +1,7 @@
 # Two commands matter: `make dev` and `make test`. Each installs what it needs, given Python >= 3.12.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help dev test lint types format bench docs sync clean
+.PHONY: help dev test test-all lint types format bench docs sync clean
 
 # A uv on the PATH, or our own copy below .uv/; the interpreter is the first one that is new enough.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
@@ -16,15 +16,22 @@ ARGS ?=
 
 help:
 	@echo "make dev     start everything on this machine: http://127.0.0.1:8080"
-	@echo "make test    run the tests against real NATS and PostgreSQL servers"
+	@echo "make test    run the tests against real NATS and PostgreSQL servers (about 5 minutes on 2 cores)"
+	@echo "make test-all  run the slow tests that make test leaves out (about 10 minutes more)"
 	@echo "make docs    build the documentation site into site/"
 	@echo "make lint | types | format | bench | clean"
 
 dev: sync
 	@$(RUN) rejoin dev $(ARGS)
 
+PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: sync
-	@$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+# Chaos, clusters, long fault tests, schemathesis, browsers, and the AI SDK in all versions.
+test-all: sync
+	@$(PYTEST) -m slow $(ARGS)
 
 lint: sync
 	@$(RUN) ruff check

@@ -14,6 +14,8 @@ from tests.support.models.provider_server import FakeProvider
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import RecordMeasurement
 
+pytest_plugins = ("tests.support.file_times",)
+
 # How long an example takes says how busy the machine is, and nothing about us.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")

@@ -30,7 +30,7 @@ VERSIONS = (
     "7.0.173",
 )
 
-pytestmark = pytest.mark.timeout(INSTALL_S_MAX + FLOWS_S_MAX)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S_MAX + FLOWS_S_MAX)]
 
 
 class Played(msgspec.Struct):

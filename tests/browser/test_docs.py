@@ -6,7 +6,7 @@ from rejoin_gateway.app import ROUTES
 
 from tests.support.browser.browser_site import Site
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 async def test_the_docs_show_every_route_and_lead_to_its_types(context: BrowserContext, site: Site) -> None:

@@ -9,7 +9,7 @@ from tests.browser.conftest import serve_react
 from tests.support.browser.browser_site import Site
 from tests.support.browser.chat_page import Seen
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 async def test_an_answer_streams(seen: Seen) -> None:

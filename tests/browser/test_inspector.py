@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from tests.support.browser.chat_page import Seen, numbers
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 async def inspected(seen: Seen) -> Page:

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.support.browser.browser_site import HERE, Site
 from tests.support.browser.chat_page import Seen
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAINT_MS_MAX = 1_000

@@ -56,6 +56,7 @@ async def test_the_plug_of_the_connection_shows_every_event_once(playground: See
     )
 
 
+@pytest.mark.slow
 async def test_the_button_really_kills_the_runners(playground: Seen) -> None:
     before = {one.pid for one in playground.site.dev.command.living("runner")}
     await playground.say("count 40 every 100 ms")
@@ -79,6 +80,7 @@ async def test_a_decision_in_one_tab_is_seen_in_the_other(playground: Seen) -> N
         await expect(one.messages).to_have_count(2)
 
 
+@pytest.mark.slow
 async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playground: Seen) -> None:
     await playground.say("count 3")
     await playground.counted(3)
@@ -98,6 +100,7 @@ async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playg
     await playground.counted(4)
 
 
+@pytest.mark.slow
 async def test_a_file_is_sent_and_shown_again_after_a_reload(playground: Seen) -> None:
     image = io.BytesIO()
     Image.new("RGB", (8, 8), "teal").save(image, "PNG")
@@ -130,6 +133,7 @@ async def test_text_never_becomes_markup(playground: Seen) -> None:
     assert set(hrefs) == {"https://example.com", "https://example.com/p.png"}
 
 
+@pytest.mark.slow
 async def test_conversations_are_listed_opened_and_deleted(playground: Seen) -> None:
     page = playground.page
     await playground.say("count 2")
@@ -148,6 +152,7 @@ async def test_conversations_are_listed_opened_and_deleted(playground: Seen) -> 
     await expect(playground.messages).to_have_count(0)
 
 
+@pytest.mark.slow
 async def test_a_narrow_page_has_all_of_it_within_its_width(playground: Seen) -> None:
     """As on a telephone. The list of conversations lies over the page, and is put away in several ways."""
     page = playground.page
@@ -174,6 +179,7 @@ async def test_a_narrow_page_has_all_of_it_within_its_width(playground: Seen) ->
     await expect(playground.messages).to_have_count(0)
 
 
+@pytest.mark.slow
 async def test_the_line_says_how_an_answer_ended(playground: Seen) -> None:
     await playground.say("count 3")
     await expect(playground.state).to_have_text("Complete")
@@ -185,6 +191,7 @@ async def test_the_line_says_how_an_answer_ended(playground: Seen) -> None:
     await expect(playground.state).to_have_text("Stopped")
 
 
+@pytest.mark.slow
 async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
     """From the top of the page to an approval, and focus does not get lost on the way."""
     page = playground.page
@@ -207,6 +214,7 @@ async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
+@pytest.mark.slow
 async def test_what_a_delegated_agent_says_bears_its_name(system: LocalSystem, browser: Browser) -> None:
     """While it streams and when it is stored."""
     aide, name = Agent(name="aide", model=ScriptedModel()), f"{system.agent}-asks"
@@ -236,6 +244,7 @@ async def where(ctx: ToolContext[Place]) -> str:
     return f"You are in {ctx.context.city}."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remember", [False, True])
 async def test_key_agent_context_are_given_in_the_page(
     system: LocalSystem, browser: Browser, remember: bool

@@ -7,7 +7,7 @@ from tests.support.browser.node import spoken
 
 CASES_S_MAX = 100.0
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 async def test_the_transport_keeps_its_promises(node: str) -> None:

@@ -34,6 +34,8 @@ from tests.support.faults.invariants import all_broken, drawn, score, stored, un
 from tests.support.system.observation import RecordMeasurement, wait_until
 from tests.support.system.processes import Dev
 
+pytestmark = pytest.mark.slow
+
 DURATION_S = float(os.environ.get("REJOIN_CHAOS_S", "12"))
 SESSIONS = 60 if DURATION_S >= 60 else 20
 SETTLE_S = 40.0

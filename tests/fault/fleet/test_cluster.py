@@ -28,6 +28,8 @@ from tests.support.system.nats_cluster import Cluster, Node, cluster
 from tests.support.system.observation import payload, stored, wait_until
 from tests.support.system.processes import HOST, Command, free_ports
 
+pytestmark = pytest.mark.slow
+
 RUNS = 12
 COUNT = 250
 EVERY_MS = 40

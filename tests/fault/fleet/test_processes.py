@@ -208,6 +208,7 @@ async def test_a_killed_gateways_client_resumes_at_the_other_one(
     assert await replay(http, a, session) == await replay(http, b, session)
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F91")
 async def test_a_killed_broker_is_started_again_and_everything_goes_on(
     plugged: Dev, http: aiohttp.ClientSession
@@ -225,6 +226,7 @@ async def test_a_killed_broker_is_started_again_and_everything_goes_on(
     assert said((await history(http, b, session))[-1]) == counted(80)
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F92")
 async def test_a_killed_database_is_started_again_and_no_run_is_lost(
     plugged: Dev, http: aiohttp.ClientSession
@@ -273,6 +275,7 @@ async def test_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(plug
 # ----------------------------------------------------------------------------------------- all at once
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F62", "F94")
 async def test_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
     plugged: Dev, http: aiohttp.ClientSession
@@ -299,6 +302,7 @@ async def test_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
     assert said((await history(http, base, session))[-1]) == "notes.txt is deleted."
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F62", "F71")
 async def test_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_running(
     plugged: Dev, http: aiohttp.ClientSession
@@ -337,6 +341,7 @@ async def test_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_
 # -------------------------------------------------------------------------------------- without a supervisor
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F91")
 async def test_services_wait_for_a_broker_and_outlast_its_absence(
     servers: Servers, http: aiohttp.ClientSession, tmp_path: Path

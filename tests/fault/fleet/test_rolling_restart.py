@@ -22,6 +22,8 @@ from tests.support.faults.invariants import Stored, all_broken, drawn, silences,
 from tests.support.system.observation import RecordMeasurement, wait_until
 from tests.support.system.processes import Dev, gone
 
+pytestmark = pytest.mark.slow
+
 SESSIONS = 12
 EACH = 2
 BACK_S = 30.0

@@ -19,7 +19,11 @@ ENDS_S = 20.0
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "event"), [("stuck", 0, "threads_abandoned_at_exit"), ("stubborn", 1, "drain_overdue")]
+    ("name", "code", "event"),
+    [
+        ("stuck", 0, "threads_abandoned_at_exit"),
+        pytest.param("stubborn", 1, "drain_overdue", marks=pytest.mark.slow),
+    ],
 )
 async def test_a_drained_runner_ends_although_a_tool_does_not(
     system: LocalSystem, tmp_path: Path, name: str, code: int, event: str

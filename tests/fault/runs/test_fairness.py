@@ -20,6 +20,8 @@ from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import RecordMeasurement
 
+pytestmark = pytest.mark.slow
+
 PEPPER = "a pepper of some length"
 BACKLOG = int(os.environ.get("REJOIN_BACKLOG", "300"))
 RUNNING_MAX = 8

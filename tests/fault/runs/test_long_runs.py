@@ -67,6 +67,7 @@ def sweep_interval_s(monkeypatch: pytest.MonkeyPatch) -> float:
     return min(WorkerLimits().sweep_interval_s, LONG_S / 4)
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F73")
 @pytest.mark.timeout(60 + 2 * LONG_S)
 async def test_a_long_run_ends_with_its_finish_whether_it_talks_or_is_silent(

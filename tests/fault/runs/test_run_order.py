@@ -8,6 +8,8 @@ import pytest
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import stored
 
+pytestmark = pytest.mark.slow
+
 SENDS = 100
 GATEWAYS = 3
 

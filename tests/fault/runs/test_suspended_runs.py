@@ -14,6 +14,8 @@ from rejoin_runner.worker.worker import Worker
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import RecordMeasurement, wait_until
 
+pytestmark = pytest.mark.slow
+
 RUNS = int(os.environ.get("REJOIN_SUSPENDED_RUNS", "150"))
 AT_ONCE = 50
 WARM_UP = AT_ONCE

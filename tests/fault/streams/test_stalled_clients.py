@@ -24,6 +24,8 @@ from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import RecordMeasurement, payload, stored, wait_until
 from tests.support.system.processes import HOST, Command, free_ports
 
+pytestmark = pytest.mark.slow
+
 MB = 1024 * 1024
 PASSING_MB = int(os.environ.get("REJOIN_STALLED_MB", "24"))
 PIECE_BYTES = 128 * 1024

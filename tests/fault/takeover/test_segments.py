@@ -162,6 +162,7 @@ async def killed_at(nats_url: str, process: Command, appends: int) -> AsyncItera
         await end()
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F69")
 async def test_its_process_is_killed_where_it_would_store_a_segment(
     system: LocalSystem, tmp_path: Path

@@ -18,6 +18,8 @@ from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import stored, wait_until
 from tests.support.system.processes import Command
 
+pytestmark = pytest.mark.slow
+
 START_S = 60.0
 each = pytest.mark.parametrize("speaks", ALL, ids=lambda speaks: speaks.provider)
 

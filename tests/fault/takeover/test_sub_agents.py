@@ -71,6 +71,7 @@ def check(message: UIMessage, runs: Counter[str], expected: UIMessage, where: st
     return len(unknown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after it is stored"])
 async def test_its_runner_died_at_an_append(
     system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch

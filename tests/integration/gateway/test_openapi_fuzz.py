@@ -99,6 +99,7 @@ async def schemathesis(base: str, known: Mapping[str, str], place: Path) -> tupl
     return process.returncode, said.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_schemathesis_finds_nothing_that_the_contract_does_not_say(
     system: LocalSystem, base: str, tmp_path: Path
@@ -193,6 +194,7 @@ async def status_of(system: LocalSystem, route: Route, url: str, body: bytes | N
         return response.status
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", NASTY)
 async def test_no_value_in_a_body_breaks_a_route(system: LocalSystem, base: str, name: str) -> None:

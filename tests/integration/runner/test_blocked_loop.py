@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import msgspec
+import pytest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.decorator import tool
 
@@ -12,6 +13,8 @@ from tests.support.models.scripted_models import Calls
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import Command
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_runner_whose_loop_is_blocked_says_by_whom_and_its_run_is_taken_over(

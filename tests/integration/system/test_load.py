@@ -49,6 +49,7 @@ async def test_a_model_without_a_pause_fills_its_log_in_order(system: LocalSyste
         assert post.result().text == counted(last)
 
 
+@pytest.mark.slow
 async def test_two_hundred_runs_at_once_are_each_complete_and_in_order(system: LocalSystem) -> None:
     """Two gateways, two runners. A fifth of them may be waiting to be accepted, which has a time limit."""
     bases = [await system.gateway(), await system.gateway()]
@@ -73,6 +74,7 @@ async def test_two_hundred_runs_at_once_are_each_complete_and_in_order(system: L
     assert len({answer.headers["x-workflow-run-id"] for answer in answers}) == 200
 
 
+@pytest.mark.slow
 @pytest.mark.feature("F85")
 async def test_a_hundred_busy_runs_are_taken_over_by_nobody(system: LocalSystem) -> None:
     """F85: a runner that is only busy keeps its runs. They last for longer than the ack wait."""
