@@ -1,14 +1,14 @@
 """A pytest plugin: `--file-times` ends the output with the seconds that each test file took."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import pytest
 
 
-def seconds_by_file(reports: Iterable[pytest.TestReport]) -> Counter[str]:
+def seconds_by_file(reports: Iterable[pytest.TestReport]) -> Mapping[str, float]:
     """Setup, call and teardown of all tests of a file, in seconds, over all worker processes."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for report in reports:
         seconds[report.nodeid.partition("::")[0]] += report.duration
     return seconds
@@ -29,6 +29,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     ]
     seconds = seconds_by_file(reports)
     terminalreporter.section("seconds by file")
-    for file, duration in seconds.most_common():
+    for file, duration in sorted(seconds.items(), key=lambda entry: -entry[1]):
         terminalreporter.write_line(f"{duration:8.1f}  {file}")
-    terminalreporter.write_line(f"{seconds.total():8.1f}  all files")
+    terminalreporter.write_line(f"{sum(seconds.values()):8.1f}  all files")
