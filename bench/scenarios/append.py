@@ -49,14 +49,14 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
 
 
 async def _one(log: JetStreamRunLog, place: logs.Place, events: int) -> Figure:
-    standing = RunState()
-    journal = Journal(log, place.run, 1, standing)
+    state = RunState()
+    journal = Journal(log, place.run, 1, state)
     await journal.take_over()
     began = time.monotonic()
-    async with run_alongside(journal.write()):
+    async with run_alongside(journal.run()):
         for chunk in logs.OPENING:
             await journal.emit(chunk)
         for _ in range(events):
             await journal.emit(logs.said())
-        await journal.settle()
+        await journal.wait_until_stored()
     return Figure("log append, 1 run", "rejoin", "rate", events / (time.monotonic() - began), "events/s")

@@ -37,7 +37,8 @@ from rejoin_runner.run import tool_calls
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools import thread_calls
 from rejoin_runner.worker import loop_watchdog
-from rejoin_runner.worker.worker import ServedAgent, Worker, WorkerLimits
+from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
+from rejoin_runner.worker.worker import Worker
 
 OVERDUE_S = 5.0
 """How long what was cancelled may take to end, once a drain's grace is over."""
@@ -45,7 +46,11 @@ log = structlog.get_logger("rejoin.runner")
 
 
 @asynccontextmanager
-async def open_worker(settings: RunnerSettings, agents: Sequence[Agent]) -> AsyncIterator[Worker]:
+async def open_worker(
+    settings: RunnerSettings,
+    agents: Sequence[Agent],
+    signals: WorkerSignals = WorkerSignals(),  # noqa: B008 - it is frozen
+) -> AsyncIterator[Worker]:
     """A worker with its connections, for as long as the context."""
     async with AsyncExitStack() as stack:
         connections = await stack.enter_async_context(ProviderConnections())
@@ -71,19 +76,20 @@ async def open_worker(settings: RunnerSettings, agents: Sequence[Agent]) -> Asyn
         yield Worker(
             f"{socket.gethostname()}-{os.getpid()}",
             serving,
-            store=store,
-            run_log=JetStreamRunLog(write, write),
-            queue=JetStreamRunQueue(queue, wanted),
-            control=NatsRunControl(queue),
-            registry=JetStreamAgentRegistry(queue),
-            files=JetStreamFileStore(JetStreamChunkStore(files), PostgresFileIndex(store.database)),
-            artifacts=PostgresArtifacts(store.database),
-            sessions=PostgresSessionStore(store.database),
-            sealer=Sealer(settings.context_encryption_keys, secrets.token_bytes)
-            if settings.context_encryption_keys
-            else None,
-            deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
-            limits=WorkerLimits(
+            WorkerPorts(
+                store=store,
+                run_log=JetStreamRunLog(write, write),
+                queue=JetStreamRunQueue(queue, wanted),
+                control=NatsRunControl(queue),
+                registry=JetStreamAgentRegistry(queue),
+                files=JetStreamFileStore(JetStreamChunkStore(files), PostgresFileIndex(store.database)),
+                artifacts=PostgresArtifacts(store.database),
+                sessions=PostgresSessionStore(store.database),
+                sealer=Sealer(settings.context_encryption_keys, secrets.token_bytes)
+                if settings.context_encryption_keys
+                else None,
+            ),
+            WorkerLimits(
                 max_concurrent_runs=settings.max_concurrent_runs,
                 ack_wait_s=settings.ack_wait_s,
                 drain_grace_s=settings.drain_grace_s,
@@ -92,6 +98,8 @@ async def open_worker(settings: RunnerSettings, agents: Sequence[Agent]) -> Asyn
                 sweep_interval_s=settings.sweep_interval_s,
                 session_retention_s=settings.session_retention_s,
             ),
+            deployed_at_ms=_now_ms() if settings.deployed_at_ms is None else settings.deployed_at_ms,
+            signals=signals,
             now_ms=_now_ms,
         )
 
@@ -121,8 +129,10 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
 
 def _give_up() -> None:
     """Something does not end although it was cancelled, and its run is kept alive: without us it is not."""
-    tools = [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(tool_calls.TASK)]
-    log.error("drain_overdue", tools=[name.removeprefix(tool_calls.TASK) for name in tools])
+    tools = [
+        task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(tool_calls.TASK_PREFIX)
+    ]
+    log.error("drain_overdue", tools=[name.removeprefix(tool_calls.TASK_PREFIX) for name in tools])
     sys.stderr.flush()
     os._exit(1)
 

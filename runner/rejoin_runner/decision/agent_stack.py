@@ -1,17 +1,17 @@
-"""Whose step is whose: the agents that share one run, as its log has them. Pure.
+"""The agents that share one run, as its log shows them. Pure.
 
-An agent hands the conversation over by calling `transfer_to_<name>`: from the next step on the target speaks.
-It delegates by calling `delegate_to_<name>`: the steps that follow are the target's, until one of them makes
-no call; then the call gets its output. So agents at work form a stack of frames, the conversation at its
-bottom and an open delegate call above it for each agent that waits for another. Open delegate calls of one
-step are taken one after the other, in the model's order.
+An agent hands off the conversation by calling `transfer_to_<name>`: the next step is the target's. An agent
+delegates by calling `delegate_to_<name>`: the steps that follow are the target's until one of them makes no
+call; then the delegate call gets its output. The active agents therefore form a stack of frames. The frame of
+the conversation is at the bottom, and above it is a frame for each open delegate call whose caller waits.
+Several delegate calls of one step run one after another, in the model's order.
 
-Owns the names of these tools, what a delegated agent's parts look like in the message, and the way back: the
-frames from the events, and what one agent is to see of the message. Never what is to be done next.
+Owns the names of these tools, the form of a delegated agent's parts in the message, and the way back: frames
+from events, and one agent's view of the message. It does not decide what comes next; `decide` does.
 
-A delegated agent's text stands in the message as reasoning, so that nobody takes it for the answer, and each
-of its parts names its frame under `rejoin` in the provider metadata: whoever reads the stored message knows
-whose it is, also where the order of events is lost.
+A delegated agent's text is in the message as reasoning, so that no client takes it for the answer. Each of
+its parts names its agent and call under `rejoin` in the provider metadata, so that a reader of the stored
+message knows the part's agent without the order of events.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -26,11 +26,11 @@ from rejoin_protocol.ids import CallId
 
 TRANSFER = "transfer_to_"
 DELEGATE = "delegate_to_"
-KEY = "rejoin"
+METADATA_KEY = "rejoin"
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """A tool call of the model, complete."""
+    """A complete tool call of a model."""
 
     id: CallId
     tool: str
@@ -38,152 +38,156 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class PartOrigin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a delegated agent's part says of itself: who wrote it, working on which call, and as what."""
+    """The agent that wrote a part, and the delegate call it works on; in the part's provider metadata."""
 
     agent: str
     call: CallId
     text: bool = False
-    """It was said, and is shown as reasoning."""
+    """The part is text that the message shows as reasoning."""
 
 
-def transfer_target(tool: str) -> str | None:
-    """The agent that a tool hands over to."""
+def handoff_target(tool: str) -> str | None:
+    """The agent that a tool hands off to; None for any other tool."""
     return tool.removeprefix(TRANSFER) if tool.startswith(TRANSFER) else None
 
 
 def delegate_target(tool: str) -> str | None:
-    """The agent that a tool delegates to."""
+    """The agent that a tool delegates to; None for any other tool."""
     return tool.removeprefix(DELEGATE) if tool.startswith(DELEGATE) else None
 
 
-# ------------------------------------------------------------------------------------------ the events
+# ------------------------------------------------------------------------------- frames, from the events
 
 
 class AgentFrame:
-    """One agent at work: on the conversation itself, or on a call of another agent."""
+    """One agent at work: on the conversation (`call` is None), or on another agent's delegate call."""
 
     def __init__(self, call: ToolCall | None) -> None:
         self.call = call
         self.agent: str | None = None if call is None else delegate_target(call.tool)
-        """Whose the last step is. None is the agent that the run began with."""
+        """The agent of the last step. None: the agent that the run started with."""
         self.successor: str | None = None
-        """Whose the next step is, where the last one handed over."""
+        """The agent of the next step, if the last step handed off."""
         self.steps = 0
-        self.stint = 0
-        """Steps since the agent took over."""
+        self.steps_since_handoff = 0
+        """Steps of the present agent."""
         self.calls: dict[CallId, ToolCall] = {}
-        """Of the last step."""
+        """The calls of the last step, in the model's order."""
 
-    def begin(self) -> None:
-        """The next step."""
+    def begin_step(self) -> None:
+        """Count a step, and make the successor the agent."""
         if self.successor is not None:
-            self.agent, self.successor, self.stint = self.successor, None, 0
+            self.agent, self.successor, self.steps_since_handoff = self.successor, None, 0
         self.steps += 1
-        self.stint += 1
+        self.steps_since_handoff += 1
         self.calls = {}
 
 
 class AgentStack:
-    """All of a run's frames. Fed by `RunState` with the events that matter."""
+    """All frames of a run. `RunState` applies the events that concern them."""
 
     def __init__(self) -> None:
-        self.transfers = 0
-        self.past: set[CallId] = set()
+        self.handoffs = 0
+        self.earlier_calls: set[CallId] = set()
         """The calls of earlier steps."""
         self._root = AgentFrame(None)
         self._delegated: dict[CallId, AgentFrame] = {}
-        self._current = self._root  # whose the last step is
+        self._last_step = self._root
+        """The frame of the last step. After the step is closed, another frame may be on top."""
         self._resolved: set[CallId] = set()
 
     @property
     def stack(self) -> list[AgentFrame]:
-        """The frames that are not over, the conversation first. The last one works, the others wait."""
+        """The frames that have work left, the conversation first. The last one is active, the others wait."""
         stack = [self._root]
-        while (call := self._waited_for(stack[-1])) is not None and call.id in self._delegated:
+        while (call := self._first_delegate_call(stack[-1])) is not None and call.id in self._delegated:
             stack.append(self._delegated[call.id])
         return stack
 
     @property
     def top(self) -> AgentFrame:
-        """The frame that works."""
+        """The active frame."""
         return self.stack[-1]
 
     @property
     def next_call(self) -> ToolCall | None:
-        """The delegate call whose frame the next step opens."""
-        return self._waited_for(self.top)
+        """The delegate call whose frame the next step opens; None if the next step is the active frame's."""
+        return self._first_delegate_call(self.top)
 
     def open_calls(self, frame: AgentFrame) -> list[ToolCall]:
-        """The calls of its last step that have no result, in the model's order."""
+        """The calls of the frame's last step that have no result, in the model's order."""
         return [call for id, call in frame.calls.items() if id not in self._resolved]
 
-    def begin(self) -> None:
-        """A step begins. It belongs to the frame that works, or opens one for the call that waits for it."""
-        self.past.update(self._current.calls)
+    def begin_step(self) -> None:
+        """A step begins: in a new frame if a delegate call waits for one, else in the active frame."""
+        self.earlier_calls.update(self._last_step.calls)
         frame, call = self.top, self.next_call
         if call is not None:
             frame = self._delegated[call.id] = AgentFrame(call)
-        frame.begin()
-        self._current = frame
+        frame.begin_step()
+        self._last_step = frame
 
-    def reset(self) -> None:
-        """What the step has said is void."""
-        self._current.calls = {}
+    def void_step(self) -> None:
+        """Forget the calls of the last step."""
+        self._last_step.calls = {}
 
-    def called(self, call: ToolCall, metadata: Metadata) -> None:
-        """The step makes a call."""
-        self.attribute(metadata)
-        self._current.calls[call.id] = call
+    def add_call(self, call: ToolCall, metadata: Metadata) -> None:
+        """The last step makes a call. `metadata` is the provider metadata of the call's part."""
+        self.attribute_part(metadata)
+        self._last_step.calls[call.id] = call
+        # A call of an earlier step may have had the same id: providers number calls in each response.
         self._resolved.discard(call.id)
-        self._delegated.pop(call.id, None)  # an earlier call may have had this id
+        self._delegated.pop(call.id, None)
 
-    def resolved(self, id: CallId, *, done: bool) -> None:
-        """A call has its result; `done` if it succeeded."""
+    def resolve_call(self, id: CallId, *, succeeded: bool) -> None:
+        """A call has its final result."""
         self._resolved.add(id)
-        call = self._current.calls.get(id)
-        target = None if call is None else transfer_target(call.tool)
-        if done and target is not None:
-            self._current.successor = target
-            self.transfers += 1
+        call = self._last_step.calls.get(id)
+        target = None if call is None else handoff_target(call.tool)
+        if succeeded and target is not None:
+            self._last_step.successor = target
+            self.handoffs += 1
 
-    def attribute(self, metadata: Metadata) -> None:
-        """What a part says of its frame. Only where a stored message is written again, and calls have their
-        output ahead of the steps that made it, is it not what the order says.
+    def attribute_part(self, metadata: Metadata) -> None:
+        """Move the last step to the frame that the metadata of one of its parts names.
+
+        In a live log this changes nothing: the order of events names the same frame. In a restored log it
+        does: there a delegate call has its output before the steps that made it.
         """
-        owner = owner_of(metadata)
-        at = self._current.call
-        if owner is None or (at is not None and at.id == owner.call):
+        origin = origin_of(metadata)
+        current = self._last_step.call
+        if origin is None or (current is not None and current.id == origin.call):
             return
-        self._current.steps -= 1
-        self._current.stint -= 1
-        if owner.call not in self._delegated:
-            self._delegated[owner.call] = AgentFrame(ToolCall(owner.call, DELEGATE + owner.agent, None))
-        self._current = self._delegated[owner.call]
-        self._current.begin()
+        self._last_step.steps -= 1
+        self._last_step.steps_since_handoff -= 1
+        if origin.call not in self._delegated:
+            self._delegated[origin.call] = AgentFrame(ToolCall(origin.call, DELEGATE + origin.agent, None))
+        self._last_step = self._delegated[origin.call]
+        self._last_step.begin_step()
 
-    def _waited_for(self, frame: AgentFrame) -> ToolCall | None:
+    def _first_delegate_call(self, frame: AgentFrame) -> ToolCall | None:
         calls = self.open_calls(frame)
         return next((call for call in calls if delegate_target(call.tool) is not None), None)
 
 
-# ------------------------------------------------------------------------------------------- the parts
+# --------------------------------------------------------------------------------- parts, in the message
 
 
-def owned(chunk: Chunk, owner: PartOrigin) -> Chunk:
-    """A delegated agent's chunk as it stands in the message."""
-    text = msgspec.structs.replace(owner, text=True)
+def with_origin(chunk: Chunk, origin: PartOrigin) -> Chunk:
+    """A delegated agent's chunk in the form that the message has it: text as reasoning, parts with origin."""
+    text_origin = msgspec.structs.replace(origin, text=True)
     match chunk:
         case chunks.TextStart(id=id, provider_metadata=metadata):
-            return chunks.ReasoningStart(_text_id(id), _named(metadata, text))
+            return chunks.ReasoningStart(_reasoning_id(id), _add_origin(metadata, text_origin))
         case chunks.TextDelta(id=id, delta=delta, provider_metadata=metadata):
-            return chunks.ReasoningDelta(_text_id(id), delta, _renamed(metadata, text))
+            return chunks.ReasoningDelta(_reasoning_id(id), delta, _keep_origin(metadata, text_origin))
         case chunks.TextEnd(id=id, provider_metadata=metadata):
-            return chunks.ReasoningEnd(_text_id(id), _renamed(metadata, text))
+            return chunks.ReasoningEnd(_reasoning_id(id), _keep_origin(metadata, text_origin))
         case (
             chunks.ReasoningDelta(provider_metadata=metadata)
             | chunks.ReasoningEnd(provider_metadata=metadata)
         ):
-            return msgspec.structs.replace(chunk, provider_metadata=_renamed(metadata, owner))
+            return msgspec.structs.replace(chunk, provider_metadata=_keep_origin(metadata, origin))
         case (
             chunks.ReasoningStart(provider_metadata=metadata)
             | chunks.ReasoningFile(provider_metadata=metadata)
@@ -195,93 +199,98 @@ def owned(chunk: Chunk, owner: PartOrigin) -> Chunk:
             | chunks.ToolInputAvailable(provider_metadata=metadata)
             | chunks.ToolInputError(provider_metadata=metadata)
         ):
-            return msgspec.structs.replace(chunk, provider_metadata=_named(metadata, owner))
+            return msgspec.structs.replace(chunk, provider_metadata=_add_origin(metadata, origin))
         case _:
             return chunk
 
 
-def owner_of(metadata: Metadata | None) -> PartOrigin | None:
-    """Whose a part is. None: it belongs to the conversation."""
+def origin_of(metadata: Metadata | None) -> PartOrigin | None:
+    """The origin in a part's provider metadata. None: the part belongs to the conversation."""
     try:
-        return msgspec.convert(metadata.get(KEY) if isinstance(metadata, dict) else None, PartOrigin)
+        return msgspec.convert(metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None, PartOrigin)
     except msgspec.ValidationError:
         return None
 
 
-def view(message: UIMessage, call: CallId | None) -> UIMessage:
-    """The message as the agents of one frame see it: their own parts only, said as they said them.
+def frame_view(message: UIMessage, call: CallId | None) -> UIMessage:
+    """The message as the agents of one frame see it: only their parts, and their text as text.
 
-    A delegate call and its output are its caller's; what was done for it is not. None: the conversation.
+    `call` names the frame; None is the conversation. A delegate call and its output belong to the caller's
+    frame; the work for it does not.
     """
-    return {**message, "parts": list(_own(message["parts"], call))}
+    return {**message, "parts": list(_frame_parts(message["parts"], call))}
 
 
-def task(call: ToolCall) -> UIMessage:
-    """What a delegated agent is asked."""
+def task_message(call: ToolCall) -> UIMessage:
+    """The task of a delegate call, as the user message that the delegated agent reads."""
     text = call.input["task"] if isinstance(call.input, dict) else ""
     return {"id": call.id, "role": "user", "parts": [{"type": "text", "text": text}]}
 
 
-def outcome(message: UIMessage, call: CallId) -> str:
-    """What a delegated agent said in its last step."""
-    said: list[str] = []
-    for part in view(message, call)["parts"]:
+def delegation_output(message: UIMessage, call: CallId) -> str:
+    """The text of a delegated agent's last step."""
+    texts: list[str] = []
+    for part in frame_view(message, call)["parts"]:
         if part["type"] == STEP_START:
-            said.clear()
+            texts.clear()
         elif part["type"] == "text":
-            said.append(part["text"])
-    return "".join(said)
+            texts.append(part["text"])
+    return "".join(texts)
 
 
-def speaker(history: Iterable[UIMessage], agent: str, reachable: Collection[str]) -> str:
-    """Who begins the next answer of `agent`'s conversation: whom its last answer ended with."""
+def current_agent(history: Iterable[UIMessage], agent: str, reachable: Collection[str]) -> str:
+    """The agent that starts the next answer: the last one that `agent`'s conversation was handed off to.
+
+    A handoff to an agent that is not `reachable` any more does not count.
+    """
     current = agent
     for message in history:
         if message["role"] != "assistant":
             continue
-        if _begun_by(message) not in {None, agent}:
-            current = agent
+        if _head_agent(message) not in {None, agent}:
+            current = agent  # another agent's run: its handoffs are not this conversation's
             continue
         for part in message["parts"]:
-            target = _handed_to(part)
+            target = _handed_off_to(part)
             current = target if target is not None and target in reachable else current
     return current
 
 
-def _own(parts: Iterable[Part], call: CallId | None) -> Iterator[Part]:
-    start: Part | None = None  # of a step that nobody has said anything in yet
+def _frame_parts(parts: Iterable[Part], call: CallId | None) -> Iterator[Part]:
+    step_start: Part | None = None  # held back until the frame has a part in this step
     for part in parts:
         if part["type"] == STEP_START:
-            start = part
+            step_start = part
             continue
-        owner = _owner(part)
-        if call != (None if owner is None else owner.call):
+        origin = _part_origin(part)
+        if call != (None if origin is None else origin.call):
             continue
-        if start is not None:
-            yield start
-            start = None
-        yield part if owner is None or not owner.text else _said(part)
+        if step_start is not None:
+            yield step_start
+            step_start = None
+        yield part if origin is None or not origin.text else _as_text(part)
 
 
-def _said(part: Part) -> Part:
-    metadata = {name: value for name, value in part["providerMetadata"].items() if name != KEY}
-    said = {"type": "text", "text": part["text"], "state": part["state"]}
-    return {**said, "providerMetadata": metadata} if metadata else said
+def _as_text(part: Part) -> Part:
+    metadata = {name: value for name, value in part["providerMetadata"].items() if name != METADATA_KEY}
+    text = {"type": "text", "text": part["text"], "state": part["state"]}
+    return {**text, "providerMetadata": metadata} if metadata else text
 
 
-def _owner(part: Part) -> PartOrigin | None:
+def _part_origin(part: Part) -> PartOrigin | None:
     if is_tool(part):
-        return owner_of(part.get("callProviderMetadata")) or owner_of(part.get("resultProviderMetadata"))
-    return owner_of(part.get("providerMetadata"))
+        return origin_of(part.get("callProviderMetadata")) or origin_of(part.get("resultProviderMetadata"))
+    return origin_of(part.get("providerMetadata"))
 
 
-def _handed_to(part: Part) -> str | None:
-    """Whom this part hands the conversation over to."""
+def _handed_off_to(part: Part) -> str | None:
+    """The agent that this part hands the conversation off to; None if it does not."""
     done = is_tool(part) and part["state"] == "output-available" and not part.get("providerExecuted")
-    return transfer_target(tool_name(part)) if done and _owner(part) is None else None
+    return handoff_target(tool_name(part)) if done and _part_origin(part) is None else None
 
 
-def _begun_by(message: UIMessage) -> str | None:
+def _head_agent(message: UIMessage) -> str | None:
+    """The agent whose run wrote the message; None if the message does not say."""
     for part in message["parts"]:
         if part["type"] == "data-operation" and part["data"].get("type") == "agent_initializing":
             name: str | None = part["data"].get("details", {}).get("agentId")
@@ -289,14 +298,17 @@ def _begun_by(message: UIMessage) -> str | None:
     return None
 
 
-def _named(metadata: Metadata, owner: PartOrigin) -> Metadata:
-    return {**(metadata or {}), KEY: msgspec.to_builtins(owner)}
+def _add_origin(metadata: Metadata, origin: PartOrigin) -> Metadata:
+    return {**(metadata or {}), METADATA_KEY: msgspec.to_builtins(origin)}
 
 
-def _renamed(metadata: Metadata, owner: PartOrigin) -> Metadata:
-    """What replaces a part's metadata must name the owner again; what says nothing replaces nothing."""
-    return UNSET if metadata is UNSET else _named(metadata, owner)
+def _keep_origin(metadata: Metadata, origin: PartOrigin) -> Metadata:
+    """Metadata of a later chunk replaces the part's metadata, so it must name the origin again. A chunk
+    without metadata replaces nothing.
+    """
+    return UNSET if metadata is UNSET else _add_origin(metadata, origin)
 
 
-def _text_id(id: str) -> str:
-    return f"{id}.text"  # text and reasoning may have one id
+def _reasoning_id(id: str) -> str:
+    """Text and reasoning of one step may have the same id."""
+    return f"{id}.text"

@@ -1,12 +1,13 @@
-"""What a run needs next: one pure function from what its log says.
+"""What a run needs next: one pure function of what its log says.
 
-There is no other memory. A runner that has just emitted something and one that has just taken the run over
-ask the same question and get the same answer; so recovery is not a second program. A call without a result
-that an earlier attempt may have started is `inherited`: its tool says whether it may be made again.
+The log is the only memory. A runner that has just emitted an event and a runner that has just taken the run
+over call the same function with equal state and get the same action, so recovery needs no code of its own.
+The one difference is `DecisionInputs.possibly_started`: calls that an earlier attempt may have started, and
+whose tools say whether they may run again.
 
-Agents that hand over or delegate change nothing of that: what is asked, run, suspended and resumed are the
-calls of the agent that works. A delegate call waits for the other calls of its step and for its approval, and
-gets its output when the frame it opens has nothing left to do.
+Agents that hand off or delegate do not change this: the calls that are approved, run, suspended and resumed
+are the active agent's. A delegate call waits for the other calls of its step and for its own approval; it
+gets its output when the frame that it opens has nothing left to do.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,90 +18,92 @@ from rejoin_adapters.records import Approval, Decision
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.lifecycle import State
 
-from rejoin_runner.decision.agent_stack import ToolCall, delegate_target, transfer_target
-from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.decision.agent_stack import ToolCall, delegate_target, handoff_target
+from rejoin_runner.decision.run_state import Phase, RunState, StepPhase
 
-NOBODY_DECIDED = "Nobody decided in time."
-TRANSFERRED = "Not done: this step has handed the conversation over already."
-TRANSFERS_SPENT = "Not done: the conversation was handed over too often. Go on with it yourself."
+APPROVAL_EXPIRED = "Nobody decided in time."
+ALREADY_HANDED_OFF = "Not done: this step has handed over the conversation already."
+TOO_MANY_HANDOFFS = "Not done: the conversation was handed over too often. Go on with it yourself."
 TOO_DEEP = "Not done: too many agents wait for each other. Do it yourself."
 
 
 class StartMessage(msgspec.Struct, frozen=True):
-    """Begin the message."""
+    """Start the message, and with it the log."""
 
 
 class RestoreMessage(msgspec.Struct, frozen=True):
-    """Begin the log again with the stored message: it was suspended for longer than logs are kept."""
+    """Start a new log with the stored message: the run was suspended for longer than logs are kept."""
 
 
 class ContinueMessage(msgspec.Struct, frozen=True):
-    """Go on with the message in a new turn."""
+    """Continue the message in a new turn."""
 
 
 class EmitDecisions(msgspec.Struct, frozen=True):
-    """Say what was decided."""
+    """Emit the decisions about approvals that the log does not have yet."""
 
-    decided: Sequence[Decision]
+    decisions: Sequence[Decision]
 
 
 class VoidStep(msgspec.Struct, frozen=True):
-    """Void the half-done step: its model response was never completed."""
+    """Void the open step: its model response is incomplete."""
 
 
 class CallModel(msgspec.Struct, frozen=True):
-    """Call the model, in a new step unless one is open."""
+    """Call the model, in a new step unless an empty one is open."""
 
 
 class RequestApprovals(msgspec.Struct, frozen=True):
-    """Store questions and show them."""
+    """Store approval requests and emit them."""
 
     calls: Sequence[ToolCall]
 
 
 class RunToolCalls(msgspec.Struct, frozen=True):
-    """Give calls their results: run some, deny some, and say of some that their outcome is unknown."""
+    """Give calls their results: run some, and resolve the others without running them."""
 
     run: Sequence[ToolCall]
     deny: Sequence[tuple[ToolCall, Decision]]
+    """Calls that a person denied, or whose approval expired."""
     unknown: Sequence[ToolCall]
+    """Calls that an earlier attempt may have run, and that must not run twice."""
     refuse: Sequence[tuple[ToolCall, str]] = ()
-    """Calls that are over a bound, and what the model is told."""
+    """Calls beyond a limit, each with the error that the model reads."""
 
 
 class CompleteDelegation(msgspec.Struct, frozen=True):
-    """A delegated agent is done: its caller's call gets its output. Not `complete`: it ran out of steps."""
+    """Give a delegate call the output of its agent. `complete` is False if the agent used up its steps."""
 
     call: ToolCall
     complete: bool
 
 
 class AbortRun(msgspec.Struct, frozen=True):
-    """Somebody interrupted the run: leave no call open, and say so."""
+    """The user interrupted the run: resolve the open calls and emit the abort."""
 
     calls: Sequence[ToolCall]
 
 
 class CloseStep(msgspec.Struct, frozen=True):
-    """Every call of the step has its result."""
+    """Close the step: each of its calls has its result, or is a delegate call."""
 
 
 class SuspendRun(msgspec.Struct, frozen=True):
-    """Nothing can be done before a decision: end the response."""
+    """End the response: nothing can be done before a person decides."""
 
 
 class ReleaseRun(msgspec.Struct, frozen=True):
-    """The log is suspended: let go of the run."""
+    """Store the suspended run and give up the lease."""
 
 
 class FinishMessage(msgspec.Struct, frozen=True):
-    """End the message."""
+    """End the message, and with it the log."""
 
     reason: Literal["stop", "tool-calls", "error", "other"]
 
 
 class RecordEnd(msgspec.Struct, frozen=True):
-    """The log is complete: store its message and the run's end."""
+    """Store the complete message and the run's terminal state."""
 
     state: State
 
@@ -125,155 +128,181 @@ type Action = (
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What the agent says about its calls."""
+    """What the active agent declares about its calls and limits."""
 
-    asks: Callable[[ToolCall], bool]
-    """Whether a call needs a person's word."""
-    retries: Callable[[ToolCall], bool]
-    """Whether a call whose outcome is unknown may be made again."""
+    needs_approval: Callable[[ToolCall], bool]
+    may_run_again: Callable[[ToolCall], bool]
+    """Whether a call whose outcome is unknown may run again."""
     max_steps: int
-    """Of the agent that works, in a row."""
+    """Steps of the active agent in a row."""
     handoffs_max: int = 10
-    """In the run."""
+    """Handoffs of the conversation in one run."""
     delegation_depth_max: int = 5
-    """How many agents may wait for each other."""
+    """Agents that may wait for each other."""
 
 
 class DecisionInputs(msgspec.Struct, frozen=True):
-    """What the log cannot say: turns decided so far, the approvals, the calls that an earlier attempt may
-    have started, whether the message of the last suspension is stored, whether somebody interrupted the run.
-    """
+    """What the log cannot say."""
 
     turn: int
+    """The turn that was claimed: how often all of the run's approvals were decided."""
     approvals: Mapping[CallId, Approval]
-    inherited: Collection[CallId]
-    stored: bool = False
+    """The run's approvals in the database, decided or not."""
+    possibly_started: Collection[CallId]
+    """Open calls that an earlier attempt may have started."""
+    message_stored: bool = False
+    """Whether the database has the message of the last suspension."""
     interrupted: bool = False
 
-    def approved(self, call: ToolCall) -> bool:
-        """Whether a person has said yes to it."""
+    def is_approved(self, call: ToolCall) -> bool:
+        """Whether a person has approved the call."""
         approval = self.approvals.get(call.id)
         return approval is not None and approval.decision is not None and approval.decision.approved
 
 
 def next_action(state: RunState, inputs: DecisionInputs, policy: Policy) -> Action:
-    """Do it, feed what was emitted to `standing`, and ask again; `ReleaseRun` and `RecordEnd` are the
-    last.
+    """The run's next action. The caller carries it out, applies to `state` what it emits, and calls again.
+    `ReleaseRun` and `RecordEnd` end the turn.
     """
-    if state.ended:
-        return RecordEnd(outcome(state))
-    if not state.opened or state.restoring:
-        return RestoreMessage() if inputs.stored and inputs.turn > 0 else StartMessage()
-    if state.suspended:
-        return ContinueMessage() if inputs.turn >= state.suspensions else ReleaseRun()
+    match state.phase:
+        case Phase.ENDED:
+            return RecordEnd(terminal_state(state))
+        case Phase.NOT_STARTED | Phase.RESTORING:
+            # A restore that a crash cut off starts again: the log is rebuilt from its first event.
+            return RestoreMessage() if inputs.message_stored and inputs.turn > 0 else StartMessage()
+        case Phase.SUSPENDED:
+            # The store starts a new turn when the last open approval is decided. Before that, the log has
+            # a suspension that the database does not have yet.
+            return ContinueMessage() if inputs.turn >= state.suspensions else ReleaseRun()
+        case Phase.RUNNING:
+            return _next_while_running(state, inputs, policy)
+
+
+def _next_while_running(state: RunState, inputs: DecisionInputs, policy: Policy) -> Action:
     if state.error is not None or state.aborted:
         return FinishMessage("error" if state.error is not None else "other")
     if inputs.interrupted:
         return AbortRun(state.all_open_calls)
-    if state.step_open and not state.generated:
-        return VoidStep() if state.step_dirty else CallModel()
-    return _after_response(state, inputs, policy)
+    match state.step:
+        case StepPhase.EMPTY:
+            return CallModel()
+        case StepPhase.PARTIAL:
+            return VoidStep()
+        case StepPhase.GENERATED | StepPhase.CLOSED | StepPhase.INCOMPLETE:
+            return _next_after_response(state, inputs, policy)
 
 
-def _after_response(state: RunState, inputs: DecisionInputs, policy: Policy) -> Action:
+def _next_after_response(state: RunState, inputs: DecisionInputs, policy: Policy) -> Action:
     calls = state.open_calls
-    # A question that is stored is shown, whatever the policy says by now: somebody may have answered it.
-    unasked = [
+    # An approval request that is stored is emitted even if the policy has changed since a deploy: a person
+    # may have seen and answered it.
+    unrequested = [
         call
         for call in calls
-        if call.id not in state.asked and (call.id in inputs.approvals or policy.asks(call))
+        if call.id not in state.approval_ids and (call.id in inputs.approvals or policy.needs_approval(call))
     ]
-    if unasked:
-        return RequestApprovals(unasked)
-    news = _news(state, inputs)
-    if news:
-        return EmitDecisions(news)
-    act = _act(calls, state, inputs, policy)
-    if act.run or act.deny or act.unknown or act.refuse:
-        return act
-    if any(_waits(call, state, inputs) for call in calls):
+    if unrequested:
+        return RequestApprovals(unrequested)
+    decisions = _decisions_to_emit(state, inputs)
+    if decisions:
+        return EmitDecisions(decisions)
+    action = _sort_calls(calls, state, inputs, policy)
+    if action.run or action.deny or action.unknown or action.refuse:
+        return action
+    # Only after all other calls: a suspended run holds no worker, so everything that can run has run.
+    if any(_waits_for_decision(call, state, inputs) for call in calls):
         return SuspendRun()
     if state.step_open:
         return CloseStep()
-    return CallModel() if calls else _after_step(state, policy)
+    # What is open now are delegate calls, and the next step belongs to the first one's agent.
+    return CallModel() if calls else _next_after_step(state, policy)
 
 
-def _after_step(state: RunState, policy: Policy) -> Action:
-    """Every call has its result."""
+def _next_after_step(state: RunState, policy: Policy) -> Action:
+    """What comes after a closed step whose calls all have a result."""
     frame = state.frames.top
-    unheard = frame.call is not None and not frame.calls and not state.generated
-    going_on = frame.steps == 0 or frame.successor is not None or unheard
-    if going_on or (frame.calls and frame.stint < policy.max_steps):
+    # A delegated agent's text is its output, so its response must be complete. The conversation's own text
+    # is in the message anyway.
+    output_missing = frame.call is not None and not frame.calls and state.step is StepPhase.INCOMPLETE
+    if frame.steps == 0 or frame.successor is not None or output_missing:
         return CallModel()
+    if frame.calls and frame.steps_since_handoff < policy.max_steps:
+        return CallModel()  # the model reads the results of its calls
     if frame.call is not None:
         return CompleteDelegation(frame.call, complete=not frame.calls)
     return FinishMessage("tool-calls" if frame.calls else "stop")
 
 
-def _act(calls: Sequence[ToolCall], state: RunState, inputs: DecisionInputs, policy: Policy) -> RunToolCalls:
+def _sort_calls(
+    calls: Sequence[ToolCall], state: RunState, inputs: DecisionInputs, policy: Policy
+) -> RunToolCalls:
+    """Sort the open calls by what is to be done with them. Calls that wait are in no list."""
     run: list[ToolCall] = []
-    deny, unknown, refuse = [], [], []
+    deny: list[tuple[ToolCall, Decision]] = []
+    unknown: list[ToolCall] = []
+    refuse: list[tuple[ToolCall, str]] = []
     for call in calls:
-        decision = _word(call, state, inputs)
-        if call.id in state.asked and decision is None:
-            continue
+        decision = _decision_on(call, state, inputs)
+        if call.id in state.approval_ids and decision is None:
+            continue  # it waits for its decision
         if decision is not None and not decision.approved:
             deny.append((call, decision))
-        elif (reason := _refusal(call, run, state, policy)) is not None:
+        elif (reason := _limit_error(call, run, state, policy)) is not None:
             refuse.append((call, reason))
         elif delegate_target(call.tool) is not None:
-            continue  # its turn comes when the step is closed
-        elif call.id in inputs.inherited and not policy.retries(call):
+            continue  # its agent starts when the step is closed
+        elif call.id in inputs.possibly_started and not policy.may_run_again(call):
             unknown.append(call)
         else:
             run.append(call)
     return RunToolCalls(run, deny, unknown, tuple(refuse))
 
 
-def _refusal(call: ToolCall, run: Sequence[ToolCall], state: RunState, policy: Policy) -> str | None:
-    """Why a call to another agent is not made, if it is over a bound."""
+def _limit_error(call: ToolCall, run: Sequence[ToolCall], state: RunState, policy: Policy) -> str | None:
+    """The error for a handoff or delegation beyond a limit; None if there is no such error."""
     frames = state.frames
     if delegate_target(call.tool) is not None:
         return TOO_DEEP if len(frames.stack) > policy.delegation_depth_max else None
-    if transfer_target(call.tool) is None:
+    if handoff_target(call.tool) is None:
         return None
-    if frames.top.successor is not None or any(transfer_target(other.tool) is not None for other in run):
-        return TRANSFERRED
-    return TRANSFERS_SPENT if frames.transfers >= policy.handoffs_max else None
+    if frames.top.successor is not None or any(handoff_target(other.tool) is not None for other in run):
+        return ALREADY_HANDED_OFF
+    return TOO_MANY_HANDOFFS if frames.handoffs >= policy.handoffs_max else None
 
 
-def _waits(call: ToolCall, state: RunState, inputs: DecisionInputs) -> bool:
-    """Whether a call that is still open is so because nobody has decided about it."""
-    return call.id in state.asked and _word(call, state, inputs) is None
+def _waits_for_decision(call: ToolCall, state: RunState, inputs: DecisionInputs) -> bool:
+    return call.id in state.approval_ids and _decision_on(call, state, inputs) is None
 
 
-def _word(call: ToolCall, state: RunState, inputs: DecisionInputs) -> Decision | None:
-    """What was decided about a call that was asked about."""
-    approval = inputs.approvals.get(call.id) if call.id in state.asked else None
-    return None if approval is None else _decision(approval)
+def _decision_on(call: ToolCall, state: RunState, inputs: DecisionInputs) -> Decision | None:
+    """The decision about a call whose approval request is in the log."""
+    approval = inputs.approvals.get(call.id) if call.id in state.approval_ids else None
+    return None if approval is None else _decision_of(approval)
 
 
-def _news(state: RunState, inputs: DecisionInputs) -> list[Decision]:
-    decisions = [_decision(approval) for approval in inputs.approvals.values()]
+def _decisions_to_emit(state: RunState, inputs: DecisionInputs) -> list[Decision]:
+    decisions = [_decision_of(approval) for approval in inputs.approvals.values()]
     return [
-        decision for decision in decisions if decision is not None and decision.approval not in state.answered
+        decision
+        for decision in decisions
+        if decision is not None and decision.approval not in state.answered_approvals
     ]
 
 
-def _decision(approval: Approval) -> Decision | None:
-    """What was decided, by a person or by the lapse of time."""
+def _decision_of(approval: Approval) -> Decision | None:
+    """An approval's decision, made by a person or by its timeout. None if it is open."""
     if approval.decision is not None and approval.expired:
-        return msgspec.structs.replace(approval.decision, reason=NOBODY_DECIDED)
+        return msgspec.structs.replace(approval.decision, reason=APPROVAL_EXPIRED)
     return approval.decision
 
 
-def outcome(state: RunState) -> State:
-    """The terminal state that a complete log says."""
+def terminal_state(state: RunState) -> State:
+    """The terminal state of a run whose log is complete."""
     if state.error is not None:
         return State.FAILED
     return State.CANCELLED if state.aborted else State.COMPLETED
 
 
-def inherited(state: RunState) -> frozenset[CallId]:
-    """The calls that an earlier attempt may have started."""
-    return frozenset(call.id for call in state.open_calls if call.id in state.started)
+def possibly_started_calls(state: RunState) -> frozenset[CallId]:
+    """The open calls that an earlier attempt may have started."""
+    return frozenset(call.id for call in state.open_calls if call.id in state.started_calls)

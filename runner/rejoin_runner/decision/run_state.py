@@ -1,10 +1,11 @@
-"""What a run's log says about the run: its events and marks folded into the facts the machine decides by.
+"""What a run's log says about the run: its events and marks, folded into the facts that `decide` uses.
 
-Pure. Fed with every record at a claim and with every emitted chunk after that, so that live work and
-recovery look at the same thing.
+Pure. A claim applies every record of the stored log; after that the journal applies every event it accepts.
+Live work and recovery therefore decide from the same state.
 """
 
 from collections.abc import Collection, Mapping
+from enum import Enum, auto
 
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -15,43 +16,89 @@ from rejoin_protocol.log.record import Audience, Mark, Record
 
 from rejoin_runner.decision.agent_stack import AgentStack, ToolCall
 
-__all__ = ("RunState", "ToolCall", "usage_of")
+
+class Phase(Enum):
+    """Where the run's message is."""
+
+    NOT_STARTED = auto()
+    """The log has no event, or its first events have expired."""
+    RESTORING = auto()
+    """The stored message is being written to a new log, and is not complete there yet."""
+    RUNNING = auto()
+    SUSPENDED = auto()
+    """The log ends with a suspension."""
+    ENDED = auto()
+    """The log is complete; no event may follow."""
+
+
+class StepPhase(Enum):
+    """Where the last step is."""
+
+    EMPTY = auto()
+    """Open, and no event of the model's response came yet."""
+    PARTIAL = auto()
+    """Open, with a part of the response. After a crash the part is void."""
+    GENERATED = auto()
+    """Open, and the response is complete: the step's tool calls are final."""
+    CLOSED = auto()
+    """Closed after a complete response. Also the phase before the first step."""
+    INCOMPLETE = auto()
+    """Closed without a complete response: the step failed, or it comes from a restored message, which does
+    not say which responses were complete.
+    """
+
+
+OPEN = frozenset({StepPhase.EMPTY, StepPhase.PARTIAL, StepPhase.GENERATED})
 
 
 class RunState:
-    """The facts. Read them; only `record`, `emit` and `mark` change them."""
+    """The state. Everybody may read it; only `apply_record`, `apply` and `apply_mark` change it."""
 
     def __init__(self) -> None:
-        self.prev = 0
+        self.last_seq = 0
+        """Sequence of the last record that was read; 0 for none."""
         self.attempt = 0
+        """The attempt that wrote the last record that was read."""
         self.restart(0)
 
     def restart(self, suspensions: int) -> None:
-        """Forget the events: the log begins again, `suspensions` turns into the run."""
+        """Forget all events, because the log begins again after this many suspensions of the run."""
+        self.phase = Phase.NOT_STARTED
+        self.step = StepPhase.CLOSED
+        self.start_expired = False
+        """The log's first records have expired, so its events cannot be folded."""
+        self.attempts = 0
+        """Attempts that have written since the last suspension."""
         self.fold = Fold()
-        self.headless = False  # the beginning of the log has expired
-        self.restoring = False  # the stored message is being written again, and is not whole yet
-        self.attempts = 0  # that have written since the last suspension
         self.index = 0
+        """Events so far, which is the index of the next event. The next two count two audiences of these."""
         self.operations = 0
         self.v7 = 0
-        self.opened = False
         self.suspensions = suspensions
-        self.suspended = False  # nothing came after the last suspension
         self.steps = 0
-        self.step_open = False
-        self.step_dirty = False
-        self.generated = False
-        self.started: frozenset[CallId] = frozenset()  # those that must not be repeated lightly
         self.frames = AgentStack()
-        self.asked: dict[CallId, ApprovalId] = {}
-        self.questions = 0
-        self.answered: set[ApprovalId] = set()
+        self.started_calls: frozenset[CallId] = frozenset()
+        """Calls of the last step that an attempt may have started: those ready at the mark CALLING."""
+        self.approval_ids: dict[CallId, ApprovalId] = {}
+        """The approval requests in the log, by call."""
+        self.approval_requests = 0
+        """How many approval requests the log has; more than `approval_ids` if call ids repeat."""
+        self.answered_approvals: set[ApprovalId] = set()
+        """Approvals whose decision is in the log."""
         self.error: str | None = None
         self.aborted = False
-        self.ended = False
         self._open_text: set[str] = set()
         self._open_reasoning: set[str] = set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the log is complete."""
+        return self.phase is Phase.ENDED
+
+    @property
+    def step_open(self) -> bool:
+        """Whether a step has begun and is not finished."""
+        return self.step in OPEN
 
     @property
     def message(self) -> UIMessage:
@@ -60,108 +107,119 @@ class RunState:
 
     @property
     def calls(self) -> Mapping[CallId, ToolCall]:
-        """The calls of the last step of the agent that works."""
+        """The tool calls of the active agent's last step."""
         return self.frames.top.calls
 
     @property
-    def past(self) -> Collection[CallId]:
-        """The calls of earlier steps."""
-        return self.frames.past
+    def earlier_calls(self) -> Collection[CallId]:
+        """The tool calls of earlier steps."""
+        return self.frames.earlier_calls
 
     @property
     def open_calls(self) -> list[ToolCall]:
-        """Those that have no result, in the model's order."""
+        """The active agent's calls without a result, in the model's order."""
         return self.frames.open_calls(self.frames.top)
 
     @property
     def all_open_calls(self) -> list[ToolCall]:
-        """Also those of the agents that wait for others, the inmost first."""
+        """The calls without a result of all agents, the active agent's first, its caller's next."""
         frames = self.frames
         return [call for frame in reversed(frames.stack) for call in frames.open_calls(frame)]
 
-    def closing(self) -> list[Chunk]:
-        """What closes the parts that are open, as an interrupted response leaves them."""
+    def closing_chunks(self) -> list[Chunk]:
+        """The chunks that end the open text and reasoning parts."""
         text = [chunks.TextEnd(id=id) for id in sorted(self._open_text)]
         reasoning = [chunks.ReasoningEnd(id=id) for id in sorted(self._open_reasoning)]
         return [*text, *reasoning]
 
-    def record(self, record: Record) -> None:
-        """One record of the stored log."""
+    def apply_record(self, record: Record) -> None:
+        """Apply one record of the stored log. Records come in order, without a gap."""
         head = record.head
         if head.mark is Mark.RESTORED:
             self.restart(head.turn)
-        self.headless |= head.index != self.index
-        if self.headless:
+        # Records expire from the oldest on. Without the first ones the rest cannot be folded, but the
+        # counters in its heads are absolute: a journal that continues this log needs them.
+        self.start_expired |= head.index != self.index
+        if self.start_expired:
             self.index, self.suspensions = record.end, head.turn
             if head.mark is Mark.SUSPENDED:
                 self.attempts = 0
         else:
             for event in log.split_events(record):
-                self.emit(chunks.decode(event), head.audience)
-            self.mark(head.mark)
+                self.apply(chunks.decode(event), head.audience)
+            self.apply_mark(head.mark)
         self.attempts += head.attempt != self.attempt
         self.attempt = head.attempt
-        self.prev = record.seq
+        self.last_seq = record.seq
 
-    def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
-        """One event."""
+    def apply(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
+        """Apply one event."""
         self.fold.apply(chunk)
         self.index += 1
         self.operations += audience is Audience.OPERATIONS
         self.v7 += audience is Audience.V7
-        self.suspended = False
-        self._run(chunk)
-        self._parts(chunk)
-        self._tools(chunk)
+        if self.phase is Phase.SUSPENDED:
+            self.phase = Phase.RUNNING
+        self._apply_to_run(chunk)
+        self._apply_to_parts(chunk)
+        self._apply_to_calls(chunk)
 
-    def mark(self, mark: Mark) -> None:
-        """What a batch said about the run."""
+    def apply_mark(self, mark: Mark) -> None:
+        """Apply what a batch says about the run besides its events."""
         match mark:
             case Mark.GENERATED:
-                self.generated = True
+                self.step = StepPhase.GENERATED if self.step_open else StepPhase.CLOSED
             case Mark.CALLING:
-                self.started = frozenset(
+                # A call whose approval is open has not started: it waits for its decision.
+                self.started_calls = frozenset(
                     call.id
                     for call in self.open_calls
-                    if call.id not in self.asked or self.asked[call.id] in self.answered
+                    if call.id not in self.approval_ids
+                    or self.approval_ids[call.id] in self.answered_approvals
                 )
             case Mark.SUSPENDED:
                 self.suspensions += 1
-                self.suspended = True
-                self.restoring = False
+                self.phase = Phase.SUSPENDED
+                # The limit on attempts holds for each turn: a run that people decide about often is claimed
+                # often, without any crash.
                 self.attempts = 0
             case Mark.ENDED:
-                self.ended = True
+                self.phase = Phase.ENDED
             case Mark.RESTORED:
-                self.restoring = True
+                self.phase = Phase.RESTORING
             case Mark.NONE:
                 pass
 
-    def _run(self, chunk: Chunk) -> None:
+    def _apply_to_run(self, chunk: Chunk) -> None:
         match chunk:
             case chunks.Start():
-                self.opened, self.started = True, frozenset()
+                self.started_calls = frozenset()
+                if self.phase is Phase.NOT_STARTED:
+                    self.phase = Phase.RUNNING
             case chunks.StartStep():
                 self.steps += 1
-                self.step_open, self.step_dirty, self.generated = True, False, False
-                self.started = frozenset()
-                self.frames.begin()
+                self.step = StepPhase.EMPTY
+                self.started_calls = frozenset()
+                self.frames.begin_step()
             case chunks.ResetStep():
-                self.step_dirty, self.generated = False, False
-                self.started = frozenset()
-                self.frames.reset()
+                self.step = StepPhase.EMPTY if self.step_open else StepPhase.INCOMPLETE
+                self.started_calls = frozenset()
+                self.frames.void_step()
                 self._open_text.clear()
                 self._open_reasoning.clear()
             case chunks.FinishStep():
-                self.step_open = False
+                complete = self.step in (StepPhase.GENERATED, StepPhase.CLOSED)
+                self.step = StepPhase.CLOSED if complete else StepPhase.INCOMPLETE
             case chunks.Error(error_text=text):
                 self.error = text
             case chunks.Abort():
                 self.aborted = True
+            case _ if self.step is StepPhase.EMPTY:
+                self.step = StepPhase.PARTIAL
             case _:
-                self.step_dirty = True
+                pass
 
-    def _parts(self, chunk: Chunk) -> None:
+    def _apply_to_parts(self, chunk: Chunk) -> None:
         match chunk:
             case chunks.TextStart(id=id):
                 self._open_text.add(id)
@@ -169,44 +227,44 @@ class RunState:
                 self._open_text.discard(id)
             case chunks.ReasoningStart(id=id, provider_metadata=metadata):
                 self._open_reasoning.add(id)
-                self.frames.attribute(metadata)
+                self.frames.attribute_part(metadata)
             case chunks.ReasoningEnd(id=id):
                 self._open_reasoning.discard(id)
             case _:
                 pass
 
-    def _tools(self, chunk: Chunk) -> None:
+    def _apply_to_calls(self, chunk: Chunk) -> None:
         match chunk:
             case (
                 chunks.ToolInputAvailable(provider_executed=True)
                 | chunks.ToolInputError(provider_executed=True)
             ):
-                pass  # somebody else runs it
+                pass  # the provider runs this tool and sends its result
             case chunks.ToolInputAvailable(
                 tool_call_id=id, tool_name=tool, input=input, provider_metadata=metadata
             ):
-                self.frames.called(ToolCall(CallId(id), tool, input), metadata)
+                self.frames.add_call(ToolCall(CallId(id), tool, input), metadata)
             case chunks.ToolInputError(
                 tool_call_id=id, tool_name=tool, input=input, provider_metadata=metadata
             ):
-                self.frames.called(ToolCall(CallId(id), tool, input), metadata)
-                self.frames.resolved(CallId(id), done=False)
+                self.frames.add_call(ToolCall(CallId(id), tool, input), metadata)
+                self.frames.resolve_call(CallId(id), succeeded=False)
             case chunks.ToolApprovalRequest(approval_id=approval, tool_call_id=id):
-                self.asked[CallId(id)] = ApprovalId(approval)
-                self.questions += 1
+                self.approval_ids[CallId(id)] = ApprovalId(approval)
+                self.approval_requests += 1
             case chunks.ToolApprovalResponse(approval_id=approval):
-                self.answered.add(ApprovalId(approval))
+                self.answered_approvals.add(ApprovalId(approval))
             case chunks.ToolOutputAvailable(tool_call_id=id, preliminary=preliminary):
                 if preliminary is not True:
-                    self.frames.resolved(CallId(id), done=True)
+                    self.frames.resolve_call(CallId(id), succeeded=True)
             case chunks.ToolOutputError(tool_call_id=id) | chunks.ToolOutputDenied(tool_call_id=id):
-                self.frames.resolved(CallId(id), done=False)
+                self.frames.resolve_call(CallId(id), succeeded=False)
             case _:
                 pass
 
 
 def usage_of(message: UIMessage) -> Mapping[str, int]:
-    """The usage that earlier steps of a message have recorded in its metadata."""
+    """The token counts in the message's metadata: the sum over its steps so far. Empty if there are none."""
     metadata = message.get("metadata")
     usage = metadata.get("usage") if isinstance(metadata, dict) else None
     return usage if isinstance(usage, dict) else {}

@@ -1,8 +1,8 @@
-"""The pen: what is said goes through it to the journal, paced, and in an order that reads well.
+"""Paces a run's events on their way to the journal, and keeps operations out of the middle of texts.
 
-Owns how soon text is let out and where operations stand: those raised while a text is open wait for its end,
-in a bounded queue, or for a silence. Nothing that is held is promised: a crash loses it together with the
-step that it was said in. Whoever ends a response flushes first.
+Text deltas are merged and sent at intervals; see `text_pacing`. Operations that are emitted while a text is
+open wait in a bounded queue for the text's end, or for a pause of the text. Buffered events are lost in a
+crash, together with their step; call `flush` before you end a response.
 """
 
 import asyncio
@@ -17,134 +17,150 @@ from rejoin_protocol.log.record import Audience
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.output.text_pacing import TextPacer
 
-ASIDES_MAX = 256
-"""How many operations wait at most; more, and all of them go out in the middle of the text."""
-SILENCE_S = 1.0
-"""How long an open text may say nothing until the operations behind it are let out all the same."""
+QUEUED_OPERATIONS_MAX = 256
+"""With one more, all queued operations are written in the middle of the text."""
+PAUSE_S = 1.0
+"""After an open text has been silent for this long, the queued operations are written."""
 
 type Delta = chunks.TextDelta | chunks.ReasoningDelta
 type End = chunks.TextEnd | chunks.ReasoningEnd
 
 
 class EventWriter:
-    """Everything that a run says passes `say` or `aside`. `keep_time` must run beside whoever says it."""
+    """The way of all of a run's events to the journal. `run_timer` must run beside the code that writes.
+
+    `interval_s` is the least time between two deltas of one part; 0 turns pacing off.
+    """
 
     def __init__(self, journal: Journal, interval_s: float) -> None:
         self._journal = journal
         self._pacer = TextPacer(interval_s)
-        self._paced = interval_s > 0
-        self._deltas: dict[str, Delta] = {}  # the last delta of each part that may have something held
-        self._texts: set[str] = set()
-        self._asides: deque[tuple[Chunk, Audience]] = deque()
-        self._spoken_s = 0.0
-        self._turn = asyncio.Lock()
-        self._news = asyncio.Event()
-        self._alarm_s: float | None = None  # when `keep_time` wakes next
+        self._is_paced = interval_s > 0
+        self._last_deltas: dict[str, Delta] = {}
+        """The last delta of each open part: the form of the next one, and its metadata if not written yet."""
+        self._open_texts: set[str] = set()
+        self._operations: deque[tuple[Chunk, Audience]] = deque()
+        self._last_write_s = 0.0
+        self._lock = asyncio.Lock()
+        """Held during a write: a write may wait for the journal, and others must not overtake it."""
+        self._wake = asyncio.Event()
+        self._wake_at_s: float | None = None
+        """When `run_timer` wakes next; None: only when it is woken."""
 
     async def write(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
-        """The run's next event, at once or, if it is text, when its time has come. Raises `TooLarge`."""
-        async with self._turn:
+        """Write the run's next event: text when its interval is over, anything else at once. Raises
+        `EventTooLarge`.
+        """
+        async with self._lock:
             match chunk:
-                case chunks.TextDelta() | chunks.ReasoningDelta() if self._paced:
-                    await self._delta(chunk)
+                case chunks.TextDelta() | chunks.ReasoningDelta() if self._is_paced:
+                    await self._write_delta(chunk)
                 case chunks.TextEnd() | chunks.ReasoningEnd():
-                    await self._end(chunk)
+                    await self._write_end(chunk)
                 case chunks.TextStart(id=id):
-                    self._texts.add(id)
-                    await self._write(chunk, audience)
+                    self._open_texts.add(id)
+                    await self._emit(chunk, audience)
                 case _:
-                    await self._write(chunk, audience)
+                    await self._emit(chunk, audience)
 
     async def write_between_texts(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
-        """Something that must not stand in the middle of a text. Raises `TooLarge`."""
-        async with self._turn:
-            if not self._texts:
-                await self._write(chunk, audience)
+        """Write an event that must not be in the middle of a text: at once, or after the open texts. Raises
+        `EventTooLarge` in both cases.
+        """
+        async with self._lock:
+            if not self._open_texts:
+                await self._emit(chunk, audience)
                 return
-            self._journal.check(chunk)
-            self._asides.append((chunk, audience))
-            if len(self._asides) > ASIDES_MAX:
-                await self._flush_asides()
-            self._wake()
+            self._journal.encode(chunk)  # later nobody could handle the error
+            self._operations.append((chunk, audience))
+            if len(self._operations) > QUEUED_OPERATIONS_MAX:
+                await self._write_operations()
+            self._wake_timer()
 
     async def flush(self) -> None:
-        """Say all that is held. What is open stays open, and whoever closes it does not come here again."""
-        async with self._turn:
-            for part, text in self._pacer.all():
-                await self._piece(part, text)
-            self._texts.clear()
-            await self._flush_asides()
+        """Write all that is buffered. Open parts stay open in the message; whoever ends them afterwards
+        writes no more text to them.
+        """
+        async with self._lock:
+            for part, text in self._pacer.take_all():
+                await self._emit_text(part, text)
+            self._open_texts.clear()
+            await self._write_operations()
 
     async def run_timer(self) -> None:
-        """Let out what is held when its time has come, until cancelled."""
+        """Write what is buffered when it is due, until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
-            self._news.clear()
-            self._alarm_s = self._due_s()
+            self._wake.clear()
+            self._wake_at_s = self._due_s()
             try:
-                async with asyncio.timeout_at(self._alarm_s):
-                    await self._news.wait()
+                async with asyncio.timeout_at(self._wake_at_s):
+                    await self._wake.wait()
             except TimeoutError:
-                async with self._turn:
-                    await self._on_time(clock())
+                async with self._lock:
+                    await self._write_due(clock())
 
     def _due_s(self) -> float | None:
-        asides_s = self._spoken_s + SILENCE_S if self._asides else None
-        return min((at for at in (self._pacer.due_s(), asides_s) if at is not None), default=None)
+        operations_s = self._last_write_s + PAUSE_S if self._operations else None
+        times_s = (self._pacer.due_s(), operations_s)
+        return min((time_s for time_s in times_s if time_s is not None), default=None)
 
-    async def _on_time(self, now_s: float) -> None:
-        for part, text in list(self._pacer.take(now_s)):
-            await self._piece(part, text)
-        if self._asides and now_s >= self._spoken_s + SILENCE_S:
-            await self._flush_asides()
+    async def _write_due(self, now_s: float) -> None:
+        for part, text in list(self._pacer.take_due(now_s)):
+            await self._emit_text(part, text)
+        if self._operations and now_s >= self._last_write_s + PAUSE_S:
+            await self._write_operations()
 
-    def _wake(self) -> None:
+    def _wake_timer(self) -> None:
+        """Wake `run_timer` if something is due before it wakes by itself. A fast model would wake it for
+        each delta otherwise.
+        """
         due_s = self._due_s()
-        if due_s is not None and (self._alarm_s is None or due_s < self._alarm_s):
-            self._news.set()
+        if due_s is not None and (self._wake_at_s is None or due_s < self._wake_at_s):
+            self._wake.set()
 
-    async def _delta(self, chunk: Delta) -> None:
-        part = _part(chunk)
-        before = self._deltas.get(part)
-        if before is not None and chunk.provider_metadata is UNSET:
-            chunk = msgspec.structs.replace(chunk, provider_metadata=before.provider_metadata)
-        self._deltas[part] = chunk
+    async def _write_delta(self, chunk: Delta) -> None:
+        part = _part_key(chunk)
+        last = self._last_deltas.get(part)
+        if last is not None and chunk.provider_metadata is UNSET:
+            chunk = msgspec.structs.replace(chunk, provider_metadata=last.provider_metadata)
+        self._last_deltas[part] = chunk
         text = self._pacer.add(part, chunk.delta, _now_s())
         if text:
-            await self._piece(part, text)
-        self._wake()
+            await self._emit_text(part, text)
+        self._wake_timer()
 
-    async def _end(self, chunk: End) -> None:
-        part = _part(chunk)
+    async def _write_end(self, chunk: End) -> None:
+        part = _part_key(chunk)
         if wait_s := self._pacer.wait_s(part, _now_s()):
             await asyncio.sleep(wait_s)
-        text = self._pacer.rest(part)
-        last = self._deltas.get(part)
+        text = self._pacer.take_rest(part)
+        last = self._last_deltas.get(part)
         if text or (last is not None and last.provider_metadata is not UNSET):
-            await self._piece(part, text)
-        self._deltas.pop(part, None)
-        await self._write(chunk, Audience.ALL)
+            await self._emit_text(part, text)
+        self._last_deltas.pop(part, None)
+        await self._emit(chunk, Audience.ALL)
         if isinstance(chunk, chunks.TextEnd):
-            self._texts.discard(chunk.id)
-        if not self._texts:
-            await self._flush_asides()
+            self._open_texts.discard(chunk.id)
+        if not self._open_texts:
+            await self._write_operations()
 
-    async def _piece(self, part: str, text: str) -> None:
-        delta = self._deltas[part]
-        await self._write(msgspec.structs.replace(delta, delta=text), Audience.ALL)
-        self._deltas[part] = msgspec.structs.replace(delta, provider_metadata=UNSET)
+    async def _emit_text(self, part: str, text: str) -> None:
+        delta = self._last_deltas[part]
+        await self._emit(msgspec.structs.replace(delta, delta=text), Audience.ALL)
+        self._last_deltas[part] = msgspec.structs.replace(delta, provider_metadata=UNSET)  # written now
 
-    async def _flush_asides(self) -> None:
-        while self._asides:
-            await self._write(*self._asides.popleft())
+    async def _write_operations(self) -> None:
+        while self._operations:
+            await self._emit(*self._operations.popleft())
 
-    async def _write(self, chunk: Chunk, audience: Audience) -> None:
-        self._spoken_s = _now_s()
+    async def _emit(self, chunk: Chunk, audience: Audience) -> None:
+        self._last_write_s = _now_s()
         await self._journal.emit(chunk, audience)
 
 
-def _part(chunk: Delta | End) -> str:
-    """Texts and reasonings are numbered apart."""
+def _part_key(chunk: Delta | End) -> str:
+    """A key for the part: a text and a reasoning may have the same id."""
     return f"{type(chunk).__name__[0]}{chunk.id}"
 
 

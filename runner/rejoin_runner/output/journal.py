@@ -1,8 +1,8 @@
-"""The writer of one run's log: what the loop emits, in batches, one append in flight.
+"""The one writer of a run's log: emitted events in batches, with one append in flight.
 
-While an append is on its way, whatever is emitted waits and is the next batch: an idle run sends each event
-at once, a busy one coalesces, and neither needs a timer. The queue is bounded; `emit` waits where it is full.
-What was acknowledged is copied into segments now and then, which nobody waits for.
+While an append is in flight, new events wait and form the next batch. An idle run therefore sends each event
+at once, a busy one sends batches, and neither needs a timer. The queue is bounded: `emit` waits while it is
+full. Now and then a copy of the stored records goes to a segment; no append waits for that.
 """
 
 import asyncio
@@ -28,26 +28,29 @@ from rejoin_protocol.log.segment import SegmentBuilder
 
 from rejoin_runner.decision.run_state import RunState
 
-WAITING_EVENTS_MAX = 4_096
+QUEUED_EVENTS_MAX = 4_096
 EVENT_BYTES_MAX = 768 * 1024
-"""What certainly fits in one message of a broker that takes a megabyte, as they do by default."""
+"""Fits in one message of a broker with the default limit of 1 MiB, with room for headers."""
 
 
 class EventTooLarge(RejoinError):
-    """No message can hold this event. Nothing was emitted."""
+    """The event does not fit in one message. It was not emitted."""
 
 
 class _Item(msgspec.Struct, frozen=True):
+    """An event, or (`event` None) a mark for the batch before it."""
+
     event: bytes | None
     audience: Audience
     mark: Mark
 
 
 class Journal:
-    """Made once a claim has read the log into `standing`, and the only thing that appends after that.
+    """Appends to one run's log for one attempt. Create it after `state` has read the log; from then on only
+    the journal may append or change `state`.
 
-    `write` must run beside whoever emits; it raises `Fenced` when another runner has taken the run over.
-    `appended` is told how many seconds each append took.
+    First call `take_over`. Then `run` must run beside the code that emits; it raises `Fenced` when another
+    attempt has taken the run over, and `Unavailable`. `appended` gets the duration of each append in seconds.
     """
 
     def __init__(
@@ -63,93 +66,103 @@ class Journal:
         self._attempt = attempt
         self._state = state
         self._appended = appended
-        self._prev = state.prev
-        self._count_on()
-        self._gathering = SegmentBuilder()
-        self._waiting: deque[_Item] = deque()
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
-        self._settled = asyncio.Event()
-        self._room.set()
-        self._settled.set()
+        self._prev = state.last_seq
+        self._copy_counters()
+        self._segment = SegmentBuilder()
+        self._queue: deque[_Item] = deque()
+        self._queued = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._all_stored = asyncio.Event()
+        self._has_room.set()
+        self._all_stored.set()
 
-    def _count_on(self) -> None:
+    def _copy_counters(self) -> None:
+        """The counters of what is stored. Those of `state` run ahead of them: they count what is queued."""
         self._index = self._state.index
         self._operations = self._state.operations
         self._v7 = self._state.v7
         self._turn = self._state.suspensions
 
     def restart(self, suspensions: int) -> None:
-        """Begin the log again from event 0, `suspensions` turns into the run. Only while nothing waits."""
+        """Begin the log again with event 0, after this many suspensions of the run. Call it only while
+        nothing is queued.
+        """
         self._state.restart(suspensions)
-        self._count_on()
+        self._copy_counters()
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
-        """The run's next event. Returns once there is room; it is stored some time later, see `settle`.
-
-        Raises `TooLarge`.
+        """Queue the run's next event; waits while the queue is full. A crash loses what is queued: see
+        `wait_until_stored`. Raises `EventTooLarge`.
         """
-        event = self.check(chunk)
-        await self._room.wait()
-        self._state.emit(chunk, audience)
-        self._add(_Item(event, audience, Mark.NONE))
+        event = self.encode(chunk)
+        await self._has_room.wait()
+        # The state changes when the event is queued, not when it is stored: the next decision must not wait
+        # for the broker. A crash loses both, and the next attempt decides from the log.
+        self._state.apply(chunk, audience)
+        self._enqueue(_Item(event, audience, Mark.NONE))
 
-    def check(self, chunk: Chunk) -> bytes:
-        """The event as it would be stored. Raises `TooLarge`, and what `chunks.encode` raises."""
+    def encode(self, chunk: Chunk) -> bytes:
+        """The event as it is stored. Raises `EventTooLarge`, and what `chunks.encode` raises."""
         event = chunks.encode(chunk)
         if len(event) > EVENT_BYTES_MAX:
             raise EventTooLarge(f"a part of the answer is too large ({len(event)} bytes)")
         return event
 
     def mark(self, mark: Mark) -> None:
-        """Close the batch with a mark."""
-        self._state.mark(mark)
-        self._add(_Item(None, Audience.ALL, mark))
+        """End the present batch with a mark."""
+        self._state.apply_mark(mark)
+        self._enqueue(_Item(None, Audience.ALL, mark))
 
-    async def settle(self) -> None:
-        """Until everything emitted is stored."""
-        await self._settled.wait()
+    async def wait_until_stored(self) -> None:
+        """Return once everything that was emitted is stored. Call it before an effect outside the log (a
+        tool call, a write to the database) that assumes the log has these events.
+        """
+        await self._all_stored.wait()
 
-    def _add(self, item: _Item) -> None:
-        self._waiting.append(item)
-        self._settled.clear()
-        self._news.set()
-        if len(self._waiting) >= WAITING_EVENTS_MAX:
-            self._room.clear()
-
-    async def write(self) -> None:
-        """Append what is emitted, until cancelled."""
+    async def run(self) -> None:
+        """Append what is queued, until cancelled."""
         while True:
-            await self._news.wait()
-            self._news.clear()
-            while self._waiting:
+            await self._queued.wait()
+            self._queued.clear()
+            while self._queue:
                 await self._append()
-            self._settled.set()
+            self._all_stored.set()
 
     async def take_over(self) -> None:
-        """Append the attempt itself, so that whoever wrote before is fenced off from this moment.
+        """Append an empty record of this attempt. From then on no earlier attempt can append: its next append
+        names a previous record that is not the last one. Raises `Fenced` if the log has grown since it was
+        read.
 
-        The first attempt does it too: cursors name the message before theirs, and no two runs may share one.
+        A first attempt does it too: a cursor names the record before its event by sequence, so every run
+        needs a record of its own before its first event.
         """
         head = self._head(0, Audience.ALL, Mark.NONE)
         self._prev = await self._log.append(self._run, head, b"")
-        self._gathering.add(Record(self._prev, head, b""))
+        self._segment.add(Record(self._prev, head, b""))
+
+    def _enqueue(self, item: _Item) -> None:
+        self._queue.append(item)
+        self._all_stored.clear()
+        self._queued.set()
+        if len(self._queue) >= QUEUED_EVENTS_MAX:
+            self._has_room.clear()
 
     async def _append(self) -> None:
-        events, audience, mark = self._take()
+        events, audience, mark = self._take_batch()
         head = self._head(len(events), audience, mark)
         payload = encode_frames(events, prev=head.prev, index=head.index)
         clock = asyncio.get_running_loop().time
-        began = clock()
+        started_s = clock()
         self._prev = await self._log.append(self._run, head, payload)
-        self._appended(clock() - began)
+        self._appended(clock() - started_s)
+        # Only now: a failed append leaves the counters at what is stored.
         self._index += len(events)
         if audience is Audience.OPERATIONS:
             self._operations += len(events)
         elif audience is Audience.V7:
             self._v7 += len(events)
         self._turn += mark is Mark.SUSPENDED
-        if records := self._gathering.add(Record(self._prev, head, payload)):
+        if records := self._segment.add(Record(self._prev, head, payload)):
             await self._log.add_segment(self._run, records)
 
     def _head(self, count: int, audience: Audience, mark: Mark) -> Head:
@@ -165,24 +178,26 @@ class Journal:
             turn=self._turn,
         )
 
-    def _take(self) -> tuple[list[bytes], Audience, Mark]:
-        """The next batch: events of one audience, up to a mark or the bounds."""
+    def _take_batch(self) -> tuple[list[bytes], Audience, Mark]:
+        """Remove the next batch from the queue: events of one audience, up to a mark or a limit."""
         events: list[bytes] = []
-        audience, size_bytes = self._waiting[0].audience, 0
+        audience, size_bytes = self._queue[0].audience, 0
         mark = Mark.NONE
-        while self._waiting and len(events) < BATCH_EVENTS_MAX:
-            item = self._waiting[0]
+        while self._queue and len(events) < BATCH_EVENTS_MAX:
+            item = self._queue[0]
             if item.event is None:
                 mark = item.mark
-                self._waiting.popleft()
+                self._queue.popleft()
                 break
             if item.audience is not audience or (events and size_bytes + len(item.event) > BATCH_BYTES_MAX):
                 break
             events.append(item.event)
             size_bytes += len(item.event)
-            self._waiting.popleft()
-        if mark is Mark.NONE and self._waiting and self._waiting[0].event is None:
-            mark = self._waiting.popleft().mark  # never torn off the event that it is about
-        if len(self._waiting) < WAITING_EVENTS_MAX:
-            self._room.set()
+            self._queue.popleft()
+        if mark is Mark.NONE and self._queue and self._queue[0].event is None:
+            # The batch is full, and a mark follows it: the mark goes with its events, because a crash between
+            # the two appends would store the events without it.
+            mark = self._queue.popleft().mark
+        if len(self._queue) < QUEUED_EVENTS_MAX:
+            self._has_room.set()
         return events, audience, mark

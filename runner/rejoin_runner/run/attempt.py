@@ -1,7 +1,7 @@
-"""One attempt at one run: what those who work on it share, and the ways they have to say something.
+"""One attempt at one run: the data and the output that the modules of `run` share.
 
-Owns no decision and no order of effects: `loop` begins and ends the run, `respond` lets the model speak,
-`acting` asks people and calls tools, and each of them does it on an `Attempt`.
+Decides nothing and orders nothing: `executor` starts and ends the run, `model_step` calls models, and
+`tool_calls` requests approvals and runs tools; each works on an `Attempt`.
 """
 
 import asyncio
@@ -31,11 +31,12 @@ from rejoin_runner.tools.tool_context import build_operation
 
 DEADLINE = "deadline"
 ERROR_CHARS_MAX = 16_384
-ALWAYS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
+REQUIRED_COUNTS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
+"""Token counts that are reported even if they are 0."""
 
 
 class ForeignCancellation(Exception):
-    """Something that a tool or a model waited for was cancelled, and not by us."""
+    """A tool or a model cancelled the task that it runs in; the runner did not."""
 
 
 class Attempt:
@@ -58,101 +59,102 @@ class Attempt:
         self.claim = claim
         self.run = claim.run
         self.head = team.head
-        """The agent that the run was asked of."""
+        """The agent that the user's message was sent to. The limits of the run are this agent's."""
         self.store = store
         self.journal = journal
         self.state = state
         self.context = context
-        """What the request brought, as the head's `context`; None if it wants none."""
+        """The request's context as an instance of the head's `context` type; None without such a type."""
         self.artifacts = artifacts
         self.files = files
         self.metrics = metrics
         self.writer = EventWriter(journal, team.head.text_interval_s)
         self.now_ms = now_ms
         self.history = [
-            agent_stack.view(turn, None) if turn["role"] == "assistant" else turn for turn in claim.history
+            agent_stack.frame_view(message, None) if message["role"] == "assistant" else message
+            for message in claim.history
         ]
-        """The earlier turns as the conversation's agents see them."""
+        """The earlier messages without the work of delegated agents."""
         self._team = team
-        self._first = agent_stack.speaker(claim.history, team.head.name, team.members)
+        self._first_agent = agent_stack.current_agent(claim.history, team.head.name, team.members)
         self.log = structlog.get_logger("rejoin.loop")
 
     @property
     def agent(self) -> Agent:
-        """The agent that works, as the log has it."""
+        """The active agent, as the log shows it."""
         return self._member.agent
 
     @property
     def model(self) -> Model:
-        """Its model."""
+        """The active agent's model."""
         return self._member.model
 
     @property
     def tools(self) -> Mapping[str, Tool]:
-        """Its tools by name, with those that lead to other agents."""
+        """The active agent's tools by name, with those that hand off and delegate."""
         return self._member.tools
 
     @property
     def fails_after_crash(self) -> bool:
-        """Whether the agent that works must not be begun again in a step that a dead worker had begun."""
+        """Whether the active agent's step must fail, not start again, if a crash cut it off."""
         return self.agent.custom_loop is not None and self.agent.custom_loop.on_crash == "fail"
 
     @property
     def _member(self) -> TeamMember:
-        return self._team.member(self.name_of(self.state.frames.top))
+        return self._team.member(self.agent_of(self.state.frames.top))
 
-    def name_of(self, frame: AgentFrame) -> str:
-        """Whose the last step of a frame is."""
-        return frame.agent or self._first
+    def agent_of(self, frame: AgentFrame) -> str:
+        """The name of the agent of a frame's last step."""
+        return frame.agent or self._first_agent
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
-        """The run's next event, text in its own time."""
+        """Emit the run's next event; the writer paces text. Raises `EventTooLarge`."""
         await self.writer.write(chunk, audience)
 
-    async def record_usage(self, usage: Usage, **more: Any) -> None:
-        """Say what a model's answer has cost, on top of what the message has cost so far. `more` is metadata.
-        Cached and reasoning tokens are told where the provider tells them.
+    async def record_usage(self, usage: Usage, **metadata: Any) -> None:
+        """Add a model call's token counts to the message's metadata, together with other `metadata`. Counts
+        that a provider may leave out (cached, reasoning) are written only if they are not 0.
         """
-        self.metrics.used(self.agent.name, usage)
+        self.metrics.tokens_used(self.agent.name, usage)
         total = (Usage.parse(usage_of(self.state.message)) + usage).to_metadata()
-        told = {name: count for name, count in total.items() if count or name in ALWAYS}
-        await self.emit(chunks.MessageMetadata(message_metadata={**more, "usage": told}))
+        counts = {name: count for name, count in total.items() if count or name in REQUIRED_COUNTS}
+        await self.emit(chunks.MessageMetadata(message_metadata={**metadata, "usage": counts}))
 
     async def emit_operation(self, kind: str, **details: Any) -> None:
-        """Say what is going on."""
+        """Emit a `data-operation` part that every client gets and the message keeps."""
         await self.emit(chunks.Data(type="data-operation", data={"type": kind, "details": details}))
 
     async def emit_detail(self, kind: str, label: str, **data: Any) -> None:
-        """Say more of what is going on, to those who want to know."""
-        said = build_operation(kind, label, self.now_ms(), self.agent.name, data)
-        await self.writer.write_between_texts(said, Audience.OPERATIONS)
+        """Emit a transient `data-operation` for clients that ask for operations, after any open text."""
+        chunk = build_operation(kind, label, self.now_ms(), self.agent.name, data)
+        await self.writer.write_between_texts(chunk, Audience.OPERATIONS)
 
-    async def fail(self, code: str, text: str) -> None:
-        """The run has failed: close what is open, and say so."""
-        text = worded(text)
+    async def fail(self, code: str, error: str) -> None:
+        """Emit the run's failure: end the open parts, then an operation with `code`, then the error."""
+        error = clip_error(error)
         await self.writer.flush()
-        for chunk in self.state.closing():
+        for chunk in self.state.closing_chunks():
             await self.emit(chunk)
         data = {
             "type": "error",
-            "message": text,
+            "message": error,
             "agent": self.agent.name,
             "severity": "error",
             "code": code,
             "timestamp": self.now_ms(),
         }
         await self.emit(chunks.Data(type="data-operation", data=data))
-        await self.emit(chunks.Error(error_text=text))
+        await self.emit(chunks.Error(error_text=error))
 
 
-def worded(text: str) -> str:
-    """An application's words for an error, as many as an event holds, and such as can be written."""
+def clip_error(text: str) -> str:
+    """An error text of an application or a provider, short enough for one event and valid as UTF-8."""
     return text[:ERROR_CHARS_MAX].encode(errors="replace").decode()
 
 
-async def own_cancellation[T](work: Coroutine[Any, Any, T]) -> T:
-    """The work. Raises `ForeignCancellation` if it was cancelled by anybody but us: then it is over, and we
-    are not.
+async def detect_foreign_cancellation[T](work: Coroutine[Any, Any, T]) -> T:
+    """Await the work. Raises `ForeignCancellation` if the work raises `CancelledError` although this task was
+    not cancelled: that is the work's failure, and the task goes on.
     """
     try:
         return await work

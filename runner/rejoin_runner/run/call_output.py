@@ -1,7 +1,7 @@
-"""`context.Voice` over an attempt: the way of one call to the log, closed when the call is over.
+"""`output_port.CallOutput` for a real run: one call's output to the log, open until the call returns.
 
-A thread that nobody can stop, or a task that a tool left behind, finds it closed: what a call says after its
-result would stand at a place that nobody chose.
+A thread that cannot be stopped, or a task that a tool leaves behind, finds the output closed. Otherwise its
+events would follow the call's result, at a place in the log that no reader expects.
 """
 
 from collections import Counter
@@ -20,45 +20,49 @@ from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.tools.output_port import NewArtifact
 
 STORE_TIMEOUT_S = 30.0
-"""How long a call waits for a database that is away, before that is the call's failure."""
+"""A call waits this long for a database that is away; then `store_artifact` raises `Unavailable`."""
 
 
 class CallEnded(RuntimeError):
-    """The call has its result, or was interrupted: nothing can be said any more."""
+    """The call has returned or was interrupted: its output is closed."""
 
 
 class LoggedCallOutput:
-    """See the module. `call` None: an application's own loop speaks."""
+    """The output of one tool call, or of a custom loop if `call` is None. All methods of `CallOutput` raise
+    `CallEnded` once it is closed, except `now_ms`.
+    """
 
     def __init__(self, attempt: Attempt, call: CallId | None = None) -> None:
         self._attempt = attempt
         self._call = call
         self._counts: Counter[str] = Counter()
-        self._over = False
+        self._closed = False
         self.agent = attempt.agent.name
 
     def close(self) -> None:
-        """The call is over."""
-        self._over = True
+        """Refuse all output from now on."""
+        self._closed = True
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
-        """See `context.Voice`."""
-        self._check()
+        """See `CallOutput`."""
+        self._check_open()
         await self._attempt.writer.write_between_texts(chunk, audience)
 
     async def show_preliminary(self, output: Any) -> None:
-        """See `context.Voice`."""
-        self._check()
+        """See `CallOutput`. Does nothing for a custom loop."""
+        self._check_open()
         if self._call is not None:
-            shown = chunks.ToolOutputAvailable(tool_call_id=self._call, output=output, preliminary=True)
-            await self._attempt.emit(shown)
+            chunk = chunks.ToolOutputAvailable(tool_call_id=self._call, output=output, preliminary=True)
+            await self._attempt.emit(chunk)
 
     async def store_artifact(self, new: NewArtifact) -> None:
-        """See `context.Voice`."""
-        self._check()
+        """See `CallOutput`. Raises `Unavailable`, `Fenced` if the session is deleted, and `RuntimeError` if
+        the runner has no artifact store.
+        """
+        self._check_open()
         artifacts, run = self._attempt.artifacts, self._attempt.run
         if artifacts is None:
-            raise RuntimeError("this runner has no place for artifacts")
+            raise RuntimeError("this runner has no artifact store")
         created_at = datetime.fromtimestamp(self.now_ms() / 1_000, UTC)
         artifact = Artifact(
             new.id, run.session, run.id, new.type, new.name, new.preview, new.data, created_at
@@ -68,16 +72,16 @@ class LoggedCallOutput:
                 await artifacts.put(run.tenant, artifact)
 
     def next_number(self, kind: str) -> int:
-        """See `context.Voice`."""
-        self._check()
+        """See `CallOutput`."""
+        self._check_open()
         number = self._counts[kind]
         self._counts[kind] += 1
         return number
 
     def now_ms(self) -> int:
-        """See `context.Voice`."""
+        """See `CallOutput`."""
         return self._attempt.now_ms()
 
-    def _check(self) -> None:
-        if self._over:
-            raise CallEnded("the call is over: nothing can be said any more")
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CallEnded("the call has ended: it cannot emit anything more")

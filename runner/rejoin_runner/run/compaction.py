@@ -1,7 +1,7 @@
-"""What of a long conversation the model is shown, and the summary that stands for the rest.
+"""Fits a long conversation into the model's context window, with a summary of what is left out.
 
-Owns when a summary is written and where it is kept: in the metadata of the answer that needed it, so that a
-worker that takes the run over, and the next turn, show the model the same without asking again.
+Owns when a summary is written and where it is stored: in the metadata of the message that needed it. A runner
+that takes the run over, and the next turn, then send the model the same without another summary.
 """
 
 from collections.abc import Sequence
@@ -12,46 +12,48 @@ from rejoin_protocol.events.fold import UIMessage
 from rejoin_runner.models.compaction import Compaction, compact_history
 from rejoin_runner.models.context_window import fit_history
 from rejoin_runner.models.model import ModelError
-from rejoin_runner.run.attempt import Attempt, worded
+from rejoin_runner.run.attempt import Attempt, clip_error
 
-KEY = "compaction"
+METADATA_KEY = "compaction"
 
 
-async def shortened(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[UIMessage]:
-    """The history as the agent's window has it. A summary that cannot be written is done without."""
+async def fit_context_window(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[UIMessage]:
+    """The history that fits the agent's context window. If the model cannot write a summary, the messages
+    that do not fit are left out without one.
+    """
     agent = attempt.agent
     if agent.context_window is None:
         return history
-    earlier = known([*attempt.claim.history, attempt.state.message])
+    earlier = last_compaction([*attempt.claim.history, attempt.state.message])
     try:
         if not agent.summarize_history:
-            shown, left_out = fit_history(history, agent.context_window)
+            fitting, left_out = fit_history(history, agent.context_window)
             if left_out:
-                await _say(attempt, left_out, "left out")
-            return shown
-        shown, new = await compact_history(
+                await _emit_compression(attempt, left_out, "left out")
+            return fitting
+        fitting, new = await compact_history(
             attempt.model, history, agent.context_window, earlier=earlier, tenant=attempt.run.tenant
         )
     except ModelError as fault:
-        attempt.log.warning("history_summary_failed", error=worded(fault.detail))
+        attempt.log.warning("history_summary_failed", error=clip_error(fault.detail))
         return fit_history(history, agent.context_window)[0]
     if new is not None:
-        await attempt.record_usage(new.usage, **{KEY: msgspec.to_builtins(new)})
-        await _say(attempt, new.messages, "summed up")
-    return shown
+        await attempt.record_usage(new.usage, **{METADATA_KEY: msgspec.to_builtins(new)})
+        await _emit_compression(attempt, new.messages, "summed up")
+    return fitting
 
 
-def known(messages: Sequence[UIMessage]) -> Compaction | None:
-    """The last summary that was written in this conversation."""
+def last_compaction(messages: Sequence[UIMessage]) -> Compaction | None:
+    """The newest compaction in the messages' metadata. None if there is none, or if it cannot be parsed."""
     for message in reversed(messages):
         metadata = message.get("metadata")
-        if message["role"] == "assistant" and isinstance(metadata, dict) and KEY in metadata:
+        if message["role"] == "assistant" and isinstance(metadata, dict) and METADATA_KEY in metadata:
             try:
-                return msgspec.convert(metadata[KEY], Compaction)
+                return msgspec.convert(metadata[METADATA_KEY], Compaction)
             except msgspec.ValidationError:
                 return None
     return None
 
 
-async def _say(attempt: Attempt, messages: int, how: str) -> None:
-    await attempt.emit_detail("compression", f"{messages} earlier messages are {how}", messageCount=messages)
+async def _emit_compression(attempt: Attempt, messages: int, what: str) -> None:
+    await attempt.emit_detail("compression", f"{messages} earlier messages are {what}", messageCount=messages)

@@ -1,6 +1,7 @@
-"""What operators see of the work: a span and a count for each attempt, step and tool, and none below that.
+"""Spans and counters of a run: one for each attempt, model step and tool call, and none for single events.
 
-Owns which facts are told. Ids, names of agents and tools, numbers: never a text, an argument or a result.
+Owns their attributes: ids, names of agents and tools, and numbers. A text, an argument or a result is never
+one of them.
 """
 
 import time
@@ -21,8 +22,8 @@ from rejoin_runner.run.attempt import Attempt
 
 @contextmanager
 def attempt(delivery: Delivery) -> Iterator[None]:
-    """An attempt at a turn. A run's first turn belongs to the trace of the request that asked for it; a later
-    one has a trace of its own, linked to what made it go on.
+    """The span of an attempt. In the run's first turn it belongs to the trace of the HTTP request. A later
+    turn has its own trace, linked to the request that continued the run.
     """
     request, headers = delivery.request, delivery.headers
     with tracing.span(
@@ -40,37 +41,38 @@ def attempt(delivery: Delivery) -> Iterator[None]:
 
 @contextmanager
 def step(attempt: Attempt) -> Iterator[None]:
-    """One call of a model, of whichever agent works."""
+    """The span and the counters of one model call of the active agent."""
     agent = attempt.agent.name
-    attempt.metrics.step(agent)
-    began = time.monotonic()
+    attempt.metrics.step_started(agent)
+    started_s = time.monotonic()
     with tracing.span("step", agent=agent, step=attempt.state.steps):
         yield
-    attempt.metrics.answered(agent, time.monotonic() - began)
+    attempt.metrics.model_answered(agent, time.monotonic() - started_s)
 
 
-def failed(attempt: Attempt, code: str) -> None:
-    """The step ends with an error. `code` is a word of ours."""
+def record_step_failure(attempt: Attempt, code: str) -> None:
+    """Mark the present step as failed. `code` is one of the runner's own error codes."""
     attempt.metrics.model_failed(attempt.agent.name, code)
     tracing.mark_failed(trace.get_current_span(), code)
 
 
-async def tool(attempt: Attempt, call: ToolCall, work: Coroutine[Any, Any, Chunk]) -> Chunk:
-    """One call of a tool: its result."""
-    with tracing.span(f"tool {_name(attempt, call)}", tool=_name(attempt, call), call=call.id) as made:
+async def trace_call(attempt: Attempt, call: ToolCall, work: Coroutine[Any, Any, Chunk]) -> Chunk:
+    """Await a tool call's result within its span, and count it."""
+    tool = _tool_label(attempt, call)
+    with tracing.span(f"tool {tool}", tool=tool, call=call.id) as span:
         result = await work
-        ok = isinstance(result, chunks.ToolOutputAvailable)
-        if not ok:
-            tracing.mark_failed(made, "error")
-    told(attempt, call, "ok" if ok else "error")
+        succeeded = isinstance(result, chunks.ToolOutputAvailable)
+        if not succeeded:
+            tracing.mark_failed(span, "error")
+    record_call(attempt, call, "ok" if succeeded else "error")
     return result
 
 
-def told(attempt: Attempt, call: ToolCall, outcome: str) -> None:
-    """What became of a call: ok, error, denied or unknown."""
-    attempt.metrics.called(attempt.agent.name, _name(attempt, call), outcome)
+def record_call(attempt: Attempt, call: ToolCall, outcome: str) -> None:
+    """Count a tool call's outcome: ok, error, denied or unknown."""
+    attempt.metrics.tool_called(attempt.agent.name, _tool_label(attempt, call), outcome)
 
 
-def _name(attempt: Attempt, call: ToolCall) -> str:
-    """A name that a model invented is no label."""
+def _tool_label(attempt: Attempt, call: ToolCall) -> str:
+    """The tool's name if the agent has it. A model may invent any name, and labels must be few."""
     return call.tool if call.tool in attempt.tools else "(unknown)"

@@ -1,7 +1,7 @@
-"""What a runner counts for Prometheus.
+"""A runner's Prometheus metrics.
 
-Labels are the names of this process's own agents and tools, and our own words; a tool that a model invented
-is "(unknown)". Nothing is counted per event: the most frequent thing counted is an append, which is a batch.
+Labels are the names of this process's agents and tools, and the words of this file; a tool that a model
+invented is "(unknown)". Nothing is counted for each event: the most frequent sample is an append, a batch.
 """
 
 from rejoin_adapters.service.metrics_server import ProcessMetrics
@@ -10,101 +10,101 @@ from rejoin_runner.models.model import Usage
 
 
 class RunnerMetrics(ProcessMetrics):
-    """One runner's."""
+    """The metrics of one runner process."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._held = self.gauge("rejoin_runs_in_progress", "Runs in this runner's hands.", "agent")
+        self._in_progress = self.gauge("rejoin_runs_in_progress", "Runs that this runner executes.", "agent")
         self._runs = self.counter(
             "rejoin_runs",
-            "What became of runs here: running (claimed), suspended, completed, failed, cancelled.",
+            "Runs that entered a state here: running (claimed), suspended, completed, failed, cancelled.",
             "agent",
             "state",
         )
         self._attempts = self.counter(
             "rejoin_attempts_aborted",
-            "How attempts ended that let go of their run before it was over: fenced (another runner has it), "
-            "handed_over (this one drains), requeued (something was away), crashed (a bug).",
+            "Attempts that ended before their turn was complete, by reason: fenced (another runner has the "
+            "run), handed_over (this runner drains), requeued (a service was away), crashed (a bug).",
             "agent",
             "reason",
         )
-        self._age = self.seconds(
+        self._queue_wait_s = self.seconds(
             "rejoin_queue_wait_seconds",
-            "How old a request was when a runner claimed it, by the broker's clock.",
+            "Age of a request when a runner claimed its run, from the broker's timestamp.",
             "agent",
         )
         self._takeovers = self.counter(
-            "rejoin_takeovers", "Runs taken over in the middle of a turn.", "agent"
+            "rejoin_takeovers", "Runs taken over from another attempt within a turn.", "agent"
         )
-        self._append = self.seconds(
+        self._append_s = self.seconds(
             "rejoin_append_seconds",
-            "An append of a batch, until the broker has stored it, however often it had to be asked.",
+            "Duration of an append, with its retries, until the broker has stored the batch.",
         )
-        self._steps = self.counter("rejoin_steps", "Model calls that were begun.", "agent")
-        self._model = self.seconds(
+        self._steps = self.counter("rejoin_steps", "Model calls started.", "agent")
+        self._model_s = self.seconds(
             "rejoin_model_seconds",
-            "A model's whole response.",
+            "Duration of a model's whole response.",
             "agent",
         )
         self._faults = self.counter(
             "rejoin_model_errors",
-            "Steps whose model failed, by reason.",
+            "Failed model steps, by error code.",
             "agent",
             "code",
         )
-        self._tokens = self.counter("rejoin_tokens", "As the models count.", "agent", "kind")
+        self._tokens = self.counter("rejoin_tokens", "Tokens that the models reported.", "agent", "kind")
         self._tools = self.counter(
             "rejoin_tool_calls",
-            "By outcome: ok, error, unknown (its worker died), denied (by a person).",
+            "Tool calls, by outcome: ok, error, unknown (its runner stopped), denied (by a person).",
             "agent",
             "tool",
             "outcome",
         )
 
-    def claimed(self, agent: str, age_s: float | None) -> None:
-        """A run is ours. `age_s`: how long its request had waited; None if it was delivered before."""
+    def run_claimed(self, agent: str, age_s: float | None) -> None:
+        """A run was claimed. `age_s` is the age of its request, None if the request was redelivered."""
         self._runs.labels(agent, "running").inc()
-        self._held.labels(agent).inc()
+        self._in_progress.labels(agent).inc()
         if age_s is not None:
-            self._age.labels(agent).observe(max(0.0, age_s))
+            self._queue_wait_s.labels(agent).observe(max(0.0, age_s))
 
-    def let_go(self, agent: str) -> None:
-        """Of a claimed run, however."""
-        self._held.labels(agent).dec()
+    def run_released(self, agent: str) -> None:
+        """The execution of a claimed run has ended, for any reason."""
+        self._in_progress.labels(agent).dec()
 
-    def took_over(self, agent: str) -> None:
-        """Another attempt had written in this turn."""
+    def run_taken_over(self, agent: str) -> None:
+        """A run was taken over from an attempt that had written in this turn."""
         self._takeovers.labels(agent).inc()
 
-    def became(self, agent: str, state: str) -> None:
-        """A run is over, or waits."""
+    def run_entered_state(self, agent: str, state: str) -> None:
+        """A run was suspended or has ended."""
         self._runs.labels(agent, state).inc()
 
-    def gave_back(self, agent: str, end: str) -> None:
-        """A run is another one's to go on with."""
-        self._attempts.labels(agent, end).inc()
+    def attempt_aborted(self, agent: str, reason: str) -> None:
+        """An attempt has ended before its turn was complete."""
+        self._attempts.labels(agent, reason).inc()
 
     def appended(self, seconds: float) -> None:
-        """A batch is stored."""
-        self._append.observe(seconds)
+        """A batch was stored, this long after its append began."""
+        self._append_s.observe(seconds)
 
-    def step(self, agent: str) -> None:
-        """A model is asked."""
+    def step_started(self, agent: str) -> None:
+        """A model is called."""
         self._steps.labels(agent).inc()
 
-    def answered(self, agent: str, seconds: float) -> None:
-        """A model has said everything."""
-        self._model.labels(agent).observe(seconds)
+    def model_answered(self, agent: str, seconds: float) -> None:
+        """A model's response is complete."""
+        self._model_s.labels(agent).observe(seconds)
 
-    def used(self, agent: str, usage: Usage) -> None:
-        """What it cost."""
+    def tokens_used(self, agent: str, usage: Usage) -> None:
+        """A model has reported its token counts."""
         self._tokens.labels(agent, "input").inc(usage.input_tokens)
         self._tokens.labels(agent, "output").inc(usage.output_tokens)
 
     def model_failed(self, agent: str, code: str) -> None:
-        """A step ends with an error."""
+        """A model step has failed."""
         self._faults.labels(agent, code).inc()
 
-    def called(self, agent: str, tool: str, outcome: str) -> None:
+    def tool_called(self, agent: str, tool: str, outcome: str) -> None:
         """A tool call has its result."""
         self._tools.labels(agent, tool, outcome).inc()

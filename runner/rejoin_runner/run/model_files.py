@@ -1,8 +1,7 @@
-"""Files between messages and models: a message names them, a model reads and makes their bytes.
+"""Files between messages and models: messages have the URLs of stored files, models need and generate bytes.
 
-Sits in front of any model and changes nothing but the URLs of files. They are read again for each call rather
-than held while a run waits for tools and people. What a model makes is stored before anybody hears of it; it
-belongs to the user of the run.
+For each model call the stored files are read again; nothing is held while a run waits for tools or people. A
+file that a model generates is stored before its chunk is emitted, and belongs to the user of the run.
 """
 
 import re
@@ -21,19 +20,19 @@ from rejoin_protocol.ids import TenantId
 
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelError, ModelRequest
 
-BYTES_MAX = 64 * 1024 * 1024
-"""Of files in one call. The latest go first: a conversation may have more than a process can hold."""
+INLINED_BYTES_MAX = 64 * 1024 * 1024
+"""Files in one model call, before base64. The newest files have priority."""
 
-FILES = ("file", "reasoning-file")
-UNKNOWN = "application/octet-stream"
-_SHOWN = re.compile(r"(?:image|audio|video)/[a-z0-9][a-z0-9.-]{0,63}")
-"""What a browser shows and never runs. `image/svg+xml` is not among them."""
+FILE_PARTS = ("file", "reasoning-file")
+UNKNOWN_MEDIA_TYPE = "application/octet-stream"
+_INERT_MEDIA_TYPE = re.compile(r"(?:image|audio|video)/[a-z0-9][a-z0-9.-]{0,63}")
+"""Media types that a browser displays and never executes. `image/svg+xml` is not one of them."""
 
 type Part = dict[str, Any]
 
 
 class FileInliningModel:
-    """`port.Model` with the files of a tenant."""
+    """A `Model` in front of another one: it replaces the URLs of a tenant's stored files by data URLs."""
 
     def __init__(self, model: Model, files: FileStore, tenant: TenantId) -> None:
         self._model = model
@@ -41,19 +40,20 @@ class FileInliningModel:
         self._tenant = tenant
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """See `port.Model`. Raises `Unavailable` too: no file is left out because it cannot be read now."""
-        *history, answer = await inlined([*request.history, request.answer], self._files, self._tenant)
-        whole = msgspec.structs.replace(request, history=history, answer=answer)
-        async with aclosing(self._model.stream(whole)) as stream:
+        """See `Model`. Also raises `Unavailable`: a file that cannot be read now is not left out."""
+        *history, answer = await inline_files([*request.history, request.answer], self._files, self._tenant)
+        inlined = msgspec.structs.replace(request, history=history, answer=answer)
+        async with aclosing(self._model.stream(inlined)) as stream:
             async for item in stream:
                 yield item
 
 
-async def stored(chunk: Chunk, files: FileStore | None, run: Run) -> Chunk:
-    """A file that comes as a data URL is stored, and its chunk names it; any other chunk is as it was. It
-    belongs to the run's answer from now on, although that may name it much later.
+async def store_generated_file(chunk: Chunk, files: FileStore | None, run: Run) -> Chunk:
+    """Store a file chunk's data URL; the returned chunk has the stored file's URL. Any other chunk is
+    returned unchanged. The file is linked to the run's answer at once, so that no sweep deletes it before
+    the answer is stored.
 
-    Raises `ModelError` for a file that cannot be kept, and `Unavailable`.
+    Raises `ModelError` for a file that is invalid, too large or beyond the tenant's limit, and `Unavailable`.
     """
     if not isinstance(chunk, File | ReasoningFile) or files is None or not chunk.url.startswith("data:"):
         return chunk
@@ -62,42 +62,42 @@ async def stored(chunk: Chunk, files: FileStore | None, run: Run) -> Chunk:
         if len(data) > file_formats.FILE_BYTES_MAX:
             raise file_formats.too_large_error()
     except Invalid as fault:
-        raise _not_kept(fault) from fault
-    # Who serves it trusts what it is stored as.
+        raise _file_error(fault) from fault
+    # The gateway serves the file with the stored type, so that type must not make a browser execute it.
     claimed = file_formats.normalize_media_type(chunk.media_type)
-    kind = file_formats.detect_media_type(data) or (claimed if _SHOWN.fullmatch(claimed) else UNKNOWN)
-    home = FileReference(run.session, run.answer)
+    fallback = claimed if _INERT_MEDIA_TYPE.fullmatch(claimed) else UNKNOWN_MEDIA_TYPE
+    media_type = file_formats.detect_media_type(data) or fallback
     try:
-        id = await files.put(run.tenant, run.user, data, kind, home)
+        id = await files.put(run.tenant, run.user, data, media_type, FileReference(run.session, run.answer))
     except Limited as fault:
-        raise _not_kept(fault) from fault
+        raise _file_error(fault) from fault
     return msgspec.structs.replace(chunk, url=file_formats.file_url(id))
 
 
-def _not_kept(fault: Invalid | Limited) -> ModelError:
-    return ModelError(f"The model made a file that cannot be kept: {fault}.")
+def _file_error(fault: Invalid | Limited) -> ModelError:
+    return ModelError(f"The model generated a file that cannot be stored: {fault}.")
 
 
-async def inlined(history: Sequence[UIMessage], files: FileStore, tenant: TenantId) -> list[UIMessage]:
-    """The messages with data URLs for their stored files; a sentence for a file that is gone, and for the
-    oldest where they are more than `BYTES_MAX` together.
+async def inline_files(history: Sequence[UIMessage], files: FileStore, tenant: TenantId) -> list[UIMessage]:
+    """The messages with data URLs in place of the URLs of stored files. A note replaces a file that does not
+    exist any more, and the oldest files if all are larger than `INLINED_BYTES_MAX`. Raises `Unavailable`.
     """
-    left = BYTES_MAX
+    bytes_left = INLINED_BYTES_MAX
     messages: list[UIMessage] = []
     for message in reversed(history):
         parts: list[Part] = []
         for part in reversed(message["parts"]):
-            id = file_formats.parse_file_url(part["url"]) if part["type"] in FILES else None
-            file = await files.get(tenant, id) if id is not None and left > 0 else None
+            id = file_formats.parse_file_url(part["url"]) if part["type"] in FILE_PARTS else None
+            file = await files.get(tenant, id) if id is not None and bytes_left > 0 else None
             if id is None:
                 parts.append(part)
-            elif left <= 0 or (file is not None and len(file.data) > left):
-                left = 0
+            elif bytes_left <= 0 or (file is not None and len(file.data) > bytes_left):
+                bytes_left = 0  # no older, smaller file either: the model would see a random selection
                 parts.append(_note(part, "is left out: the conversation has too many"))
             elif file is None:
                 parts.append(_note(part, "is not there any more"))
             else:
-                left -= len(file.data)
+                bytes_left -= len(file.data)
                 parts.append(part | {"url": file_formats.to_data_url(file.media_type, file.data)})
         messages.append(message | {"parts": parts[::-1]})
     return messages[::-1]

@@ -1,8 +1,8 @@
-"""One response of the model, as the message's own chunks.
+"""One model step: the response of a model, or of an application's own loop, as chunks of the run's message.
 
-Owns what a model's chunk becomes in this message: ids that no earlier step has, calls that fit their tools,
-usage that adds up. A provider that fails ends the run with an error that everybody sees, or a delegated
-agent's work with one that its caller sees.
+Owns how a model's chunk is adapted to the message: ids that no earlier step uses, tool calls whose input is
+checked, token counts that add up. A failed response fails the run with an error that every client sees; a
+delegated agent's failed response fails its call instead.
 """
 
 import asyncio
@@ -22,60 +22,74 @@ from rejoin_runner.decision import agent_stack
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.run import delegation, instrumentation, run_context
-from rejoin_runner.run.attempt import DEADLINE, Attempt, ForeignCancellation, own_cancellation, worded
+from rejoin_runner.run.attempt import (
+    DEADLINE,
+    Attempt,
+    ForeignCancellation,
+    clip_error,
+    detect_foreign_cancellation,
+)
 from rejoin_runner.run.call_output import LoggedCallOutput
-from rejoin_runner.run.compaction import shortened
-from rejoin_runner.run.model_files import stored
+from rejoin_runner.run.compaction import fit_context_window
+from rejoin_runner.run.model_files import store_generated_file
 from rejoin_runner.tools.tool import ToolError
 
 
 async def generate(attempt: Attempt) -> None:
-    """Call the model, in a new step unless one is open."""
+    """Call the model, in a new step unless one is open, and emit its response.
+
+    A complete response ends with the mark `GENERATED`. A model that fails fails the step and raises nothing.
+    Raises `Fenced`, `Unavailable`, and what a bug raises.
+    """
     if not attempt.state.step_open:
         await delegation.begin_step(attempt)
-    limit_s = attempt.agent.step_timeout_s
+    timeout_s = attempt.agent.step_timeout_s
     try:
-        async with asyncio.timeout(limit_s):
-            await own_cancellation(_respond(attempt))
-    except TimeoutError:  # ours: `_respond` names the model's own
-        await _failed(attempt, DEADLINE, f"The model took longer than {limit_s:g} seconds.")
+        async with asyncio.timeout(timeout_s):
+            await detect_foreign_cancellation(_respond(attempt))
+    except TimeoutError:  # the step's own: `_respond` converts a model's TimeoutError
+        await _fail(attempt, DEADLINE, f"The model took longer than {timeout_s:g} seconds.")
     except ForeignCancellation:
-        await _failed(attempt, "model_error", "The model gave up.")
+        await _fail(attempt, "model_error", "The model gave up.")
     except ModelError as fault:
-        attempt.log.warning("model_failed", error=worded(fault.detail))
-        await _failed(attempt, "model_error", fault.detail)
+        attempt.log.warning("model_failed", error=clip_error(fault.detail))
+        await _fail(attempt, "model_error", fault.detail)
     except LoopError as fault:
-        await _failed(attempt, "agent_error", str(fault))
+        await _fail(attempt, "agent_error", str(fault))
     except EventTooLarge as fault:
         attempt.log.warning("event_too_large", error=str(fault))
-        await _failed(attempt, "too_large", str(fault))
+        await _fail(attempt, "too_large", str(fault))
     else:
         attempt.journal.mark(Mark.GENERATED)
 
 
-async def _failed(attempt: Attempt, code: str, text: str) -> None:
+async def _fail(attempt: Attempt, code: str, error: str) -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
-        raise asyncio.CancelledError  # what breaks while it is being stopped is no failure
-    instrumentation.failed(attempt, code)
+        # An interrupt, a drain or the run's deadline stops this step. What breaks because of that is no
+        # failure of the model.
+        raise asyncio.CancelledError
+    instrumentation.record_step_failure(attempt, code)
     await attempt.writer.flush()
-    await delegation.fail(attempt, code, text)
+    await delegation.fail_step(attempt, code, error)
 
 
 async def _respond(attempt: Attempt) -> None:
-    """Everything that the model says, all of it let out."""
-    owner = delegation.owner(attempt)
+    """Emit the whole response, and flush it: a mark must come after every event that it is about."""
+    origin = delegation.active_origin(attempt)
     done: Done | None = None
     try:
-        async with aclosing(await _source(attempt)) as stream:
+        async with aclosing(await _open_stream(attempt)) as stream:
             async for item in stream:
                 if isinstance(item, Done):
                     done = item
                 else:
-                    own = await stored(_own(attempt, item), attempt.files, attempt.run)
-                    await attempt.emit(own if owner is None else agent_stack.owned(own, owner))
-                    if isinstance(own, chunks.ReasoningEnd):
-                        await attempt.emit_detail("agent_reasoning", "Thought about it", partId=own.id)
+                    chunk = await store_generated_file(
+                        _adapt_chunk(attempt, item), attempt.files, attempt.run
+                    )
+                    await attempt.emit(chunk if origin is None else agent_stack.with_origin(chunk, origin))
+                    if isinstance(chunk, chunks.ReasoningEnd):
+                        await attempt.emit_detail("agent_reasoning", "Thought about it", partId=chunk.id)
     except TimeoutError:
         raise ModelError("The model did not answer in time.") from None
     await attempt.writer.flush()
@@ -90,33 +104,36 @@ async def _respond(attempt: Attempt) -> None:
         )
 
 
-async def _source(attempt: Attempt) -> AsyncGenerator[ModelChunk | MessageChunk | Done]:
-    """The model, or the application's own loop."""
-    request = delegation.request(attempt)
+async def _open_stream(attempt: Attempt) -> AsyncGenerator[ModelChunk | MessageChunk | Done]:
+    """The response of the model, or of the application's own loop if the agent has one."""
+    request = delegation.model_request(attempt)
     request = msgspec.structs.replace(
         request,
-        history=await shortened(attempt, request.history),
-        instructions=await run_context.instructions(attempt),
+        history=await fit_context_window(attempt, request.history),
+        instructions=await run_context.build_instructions(attempt),
         tenant=attempt.run.tenant,
         settings=attempt.agent.model_settings,
     )
     if attempt.agent.custom_loop is None:
         return attempt.model.stream(request)
-    await attempt.journal.settle()  # that it was begun is in the log, for those that must not begin twice
-    return _own_loop(attempt, attempt.agent.custom_loop, request)
+    # A loop that must not start twice is known by its open step, so the step must be in the log first.
+    await attempt.journal.wait_until_stored()
+    return _stream_custom_loop(attempt, attempt.agent.custom_loop, request)
 
 
-async def _own_loop(
+async def _stream_custom_loop(
     attempt: Attempt, loop: CustomLoop, request: ModelRequest
 ) -> AsyncGenerator[MessageChunk | Done]:
-    """What the application's loop says. What it raises is told by its type, but for `LoopError`."""
-    run, voice = attempt.run, LoggedCallOutput(attempt)
-    told = RunInput(
-        run.id, run.session, attempt.agent.name, request.history, attempt.context, run.attempt, output=voice
+    """The output of an application's loop. Raises `LoopError` for what the loop raises; the error names only
+    the exception's type, because its text may hold secrets.
+    """
+    run, output = attempt.run, LoggedCallOutput(attempt)
+    run_input = RunInput(
+        run.id, run.session, attempt.agent.name, request.history, attempt.context, run.attempt, output=output
     )
     try:
-        async with aclosing(run_loop(loop, told)) as said:
-            async for item in said:
+        async with aclosing(run_loop(loop, run_input)) as stream:
+            async for item in stream:
                 yield item
     except (RejoinError, LoopError, TimeoutError):
         raise
@@ -124,17 +141,19 @@ async def _own_loop(
         attempt.log.exception("agent_failed")
         raise LoopError(f"The agent failed ({type(fault).__name__}).") from fault
     finally:
-        voice.close()
+        output.close()
 
 
-def _own(attempt: Attempt, chunk: ModelChunk | MessageChunk) -> Chunk:
-    """A model's chunk in this message: ids that no earlier step has, arguments that fit."""
+def _adapt_chunk(attempt: Attempt, chunk: ModelChunk | MessageChunk) -> Chunk:
+    """A model's chunk with ids that no earlier step uses. A tool call whose input does not fit its tool
+    becomes a `ToolInputError`.
+    """
     step = attempt.state.steps
     match chunk:
         case (
             chunks.ToolInputStart(provider_executed=True) | chunks.ToolInputAvailable(provider_executed=True)
         ):
-            return chunk
+            return chunk  # not one of our tools; its id is the provider's
         case (
             chunks.TextStart(id=id)
             | chunks.TextDelta(id=id)
@@ -145,28 +164,29 @@ def _own(attempt: Attempt, chunk: ModelChunk | MessageChunk) -> Chunk:
         ):
             return msgspec.structs.replace(chunk, id=f"{step}.{id}")
         case chunks.ToolInputStart(tool_call_id=id) | chunks.ToolInputDelta(tool_call_id=id):
-            return msgspec.structs.replace(chunk, tool_call_id=_call_id(attempt, id))
+            return msgspec.structs.replace(chunk, tool_call_id=_unique_call_id(attempt, id))
         case chunks.ToolInputAvailable(tool_call_id=id, tool_name=name, input=input):
-            own = _call_id(attempt, id)
-            fault = _misfit(attempt, name, input)
-            if fault is None:
-                return msgspec.structs.replace(chunk, tool_call_id=own)
+            call_id = _unique_call_id(attempt, id)
+            error = _input_error(attempt, name, input)
+            if error is None:
+                return msgspec.structs.replace(chunk, tool_call_id=call_id)
             return chunks.ToolInputError(
-                tool_call_id=own,
+                tool_call_id=call_id,
                 tool_name=name,
                 input=input,
-                error_text=fault,
+                error_text=error,
                 provider_metadata=chunk.provider_metadata,
             )
         case _:
             return chunk
 
 
-def _call_id(attempt: Attempt, id: str) -> str:
-    return f"{attempt.state.steps}.{id}" if CallId(id) in attempt.state.past else id
+def _unique_call_id(attempt: Attempt, id: str) -> str:
+    """The provider's id, unless an earlier step used it: some providers number calls in each response."""
+    return f"{attempt.state.steps}.{id}" if CallId(id) in attempt.state.earlier_calls else id
 
 
-def _misfit(attempt: Attempt, name: str, input: Any) -> str | None:
+def _input_error(attempt: Attempt, name: str, input: Any) -> str | None:
     tool = attempt.tools.get(name)
     if tool is None:
         return f"there is no tool {name}; there are: {', '.join(attempt.tools) or 'none'}"

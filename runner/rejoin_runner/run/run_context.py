@@ -1,7 +1,7 @@
-"""What a run is told besides its messages: the context that its request brought, and its instructions.
+"""A run's inputs besides its messages: the context of its request, and the agent's instructions.
 
-Owns the opening of the sealed context, into the agent's own type, and the making of instructions. A value of
-a context is never logged and never part of an error.
+Owns the decryption of the context, its conversion to the agent's type, and the building of instructions. No
+log line and no error has a value of a context.
 """
 
 import inspect
@@ -22,12 +22,14 @@ PAGE_CHARS_MAX = 2_000
 
 
 class ContextUnavailable(RejoinError):
-    """The run cannot have its context. The text is shown to people."""
+    """The run's context cannot be decrypted or does not fit the agent. Users see the text."""
 
 
 def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
-    """The run's context as the agent's type; None for an agent that wants none. Raises
-    `ContextUnavailable`.
+    """The run's context as an instance of the agent's `context` type; None if the agent has no such type.
+
+    A request without a context counts as an empty one. Raises `ContextUnavailable` if the runner has no key,
+    or no right key, or if the value does not fit the type.
     """
     if agent.context is None:
         return None
@@ -50,16 +52,16 @@ def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
         ) from None
 
 
-async def instructions(attempt: Attempt) -> str:
-    """The instructions of the agent that works, with the page that the user is looking at. Raises
-    `ModelError` if the application's function fails.
+async def build_instructions(attempt: Attempt) -> str:
+    """The active agent's instructions. The conversation's agent also reads which page the user is looking at.
+    Raises `ModelError` if the application's function raises.
     """
     agent, run = attempt.agent, attempt.run
     text = agent.instructions
     if not isinstance(text, str):
         try:
-            made = text(RunContext(run.id, run.session, agent.name, attempt.context))
-            text = await made if inspect.isawaitable(made) else made
+            result = text(RunContext(run.id, run.session, agent.name, attempt.context))
+            text = await result if inspect.isawaitable(result) else result
         except Exception as fault:
             attempt.log.exception("instructions_failed")
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault
@@ -68,7 +70,7 @@ async def instructions(attempt: Attempt) -> str:
 
 
 def current_page(claim: Claim) -> str | None:
-    """What the user's newest message says about where it was written."""
+    """`currentPage` in the metadata of the user's newest message, clipped; None if it is missing or blank."""
     for message in reversed(claim.history):
         if message["role"] == "user":
             metadata = message.get("metadata")

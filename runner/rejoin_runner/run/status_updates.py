@@ -1,7 +1,7 @@
-"""Summaries of long work for the person who waits, written by a model while the work goes on.
+"""Status updates: short summaries of a long run for its user, written by a model while the run goes on.
 
-Never in the way: a summary is asked for beside the run, one at a time, dropped when the run has moved on to
-its end, and its failure is a line in the log.
+They never delay the run. One summary is requested at a time, beside the run; a summary that comes after the
+step has ended is dropped; a failure is logged and nothing else.
 """
 
 import asyncio
@@ -28,55 +28,55 @@ log = structlog.get_logger("rejoin.updates")
 
 
 async def run_status_updates(attempt: Attempt, updates: StatusUpdates, model: Model) -> None:
-    """Beside a run, until cancelled."""
-    write = updates.write or _writer(attempt, model)
+    """Emit a summary whenever one is due, until cancelled. `model` writes it unless `updates` has `write`."""
+    write = updates.write or _model_writer(attempt, model)
     clock = asyncio.get_running_loop().time
-    told, told_s = attempt.state.index, clock()
+    summarized_index, summarized_s = attempt.state.index, clock()
     while True:
         await asyncio.sleep(TICK_S)
-        news, waited_s = attempt.state.index - told, clock() - told_s
-        if not attempt.state.step_open or not _due(updates, news, waited_s):
+        new_events, waited_s = attempt.state.index - summarized_index, clock() - summarized_s
+        if not attempt.state.step_open or not _is_due(updates, new_events, waited_s):
             continue
         try:
-            await _tell(attempt, write)
+            await _emit_summary(attempt, write)
         except Exception as fault:  # noqa: BLE001 - the run does not depend on it
             log.warning("status_update_failed", error=type(fault).__name__)
-        told, told_s = attempt.state.index, clock()
+        summarized_index, summarized_s = attempt.state.index, clock()
 
 
-def _due(updates: StatusUpdates, news: int, waited_s: float) -> bool:
-    if not news:
+def _is_due(updates: StatusUpdates, new_events: int, waited_s: float) -> bool:
+    if not new_events:
         return False
-    often = updates.every_events is not None and news >= updates.every_events
-    return often or (updates.every_s is not None and waited_s >= updates.every_s)
+    enough_events = updates.every_events is not None and new_events >= updates.every_events
+    return enough_events or (updates.every_s is not None and waited_s >= updates.every_s)
 
 
-async def _tell(attempt: Attempt, write: SummaryWriter) -> None:
-    summary = await write(transcript(attempt.state.message))
+async def _emit_summary(attempt: Attempt, write: SummaryWriter) -> None:
+    summary = await write(build_transcript(attempt.state.message))
     state = attempt.state
-    over = not state.step_open or state.aborted or state.error is not None
-    if over or not summary.label.strip():
+    too_late = not state.step_open or state.aborted or state.error is not None
+    if too_late or not summary.label.strip():
         return
-    said = {"label": summary.label.strip()[:LABEL_CHARS_MAX]}
+    data = {"label": summary.label.strip()[:LABEL_CHARS_MAX]}
     if summary.details:
-        said["details"] = summary.details
-    await attempt.writer.write_between_texts(Data(type="data-summary", data=said))
+        data["details"] = summary.details
+    await attempt.writer.write_between_texts(Data(type="data-summary", data=data))
 
 
-def _writer(attempt: Attempt, model: Model) -> SummaryWriter:
+def _model_writer(attempt: Attempt, model: Model) -> SummaryWriter:
     async def write(text: str) -> Summary:
-        said, usage = await collect_answer(
+        answer, usage = await collect_answer(
             model, build_question(INSTRUCTIONS, text, tenant=attempt.run.tenant)
         )
-        attempt.metrics.used(attempt.agent.name, usage)
-        label, _, details = said.strip().partition("\n")
+        attempt.metrics.tokens_used(attempt.agent.name, usage)
+        label, _, details = answer.strip().partition("\n")
         return Summary(label, details.strip() or None)
 
     return write
 
 
-def transcript(message: UIMessage) -> str:
-    """The end of what an assistant has said and done, as text."""
+def build_transcript(message: UIMessage) -> str:
+    """The last `TRANSCRIPT_CHARS` characters of what the assistant wrote and did, one line for each part."""
     lines = []
     for part in message["parts"]:
         if part["type"] == "text":

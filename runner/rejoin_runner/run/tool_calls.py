@@ -1,7 +1,7 @@
-"""Questions to people, calls of tools, and the results of both.
+"""Approval requests, tool calls, and the results of both.
 
-Owns the order of their effects: a question is in the database before it is shown, a call in the log before
-its tool runs, and what must not be repeated is marked before it is begun.
+Owns the order of their effects. An approval request is in the database before a client sees it. A call is in
+the log before its tool runs. The mark `CALLING` is in the log before a tool runs that must not run twice.
 """
 
 import asyncio
@@ -21,49 +21,51 @@ from rejoin_protocol.log.record import Audience, Mark
 from rejoin_runner.decision import decide
 from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.run import delegation, instrumentation
-from rejoin_runner.run.attempt import Attempt, ForeignCancellation, own_cancellation
+from rejoin_runner.run.attempt import Attempt, ForeignCancellation, detect_foreign_cancellation
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.tools.output_port import CallOutput
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
 
-TASK = "tool "
-"""What the names of the tasks begin with that wait for tools."""
+TASK_PREFIX = "tool "
+"""The name of a task that waits for a tool is this and the tool's name."""
 UNKNOWN_OUTCOME = (
-    "The outcome of this call is unknown: the worker that ran it went away before it could report. "
+    "The outcome of this call is unknown: its runner stopped before the call returned. "
     "It may or may not have taken effect."
 )
 
 
-def asks(attempt: Attempt, call: ToolCall) -> bool:
-    """Whether a call needs a person's word. It does if the application fails to tell."""
+def needs_approval(attempt: Attempt, call: ToolCall) -> bool:
+    """Whether a person must approve the call. True if the application's function for it raises."""
     tool = attempt.tools.get(call.tool)
     if tool is None:
         return False
     try:
-        return attempt.agent.needs_approval_for(tool, call.input, _context(attempt, call))
+        return attempt.agent.needs_approval_for(tool, call.input, _tool_context(attempt, call))
     except Exception:
         attempt.log.exception("needs_approval_failed", tool=call.tool)
         return True
 
 
-def retries(attempt: Attempt, call: ToolCall) -> bool:
-    """Whether a call that a dead worker may have begun is made again."""
+def may_run_again(attempt: Attempt, call: ToolCall) -> bool:
+    """Whether a call that an earlier attempt may have started runs again."""
     tool = attempt.tools.get(call.tool)
     return tool is None or attempt.agent.retries_after_crash(tool)
 
 
-async def ask(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
-    """Store questions and show them."""
-    limit_s = attempt.agent.approval_timeout_s
+async def request_approvals(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
+    """Store an approval request for each call, then emit the requests. Raises `Fenced`."""
+    timeout_s = attempt.agent.approval_timeout_s
     now = datetime.fromtimestamp(attempt.now_ms() / 1_000, UTC)
-    expires_at = None if limit_s is None else now + timedelta(seconds=limit_s)
+    expires_at = None if timeout_s is None else now + timedelta(seconds=timeout_s)
     run = attempt.run
+    # An earlier attempt may have stored requests and crashed before it emitted them. Those keep their ids,
+    # and new requests must not take these ids.
     stored = {approval.request.call: approval.request.id for approval in attempt.claim.approvals}
-    fresh = count(max(attempt.state.questions, len(stored)))  # a dead attempt may have asked
-    questions = [
+    numbers = count(max(attempt.state.approval_requests, len(stored)))
+    requests = [
         ApprovalRequest(
-            stored.get(call.id) or approval_id(run.id, next(fresh)),
+            stored.get(call.id) or approval_id(run.id, next(numbers)),
             call.id,
             call.tool,
             call.input,
@@ -71,15 +73,15 @@ async def ask(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
         )
         for call in calls
     ]
-    await attempt.journal.settle()
-    await attempt.store.request_approvals(run.id, run.attempt, questions)
-    for question in questions:
-        await attempt.emit(chunks.ToolApprovalRequest(approval_id=question.id, tool_call_id=question.call))
+    await attempt.journal.wait_until_stored()
+    await attempt.store.request_approvals(run.id, run.attempt, requests)
+    for request in requests:
+        await attempt.emit(chunks.ToolApprovalRequest(approval_id=request.id, tool_call_id=request.call))
 
 
-async def tell(attempt: Attempt, decided: Sequence[Decision]) -> None:
-    """Say what was decided."""
-    for decision in decided:
+async def emit_decisions(attempt: Attempt, decisions: Sequence[Decision]) -> None:
+    """Emit the decisions about approvals, for clients of AI SDK 7."""
+    for decision in decisions:
         reason = msgspec.UNSET if decision.reason is None else decision.reason
         await attempt.emit(
             chunks.ToolApprovalResponse(
@@ -89,76 +91,78 @@ async def tell(attempt: Attempt, decided: Sequence[Decision]) -> None:
         )
 
 
-async def act(attempt: Attempt, act: decide.RunToolCalls) -> None:
-    """Give calls their results."""
-    for call, _ in act.deny:
-        instrumentation.told(attempt, call, "denied")
+async def run_tool_calls(attempt: Attempt, action: decide.RunToolCalls) -> None:
+    """Give each call of the action its result. Calls that run do so at the same time."""
+    for call, _ in action.deny:
+        instrumentation.record_call(attempt, call, "denied")
         await attempt.emit(chunks.ToolOutputDenied(tool_call_id=call.id))
-    for call in act.unknown:
-        instrumentation.told(attempt, call, "unknown")
-        await attempt.emit(delegation.error(call, UNKNOWN_OUTCOME))
-    for call, reason in act.refuse:
-        await attempt.emit(delegation.error(call, reason))
-    for call in act.run:  # before the mark: behind it every append is one at which the outcome is unknown
-        await attempt.emit_detail("tool_call", f"Calls {call.tool}", **_named(call))
-    if not all(retries(attempt, call) for call in act.run):
+    for call in action.unknown:
+        instrumentation.record_call(attempt, call, "unknown")
+        await attempt.emit(delegation.call_error(call, UNKNOWN_OUTCOME))
+    for call, error in action.refuse:
+        await attempt.emit(delegation.call_error(call, error))
+    # Before the mark: a crash at any append after the mark makes the outcome of the calls unknown.
+    for call in action.run:
+        await attempt.emit_detail("tool_call", f"Calls {call.tool}", **_call_data(call))
+    if not all(may_run_again(attempt, call) for call in action.run):
         attempt.journal.mark(Mark.CALLING)
-    await attempt.journal.settle()
+    await attempt.journal.wait_until_stored()
     async with asyncio.TaskGroup() as group:
-        for call in act.run:
-            group.create_task(_call(attempt, call), name=TASK + call.tool)
+        for call in action.run:
+            group.create_task(_run_call(attempt, call), name=TASK_PREFIX + call.tool)
 
 
-async def _call(attempt: Attempt, call: ToolCall) -> None:
-    result = await instrumentation.tool(attempt, call, _spoken(attempt, call))
-    if isinstance(result, chunks.ToolOutputAvailable):
-        await delegation.transfer(attempt, call)
+async def _run_call(attempt: Attempt, call: ToolCall) -> None:
+    result = await instrumentation.trace_call(attempt, call, _call_with_output(attempt, call))
+    succeeded = isinstance(result, chunks.ToolOutputAvailable)
+    if succeeded:
+        await delegation.emit_handoff(attempt, call)
     await attempt.emit(result)
-    ok = isinstance(result, chunks.ToolOutputAvailable)
-    await attempt.emit_detail("tool_result", f"{call.tool} answered", **_named(call), success=ok)
+    await attempt.emit_detail("tool_result", f"{call.tool} answered", **_call_data(call), success=succeeded)
 
 
-def _named(call: ToolCall) -> dict[str, str]:
+def _call_data(call: ToolCall) -> dict[str, str]:
     return {"toolCallId": call.id, "toolName": call.tool}
 
 
-async def _spoken(attempt: Attempt, call: ToolCall) -> Chunk:
-    """The result of a call that may speak while it lasts, and no longer."""
-    voice = LoggedCallOutput(attempt, call.id)
+async def _call_with_output(attempt: Attempt, call: ToolCall) -> Chunk:
+    """Run a call with an output that is closed when the call returns."""
+    output = LoggedCallOutput(attempt, call.id)
     try:
-        return await _result(attempt, call, _context(attempt, call, voice))
+        return await _call_tool(attempt, call, _tool_context(attempt, call, output))
     finally:
-        voice.close()
+        output.close()
 
 
-async def _result(attempt: Attempt, call: ToolCall, context: ToolContext[Any]) -> Chunk:
+async def _call_tool(attempt: Attempt, call: ToolCall, context: ToolContext[Any]) -> Chunk:
+    """Call the tool. Every failure of the tool is a result for the model, never the run's failure."""
     tool = attempt.tools.get(call.tool)
     log = attempt.log.bind(tool=call.tool, call=call.id)
     if tool is None:
-        return delegation.error(call, f"there is no tool {call.tool}")
+        return delegation.call_error(call, f"there is no tool {call.tool}")
     try:
-        output = await own_cancellation(tool.call(_frozen(attempt, call), context))
+        output = await detect_foreign_cancellation(tool.call(_approved_input(attempt, call), context))
     except ToolError as fault:
-        return delegation.error(call, str(fault))
+        return delegation.call_error(call, str(fault))
     except TimeoutError:
-        return delegation.error(call, "the tool took too long")
+        return delegation.call_error(call, "the tool took too long")
     except (ForeignCancellation, SystemExit) as fault:
-        log.warning("tool_cancelled_itself", why=type(fault).__name__)
-        return delegation.error(call, "the tool gave up")
+        log.warning("tool_cancelled_itself", error=type(fault).__name__)
+        return delegation.call_error(call, "the tool gave up")
     except Fenced:
         raise
     except Exception as fault:
         log.exception("tool_failed")
-        return delegation.error(call, f"the tool failed ({type(fault).__name__})")
+        return delegation.call_error(call, f"the tool failed ({type(fault).__name__})")
     return chunks.ToolOutputAvailable(tool_call_id=call.id, output=output)
 
 
-def _context(attempt: Attempt, call: ToolCall, voice: CallOutput | None = None) -> ToolContext[Any]:
-    return ToolContext(attempt.run.id, attempt.run.session, call.id, attempt.context, output=voice)
+def _tool_context(attempt: Attempt, call: ToolCall, output: CallOutput | None = None) -> ToolContext[Any]:
+    return ToolContext(attempt.run.id, attempt.run.session, call.id, attempt.context, output=output)
 
 
-def _frozen(attempt: Attempt, call: ToolCall) -> Any:
-    """What the person saw, where one was asked; what the log says otherwise."""
+def _approved_input(attempt: Attempt, call: ToolCall) -> Any:
+    """The input that the person saw, if the call has an approval; else the input in the log."""
     for approval in attempt.claim.approvals:
         if approval.request.call == call.id:
             return approval.request.input

@@ -1,1 +1,6 @@
-"""The process that pulls run requests, claims runs and keeps them alive."""
+"""The worker process: from a run request to its acknowledgement.
+
+`worker` pulls requests and drains; `execution` executes one delivery; `lease` has the control messages about
+the runs that are executed; `maintenance` does the periodic work; `configuration` has what a worker is given;
+`loop_watchdog` reports a blocked event loop.
+"""

@@ -1,7 +1,7 @@
-"""Who holds up the event loop: a tool that waits without `await` stops every run of its process.
+"""Reports a blocked event loop: a tool that waits without `await` stops every run of its process.
 
-Owns a thread that looks at the loop from outside, for inside nobody can while it lasts: not even a signal to
-end is heard then. It tells, and changes nothing.
+A thread watches the loop from outside, because a blocked loop runs no code of its own, not even a signal
+handler. The watchdog only logs: it cannot interrupt the code that blocks.
 """
 
 import asyncio
@@ -14,52 +14,56 @@ from traceback import walk_stack
 import structlog
 
 BLOCKED_S = 1.0
-BEATS = 4
-"""Signs of life in so many seconds."""
+BEATS_PER_LIMIT = 4
+"""The loop gives this many signs of life in `blocked_s`; the thread looks equally often."""
 FRAMES_MAX = 5
 
 log = structlog.get_logger("rejoin.blocked")
 
 
 async def watch(blocked_s: float = BLOCKED_S) -> None:
-    """Say it when this loop stands still for longer, and how long it took in the end. For ever."""
-    watched = _WatchedLoop(blocked_s)
-    thread = threading.Thread(target=watched.look, name="blocked", daemon=True)
+    """Log `event_loop_blocked` when this event loop stands still for longer than `blocked_s`, with the task
+    and the stack that block it, and `event_loop_unblocked` afterwards. Runs until cancelled.
+    """
+    watchdog = _LoopWatchdog(blocked_s)
+    thread = threading.Thread(target=watchdog.observe, name="blocked", daemon=True)
     thread.start()
     try:
         while True:
-            await asyncio.sleep(blocked_s / BEATS)
-            watched.beat()
+            await asyncio.sleep(blocked_s / BEATS_PER_LIMIT)
+            watchdog.beat()
     finally:
-        watched.over.set()
+        watchdog.stopped.set()
         thread.join()
 
 
-class _WatchedLoop:
-    """The loop that runs here, as two threads know it."""
+class _LoopWatchdog:
+    """The state that the loop's thread and the observing thread share. Each attribute has one writer at a
+    time, and a lost update only repeats a log line.
+    """
 
     def __init__(self, blocked_s: float) -> None:
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self._blocked_s = blocked_s
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._seen = monotonic()
-        self._told = False
+        self._last_beat_s = monotonic()
+        self._reported = False
 
     def beat(self) -> None:
-        """It is alive."""
-        if self._told:
-            log.warning("event_loop_unblocked", seconds=round(monotonic() - self._seen, 1))
-        self._seen, self._told = monotonic(), False
+        """Give a sign of life. Called in the loop."""
+        if self._reported:
+            log.warning("event_loop_unblocked", seconds=round(monotonic() - self._last_beat_s, 1))
+        self._last_beat_s, self._reported = monotonic(), False
 
-    def look(self) -> None:
-        """From the other thread."""
-        while not self.over.wait(self._blocked_s / BEATS):
-            if not self._told and monotonic() - self._seen > self._blocked_s:
-                self._told = True
-                self._tell()
+    def observe(self) -> None:
+        """Watch for missing beats until `stopped` is set. Called in the observing thread."""
+        while not self.stopped.wait(self._blocked_s / BEATS_PER_LIMIT):
+            if not self._reported and monotonic() - self._last_beat_s > self._blocked_s:
+                self._reported = True
+                self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         task = asyncio.current_task(self._loop)
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented, and the only way
         stack = islice(walk_stack(frame), FRAMES_MAX)
@@ -67,5 +71,5 @@ class _WatchedLoop:
             "event_loop_blocked",
             seconds=self._blocked_s,
             task=None if task is None else task.get_name(),
-            where=[f"{one.f_code.co_filename}:{line} {one.f_code.co_name}" for one, line in stack],
+            where=[f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}" for frame, line in stack],
         )

@@ -46,7 +46,7 @@ async def test_a_runner_whose_session_is_deleted_stops_silently_and_the_log_goes
                     gate.release()
 
             async def stopped() -> bool:
-                return not worker._executions and any(
+                return worker.active_runs == 0 and any(
                     line["event"] == "stale_request" and line.get("run", run) == run for line in logs
                 )
 

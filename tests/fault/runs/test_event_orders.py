@@ -132,7 +132,7 @@ async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(system
         async with asyncio.TaskGroup() as group:
             streamed = group.create_task(system.post(base, decision))
             await waiting.wait()
-            await worker._queue.publish(RunRequest(AgentName(system.agent), run, 0))
+            await worker.ports.queue.publish(RunRequest(AgentName(system.agent), run, 0))
             await wait_until(
                 lambda: any(line["event"] == "stale_request" for line in logs), "the stale request's end"
             )

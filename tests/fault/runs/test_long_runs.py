@@ -24,7 +24,8 @@ from rejoin_protocol.log.record import View
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import sleep
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.worker.worker import ServedAgent, Worker, WorkerLimits
+from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts
+from rejoin_runner.worker.worker import Worker
 
 from tests.doubles.agent_registry import MemoryAgentRegistry
 from tests.doubles.run_control import MemoryRunControl
@@ -105,12 +106,14 @@ class Small:
         self.worker = Worker(
             "runner",
             [ServedAgent(Agent(name=AGENT, model=(model := ScriptedModel()), tools=[sleep]), model)],
-            store=self.store,
-            run_log=self.runs,
-            queue=self.requests,
-            control=MemoryRunControl(),
-            registry=MemoryAgentRegistry(),
-            limits=WorkerLimits(),
+            WorkerPorts(
+                store=self.store,
+                run_log=self.runs,
+                queue=self.requests,
+                control=MemoryRunControl(),
+                registry=MemoryAgentRegistry(),
+            ),
+            WorkerLimits(),
             now_ms=lambda: int(asyncio.get_running_loop().time() * 1_000),
         )
 

@@ -94,4 +94,4 @@ async def test_suspended_runs_hold_nothing_and_each_resumes(
 
 async def idle(system: LocalSystem, worker: Worker) -> None:
     """Until the runner executes nothing and the gateway follows nothing."""
-    await wait_until(lambda: not worker._executions and not system.feeds(0), "the end of all executions")
+    await wait_until(lambda: worker.active_runs == 0 and not system.feeds(0), "the end of all executions")

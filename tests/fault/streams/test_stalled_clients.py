@@ -116,7 +116,7 @@ async def test_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothing(
         reads = await Raw.post(port, body)
         await reads.head()
         read = await reads.digest()
-        await wait_until(lambda: not runner._executions, "the runner's rest")
+        await wait_until(lambda: runner.active_runs == 0, "the runner's rest")
         each = (process.memory_full_info().uss - before) / STALLED
         async with asyncio.TaskGroup() as group:
             caught_up = [group.create_task(one.digest()) for one in stalled]

@@ -14,6 +14,7 @@ import pytest
 from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.ports.run_log import RunLog
+from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.records import Claim
 from rejoin_gateway.streaming import replay
 from rejoin_protocol.errors import Unavailable
@@ -21,8 +22,8 @@ from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Mark
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.run.executor import TOO_OFTEN
-from rejoin_runner.worker.worker import GIVE_UP_FACTOR
+from rejoin_runner.run.executor import TOO_MANY_ATTEMPTS
+from rejoin_runner.worker.execution import ABANDON_FACTOR
 
 from tests.support.clients.reconnecting_client import blocks, cursor_of
 from tests.support.models.scripted_models import Gated
@@ -32,7 +33,7 @@ from tests.support.system.observation import stored, wait_until
 HEARTBEAT_S = 0.5
 SLACK_S = 3.0
 WORDS = 5
-TRIES = 2 * GIVE_UP_FACTOR
+TRIES = 2 * ABANDON_FACTOR
 
 
 type Refused = Literal["everything", "all but takeovers"]
@@ -132,7 +133,7 @@ async def failed(system: LocalSystem, run: RunId) -> bool:
         row = await connection.fetchrow("select state, error from runs where id = $1", run)
     finally:
         await connection.close()
-    return row is not None and row["state"] == "failed" and TOO_OFTEN in row["error"]
+    return row is not None and row["state"] == "failed" and TOO_MANY_ATTEMPTS in row["error"]
 
 
 async def assert_goes_on(
@@ -174,17 +175,17 @@ async def test_a_run_that_had_to_wait_for_the_database_is_not_given_up_for_that(
 ) -> None:
     """However often it was delivered meanwhile."""
     base = await system.gateway()
-    worker = await system.runner(attempts_max=1, retry_delay_s=0.0)
-    claim, tries = worker._store.claim, 0
+    await system.runner(attempts_max=1, retry_delay_s=0.0)
+    claim, tries = PostgresRunStore.claim, 0
 
-    async def away(request: RunRequest, runner: str) -> Claim | None:
+    async def away(store: PostgresRunStore, request: RunRequest, runner: str) -> Claim | None:
         nonlocal tries
         tries += 1
         if tries <= TRIES:
             raise Unavailable("the database is away")
-        return await claim(request, runner)
+        return await claim(store, request, runner)
 
-    monkeypatch.setattr(worker._store, "claim", away)
+    monkeypatch.setattr(PostgresRunStore, "claim", away)
     answer = await system.post(base, system.chat(system.fresh("s"), "count 3"))
     assert answer.complete
     assert answer.text == "1 2 3"

@@ -90,18 +90,18 @@ async def check(log: JetStreamRunLog, run: RunId) -> list[Record]:
 
 async def say(journal: Journal, *events: Chunk) -> None:
     """An append for each."""
-    async with run_alongside(journal.write()):
+    async with run_alongside(journal.run()):
         for event in events:
             await journal.emit(event)
-            await journal.settle()
+            await journal.wait_until_stored()
 
 
 async def written(log: RunLog, run: RunId, attempt: int, count: int) -> Journal:
     """An attempt at a run: its claim, and so many appends of an event each."""
-    standing = RunState()
+    state = RunState()
     for record in (await log.read(run, after=0, records_max=10 * RECORDS)).records:
-        standing.record(record)
-    journal = Journal(log, run, attempt, standing)
+        state.apply_record(record)
+    journal = Journal(log, run, attempt, state)
     await journal.take_over()
     id = f"text-{attempt}"
     await say(journal, TextStart(id=id), *[TextDelta(id=id, delta=f" {at}") for at in range(count - 1)])

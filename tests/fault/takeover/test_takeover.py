@@ -8,10 +8,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from rejoin_adapters.records import Claim
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.worker.configuration import WorkerSignals
 
 from tests.support.faults.takeover import (
     ACK_WAIT_S,
@@ -21,7 +23,7 @@ from tests.support.faults.takeover import (
     lines,
     over,
     posted,
-    silent,
+    send_nothing,
 )
 from tests.support.models.scripted_models import Calls, Gated
 from tests.support.system.local_system import LocalSystem
@@ -30,16 +32,13 @@ from tests.support.system.observation import stored, wait_until
 
 @pytest.mark.feature("F71", "F84", "F85")
 @pytest.mark.parametrize("goes_on", ["while the second works", "after the second has ended"])
-async def test_a_paused_runner_that_goes_on_writes_nothing_more(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, goes_on: str
-) -> None:
+async def test_a_paused_runner_that_goes_on_writes_nothing_more(system: LocalSystem, goes_on: str) -> None:
     """F71, F84, F85."""
     base = await system.gateway()
     gates = asyncio.Semaphore(5), asyncio.Semaphore(3)
     first = await system.runner(
         [Agent(name=system.agent, model=Gated(gates[0], 10), text_interval_s=0)], **PAUSING
     )
-    monkeypatch.setattr(first, "_keep_alive", silent)
     session = system.fresh("s")
     async with posted(system, base, session, "hello") as post:
 
@@ -69,21 +68,20 @@ async def test_a_paused_runner_that_goes_on_writes_nothing_more(
 
 @pytest.mark.feature("F85")
 async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+    system: LocalSystem,
 ) -> None:
     """F85: its attempt is known to the database only."""
     base = await system.gateway()
-    first = await system.runner([Agent(name=system.agent, model=ScriptedModel())], **PAUSING)
-    monkeypatch.setattr(first, "_keep_alive", silent)
     claimed, go = asyncio.Event(), asyncio.Event()
-    take_over = first._take_over
 
-    async def late(claim: Any) -> Any:
+    async def pause(claim: Claim) -> None:
+        del claim
         claimed.set()
         await go.wait()
-        return await take_over(claim)
 
-    monkeypatch.setattr(first, "_take_over", late)
+    signals = WorkerSignals(heartbeat=send_nothing, before_takeover=pause)
+    agent = Agent(name=system.agent, model=ScriptedModel())
+    first = await system.runner([agent], **(PAUSING | {"signals": signals}))
     session = system.fresh("s")
     async with posted(system, base, session, "count 20") as post:
         await claimed.wait()
@@ -97,13 +95,10 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
 
 @pytest.mark.feature("F85")
 @pytest.mark.parametrize("pause_ms", [0, 1])
-async def test_a_runner_that_never_pauses_is_fenced_all_the_same(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, pause_ms: int
-) -> None:
+async def test_a_runner_that_never_pauses_is_fenced_all_the_same(system: LocalSystem, pause_ms: int) -> None:
     """F85: it writes as fast as it can while the second takes over, again and again if it must."""
     base = await system.gateway()
     first = await system.runner(**PAUSING)
-    monkeypatch.setattr(first, "_keep_alive", silent)
     session = system.fresh("s")
     count = 20_000 if pause_ms == 0 else 2_000
     async with posted(system, base, session, f"count {count} every {pause_ms} ms") as post:
@@ -124,7 +119,7 @@ async def test_a_runner_that_never_pauses_is_fenced_all_the_same(
 @pytest.mark.feature("F88")
 @pytest.mark.parametrize(("on_crash", "runs"), [("retry", 2), ("report", 1)])
 async def test_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, on_crash: Any, runs: int
+    system: LocalSystem, on_crash: Any, runs: int
 ) -> None:
     """F88: with the same idempotency key, or never again."""
     keys: list[str] = []
@@ -141,8 +136,7 @@ async def test_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
 
     agent = Agent(name=system.agent, model=Calls("pay", {"amount": 3}), tools=[pay])
     base = await system.gateway()
-    first = await system.runner([agent], **PAUSING)
-    monkeypatch.setattr(first, "_keep_alive", silent)
+    await system.runner([agent], **PAUSING)
     session = system.fresh("s")
     async with posted(system, base, session, "hello") as post:
         await wait_until(lambda: keys, "the call")

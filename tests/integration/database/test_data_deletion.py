@@ -59,7 +59,7 @@ async def test_a_run_that_is_executed_is_stopped_when_its_session_goes(system: L
     async with system.http.post(f"{base}/api/chat", json=body) as response:
         await response.content.readany()
         assert (await rejoin(system, "sessions", "delete", session))[0] == 0
-        await wait_until(lambda: not worker._executions)
+        await wait_until(lambda: worker.active_runs == 0)
 
 
 async def test_a_user_is_forgotten_and_others_are_not(system: LocalSystem) -> None:
@@ -122,7 +122,7 @@ async def test_a_runner_forgets_what_is_older_than_its_setting(system: LocalSyst
     base, session = await system.gateway(), system.fresh("s")
     worker = await system.runner()
     await system.post(base, system.chat(session, "delete notes.txt"))
-    await worker._forget()
+    await worker.maintenance.expire_sessions()
     assert await rows(system, session) > 0
     old = await asyncpg.connect(system.database_url)
     await old.execute(
@@ -130,7 +130,7 @@ async def test_a_runner_forgets_what_is_older_than_its_setting(system: LocalSyst
     )
     await old.close()
     forgetful = await system.runner(session_retention_s=365 * 24 * 3600)
-    await forgetful._forget()
+    await forgetful.maintenance.expire_sessions()
     assert await rows(system, session) == 0
     assert (await system.get(f"{base}/api/agents/{system.agent}/{session}")).status == 404
 

@@ -67,14 +67,14 @@ async def test_a_file_goes_with_its_session_and_not_before(system: LocalSystem, 
     assert (await post(system, base, chat)).complete
     url = (await messages_of(system, base, chat["id"]))[0]["parts"][1]["url"]
     await aged(system, url)
-    await worker._sweep()
+    await worker.maintenance.sweep()
     assert (await system.get(base + url)).status == 200
     async with system.http.delete(f"{base}/api/threads/{chat['id']}") as response:
         assert response.status in (200, 204)
-    await worker._sweep()
+    await worker.maintenance.sweep()
     assert (await system.get(base + url)).status == 200
     await aged(system, url)
-    await worker._sweep()
+    await worker.maintenance.sweep()
     problem(await system.get(base + url), 404)
 
 

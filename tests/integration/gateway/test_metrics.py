@@ -8,7 +8,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX
 from rejoin_adapters.jetstream.log_tail import ResyncReason, open_log_tail
-from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.service import metrics_server
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RunId
@@ -17,6 +16,7 @@ from rejoin_runner.run.metrics import RunnerMetrics
 
 from tests.doubles.run_log import MemoryRunLog
 from tests.support.faults.lossy_broker import lossy
+from tests.support.faults.takeover import PAUSING
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -134,17 +134,9 @@ async def test_a_runner_shows_runs_steps_tools_and_tokens_on_its_own_port(system
     assert ("process_open_fds", frozenset()) in found
 
 
-async def test_a_takeover_is_counted_and_a_resumed_turn_is_none(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_takeover_is_counted_and_a_resumed_turn_is_none(system: LocalSystem) -> None:
     """The first runner falls silent in the middle; the second goes on."""
-
-    async def silent(delivery: Delivery) -> None:
-        del delivery
-        await asyncio.Event().wait()
-
-    first = await system.runner(ack_wait_s=0.4, max_concurrent_runs=1)
-    monkeypatch.setattr(first, "_keep_alive", silent)
+    first = await system.runner(**PAUSING)
     base = await system.gateway()
     async with asyncio.TaskGroup() as group:
         answer = group.create_task(system.post(base, system.chat(system.fresh("s"), "count 30 every 50 ms")))

@@ -17,7 +17,7 @@ from rejoin_protocol.events.fold import Fold, UIMessage
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner.agent.agent import Agent
 
-from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, silent
+from tests.support.faults.takeover import ACK_WAIT_S, FIRST, PAUSING, SECOND
 from tests.support.models.scripted_models import Gated
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import wait_until
@@ -72,16 +72,14 @@ class Rewound:
 
 
 @contextlib.asynccontextmanager
-async def rewound(system: LocalSystem, monkeypatch: pytest.MonkeyPatch, ui: str) -> AsyncIterator[Rewound]:
+async def rewound(system: LocalSystem, ui: str) -> AsyncIterator[Rewound]:
     """Entered once the stream of the client that had sent the message is broken."""
     one = Rewound(system, await system.gateway(), system.fresh("s"))
     gate = asyncio.Semaphore(FIRST)
-    first = await system.runner(
+    await system.runner(
         [Agent(name=system.agent, model=Gated(gate, 10), text_interval_s=0)],
-        ack_wait_s=ACK_WAIT_S,
-        max_concurrent_runs=1,
+        **PAUSING,
     )
-    monkeypatch.setattr(first, "_keep_alive", silent)
     written = asyncio.Event()
     async with (
         system.http.post(f"{one.base}/api/chat?ui={ui}", json=system.chat(one.session, "hello")) as response,
@@ -115,10 +113,10 @@ async def stored(one: Rewound) -> Any:
 @pytest.mark.feature("F84")
 @pytest.mark.parametrize("ui", ["5", "6"])
 async def test_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_of_it(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, ui: str
+    system: LocalSystem, ui: str
 ) -> None:
     """F84: for a client that cannot be told to drop what it has."""
-    async with rewound(system, monkeypatch, ui) as one:
+    async with rewound(system, ui) as one:
         whole = await one.get(f"?ui={ui}")
     assert whole.complete
     assert whole.text == " 0 1 2 3"
@@ -131,11 +129,9 @@ async def test_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_
 
 
 @pytest.mark.feature("F84")
-async def test_a_position_before_the_rewind_goes_on_without_what_is_void(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_position_before_the_rewind_goes_on_without_what_is_void(system: LocalSystem) -> None:
     """F84, F66: up to the step's start the client has nothing wrong; behind it, it must begin again."""
-    async with rewound(system, monkeypatch, "6") as one:
+    async with rewound(system, "6") as one:
         whole = await one.get("?ui=6")
     begin = next(place for place, frame in enumerate(one.seen) if b"start-step" in frame.data)
     for place, frame in enumerate(one.seen):
@@ -151,11 +147,9 @@ async def test_a_position_before_the_rewind_goes_on_without_what_is_void(
 
 
 @pytest.mark.feature("F84")
-async def test_a_position_behind_the_rewind_is_exact(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_position_behind_the_rewind_is_exact(system: LocalSystem) -> None:
     """F84, F66: by cursor and by number, also from the end."""
-    async with rewound(system, monkeypatch, "6") as one:
+    async with rewound(system, "6") as one:
         whole = await one.get("?ui=6")
     begin = types(whole).index("start-step")
     events = len(whole.frames) - 1

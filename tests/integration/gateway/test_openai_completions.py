@@ -15,7 +15,7 @@ from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
 
 from tests.support.clients.attachments import GIF, PNG, Recorder
-from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, silent
+from tests.support.faults.takeover import ACK_WAIT_S, FIRST, PAUSING, SECOND
 from tests.support.models.scripted_models import Gated, Shell, Wants
 from tests.support.system.local_system import LocalSystem
 
@@ -298,18 +298,14 @@ async def test_a_failure_is_raised_by_the_client(system: LocalSystem, client: As
 
 
 @pytest.mark.feature("F84")
-async def test_a_rewind_is_an_error_where_text_cannot_be_taken_back(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_rewind_is_an_error_where_text_cannot_be_taken_back(system: LocalSystem) -> None:
     """F84: the client is told, and neither a half answer nor a doubled one looks whole."""
     base = await gateway(system)
     gate = asyncio.Semaphore(FIRST)
-    first = await system.runner(
+    await system.runner(
         [Agent(name=system.agent, model=Gated(gate, 10), text_interval_s=0)],
-        ack_wait_s=ACK_WAIT_S,
-        max_concurrent_runs=1,
+        **PAUSING,
     )
-    monkeypatch.setattr(first, "_keep_alive", silent)
     async with client_of(base) as client:
         stream = await client.chat.completions.create(model=system.agent, messages=user("go"), stream=True)
         said: list[str] = []

@@ -15,7 +15,7 @@ from rejoin_runner.agent.agent import Agent
 
 from tests.integration.gateway.test_openai_completions import client_of, gateway, param
 from tests.support.clients.attachments import PNG, Recorder
-from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, silent
+from tests.support.faults.takeover import ACK_WAIT_S, FIRST, PAUSING, SECOND
 from tests.support.models.scripted_models import Gated, Shell, Wants
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
@@ -382,19 +382,15 @@ async def test_a_response_that_waits_can_be_cancelled(system: LocalSystem) -> No
 
 
 @pytest.mark.feature("F84")
-async def test_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(system: LocalSystem) -> None:
     """F84: numbers never mean something else: behind a void one nobody can go on, behind any other one
     everybody can.
     """
     gate = asyncio.Semaphore(FIRST)
-    first = await system.runner(
+    await system.runner(
         [Agent(name=system.agent, model=Gated(gate, 10), text_interval_s=0)],
-        ack_wait_s=ACK_WAIT_S,
-        max_concurrent_runs=1,
+        **PAUSING,
     )
-    monkeypatch.setattr(first, "_keep_alive", silent)
     async with client_of(await gateway(system)) as client:
         seen: list[ResponseStreamEvent] = []
         written = asyncio.Event()

@@ -127,7 +127,7 @@ async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(syste
             narrow(system, response)
             run = response.headers["x-workflow-run-id"]
             await idle(system, session)
-            await wait_until(lambda: not runner._executions, "the runner's rest")
+            await wait_until(lambda: runner.active_runs == 0, "the runner's rest")
             held = [await stalled(system)]
             digest.update(await some(response, 4 * 1024 * 1024))
             held.append(await stalled(system))

@@ -19,7 +19,7 @@ async def test_an_older_runner_does_not_take_the_entry_back(system: LocalSystem)
     before = await system.runner([old], deployed_at_ms=1)
     assert (await system.post(base, system.chat(system.fresh("s"), "hi"))).status == 200
     await system.runner([new], deployed_at_ms=2)
-    await before._announce()
+    await before.maintenance.announce()
     assert (await system.post(base, system.chat(system.fresh("s"), "hi"))).status == 400
     await system.runner([old], deployed_at_ms=1)
     assert (await system.post(base, system.chat(system.fresh("s"), "hi"))).status == 400

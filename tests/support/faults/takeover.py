@@ -17,27 +17,35 @@ from rejoin_protocol.events.fold import Fold, UIMessage
 from rejoin_protocol.ids import SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark, Record, split_events
+from rejoin_runner.worker.configuration import WorkerSignals
 from rejoin_runner.worker.worker import Worker
 
 from tests.support.clients.reconnecting_client import DONE, without_comments
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import payload, stored
 
-ACK_WAIT_S = 0.4
-PAUSING: dict[str, Any] = {"ack_wait_s": ACK_WAIT_S, "max_concurrent_runs": 1}
-"""One run at a time: a runner that is paused asks for no other."""
 FIRST, SECOND = 5, 3
 """Words of the first runner, all void, and of the second one before it waits."""
 
 
-async def silent(delivery: Delivery) -> None:
-    """Instead of keeping a delivery alive."""
+async def send_nothing(delivery: Delivery) -> None:
+    """Instead of a heartbeat."""
     del delivery
-    await asyncio.Event().wait()
+
+
+ACK_WAIT_S = 0.4
+PAUSING: dict[str, Any] = {
+    "ack_wait_s": ACK_WAIT_S,
+    "max_concurrent_runs": 1,
+    "signals": WorkerSignals(heartbeat=send_nothing),
+}
+"""Settings of a runner that is silent for the broker and works on. It pulls one run, so a paused one pulls no
+other.
+"""
 
 
 def over(worker: Worker) -> bool:
-    return not worker._executions
+    return worker.active_runs == 0
 
 
 def folded(records: list[Record]) -> UIMessage:

@@ -23,6 +23,7 @@ from rejoin_runner import app as runner_app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.settings import RunnerSettings
+from rejoin_runner.worker.configuration import WorkerSignals
 from rejoin_runner.worker.worker import Worker
 
 DONE = b"[DONE]"
@@ -70,13 +71,18 @@ class LocalSystem:
         host, port = server.addresses[0][:2]
         return f"http://{host}:{port}"
 
-    async def runner(self, agents: Sequence[Agent] | None = None, **settings: Any) -> Worker:
+    async def runner(
+        self,
+        agents: Sequence[Agent] | None = None,
+        signals: WorkerSignals = WorkerSignals(),  # noqa: B008 - it is frozen
+        **settings: Any,
+    ) -> Worker:
         """Start a runner; returns once it serves. `drain` it, or it is drained at the test's end."""
         found = RunnerSettings(
             nats_url=self.nats_url, database_url=self.database_url, **({"drain_grace_s": 0.1} | settings)
         )
         serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]
-        worker = await self._stack.enter_async_context(runner_app.open_worker(found, serving))
+        worker = await self._stack.enter_async_context(runner_app.open_worker(found, serving, signals))
         ready = asyncio.Event()
         task = self._tasks.create_task(worker.serve(ready.set))
 

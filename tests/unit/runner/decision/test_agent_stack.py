@@ -1,4 +1,4 @@
-"""Whose step is whose, from a log that was just written, one that is read back, and one written again."""
+"""The agents of a run, from a log that was just written, from one read back, and from a restored one."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.decision import agent_stack
-from rejoin_runner.decision.agent_stack import KEY, PartOrigin
+from rejoin_runner.decision.agent_stack import METADATA_KEY, PartOrigin, current_agent
 from rejoin_runner.decision.run_state import RunState
 
 START = chunks.Start(message_id="m")
@@ -32,25 +32,25 @@ def said(text: str, id: str = "t") -> list[Chunk]:
 def step(*events: Chunk | list[Chunk], by: PartOrigin | None = None) -> list[Chunk | Mark]:
     """A finished step, of the conversation or of a delegated agent."""
     flat = [one for event in events for one in (event if isinstance(event, list) else [event])]
-    own = flat if by is None else [agent_stack.owned(one, by) for one in flat]
+    own = flat if by is None else [agent_stack.with_origin(one, by) for one in flat]
     return [chunks.StartStep(), *own, Mark.GENERATED, chunks.FinishStep()]
 
 
-def standing(*log: Any) -> RunState:
-    """What a log says: chunks, marks and steps."""
-    one = RunState()
+def state_of(*log: Any) -> RunState:
+    """The state of a log of chunks, marks and steps."""
+    state = RunState()
     for entry in log:
         for event in entry if isinstance(entry, list) else [entry]:
             if isinstance(event, Mark):
-                one.mark(event)
+                state.apply_mark(event)
             else:
-                one.emit(event)
-    return one
+                state.apply(event)
+    return state
 
 
-def stack(one: RunState) -> list[tuple[str | None, str | None, int]]:
+def stack(state: RunState) -> list[tuple[str | None, str | None, int]]:
     """The frames as call, agent and number of steps."""
-    return [(f.call.id if f.call else None, f.agent, f.steps) for f in one.frames.stack]
+    return [(f.call.id if f.call else None, f.agent, f.steps) for f in state.frames.stack]
 
 
 RESEARCH = PartOrigin("research", CallId("c1"))
@@ -62,22 +62,22 @@ TWO = step(
 
 
 def test_a_run_without_other_agents_is_one_frame() -> None:
-    assert stack(standing(START, step(said("hi")))) == [(None, None, 1)]
+    assert stack(state_of(START, step(said("hi")))) == [(None, None, 1)]
 
 
 def test_the_step_after_a_delegate_call_is_the_targets_and_its_output_ends_the_frame() -> None:
     log = [START, TWO, step(said("Found."), by=RESEARCH)]
-    assert stack(standing(*log)) == [(None, None, 1), ("c1", "research", 1)]
-    assert stack(standing(*log, output("c1"))) == [(None, None, 1)]
+    assert stack(state_of(*log)) == [(None, None, 1), ("c1", "research", 1)]
+    assert stack(state_of(*log, output("c1"))) == [(None, None, 1)]
 
 
 def test_open_delegate_calls_of_one_step_are_taken_one_after_the_other() -> None:
     log = [START, TWO, step(said("Found."), by=RESEARCH), output("c1")]
-    one = standing(*log)
+    one = state_of(*log)
     assert one.frames.next_call is not None
     assert one.frames.next_call.id == "c2"
-    assert stack(standing(*log, chunks.StartStep())) == [(None, None, 1), ("c2", "research", 1)]
-    after = standing(*log, step(said("Again."), by=SECOND), output("c2"), chunks.StartStep())
+    assert stack(state_of(*log, chunks.StartStep())) == [(None, None, 1), ("c2", "research", 1)]
+    after = state_of(*log, step(said("Again."), by=SECOND), output("c2"), chunks.StartStep())
     assert stack(after) == [(None, None, 2)]
 
 
@@ -90,7 +90,7 @@ NESTED = [
 
 
 def test_a_delegated_agent_may_delegate() -> None:
-    one = standing(*NESTED)
+    one = state_of(*NESTED)
     assert stack(one) == [(None, None, 1), ("c1", "research", 1), ("d1", "dig", 1)]
     assert [call.id for call in one.open_calls] == ["x"]
     assert [call.id for call in one.all_open_calls] == ["x", "d1", "c1", "c2"]
@@ -98,40 +98,40 @@ def test_a_delegated_agent_may_delegate() -> None:
 
 def test_a_response_that_is_void_opens_no_frame() -> None:
     log = [START, chunks.StartStep(), called("c1", "delegate_to_research", task=""), chunks.ResetStep()]
-    assert standing(*log).frames.next_call is None
+    assert state_of(*log).frames.next_call is None
 
 
 def test_a_frame_stays_open_while_its_own_response_is_void() -> None:
     log = [START, TWO, chunks.StartStep(), *said("half")[:1], chunks.ResetStep()]
-    assert stack(standing(*log)) == [(None, None, 1), ("c1", "research", 1)]
+    assert stack(state_of(*log)) == [(None, None, 1), ("c1", "research", 1)]
 
 
 def test_an_id_that_an_earlier_delegate_call_had_opens_a_new_frame() -> None:
     log = [START, step(called("c1", "delegate_to_research", task="")), step(said("x"), by=RESEARCH)]
     again = [output("c1"), step(called("c1", "delegate_to_dig", task="")), chunks.StartStep()]
-    assert stack(standing(*log, *again)) == [(None, None, 2), ("c1", "dig", 1)]
+    assert stack(state_of(*log, *again)) == [(None, None, 2), ("c1", "dig", 1)]
 
 
 def test_a_finished_transfer_counts_from_the_next_step_on() -> None:
     log = [START, step(called("t", "transfer_to_billing"))]
-    assert standing(*log).frames.top.successor is None
-    done = standing(*log, output("t"))
-    assert (done.frames.top.agent, done.frames.top.successor, done.frames.transfers) == (None, "billing", 1)
-    after = standing(*log, output("t"), chunks.StartStep()).frames.top
-    assert (after.agent, after.successor, after.steps, after.stint) == ("billing", None, 2, 1)
+    assert state_of(*log).frames.top.successor is None
+    done = state_of(*log, output("t"))
+    assert (done.frames.top.agent, done.frames.top.successor, done.frames.handoffs) == (None, "billing", 1)
+    after = state_of(*log, output("t"), chunks.StartStep()).frames.top
+    assert (after.agent, after.successor, after.steps, after.steps_since_handoff) == ("billing", None, 2, 1)
 
 
 def test_a_transfer_that_failed_or_was_denied_hands_nothing_over() -> None:
     log = [START, step(called("t", "transfer_to_billing"))]
-    failed = standing(*log, chunks.ToolOutputError(tool_call_id="t", error_text="no"))
-    denied = standing(*log, chunks.ToolOutputDenied(tool_call_id="t"))
+    failed = state_of(*log, chunks.ToolOutputError(tool_call_id="t", error_text="no"))
+    denied = state_of(*log, chunks.ToolOutputDenied(tool_call_id="t"))
     assert failed.frames.top.successor is denied.frames.top.successor is None
-    assert failed.frames.transfers == denied.frames.transfers == 0
+    assert failed.frames.handoffs == denied.frames.handoffs == 0
 
 
 def test_a_transfer_inside_a_frame_stays_inside() -> None:
     log = [START, TWO, step(called("t", "transfer_to_dig"), by=RESEARCH), output("t"), chunks.StartStep()]
-    assert stack(standing(*log)) == [(None, None, 1), ("c1", "dig", 2)]
+    assert stack(state_of(*log)) == [(None, None, 1), ("c1", "dig", 2)]
 
 
 # What a stored message is written again as: outputs stand right behind their calls there.
@@ -149,8 +149,8 @@ FINISHED_FIRST = [
 
 @pytest.mark.parametrize("log", [NESTED, FINISHED_FIRST], ids=["nested", "one after the other"])
 def test_a_message_that_is_written_again_has_the_same_open_frames(log: list[Any]) -> None:
-    live = standing(*log)
-    again = standing(*unfold(live.message))
+    live = state_of(*log)
+    again = state_of(*unfold(live.message))
     assert stack(again) == stack(live)
     assert again.frames.top.agent == live.frames.top.agent
     assert again.all_open_calls == live.all_open_calls
@@ -186,19 +186,20 @@ def test_a_delegated_agents_text_is_no_text_of_the_message() -> None:
     assert [part["text"] for part in MESSAGE["parts"] if part["type"] == "text"] == ["I ask.", "It is there."]
     shown = [part["text"] for part in MESSAGE["parts"] if part["type"] == "reasoning"]
     assert shown == ["Hmm.", "Looking.", "It is ", "here."]
-    names = [p["providerMetadata"][KEY]["agent"] for p in MESSAGE["parts"] if p["type"] == "reasoning"]
+    reasoning = [part for part in MESSAGE["parts"] if part["type"] == "reasoning"]
+    names = [part["providerMetadata"][METADATA_KEY]["agent"] for part in reasoning]
     assert set(names) == {"research"}
 
 
 def test_the_conversation_sees_the_call_and_its_output_and_nothing_in_between() -> None:
-    parts = agent_stack.view(MESSAGE, None)["parts"]
+    parts = agent_stack.frame_view(MESSAGE, None)["parts"]
     kinds = ["step-start", "text", "tool-delegate_to_research", "step-start", "text"]
     assert [part["type"] for part in parts] == kinds
     assert parts[2]["output"] == "It is here."
 
 
 def test_a_delegated_agent_sees_its_own_steps_as_it_said_them() -> None:
-    parts = agent_stack.view(MESSAGE, RESEARCH.call)["parts"]
+    parts = agent_stack.frame_view(MESSAGE, RESEARCH.call)["parts"]
     kinds = ["step-start", "reasoning", "text", "tool-look", "step-start", "text", "text"]
     assert [part["type"] for part in parts] == kinds
     assert parts[1]["providerMetadata"]["openai"] == {"model": "m"}
@@ -207,34 +208,35 @@ def test_a_delegated_agent_sees_its_own_steps_as_it_said_them() -> None:
 
 
 def test_the_outcome_is_what_was_said_in_the_last_step() -> None:
-    assert agent_stack.outcome(MESSAGE, RESEARCH.call) == "It is here."
+    assert agent_stack.delegation_output(MESSAGE, RESEARCH.call) == "It is here."
 
 
 def test_what_a_provider_attached_to_a_text_comes_back_with_it() -> None:
     metadata = {"openai": {"model": "m", "id": "i"}}
     events: list[Chunk] = [chunks.TextStart(id="t"), chunks.TextEnd(id="t", provider_metadata=metadata)]
-    message = fold(agent_stack.owned(one, RESEARCH) for one in (chunks.StartStep(), *events))
-    [_, part] = agent_stack.view(message, RESEARCH.call)["parts"]
+    message = fold(agent_stack.with_origin(one, RESEARCH) for one in (chunks.StartStep(), *events))
+    [_, part] = agent_stack.frame_view(message, RESEARCH.call)["parts"]
     assert part == {"type": "text", "text": "", "state": "done", "providerMetadata": metadata}
 
 
 def test_text_and_reasoning_of_one_id_stay_apart() -> None:
     events = [chunks.ReasoningStart(id="t"), *said("a"), chunks.ReasoningDelta(id="t", delta="b")]
-    message = fold(agent_stack.owned(one, RESEARCH) for one in events)
+    message = fold(agent_stack.with_origin(one, RESEARCH) for one in events)
     assert [part["text"] for part in message["parts"]] == ["b", "a"]
 
 
 def test_metadata_of_another_kind_is_nobodys() -> None:
-    strange: list[Any] = [UNSET, {}, {KEY: {}}, {KEY: {"agent": 1, "call": "c"}}, {"openai": {}}]
+    incomplete: dict[str, Any] = {METADATA_KEY: {}}
+    strange: list[Any] = [UNSET, {}, incomplete, {METADATA_KEY: {"agent": 1, "call": "c"}}, {"openai": {}}]
     for metadata in strange:
-        assert agent_stack.owner_of(metadata) is None
-    assert agent_stack.owner_of({KEY: {"agent": "a", "call": "c"}}) == PartOrigin("a", CallId("c"))
+        assert agent_stack.origin_of(metadata) is None
+    assert agent_stack.origin_of({METADATA_KEY: {"agent": "a", "call": "c"}}) == PartOrigin("a", CallId("c"))
 
 
 def test_the_task_is_all_that_a_delegated_agent_is_asked() -> None:
-    [_, waiting] = standing(START, TWO, chunks.StartStep()).frames.stack
+    [_, waiting] = state_of(START, TWO, chunks.StartStep()).frames.stack
     assert waiting.call is not None
-    assert agent_stack.task(waiting.call)["parts"] == [{"type": "text", "text": "find it"}]
+    assert agent_stack.task_message(waiting.call)["parts"] == [{"type": "text", "text": "find it"}]
 
 
 # Who begins the next answer.
@@ -246,7 +248,7 @@ def answered(*log: Any, by: str = "support") -> UIMessage:
     begun = chunks.Data(
         type="data-operation", data={"type": "agent_initializing", "details": {"agentId": by}}
     )
-    return standing(START, begun, *log).message
+    return state_of(START, begun, *log).message
 
 
 TO_BILLING = answered(step(called("t", "transfer_to_billing")), output("t"), step(said("hi")))
@@ -254,21 +256,21 @@ REACHABLE = {"support", "billing", "dig"}
 
 
 def test_the_next_answer_is_begun_by_whom_the_last_one_ended_with() -> None:
-    assert agent_stack.speaker([], "support", REACHABLE) == "support"
-    assert agent_stack.speaker([USER, TO_BILLING, USER], "support", REACHABLE) == "billing"
-    assert agent_stack.speaker([USER, TO_BILLING, USER, answered(), USER], "support", REACHABLE) == "billing"
+    assert current_agent([], "support", REACHABLE) == "support"
+    assert current_agent([USER, TO_BILLING, USER], "support", REACHABLE) == "billing"
+    assert current_agent([USER, TO_BILLING, USER, answered(), USER], "support", REACHABLE) == "billing"
     back = answered(step(called("t", "transfer_to_support")), output("t"))
-    assert agent_stack.speaker([USER, TO_BILLING, USER, back, USER], "support", REACHABLE) == "support"
+    assert current_agent([USER, TO_BILLING, USER, back, USER], "support", REACHABLE) == "support"
 
 
 def test_a_transfer_that_was_not_made_or_not_in_the_conversation_changes_nothing_for_the_next() -> None:
     asked = answered(step(called("t", "transfer_to_billing")))
     inner = answered(TWO, step(called("t", "transfer_to_dig"), by=RESEARCH), output("t"))
     for message in (asked, inner):
-        assert agent_stack.speaker([USER, message, USER], "support", REACHABLE) == "support"
+        assert current_agent([USER, message, USER], "support", REACHABLE) == "support"
 
 
 def test_another_agents_turns_and_agents_that_are_gone_change_nothing_for_the_next() -> None:
-    assert agent_stack.speaker([USER, TO_BILLING, USER], "support", {"support"}) == "support"
+    assert current_agent([USER, TO_BILLING, USER], "support", {"support"}) == "support"
     others = answered(step(said("hi")), by="sales")
-    assert agent_stack.speaker([USER, TO_BILLING, USER, others, USER], "support", REACHABLE) == "support"
+    assert current_agent([USER, TO_BILLING, USER, others, USER], "support", REACHABLE) == "support"

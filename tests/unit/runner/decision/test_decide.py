@@ -50,15 +50,15 @@ def asked(call: ToolCall) -> Chunk:
     return chunks.ToolApprovalRequest(approval_id=APPROVAL, tool_call_id=call.id)
 
 
-def standing(*entries: Chunk | Mark) -> RunState:
-    """A log, as the facts that are read from it."""
-    one = RunState()
+def state_of(*entries: Chunk | Mark) -> RunState:
+    """The state of a log of these chunks and marks."""
+    state = RunState()
     for entry in entries:
         if isinstance(entry, Mark):
-            one.mark(entry)
+            state.apply_mark(entry)
         else:
-            one.emit(entry)
-    return one
+            state.apply(entry)
+    return state
 
 
 def approval(*, approved: bool | None) -> Approval:
@@ -74,13 +74,13 @@ def action(
     taken_over: bool = False,
 ) -> decide.Action:
     """What is next, if `delete` needs approval and is not to be repeated."""
-    facts = standing(*log)
+    state = state_of(*log)
     return decide.next_action(
-        facts,
+        state,
         DecisionInputs(
             turn=turn,
             approvals={one.request.call: one for one in approvals},
-            inherited=decide.inherited(facts) if taken_over else (),
+            possibly_started=decide.possibly_started_calls(state) if taken_over else (),
         ),
         Policy(
             lambda call: call.tool == "delete",
@@ -195,7 +195,7 @@ def test_a_call_that_may_have_been_started_and_not_be_repeated_is_of_unknown_out
 def test_a_call_that_waited_for_its_decision_while_another_was_started_was_not_started() -> None:
     third = ToolCall(CallId("e"), "delete", {"file": "y"})
     log = [START, STEP, called(OTHER), called(third), GENERATED, asked(OTHER), Mark.CALLING]
-    assert decide.inherited(standing(*log)) == {third.id}
+    assert decide.possibly_started_calls(state_of(*log)) == {third.id}
 
 
 def test_the_same_call_id_in_a_later_step_is_another_call() -> None:
@@ -211,10 +211,10 @@ def test_the_same_call_id_after_a_reset_is_another_call() -> None:
 
 
 def test_a_message_that_is_half_restored_is_restored_again() -> None:
-    facts = standing(START, Mark.RESTORED, STEP)
+    state = state_of(START, Mark.RESTORED, STEP)
     found = decide.next_action(
-        facts,
-        DecisionInputs(turn=1, approvals={}, inherited=(), stored=True),
+        state,
+        DecisionInputs(turn=1, approvals={}, possibly_started=(), message_stored=True),
         Policy(bool, bool, max_steps=1),
     )
     assert found == decide.RestoreMessage()
@@ -222,7 +222,7 @@ def test_a_message_that_is_half_restored_is_restored_again() -> None:
 
 def test_what_was_started_in_one_step_says_nothing_of_the_next() -> None:
     log = [*CALLED, Mark.CALLING, result(CALL), chunks.FinishStep(), STEP, called(CALL), GENERATED]
-    assert decide.inherited(standing(*log)) == frozenset()
+    assert decide.possibly_started_calls(state_of(*log)) == frozenset()
 
 
 def test_a_call_with_a_preliminary_result_is_still_open() -> None:
@@ -276,11 +276,11 @@ WITH_OTHERS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
     "a transfer is run": ([START, STEP, called(BILLING), GENERATED], RunToolCalls([BILLING], [], [])),
     "a second transfer in one step is refused": (
         [START, STEP, called(BILLING), called(SALES), GENERATED],
-        RunToolCalls([BILLING], [], [], ((SALES, decide.TRANSFERRED),)),
+        RunToolCalls([BILLING], [], [], ((SALES, decide.ALREADY_HANDED_OFF),)),
     ),
     "also when the first is done": (
         [START, STEP, called(BILLING), called(SALES), GENERATED, result(BILLING)],
-        RunToolCalls([], [], [], ((SALES, decide.TRANSFERRED),)),
+        RunToolCalls([], [], [], ((SALES, decide.ALREADY_HANDED_OFF),)),
     ),
     "an agent that takes over has all its steps": (
         [START, *(2 * SPOKEN), STEP, called(BILLING), GENERATED, result(BILLING), END],
@@ -294,7 +294,7 @@ WITH_OTHERS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
             called(SALES),
             GENERATED,
         ],
-        RunToolCalls([], [], [], ((SALES, decide.TRANSFERS_SPENT),)),
+        RunToolCalls([], [], [], ((SALES, decide.TOO_MANY_HANDOFFS),)),
     ),
     "a delegation past the bound is refused": (
         [*DELEGATED, STEP, called(AGAIN), GENERATED],
@@ -310,10 +310,10 @@ def test_transcript_with_others(name: str) -> None:
 
 
 def test_an_interrupt_leaves_no_call_open_in_any_frame() -> None:
-    facts = standing(*DELEGATED, STEP, called(CALL), called(OTHER), GENERATED)
+    state = state_of(*DELEGATED, STEP, called(CALL), called(OTHER), GENERATED)
     found = decide.next_action(
-        facts,
-        DecisionInputs(turn=0, approvals={}, inherited=(), interrupted=True),
+        state,
+        DecisionInputs(turn=0, approvals={}, possibly_started=(), interrupted=True),
         Policy(lambda _: False, lambda _: True, max_steps=3),
     )
     assert found == decide.AbortRun([CALL, OTHER, RESEARCH])
@@ -325,8 +325,10 @@ def test_a_delegation_that_needs_a_word_waits_for_it() -> None:
     policy = Policy(lambda call: call.tool == ask.tool, lambda _: True, max_steps=3)
 
     def following(*more: Chunk | Mark, turn: int = 0, approved: bool | None = None) -> decide.Action:
-        facts = DecisionInputs(turn=turn, approvals={ask.id: approval(approved=approved)}, inherited=())
-        return decide.next_action(standing(*log, *more), facts, policy)
+        inputs = DecisionInputs(
+            turn=turn, approvals={ask.id: approval(approved=approved)}, possibly_started=()
+        )
+        return decide.next_action(state_of(*log, *more), inputs, policy)
 
     told = [asked(ask), END, chunks.Finish(), Mark.SUSPENDED, START]
     assert following() == RequestApprovals([ask])

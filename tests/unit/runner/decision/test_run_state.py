@@ -1,4 +1,4 @@
-"""What a log says: the facts are the same whether they were emitted here or read back."""
+"""A run state is the same whether its events were emitted here or read from a stored log."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,32 +20,30 @@ CHUNKS: list[Chunk] = [
     chunks.FinishStep(),
 ]
 MARKS = [mark for mark in Mark if mark is not Mark.RESTORED]
-FACTS = (
+FIELDS = (
     "index",
     "operations",
     "v7",
-    "opened",
+    "phase",
     "suspensions",
-    "suspended",
     "steps",
-    "step_open",
-    "step_dirty",
-    "generated",
+    "step",
     "calls",
-    "asked",
-    "ended",
+    "approval_ids",
     "error",
     "message",
     "all_open_calls",
-    "past",
+    "earlier_calls",
     "frames",
 )
 
 
-def facts(standing: RunState) -> dict[str, object]:
-    found = {name: getattr(standing, name) for name in FACTS}
-    stack = standing.frames.stack
-    return found | {"frames": [(one.call, one.agent, one.successor, one.steps, one.stint) for one in stack]}
+def fields(state: RunState) -> dict[str, object]:
+    values = {name: getattr(state, name) for name in FIELDS}
+    stack = state.frames.stack
+    return values | {
+        "frames": [(one.call, one.agent, one.successor, one.steps, one.steps_since_handoff) for one in stack]
+    }
 
 
 @given(
@@ -63,18 +61,18 @@ def test_a_log_that_is_read_says_what_was_emitted(batches: list[tuple[list[Chunk
             seq - 1, 1, live.index, len(events), live.operations, live.v7, audience, mark, live.suspensions
         )
         for event in events:
-            live.emit(event, audience)
-        live.mark(mark)
-        read.record(Record(seq, head, payload))
-    assert facts(live) == facts(read)
-    assert read.prev == len(batches)
+            live.apply(event, audience)
+        live.apply_mark(mark)
+        read.apply_record(Record(seq, head, payload))
+    assert fields(live) == fields(read)
+    assert read.last_seq == len(batches)
 
 
 def test_parts_left_open_are_closed_in_order() -> None:
-    standing = RunState()
+    state = RunState()
     for chunk in (chunks.TextStart(id="t"), chunks.ReasoningStart(id="r")):
-        standing.emit(chunk)
-    assert standing.closing() == [chunks.TextEnd(id="t"), chunks.ReasoningEnd(id="r")]
+        state.apply(chunk)
+    assert state.closing_chunks() == [chunks.TextEnd(id="t"), chunks.ReasoningEnd(id="r")]
 
 
 def test_usage_is_what_the_metadata_says_and_nothing_without_it() -> None:

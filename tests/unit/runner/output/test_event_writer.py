@@ -4,7 +4,7 @@ import pytest
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Data
 from rejoin_protocol.log.record import Audience
-from rejoin_runner.output.event_writer import ASIDES_MAX, EventWriter
+from rejoin_runner.output.event_writer import QUEUED_OPERATIONS_MAX, EventWriter
 from rejoin_runner.output.journal import EventTooLarge
 
 
@@ -14,7 +14,7 @@ class Paper:
     def __init__(self) -> None:
         self.said: list[Chunk] = []
 
-    def check(self, chunk: Chunk) -> bytes:
+    def encode(self, chunk: Chunk) -> bytes:
         """Refuse what a test calls huge."""
         if isinstance(chunk, Data) and chunk.data == "huge":
             raise EventTooLarge("huge")
@@ -23,7 +23,7 @@ class Paper:
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Write it down."""
         assert audience
-        self.check(chunk)
+        self.encode(chunk)
         self.said.append(chunk)
 
 
@@ -58,9 +58,9 @@ async def test_an_aside_waits_for_the_end_of_the_text_and_for_nothing_else() -> 
 async def test_the_queue_of_asides_is_bounded() -> None:
     writer, paper = event_writer(0)
     await writer.write(START)
-    for number in range(ASIDES_MAX + 1):
+    for number in range(QUEUED_OPERATIONS_MAX + 1):
         await writer.write_between_texts(note(number))
-    assert paper.said == [START, *(note(number) for number in range(ASIDES_MAX + 1))]
+    assert paper.said == [START, *(note(number) for number in range(QUEUED_OPERATIONS_MAX + 1))]
 
 
 async def test_what_is_too_large_is_refused_to_whom_says_it_and_disturbs_nobody_else() -> None:

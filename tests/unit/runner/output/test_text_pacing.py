@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rejoin_runner.output.text_pacing import PIECE_CHARS_MAX, WORD_CHARS_MAX, TextPacer
+from rejoin_runner.output.text_pacing import BUFFERED_CHARS_MAX, WORD_CHARS_MAX, TextPacer
 
 texts = st.lists(st.tuples(st.text(alphabet="ab .\n界", max_size=12), st.floats(0, 0.05)), max_size=40)
 
@@ -19,10 +19,10 @@ def said(pieces: list[tuple[str, float]], interval_s: float) -> list[tuple[float
             out.append((now_s, one))
         then_s = now_s + pause_s
         while (due_s := pacer.due_s()) is not None and due_s <= then_s:
-            out += [(due_s, one) for _, one in pacer.take(due_s)]
+            out += [(due_s, one) for _, one in pacer.take_due(due_s)]
         now_s = then_s
     now_s += pacer.wait_s("t", now_s)
-    if rest := pacer.rest("t"):
+    if rest := pacer.take_rest("t"):
         out.append((now_s, rest))
     return out
 
@@ -66,7 +66,7 @@ def test_a_script_without_spaces_needs_none() -> None:
 def test_a_great_deal_does_not_wait() -> None:
     pacer = TextPacer(0.04)
     assert pacer.add("t", "a ", 0.0) == "a "
-    assert pacer.add("t", "b " * PIECE_CHARS_MAX, 0.0) == "b " * PIECE_CHARS_MAX
+    assert pacer.add("t", "b " * BUFFERED_CHARS_MAX, 0.0) == "b " * BUFFERED_CHARS_MAX
 
 
 def test_parts_are_paced_apart() -> None:
@@ -75,5 +75,5 @@ def test_parts_are_paced_apart() -> None:
     assert pacer.add("r", "two ", 0.0) == "two "
     assert pacer.add("t", "three ", 0.01) == ""
     assert pacer.due_s() == 0.04
-    assert pacer.all() == [("t", "three ")]
+    assert pacer.take_all() == [("t", "three ")]
     assert pacer.due_s() is None

@@ -15,7 +15,7 @@ from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_runner.models.model import ModelError, ModelRequest
 from rejoin_runner.run import model_files
-from rejoin_runner.run.model_files import FileInliningModel, inlined, stored
+from rejoin_runner.run.model_files import FileInliningModel, inline_files, store_generated_file
 
 from tests.support.clients.attachments import PNG, Recorder
 
@@ -34,7 +34,7 @@ MINE = Run(
 )
 
 
-class Shelf:
+class MemoryFileStore:
     """`Files`, in memory."""
 
     def __init__(self) -> None:
@@ -81,30 +81,32 @@ TEXT = {"type": "text", "text": "look"}
 
 
 async def test_a_stored_file_becomes_a_data_url_and_nothing_else_changes() -> None:
-    shelf = Shelf()
-    id = await shelf.put(TENANT, None, b"png", "image/png")
+    files = MemoryFileStore()
+    id = await files.put(TENANT, None, b"png", "image/png")
     other = file("data:image/gif;base64,AA==")
     history = [turn(TEXT, file(file_formats.file_url(id), filename="a.png"), other), turn(TEXT)]
-    found = await inlined(history, shelf, TENANT)
+    found = await inline_files(history, files, TENANT)
     assert found == [turn(TEXT, file("data:image/png;base64,cG5n", filename="a.png"), other), turn(TEXT)]
     assert history[0]["parts"][1]["url"] == file_formats.file_url(id)
 
 
 async def test_a_file_that_is_gone_or_another_tenants_is_named() -> None:
-    shelf = Shelf()
-    id = await shelf.put(TenantId("other"), None, b"png", "image/png")
-    [found] = await inlined([turn(file(file_formats.file_url(id), filename="a.png"), TEXT)], shelf, TENANT)
+    files = MemoryFileStore()
+    id = await files.put(TenantId("other"), None, b"png", "image/png")
+    [found] = await inline_files(
+        [turn(file(file_formats.file_url(id), filename="a.png"), TEXT)], files, TENANT
+    )
     assert found == turn({"type": "text", "text": "[The attachment a.png is not there any more.]"}, TEXT)
 
 
 async def test_of_too_many_files_the_latest_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_files, "BYTES_MAX", 5)
-    shelf = Shelf()
-    ids = [await shelf.put(TENANT, None, data, "image/png") for data in (b"1", b"22", b"333", b"44")]
-    found = await inlined([turn(file(file_formats.file_url(id))) for id in ids], shelf, TENANT)
+    monkeypatch.setattr(model_files, "INLINED_BYTES_MAX", 5)
+    files = MemoryFileStore()
+    ids = [await files.put(TENANT, None, data, "image/png") for data in (b"1", b"22", b"333", b"44")]
+    found = await inline_files([turn(file(file_formats.file_url(id))) for id in ids], files, TENANT)
     assert [message["parts"][0]["type"] for message in found] == ["text", "text", "file", "file"]
     assert "too many" in found[1]["parts"][0]["text"]
-    assert ids[0] not in shelf.read
+    assert ids[0] not in files.read
 
 
 @pytest.mark.parametrize(
@@ -122,13 +124,13 @@ async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
     data: bytes, claimed: str, kept: str
 ) -> None:
     """Its part says what the model said."""
-    shelf, url = Shelf(), file_formats.to_data_url("image/gif", data)
+    files, url = MemoryFileStore(), file_formats.to_data_url("image/gif", data)
     for kind in (File, ReasoningFile):
-        chunk = await stored(kind(url, claimed, {"p": {"id": "1"}}), shelf, MINE)
+        chunk = await store_generated_file(kind(url, claimed, {"p": {"id": "1"}}), files, MINE)
         id = file_formats.file_id(MINE.user, data)
         assert chunk == kind(file_formats.file_url(id), claimed, {"p": {"id": "1"}})
-        assert shelf.files == {(TENANT, id): Stored(data, kept)}
-        assert set(shelf.homes) == {FileReference(MINE.session, MINE.answer)}
+        assert files.files == {(TENANT, id): Stored(data, kept)}
+        assert set(files.homes) == {FileReference(MINE.session, MINE.answer)}
 
 
 @pytest.mark.parametrize(
@@ -140,23 +142,23 @@ async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
     ],
 )
 async def test_what_is_no_file_of_bytes_stays_as_it_is(chunk: Chunk) -> None:
-    shelf = Shelf()
-    assert await stored(chunk, shelf, MINE) is chunk
-    assert shelf.files == {}
+    files = MemoryFileStore()
+    assert await store_generated_file(chunk, files, MINE) is chunk
+    assert files.files == {}
 
 
 @pytest.mark.parametrize("url", ["data:image/png;base64,?", "data:image/png;base64," + "A" * 15_000_000])
 async def test_a_file_that_cannot_be_kept_is_the_models_failure(url: str) -> None:
-    with pytest.raises(ModelError, match="The model made a file that cannot be kept: "):
-        await stored(File(url, "image/png"), Shelf(), MINE)
+    with pytest.raises(ModelError, match="The model generated a file that cannot be stored: "):
+        await store_generated_file(File(url, "image/png"), MemoryFileStore(), MINE)
 
 
 async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
-    shelf, model = Shelf(), Recorder()
-    id = await shelf.put(TENANT, None, PNG, "image/png")
+    files, model = MemoryFileStore(), Recorder()
+    id = await files.put(TENANT, None, PNG, "image/png")
     answer = {"id": "a", "role": "assistant", "parts": [file(file_formats.file_url(id))]}
     request = ModelRequest("", [turn(TEXT)], answer, [], 1)
-    assert [item async for item in FileInliningModel(model, shelf, TENANT).stream(request)]
+    assert [item async for item in FileInliningModel(model, files, TENANT).stream(request)]
     [seen] = model.requests
     assert seen.history == [turn(TEXT)]
     assert seen.answer["parts"] == [file(file_formats.to_data_url("image/png", PNG))]

@@ -35,7 +35,7 @@ async def test_a_tool_that_blocks_the_loop_is_named_while_it_does() -> None:
     with capture_logs() as lines:
         async with run_alongside(loop_watchdog.watch(BLOCKED_S)):
             await asyncio.sleep(0)
-            task = asyncio.get_running_loop().create_task(naps(lines), name=tool_calls.TASK + "nap")
+            task = asyncio.get_running_loop().create_task(naps(lines), name=tool_calls.TASK_PREFIX + "nap")
             await task
             await wait_until(lambda: lines[-1]["event"] == "event_loop_unblocked", "the end of the silence")
     [line] = told(lines)

@@ -1,4 +1,4 @@
-"""What a runner is told about the run it holds."""
+"""A lease: the control messages about a run that a runner executes."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from rejoin_adapters.records import Run
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
-from rejoin_runner.worker.worker import RunLease
+from rejoin_runner.worker.lease import RunLease
 
 RUN = Run(
     RunId("run_1"),
@@ -24,38 +24,38 @@ RUN = Run(
 
 
 def test_an_interrupt_is_heard() -> None:
-    hold = RunLease()
-    hold.hear(Interrupt())
-    assert hold.interrupted.is_set()
+    lease = RunLease()
+    lease.receive(Interrupt())
+    assert lease.interrupted.is_set()
 
 
-async def test_a_newer_attempt_ends_the_hold_whenever_it_is_heard() -> None:
+async def test_a_newer_attempt_ends_the_lease_whenever_it_is_heard() -> None:
     for before in (True, False):
-        hold = RunLease()
+        lease = RunLease()
         if before:
-            hold.hear(Supersede(3))
-        hold.run = RUN
+            lease.receive(Supersede(3))
+        lease.run = RUN
         async with asyncio.TaskGroup() as group:
-            lost = group.create_task(_lost(hold))
+            lost = group.create_task(_lost(lease))
             await asyncio.sleep(0)
             if not before:
-                hold.hear(Supersede(3))
+                lease.receive(Supersede(3))
         assert lost.result()
 
 
 async def test_our_own_attempt_and_older_ones_do_not() -> None:
-    hold = RunLease()
-    hold.hear(Supersede(2))
-    hold.run = RUN
-    hold.hear(Supersede(1))
+    lease = RunLease()
+    lease.receive(Supersede(2))
+    lease.run = RUN
+    lease.receive(Supersede(1))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
-            await hold.until_lost()
+            await lease.wait_until_lost()
 
 
-async def _lost(hold: RunLease) -> bool:
+async def _lost(lease: RunLease) -> bool:
     try:
-        await hold.until_lost()
+        await lease.wait_until_lost()
     except Fenced:
         return True
     return False

@@ -1,0 +1,100 @@
+"""What a worker is made of: the agents that it serves, its limits, its ports, and hooks for tests."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+from rejoin_adapters.ports.agent_registry import AgentRegistry
+from rejoin_adapters.ports.files import FileStore
+from rejoin_adapters.ports.run_control import RunControl
+from rejoin_adapters.ports.run_log import RunLog
+from rejoin_adapters.ports.run_queue import Delivery, RunQueue
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.ports.session_store import SessionStore
+from rejoin_adapters.records import Claim
+from rejoin_protocol.security.sealing import Sealer
+
+from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.team import AgentTeam, build_team
+from rejoin_runner.mcp.toolbox import ServerTools
+from rejoin_runner.models.model import Model
+from rejoin_runner.tools.output_port import ArtifactStore
+
+
+class WorkerLimits(msgspec.Struct, frozen=True):
+    """Concurrency, intervals and retries of a worker. Times are in seconds."""
+
+    max_concurrent_runs: int = 64
+    """Runs at the same time in this process. Each agent after the first adds one, so that none starves."""
+    ack_wait_s: float = 2.5
+    """The broker redelivers a request after this silence. The worker sends three heartbeats in this time."""
+    drain_grace_s: float = 10.0
+    """After `drain`, running runs may continue for this long; then they are handed over."""
+    attempts_max: int = 10
+    """Attempts in one turn of a run before the run fails. Each turn counts anew, because a run that people
+    decide about is claimed often without any fault.
+    """
+    announce_period_s: float = 30.0
+    """Interval between announcements of the agents in the registry."""
+    sweep_interval_s: float = 5.0
+    """Interval between sweeps, see `Maintenance.sweep`."""
+    sweep_age_s: float = 5.0
+    """A ready run that no runner has claimed for this long is published again."""
+    retry_delay_s: float = 1.0
+    """Delay before a failed delivery is delivered again. It doubles with each delivery, up to a minute."""
+    session_retention_s: float | None = None
+    """Sessions without a change for this long are deleted. None: sessions are never deleted."""
+    retention_period_s: float = 60.0
+    """Interval between deletions of expired sessions."""
+
+
+class ServedAgent(msgspec.Struct, frozen=True):
+    """An agent and what it needs to run: opened models and MCP tools, also of the agents that it reaches."""
+
+    agent: Agent
+    model: Model
+    other_models: Mapping[str, Model] = {}
+    """The models of the agents that `agent` hands over or delegates to, by name."""
+    status_model: Model | None = None
+    """Writes the status updates. None: the agent's own model writes them."""
+    mcp_tools: Mapping[str, Sequence[ServerTools]] = {}
+    """The tools of MCP servers, by the name of the agent that uses them."""
+
+    @property
+    def team(self) -> AgentTeam:
+        """The agent with all agents that it reaches. Raises `Invalid` if the team cannot work."""
+        return build_team(self.agent, {**self.other_models, self.agent.name: self.model}, self.mcp_tools)
+
+
+class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """The services outside the process. A feature whose port is None is off."""
+
+    store: RunStore
+    run_log: RunLog
+    queue: RunQueue
+    control: RunControl
+    registry: AgentRegistry
+    files: FileStore | None = None
+    artifacts: ArtifactStore | None = None
+    sessions: SessionStore | None = None
+    """Deletes expired sessions."""
+    sealer: Sealer | None = None
+    """Decrypts the context of a request."""
+
+
+async def send_heartbeat(delivery: Delivery) -> None:
+    """Keep a delivery for another ack wait. Raises `Unavailable`."""
+    await delivery.in_progress()
+
+
+async def start_at_once(claim: Claim) -> None:
+    """Do not pause between a claim and the takeover of the log."""
+    del claim
+
+
+class WorkerSignals(msgspec.Struct, frozen=True):
+    """Hooks for tests, at the two points where a runner can be paused or silent and yet alive."""
+
+    heartbeat: Callable[[Delivery], Awaitable[None]] = send_heartbeat
+    """Called three times in each ack wait while a run is executed."""
+    before_takeover: Callable[[Claim], Awaitable[None]] = start_at_once
+    """Called between the claim in the database and the first append to the log."""

@@ -1,0 +1,254 @@
+"""Executes the run that a delivery asks for: claim it, take its log over, carry it out, acknowledge.
+
+Owns the order of effects between broker and database. A request is acknowledged only after the database has
+the result, so a crash at any point leads to another delivery, and the next claim finds in the log how far the
+run has come. Four causes end an execution early, and each has its own answer:
+
+- another runner has the run (`Fenced`): stop without a trace;
+- this worker drains (`HandedOver`, or cancellation after the grace): requeue the run at once;
+- a service is away (`RejoinError`): requeue the run after a delay;
+- a bug (any other exception): log it, then requeue the run after a delay.
+
+After too many attempts the run fails, so that a run that crashes its runners does not do so for ever.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+from rejoin_adapters.ports.run_queue import Delivery
+from rejoin_adapters.records import Claim
+from rejoin_adapters.service import tracing
+from rejoin_adapters.service.background import run_alongside
+from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
+from rejoin_protocol.ids import AgentName, RunId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.run_request import RunRequest
+
+from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.output.journal import Journal
+from rejoin_runner.run import executor, instrumentation
+from rejoin_runner.run.attempt import Attempt
+from rejoin_runner.run.executor import HandedOver, RunExecutor
+from rejoin_runner.run.metrics import RunnerMetrics
+from rejoin_runner.run.model_files import FileInliningModel
+from rejoin_runner.run.run_context import ContextUnavailable, open_context
+from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
+from rejoin_runner.worker.lease import RunLease, RunLeases
+
+TAKEOVER_PAUSE_S = 0.02
+"""Between two tries to take a log over whose earlier writer still appends."""
+REQUEUE_DELAY_MAX_S = 60.0
+HEARTBEATS_PER_ACK_WAIT = 3
+ABANDON_FACTOR = 3
+"""A run whose log takes no append, not even of its failure, is abandoned after this times `attempts_max`."""
+
+log = structlog.get_logger("rejoin.worker")
+
+
+class DeliveryExecutor:
+    """Executes deliveries, any number at the same time. One for each worker."""
+
+    def __init__(
+        self,
+        runner: str,
+        served: Mapping[AgentName, ServedAgent],
+        ports: WorkerPorts,
+        limits: WorkerLimits,
+        leases: RunLeases,
+        metrics: RunnerMetrics,
+        *,
+        draining: asyncio.Event,
+        signals: WorkerSignals,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._runner = runner
+        self._served = served
+        self._teams = {name: agent.team for name, agent in served.items()}
+        self._ports = ports
+        self._limits = limits
+        self._leases = leases
+        self._metrics = metrics
+        self._draining = draining
+        self._signals = signals
+        self._now_ms = now_ms
+
+    async def execute(self, delivery: Delivery) -> None:
+        """Execute one delivery to its end. When this returns, the request is acknowledged, requeued, or left
+        to its ack wait. On cancellation the run is requeued at once. Raises nothing else.
+        """
+        request = delivery.request
+        with (
+            structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn),
+            instrumentation.attempt(delivery),
+            self._leases.open(request.run) as lease,
+        ):
+            try:
+                await self._execute(delivery, lease)
+            except asyncio.CancelledError:
+                log.info("run_handed_over")
+                self._metrics.attempt_aborted(request.agent, "handed_over")
+                await self._requeue(delivery, lease, 0)
+                raise
+            finally:
+                if lease.run is not None:
+                    self._metrics.run_released(request.agent)
+
+    async def _execute(self, delivery: Delivery, lease: RunLease) -> None:
+        agent = delivery.request.agent
+        doubled_s = self._limits.retry_delay_s * 2 ** min(delivery.delivery_count - 1, 10)
+        delay_s = min(doubled_s, REQUEUE_DELAY_MAX_S)
+        try:
+            await self._claim_and_run(delivery, lease)
+        except* Fenced:
+            log.info("run_fenced")
+            self._metrics.attempt_aborted(agent, "fenced")
+        except* HandedOver:
+            log.info("run_handed_over")
+            self._metrics.attempt_aborted(agent, "handed_over")
+            await self._requeue(delivery, lease, 0)
+        except* RejoinError as faults:
+            self._metrics.attempt_aborted(agent, "requeued")
+            log.warning("run_requeued", error="; ".join(str(fault) for fault in faults.exceptions))
+            await self._requeue(delivery, lease, delay_s)
+        except* Exception:
+            log.exception("run_crashed")
+            self._metrics.attempt_aborted(agent, "crashed")
+            await self._requeue(delivery, lease, delay_s)
+
+    async def _requeue(self, delivery: Delivery, lease: RunLease, delay_s: float) -> None:
+        """Give the request back to the broker, unless a newer attempt has the run: then the request is
+        that attempt's, and a second delivery would take the run from it.
+        """
+        claimed = lease.run
+        try:
+            if claimed is not None:
+                current = await self._ports.store.find_run(claimed.owner, claimed.id)
+                if current is None or current.attempt != claimed.attempt:
+                    return
+            await delivery.nak(delay_s)
+        except Unavailable:
+            log.warning("nak_failed")  # the broker redelivers the request after its ack wait
+
+    async def _claim_and_run(self, delivery: Delivery, lease: RunLease) -> None:
+        claim = await self._ports.store.claim(delivery.request, self._runner)
+        if claim is None:
+            log.info("stale_request")
+            await delivery.ack()
+            return
+        run = lease.run = claim.run
+        structlog.contextvars.bind_contextvars(session=run.session, agent=run.agent, attempt=run.attempt)
+        log.info("run_claimed")
+        self._metrics.run_claimed(run.agent, delivery.age_s)
+        # The smaller number: `delivered` counts this turn only, and `attempt` counts only deliveries at which
+        # the database was there. A run must not fail because the database was away.
+        if min(delivery.delivery_count, run.attempt) > self._limits.attempts_max * ABANDON_FACTOR:
+            await self._abandon(claim)
+            await delivery.ack()
+            return
+        # Heartbeats start before the log is read: a long log takes longer than an ack wait.
+        async with run_alongside(self._send_heartbeats(delivery), lease.wait_until_lost()):
+            await self._signals.before_takeover(claim)
+            state, journal = await self._take_over(claim)
+            async with run_alongside(journal.run()):
+                for request in await self._carry_out(claim, state, journal, lease.interrupted):
+                    with tracing.detached():  # another user's request caused the next turn
+                        await self._ports.queue.publish(request)
+        # Last: a crash before this line makes the broker deliver the request again. The claim then finds that
+        # the turn is over, and the sweep publishes what was not published.
+        await delivery.ack()
+        log.info("run_released", ended=state.ended, events=state.index)
+
+    async def _abandon(self, claim: Claim) -> None:
+        """End a run in the database alone, because its log takes no append any more."""
+        log.error("run_abandoned")
+        run = claim.run
+        next_request = await self._ports.store.end(
+            run.id, run.attempt, State.FAILED, claim.answer, executor.TOO_MANY_ATTEMPTS
+        )
+        self._metrics.run_entered_state(run.agent, State.FAILED.value)
+        if next_request is not None:
+            await self._ports.queue.publish(next_request)
+
+    async def _carry_out(
+        self, claim: Claim, state: RunState, journal: Journal, interrupted: asyncio.Event
+    ) -> Sequence[RunRequest]:
+        served = self._served[claim.run.agent]
+        team, files, tenant = self._teams[claim.run.agent], self._ports.files, claim.run.owner.tenant
+        if files is not None:
+            team = team.with_wrapped_models(lambda model: FileInliningModel(model, files, tenant))
+        context, context_error = None, ""
+        try:
+            context = open_context(claim, served.agent, self._ports.sealer)
+        except ContextUnavailable as fault:
+            log.warning("context_decryption_failed", error=str(fault))
+            context_error = str(fault)
+        attempt = Attempt(
+            claim,
+            team,
+            self._ports.store,
+            journal,
+            state,
+            context=context,
+            artifacts=self._ports.artifacts,
+            files=files,
+            metrics=self._metrics,
+            now_ms=self._now_ms,
+        )
+        run = RunExecutor(
+            attempt, interrupted=interrupted, draining=self._draining, status_model=served.status_model
+        )
+        if state.attempts >= self._limits.attempts_max:
+            await run.fail(executor.TOO_MANY_ATTEMPTS)
+        elif state.start_expired and claim.answer is None:
+            await run.fail(executor.LOG_EXPIRED)
+        elif context_error:
+            await run.fail(context_error)
+        return await run.execute()
+
+    async def _take_over(self, claim: Claim) -> tuple[RunState, Journal]:
+        """Read the run's log, then append to it as the new attempt, so that no earlier attempt can append.
+        Raises `Fenced` if a newer attempt has done so.
+        """
+        run = claim.run
+        state = RunState()
+        read_first = run.attempt > 1  # a first attempt finds no log; if there is one, the append fails
+        while True:
+            if read_first:
+                await self._read_log(run.id, state)
+            read_first = True
+            if state.attempt > run.attempt:
+                raise Fenced(f"run {run.id} is attempt {state.attempt}'s")
+            journal = Journal(self._ports.run_log, run.id, run.attempt, state, self._metrics.appended)
+            try:
+                await journal.take_over()
+            except Fenced:
+                # The earlier attempt appended after our read, or the read came from a replica that is behind.
+                # A writer that never pauses would win every time, so the control message stops it.
+                log.info("takeover_retried")
+                await self._ports.control.supersede(run.id, run.attempt)
+                await asyncio.sleep(TAKEOVER_PAUSE_S)
+            else:
+                if state.attempts > 0:  # another attempt wrote in this turn
+                    self._metrics.run_taken_over(run.agent)
+                if run.attempt > 1:
+                    # A silent runner may still work, for example call tools. It stops when it hears this.
+                    await self._ports.control.supersede(run.id, run.attempt)
+                return state, journal
+
+    async def _read_log(self, run: RunId, state: RunState) -> None:
+        """Apply the records that `state` does not have yet. The earlier attempt may append meanwhile."""
+        more = True
+        while more:
+            page = await self._ports.run_log.read(run, after=state.last_seq)
+            for record in page.records:
+                state.apply_record(record)
+            more = page.more
+
+    async def _send_heartbeats(self, delivery: Delivery) -> None:
+        while True:
+            await asyncio.sleep(self._limits.ack_wait_s / HEARTBEATS_PER_ACK_WAIT)
+            try:
+                await self._signals.heartbeat(delivery)
+            except Unavailable as fault:
+                log.warning("heartbeat_failed", error=str(fault))

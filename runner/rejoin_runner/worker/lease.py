@@ -1,0 +1,71 @@
+"""This runner's leases: the runs that it executes, and the control messages about them."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
+from rejoin_adapters.records import Run
+from rejoin_protocol.errors import Fenced
+from rejoin_protocol.ids import RunId
+
+
+class RunLease:
+    """One execution of one run, from its delivery to its end. `run` is None until the run is claimed.
+
+    A lease takes messages before the claim too: a message may overtake the claim's answer.
+    """
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.interrupted = asyncio.Event()
+        self._newest_attempt = 0
+        self._superseded = asyncio.Event()
+
+    def receive(self, message: ControlMessage) -> None:
+        """Take a control message about the run."""
+        match message:
+            case Interrupt():
+                self.interrupted.set()
+            case Supersede(attempt):
+                self._newest_attempt = max(self._newest_attempt, attempt)
+                self._superseded.set()
+
+    async def wait_until_lost(self) -> None:
+        """Wait for a `Supersede` that names a newer attempt than ours. Always ends by raising `Fenced`."""
+        # The message may be older than our claim: compare the attempts whenever the run is known.
+        while self.run is None or self._newest_attempt <= self.run.attempt:
+            self._superseded.clear()
+            await self._superseded.wait()
+        raise Fenced("another runner has the run")
+
+
+class RunLeases:
+    """All leases of one worker, by run."""
+
+    def __init__(self) -> None:
+        self._leases: dict[RunId, list[RunLease]] = {}
+        """Two for one run if its request was delivered again while the first execution still ends."""
+
+    @property
+    def runs(self) -> list[RunId]:
+        """The runs that this worker executes."""
+        return list(self._leases)
+
+    def receive(self, run: RunId, message: ControlMessage) -> None:
+        """Pass a control message to every lease of the run, if there is one."""
+        for lease in self._leases.get(run, ()):
+            lease.receive(message)
+
+    @contextmanager
+    def open(self, run: RunId) -> Iterator[RunLease]:
+        """A lease that takes the run's control messages for as long as the context."""
+        lease = RunLease()
+        leases = self._leases.setdefault(run, [])
+        leases.append(lease)
+        try:
+            yield lease
+        finally:
+            leases.remove(lease)
+            if not leases:
+                del self._leases[run]
