@@ -1,11 +1,10 @@
 """Rejoin: a chat-agent backend whose streams can be rejoined from anywhere.
 
-This package is the one name that applications import. It contains no logic: each name is defined in another
-package and imported at its first use, so that a gateway needs no model library and a runner no gateway.
+Applications import everything from this package. It has no logic: it imports a name from the package that
+defines it, when the name is first used. Importing `rejoin` therefore needs no extra.
 
-For agents, with the extra `runner`: `Agent`, `tool`, `ToolContext` and their types.
-For a gateway inside an application, with the extra `gateway`: `connect`, `load_settings`, `routes` and
-their types. For both: `RejoinError` and its subclasses.
+With the extra `runner`, to write agents: `Agent`, `tool`, `ToolContext` and the types in their signatures.
+With the extra `gateway`, to serve sessions from an application: `connect`, `routes` and their types.
 """
 
 from importlib import import_module, metadata
@@ -56,6 +55,8 @@ if TYPE_CHECKING:
     from rejoin_runner.tools.decorator import tool
     from rejoin_runner.tools.tool import ToolError
     from rejoin_runner.tools.tool_context import RunContext, SyncToolContext, ToolContext
+
+    __version__: str
 
 __all__ = (
     "Agent",
@@ -154,13 +155,15 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name at its first use. Raises `AttributeError` for any other name."""
-    if name == "__version__":
-        return metadata.version("rejoin")
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+if not TYPE_CHECKING:  # type checkers see the imports above, and report names that do not exist
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name at its first use. Raises `AttributeError` for any other name."""
+        if name == "__version__":
+            return metadata.version("rejoin")
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

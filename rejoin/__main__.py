@@ -1,4 +1,4 @@
-"""`python -m rejoin` is the command `rejoin`."""
+"""`python -m rejoin`: the command `rejoin`."""
 
 from rejoin.cli.main import main
 

@@ -66,12 +66,18 @@ class Command:
         *arguments: str,
         variables: Mapping[str, str] | None = None,
         module: str = "rejoin",
+        script: Path | None = None,
+        cwd: Path = ROOT,
     ) -> "Command":
-        """Start it, with its words in files that begin with `logs`. `module`: the package that is run."""
+        """Start it, with its output in files that begin with `logs`.
+
+        `module`: the package that is run. `script`: an installed `rejoin` to run instead.
+        """
         kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, *arguments),
-            cwd=ROOT,
+            *((script,) if script else (sys.executable, "-m", module)),
+            *arguments,
+            cwd=cwd,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=(out := _created(f"{logs}.out")),
             stderr=(err := _created(f"{logs}.err")),
