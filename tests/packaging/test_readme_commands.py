@@ -23,8 +23,9 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 
 def block(word: str) -> str:
     """The README's only block of commands that holds a word."""
-    [found] = [block for block in BLOCKS if word in block]
-    return found
+    found: list[str] = [block for block in BLOCKS if word in block]
+    assert len(found) == 1
+    return found[0]
 
 
 def with_ports(commands: str, ports: Mapping[int, int]) -> str:
