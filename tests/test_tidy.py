@@ -1,8 +1,9 @@
-"""The house rules, as tests: what the style asks for and a machine can see."""
+"""The style rules of the project that a program can check."""
 
 import ast
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("protocol", "adapters", "gateway", "runner", "rejoin")
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
+FOLDER_MODULES_MAX = 15
 
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 CLIENT = sorted((ROOT / "clients" / "python" / "rejoin_client").rglob("*.py"))
@@ -19,10 +21,11 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 ALL = SOURCES + TESTS + OTHERS
 PROTOCOL = ROOT / "protocol" / "rejoin_protocol"
 PURE = sorted(path for path in PROTOCOL.rglob("*.py") if path.name != "__init__.py")
+PROTOCOL_TESTS = ROOT / "tests" / "unit" / "protocol"
 IMPURE = {"asyncio", "socket", "time", "random", "secrets", "os", "pathlib", "aiohttp"}
-WIRING = {"rejoin/cli/main.py", "rejoin/dev/preload.py", "runner/rejoin_runner/__main__.py"}
-"""The entry points: they alone may look at the environment."""
-LAZY = {
+ENTRY_POINTS = {"rejoin/cli/main.py", "rejoin/dev/preload.py", "runner/rejoin_runner/__main__.py"}
+"""Only these may read the environment."""
+LATE_IMPORTS = {
     "gateway/rejoin_gateway/core/attachments.py",
     "gateway/rejoin_gateway/auth/authenticator.py",
     "rejoin/cli/main.py",
@@ -32,9 +35,16 @@ LAZY = {
     "runner/rejoin_runner/mcp/remote_tool.py",
     "runner/rejoin_runner/tools/docstring.py",
 }
-"""Where importing late is the purpose: many processes never need it, and all of them would wait for it. A
-provider's library costs seconds.
+"""These import inside of functions: few processes need the library, and all would wait for it. A model
+provider's library takes seconds to import.
 """
+PRIVATE_ACCESS = {
+    "adapters/rejoin_adapters/jetstream/nats_client.py",
+    "adapters/rejoin_adapters/jetstream/nats_connection.py",
+    "adapters/rejoin_adapters/jetstream/request_mux.py",
+    "runner/rejoin_runner/worker/loop_watchdog.py",
+}
+"""These use private attributes of a library (`noqa: SLF001`), and no other file does."""
 
 
 def name(path: Path) -> str:
@@ -71,21 +81,56 @@ def roots(path: Path) -> set[str]:
     return {module.split(".")[0] for module in imports(path)}
 
 
-def test_a_file_fits_in_a_head() -> None:
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "rejoin" else parts[1:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def defined_names(path: Path) -> set[str]:
+    """The names that a module defines itself at module level."""
+    found: set[str] = set()
+    for node in parsed(path).body:
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                found.add(node.name)
+            case ast.TypeAlias():
+                found.add(node.name.id)
+            case ast.Assign():
+                found.update(one.id for one in ast.walk(node) if isinstance(one, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=target)):
+                found.add(target)
+            case _:
+                pass
+    return found
+
+
+def test_files_are_short() -> None:
     lines = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in ALL}
     assert {file: count for file, count in lines.items() if count > FILE_LINES_MAX} == {}
 
 
-def test_a_function_fits_on_a_screen() -> None:
-    found = [
-        (name(path), one.name, (one.end_lineno or 0) - one.lineno) for path in ALL for one in functions(path)
+def test_functions_are_short() -> None:
+    lengths = [
+        (name(path), function.name, (function.end_lineno or 0) - function.lineno)
+        for path in ALL
+        for function in functions(path)
     ]
-    assert found
-    assert [one for one in found if one[2] >= FUNCTION_LINES_MAX] == []
+    assert lengths
+    assert [entry for entry in lengths if entry[2] >= FUNCTION_LINES_MAX] == []
 
 
-def test_imports_point_one_way() -> None:
-    """`protocol` ← `adapters` ← `gateway` | `runner` ← `rejoin`, and drivers stay in the adapters."""
+def test_folders_hold_few_modules() -> None:
+    """A folder with more modules than fit into one look becomes two folders."""
+    counts = Counter(name(path.parent) for path in ALL if path.name != "__init__.py")
+    assert {folder: count for folder, count in counts.items() if count > FOLDER_MODULES_MAX} == {}
+
+
+def test_imports_follow_the_layers() -> None:
+    """`protocol` ← `adapters` ← `gateway` | `runner` ← `rejoin`; only adapters import the drivers.
+
+    import-linter checks the same along chains of imports (`make lint`).
+    """
     allowed = {
         "protocol": {"rejoin_protocol"},
         "adapters": {"rejoin_protocol", "rejoin_adapters"},
@@ -105,7 +150,26 @@ def test_imports_point_one_way() -> None:
             assert not used & IMPURE, name(path)
 
 
-def test_the_client_needs_nothing_of_ours() -> None:
+def test_each_name_has_one_import_path() -> None:
+    """A name is imported from the module that defines it. The facade `rejoin` is the only re-export."""
+    defined = {module_name(path): defined_names(path) for path in SOURCES}
+    indirect = []
+    for path in SOURCES:
+        for node in nodes(path):
+            if isinstance(node, ast.ImportFrom) and node.module in defined:
+                for alias in node.names:
+                    is_module = f"{node.module}.{alias.name}" in defined
+                    if not (is_module or alias.name in defined[node.module]):
+                        indirect.append(f"{name(path)}: {node.module}.{alias.name}")
+    assert indirect == []
+
+
+def test_each_class_name_is_defined_once() -> None:
+    counts = Counter(node.name for path in SOURCES for node in nodes(path) if isinstance(node, ast.ClassDef))
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def test_the_client_imports_none_of_our_packages() -> None:
     assert CLIENT
     assert [
         name(path)
@@ -115,24 +179,29 @@ def test_the_client_needs_nothing_of_ours() -> None:
 
 
 def test_only_entry_points_read_the_environment() -> None:
-    read = {
+    readers = {
         name(path) for path in SOURCES if re.search(r"os\.environ|getenv", path.read_text(encoding="utf-8"))
     }
-    assert read == WIRING
+    assert readers == ENTRY_POINTS
 
 
-def test_nothing_is_imported_inside_a_function() -> None:
-    found = {
+def test_imports_are_at_module_level() -> None:
+    late = {
         name(path)
         for path in SOURCES
         for function in functions(path)
         if any(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(function))
     }
-    assert found == LAZY
+    assert late == LATE_IMPORTS
 
 
-def test_no_module_keeps_mutable_state() -> None:
-    """A name in capitals may hold a table that nobody changes; everything else is immutable or a function."""
+def test_few_files_use_private_attributes_of_libraries() -> None:
+    users = {name(path) for path in SOURCES if re.search(r"noqa:.*SLF001", path.read_text(encoding="utf-8"))}
+    assert users == PRIVATE_ACCESS
+
+
+def test_modules_keep_no_mutable_state() -> None:
+    """A constant, named in capitals, may hold a table that nothing changes."""
     mutable = ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp
     found = []
     for path in SOURCES:
@@ -145,44 +214,41 @@ def test_no_module_keeps_mutable_state() -> None:
     assert [(file, word) for file, word in found if word != word.upper() and word != "all__"] == []
 
 
-def test_tasks_live_in_groups() -> None:
-    found = [
+def test_tasks_belong_to_task_groups() -> None:
+    calls = [
         (name(path), ast.unparse(node))
         for path in SOURCES
         for node in nodes(path)
         if isinstance(node, ast.Attribute) and node.attr in {"create_task", "gather", "ensure_future"}
     ]
-    assert found
-    assert [one for one in found if one[1] not in {"group.create_task", "self._group.create_task"}] == []
+    assert calls
+    assert [call for call in calls if call[1] not in {"group.create_task", "self._group.create_task"}] == []
 
 
-UNIT = ROOT / "tests" / "unit" / "protocol"
-
-
-def test_a_pure_file_has_a_test_of_its_own() -> None:
+def test_each_protocol_module_has_its_own_test_file() -> None:
     assert PURE
     assert [
         name(path)
         for path in PURE
-        if not (UNIT / path.parent.relative_to(PROTOCOL) / f"test_{path.name}").exists()
+        if not (PROTOCOL_TESTS / path.parent.relative_to(PROTOCOL) / f"test_{path.name}").exists()
     ] == []
 
 
-def test_a_module_says_what_it_owns() -> None:
-    silent = {name(path) for path in ALL if not ast.get_docstring(parsed(path))}
-    assert [file for file in silent if not file.endswith("__main__.py")] == []
+def test_each_module_has_a_docstring() -> None:
+    missing = {name(path) for path in ALL if not ast.get_docstring(parsed(path))}
+    assert [file for file in missing if not file.endswith("__main__.py")] == []
 
 
-def test_the_words_are_the_fields() -> None:
+def test_no_module_has_an_empty_name() -> None:
+    """A name like `helper` says nothing about the module's content."""
     words = {"manager", "helper", "handler", "util", "utils", "common"}
     assert [name(path) for path in SOURCES if set(path.stem.split("_")) & words] == []
 
 
-def test_the_repository_names_no_machine() -> None:
-    """Tracked files hold no path of somebody's machine."""
+def test_no_tracked_file_holds_a_path_of_one_machine() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)  # noqa: S607
     for file in listed.stdout.decode().split("\0"):
         path = ROOT / file
         if file and path.is_file() and path.suffix not in {".lock", ".png"}:
             text = path.read_text(encoding="utf-8", errors="replace")
-            assert not [one for one in ("/" + "work/", "/" + "root/.pyenv") if one in text], file
+            assert not [part for part in ("/" + "work/", "/" + "root/.pyenv") if part in text], file

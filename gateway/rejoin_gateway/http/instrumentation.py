@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aiohttp import web
+from opentelemetry.trace import SpanKind
 from rejoin_adapters.service import redaction, tracing
-from rejoin_adapters.service.tracing import SpanKind
 
 from rejoin_gateway.http.routes import route_of
 from rejoin_gateway.metrics import GatewayMetrics

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.trace import SpanKind
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.service import tracing
-from rejoin_adapters.service.tracing import SpanKind
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 
