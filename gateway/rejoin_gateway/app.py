@@ -36,15 +36,16 @@ from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_protocol.security.sealing import Sealer
 
-from rejoin_gateway.api import agent_chat, agent_sessions, agents, aisdk, chat_dispatch, files, health
+from rejoin_gateway.api import agent_chat, aisdk, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads
 from rejoin_gateway.api.run import artifacts, conversations, executions, run_chat, run_log
+from rejoin_gateway.api.sessions import agent_sessions, agents
 from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_authenticator
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
-from rejoin_gateway.core.session import Backend
+from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.http.cors import Cors, security_headers
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.rate_limit import TenantRates, per_minute

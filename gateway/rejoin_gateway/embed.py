@@ -17,17 +17,17 @@ from rejoin_adapters.records import Decision, History, Owner, SessionSummary, Se
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events.fold import UIMessage
-from rejoin_protocol.ids import AgentName, ApprovalId, TenantId, agent_name, session_id
+from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, TenantId, agent_name, session_id
 from rejoin_protocol.log import cursor as cursors
 from rejoin_protocol.log.record import View
 
-from rejoin_gateway.api import agent_sessions as family
+from rejoin_gateway.api.sessions import agent_sessions as family
 from rejoin_gateway.app import GatewaySettings, open_application
 from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import ClientMessage, new_message_id
-from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.response import stream_headers
@@ -72,7 +72,7 @@ class ChatSession(msgspec.Struct, frozen=True):
     version of the client's AI SDK, 5, 6 or 7.
     """
 
-    session: Session
+    session: AgentSession
 
     async def send(
         self,
@@ -92,7 +92,7 @@ class ChatSession(msgspec.Struct, frozen=True):
         `Conflict`, `Invalid`, `Limited`, `Unavailable`.
         """
         await self.session.check_agent()
-        session = msgspec.structs.replace(self.session, brought=ContextInput(body=context))
+        session = msgspec.structs.replace(self.session, context=ContextInput(body=context))
         user_message = message_input.build_user_message(_client_message(message, key), "")
         view = _view(ui, operations=operations)
         return Stream(await session.send(user_message, view, when_busy=WhenBusy(when_busy), key=key))
@@ -140,16 +140,17 @@ class ChatSession(msgspec.Struct, frozen=True):
         last_message_id: str | UnsetType = UNSET,
     ) -> SessionSummary:
         """Change title or metadata. `last_message_id`: delete the messages after it."""
-        return await family.changed(self.session, family.SessionUpdate(title, metadata, last_message_id))
+        last = UNSET if last_message_id is UNSET else MessageId(last_message_id)
+        return await self.session.update(title=title, metadata=metadata, last_message=last)
 
     async def usage(self) -> SessionUsage:
         """Tokens of all runs of the session."""
-        await family.existing(self.session)
-        return await self.session.backend.threads.usage(self.session.owner, self.session.id)
+        await self.session.summary()
+        return await self.session.usage()
 
     async def delete(self) -> None:
         """Delete the session with its messages, runs and files."""
-        await family.existing(self.session)
+        await self.session.summary()
         await self.session.delete()
 
 
@@ -162,7 +163,7 @@ class AgentSessions(msgspec.Struct, frozen=True):
 
     def session(self, id: str) -> ChatSession:
         """The session with this id. Raises `Invalid` for an id that no session can have."""
-        return ChatSession(self.service.backend.agent(self.agent, self.owner).session(session_id(id)))
+        return ChatSession(AgentSession(self.service.backend, self.owner, session_id(id), self.agent))
 
 
 class Rejoin(msgspec.Struct, frozen=True):

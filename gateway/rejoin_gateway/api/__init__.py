@@ -1,4 +1,15 @@
-"""One file for each way of talking to us.
+"""The HTTP APIs, one folder or file for each family.
 
-A family parses its own request, calls the core, and renders; it has no state and no rule of its own.
+A family parses its requests, calls `core` and renders the result. It holds no state and no rules of its own,
+and imports no other family; what families share is in `shared`. `chat_dispatch` stands above them: three
+families answer `POST /api/chat`, and the body says which.
+
+sessions        session API: /api/agents/{agent}/{session}
+run             run API: /run/api, /run/v1/conversations
+parts           parts API: /api/chat with `parts`, /api/chat/approve, /api/threads
+aisdk           AI SDK (`useChat`): /api/chat, /api/chat/{id}/stream
+agent_chat      agent-chat API: /api/agent/chat
+openai          OpenAI-compatible: /run/v1/chat/completions, /run/v1/responses, /run/v1/models
+mcp             MCP server: /run/v1/mcp
+files, health   attachments; probes and metrics
 """

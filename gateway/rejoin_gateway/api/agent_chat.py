@@ -1,7 +1,7 @@
-"""The agent-chat family: `/api/agent/chat` for administrators' own tools, in four ways.
+"""The agent-chat API, `/api/agent/chat`: for administrators' own tools, in three ways.
 
-Streamed, started and polled, or said whole. Its conversations are UUIDs. Its streams are its client's: who
-leaves stops the run, and so does the route's time limit, both by setting.
+Streamed, started and polled, or awaited. Session ids are UUIDs. By default a streamed run is interrupted when
+its client disconnects or when the route's time limit has passed; two settings change that.
 """
 
 import asyncio
@@ -11,26 +11,32 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Decision
+from rejoin_adapters.records import Approval, Decision
 from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import RUN_PREFIX, CallId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
 
-from rejoin_gateway.api.agent_sessions import Acknowledgement
-from rejoin_gateway.api.run.executions import STATUS
 from rejoin_gateway.api.shared import message_forms
-from rejoin_gateway.api.shared.lookup import find_run, session_at
+from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement
+from rejoin_gateway.api.shared.lookup import find_run, session_by_id
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MessageOptions
-from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
-from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import (
+    AGENT_HEADER,
+    IDEMPOTENCY_HEADER,
+    ErrorFormat,
+    Route,
+    RouteDoc,
+    Scope,
+)
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
@@ -39,14 +45,14 @@ PAGE_CHARS_MAX = 2_000
 
 
 class ApprovalReply(msgspec.Struct, frozen=True, rename="camel"):
-    """What a person says about a call. Its arguments are the server's."""
+    """A person's decision about a tool call. The call's arguments are the stored ones, not the client's."""
 
     tool_call_id: str
     approved: bool
 
 
 class StreamRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
-    """The body of a streamed message. `currentPage`: where the person is, for the agent to know."""
+    """The body of a streamed message. `currentPage`: the page that the person looks at; the agent sees it."""
 
     messages: list[RunMessage] = msgspec.field(default_factory=list)
     conversation_id: str | None = None
@@ -55,7 +61,7 @@ class StreamRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
 
 
 class SendRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
-    """The body of a message whose answer is fetched later, or waited for. `history`: for a new session."""
+    """The body of a message whose answer is polled or awaited. `history`: earlier turns of a new session."""
 
     message: str
     history: list[RunMessage] = msgspec.field(default_factory=list)
@@ -64,7 +70,7 @@ class SendRequest(MessageOptions, frozen=True, rename="camel", kw_only=True):
 
 
 class StartResponse(msgspec.Struct, frozen=True, rename="camel"):
-    """A run that was accepted."""
+    """A run that was stored."""
 
     run_id: str
     status: str
@@ -72,7 +78,7 @@ class StartResponse(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class PollResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """How it stands."""
+    """A run's status; text and messages once it has ended or waits for an approval."""
 
     run_id: str
     status: str
@@ -95,38 +101,39 @@ class AnswerResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 
 
 async def stream_message(request: web.Request) -> web.StreamResponse:
-    """Send a message, or answer a question; stream what follows."""
-    session, replay = await _asked(request)
-    return json_response(Acknowledgement()) if replay is None else await _attended(request, session, replay)
+    """Send a message or decide an approval; stream what follows."""
+    session, replay = await _admit_streamed(request)
+    if replay is None:
+        return json_response(Acknowledgement())
+    return await _stream_until_disconnect(request, session, replay)
 
 
-async def _asked(request: web.Request) -> tuple[Session, Replay | None]:
-    """What a streamed request leads to. Nothing of its body is left when this has returned."""
+async def _admit_streamed(request: web.Request) -> tuple[Session, Replay | None]:
+    """The stream of the answer; None while the run waits for further decisions."""
     chat = await decode_body(request, StreamRequest)
-    id = _conversation(request, chat.conversation_id)
+    id = _parse_conversation_id(request, chat.conversation_id)
     if chat.approval_response is not None:
-        session = await session_at(request, id)
+        session = await session_by_id(request, id)
         return session, await _decide(request, session, chat.approval_response)
-    session = session_of(request, id)
+    agent_session = session_of(request, id)
     if len(chat.messages) > message_input.MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {message_input.MESSAGES_MAX} messages")
     message, number = message_forms.last_user_message(
         chat.messages, message_input.new_message_id(key_of(request))
     )
-    return session, await _send(
-        request, session, message, message_forms.earlier_messages(chat.messages, number), chat
-    )
+    earlier = message_forms.earlier_messages(chat.messages, number)
+    return agent_session, await _send(request, agent_session, message, earlier, chat)
 
 
 async def start_run(request: web.Request) -> web.StreamResponse:
-    """Accept a message; its answer is fetched later."""
-    session, replay = await _say(request)
+    """Store a message and return its run; the answer is polled."""
+    session, replay = await _admit_message(request)
     return json_response(StartResponse(replay.run.id, "queued", session.id))
 
 
 async def send_and_wait(request: web.Request) -> web.StreamResponse:
-    """The whole answer, once it is there."""
-    session, replay = await _say(request)
+    """Send a message and return the whole answer."""
+    session, replay = await _admit_message(request)
     request_body.release_body(request)
     answer = await collect_answer(replay)
     return json_response(
@@ -135,7 +142,7 @@ async def send_and_wait(request: web.Request) -> web.StreamResponse:
             session.id,
             answer.text,
             [answer.message],
-            [_call(part) for part in answer.calls],
+            [_to_tool_call(part) for part in answer.calls],
             answer.finish_reason,
             answer.error,
         )
@@ -143,23 +150,23 @@ async def send_and_wait(request: web.Request) -> web.StreamResponse:
 
 
 async def get_run(request: web.Request) -> web.StreamResponse:
-    """How a run stands, and its answer once it is over."""
+    """A run's status, and its answer unless the run is active."""
     id = request.match_info["run"]
     if not id.startswith(RUN_PREFIX):
         raise Invalid("runId must be a run's id (run_…)")
-    one, session = await find_run(request, RunId(id), f"run {id[:64]!r}")
-    run = one.run
-    status = run.state.value if run.state is State.QUEUED else STATUS[run.state]
+    summary, session = await find_run(request, RunId(id), f"run {id[:64]!r}")
+    run = summary.run
+    status = run.state.value if run.state is State.QUEUED else RUN_STATUS[run.state]
     if run.state in BUSY:
         return json_response(PollResponse(run.id, status, run.session))
-    answer = await session.backend.store.find_message(session.owner, session.id, run.answer)
-    found = [] if answer is None else [answer.message]
-    text = "".join(CollectedAnswer(one, "stop").text for one in found)
-    return json_response(PollResponse(run.id, status, run.session, text, found, run.error))
+    answer = await session.message(run.answer)
+    messages = [] if answer is None else [answer.message]
+    text = "".join(CollectedAnswer(message, "stop").text for message in messages)
+    return json_response(PollResponse(run.id, status, run.session, text, messages, run.error))
 
 
-def _conversation(request: web.Request, id: str | None) -> SessionId:
-    """Raises `Invalid` for an id that is no UUID."""
+def _parse_conversation_id(request: web.Request, id: str | None) -> SessionId:
+    """The session's id, a new one if the body has none. Raises `Invalid` for an id that is no UUID."""
     if id is None:
         return SessionId(message_input.new_session_id(key_of(request), request[PRINCIPAL].owner))
     try:
@@ -168,10 +175,9 @@ def _conversation(request: web.Request, id: str | None) -> SessionId:
         raise Invalid("conversationId must be a UUID") from None
 
 
-async def _say(request: web.Request) -> tuple[Session, Replay]:
-    """As `_asked`."""
+async def _admit_message(request: web.Request) -> tuple[Session, Replay]:
     chat = await decode_body(request, SendRequest)
-    session = session_of(request, _conversation(request, chat.conversation_id))
+    session = session_of(request, _parse_conversation_id(request, chat.conversation_id))
     if not chat.message:
         raise Invalid("message is required")
     message = message_input.ClientMessage(
@@ -183,12 +189,12 @@ async def _say(request: web.Request) -> tuple[Session, Replay]:
 
 async def _send(
     request: web.Request,
-    session: Session,
+    session: AgentSession,
     message: message_input.ClientMessage,
     earlier: Sequence[message_input.ClientMessage],
     chat: StreamRequest | SendRequest,
 ) -> Replay:
-    """What is wrong is said without its place: this family's errors have none."""
+    """Raises as `AgentSession.send`. Pointers are empty: this API's errors have no field for a place."""
     stored, page = message_input.build_user_message(message, ""), chat.current_page
     if page is not None:
         if len(page) > PAGE_CHARS_MAX:
@@ -204,55 +210,65 @@ async def _send(
 
 
 async def _decide(request: web.Request, session: Session, reply: ApprovalReply) -> Replay | None:
-    """Only which call and yes or no is taken from the client: what runs is what was asked about. A reply that
-    was given before, and whose answer was lost, is given again.
-    """
     request[PRINCIPAL].require_scope(Scope.APPROVE)
-    store, call = session.backend.store, CallId(reply.tool_call_id)
-    pending = await store.pending_approvals(session.owner, session.id)
-    asked = next((one for one in reversed(pending) if one.request.call == call), None)
-    if asked is None:
-        run = await store.current_run(session.owner, session.id)
-        asked = None if run is None else await store.find_approval(session.owner, run.id, call)
-    if asked is None:
-        raise NotFound(f"call {call[:64]!r} waits for no answer")
-    return await session.approve([Decision(asked.request.id, reply.approved)], view_of(request))
+    call = CallId(reply.tool_call_id)
+    approval = await _find_approval(session, call)
+    if approval is None:
+        raise NotFound(f"call {call[:64]!r} does not wait for an approval")
+    return await session.approve([Decision(approval.request.id, reply.approved)], view_of(request))
 
 
-async def _attended(request: web.Request, session: Session, replay: Replay) -> web.StreamResponse:
-    """The stream, and the run's end if its client leaves or the time is over."""
+async def _find_approval(session: Session, call: CallId) -> Approval | None:
+    """The newest open approval of a call, or else the decided one of the current run: a reply whose response
+    was lost may be sent again.
+    """
+    pending = await session.pending_approvals()
+    approval = next((entry for entry in reversed(pending) if entry.request.call == call), None)
+    if approval is not None:
+        return approval
+    run = await session.current_run()
+    return None if run is None else await session.find_approval(run.id, call)
+
+
+async def _stream_until_disconnect(
+    request: web.Request, session: Session, replay: Replay
+) -> web.StreamResponse:
+    """Stream; interrupt the run when its client disconnects or its time is over, as the settings say."""
     policy, run = request.app[SERVICE].disconnect_policy, replay.run.id
     async with (
         cancel_on_disconnect(request, lambda: (session, run) if policy.cancel_on_disconnect else None),
-        run_alongside(_stop_after(policy.timeout_s, session, run)),
+        run_alongside(_interrupt_after(policy.timeout_s, session, run)),
     ):
         return await stream_replay(request, replay)
 
 
-async def _stop_after(limit_s: float | None, session: Session, run: RunId) -> None:
-    await asyncio.sleep(limit_s if limit_s is not None else float("inf"))
+async def _interrupt_after(timeout_s: float | None, session: Session, run: RunId) -> None:
+    await asyncio.sleep(timeout_s if timeout_s is not None else float("inf"))
     await interrupt_run(session, run)
 
 
-def _call(part: dict[str, Any]) -> dict[str, Any]:
+def _to_tool_call(part: dict[str, Any]) -> dict[str, Any]:
     name = part.get("toolName") or part["type"].removeprefix("tool-")
-    kept: dict[str, Any] = {
+    fields: dict[str, Any] = {
         key: part[key] for key in ("input", "output", "errorText", "state") if key in part
     }
-    return {"toolCallId": part["toolCallId"], "toolName": name} | kept
+    return {"toolCallId": part["toolCallId"], "toolName": name, **fields}
 
 
 ROUTES = tuple(
-    Route(method, path, handler, Scope.ADMIN, says, ErrorFormat.PLAIN)
-    for method, path, handler, says in (
+    Route(method, path, handler, Scope.ADMIN, doc, ErrorFormat.PLAIN)
+    for method, path, handler, doc in (
         (
             "POST",
             "/api/agent/chat/stream",
             stream_message,
             RouteDoc(
                 "Send a message and stream its answer",
-                StreamRequest,
-                {200: (bytes, Acknowledgement)},
+                description="For tools of administrators. Takes the conversation as `messages`; the last "
+                "user message is answered. `approvalResponse` decides a tool call that waits instead. By "
+                "default the run is interrupted when the client disconnects, or after two minutes.",
+                body=StreamRequest,
+                responses={200: (bytes, Acknowledgement)},
                 headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
                 tag="agent chat",
                 example={"messages": [{"role": "user", "content": "hello"}]},
@@ -264,8 +280,10 @@ ROUTES = tuple(
             start_run,
             RouteDoc(
                 "Start a run",
-                SendRequest,
-                {200: StartResponse},
+                description="Stores one message and returns at once. Use it when nobody waits for the "
+                "answer: poll it by `GET /api/agent/chat/{run}`.",
+                body=SendRequest,
+                responses={200: StartResponse},
                 headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
                 tag="agent chat",
                 example={"message": "hello"},
@@ -277,8 +295,10 @@ ROUTES = tuple(
             send_and_wait,
             RouteDoc(
                 "Send a message and wait for its answer",
-                SendRequest,
-                {200: AnswerResponse},
+                description="Stores one message and returns the whole answer with its tool calls once the "
+                "run has ended or waits for an approval. Use it in scripts.",
+                body=SendRequest,
+                responses={200: AnswerResponse},
                 headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
                 tag="agent chat",
                 example={"message": "hello"},
@@ -288,7 +308,13 @@ ROUTES = tuple(
             "GET",
             "/api/agent/chat/{run}",
             get_run,
-            RouteDoc("How a run stands", None, {200: PollResponse}, tag="agent chat"),
+            RouteDoc(
+                "Poll a run",
+                description="Returns the status of a run that was started here: `queued`, `running`, "
+                "`suspended`, `completed` or `failed`; with text and messages unless it is active.",
+                responses={200: PollResponse},
+                tag="agent chat",
+            ),
         ),
     )
 )

@@ -1,18 +1,25 @@
-"""`POST /api/chat` is where three families meet: whose request it is, its body says.
+"""`POST /api/chat`, which three families share. The fields of the body say whose request it is.
 
-`parts` is the parts family's; `messages` with `id` or `trigger` is the AI SDK's; any other `messages` is the
-graph family's, which takes what the run family takes. A body with both is nobody's.
+`parts` belongs to the parts API; `messages` with `id` or `trigger` to the AI SDK; any other `messages` to the
+graph API, which takes what the run API takes. A body with both `parts` and `messages` is refused. This module
+stands above the families: it is the only one that imports several.
 """
+
+from collections.abc import Set as AbstractSet
+from typing import assert_never
 
 import msgspec
 from aiohttp import web
 from rejoin_protocol.errors import Invalid
 
 from rejoin_gateway.api import aisdk
-from rejoin_gateway.api.agent_sessions import Acknowledgement
+from rejoin_gateway.api.aisdk import UIChatRequest
 from rejoin_gateway.api.parts import parts_chat
+from rejoin_gateway.api.parts.parts_chat import PartsRequest
 from rejoin_gateway.api.run import run_chat
-from rejoin_gateway.http.request import decode_body, read_body
+from rejoin_gateway.api.run.run_chat import ChatRequest, CompletedAnswer, DecisionAck
+from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, respond
+from rejoin_gateway.http.request import decode_body_by_fields, read_body
 from rejoin_gateway.http.routes import (
     AGENT_HEADER,
     ERROR_FORMAT,
@@ -23,33 +30,60 @@ from rejoin_gateway.http.routes import (
     Scope,
 )
 
+type ChatBody = UIChatRequest | ChatRequest | PartsRequest
+
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
-    """Hand the request to its family."""
-    said = await _said(request)
-    if "parts" in said and "messages" in said:
-        raise Invalid("a request has `parts` or `messages`, not both")
-    if "parts" in said:
-        request[ERROR_FORMAT] = ErrorFormat.PLAIN
-        return await parts_chat.send_message(request)
-    if "messages" in said and not said & {"id", "trigger"}:
-        return await run_chat.send_chat(request)
-    return await aisdk.send_chat(request)
+    """Send a message, regenerate an answer or decide approvals; stream what follows."""
+    return await respond(request, await _admit(request))
 
 
-async def _said(request: web.Request) -> set[str]:
-    """The names in the body; its values may be files. A body that is broken and speaks of `parts` alone is of
-    the parts family, which has promised what it then says.
-    """
+async def _admit(request: web.Request) -> Answer:
+    body = await _decode(request)
+    match body:
+        case UIChatRequest():
+            return await aisdk.admit(request, body)
+        case ChatRequest():
+            return await run_chat.admit(request, body)
+        case PartsRequest():
+            return await parts_chat.admit(request, body)
+        case _:
+            assert_never(body)
+
+
+async def _decode(request: web.Request) -> ChatBody:
+    """The body as its family's type. Sets the error format of that family. Raises as `decode_body`."""
+
+    def choose(fields: AbstractSet[str]) -> type[ChatBody]:
+        if "parts" in fields and "messages" in fields:
+            raise Invalid("a request has `parts` or `messages`, not both")
+        if "parts" in fields:
+            request[ERROR_FORMAT] = ErrorFormat.PLAIN
+            return PartsRequest
+        return ChatRequest if "messages" in fields and not fields & {"id", "trigger"} else UIChatRequest
+
     try:
-        return set(await decode_body(request, dict[str, msgspec.Raw]))
+        return await decode_body_by_fields(request, choose)
     except Invalid as fault:
-        if isinstance(fault.__cause__, msgspec.DecodeError):
-            raw = await read_body(request)
-            if b'"parts"' in raw and b'"messages"' not in raw:
-                request[ERROR_FORMAT] = ErrorFormat.PLAIN
-                raise Invalid(parts_chat.NO_PARTS, "/parts") from fault
+        if await _is_broken_parts_body(request, fault):
+            request[ERROR_FORMAT] = ErrorFormat.PLAIN
+            raise Invalid(parts_chat.NO_PARTS, "/parts") from fault
+        if request.get(ERROR_FORMAT) is ErrorFormat.PLAIN:
+            raise parts_chat.explain(fault) from fault
         raise
+
+
+async def _is_broken_parts_body(request: web.Request, fault: Invalid) -> bool:
+    """Whether a body that is not JSON looks like one of the parts API, which promises an error text for it.
+
+    Such a body has no fields to decode: its bytes are all that there is to look at.
+    """
+    if not isinstance(fault.__cause__, msgspec.DecodeError) or isinstance(
+        fault.__cause__, msgspec.ValidationError
+    ):
+        return False
+    body = await read_body(request)
+    return b'"parts"' in body and b'"messages"' not in body
 
 
 ROUTES = (
@@ -59,9 +93,15 @@ ROUTES = (
         send_chat,
         Scope.CHAT,
         RouteDoc(
-            "Send a message and stream its answer",
-            [aisdk.UIChatRequest, run_chat.ChatRequest, parts_chat.PartsRequest],
-            {200: (bytes, run_chat.DecisionAck, run_chat.CompletedAnswer, Acknowledgement)},
+            "Send a chat message and stream its answer",
+            description="The endpoint for `useChat` of the AI SDK, and for two further body formats. The "
+            "fields of the body decide: `messages` with `id` or `trigger` is the AI SDK's format, other "
+            "`messages` are the graph API's, `parts` is the parts API's. Takes a new user message, decided "
+            "approvals in the last assistant message, or (`trigger: regenerate-message`) the wish for "
+            "another answer. Returns the run's events as a stream. With `stream: false` in the graph API's "
+            "format it returns the whole answer as JSON.",
+            body=[UIChatRequest, ChatRequest, PartsRequest],
+            responses={200: (bytes, DecisionAck, CompletedAnswer, Acknowledgement)},
             headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
             tag="chat",
             error_formats=(ErrorFormat.PLAIN,),

@@ -1,9 +1,9 @@
-"""`GET /api/files/{id}`: a message's file, to those whose it is, and to a browser as nothing but that file.
+"""`GET /api/files/{id}`: a message's file, for its owner.
 
-The bytes were anybody's once. So they are served as exactly what they were checked to be, never guessed at,
-never run, and a PDF never opened inside of our origin. They are passed on as they are taken: a slow reader
-holds two chunks of a file here, never the whole. What goes wrong behind the headers breaks the connection, so
-that less than `Content-Length` has come and nobody takes it for the file.
+Files come from users, so a browser must not execute them: each is served with the media type that was checked
+when it was stored, sandboxed, and a PDF as a download. The file is streamed: a slow reader holds two chunks
+in memory. An error after the headers breaks the connection, so that the client sees fewer bytes than
+`Content-Length` and does not take them for the file.
 """
 
 from contextlib import aclosing
@@ -12,26 +12,22 @@ from aiohttp import web
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import NotFound
 
+from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.http.response import abort_on_error
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Cache-Control": "private, max-age=31536000, immutable",  # the id is made of the bytes
+    "Cache-Control": "private, max-age=31536000, immutable",  # the id is a hash of the bytes
 }
 
 
 async def get_file(request: web.Request) -> web.StreamResponse:
-    """The file, unless the client has it already. Somebody else's is as unknown as none."""
-    attachments = request.app[SERVICE].backend.attachments
-    owner = request[PRINCIPAL].owner
-    id = file_formats.parse_file_id(request.match_info["id"])
-    if attachments is None or id is None or not file_formats.is_visible_to(id, owner.user):
+    """The file; 304 if the client has it. Raises `NotFound`, also for another user's file."""
+    opened = await directory_of(request).open_file(request.match_info["id"])
+    if opened is None:
         raise NotFound("there is no such file")
-    file = await attachments.files.open(owner.tenant, id)
-    if file is None:
-        raise NotFound("there is no such file")
+    id, file = opened
     headers = HEADERS | {"ETag": f'"{id}"'}
     if any(tag.value in (id, "*") for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
@@ -55,12 +51,16 @@ ROUTES = (
         get_file,
         Scope.CHAT,
         RouteDoc(
-            "A message's file",
+            "Download a file",
+            description="Returns an image or PDF that a message refers to by its URL. File parts in "
+            "histories and streams have such URLs. The content of a URL never changes, so clients may cache "
+            "it.",
             responses={
                 200: (file_formats.PNG, file_formats.JPEG, file_formats.WEBP, file_formats.PDF),
                 304: None,
             },
-            headers={"If-None-Match": "The file's ETag: what the client has."},
+            headers={"If-None-Match": "The ETag of the client's copy; if it is current, the status is 304."},
+            tag="session",
         ),
     ),
 )

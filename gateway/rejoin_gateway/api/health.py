@@ -1,4 +1,4 @@
-"""What operators and load balancers ask."""
+"""Probes for operators and load balancers, and metrics."""
 
 from http import HTTPStatus
 from typing import Literal
@@ -13,41 +13,41 @@ from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.http.service import SERVICE
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
-SERVES_METRICS: web.AppKey[bool] = web.AppKey("metrics_shown", bool)
-"""Whether `/metrics` is here, and not on a port of its own."""
+SERVES_METRICS: web.AppKey[bool] = web.AppKey("serves_metrics", bool)
+"""Whether `/metrics` is a route of the gateway. Else it has a port of its own."""
 
 
 class Liveness(msgspec.Struct, frozen=True):
-    """It lives."""
+    """The process responds."""
 
     status: Literal["ok"] = "ok"
 
 
 class ReadinessReport(msgspec.Struct, frozen=True):
-    """What was asked, and what came of it: `ok`, or why not."""
+    """The result of each check: `ok`, or what is wrong."""
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str]
 
 
 async def get_liveness(request: web.Request) -> web.StreamResponse:
-    """The process answers."""
+    """200 as long as the process responds."""
     del request
     return json_response(Liveness())
 
 
 async def get_readiness(request: web.Request) -> web.StreamResponse:
-    """Everything that a chat needs answers, and nobody has asked this gateway to stop."""
-    found = await request.app[READINESS].check_all()
+    """200 if all checks pass and the gateway is not shutting down, else 503."""
+    checks = await request.app[READINESS].check_all()
     if request.app[SERVICE].stopping.is_set():
-        found["gateway"] = "stopping"
-    ok = all(result == OK for result in found.values())
+        checks["gateway"] = "stopping"
+    ok = all(result == OK for result in checks.values())
     status = HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE
-    return json_response(ReadinessReport("ok" if ok else "unavailable", found), status)
+    return json_response(ReadinessReport("ok" if ok else "unavailable", checks), status)
 
 
 async def get_metrics(request: web.Request) -> web.StreamResponse:
-    """What this gateway counts. It names no tenant, user or session."""
+    """The gateway's metrics in Prometheus' text format."""
     if not request.app[SERVES_METRICS]:
         raise web.HTTPNotFound
     text = request.app[SERVICE].backend.metrics.render()
@@ -60,7 +60,12 @@ ROUTES = (
         "/health/live",
         get_liveness,
         None,
-        RouteDoc("Whether the process answers", responses={200: Liveness}),
+        RouteDoc(
+            "Check that the process responds",
+            description="For a liveness probe: restart the gateway if it fails. It stays 200 while the "
+            "gateway shuts down or a server behind it is unreachable.",
+            responses={200: Liveness},
+        ),
     ),
     Route(
         "GET",
@@ -68,7 +73,10 @@ ROUTES = (
         get_readiness,
         None,
         RouteDoc(
-            "Whether everything a chat needs answers", responses={200: ReadinessReport, 503: ReadinessReport}
+            "Check that chats can be served",
+            description="For a readiness probe and load balancers. Returns the result of each check: `ok`, "
+            "or what is wrong. The status is 503 if one fails or the gateway is shutting down.",
+            responses={200: ReadinessReport, 503: ReadinessReport},
         ),
     ),
     Route(
@@ -76,6 +84,12 @@ ROUTES = (
         "/metrics",
         get_metrics,
         None,
-        RouteDoc("What Prometheus reads", responses={200: "text/plain"}, error_statuses=[404]),
+        RouteDoc(
+            "Read metrics",
+            description="Metrics in Prometheus' text format; they name no tenant, user or session. 404 if "
+            "the setting `REJOIN_METRICS_PORT` moves them to a port of their own.",
+            responses={200: "text/plain"},
+            error_statuses=[404],
+        ),
     ),
 )

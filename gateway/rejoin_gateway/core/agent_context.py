@@ -1,7 +1,7 @@
-"""The context of a request: what an application's client says beside the message, for tools to know.
+"""The request context: values that a client sends beside the message, for the agent's tools.
 
-Owns how headers become a context, and what is wrong with one. The schema is the agent's own, from its
-registry entry. A fault names the place and never the value: a context holds credentials.
+Reads a context from headers, checks it against the agent's JSON Schema (from the agent's registry entry) and
+encrypts it. Errors name the field and never quote the value: a context holds credentials.
 """
 
 from collections.abc import Mapping
@@ -28,40 +28,45 @@ QUOTABLE_RULES = (
     "minItems",
     "maxItems",
 )
-"""What of a schema may be quoted when a value does not satisfy it."""
+"""JSON Schema keywords that an error quotes. Others could quote a secret, for example a `const`."""
 
 RETRY_AFTER_S = 60
 """For a missing encryption key: only an operator can add it."""
 
 
 class SealingUnavailable(Unavailable):
-    """The agent has a context, and this gateway has no keys to encrypt it with. Clients get a 503."""
+    """The agent wants a context, and this gateway has no key to encrypt it with. Clients get a 503."""
 
 
 class ContextInput(msgspec.Struct, frozen=True):
-    """What a request brings: its headers, and a body field where the family has one, for its run only."""
+    """Where a request's context is read from: its headers, or the field `context` of a body.
+
+    A context in the body is for the request's run only; one in headers also for later runs of the session.
+    """
 
     headers: Mapping[str, str] = {}
     body: Any = None
 
 
 class SealedContext(msgspec.Struct, frozen=True):
-    """A context as it is stored. `remember`: for later runs of the session too."""
+    """An encrypted context. `remember`: the session keeps it for later runs."""
 
     sealed: bytes | None = None
     remember: bool = False
 
 
 def seal_context(
-    brought: ContextInput,
+    input: ContextInput,
     schema: dict[str, Any] | None,
     sealer: Sealer | None,
     tenant: TenantId,
     session: SessionId,
     remembered: bytes | None,
 ) -> SealedContext:
-    """What to store with a run. Headers complete what the session remembers. Raises `Invalid`,
-    `SealingUnavailable`.
+    """The context to store with a run. Headers complete what the session remembers.
+
+    `schema` is the agent's; None: it takes no context. `remembered` is the session's sealed context. Raises
+    `Invalid` and `SealingUnavailable`.
     """
     if schema is None:
         return SealedContext()
@@ -71,22 +76,22 @@ def seal_context(
             "set REJOIN_CONTEXT_ENCRYPTION_KEYS, the same for gateways and runners",
             RETRY_AFTER_S,
         )
-    redaction.hide(brought.body)
-    if brought.body is not None:
-        return SealedContext(sealer.seal(validate_context(brought.body, schema), tenant, session))
-    given = context_from_headers(brought.headers, schema)
-    redaction.hide(given)
-    known = _opened(remembered, sealer, tenant, session)
-    if given is None and known is not None:
-        return SealedContext()
-    value = validate_context({**(known or {}), **(given or {})}, schema)
+    redaction.hide(input.body)
+    if input.body is not None:
+        return SealedContext(sealer.seal(validate_context(input.body, schema), tenant, session))
+    received = context_from_headers(input.headers, schema)
+    redaction.hide(received)
+    known = _open_remembered(remembered, sealer, tenant, session)
+    if received is None and known is not None:
+        return SealedContext()  # the session's context is used as it is
+    value = validate_context({**(known or {}), **(received or {})}, schema)
     return SealedContext(sealer.seal(value, tenant, session), remember=True)
 
 
-def _opened(
+def _open_remembered(
     remembered: bytes | None, sealer: Sealer, tenant: TenantId, session: SessionId
 ) -> dict[str, Any] | None:
-    """What the session remembers, if it still opens; else the client has to say it again."""
+    """The session's context; None if its key is gone, and then the client has to send the context again."""
     try:
         value = None if remembered is None else sealer.open(remembered, tenant, session)
     except UnsealError:
@@ -95,25 +100,30 @@ def _opened(
 
 
 def context_from_headers(headers: Mapping[str, str], schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The properties of a schema that stand in headers of their names, `_` and `-` alike, in any case.
+    """The schema's properties that are headers, compared without case and with `_` and `-` as equal.
 
-    Strings become numbers and booleans where the schema wants these. None: there are none of them.
+    Strings become numbers and booleans where the schema wants these. None if no header matches.
     """
-    named = {_name(name): value for name, value in headers.items()}
-    found = {
-        field: _converted(named[_name(field)], wanted)
-        for field, wanted in schema.get("properties", {}).items()
-        if _name(field) in named
+    values = {_normalize(name): value for name, value in headers.items()}
+    context = {
+        field: _convert(values[_normalize(field)], field_schema)
+        for field, field_schema in schema.get("properties", {}).items()
+        if _normalize(field) in values
     }
-    return found or None
+    return context or None
 
 
-def _name(text: str) -> str:
-    return text.replace("_", "-").casefold()
+def header_name(field: str) -> str:
+    """The header in which clients send a property: `tenant_id` as `tenant-id`."""
+    return field.replace("_", "-")
 
 
-def _converted(text: str, wanted: Any) -> Any:
-    kinds = _kinds(wanted)
+def _normalize(text: str) -> str:
+    return header_name(text).casefold()
+
+
+def _convert(text: str, schema: Any) -> Any:
+    kinds = _types_of(schema)
     if not kinds or "string" in kinds:
         return text
     if "boolean" in kinds and text.casefold() in BOOLEANS:
@@ -127,33 +137,33 @@ def _converted(text: str, wanted: Any) -> Any:
     return text
 
 
-def _kinds(wanted: Any) -> set[str]:
-    if not isinstance(wanted, dict):
+def _types_of(schema: Any) -> set[str]:
+    if not isinstance(schema, dict):
         return set()
-    kind = wanted.get("type", [])
+    kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)
-    return kinds.union(*(_kinds(one) for one in wanted.get("anyOf", [])))
+    return kinds.union(*(_types_of(option) for option in schema.get("anyOf", [])))
 
 
 def validate_context(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    """The value, if it satisfies the schema. Raises `Invalid` naming the first place that does not."""
+    """The value, if it satisfies the schema. Raises `Invalid` for the most relevant violation."""
     if not isinstance(value, dict):
         raise Invalid("context: expected an object", "/context")
-    from jsonschema import Draft202012Validator  # only agents with a context need it
+    from jsonschema import Draft202012Validator  # loads with the first agent that takes a context
     from jsonschema.exceptions import best_match
 
     fault = best_match(Draft202012Validator(schema).iter_errors(value))
     if fault is not None:
-        raise Invalid(*_said(fault))
+        raise Invalid(*_describe(fault))
     return value
 
 
-def _said(fault: "ValidationError") -> tuple[str, str]:
+def _describe(fault: "ValidationError") -> tuple[str, str]:
     path = [str(step) for step in fault.absolute_path]
-    rule, wanted = str(fault.validator), fault.validator_value
-    if rule == "required" and isinstance(wanted, list) and isinstance(fault.instance, dict):
-        path.append(next(name for name in wanted if name not in fault.instance))
-        said = "is required"
+    rule, expected = str(fault.validator), fault.validator_value
+    if rule == "required" and isinstance(expected, list) and isinstance(fault.instance, dict):
+        path.append(next(name for name in expected if name not in fault.instance))
+        problem = "is required"
     else:
-        said = "does not fit" + (f" ({rule}: {wanted})" if rule in QUOTABLE_RULES else "")
-    return f"{'.'.join(['context', *path])} {said}", "/" + "/".join(["context", *path])
+        problem = "does not fit" + (f" ({rule}: {expected})" if rule in QUOTABLE_RULES else "")
+    return f"{'.'.join(['context', *path])} {problem}", "/" + "/".join(["context", *path])

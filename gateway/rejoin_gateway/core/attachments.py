@@ -1,9 +1,8 @@
-"""A message's files, from what a client sends to what is stored: checked all of them, then kept all of them.
+"""A message's files: checked and stored, so that a stored message names each file by a URL of this gateway.
 
-A stored message names each file by its URL here, so that neither a request nor a message carries bytes. What
-makes one part bad is said of that part, and then nothing is stored. The law of a file is that of
-`rejoin_protocol.file_formats`;
-here its pixels are decoded as well, in a thread, because a frame that is whole can hold an image that is not.
+Neither run requests nor stored messages carry file bytes. If one file of a request is bad, the error names
+its part and none of the files is stored. `rejoin_protocol.file_formats` says which files are good; images are
+decoded here as well, in a thread, because a well-formed container can hold a damaged picture.
 """
 
 import asyncio
@@ -12,7 +11,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from rejoin_adapters.ports.files import FileStore
+from rejoin_adapters.ports.files import FileStore, OpenFile
 from rejoin_adapters.records import Owner
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
@@ -26,18 +25,23 @@ log = structlog.get_logger("rejoin.attachments")
 type Part = dict[str, Any]
 
 IMPORTED_MAX = 100
-"""Files of the earlier turns of a new session."""
+"""Files in the imported turns of a new session."""
 BYTES_MAX = 64 * 1024 * 1024
-"""Of all files of a request, which are in memory together: none is stored before all are good."""
+"""All files of a request together. They are in memory at the same time: none is stored before all are
+checked.
+"""
 CHECK_TIMEOUT_S = 14.0
-"""From a message to the verdict on all of its files, the fetching included."""
+"""For one file, fetching and waiting for a decoder included."""
 CHECKS_MAX = 2
-"""Images decoded at once in one gateway, 200 MB each at most."""
+"""Images that one gateway decodes at the same time, at most 200 MB each."""
 
 
 class ReceivedFile(msgspec.Struct, frozen=True):
-    """A file as a client sent it. `said` is its part without bytes: the same whenever the same is sent, and
-    whatever a URL leads to. `data`, with the type that is claimed for it, if it came with the message.
+    """A file as a client sent it.
+
+    `part` is the message part, `pointer` its JSON pointer. `said` is what the request's digest covers: the
+    part without bytes, equal for equal requests. `data` are the bytes of a data URL and `declared` the media
+    type in it; both are empty for a remote URL or a stored file.
     """
 
     part: Part
@@ -48,58 +52,62 @@ class ReceivedFile(msgspec.Struct, frozen=True):
 
 
 class _CheckedFile(msgspec.Struct, frozen=True):
-    """A file that is there and good."""
-
     data: bytes
     media_type: str
 
 
 class Attachments:
-    """The files of messages. `fetch` gets those that a client only names."""
+    """Checks and stores the files of messages. `fetcher` gets files at remote URLs."""
 
-    def __init__(self, files: FileStore, fetch: RemoteFetcher) -> None:
+    def __init__(self, files: FileStore, fetcher: RemoteFetcher) -> None:
         self.files = files
-        self._fetch = fetch
-        self._checks = asyncio.Semaphore(CHECKS_MAX)
+        self.fetcher = fetcher
+        self._image_checks = asyncio.Semaphore(CHECKS_MAX)
+
+    async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
+        """A stored file, to be read in chunks. Raises `Unavailable`."""
+        return await self.files.open(tenant, id)
 
     async def read(
         self, parts: Sequence[tuple[str, Part]], owner: Owner, *, files_max: int = FILES_MAX
     ) -> list[ReceivedFile]:
-        """Files, each with the pointer of its part, as `turns.user` makes it. Nothing is fetched, judged or
-        stored. Raises `Invalid` naming the part.
+        """Decode the data URLs of file parts, each given after its JSON pointer. Fetches and stores nothing.
+
+        The parts have the form that `message_input.build_user_message` gives them. Raises `Invalid` with the
+        pointer of the part.
         """
         if len(parts) > files_max:
             raise Invalid(f"a message has at most {files_max} files", parts[files_max][0])
         return [await asyncio.to_thread(_read, part, pointer, owner) for pointer, part in parts]
 
-    async def stored(self, sent: Sequence[ReceivedFile], owner: Owner, *, remote: bool) -> list[Part]:
-        """The parts with their files stored, once all of them are good.
+    async def store(self, received: Sequence[ReceivedFile], owner: Owner, *, fetch_urls: bool) -> list[Part]:
+        """Store the files once all of them are checked; the parts, with the URLs of the stored files.
 
-        `remote`: whether http and https URLs are fetched. Raises `Invalid` naming the part, `Limited` and
-        `Unavailable`.
+        `fetch_urls`: fetch files at http and https URLs. Raises `Invalid` with the pointer of the part,
+        `Limited` and `Unavailable`.
         """
-        found = await _RequestFiles(self, owner, remote=remote).all(sent)
+        checked = await _RequestFiles(self, owner, fetch_urls=fetch_urls).check_all(received)
         return [
-            one.part if file is None else await self._keep(owner, one.part, file)
-            for one, file in zip(sent, found, strict=True)
+            file.part if content is None else await self._put(owner, file.part, content)
+            for file, content in zip(received, checked, strict=True)
         ]
 
-    async def _keep(self, owner: Owner, part: Part, file: _CheckedFile) -> Part:
+    async def _put(self, owner: Owner, part: Part, file: _CheckedFile) -> Part:
         id = await self.files.put(owner.tenant, owner.user, file.data, file.media_type)
         log.info("file_stored", file=id, media_type=file.media_type, size_bytes=len(file.data))
         return part | {"mediaType": file.media_type, "url": file_formats.file_url(id)}
 
     async def check(self, data: bytes, *claims: str | None) -> str:
-        """The media type of a file that is whole and what it claims to be. Raises `Invalid`."""
+        """The media type of a complete file. Raises `Invalid` if it is damaged or not what `claims` say."""
         media_type = await asyncio.to_thread(file_formats.check_file, data, *claims)
         if media_type.startswith("image/"):
-            async with self._checks:
+            async with self._image_checks:
                 await asyncio.to_thread(_decode, data, media_type)
         return media_type
 
-    async def get(self, url: str, tenant: TenantId) -> _CheckedFile:
-        """What a remote URL leads to. Raises `Invalid`."""
-        fetched = await self._fetch.get(url, tenant)
+    async def fetch(self, url: str, tenant: TenantId) -> _CheckedFile:
+        """The file at a remote URL. Raises `Invalid`."""
+        fetched = await self.fetcher.get(url, tenant)
         return _CheckedFile(fetched.data, fetched.media_type)
 
 
@@ -119,22 +127,22 @@ def _read(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
 
 
 class _RequestFiles:
-    """One request's files."""
+    """The files of one request, checked at the same time."""
 
-    def __init__(self, attachments: Attachments, owner: Owner, *, remote: bool) -> None:
+    def __init__(self, attachments: Attachments, owner: Owner, *, fetch_urls: bool) -> None:
         self._attachments = attachments
         self._owner = owner
-        self._remote = remote
+        self._fetch_urls = fetch_urls
         self._bytes = 0
 
-    async def all(self, sent: Sequence[ReceivedFile]) -> list[_CheckedFile | None]:
-        """The files that are to be stored, in order; None for one that is stored already."""
-        found: dict[int, _CheckedFile | None] = {}
+    async def check_all(self, received: Sequence[ReceivedFile]) -> list[_CheckedFile | None]:
+        """The files to store, in order; None for a file that is stored already."""
+        checked: dict[int, _CheckedFile | None] = {}
 
-        async def one(number: int, file: ReceivedFile) -> None:
+        async def check_one(number: int, file: ReceivedFile) -> None:
             try:
                 async with asyncio.timeout(CHECK_TIMEOUT_S):
-                    found[number] = await self._file(file)
+                    checked[number] = await self._check(file)
             except Invalid as fault:
                 raise Invalid(fault.detail, file.pointer) from fault
             except TimeoutError:
@@ -142,22 +150,22 @@ class _RequestFiles:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for number, file in enumerate(sent):
-                    group.create_task(one(number, file))
+                for number, file in enumerate(received):
+                    group.create_task(check_one(number, file))
         except* RejoinError as faults:
-            known = list(_leaves(faults))
-            raise next((one for one in known if isinstance(one, Invalid)), known[0]) from None
-        return [found[number] for number in range(len(sent))]
+            errors = list(_flatten(faults))
+            raise next((fault for fault in errors if isinstance(fault, Invalid)), errors[0]) from None
+        return [checked[number] for number in range(len(received))]
 
-    async def _file(self, sent: ReceivedFile) -> _CheckedFile | None:
-        url, claim = sent.part["url"], sent.part.get("mediaType")
+    async def _check(self, received: ReceivedFile) -> _CheckedFile | None:
+        url, claim = received.part["url"], received.part.get("mediaType")
         if (id := file_formats.parse_file_url(url)) is not None:
-            await self._known(id, claim)
+            await self._check_stored(id, claim)
             return None
-        if sent.data is not None:
-            declared, data = sent.declared, sent.data
-        elif self._remote:
-            fetched = await self._attachments.get(url, self._owner.tenant)
+        if received.data is not None:
+            declared, data = received.declared, received.data
+        elif self._fetch_urls:
+            fetched = await self._attachments.fetch(url, self._owner.tenant)
             declared, data = fetched.media_type, fetched.data
         else:
             raise Invalid("a file's URL is a data URL here")
@@ -166,26 +174,26 @@ class _RequestFiles:
             raise Invalid(f"the files of a request have at most {BYTES_MAX} bytes together")
         return _CheckedFile(data, await self._attachments.check(data, claim, declared))
 
-    async def _known(self, id: FileId, claim: str | None) -> None:
-        """A stored file, which from now on stays for as long as it takes to store the message."""
+    async def _check_stored(self, id: FileId, claim: str | None) -> None:
+        """Check that a stored file is the owner's, and keep it until the message is stored (`touch`)."""
         files, tenant = self._attachments.files, self._owner.tenant
-        mine = file_formats.is_visible_to(id, self._owner.user) and await files.touch(tenant, id)
-        known = await files.get(tenant, id) if mine else None
-        if known is None:
+        is_owned = file_formats.is_visible_to(id, self._owner.user) and await files.touch(tenant, id)
+        file = await files.get(tenant, id) if is_owned else None
+        if file is None:
             raise Invalid("there is no such file")
-        if claim and file_formats.normalize_media_type(claim) != known.media_type:
-            raise Invalid(f"it is {known.media_type}")
+        if claim and file_formats.normalize_media_type(claim) != file.media_type:
+            raise Invalid(f"the file is {file.media_type}")
 
 
-def _leaves(faults: BaseExceptionGroup[RejoinError]) -> Iterator[RejoinError]:
+def _flatten(faults: BaseExceptionGroup[RejoinError]) -> Iterator[RejoinError]:
     for fault in faults.exceptions:
         if isinstance(fault, BaseExceptionGroup):
-            yield from _leaves(fault)
+            yield from _flatten(fault)
         else:
             yield fault
 
 
 def _decode(data: bytes, media_type: str) -> None:
-    from rejoin_gateway.core import image_check  # the first image brings the codecs
+    from rejoin_gateway.core import image_check  # Pillow loads with the first image
 
     image_check.decode(data, media_type)

@@ -1,6 +1,6 @@
-"""The pixels of an image: whether all of them are there, and whether there are too many.
+"""Decodes an image to find out whether it is complete, with a bound on its pixels.
 
-The only user of Pillow, which it loads for those three formats alone. It runs in threads.
+The only user of Pillow, and only of its PNG, JPEG and WebP decoders. Runs in threads.
 """
 
 import io
@@ -10,7 +10,7 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
 
 PIXELS_MAX = 50_000_000
-"""Of all frames of an image: a phone's largest. Four bytes each while it is looked at."""
+"""Of all frames of an image together; a phone's largest picture. Four bytes of memory each while decoding."""
 FORMATS = {
     file_formats.PNG: PngImagePlugin.PngImageFile.format,
     file_formats.JPEG: JpegImagePlugin.JpegImageFile.format,
@@ -19,7 +19,7 @@ FORMATS = {
 
 
 def decode(data: bytes, media_type: str) -> None:
-    """Decode an image to its last pixel and forget it. Raises `Invalid` for one that is broken or a bomb."""
+    """Decode all frames and drop them. Raises `Invalid` for a damaged image or one with too many pixels."""
     try:
         with Image.open(io.BytesIO(data), formats=[FORMATS[media_type]]) as image:
             width, height = image.size

@@ -1,8 +1,9 @@
-"""What clients send as messages and decisions, checked and made ready to be stored.
+"""Checks the messages and decisions that clients send and brings them into the form that is stored.
 
-Only a user's own words and files are taken from a client, and its answers to questions that were asked.
-Nothing is dropped silently: what cannot be taken is named by its JSON pointer. What a file is worth is not
-judged here.
+A client may add a user's text and files, and decide approvals; it cannot add assistant messages to an
+existing
+session. Whatever cannot be taken is an error with a JSON pointer. Files are checked in `attachments`, not
+here.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX, ApprovalId
 MESSAGES_MAX = 10_000
 IMPORTS_MAX = 500
 TEXT_CHARS_MAX = 16 * 1024 * 1024
-"""Of one message: a body may be larger, for the sake of its files."""
+"""All text of one message. A body may be larger because of its files."""
 FILENAME_CHARS_MAX = 255
 
 PART_FORMS = (
@@ -34,7 +35,7 @@ PART_FORMS = (
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
-    """A message as a client holds it."""
+    """A message in the AI SDK's form, as a client sends it."""
 
     id: str
     role: Literal["system", "user", "assistant"]
@@ -43,26 +44,26 @@ class ClientMessage(msgspec.Struct, frozen=True):
 
 
 class ImportedTurn(msgspec.Struct, frozen=True):
-    """A turn from before a session, and the JSON pointers of its parts."""
+    """A turn from before the session began, and the JSON pointer of each of its parts."""
 
     message: UIMessage
     places: Sequence[str]
 
 
 class MessageOptions(msgspec.Struct, frozen=True, rename="camel"):
-    """What may stand beside a message."""
+    """Fields beside the message: what to do if the session is busy."""
 
     when_busy: WhenBusy = WhenBusy.ENQUEUE
     interrupt_if_streaming: bool = False
 
     @property
     def busy(self) -> WhenBusy:
-        """What is to happen if the session is busy."""
+        """`interruptIfStreaming` is the older name of `whenBusy: "interrupt"` and wins over `whenBusy`."""
         return WhenBusy.INTERRUPT if self.interrupt_if_streaming else self.when_busy
 
 
 class SessionBody(MessageOptions, frozen=True, rename="camel", kw_only=True):
-    """A body that may name its session, in any of three ways: the first that is said counts."""
+    """A body that may name its session, by one of three fields; the first one that is set counts."""
 
     conversation_id: str | None = None
     thread_id: str | None = None
@@ -70,7 +71,7 @@ class SessionBody(MessageOptions, frozen=True, rename="camel", kw_only=True):
 
     @property
     def named(self) -> str | None:
-        """The session, if it is named. Raises `Invalid`."""
+        """The session's id, or None. Raises `Invalid` with the field's pointer."""
         for field, value in (
             ("conversationId", self.conversation_id),
             ("threadId", self.thread_id),
@@ -85,8 +86,10 @@ class SessionBody(MessageOptions, frozen=True, rename="camel", kw_only=True):
 
 
 def new_session_id(key: str | None = None, owner: Owner | None = None) -> str:
-    """A UUID for a session that the caller did not name. For the same key of the same owner it is the same:
-    a request that is repeated because its answer was lost belongs into the session that it has made.
+    """A UUID for a session that the client did not name.
+
+    Derived from the idempotency key, if there is one: a request that is repeated because its response was
+    lost has to reach the session that it created.
     """
     if key is None or owner is None:
         return str(uuid.uuid4())
@@ -95,19 +98,21 @@ def new_session_id(key: str | None = None, owner: Owner | None = None) -> str:
 
 
 def new_message_id(key: str | None) -> str:
-    """An id for a message that has none: the same for the same key, or it would be another message."""
+    """An id for a message that has none. Derived from the idempotency key, so that a repeat is the same
+    message.
+    """
     return f"msg_{hashlib.sha256(key.encode()).hexdigest()[:24] if key else secrets.token_hex(12)}"
 
 
 def build_user_message(message: ClientMessage, pointer: str) -> UIMessage:
-    """A user's message as it is stored, but for its files: each is a part `{type: file, url, mediaType?,
-    filename?}` whose URL is what the client sent. Raises `Invalid`.
+    """A user's message in its stored form; its files are parts `{type: file, url, mediaType?, filename?}`
+    with the URL that the client sent. Raises `Invalid`.
     """
     if not 0 < len(message.id) <= MESSAGE_ID_CHARS_MAX:
         raise Invalid(f"a message id has 1 to {MESSAGE_ID_CHARS_MAX} characters", f"{pointer}/id")
     if not message.parts:
         raise Invalid("a user's message has at least one part", f"{pointer}/parts")
-    parts = [_part(part, f"{pointer}/parts/{number}") for number, part in enumerate(message.parts)]
+    parts = [_build_part(part, f"{pointer}/parts/{number}") for number, part in enumerate(message.parts)]
     _check_text(parts, f"{pointer}/parts")
     stored: UIMessage = {"id": message.id, "role": "user"}
     if message.metadata is not UNSET:
@@ -117,33 +122,34 @@ def build_user_message(message: ClientMessage, pointer: str) -> UIMessage:
 
 @contextmanager
 def relocate_errors(pointer: str, places: Sequence[str]) -> Iterator[None]:
-    """Have what is wrong with a part be said of the place where the client wrote it.
+    """Point errors about a message's parts to where the client wrote these parts.
 
-    `pointer` is that of the message, `places` are those of its parts.
+    `pointer` is the message's, `places` are the parts' JSON pointers. In some APIs they are not below each
+    other.
     """
     try:
         yield
     except Invalid as fault:
-        found = re.match(r"/parts/(\d+)", fault.pointer.removeprefix(pointer))
-        if found is None or int(found[1]) >= len(places):
+        match = re.match(r"/parts/(\d+)", fault.pointer.removeprefix(pointer))
+        if match is None or int(match[1]) >= len(places):
             raise
-        rest = fault.pointer.removeprefix(pointer + found[0])
-        raise Invalid(fault.detail, places[int(found[1])] + rest) from fault
+        rest = fault.pointer.removeprefix(pointer + match[0])
+        raise Invalid(fault.detail, places[int(match[1])] + rest) from fault
 
 
-def _part(part: dict[str, Any], pointer: str) -> dict[str, Any]:
+def _build_part(part: dict[str, Any], pointer: str) -> dict[str, Any]:
     match part:
         case {"type": "text", "text": str(text)}:
             return {"type": "text", "text": text}
         case {"type": "file", "url": str(url), "mediaType": str()}:
-            return _file(part, url, pointer)
+            return _build_file(part, url, pointer)
         case {"type": "image", "image": str(url)} | {"type": "image_url", "image_url": {"url": str(url)}}:
-            return _file(part, url, pointer)
+            return _build_file(part, url, pointer)
         case _:
             raise Invalid(PART_FORMS, pointer)
 
 
-def _file(part: dict[str, Any], url: str, pointer: str) -> dict[str, Any]:
+def _build_file(part: dict[str, Any], url: str, pointer: str) -> dict[str, Any]:
     file = {"type": "file", "url": url}
     for name, chars_max in (("mediaType", 100), ("filename", FILENAME_CHARS_MAX)):
         value = part.get(name)
@@ -166,26 +172,27 @@ def _check_text(parts: list[dict[str, Any]], pointer: str) -> None:
 def build_imported_turns(
     messages: Sequence[ClientMessage], places: Callable[[int], Sequence[str]]
 ) -> list[ImportedTurn]:
-    """Earlier turns for a session that is new: their text, and the user's files, for nobody has seen their
-    tools run. `places` are the JSON pointers of a message's parts, by its number. Raises `Invalid` for a file
-    as `user` does.
+    """Earlier turns for a new session: their text and the user's files.
+
+    Tool calls are left out: the client reports them, and nothing proves that they were executed. `places`
+    returns the JSON pointers of the parts of message `number`. Raises `Invalid` for a malformed file part.
     """
     turns = [
-        _imported(message, places(number))
+        _build_imported_turn(message, places(number))
         for number, message in enumerate(messages)
         if number >= len(messages) - IMPORTS_MAX and message.role != "system"
     ]
     return [turn for turn in turns if turn.message["parts"]]
 
 
-def _imported(message: ClientMessage, written: Sequence[str]) -> ImportedTurn:
+def _build_imported_turn(message: ClientMessage, pointers: Sequence[str]) -> ImportedTurn:
     parts, places = [], []
-    for part, place in zip(message.parts, written, strict=True):
+    for part, place in zip(message.parts, pointers, strict=True):
         match part:
             case {"type": "text", "text": str(text)}:
                 parts.append({"type": "text", "text": text})
             case {"type": "file" | "image" | "image_url"} if message.role == "user":
-                parts.append(_part(part, place))
+                parts.append(_build_part(part, place))
             case _:
                 continue
         places.append(place)
@@ -194,7 +201,7 @@ def _imported(message: ClientMessage, written: Sequence[str]) -> ImportedTurn:
 
 
 def parse_decisions(message: ClientMessage, pointer: str) -> list[Decision]:
-    """The answers in an assistant message: its parts in `approval-responded`. Raises `Invalid`."""
+    """The decisions in an assistant message: its parts in state `approval-responded`. Raises `Invalid`."""
     if message.role != "assistant":
         return []
     return [
@@ -205,7 +212,7 @@ def parse_decisions(message: ClientMessage, pointer: str) -> list[Decision]:
 
 
 def parse_decision(approval: Any, pointer: str) -> Decision:
-    """One answer, `{id | approvalId, approved, reason?}`. Raises `Invalid`."""
+    """One decision, `{id | approvalId, approved, reason?}`. Raises `Invalid`."""
     match approval:
         case {"id": str(id), "approved": bool(approved)} | {
             "approvalId": str(id),
@@ -214,4 +221,4 @@ def parse_decision(approval: Any, pointer: str) -> Decision:
             reason = approval.get("reason")
             return Decision(ApprovalId(id), approved, reason if isinstance(reason, str) else None)
         case _:
-            raise Invalid("an answered approval needs an id and `approved`", pointer)
+            raise Invalid("a decision needs an id and `approved`, true or false", pointer)

@@ -1,9 +1,9 @@
-"""Gets a file from an address that a client named, without becoming that client's hands in our network.
+"""Fetches files from URLs that clients name, guarded against server-side request forgery (SSRF).
 
-The guard stands where a socket is made: it sees the address of every connection, whether it came from a name,
-a literal, a name that changed its mind, or a redirect. So nothing that is said in a URL has to be believed.
-Everything else is bounded: redirects, seconds, bytes. What goes wrong is `Invalid`, and does not tell what
-answers where: a refused address and a dead one look the same.
+The guard sits where sockets are created. It sees the IP address of every connection: of host names, literals,
+names that resolve differently a second time, and redirects. So nothing in a URL has to be trusted. Redirects,
+seconds and bytes are bounded. Every failure is `Invalid` with the same text for a refused and for a dead
+address, so that a client cannot scan the network.
 """
 
 import asyncio
@@ -29,26 +29,28 @@ PORTS = frozenset({80, 443})
 REDIRECTS_MAX = 3
 FETCH_TIMEOUT_S = 10.0
 FETCHES_MAX = 8
-"""At once in one gateway, `media.FILE_BYTES_MAX` of memory each. One tenant has half of them at most."""
+"""At the same time in one gateway, each with up to `file_formats.FILE_BYTES_MAX` in memory. One tenant gets
+at most half of them.
+"""
 URL_CHARS_MAX = 8_192
 READ_BYTES = 64 * 1024
 HEADERS = {"Accept": "image/png, image/jpeg, image/webp, application/pdf", "Accept-Encoding": "identity"}
 
 
 class FetchedFile(msgspec.Struct, frozen=True):
-    """A body and the media type it was sent with."""
+    """A response's body and the media type in its headers."""
 
     data: bytes
     media_type: str
 
 
 def is_fetchable(address: Address, port: int) -> bool:
-    """Whether anybody on the internet could connect there, and to a web server's port."""
+    """Whether the address is on the public internet and the port is a web server's."""
     return port in PORTS and is_public(address)
 
 
 class RemoteFetcher:
-    """Gets files. Made by `opened`."""
+    """Fetches files. Created by `open_fetcher`."""
 
     def __init__(self, http: aiohttp.ClientSession, timeout_s: float = FETCH_TIMEOUT_S) -> None:
         self._http = http
@@ -56,17 +58,21 @@ class RemoteFetcher:
         self._shares = FairShare(FETCHES_MAX)
 
     async def get(self, url: str, tenant: TenantId) -> FetchedFile:
-        """What an http or https URL leads to, for a tenant. Waits its turn for as long as the caller lets it.
-        Raises `Invalid`.
+        """The file at an http or https URL. Waits for the tenant's share of the fetches, without a timeout of
+        its own. Raises `Invalid`.
         """
         share = await self._shares.take(tenant)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._follow(_checked(url))
+                return await self._follow(_check_url(url))
         except TimeoutError:
-            raise Invalid(f"it was not there within {self._timeout_s:g} seconds") from None
-        except (aiohttp.ClientError, OSError, ValueError) as fault:  # ValueError: what yarl and idna refuse
-            raise Invalid("it cannot be fetched: is it public, on port 80 or 443, and there?") from fault
+            raise Invalid(f"the file could not be fetched within {self._timeout_s:g} seconds") from None
+        except (
+            aiohttp.ClientError,
+            OSError,
+            ValueError,
+        ) as fault:  # ValueError: yarl and idna refuse the URL
+            raise Invalid("the file cannot be fetched: its URL must be public, on port 80 or 443") from fault
         finally:
             share.release()
 
@@ -75,12 +81,12 @@ class RemoteFetcher:
             async with self._http.get(url, allow_redirects=False) as response:
                 if response.status not in (301, 302, 303, 307, 308):
                     return await _read(response)
-                url = _checked(str(url.join(URL(response.headers.get("Location", "")))))
-        raise Invalid(f"it is more than {REDIRECTS_MAX} redirects away")
+                url = _check_url(str(url.join(URL(response.headers.get("Location", "")))))
+        raise Invalid(f"the file's URL redirects more than {REDIRECTS_MAX} times")
 
 
-def _checked(text: str) -> URL:
-    """A URL that we are willing to ask. Where it leads is the guard's to say."""
+def _check_url(text: str) -> URL:
+    """Check what can be checked without connecting. The guard checks the address."""
     if len(text) > URL_CHARS_MAX:
         raise Invalid(f"a URL has at most {URL_CHARS_MAX} characters")
     url = URL(text)
@@ -93,14 +99,14 @@ def _checked(text: str) -> URL:
 
 async def _read(response: aiohttp.ClientResponse) -> FetchedFile:
     if response.status != 200:  # noqa: PLR2004
-        raise Invalid(f"it was answered with status {response.status}")
+        raise Invalid(f"the file's server responded with status {response.status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Invalid("it is compressed, though that was not asked for")
+        raise Invalid("the file's server sent a compressed body, which is not taken")
     if (response.content_length or 0) > file_formats.FILE_BYTES_MAX:
         raise file_formats.too_large_error()
     data = bytearray()
-    async for piece in response.content.iter_chunked(READ_BYTES):
-        data += piece
+    async for chunk in response.content.iter_chunked(READ_BYTES):
+        data += chunk
         if len(data) > file_formats.FILE_BYTES_MAX:
             raise file_formats.too_large_error()
     return FetchedFile(bytes(data), response.content_type)
@@ -110,20 +116,22 @@ async def _read(response: aiohttp.ClientResponse) -> FetchedFile:
 async def open_fetcher(
     allowed: Allowed = is_fetchable, timeout_s: float = FETCH_TIMEOUT_S
 ) -> AsyncIterator[RemoteFetcher]:
-    """A `Fetch` that connects only to what is `allowed`, for as long as the context."""
+    """A fetcher that connects only to addresses that `allowed` accepts. Closes its connections at the end."""
 
-    def guarded(info: Any) -> socket.socket:
+    def create_guarded_socket(info: Any) -> socket.socket:
         family, kind, protocol, _, target = info
         if not allowed(ip_address(target[0]), target[1]):
             raise PermissionError("not a public address")
         return socket.socket(family, kind, protocol)
 
-    connector = aiohttp.TCPConnector(socket_factory=guarded, force_close=True, limit=FETCHES_MAX)
+    connector = aiohttp.TCPConnector(
+        socket_factory=create_guarded_socket, force_close=True, limit=FETCHES_MAX
+    )
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=HEADERS,
         auto_decompress=False,
-        trust_env=False,  # a proxy would connect for us, unguarded
+        trust_env=False,  # a proxy would connect for us, past the guard
     ) as http:
         yield RemoteFetcher(http, timeout_s)

@@ -1,163 +1,274 @@
-"""The core: what every route family says, once. `backend.agent("a").session(id)` is a conversation.
+"""A session: send, approve, interrupt, resume, read, fork, delete. Every API does these things through here.
 
-Owns the order of a request: know the agent, store, publish, stream. It holds no state of its own, so any
-gateway can answer for any session, and it speaks no HTTP.
+`Session` is named by its id alone and need not exist: it offers what needs no agent. `AgentSession` also
+names the agent, which is what a new message needs.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import structlog
-from rejoin_adapters.ports.agent_registry import AgentRegistry
-from rejoin_adapters.ports.artifacts import Artifacts
-from rejoin_adapters.ports.run_control import RunControl
-from rejoin_adapters.ports.run_log import RunLog
-from rejoin_adapters.ports.run_queue import RunQueue
-from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.ports.session_store import SessionStore
+from msgspec import UNSET, UnsetType
+from rejoin_adapters.ports.run_log import LogPage
 from rejoin_adapters.records import (
-    Admission,
-    Admitted,
+    Approval,
     Decision,
     History,
+    MessagePage,
+    MessageWithNext,
     Owner,
     Regenerate,
     Run,
+    RunSummary,
+    SessionSummary,
+    SessionUsage,
     Submit,
+    UserMessage,
     WhenBusy,
 )
-from rejoin_adapters.records import UserMessage as StoredTurn
 from rejoin_protocol import ids
-from rejoin_protocol.errors import Invalid, NotFound, Unavailable
+from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.file_formats import FILES_MAX
-from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId
+from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.log.record import View
-from rejoin_protocol.security.sealing import Sealer
 
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
-from rejoin_gateway.core.attachments import IMPORTED_MAX, Attachments, Part, ReceivedFile
+from rejoin_gateway.core.attachments import IMPORTED_MAX, ReceivedFile
+from rejoin_gateway.core.backend import Backend
+from rejoin_gateway.core.message_files import file_parts, with_files, without_files
 from rejoin_gateway.core.message_input import ImportedTurn
-from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.positions import FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun, find_resume_point
+from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
 
 log = structlog.get_logger("rejoin.sessions")
 
-_canonical = msgspec.json.Encoder(order="deterministic").encode
-
-
-class Backend(msgspec.Struct, frozen=True):
-    """The ports, a clock and randomness; everything else follows from them."""
-
-    store: RunStore
-    runs: RunLog
-    requests: RunQueue
-    control: RunControl
-    agents: AgentRegistry
-    threads: SessionStore
-    artifacts: Artifacts
-    now: Callable[[], datetime]
-    randomness: Callable[[int], bytes]
-    attachments: Attachments | None = None
-    sealer: Sealer | None = None
-    """For the contexts that agents want; a gateway without keys serves those that want none."""
-    metrics: GatewayMetrics = msgspec.field(default_factory=GatewayMetrics)
-
-    def agent(self, name: AgentName, owner: Owner) -> "Sessions":
-        """One agent's sessions."""
-        return Sessions(self, owner, name)
-
-    async def context(self, session: "Session") -> SealedContext:
-        """What of a request's context is to be stored. Nothing has been stored before. Raises `NotFound`,
-        `Invalid`.
-        """
-        entry = await self.agents.find(session.agent)
-        if entry is None:
-            raise NotFound(f"there is no agent {session.agent!r}")
-        if entry.context_schema is None:
-            return SealedContext()
-        remembered = await self.store.session_context(session.owner, session.id)
-        return seal_context(
-            session.brought, entry.context_schema, self.sealer, session.owner.tenant, session.id, remembered
-        )
-
-    async def admit(
-        self,
-        session: "Session",
-        ask: Submit | Regenerate,
-        when_busy: WhenBusy,
-        key: str | None,
-        context: SealedContext,
-    ) -> Admitted:
-        """Store, then publish: what a caller is told is accepted is in the database, whatever follows."""
-        time_ms = int(self.now().timestamp() * 1000)
-        admission = Admission(
-            session.owner,
-            session.id,
-            session.agent,
-            ids.new_run_id(time_ms, self.randomness(ids.RANDOM_BYTES)),
-            ids.new_message_id(time_ms, self.randomness(ids.RANDOM_BYTES)),
-            ask,
-            when_busy=when_busy,
-            key=key,
-            context=context.sealed,
-            remember=context.remember,
-        )
-        admitted = await self.store.admit(admission)
-        log.info("run_admitted", session=session.id, run=admitted.run.id, created=admitted.created)
-        if admitted.interrupted is not None:
-            await self.stop(admitted.interrupted)
-        await self.publish(admitted.run)
-        return admitted
-
-    async def stop(self, run: Run) -> None:
-        """Have an interrupted run ended: by the runner that holds it, or by the next one that claims it."""
-        log.info("run_interrupted", session=run.session, run=run.id, state=run.state)
-        await self.publish(run)
-        if run.state is State.RUNNING:
-            try:
-                await self.control.interrupt(run.id)
-            except Unavailable as fault:
-                log.warning(
-                    "interrupt_delivery_failed", run=run.id, error=str(fault)
-                )  # its next claim reads the wish
-
-    async def publish(self, run: Run) -> None:
-        """Ask the runners for a run that is queued and whose turn it is; asking twice is asking once."""
-        if run.state is State.QUEUED and run.ready:
-            await self.requests.publish(run.request)
-
-    async def replay(self, run: Run, position: Position, view: View, *, until: int | None) -> Replay:
-        """A run's stream. Raises `Invalid` or `Gone` for a position that is not in its log."""
-        start = await find_resume_point(self.runs, run, position, view)
-        return Replay(self.store, self.runs, run, start, view, until, self.metrics)
-
-
-class Sessions(msgspec.Struct, frozen=True):
-    """One agent's sessions."""
-
-    backend: Backend
-    owner: Owner
-    agent: AgentName
-
-    def session(self, id: SessionId, brought: ContextInput = ContextInput()) -> "Session":  # noqa: B008 - it is frozen
-        """One of them, whether it exists or not. `brought` is where its agent's context is looked for."""
-        return Session(self.backend, self.owner, self.agent, id, brought)
+TITLE_CHARS_MAX = 500
+METADATA_BYTES_MAX = 64 * 1024
+_encode_canonically = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A conversation with an agent."""
+    """An owner's session, named by its id. Methods of a session that does not exist raise `NotFound`, unless
+    they say otherwise. All methods raise `Unavailable` if the database or the broker cannot be reached.
+    """
 
     backend: Backend
     owner: Owner
-    agent: AgentName
     id: SessionId
-    brought: ContextInput = ContextInput()
+
+    # ------------------------------------------------------------------------------------------ runs
+
+    async def stream(self, position: Position, view: View, *, follow: bool = False) -> Replay | None:
+        """The stream of the session's run from a position. `follow`: also behind the next suspension.
+
+        None if the position is the start and no run is active. A cursor is looked up in its own run, even if
+        a newer run has begun. Raises `NotFound`, `Invalid`, `Gone`.
+        """
+        run = await self._run_to_stream()
+        if isinstance(position, FromStart) and (
+            run is None or not (run.state in BUSY or (follow and run.state is State.SUSPENDED))
+        ):
+            return None
+        if run is None:
+            raise NotFound(f"there is no session {self.id!r}")
+        try:
+            return await self.replay(run, position, view, follow=follow)
+        except CursorOfAnotherRun as fault:
+            other = await self.backend.store.find_run(self.owner, fault.owner)
+            if other is None or other.session != self.id or other.id == run.id:
+                raise
+            return await self.replay(other, position, view, follow=follow)
+
+    async def _run_to_stream(self) -> Run | None:
+        """The current run, or the run whose id is used as the session's id: some clients resume by run id."""
+        run = None
+        if self.id.startswith(ids.RUN_PREFIX):
+            run = await self.backend.store.find_run(self.owner, RunId(self.id))
+        return run or await self.current_run()
+
+    async def replay(
+        self,
+        run: Run,
+        position: Position,
+        view: View,
+        *,
+        follow: bool = False,
+        until: int | None = None,
+    ) -> Replay:
+        """The stream of one of the session's runs, up to the end of turn `until`, or else of its current
+        turn.
+
+        `follow`: up to the end of the run. Raises `Invalid` or `Gone` for a position that is not in its log.
+        """
+        turn = run.turn if until is None else until
+        return await self.backend.replay(run, position, view, until=None if follow else turn)
+
+    async def read_log(self, run: Run, *, after: int, records_max: int) -> LogPage:
+        """A page of a run's stored records behind sequence `after`."""
+        return await self.backend.log.read(run.id, after=after, records_max=records_max)
+
+    async def current_run(self) -> Run | None:
+        """The run whose turn it is, or else the newest one; None if there is none."""
+        return await self.backend.store.current_run(self.owner, self.id)
+
+    async def find_run(self, run: RunId) -> Run:
+        """A run as it is stored now. Raises `NotFound`."""
+        found = await self.backend.store.find_run(self.owner, run)
+        if found is None:
+            raise NotFound(f"there is no run {run!r}")
+        return found
+
+    async def runs(self) -> Sequence[RunSummary]:
+        """The session's runs, newest first."""
+        return await self.backend.sessions.runs(self.owner, self.id)
+
+    async def interrupt(self, run: RunId | None = None) -> bool:
+        """Interrupt a run of the session, or its active one: queued, running or suspended.
+
+        Returns whether there was one to interrupt. The interrupt is stored before the runner is told, so it
+        holds even if the runner cannot be reached.
+        """
+        interrupted = await self.backend.store.interrupt(self.owner, self.id, run)
+        if interrupted.run is not None and interrupted.interrupted:
+            await self.backend.stop(interrupted.run)
+        return interrupted.interrupted
+
+    # -------------------------------------------------------------------------------------- approvals
+
+    async def approve(self, decisions: Sequence[Decision], view: View) -> Replay | None:
+        """Store decisions and stream what follows; None while the run waits for other decisions.
+
+        Raises `NotFound`, `Conflict`, `Invalid`.
+        """
+        decided = await self.backend.store.decide(self.owner, self.id, decisions)
+        log.info("approval_decided", session=self.id, run=decided.run.id, state=decided.run.state)
+        await self.backend.publish(decided.run)
+        if decided.run.turn < decided.turn and await self._waits_for_decisions(decided.run):
+            return None
+        until = max(decided.turn, decided.run.turn)
+        return await self.backend.replay(decided.run, FromTurn(decided.turn), view, until=until)
+
+    async def _waits_for_decisions(self, run: Run) -> bool:
+        return run.state is State.SUSPENDED or bool(await self.pending_approvals(run.id))
+
+    async def pending_approvals(self, run: RunId | None = None) -> list[Approval]:
+        """The open approvals of the session, or of one of its runs, oldest first. Empty if there is no
+        session.
+        """
+        pending = await self.backend.store.pending_approvals(self.owner, self.id)
+        return [
+            approval for approval in pending if run is None or ids.is_approval_of(approval.request.id, run)
+        ]
+
+    async def find_approval(self, run: RunId, call: CallId) -> Approval | None:
+        """The newest approval, decided or not, of a tool call in a run."""
+        return await self.backend.store.find_approval(self.owner, run, call)
+
+    # --------------------------------------------------------------------------------------- messages
+
+    async def messages(self, *, limit: int, before: str | None) -> MessagePage:
+        """A page of the newest messages, or of those before a page token. Raises `Invalid` for the token."""
+        return await self.backend.sessions.messages(self.owner, self.id, limit=limit, before=before)
+
+    async def message(self, id: MessageId) -> MessageWithNext | None:
+        """One message and the id of the message behind it; None if there is no such message."""
+        return await self.backend.store.find_message(self.owner, self.id, id)
+
+    async def messages_before(
+        self, id: MessageId, *, after: MessageId | None, limit: int, oldest_first: bool
+    ) -> Sequence[UIMessage] | None:
+        """A page of the messages before message `id`, from behind `after` on. None if either is missing."""
+        return await self.backend.store.messages_before(
+            self.owner, self.id, id, after=after, limit=limit, oldest_first=oldest_first
+        )
+
+    # ------------------------------------------------------------------------------ the whole session
+
+    async def summary(self) -> SessionSummary:
+        """Agent, title, times and counts."""
+        summary = await self.backend.sessions.get(self.owner, self.id)
+        if summary is None:
+            raise NotFound(f"there is no session {self.id!r}")
+        return summary
+
+    async def usage(self) -> SessionUsage:
+        """The tokens of all runs together."""
+        return await self.backend.sessions.usage(self.owner, self.id)
+
+    async def fork(self, before: MessageId, into: SessionId) -> SessionSummary:
+        """Copy the messages strictly before one message into a new session. Raises as `SessionStore.fork`."""
+        return await self.backend.sessions.fork(self.owner, self.id, before, into)
+
+    async def update(
+        self,
+        *,
+        title: str | UnsetType | None = UNSET,
+        metadata: Any = UNSET,
+        last_message: MessageId | UnsetType = UNSET,
+    ) -> SessionSummary:
+        """Change title and metadata; with `last_message`, delete the messages behind that one.
+
+        Raises `Invalid`, and as `SessionStore.rewind`.
+        """
+        await self.summary()
+        # Before the rewind: it cannot be undone if the title is refused.
+        check_title(title)
+        check_metadata(metadata)
+        if last_message is not UNSET:
+            await self.backend.sessions.rewind(self.owner, self.id, last_message)
+        return await self.backend.sessions.update(self.owner, self.id, title=title, metadata=metadata)
+
+    async def delete(self) -> Sequence[RunId] | None:
+        """Delete the session with its messages, runs and files. Returns its runs; None if it did not exist.
+
+        Runners that execute one of the runs are told to stop; a runner that cannot be reached learns it from
+        the database.
+        """
+        runs = await self.backend.sessions.delete(self.owner, self.id)
+        log.info("session_deleted", session=self.id, runs=len(runs or ()))
+        for run in runs or ():
+            await self.backend.signal_interrupt(run)
+        return runs
+
+    def now(self) -> datetime:
+        """The gateway's clock."""
+        return self.backend.now()
+
+
+class AgentSession(Session, frozen=True):
+    """A session with one agent. `context` is where the agent's request context is read from."""
+
+    agent: AgentName
+    context: ContextInput = ContextInput()
+
+    async def check_agent(self) -> None:
+        """Raises `NotFound` if the session exists and belongs to another agent."""
+        current = await self.current_run()
+        if current is not None and current.agent != self.agent:
+            raise self._not_found()
+
+    async def summary(self) -> SessionSummary:
+        """As `Session.summary`. Raises `NotFound` also if the session belongs to another agent."""
+        summary = await self.backend.sessions.get(self.owner, self.id)
+        if summary is None or summary.agent != self.agent:
+            raise self._not_found()
+        return summary
+
+    async def history(self) -> History:
+        """All stored messages. Raises `NotFound` also if the session belongs to another agent."""
+        history = await self.backend.store.history(self.owner, self.id)
+        if history is None or history.agent != self.agent:
+            raise self._not_found()
+        return history
+
+    def _not_found(self) -> NotFound:
+        return NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
 
     async def send(
         self,
@@ -169,66 +280,34 @@ class Session(msgspec.Struct, frozen=True):
         when_busy: WhenBusy = WhenBusy.ENQUEUE,
         key: str | None = None,
         pointer: str = "",
-        remote: bool = True,
+        fetch_urls: bool = True,
     ) -> Replay:
-        """Store a user's message and stream its answer; sent again, it attaches to the run it made.
+        """Store a user's message and stream its answer. The same message sent again attaches to its run.
 
-        Its files are stored first, `remote` ones too; what is wrong with one is said of the part under
-        `pointer`, the message's place in the body.
+        `edit`: a known message id may have new content; it replaces that message and deletes all behind it.
+        `imports`: earlier turns, stored only if the session is new. `key`: requests with the same key are one
+        request. `pointer`: the message's place in the body, for errors of its files. `fetch_urls`: files at
+        http(s) URLs are fetched and stored; else only data URLs are taken.
 
-        `edit` lets a known id have new content: what it replaces goes, and all behind it. `imports` are the
-        turns before it, taken only by a new session. `key` makes the request one with any other of the same
-        key. Raises `NotFound`, `Conflict`, `Invalid`, `Limited`, `Unavailable`.
+        Raises `NotFound`, `Conflict`, `Invalid`, `Limited`.
         """
-        context = await self.backend.context(self)
+        context = await self._seal_context()
         turns = [
             ImportedTurn(message, [f"{pointer}/parts/{n}" for n in range(len(message["parts"]))]),
             *imports,
         ]
-        sent = await self._read(turns[:1], FILES_MAX)
-        said = _with_files(message, [file.said for file in sent])
-        digest = hashlib.sha256(_canonical(said["parts"])).digest()
-        stored = [turn.message for turn in turns]
-        if any(map(_files, turns)):
-            made = await self._repeated(MessageId(message["id"]), digest, key)
-            if made is not None:
-                return await self.backend.replay(made, FromStart(), view, until=made.turn)
-            stored = await self._stored(turns, sent, remote=remote)
-        ask = Submit(StoredTurn(stored[0], digest), edit=edit, imports=stored[1:])
-        return await self._answer(ask, view, when_busy, key, context)
-
-    async def _read(self, turns: Sequence[ImportedTurn], files_max: int) -> list[ReceivedFile]:
-        """The files of some turns, as they were sent."""
-        files = [file for turn in turns for file in _files(turn)]
-        if not files:
-            return []
-        if self.backend.attachments is None:
-            raise Invalid("files are not taken here", files[0][0])
-        return await self.backend.attachments.read(files, self.owner, files_max=files_max)
-
-    async def _repeated(self, message: MessageId, digest: bytes, key: str | None) -> Run | None:
-        """The run that this very request has made: nothing of it is fetched or stored again."""
-        made = await self.backend.store.find_duplicate(self.owner, self.id, self.agent, message, digest, key)
-        if made is not None:
-            log.info("run_admitted", session=self.id, run=made.id, created=False)
-            await self.backend.publish(made)
-        return made
-
-    async def _stored(
-        self, turns: Sequence[ImportedTurn], sent: Sequence[ReceivedFile], *, remote: bool
-    ) -> list[UIMessage]:
-        """The messages with their files stored, if the tenant may have another run. `sent` are the first
-        one's; the others are taken only by a session that is new, and without their files by any other.
-        """
-        await self.backend.store.check_limits(self.owner.tenant)
-        if await self.backend.store.current_run(self.owner, self.id) is None:
-            sent = [*sent, *await self._read(turns[1:], IMPORTED_MAX)]
-        else:
-            turns = [turns[0], *filter(_says, map(_without_files, turns[1:]))]
-        if self.backend.attachments is None or not sent:
-            return [turn.message for turn in turns]
-        parts = iter(await self.backend.attachments.stored(sent, self.owner, remote=remote))
-        return [_with_files(turn.message, [next(parts) for _ in _files(turn)]) for turn in turns]
+        files = await self._read_files(turns[:1], FILES_MAX)
+        # The digest covers what the client sent, not what a URL returned: a repeated request is the same one.
+        sent = with_files(message, [file.said for file in files])
+        digest = hashlib.sha256(_encode_canonically(sent["parts"])).digest()
+        messages = [turn.message for turn in turns]
+        if any(map(file_parts, turns)):
+            duplicate = await self._find_duplicate(MessageId(message["id"]), digest, key)
+            if duplicate is not None:
+                return await self.replay(duplicate, FromStart(), view)
+            messages = await self._store_files(turns, files, fetch_urls=fetch_urls)
+        submit = Submit(UserMessage(messages[0], digest), edit=edit, imports=messages[1:])
+        return await self._admit(submit, view, when_busy, key, context)
 
     async def regenerate(
         self,
@@ -238,11 +317,11 @@ class Session(msgspec.Struct, frozen=True):
         when_busy: WhenBusy = WhenBusy.ENQUEUE,
         key: str | None = None,
     ) -> Replay:
-        """Stream another answer in the place of `target`, or of the last one. Raises as `send`."""
-        context = await self.backend.context(self)
-        return await self._answer(Regenerate(target), view, when_busy, key, context)
+        """Stream a new answer in the place of message `target`, or of the last answer. Raises as `send`."""
+        context = await self._seal_context()
+        return await self._admit(Regenerate(target), view, when_busy, key, context)
 
-    async def _answer(
+    async def _admit(
         self,
         ask: Submit | Regenerate,
         view: View,
@@ -250,113 +329,61 @@ class Session(msgspec.Struct, frozen=True):
         key: str | None,
         context: SealedContext,
     ) -> Replay:
-        run = (await self.backend.admit(self, ask, when_busy, key, context)).run
-        return await self.backend.replay(run, FromStart(), view, until=run.turn)
+        run = await self.backend.admit(self.owner, self.id, self.agent, ask, when_busy, key, context)
+        return await self.replay(run, FromStart(), view)
 
-    async def _waits(self, run: Run) -> bool:
-        """Whether some question of the run is still open."""
-        if run.state is State.SUSPENDED:
-            return True
-        pending = await self.backend.store.pending_approvals(self.owner, self.id)
-        return any(ids.is_approval_of(approval.request.id, run.id) for approval in pending)
+    async def _seal_context(self) -> SealedContext:
+        """The encrypted context that is stored with the run. Checked before anything is stored."""
+        entry = await self.backend.agent(self.agent)
+        if entry.context_schema is None:
+            return SealedContext()
+        remembered = await self.backend.store.session_context(self.owner, self.id)
+        return seal_context(
+            self.context, entry.context_schema, self.backend.sealer, self.owner.tenant, self.id, remembered
+        )
 
-    async def interrupt(self, run: RunId | None = None) -> bool:
-        """Stop a run of the session, or the one it has: queued, running or suspended; whether it could be.
+    async def _read_files(self, turns: Sequence[ImportedTurn], files_max: int) -> list[ReceivedFile]:
+        files = [file for turn in turns for file in file_parts(turn)]
+        if not files:
+            return []
+        if self.backend.attachments is None:
+            raise Invalid("files are not taken here", files[0][0])
+        return await self.backend.attachments.read(files, self.owner, files_max=files_max)
 
-        The wish is stored first: a runner that cannot be told now reads it when it claims the run. Raises
-        `NotFound`, `Unavailable`.
+    async def _find_duplicate(self, message: MessageId, digest: bytes, key: str | None) -> Run | None:
+        """The run that this very request has made already: its files are not fetched or stored again."""
+        run = await self.backend.store.find_duplicate(self.owner, self.id, self.agent, message, digest, key)
+        if run is not None:
+            log.info("run_admitted", session=self.id, run=run.id, created=False)
+            await self.backend.publish(run)
+        return run
+
+    async def _store_files(
+        self, turns: Sequence[ImportedTurn], files: Sequence[ReceivedFile], *, fetch_urls: bool
+    ) -> list[UIMessage]:
+        """The turns' messages with their files stored. `files` are those of the first turn.
+
+        The other turns are imports: only a new session stores them, so files of an existing session's imports
+        are dropped unread. Raises `Limited` before a file is fetched, if the tenant may not have another run.
         """
-        found = await self.backend.store.interrupt(self.owner, self.id, run)
-        if found.run is not None and found.interrupted:
-            await self.backend.stop(found.run)
-        return found.interrupted
-
-    async def approve(self, decisions: Sequence[Decision], view: View) -> Replay | None:
-        """Store decisions and stream what follows; None while the run waits for others.
-
-        Raises `NotFound`, `Conflict`, `Invalid`, `Unavailable`.
-        """
-        decided = await self.backend.store.decide(self.owner, self.id, decisions)
-        log.info("approval_decided", session=self.id, run=decided.run.id, state=decided.run.state)
-        await self.backend.publish(decided.run)
-        if decided.run.turn < decided.turn and await self._waits(decided.run):
-            return None
-        until = max(decided.turn, decided.run.turn)
-        return await self.backend.replay(decided.run, FromTurn(decided.turn), view, until=until)
-
-    async def stream(self, position: Position, view: View, *, follow: bool = False) -> Replay | None:
-        """The session's run from a position; None if that is nowhere and nothing is running.
-
-        A cursor finds its own run, even if a newer one has begun. Raises `NotFound`, `Invalid`, `Gone`.
-        """
-        run = await self._run()
-        if isinstance(position, FromStart) and (
-            run is None or not (run.state in BUSY or (follow and run.state is State.SUSPENDED))
-        ):
-            return None
-        if run is None:
-            raise NotFound(f"there is no session {self.id!r}")
-        try:
-            return await self._replay(run, position, view, follow=follow)
-        except CursorOfAnotherRun as fault:
-            other = await self.backend.store.find_run(self.owner, fault.owner)
-            if other is None or other.session != self.id or other.id == run.id:
-                raise
-            return await self._replay(other, position, view, follow=follow)
-
-    async def _replay(self, run: Run, position: Position, view: View, *, follow: bool) -> Replay:
-        return await self.backend.replay(run, position, view, until=None if follow else run.turn)
-
-    async def delete(self) -> Sequence[RunId] | None:
-        """Delete the session and everything that belongs to it; None if there is none. Whoever executes a run
-        of it is told, and finds that it is nobody's.
-        """
-        runs = await self.backend.threads.delete(self.owner, self.id)
-        log.info("session_deleted", session=self.id, runs=len(runs or ()))
-        for run in runs or ():
-            try:
-                await self.backend.control.interrupt(run)
-            except Unavailable as fault:
-                log.warning("interrupt_delivery_failed", run=run, error=str(fault))
-        return runs
-
-    async def check_agent(self) -> None:
-        """Raises `NotFound` if the session is another agent's."""
-        current = await self.backend.store.current_run(self.owner, self.id)
-        if current is not None and current.agent != self.agent:
-            raise NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
-
-    async def history(self) -> History:
-        """The stored messages. Raises `NotFound`."""
-        history = await self.backend.store.history(self.owner, self.id)
-        if history is None or history.agent != self.agent:
-            raise NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")
-        return history
-
-    async def _run(self) -> Run | None:
-        """The current run; or the run that the id names, because a transport may ask by that."""
-        named = None
-        if self.id.startswith(ids.RUN_PREFIX):
-            named = await self.backend.store.find_run(self.owner, RunId(self.id))
-        return named or await self.backend.store.current_run(self.owner, self.id)
+        await self.backend.store.check_limits(self.owner.tenant)
+        if await self.current_run() is None:
+            files = [*files, *await self._read_files(turns[1:], IMPORTED_MAX)]
+        else:
+            turns = [turns[0], *without_files(turns[1:])]
+        if self.backend.attachments is None or not files:
+            return [turn.message for turn in turns]
+        parts = iter(await self.backend.attachments.store(files, self.owner, fetch_urls=fetch_urls))
+        return [with_files(turn.message, [next(parts) for _ in file_parts(turn)]) for turn in turns]
 
 
-def _files(turn: ImportedTurn) -> list[tuple[str, Part]]:
-    """Its parts that are files, each with its pointer."""
-    parts = zip(turn.places, turn.message["parts"], strict=True)
-    return [(place, part) for place, part in parts if part["type"] == "file"]
+def check_title(title: str | UnsetType | None) -> None:
+    """Raises `Invalid` for a title that is too long or holds NUL."""
+    if isinstance(title, str) and (len(title) > TITLE_CHARS_MAX or "\0" in title):
+        raise Invalid(f"a title has at most {TITLE_CHARS_MAX} characters, none of them NUL", "/title")
 
 
-def _with_files(message: UIMessage, files: Sequence[Part]) -> UIMessage:
-    """The message with these in the places of its files."""
-    given = iter(files)
-    return message | {"parts": [next(given) if part["type"] == "file" else part for part in message["parts"]]}
-
-
-def _says(turn: ImportedTurn) -> bool:
-    return bool(turn.message["parts"])
-
-
-def _without_files(turn: ImportedTurn) -> ImportedTurn:
-    parts = [part for part in turn.message["parts"] if part["type"] != "file"]
-    return ImportedTurn(turn.message | {"parts": parts}, [""] * len(parts))
+def check_metadata(metadata: Any) -> None:
+    """Raises `Invalid` for metadata whose JSON is too long."""
+    if metadata is not UNSET and len(msgspec.json.encode(metadata)) > METADATA_BYTES_MAX:
+        raise Invalid(f"metadata has at most {METADATA_BYTES_MAX} bytes", "/metadata")

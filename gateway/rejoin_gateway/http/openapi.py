@@ -209,13 +209,14 @@ def _operation(route: Route) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": _name(route),
         "summary": says.summary,
+        "description": says.description,
         "tags": [_tag(route)],
         "security": [] if route.scope is None else [{"bearer": [route.scope.value]}],
         "parameters": _parameters(route),
         "responses": _responses(route),
     }
-    if route.handler.__doc__:
-        found["description"] = " ".join(route.handler.__doc__.split())
+    if scope := route.scope:
+        found["description"] += f"\n\nNeeds a credential with the scope `{scope.value}`."
     bodies = [_schema(kind) for kind in _several(says.body)]
     if bodies:
         content: dict[str, Any] = {"schema": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}

@@ -11,7 +11,7 @@ from rejoin_protocol.ids import AgentName, agent_name, session_id
 from rejoin_protocol.log.record import View
 
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
@@ -108,11 +108,10 @@ def agent_of(request: web.Request) -> AgentName:
     return default
 
 
-def session_of(request: web.Request, id: str) -> Session:
+def session_of(request: web.Request, id: str) -> AgentSession:
     """The session with this id, whether it exists or not.
 
     Raises `Invalid` for an id with characters or a length that no session id has, and as `agent_of`.
     """
-    owner = request[PRINCIPAL].owner
-    sessions = request.app[SERVICE].backend.agent(agent_of(request), owner)
-    return sessions.session(session_id(id), ContextInput(request.headers))
+    agent, owner, backend = agent_of(request), request[PRINCIPAL].owner, request.app[SERVICE].backend
+    return AgentSession(backend, owner, session_id(id), agent, ContextInput(request.headers))

@@ -6,22 +6,20 @@ takes the answer as complete, and a client that sees a network error resumes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
 import msgspec
 import structlog
 from aiohttp import web
-from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.log import sse
 
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import instrumentation, request_body
 from rejoin_gateway.http.request import view_of
-from rejoin_gateway.http.routes import Scope
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE, refuse_if_stopping
+from rejoin_gateway.http.service import SERVICE, refuse_if_stopping
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.replay import Replay
 
@@ -47,22 +45,6 @@ async def stream_from_position(request: web.Request, session: Session) -> web.St
         refuse_if_stopping(request)  # the gateway may have begun to stop while the request waited for a slot
         replay = await session.stream(position, view_of(request), follow=follow)
     return web.Response(status=204) if replay is None else await stream_replay(request, replay)
-
-
-async def approve_and_stream(
-    request: web.Request, session: Session, decisions: Sequence[Decision], acknowledgement: Any = None
-) -> web.StreamResponse:
-    """Store decisions and stream what follows; `acknowledgement` as JSON if the run waits for more decisions.
-
-    Raises `Forbidden` for a credential that may not decide, and as `Session.approve`.
-    """
-    request[PRINCIPAL].require_scope(Scope.APPROVE)
-    if request[PRINCIPAL].agent is not None:
-        await session.check_agent()
-    replay = await session.approve(decisions, view_of(request))
-    if replay is None:
-        return json_response(acknowledgement or {"success": True})
-    return await stream_replay(request, replay)
 
 
 async def stream_replay(

@@ -57,6 +57,8 @@ class RouteDoc(msgspec.Struct, frozen=True):
     """Further error formats, where several families share the route."""
     example: Any = None
     """A body that the route accepts."""
+    description: str = ""
+    """What the route is for, when to use it, what it returns."""
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName
 
 from rejoin_gateway.auth.authenticator import Authenticator, Principal
-from rejoin_gateway.core.session import Backend
+from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http.cors import Cors
 from rejoin_gateway.http.rate_limit import Rate, RateLimiter, TenantRates

@@ -36,6 +36,26 @@ async def docs_page(request: web.Request) -> web.StreamResponse:
 
 
 ROUTES = (
-    Route("GET", "/openapi.json", get_openapi, None, RouteDoc("This contract", None, {200: dict[str, Any]})),
-    Route("GET", "/docs", docs_page, None, RouteDoc("This contract, to be read", None, {200: "text/html"})),
+    Route(
+        "GET",
+        "/openapi.json",
+        get_openapi,
+        None,
+        RouteDoc(
+            "Read the API description",
+            description="OpenAPI 3.1 of all routes of this gateway, for client generators and tools.",
+            responses={200: dict[str, Any]},
+        ),
+    ),
+    Route(
+        "GET",
+        "/docs",
+        docs_page,
+        None,
+        RouteDoc(
+            "Open the API documentation",
+            description="This page: all routes with their parameters, and a form to try each of them.",
+            responses={200: "text/html"},
+        ),
+    ),
 )

@@ -51,15 +51,46 @@ def page_response(request: web.Request, name: str) -> web.StreamResponse:
     return web.Response(text=text, content_type=TYPES[name[name.rindex(".") :]], headers=HEADERS)
 
 
+_PAGE = {200: "text/html"}
 ROUTES = (
-    Route("GET", "/", playground, None, RouteDoc("The playground", responses={200: "text/html"})),
-    Route("GET", "/playground", playground, None, RouteDoc("The playground", responses={200: "text/html"})),
-    Route("GET", "/inspect", inspector, None, RouteDoc("The run inspector", responses={200: "text/html"})),
+    Route(
+        "GET",
+        "/",
+        playground,
+        None,
+        RouteDoc(
+            "Open the playground",
+            description="A page to chat with the agents of this gateway: streams, approvals, attachments.",
+            responses=_PAGE,
+        ),
+    ),
+    Route(
+        "GET",
+        "/playground",
+        playground,
+        None,
+        RouteDoc("Open the playground", description="The same page as `/`.", responses=_PAGE),
+    ),
+    Route(
+        "GET",
+        "/inspect",
+        inspector,
+        None,
+        RouteDoc(
+            "Open the inspector",
+            description="A page that shows a run's log as a timeline: events, attempts, turns, times.",
+            responses=_PAGE,
+        ),
+    ),
     Route(
         "GET",
         "/page/{file}",
         static_file,
         None,
-        RouteDoc("A file of these pages", responses={200: ("text/javascript", "text/css", "image/svg+xml")}),
+        RouteDoc(
+            "Read a file of the pages",
+            description="Scripts, styles and icons of the gateway's own pages.",
+            responses={200: ("text/javascript", "text/css", "image/svg+xml")},
+        ),
     ),
 )

@@ -49,7 +49,7 @@ async def test_an_interrupted_loop_is_over_before_its_run_is(system: LocalSystem
 
         async def speaks() -> bool:
             run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, session)
-            last = await system.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
+            last = await system.apps[0][SERVICE].backend.log.last(run.id) if run is not None else None
             return last is not None and b"text-delta" in last.payload
 
         await wait_until(speaks, "its first words")

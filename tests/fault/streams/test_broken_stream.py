@@ -45,7 +45,7 @@ async def test_a_log_that_cannot_be_followed_is_said_by_the_status(
 
     base = await system.gateway()
     await system.runner()
-    monkeypatch.setattr(system.apps[0][SERVICE].backend.runs, "follow", follow)
+    monkeypatch.setattr(system.apps[0][SERVICE].backend.log, "follow", follow)
     assert (await system.post(base, system.chat(system.fresh("s"), "count 3"))).status == status
 
 

@@ -143,10 +143,12 @@ async def test_one_tenants_silent_sites_leave_room_for_the_others(
     attachments = system.apps[0][SERVICE].backend.attachments
     assert attachments is not None
     async with asyncio.TaskGroup() as group:
-        slow = [group.create_task(attachments.get(site.url("/silent"), TenantId("slow"))) for _ in range(20)]
+        slow = [
+            group.create_task(attachments.fetch(site.url("/silent"), TenantId("slow"))) for _ in range(20)
+        ]
         async with asyncio.timeout(5):
             for tenant in ("a", "b", "c"):
-                assert (await attachments.get(site.url("/good/png"), TenantId(tenant))).data == PNG
+                assert (await attachments.fetch(site.url("/good/png"), TenantId(tenant))).data == PNG
         assert site.asked.count("/silent") <= 4
         for task in slow:
             task.cancel()

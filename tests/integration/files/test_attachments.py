@@ -67,7 +67,7 @@ async def base(system: LocalSystem, model: Recorder, site: Site) -> AsyncIterato
     async with remote_fetch.open_fetcher(site.allowed) as guarded:
         attachments = system.apps[0][SERVICE].backend.attachments
         assert attachments is not None
-        attachments._fetch = guarded
+        attachments.fetcher = guarded
         yield url
 
 
@@ -274,7 +274,7 @@ async def test_sites_that_do_not_answer_cost_no_more_time_than_one(
     async with remote_fetch.open_fetcher(site.allowed, timeout_s=1) as guarded:
         attachments = system.apps[0][SERVICE].backend.attachments
         assert attachments is not None
-        attachments._fetch = guarded
+        attachments.fetcher = guarded
         began, chat = time.monotonic(), saying(system, *[link(site.url("/silent"))] * 10)
         found = problem(await post(system, base, chat), 400)
         assert time.monotonic() - began < 5
@@ -290,7 +290,7 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
     async with remote_fetch.open_fetcher(site.allowed, timeout_s=0.1) as guarded:
         attachments = system.apps[0][SERVICE].backend.attachments
         assert attachments is not None
-        attachments._fetch = guarded
+        attachments.fetcher = guarded
         taken = await guarded._shares.take("others", remote_fetch.FETCHES_MAX)
         problem(await post(system, base, saying(system, link(site.url("/good/png")))), 503)
         assert site.asked == []
@@ -339,7 +339,7 @@ async def test_a_users_file_is_no_other_users(system: LocalSystem, base: str) ->
 
     async def kept_for(owner: Owner, part: dict[str, Any]) -> list[dict[str, Any]]:
         sent = await attachments.read([("/parts/0", part)], owner)
-        return await attachments.stored(sent, owner, remote=False)
+        return await attachments.store(sent, owner, fetch_urls=False)
 
     [one] = await kept_for(ann, file(PNG, "image/png"))
     for owner in (ann, everybody):

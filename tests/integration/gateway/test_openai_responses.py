@@ -327,7 +327,7 @@ async def test_a_response_outlives_its_log(system: LocalSystem, client: AsyncOpe
         whole = await client.responses.create(model=system.agent, input=text)
         run = parse_response_id(whole.id)
         assert run is not None
-        await system.apps[0][SERVICE].backend.runs.purge(run)
+        await system.apps[0][SERVICE].backend.log.purge(run)
         kept = await client.responses.retrieve(whole.id)
         assert (kept.status, kept.output_text, kept.usage) == (whole.status, whole.output_text, whole.usage)
         assert [item.type for item in kept.output] == [item.type for item in whole.output]
@@ -347,7 +347,7 @@ async def test_an_approval_goes_on_where_the_log_has_expired(system: LocalSystem
         waiting = await client.responses.create(model=system.agent, input="go")
         run = parse_response_id(waiting.id)
         assert run is not None
-        await system.apps[0][SERVICE].backend.runs.purge(run)
+        await system.apps[0][SERVICE].backend.log.purge(run)
         assert (await client.responses.retrieve(waiting.id)).status == "incomplete"
         asked = next(item for item in waiting.output if item.type == "mcp_approval_request")
         answer: Any = {"type": "mcp_approval_response", "approval_request_id": asked.id, "approve": True}

@@ -149,7 +149,7 @@ class House:
         found = await self._watch.fetch(self._census, self.tenant)
         rows: dict[str, int] = {table: count for table, count, _ in found}
         hers: dict[str, Any] = {table: own for table, _, own in found}
-        last = await self.system.apps[0][SERVICE].backend.runs.last(RunId(ann.run))
+        last = await self.system.apps[0][SERVICE].backend.log.last(RunId(ann.run))
         hers["log"] = None if last is None else last.seq
         for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES):
             info = msgspec.json.decode(await self._broker.call_api(f"$JS.API.STREAM.INFO.{stream}"))

@@ -93,5 +93,5 @@ async def posted(
 async def lines(system: LocalSystem, session: str) -> int:
     """How many events the session's run has in its log."""
     run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, SessionId(session))
-    last = await system.apps[0][SERVICE].backend.runs.last(run.id) if run is not None else None
+    last = await system.apps[0][SERVICE].backend.log.last(run.id) if run is not None else None
     return last.end if last is not None else 0

@@ -100,7 +100,7 @@ class LocalSystem:
 
     def feeds(self, gateway: int) -> dict[str, int]:
         """How many streams follow which run through a gateway, in the order of their start."""
-        runs = self.apps[gateway][SERVICE].backend.runs
+        runs = self.apps[gateway][SERVICE].backend.log
         assert isinstance(runs, JetStreamRunLog)
         return {run: len(feed.readers) for run, feed in runs._feeds.items()}
 

@@ -11,16 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
-from rejoin_gateway.api import agent_chat, agent_sessions, aisdk
+from rejoin_gateway.api import agent_chat, aisdk
 from rejoin_gateway.api.openai import completions, request_input, responses
 from rejoin_gateway.api.openai.response_format import parse_response_id
 from rejoin_gateway.api.parts import parts_chat, threads
 from rejoin_gateway.api.run import executions, run_chat
+from rejoin_gateway.api.sessions import agent_sessions
+from rejoin_gateway.api.sessions.send_body import NewMessage, parse_send_body
 from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
 from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
-from rejoin_gateway.core import agent_context, message_input
+from rejoin_gateway.core import agent_context, message_input, session
 from rejoin_gateway.streaming import positions
 from rejoin_protocol import file_formats, ids
 from rejoin_protocol.errors import Invalid, Unauthenticated
@@ -166,7 +168,9 @@ def imported(messages: Sequence[message_input.ClientMessage], places: Callable[[
 def asked(listed: list[request_input.InputMessage] | None) -> None:
     """What happens to what an OpenAI client has said."""
     if listed is not None:
-        found = refused(lambda all_: request_input.split_last_turn(all_, "fresh", "", new=False), listed)
+        found = refused(
+            lambda all_: request_input.split_last_turn(all_, "fresh", "", joins_user_messages=False), listed
+        )
         imported(found.earlier if found is not None else [], lambda number: listed[number].places)
 
 
@@ -181,7 +185,7 @@ def read(body: Any) -> None:
             refused(lambda one: message_input.parse_decisions(one, "/messages/0"), last)
             refused(
                 lambda all_: message_input.build_imported_turns(
-                    all_, lambda number: aisdk._places(all_[number], number)
+                    all_, lambda number: aisdk.part_pointers(all_[number], number)
                 ),
                 earlier,
             )
@@ -208,7 +212,8 @@ def read(body: Any) -> None:
                 body.parts,
             )
         case agent_sessions.SessionUpdate():
-            refused(agent_sessions.check, body)
+            refused(session.check_title, body.title)
+            refused(session.check_metadata, body.metadata)
         case completions.ChatCompletionRequest():
             asked(refused(request_input.from_chat_messages, body.messages))
         case responses.CreateResponseRequest():
@@ -237,14 +242,10 @@ def test_a_body_is_taken_or_refused(value: Any) -> None:
 @given(values | objects)
 @settings(deadline=None)
 def test_what_is_said_in_a_session_is_taken_or_refused(value: Any) -> None:
-    for item in value if isinstance(value, list) and not agent_sessions._parts(value) else [value]:
-        if isinstance(item, dict) and item.get("type") == "approval":
-            refused(lambda one: message_input.parse_decision(one.get("approval"), "/approval"), item)
-            continue
-        placed = refused(lambda one: agent_sessions._message(one, "", "fresh"), item)
-        if placed is not None:
-            refused(lambda one: message_input.build_user_message(one.message, one.pointer), placed)
-        refused(lambda one: agent_sessions._options(one, ""), item)
+    for body in (value, *(value if isinstance(value, list) else ())):
+        parsed = refused(lambda one: parse_send_body(one, "fresh"), body)
+        if isinstance(parsed, NewMessage):
+            refused(lambda one: message_input.build_user_message(one.message, one.pointer), parsed.located)
 
 
 @given(st.dictionaries(names, values, max_size=6))

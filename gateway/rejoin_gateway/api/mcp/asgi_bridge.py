@@ -1,8 +1,8 @@
-"""One aiohttp request through an ASGI application: what a library that speaks ASGI needs of our server.
+"""Forwards one aiohttp request to an ASGI application, for a library that has only an ASGI interface.
 
-Owns the translation and nothing of what is said. The application runs in the request's own task: a client
-that leaves cancels it there, and whoever waits for the next message is told `http.disconnect`. A gateway that
-stops breaks the response like any stream. The body is read before, because somebody has looked at it.
+The application runs in the request's own task: a disconnect of the client cancels it, and `receive` returns
+`http.disconnect` at the end of the response. A gateway that stops breaks the response like any stream. The
+caller has read the body already.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ type Application = Callable[
     Awaitable[None],
 ]
 
-OURS = frozenset({b"content-length", b"connection", b"transfer-encoding"})
-"""Headers of a hop, which aiohttp writes itself."""
+HOP_HEADERS = frozenset({b"content-length", b"connection", b"transfer-encoding"})
+"""Headers of one connection, which aiohttp writes itself."""
 
 
 async def forward_request(
@@ -32,7 +32,7 @@ async def forward_request(
     extra: Mapping[str, Any],
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
-    """The application's response, with `headers` added to a good one. `extra` goes into its scope."""
+    """The application's response. `headers` are added below status 300; `extra` goes into the scope."""
     exchange = _Exchange(request, body, headers)
     streams, transport = request.app[SERVICE].streams, request.transport
     if transport is None:
@@ -64,7 +64,7 @@ def _scope(request: web.Request, extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Exchange:
-    """The two functions that an ASGI application is given, over one request."""
+    """The functions `receive` and `send` of an ASGI application, for one request."""
 
     def __init__(self, request: web.Request, body: bytes, headers: Mapping[str, str]) -> None:
         self.response: web.StreamResponse | None = None
@@ -72,19 +72,19 @@ class _Exchange:
         self._body: bytes | None = body
         self._headers = headers
         self._start: Message | None = None
-        self._over = asyncio.Event()
+        self._is_over = asyncio.Event()
 
     async def receive(self) -> Message:
-        """The body, once; then nothing before the end."""
+        """The body at first; then `http.disconnect`, once the response has ended."""
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._over.wait()
+        await self._is_over.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """The head, then pieces of the body. To a client that is gone nothing is sent, and nobody fails."""
-        if self._over.is_set():
+        """The head, then chunks of the body. Does nothing if the client is gone."""
+        if self._is_over.is_set():
             return
         if message["type"] == "http.response.start":
             self._start = message
@@ -93,14 +93,14 @@ class _Exchange:
         try:
             await self._write(body, more=more)
         except ConnectionError:
-            self._over.set()
+            self._is_over.set()
         if not more:
-            self._over.set()
+            self._is_over.set()
 
     async def _write(self, body: bytes, *, more: bool) -> None:
         if self.response is None:
             if self._start is None:
-                raise RuntimeError("a body before its head")
+                raise RuntimeError("the ASGI application sent a body before http.response.start")
             status, headers = self._start["status"], self._head(self._start)
             if not more:
                 self.response = web.Response(status=status, headers=headers, body=body)
@@ -113,10 +113,10 @@ class _Exchange:
             await self.response.write_eof()
 
     def _head(self, start: Message) -> CIMultiDict[str]:
-        given = [
+        own = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in start["headers"]
-            if name.lower() not in OURS
+            if name.lower() not in HOP_HEADERS
         ]
-        good = start["status"] < 300  # noqa: PLR2004
-        return CIMultiDict([*given, *(self._headers.items() if good else ())])
+        is_success = start["status"] < 300  # noqa: PLR2004
+        return CIMultiDict([*own, *(self._headers.items() if is_success else ())])

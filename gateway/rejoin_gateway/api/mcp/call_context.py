@@ -1,29 +1,30 @@
-"""What an MCP endpoint and the SDK's side of it know together: a request on its way through the SDK.
+"""A request on its way through the MCP SDK: what the endpoint hands to the tool.
 
-Apart from both, because the SDK takes seconds to import and is imported by the first request that needs it.
+In a module of its own because the SDK takes seconds to import: the endpoint needs these types, and `tool`
+with the SDK is imported by the first request.
 """
 
 import msgspec
 from aiohttp import web
 from rejoin_protocol.ids import RunId
 
-from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.session import AgentSession, Session
 
-CALLED = "rejoin.called"
-"""Where in the ASGI scope a request's `McpCall` is."""
+SCOPE_KEY = "rejoin.mcp_call"
+"""The key of the `McpCall` in the ASGI scope."""
 
 
 class McpCall(msgspec.Struct):
-    """An HTTP request: the session it was made in, or `alone` if there are none in its version of the
-    protocol. `unanswered` is what it has begun.
+    """An HTTP request. `alone`: its protocol version has no sessions. `active_run`: the run that it waits
+    for.
     """
 
     request: web.Request
-    session: Session | None
+    session: AgentSession | None
     alone: bool = False
-    unanswered: tuple[Session, RunId] | None = None
+    active_run: tuple[Session, RunId] | None = None
 
 
 def request_name(id: str | int) -> str:
-    """What a client calls a request: 1 and "1" are two."""
+    """The client's id of a request as text; 1 and "1" are different ids."""
     return msgspec.json.encode(id).decode()

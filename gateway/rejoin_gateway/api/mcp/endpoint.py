@@ -1,32 +1,31 @@
-"""MCP (streamable HTTP): an agent as the one tool `send-query-to-agent` of an MCP server.
+"""MCP over streamable HTTP: an agent as the one tool `send-query-to-agent` of an MCP server.
 
-The protocol is the official SDK's, without state. What is ours is what must be the same at every gateway.
-Until 2025-11-25 `initialize` opens a session, which is a chat session: `Mcp-Session-Id` is its id, and its
-requests are found by the names that the client gave them, wherever it says that they are cancelled. A closed
-connection cancels nothing there. From 2026-07-28 on there are no sessions: a call brings the id of its
-conversation or begins one, and is cancelled by closing its response.
+The official SDK implements the protocol, without state. Kept here is what must hold at every gateway. Up to
+protocol version 2025-11-25 `initialize` opens an MCP session, which is a chat session: `Mcp-Session-Id` is
+its id. Requests are stored under the names that the client gave them, so that they can be cancelled at any
+gateway. A closed connection cancels nothing. From version 2026-07-28 on there are no sessions: a call names
+its conversation or starts one, and closing the response cancels it.
 """
 
 import asyncio
-import importlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from aiohttp import web
 from rejoin_adapters.ports.mcp_sessions import McpSessions
 from rejoin_adapters.service.background import run_alongside
-from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, session_id
 from rejoin_protocol.lifecycle import BUSY
 
 from rejoin_gateway.api.mcp import asgi_bridge
-from rejoin_gateway.api.mcp.call_context import CALLED, McpCall, request_name
+from rejoin_gateway.api.mcp.call_context import SCOPE_KEY, McpCall, request_name
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.cors import is_from_trusted_page
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
 from rejoin_gateway.http.request import agent_of, read_body
@@ -34,47 +33,55 @@ from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc, Scope
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
 SESSION = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
 WITH_SESSIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"})
-"""The versions of the protocol that have them. Who names none means one of these."""
+"""Protocol versions with sessions. A request without a version has one of these."""
 INVALID_REQUEST, INVALID_PARAMS, SESSION_UNKNOWN = -32600, -32602, -32001
 
 
 class McpEndpoint:
-    """What all requests share. Made by `opened`."""
+    """The SDK's application and the open MCP sessions. Created by `open_endpoint`."""
 
-    def __init__(self, dialogues: McpSessions) -> None:
-        self.dialogues = dialogues
-        self._wanted = asyncio.Event()
-        self._ready = asyncio.Event()
+    def __init__(self, sessions: McpSessions) -> None:
+        self.sessions = sessions
+        self._is_wanted = asyncio.Event()
+        self._is_ready = asyncio.Event()
         self._sdk: asgi_bridge.Application | None = None
 
     async def sdk(self) -> asgi_bridge.Application:
-        """The SDK's application. The first one to ask waits until it is imported, seconds."""
-        self._wanted.set()
-        await self._ready.wait()
+        """The SDK's application. The first call waits seconds, until the SDK is imported."""
+        self._is_wanted.set()
+        await self._is_ready.wait()
         assert self._sdk is not None  # noqa: S101 - for the type checker
         return self._sdk
 
     async def run(self) -> None:
-        """The SDK's tasks, which live and end in this one."""
-        await self._wanted.wait()
-        querying = await asyncio.to_thread(importlib.import_module, "rejoin_gateway.api.mcp.tool")
-        transport = querying.build_transport()
+        """Run the SDK's tasks, from the first request to the end of the gateway."""
+        await self._is_wanted.wait()
+        transport = await asyncio.to_thread(_build_transport)
         async with transport.run():
             self._sdk = transport.handle_request
-            self._ready.set()
+            self._is_ready.set()
             await asyncio.Event().wait()
+
+
+def _build_transport() -> "StreamableHTTPSessionManager":
+    from rejoin_gateway.api.mcp import tool  # the SDK takes seconds to import
+
+    return tool.build_transport()
 
 
 ENDPOINT: web.AppKey[McpEndpoint] = web.AppKey("mcp", McpEndpoint)
 
 
 @asynccontextmanager
-async def open_endpoint(dialogues: McpSessions) -> AsyncIterator[McpEndpoint]:
-    """An endpoint, for as long as the context."""
-    endpoint = McpEndpoint(dialogues)
+async def open_endpoint(sessions: McpSessions) -> AsyncIterator[McpEndpoint]:
+    """An endpoint whose SDK runs until the context ends."""
+    endpoint = McpEndpoint(sessions)
     async with run_alongside(endpoint.run()):
         yield endpoint
 
@@ -83,86 +90,84 @@ async def open_endpoint(dialogues: McpSessions) -> AsyncIterator[McpEndpoint]:
 
 
 async def handle_message(request: web.Request) -> web.StreamResponse:
-    """One message of a client."""
+    """One JSON-RPC message of a client."""
     if not is_from_trusted_page(request, request.app[SERVICE].cors):
-        return _refusal(HTTPStatus.FORBIDDEN, INVALID_REQUEST, "pages of this origin may not call")
+        return _error_response(HTTPStatus.FORBIDDEN, INVALID_REQUEST, "pages of this origin may not call")
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType
     body = await read_body(request)
     if VERSION in request.headers and request.headers[VERSION] not in WITH_SESSIONS:
-        return await _alone(request, body)
-    message = _message(body)
+        return await _handle_without_find_session(request, body)
+    message = _decode(body)
     match message:
         case {
             "method": "initialize",
             "id": str() | int(),
             "params": {"protocolVersion": str(), "capabilities": dict(), "clientInfo": dict()},
         }:
-            return await _open(request, body)
+            return await _initialize(request, body)
         case {"method": "initialize"} | None:
-            return await _in_session(request, body, None)  # the SDK says what is wrong with it
+            return await _handle_in_session(request, body, None)  # malformed: the SDK renders the error
         case _:
             pass
-    session = await _session(request)
+    session = await _find_session(request)
     if session is None:
-        return _lost(request, message.get("id"))
+        return _session_missing(request, message.get("id"))
     match message:
-        case {"method": "notifications/cancelled", "params": {"requestId": str() | int() as named}}:
-            await _cancel(request, session, named)
+        case {"method": "notifications/cancelled", "params": {"requestId": str() | int() as id}}:
+            await _cancel(request, session, id)
             return web.Response(status=HTTPStatus.ACCEPTED)
         case _:
-            return await _in_session(request, body, session)
+            return await _handle_in_session(request, body, session)
 
 
 async def end_session(request: web.Request) -> web.StreamResponse:
-    """The client has done with its session: it is no place for requests any more. What was said in it, and
-    what still waits for a decision, stays.
-    """
-    session = await _session(request)
+    """Close the MCP session and interrupt its active run. The chat session and its open approvals stay."""
+    session = await _find_session(request)
     if session is None:
-        return _lost(request, None)
-    current = await session.backend.store.current_run(session.owner, session.id)
-    await request.app[ENDPOINT].dialogues.end(session.owner, session.id)
+        return _session_missing(request, None)
+    current = await session.current_run()
+    await request.app[ENDPOINT].sessions.end(session.owner, session.id)
     if current is not None and current.state in BUSY:
         await interrupt_run(session, current.id)
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
-async def _open(request: web.Request, body: bytes) -> web.StreamResponse:
+async def _initialize(request: web.Request, body: bytes) -> web.StreamResponse:
     agent, owner = agent_of(request), request[PRINCIPAL].owner
-    backend, dialogues = request.app[SERVICE].backend, request.app[ENDPOINT].dialogues
-    if await backend.agents.find(agent) is None:
-        raise NotFound(f"there is no agent {agent!r}")
+    backend, mcp_sessions = request.app[SERVICE].backend, request.app[ENDPOINT].sessions
+    await backend.agent(agent)  # raises `NotFound`
     id = SessionId(message_input.new_session_id())
-    await dialogues.open(owner, id, agent)
-    response = await _in_session(request, body, backend.agent(agent, owner).session(id), {SESSION: id})
-    if SESSION not in response.headers:  # the SDK did not like it
-        await dialogues.end(owner, id)
+    await mcp_sessions.open(owner, id, agent)
+    session = AgentSession(backend, owner, id, agent)
+    response = await _handle_in_session(request, body, session, {SESSION: id})
+    if SESSION not in response.headers:  # the SDK refused the request
+        await mcp_sessions.end(owner, id)
     return response
 
 
-async def _in_session(
-    request: web.Request, body: bytes, session: Session | None, headers: Mapping[str, str] | None = None
+async def _handle_in_session(
+    request: web.Request, body: bytes, session: AgentSession | None, headers: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    return await _through(McpCall(request, session), body, headers or {})
+    return await _forward(McpCall(request, session), body, headers or {})
 
 
-async def _alone(request: web.Request, body: bytes) -> web.StreamResponse:
-    """A request without a session. Whoever closes its response does not want it answered."""
-    called = McpCall(request, None, alone=True)
-    async with cancel_on_disconnect(request, lambda: called.unanswered):
-        return await _through(called, body, {})
+async def _handle_without_find_session(request: web.Request, body: bytes) -> web.StreamResponse:
+    """A request of a protocol version without sessions: closing the response cancels its run."""
+    call = McpCall(request, None, alone=True)
+    async with cancel_on_disconnect(request, lambda: call.active_run):
+        return await _forward(call, body, {})
 
 
-async def _through(called: McpCall, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
-    sdk = await called.request.app[ENDPOINT].sdk()
+async def _forward(call: McpCall, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+    sdk = await call.request.app[ENDPOINT].sdk()
     return await asgi_bridge.forward_request(
-        sdk, called.request, body, extra={CALLED: called}, headers=headers
+        sdk, call.request, body, extra={SCOPE_KEY: call}, headers=headers
     )
 
 
-def _message(body: bytes) -> dict[str, Any] | None:
-    """What can be told of a message before the SDK looks at it."""
+def _decode(body: bytes) -> dict[str, Any] | None:
+    """The message; None if it is no JSON object, which the SDK then reports."""
     try:
         message = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -170,41 +175,42 @@ def _message(body: bytes) -> dict[str, Any] | None:
     return message if isinstance(message, dict) else None
 
 
-async def _session(request: web.Request) -> Session | None:
-    """The session that a request is made in, if it is open and the caller's."""
+async def _find_session(request: web.Request) -> AgentSession | None:
+    """The session that the header names, if it is open and the caller's."""
     principal = request[PRINCIPAL]
     try:
         id = session_id(request.headers.get(SESSION, ""))
     except Invalid:
         return None
-    agent = await request.app[ENDPOINT].dialogues.find_agent(principal.owner, id)
+    agent = await request.app[ENDPOINT].sessions.find_agent(principal.owner, id)
     if agent is None or principal.agent not in (None, agent):
         return None
-    return (
-        request.app[SERVICE].backend.agent(agent, principal.owner).session(id, ContextInput(request.headers))
+    backend, context = request.app[SERVICE].backend, ContextInput(request.headers)
+    return AgentSession(backend, principal.owner, id, agent, context)
+
+
+def _session_missing(request: web.Request, id: Any) -> web.Response:
+    if SESSION not in request.headers:
+        text = f"the header {SESSION} is missing: `initialize` opens a session"
+        return _error_response(HTTPStatus.BAD_REQUEST, INVALID_PARAMS, text, id)
+    return _error_response(
+        HTTPStatus.NOT_FOUND, SESSION_UNKNOWN, "there is no such session: `initialize` again", id
     )
 
 
-def _lost(request: web.Request, id: Any) -> web.Response:
-    if SESSION not in request.headers:
-        text = f"the header {SESSION} is missing: `initialize` opens a session"
-        return _refusal(HTTPStatus.BAD_REQUEST, INVALID_PARAMS, text, id)
-    return _refusal(HTTPStatus.NOT_FOUND, SESSION_UNKNOWN, "there is no such session: `initialize` again", id)
-
-
-def _refusal(status: HTTPStatus, code: int, text: str, id: Any = None) -> web.Response:
+def _error_response(status: HTTPStatus, code: int, text: str, id: Any = None) -> web.Response:
     return json_response({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": text}}, status)
 
 
-async def _cancel(request: web.Request, session: Session, named: str | int) -> None:
-    """What has no run, or has one that is over, is not there to be cancelled."""
-    run = await request.app[ENDPOINT].dialogues.find_run(session.owner, session.id, request_name(named))
+async def _cancel(request: web.Request, session: AgentSession, id: str | int) -> None:
+    """Interrupt the run of the request `id`. A request without an active run is ignored."""
+    run = await request.app[ENDPOINT].sessions.find_run(session.owner, session.id, request_name(id))
     if run is not None:
         await interrupt_run(session, run)
 
 
 class RpcError(msgspec.Struct, frozen=True):
-    """Why a message was refused."""
+    """Why a message was refused (JSON-RPC 2.0)."""
 
     code: int
     message: str
@@ -212,7 +218,7 @@ class RpcError(msgspec.Struct, frozen=True):
 
 
 class RpcErrorResponse(msgspec.Struct, frozen=True):
-    """A refusal as JSON-RPC says it."""
+    """An error response of JSON-RPC 2.0."""
 
     jsonrpc: Literal["2.0"]
     id: str | int | None
@@ -230,16 +236,19 @@ _MESSAGE = {
     },
     "required": ["jsonrpc"],
 }
-_ASKED: Parameters = {
-    SESSION: "The session that `initialize` has opened.",
-    VERSION: "The version of the protocol that was agreed on.",
+_HEADERS: Parameters = {
+    SESSION: "The session that `initialize` opened; it returns the id in this header.",
+    VERSION: "The protocol version that `initialize` returned.",
 }
-_REFUSED = dict.fromkeys((400, 403, 404), RpcErrorResponse)
-_POSTED = RouteDoc(
-    "MCP: one message of a client",
-    _MESSAGE,
-    {200: (dict[str, Any], "text/event-stream"), 202: None, **_REFUSED, 406: RpcErrorResponse},
-    headers={**_ASKED, **AGENT_HEADER},
+_ERRORS = dict.fromkeys((400, 403, 404), RpcErrorResponse)
+_MESSAGE_DOC = RouteDoc(
+    "Send an MCP message",
+    description="The endpoint for MCP clients (streamable HTTP). The server has one tool, "
+    "`send-query-to-agent`, which sends a query to the agent and returns its answer. Configure a client with "
+    "this URL; there is no need to call it by hand.",
+    body=_MESSAGE,
+    responses={200: (dict[str, Any], "text/event-stream"), 202: None, **_ERRORS, 406: RpcErrorResponse},
+    headers={**_HEADERS, **AGENT_HEADER},
     tag="mcp",
     example={
         "jsonrpc": "2.0",
@@ -252,9 +261,15 @@ _POSTED = RouteDoc(
         },
     },
 )
-_ENDED = RouteDoc("MCP: end the session", None, {204: None, **_REFUSED}, headers=_ASKED, tag="mcp")
+_END_DOC = RouteDoc(
+    "End an MCP session",
+    description="Closes the MCP session and interrupts its active run. The conversation stays.",
+    responses={204: None, **_ERRORS},
+    headers=_HEADERS,
+    tag="mcp",
+)
 ROUTES = tuple(
     Route(method, path, handler, Scope.CHAT, says)
     for path in ("/run/v1/mcp", "/v1/mcp")
-    for method, handler, says in (("POST", handle_message, _POSTED), ("DELETE", end_session, _ENDED))
+    for method, handler, says in (("POST", handle_message, _MESSAGE_DOC), ("DELETE", end_session, _END_DOC))
 )

@@ -1,8 +1,7 @@
-"""A run as OpenAI's chat completion, streamed or whole, and what its responses say beyond that API. Pure.
+"""A run as OpenAI's chat completion (OpenAI API reference), streamed or whole. Pure.
 
-The law is OpenAI's API reference. The agent's tools run here, so no call of theirs is shown; a run that
-waits for a person's word ends its response with `finish_reason: "stop"`, and the extension object `rejoin`
-says what it waits for.
+The agent's tools run here, so their calls are not shown. A run that waits for an approval ends its response
+with `finish_reason: "stop"`; the extension object `rejoin` lists the calls that wait.
 """
 
 from collections.abc import Iterable
@@ -15,11 +14,11 @@ from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, run_created_ms
 
 FINISH_REASONS = {"content-filter": "content_filter", "length": "length", "tool-calls": "length"}
-"""A run that ends with calls that nobody answers has run out of steps."""
+"""Our reasons → OpenAI's, where they differ. A run that ends with `tool-calls` has used up its steps."""
 
 
 class CompletionMetadata(msgspec.Struct, frozen=True):
-    """What of a run never changes."""
+    """What never changes about a run."""
 
     run: RunId
     session: SessionId
@@ -32,12 +31,12 @@ class CompletionMetadata(msgspec.Struct, frozen=True):
 
     @property
     def created_s(self) -> int:
-        """When it was made."""
+        """When the run was created, in seconds since 1970."""
         return run_created_ms(self.run) // 1000
 
 
 class PendingCall(msgspec.Struct, frozen=True):
-    """A call that waits for a person's word."""
+    """A tool call that waits for an approval."""
 
     approval_id: str
     tool_call_id: str
@@ -46,81 +45,85 @@ class PendingCall(msgspec.Struct, frozen=True):
 
 
 class PendingCalls:
-    """Which calls of a run wait for a person: fed with its events, in order."""
+    """Which tool calls of a run wait for an approval. Feed it the run's events in order."""
 
     def __init__(self) -> None:
         self._calls: dict[str, tuple[str, Any]] = {}
-        self._asked: dict[str, PendingCall] = {}
+        self._pending: dict[str, PendingCall] = {}
 
     @property
     def pending(self) -> list[PendingCall]:
-        """In the order in which they were asked about."""
-        return list(self._asked.values())
+        """In the order of their approval requests."""
+        return list(self._pending.values())
 
     def feed(self, chunk: Chunk) -> None:
-        """The next event."""
+        """Take the next event."""
         match chunk:
             case chunks.ToolInputAvailable(tool_call_id=call, tool_name=name, input=input):
                 self._calls[call] = (name, input)
             case chunks.ToolApprovalRequest(approval_id=id, tool_call_id=call, is_automatic=automatic):
                 if automatic is not True and call in self._calls:
-                    self._asked[call] = PendingCall(id, call, *self._calls[call])
+                    self._pending[call] = PendingCall(id, call, *self._calls[call])
             case chunks.ToolApprovalResponse(approval_id=id):
-                self._asked = {call: one for call, one in self._asked.items() if one.approval_id != id}
+                self._pending = {
+                    call: pending for call, pending in self._pending.items() if pending.approval_id != id
+                }
             case (
                 chunks.ToolOutputAvailable(tool_call_id=call)
                 | chunks.ToolOutputError(tool_call_id=call)
                 | chunks.ToolOutputDenied(tool_call_id=call)
             ):
-                self._asked.pop(call, None)
+                self._pending.pop(call, None)
             case _:
                 pass
 
 
 def pending_calls_in(events: Iterable[Chunk]) -> PendingCalls:
-    """What a run waits for after these events."""
-    waiting = PendingCalls()
+    """The calls that wait after these events."""
+    calls = PendingCalls()
     for chunk in events:
-        waiting.feed(chunk)
-    return waiting
+        calls.feed(chunk)
+    return calls
 
 
-def rejoin_extension(facts: CompletionMetadata, waiting: PendingCalls) -> dict[str, Any]:
-    """The object `rejoin`: where the run and its conversation are found in the rest of the API."""
+def rejoin_extension(run: CompletionMetadata, calls: PendingCalls) -> dict[str, Any]:
+    """The object `rejoin`: the ids under which the other APIs know the run and its session, and what it waits
+    for.
+    """
     return {
-        "run_id": facts.run,
-        "conversation_id": facts.session,
-        "pending_approvals": msgspec.to_builtins(waiting.pending),
+        "run_id": run.run,
+        "conversation_id": run.session,
+        "pending_approvals": msgspec.to_builtins(calls.pending),
     }
 
 
 def stream_error(message: str, code: str) -> dict[str, Any]:
-    """An error within a stream that has begun: a client of OpenAI's raises it."""
+    """An error inside a stream that has begun. OpenAI's clients raise it."""
     return {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
 
 
 def metadata_of(chunk: Chunk) -> dict[str, Any]:
-    """What an event adds to the message's metadata; a usage replaces the one before."""
+    """What an event adds to the message's metadata. A newer usage replaces the older one."""
     match chunk:
         case (
-            chunks.Start(message_metadata=dict(said))
-            | chunks.MessageMetadata(message_metadata=dict(said))
-            | chunks.Finish(message_metadata=dict(said))
+            chunks.Start(message_metadata=dict(metadata))
+            | chunks.MessageMetadata(message_metadata=dict(metadata))
+            | chunks.Finish(message_metadata=dict(metadata))
         ):
-            return said
+            return metadata
         case _:
             return {}
 
 
 def token_count(metadata: Any, name: str) -> int:
-    """A count in a message's usage; 0 if it says none."""
+    """A count in the usage of a message's metadata; 0 if it is missing."""
     usage = metadata.get("usage") if isinstance(metadata, dict) else None
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) else 0
 
 
 def completion_usage(metadata: Any) -> dict[str, Any]:
-    """What a message has cost, as chat completions say it."""
+    """A message's usage in the form of chat completions."""
     prompt, output = token_count(metadata, "inputTokens"), token_count(metadata, "outputTokens")
     return {
         "prompt_tokens": prompt,
@@ -131,49 +134,49 @@ def completion_usage(metadata: Any) -> dict[str, Any]:
     }
 
 
-def finish_reason(reason: str, waiting: PendingCalls) -> str:
-    """Ours as theirs."""
-    return "stop" if waiting.pending else FINISH_REASONS.get(reason, "stop")
+def finish_reason(reason: str, calls: PendingCalls) -> str:
+    """OpenAI's finish reason for ours."""
+    return "stop" if calls.pending else FINISH_REASONS.get(reason, "stop")
 
 
 def build_completion(
-    facts: CompletionMetadata, text: str, reason: str, waiting: PendingCalls, metadata: Any
+    run: CompletionMetadata, text: str, reason: str, calls: PendingCalls, metadata: Any
 ) -> dict[str, Any]:
     """A whole answer."""
     message = {"role": "assistant", "content": text, "refusal": None}
     choice = {
         "index": 0,
         "message": message,
-        "finish_reason": finish_reason(reason, waiting),
+        "finish_reason": finish_reason(reason, calls),
         "logprobs": None,
     }
     return {
-        **_head(facts, "chat.completion"),
+        **_head(run, "chat.completion"),
         "choices": [choice],
         "usage": completion_usage(metadata),
-        "rejoin": rejoin_extension(facts, waiting),
+        "rejoin": rejoin_extension(run, calls),
     }
 
 
 class CompletionStream:
-    """A streamed answer: fed with a run's events it gives chunks, the last ones by `end`."""
+    """A streamed answer. Feed it the run's events in order; call `end` after the last one."""
 
-    def __init__(self, facts: CompletionMetadata, *, include_usage: bool) -> None:
-        self._facts = facts
+    def __init__(self, run: CompletionMetadata, *, include_usage: bool) -> None:
+        self._run = run
         self._include_usage = include_usage
-        self._waiting = PendingCalls()
+        self._calls_pending = PendingCalls()
         self._metadata: dict[str, Any] = {}
         self._reason = "stop"
         self._error: str | None = None
-        self._begun = False
+        self._has_begun = False
 
     def feed(self, chunk: Chunk) -> list[dict[str, Any]]:
-        """The chunks that an event makes."""
-        self._waiting.feed(chunk)
+        """The chunks for the next event."""
+        self._calls_pending.feed(chunk)
         self._metadata |= metadata_of(chunk)
         match chunk:
-            case chunks.Start() if not self._begun:
-                self._begun = True
+            case chunks.Start() if not self._has_begun:
+                self._has_begun = True
                 return [self._chunk({"role": "assistant", "content": ""})]
             case chunks.TextDelta(delta=text):
                 return [self._chunk({"content": text})]
@@ -186,29 +189,29 @@ class CompletionStream:
         return []
 
     def end(self) -> list[dict[str, Any]]:
-        """The last chunks, once the stream has ended; the error, if the run has failed."""
+        """The last chunks, or the error if the run has failed."""
         if self._error is not None:
             return [stream_error(self._error, "run_failed")]
-        last = self._chunk({}, finish_reason(self._reason, self._waiting))
-        last["rejoin"] = rejoin_extension(self._facts, self._waiting)
+        last = self._chunk({}, finish_reason(self._reason, self._calls_pending))
+        last["rejoin"] = rejoin_extension(self._run, self._calls_pending)
         if not self._include_usage:
             return [last]
-        spent = _head(self._facts, "chat.completion.chunk") | {
+        usage = _head(self._run, "chat.completion.chunk") | {
             "choices": [],
             "usage": completion_usage(self._metadata),
         }
-        return [last, spent]
+        return [last, usage]
 
     def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
-        chunk = _head(self._facts, "chat.completion.chunk") | {"choices": [choice]}
+        chunk = _head(self._run, "chat.completion.chunk") | {"choices": [choice]}
         return chunk | ({"usage": None} if self._include_usage else {})
 
 
-def _head(facts: CompletionMetadata, kind: str) -> dict[str, Any]:
+def _head(run: CompletionMetadata, kind: str) -> dict[str, Any]:
     return {
-        "id": f"chatcmpl-{facts.ulid}",
+        "id": f"chatcmpl-{run.ulid}",
         "object": kind,
-        "created": facts.created_s,
-        "model": facts.agent,
+        "created": run.created_s,
+        "model": run.agent,
     }

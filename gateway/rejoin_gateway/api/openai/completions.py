@@ -1,9 +1,9 @@
-"""OpenAI's chat completions: an agent is a model, and a client of OpenAI's is a client.
+"""OpenAI's chat completions: agents are models, and OpenAI's clients work unchanged.
 
-A request is a conversation of its own, to which its earlier messages are imported, unless it names one in
-`metadata.conversation_id` or the header `x-conversation-id`: then only its new message counts, because what
-is stored wins. The protocol has no way to resume and none to take text back: a stream whose runner died after
-it had said something ends with an error, and the conversation has the answer.
+A request starts a session of its own, which imports its earlier messages, unless it names a session in
+`metadata.conversation_id` or the header `x-conversation-id`: then only its last message is sent, because the
+stored messages count. The protocol can neither resume a stream nor take text back. If a runner dies after it
+has sent text, the stream ends with an error, and the whole answer is in the session.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -28,10 +28,11 @@ from rejoin_gateway.api.openai.completion_format import (
     stream_error,
 )
 from rejoin_gateway.api.openai.request_input import ChatMessage
+from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
-from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
 from rejoin_gateway.http.request import decode_body, key_of
@@ -43,18 +44,20 @@ from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 
 V6 = View(v7=False)
-"""For those who cannot take back: what was voided before is left out, what is voided meanwhile breaks off."""
+"""For clients that cannot take events back: events voided before the request are left out, and events voided
+during the stream break it.
+"""
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
-    """How a stream is to be. `include_obfuscation` changes nothing: there is none."""
+    """`include_usage`: a last chunk with token counts. `include_obfuscation` is accepted without effect."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
 class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body: what of it has an effect. Other fields may be there if they ask for nothing."""
+    """The fields that have an effect. Others are accepted with values that change nothing."""
 
     model: str
     messages: list[ChatMessage]
@@ -64,7 +67,7 @@ class ChatCompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelEntry(msgspec.Struct, frozen=True):
-    """An agent, as OpenAI lists models."""
+    """An agent, as OpenAI lists models. `created`: when it was deployed, in seconds since 1970."""
 
     id: str
     created: int
@@ -74,53 +77,67 @@ class ModelEntry(msgspec.Struct, frozen=True):
 
 
 class ModelList(msgspec.Struct, frozen=True):
-    """All of them."""
+    """The agents that the caller may use."""
 
     data: list[ModelEntry]
     object: str = "list"
 
 
+class _Admitted(msgspec.Struct, frozen=True):
+    """A request after its body is gone: its files must not stay in memory for as long as an answer takes."""
+
+    replay: Replay
+    stream: bool
+    include_usage: bool
+
+
 async def create_completion(request: web.Request) -> web.StreamResponse:
-    """Answer a conversation's last message."""
-    asked = await decode_checked_body(request, ChatCompletionRequest)
-    if asked.stream_options is not None and not asked.stream:
-        raise Invalid("stream_options are for a stream", "/stream_options")
-    named = _conversation(request, asked)
-    session = session_with_model(request, asked.model, named)
-    if named is not None:
-        await session.check_agent()
-    replay = await send_input(request, session, request_input.from_chat_messages(asked.messages), "/messages")
-    asked.messages.clear()  # files must not be held for as long as an answer takes
-    if not asked.stream:
+    """Answer the last message."""
+    admitted = await _admit(request)
+    if not admitted.stream:
         request_body.release_body(request)
-        return await _whole(replay)
-    options = asked.stream_options or StreamOptions()
-    return await stream_replay(request, replay, _translated(replay, include_usage=options.include_usage))
+        return await _respond_complete(admitted.replay)
+    translate = _translate_stream(admitted.replay, include_usage=admitted.include_usage)
+    return await stream_replay(request, admitted.replay, translate)
+
+
+async def _admit(request: web.Request) -> _Admitted:
+    body = await decode_checked_body(request, ChatCompletionRequest)
+    if body.stream_options is not None and not body.stream:
+        raise Invalid("stream_options are for a stream", "/stream_options")
+    id = _parse_conversation_id(request, body)
+    session = session_with_model(request, body.model, id)
+    if id is not None:
+        await session.check_agent()
+    messages = request_input.from_chat_messages(body.messages)
+    replay = await send_input(request, session, messages, "/messages")
+    options = body.stream_options or StreamOptions()
+    return _Admitted(replay, stream=bool(body.stream), include_usage=options.include_usage)
 
 
 async def list_models(request: web.Request) -> web.StreamResponse:
-    """The agents that the caller's credential may talk to."""
-    found = await request.app[SERVICE].backend.agents.list()
-    bound = request[PRINCIPAL].agent
-    shown = [
-        ModelEntry(entry.name, entry.deployed_at_ms // 1000, entry.description)
-        for entry in sorted(found, key=lambda entry: entry.name)
-        if bound in (None, entry.name)
-    ]
-    return json_response(ModelList(shown))
+    """The agents that the caller may use, as models."""
+    entries = await directory_of(request).agents()
+    return json_response(
+        ModelList(
+            [ModelEntry(entry.name, entry.deployed_at_ms // 1000, entry.description) for entry in entries]
+        )
+    )
 
 
 async def decode_checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
-    """The body, if it asks for nothing that it would not get. Raises as `request.decode_body`."""
+    """The body as `kind`. Raises `Invalid` for a field that has no effect here, and as `decode_body`."""
+    # `Raw` values are slices of the body: the fields are checked without decoding files in them.
     request_input.check_fields(await decode_body(request, dict[str, msgspec.Raw]), kind.__struct_fields__)
     return await decode_body(request, kind)
 
 
-def session_with_model(request: web.Request, model: str, id: str | None) -> Session:
-    """The session that a request names, or a new one, with the agent that `model` names. Raises `NotFound`,
-    also for an agent that is not the credential's.
+def session_with_model(request: web.Request, model: str, id: str | None) -> AgentSession:
+    """Session `id`, or a new one, with the agent that `model` names.
+
+    Raises `NotFound` for an agent that cannot exist or that the credential may not use.
     """
-    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
+    principal = request[PRINCIPAL]
     unknown = NotFound(f"there is no agent {model[:64]!r}")
     try:
         agent = agent_name(model)
@@ -128,75 +145,83 @@ def session_with_model(request: web.Request, model: str, id: str | None) -> Sess
         raise unknown from None
     if principal.agent not in (None, agent):
         raise unknown
-    named = SessionId(id or new_session_id(key_of(request), principal.owner))
-    return backend.agent(agent, principal.owner).session(named, ContextInput(request.headers))
+    session = SessionId(id or new_session_id(key_of(request), principal.owner))
+    backend, context = request.app[SERVICE].backend, ContextInput(request.headers)
+    return AgentSession(backend, principal.owner, session, agent, context)
 
 
 async def send_input(
     request: web.Request,
-    session: Session,
-    said: Sequence[request_input.InputMessage],
-    place: str,
+    session: AgentSession,
+    messages: Sequence[request_input.InputMessage],
+    pointer: str,
     *,
-    new: bool = False,
+    joins_user_messages: bool = False,
 ) -> Replay:
-    """Ask for an answer to what was said last; of a session that is known, the rest is known better."""
+    """Send the last message; a new session imports those before it. Raises as `AgentSession.send`.
+
+    `pointer` is that of the list. `joins_user_messages`: see `request_input.split_last_turn`.
+    """
     key = key_of(request)
-    asked = request_input.split_last_turn(said, new_message_id(key), place, new=new)
-    with message_input.relocate_errors("", asked.places):
-        message = message_input.build_user_message(asked.message, "")
-        imports = message_input.build_imported_turns(asked.earlier, lambda number: said[number].places)
+    turn = request_input.split_last_turn(
+        messages, new_message_id(key), pointer, joins_user_messages=joins_user_messages
+    )
+    with message_input.relocate_errors("", turn.places):
+        message = message_input.build_user_message(turn.message, "")
+        imports = message_input.build_imported_turns(turn.earlier, lambda number: messages[number].places)
         return await session.send(message, V6, imports=imports, key=key)
 
 
 def metadata_of_run(run: Run) -> CompletionMetadata:
-    """What of a run its responses say."""
+    """What responses say about a run."""
     return CompletionMetadata(run.id, run.session, run.agent)
 
 
-def _conversation(request: web.Request, asked: ChatCompletionRequest) -> str | None:
-    named = (asked.metadata or {}).get("conversation_id")
+def _parse_conversation_id(request: web.Request, body: ChatCompletionRequest) -> str | None:
+    field = (body.metadata or {}).get("conversation_id")
     header = request.headers.get("x-conversation-id")
-    if named and header and named != header:
+    if field and header and field != header:
         raise Invalid("the header x-conversation-id names another one", "/metadata/conversation_id")
-    if not named and not header:
+    if not field and not header:
         return None
     try:
-        return session_id(named or header or "")
+        return session_id(field or header or "")
     except Invalid as fault:
         raise Invalid(fault.detail, "/metadata/conversation_id") from fault
 
 
-async def _whole(replay: Replay) -> web.StreamResponse:
+async def _respond_complete(replay: Replay) -> web.StreamResponse:
     answer = await collect_answer(msgspec.structs.replace(replay, view=View()))
     headers = {"x-conversation-id": replay.run.session, "x-workflow-run-id": replay.run.id}
     if answer.error is not None:
-        # Whoever asks again asks for another run: that is for a person to decide, not for a retry.
-        once = headers | {"x-should-retry": "false"}
+        # A retry by the client's library would start another run; only a person should decide that.
+        headers |= {"x-should-retry": "false"}
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        return errors.render_error(ErrorDetails(status, "run_failed", answer.error, once), ErrorFormat.OPENAI)
+        return errors.render_error(
+            ErrorDetails(status, "run_failed", answer.error, headers), ErrorFormat.OPENAI
+        )
     waiting = pending_calls_in(unfold(answer.message))
-    said = build_completion(
+    completion = build_completion(
         metadata_of_run(replay.run),
         answer.text,
         answer.finish_reason,
         waiting,
         answer.message.get("metadata"),
     )
-    response = json_response(said)
+    response = json_response(completion)
     response.headers.update(headers)
     return response
 
 
-def _translated(replay: Replay, *, include_usage: bool) -> Translate:
+def _translate_stream(replay: Replay, *, include_usage: bool) -> Translate:
     answer = CompletionStream(metadata_of_run(replay.run), include_usage=include_usage)
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         try:
             async for batch in decode_events(frames):
-                said = [sse_frame(part) for chunk in batch for part in answer.feed(chunk)]
-                if said or not batch:
-                    yield b"".join(said) or sse.KEEP_ALIVE
+                lines = [sse_frame(part) for chunk in batch for part in answer.feed(chunk)]
+                if lines or not batch:
+                    yield b"".join(lines) or sse.KEEP_ALIVE
         except Gone as fault:
             yield sse_frame(stream_error(f"{fault} (conversation {replay.run.session})", "restarted"))
             return
@@ -205,9 +230,9 @@ def _translated(replay: Replay, *, include_usage: bool) -> Translate:
     return translate
 
 
-def sse_frame(said: Any) -> bytes:
-    """An event whose type, if it has one, is in its data alone."""
-    return b"data: %b\n\n" % msgspec.json.encode(said)
+def sse_frame(value: Any) -> bytes:
+    """A server-sent event without a name: OpenAI's clients read the type from its data."""
+    return b"data: %b\n\n" % msgspec.json.encode(value)
 
 
 ROUTES = (
@@ -217,10 +242,18 @@ ROUTES = (
         create_completion,
         Scope.CHAT,
         RouteDoc(
-            "A chat completion, for OpenAI's clients",
-            ChatCompletionRequest,
-            {200: (dict[str, Any], "text/event-stream")},
-            headers={"x-conversation-id": "The conversation to go on with.", **IDEMPOTENCY_HEADER},
+            "Create a chat completion",
+            description="OpenAI's chat completions for agents: set the client's base URL to `/run/v1` and "
+            "`model` to an agent's name. Each request starts a conversation of its own, unless the header "
+            "`x-conversation-id` or `metadata.conversation_id` names one. Returns a completion, or its "
+            "chunks with `stream: true`. Fields that would have no effect (`temperature`, `tools`, …) are "
+            "refused, unless they ask for what happens anyway.",
+            body=ChatCompletionRequest,
+            responses={200: (dict[str, Any], "text/event-stream")},
+            headers={
+                "x-conversation-id": "The conversation to continue. Only the last message is sent to it.",
+                **IDEMPOTENCY_HEADER,
+            },
             tag="openai",
             example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
         ),
@@ -231,7 +264,12 @@ ROUTES = (
         "/run/v1/models",
         list_models,
         Scope.CHAT,
-        RouteDoc("The agents, as models", None, {200: ModelList}, tag="openai"),
+        RouteDoc(
+            "List models",
+            description="Returns the agents that the credential may use, each as a model of OpenAI's API.",
+            responses={200: ModelList},
+            tag="openai",
+        ),
         ErrorFormat.OPENAI,
     ),
 )

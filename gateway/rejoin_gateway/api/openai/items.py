@@ -1,7 +1,7 @@
-"""Stored messages as the input items of OpenAI's responses. Pure.
+"""Stored messages as input items of OpenAI's responses (OpenAI API reference, "Input items"). Pure.
 
-The law is OpenAI's API reference. A message is one item, with the message's id. What an earlier answer did
-beside talking (its reasoning, its tools) is in the output of the response that it was, and not here.
+A message is one item with the message's id. Reasoning and tool calls of earlier answers are left out: they
+are in the output of their own responses.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,12 @@ from rejoin_protocol.events.fold import Part, UIMessage
 
 
 def to_item(message: UIMessage) -> dict[str, Any]:
-    """A message as an item."""
+    """A message as an input item."""
     role, parts = message["role"], message["parts"]
-    content = _said(parts) if role == "assistant" else [one for part in parts if (one := _asked(part))]
+    if role == "assistant":
+        content = _output_content(parts)
+    else:
+        content = [item for part in parts if (item := _input_content(part))]
     return {
         "id": message["id"],
         "type": "message",
@@ -24,12 +27,12 @@ def to_item(message: UIMessage) -> dict[str, Any]:
     }
 
 
-def _said(parts: Sequence[Part]) -> list[dict[str, Any]]:
+def _output_content(parts: Sequence[Part]) -> list[dict[str, Any]]:
     text = "".join(part["text"] for part in parts if part["type"] == "text")
     return [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
 
 
-def _asked(part: Part) -> dict[str, Any] | None:
+def _input_content(part: Part) -> dict[str, Any] | None:
     match part:
         case {"type": "text", "text": text}:
             return {"type": "input_text", "text": text}
@@ -42,7 +45,7 @@ def _asked(part: Part) -> dict[str, Any] | None:
 
 
 def to_page(items: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
-    """Items as a list. `more`: whether it goes on behind the last of them."""
+    """A page of a list. `more`: whether items follow behind the last one."""
     return {
         "object": "list",
         "data": items,

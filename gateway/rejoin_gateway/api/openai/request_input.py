@@ -1,13 +1,13 @@
-"""What OpenAI's clients send: which fields of a request can be honoured, and its messages as ours. Pure.
+"""Reads the requests of OpenAI's clients (OpenAI API reference): checks fields, converts messages. Pure.
 
-The law is OpenAI's API reference. The agent has its own instructions, tools and settings, and its tools run
-here: what a client says about those would have no effect, so a request that says it is refused, by the
-field's name, unless it says what is true anyway (`n: 1`, `tools: []`, `null`). That goes for system and
-developer messages too. Nothing is dropped silently, but for two things: an earlier turn of a conversation
-that is stored already, since the stored one wins, and what our own output items say about tools.
+An agent has its own instructions, tools and settings, and its tools run here. A field that would change them
+has no effect, so it is refused by name, unless its value is what happens anyway (`n: 1`, `tools: []`,
+`null`). System and developer messages are refused for the same reason. Two things are dropped silently:
+earlier turns of a session that exists, because the stored ones count, and output items about tools that a
+client sends back.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ IDLE = frozenset(
     {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
     | {"safety_identifier", "user"}
 )
-"""Fields that may say anything, because they ask for nothing in the answer."""
+"""Fields that may have any value, because they do not change the answer."""
 NEUTRAL: Mapping[str, Sequence[Any]] = {
     "frequency_penalty": (0,),
     "function_call": ("auto", "none"),
@@ -45,23 +45,23 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "top_p": (1,),
     "truncation": ("disabled",),
 }
-"""Fields that may only say what is so without them."""
+"""Fields that may only have the values that apply without them."""
 OWN_ITEMS = frozenset({"reasoning", "mcp_call", "mcp_approval_request"})
 """Output items that a client may send back; they have no effect."""
-SYSTEM = "the agent has its own instructions: messages of role {} are not taken"
+SYSTEM_REFUSED = "the agent has its own instructions: messages with role {} are not taken"
 NAME_CHARS_MAX = 64
 NEUTRAL_BYTES_MAX = 256
-"""A value that says nothing is short; a long one is not even looked at."""
+"""Neutral values are short. Longer values are refused without being decoded."""
 
 
 def check_fields(fields: Mapping[str, msgspec.Raw], taken: Collection[str]) -> None:
-    """Refuse a request that asks for what it would not get. Raises `Invalid` naming the field."""
+    """Raises `Invalid` for the first field that has no effect here. `taken`: fields that have one."""
     for name, raw in fields.items():
         if name in taken or name in IDLE or _is_neutral(raw, NEUTRAL.get(name, ())):
             continue
         shown = name[:NAME_CHARS_MAX]
-        only = " or ".join(msgspec.json.encode(one).decode() for one in NEUTRAL.get(name, ()))
-        detail = f"{shown} cannot be honoured here" + (f", other than {only}" if only else "")
+        allowed = " or ".join(msgspec.json.encode(value).decode() for value in NEUTRAL.get(name, ()))
+        detail = f"{shown} has no effect here" + (f": only {allowed} is taken" if allowed else "")
         raise Invalid(detail, f"/{shown}")
 
 
@@ -70,13 +70,16 @@ def _is_neutral(raw: msgspec.Raw, neutral: Sequence[Any]) -> bool:
         return False
     try:
         value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # a raw value is not looked at before: 1e999
+    except (msgspec.DecodeError, UnicodeDecodeError):  # raw values are not checked before: 1e999
         return False
     return value is None or value in neutral
 
 
 class InputMessage(msgspec.Struct, frozen=True):
-    """A message: its parts in the form that `turns.user` takes, and where the client wrote each."""
+    """A message: parts as `message_input.build_user_message` takes them, and their JSON pointers.
+
+    `place` is the pointer of the content.
+    """
 
     role: str
     parts: Sequence[dict[str, Any]]
@@ -85,41 +88,46 @@ class InputMessage(msgspec.Struct, frozen=True):
 
 
 class InputTurn(msgspec.Struct, frozen=True):
-    """What is to be answered, where each of its parts was written, and the turns before it."""
+    """The message to answer, the JSON pointers of its parts, and the turns before it."""
 
     message: ClientMessage
     places: Sequence[str]
     earlier: Sequence[ClientMessage]
 
 
-def split_last_turn(said: Sequence[InputMessage], fresh: str, place: str, *, new: bool) -> InputTurn:
-    """The user's last message, with the id `fresh`. Raises `Invalid`.
+def split_last_turn(
+    messages: Sequence[InputMessage], new_id: str, pointer: str, *, joins_user_messages: bool
+) -> InputTurn:
+    """The user's last message, under the id `new_id`, and the turns before it. Raises `Invalid`.
 
-    `new`: a client sends what is new, so all of the user's messages at the end are that one; else it sends
-    everything again each time, and what is before the last one may be known.
+    `joins_user_messages`: all user messages at the end are one message. That is right for clients that send
+    only what is new. Clients that send the whole conversation each time may repeat a known message before the
+    last one.
     """
-    if not 0 < len(said) <= MESSAGES_MAX:
-        raise Invalid(f"expected 1 to {MESSAGES_MAX} messages", place)
-    if said[-1].role != "user":
-        raise Invalid("the last message is the user's: an answer that is begun is not gone on with", place)
-    first = len(said) - 1
-    while new and first and said[first - 1].role == "user":
+    if not 0 < len(messages) <= MESSAGES_MAX:
+        raise Invalid(f"expected 1 to {MESSAGES_MAX} messages", pointer)
+    if messages[-1].role != "user":
+        raise Invalid("the last message must be the user's: an answer cannot be continued", pointer)
+    first = len(messages) - 1
+    while joins_user_messages and first and messages[first - 1].role == "user":
         first -= 1
-    last = said[first:]
-    for one in last:
-        if not one.parts:
-            raise Invalid("a user's message says something", one.place)
-    parts = [part for one in last for part in one.parts]
-    places = [where for one in last for where in one.places]
+    last = messages[first:]
+    for message in last:
+        if not message.parts:
+            raise Invalid("a user's message must not be empty", message.place)
+    parts = [part for message in last for part in message.parts]
+    places = [place for message in last for place in message.places]
     earlier = [
-        ClientMessage(f"imported_{number}", "user" if one.role == "user" else "assistant", list(one.parts))
-        for number, one in enumerate(said[:first])
+        ClientMessage(
+            f"imported_{number}", "user" if message.role == "user" else "assistant", list(message.parts)
+        )
+        for number, message in enumerate(messages[:first])
     ]
-    return InputTurn(ClientMessage(fresh, "user", parts), places, earlier)
+    return InputTurn(ClientMessage(new_id, "user", parts), places, earlier)
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
-    """One of a chat completion's `messages`."""
+    """One of the `messages` of a chat completion."""
 
     role: str
     content: str | list[dict[str, Any]] | None = None
@@ -129,22 +137,22 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 def from_chat_messages(messages: Sequence[ChatMessage]) -> list[InputMessage]:
     """The messages of a chat completion. Raises `Invalid`."""
-    said = []
+    converted = []
     for number, message in enumerate(messages):
         place = f"/messages/{number}"
         _check_role(message.role, place)
         for field, value in (("tool_calls", message.tool_calls), ("function_call", message.function_call)):
             if value:
                 raise Invalid("tools run here: calls are not taken from a client", f"{place}/{field}")
-        said.append(_said(message.role, message.content, place, _chat_part))
-    return said
+        converted.append(_convert(message.role, message.content, place, _chat_part))
+    return converted
 
 
 def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMessage]:
     """The messages in a response's `input`. Raises `Invalid`."""
     if isinstance(input, str):
-        return [_said("user", input, "", _input_part, root="/input")]
-    said = []
+        return [_convert("user", input, "", _input_part, root="/input")]
+    converted = []
     for number, item in enumerate(input):
         place = f"/input/{number}"
         match item:
@@ -154,48 +162,60 @@ def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMess
                 item.get("type", "message") == "message"
             ):
                 _check_role(role, place)
-                said.append(_said(role, content, place, _input_part))
+                converted.append(_convert(role, content, place, _input_part))
             case _:
-                raise Invalid("an input item is a message, or an mcp_approval_response alone", place)
-    return said
+                raise Invalid("an input item is a message; an mcp_approval_response stands alone", place)
+    return converted
 
 
 def parse_decisions(input: str | Sequence[dict[str, Any]]) -> list[Decision]:
-    """The answers in an `input` that holds answers; none if it holds none. Raises `Invalid`."""
-    found: list[Decision] = []
+    """The decisions in an `input`; empty if it holds messages instead. Raises `Invalid`."""
+    decisions: list[Decision] = []
     for number, item in enumerate(input if not isinstance(input, str) else ()):
         if item.get("type") != "mcp_approval_response":
             continue
         match item:
             case {"approval_request_id": str(id), "approve": bool(approved)}:
                 reason = item.get("reason")
-                found.append(Decision(ApprovalId(id), approved, reason if isinstance(reason, str) else None))
+                decisions.append(
+                    Decision(ApprovalId(id), approved, reason if isinstance(reason, str) else None)
+                )
             case _:
-                raise Invalid("an answer needs approval_request_id and approve", f"/input/{number}")
-    if found and len(found) != len(input):
-        raise Invalid("answers and messages are different requests: send one after the other", "/input")
-    return found
+                raise Invalid(
+                    "an approval response needs approval_request_id and approve", f"/input/{number}"
+                )
+    if decisions and len(decisions) != len(input):
+        raise Invalid(
+            "approval responses and messages are different requests: send one after the other", "/input"
+        )
+    return decisions
 
 
 def _check_role(role: str, place: str) -> None:
     if role in ("system", "developer"):
-        raise Invalid(SYSTEM.format(role), f"{place}/role")
+        raise Invalid(SYSTEM_REFUSED.format(role), f"{place}/role")
     if role in ("tool", "function"):
         raise Invalid("tools run here: results are not taken from a client", f"{place}/role")
     if role not in ("user", "assistant"):
         raise Invalid("a role is user or assistant", f"{place}/role")
 
 
-def _said(role: str, content: Any, place: str, part_of: Any, root: str | None = None) -> InputMessage:
-    """A message of either API, whose content's parts are read by `part_of`."""
-    at = f"{place}/content" if root is None else root
+def _convert(
+    role: str,
+    content: Any,
+    place: str,
+    convert_part: Callable[[Any, str], dict[str, Any]],
+    root: str | None = None,
+) -> InputMessage:
+    """`root`: the content's JSON pointer if it is not `<place>/content`."""
+    pointer = f"{place}/content" if root is None else root
     if not content:
-        return InputMessage(role, [], [], at)
+        return InputMessage(role, [], [], pointer)
     if isinstance(content, str):
-        return InputMessage(role, [{"type": "text", "text": content}], [at], at)
-    places = [f"{at}/{number}" for number in range(len(content))]
-    parts = [part_of(part, where) for part, where in zip(content, places, strict=True)]
-    return InputMessage(role, parts, places, at)
+        return InputMessage(role, [{"type": "text", "text": content}], [pointer], pointer)
+    places = [f"{pointer}/{number}" for number in range(len(content))]
+    parts = [convert_part(part, place) for part, place in zip(content, places, strict=True)]
+    return InputMessage(role, parts, places, pointer)
 
 
 def _chat_part(part: Any, place: str) -> dict[str, Any]:
@@ -235,5 +255,5 @@ def _input_part(part: Any, place: str) -> dict[str, Any]:
 
 
 def _file(url: str, filename: Any) -> dict[str, Any]:
-    """A file whose type its bytes say."""
+    """A file part without a media type: the type is found from the bytes."""
     return {"type": "image", "image": url} | ({"filename": filename} if filename is not None else {})

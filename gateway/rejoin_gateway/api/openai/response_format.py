@@ -1,17 +1,17 @@
-"""A run's log as OpenAI's response and its stream of events. Pure.
+"""A run's log as OpenAI's response and its stream of events (OpenAI API reference, "Responses"). Pure.
 
-The law is OpenAI's API reference. One run is one response, also across approvals: `resp_<ulid>` is
-`run_<ulid>`. Every event has the `sequence_number` that its place in the log gives it, so any gateway at any
-time gives the same numbers, and a client that has one can go on behind it.
+One run is one response, also across approvals: `resp_<ulid>` is `run_<ulid>`. An event's `sequence_number`
+follows from its place in the log alone. So every gateway gives the same numbers at any time, and a client can
+resume behind a number.
 
-Two things that the log takes back cannot be taken back in this protocol. What a dead runner has left of a
-step (up to a `reset-step`) keeps its numbers and is never shown again: `voided` has them, and whoever
-streams leaves them out, or breaks off where they were shown already. The end of a response that waited for a
-person's word keeps its number too, and is shown only where the stream ends with it.
+This protocol cannot take back two things that the log takes back. First, what a dead runner has left of a
+step, up to a `reset-step`, keeps its numbers and is not shown again: `voided` lists these ranges, and a
+stream leaves them out, or breaks if it has shown them. Second, the end of a response that waited for an
+approval keeps its number too; it is shown only in a stream that ends with it.
 
-The agent's tools are `mcp_call` items: made here, not to be made by the client. A question about one is an
-`mcp_approval_request`. What a delegated agent says is in `reasoning` items, as it is in the message. Files
-that a model makes and data parts have no words here and are left out.
+The agent's tools are `mcp_call` items, because they run here and not at the client. An approval is an
+`mcp_approval_request`. Text of delegated agents is in `reasoning` items, as in the stored message. Files that
+a model generates and data parts have no counterpart and are left out.
 """
 
 from collections.abc import Sequence
@@ -39,25 +39,25 @@ CREATED = "response.created"
 
 
 def response_id(run: RunId) -> str:
-    """A run's id as a response's."""
+    """The response's id of a run."""
     return PREFIX + run.removeprefix(RUN_PREFIX)
 
 
 def parse_response_id(id: str) -> RunId | None:
-    """The run of a response; None if there cannot be one."""
+    """The run's id of a response; None if the id is not a response's."""
     ulid = id.removeprefix(PREFIX)
-    right = id.startswith(PREFIX) and len(ulid) == _ULID_CHARS and ulid.isascii() and ulid.isalnum()
-    return RunId(RUN_PREFIX + ulid) if right else None
+    is_id = id.startswith(PREFIX) and len(ulid) == _ULID_CHARS and ulid.isascii() and ulid.isalnum()
+    return RunId(RUN_PREFIX + ulid) if is_id else None
 
 
 class SequenceRange(NamedTuple):
-    """Sequence numbers from `first` up to, but without, `end`."""
+    """Sequence numbers from `first` up to, but not including, `end`."""
 
     first: int
     end: int
 
     def holds(self, number: int) -> bool:
-        """Whether it is one of them."""
+        """Whether the range contains `number`."""
         return self.first <= number < self.end
 
 
@@ -68,42 +68,42 @@ class ResponseEvent(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Its sequence number."""
+        """The event's sequence number."""
         number: int = self.body["sequence_number"]
         return number
 
     @property
     def type(self) -> str:
-        """Its type."""
+        """The event's type."""
         type: str = self.body["type"]
         return type
 
 
 class ResponseStream:
-    """Fed with a run's events in order, from its first one, it gives the response's."""
+    """A response. Feed it the run's events in order, from the first one; it returns the response's events."""
 
-    def __init__(self, facts: CompletionMetadata) -> None:
-        self._facts = facts
+    def __init__(self, run: CompletionMetadata) -> None:
+        self._run = run
         self.number = 0
-        """The next event's."""
+        """The next event's sequence number."""
         self.voided: list[SequenceRange] = []
         self.suspended_at = -1
-        """The number of the last event that said that the run waits."""
+        """The number of the last event that ended the response because the run waits; -1: none."""
         self.final: dict[str, Any] | None = None
-        """The response as it ended, unless it has gone on since."""
+        """The response as it ended; None before, and after it was continued."""
         self._items: list[dict[str, Any]] = []
         self._open: dict[str, int] = {}
-        self._deltas: dict[int, list[str]] = {}  # of the items that are open, not in them yet
+        self._deltas: dict[int, list[str]] = {}  # text of open items that `_settle` has not put into them yet
         self._calls: dict[str, int] = {}
-        self._waiting = PendingCalls()
+        self._pending_calls = PendingCalls()
         self._metadata: dict[str, Any] = {}
         self._error: str | None = None
         self._aborted = False
         self._step = (0, 0)  # number and items when the last step began
 
     def feed(self, chunk: Chunk) -> list[ResponseEvent]:
-        """What an event of the run makes."""
-        self._waiting.feed(chunk)
+        """The response's events for the run's next event."""
+        self._pending_calls.feed(chunk)
         self._metadata |= metadata_of(chunk)
         match chunk:
             case chunks.Start():
@@ -123,19 +123,19 @@ class ResponseStream:
         return []
 
     def body(self, status: str, *, fault: str | None = None, reason: str | None = None) -> dict[str, Any]:
-        """The response as it stands. `fault`: why it failed; `reason`: why it is incomplete."""
+        """The response object as of now. `fault`: why it failed; `reason`: why it is incomplete."""
         for index in self._open.values():
             self._settle(index)
         return {
-            "id": response_id(self._facts.run),
+            "id": response_id(self._run.run),
             "object": "response",
-            "created_at": self._facts.created_s,
+            "created_at": self._run.created_s,
             "status": status,
             "error": None if fault is None else {"code": "server_error", "message": fault},
             "incomplete_details": None if reason is None else {"reason": reason},
             "instructions": None,
             "metadata": {},
-            "model": self._facts.agent,
+            "model": self._run.agent,
             "output": [dict(item) for item in self._items],
             "parallel_tool_calls": True,
             "temperature": None,
@@ -144,9 +144,9 @@ class ResponseStream:
             "top_p": None,
             "text": {"format": {"type": "text"}},
             "truncation": "disabled",
-            "conversation": {"id": self._facts.session},
+            "conversation": {"id": self._run.session},
             "usage": self._usage(),
-            "rejoin": rejoin_extension(self._facts, self._waiting),
+            "rejoin": rejoin_extension(self._run, self._pending_calls),
         }
 
     def _event(self, type: str, **fields: Any) -> ResponseEvent:
@@ -165,7 +165,7 @@ class ResponseStream:
         ]
 
     def _finish(self, reason: str) -> ResponseEvent:
-        for item in () if self._waiting.pending else self._items:
+        for item in () if self._pending_calls.pending else self._items:
             if item.get("status") == "in_progress":
                 item["status"] = "incomplete"
         match self._error:
@@ -173,7 +173,7 @@ class ResponseStream:
                 type, self.final = "response.failed", self.body("failed", fault=fault)
             case _ if self._aborted:
                 type, self.final = "response.incomplete", self.body("cancelled", reason="cancelled")
-            case _ if self._waiting.pending:
+            case _ if self._pending_calls.pending:
                 self.suspended_at = self.number
                 type, self.final = "response.incomplete", self.body("incomplete", reason="approval_required")
             case _ if reason in INCOMPLETE:
@@ -187,7 +187,7 @@ class ResponseStream:
         self.voided.append(SequenceRange(number, self.number))
         del self._items[items:]
         self._open = {id: index for id, index in self._open.items() if index < items}
-        self._deltas = {index: said for index, said in self._deltas.items() if index < items}
+        self._deltas = {index: texts for index, texts in self._deltas.items() if index < items}
         self._calls = {id: index for id, index in self._calls.items() if index < items}
         self._step = (self.number, items)
 
@@ -214,22 +214,22 @@ class ResponseStream:
             case chunks.TextStart(id=id):
                 return self._open_text(id)
             case chunks.TextDelta(id=id, delta=delta) if id in self._open:
-                return [self._more(self._open[id], delta)]
+                return [self._append_delta(self._open[id], delta)]
             case chunks.TextEnd(id=id) if id in self._open:
                 return self._close_text(self._open.pop(id))
             case chunks.ReasoningStart(id=id):
-                return self._open_summary(_thought(id))
-            case chunks.ReasoningDelta(id=id, delta=delta) if _thought(id) in self._open:
-                return [self._more(self._open[_thought(id)], delta)]
-            case chunks.ReasoningEnd(id=id) if _thought(id) in self._open:
-                return self._close_summary(self._open.pop(_thought(id)))
+                return self._open_summary(_reasoning_key(id))
+            case chunks.ReasoningDelta(id=id, delta=delta) if _reasoning_key(id) in self._open:
+                return [self._append_delta(self._open[_reasoning_key(id)], delta)]
+            case chunks.ReasoningEnd(id=id) if _reasoning_key(id) in self._open:
+                return self._close_summary(self._open.pop(_reasoning_key(id)))
             case _:
                 return self._call(chunk)
 
     def _add(self, prefix: str, item: dict[str, Any]) -> tuple[int, ResponseEvent]:
-        """A new item. Its id is that of its place: after a reset its successor has the same."""
+        """Append an item. Its id follows from its index: after a reset the next item has the same id."""
         index = len(self._items)
-        self._items.append({"id": f"{prefix}_{self._facts.ulid}_{index}"} | item)
+        self._items.append({"id": f"{prefix}_{self._run.ulid}_{index}"} | item)
         shown = dict(self._items[index])
         return index, self._event("response.output_item.added", output_index=index, item=shown)
 
@@ -238,19 +238,21 @@ class ResponseStream:
         return self._event("response.output_item.done", output_index=index, item=shown)
 
     def _at(self, index: int) -> dict[str, Any]:
-        """Which part of which item an event is about."""
+        """The fields that name the item and the part that an event is about."""
         item = self._items[index]
         inner = "summary_index" if item["type"] == "reasoning" else "content_index"
         return {"item_id": item["id"], "output_index": index, inner: 0}
 
-    def _more(self, index: int, delta: str) -> ResponseEvent:
+    def _append_delta(self, index: int, delta: str) -> ResponseEvent:
         self._deltas.setdefault(index, []).append(delta)
         if self._items[index]["type"] == "reasoning":
             return self._event("response.reasoning_summary_text.delta", **self._at(index), delta=delta)
         return self._event("response.output_text.delta", **self._at(index), delta=delta, logprobs=[])
 
     def _settle(self, index: int) -> dict[str, Any]:
-        """The part of an item, with everything that was said. A new one: events hold the old ones."""
+        """Put the collected text into the item's part; the part. A new object: earlier events refer to the
+        old one.
+        """
         item = self._items[index]
         field = "summary" if item["type"] == "reasoning" else "content"
         (old,) = item[field]
@@ -304,7 +306,7 @@ class ResponseStream:
                 opened = [] if call in self._calls else [self._open_call(call, name, input)]
                 return [*opened, self._close_call(call, status="failed", error=text)]
             case chunks.ToolApprovalRequest(approval_id=id, tool_call_id=call) if call in self._calls:
-                return self._ask(id, self._items[self._calls[call]])
+                return self._request_approval(id, self._items[self._calls[call]])
             case chunks.ToolOutputAvailable(tool_call_id=call, output=output, preliminary=preliminary) if (
                 call in self._calls and preliminary is not True
             ):
@@ -317,7 +319,7 @@ class ResponseStream:
                 return []
 
     def _open_call(self, call: str, name: str, input: Any) -> ResponseEvent:
-        item = {"type": "mcp_call", "status": "in_progress", "server_label": self._facts.agent, "name": name}
+        item = {"type": "mcp_call", "status": "in_progress", "server_label": self._run.agent, "name": name}
         self._calls[call], added = self._add(
             "mcp", item | {"arguments": _text(input), "output": None, "error": None}
         )
@@ -328,7 +330,7 @@ class ResponseStream:
         self._items[index] |= outcome
         return self._done(index)
 
-    def _ask(self, id: str, call: dict[str, Any]) -> list[ResponseEvent]:
+    def _request_approval(self, id: str, call: dict[str, Any]) -> list[ResponseEvent]:
         shown = {field: call[field] for field in ("server_label", "name", "arguments")}
         index, added = self._add("", {"id": id, "type": "mcp_approval_request"} | shown)
         call["approval_request_id"] = id
@@ -338,8 +340,9 @@ class ResponseStream:
 def visible_events(
     events: Sequence[ResponseEvent], after: int, void: Sequence[SequenceRange]
 ) -> list[ResponseEvent]:
-    """Those of a run's events that a stream shows: behind number `after`, and nothing that is void. A turn
-    after an approval is created again only where the stream begins with it.
+    """The events that a stream shows: those behind number `after` that are not in `void`.
+
+    The log begins a new turn after each approval. `response.created` is shown only as a stream's first event.
     """
     return [
         event
@@ -350,8 +353,8 @@ def visible_events(
     ]
 
 
-def _thought(id: str) -> str:
-    """Text and reasoning may have one id."""
+def _reasoning_key(id: str) -> str:
+    """The key of a reasoning part: text and reasoning may have the same id."""
     return f"reasoning {id}"
 
 

@@ -1,10 +1,10 @@
-"""OpenAI's responses: a run as a response, streamed from anywhere by the number of the event before.
+"""OpenAI's responses: a run is a response, and its stream can be resumed behind a sequence number.
 
-`previous_response_id` goes on with the conversation of that response, and in a fork of it where the
-conversation has gone on already; `conversation` names one. Every response is durable: `background` only says
-that the request does not wait, and a closed socket stops nothing. Metadata is not kept, but for
-`conversation_id`. A response that waits for a person is `incomplete` with the reason `approval_required`; it
-goes on, under the same id, after `mcp_approval_response` items for everything that it asks.
+`previous_response_id` continues the session of that response, in a fork if the session has gone on since;
+`conversation` names a session. Every response is durable: `background` only means that the request does not
+wait, and a closed connection stops nothing. Metadata is not stored, except `conversation_id`. A response that
+waits for approvals is `incomplete` with the reason `approval_required`. It continues under the same id after
+`mcp_approval_response` items for all approvals that it asks for.
 """
 
 import asyncio
@@ -41,10 +41,10 @@ from rejoin_gateway.api.openai.response_format import (
     parse_response_id,
     visible_events,
 )
-from rejoin_gateway.api.run.conversations import LIMIT_MAX, parse_limit
 from rejoin_gateway.api.shared.lookup import find_run
+from rejoin_gateway.api.shared.paging import LIMIT_MAX, parse_limit
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
-from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.request import key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
@@ -62,19 +62,20 @@ STATUS = {
     State.FAILED: "failed",
     State.CANCELLED: "cancelled",
 }
+ITEMS_DEFAULT = 20
 CANCEL_WAIT_S = 5.0
-"""How long a cancellation waits to be true before it says how things stand."""
+"""How long a cancel request waits for the run to end. Then it returns the state as it is."""
 NUMBER_DIGITS_MAX = 12
 
 
 class ConversationRef(msgspec.Struct, frozen=True):
-    """A conversation by its id."""
+    """A session, named by its id."""
 
     id: str
 
 
 class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The body: what of it has an effect. Other fields may be there if they ask for nothing."""
+    """The fields that have an effect. Others are accepted with values that change nothing."""
 
     model: str
     input: str | list[dict[str, Any]]
@@ -86,176 +87,188 @@ class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
+class _Admitted(msgspec.Struct, frozen=True):
+    """A request after its body is gone: its files must not stay in memory for as long as an answer takes.
+
+    `after`: the sequence number behind which the stream begins, None: at the start.
+    """
+
+    replay: Replay
+    stream: bool
+    background: bool
+    after: int | None = None
+
+
 async def create_response(request: web.Request) -> web.StreamResponse:
-    """Answer the last message of an input; or go on with what waited for the answers in it."""
-    asked = await decode_checked_body(request, CreateResponseRequest)
-    decisions = request_input.parse_decisions(asked.input)
+    """Answer the last message of an input, or continue a response with decisions."""
+    admitted = await _admit(request)
+    if admitted.stream:
+        return await _stream_events(request, admitted.replay, admitted.after)
+    if admitted.background:
+        run = admitted.replay.run
+        return json_response(ResponseStream(metadata_of_run(run)).body(STATUS[run.state]))
+    request_body.release_body(request)
+    return json_response(await _await_final(admitted.replay))
+
+
+async def _admit(request: web.Request) -> _Admitted:
+    body = await decode_checked_body(request, CreateResponseRequest)
+    stream, background = bool(body.stream), bool(body.background)
+    decisions = request_input.parse_decisions(body.input)
     if decisions:
-        return await _decide(request, asked, decisions)
-    said = request_input.from_response_input(asked.input)
-    session = await _session(request, asked)
-    replay = await send_input(request, session, said, "/input", new=True)
-    asked = msgspec.structs.replace(asked, input="")
-    del said  # files must not be held for as long as an answer takes
-    return await _answer(request, asked, replay)
+        replay, after = await _decide(request, body.previous_response_id, decisions)
+        return _Admitted(replay, stream, background, after)
+    messages = request_input.from_response_input(body.input)
+    session = await _find_session(request, body)
+    replay = await send_input(request, session, messages, "/input", joins_user_messages=True)
+    return _Admitted(replay, stream, background)
 
 
 async def get_response(request: web.Request) -> web.StreamResponse:
-    """A response as it stands; with `stream=true` its events, behind number `starting_after` if given."""
-    run, session = await _found(request, request.match_info["response"])
-    wanted = request.query.get("stream", "false").lower()
-    if wanted not in ("true", "false"):
+    """The response as of now; with `stream=true` its events, from behind number `starting_after`."""
+    run, session = await _find_response(request, request.match_info["response"])
+    stream = request.query.get("stream", "false").lower()
+    if stream not in ("true", "false"):
         raise Invalid("stream is true or false", "/stream")
-    after = _starting_after(request)
-    if wanted == "false":
-        return json_response(await _standing(session, run))
-    replay = await session.backend.replay(run, FromStart(), V6, until=run.turn)
-    return await _stream(request, replay, after)
+    after = _parse_starting_after(request)
+    if stream == "false":
+        return json_response(await _read_response(session, run))
+    return await _stream_events(request, await session.replay(run, FromStart(), V6), after)
 
 
 async def cancel_response(request: web.Request) -> web.StreamResponse:
-    """Stop a response, and say how it stands then. Doing it twice is doing it once."""
-    run, session = await _found(request, request.match_info["response"])
+    """Interrupt the run and return the response."""
+    run, session = await _find_response(request, request.match_info["response"])
     if await session.interrupt(run.id):
-        run = await _current(session, run)
-        # If that is not enough: it is cancelled when its turn comes, or there is no log to wait for.
+        run = await session.find_run(run.id)
+        # A queued run ends when its turn comes, which may be later; a run without a log cannot be awaited.
         with suppress(TimeoutError, Gone):
             async with asyncio.timeout(CANCEL_WAIT_S):
-                await _final(await session.backend.replay(run, FromStart(), View(), until=None))
-    return json_response(await _standing(session, await _current(session, run)))
+                await _await_final(await session.replay(run, FromStart(), View(), follow=True))
+    return json_response(await _read_response(session, await session.find_run(run.id)))
 
 
 async def list_input_items(request: web.Request) -> web.StreamResponse:
-    """What stands before a response in its conversation: a page, the newest first unless asked otherwise."""
-    named = request.match_info["response"]
-    run, session = await _found(request, named)
-    limit, after, order = (
-        parse_limit(request, 20),
-        request.query.get("after"),
-        request.query.get("order", "desc"),
-    )
+    """A page of the messages before the response in its session, by default the newest first."""
+    id = request.match_info["response"]
+    run, session = await _find_response(request, id)
+    limit, after = parse_limit(request, ITEMS_DEFAULT), request.query.get("after")
+    order = request.query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise Invalid("order is asc or desc", "/order")
-    found = await session.backend.store.messages_before(
-        session.owner,
-        session.id,
+    messages = await session.messages_before(
         run.answer,
         after=None if after is None else MessageId(after),
         limit=limit + 1,
         oldest_first=order == "asc",
     )
-    if found is None and after is not None:
-        raise NotFound(f"response {named} has no input item {after[:64]!r}")
-    if found is None:
-        raise NotFound(f"response {named} is no longer part of its conversation")
-    return json_response(to_page([to_item(message) for message in found[:limit]], more=len(found) > limit))
+    if messages is None and after is not None:
+        raise NotFound(f"response {id} has no input item {after[:64]!r}")
+    if messages is None:
+        raise NotFound(f"response {id} is no longer part of its conversation")
+    items = [to_item(message) for message in messages[:limit]]
+    return json_response(to_page(items, more=len(messages) > limit))
 
 
-# ------------------------------------------------------------------------------------- what is asked
+# --------------------------------------------------------------------------------- session and decisions
 
 
-async def _session(request: web.Request, asked: CreateResponseRequest) -> Session:
-    named = asked.conversation.id if isinstance(asked.conversation, ConversationRef) else asked.conversation
+async def _find_session(request: web.Request, body: CreateResponseRequest) -> AgentSession:
+    """The session that the request continues, or a new one. Raises `Invalid`, `NotFound`, `Conflict`."""
+    id = body.conversation.id if isinstance(body.conversation, ConversationRef) else body.conversation
     field = "/conversation"
-    if named is None and asked.metadata and asked.metadata.get("conversation_id"):
-        named, field = asked.metadata["conversation_id"], "/metadata/conversation_id"
-    if asked.previous_response_id is not None and named is not None:
+    if id is None and body.metadata and body.metadata.get("conversation_id"):
+        id, field = body.metadata["conversation_id"], "/metadata/conversation_id"
+    if body.previous_response_id is not None and id is not None:
         raise Invalid("previous_response_id names a conversation already", field)
-    if asked.previous_response_id is not None:
-        return await _following(request, asked, asked.previous_response_id)
-    if named is None:
-        return session_with_model(request, asked.model, None)
+    if body.previous_response_id is not None:
+        return await _continue_response(request, body.model, body.previous_response_id)
+    if id is None:
+        return session_with_model(request, body.model, None)
     try:
-        session = session_with_model(request, asked.model, session_id(named))
+        session = session_with_model(request, body.model, session_id(id))
     except Invalid as fault:
         raise Invalid(fault.detail, field) from fault
     await session.check_agent()
     return session
 
 
-async def _following(request: web.Request, asked: CreateResponseRequest, previous: str) -> Session:
-    """The conversation behind a response: its own, or a fork where something else was said behind it."""
-    run, before = await _previous(request, previous)
-    if asked.model != run.agent:
+async def _continue_response(request: web.Request, model: str, previous: str) -> AgentSession:
+    """The session of a response, or a fork of it behind that response if the session has gone on."""
+    run, previous_session = await _find_previous(request, previous)
+    if model != run.agent:
         raise Invalid(f"response {previous} is agent {run.agent}'s", "/model")
-    session = session_with_model(request, asked.model, run.session)
-    store, key = before.backend.store, key_of(request)
-    newest = await store.current_run(before.owner, before.id)
+    session, key = session_with_model(request, model, run.session), key_of(request)
+    newest = await session.current_run()
     if newest is None or newest.id == run.id:
         return session
-    if key is not None and await store.find_message(before.owner, before.id, MessageId(new_message_id(key))):
-        return session  # this request has been here before
-    answer = await store.find_message(before.owner, before.id, run.answer)
+    if key is not None and await session.message(MessageId(new_message_id(key))):
+        return session  # a repeat of the request that has continued the session
+    answer = await session.message(run.answer)
     if answer is None:
-        raise Conflict(f"response {previous} is not over, or is no longer part of its conversation")
+        raise Conflict(f"response {previous} has not ended, or is no longer part of its conversation")
     if answer.next is None:
         return session
-    into = SessionId(new_session_id(key, before.owner))
-    await before.backend.threads.fork(before.owner, before.id, answer.next, into)
-    return session_with_model(request, asked.model, into)
+    into = SessionId(new_session_id(key, session.owner))
+    await previous_session.fork(answer.next, into)
+    return session_with_model(request, model, into)
 
 
-async def _previous(request: web.Request, id: str) -> tuple[Run, Session]:
+async def _find_previous(request: web.Request, id: str) -> tuple[Run, Session]:
     try:
-        return await _found(request, id)
+        return await _find_response(request, id)
     except NotFound as fault:
         raise NotFound(f"previous_response_id: {fault}") from fault
 
 
 async def _decide(
-    request: web.Request, asked: CreateResponseRequest, decisions: Sequence[Decision]
-) -> web.StreamResponse:
-    """Store a person's answers; what is streamed then is what follows them."""
+    request: web.Request, previous: str | None, decisions: Sequence[Decision]
+) -> tuple[Replay, int | None]:
+    """Store decisions; the whole response's stream, and the number behind which it continues.
+
+    Raises `Invalid` unless all open approvals of the response are decided, `NotFound` and `Conflict`.
+    """
     request[PRINCIPAL].require_scope(Scope.APPROVE)
-    if asked.previous_response_id is None:
-        raise Invalid("answers need the response that has asked", "/previous_response_id")
-    run, session = await _previous(request, asked.previous_response_id)
-    if strange := [one.approval for one in decisions if not is_approval_of(one.approval, run.id)]:
-        raise NotFound(f"response {asked.previous_response_id} has not asked {strange[0][:64]!r}")
-    pending = await session.backend.store.pending_approvals(session.owner, session.id)
-    open_ = {one.request.id for one in pending if is_approval_of(one.request.id, run.id)}
-    if missing := open_ - {decision.approval for decision in decisions}:
-        raise Invalid(f"answer everything that it asks at once: {', '.join(sorted(missing))}", "/input")
+    if previous is None:
+        raise Invalid("approval responses need the response that asks for them", "/previous_response_id")
+    run, session = await _find_previous(request, previous)
+    foreign = [one.approval for one in decisions if not is_approval_of(one.approval, run.id)]
+    if foreign:
+        raise NotFound(f"response {previous} has no approval {foreign[0][:64]!r}")
+    pending = {approval.request.id for approval in await session.pending_approvals(run.id)}
+    if missing := pending - {decision.approval for decision in decisions}:
+        raise Invalid(f"decide all open approvals at once: {', '.join(sorted(missing))}", "/input")
     after = await _suspended_at(session, run)
-    replay = await session.approve(decisions, V6)
-    run, until = (await _current(session, run), run.turn) if replay is None else (replay.run, replay.until)
-    replay = await session.backend.replay(run, FromStart(), V6, until=until)
-    return await _answer(request, asked, replay, after)
+    continuation = await session.approve(decisions, V6)
+    if continuation is None:
+        run = await session.find_run(run.id)
+        return await session.replay(run, FromStart(), V6), after
+    return await session.replay(continuation.run, FromStart(), V6, until=continuation.until), after
 
 
-async def _answer(
-    request: web.Request, asked: CreateResponseRequest, replay: Replay, after: int = -1
-) -> web.StreamResponse:
-    if asked.stream:
-        return await _stream(request, replay, after if after >= 0 else None)
-    if asked.background:
-        return json_response(ResponseStream(metadata_of_run(replay.run)).body(STATUS[replay.run.state]))
-    request_body.release_body(request)
-    return json_response(await _final(replay))
+# ------------------------------------------------------------------------------------ reading a response
 
 
-# ---------------------------------------------------------------------------------- what is answered
-
-
-async def _standing(session: Session, run: Run) -> dict[str, Any]:
-    """A response as it stands: without output as long as it is made."""
+async def _read_response(session: Session, run: Run) -> dict[str, Any]:
+    """The response object as of now. While the run is active it has no output."""
     response = ResponseStream(metadata_of_run(run))
     if run.state in BUSY:
         return response.body(STATUS[run.state])
     try:
-        response = (await _read(await session.backend.replay(run, FromStart(), View(), until=None))).response
-    except Gone:
-        answer = await session.backend.store.find_message(session.owner, session.id, run.answer)
+        replay = await session.replay(run, FromStart(), View(), follow=True)
+        response = (await _read_log(replay)).response
+    except Gone:  # the log has expired: the stored message is what is left
+        answer = await session.message(run.answer)
         for chunk in () if answer is None else unfold(answer.message):
             response.feed(chunk)
     return response.final or response.body(STATUS[run.state], fault=run.error)
 
 
-async def _final(replay: Replay) -> dict[str, Any]:
-    """A response, once it has ended."""
+async def _await_final(replay: Replay) -> dict[str, Any]:
+    """The response object, once the run has ended or waits for approvals."""
     response = ResponseStream(metadata_of_run(replay.run))
-    everything = msgspec.structs.replace(replay, view=View())
-    async with everything.open() as frames:
+    all_events = msgspec.structs.replace(replay, view=View())
+    async with all_events.open() as frames:
         async for batch in decode_events(frames):
             for chunk in batch:
                 response.feed(chunk)
@@ -263,13 +276,13 @@ async def _final(replay: Replay) -> dict[str, Any]:
 
 
 class _ResponseLog(msgspec.Struct, frozen=True):
-    """A response as its log has it now. `restored`: the log has begun anew, and so have the numbers."""
+    """A response as far as the log goes now. `restored`: the log and its numbers begin anew."""
 
     response: ResponseStream
     restored: bool
 
 
-async def _read(replay: Replay) -> _ResponseLog:
+async def _read_log(replay: Replay) -> _ResponseLog:
     response, restored = ResponseStream(metadata_of_run(replay.run)), False
     async with aclosing(read_stored_events(replay.runs, replay.run, replay.start)) as pages:
         async for page in pages:
@@ -279,72 +292,77 @@ async def _read(replay: Replay) -> _ResponseLog:
     return _ResponseLog(response, restored)
 
 
-async def _suspended_at(session: Session, run: Run) -> int:
-    """The number of the event with which a run began to wait; -1 if its log says so no longer."""
+async def _suspended_at(session: Session, run: Run) -> int | None:
+    """The number of the event with which the response began to wait; None if the log has it no longer."""
     try:
-        log = await _read(await session.backend.replay(run, FromStart(), View(), until=None))
+        log = await _read_log(await session.replay(run, FromStart(), View(), follow=True))
     except Gone:
-        return -1
-    return log.response.suspended_at
+        return None
+    return log.response.suspended_at if log.response.suspended_at >= 0 else None
 
 
-async def _stream(request: web.Request, replay: Replay, after: int | None) -> web.StreamResponse:
-    """The events behind number `after`. Raises `Gone` for one that is void or not there."""
+# ----------------------------------------------------------------------------------------------- streaming
+
+
+async def _stream_events(request: web.Request, replay: Replay, after: int | None) -> web.StreamResponse:
+    """The events behind number `after`. Raises `Gone` if that number is void or not in the log yet."""
     void: Sequence[SequenceRange] = ()
     if after is not None or replay.start.voids:
-        log = await _read(replay)
+        log = await _read_log(replay)
         void = log.response.voided
-        _check(after, log)
-    everything = msgspec.structs.replace(replay, view=View())  # what is void is left out by its numbers
-    return await stream_replay(
-        request, everything, _translated(replay.run, -1 if after is None else after, void)
-    )
+        _check_after(after, log)
+    # The replay must not skip void events: they count for the numbers.
+    all_events = msgspec.structs.replace(replay, view=View())
+    translate = _translate_stream(replay.run, -1 if after is None else after, void)
+    return await stream_replay(request, all_events, translate)
 
 
-def _check(after: int | None, log: _ResponseLog) -> None:
+def _check_after(after: int | None, log: _ResponseLog) -> None:
     if after is None:
         return
-    events = log.response.number
-    if after >= events:
-        raise Gone(f"the response has {events} events so far: start again without starting_after")
+    count = log.response.number
+    if after >= count:
+        raise Gone(f"the response has {count} events so far: start again without starting_after")
     if log.restored or any(span.holds(after) for span in log.response.voided):
-        raise Gone("what was sent up to there is no longer part of the response: start again without it")
+        raise Gone("the events up to starting_after were replaced: start again without it")
 
 
-def _translated(run: Run, after: int, void: Sequence[SequenceRange]) -> Translate:
-    """The frames as events. Raises `Gone` where what was shown is voided: the stream is then to be broken."""
+def _translate_stream(run: Run, after: int, void: Sequence[SequenceRange]) -> Translate:
+    """Turns a run's frames into the response's events. Raises `Gone`, which breaks the stream, when events
+    become void that the client may have seen.
+    """
     response = ResponseStream(metadata_of_run(run))
 
     async def translate(frames: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         last: ResponseEvent | None = None
         async for batch in decode_events(frames):
-            said: list[ResponseEvent] = []
+            events: list[ResponseEvent] = []
             for chunk in batch:
-                said += response.feed(chunk)
-                _refuse_if_shown(response, void)
-            last = said[-1] if said else last
-            events = [event for event in visible_events(said, after, void) if event.type not in TERMINAL]
-            if events or not batch:
-                yield b"".join(map(_frame, events)) or sse.KEEP_ALIVE
-        # That the response is over is said where nothing follows: it may have waited, and gone on.
+                events += response.feed(chunk)
+                _refuse_new_voids(response, void)
+            last = events[-1] if events else last
+            shown = [event for event in visible_events(events, after, void) if event.type not in TERMINAL]
+            if shown or not batch:
+                yield b"".join(map(_to_frame, shown)) or sse.KEEP_ALIVE
+        # A terminal event is shown only at the very end: the run may have waited and then continued.
         if last is not None and last.type in TERMINAL and last.number > after:
-            yield _frame(last)
+            yield _to_frame(last)
 
     return translate
 
 
-def _refuse_if_shown(response: ResponseStream, void: Sequence[SequenceRange]) -> None:
+def _refuse_new_voids(response: ResponseStream, void: Sequence[SequenceRange]) -> None:
     if len(response.voided) > len(void):
         span = response.voided[-1]
         if span.end > span.first:
-            raise Gone("a step was begun again: ask for the response from its beginning")
+            raise Gone("a step was begun again: read the response from its beginning")
 
 
-def _frame(event: ResponseEvent) -> bytes:
+def _to_frame(event: ResponseEvent) -> bytes:
     return b"event: %b\n%b" % (event.type.encode(), sse_frame(event.body))
 
 
-def _starting_after(request: web.Request) -> int | None:
+def _parse_starting_after(request: web.Request) -> int | None:
     text = request.query.get("starting_after")
     if text is None:
         return None
@@ -353,44 +371,41 @@ def _starting_after(request: web.Request) -> int | None:
     return int(text)
 
 
-async def _found(request: web.Request, id: str) -> tuple[Run, Session]:
-    """The run of a response. Raises `NotFound`."""
-    one, session = await find_run(request, parse_response_id(id), f"response {id[:64]!r}")
-    return one.run, session
+async def _find_response(request: web.Request, id: str) -> tuple[Run, Session]:
+    """The run of a response and its session. Raises `NotFound`."""
+    summary, session = await find_run(request, parse_response_id(id), f"response {id[:64]!r}")
+    return summary.run, session
 
 
-async def _current(session: Session, run: Run) -> Run:
-    """The run as it is now."""
-    found = await session.backend.store.find_run(session.owner, run.id)
-    if found is None:
-        raise NotFound(f"there is no run {run.id!r}")
-    return found
-
-
-_AT = "/run/v1/responses/{response}"
-_STREAM: Parameters = {
-    "stream": ("`true` for its events.", Literal["true", "false"]),
+_RESPONSE = "/run/v1/responses/{response}"
+_STREAM_QUERY: Parameters = {
+    "stream": ("`true`: return the events as a stream.", Literal["true", "false"]),
     "starting_after": (
-        "The sequence_number to go on behind.",
+        "Sequence number of the last event that arrived; the stream begins behind it.",
         Annotated[int, Meta(ge=0, lt=10**NUMBER_DIGITS_MAX)],
     ),
 }
-_PAGED: Parameters = {
-    "limit": ("How many at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
-    "after": "The item to go on behind.",
-    "order": ("`asc` for the oldest first.", Literal["asc", "desc"]),
+_PAGE_QUERY: Parameters = {
+    "limit": ("Items on the page, at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
+    "after": "Id of the last item of the page before.",
+    "order": ("`asc`: oldest first. `desc`: newest first.", Literal["asc", "desc"]),
 }
 ROUTES = tuple(
-    Route(method, path, handler, Scope.CHAT, says, ErrorFormat.OPENAI)
-    for method, path, handler, says in (
+    Route(method, path, handler, Scope.CHAT, doc, ErrorFormat.OPENAI)
+    for method, path, handler, doc in (
         (
             "POST",
             "/run/v1/responses",
             create_response,
             RouteDoc(
-                "A response, for OpenAI's clients",
-                CreateResponseRequest,
-                {200: (dict[str, Any], "text/event-stream")},
+                "Create a response",
+                description="OpenAI's responses for agents: set the client's base URL to `/run/v1` and "
+                "`model` to an agent's name. Continue a conversation by `previous_response_id` or "
+                "`conversation`. Tool calls that wait for approval end the response as `incomplete`; send "
+                "`mcp_approval_response` items to continue it. Returns a response, or its events with "
+                "`stream: true`.",
+                body=CreateResponseRequest,
+                responses={200: (dict[str, Any], "text/event-stream")},
                 headers=IDEMPOTENCY_HEADER,
                 tag="openai",
                 example={"model": "demo", "input": "hello"},
@@ -398,27 +413,40 @@ ROUTES = tuple(
         ),
         (
             "GET",
-            _AT,
+            _RESPONSE,
             get_response,
             RouteDoc(
-                "How it stands, or its events",
-                None,
-                {200: (dict[str, Any], "text/event-stream")},
-                _STREAM,
+                "Read a response or resume its stream",
+                description="Returns the response as of now; it has no output while it is in progress. With "
+                "`stream=true` it returns the events, with `starting_after` those behind a number.",
+                responses={200: (dict[str, Any], "text/event-stream")},
+                query=_STREAM_QUERY,
                 tag="openai",
             ),
         ),
         (
             "GET",
-            f"{_AT}/input_items",
+            f"{_RESPONSE}/input_items",
             list_input_items,
-            RouteDoc("What it is an answer to", None, {200: dict[str, Any]}, _PAGED, tag="openai"),
+            RouteDoc(
+                "List a response's input items",
+                description="Returns the messages before the response in its conversation, page by page.",
+                responses={200: dict[str, Any]},
+                query=_PAGE_QUERY,
+                tag="openai",
+            ),
         ),
         (
             "POST",
-            f"{_AT}/cancel",
+            f"{_RESPONSE}/cancel",
             cancel_response,
-            RouteDoc("Stop it", None, {200: dict[str, Any]}, tag="openai"),
+            RouteDoc(
+                "Cancel a response",
+                description=f"Interrupts the run and returns the response. Waits up to {CANCEL_WAIT_S:g} "
+                "seconds for the run to end. A repeated request has the same result.",
+                responses={200: dict[str, Any]},
+                tag="openai",
+            ),
         ),
     )
 )

@@ -1,40 +1,38 @@
-"""The parts family: a message is its `parts`, a session is a thread, an approval is a run and a thread.
+"""The parts API: a message is a list of parts, a session is a thread, a decision names a run and a thread.
 
-Its errors are `{"error": "<text>"}`, and some of these texts are promised to the letter.
+Errors are `{"error": "<text>"}`. The texts `NO_PARTS` and `NO_RUN` are promised to clients, word for word.
 """
 
 from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Decision
+from rejoin_adapters.records import Approval, Decision
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, is_approval_of, session_id
+from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
 
-from rejoin_gateway.api.agent_sessions import Acknowledgement
-from rejoin_gateway.api.shared.lookup import session_at
+from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, StreamAnswer, decide, respond
+from rejoin_gateway.api.shared.lookup import session_by_id
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
-from rejoin_gateway.http.response import approve_and_stream, stream_replay
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.service import PRINCIPAL
-from rejoin_gateway.streaming.replay import Replay
 
 NO_PARTS = "parts must be a non-empty array"
 NO_RUN = "runId and threadId are required"
 
 
 class PartsRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
-    """A message."""
+    """The body of a message."""
 
     parts: list[dict[str, Any]]
     message_id: str | None = None
 
 
 class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A decision. `runId` may also be an approval's id; `approved` unsaid is a denial."""
+    """The body of a decision. `runId` may also be the approval's id. Without `approved` it is a denial."""
 
     run_id: str
     thread_id: str
@@ -43,66 +41,70 @@ class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     message_id: str | None = None
 
 
-async def send_message(request: web.Request) -> web.StreamResponse:
-    """Send a message and stream its answer. Files come as data URLs only."""
-    return await stream_replay(request, await _send(request))
-
-
-async def _send(request: web.Request) -> Replay:
-    """Nothing of the body is left when this has returned."""
-    said = await decode_body(request, dict[str, Any])
-    if not isinstance(said.get("parts"), list) or not said["parts"]:
+async def admit(request: web.Request, chat: PartsRequest) -> Answer:
+    """Send a message. Files are taken as data URLs only. Raises as `AgentSession.send`."""
+    if not chat.parts:
         raise Invalid(NO_PARTS, "/parts")
-    chat = _converted(said, PartsRequest)
     key = key_of(request)
     session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
-    message = message_input.build_user_message(
-        ClientMessage(chat.message_id or new_message_id(key), "user", chat.parts), ""
+    message = ClientMessage(chat.message_id or new_message_id(key), "user", chat.parts)
+    replay = await session.send(
+        message_input.build_user_message(message, ""),
+        view_of(request),
+        fetch_urls=False,
+        when_busy=chat.busy,
+        key=key,
     )
-    return await session.send(message, view_of(request), remote=False, when_busy=chat.busy, key=key)
+    return StreamAnswer(replay)
+
+
+def explain(fault: Invalid) -> Invalid:
+    """A body's error in the words of this API, whose errors have no field for the place."""
+    if fault.pointer == "/parts":
+        return Invalid(NO_PARTS, "/parts")
+    return Invalid(f"{fault.detail} - at `{fault.pointer}`" if fault.pointer else fault.detail, fault.pointer)
 
 
 async def decide_approval(request: web.Request) -> web.StreamResponse:
-    """Answer a question, and stream what follows."""
-    verdict = await _verdict(request)
-    session = await session_at(request, session_id(verdict.thread_id))
-    approval = await _meant(session, verdict)
-    return await approve_and_stream(request, session, [Decision(approval, approved=verdict.approved is True)])
+    """Decide one tool call; stream what follows."""
+    return await respond(request, await _decide(request))
 
 
-async def _verdict(request: web.Request) -> ThreadDecision:
+async def _decide(request: web.Request) -> Answer:
+    body = await _decode_decision(request)
+    session = await session_by_id(request, body.thread_id)
+    approval = await _find_approval(session, body)
+    return await decide(request, session, [Decision(approval, approved=body.approved is True)])
+
+
+async def _decode_decision(request: web.Request) -> ThreadDecision:
     try:
-        said = await decode_body(request, dict[str, Any])
+        body = await decode_body(request, ThreadDecision)
     except Invalid as fault:
-        raise Invalid(NO_RUN) from fault
-    if not said.get("runId") or not said.get("threadId"):
+        if fault.pointer in ("", "/runId", "/threadId"):
+            raise Invalid(NO_RUN) from fault
+        raise explain(fault) from fault
+    if not body.run_id or not body.thread_id:
         raise Invalid(NO_RUN)
-    return _converted(said, ThreadDecision)
+    return body
 
 
-async def _meant(session: Session, verdict: ThreadDecision) -> ApprovalId:
-    """The question that is meant. Raises `NotFound`, and `Invalid` if it could be one of several."""
-    if not verdict.run_id.startswith(RUN_PREFIX):
-        return ApprovalId(verdict.run_id)
-    run = RunId(verdict.run_id)
-    if verdict.tool_call_id is not None:
-        one = await session.backend.store.find_approval(session.owner, run, CallId(verdict.tool_call_id))
-        asked = [] if one is None else [one]
+async def _find_approval(session: Session, body: ThreadDecision) -> ApprovalId:
+    """The approval that the body means. Raises `NotFound`, and `Invalid` if it could be several."""
+    if not body.run_id.startswith(RUN_PREFIX):
+        return ApprovalId(body.run_id)
+    run = RunId(body.run_id)
+    candidates: list[Approval]
+    if body.tool_call_id is not None:
+        approval = await session.find_approval(run, CallId(body.tool_call_id))
+        candidates = [] if approval is None else [approval]
     else:
-        pending = await session.backend.store.pending_approvals(session.owner, session.id)
-        asked = [one for one in pending if is_approval_of(one.request.id, run)]
-    if not asked:
-        raise NotFound(f"nothing waits for an answer in run {run[:64]!r}")
-    if len(asked) > 1:
-        raise Invalid("several calls wait for an answer: name one by toolCallId")
-    return asked[0].request.id
-
-
-def _converted[T](said: Any, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(said, kind)
-    except msgspec.ValidationError as fault:
-        raise Invalid(str(fault)) from fault
+        candidates = await session.pending_approvals(run)
+    if not candidates:
+        raise NotFound(f"no tool call of run {run[:64]!r} waits for a decision")
+    if len(candidates) > 1:
+        raise Invalid("several tool calls wait for a decision: name one by toolCallId")
+    return candidates[0].request.id
 
 
 ROUTES = (
@@ -112,9 +114,12 @@ ROUTES = (
         decide_approval,
         Scope.APPROVE,
         RouteDoc(
-            "Answer a question and stream what follows",
-            ThreadDecision,
-            {200: (bytes, Acknowledgement)},
+            "Decide a tool call and stream what follows",
+            description="Approves or denies a call that waits for a person. `runId` names the run or the "
+            "approval, `toolCallId` the call if several wait; `approved` absent is a denial. Returns the "
+            "stream that follows, or `{success: true}` while other decisions are missing.",
+            body=ThreadDecision,
+            responses={200: (bytes, Acknowledgement)},
             tag="parts",
             example={"runId": "run_1", "threadId": "trip-1", "toolCallId": "call_1", "approved": True},
         ),

@@ -1,4 +1,4 @@
-"""The parts family's threads: sessions listed, read, forked and deleted."""
+"""The parts API's threads: sessions listed, read, forked and deleted."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,9 +11,9 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import MessageId, session_id
 
-from rejoin_gateway.api.agent_sessions import Acknowledgement
-from rejoin_gateway.api.run.conversations import PAGE_QUERY, messages_of, threads_of
+from rejoin_gateway.api.shared.answers import Acknowledgement
 from rejoin_gateway.api.shared.lookup import summary_in_path
+from rejoin_gateway.api.shared.paging import LIMIT_MAX, PAGE_QUERY, page_of_messages, page_of_sessions
 from rejoin_gateway.core.message_input import new_session_id
 from rejoin_gateway.http.request import decode_body
 from rejoin_gateway.http.response import json_response
@@ -21,7 +21,7 @@ from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
 
 
 class ThreadSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A thread at a glance."""
+    """A thread without its messages."""
 
     id: str
     created_at: datetime
@@ -32,14 +32,16 @@ class ThreadSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
 
 
 class ThreadList(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A page of threads. `next` is the `before` of the following page."""
+    """A page of threads. `next`: the `before` of the following page; absent on the last one."""
 
     threads: list[ThreadSummary]
     next: str | None = None
 
 
 class ThreadMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A thread with a page of its messages, oldest first. A call that waits is in `approval-requested`."""
+    """A thread with a page of its messages, oldest first. A tool call that waits for a decision is a part in
+    state `approval-requested`.
+    """
 
     id: str
     messages: Sequence[UIMessage]
@@ -51,55 +53,59 @@ class ThreadMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 
 
 class ForkRequest(msgspec.Struct, frozen=True, rename="camel"):
-    """Where to part. `threadId`: the new thread's; without it one is made."""
+    """`messageId`: the first message that is not copied. `threadId`: the new thread's id, else a new UUID."""
 
     message_id: str
     thread_id: str | None = None
 
 
 async def list_threads(request: web.Request) -> web.StreamResponse:
-    """The caller's threads, the one that changed last first."""
-    page = await threads_of(request)
-    return json_response(ThreadList([_shown(thread) for thread in page.sessions], page.next))
+    """The caller's threads, the last changed first."""
+    page = await page_of_sessions(request)
+    return json_response(ThreadList([_to_summary(summary) for summary in page.sessions], page.next))
 
 
 async def get_thread(request: web.Request) -> web.StreamResponse:
-    """One of them."""
-    thread, page = await messages_of(request, 200)
+    """A thread with a page of its messages."""
+    summary, page = await page_of_messages(request, LIMIT_MAX)
     return json_response(
         ThreadMessages(
-            thread.id,
+            summary.id,
             page.messages,
-            thread.created_at,
-            thread.updated_at,
-            thread.title,
-            thread.busy,
+            summary.created_at,
+            summary.updated_at,
+            summary.title,
+            summary.busy,
             page.next,
         )
     )
 
 
 async def delete_thread(request: web.Request) -> web.StreamResponse:
-    """Delete a thread and everything that belongs to it."""
+    """Delete a thread with everything that belongs to it."""
     _, session = await summary_in_path(request)
     await session.delete()
     return json_response(Acknowledgement())
 
 
 async def fork_thread(request: web.Request) -> web.StreamResponse:
-    """A new thread with the messages strictly before one."""
-    wish = await decode_body(request, ForkRequest)
-    if not wish.message_id:
+    """Copy the messages before one message into a new thread."""
+    fork = await decode_body(request, ForkRequest)
+    if not fork.message_id:
         raise Invalid("messageId is required", "/messageId")
     _, session = await summary_in_path(request)
-    into = session_id(wish.thread_id or new_session_id())
-    made = await session.backend.threads.fork(session.owner, session.id, MessageId(wish.message_id), into)
-    return json_response(_shown(made))
+    into = session_id(fork.thread_id or new_session_id())
+    return json_response(_to_summary(await session.fork(MessageId(fork.message_id), into)))
 
 
-def _shown(thread: SessionSummary) -> ThreadSummary:
+def _to_summary(summary: SessionSummary) -> ThreadSummary:
     return ThreadSummary(
-        thread.id, thread.created_at, thread.updated_at, thread.messages, thread.title, thread.metadata
+        summary.id,
+        summary.created_at,
+        summary.updated_at,
+        summary.messages,
+        summary.title,
+        summary.metadata,
     )
 
 
@@ -109,7 +115,14 @@ ROUTES = (
         "/api/threads",
         list_threads,
         Scope.CHAT,
-        RouteDoc("The caller's threads", None, {200: ThreadList}, PAGE_QUERY, tag="parts"),
+        RouteDoc(
+            "List threads",
+            description="Returns the caller's sessions page by page, the last changed first, without their "
+            "messages. Use it for a list of chats. A page token in `next` leads to the following page.",
+            responses={200: ThreadList},
+            query=PAGE_QUERY,
+            tag="parts",
+        ),
         ErrorFormat.PLAIN,
     ),
     Route(
@@ -117,7 +130,14 @@ ROUTES = (
         "/api/threads/{id}",
         get_thread,
         Scope.CHAT,
-        RouteDoc("A thread", None, {200: ThreadMessages}, PAGE_QUERY, tag="parts"),
+        RouteDoc(
+            "Read a thread's messages",
+            description=f"Returns the newest {LIMIT_MAX} messages, oldest first, or the page before a page "
+            "token. While `active` is true, the answer in progress is not among the messages.",
+            responses={200: ThreadMessages},
+            query=PAGE_QUERY,
+            tag="parts",
+        ),
         ErrorFormat.PLAIN,
     ),
     Route(
@@ -125,7 +145,13 @@ ROUTES = (
         "/api/threads/{id}",
         delete_thread,
         Scope.CHAT,
-        RouteDoc("Delete a thread", None, {200: Acknowledgement}, tag="parts"),
+        RouteDoc(
+            "Delete a thread",
+            description="Deletes the thread with its messages, runs, logs and files, and stops its active "
+            "run. It cannot be undone.",
+            responses={200: Acknowledgement},
+            tag="parts",
+        ),
         ErrorFormat.PLAIN,
     ),
     Route(
@@ -134,9 +160,12 @@ ROUTES = (
         fork_thread,
         Scope.CHAT,
         RouteDoc(
-            "Part from a thread before a message",
-            ForkRequest,
-            {200: ThreadSummary},
+            "Fork a thread before a message",
+            description="Copies the messages strictly before `messageId` into a new thread and returns it. "
+            "Use it to try another question without losing the old answers. The same request again "
+            "returns the same thread.",
+            body=ForkRequest,
+            responses={200: ThreadSummary},
             tag="parts",
             example={"messageId": "m-1"},
         ),

@@ -1,4 +1,4 @@
-"""What runs made besides words, whole: the streams and messages carry a preview only."""
+"""Artifacts: results that runs store beside their messages. Streams and messages carry a preview only."""
 
 from datetime import datetime
 from typing import Any
@@ -7,13 +7,13 @@ import msgspec
 from aiohttp import web
 from rejoin_protocol.errors import NotFound
 
+from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 
 class ArtifactResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One of them."""
+    """An artifact with its whole content in `data`."""
 
     artifact_id: str
     type: str
@@ -26,25 +26,21 @@ class ArtifactResponse(msgspec.Struct, frozen=True, rename="camel", omit_default
 
 
 async def get_artifact(request: web.Request) -> web.StreamResponse:
-    """An artifact. Raises `NotFound`, also for one of an agent that is not the credential's."""
-    id, principal = request.match_info["id"], request[PRINCIPAL]
-    backend = request.app[SERVICE].backend
-    found = await backend.artifacts.get(principal.owner, id)
-    if found is not None and principal.agent is not None:  # the agent is the session's to know
-        home = await backend.threads.get(principal.owner, found.session)
-        found = found if home is not None and home.agent == principal.agent else None
-    if found is None:
+    """The artifact. Raises `NotFound`, also if the credential is bound to another agent."""
+    id = request.match_info["id"]
+    artifact = await directory_of(request).artifact(id)
+    if artifact is None:
         raise NotFound(f"there is no artifact {id[:64]!r}")
     return json_response(
         ArtifactResponse(
-            found.id,
-            found.type,
-            found.session,
-            found.data,
-            found.created_at,
-            found.name,
-            found.summary,
-            found.run,
+            artifact.id,
+            artifact.type,
+            artifact.session,
+            artifact.data,
+            artifact.created_at,
+            artifact.name,
+            artifact.summary,
+            artifact.run,
         )
     )
 
@@ -55,6 +51,12 @@ ROUTES = (
         "/run/api/artifacts/{id}",
         get_artifact,
         Scope.CHAT,
-        RouteDoc("A whole artifact", None, {200: ArtifactResponse}, tag="run"),
+        RouteDoc(
+            "Read an artifact",
+            description="Returns a result that a run has stored (a table, a report, JSON) with its whole "
+            "content. Streams and messages name artifacts by id and show a preview.",
+            responses={200: ArtifactResponse},
+            tag="run",
+        ),
     ),
 )

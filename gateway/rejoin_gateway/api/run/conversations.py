@@ -1,29 +1,25 @@
-"""The run API's conversations: sessions listed and read, rejoined, and asked what they wait for."""
+"""The run API's conversations: the caller's sessions, listed, read and resumed."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta
-from rejoin_adapters.records import MessagePage as Page
-from rejoin_adapters.records import SessionPage, SessionSummary
-from rejoin_protocol.errors import Invalid
+from rejoin_adapters.records import SessionSummary
 from rejoin_protocol.events.fold import UIMessage
 
-from rejoin_gateway.api.run.executions import PendingApproval, pending
+from rejoin_gateway.api.run.executions import PendingApproval, to_pending_approval
 from rejoin_gateway.api.shared.lookup import summary_in_path
+from rejoin_gateway.api.shared.paging import PAGE_QUERY, page_of_messages, page_of_sessions
 from rejoin_gateway.http.response import json_response, stream_from_position
-from rejoin_gateway.http.routes import Parameters, Route, RouteDoc, Scope
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE
+from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 
-LIMIT_MAX = 200
-LIMIT_DIGITS_MAX = 9
+MESSAGES_DEFAULT = 50
 
 
 class ConversationSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A session at a glance."""
+    """A session without its messages. `active`: it has a run that is queued or running."""
 
     id: str
     agent_id: str
@@ -36,14 +32,14 @@ class ConversationSummary(msgspec.Struct, frozen=True, rename="camel", omit_defa
 
 
 class ConversationPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A page of them. `next` is the `before` of the following page."""
+    """A page of sessions. `next`: the `before` of the following page; absent on the last one."""
 
     conversations: list[ConversationSummary]
     next: str | None = None
 
 
 class ConversationMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A conversation with a page of its messages, oldest first; `next` is the `before` of older ones."""
+    """A session with a page of its messages, oldest first. `next`: the `before` of the page of older ones."""
 
     id: str
     agent_id: str
@@ -54,111 +50,105 @@ class ConversationMessages(msgspec.Struct, frozen=True, rename="camel", omit_def
 
 
 class PendingInput(msgspec.Struct, frozen=True, rename="camel"):
-    """What a conversation waits for."""
+    """The tool calls of a session that wait for a decision, oldest first."""
 
     pending_approvals: list[PendingApproval]
 
 
 async def list_conversations(request: web.Request) -> web.StreamResponse:
-    """The caller's conversations, the one that changed last first."""
-    page = await threads_of(request)
-    return json_response(ConversationPage([_shown(thread) for thread in page.sessions], page.next))
+    """The caller's sessions, the last changed first."""
+    page = await page_of_sessions(request)
+    return json_response(ConversationPage([_to_summary(summary) for summary in page.sessions], page.next))
 
 
 async def get_conversation(request: web.Request) -> web.StreamResponse:
-    """One of them, with its newest messages or those before."""
-    thread, page = await messages_of(request, 50)
+    """A session with its newest messages, or those before a page token."""
+    summary, page = await page_of_messages(request, MESSAGES_DEFAULT)
     return json_response(
-        ConversationMessages(thread.id, thread.agent, page.messages, thread.busy, thread.title, page.next)
+        ConversationMessages(summary.id, summary.agent, page.messages, summary.busy, summary.title, page.next)
     )
 
 
-async def resume_stream(request: web.Request) -> web.StreamResponse:
-    """The stream of its run, from wherever the client is."""
+async def resume_conversation(request: web.Request) -> web.StreamResponse:
+    """The stream of the session's run from the client's position."""
     _, session = await summary_in_path(request)
     return await stream_from_position(request, session)
 
 
 async def list_pending_approvals(request: web.Request) -> web.StreamResponse:
-    """The questions that wait for an answer."""
+    """The open approvals of the session."""
     _, session = await summary_in_path(request)
-    return json_response(PendingInput(await pending(session)))
+    pending = await session.pending_approvals()
+    return json_response(PendingInput([to_pending_approval(approval) for approval in pending]))
 
 
-def _shown(thread: SessionSummary) -> ConversationSummary:
+def _to_summary(summary: SessionSummary) -> ConversationSummary:
     return ConversationSummary(
-        thread.id,
-        thread.agent,
-        thread.created_at,
-        thread.updated_at,
-        thread.messages,
-        thread.busy,
-        thread.title,
-        thread.metadata,
+        summary.id,
+        summary.agent,
+        summary.created_at,
+        summary.updated_at,
+        summary.messages,
+        summary.busy,
+        summary.title,
+        summary.metadata,
     )
 
 
-async def threads_of(request: web.Request) -> SessionPage:
-    """The page of the caller's sessions that a request asks for. Raises `Invalid`."""
-    principal = request[PRINCIPAL]
-    return await request.app[SERVICE].backend.threads.list(
-        principal.owner,
-        agent=principal.agent,
-        limit=parse_limit(request, 20),
-        before=request.query.get("before"),
-    )
-
-
-async def messages_of(request: web.Request, usual: int) -> tuple[SessionSummary, Page]:
-    """The session of a path, and the page of its messages that a request asks for. Raises `NotFound`,
-    `Invalid`.
-    """
-    thread, session = await summary_in_path(request)
-    page = await session.backend.threads.messages(
-        session.owner, session.id, limit=parse_limit(request, usual), before=request.query.get("before")
-    )
-    return thread, page
-
-
-def parse_limit(request: web.Request, usual: int, most: int = LIMIT_MAX) -> int:
-    """How many the caller wants. Raises `Invalid`."""
-    text = request.query.get("limit", str(usual))
-    if not (text.isascii() and text.isdigit() and len(text) <= LIMIT_DIGITS_MAX and 1 <= int(text) <= most):
-        raise Invalid(f"limit is a number from 1 to {most}")
-    return int(text)
-
-
-PAGE_QUERY: Parameters = {
-    "limit": ("How many at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
-    "before": "The `next` of the page before.",
-}
 ROUTES = (
     Route(
         "GET",
         "/run/v1/conversations",
         list_conversations,
         Scope.CHAT,
-        RouteDoc("The caller's conversations", None, {200: ConversationPage}, PAGE_QUERY, tag="run"),
+        RouteDoc(
+            "List conversations",
+            description="Returns the caller's sessions page by page, the last changed first, without their "
+            "messages. Use it for a list of chats. A page token in `next` leads to the following page.",
+            responses={200: ConversationPage},
+            query=PAGE_QUERY,
+            tag="run",
+        ),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}",
         get_conversation,
         Scope.CHAT,
-        RouteDoc("A conversation's messages", None, {200: ConversationMessages}, PAGE_QUERY, tag="run"),
+        RouteDoc(
+            "Read a conversation's messages",
+            description=f"Returns the newest {MESSAGES_DEFAULT} messages, oldest first, or the page before a "
+            "page token. While `active` is true, the answer in progress is not among the messages: its "
+            "stream delivers all of it.",
+            responses={200: ConversationMessages},
+            query=PAGE_QUERY,
+            tag="run",
+        ),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}/stream",
-        resume_stream,
+        resume_conversation,
         Scope.CHAT,
-        RouteDoc("Rejoin the running answer", None, {200: bytes, 204: None}, tag="run"),
+        RouteDoc(
+            "Resume the stream of a conversation",
+            description="Returns the active run's stream from its beginning, or 204 if no run is active. "
+            "With a position it returns the events behind that position, also of a run that has ended.",
+            responses={200: bytes, 204: None},
+            tag="run",
+        ),
     ),
     Route(
         "GET",
         "/run/v1/conversations/{id}/pending-approvals",
         list_pending_approvals,
         Scope.CHAT,
-        RouteDoc("What it waits for", None, {200: PendingInput}, tag="run"),
+        RouteDoc(
+            "List tool calls that wait for approval",
+            description="Returns the calls of the conversation that wait for a person's decision, with their "
+            "input. Decide them by `POST /run/api/executions/{run}/approvals/{call}` or in a chat request.",
+            responses={200: PendingInput},
+            tag="run",
+        ),
     ),
 )

@@ -1,6 +1,6 @@
-"""The run API's executions: a run by its own id, to be watched, decided and stopped.
+"""The run API's executions: one run by its own id, to read, stream, decide and interrupt.
 
-`status` is one of the four words that its clients know; `state` is ours.
+`status` is one of the four words that clients of this API know; `state` is the run's state as it is stored.
 """
 
 from datetime import datetime
@@ -10,10 +10,10 @@ import msgspec
 from aiohttp import web
 from rejoin_adapters.records import Approval, Decision, RunSummary
 from rejoin_protocol.errors import NotFound
-from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId, is_approval_of
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 
-from rejoin_gateway.api.agent_sessions import Acknowledgement, InterruptResult
+from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement, InterruptResult
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.request import decode_body, view_of
@@ -22,18 +22,9 @@ from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming import positions
 
-STATUS = {
-    State.QUEUED: "running",
-    State.RUNNING: "running",
-    State.SUSPENDED: "suspended",
-    State.COMPLETED: "completed",
-    State.FAILED: "failed",
-    State.CANCELLED: "completed",
-}
-
 
 class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):
-    """A question that waits for an answer."""
+    """A tool call that waits for a person's decision."""
 
     approval_id: ApprovalId
     tool_call_id: CallId
@@ -42,14 +33,14 @@ class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class TokenCounts(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens."""
+    """Tokens of one run."""
 
     input_tokens: int
     output_tokens: int
 
 
 class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A run as its watchers see it."""
+    """A run. `error`: why it failed."""
 
     id: RunId
     status: str
@@ -65,77 +56,71 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
 
 
 class ApprovalDecision(msgspec.Struct, frozen=True):
-    """What a person says about a call."""
+    """A person's decision about a tool call. The agent sees the reason."""
 
     approved: bool
     reason: str | None = None
 
 
 async def get_execution(request: web.Request) -> web.StreamResponse:
-    """How a run stands."""
-    one, session = await find_execution(request)
-    waiting = [] if one.run.state in TERMINAL else await pending(session, one.run.id)
-    usage = one.run.usage
+    """The run's state."""
+    summary, session = await find_execution(request)
+    run = summary.run
+    pending = [] if run.state in TERMINAL else await session.pending_approvals(run.id)
     return json_response(
         Execution(
-            id=one.run.id,
-            status=STATUS[one.run.state],
-            state=one.run.state,
-            conversation_id=one.run.session,
-            agent_id=one.run.agent,
-            message_id=one.run.answer,
-            created_at=one.created_at,
-            updated_at=one.updated_at,
-            pending_approvals=waiting,
-            usage=TokenCounts(usage.input_tokens, usage.output_tokens),
-            error=one.run.error,
+            id=run.id,
+            status=RUN_STATUS[run.state],
+            state=run.state,
+            conversation_id=run.session,
+            agent_id=run.agent,
+            message_id=run.answer,
+            created_at=summary.created_at,
+            updated_at=summary.updated_at,
+            pending_approvals=[to_pending_approval(approval) for approval in pending],
+            usage=TokenCounts(run.usage.input_tokens, run.usage.output_tokens),
+            error=run.error,
         )
     )
 
 
 async def stream_execution(request: web.Request) -> web.StreamResponse:
-    """A run's stream, from its first event or from wherever the client is, whether it is over or not."""
-    one, session = await find_execution(request)
+    """The run's events from the client's position, whether the run has ended or not."""
+    summary, session = await find_execution(request)
     follow = request.query.get("follow", "").lower() == "true"
     position = positions.parse_position(request.headers, request.query)
-    until = None if follow else one.run.turn
-    return await stream_replay(
-        request, await session.backend.replay(one.run, position, view_of(request), until=until)
-    )
+    replay = await session.replay(summary.run, position, view_of(request), follow=follow)
+    return await stream_replay(request, replay)
 
 
 async def decide_approval(request: web.Request) -> web.StreamResponse:
-    """Answer a question about a call. The same answer again changes nothing; another one is a conflict."""
+    """Store the decision about one tool call."""
     request[PRINCIPAL].require_scope(Scope.APPROVE)
-    verdict = await decode_body(request, ApprovalDecision)
-    one, session = await find_execution(request)
+    decision = await decode_body(request, ApprovalDecision)
+    summary, session = await find_execution(request)
     call = CallId(request.match_info["call"])
-    question = await session.backend.store.find_approval(session.owner, one.run.id, call)
-    if question is None:
-        raise NotFound(f"nothing was asked about call {call!r} of run {one.run.id}")
-    await session.approve([Decision(question.request.id, verdict.approved, verdict.reason)], view_of(request))
+    approval = await session.find_approval(summary.run.id, call)
+    if approval is None:
+        raise NotFound(f"call {call!r} of run {summary.run.id} has no approval to decide")
+    decisions = [Decision(approval.request.id, decision.approved, decision.reason)]
+    await session.approve(decisions, view_of(request))
     return json_response(Acknowledgement())
 
 
 async def interrupt_execution(request: web.Request) -> web.StreamResponse:
-    """Stop a run. Doing it twice is doing it once."""
-    one, session = await find_execution(request)
-    return json_response(InterruptResult(success=True, interrupted=await session.interrupt(one.run.id)))
+    """Interrupt the run."""
+    summary, session = await find_execution(request)
+    return json_response(InterruptResult(success=True, interrupted=await session.interrupt(summary.run.id)))
 
 
-async def pending(session: Session, run: RunId | None = None) -> list[PendingApproval]:
-    """The open questions of a session, or of one of its runs."""
-    waiting = await session.backend.store.pending_approvals(session.owner, session.id)
-    return [_shown(one) for one in waiting if run is None or is_approval_of(one.request.id, run)]
-
-
-def _shown(approval: Approval) -> PendingApproval:
-    question = approval.request
-    return PendingApproval(question.id, question.call, question.tool, question.input)
+def to_pending_approval(approval: Approval) -> PendingApproval:
+    """An open approval as clients see it."""
+    request = approval.request
+    return PendingApproval(request.id, request.call, request.tool, request.input)
 
 
 async def find_execution(request: web.Request) -> tuple[RunSummary, Session]:
-    """The run of a path. Raises `NotFound`."""
+    """The run of the path and its session. Raises `NotFound`."""
     id = request.match_info["run"]
     return await find_run(request, RunId(id), f"execution {id[:64]!r}")
 
@@ -146,14 +131,28 @@ ROUTES = (
         "/run/api/executions/{run}",
         get_execution,
         Scope.CHAT,
-        RouteDoc("A run's state", None, {200: Execution}, tag="run"),
+        RouteDoc(
+            "Read a run's state",
+            description="Use it to poll a run, or to see which tool calls wait for a decision. `status` is "
+            "`running` (also while the run is queued), `suspended`, `completed` (also if it was "
+            "interrupted) or `failed`; `state` tells these apart.",
+            responses={200: Execution},
+            tag="run",
+        ),
     ),
     Route(
         "GET",
         "/run/api/executions/{run}/stream",
         stream_execution,
         Scope.CHAT,
-        RouteDoc("A run's stream, replayed and followed", None, {200: bytes}, tag="run"),
+        RouteDoc(
+            "Stream a run's events",
+            description="Returns the run's events from the first one, or from behind a position, and follows "
+            "an active run to its end. Works for runs that have ended, as long as their log is kept. With "
+            "`follow=true` the stream stays open while the run waits for approvals.",
+            responses={200: bytes},
+            tag="run",
+        ),
     ),
     Route(
         "POST",
@@ -161,9 +160,11 @@ ROUTES = (
         decide_approval,
         Scope.APPROVE,
         RouteDoc(
-            "Answer a question about a call",
-            ApprovalDecision,
-            {200: Acknowledgement},
+            "Decide a tool call that waits for approval",
+            description="Approves or denies one call. After the last open decision the run continues; read "
+            "its stream for what follows. The same decision again changes nothing, another one is a 409.",
+            body=ApprovalDecision,
+            responses={200: Acknowledgement},
             tag="run",
             example={"approved": True},
         ),
@@ -173,6 +174,12 @@ ROUTES = (
         "/run/api/executions/{run}/interrupt",
         interrupt_execution,
         Scope.CHAT,
-        RouteDoc("Stop a run", None, {200: InterruptResult}, tag="run"),
+        RouteDoc(
+            "Interrupt a run",
+            description="Stops the run, whether it is queued, running or waiting for approvals. "
+            "`interrupted` tells whether it was still active. A repeated request has the same result.",
+            responses={200: InterruptResult},
+            tag="run",
+        ),
     ),
 )

@@ -1,37 +1,44 @@
-"""The run API's chat: `/run/api/chat` and, for the same bytes, `/run/api/executions`; the graph family's too.
+"""The run API's chat: `/run/api/chat`, and `/run/api/executions` with the same format. The graph API uses it
+too.
 
-The body holds `messages`; of a session that is known only the new user turn counts, so nobody can forge what
-was said, run or decided. Parts in `approval-responded` are decisions and nothing else is.
+The body holds `messages`. From a session that exists only the last user message is taken, so that a client
+cannot change what is stored. Parts in state `approval-responded` are decisions.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
 from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import session_id
 
 from rejoin_gateway.api.shared import message_forms
-from rejoin_gateway.api.shared.lookup import session_at
+from rejoin_gateway.api.shared.answers import (
+    Answer,
+    CompleteAnswer,
+    JsonAnswer,
+    StreamAnswer,
+    decide,
+    respond,
+)
+from rejoin_gateway.api.shared.lookup import session_by_id
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
-from rejoin_gateway.core.session import Session
-from rejoin_gateway.http import request_body
+from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
-from rejoin_gateway.http.response import approve_and_stream, json_response, stream_replay
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
 from rejoin_gateway.http.service import PRINCIPAL
-from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
+from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
 
 FINISH_REASONS = {"tool-calls": "tool_calls", "content-filter": "content_filter", "length": "length"}
 
 
 class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
-    """The body. `executionMode` is taken and changes nothing: every run is durable. `headers` and
-    `userProperties` are taken and not looked at: what an agent wants to know comes in the request's headers.
+    """The body. `executionMode`, `headers` and `userProperties` are accepted and have no effect: every run is
+    durable, and the request context comes in the request's own headers.
     """
 
     messages: list[RunMessage]
@@ -43,7 +50,7 @@ class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
 
 
 class DecidedCall(TypedDict):
-    """A decision that was taken."""
+    """A decision that was stored."""
 
     toolCallId: str | None
     approvalId: str
@@ -51,14 +58,14 @@ class DecidedCall(TypedDict):
 
 
 class DecisionAck(TypedDict):
-    """What is said about decisions after which the run still waits, or goes on unwatched."""
+    """Returned instead of a stream: the run waits for more decisions, or the client wanted no stream."""
 
     success: bool
     results: list[DecidedCall]
 
 
 class CompletedAnswer(TypedDict):
-    """A whole answer, as OpenAI's chat completion."""
+    """A whole answer, in the form of an OpenAI chat completion."""
 
     id: str
     object: Literal["chat.completion"]
@@ -70,8 +77,16 @@ class CompletedAnswer(TypedDict):
 
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
-    """Send a message, or answer questions; stream what follows, or say it whole."""
-    chat = await decode_body(request, ChatRequest)
+    """Send a message or decide approvals; stream what follows, or return the whole answer."""
+    return await respond(request, await _decode_and_admit(request))
+
+
+async def _decode_and_admit(request: web.Request) -> Answer:
+    return await admit(request, await decode_body(request, ChatRequest))
+
+
+async def admit(request: web.Request, chat: ChatRequest) -> Answer:
+    """Send a message or decide approvals. Raises as `AgentSession.send`."""
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
     if message_forms.has_decisions(chat.messages):
@@ -79,15 +94,12 @@ async def send_chat(request: web.Request) -> web.StreamResponse:
     key = key_of(request)
     session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
     replay = await _send(request, session, chat, key)
-    chat.messages.clear()  # files must not be held for as long as an answer takes
     if chat.stream:
-        return await stream_replay(request, replay)
-    request_body.release_body(request)
-    created_s = int(session.backend.now().timestamp())
-    return json_response(_completed(replay, await collect_answer(replay), created_s))
+        return StreamAnswer(replay)
+    return CompleteAnswer(replay, partial(render_completion, int(session.now().timestamp())))
 
 
-async def _send(request: web.Request, session: Session, chat: ChatRequest, key: str | None) -> Replay:
+async def _send(request: web.Request, session: AgentSession, chat: ChatRequest, key: str | None) -> Replay:
     message, number = message_forms.last_user_message(chat.messages, chat.message_id or new_message_id(key))
     pointer = f"/messages/{number}"
     with message_input.relocate_errors(pointer, message_forms.part_pointers(chat.messages[number], pointer)):
@@ -104,28 +116,24 @@ async def _send(request: web.Request, session: Session, chat: ChatRequest, key: 
         )
 
 
-async def _decide(request: web.Request, chat: ChatRequest) -> web.StreamResponse:
-    """Who asks for no stream gets none: the run goes on, for those who follow it."""
-    session = await session_at(request, session_id(chat.named or new_session_id()))
-    decisions, told = _decided(chat.messages)
-    chat.messages.clear()
-    if chat.stream:
-        return await approve_and_stream(request, session, decisions, told)
-    request[PRINCIPAL].require_scope(Scope.APPROVE)
-    await session.approve(decisions, view_of(request))
-    return json_response(told)
+async def _decide(request: web.Request, chat: ChatRequest) -> Answer:
+    session = await session_by_id(request, chat.named or new_session_id())
+    decisions, acknowledgement = _parse_decisions(chat.messages)
+    answer = await decide(request, session, decisions, acknowledgement)
+    # Without a stream the client gets the acknowledgement at once; the run goes on.
+    return answer if chat.stream else JsonAnswer(acknowledgement)
 
 
-def _decided(messages: Sequence[RunMessage]) -> tuple[list[Decision], DecisionAck]:
-    """The decisions in the last message, and what is said about them."""
+def _parse_decisions(messages: Sequence[RunMessage]) -> tuple[list[Decision], DecisionAck]:
+    """The decisions in the last message, and the response that repeats them."""
     last, number = message_forms.to_client_message(messages[-1], "answered"), len(messages) - 1
     pointer = f"/messages/{number}"
     with message_input.relocate_errors(pointer, message_forms.part_pointers(messages[-1], pointer)):
         decisions = message_input.parse_decisions(last, pointer)
-    return decisions, _acknowledged(last.parts, decisions)
+    return decisions, _acknowledge(last.parts, decisions)
 
 
-def _acknowledged(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> DecisionAck:
+def _acknowledge(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> DecisionAck:
     calls = [part.get("toolCallId") for part in parts if part.get("state") == "approval-responded"]
     results: list[DecidedCall] = [
         {"toolCallId": call, "approvalId": decision.approval, "approved": decision.approved}
@@ -134,9 +142,10 @@ def _acknowledged(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]
     return {"success": True, "results": results}
 
 
-def _completed(replay: Replay, answer: CollectedAnswer, created_s: int) -> CompletedAnswer:
+def render_completion(created_s: int, replay: Replay, answer: CollectedAnswer) -> CompletedAnswer:
+    """The whole answer. `created_s`: seconds since 1970."""
     usage = answer.usage
-    said: CompletedAnswer = {
+    completion: CompletedAnswer = {
         "id": replay.run.id,
         "object": "chat.completion",
         "created": created_s,
@@ -155,15 +164,16 @@ def _completed(replay: Replay, answer: CollectedAnswer, created_s: int) -> Compl
         },
     }
     if answer.error is not None:
-        said["error"] = {"message": answer.error}
-    return said
+        completion["error"] = {"message": answer.error}
+    return completion
 
 
-def _says(summary: str) -> RouteDoc:
+def _document(summary: str, description: str) -> RouteDoc:
     return RouteDoc(
         summary,
-        ChatRequest,
-        {200: (bytes, DecisionAck, CompletedAnswer)},
+        description=description,
+        body=ChatRequest,
+        responses={200: (bytes, DecisionAck, CompletedAnswer)},
         headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
         tag="run",
         example={"messages": [{"role": "user", "content": "hello"}]},
@@ -176,13 +186,24 @@ ROUTES = (
         "/run/api/chat",
         send_chat,
         Scope.CHAT,
-        _says("Send a message"),
+        _document(
+            "Send a message and stream its answer",
+            "Takes the conversation as `messages`; the last user message is answered. `conversationId` names "
+            "the session; without it a new session is created. An assistant message at the end with decided "
+            "approvals continues a run that waits for them. Returns the run's events as a stream, or with "
+            "`stream: false` the whole answer in the form of an OpenAI chat completion. The header "
+            "`x-workflow-run-id` names the run.",
+        ),
     ),
     Route(
         "POST",
         "/run/api/executions",
         send_chat,
         Scope.CHAT,
-        _says("Start an execution; the same bytes as the chat's"),
+        _document(
+            "Start an execution",
+            "Takes and returns the same as `POST /run/api/chat`. Use it with the other routes of "
+            "executions: the header `x-workflow-run-id` is the execution's id.",
+        ),
     ),
 )

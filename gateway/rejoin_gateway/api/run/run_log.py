@@ -1,7 +1,6 @@
-"""A run's log as it is stored, for whoever has to answer why it said that; and the runs behind a session.
+"""A run's log as it is stored, and the runs of a session: for the inspector and for debugging.
 
-Owns two views of what others keep: no rule and no state. Unlike a stream it hides nothing: attempts, marks,
-audiences and times stand beside the events.
+Unlike a stream it hides nothing: attempts, marks, audiences and times stand beside the events.
 """
 
 from collections.abc import Sequence
@@ -17,9 +16,9 @@ from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 
-from rejoin_gateway.api.run.conversations import parse_limit
 from rejoin_gateway.api.run.executions import find_execution
 from rejoin_gateway.api.shared.lookup import summary_in_path
+from rejoin_gateway.api.shared.paging import parse_limit
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc, Scope
 
@@ -28,14 +27,14 @@ _SEQUENCE_DIGITS_MAX = 18
 
 
 class LogEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """One event: the cursor that a client has of it, and the chunk."""
+    """One event: its cursor, as in a stream's `id:`, and the chunk."""
 
     cursor: str
     chunk: msgspec.Raw
 
 
 class LogBatch(msgspec.Struct, frozen=True, rename="camel"):
-    """One record: what was appended at once, by which attempt, and when the broker had it (RFC 3339)."""
+    """One record: events that one attempt appended together. `time`: when the broker stored it (RFC 3339)."""
 
     sequence: int
     attempt: int
@@ -47,7 +46,7 @@ class LogBatch(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A page of a run's log, oldest first. `after` of the next page is `next`; there is none if that is 0."""
+    """A page of a run's log, oldest first. `next`: the `after` of the following page; 0 on the last one."""
 
     id: RunId
     state: State
@@ -61,7 +60,7 @@ class RunLogPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
 
 class RunWithMessage(msgspec.Struct, frozen=True, rename="camel"):
-    """A run, and the message that it made or makes."""
+    """A run and the assistant message that it writes."""
 
     id: RunId
     message_id: MessageId
@@ -76,49 +75,55 @@ class RunList(msgspec.Struct, frozen=True):
 
 
 async def get_log(request: web.Request) -> web.StreamResponse:
-    """A run's records behind a sequence."""
-    one, session = await find_execution(request)
-    after, limit = _after(request), parse_limit(request, RECORDS_MAX, RECORDS_MAX)
-    page = await session.backend.runs.read(one.run.id, after=after, records_max=limit)
+    """A page of the run's records behind a sequence."""
+    summary, session = await find_execution(request)
+    run = summary.run
+    after, limit = _parse_after(request), parse_limit(request, RECORDS_MAX, RECORDS_MAX)
+    page = await session.read_log(run, after=after, records_max=limit)
     return json_response(
         RunLogPage(
-            id=one.run.id,
-            state=one.run.state,
-            conversation_id=one.run.session,
-            agent_id=one.run.agent,
-            message_id=one.run.answer,
-            created_at=one.created_at,
-            updated_at=one.updated_at,
-            records=_batches(page),
+            id=run.id,
+            state=run.state,
+            conversation_id=run.session,
+            agent_id=run.agent,
+            message_id=run.answer,
+            created_at=summary.created_at,
+            updated_at=summary.updated_at,
+            records=_to_batches(page),
             next=page.records[-1].seq if page.more and page.records else 0,
         )
     )
 
 
 async def list_runs(request: web.Request) -> web.StreamResponse:
-    """Which run made which message of a session."""
+    """The session's runs, each with the id of its message."""
     _, session = await summary_in_path(request)
-    listed = await session.backend.threads.runs(session.owner, session.id)
+    runs = await session.runs()
     return json_response(
-        RunList([RunWithMessage(one.run.id, one.run.answer, one.run.state, one.created_at) for one in listed])
+        RunList(
+            [
+                RunWithMessage(summary.run.id, summary.run.answer, summary.run.state, summary.created_at)
+                for summary in runs
+            ]
+        )
     )
 
 
-def _batches(page: LogPage) -> Sequence[LogBatch]:
+def _to_batches(page: LogPage) -> Sequence[LogBatch]:
     times = page.times or [""] * len(page.records)
-    return [_batch(record, time) for record, time in zip(page.records, times, strict=True)]
+    return [_to_batch(record, time) for record, time in zip(page.records, times, strict=True)]
 
 
-def _batch(record: Record, time: str) -> LogBatch:
+def _to_batch(record: Record, time: str) -> LogBatch:
     head = record.head
-    entries = [
+    events = [
         LogEvent(f"{head.prev}-{index}", msgspec.Raw(chunk))
         for index, chunk in enumerate(split_events(record), head.index)
     ]
-    return LogBatch(record.seq, head.attempt, head.turn, head.audience, head.mark, time, entries)
+    return LogBatch(record.seq, head.attempt, head.turn, head.audience, head.mark, time, events)
 
 
-def _after(request: web.Request) -> int:
+def _parse_after(request: web.Request) -> int:
     text = request.query.get("after", "0")
     if not (text.isascii() and text.isdigit() and len(text) <= _SEQUENCE_DIGITS_MAX):
         raise Invalid(f"after is not a whole number: {text[:64]!r}")
@@ -132,15 +137,17 @@ ROUTES = (
         get_log,
         Scope.CHAT,
         RouteDoc(
-            "A run's log, record by record",
-            None,
-            {200: RunLogPage},
-            {
+            "Read a run's log",
+            description="Use it to find out why a run answered what it did. Returns the stored records, "
+            "oldest first: each holds the events that one attempt appended together, with turn, audience, "
+            "mark and time. The page `/inspect` shows the same as a timeline.",
+            responses={200: RunLogPage},
+            query={
                 "after": (
-                    "The `next` of the page before.",
+                    "The `next` of the page before; without it the log is read from its start.",
                     Annotated[int, Meta(ge=0, lt=10**_SEQUENCE_DIGITS_MAX)],
                 ),
-                "limit": ("How many records.", Annotated[int, Meta(ge=1, le=RECORDS_MAX)]),
+                "limit": ("Records on the page, at most.", Annotated[int, Meta(ge=1, le=RECORDS_MAX)]),
             },
             tag="run",
         ),
@@ -150,6 +157,12 @@ ROUTES = (
         "/run/v1/conversations/{id}/executions",
         list_runs,
         Scope.CHAT,
-        RouteDoc("Which run made which message", None, {200: RunList}, tag="run"),
+        RouteDoc(
+            "List a conversation's runs",
+            description="Returns the runs of a conversation, newest first, each with the id of the assistant "
+            "message that it writes. Use it to get from a message to its run's log.",
+            responses={200: RunList},
+            tag="run",
+        ),
     ),
 )

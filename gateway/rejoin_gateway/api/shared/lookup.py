@@ -1,54 +1,45 @@
-"""Sessions and runs that are named without their agent: they have one already, and no client need know it."""
+"""The session, run or artifact that a request names by its id alone, without its agent."""
 
 from aiohttp import web
 from rejoin_adapters.records import RunSummary, SessionSummary
 from rejoin_protocol.errors import NotFound
-from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId, session_id
+from rejoin_protocol.ids import RunId, session_id
 
+from rejoin_gateway.core.directory import Directory
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
-ANY = AgentName("any")
-"""Stands for the agent of a session that nobody has to ask for it."""
+
+def directory_of(request: web.Request) -> Directory:
+    """What the caller of a request may look up."""
+    principal = request[PRINCIPAL]
+    return Directory(request.app[SERVICE].backend, principal.owner, principal.agent)
 
 
 async def session_in_path(request: web.Request) -> Session:
-    """The session of a path, whether it exists or not: to rejoin it, to stop it, to answer it.
+    """The session `{id}` of the path, whether it exists or not.
 
-    Raises `Invalid`, and `NotFound` if it is with another agent than the credential's.
+    Raises `Invalid` for an impossible id, and `NotFound` if the credential is bound to another agent.
     """
-    return await session_at(request, session_id(request.match_info["id"]))
+    return await session_by_id(request, request.match_info["id"])
 
 
-async def session_at(request: web.Request, id: SessionId) -> Session:
-    """The same for an id from elsewhere."""
-    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
-    if principal.agent is not None:
-        run = await backend.store.current_run(principal.owner, id)
-        if run is None and id.startswith(RUN_PREFIX):  # a transport may ask for a run instead
-            run = await backend.store.find_run(principal.owner, RunId(id))
-        if run is not None and run.agent != principal.agent:
-            raise NotFound(f"there is no session {id!r}")
-    return backend.agent(principal.agent or ANY, principal.owner).session(id)
+async def session_by_id(request: web.Request, id: str) -> Session:
+    """As `session_in_path`, for an id from the body."""
+    return await directory_of(request).session(session_id(id))
 
 
 async def summary_in_path(request: web.Request) -> tuple[SessionSummary, Session]:
-    """The session of a path and what is known of it. Raises `NotFound`."""
-    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
-    id = session_id(request.match_info["id"])
-    thread = await backend.threads.get(principal.owner, id)
-    if thread is None or principal.agent not in (None, thread.agent):
-        raise NotFound(f"there is no session {id!r}")
-    return thread, backend.agent(thread.agent, principal.owner).session(id)
+    """The session `{id}` of the path, which has to exist. Raises `Invalid` and `NotFound`."""
+    return await directory_of(request).summary(session_id(request.match_info["id"]))
 
 
-async def find_run(request: web.Request, id: RunId | None, named: str) -> tuple[RunSummary, Session]:
-    """A run and its session; `named` is what the caller calls it.
+async def find_run(request: web.Request, id: RunId | None, called: str) -> tuple[RunSummary, Session]:
+    """A run and its session. `id` None: the client's id cannot be a run's. `called` names it in the error.
 
-    Raises `NotFound`, also for a run of an agent that is not the credential's, and for one that cannot be.
+    Raises `NotFound`.
     """
-    principal, backend = request[PRINCIPAL], request.app[SERVICE].backend
-    one = None if id is None else await backend.store.run_summary(principal.owner, id)
-    if one is None or principal.agent not in (None, one.run.agent):
-        raise NotFound(f"there is no {named}")
-    return one, backend.agent(one.run.agent, principal.owner).session(one.run.session)
+    run = None if id is None else await directory_of(request).run(id)
+    if run is None:
+        raise NotFound(f"there is no {called}")
+    return run

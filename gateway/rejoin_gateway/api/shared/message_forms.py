@@ -1,6 +1,7 @@
-"""Messages in the forms that the run and graph families take them: `content`, `parts`, or both. Pure.
+"""Messages with `content`, `parts` or both, as the run, graph and agent-chat APIs take them. Pure.
 
-`content` is a string or a list of parts; a string is put before the parts, unless one of them says just that.
+`content` is a string or a list of parts. A string becomes a text part before `parts`, unless `parts` holds a
+text part with the same text: some clients send their text in both fields.
 """
 
 from collections.abc import Sequence
@@ -21,47 +22,54 @@ class RunMessage(msgspec.Struct, frozen=True):
     id: str | None = None
 
 
-def parts_of(said: RunMessage) -> list[dict[str, Any]]:
-    """Everything it says, as parts."""
-    parts = [*said.parts] if said.parts is not None else []
-    if isinstance(said.content, list):
-        return [*said.content, *parts]
-    if said.content:
-        text = {"type": "text", "text": said.content}
-        spoken = any(part.get("type") == "text" and part.get("text") == said.content for part in parts)
-        return parts if spoken else [text, *parts]
+def parts_of(message: RunMessage) -> list[dict[str, Any]]:
+    """All content of the message, as parts."""
+    parts = [*message.parts] if message.parts is not None else []
+    if isinstance(message.content, list):
+        return [*message.content, *parts]
+    if message.content:
+        text = {"type": "text", "text": message.content}
+        is_repeated = any(
+            part.get("type") == "text" and part.get("text") == message.content for part in parts
+        )
+        return parts if is_repeated else [text, *parts]
     return parts
 
 
-def part_pointers(said: RunMessage, pointer: str) -> list[str]:
-    """Where each of `parts_of` was written, in a message at `pointer`."""
-    own = [f"{pointer}/parts/{number}" for number in range(len(said.parts or ()))]
-    if isinstance(said.content, list):
-        return [*(f"{pointer}/content/{number}" for number in range(len(said.content))), *own]
-    return own if len(parts_of(said)) == len(own) else [f"{pointer}/content", *own]
+def part_pointers(message: RunMessage, pointer: str) -> list[str]:
+    """The JSON pointers of `parts_of(message)`. `pointer` is the message's."""
+    own = [f"{pointer}/parts/{number}" for number in range(len(message.parts or ()))]
+    if isinstance(message.content, list):
+        return [*(f"{pointer}/content/{number}" for number in range(len(message.content))), *own]
+    return own if len(parts_of(message)) == len(own) else [f"{pointer}/content", *own]
 
 
-def last_user_message(messages: Sequence[RunMessage], fresh: str) -> tuple[ClientMessage, int]:
-    """The user's new message, and its place: the last one that is a user's. Raises `Invalid`."""
+def last_user_message(messages: Sequence[RunMessage], new_id: str) -> tuple[ClientMessage, int]:
+    """The last user message and its index: the one to answer. Raises `Invalid` if there is none.
+
+    `new_id`: the id of a message that has none.
+    """
     for number in range(len(messages) - 1, -1, -1):
         if messages[number].role == "user":
-            return to_client_message(messages[number], fresh), number
+            return to_client_message(messages[number], new_id), number
     raise Invalid("messages holds at least one message of the user's", "/messages")
 
 
-def to_client_message(said: RunMessage, fresh: str) -> ClientMessage:
-    """A message as the AI SDK writes it. One without an id gets `fresh`."""
-    role = said.role if said.role in ("system", "user", "assistant") else "assistant"
-    return ClientMessage(said.id or fresh, role, parts_of(said))  # type: ignore[arg-type]
+def to_client_message(message: RunMessage, new_id: str) -> ClientMessage:
+    """The message in the AI SDK's form. A message without an id gets `new_id`."""
+    role = message.role if message.role in ("system", "user", "assistant") else "assistant"
+    return ClientMessage(message.id or new_id, role, parts_of(message))  # type: ignore[arg-type]
 
 
 def earlier_messages(messages: Sequence[RunMessage], number: int) -> list[ClientMessage]:
-    """What was said before message `number`, for a session that is new."""
-    return [to_client_message(one, f"imported_{place}") for place, one in enumerate(messages[:number])]
+    """The messages before index `number`, which a new session imports."""
+    return [
+        to_client_message(message, f"imported_{place}") for place, message in enumerate(messages[:number])
+    ]
 
 
 def has_decisions(messages: Sequence[RunMessage]) -> bool:
-    """Whether the last message is the assistant's and holds answers to questions."""
+    """Whether the last message is an assistant message with decided approvals."""
     if not messages or messages[-1].role == "user":
         return False
     return any(part.get("state") == "approval-responded" for part in parts_of(messages[-1]))

@@ -134,9 +134,9 @@ def test_the_users_messages_at_the_end_are_one() -> None:
             ChatMessage("user", [IMAGE]),
         ]
     )
-    last = split_last_turn(said, "msg_1", "/messages", new=False)
+    last = split_last_turn(said, "msg_1", "/messages", joins_user_messages=False)
     assert (last.message.parts, len(last.earlier)) == (said[3].parts, 3)
-    found = split_last_turn(said, "msg_1", "/messages", new=True)
+    found = split_last_turn(said, "msg_1", "/messages", joins_user_messages=True)
     assert found.message.id == "msg_1"
     assert found.message.parts == [{"type": "text", "text": "three"}, *said[3].parts]
     assert found.places == ["/messages/2/content", "/messages/3/content/0"]
@@ -148,13 +148,16 @@ def test_the_users_messages_at_the_end_are_one() -> None:
 
 def test_the_last_word_is_the_users() -> None:
     """No message, an answer that is begun, and a message without content are refused."""
-    assert refused(split_last_turn, [], "m", "/messages", new=True) == "/messages"
+    assert refused(split_last_turn, [], "m", "/messages", joins_user_messages=True) == "/messages"
     begun = from_chat_messages([ChatMessage("user", "hi"), ChatMessage("assistant", "I th")])
-    assert refused(split_last_turn, begun, "m", "/messages", new=True) == "/messages"
+    assert refused(split_last_turn, begun, "m", "/messages", joins_user_messages=True) == "/messages"
     contents: tuple[Any, ...] = ("", [], None)
     for content in contents:
         empty = from_chat_messages([ChatMessage("user", content)])
-        assert refused(split_last_turn, empty, "m", "/messages", new=True) == "/messages/0/content"
+        assert (
+            refused(split_last_turn, empty, "m", "/messages", joins_user_messages=True)
+            == "/messages/0/content"
+        )
 
 
 def test_answers_to_questions_stand_alone() -> None:

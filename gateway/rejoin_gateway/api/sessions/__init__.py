@@ -1,0 +1,1 @@
+"""The session API: `/api/agents` and `/api/agents/{agent}/{session}`."""

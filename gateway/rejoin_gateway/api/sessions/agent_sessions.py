@@ -1,0 +1,289 @@
+"""The session API: `/api/agents/{agent}/{session}` and the paths below it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, UnsetType
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import MessageId
+
+from rejoin_gateway.api.sessions import send_body
+from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
+from rejoin_gateway.api.shared.answers import (
+    Acknowledgement,
+    Answer,
+    InterruptResult,
+    StreamAnswer,
+    decide,
+    respond,
+)
+from rejoin_gateway.api.shared.lookup import session_in_path
+from rejoin_gateway.core import message_input
+from rejoin_gateway.core.agent_context import ContextInput
+from rejoin_gateway.core.message_input import new_message_id
+from rejoin_gateway.core.session import AgentSession
+from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.response import json_response, stream_from_position
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
+from rejoin_gateway.streaming.replay import Replay
+
+
+class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A session's messages. `activeRunId`: the run whose answer is not among them yet."""
+
+    id: str
+    agent: str
+    messages: Sequence[UIMessage]
+    created_at: datetime
+    updated_at: datetime
+    active_run_id: str | None = None
+
+
+class SessionUpdate(msgspec.Struct, frozen=True, rename="camel"):
+    """What to change. `lastMessageId`: all messages behind this one are deleted."""
+
+    title: str | UnsetType | None = UNSET
+    metadata: Any = UNSET
+    last_message_id: str | UnsetType = UNSET
+
+
+class SessionChanged(msgspec.Struct, frozen=True, rename="camel"):
+    """A session after a change."""
+
+    id: str
+    agent: str
+    title: str | None
+    metadata: Any
+    last_message_id: str | None
+    updated_at: datetime
+
+
+class SessionUsageReport(msgspec.Struct, frozen=True, rename="camel"):
+    """Tokens of all runs of a session together, and the number of runs."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    runs: int
+
+
+async def send_message(request: web.Request) -> web.StreamResponse:
+    """Send a message or decide approvals; stream what follows."""
+    return await respond(request, await _admit(request))
+
+
+async def _admit(request: web.Request) -> Answer:
+    body = parse_send_body(await decode_body(request, Any), new_message_id(key_of(request)))
+    session = await _session_of_agent(request)
+    match body:
+        case Decisions(decisions):
+            return await decide(request, session, decisions)
+        case NewMessage():
+            return StreamAnswer(await _send(request, session, body))
+
+
+async def _send(request: web.Request, session: AgentSession, body: NewMessage) -> Replay:
+    located = body.located
+    session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
+    with message_input.relocate_errors(located.pointer, located.places):
+        return await session.send(
+            message_input.build_user_message(located.message, located.pointer),
+            view_of(request),
+            pointer=located.pointer,
+            when_busy=body.options.busy,
+            key=key_of(request),
+        )
+
+
+async def get_history(request: web.Request) -> web.StreamResponse:
+    """The stored messages. The answer of an active run is not among them: its stream holds all of it."""
+    session = _session(request)
+    history = await session.history()
+    active_run = None if history.busy is None else history.busy.id
+    return json_response(
+        SessionHistory(
+            session.id, history.agent, history.messages, history.created_at, history.updated_at, active_run
+        )
+    )
+
+
+async def reconnect(request: web.Request) -> web.StreamResponse:
+    """The stream of the session's run from the client's position."""
+    return await stream_from_position(request, await _session_of_agent(request))
+
+
+async def interrupt_session(request: web.Request) -> web.StreamResponse:
+    """Interrupt the session's active run."""
+    session = await _session_of_agent(request)
+    return json_response(InterruptResult(success=True, interrupted=await session.interrupt()))
+
+
+async def stop_chat(request: web.Request) -> web.StreamResponse:
+    """As `interrupt_session`, for clients that know the session's id alone."""
+    session = await session_in_path(request)
+    return json_response(InterruptResult(success=True, interrupted=await session.interrupt()))
+
+
+async def update_session(request: web.Request) -> web.StreamResponse:
+    """Change title or metadata, or go back to an earlier message."""
+    change = await decode_body(request, SessionUpdate)
+    last = UNSET if change.last_message_id is UNSET else MessageId(change.last_message_id)
+    summary = await _session(request).update(title=change.title, metadata=change.metadata, last_message=last)
+    return json_response(
+        SessionChanged(
+            summary.id,
+            summary.agent,
+            summary.title,
+            summary.metadata,
+            summary.last_message,
+            summary.updated_at,
+        )
+    )
+
+
+async def delete_session(request: web.Request) -> web.StreamResponse:
+    """Delete the session. A runner ends the stream of its run with `abort`; without one the stream breaks."""
+    session = _session(request)
+    await session.summary()
+    await session.delete()
+    return json_response(Acknowledgement())
+
+
+async def get_usage(request: web.Request) -> web.StreamResponse:
+    """The tokens of all runs together."""
+    session = _session(request)
+    await session.summary()
+    usage = await session.usage()
+    total = usage.input_tokens + usage.output_tokens
+    return json_response(SessionUsageReport(usage.input_tokens, usage.output_tokens, total, usage.runs))
+
+
+async def _session_of_agent(request: web.Request) -> AgentSession:
+    """The session of the path, which need not exist. Raises `NotFound` if it belongs to another agent."""
+    session = _session(request)
+    await session.check_agent()
+    return session
+
+
+def _session(request: web.Request) -> AgentSession:
+    return session_of(request, request.match_info["session"])
+
+
+_SESSION = "/api/agents/{agent}/{session}"
+ROUTES = tuple(
+    Route(method, path, handler, Scope.CHAT, doc)
+    for method, path, handler, doc in (
+        (
+            "GET",
+            _SESSION,
+            get_history,
+            RouteDoc(
+                "Read a session's messages",
+                description="Use it to show a conversation when a page loads. Returns all stored messages. "
+                "While a run is active, `activeRunId` names it: its answer is not in the list, and the "
+                "session's stream (`…/reconnect`) delivers all of it.",
+                responses={200: SessionHistory},
+                tag="session",
+            ),
+        ),
+        (
+            "POST",
+            _SESSION,
+            send_message,
+            RouteDoc(
+                "Send a message and stream its answer",
+                description="Sends a user's message to the agent. The session is created if it does not "
+                "exist. The same message id again, or the same `Idempotency-Key`, is the same request and "
+                "returns the same stream. A body with approvals decides tool calls that wait for a person, "
+                "and returns the stream that follows; `{success: true}` while other decisions are missing. "
+                "The agent keeps working if the client disconnects.",
+                body=send_body.SCHEMA,
+                responses={200: (bytes, Acknowledgement)},
+                headers=IDEMPOTENCY_HEADER,
+                tag="session",
+                example={"message": "hello"},
+            ),
+        ),
+        (
+            "PATCH",
+            _SESSION,
+            update_session,
+            RouteDoc(
+                "Rename a session or go back to a message",
+                description="Sets `title` and `metadata`. With `lastMessageId`, deletes all messages behind "
+                "that one; not possible while a run is active. Fields that are absent stay as they are. "
+                "Returns the changed session.",
+                body=SessionUpdate,
+                responses={200: SessionChanged},
+                tag="session",
+                example={"title": "A trip"},
+            ),
+        ),
+        (
+            "DELETE",
+            _SESSION,
+            delete_session,
+            RouteDoc(
+                "Delete a session",
+                description="Deletes the session with its messages, runs, logs and files, and stops its "
+                "active run. It cannot be undone.",
+                responses={200: Acknowledgement},
+                tag="session",
+            ),
+        ),
+        (
+            "GET",
+            f"{_SESSION}/usage",
+            get_usage,
+            RouteDoc(
+                "Read a session's token usage",
+                description="Returns the input and output tokens of all runs of the session together, and "
+                "the number of runs. An active run counts as of its last suspension.",
+                responses={200: SessionUsageReport},
+                tag="session",
+            ),
+        ),
+        (
+            "GET",
+            f"{_SESSION}/reconnect",
+            reconnect,
+            RouteDoc(
+                "Resume the stream of the active run",
+                description="Use it after a reload or a lost connection. Without a position it returns the "
+                "active run's stream from its beginning, or 204 if no run is active. With a position, in "
+                "the header `Last-Event-ID` or one of the other parameters, it returns the events behind "
+                "that position, also of a run that has ended.",
+                responses={200: bytes, 204: None},
+                tag="session",
+            ),
+        ),
+        (
+            "POST",
+            f"{_SESSION}/interrupt",
+            interrupt_session,
+            RouteDoc(
+                "Interrupt the active run",
+                description="Stops the session's run, whether it is queued, running or waiting for "
+                "approvals. `interrupted` tells whether there was such a run. A repeated request has the "
+                "same result.",
+                responses={200: InterruptResult},
+                tag="session",
+            ),
+        ),
+        (
+            "POST",
+            "/api/chat/{id}/stop",
+            stop_chat,
+            RouteDoc(
+                "Interrupt the active run of a chat",
+                description="As `POST /api/agents/{agent}/{session}/interrupt`, for clients that know the "
+                "session's id and not its agent, for example the stop button of `useChat`.",
+                responses={200: InterruptResult},
+                tag="chat",
+            ),
+        ),
+    )
+)

@@ -1,0 +1,154 @@
+"""The body of `POST /api/agents/{agent}/{session}`: one message, or decisions of approvals. Pure.
+
+The body is a list of items, or one item. An item is a message or an approval. A message is a string, a list
+of parts, a UI message, `{message: <one of these>}`, or `{messages: […]}`, of which the last one counts. The
+forms have no tag, so JSON is decoded once and the forms are told apart by their shape.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from rejoin_adapters.records import Decision, WhenBusy
+from rejoin_protocol.errors import Invalid
+
+from rejoin_gateway.core import message_input
+from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
+
+PART_TYPES = ("text", "file", "image", "image_url")
+
+
+class LocatedMessage(msgspec.Struct, frozen=True):
+    """A message, its JSON pointer, and those of its parts if the client did not write them as `parts`."""
+
+    message: ClientMessage
+    pointer: str
+    places: Sequence[str] = ()
+
+
+class NewMessage(msgspec.Struct, frozen=True):
+    """A message to answer. `context` is the request context of its run, None if the body has none."""
+
+    located: LocatedMessage
+    options: MessageOptions
+    context: Any
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """Decisions of approvals."""
+
+    decisions: Sequence[Decision]
+
+
+type SendBody = NewMessage | Decisions
+
+
+def parse_send_body(body: Any, new_id: str) -> SendBody:
+    """The body, decoded from JSON. `new_id`: for a message without an id. Raises `Invalid` with a pointer."""
+    items = body if isinstance(body, list) and not _is_parts(body) else [body]
+    decisions: list[Decision] = []
+    messages: list[NewMessage] = []
+    for number, item in enumerate(items):
+        pointer = f"/{number}" if items is body else ""
+        if isinstance(item, dict) and item.get("type") == "approval":
+            decisions.append(message_input.parse_decision(item.get("approval"), f"{pointer}/approval"))
+        else:
+            context = item.get("context") if isinstance(item, dict) else None
+            messages.append(NewMessage(_locate(item, pointer, new_id), _options(item, pointer), context))
+    if decisions and messages:
+        raise Invalid("approvals and messages are different requests: send one after the other")
+    if decisions:
+        return Decisions(decisions)
+    if len(messages) != 1:
+        raise Invalid("one message at a time")
+    return messages[0]
+
+
+def _is_parts(body: list[Any]) -> bool:
+    """Whether a list holds the parts of one message. Else it is a list of items."""
+    return bool(body) and all(isinstance(item, dict) and item.get("type") in PART_TYPES for item in body)
+
+
+def _locate(item: Any, pointer: str, new_id: str) -> LocatedMessage:
+    match item:
+        case {"messages": [*_, dict(last)]}:
+            return _parse_message(last, f"{pointer}/messages/{len(item['messages']) - 1}", new_id)
+        case {"message": message}:
+            return _parse_message(message, f"{pointer}/message", new_id)
+        case _:
+            return _parse_message(item, pointer, new_id)
+
+
+def _parse_message(item: Any, pointer: str, new_id: str) -> LocatedMessage:
+    match item:
+        case str(text):
+            message = ClientMessage(new_id, "user", [{"type": "text", "text": text}])
+            return LocatedMessage(message, pointer, [pointer])
+        case list(parts) if _is_parts(parts):
+            places = [f"{pointer}/{number}" for number in range(len(parts))]
+            return LocatedMessage(ClientMessage(new_id, "user", parts), pointer, places)
+        case {"parts": list(), **rest} if "id" not in rest and rest.get("role", "user") == "user":
+            ui_message = {"id": new_id, "role": "user", **item}
+            return LocatedMessage(_convert(ui_message, ClientMessage, pointer), pointer)
+        case {"role": "user"}:
+            return LocatedMessage(_convert(item, ClientMessage, pointer), pointer)
+        case _:
+            raise Invalid("expected a message: a string, parts, or a user's UI message", pointer)
+
+
+def _options(item: Any, pointer: str) -> MessageOptions:
+    return _convert(item if isinstance(item, dict) else {}, MessageOptions, pointer)
+
+
+def _convert[T](item: Any, kind: type[T], pointer: str) -> T:
+    try:
+        return msgspec.convert(item, kind)
+    except msgspec.ValidationError as fault:
+        raise Invalid(str(fault), pointer) from fault
+
+
+_ITEM = {
+    "anyOf": [
+        {"type": "string", "description": "The text of a message."},
+        {
+            "type": "object",
+            "properties": {
+                "message": {"description": "The message: a string, a list of parts, or a UI message."},
+                "messages": {
+                    "type": "array",
+                    "description": "The client's messages. Only the last one is sent to the agent.",
+                },
+                "context": {
+                    "type": "object",
+                    "description": "The request context for this run, as the agent's schema says.",
+                },
+                "whenBusy": {
+                    "enum": [choice.value for choice in WhenBusy],
+                    "description": "What to do while the session has an active run.",
+                },
+                "interruptIfStreaming": {"type": "boolean", "description": "As `whenBusy: interrupt`."},
+            },
+            "anyOf": [{"required": ["message"]}, {"required": ["messages"]}],
+        },
+        {
+            "type": "object",
+            "description": "The decision of an approval.",
+            "properties": {
+                "type": {"const": "approval"},
+                "approval": {
+                    "type": "object",
+                    "properties": {
+                        "approvalId": {"type": "string"},
+                        "approved": {"type": "boolean"},
+                        "reason": {"type": "string", "description": "The agent sees it."},
+                    },
+                    "required": ["approvalId", "approved"],
+                },
+            },
+            "required": ["type", "approval"],
+        },
+        {"type": "object", "description": "A user's UI message.", "required": ["parts"]},
+    ]
+}
+SCHEMA = {"anyOf": [*_ITEM["anyOf"], {"type": "array", "items": _ITEM, "minItems": 1}]}
+"""The JSON Schema of what `parse_send_body` takes."""

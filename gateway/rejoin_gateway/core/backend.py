@@ -1,0 +1,131 @@
+"""The ports of one gateway, and the steps that every request for a run takes: admit, publish, replay.
+
+Holds no state of its own, so any gateway can answer for any session. Knows nothing of HTTP.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+import structlog
+from rejoin_adapters.ports.agent_registry import AgentRegistry
+from rejoin_adapters.ports.artifacts import Artifacts
+from rejoin_adapters.ports.run_control import RunControl
+from rejoin_adapters.ports.run_log import RunLog
+from rejoin_adapters.ports.run_queue import RunQueue
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.ports.session_store import SessionStore
+from rejoin_adapters.records import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
+from rejoin_protocol import ids
+from rejoin_protocol.errors import NotFound, Unavailable
+from rejoin_protocol.ids import AgentName, RunId, SessionId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log.record import View
+from rejoin_protocol.run_request import AgentEntry
+from rejoin_protocol.security.sealing import Sealer
+
+from rejoin_gateway.core.agent_context import SealedContext
+from rejoin_gateway.core.attachments import Attachments
+from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_gateway.streaming.positions import Position
+from rejoin_gateway.streaming.replay import Replay
+from rejoin_gateway.streaming.resume_point import find_resume_point
+
+log = structlog.get_logger("rejoin.sessions")
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """The ports, a clock and a source of random bytes."""
+
+    store: RunStore
+    log: RunLog
+    queue: RunQueue
+    control: RunControl
+    agents: AgentRegistry
+    sessions: SessionStore
+    artifacts: Artifacts
+    now: Callable[[], datetime]
+    random_bytes: Callable[[int], bytes]
+    attachments: Attachments | None = None
+    """None: this gateway takes no files."""
+    sealer: Sealer | None = None
+    """Encrypts request contexts. None: agents that want a context cannot be used."""
+    metrics: GatewayMetrics = msgspec.field(default_factory=GatewayMetrics)
+
+    async def agent(self, name: AgentName) -> AgentEntry:
+        """The entry that runners have announced for an agent. Raises `NotFound`."""
+        entry = await self.agents.find(name)
+        if entry is None:
+            raise NotFound(f"there is no agent {name!r}")
+        return entry
+
+    async def admit(
+        self,
+        owner: Owner,
+        session: SessionId,
+        agent: AgentName,
+        ask: Submit | Regenerate,
+        when_busy: WhenBusy,
+        key: str | None,
+        context: SealedContext,
+    ) -> Run:
+        """Store a run, then publish its request. Raises as `RunStore.admit`.
+
+        The order is the guarantee: a client that gets an answer has its message in the database, even if the
+        gateway dies before the request is published. Runners find such runs again.
+        """
+        time_ms = int(self.now().timestamp() * 1000)
+        admission = Admission(
+            owner,
+            session,
+            agent,
+            ids.new_run_id(time_ms, self.random_bytes(ids.RANDOM_BYTES)),
+            ids.new_message_id(time_ms, self.random_bytes(ids.RANDOM_BYTES)),
+            ask,
+            when_busy=when_busy,
+            key=key,
+            context=context.sealed,
+            remember=context.remember,
+        )
+        admitted = await self.store.admit(admission)
+        await self._publish_admitted(admitted)
+        return admitted.run
+
+    async def _publish_admitted(self, admitted: Admitted) -> None:
+        run = admitted.run
+        log.info("run_admitted", session=run.session, run=run.id, created=admitted.created)
+        if admitted.interrupted is not None:
+            await self.stop(admitted.interrupted)
+        await self.publish(run)
+
+    async def stop(self, run: Run) -> None:
+        """Have a run ended that is stored as interrupted: by the runner that executes it, or by the next one
+        that claims it.
+        """
+        log.info("run_interrupted", session=run.session, run=run.id, state=run.state)
+        await self.publish(run)
+        if run.state is State.RUNNING:
+            await self.signal_interrupt(run.id)
+
+    async def signal_interrupt(self, run: RunId) -> None:
+        """Tell the runner that executes a run to stop it.
+
+        A lost connection is logged and ignored: the interrupt is stored, and the run's next claim reads it.
+        """
+        try:
+            await self.control.interrupt(run)
+        except Unavailable as fault:
+            log.warning("interrupt_delivery_failed", run=run, error=str(fault))
+
+    async def publish(self, run: Run) -> None:
+        """Publish the request of a queued run whose turn it is. The queue drops duplicates."""
+        if run.state is State.QUEUED and run.ready:
+            await self.queue.publish(run.request)
+
+    async def replay(self, run: Run, position: Position, view: View, *, until: int | None) -> Replay:
+        """A run's stream from a position, up to the end of turn `until`; None: to the end of the run.
+
+        Raises `Invalid` or `Gone` for a position that is not in the run's log.
+        """
+        start = await find_resume_point(self.log, run, position, view)
+        return Replay(self.store, self.log, run, start, view, until, self.metrics)

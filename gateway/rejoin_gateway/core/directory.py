@@ -1,0 +1,93 @@
+"""What one caller can look up: agents, sessions, runs, artifacts and files, by their ids alone.
+
+A caller is an owner and, for a credential that is bound to one agent, that agent. Whatever belongs to another
+owner or agent is reported as if it did not exist.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from rejoin_adapters.ports.files import OpenFile
+from rejoin_adapters.records import Artifact, Owner, Run, RunSummary, SessionPage, SessionSummary
+from rejoin_protocol import file_formats
+from rejoin_protocol.errors import NotFound
+from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId
+from rejoin_protocol.run_request import AgentEntry
+
+from rejoin_gateway.core.backend import Backend
+from rejoin_gateway.core.session import Session
+
+
+class Directory(msgspec.Struct, frozen=True):
+    """`agent`: the one agent that the caller may use; None: any."""
+
+    backend: Backend
+    owner: Owner
+    agent: AgentName | None = None
+
+    async def agents(self) -> list[AgentEntry]:
+        """The agents that the caller may use, by name."""
+        entries = [entry for entry in await self.backend.agents.list() if self._may_use(entry.name)]
+        return sorted(entries, key=lambda entry: entry.name)
+
+    async def session(self, id: SessionId) -> Session:
+        """The session with this id, whether it exists or not. Some clients name it by the id of its run.
+
+        Raises `NotFound` if it belongs to another agent than the caller's.
+        """
+        if self.agent is not None:
+            run = await self._run_of(id)
+            if run is not None and run.agent != self.agent:
+                raise NotFound(f"there is no session {id!r}")
+        return Session(self.backend, self.owner, id)
+
+    async def _run_of(self, id: SessionId) -> Run | None:
+        run = await self.backend.store.current_run(self.owner, id)
+        if run is None and id.startswith(RUN_PREFIX):
+            run = await self.backend.store.find_run(self.owner, RunId(id))
+        return run
+
+    async def summary(self, id: SessionId) -> tuple[SessionSummary, Session]:
+        """A session that exists. Raises `NotFound`."""
+        session = Session(self.backend, self.owner, id)
+        summary = await session.summary()
+        if not self._may_use(summary.agent):
+            raise NotFound(f"there is no session {id!r}")
+        return summary, session
+
+    async def sessions(self, *, limit: int, before: str | None) -> SessionPage:
+        """A page of sessions, the last changed first. `before`: the page token. Raises `Invalid` for it."""
+        return await self.backend.sessions.list(self.owner, agent=self.agent, limit=limit, before=before)
+
+    async def run(self, id: RunId) -> tuple[RunSummary, Session] | None:
+        """A run and its session."""
+        summary = await self.backend.store.run_summary(self.owner, id)
+        if summary is None or not self._may_use(summary.run.agent):
+            return None
+        return summary, Session(self.backend, self.owner, summary.run.session)
+
+    async def artifact(self, id: str) -> Artifact | None:
+        """An artifact with its whole content."""
+        artifact = await self.backend.artifacts.get(self.owner, id)
+        if artifact is None or self.agent is None:
+            return artifact
+        # Only the session knows its agent.
+        summary = await self.backend.sessions.get(self.owner, artifact.session)
+        return artifact if summary is not None and summary.agent == self.agent else None
+
+    async def open_file(self, id: str) -> tuple[str, OpenFile] | None:
+        """A message's file, ready to be read, and its id in canonical form."""
+        file_id = file_formats.parse_file_id(id)
+        if file_id is None or not file_formats.is_visible_to(file_id, self.owner.user):
+            return None
+        attachments = self.backend.attachments
+        file = None if attachments is None else await attachments.open(self.owner.tenant, file_id)
+        return None if file is None else (file_id, file)
+
+    def _may_use(self, agent: AgentName) -> bool:
+        return self.agent in (None, agent)
+
+
+def sort_default_first(entries: Sequence[AgentEntry], default: AgentName | None) -> list[AgentEntry]:
+    """The entries with the default agent's first; the others keep their order."""
+    return sorted(entries, key=lambda entry: entry.name != default)
