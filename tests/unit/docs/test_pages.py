@@ -39,7 +39,15 @@ def test_every_python_block_parses(page: Path) -> None:
         ast.parse(f"async def page():\n{textwrap.indent(code, '    ')}")
 
 
-@pytest.mark.parametrize("page", COMPLETE)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page, marks=[pytest.mark.slow] if page == "howto/own-loop.md" else []
+        )  # loads pydantic-ai
+        for page in COMPLETE
+    ],
+)
 def test_the_code_of_a_complete_page_runs_and_defines_its_agents(page: str) -> None:
     names: dict[str, Any] = {}
     blocks = python_blocks(DOCS / page)
