@@ -83,7 +83,7 @@ class ModelList(msgspec.Struct, frozen=True):
     object: str = "list"
 
 
-class _Admitted(msgspec.Struct, frozen=True):
+class _AdmittedCompletion(msgspec.Struct, frozen=True):
     """A request after its body is gone: its files must not stay in memory for as long as an answer takes."""
 
     replay: Replay
@@ -101,7 +101,7 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     return await stream_replay(request, admitted.replay, translate)
 
 
-async def _admit(request: web.Request) -> _Admitted:
+async def _admit(request: web.Request) -> _AdmittedCompletion:
     body = await decode_checked_body(request, ChatCompletionRequest)
     if body.stream_options is not None and not body.stream:
         raise Invalid("stream_options are for a stream", "/stream_options")
@@ -112,7 +112,7 @@ async def _admit(request: web.Request) -> _Admitted:
     messages = request_input.from_chat_messages(body.messages)
     replay = await send_input(request, session, messages, "/messages")
     options = body.stream_options or StreamOptions()
-    return _Admitted(replay, stream=bool(body.stream), include_usage=options.include_usage)
+    return _AdmittedCompletion(replay, stream=bool(body.stream), include_usage=options.include_usage)
 
 
 async def list_models(request: web.Request) -> web.StreamResponse:

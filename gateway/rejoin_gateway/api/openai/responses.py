@@ -87,7 +87,7 @@ class CreateResponseRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
-class _Admitted(msgspec.Struct, frozen=True):
+class _AdmittedResponse(msgspec.Struct, frozen=True):
     """A request after its body is gone: its files must not stay in memory for as long as an answer takes.
 
     `after`: the sequence number behind which the stream begins, None: at the start.
@@ -111,17 +111,17 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     return json_response(await _await_final(admitted.replay))
 
 
-async def _admit(request: web.Request) -> _Admitted:
+async def _admit(request: web.Request) -> _AdmittedResponse:
     body = await decode_checked_body(request, CreateResponseRequest)
     stream, background = bool(body.stream), bool(body.background)
     decisions = request_input.parse_decisions(body.input)
     if decisions:
         replay, after = await _decide(request, body.previous_response_id, decisions)
-        return _Admitted(replay, stream, background, after)
+        return _AdmittedResponse(replay, stream, background, after)
     messages = request_input.from_response_input(body.input)
     session = await _find_session(request, body)
     replay = await send_input(request, session, messages, "/input", joins_user_messages=True)
-    return _Admitted(replay, stream, background)
+    return _AdmittedResponse(replay, stream, background)
 
 
 async def get_response(request: web.Request) -> web.StreamResponse:
