@@ -21,7 +21,10 @@ from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.openapi import openapi_document
 
 ROOT = Path(__file__).parents[1]
-ROOT_PAGES = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+ROOT_PAGES = {
+    name: name.lower() for name in ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+}
+"""Files of the repository's root, and their pages."""
 ICON = ROOT / "gateway/rejoin_gateway/ui/static/icon.svg"
 TITLES = {"mcp": "MCP", "openai": "OpenAI"}
 SOURCE_URL = "https://rejoin.example/source/"
@@ -31,8 +34,8 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]+)")
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages that are files of the repository's root, and the icon."""
-    for name in ROOT_PAGES:
-        files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
+    for name, page in ROOT_PAGES.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / name)))
     files.append(File.generated(config, ICON.name, abs_src_path=str(ICON)))
     return files
 
@@ -67,23 +70,24 @@ def on_post_build(*, config: MkDocsConfig) -> None:
     Path(config.site_dir, "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _site_link(source: str, link: str) -> str:
-    """The target of a link on a page, as it must be on the site."""
-    here = "" if source in ROOT_PAGES else posixpath.join("docs", posixpath.dirname(source))
-    target = posixpath.normpath(posixpath.join(here, link))
+def _site_link(page: str, link: str) -> str:
+    """The target of a link on a page, as it must be on the site. Raises `PluginError` for a dead link."""
+    folder = "" if page in ROOT_PAGES.values() else posixpath.join("docs", posixpath.dirname(page))
+    target = posixpath.normpath(posixpath.join(folder, link))
     if target.startswith("docs/") or target in ROOT_PAGES:
-        return posixpath.relpath(target.removeprefix("docs/"), posixpath.dirname(source) or ".")
+        on_site = ROOT_PAGES.get(target, target.removeprefix("docs/"))
+        return posixpath.relpath(on_site, posixpath.dirname(page) or ".")
     if not (ROOT / target).exists():
-        raise PluginError(f"{source}: {link} leads to no file")
+        raise PluginError(f"{page}: {link} leads to no file")
     return SOURCE_URL + target
 
 
 def _first_sentence(markdown: str) -> str:
     """The first sentence of a page's text, without markup and links."""
-    paragraphs = (" ".join(block.split()) for block in re.split(r"\n\s*\n", markdown))
-    text = next((one for one in paragraphs if one[:1].isalnum() or one[:1] in "`*["), "")
-    plain = re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", r"\1", text)
-    return re.split(r"(?<=[.!?:])\s", plain, maxsplit=1)[0].rstrip(":")
+    text = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
+    paragraphs = [" ".join(block.split()) for block in re.split(r"\n\s*\n", text) if block[:1] not in " #|*"]
+    plain = re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", r"\1", next(filter(None, paragraphs), ""))
+    return re.split(r"(?<=[.!?])\s", plain, maxsplit=1)[0]
 
 
 def _route_tables() -> Iterator[str]:
