@@ -100,7 +100,7 @@ async def test_a_runner_that_never_pauses_is_fenced_all_the_same(system: LocalSy
     base = await system.gateway()
     first = await system.runner(**PAUSING)
     session = system.fresh("s")
-    count = 20_000 if pause_ms == 0 else 2_000
+    count = 100_000 if pause_ms == 0 else 10_000  # more than it writes before the second one has the run
     async with posted(system, base, session, f"count {count} every {pause_ms} ms") as post:
 
         async def written() -> bool:

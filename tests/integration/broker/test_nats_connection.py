@@ -29,6 +29,8 @@ from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.run_request import AgentEntry, RunRequest
 from structlog.testing import capture_logs
 
+from tests.support.system.observation import wait_until
+
 SOON_S = 20.0
 AGENT = AgentName("demo")
 
@@ -53,13 +55,6 @@ def run() -> RunId:
     return RunId(f"run_{secrets.token_hex(8)}")
 
 
-async def until(condition: Callable[[], object]) -> None:
-    deadline = monotonic() + SOON_S
-    while not condition():
-        assert monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
 async def write(log: RunLog, run: RunId, count: int, written: list[Record]) -> None:
     """Append so many records behind those that are written, adding to them."""
     for _ in range(count):
@@ -69,7 +64,7 @@ async def write(log: RunLog, run: RunId, count: int, written: list[Record]) -> N
 
 
 async def reached(written: list[Record], count: int) -> None:
-    await until(lambda: len(written) >= count)
+    await wait_until(lambda: len(written) >= count)
 
 
 async def stored(log: RunLog, run: RunId) -> list[Record]:
@@ -129,7 +124,7 @@ async def test_an_append_waits_for_a_broker_that_is_away(
     async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
         appending = group.create_task(write(log, run, 2, written))
         with capture_logs() as lines:
-            await until(lambda: len([one for one in lines if one["event"] == "append_unknown"]) >= 2)
+            await wait_until(lambda: len([one for one in lines if one["event"] == "append_unknown"]) >= 2)
         assert not appending.done()
         await servers.nats.start()
     assert await stored(log, run) == written
@@ -167,7 +162,7 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
     ]
     await log.last(run)
     await servers.nats.kill()
-    await until(lambda: not connection.connected)
+    await wait_until(lambda: not connection.connected)
     for call in calls:
         start = monotonic()
         with pytest.raises(Unavailable):
@@ -176,7 +171,7 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
     assert (log._feeds, connection._returns, connection._losses) == ({}, set(), {})
     assert not connection._questions.waiting()
     await servers.nats.start()
-    await until(lambda: connection.connected)
+    await wait_until(lambda: connection.connected)
     await log.last(run)
 
 
@@ -193,7 +188,7 @@ async def test_a_request_is_waited_for_across_a_restart(
         waiting = group.create_task(arrival(following))
         await connection.flush()
         await servers.nats.restart()
-        await until(lambda: connection.connected)
+        await wait_until(lambda: connection.connected)
         await requests.publish(RunRequest(AGENT, run))
         delivery = await waiting
     assert delivery.request == RunRequest(AGENT, run)
@@ -204,7 +199,7 @@ async def test_a_connection_can_be_closed_while_the_broker_is_away(servers: Serv
         log = JetStreamRunLog(connection, connection)
         async with log.follow(run):
             await servers.nats.kill()
-            await until(lambda: not connection.connected)
+            await wait_until(lambda: not connection.connected)
         connection._client._pending.append(b"nats-py tries to send this when it closes")
         connection._client._pending_data_size = 1
 
@@ -214,9 +209,9 @@ async def test_an_outage_is_told_and_not_told_ten_times_a_second(
 ) -> None:
     with capture_logs() as lines:
         await servers.nats.kill()
-        await until(lambda: connection._client._server_pool[0].reconnects > 10)
+        await wait_until(lambda: connection._client._server_pool[0].reconnects > 10)
         await servers.nats.start()
-        await until(lambda: lines[-1]["event"] == "broker_reconnected")
+        await wait_until(lambda: lines[-1]["event"] == "broker_reconnected")
     events = [line["event"] for line in lines]
     assert events.count("broker_disconnected") == 1
     assert events.count("broker_error") <= 4
@@ -234,7 +229,7 @@ async def test_an_answer_that_comes_too_late_harms_nobody(
     with mock.patch.object(nats_connection, "ASK_TIMEOUT_S", 0.2):
         frozen.suspend()
         try:
-            await until(lambda: frozen.status() == psutil.STATUS_STOPPED)
+            await wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED)
             for call in (connection.flush, lambda: connection.request_many("x", b"")):
                 with pytest.raises(Unavailable):
                     await call()
@@ -322,7 +317,7 @@ async def test_connecting_waits_for_the_broker_and_says_so(servers: Servers) -> 
         async with asyncio.timeout(SOON_S), asyncio.TaskGroup() as group:
             group.create_task(use())
             waiting = {"event": "waiting_for_broker", "connection": "early", "log_level": "warning"}
-            await until(lambda: len([one for one in lines if waiting.items() <= one.items()]) >= 3)
+            await wait_until(lambda: len([one for one in lines if waiting.items() <= one.items()]) >= 3)
             await servers.nats.start()
             await connected.wait()
     host, token = f"127.0.0.1:{servers.nats.port}", servers.nats_url.split("@")[0].split("/")[-1]

@@ -1,6 +1,5 @@
 """The database alone is the backup: restored beside an empty broker, nothing that was said is missing.
 
-import pytest
 As `docs/operations.md` has it, with PostgreSQL's own tools.
 """
 

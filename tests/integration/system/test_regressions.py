@@ -1,4 +1,4 @@
-"""Faults that were found once, each by its order of events."""
+"""Faults that once were in the product. Each test repeats the order of events that showed one."""
 
 import msgspec
 import pytest
@@ -14,13 +14,13 @@ from tests.support.system.observation import expire
 async def test_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runner's socket was down at that moment; it holds the run on, and claims nothing again."""
+    """The interrupt is lost on its way; the runner learns of it when it next reads the database."""
 
-    async def unheard(self: NatsRunControl, run: RunId) -> bool:
+    async def lose(self: NatsRunControl, run: RunId) -> bool:
         del self, run
         return False
 
-    monkeypatch.setattr(NatsRunControl, "interrupt", unheard)
+    monkeypatch.setattr(NatsRunControl, "interrupt", lose)
     await system.runner(sweep_interval_s=0.05)
     base, session = await system.gateway(), system.fresh("s")
     chat = system.chat(session, "count 100000 every 20 ms")
@@ -33,19 +33,21 @@ async def test_an_interrupt_that_did_not_reach_its_runner_reaches_it_later(
     assert any(b'"abort"' in frame.data for frame in rest)
 
 
-@pytest.mark.parametrize("query", ["startIndex=0", "startIndex=-1", "cursor=1-0"])
-async def test_a_log_that_has_expired_is_a_410_whatever_is_asked(system: LocalSystem, query: str) -> None:
+@pytest.mark.parametrize("query", ["startIndex=0", "startIndex=-1", "cursor={cursor}"])
+async def test_every_position_in_an_expired_log_is_refused_with_410(system: LocalSystem, query: str) -> None:
+    """Of a run that has ended, and of one that waits for an approval."""
     await system.runner()
     base = await system.gateway()
     for text in ("count 2", "delete notes.txt"):
         session = system.fresh("s")
         answer = await system.post(base, system.chat(session, text))
         await expire(system.nats_url, RunId(answer.headers["x-workflow-run-id"]), 0)
-        found = await system.get(f"{base}/api/chat/{session}/stream?{query}")
-        assert found.status in ({400, 410} if query.startswith("cursor") else {410}), text
+        position = query.format(cursor=answer.frames[1].id)
+        refused = await system.get(f"{base}/api/chat/{session}/stream?{position}")
+        assert refused.status == 410, text
 
 
-async def test_an_agent_does_not_touch_another_agents_session(system: LocalSystem) -> None:
+async def test_the_routes_of_one_agent_do_not_reach_the_session_of_another(system: LocalSystem) -> None:
     other = f"{system.agent}-b"
     await system.runner(
         [msgspec.structs.replace(build_demo_agent(), name=name) for name in (system.agent, other)]
@@ -59,14 +61,14 @@ async def test_an_agent_does_not_touch_another_agents_session(system: LocalSyste
     assert len((await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]) == 2
 
 
-async def test_a_head_of_a_stream_is_refused(system: LocalSystem) -> None:
+async def test_head_requests_of_a_stream_are_refused_with_405(system: LocalSystem) -> None:
     base = await system.gateway()
     async with system.http.head(f"{base}/api/chat/{system.fresh('s')}/stream") as response:
         assert response.status == 405
 
 
 @pytest.mark.parametrize("body", [b'[{"type": []}]', b"[" * 100_000, b'{"message": {"parts": [[]]}}'])
-async def test_an_odd_body_is_a_400(system: LocalSystem, body: bytes) -> None:
+async def test_a_malformed_body_is_refused_with_400(system: LocalSystem, body: bytes) -> None:
     base = await system.gateway()
     url = f"{base}/api/agents/{system.agent}/{system.fresh('s')}"
     async with system.http.post(url, data=body, headers={"content-type": "application/json"}) as response:
@@ -74,7 +76,7 @@ async def test_an_odd_body_is_a_400(system: LocalSystem, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Idempotency-Key": "x" * 7_000}, {"Content-Encoding": "gzip"}])
-async def test_an_odd_header_is_a_400(system: LocalSystem, headers: dict[str, str]) -> None:
+async def test_an_invalid_header_is_refused_with_400(system: LocalSystem, headers: dict[str, str]) -> None:
     await system.runner()
     base = await system.gateway()
     body = msgspec.json.encode(system.chat(system.fresh("s"), "count 1"))

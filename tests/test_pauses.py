@@ -1,0 +1,41 @@
+"""Tests wait for events and conditions. They sleep only where a pause is what they are about."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAUSES = {
+    "tests/contract/test_file_store.py": "the interval of the sweeps",
+    "tests/integration/broker/test_lossy_broker.py": "a reader's pause before it tries again",
+    "tests/integration/broker/test_nats_connection.py": "a reader's pause before it tries again",
+    "tests/integration/cli/test_embedded_servers.py": "a task that is cancelled again and again",
+    "tests/integration/runner/test_custom_loop.py": "a model's pause, so that its words are two appends",
+    "tests/integration/runner/test_output_pacing.py": "models' pauses: output is paced by time",
+    "tests/support/agents/aisdk.py": "slow tools and models",
+    "tests/support/agents/chaos.py": "slow tools",
+    "tests/support/agents/greedy.py": "a tool that blocks the event loop",
+    "tests/support/agents/stuck.py": "a tool that never returns",
+    "tests/support/faults/chaos.py": "the times of strikes and of clients",
+    "tests/support/models/mcp_server.py": "the poll of a server that has no event for its start",
+    "tests/support/models/scripted_models.py": "models' pauses",
+    "tests/support/system/observation.py": "the poll of `wait_until`",
+    "tests/unit/runner/models/test_deadline.py": "calls that are too slow",
+    "tests/unit/runner/worker/test_loop_watchdog.py": "a call that blocks the event loop",
+}
+"""The test files that sleep, and what their sleep stands for."""
+
+
+def pauses(path: Path) -> bool:
+    """Whether a file sleeps. `sleep(0)`, which lets other tasks run, does not count."""
+    return any(
+        isinstance(node, ast.Call)
+        and ast.unparse(node.func) in {"asyncio.sleep", "time.sleep", "sleep"}
+        and ast.unparse(node.args[0]) != "0"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
+
+
+def test_no_test_sleeps_to_wait() -> None:
+    """A file that no longer sleeps leaves the table."""
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py") if pauses(path)}
+    assert files == PAUSES.keys()
