@@ -31,8 +31,8 @@ async def test_runs_of_one_session_never_overlap_however_many_are_sent_at_once(
 ) -> None:
     """Over three gateways and three runners; the history shows the order in which they were accepted.
 
-    A gateway answers 503 if the broker is busy for too long. The client then posts the same message again; that
-    starts no second run.
+    A gateway answers 503 if the broker is busy for too long. The client then posts the same message again,
+    which starts no second run.
     """
     bases = [await system.gateway() for _ in range(GATEWAYS)]
     for _ in range(GATEWAYS):
