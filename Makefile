@@ -27,10 +27,12 @@ dev: sync
 PYTEST := $(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test: sync
+	@echo "about 5 minutes on 2 cores; the tests start their own NATS and PostgreSQL servers" >&2
 	@$(PYTEST) -m "not slow" $(ARGS)
 
 # Chaos, clusters, long fault tests, schemathesis, browsers, and the AI SDK in all versions.
 test-all: sync
+	@echo "about 10 minutes on 2 cores: the slow tests only; make test runs the others" >&2
 	@$(PYTEST) -m slow $(ARGS)
 
 lint: sync

@@ -58,15 +58,15 @@ def test_what_is_no_event_at_all_is_an_error(raw: bytes) -> None:
 def test_a_refusal_has_the_fields_of_its_problem_in_every_shape(
     status: int, raw: bytes, kind: type[Refused], detail: str, code: str
 ) -> None:
-    fault = errors.refusal(status, {}, raw)
+    fault = errors.parse_refusal(status, {}, raw)
     assert type(fault) is kind
     assert (fault.status, fault.detail, fault.code, str(fault)) == (status, detail, code, detail)
 
 
 def test_a_refusal_names_places_and_says_when_to_come_again() -> None:
     raw = b'{"detail":"bad","errors":[{"detail":"bad","pointer":"/messages/0"}]}'
-    invalid = errors.refusal(400, {}, raw)
+    invalid = errors.parse_refusal(400, {}, raw)
     assert [(one.detail, one.pointer) for one in invalid.errors] == [("bad", "/messages/0")]
-    limited = errors.refusal(429, {"Retry-After": "7"}, b"{}")
+    limited = errors.parse_refusal(429, {"Retry-After": "7"}, b"{}")
     assert isinstance(limited, Limited)
     assert limited.retry_after_s == 7.0

@@ -1,10 +1,13 @@
-"""Talk to Rejoin over HTTP: answers as typed events, through any number of broken connections.
+"""A client for Rejoin's HTTP API: answers as typed events, with automatic reconnection.
 
-client      the address, the credential; `chat`, `executions`, `threads`
-answer      one stream of events, and where its reader is
-events      the events, one struct per type
-wire        requests made again when nobody answered; the credential renewed
-errors      what the server refuses, and what nobody answers
+client      `Client`: address, credential, and the parts below
+chat        `client.chat`: send a message, approve, resume, stop
+executions  `client.executions`: the same for runs by their ids
+threads     `client.threads`: list, read, fork, delete sessions
+answer      `Answer`: one stream of events that reconnects
+events      the events, one struct for each type
+transport   requests with retries, and the renewal of the credential
+errors      errors of the server, and of the connection
 """
 
 from rejoin_client.answer import Answer
@@ -47,7 +50,7 @@ from rejoin_client.events import (
 )
 from rejoin_client.executions import Execution, Executions
 from rejoin_client.threads import Thread, ThreadMessages, ThreadPage, Threads
-from rejoin_client.wire import Retry
+from rejoin_client.transport import Retry
 
 __all__ = (
     "Abort",

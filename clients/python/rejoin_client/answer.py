@@ -1,8 +1,8 @@
-"""An answer: one stream of events, through any number of broken connections.
+"""One stream of events, which reconnects when the connection breaks.
 
-Owns where its reader is. The law is the server's: every event has an id, `Last-Event-ID` continues behind it,
-410 says that the place is gone, and only `[DONE]` says that the answer is whole. A body that ends without it
-has broken, however politely.
+The server's rules: every event has an id; `Last-Event-ID` requests the events after it; status 410 means that
+the log no longer has them; `[DONE]` ends a complete stream. A body that ends without `[DONE]` is a broken
+connection.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -16,33 +16,36 @@ import msgspec
 
 from rejoin_client.errors import Gone, Lost
 from rejoin_client.events import Event, ResetStep, Restarted, StartStep, TextDelta, decode
-from rejoin_client.wire import BROKEN, Ask, Pauses, Wire
+from rejoin_client.transport import CONNECTION_ERRORS, Backoff, HttpTransport, Request
 
 _DONE = b"[DONE]"
 
 
 class Answer:
-    """Iterate over it, once; it is closed at the end, or by `async with`, or by `aclose`. Leaving it stops
-    nothing but the listening.
+    """The events of an answer: iterate over it once.
 
-    Iteration raises `Refused` for what the server will not repeat, and `Lost` when patience is over, or when
-    it is gone on with after it was closed or cancelled: it never ends quietly before the answer does.
+    It closes at its end, at the end of `async with`, or by `aclose`. Closing it does not stop the run.
+
+    Iteration raises `Refused` if the server refuses the stream, and `Lost` if no connection succeeds within
+    `Retry.patience_s`, or if it was closed or cancelled before. It never ends before the answer is complete.
     """
 
     run: str
-    """Its id, for `executions`."""
+    """The run's id, for `client.executions`."""
     session: str
     cursor: str
-    """Of the last event that was handed out; empty before the first one."""
+    """The id of the last event that iteration has returned; empty before the first one."""
     breaks: int
     """How often the connection broke."""
     complete: bool
-    """Whether it was read to its end."""
+    """Whether iteration has reached the end of the answer."""
 
-    def __init__(self, wire: Wire, begin: Ask, pauses: Pauses, response: aiohttp.ClientResponse) -> None:
-        self._wire = wire
-        self._begin = begin
-        self._pauses = pauses
+    def __init__(
+        self, transport: HttpTransport, first: Request, backoff: Backoff, response: aiohttp.ClientResponse
+    ) -> None:
+        self._transport = transport
+        self._first = first
+        self._backoff = backoff
         self._response = response
         self._restarted = False
         self._events = self._read()
@@ -53,23 +56,25 @@ class Answer:
         self.complete = False
 
     @classmethod
-    async def begun(cls, wire: Wire, begin: Ask, cursor: str | None = None) -> "Answer | None":
-        """Ask for one, behind a cursor if there is one; None if there is nothing to read.
+    async def open(
+        cls, transport: HttpTransport, first: Request, cursor: str | None = None
+    ) -> "Answer | None":
+        """Request an answer, or the events after a cursor. None if the server has no stream for it.
 
-        `begin` may be asked again, without the cursor, when the server no longer has that place.
+        If the log no longer has the cursor, `first` is sent again without it.
         """
-        pauses = Pauses(wire.retry, wire.retry.patience_s)
+        backoff = Backoff(transport.retry, transport.retry.patience_s)
         restarted = False
         try:
-            response = await wire.asked(_behind(begin, cursor), pauses)
+            response = await transport.open(_after(first, cursor), backoff)
         except Gone:
             if cursor is None:
                 raise
-            response, restarted = await wire.asked(begin, pauses), True
-        if not _streams(response):
+            response, restarted = await transport.open(first, backoff), True
+        if not _is_stream(response):
             response.release()
             return None
-        answer = cls(wire, begin, pauses, response)
+        answer = cls(transport, first, backoff, response)
         answer._restarted = restarted
         answer.cursor = "" if restarted else cursor or ""
         return answer
@@ -83,7 +88,7 @@ class Answer:
         except StopAsyncIteration:
             if self.complete:
                 raise
-            raise Lost(f"the reading was broken off: go on behind the cursor {self.cursor!r}") from None
+            raise Lost(f"the answer was closed before its end; its cursor is {self.cursor!r}") from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,23 +97,23 @@ class Answer:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop listening. The run goes on."""
+        """Close the connection. The run continues."""
         await self._events.aclose()
         self._response.close()
 
     async def text(self) -> str:
-        """Read to the end; all that was said, without what was voided meanwhile."""
+        """Read to the end. Returns the text, without that of steps that were reset."""
         pieces: list[str] = []
-        step = 0
+        step_start = 0
         async with self:
             async for event in self:
                 match event:
                     case TextDelta(delta=delta):
                         pieces.append(delta)
                     case StartStep():
-                        step = len(pieces)
+                        step_start = len(pieces)
                     case ResetStep():
-                        del pieces[step:]
+                        del pieces[step_start:]
                     case Restarted():
                         pieces.clear()
                     case _:
@@ -128,65 +133,66 @@ class Answer:
                     self.cursor = cursor or self.cursor
                     yield decode(data)
             self.breaks += 1
-            await self._pauses.wait(Lost(f"the stream of {self.run} broke"))
-            if not await self._again():
+            await self._backoff.wait(Lost(f"the stream of {self.run} broke"))
+            if not await self._reconnect():
                 yield Restarted()
 
-    async def _again(self) -> bool:
-        """Behind the last event; False: that place is gone, and it begins again."""
+    async def _reconnect(self) -> bool:
+        """Continue after the last event, and return True. Else start again with the first one: False."""
         if self.cursor:
             try:
-                self._response = await self._wire.asked(_behind(self._whole(), self.cursor), self._pauses)
+                request = _after(self._run_stream(), self.cursor)
+                self._response = await self._transport.open(request, self._backoff)
             except Gone:
                 pass
             else:
                 return True
-        nothing_seen, self.cursor = not self.cursor, ""
-        begin = self._whole() if self._begin.method == "GET" else self._begin
-        self._response = await self._wire.asked(begin, self._pauses)
-        if not _streams(self._response):
+        had_no_event, self.cursor = not self.cursor, ""
+        request = self._run_stream() if self._first.method == "GET" else self._first
+        self._response = await self._transport.open(request, self._backoff)
+        if not _is_stream(self._response):
             self._response.release()
-            raise Lost("the answer cannot be had again: the history has it")
-        return nothing_seen
+            raise Lost("the log no longer has the answer; the history has it")
+        return had_no_event
 
-    def _whole(self) -> Ask:
-        """By the run, not by the session: that may have a newer one."""
-        query = {name: value for name, value in self._begin.query.items() if name == "follow"}
-        return Ask(method="GET", path=stream_of(self.run), headers=self._begin.headers, query=query)
+    def _run_stream(self) -> Request:
+        """The stream of this run. The session's stream may be that of a newer run."""
+        query = {name: value for name, value in self._first.query.items() if name == "follow"}
+        return Request(method="GET", path=stream_path(self.run), headers=self._first.headers, query=query)
 
     async def _frames(self) -> AsyncGenerator[tuple[str, bytes]]:
-        """Cursor and data of each event of the response, until it ends, for whatever reason."""
+        """Cursor and data of each event of this response, until the connection ends or breaks."""
         rest = b""
         try:
             async for received in self._response.content.iter_any():
                 *blocks, rest = (rest + received).split(b"\n\n")
-                if blocks:  # a comment, too: somebody is there
-                    self._pauses.heard()
-                for frame in _parsed(blocks):
+                if blocks:  # a comment, too, shows that the server is alive
+                    self._backoff.reset()
+                for frame in _parse(blocks):
                     yield frame
-        except BROKEN:
+        except CONNECTION_ERRORS:
             pass
         self._response.close()
 
 
-def stream_of(run: str) -> str:
+def stream_path(run: str) -> str:
     """The path of a run's stream."""
     return f"/run/api/executions/{quote(run, safe='')}/stream"
 
 
-def _behind(ask: Ask, cursor: str | None) -> Ask:
+def _after(request: Request, cursor: str | None) -> Request:
     if not cursor:
-        return ask
-    headers: Mapping[str, str] = {**ask.headers, "Last-Event-ID": cursor}
-    return msgspec.structs.replace(ask, headers=headers)
+        return request
+    headers: Mapping[str, str] = {**request.headers, "Last-Event-ID": cursor}
+    return msgspec.structs.replace(request, headers=headers)
 
 
-def _streams(response: aiohttp.ClientResponse) -> bool:
+def _is_stream(response: aiohttp.ClientResponse) -> bool:
     return response.status != HTTPStatus.NO_CONTENT and response.content_type == "text/event-stream"
 
 
-def _parsed(blocks: list[bytes]) -> Iterator[tuple[str, bytes]]:
-    """Server-sent events; comments are passed over."""
+def _parse(blocks: list[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Id and data of each server-sent event. Comments are skipped."""
     for block in blocks:
         cursor, data = "", []
         for line in block.split(b"\n"):

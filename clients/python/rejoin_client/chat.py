@@ -1,7 +1,6 @@
-"""Conversations: say something, decide what was asked, come back, stop.
+"""`client.chat`: send a message, approve a tool call, resume, stop. Uses the API of `useChat`, `/api/chat`.
 
-Speaks the family of `/api/chat` that `useChat` speaks. Every message has an id before it is sent, so that
-sending it again is sending it once.
+The client gives each message its id before it sends it. A retry is therefore the same message.
 """
 
 import secrets
@@ -14,22 +13,22 @@ import msgspec
 
 from rejoin_client.answer import Answer
 from rejoin_client.errors import Malformed
-from rejoin_client.wire import Ask, Wire
+from rejoin_client.transport import HttpTransport, Request
 
 type WhenBusy = Literal["enqueue", "interrupt", "reject"]
 type Message = str | Sequence[dict[str, Any]]
 """A text, or parts: `{"type": "text", "text"}`, `{"type": "file", "url", "mediaType", "filename"?}`."""
 
 
-class _Stopped(msgspec.Struct):
+class _InterruptResult(msgspec.Struct):
     interrupted: bool
 
 
 class Chat:
-    """`client.chat`. `headers` are what the agent wants to know besides the message."""
+    """The chat of a session. `headers`: the fields of the agent's context."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
 
     async def send(
         self,
@@ -41,10 +40,10 @@ class Chat:
         operations: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Say something, in a new session if it is None, and read the answer.
+        """Send a message and return its answer. `session` None: a new session.
 
-        A `message_id` that was sent before, with the same message, is the same request: its answer comes
-        again. `operations`: hear what the agents do, in detail.
+        The same message with a `message_id` that was sent before is the same request: its answer comes again.
+        `operations`: the answer includes the events of `emit_operation`.
         """
         body = {
             "id": session or str(uuid.uuid4()),
@@ -52,8 +51,9 @@ class Chat:
             "trigger": "submit-message",
             "whenBusy": when_busy,
         }
-        ask = Ask(method="POST", path="/api/chat", body=body, headers=told(headers, operations=operations))
-        return found(await Answer.begun(self._wire, ask))
+        all_headers = answer_headers(headers, operations=operations)
+        request = Request(method="POST", path="/api/chat", body=body, headers=all_headers)
+        return require_answer(await Answer.open(self._transport, request))
 
     async def approve(
         self,
@@ -64,54 +64,58 @@ class Chat:
         reason: str | None = None,
         operations: bool = False,
     ) -> Answer | None:
-        """Decide, and read what follows; None while the run waits for other decisions. The same decision
-        again changes nothing; another one raises `Conflict`.
+        """Decide an approval, and return what follows; None while the run waits for other approvals.
+
+        The same decision again changes nothing. Raises `Conflict` for a different one.
         """
         decision: dict[str, Any] = {"id": approval_id, "approved": approved}
         if reason is not None:
             decision["reason"] = reason
         part = {"type": "dynamic-tool", "state": "approval-responded", "approval": decision}
-        answered = {"id": "answered", "role": "assistant", "parts": [part]}
-        body = {"id": session, "messages": [answered], "trigger": "submit-message"}
-        ask = Ask(method="POST", path="/api/chat", body=body, headers=told(None, operations=operations))
-        return await Answer.begun(self._wire, ask)
+        message = {"id": "answered", "role": "assistant", "parts": [part]}
+        body = {"id": session, "messages": [message], "trigger": "submit-message"}
+        headers = answer_headers(None, operations=operations)
+        return await Answer.open(
+            self._transport, Request(method="POST", path="/api/chat", body=body, headers=headers)
+        )
 
     async def resume(
         self, session: str, *, cursor: str | None = None, follow: bool = False, operations: bool = False
     ) -> Answer | None:
-        """The session's running answer from its first event; None if nothing runs: the history has it all. If
-        it was loaded while a run was active, load it again: the answer has come into it meanwhile.
+        """The answer of the session's active run, from its first event. None if no run is active.
 
-        With a `cursor`, exactly what is behind it, whether the run is over or not. `follow`: through
-        approvals, to the run's end.
+        In that case the history is complete. Load it again if you loaded it while a run was active.
+
+        With a `cursor`, the events after it, also of a run that has ended. `follow`: continue through
+        approvals to the run's end.
         """
-        ask = Ask(
+        request = Request(
             method="GET",
             path=f"/api/chat/{quote(session, safe='')}/stream",
-            headers=told(None, operations=operations),
+            headers=answer_headers(None, operations=operations),
             query={"follow": "true"} if follow else {},
         )
-        return await Answer.begun(self._wire, ask, cursor)
+        return await Answer.open(self._transport, request, cursor)
 
     async def stop(self, session: str) -> bool:
-        """Stop the session's run; whether there was one. Doing it twice is doing it once."""
-        ask = Ask(method="POST", path=f"/api/chat/{quote(session, safe='')}/stop")
-        return (await self._wire.call(ask, _Stopped)).interrupted
+        """Interrupt the session's active run. Returns whether there was one."""
+        request = Request(method="POST", path=f"/api/chat/{quote(session, safe='')}/stop")
+        return (await self._transport.call(request, _InterruptResult)).interrupted
 
 
 def user_message(message: Message, id: str | None) -> dict[str, Any]:
-    """A user's message as it is sent."""
+    """A user's UI message, with a new id if it has none."""
     parts = [{"type": "text", "text": message}] if isinstance(message, str) else list(message)
     return {"id": id or f"msg_{secrets.token_hex(12)}", "role": "user", "parts": parts}
 
 
-def told(headers: Mapping[str, str] | None, *, operations: bool) -> Mapping[str, str]:
+def answer_headers(headers: Mapping[str, str] | None, *, operations: bool) -> Mapping[str, str]:
     """The headers of a request for an answer."""
     return {**(headers or {}), **({"x-emit-operations": "true"} if operations else {})}
 
 
-def found(answer: Answer | None) -> Answer:
-    """An answer that there must be. Raises `Malformed`."""
+def require_answer(answer: Answer | None) -> Answer:
+    """The answer. Raises `Malformed` for None."""
     if answer is None:
         raise Malformed("the server answered without a stream")
     return answer

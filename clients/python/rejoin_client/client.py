@@ -1,4 +1,4 @@
-"""The client: an address, a credential, and the three things one talks to."""
+"""`Client`: the address of a server, the credential, and the parts of the API."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -9,7 +9,7 @@ import aiohttp
 from rejoin_client.chat import Chat
 from rejoin_client.executions import Executions
 from rejoin_client.threads import Threads
-from rejoin_client.wire import Credential, Retry, Token, Wire
+from rejoin_client.transport import Credential, HttpTransport, Retry, Token
 
 _DEFAULT = Retry()
 
@@ -17,8 +17,9 @@ _DEFAULT = Retry()
 class Client:
     """`async with Client("https://chat.example", token=…, agent="support") as client:`
 
-    `token` is a string, or an async function that fetches one. `agent` is who answers, if the server is not
-    to choose. `headers` go with every request. `http`: the application's own session, which stays open.
+    `token`: a string, or an async function that fetches one. `agent`: the agent that answers; None means the
+    server's default. `headers`: sent with every request. `http`: a session of the application; the
+    client uses it and does not close it.
     """
 
     chat: Chat
@@ -45,12 +46,12 @@ class Client:
     async def __aenter__(self) -> Self:
         http = self._http
         if http is None:
-            made = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-            http = await self._stack.enter_async_context(made)
-        wire = Wire(
+            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            http = await self._stack.enter_async_context(session)
+        transport = HttpTransport(
             http, self._base_url, credential=self._credential, headers=self._headers, retry=self._retry
         )
-        self.chat, self.executions, self.threads = Chat(wire), Executions(wire), Threads(wire)
+        self.chat, self.executions, self.threads = Chat(transport), Executions(transport), Threads(transport)
         return self
 
     async def __aexit__(self, *_: object) -> None:

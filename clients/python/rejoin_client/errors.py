@@ -1,7 +1,7 @@
-"""What a call can end with: the server's refusals, by their status, and nobody's answer.
+"""The errors of a call: `Refused` by status of the response, `Lost` without a response.
 
-Owns the reading of error bodies, in each of the shapes that the server's route families have. Its law is RFC
-9457 where a body is a problem; elsewhere a body is `{"error": "<text>"}`.
+Reads the error bodies of all APIs of the server: problems (RFC 9457), `{"error": "<text>"}`, and OpenAI's
+`{"error": {"message", "code"}}`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,26 +12,26 @@ import msgspec
 
 
 class RejoinError(Exception):
-    """Base of all of them."""
+    """The base class of all errors of this client."""
 
 
 class Lost(RejoinError):
-    """Nobody answered for as long as the client was willing to wait. What was asked may have been done."""
+    """No response within the time of `Retry`. The server may have executed the request or not."""
 
 
 class Malformed(RejoinError):
-    """Whoever answered is no Rejoin, or one of another age."""
+    """The response is not one of a Rejoin server, or of an incompatible version."""
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What is wrong with a request. `pointer` is the JSON pointer of the place in its body, or empty."""
+    """One fault of a request. `pointer`: the JSON pointer of its place in the body, or empty."""
 
     detail: str
     pointer: str = ""
 
 
 class Refused(RejoinError):
-    """The server understood, and said no. The fields are its problem's."""
+    """The server refused the request. The fields are those of the problem (RFC 9457)."""
 
     def __init__(
         self,
@@ -55,11 +55,11 @@ class Refused(RejoinError):
 
 
 class Invalid(Refused):
-    """400: `errors` name the places."""
+    """400: the request is invalid; `errors` lists its faults."""
 
 
 class Unauthenticated(Refused):
-    """401: also with a fresh token, if there is a way to get one."""
+    """401: the server refuses the credential, also after a renewal of the token."""
 
 
 class Forbidden(Refused):
@@ -67,30 +67,30 @@ class Forbidden(Refused):
 
 
 class NotFound(Refused):
-    """404: there is no such thing, or it is somebody else's."""
+    """404: it does not exist, or belongs to another user."""
 
 
 class Conflict(Refused):
-    """409: it contradicts what is decided or stored."""
+    """409: the request contradicts an earlier decision or a stored value."""
 
 
 class Gone(Refused):
-    """410: the log is past retention. The history has the message."""
+    """410: the log has expired. The history has the message."""
 
 
 class TooLarge(Refused):
-    """413: the body."""
+    """413: the request body is too large."""
 
 
 class Limited(Refused):
-    """429: and it stayed so for as long as the client was willing to wait."""
+    """429: too many requests, also after retries."""
 
 
 class Unavailable(Refused):
-    """503: as 429."""
+    """503: the server is not available, also after retries."""
 
 
-_KINDS: Mapping[int, type[Refused]] = {
+_CLASSES: Mapping[int, type[Refused]] = {
     400: Invalid,
     401: Unauthenticated,
     403: Forbidden,
@@ -112,17 +112,17 @@ class _Body(msgspec.Struct):
     incident: str | None = None
 
 
-def refusal(status: int, headers: Mapping[str, str], raw: bytes) -> Refused:
-    """The error that a response is. Whoever stands between us and the server may have written it."""
+def parse_refusal(status: int, headers: Mapping[str, str], raw: bytes) -> Refused:
+    """The error of a response. A proxy may have written the body: it can be anything."""
     try:
         body = msgspec.json.decode(raw, type=_Body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         body = _Body()
     nested = body.error if isinstance(body.error, dict) else {"message": body.error}
-    told = body.detail or nested.get("message")
-    return _KINDS.get(status, Refused)(
+    detail = body.detail or nested.get("message")
+    return _CLASSES.get(status, Refused)(
         status,
-        told if isinstance(told, str) else _phrase(status),
+        detail if isinstance(detail, str) else _phrase(status),
         title=body.title,
         code=body.code or str(nested.get("code") or ""),
         errors=tuple(body.errors),

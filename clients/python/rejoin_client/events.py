@@ -1,7 +1,7 @@
-"""The events of an answer, typed: the AI SDK's UI message chunks, one struct per type.
+"""The events of an answer: the AI SDK's UI message chunks, one struct for each type.
 
-Owns their reading. What a newer server says that this client does not know is kept as it came, in `Unknown`;
-fields that it does not know are dropped. Names are snake_case here and camelCase on the wire.
+An event of an unknown type, from a newer server, becomes `Unknown`. Unknown fields of known types are
+dropped. Names are snake_case here and camelCase in JSON.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 from rejoin_client.errors import Malformed
 
 type Metadata = dict[str, dict[str, Any]]
-"""An object per provider."""
+"""Objects by provider name."""
 
 
 class _Event(msgspec.Struct, frozen=True, rename="camel", tag_field="type"):
@@ -19,26 +19,26 @@ class _Event(msgspec.Struct, frozen=True, rename="camel", tag_field="type"):
 
 
 class Start(_Event, frozen=True, tag="start"):
-    """Opens the assistant message, and every continuation of it."""
+    """Starts the assistant message, or continues it after an approval."""
 
     message_id: str | None = None
     message_metadata: Any = None
 
 
 class StartStep(_Event, frozen=True, tag="start-step"):
-    """One model call begins."""
+    """A step starts: one model call with its tool calls."""
 
 
 class FinishStep(_Event, frozen=True, tag="finish-step"):
-    """One model call and its tools are over."""
+    """A step has ended."""
 
 
 class ResetStep(_Event, frozen=True, tag="reset-step"):
-    """Voids everything since the last `StartStep`: a worker died, and another does the step again."""
+    """Voids all events since the last `StartStep`: another runner has taken over and repeats the step."""
 
 
 class Finish(_Event, frozen=True, tag="finish"):
-    """The answer is over, or waits for a person (`finish_reason` is then `tool-calls`)."""
+    """The answer has ended, or waits for an approval (`finish_reason` is then `tool-calls`)."""
 
     finish_reason: str | None = None
     message_metadata: Any = None
@@ -57,20 +57,20 @@ class Error(_Event, frozen=True, tag="error"):
 
 
 class MessageMetadata(_Event, frozen=True, tag="message-metadata"):
-    """Merged deeply into the message's metadata."""
+    """Metadata to merge deeply into the message's metadata."""
 
     message_metadata: Any
 
 
 class TextStart(_Event, frozen=True, tag="text-start"):
-    """Opens a text part."""
+    """A text part starts."""
 
     id: str
     provider_metadata: Metadata | None = None
 
 
 class TextDelta(_Event, frozen=True, tag="text-delta"):
-    """More text of an open part."""
+    """More text of a part."""
 
     id: str
     delta: str
@@ -78,7 +78,7 @@ class TextDelta(_Event, frozen=True, tag="text-delta"):
 
 
 class TextEnd(_Event, frozen=True, tag="text-end"):
-    """Closes a text part. `citations` say what it rests on."""
+    """A text part has ended. `citations`: the sources of its text."""
 
     id: str
     provider_metadata: Metadata | None = None
@@ -86,14 +86,14 @@ class TextEnd(_Event, frozen=True, tag="text-end"):
 
 
 class ReasoningStart(_Event, frozen=True, tag="reasoning-start"):
-    """Opens a reasoning part."""
+    """A reasoning part starts."""
 
     id: str
     provider_metadata: Metadata | None = None
 
 
 class ReasoningDelta(_Event, frozen=True, tag="reasoning-delta"):
-    """More reasoning of an open part."""
+    """More text of a reasoning part."""
 
     id: str
     delta: str
@@ -101,14 +101,14 @@ class ReasoningDelta(_Event, frozen=True, tag="reasoning-delta"):
 
 
 class ReasoningEnd(_Event, frozen=True, tag="reasoning-end"):
-    """Closes a reasoning part."""
+    """A reasoning part has ended."""
 
     id: str
     provider_metadata: Metadata | None = None
 
 
 class ReasoningFile(_Event, frozen=True, tag="reasoning-file"):
-    """A file the model made while reasoning."""
+    """A file that the model generated while reasoning."""
 
     url: str
     media_type: str
@@ -116,7 +116,7 @@ class ReasoningFile(_Event, frozen=True, tag="reasoning-file"):
 
 
 class File(_Event, frozen=True, tag="file"):
-    """A file the model made."""
+    """A file that the model generated."""
 
     url: str
     media_type: str
@@ -124,7 +124,7 @@ class File(_Event, frozen=True, tag="file"):
 
 
 class SourceUrl(_Event, frozen=True, tag="source-url"):
-    """A page the answer rests on."""
+    """A web page that the answer cites."""
 
     source_id: str
     url: str
@@ -133,7 +133,7 @@ class SourceUrl(_Event, frozen=True, tag="source-url"):
 
 
 class SourceDocument(_Event, frozen=True, tag="source-document"):
-    """A document the answer rests on."""
+    """A document that the answer cites."""
 
     source_id: str
     media_type: str
@@ -143,21 +143,21 @@ class SourceDocument(_Event, frozen=True, tag="source-document"):
 
 
 class Custom(_Event, frozen=True, tag="custom"):
-    """A provider's own part, `provider.kind`."""
+    """A part that one provider defines. `kind`: `<provider>.<name>`."""
 
     kind: str
     provider_metadata: Metadata | None = None
 
 
 class SteeringMessage(_Event, frozen=True, tag="steering-message"):
-    """What the user said while the run was going."""
+    """A message that the user sent during the run."""
 
     id: str
     parts: list[dict[str, Any]]
 
 
 class ToolInputStart(_Event, frozen=True, tag="tool-input-start"):
-    """A tool call begins; its arguments follow as deltas."""
+    """A tool call starts. Its arguments follow as deltas."""
 
     tool_call_id: str
     tool_name: str
@@ -170,14 +170,14 @@ class ToolInputStart(_Event, frozen=True, tag="tool-input-start"):
 
 
 class ToolInputDelta(_Event, frozen=True, tag="tool-input-delta"):
-    """A piece of a call's arguments, as JSON text."""
+    """More of a tool call's arguments, as JSON text."""
 
     tool_call_id: str
     input_text_delta: str
 
 
 class ToolInputAvailable(_Event, frozen=True, tag="tool-input-available"):
-    """A call's arguments are complete."""
+    """The arguments of a tool call are complete."""
 
     tool_call_id: str
     tool_name: str
@@ -190,7 +190,7 @@ class ToolInputAvailable(_Event, frozen=True, tag="tool-input-available"):
 
 
 class ToolInputError(_Event, frozen=True, tag="tool-input-error"):
-    """The model's arguments do not fit the tool; the call is over."""
+    """The arguments do not fit the tool's schema. The call has ended."""
 
     tool_call_id: str
     tool_name: str
@@ -204,7 +204,7 @@ class ToolInputError(_Event, frozen=True, tag="tool-input-error"):
 
 
 class ToolApprovalRequest(_Event, frozen=True, tag="tool-approval-request"):
-    """A call waits for a person: answer `approval_id` with `chat.approve`."""
+    """A tool call waits for an approval: pass `approval_id` to `chat.approve`."""
 
     approval_id: str
     tool_call_id: str
@@ -216,7 +216,7 @@ class ToolApprovalRequest(_Event, frozen=True, tag="tool-approval-request"):
 
 
 class ToolApprovalResponse(_Event, frozen=True, tag="tool-approval-response"):
-    """A person decided."""
+    """An approval was decided."""
 
     approval_id: str
     approved: bool
@@ -226,7 +226,7 @@ class ToolApprovalResponse(_Event, frozen=True, tag="tool-approval-response"):
 
 
 class ToolOutputAvailable(_Event, frozen=True, tag="tool-output-available"):
-    """A call's result; `preliminary` ones are replaced by the next."""
+    """The result of a tool call. A later result replaces a `preliminary` one."""
 
     tool_call_id: str
     output: Any
@@ -238,7 +238,7 @@ class ToolOutputAvailable(_Event, frozen=True, tag="tool-output-available"):
 
 
 class ToolOutputError(_Event, frozen=True, tag="tool-output-error"):
-    """A call failed; the model is told."""
+    """A tool call failed. The model reads the error."""
 
     tool_call_id: str
     error_text: str
@@ -249,13 +249,13 @@ class ToolOutputError(_Event, frozen=True, tag="tool-output-error"):
 
 
 class ToolOutputDenied(_Event, frozen=True, tag="tool-output-denied"):
-    """A person said no; the model is told."""
+    """The approval of a tool call was denied. The model reads that."""
 
     tool_call_id: str
 
 
 class Data(msgspec.Struct, frozen=True, rename="camel"):
-    """An application's own part. `type` is `data-<name>`; the same type and id replace in place."""
+    """A part that the application defines, `data-<name>`. A later one of the same type and id replaces it."""
 
     type: str
     data: Any
@@ -264,14 +264,14 @@ class Data(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """What this client does not know, or not in this form: all of it is in `raw`."""
+    """An event whose type or form this client does not know. `raw`: the whole event."""
 
     type: str
     raw: dict[str, Any]
 
 
 class Restarted(msgspec.Struct, frozen=True):
-    """Said by the client, not by the server: all events come again from the first one, so forget them."""
+    """The client's own event: all events come again from the first one. Discard the earlier ones."""
 
 
 type Known = (
@@ -312,17 +312,17 @@ _object = msgspec.json.Decoder(dict[str, Any])
 
 
 def decode(raw: bytes) -> Event:
-    """Read one event. Raises `Malformed` for what is not a JSON object."""
+    """Decode an event. Raises `Malformed` if it is not a JSON object."""
     try:
         known: Known = _known.decode(raw)
     except msgspec.ValidationError:
-        return _other(raw)
+        return _decode_other(raw)
     except msgspec.DecodeError as fault:
         raise Malformed(f"an event is not JSON: {fault}") from fault
     return known
 
 
-def _other(raw: bytes) -> Event:
+def _decode_other(raw: bytes) -> Event:
     try:
         fields = _object.decode(raw)
     except msgspec.DecodeError as fault:

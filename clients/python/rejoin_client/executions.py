@@ -1,4 +1,4 @@
-"""Runs by their own ids: started, watched, decided, stopped. Speaks the family of `/run/api/executions`."""
+"""`client.executions`: runs by their ids. Uses the API `/run/api/executions`."""
 
 import uuid
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from rejoin_client.answer import Answer, stream_of
-from rejoin_client.chat import Message, WhenBusy, found, told, user_message
-from rejoin_client.wire import Ask, Wire
+from rejoin_client.answer import Answer, stream_path
+from rejoin_client.chat import Message, WhenBusy, answer_headers, require_answer, user_message
+from rejoin_client.transport import HttpTransport, Request
 
 
 class Pending(msgspec.Struct, frozen=True, rename="camel"):
-    """A question that waits for an answer."""
+    """A tool call that waits for an approval."""
 
     approval_id: str
     tool_call_id: str
@@ -23,14 +23,16 @@ class Pending(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens."""
+    """Tokens that the run has used."""
 
     input_tokens: int
     output_tokens: int
 
 
 class Execution(msgspec.Struct, frozen=True, rename="camel"):
-    """How a run stands. `status` is running, suspended, completed or failed; `state` tells queued from
+    """A run.
+
+    `status` is running, suspended, completed or failed. `state` also distinguishes queued from
     running, and cancelled from completed.
     """
 
@@ -47,16 +49,16 @@ class Execution(msgspec.Struct, frozen=True, rename="camel"):
     error: str | None = None
 
 
-class _Done(msgspec.Struct):
+class _Result(msgspec.Struct):
     success: bool
     interrupted: bool = False
 
 
 class Executions:
-    """`client.executions`."""
+    """Runs of all sessions."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
 
     async def start(
         self,
@@ -68,39 +70,43 @@ class Executions:
         operations: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """As `chat.send`. Who only wants it started keeps the answer's `run` and closes it."""
+        """As `chat.send`. To start a run without reading it, keep the answer's `run` and close the answer."""
         body = {
             "conversationId": session or str(uuid.uuid4()),
             "messages": [user_message(message, message_id)],
             "whenBusy": when_busy,
         }
-        said = told(headers, operations=operations)
-        ask = Ask(method="POST", path="/run/api/executions", body=body, headers=said)
-        return found(await Answer.begun(self._wire, ask))
+        all_headers = answer_headers(headers, operations=operations)
+        request = Request(method="POST", path="/run/api/executions", body=body, headers=all_headers)
+        return require_answer(await Answer.open(self._transport, request))
 
     async def get(self, run: str) -> Execution:
-        """How it stands, and what it waits for. Raises `NotFound`."""
-        return await self._wire.call(Ask(method="GET", path=_at(run)), Execution)
+        """A run with its pending approvals. Raises `NotFound`."""
+        return await self._transport.call(Request(method="GET", path=_path(run)), Execution)
 
     async def stream(
         self, run: str, *, cursor: str | None = None, follow: bool = False, operations: bool = False
     ) -> Answer:
-        """Its events, all or those behind a cursor, whether it is over or not. Raises `NotFound`, `Gone`."""
+        """A run's events, all or those after a cursor, whether the run has ended or not.
+
+        `follow`: continue through approvals to the run's end. Raises `NotFound`, `Gone`.
+        """
         query = {"follow": "true"} if follow else {}
-        said = told(None, operations=operations)
-        ask = Ask(method="GET", path=stream_of(run), headers=said, query=query)
-        return found(await Answer.begun(self._wire, ask, cursor))
+        headers = answer_headers(None, operations=operations)
+        request = Request(method="GET", path=stream_path(run), headers=headers, query=query)
+        return require_answer(await Answer.open(self._transport, request, cursor))
 
     async def approve(self, run: str, call: str, *, approved: bool, reason: str | None = None) -> None:
-        """Decide about a call; what follows is in the run's stream. Raises `NotFound`, `Conflict`."""
-        verdict = {"approved": approved} | ({} if reason is None else {"reason": reason})
-        path = f"{_at(run)}/approvals/{quote(call, safe='')}"
-        await self._wire.call(Ask(method="POST", path=path, body=verdict), _Done)
+        """Decide the approval of a tool call. The run's stream continues. Raises `NotFound`, `Conflict`."""
+        decision = {"approved": approved} | ({} if reason is None else {"reason": reason})
+        path = f"{_path(run)}/approvals/{quote(call, safe='')}"
+        await self._transport.call(Request(method="POST", path=path, body=decision), _Result)
 
     async def interrupt(self, run: str) -> bool:
-        """Stop it; whether it was not over yet. Raises `NotFound`."""
-        return (await self._wire.call(Ask(method="POST", path=f"{_at(run)}/interrupt"), _Done)).interrupted
+        """Interrupt a run. Returns False if it had already ended. Raises `NotFound`."""
+        request = Request(method="POST", path=f"{_path(run)}/interrupt")
+        return (await self._transport.call(request, _Result)).interrupted
 
 
-def _at(run: str) -> str:
+def _path(run: str) -> str:
     return f"/run/api/executions/{quote(run, safe='')}"

@@ -1,4 +1,4 @@
-"""Sessions as people see them: listed, read, forked, deleted. Speaks the family of `/api/threads`."""
+"""`client.threads`: list, read, fork and delete sessions. Uses the API `/api/threads`."""
 
 import uuid
 from datetime import datetime
@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from rejoin_client.wire import Ask, Wire
+from rejoin_client.transport import HttpTransport, Request
 
 
 class Thread(msgspec.Struct, frozen=True, rename="camel"):
-    """A thread at a glance."""
+    """A session without its messages."""
 
     id: str
     created_at: datetime
@@ -22,16 +22,16 @@ class Thread(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ThreadPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Threads, the one that changed last first. `next` is the `before` of the following page."""
+    """A page of threads, the most recently updated first. `next`: the `before` of the next page."""
 
     threads: list[Thread]
     next: str | None = None
 
 
 class ThreadMessages(msgspec.Struct, frozen=True, rename="camel"):
-    """A page of a thread's UI messages, oldest first; `next` is the `before` of older ones.
+    """A page of a thread's UI messages, oldest first. `next`: the `before` of the page with older ones.
 
-    `active`: a run is going on, and its answer is not among them: `chat.resume` has it.
+    `active`: a run is active. The messages do not include its answer; `chat.resume` returns it.
     """
 
     id: str
@@ -44,40 +44,45 @@ class ThreadMessages(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Threads:
-    """`client.threads`."""
+    """The caller's sessions."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
 
     async def list(self, *, limit: int | None = None, before: str | None = None) -> ThreadPage:
-        """A page of the caller's threads."""
-        ask = Ask(method="GET", path="/api/threads", query=_page(limit, before))
-        return await self._wire.call(ask, ThreadPage)
+        """A page of threads."""
+        request = Request(method="GET", path="/api/threads", query=_page_query(limit, before))
+        return await self._transport.call(request, ThreadPage)
 
     async def get(
         self, thread: str, *, limit: int | None = None, before: str | None = None
     ) -> ThreadMessages:
-        """A thread with its newest messages, or those before. Raises `NotFound`."""
-        ask = Ask(method="GET", path=_at(thread), query=_page(limit, before))
-        return await self._wire.call(ask, ThreadMessages)
+        """A thread with its newest messages, or those before a message. Raises `NotFound`."""
+        request = Request(method="GET", path=_path(thread), query=_page_query(limit, before))
+        return await self._transport.call(request, ThreadMessages)
 
     async def fork(self, thread: str, message_id: str, *, into: str | None = None) -> Thread:
-        """A new thread with the messages strictly before one. Raises `NotFound`, `Conflict` if it exists."""
+        """Copy the messages before `message_id` into a new thread.
+
+        `into`: the new thread's id. Raises `NotFound`, and `Conflict` if a thread has that id.
+        """
         body = {"messageId": message_id, "threadId": into or str(uuid.uuid4())}
-        return await self._wire.call(Ask(method="POST", path=f"{_at(thread)}/fork", body=body), Thread)
+        request = Request(method="POST", path=f"{_path(thread)}/fork", body=body)
+        return await self._transport.call(request, Thread)
 
     async def delete(self, thread: str) -> None:
-        """Delete a thread and everything that belongs to it. Raises `NotFound`, and `Lost` if nobody said
-        whether it was done.
+        """Delete a thread with everything that belongs to it.
+
+        Raises `NotFound`. Raises `Lost` if the connection broke: the thread may be deleted or not.
         """
-        ask = Ask(method="DELETE", path=_at(thread), again=False)
-        await self._wire.call(ask, dict[str, Any])
+        request = Request(method="DELETE", path=_path(thread), idempotent=False)
+        await self._transport.call(request, dict[str, Any])
 
 
-def _at(thread: str) -> str:
+def _path(thread: str) -> str:
     return f"/api/threads/{quote(thread, safe='')}"
 
 
-def _page(limit: int | None, before: str | None) -> dict[str, str]:
-    asked = {"limit": limit, "before": before}
-    return {name: str(value) for name, value in asked.items() if value is not None}
+def _page_query(limit: int | None, before: str | None) -> dict[str, str]:
+    values = {"limit": limit, "before": before}
+    return {name: str(value) for name, value in values.items() if value is not None}
