@@ -116,7 +116,7 @@ async def test_a_file_of_an_own_loop_is_stored_too_and_one_that_is_too_large_end
     assert refused.complete
     [error] = [chunk["errorText"] for chunk in refused.chunks if chunk["type"] == "error"]
     assert (
-        error == "The model made a file that cannot be kept: "
+        error == "The model generated a file that cannot be stored: "
         f"a file has at most {file_formats.FILE_BYTES_MAX} bytes."
     )
 

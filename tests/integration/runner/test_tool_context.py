@@ -255,7 +255,7 @@ async def test_an_interrupted_call_is_cancelled_and_says_nothing_more(system: Lo
         else:
             release.set()
             await finished.wait()
-            assert said == ["the call is over: nothing can be said any more"]
+            assert said == ["the call has ended: it cannot emit anything more"]
         assert (
             b"too late"
             not in (await system.get(f"{base}/api/agents/{system.agent}-{made.name}/{session}")).raw
