@@ -54,6 +54,7 @@ from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.routes import Route, mount
 from rejoin_gateway.http.service import SERVICE, DisconnectPolicy, GatewayService
 from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_gateway.streaming.replay import HEARTBEAT_S
 from rejoin_gateway.ui import docs, kill_switch, pages
 
 log = structlog.get_logger("rejoin.gateway")
@@ -117,6 +118,8 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     """Tokens per day; when they are used up, messages get 429 until midnight UTC."""
     tenant_file_bytes_max: Count | None = None
     """Bytes of all stored files; further files are refused until sessions with files are deleted."""
+    stream_heartbeat_s: float = HEARTBEAT_S
+    """Time without events after which a stream sends a comment, so that proxies keep the connection open."""
     agent_chat_timeout_s: float | None = 120.0
     """Time limit of runs that the agent-chat routes stream."""
     agent_chat_cancel_on_disconnect: bool = True
@@ -225,6 +228,7 @@ def _build_backend(
         Attachments(files, remote),
         Sealer(keys, secrets.token_bytes) if keys else None,
         metrics,
+        settings.stream_heartbeat_s,
     )
 
 

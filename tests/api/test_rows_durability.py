@@ -5,7 +5,6 @@ import asyncio
 import aiohttp
 import pytest
 from rejoin_gateway.http.service import SERVICE
-from rejoin_gateway.streaming import replay
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_runner.agent.agent import Agent
@@ -215,11 +214,10 @@ async def test_the_stream_of_a_deleted_session_is_aborted(system: LocalSystem) -
 
 @pytest.mark.feature("F78")
 async def test_the_stream_of_a_deleted_session_breaks_where_no_runner_can_end_it(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+    system: LocalSystem,
 ) -> None:
     """Within a heartbeat: a clean end would be read as a whole answer."""
-    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.1)
-    speaker = Speaker(system, await system.gateway())
+    speaker = Speaker(system, await system.gateway(stream_heartbeat_s=0.1))
     await announce(system)
     session = speaker.session()
     async with system.http.post(speaker.base + speaker.at(session), json={"message": "hello"}) as response:

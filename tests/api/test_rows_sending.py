@@ -5,7 +5,6 @@ import uuid
 from typing import Any
 
 import pytest
-from rejoin_gateway.streaming import replay
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelRequest
@@ -242,14 +241,11 @@ async def test_the_server_remembers_what_was_said(system: LocalSystem, family: F
 
 @pytest.mark.feature("F24")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_silence_is_broken_by_comments(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch, family: Family
-) -> None:
+async def test_silence_is_broken_by_comments(system: LocalSystem, family: Family) -> None:
     """Never by an event."""
-    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.05)
     gate = asyncio.Semaphore(0)
     await system.runner([Agent(name=system.agent, model=Gated(gate, 1))])
-    speaker = Speaker(system, await system.gateway())
+    speaker = Speaker(system, await system.gateway(stream_heartbeat_s=0.05))
     session, raw = speaker.session(), b""
     url = speaker.base + family.path.format(agent=system.agent, session=session)
     async with system.http.post(url, json=family.body(session, "hello", None)) as response:

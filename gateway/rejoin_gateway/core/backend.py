@@ -28,7 +28,7 @@ from rejoin_gateway.core.agent_context import SealedContext
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.positions import Position
-from rejoin_gateway.streaming.replay import Replay
+from rejoin_gateway.streaming.replay import HEARTBEAT_S, Replay
 from rejoin_gateway.streaming.resume_point import find_resume_point
 
 log = structlog.get_logger("rejoin.sessions")
@@ -51,6 +51,7 @@ class Backend(msgspec.Struct, frozen=True):
     sealer: Sealer | None = None
     """Encrypts request contexts. None: agents that want a context cannot be used."""
     metrics: GatewayMetrics = msgspec.field(default_factory=GatewayMetrics)
+    stream_heartbeat_s: float = HEARTBEAT_S
 
     async def agent(self, name: AgentName) -> AgentEntry:
         """The entry that runners have announced for an agent. Raises `NotFound`."""
@@ -128,4 +129,6 @@ class Backend(msgspec.Struct, frozen=True):
         Raises `Invalid` or `Gone` for a position that is not in the run's log.
         """
         start = await find_resume_point(self.log, run, position, view)
-        return Replay(self.store, self.log, run, start, view, until, self.metrics)
+        return Replay(
+            self.store, self.log, run, start, view, until, self.metrics, self.stream_heartbeat_s
+        )

@@ -80,7 +80,7 @@ class Session(msgspec.Struct, frozen=True):
         try:
             return await self.replay(run, position, view, follow=follow)
         except CursorOfAnotherRun as fault:
-            other = await self.backend.store.find_run(self.owner, fault.owner)
+            other = await self.backend.store.find_run(self.owner, fault.cursor_run)
             if other is None or other.session != self.id or other.id == run.id:
                 raise
             return await self.replay(other, position, view, follow=follow)

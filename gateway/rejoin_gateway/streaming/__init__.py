@@ -1,1 +1,1 @@
-"""From a run's log to the bytes of one response: positions, replay, and readers of events."""
+"""From a run's log to the bytes of one response: positions, resume points, replay, and readers of events."""

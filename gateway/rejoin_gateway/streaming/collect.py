@@ -1,4 +1,6 @@
-"""A stream read to its end, for those who want one answer: the message, why it ended, and what it cost."""
+"""Reads a stream to its end, for APIs that return one complete answer: the message, why it ended, its
+tokens.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -12,7 +14,7 @@ from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 
 type OnEvents = Callable[[Sequence[Chunk]], Awaitable[None]]
-"""Told of the events as they come, and of none after a silence."""
+"""Called with the events as they arrive, and with none at each keep-alive."""
 
 
 class AnswerUsage(msgspec.Struct, frozen=True):
@@ -23,12 +25,12 @@ class AnswerUsage(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """Both."""
+        """Input and output together."""
         return self.input + self.output
 
 
 class CollectedAnswer(msgspec.Struct, frozen=True):
-    """What a stream said. `error`: what a person may read of the failure."""
+    """A complete answer. `error`: text of the failure, written for the client."""
 
     message: UIMessage
     finish_reason: str
@@ -36,38 +38,38 @@ class CollectedAnswer(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What the assistant said, without its reasoning."""
+        """The message's text, without reasoning."""
         parts = self.message.get("parts", ())
         return "".join(part["text"] for part in parts if part["type"] == "text")
 
     @property
     def usage(self) -> AnswerUsage:
-        """What it cost."""
-        said: Any = self.message.get("metadata")
-        usage = said.get("usage", {}) if isinstance(said, dict) else {}
+        """The message's tokens; 0 if the model reported none."""
+        metadata: Any = self.message.get("metadata")
+        usage = metadata.get("usage", {}) if isinstance(metadata, dict) else {}
         return AnswerUsage(usage.get("inputTokens", 0), usage.get("outputTokens", 0))
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """Its tool parts."""
+        """The message's tool parts."""
         return [part for part in self.message.get("parts", ()) if "toolCallId" in part]
 
 
-async def collect_answer(replay: Replay, told: OnEvents | None = None) -> CollectedAnswer:
-    """Read a stream to its end. Raises as `Replay.open`."""
+async def collect_answer(replay: Replay, on_events: OnEvents | None = None) -> CollectedAnswer:
+    """Read a stream to its end. Raises as `Replay.open` and its frames."""
     fold = Fold()
-    reason, error = "other", None
+    finish_reason, error = "other", None
     async with replay.open() as frames:
         async for events in decode_events(frames):
-            if told is not None:
-                await told(events)
+            if on_events is not None:
+                await on_events(events)
             for chunk in events:
                 fold.apply(chunk)
                 match chunk:
-                    case chunks.Finish(finish_reason=str(said)):
-                        reason = said
+                    case chunks.Finish(finish_reason=str(reason)):
+                        finish_reason = reason
                     case chunks.Error(error_text=text):
                         error = text
                     case _:
                         pass
-    return CollectedAnswer(fold.message, reason, error)
+    return CollectedAnswer(fold.message, finish_reason, error)

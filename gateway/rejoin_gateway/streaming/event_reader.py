@@ -1,6 +1,6 @@
-"""A run's events for those who do not pass the bytes on: from a response's frames, or from the log.
+"""Decodes a run's events, for APIs that translate them: from a response's frames, or from the stored log.
 
-Owns no position and no end of its own: both are `replay`'s. Writes nothing.
+Where a response begins and ends is decided by `replay` and `resume_point`.
 """
 
 import asyncio
@@ -25,43 +25,50 @@ _DONE = b"[DONE]"
 
 
 async def decode_events(frames: AsyncGenerator[bytes]) -> AsyncGenerator[Sequence[Chunk]]:
-    """The events of a response, as they come; none after each silence. Ends where the response has its end.
+    """The events of a response as they arrive; an empty sequence at each keep-alive. Ends after `[DONE]`.
 
     Raises what `frames` raises.
     """
-    reader = sse.SseParser()
+    parser = sse.SseParser()
     async with aclosing(frames):
-        async for written in frames:
-            batch = list(reader.feed(written))
-            over = bool(batch) and batch[-1].data == _DONE
-            yield [chunks.decode(frame.data) for frame in (batch[:-1] if over else batch)]
-            if over:
+        async for data in frames:
+            batch = list(parser.feed(data))
+            is_done = bool(batch) and batch[-1].data == _DONE
+            yield [chunks.decode(frame.data) for frame in (batch[:-1] if is_done else batch)]
+            if is_done:
                 return
 
 
 class StoredEvents(msgspec.Struct, frozen=True):
-    """A page of a log. `restored`: it begins anew with the stored message; what was before has expired."""
+    """A page of a log.
+
+    `restored`: the page holds a record that restores the stored message, because the log before it had
+    expired.
+    """
 
     events: Sequence[Chunk]
     restored: bool
 
 
-async def read_stored_events(runs: RunLog, run: Run, start: ResumePoint) -> AsyncGenerator[StoredEvents]:
-    """Everything that a log has now from `start` on, in pages, nothing missing. Raises `Unavailable`."""
-    last, after, tries = await runs.last(run.id), start.after, 0
-    while last is not None and after < last.seq:
-        records = (await runs.read(run.id, after=after)).records
+async def read_stored_events(run_log: RunLog, run: Run, start: ResumePoint) -> AsyncGenerator[StoredEvents]:
+    """All events that a log holds now, from `start` on, in pages. Raises `Unavailable` if one cannot be
+    read.
+    """
+    last, read_after, empty_reads = await run_log.last(run.id), start.read_after, 0
+    while last is not None and read_after < last.seq:
+        records = (await run_log.read(run.id, after=read_after)).records
         if records:
-            yield StoredEvents(_events(records), any(record.head.mark is Mark.RESTORED for record in records))
-            after = records[-1].seq
-        elif tries == EMPTY_READS_MAX:
-            raise Unavailable("the broker does not give the whole log")
+            yield StoredEvents(_decode(records), any(record.head.mark is Mark.RESTORED for record in records))
+            read_after = records[-1].seq
+        elif empty_reads == EMPTY_READS_MAX:
+            raise Unavailable("the broker does not return the complete log")
         else:
-            tries += 1
-            await asyncio.sleep(READ_RETRY_WAIT_S)  # a replica was asked that lags behind
+            # Any replica may serve the read. One that lags behind has not stored the newest records yet.
+            empty_reads += 1
+            await asyncio.sleep(READ_RETRY_WAIT_S)
 
 
-def _events(records: Sequence[Record]) -> list[Chunk]:
+def _decode(records: Sequence[Record]) -> list[Chunk]:
     return [
         chunks.decode(event)
         for record in records

@@ -1,8 +1,14 @@
-"""What a client from before v7 of the AI SDK sees of a run's log. Pure.
+"""What a client older than AI SDK v7 receives of a run's log. Pure.
 
-Such a client does not know `reset-step`, so it cannot drop what a dead runner has left of a step: that must
-never reach it twice. What is voided when it asks is left out of what it gets; what is voided while it
-listens breaks its response, and it asks again. The chunk types that it does not know are left out as well.
+After a runner crash the next attempt repeats the interrupted step: the log holds the events of the first
+attempt, then `reset-step`, then those of the second. A v7 client drops the first ones when it reads
+`reset-step`. An older client does not know that chunk and can drop nothing, so it must never receive the
+same step twice:
+
+- Events already voided at request time are skipped.
+- If events are voided during the stream, the connection is broken and the client reconnects.
+
+Chunk types that the client does not know are left out as well.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,66 +20,75 @@ from rejoin_protocol.log.record import Record, View
 
 _FRAME_END = b"\n\n"
 _TYPE = b'\ndata: {"type":"'
+"""How the data line of a frame begins. A chunk's JSON begins with its type and has no raw line break, so
+this cannot match inside a text.
+"""
 
 
 class VoidedRange(msgspec.Struct, frozen=True):
-    """What one attempt left of a step: the events behind `after`, up to the `reset-step` at `until`."""
+    """Events of one interrupted attempt at a step: after `after`, before the `reset-step` at `until`."""
 
     after: Cursor
     until: Cursor
 
-    def holds(self, cursor: Cursor) -> bool:
-        """Whether an event is one of them."""
-        return _place(self.after) < _place(cursor) < _place(self.until)
+    def contains(self, cursor: Cursor) -> bool:
+        """Whether the event is one of them."""
+        return _order(self.after) < _order(cursor) < _order(self.until)
 
 
 class VoidedRanges:
-    """Finds them in a log whose records are read to it in order, from its beginning."""
+    """Finds the voided ranges of a log. Pass it the records in order, from the beginning of the log."""
 
     def __init__(self) -> None:
-        self.found: list[VoidedRange] = []
-        self._begin = Cursor(0, 0)
+        self.ranges: list[VoidedRange] = []
+        self._step_start = Cursor(0, 0)
 
-    def read(self, record: Record) -> None:
-        """The next record."""
+    def add(self, record: Record) -> None:
+        """Read the next record."""
         for cursor, type, _ in _events(record):
             if type == b"reset-step":
-                self.found.append(VoidedRange(self._begin, cursor))
-                self._begin = cursor
+                self.ranges.append(VoidedRange(self._step_start, cursor))
+                self._step_start = cursor
             elif type == b"start-step":
-                self._begin = cursor
+                self._step_start = cursor
 
 
 class LegacyFilter(msgspec.Struct, frozen=True):
-    """A log without what is voided, for a client's `view`."""
+    """Filters the records of a log for a client's `view`. `voided`: the ranges known at request time."""
 
     view: View
-    voids: Sequence[VoidedRange]
+    voided: Sequence[VoidedRange]
 
-    def void_of(self, cursor: Cursor) -> VoidedRange | None:
-        """Which attempt an event was voided with."""
-        return next((void for void in self.voids if void.holds(cursor)), None)
+    def range_of(self, cursor: Cursor) -> VoidedRange | None:
+        """The voided range of an event; None if the event is valid."""
+        return next((voided for voided in self.voided if voided.contains(cursor)), None)
 
-    def shown(self, record: Record) -> list[tuple[int, bytes]]:
-        """The events that the client gets: their numbers in the run, their frames. Raises as `known`."""
-        return [(cursor.index, frame) for cursor, frame in self.known(record) if self.void_of(cursor) is None]
-
-    def known(self, record: Record) -> list[tuple[Cursor, bytes]]:
-        """The events that the client could have seen, voided or not.
-
-        Raises `Gone` at a `reset-step` that came after the voids were looked for: the client has seen some
-        of what it voids.
+    def valid_frames(self, record: Record) -> list[tuple[int, bytes]]:
+        """The frames that the client receives, each with its event's index in the run. Raises as
+        `visible_frames`.
         """
-        known = []
+        return [
+            (cursor.index, frame)
+            for cursor, frame in self.visible_frames(record)
+            if self.range_of(cursor) is None
+        ]
+
+    def visible_frames(self, record: Record) -> list[tuple[Cursor, bytes]]:
+        """The frames whose type the client knows, voided or not.
+
+        Raises `Gone` at a `reset-step` that is newer than `voided`: the client has received events that it
+        voids.
+        """
+        frames = []
         for cursor, type, frame in _events(record):
-            if type == b"reset-step" and all(void.until != cursor for void in self.voids):
-                raise Gone("a step was begun again: ask for the message from its beginning")
+            if type == b"reset-step" and all(voided.until != cursor for voided in self.voided):
+                raise Gone("a step was repeated: request the message again from its beginning")
             if self.view.sees(record.head) and self.view.knows(type):
-                known.append((cursor, frame))
-        return known
+                frames.append((cursor, frame))
+        return frames
 
 
-def _place(cursor: Cursor) -> tuple[int, int]:
+def _order(cursor: Cursor) -> tuple[int, int]:
     return cursor.prev, cursor.index
 
 

@@ -1,7 +1,7 @@
-"""Where a client is in a run, in each of the ways it may say so. Pure.
+"""The position of a client in a run's stream, in each of the forms that a request may state it. Pure.
 
-Precedence: `Last-Event-ID`, `?cursor=`, then the counts. A browser's EventSource repeats the URL it was
-opened with and tells where it is by the header, so the header knows best.
+Precedence: the header `Last-Event-ID`, then `?cursor=`, then counts. A browser's EventSource repeats the
+URL that it was opened with and states its position in the header, so the header is the newer one.
 """
 
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ class FromStart(msgspec.Struct, frozen=True):
 
 
 class AfterCursor(msgspec.Struct, frozen=True):
-    """Behind the event that a cursor names."""
+    """After the event with this cursor."""
 
     cursor: Cursor
 
 
 class AfterCount(msgspec.Struct, frozen=True):
-    """Without the first `events` that this client sees; negative: only the last ones."""
+    """After the first `events` events visible to this client; negative: only the last `-events` ones."""
 
     events: int
 
 
 class FromTurn(msgspec.Struct, frozen=True):
-    """From the beginning of a turn: what followed the decision that opened it."""
+    """From the first event of a turn. A decision about an approval begins a turn."""
 
     turn: int
 
@@ -41,19 +41,19 @@ type Position = FromStart | AfterCursor | AfterCount | FromTurn
 
 def parse_position(headers: Mapping[str, str], query: Mapping[str, str]) -> Position:
     """The position of a GET request. Raises `Invalid`."""
-    named = headers.get("Last-Event-ID") or query.get("cursor")
-    if named:
-        return AfterCursor(cursor.parse(named))
-    start = headers.get("x-stream-start-index") or query.get("startIndex")
-    if start:
-        return AfterCount(_number(start, "startIndex"))
-    after = query.get("afterIdx")
-    if after:
-        return AfterCount(_number(after, "afterIdx") + 1)
+    cursor_text = headers.get("Last-Event-ID") or query.get("cursor")
+    if cursor_text:
+        return AfterCursor(cursor.parse(cursor_text))
+    start_index = headers.get("x-stream-start-index") or query.get("startIndex")
+    if start_index:
+        return AfterCount(_parse_number(start_index, "startIndex"))
+    last_index = query.get("afterIdx")
+    if last_index:
+        return AfterCount(_parse_number(last_index, "afterIdx") + 1)
     return FromStart()
 
 
-def _number(text: str, name: str) -> int:
+def _parse_number(text: str, name: str) -> int:
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= COUNT_DIGITS_MAX):
         raise Invalid(f"{name} is not a whole number: {text[:64]!r}")

@@ -1,7 +1,11 @@
-"""A run's log as the bytes of one response: from any position, to the end of the turn.
+"""A run's log as the bytes of one response: from a resume point to the end of the turn, then live.
 
-Owns where a response begins and where it ends. The frames are copied as they were appended; they are cut only
-where a cursor points into a batch, and picked from for a client that does not know all of them.
+The frames are sent byte for byte as they were stored, so every client, and every reconnect of a client,
+receives the same bytes. A record is cut only where a cursor points into its batch, and filtered only for
+clients that do not know all of its events.
+
+A response ends in one of two ways. `[DONE]` says that the turn is complete. An exception makes the caller
+break the connection, and the client resumes. A response must never end cleanly without `[DONE]`.
 """
 
 import asyncio
@@ -26,126 +30,148 @@ from rejoin_gateway.streaming.resume_point import ResumePoint
 log = structlog.get_logger("rejoin.replay")
 
 HEARTBEAT_S = 10.0
+"""Time without events after which a comment is sent: proxies close idle connections, often after 30 s."""
 BROKER_RETRY_WAIT_S = 0.5
 RUN_END_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 2.0)
-"""Together longer than a takeover: a runner may die between the end of the log and the books."""
+"""Waits between checks whether the run's end is in the database. Most runs pass after the first ones. The
+total exceeds a takeover: a runner can crash after writing the last event and before storing the run's
+end.
+"""
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """One response. `until`: it ends at the suspension of this turn, or of a later one, or with the run;
-    None: with the run alone.
+    """One response.
+
+    `until`: it ends when this turn or a later one suspends the run (waits for approvals), or with the run;
+    None: only with the run. `heartbeat_s`: time without events after which a comment is sent.
     """
 
     store: RunStore
-    runs: RunLog
+    run_log: RunLog
     run: Run
     start: ResumePoint
     view: View
     until: int | None
     metrics: GatewayMetrics | None = None
+    heartbeat_s: float = HEARTBEAT_S
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncGenerator[bytes]]:
-        """The response's frames. While a response can still say so, raises `Unavailable`, and `Gone` where
-        they would have no end: the run was given up.
+        """The frames of the response, for one iteration.
+
+        Errors on entry come before the first byte, so they can still become a status: `Unavailable`, and
+        `Gone` for a run that ended without an end in its log.
         """
         start = self.start
-        if self.run.state in TERMINAL and await self._unsaid():
-            raise _given_up()
+        if self.run.state in TERMINAL and await self._log_lacks_end():
+            raise _abandoned()
         async with open_log_tail(
-            self.runs,
+            self.run_log,
             self.run.id,
-            after=start.after,
-            index=start.index,
-            restored=start.turn > 0,
-            stumbled=self._stumbled,
+            after=start.read_after,
+            index=start.next_index,
+            restored=start.min_turn > 0,
+            stumbled=self._count_resync,
         ) as records:
             yield self._frames(records)
 
     async def _frames(self, records: LogTail) -> AsyncGenerator[bytes]:
-        """What is to be written, as it comes; a comment after each silence. Ends with `[DONE]`, which is not
-        said before the history has what the log says: a client may ask for it at once.
+        """The bytes to send, as they arrive; a comment after each silence; `[DONE]` at the end.
 
-        Raises `Gone` when the log loses what comes next, or voids what was written and the client could not
-        know: the response is then to be broken, not ended.
+        Raises `Gone` if the log has lost the next records, or if records void events that a client older
+        than v7 has already received.
         """
         clock = asyncio.get_running_loop().time
-        began: float | None = clock()
+        catchup_started_s: float | None = clock()
         while True:
             batch = await self._next(records)
-            if began is not None and records.caught_up:
-                self._caught_up(clock() - began)
-                began = None
-            written, ended = self._write(batch)
-            silent = not batch
-            del batch  # a client may take its time to read, and what it holds up is held once less
-            if ended is not None:
-                yield written
-                await self._stored(ended)
+            if catchup_started_s is not None and records.caught_up:
+                self._observe_catchup(clock() - catchup_started_s)
+                catchup_started_s = None
+            data, last_record = self._encode(batch)
+            is_silent = not batch
+            del (
+                batch
+            )  # a slow client blocks the next `yield`: until then only the encoded copy stays in memory
+            if last_record is not None:
+                yield data
+                # A client may read the history as soon as it sees `[DONE]`, and must find the answer there.
+                await self._wait_until_stored(last_record)
                 yield sse.DONE
                 return
-            if written:
-                yield written
-            elif silent:
+            if data:
+                yield data
+            elif is_silent:
                 yield sse.KEEP_ALIVE
-                if records.caught_up and await self._over():
-                    raise _given_up()
+                if records.caught_up and await self._was_abandoned():
+                    raise _abandoned()
 
-    def _stumbled(self, why: ResyncReason) -> None:
+    def _count_resync(self, reason: ResyncReason) -> None:
         if self.metrics is not None:
-            self.metrics.count_resync(why)
+            self.metrics.count_resync(reason)
 
-    def _caught_up(self, seconds: float) -> None:
+    def _observe_catchup(self, seconds: float) -> None:
         if self.metrics is not None:
             self.metrics.observe_catchup(seconds)
 
-    async def _over(self) -> bool:
-        """Whether the run ended while its log was silent, and the log will never say so."""
+    async def _was_abandoned(self) -> bool:
+        """Whether the run has ended in the database, and its log has no end and never will."""
         try:
-            return await self.store.has_ended(self.run.owner, self.run.id) and await self._unsaid()
+            return await self.store.has_ended(self.run.owner, self.run.id) and await self._log_lacks_end()
         except Unavailable:
-            return False
+            return False  # unknown: the next heartbeat asks again
 
-    async def _unsaid(self) -> bool:
-        """Whether the log of a run that is over lacks its end: the log is first, so none will come."""
-        last = await self.runs.last(self.run.id)
-        while last is not None and last.head.mark is Mark.NONE and last.head.count == 0:  # a mere takeover
+    async def _log_lacks_end(self) -> bool:
+        """Whether the log of a run that has ended lacks the end.
+
+        The end is written to the log first and to the database second. So a run that has ended in the
+        database without an end in the log was abandoned: no end will follow.
+        """
+        last = await self.run_log.last(self.run.id)
+        # A takeover appends an empty record. If one follows the end, the end is the record before it.
+        while last is not None and last.head.mark is Mark.NONE and last.head.count == 0:
             prev = last.head.prev
-            page = await self.runs.read(self.run.id, after=max(0, prev - 1), records_max=1)
+            page = await self.run_log.read(self.run.id, after=max(0, prev - 1), records_max=1)
             last = next((record for record in page.records if record.seq == prev), None)
         return last is None or last.head.mark is not Mark.ENDED
 
-    async def _stored(self, last: Record) -> None:
-        """Until the database knows of the end that the log has; the log is first by a moment."""
+    async def _wait_until_stored(self, last_record: Record) -> None:
+        """Wait until the database has the end that the log has. Gives up after `RUN_END_WAITS_S`, with a
+        warning.
+        """
         if self.run.state in TERMINAL:
             return
         for wait_s in RUN_END_WAITS_S:
-            await asyncio.sleep(wait_s)  # first: it is never earlier
+            await asyncio.sleep(
+                wait_s
+            )  # before the first check too: the database is always later than the log
             try:
-                if await self.store.has_ended(self.run.owner, self.run.id, last.head.turn):
+                if await self.store.has_ended(self.run.owner, self.run.id, last_record.head.turn):
                     return
             except Unavailable:
                 return
         log.warning("run_end_not_persisted", run=self.run.id)
 
-    def _write(self, batch: Sequence[Record]) -> tuple[bytes, Record | None]:
-        """The bytes of these records up to the one that ends the response, and that one."""
+    def _encode(self, batch: Sequence[Record]) -> tuple[bytes, Record | None]:
+        """The bytes of the records up to the one that ends the response, and that record."""
         pieces = []
         for record in batch:
             pieces.append(self._cut(record))
-            if self._ends(record):
+            if self._ends_response(record):
                 return b"".join(pieces), record
         return b"".join(pieces), None
 
     async def _next(self, records: LogTail) -> Sequence[Record]:
+        """The next records; none after a silence, or while the broker is unavailable."""
         try:
-            return await records.next(HEARTBEAT_S)
+            return await records.next(self.heartbeat_s)
         except Unavailable as fault:
+            # The stream stays open: the broker may return within seconds; reconnects would add to its load.
             log.warning("replay_waiting_for_broker", run=self.run.id, error=str(fault))
             await asyncio.sleep(BROKER_RETRY_WAIT_S)
             return ()
 
-    def _ends(self, record: Record) -> bool:
+    def _ends_response(self, record: Record) -> bool:
         match record.head.mark:
             case Mark.ENDED:
                 return True
@@ -155,17 +181,18 @@ class Replay(msgspec.Struct, frozen=True):
                 return False
 
     def _cut(self, record: Record) -> bytes:
-        head = record.head
-        if record.end <= self.start.first or head.turn < self.start.turn:
+        """The part of a record that this client receives."""
+        head, send_from = record.head, self.start.send_from
+        if record.end <= send_from or head.turn < self.start.min_turn:
             return b""
         if not self.view.v7:
-            shown = LegacyFilter(self.view, self.start.voids).shown(record)
-            return b"".join(frame for number, frame in shown if number >= self.start.first)
+            frames = LegacyFilter(self.view, self.start.voided).valid_frames(record)
+            return b"".join(frame for index, frame in frames if index >= send_from)
         if not self.view.sees(head):
             return b""
-        hidden = self.start.first - record.head.index
-        return record.payload if hidden <= 0 else skip_frames(record, hidden)
+        skipped = send_from - head.index
+        return record.payload if skipped <= 0 else skip_frames(record, skipped)
 
 
-def _given_up() -> Gone:
-    return Gone("the run was given up, and its log has no end: the history has what there is of it")
+def _abandoned() -> Gone:
+    return Gone("the run was abandoned and its stream has no end: read the session's history instead")

@@ -1,7 +1,12 @@
-"""A client's position in a run's log: which record to read first, and what to leave out of it.
+"""Translates a client's position into a resume point: which record to read first, and which event to send
+first.
 
-Reads the log, writes nothing. A position that the log does not have is told from one that it no longer has,
-and, for a client that cannot drop what a dead runner left, from one in the midst of that.
+Only reads the log. Three cases look alike in the log and get different errors: a position that never
+existed (`Invalid`), one whose events have expired or do not exist yet (`Gone`), and, for clients older than
+v7, one inside events that were voided later (`Gone`, see `legacy_filter`).
+
+Any replica of the stream may serve a read, and one that lags behind does not have the newest records yet.
+So a record that is missing is read again before it counts as missing.
 """
 
 import asyncio
@@ -24,178 +29,192 @@ READ_RETRY_WAIT_S = 0.2
 
 
 class ResumePoint(msgspec.Struct, frozen=True):
-    """Where to begin: read behind sequence `after`, where event `index` comes first; send from `first` on,
-    and nothing of the turns before `turn`.
+    """Where a response begins. Sequences number the broker's records, indexes number the run's events."""
 
-    `tail`: number of the last event that the client could see then; set for a position from the end.
-    `voids`: what was voided by then; looked for only where the client cannot void it itself.
-    """
-
-    after: int = 0
-    index: int = 0
-    first: int = 0
-    turn: int = 0
+    read_after: int = 0
+    """Read the records after this sequence."""
+    next_index: int = 0
+    """Index of the first event after `read_after`."""
+    send_from: int = 0
+    """Index of the first event to send: a cursor may point into the middle of a record."""
+    min_turn: int = 0
+    """Send nothing of earlier turns."""
     tail: int | None = None
-    voids: Sequence[VoidedRange] = ()
+    """Index of the last event visible to the client at request time; None unless it counted from the end."""
+    voided: Sequence[VoidedRange] = ()
+    """The events voided at request time; looked up only for clients that cannot void events themselves."""
 
 
 class CursorOfAnotherRun(Invalid):
-    """The cursor is none of the run's; if it is any, then the run's that is `owner`."""
+    """The cursor belongs to another run, or to none. `cursor_run`: the run whose record it names."""
 
-    def __init__(self, cursor: Cursor, run: Run, owner: RunId) -> None:
+    def __init__(self, cursor: Cursor, run: Run, cursor_run: RunId) -> None:
         super().__init__(f"the cursor {cursor} is not one of run {run.id}")
-        self.owner = owner
+        self.cursor_run = cursor_run
 
 
-async def find_resume_point(runs: RunLog, run: Run, position: Position, view: View) -> ResumePoint:
+async def find_resume_point(run_log: RunLog, run: Run, position: Position, view: View) -> ResumePoint:
     """Find a position in a run's log.
 
-    Raises `CursorOfAnotherRun` for a cursor that is not the run's, `Gone` for one past retention or beyond
-    the log, `Unavailable`.
+    Raises `CursorOfAnotherRun`, `Gone` for a position that has expired, does not exist yet or was voided, and
+    `Unavailable`.
     """
     if view.v7:
-        return await _locate(runs, run, position, view)
+        return await _locate(run_log, run, position, view)
     if isinstance(position, AfterCount):
-        corrected = LegacyFilter(view, await _voids(runs, run))
-        start = await _count_shown(runs, run, position.events, corrected)
-        return msgspec.structs.replace(start, voids=corrected.voids)
-    start = await _locate(runs, run, position, view)
-    voids = await _voids(runs, run)  # not before the cursor is known to exist: what voided it is then, too
-    if isinstance(position, AfterCursor) and any(void.holds(position.cursor) for void in voids):
-        raise _voided()
-    return msgspec.structs.replace(start, voids=voids)
+        legacy = LegacyFilter(view, await _find_voided(run_log, run))
+        start = await _locate_valid_count(run_log, run, position.events, legacy)
+        return msgspec.structs.replace(start, voided=legacy.voided)
+    start = await _locate(run_log, run, position, view)
+    # In this order: what has voided the cursor's event is stored after it, so it is found if the cursor was.
+    voided = await _find_voided(run_log, run)
+    if isinstance(position, AfterCursor) and any(events.contains(position.cursor) for events in voided):
+        raise _position_voided()
+    return msgspec.structs.replace(start, voided=voided)
 
 
-async def _locate(runs: RunLog, run: Run, position: Position, view: View) -> ResumePoint:
+async def _locate(run_log: RunLog, run: Run, position: Position, view: View) -> ResumePoint:
     match position:
         case FromStart():
-            return await _begin(runs, run)
+            return await _locate_start(run_log, run)
         case AfterCursor(cursor):
-            return await _after(runs, run, cursor)
+            return await _locate_cursor(run_log, run, cursor)
         case AfterCount(events):
-            return await _count(runs, run, events, view)
+            return await _locate_count(run_log, run, events, view)
         case FromTurn(turn):
-            return await _turn(runs, run, turn)
+            return await _locate_turn(run_log, run, turn)
 
 
-async def _after(runs: RunLog, run: Run, cursor: Cursor) -> ResumePoint:
-    """Whose the cursor is, is asked if it is not the run's: nearly always it is."""
+async def _locate_cursor(run_log: RunLog, run: Run, cursor: Cursor) -> ResumePoint:
+    """A cursor names the sequence before its record, so one read finds the record.
+
+    Only if the record does not contain the event, a second read asks which run the sequence belongs to.
+    """
     for _ in range(READ_TRIES):
-        page = await runs.read(run.id, after=cursor.prev, records_max=1)
+        page = await run_log.read(run.id, after=cursor.prev, records_max=1)
         for record in page.records:
             if contains(record, cursor):
                 return ResumePoint(cursor.prev, record.head.index, cursor.index + 1)
-        owner = await runs.run_at(cursor.prev) if cursor.prev else run.id
-        if owner is not None and (owner != run.id or page.records):
-            raise CursorOfAnotherRun(cursor, run, owner)
+        cursor_run = await run_log.run_at(cursor.prev) if cursor.prev else run.id
+        if cursor_run is not None and (cursor_run != run.id or page.records):
+            raise CursorOfAnotherRun(cursor, run, cursor_run)
         if page.records:
             break
-        # Nothing there: the log is shorter than the cursor says, or a replica was asked that lags behind.
+        # No record: the log is shorter than the cursor says, or a replica that lags behind served the read.
         await asyncio.sleep(READ_RETRY_WAIT_S)
-    raise Gone(f"the cursor {cursor} is past retention or beyond the log: start again without it")
+    raise Gone(f"the cursor {cursor} has expired or does not exist yet: start again without it")
 
 
-async def _count(runs: RunLog, run: Run, events: int, view: View) -> ResumePoint:
+async def _locate_count(run_log: RunLog, run: Run, events: int, view: View) -> ResumePoint:
+    """Count with the totals in the records' heads: payloads are not decoded."""
     tail: int | None = None
     if events < 0:
-        last = await runs.last(run.id)
+        last = await run_log.last(run.id)
         total = view.count_through(last.head) if last is not None else 0
         tail = total - 1
         events = max(0, total + events)
     seen = 0
     newest: Record | None = None
-    async for record in _stored(runs, run):
-        before, seen = view.count_before(record.head), view.count_through(record.head)
+    async for record in _read_from_beginning(run_log, run):
+        seen_before, seen = view.count_before(record.head), view.count_through(record.head)
         if events < seen:
-            first = record.head.index + events - before
-            return ResumePoint(record.head.prev, record.head.index, first, tail=tail)
+            send_from = record.head.index + events - seen_before
+            return ResumePoint(record.head.prev, record.head.index, send_from, tail=tail)
         newest = record
-    if events > seen:
-        raise Gone(f"the run has {seen} events so far: start again")
-    if newest is None:
-        _refuse_if_expired(run)
-        return ResumePoint(tail=tail)
-    # The newest record is read again, for its mark alone: it may say that nothing will follow.
-    return ResumePoint(newest.head.prev, newest.head.index, newest.end, tail=tail)
+    return _after_newest(run, newest, events, seen, tail)
 
 
-async def _count_shown(runs: RunLog, run: Run, events: int, corrected: LegacyFilter) -> ResumePoint:
-    """As `_count`, by looking at every event."""
+async def _locate_valid_count(run_log: RunLog, run: Run, events: int, legacy: LegacyFilter) -> ResumePoint:
+    """As `_locate_count` without voided events. The heads do not count those, so every event is looked at."""
     tail: int | None = None
     if events < 0:
         total = 0
-        async for record in _stored(runs, run):
-            total += len(corrected.shown(record))
+        async for record in _read_from_beginning(run_log, run):
+            total += len(legacy.valid_frames(record))
         tail = total - 1
         events = max(0, total + events)
     seen, newest = 0, None
-    before: dict[VoidedRange, int] = {}
-    voided: dict[VoidedRange, int] = {}
-    async for record in _stored(runs, run):
-        for cursor, _ in corrected.known(record):
-            void = corrected.void_of(cursor)
-            if void is not None:
-                before.setdefault(void, seen)
-                voided[void] = voided.get(void, 0) + 1
+    seen_before: dict[VoidedRange, int] = {}
+    voided_counts: dict[VoidedRange, int] = {}
+    async for record in _read_from_beginning(run_log, run):
+        for cursor, _ in legacy.visible_frames(record):
+            voided = legacy.range_of(cursor)
+            if voided is not None:
+                seen_before.setdefault(voided, seen)
+                voided_counts[voided] = voided_counts.get(voided, 0) + 1
             elif seen == events:
-                _refuse_if_voided(events, before, voided, tail)
+                _refuse_if_voided(events, seen_before, voided_counts, tail)
                 return ResumePoint(record.head.prev, record.head.index, cursor.index, tail=tail)
             else:
                 seen += 1
         newest = record
-    _refuse_if_voided(events, before, voided, tail)
+    _refuse_if_voided(events, seen_before, voided_counts, tail)
+    return _after_newest(run, newest, events, seen, tail)
+
+
+def _after_newest(run: Run, newest: Record | None, events: int, seen: int, tail: int | None) -> ResumePoint:
+    """The resume point after all `seen` events of the log. Raises `Gone` if `events` is more."""
     if events > seen:
         raise Gone(f"the run has {seen} events so far: start again")
     if newest is None:
         _refuse_if_expired(run)
         return ResumePoint(tail=tail)
+    # The newest record is read again, though nothing of it is sent: its mark may end the response.
     return ResumePoint(newest.head.prev, newest.head.index, newest.end, tail=tail)
 
 
 def _refuse_if_voided(
-    events: int, before: Mapping[VoidedRange, int], voided: Mapping[VoidedRange, int], tail: int | None
+    events: int,
+    seen_before: Mapping[VoidedRange, int],
+    voided_counts: Mapping[VoidedRange, int],
+    tail: int | None,
 ) -> None:
-    """Refuse a count that a client may have reached by seeing what was voided: it would keep that."""
-    reached = any(number < events <= number + voided[void] for void, number in before.items())
-    if tail is None and reached:
-        raise _voided()
+    """Refuse a count that a client can have reached by receiving voided events: it would keep them.
+
+    A client that stopped inside a voided range and one that received only valid events may state the same
+    number. Counts from the end (`tail`) include no received events, so they are unambiguous.
+    """
+    is_ambiguous = any(seen < events <= seen + voided_counts[voided] for voided, seen in seen_before.items())
+    if tail is None and is_ambiguous:
+        raise _position_voided()
 
 
-def _voided() -> Gone:
-    return Gone("what was sent up to there is no longer part of the message: start again without a position")
+def _position_voided() -> Gone:
+    return Gone("the events sent so far are no longer part of the message: start again without a position")
 
 
-async def _voids(runs: RunLog, run: Run) -> Sequence[VoidedRange]:
-    """What was voided so far in a run's log. Most runs have nothing, and their last record says so."""
-    last = await runs.last(run.id)
+async def _find_voided(run_log: RunLog, run: Run) -> Sequence[VoidedRange]:
+    """The events voided so far. Most runs have none, which the counter in their last record's head shows."""
+    last = await run_log.last(run.id)
     if last is None or (last.head.v7 == 0 and last.head.audience is not Audience.V7):
         return ()
-    voids = VoidedRanges()
-    async for record in _stored(runs, run):
-        voids.read(record)
-    return voids.found
+    voided = VoidedRanges()
+    async for record in _read_from_beginning(run_log, run):
+        voided.add(record)
+    return voided.ranges
 
 
-async def _turn(runs: RunLog, run: Run, turn: int) -> ResumePoint:
+async def _locate_turn(run_log: RunLog, run: Run, turn: int) -> ResumePoint:
     seq = end = 0
-    async for record in _stored(runs, run):
+    async for record in _read_from_beginning(run_log, run):
         if record.head.turn >= turn:
             return ResumePoint(record.head.prev, record.head.index, record.head.index)
         seq, end = record.seq, record.end
     if seq == 0 and run.state in TERMINAL:
         raise _expired(run)
-    # Not begun. What comes first may be the message restored, if the log has expired meanwhile.
-    return ResumePoint(seq, end, turn=turn)
+    # The turn has not begun. If the log has expired meanwhile, the runner first restores the message in it:
+    # those events belong to earlier turns, and `min_turn` leaves them out.
+    return ResumePoint(seq, end, min_turn=turn)
 
 
-async def _begin(runs: RunLog, run: Run) -> ResumePoint:
-    """Where the whole message begins: at the first event, or where the log begins again."""
+async def _locate_start(run_log: RunLog, run: Run) -> ResumePoint:
+    """The beginning of the complete message: the first event, or the record that restores an expired log."""
     if run.turn == 0 and run.state in BUSY:
-        return ResumePoint()  # too young to have expired, and worth a round trip less
-    for record in (await runs.read(run.id, after=0, records_max=1)).records:
+        return ResumePoint()  # too young to have expired: saves a round trip for every new message
+    for record in (await run_log.read(run.id, after=0, records_max=1)).records:
         if record.head.index == 0:
             return ResumePoint(record.head.prev)
-    async for record in _stored(runs, run):
+    async for record in _read_from_beginning(run_log, run):
         if record.head.index == 0:
             return ResumePoint(record.head.prev)
         raise _expired(run)
@@ -204,36 +223,43 @@ async def _begin(runs: RunLog, run: Run) -> ResumePoint:
 
 
 def _refuse_if_expired(run: Run) -> None:
-    """Nothing is stored of it. Of a busy run something will be; of any other one there was."""
+    """For a run without records: a busy run will write some, any other run has had some."""
     if run.state not in BUSY:
         raise _expired(run)
 
 
 def _expired(run: Run) -> Gone:
-    return Gone(f"the log of run {run.id} is past retention: its message is in the history")
+    return Gone(f"the log of run {run.id} has expired: read the session's history instead")
 
 
-async def _stored(runs: RunLog, run: Run) -> AsyncIterator[Record]:
-    """The stored records from the last beginning of the log on; what is left of it if that has expired."""
-    seq, more = await _restored(runs, run) if run.turn else 0, True
+async def _read_from_beginning(run_log: RunLog, run: Run) -> AsyncIterator[Record]:
+    """The stored records from the last beginning of the log; what is left of them if the beginning has
+    expired.
+    """
+    seq, more = await _find_beginning(run_log, run) if run.turn else 0, True
     while more:
-        page = await runs.read(run.id, after=seq)
+        page = await run_log.read(run.id, after=seq)
         for record in page.records:
             yield record
             seq = record.seq
         more = page.more
 
 
-async def _restored(runs: RunLog, run: Run) -> int:
-    """Sequence before the record with which the log begins again; 0 if it begins at its beginning."""
-    seq, found, more = 0, 0, True
+async def _find_beginning(run_log: RunLog, run: Run) -> int:
+    """The sequence before the newest record that restores the message; 0 if the log still has its first
+    event.
+
+    A run that waits for an approval for longer than the log's retention loses its log. The runner that
+    continues it writes the message again, from index 0, in a record marked RESTORED.
+    """
+    seq, beginning, more = 0, 0, True
     while more:
-        page = await runs.read(run.id, after=seq)
+        page = await run_log.read(run.id, after=seq)
         if seq == 0 and page.records and page.records[0].head.index == 0:
             return 0
         for record in page.records:
             seq = record.seq
             if record.head.mark is Mark.RESTORED:
-                found = record.head.prev
+                beginning = record.head.prev
         more = page.more
-    return found
+    return beginning

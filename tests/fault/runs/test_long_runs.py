@@ -63,8 +63,7 @@ def test_the_long_run_of_the_suite_is_longer_than_the_ack_wait() -> None:
 @pytest.fixture
 def sweep_interval_s(monkeypatch: pytest.MonkeyPatch) -> float:
     """A runner's, which is shorter than the run, as are all other waits from now on."""
-    for module, name in ((replay, "HEARTBEAT_S"), (log_tail, "TAIL_CHECK_MAX_S")):
-        monkeypatch.setattr(module, name, min(getattr(module, name), LONG_S / 4))
+    monkeypatch.setattr(log_tail, "TAIL_CHECK_MAX_S", min(log_tail.TAIL_CHECK_MAX_S, LONG_S / 4))
     return min(WorkerLimits().sweep_interval_s, LONG_S / 4)
 
 
@@ -75,7 +74,7 @@ async def test_a_long_run_ends_with_its_finish_whether_it_talks_or_is_silent(
     system: LocalSystem, sweep_interval_s: float
 ) -> None:
     """One counts all the time, one is silent in a tool: each is one attempt and one response."""
-    base = await system.gateway()
+    base = await system.gateway(stream_heartbeat_s=min(replay.HEARTBEAT_S, LONG_S / 4))
     await system.runner(sweep_interval_s=sweep_interval_s)
     last = int(LONG_S * 1_000 / PACE_MS) + 1
     began = asyncio.get_running_loop().time()

@@ -16,7 +16,6 @@ from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.records import Claim
-from rejoin_gateway.streaming import replay
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Mark
@@ -94,7 +93,6 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> list[Filling]:
         return made[-1]
 
     monkeypatch.setattr("rejoin_runner.app.JetStreamRunLog", filling)
-    monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
     return made
 
 
@@ -104,7 +102,11 @@ async def test_viewers_of_a_run_that_was_given_up_learn_of_it_within_a_heartbeat
     system: LocalSystem, logs: list[Filling], refused: Refused
 ) -> None:
     """They are not ended as if the answer were whole, and not sent in circles when they resume."""
-    base, gate, session = await system.gateway(), asyncio.Semaphore(WORDS), system.fresh("s")
+    base, gate, session = (
+        await system.gateway(stream_heartbeat_s=HEARTBEAT_S),
+        asyncio.Semaphore(WORDS),
+        system.fresh("s"),
+    )
     agent = Agent(name=system.agent, model=Gated(gate, WORDS + 1), text_interval_s=0)
     await system.runner([agent], attempts_max=1, retry_delay_s=0.0)
     url, viewer = f"{base}/api/chat/{session}/stream", Watched()
@@ -155,7 +157,7 @@ async def test_a_run_whose_books_were_done_by_another_attempt_was_not_given_up(
     system: LocalSystem, logs: list[Filling]
 ) -> None:
     """Its log has a takeover behind its end; whoever resumes gets the rest all the same."""
-    base, session = await system.gateway(), system.fresh("s")
+    base, session = await system.gateway(stream_heartbeat_s=HEARTBEAT_S), system.fresh("s")
     await system.runner(retry_delay_s=0.0)
     logs[0].dies = True
     answer = await system.post(base, system.chat(session, "count 5"))
@@ -174,7 +176,7 @@ async def test_a_run_that_had_to_wait_for_the_database_is_not_given_up_for_that(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it was delivered meanwhile."""
-    base = await system.gateway()
+    base = await system.gateway(stream_heartbeat_s=HEARTBEAT_S)
     await system.runner(attempts_max=1, retry_delay_s=0.0)
     claim, tries = PostgresRunStore.claim, 0
 

@@ -10,7 +10,6 @@ import openai
 import pytest
 from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
-from rejoin_gateway.streaming import replay
 from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
 
@@ -99,9 +98,10 @@ async def test_a_completion_streams(system: LocalSystem, client: AsyncOpenAI) ->
 
 
 @pytest.mark.feature("F24")
-async def test_silence_is_filled(system: LocalSystem, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silence_is_filled(system: LocalSystem) -> None:
     """By comments, which no client takes for an event."""
-    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.05)
+    base = await system.gateway(stream_heartbeat_s=0.05)
+    await system.runner()
     asked = {"model": system.agent, "messages": user("count 2 every 300 ms"), "stream": True}
     async with system.http.post(f"{base}/run/v1/chat/completions", json=asked) as response:
         raw = await response.read()

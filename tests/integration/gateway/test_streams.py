@@ -14,7 +14,6 @@ import aiohttp
 import pytest
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http.service import SERVICE
-from rejoin_gateway.streaming import replay
 from rejoin_protocol.ids import SessionId
 from rejoin_protocol.lifecycle import BUSY
 from rejoin_runner.agent.agent import Agent
@@ -73,12 +72,11 @@ async def test_every_stream_has_the_headers_that_clients_and_proxies_look_for(sy
 
 
 async def test_silence_is_broken_by_comments_and_by_nothing_else(
-    system: LocalSystem, monkeypatch: pytest.MonkeyPatch
+    system: LocalSystem,
 ) -> None:
     """F24."""
-    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.05)
     gate = asyncio.Semaphore(0)
-    base = await system.gateway()
+    base = await system.gateway(stream_heartbeat_s=0.05)
     await system.runner([Agent(name=system.agent, model=Gated(gate, 1))])
     raw = b""
     async with system.http.post(f"{base}/api/chat", json=system.chat(system.fresh("s"), "hello")) as response:

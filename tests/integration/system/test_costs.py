@@ -19,7 +19,6 @@ from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_gateway.http.service import RESUME_LOOKUPS_MAX
-from rejoin_gateway.streaming import replay
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_protocol.ids import RunId
@@ -201,9 +200,8 @@ async def test_silent_streams_are_looked_after_together(
     system: LocalSystem, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is told that its stream lives; whether their runs are over is one question for all of a moment."""
-    monkeypatch.setattr(replay, "HEARTBEAT_S", HEARTBEAT_S)
     monkeypatch.setattr(live_feed, "TICK_S", HEARTBEAT_S)
-    base, told = await system.gateway(), 0
+    base, told = await system.gateway(stream_heartbeat_s=HEARTBEAT_S), 0
     await system.runner()
 
     async def listen() -> None:

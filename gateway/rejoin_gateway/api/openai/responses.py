@@ -284,7 +284,7 @@ class _ResponseLog(msgspec.Struct, frozen=True):
 
 async def _read_log(replay: Replay) -> _ResponseLog:
     response, restored = ResponseStream(metadata_of_run(replay.run)), False
-    async with aclosing(read_stored_events(replay.runs, replay.run, replay.start)) as pages:
+    async with aclosing(read_stored_events(replay.run_log, replay.run, replay.start)) as pages:
         async for page in pages:
             restored = restored or page.restored
             for chunk in page.events:
@@ -307,7 +307,7 @@ async def _suspended_at(session: Session, run: Run) -> int | None:
 async def _stream_events(request: web.Request, replay: Replay, after: int | None) -> web.StreamResponse:
     """The events behind number `after`. Raises `Gone` if that number is void or not in the log yet."""
     void: Sequence[SequenceRange] = ()
-    if after is not None or replay.start.voids:
+    if after is not None or replay.start.voided:
         log = await _read_log(replay)
         void = log.response.voided
         _check_after(after, log)

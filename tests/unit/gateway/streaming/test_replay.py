@@ -5,7 +5,6 @@ import asyncio
 import pytest
 from rejoin_adapters.jetstream import live_feed
 from rejoin_adapters.records import Run
-from rejoin_gateway.streaming import replay
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import ResumePoint
 from rejoin_protocol.errors import Gone
@@ -54,7 +53,6 @@ async def test_a_silence_is_broken_by_a_comment_until_the_run_turns_out_to_be_ov
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its log will not say so any more: the response breaks, and never ends as if all had been said."""
-    monkeypatch.setattr(replay, "HEARTBEAT_S", 0.01)
     monkeypatch.setattr(live_feed, "TICK_S", 0.01)
     log, over = MemoryRunLog(), asyncio.Event()
 
@@ -63,10 +61,11 @@ async def test_a_silence_is_broken_by_a_comment_until_the_run_turns_out_to_be_ov
             return over.is_set()
 
     async with asyncio.timeout(SOON_S):
-        async with Replay(EndedRuns(), log, run(), ResumePoint(), View(), until=0).open() as response:
+        replay = Replay(EndedRuns(), log, run(), ResumePoint(), View(), until=0, heartbeat_s=0.01)
+        async with replay.open() as response:
             shown = await append(log, 1)
             written = [await anext(response) for _ in range(4)]
             assert written == [shown, *[sse.KEEP_ALIVE] * 3]
             over.set()
-            with pytest.raises(Gone, match="given up"):
+            with pytest.raises(Gone, match="abandoned"):
                 await anext(response)
