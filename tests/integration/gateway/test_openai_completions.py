@@ -323,5 +323,5 @@ async def test_a_rewind_is_an_error_where_text_cannot_be_taken_back(system: Loca
                 model = Gated(asyncio.Semaphore(SECOND), SECOND)
                 await system.runner([Agent(name=system.agent, model=model)], ack_wait_s=ACK_WAIT_S)
                 fault = await listening
-    assert "begun again" in str(fault)
+    assert "step was repeated" in str(fault)
     gate.release()

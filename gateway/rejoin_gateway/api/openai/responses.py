@@ -355,7 +355,7 @@ def _refuse_new_voids(response: ResponseStream, void: Sequence[SequenceRange]) -
     if len(response.voided) > len(void):
         span = response.voided[-1]
         if span.end > span.first:
-            raise Gone("a step was begun again: read the response from its beginning")
+            raise Gone("a step was repeated: request the response again from its beginning")
 
 
 def _to_frame(event: ResponseEvent) -> bytes:
