@@ -129,6 +129,4 @@ class Backend(msgspec.Struct, frozen=True):
         Raises `Invalid` or `Gone` for a position that is not in the run's log.
         """
         start = await find_resume_point(self.log, run, position, view)
-        return Replay(
-            self.store, self.log, run, start, view, until, self.metrics, self.stream_heartbeat_s
-        )
+        return Replay(self.store, self.log, run, start, view, until, self.metrics, self.stream_heartbeat_s)
