@@ -197,19 +197,22 @@ def _openai(
     from pydantic_ai.providers.openai import OpenAIProvider
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-    from rejoin_runner.models.openai_fast_path import FastChatModel, FastOpenAIClient
+    from rejoin_runner.models.openai_hooks import openai_classes
 
-    quick = FastOpenAIClient(base_url=base_url or ADDRESSES[provider], api_key=api_key, http_client=client)
+    client_class, chat_model_class = openai_classes()
+    openai_client = client_class(
+        base_url=base_url or ADDRESSES[provider], api_key=api_key, http_client=client
+    )
     service: Provider[AsyncOpenAI]
     if base_url is None:
-        service = OpenAIProvider(openai_client=quick)
+        service = OpenAIProvider(openai_client=openai_client)
     else:
-        service = OpenAICompatibleProvider("openai-compatible", openai_client=quick)
+        service = OpenAICompatibleProvider("openai-compatible", openai_client=openai_client)
     if provider == "openai-responses":
         return OpenAIResponsesModel(name, provider=service)
     # Without this the library takes an answer that was cut off for a complete one.
     profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-    return FastChatModel(name, provider=service, profile=profile)
+    return chat_model_class(name, provider=service, profile=profile)
 
 
 def _prepare_responses() -> None:
