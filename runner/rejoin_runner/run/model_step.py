@@ -19,6 +19,7 @@ from rejoin_protocol.log.record import Mark
 
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.decision import agent_stack
+from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.run import delegation, instrumentation, run_context
@@ -138,7 +139,7 @@ async def _stream_custom_loop(
     except (RejoinError, LoopError, TimeoutError):
         raise
     except Exception as fault:
-        attempt.log.exception("agent_failed")
+        log_exception(attempt.log, "agent_failed", fault)
         raise LoopError(f"The agent failed ({type(fault).__name__}).") from fault
     finally:
         output.close()

@@ -14,6 +14,7 @@ from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import ModelError
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.tools.tool_context import RunContext
@@ -63,7 +64,7 @@ async def build_instructions(attempt: Attempt) -> str:
             result = text(RunContext(run.id, run.session, agent.name, attempt.context))
             text = await result if inspect.isawaitable(result) else result
         except Exception as fault:
-            attempt.log.exception("instructions_failed")
+            log_exception(attempt.log, "instructions_failed", fault)
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault
     page = None if attempt.state.frames.top.call is not None else current_page(attempt.claim)
     return text if page is None else f"{text}\n\nThe user is looking at this page: {page}".strip()

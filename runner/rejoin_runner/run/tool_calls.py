@@ -20,6 +20,7 @@ from rejoin_protocol.log.record import Audience, Mark
 
 from rejoin_runner.decision import decide
 from rejoin_runner.decision.agent_stack import ToolCall
+from rejoin_runner.exception_report import log_exception
 from rejoin_runner.run import delegation, instrumentation
 from rejoin_runner.run.attempt import Attempt, ForeignCancellation, detect_foreign_cancellation
 from rejoin_runner.run.call_output import LoggedCallOutput
@@ -42,8 +43,8 @@ def needs_approval(attempt: Attempt, call: ToolCall) -> bool:
         return False
     try:
         return attempt.agent.needs_approval_for(tool, call.input, _tool_context(attempt, call))
-    except Exception:
-        attempt.log.exception("needs_approval_failed", tool=call.tool)
+    except Exception as fault:  # noqa: BLE001 - the application's
+        log_exception(attempt.log, "needs_approval_failed", fault, tool=call.tool)
         return True
 
 
@@ -151,8 +152,8 @@ async def _call_tool(attempt: Attempt, call: ToolCall, context: ToolContext[Any]
         return delegation.call_error(call, "the tool gave up")
     except Fenced:
         raise
-    except Exception as fault:
-        log.exception("tool_failed")
+    except Exception as fault:  # noqa: BLE001 - the application's
+        log_exception(log, "tool_failed", fault)
         return delegation.call_error(call, f"the tool failed ({type(fault).__name__})")
     return chunks.ToolOutputAvailable(tool_call_id=call.id, output=output)
 

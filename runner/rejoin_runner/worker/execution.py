@@ -26,6 +26,7 @@ from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
 
 from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.exception_report import log_exception
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
 from rejoin_runner.run.attempt import Attempt
@@ -111,8 +112,8 @@ class DeliveryExecutor:
             self._metrics.attempt_aborted(agent, "requeued")
             log.warning("run_requeued", error="; ".join(str(fault) for fault in faults.exceptions))
             await self._requeue(delivery, lease, delay_s)
-        except* Exception:
-            log.exception("run_crashed")
+        except* Exception as faults:  # noqa: BLE001 - maybe of a model of the application's own
+            log_exception(log, "run_crashed", faults)
             self._metrics.attempt_aborted(agent, "crashed")
             await self._requeue(delivery, lease, delay_s)
 

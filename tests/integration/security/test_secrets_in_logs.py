@@ -1,5 +1,6 @@
 """Logs of real processes, at their loudest, and their metrics: no credential, nothing of a context."""
 
+import re
 from base64 import b64encode
 from pathlib import Path
 
@@ -82,7 +83,11 @@ async def test_no_secret_is_in_any_line(servers: Servers, tmp_path: Path) -> Non
         async with http.get("/metrics") as response:
             assert response.status == 404
         lines = "".join(one.err for one in logs)
-        assert "[redacted] may not see account [redacted]" in lines
+        [failed] = [line for line in runner.err.splitlines() if '"tool_failed"' in line]
+        report = msgspec.json.decode(failed)
+        assert report["error"] == "RuntimeError"
+        assert re.search(r"test_secrets_in_logs.py:\d+ careless$", report["frames"][-1])
+        assert "may not see" not in lines
         for secret in (SECRET, "987654321", key.partition(".")[2], PEPPER, SEALING):
             assert secret not in lines + metrics
         for line in lines.splitlines():
