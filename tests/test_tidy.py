@@ -32,8 +32,8 @@ LATE_IMPORTS = {
     "gateway/rejoin_gateway/core/agent_context.py",
     "gateway/rejoin_gateway/api/mcp/endpoint.py",
     "rejoin/dev/launcher.py",
-    "runner/rejoin_runner/models/openai_hooks.py",
-    "runner/rejoin_runner/models/provider.py",
+    "runner/rejoin_runner/models/providers/openai_hooks.py",
+    "runner/rejoin_runner/models/providers/provider.py",
     "runner/rejoin_runner/mcp/remote_tool.py",
     "runner/rejoin_runner/tools/docstring.py",
 }

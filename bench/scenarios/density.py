@@ -1,5 +1,6 @@
 """Runner density: live runs at 50 tokens a second in one runner, scripted and by a provider; beside that
-`library`, where all is the libraries' own: without `rejoin_runner.models.openai_fast_path` and `wire`.
+`library`, where all is the libraries' own: without the modules `openai_fast_path` and `http_transport` of
+`rejoin_runner.models.providers`.
 
 There are more runs each time until the loop is late. What a token costs is measured with the fewest: each of
 them comes alone then, and costs more than when there are many at once.
@@ -15,8 +16,8 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from rejoin_adapters.embedded import Servers
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Model
-from rejoin_runner.models.provider import ProviderConnections, open_model
-from rejoin_runner.models.provider_call import ProviderModel
+from rejoin_runner.models.providers.provider import ProviderConnections, open_model
+from rejoin_runner.models.providers.provider_call import ProviderModel
 
 from bench import lag, servers
 from bench.figures import Figure

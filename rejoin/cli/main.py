@@ -206,7 +206,10 @@ def doctor_command(config: Path | None) -> None:
     Reads a gateway's settings. Exits with 1 if something is wrong.
     """
     extras.require("doctor", "gateway")
-    from rejoin.cli import check_settings, doctor  # import the gateway
+    from rejoin.cli import (
+        check_settings,
+        doctor,  # import the gateway
+    )
 
     doctor.execute(load(check_settings.DoctorSettings, config))
 

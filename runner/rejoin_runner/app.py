@@ -32,7 +32,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import collect_agents
 from rejoin_runner.mcp.toolbox import ServerToolsLookup
 from rejoin_runner.models.model import Model, ModelKeyLookup
-from rejoin_runner.models.provider import ProviderConnections, open_model
+from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.run import tool_calls
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools import thread_calls

@@ -13,14 +13,7 @@ from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
 from rejoin_adapters.postgres.pool import Database, json_or_null
-from rejoin_adapters.records import (
-    MessagePage,
-    Owner,
-    RunSummary,
-    SessionPage,
-    SessionSummary,
-    SessionUsage,
-)
+from rejoin_adapters.records import MessagePage, Owner, RunSummary, SessionPage, SessionSummary, SessionUsage
 
 RUNS_MAX = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

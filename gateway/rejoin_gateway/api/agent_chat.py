@@ -29,14 +29,7 @@ from rejoin_gateway.http import request_body
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
-from rejoin_gateway.http.routes import (
-    AGENT_HEADER,
-    IDEMPOTENCY_HEADER,
-    ErrorFormat,
-    Route,
-    RouteDoc,
-    Scope,
-)
+from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay

@@ -14,11 +14,7 @@ from rejoin_runner.agent.status_updates import StatusUpdates
 from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.mcp.server import McpServer
 from rejoin_runner.models.context_window import ContextWindow
-from rejoin_runner.models.model import (
-    Model,
-    ModelKeyLookup,
-    ModelSettings,
-)
+from rejoin_runner.models.model import Model, ModelKeyLookup, ModelSettings
 from rejoin_runner.tools.argument_schema import object_schema
 from rejoin_runner.tools.tool import NeedsApproval, Tool, require_sync_approval
 from rejoin_runner.tools.tool_context import RunContext, ToolContext

@@ -32,8 +32,8 @@ from rejoin_protocol.events.fold import UIMessage
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, RunInput
 from rejoin_runner.agent.decorator import agent
-from rejoin_runner.models.history import ModelOrigin, to_messages
 from rejoin_runner.models.model import Usage
+from rejoin_runner.models.providers.history import ModelOrigin, to_messages
 
 ORIGIN = ModelOrigin("pydantic-ai", "foreign", "foreign")
 """Whom history is written for: nobody's signatures are sent on."""

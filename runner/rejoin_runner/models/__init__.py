@@ -1,14 +1,12 @@
-"""Models behind one small port.
+"""Language models behind one small port, and how much of a conversation they are shown.
 
-port      what the loop asks for
-scripted  the demo's model, by rule
-window    how much of a conversation a model is shown, and the summary of the rest
-history   stored UI messages as a provider's messages
-call      one call to a real provider
-limit     how long it may take
-quick     what of OpenAI's client and its model is done in a quicker way
-wire      the connections to providers
-answer    what comes back, as chunks
-fallback  several models as one
-provider  real providers, through pydantic-ai's model classes, loaded on first use
+model           the port: what a model is asked, and what it may answer
+scripted        the demo's model, which answers by rules
+fallback        several models as one
+missing_model   the model of an agent that has none
+deadline        a time limit for one answer
+context_window  which turns of a conversation a model is shown
+compaction      the summary that stands for the others
+token_count     how many tokens a message has
+providers       real providers, through pydantic-ai's model classes
 """

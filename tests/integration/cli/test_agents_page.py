@@ -8,7 +8,7 @@ import msgspec
 from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import collect_agents
-from rejoin_runner.models.provider import ProviderConnections
+from rejoin_runner.models.providers.provider import ProviderConnections
 from rejoin_runner.settings import RunnerSettings
 
 from tests.integration.gateway.test_request_context import KEYS

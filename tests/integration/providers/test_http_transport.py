@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from rejoin_runner.models.http_transport import AiohttpTransport
-from rejoin_runner.models.provider import ProviderConnections
+from rejoin_runner.models.providers.http_transport import AiohttpTransport
+from rejoin_runner.models.providers.provider import ProviderConnections
 
 SOON_S = 20.0
 URL = "/v1/a%2Fb/ü?q=1%2B1&empty="

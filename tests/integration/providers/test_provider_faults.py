@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
-from rejoin_runner.models.provider import ProviderConnections
+from rejoin_runner.models.providers.provider import ProviderConnections
 
 from tests.support.models.provider_protocols import ALL, Speaks
 from tests.support.models.provider_server import FakeProvider, Reply, failure

@@ -6,8 +6,13 @@ from typing import override
 import httpx2
 import pytest
 from rejoin_runner.models.model import Usage, build_question, collect_answer
-from rejoin_runner.models.provider import ADDRESS_NEEDED, COMPATIBLE, ProviderConnections, open_model
-from rejoin_runner.models.provider_call import RESPONSES
+from rejoin_runner.models.providers.provider import (
+    ADDRESS_NEEDED,
+    COMPATIBLE,
+    ProviderConnections,
+    open_model,
+)
+from rejoin_runner.models.providers.provider_call import RESPONSES
 
 from tests.support.models import openai_responses_frames
 from tests.support.models.provider_server import FakeProvider, text

@@ -27,7 +27,7 @@ from rejoin_protocol.events.chunks import (
 from rejoin_protocol.events.fold import UIMessage, fold
 from rejoin_protocol.events.unfold import unfold
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec, Usage
-from rejoin_runner.models.provider import ProviderConnections
+from rejoin_runner.models.providers.provider import ProviderConnections
 
 from tests.support.models.provider_protocols import ALL, ANTHROPIC, CHAT, REASONED, RESPONSES, Speaks
 from tests.support.models.provider_server import FakeProvider, Reply

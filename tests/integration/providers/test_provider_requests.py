@@ -19,9 +19,9 @@ from rejoin_runner.models.model import (
     build_question,
     collect_answer,
 )
-from rejoin_runner.models.openai_fast_path import FastChatModel
-from rejoin_runner.models.provider import COMPATIBLE, EXTRAS, ProviderConnections, open_model
-from rejoin_runner.models.provider_call import ProviderModel
+from rejoin_runner.models.providers.openai_fast_path import FastChatModel
+from rejoin_runner.models.providers.provider import COMPATIBLE, EXTRAS, ProviderConnections, open_model
+from rejoin_runner.models.providers.provider_call import ProviderModel
 
 from tests.support.models import anthropic_frames, openai_responses_frames
 from tests.support.models.provider_protocols import ALL, ANTHROPIC, CHAT, RESPONSES, Speaks

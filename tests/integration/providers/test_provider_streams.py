@@ -27,8 +27,8 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_protocol.events.fold import fold
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, ToolSpec, Usage
-from rejoin_runner.models.provider import ProviderConnections, open_model
-from rejoin_runner.models.provider_call import ProviderModel
+from rejoin_runner.models.providers.provider import ProviderConnections, open_model
+from rejoin_runner.models.providers.provider_call import ProviderModel
 
 from tests.support.models.provider_server import FakeProvider, Reply, call, delta, failure, frame, text, usage
 

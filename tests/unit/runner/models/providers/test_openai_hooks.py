@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 from pydantic_ai.models.openai import OpenAIChatModel
-from rejoin_runner.models import openai_hooks
-from rejoin_runner.models.openai_fast_path import FastChatModel, FastOpenAIClient
+from rejoin_runner.models.providers import openai_hooks
+from rejoin_runner.models.providers.openai_fast_path import FastChatModel, FastOpenAIClient
 from structlog.testing import capture_logs
 
 OWN = [*openai_hooks.HOOKS, *openai_hooks.ATTRIBUTES]

@@ -25,7 +25,6 @@ from pydantic_ai.tools import ToolDefinition
 from rejoin_adapters.service import redaction
 
 from rejoin_runner.models.deadline import Deadline, iterate_within
-from rejoin_runner.models.history import ModelOrigin, to_messages
 from rejoin_runner.models.model import (
     Done,
     ModelChunk,
@@ -35,8 +34,9 @@ from rejoin_runner.models.model import (
     ModelSettings,
     ToolSpec,
 )
-from rejoin_runner.models.provider_failure import ProviderFailure, classify_failure
-from rejoin_runner.models.stream_translation import StreamTranslator
+from rejoin_runner.models.providers.history import ModelOrigin, to_messages
+from rejoin_runner.models.providers.provider_failure import ProviderFailure, classify_failure
+from rejoin_runner.models.providers.stream_translation import StreamTranslator
 
 RESPONSES = ("openai-responses", "meta")
 """The providers that speak OpenAI's Responses, which keeps every answer unless it is told not to."""

@@ -4,9 +4,7 @@ from http import HTTPStatus
 
 from pydantic_ai import exceptions
 
-from rejoin_runner.models.model import (
-    ModelError,
-)
+from rejoin_runner.models.model import ModelError
 
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 

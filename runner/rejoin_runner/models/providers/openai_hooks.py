@@ -68,7 +68,7 @@ def openai_classes() -> tuple[type[AsyncOpenAI], type[OpenAIChatModel]]:
     if missing := find_missing_hooks():
         log.warning("openai_fast_path_unavailable", missing=missing)
         return AsyncOpenAI, OpenAIChatModel
-    from rejoin_runner.models.openai_fast_path import FastChatModel, FastOpenAIClient
+    from rejoin_runner.models.providers.openai_fast_path import FastChatModel, FastOpenAIClient
 
     return FastOpenAIClient, FastChatModel
 

@@ -20,8 +20,8 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIStreamedResponse
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.tools import ToolDefinition
-from rejoin_runner.models.openai_fast_path import FastChatModel, FastOpenAIClient
-from rejoin_runner.models.provider_failure import classify_failure
+from rejoin_runner.models.providers.openai_fast_path import FastChatModel, FastOpenAIClient
+from rejoin_runner.models.providers.provider_failure import classify_failure
 
 FRAME = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}

@@ -79,7 +79,7 @@ class ProviderConnections:
         if self._client is None:
             import httpx2  # a scripted model needs no HTTP
 
-            from rejoin_runner.models.http_transport import AiohttpTransport
+            from rejoin_runner.models.providers.http_transport import AiohttpTransport
 
             self._client = httpx2.AsyncClient(
                 timeout=httpx2.Timeout(self._read_timeout_s, connect=self._connect_timeout_s),
@@ -137,7 +137,7 @@ def open_model(
             raise Invalid(f"{provider} needs an API key: REJOIN_MODEL_API_KEY, or the agent's model_keys")
         connect = _connect(provider, name, base_url, connections.open())
         try:
-            from rejoin_runner.models.provider_call import RESPONSES, ProviderModel
+            from rejoin_runner.models.providers.provider_call import RESPONSES, ProviderModel
 
             model = ProviderModel(
                 connect,
@@ -197,7 +197,7 @@ def _openai(
     from pydantic_ai.providers.openai import OpenAIProvider
     from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-    from rejoin_runner.models.openai_hooks import openai_classes
+    from rejoin_runner.models.providers.openai_hooks import openai_classes
 
     client_class, chat_model_class = openai_classes()
     openai_client = client_class(

@@ -20,7 +20,7 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     UserPromptPart,
 )
-from rejoin_runner.models.history import DENIED, UNDECIDED, UNKNOWN, ModelOrigin, to_messages
+from rejoin_runner.models.providers.history import DENIED, UNDECIDED, UNKNOWN, ModelOrigin, to_messages
 
 ORIGIN = ModelOrigin("openai", "m1", "openai-compatible")
 STEP = {"type": "step-start"}
@@ -397,7 +397,9 @@ def test_a_file_the_model_made_is_part_of_its_answer() -> None:
     assert shown(assistant(STEP, made))[0] == ("ModelResponse", ("file", b"\x89PNG"))
 
 
-@pytest.mark.parametrize("module", ["rejoin_runner.models.provider", "rejoin_runner.models.context_window"])
+@pytest.mark.parametrize(
+    "module", ["rejoin_runner.models.providers.provider", "rejoin_runner.models.context_window"]
+)
 def test_the_library_is_not_loaded_before_it_is_needed(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'pydantic_ai', 'openai', 'httpx2'}} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,1 @@
+"""Real model providers, through pydantic-ai's model classes. Imported when the first model is opened."""
