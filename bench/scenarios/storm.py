@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.jetstream.run_log import READS_MAX, JetStreamRunLog
+from rejoin_adapters.jetstream.run_log import CONCURRENT_READS_MAX, JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 
 from bench import load, logs, plain, servers
@@ -33,7 +33,7 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
         for one in streams:
             one.cut()
         await logs.written_apart(found, places, MISSED, 0)
-        began, gate = time.monotonic(), asyncio.Semaphore(READS_MAX)
+        began, gate = time.monotonic(), asyncio.Semaphore(CONCURRENT_READS_MAX)
 
         async def read(place: logs.Place) -> None:
             async with gate:

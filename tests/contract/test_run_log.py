@@ -359,7 +359,11 @@ async def test_readers_of_a_run_share_one_subscription_which_ends_with_the_last(
                 (record,) = await write(log, run, b"b")
                 assert await taken(one, 1) == [record]
             assert len(connection._client._subs) == subscribed
-            assert (log._feeds, connection._returns, connection._losses) == ({}, set(), {})
+            assert (log._feeds, connection._reconnect_callbacks, connection._loss_callbacks) == (
+                {},
+                set(),
+                {},
+            )
 
 
 async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_behind(nats_url: str) -> None:
@@ -381,7 +385,7 @@ async def test_a_follower_that_is_cancelled_while_it_subscribes_leaves_nothing_b
                 task.cancel()
         await write(log, run, b"a")
         assert len(connection._client._subs) == subscribed
-        assert (log._feeds, connection._returns, connection._losses) == ({}, set(), {})
+        assert (log._feeds, connection._reconnect_callbacks, connection._loss_callbacks) == ({}, set(), {})
 
 
 async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_for_ever(nats_url: str) -> None:
@@ -389,7 +393,7 @@ async def test_a_batch_that_the_broker_does_not_take_is_refused_and_not_tried_fo
         log, run = JetStreamRunLog(connection, connection), fresh()
         async with asyncio.timeout(SOON_S):
             for size in (2_200_000, 2_097_152, 2_097_100):  # it counts the headers too
-                with pytest.raises(Invalid, match="larger than the broker takes"):
+                with pytest.raises(Invalid, match="larger than the broker accepts"):
                     await log.append(run, Head(0, 1, 0, 1), b"x" * size)
         assert await log.last(run) is None
         await write(log, run, b"x" * 2_097_000)
@@ -403,7 +407,7 @@ def test_a_reader_holds_no_more_than_its_bound_whatever_comes(sizes: list[int]) 
         reader.push(Record(number + 1, Head(number, 1, number, 1), bytes(size)))
         held = 0 if reader.lost else held + size
         assert held <= READER_BYTES_MAX
-        assert len(reader._waiting) <= READER_BYTES_MAX // 256
+        assert len(reader._records) <= READER_BYTES_MAX // 256
     assert reader.lost or len(reader.take()) == len(sizes)
 
 

@@ -1,14 +1,15 @@
-"""Attachments in the broker's object store: content-addressed, one message a chunk, each written once.
+"""The bytes of attachments in JetStream: content-addressed chunks, one message each, written once.
 
-A file's chunks are `file.<tenant>.<id>.<number>`, and the id is made of the bytes. So writers of the same
-bytes cannot disagree: a chunk that is refused because it is there is the same chunk, and what a dead writer
-left half done is completed by the next one. Every chunk says the file's media type and how many there are, so
-there is no entry that could be missing; a file is there when all of them are and their hash is its id. Read
-by direct get: in batches by who needs the whole of it, chunk by chunk by who passes it on.
+The chunks of a file are `file.<tenant>.<id>.<number>`, and the id contains the hash of the bytes. So
+writers of
+the same bytes cannot disagree: a chunk that is refused because it exists is the same chunk, and a later
+writer
+completes what a crashed one left unfinished. Every chunk carries the file's media type and chunk count, so
+there is no index entry that could be missing: a file exists when all of its chunks exist and their hash
+matches its id. Reads use direct get: in batches for a whole file, chunk by chunk for streaming.
 """
 
 import asyncio
-import base64
 import hashlib
 from collections.abc import AsyncGenerator
 
@@ -24,225 +25,211 @@ from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, N
 from rejoin_adapters.ports.files import OpenFile, StoredFile
 
 CHUNK_BYTES = 256 * 1024
-"""Part of what is stored: with another size the same file would have other chunks under the same names."""
+"""Part of the stored format: with another size, the same file would have other chunks under the same
+names.
+"""
 READ_BYTES_MAX = 4 * 1024 * 1024
-READS_MAX = 4
-"""Of all files on their way at once: so many whole ones, or single chunks."""
-WRITES_MAX = 4
-"""Chunks of one file on their way at once."""
-NOT_FOUND = 10037
+CONCURRENT_READS_MAX = 4
+"""Over all files: whole files, or single chunks of streamed files."""
+CONCURRENT_WRITES_MAX = 4
+"""Chunks of one file."""
 _GET = f"{subjects.API}.DIRECT.GET.{subjects.FILES}"
 
 
 class _FileChunk(msgspec.Struct, frozen=True):
-    """One message. `count`: how many the file has."""
+    """One message. `count`: the number of chunks of its file."""
 
     count: int
     media_type: str
     data: bytes
 
 
-class _StoredChunk(msgspec.Struct, frozen=True):
-    hdrs: str = ""
-    data: str = ""
-
-
-class _FoundChunk(msgspec.Struct, frozen=True):
-    message: _StoredChunk
-
-
-_found = msgspec.json.Decoder(_FoundChunk)
-
-
-class _State(msgspec.Struct, frozen=True):
+class _StreamState(msgspec.Struct, frozen=True):
     last_seq: int
 
 
-class _Info(msgspec.Struct, frozen=True):
-    state: _State
+class _StreamInfo(msgspec.Struct, frozen=True):
+    state: _StreamState
 
 
-_info = msgspec.json.Decoder(_Info)
+_stream_info = msgspec.json.Decoder(_StreamInfo)
 
 
 class JetStreamChunkStore:
-    """The bytes, on a connection of its own: an attachment must not delay an append or an answer. Knows
-    nothing of what a file belongs to.
+    """Stores and reads files. Uses a connection of its own, so that attachments do not delay appends. Knows
+    nothing of the messages that refer to a file.
     """
 
-    def __init__(self, broker: NatsConnection) -> None:
-        self._broker = broker
-        self._reads = asyncio.Semaphore(READS_MAX)
+    def __init__(self, connection: NatsConnection) -> None:
+        self._connection = connection
+        self._reads = asyncio.Semaphore(CONCURRENT_READS_MAX)
 
     async def put(self, tenant: TenantId, user: UserId | None, data: bytes, media_type: str) -> FileId:
-        """Store a file; the same bytes of the same user are stored once. Raises `Unavailable`."""
+        """Store a file. The same bytes of one user are stored once. Raises `Unavailable`."""
         id = file_formats.file_id(user, data)
         count = max(1, -(-len(data) // CHUNK_BYTES))
-        gate = asyncio.Semaphore(WRITES_MAX)
+        writes = asyncio.Semaphore(CONCURRENT_WRITES_MAX)
 
         async def write(number: int) -> None:
             chunk = data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-            async with gate:
+            async with writes:
                 await self._write(subjects.file(_token(tenant), id, number), chunk, f"{count} {media_type}")
 
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(count):
                     group.create_task(write(number))
-        except* Unavailable as faults:
-            raise Unavailable("the broker did not store a file") from faults
+        except* Unavailable as errors:
+            raise Unavailable("the broker did not store a file") from errors
         return id
 
-    async def _write(self, subject: str, chunk: bytes, about: str) -> None:
+    async def _write(self, subject: str, chunk: bytes, header: str) -> None:
         try:
-            await self._broker.call_api(subject, chunk, headers={subjects.FILE: about})
-        except ApiError as fault:
-            if fault.code != STORE_REFUSED:  # else it is there: the same chunk, for the hash is in its name
+            await self._connection.call_api(subject, chunk, headers={subjects.FILE: header})
+        except ApiError as error:
+            # Refused because it exists: it is the same chunk, since the hash of the file is in its name.
+            if error.code != STORE_REFUSED:
                 raise
 
     async def get(self, tenant: TenantId, id: FileId) -> StoredFile | None:
-        """A file of the tenant. Raises `Unavailable`."""
+        """A file of the tenant, or None. Raises `Unavailable`."""
+        token = _token(tenant)
         async with self._reads:
-            found = await self._read(_token(tenant), id)
-            first = found.get(0) or await self._ask_leader(_token(tenant), id, 0)
+            chunks = await self._read_all(token, id)
+            first = chunks.get(0) or await self._read_from_leader(token, id, 0)
             if first is None:
                 return None
-            pieces = []
+            parts = []
             for number in range(first.count):
-                chunk = found.get(number) or await self._ask_leader(_token(tenant), id, number)
+                chunk = chunks.get(number) or await self._read_from_leader(token, id, number)
                 if chunk is None:
                     return None
-                pieces.append(chunk.data)
-        data = b"".join(pieces)
+                parts.append(chunk.data)
+        data = b"".join(parts)
         return StoredFile(data, first.media_type) if file_formats.matches(id, data) else None
 
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
-        """A file of the tenant, bit by bit. Raises `Unavailable`.
+        """A file of the tenant to be streamed, or None. Raises `Unavailable`.
 
-        All of its chunks are there when this returns, and what has only one is known to be right. The hash
-        of several is known at their end, so the last one is kept back until it is: whoever reads gets the
-        whole file, or less of it than was announced.
+        When this returns, all chunks exist, and a file of one chunk has the right hash. The hash of several
+        chunks is known only after the last one, which is therefore withheld until then: a reader gets either
+        the whole file or fewer bytes than `size_bytes`.
         """
         token = _token(tenant)
-        first = await self._one(token, id, 0)
+        first = await self._read_chunk(token, id, 0)
         if first is None or (first.count == 1 and not file_formats.matches(id, first.data)):
             return None
-        last = first if first.count == 1 else await self._one(token, id, first.count - 1)
+        last = first if first.count == 1 else await self._read_chunk(token, id, first.count - 1)
         if last is None or not await self._has_all(token, id, first.count):
             return None
         size_bytes = (first.count - 1) * CHUNK_BYTES + len(last.data)
-        return OpenFile(size_bytes, first.media_type, self._chunks(token, id, first, last))
+        return OpenFile(size_bytes, first.media_type, self._stream(token, id, first, last))
 
-    async def _chunks(
+    async def _stream(
         self, token: str, id: FileId, chunk: _FileChunk | None, last: _FileChunk
     ) -> AsyncGenerator[bytes]:
-        """From the first `chunk` to the last."""
-        hashed = hashlib.sha256()
+        """The bytes from the first `chunk` to the `last`."""
+        digest = hashlib.sha256()
         for number in range(last.count - 1):
             if number > 0:
-                chunk = await self._one(token, id, number)
+                chunk = await self._read_chunk(token, id, number)
             if chunk is None or len(chunk.data) != CHUNK_BYTES:
-                raise Unavailable("a file went away while it was read")
-            hashed.update(chunk.data)
+                raise Unavailable("the file was deleted while it was read")
+            digest.update(chunk.data)
             yield chunk.data
-        hashed.update(last.data)
-        if not file_formats.matches_digest(id, hashed.hexdigest()):
-            raise Unavailable("the bytes of a file are not its own")
+        digest.update(last.data)
+        if not file_formats.matches_digest(id, digest.hexdigest()):
+            raise Unavailable("the bytes of the file do not match its hash")
         yield last.data
 
     async def _has_all(self, token: str, id: FileId, count: int) -> bool:
-        """Whether all chunks are there, the first and the last of which are. No name has two of them, and
-        only a file's own are written under its name, so it is enough to know how many there are.
+        """Whether all chunks exist, given that the first and the last do. Each subject holds at most one
+        message, and only this file's chunks are written under its id, so counting them is enough.
         """
         if count <= 2:  # noqa: PLR2004 - the first and the last
             return True
-        ask = msgspec.json.encode({"batch": 1, "multi_last": [subjects.file_chunks(token, id)]})
+        query = msgspec.json.encode({"batch": 1, "multi_last": [subjects.file_chunks(token, id)]})
         async with self._reads:
-            *messages, last = await self._broker.request_many(_GET, ask)
-        if len(messages) + int((last.headers or {}).get(subjects.PENDING, "0")) == count:
+            *messages, end = await self._connection.request_many(_GET, query)
+        if len(messages) + int(end.headers.get(subjects.PENDING, "0")) == count:
             return True
-        # Whoever was asked may be behind: then each is looked for where all must be.
+        # The replica that answered may be behind. Look for each chunk, in the end at the leader.
         for number in range(1, count - 1):
-            if await self._one(token, id, number) is None:
+            if await self._read_chunk(token, id, number) is None:
                 return False
         return True
 
-    async def _one(self, token: str, id: FileId, number: int) -> _FileChunk | None:
-        """A chunk, from the leader if whoever is asked does not have it."""
+    async def _read_chunk(self, token: str, id: FileId, number: int) -> _FileChunk | None:
+        """A chunk, or None. Read from the leader if the replica that answers does not have it."""
         async with self._reads:
-            ask = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
-            answer = await self._broker.request(_GET, ask)
-            match (answer.headers or {}).get(subjects.STATUS):
+            query = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
+            reply = await self._connection.request(_GET, query)
+            match reply.status:
                 case None:
-                    return _chunk(answer)
+                    return _parse_message(reply)
                 case "404":
-                    return await self._ask_leader(token, id, number)
+                    return await self._read_from_leader(token, id, number)
                 case status:
                     raise _refused(status)
 
-    async def _read(self, token: str, id: FileId) -> dict[int, _FileChunk]:
-        """The chunks that whoever is asked has: a replica may be behind."""
-        found: dict[int, _FileChunk] = {}
+    async def _read_all(self, token: str, id: FileId) -> dict[int, _FileChunk]:
+        """The chunks that the answering replica has. It may be behind."""
+        chunks: dict[int, _FileChunk] = {}
         after, more = 0, True
         while more:
-            ask = {
+            query = {
                 "seq": after + 1,
                 "batch": 1_000,
                 "max_bytes": READ_BYTES_MAX,
                 "multi_last": [subjects.file_chunks(token, id)],
             }
-            *messages, last = await self._broker.request_many(_GET, msgspec.json.encode(ask))
-            headers = last.headers or {}
+            *messages, end = await self._connection.request_many(_GET, msgspec.json.encode(query))
+            headers = end.headers
             if headers.get(subjects.STATUS) not in ("204", "404"):
                 raise _refused(headers.get(subjects.STATUS))
             for message in messages:
-                found[subjects.parse_file((message.headers or {})[subjects.SUBJECT]).number] = _chunk(message)
-                after = int((message.headers or {})[subjects.SEQUENCE])
+                message_headers = message.headers
+                number = subjects.parse_file(message_headers[subjects.SUBJECT]).number
+                chunks[number] = _parse_message(message)
+                after = int(message_headers[subjects.SEQUENCE])
             more = bool(messages) and int(headers.get(subjects.PENDING, "0")) > 0
-        return found
+        return chunks
 
-    async def _ask_leader(self, token: str, id: FileId, number: int) -> _FileChunk | None:
-        """A chunk from the stream's leader, which alone is certain."""
-        ask = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
-        try:
-            answer = await self._broker.call_api(f"{subjects.API}.STREAM.MSG.GET.{subjects.FILES}", ask)
-        except ApiError as fault:
-            if fault.code == NOT_FOUND:
-                return None
-            raise
-        stored = _found.decode(answer).message
-        for line in base64.b64decode(stored.hdrs).decode().split("\r\n"):
-            name, _, about = line.partition(":")
-            if name == subjects.FILE:
-                return _parsed(about.strip(), base64.b64decode(stored.data))
-        raise Unavailable("a chunk of a file does not say whose it is")
+    async def _read_from_leader(self, token: str, id: FileId, number: int) -> _FileChunk | None:
+        """A chunk from the stream's leader, or None if it does not exist."""
+        message = await self._connection.last_message(subjects.FILES, subjects.file(token, id, number))
+        if message is None:
+            return None
+        if (header := message.headers.get(subjects.FILE)) is None:
+            raise Unavailable("a chunk of a file has no file header")
+        return _parse_chunk(header, message.data)
 
     async def end(self) -> int:
-        """A place behind everything that was stored before this was asked. Raises `Unavailable`."""
-        answer = await self._broker.call_api(f"{subjects.API}.STREAM.INFO.{subjects.FILES}")
-        return _info.decode(answer).state.last_seq + 1
+        """A sequence behind everything stored before this call. Raises `Unavailable`."""
+        response = await self._connection.call_api(f"{subjects.API}.STREAM.INFO.{subjects.FILES}")
+        return _stream_info.decode(response).state.last_seq + 1
 
     async def delete(self, tenant: TenantId, id: FileId, *, before: int) -> None:
-        """Delete what of a file was stored before a place; what is not there is deleted already. Raises
+        """Delete the chunks of a file that were stored before a sequence. Idempotent. Raises
         `Unavailable`.
         """
-        ask = msgspec.json.encode({"filter": subjects.file_chunks(_token(tenant), id), "seq": before})
-        await self._broker.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.FILES}", ask)
+        query = msgspec.json.encode({"filter": subjects.file_chunks(_token(tenant), id), "seq": before})
+        await self._connection.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.FILES}", query)
 
 
 def _refused(status: str | None) -> Unavailable:
     return Unavailable(f"the broker refused to read a file ({status})")
 
 
-def _chunk(message: RawMessage) -> _FileChunk:
-    return _parsed((message.headers or {})[subjects.FILE], message.data)
+def _parse_message(message: RawMessage) -> _FileChunk:
+    return _parse_chunk(message.headers[subjects.FILE], message.data)
 
 
-def _parsed(about: str, data: bytes) -> _FileChunk:
-    count, _, media_type = about.partition(" ")
+def _parse_chunk(header: str, data: bytes) -> _FileChunk:
+    count, _, media_type = header.partition(" ")
     return _FileChunk(int(count), media_type, data)
 
 
 def _token(tenant: TenantId) -> str:
-    """A tenant in a subject, whatever characters its name has."""
+    """The tenant as a subject token: a tenant's name may contain any character."""
     return hashlib.sha256(tenant.encode()).hexdigest()[:16]

@@ -53,7 +53,7 @@ class JetStreamAgentRegistry:
             case "404":
                 return None
             case status:
-                raise Unavailable(f"NATS refused to read the agent's entry ({status})")
+                raise Unavailable(f"the broker refused to read the agent's entry ({status})")
 
     async def list(self) -> Sequence[AgentEntry]:
         """See `AgentRegistry`."""
@@ -63,5 +63,5 @@ class JetStreamAgentRegistry:
         )
         status = (end.headers or {}).get(subjects.STATUS)
         if status not in {"204", "404"}:
-            raise Unavailable(f"NATS refused to list the agents ({status})")
+            raise Unavailable(f"the broker refused to list the agents ({status})")
         return [run_request.decode_entry(message.data) for message in messages if message.data]

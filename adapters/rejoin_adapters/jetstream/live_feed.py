@@ -1,6 +1,6 @@
-"""What comes live, handed to who follows a run: one subscription a run, bounded memory for each reader.
+"""Live records of a run: one subscription for all readers in this process, bounded memory for each reader.
 
-Readers may miss records, and are told that they may have: the splice asks the log for them.
+A reader may miss records and is told so (`LiveReader.lost`); `log_tail` then reads them from the log.
 """
 
 import asyncio
@@ -19,35 +19,35 @@ from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
 READER_BYTES_MAX = 256 * 1024
-"""What waits for one reader; past it the reader is `lost` and reads the log when it can."""
-RECORD_BYTES = 256
-"""What a record weighs besides its payload: many small ones fill memory too."""
+"""Records that wait for one reader. Beyond it they are dropped, and the reader reads the log."""
+RECORD_OVERHEAD_BYTES = 256
+"""Counted for each record besides its payload: many small records use memory, too."""
 LAG_PERIOD_S = 1.0
-TICK_S = 0.1
-"""Waits end at multiples of it: many silences end together, and what is asked then leaves as one write."""
+WAIT_GRANULARITY_S = 0.1
+"""Waits end at multiples of it, so that the tail checks of many idle readers leave as one write."""
 _SEQUENCE = re.compile(rb"\r\n%b: ?(\d+)\r\n" % subjects.SEQUENCE.encode())
 _BATCH = re.compile(rb"\r\n%b: ?([^\r\n]+)\r\n" % subjects.BATCH.encode())
 
 
 def parse_record(message: RawMessage) -> Record:
-    """A message of the broker as the record that it carries. Raises `ValueError`."""
-    sequence, batch = _SEQUENCE.search(message.fields), _BATCH.search(message.fields)
+    """The record in a message of the log's stream. Raises `ValueError`."""
+    sequence, batch = _SEQUENCE.search(message.raw_headers), _BATCH.search(message.raw_headers)
     if sequence is None or batch is None:
-        raise ValueError("a message that is no record")
+        raise ValueError("the message is not a record")
     return Record(int(sequence[1]), parse_head(batch[1].decode()), message.data)
 
 
 class LiveReader:
-    """The adapter of `LiveSubscription`: what has arrived for one reader, in bounded memory."""
+    """The adapter of `LiveSubscription`."""
 
     def __init__(self) -> None:
-        self._waiting: list[Record] = []
+        self._records: list[Record] = []
         self._bytes = 0
         self._lost = False
         self._slow = False
-        self._news: asyncio.Future[None] | None = None
+        self._wakeup: asyncio.Future[None] | None = None
         self._due_s = 0.0
-        self._alarm: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def slow(self) -> bool:
@@ -61,123 +61,130 @@ class LiveReader:
 
     def take(self) -> list[Record]:
         """See `LiveSubscription`."""
-        records, self._waiting = self._waiting, []
+        records, self._records = self._records, []
         self._bytes = 0
         self._lost = self._slow = False
         return records
 
     async def wait(self, seconds: float) -> bool:
         """See `LiveSubscription`."""
-        if not self._waiting and not self._lost:
+        if not self._records and not self._lost:
             loop = asyncio.get_running_loop()
-            self._due_s = math.ceil((loop.time() + seconds) / TICK_S) * TICK_S
-            self._set_alarm(loop)
-            self._news = loop.create_future()
-            await self._news
-        return bool(self._waiting) or self._lost
+            self._due_s = math.ceil((loop.time() + seconds) / WAIT_GRANULARITY_S) * WAIT_GRANULARITY_S
+            self._set_timer(loop)
+            self._wakeup = loop.create_future()
+            await self._wakeup
+        return bool(self._records) or self._lost
 
-    def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One that rings too early is set again when it rings: most waits end before, and cost none."""
-        if self._alarm is None or self._alarm.when() > self._due_s:
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A running timer that fires too early is kept and set again when it fires. Most waits end before
+        their time, so that they cost no timer of their own.
+        """
+        if self._timer is None or self._timer.when() > self._due_s:
             self.close()
-            self._alarm = loop.call_at(self._due_s, self._ring, loop)
+            self._timer = loop.call_at(self._due_s, self._on_timer, loop)
 
-    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._alarm = None
-        if self._news is not None and not self._news.done():
+    def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._wakeup is not None and not self._wakeup.done():
             if loop.time() < self._due_s:
-                self._set_alarm(loop)
+                self._set_timer(loop)
             else:
                 self._wake()
 
     def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
 
     def close(self) -> None:
-        """Forget the alarm."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def push(self, record: Record) -> None:
-        """One more, or too much: then all of it is dropped, and read from the log later."""
+        """Add a record. If the limit is exceeded, all waiting records are dropped and the reader is
+        `lost`.
+        """
         if self._lost:
             return
-        self._bytes += len(record.payload) + RECORD_BYTES
+        self._bytes += len(record.payload) + RECORD_OVERHEAD_BYTES
         if self._bytes > READER_BYTES_MAX:
             self._slow = True
             self.lose()
             return
-        self._waiting.append(record)
+        self._records.append(record)
         self._wake()
 
     def lose(self) -> None:
-        """Something may be missing from here on."""
-        self._waiting.clear()
+        """Records may be missing from here on."""
+        self._records.clear()
         self._bytes = 0
         self._lost = True
         self._wake()
 
 
-class LagSample:
-    """How old live records are when they come: one in each second, of all runs together."""
+class LagSampler:
+    """Reports the age of one live record in each second, of all runs together."""
 
-    def __init__(self, lag: Callable[[float], None]) -> None:
-        self._lag = lag
+    def __init__(self, report_lag: Callable[[float], None]) -> None:
+        self._report_lag = report_lag
         self._due_s = 0.0
 
-    def take(self, message: RawMessage) -> None:
-        """Look at this one, if it is time."""
+    def sample(self, message: RawMessage) -> None:
+        """Report the age of this message if a sample is due."""
         now_s = time.time()
         if now_s < self._due_s or (stored := message.header(subjects.TIME)) is None:
             return
         self._due_s = now_s + LAG_PERIOD_S
-        with suppress(ValueError):  # a clock that nobody can read
-            self._lag(now_s - datetime.fromisoformat(stored).timestamp())
+        with suppress(ValueError):  # an invalid time stamp
+            self._report_lag(now_s - datetime.fromisoformat(stored).timestamp())
 
 
 class LiveFeed:
     """One run's subscription in this process."""
 
-    def __init__(self, sample: LagSample) -> None:
+    def __init__(self, lag_sampler: LagSampler) -> None:
         self.readers: set[LiveReader] = set()
-        self._sample = sample
+        self._lag_sampler = lag_sampler
         self._opening = asyncio.Lock()
-        self._ends: list[Callable[[], Awaitable[None]]] = []
+        self._cleanups: list[Callable[[], Awaitable[None]]] = []
 
     async def open(self, live: NatsConnection, run: RunId) -> None:
-        """Subscribe, and wait until the server has seen it: only then may the log be read."""
+        """Subscribe, and wait until the server has processed the subscription. A log read before that could
+        miss a record that is not delivered live either.
+        """
         async with self._opening:
-            if self._ends:
+            if self._cleanups:
                 return
-            end = await live.listen(subjects.live(run), self._on_message)
-            self._ends.append(end)
+            unsubscribe = await live.listen(subjects.live(run), self._on_message)
+            self._cleanups.append(unsubscribe)
             try:
                 await live.flush()
             except BaseException:
                 await self.close()
                 raise
-            off = live.on_reconnect(self._on_loss)
+            remove_callback = live.on_reconnect(self._on_loss)
 
-            async def forget() -> None:
-                off()
+            async def forget_callback() -> None:
+                remove_callback()
 
-            self._ends.append(forget)
+            self._cleanups.append(forget_callback)
 
     async def close(self) -> None:
         """Unsubscribe."""
-        ends, self._ends = self._ends, []
-        for end in reversed(ends):
-            await end()
+        cleanups, self._cleanups = self._cleanups, []
+        for cleanup in reversed(cleanups):
+            await cleanup()
 
     def _on_message(self, message: RawMessage) -> None:
         try:
             record = parse_record(message)
         except ValueError:
-            self._on_loss()  # not one of ours; if it hides one, the log has it
+            # Not published by the log. If it replaces a record, the record is in the log.
+            self._on_loss()
             return
-        self._sample.take(message)
+        self._lag_sampler.sample(message)
         for reader in self.readers:
             reader.push(record)
 

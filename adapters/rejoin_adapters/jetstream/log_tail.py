@@ -1,10 +1,11 @@
-"""The splice: stored records and live ones as one sequence without gap, repetition or disorder.
+"""Joins stored and live records of a log to one sequence without gaps, duplicates or reordering.
 
-Every server that replays and then follows has the same bug in waiting: an event appended between the two is
-missed, or comes twice. So: follow first, then read the log from the cursor, then take what was followed,
-dropping what was read already and checking that each record names the one before it. A hole is filled from
-the log before anything goes on. And because the last record can be missed too, with no successor to reveal
-it, silence itself is checked.
+The usual bug of replay-then-follow: a record appended between the two is missed or comes twice. Therefore
+this
+module subscribes first, then reads the log from the cursor, then takes the live records. It skips the live
+records that it has already read, and checks that every record names its predecessor (`Head.prev`). If one is
+missing, it reads the log again before it returns anything further. And because the newest record can be
+missing too, without a successor to reveal that, it checks the log for new records after a period of silence.
 """
 
 import asyncio
@@ -23,52 +24,52 @@ TAIL_CHECK_MAX_S = 10.0
 
 
 class ResyncReason(StrEnum):
-    """Why a reader goes back from what comes live to the log."""
+    """Why a reader returns from live records to the log."""
 
     GAP = "gap"
     """A record was missing."""
     SLOW = "slow"
-    """More came than waits for one reader."""
+    """The reader did not take the records in time."""
     AWAY = "away"
-    """The connection to the broker was lost, or its bounds were."""
+    """The connection to the broker was lost, or dropped messages."""
 
 
 def take_contiguous(seq: int, records: Sequence[Record]) -> tuple[list[Record], bool]:
-    """Which of the live `records` follow on `seq`, and whether there is a hole before the rest."""
-    fitting: list[Record] = []
+    """The live `records` that follow on sequence `seq` without a gap, and whether a gap ended them."""
+    contiguous: list[Record] = []
     for record in records:
         if record.seq <= seq:
-            continue
+            continue  # read from the log already
         if record.head.prev != seq:
-            return fitting, True
-        fitting.append(record)
+            return contiguous, True
+        contiguous.append(record)
         seq = record.seq
-    return fitting, False
+    return contiguous, False
 
 
 class LogTail:
-    """A place in a run's log that moves forward. Made by `open_log_tail`."""
+    """A position in a run's log that moves forward. Use `open_log_tail`."""
 
     def __init__(
         self,
         log: RunLog,
         run: RunId,
-        follow: LiveSubscription,
+        subscription: LiveSubscription,
         *,
         after: int,
         index: int,
         restored: bool,
-        stumbled: Callable[[ResyncReason], None],
+        on_resync: Callable[[ResyncReason], None],
     ) -> None:
         self._log = log
         self._run = run
-        self._follow = follow
+        self._subscription = subscription
         self._seq = after
         self._index = index
         self._restored = restored
-        self._stumbled = stumbled
-        self._behind = True
-        self._quiet_s = TAIL_CHECK_FIRST_S
+        self._on_resync = on_resync
+        self._behind = True  # the log may hold records that were neither read nor received live
+        self._tail_check_s = TAIL_CHECK_FIRST_S
 
     @property
     def caught_up(self) -> bool:
@@ -76,40 +77,44 @@ class LogTail:
         return not self._behind
 
     async def next(self, idle_s: float) -> Sequence[Record]:
-        """The next records, at least one; none if nothing was appended for `idle_s`.
+        """The next records, at least one; or none if nothing was appended for `idle_s`.
 
-        Raises `Gone` if the log no longer holds what comes next, and `Unavailable`.
+        Raises `Gone` if the log no longer holds the next record, and `Unavailable`.
         """
         loop = asyncio.get_running_loop()
         idle_at = loop.time() + idle_s
         while True:
-            records = await self._read() if self._behind else self._live()
+            records = await self._read() if self._behind else self._take_live()
             if records:
-                self._quiet_s = TAIL_CHECK_FIRST_S
+                self._tail_check_s = TAIL_CHECK_FIRST_S
                 return records
             if self._behind:
                 continue
             remaining_s = idle_at - loop.time()
             if remaining_s <= 0:
                 return ()
-            if not await self._follow.wait(min(self._quiet_s, remaining_s)):
-                # The tail check: asking finds what no successor would reveal.
+            if not await self._subscription.wait(min(self._tail_check_s, remaining_s)):
+                # Silence can mean that the newest record was lost on its way here. The interval doubles, so
+                # that the idle stream of a long tool call costs little.
                 self._behind = await self._log.has_records_after(self._run, after=self._seq)
-                self._quiet_s = min(self._quiet_s * 2, TAIL_CHECK_MAX_S)
+                self._tail_check_s = min(self._tail_check_s * 2, TAIL_CHECK_MAX_S)
 
-    def _live(self) -> Sequence[Record]:
-        if self._follow.lost:
-            self._stumbled(ResyncReason.SLOW if self._follow.slow else ResyncReason.AWAY)
-            self._follow.take()
+    def _take_live(self) -> Sequence[Record]:
+        if self._subscription.lost:
+            self._on_resync(ResyncReason.SLOW if self._subscription.slow else ResyncReason.AWAY)
+            # `take` clears `lost`, before the log is read: what is lost from now on must be noticed again.
+            self._subscription.take()
             self._behind = True
             return ()
-        records, self._behind = take_contiguous(self._seq, self._follow.take())
+        records, self._behind = take_contiguous(self._seq, self._subscription.take())
         if self._behind:
-            self._stumbled(ResyncReason.GAP)
+            self._on_resync(ResyncReason.GAP)
         return self._advance(records)
 
     async def _read(self) -> Sequence[Record]:
         page = await self._log.read(self._run, after=self._seq)
+        # The last page may miss the newest records if a replica answered. They are live records, too: the
+        # subscription is older than this read.
         self._behind = page.more
         return self._advance(page.records)
 
@@ -117,6 +122,7 @@ class LogTail:
         for record in records:
             if record.head.mark is Mark.RESTORED and self._restored:
                 self._index = record.head.index
+            # The log of an expired run starts at a later event than this reader expects.
             if record.head.index != self._index:
                 raise Gone("this part of the run is past retention")
             self._index = record.end
@@ -132,13 +138,15 @@ async def open_log_tail(
     after: int = 0,
     index: int = 0,
     restored: bool = False,
-    stumbled: Callable[[ResyncReason], None] = lambda _: None,
+    on_resync: Callable[[ResyncReason], None] = lambda _: None,
 ) -> AsyncIterator[LogTail]:
     """A run's records behind sequence `after`, where event `index` is expected next.
 
-    If the log begins again meanwhile, because it had expired, a reader that had begun before does not want
-    the message a second time: it is `Gone`, unless it says `restored`. `stumbled` hears of each return from
-    the live records to the log.
+    If the log had expired and starts again (`Mark.RESTORED`), it repeats the message from its beginning. A
+    reader that has sent part of the message gets `Gone`; one that passes `restored` gets the repetition.
+    `on_resync` is called on each return from live records to the log.
     """
-    async with log.follow(run) as follow:
-        yield LogTail(log, run, follow, after=after, index=index, restored=restored, stumbled=stumbled)
+    async with log.follow(run) as subscription:
+        yield LogTail(
+            log, run, subscription, after=after, index=index, restored=restored, on_resync=on_resync
+        )

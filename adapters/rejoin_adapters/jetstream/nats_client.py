@@ -1,78 +1,188 @@
-"""nats-py's client with what does not do for us mended; its policy is `broker`'s.
+"""nats-py's `Client`, extended. The only module that uses private parts of nats-py.
 
-It speaks in the clear, password included, to a server that does not ask for TLS. It keeps a queue and a task
-for each subscription, which cost more than what is done with a message: who `listen`s is called at once. And
-it looks at each letter of a header's name, twice at each message, and builds what nobody asks for: who
-`listen`s is handed the bytes.
+Four things are added. Each needs private parts of nats-py, which are looked for when this module is imported;
+if a release lacks them, the public API takes over (`INTERNALS` says which, and `NatsConnection` logs it):
+
+- delivery: `listen` calls its callback from the reader, without a queue and a task for each subscription, and
+  hands over the bytes of a message. nats-py parses every header name twice, character by character.
+  Instead: `subscribe`, with its queue and its task.
+- writes: `write_publish` appends to the send buffer, and all messages of one event-loop iteration leave as
+  one write. Unsent messages can be discarded. Instead: `publish`; after a reconnect nats-py may send a
+  message whose sender was told that it failed, which callers must tolerate anyway (a reply can be lost).
+- pings: `ping` tolerates a late PONG; nats-py's `flush` ends the read loop on a PONG that arrives after a
+  timeout. Instead: `flush`; `NatsConnection.watch` then replaces the connection whose reader died.
+- TLS check: nats-py sends the password in the clear if the server does not offer TLS. There is no public
+way to
+  prevent this, so a `tls://` connection is refused without it.
 """
 
 import asyncio
+import inspect
 import re
-from collections.abc import Callable
-from typing import Any, override
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, override
 
 import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+from nats.protocol import parser as nats_parser
+from nats.protocol.parser import Parser
 from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Invalid
 
-HELD_BYTES_MAX = 64 * 1024
-"""More of a message that is not complete yet is left to nats-py, which looks at it once."""
+BUFFERED_BYTES_MAX = 64 * 1024
+"""An incomplete message larger than this is left to nats-py's parser, which scans it only once."""
+AWAITING_CONTROL_LINE = getattr(nats_parser, "AWAITING_CONTROL_LINE", None)
 _CRLF = b"\r\n"
+_PING = b"PING\r\n"
 _MESSAGES = (b"MSG ", b"HMSG ")
 log = structlog.get_logger("rejoin.broker")
 
-_FIELD = re.compile(r"([^:\s]+):[ \t]*([^\r\n]*)\r\n")
+_HEADER = re.compile(r"([^:\s]+):[ \t]*([^\r\n]*)\r\n")
 _STATUS = re.compile(rb"NATS/1\.0 (\d+) ?([^\r\n]*)")
+_LINE_BREAK = re.compile(r"[\r\n]")
+"""Whatever follows a line break would be read as the next header, or the next command."""
+
+
+class Internals(NamedTuple):
+    """Which private parts of nats-py are there, see the module."""
+
+    delivery: bool
+    writes: bool
+    pings: bool
+    tls_check: bool
+
+    @property
+    def missing(self) -> list[str]:
+        """The names of those that are not."""
+        return [name for name, present in self._asdict().items() if not present]
+
+
+FIELDS_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "_ps": ("delivery",),
+    "_sid": ("delivery",),
+    "_pending": ("writes",),
+    "_pending_data_size": ("writes",),
+    "_transport": ("writes",),
+    "_pongs": ("pings",),
+}
+"""Fields of nats-py's client, and which of our additions need them."""
+FIELD_TYPES: Mapping[str, type] = {
+    "_ps": Parser,
+    "_sid": int,
+    "_pending": list,
+    "_pending_data_size": int,
+    "_pongs": list,
+}
+METHODS_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "_process_msg": ("delivery",),
+    "_remove_sub": ("delivery",),
+    "_send_command": ("pings",),
+    "_flush_pending": ("pings",),
+    "_process_info": ("tls_check",),
+}
+"""Methods of nats-py's client, and which of our additions call or override them."""
+PARAMETERS: Mapping[str, list[str]] = {
+    "_process_msg": ["self", "sid", "subject", "reply", "data", "headers"],
+    "_remove_sub": ["self", "sid", "max_msgs"],
+    "_send_command": ["self", "cmd", "priority"],
+    "_flush_pending": ["self", "force_flush"],
+    "_process_info": ["self", "info", "initial_connection"],
+}
+
+
+def find_internals(client: type[Client], parser: Any) -> Internals:
+    """Look for the private parts in nats-py's client class and its parser module."""
+    fields = vars(client())
+    lacking = {
+        addition
+        for name, additions in FIELDS_NEEDED.items()
+        if name not in fields or not isinstance(fields[name], FIELD_TYPES.get(name, object))
+        for addition in additions
+    }
+    for name, additions in METHODS_NEEDED.items():
+        method = getattr(client, name, None)
+        if method is None or list(inspect.signature(method).parameters) != PARAMETERS[name]:
+            lacking.update(additions)
+    if not hasattr(parser, "AWAITING_CONTROL_LINE"):
+        lacking.add("delivery")
+    return Internals(*(name not in lacking for name in Internals._fields))
+
+
+INTERNALS = find_internals(Client, nats_parser)
 
 
 class RawMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message for one who `listen`s. Of its headers nothing is read that is not asked for."""
+    """A received message whose headers are parsed on access."""
 
     raw_subject: bytes
-    fields: bytes
-    """Its headers as they came, empty or from `NATS/1.0` to the empty line."""
+    raw_headers: bytes
+    """As received: empty, or from `NATS/1.0` to the empty line."""
     data: bytes
 
     @property
     def subject(self) -> str:
-        """Where it was sent."""
+        """The subject to which it was published."""
         return self.raw_subject.decode()
 
     @property
     def status(self) -> str | None:
-        """The server's own word in its first line, if there is one."""
-        found = _STATUS.match(self.fields)
-        return found[1].decode() if found is not None else None
+        """The status code in the first header line, set by the server, or None."""
+        match = _STATUS.match(self.raw_headers)
+        return match[1].decode() if match is not None else None
 
     def header(self, name: str) -> str | None:
-        """One of them."""
-        before = f"\r\n{name}:".encode()
-        found = self.fields.find(before)
-        if found < 0:
+        """The value of one header, or None."""
+        prefix = f"\r\n{name}:".encode()
+        position = self.raw_headers.find(prefix)
+        if position < 0:
             return None
-        begin = found + len(before)
-        return self.fields[begin : self.fields.index(_CRLF, begin)].decode().strip()
+        start = position + len(prefix)
+        return self.raw_headers[start : self.raw_headers.index(_CRLF, start)].decode().strip()
 
     @property
     def headers(self) -> dict[str, str]:
-        """All of it, status and description too."""
-        fields = dict(_FIELD.findall(self.fields.decode("utf-8", "replace")))
-        if found := _STATUS.match(self.fields):
-            status, description = found.groups()
-            fields |= {subjects.STATUS: status.decode(), subjects.DESCRIPTION: description.decode()}
-        return fields
+        """All headers, with the status and its description as nats-py names them."""
+        headers = dict(_HEADER.findall(self.raw_headers.decode("utf-8", "replace")))
+        if match := _STATUS.match(self.raw_headers):
+            status, description = match.groups()
+            headers |= {subjects.STATUS: status.decode(), subjects.DESCRIPTION: description.decode()}
+        return headers
+
+
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Headers as sent to the server; empty without headers. Raises `Invalid` for a value with a line
+    break.
+    """
+    if not headers:
+        return b""
+    for name, value in headers.items():
+        if _LINE_BREAK.search(value):
+            raise Invalid(f"the value of the header {name} contains a line break")
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
+
+
+def to_raw(message: Msg) -> RawMessage:
+    """A message of nats-py's as `listen` delivers it."""
+    headers = dict(message.headers or {})
+    status = headers.pop(subjects.STATUS, None)
+    description = headers.pop(subjects.DESCRIPTION, "")
+    raw_headers = encode_headers(headers)
+    if status is not None:
+        first_line = f"NATS/1.0 {status} {description}".rstrip().encode()
+        raw_headers = first_line + (raw_headers[len(b"NATS/1.0") :] or _CRLF + _CRLF)
+    return RawMessage(message.subject.encode(), raw_headers, message.data)
 
 
 type Deliver = Callable[[RawMessage], None]
 
 
 class _Parser(Parser):
-    """Takes whole messages out of what was read, without the copies and patterns that nats-py needs for it.
-    Everything else that a server says is its business.
+    """Cuts complete messages out of the received bytes without nats-py's copies and regular expressions. All
+    other protocol lines, and incomplete large messages, are left to nats-py's parser.
     """
 
     def __init__(self, client: "NatsClient") -> None:
@@ -82,53 +192,68 @@ class _Parser(Parser):
     @override
     async def parse(self, data: bytes = b"") -> None:
         if self.state != AWAITING_CONTROL_LINE:
-            await super().parse(data)  # it is in the middle of a message
+            await super().parse(data)  # nats-py's parser is inside a message
             return
         if self.buf:
             data = bytes(self.buf) + data
             self.buf.clear()
         start = 0
         while data.startswith(_MESSAGES, start):
-            line = data.find(_CRLF, start)
-            if line < 0:
+            line_end = data.find(_CRLF, start)
+            if line_end < 0:
                 break
-            word, subject, sid, *reply, size = data[start:line].split()
-            begin = line + len(_CRLF)
+            verb, subject, sid, *reply, size = data[start:line_end].split()
+            begin = line_end + len(_CRLF)
             end = begin + int(size)
             if end + len(_CRLF) > len(data):
                 break
-            payload = begin + int(reply.pop()) if word == b"HMSG" else begin
+            payload = begin + int(reply.pop()) if verb == b"HMSG" else begin
             if deliver := self._client.direct.get(int(sid)):
-                _hand_over(deliver, RawMessage(subject, data[begin:payload], data[payload:end]))
+                _deliver(deliver, RawMessage(subject, data[begin:payload], data[payload:end]))
             else:
                 await self._client._process_msg(  # noqa: SLF001
                     int(sid), subject, reply[0] if reply else b"", data[payload:end], data[begin:payload]
                 )
             start = end + len(_CRLF)
-        if data.startswith(_MESSAGES, start) and len(data) - start < HELD_BYTES_MAX:
-            self.buf += data[start:]  # the rest of it is still to come
+        if data.startswith(_MESSAGES, start) and len(data) - start < BUFFERED_BYTES_MAX:
+            self.buf += data[start:]  # the rest of the message has not arrived yet
         elif start < len(data):
             await super().parse(data[start:])
 
 
-def _hand_over(deliver: Deliver, message: RawMessage) -> None:
+def _deliver(deliver: Deliver, message: RawMessage) -> None:
+    """An exception must not leave: it would end the read loop of the connection."""
     try:
         deliver(message)
     except Exception:
         log.exception("message_handler_failed", subject=message.subject)
 
 
+class _Pong(asyncio.Future[bool]):
+    """The pending answer to a ping. A PONG that arrives after a timeout or a cancellation is ignored; setting
+    the result of a finished future would raise in nats-py's read loop and end it.
+    """
+
+    def set_result(self, result: bool) -> None:
+        if not self.done():
+            super().set_result(result)
+
+
 class NatsClient(Client):
-    """The connection under `broker.NatsConnection`."""
+    """The client under `nats_connection.NatsConnection`. `internals` are those it may use."""
 
     tls_only = False
 
-    def __init__(self) -> None:
+    def __init__(self, internals: Internals = INTERNALS) -> None:
         super().__init__()
-        self._ps = _Parser(self)
+        self.internals = internals
         self.direct: dict[int, Deliver] = {}
-        self._never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._never: asyncio.Future[None] = self._loop.create_future()
         self._no_queue: asyncio.Queue[Msg] = asyncio.Queue()
+        self._flush_scheduled = False
+        if internals.delivery:
+            self._ps = _Parser(self)
 
     @override
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
@@ -140,8 +265,8 @@ class NatsClient(Client):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if (deliver := self.direct.get(sid)) is None:
             await super()._process_msg(sid, subject, reply, data, headers)
-        else:  # one that the parser has left to nats-py's
-            _hand_over(deliver, RawMessage(bytes(subject), bytes(headers or b""), data))
+        else:  # a message that `_Parser` has left to nats-py's parser
+            _deliver(deliver, RawMessage(bytes(subject), bytes(headers or b""), data))
 
     @override
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
@@ -151,16 +276,92 @@ class NatsClient(Client):
     @staticmethod
     @override
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        return dict(_FIELD.findall(raw.decode("utf-8", "replace")))
+        return dict(_HEADER.findall(raw.decode("utf-8", "replace")))
 
     async def listen(self, subject: str, deliver: Deliver) -> Subscription:
-        """`subscribe`, but `deliver` is called at once, and before anything else is read."""
-        sid = self._sid + 1  # the one that it will have: nothing is awaited before it is taken
+        """`subscribe`, except that `deliver` is called before anything else is read from the connection."""
+        if not self.internals.delivery:
+            return await self._listen_by_queue(subject, deliver)
+        sid = self._sid + 1  # the id of this subscription: `subscribe` takes it before its first `await`
         self.direct[sid] = deliver
         try:
             subscription = await self.subscribe(subject, future=self._never)
         except BaseException:
             self.direct.pop(sid, None)
             raise
-        subscription._pending_queue = self._no_queue  # noqa: SLF001  # an own one would be 3 KB for nothing
+        # A shared queue instead of one of 3 KB for each subscription, which would stay empty.
+        subscription._pending_queue = self._no_queue  # noqa: SLF001
         return subscription
+
+    async def _listen_by_queue(self, subject: str, deliver: Deliver) -> Subscription:
+        async def on_message(message: Msg) -> None:
+            _deliver(deliver, to_raw(message))
+
+        # Without limits, nothing is dropped here. Memory is bounded by the callers of `deliver`, as above.
+        return await self.subscribe(subject, cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0)
+
+    async def write_publish(
+        self, subject: str, reply: str, headers: Mapping[str, str], payload: bytes
+    ) -> None:
+        """Publish behind everything that waits to be sent. All calls of one event-loop iteration are one
+        write. Raises `Invalid` for a header value with a line break.
+        """
+        raw_headers = encode_headers(headers)
+        if not self.internals.writes:
+            await self.publish(subject, payload, reply, dict(headers) or None)
+            return
+        size = len(raw_headers) + len(payload)
+        if raw_headers:
+            command = f"HPUB {subject} {reply} {len(raw_headers)} {size}\r\n".encode()
+        else:
+            command = f"PUB {subject} {reply} {size}\r\n".encode()
+        self._pending.append(b"".join((command, raw_headers, payload, _CRLF)))
+        self._pending_data_size += size + len(command) + len(_CRLF)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._write_buffer)
+
+    def _write_buffer(self) -> None:
+        """Write the send buffer. nats-py's flusher task would take one more event-loop iteration, and would
+        wait for the socket to drain, which no sender here needs: replies are the back-pressure.
+        """
+        self._flush_scheduled = False
+        if self.is_connected and self._transport is not None:
+            unsent, self._pending = self._pending, []
+            self._pending_data_size = 0
+            self._transport.write(b"".join(unsent))
+
+    def discard_unsent(self) -> None:
+        """Drop messages that are not written yet, so that a reconnect does not send them."""
+        if self.internals.writes:
+            self._pending.clear()
+            self._pending_data_size = 0
+
+    async def ping(self) -> None:
+        """Wait until the server has processed everything sent before. Does not time out by itself."""
+        if not self.internals.pings:
+            await self.flush()
+            return
+        pong = _Pong()
+        # Behind the send buffer: nats-py's own ping overtakes it, so that its PONG would not prove that the
+        # server has seen a subscription made just before.
+        self._pongs.append(pong)
+        await self._send_command(_PING)
+        await self._flush_pending()
+        await pong
+
+    def close_failed_transport(self, *, forget: bool) -> None:
+        """Close the socket of a failed handshake, which nats-py leaves open. `forget` it after a TLS error:
+        nats-py would wait for its end forever.
+        """
+        transport = getattr(self, "_transport", None)
+        if transport is not None and not self.is_connected:
+            transport.close()
+            if forget:
+                self._transport = None
+
+    @property
+    def server_info(self) -> Mapping[str, Any]:
+        """What the server said of itself; empty if this release of nats-py does not keep it."""
+        info = getattr(self, "_server_info", {})
+        return info if isinstance(info, dict) else {}

@@ -1,13 +1,14 @@
-"""One NATS connection: its options, its errors, its liveness, and requests that have many replies.
+"""One NATS connection: options, errors, liveness, requests, subscriptions.
 
-Owns every word said to nats-py, so that the policy for a broker that is away stands in one place (`_wire`):
-whatever goes wrong there is `Unavailable`, at once while it is away. It knows no stream and no subject of
-ours. nats-py's
-JetStream layer is not used: its ordered consumers lose messages silently and its futures leak; `$JS.API` is
-spoken here instead (NATS ADR-1, ADR-31).
+Every call to nats-py goes through this module, so the policy for an unreachable server is in one place
+(`_mapping_errors`): every failure is `Unavailable`, and it is raised at once while the connection is down.
+The
+module knows no stream and no subject of Rejoin. nats-py's JetStream layer is not used: its ordered consumers
+lose messages silently, and its futures leak. `$JS.API` is called directly instead (NATS ADR-1, ADR-31).
 """
 
 import asyncio
+import base64
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -24,37 +25,39 @@ from rejoin_protocol.broker import broker_url, subjects
 from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 
-from rejoin_adapters.jetstream.nats_client import Deliver, NatsClient, RawMessage
-from rejoin_adapters.jetstream.request_mux import RequestMux, encode_headers
+from rejoin_adapters.jetstream.nats_client import INTERNALS, Deliver, NatsClient, RawMessage, encode_headers
+from rejoin_adapters.jetstream.request_mux import RequestMux
 from rejoin_adapters.service import tls
 from rejoin_adapters.service.background import run_alongside
 
 log = structlog.get_logger("rejoin.broker")
 
-ASK_TIMEOUT_S = 2.0
+REQUEST_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 5.0
 LIVENESS_PERIOD_S = 5.0
 LIVENESS_TIMEOUT_S = 3.0
 RECONNECT_WAIT_S = 0.1
-NOBODY = "503"
-"""Nobody listens to what was asked."""
-PING = b"PING\r\n"
-REFUSAL = "Authorization Violation"
-REFUSED = "the broker refuses our credentials"
-DENIAL = re.compile(r'permissions violation for (publish|subscription) to "(.*?)"', re.IGNORECASE)
+NO_RESPONDERS = "503"
+"""Status of a reply: no subscriber has received the request."""
+NOT_FOUND = 10037
+"""JetStream's error code for a message that does not exist."""
 STORE_REFUSED = 10077
-"""A limit of the stream says no. It comes as a 503, but asking again would not help."""
+"""JetStream's error code for a limit of the stream. Its HTTP-like code is 503, but a retry would not help."""
+AUTHORIZATION_VIOLATION = "Authorization Violation"
+PERMISSIONS_VIOLATION = re.compile(
+    r'permissions violation for (publish|subscription) to "(.*?)"', re.IGNORECASE
+)
 PENDING_MESSAGES_MAX = 8_192
 PENDING_BYTES_MAX = 16 * 1024 * 1024
-"""The bounds of a `subscribe` in this process: what passes them is dropped, and `on_loss` is called."""
+"""Limits of one `subscribe` in this process. Messages beyond them are dropped, and `on_loss` is called."""
 
 
 class PermissionDenied(Unavailable):
-    """The broker's permissions do not allow it. It stays so: asking again does not help."""
+    """The server's permissions do not allow the operation. A retry does not help."""
 
 
 class ApiError(RejoinError):
-    """JetStream refused. `code` is its `err_code`."""
+    """JetStream refused an API request. `code` is its `err_code`."""
 
     def __init__(self, code: int, detail: str) -> None:
         super().__init__(f"{detail} ({code})")
@@ -62,166 +65,184 @@ class ApiError(RejoinError):
 
 
 class ApiErrorBody(msgspec.Struct, frozen=True):
-    """The error of a JetStream answer."""
+    """The `error` of a JetStream API response."""
 
     code: int = 0
     err_code: int = 0
     description: str = ""
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _ApiResponse(msgspec.Struct, frozen=True):
     error: ApiErrorBody | None = None
 
 
-_answer = msgspec.json.Decoder(_Answer)
+class _MessageBody(msgspec.Struct, frozen=True):
+    seq: int
+    hdrs: str = ""
+    data: str = ""
+
+
+class _MessageResponse(msgspec.Struct, frozen=True):
+    message: _MessageBody
+
+
+_api_response = msgspec.json.Decoder(_ApiResponse)
+_message_response = msgspec.json.Decoder(_MessageResponse)
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message of a stream."""
+
+    sequence: int
+    headers: Mapping[str, str]
+    data: bytes
 
 
 class NatsConnection:
-    """A connection. Made by `connect`, which keeps it alive."""
+    """A connection. Use `connect`, which also keeps it alive."""
 
     def __init__(self, name: str) -> None:
-        self._client = NatsClient()
+        self._client = NatsClient(INTERNALS)
         self._name = name
-        self._prefix = subjects.API
-        self._returns: set[Callable[[], None]] = set()
-        self._losses: dict[Subscription, Callable[[], None]] = {}
-        self._questions = RequestMux(self._client)
-        self._waits: set[asyncio.Timeout] = set()
-        self._over = asyncio.Event()
-        self._living = False
-        self._fault = ""
+        self._api_prefix = subjects.API
+        self._reconnect_callbacks: set[Callable[[], None]] = set()
+        self._loss_callbacks: dict[Subscription, Callable[[], None]] = {}
+        self._requests = RequestMux(self._client)
+        self._timeouts: set[asyncio.Timeout] = set()
+        self._closed = asyncio.Event()
+        self._established = False
+        self._last_error = ""
         self._refusal = ""
 
-    async def open(self, to: BrokerUrl, secure: ssl.SSLContext | None) -> None:
-        """One try, after which nats-py keeps the connection by itself: its own first connect never gives up
-        and never says why. Raises `Unavailable`, or `RejoinError` if either side refuses the other.
+    async def open(self, url: BrokerUrl, ssl_context: ssl.SSLContext | None) -> None:
+        """Connect once; nats-py reconnects by itself afterwards. Its own first connect retries forever and
+        does not report why. Raises `Unavailable`, or `RejoinError` if either side refuses the other.
         """
-        self._prefix = to.api
-        self._client.tls_only = secure is not None
+        if missing := self._client.internals.missing:
+            log.warning("nats_py_internals_missing", connection=self._name, missing=missing)
+        self._api_prefix = url.api
+        self._client.tls_only = ssl_context is not None
         role = self._name.partition("-")[0]
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._client.connect(
-                    list(to.servers),
+                    list(url.servers),
                     name=self._name,
-                    # Not from the URL: servers that the cluster names later have none.
-                    user=to.user,
-                    password=to.password,
-                    token=to.token,
-                    tls=secure,
+                    # Not in the URLs: servers that the cluster announces later have no credentials in theirs.
+                    user=url.user,
+                    password=url.password,
+                    token=url.token,
+                    tls=ssl_context,
                     inbox_prefix=subjects.inbox(role),
-                    pending_size=0,  # a publish that failed must not be sent after the reconnect
+                    pending_size=0,  # a publish that failed must not be sent after a reconnect
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
-                    reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # seconds, a float will do
+                    reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # declared int; float works
                     ping_interval=10,
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnect,
-                    reconnected_cb=self._on_return,
+                    reconnected_cb=self._on_reconnect,
                     closed_cb=self._on_close,
                 )
-        except (nats.errors.Error, OSError, TimeoutError) as fault:
-            self._fault = self._fault or type(fault).__name__
-            if secure is not None and to.certificate is None and self._client._server_info.get("tls_verify"):  # noqa: SLF001
-                self._refusal = f"the broker {tls.UNSHOWN}"  # it breaks off, often without saying why
-            raise self._end() from (None if self._refusal else fault)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            self._last_error = self._last_error or type(error).__name__
+            needs_certificate = self._client.server_info.get("tls_verify")
+            if ssl_context is not None and url.certificate is None and needs_certificate:
+                # The server closes the connection, often without sending the reason.
+                self._refusal = f"the broker {tls.UNSHOWN}"
+            raise self._connect_error() from (None if self._refusal else error)
         self._client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1}
-        async with self._wire(ASK_TIMEOUT_S):
-            await self._questions.open()
-        self._living = True
+        async with self._mapping_errors(REQUEST_TIMEOUT_S):
+            await self._requests.open()
+        self._established = True
 
     @asynccontextmanager
-    async def _wire(self, timeout_s: float) -> AsyncIterator[None]:
-        """Around every word to nats-py: the broker is away, whatever it calls that and however late."""
-        self._must_be_there()
+    async def _mapping_errors(self, timeout_s: float) -> AsyncIterator[None]:
+        """Turn every failure of nats-py in the block into `Unavailable`, at the latest after `timeout_s`."""
+        self._require_connected()
         try:
-            async with asyncio.timeout(timeout_s) as wait:
-                self._waits.add(wait)
+            async with asyncio.timeout(timeout_s) as timeout:
+                self._timeouts.add(timeout)
                 try:
                     yield
                 finally:
-                    self._waits.discard(wait)
-        except (nats.errors.Error, OSError, TimeoutError) as fault:
-            raise _away(fault) from fault
+                    self._timeouts.discard(timeout)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
 
-    def _must_be_there(self) -> None:
-        if not self._client.is_connected:  # nats-py would keep some words for later, and leak others
-            raise Unavailable("the broker is away")
+    def _require_connected(self) -> None:
+        # While it reconnects, nats-py would keep some commands for later and leak the futures of others.
+        if not self._client.is_connected:
+            raise Unavailable("the broker cannot be reached")
 
-    def _end(self) -> RejoinError:
-        """Why there is no connection, and will be none by itself."""
+    def _connect_error(self) -> RejoinError:
+        """Why there is no connection, and nats-py will not establish one."""
         if self._refusal:
             return RejoinError(self._refusal)
-        return Unavailable(f"the broker is away ({self._fault or self._client.last_error})")
+        return Unavailable(f"the broker cannot be reached ({self._last_error or self._client.last_error})")
 
-    # Callbacks. One that raises would stop nats-py's read loop for ever, so none of them does.
+    # Callbacks of nats-py. An exception in one would end nats-py's read loop, so none may raise.
 
-    async def _on_error(self, fault: Exception) -> None:
-        if isinstance(fault, nats.errors.SlowConsumerError):
-            on_loss = self._losses.get(fault.sub)
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            on_loss = self._loss_callbacks.get(error.sub)
             if on_loss is not None:
                 on_loss()
             return
-        if denial := DENIAL.search(str(fault)):
-            self._on_denial(*denial.groups())
+        if violation := PERMISSIONS_VIOLATION.search(str(error)):
+            self._on_permissions_violation(*violation.groups())
             return
-        transport = self._client._transport  # noqa: SLF001
-        if transport is not None and not self._client.is_connected:
-            transport.close()  # type: ignore[no-untyped-call]  # of a failed handshake: else it is forgotten
-            if isinstance(fault, ssl.SSLError):
-                self._client._transport = None  # noqa: SLF001  # nats-py would wait for its end, for ever
-        said, self._fault = self._fault, str(fault) or type(fault).__name__
-        if REFUSAL in self._fault:
-            self._refusal = REFUSED
-        if why := tls.refusal(fault):
-            self._refusal = f"the broker {why}"
+        self._client.close_failed_transport(forget=isinstance(error, ssl.SSLError))
+        previous, self._last_error = self._last_error, str(error) or type(error).__name__
+        if AUTHORIZATION_VIOLATION in self._last_error:
+            self._refusal = "the broker refuses our credentials"
+        if reason := tls.refusal(error):
+            self._refusal = f"the broker {reason}"
         if self._refusal:
-            self._over.set()
-        if self._living and self._fault != said:  # ten times a second while the broker is away
-            log.warning("broker_error", connection=self._name, error=self._fault)
+            self._closed.set()
+        if self._established and self._last_error != previous:  # nats-py repeats it ten times a second
+            log.warning("broker_error", connection=self._name, error=self._last_error)
 
-    def _on_denial(self, verb: str, subject: str) -> None:
-        """The answer that will not come need not be waited for."""
-        for question in self._questions.waiting():
-            if verb == "publish" and question.subject.lower() == subject.lower():  # nats-py says it in small
-                subject = question.subject
-                question.fail(
-                    PermissionDenied(f"the broker does not allow {self._name} to publish {subject}")
-                )
+    def _on_permissions_violation(self, verb: str, subject: str) -> None:
+        """The server does not reply to a denied publish, so the request fails here instead of timing out."""
+        for pending in self._requests.pending():
+            if verb == "publish" and pending.subject.lower() == subject.lower():  # nats-py lowercases it
+                subject = pending.subject
+                pending.fail(PermissionDenied(f"the broker does not allow {self._name} to publish {subject}"))
         log.error("broker_denied", connection=self._name, denied=verb, subject=subject)
 
     async def _on_disconnect(self) -> None:
-        """What was asked here is not answered on another connection, nor is it said again there."""
-        self._forget_unsent()
-        for wait in self._waits:
-            if not wait.expired():
-                wait.reschedule(0)
-        for question in self._questions.waiting():
-            question.fail(ConnectionResetError())
-        if self._living:
+        """Fail everything that waits: its reply was for the lost connection, and it is not sent again."""
+        self._client.discard_unsent()
+        for timeout in self._timeouts:
+            if not timeout.expired():
+                timeout.reschedule(0)
+        for pending in self._requests.pending():
+            pending.fail(ConnectionResetError())
+        if self._established:
             log.warning("broker_disconnected", connection=self._name)
 
-    async def _on_return(self) -> None:
-        self._fault = ""
+    async def _on_reconnect(self) -> None:
+        self._last_error = ""
         log.info("broker_reconnected", connection=self._name)
-        for callback in tuple(self._returns):
+        for callback in tuple(self._reconnect_callbacks):
             callback()
 
     async def _on_close(self) -> None:
-        self._over.set()
+        self._closed.set()
 
     async def watch(self) -> None:
-        """Prove the connection alive, for ever: recycle one whose reader has died. Raises `RejoinError` once
-        the server refuses our credentials, `Unavailable` if nats-py has given up for another reason.
+        """Check the connection periodically, forever, and replace one whose reader has died. Raises
+        `RejoinError` once the server refuses our credentials, `Unavailable` if nats-py gave up otherwise.
         """
         while True:
             try:
                 async with asyncio.timeout(LIVENESS_PERIOD_S):
-                    await self._over.wait()
+                    await self._closed.wait()
             except TimeoutError:
                 pass
             else:
-                raise self._end()
+                raise self._connect_error()
             if self._client.is_connected:
                 try:
                     await self._ping(LIVENESS_TIMEOUT_S)
@@ -230,55 +251,47 @@ class NatsConnection:
                     await self._client.force_reconnect()
 
     async def close(self) -> None:
-        """Close at once; what is pending is lost, and nats-py must not try to send it: that raises."""
-        self._living = False
-        self._questions.close()
-        self._forget_unsent()
+        """Close at once. Unsent messages are lost; nats-py would try to send them, which raises."""
+        self._established = False
+        self._requests.close()
+        self._client.discard_unsent()
         try:
             await self._client.close()
         except asyncio.CancelledError:
-            # Not always meant for us: nats-py cancels its own reconnect and then awaits the same future.
+            # nats-py cancels its reconnect task and awaits the cancelled future. Nobody cancelled us then.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
 
-    def _forget_unsent(self) -> None:
-        self._client._pending.clear()  # noqa: SLF001
-        self._client._pending_data_size = 0  # noqa: SLF001
-
     @property
     def version(self) -> str:
-        """The server's."""
-        return str(self._client._server_info.get("version", ""))  # noqa: SLF001
+        """The server's version."""
+        return str(self._client.server_info.get("version", ""))
 
     @property
     def connected(self) -> bool:
-        """Whether the socket is up at this moment."""
+        """Whether the socket is connected now."""
         return self._client.is_connected
 
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back after every reconnect: messages may have been missed. Returns what ends that."""
-        self._returns.add(callback)
-        return lambda: self._returns.discard(callback)
+        """Call `callback` after every reconnect: messages may have been missed. Returns a function that
+        removes it.
+        """
+        self._reconnect_callbacks.add(callback)
+        return lambda: self._reconnect_callbacks.discard(callback)
 
     async def flush(self) -> None:
-        """Until the server has seen everything sent so far."""
-        await self._ping(ASK_TIMEOUT_S)
+        """Wait until the server has processed everything sent so far."""
+        await self._ping(REQUEST_TIMEOUT_S)
 
     async def _ping(self, timeout_s: float) -> None:
-        pong = _Pong()
-        async with self._wire(timeout_s):
-            # Behind everything that waits to be sent. nats-py's own ping overtakes it, so that a subscription
-            # would be taken for made that the server has not heard of.
-            self._client._pongs.append(pong)  # noqa: SLF001
-            await self._client._send_command(PING)  # noqa: SLF001
-            await self._client._flush_pending()  # noqa: SLF001
-            await pong
+        async with self._mapping_errors(timeout_s):
+            await self._client.ping()
 
     async def send(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
-        """Publish without an answer. Raises `Invalid` if it is too large."""
-        self._check(payload)
-        self._questions.put(self._local(subject), payload, reply=reply)
+        """Publish without waiting for a reply. Raises `Invalid` if the payload is too large."""
+        self._check_size(payload, {})
+        await self._publish_errors(self._requests.publish(self._resolve(subject), payload, reply=reply))
 
     async def request(
         self,
@@ -286,152 +299,159 @@ class NatsConnection:
         payload: bytes = b"",
         *,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = ASK_TIMEOUT_S,
+        timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> RawMessage:
-        """One request, one reply. Raises `Invalid` if it is too large."""
-        (reply,) = await self._ask(subject, payload, encode_headers(headers or {}), timeout_s)
-        if reply.status == NOBODY:
-            fault = nats.errors.NoRespondersError()
-            raise _away(fault) from fault
+        """One request, one reply. Raises `Invalid` if the payload is too large."""
+        (reply,) = await self._request(subject, payload, headers or {}, timeout_s)
+        if reply.status == NO_RESPONDERS:
+            error = nats.errors.NoRespondersError()
+            raise _unavailable(error) from error
         return reply
 
-    async def _ask(
-        self, subject: str, payload: bytes, headers: bytes, timeout_s: float, *, many: bool = False
+    async def request_many(self, subject: str, payload: bytes) -> list[RawMessage]:
+        """One request, several replies; the last one has a status."""
+        return await self._request(subject, payload, {}, REQUEST_TIMEOUT_S, many=True)
+
+    async def _request(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        *,
+        many: bool = False,
     ) -> list[RawMessage]:
-        self._check(payload, headers)
-        try:
-            return await self._questions.ask(self._local(subject), payload, headers, timeout_s, many=many)
-        except (OSError, TimeoutError) as fault:
-            raise _away(fault) from fault
+        self._check_size(payload, headers)
+        return await self._publish_errors(
+            self._requests.request(self._resolve(subject), payload, headers, timeout_s, many=many)
+        )
 
-    async def reach(self, subject: str, payload: bytes = b"") -> bool:
-        """One request to whoever listens; whether somebody answered."""
+    async def _publish_errors[T](self, work: Awaitable[T]) -> T:
         try:
-            await self.request(subject, payload)
-        except Unavailable as fault:
-            if isinstance(fault.__cause__, nats.errors.NoRespondersError):
-                return False
-            raise
-        return True
+            return await work
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
 
-    def _local(self, subject: str) -> str:
-        """JetStream's API by the name that it has in our account."""
+    def _resolve(self, subject: str) -> str:
+        """A JetStream API subject under the prefix that it has in our account."""
         if subject.startswith(f"{subjects.API}."):
-            return self._prefix + subject.removeprefix(subjects.API)
+            return self._api_prefix + subject.removeprefix(subjects.API)
         return subject
 
-    def _check(self, payload: bytes, headers: bytes = b"") -> None:
-        self._must_be_there()
-        if len(headers) + len(payload) > self._client.max_payload:  # or the server would close the connection
-            raise Invalid(f"larger than the broker takes ({self._client.max_payload} bytes)")
+    def _check_size(self, payload: bytes, headers: Mapping[str, str]) -> None:
+        self._require_connected()
+        size = len(payload) + (len(encode_headers(headers)) if headers else 0)
+        if size > self._client.max_payload:  # the server would close the connection
+            raise Invalid(f"the message is larger than the broker accepts ({self._client.max_payload} bytes)")
 
     async def call_api(
         self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None
     ) -> bytes:
-        """A JetStream request: its answer as JSON. Raises `ApiError`."""
+        """A JetStream API request; returns the response's JSON. Raises `ApiError`."""
         reply = await self.request(subject, payload, headers=headers)
-        error = _answer.decode(reply.data).error
+        error = _api_response.decode(reply.data).error
         if error is None:
             return reply.data
-        # 408, 503: no leader, or too busy. The broker is away for this question.
+        # 408 and 503: the stream has no leader at the moment, or the server is overloaded.
         if error.code in (408, 503) and error.err_code != STORE_REFUSED:
             raise Unavailable(f"the broker cannot answer now ({error.description})")
         raise ApiError(error.err_code, error.description)
 
-    async def request_many(self, subject: str, payload: bytes) -> list[RawMessage]:
-        """One request, many replies, the last of which has a status header."""
-        return await self._ask(subject, payload, b"", ASK_TIMEOUT_S, many=True)
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
+        """The newest message of a subject, from the stream's leader: unlike a direct get, which a replica may
+        answer, it is certain to be the newest. None if there is none.
+        """
+        query = msgspec.json.encode({"last_by_subj": subject})
+        try:
+            response = await self.call_api(f"{subjects.API}.STREAM.MSG.GET.{stream}", query)
+        except ApiError as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+        message = _message_response.decode(response).message
+        raw = RawMessage(subject.encode(), base64.b64decode(message.hdrs), base64.b64decode(message.data))
+        return StoredMessage(message.seq, raw.headers, raw.data)
 
     async def subscribe(
         self, subject: str, on_message: Callable[[Msg], Awaitable[None]], on_loss: Callable[[], None]
     ) -> Callable[[], Awaitable[None]]:
-        """Core subscription. `on_loss` is called when this process was too slow and messages were dropped.
+        """Subscribe with a queue. `on_loss` is called when this process was too slow and messages were
+        dropped.
 
-        Returns what ends it.
+        Returns a function that unsubscribes.
         """
-        async with self._wire(ASK_TIMEOUT_S):
+        async with self._mapping_errors(REQUEST_TIMEOUT_S):
             subscription = await self._client.subscribe(
                 subject,
                 cb=on_message,
                 pending_msgs_limit=PENDING_MESSAGES_MAX,
                 pending_bytes_limit=PENDING_BYTES_MAX,
             )
-        self._losses[subscription] = on_loss
+        self._loss_callbacks[subscription] = on_loss
 
-        async def end() -> None:
-            self._losses.pop(subscription, None)
-            await _end(subscription)
+        async def unsubscribe() -> None:
+            self._loss_callbacks.pop(subscription, None)
+            await _unsubscribe(subscription)
 
-        return end
+        return unsubscribe
 
     async def listen(self, subject: str, on_message: Deliver) -> Callable[[], Awaitable[None]]:
-        """Core subscription whose messages are handed over as they are read: none waits here, so none is
-        dropped here, and all of the connection waits for `on_message`. Returns what ends it.
+        """Subscribe without a queue: `on_message` is called as messages are read. Nothing is dropped here,
+        and the whole connection waits while `on_message` runs. Returns a function that unsubscribes.
         """
-        async with self._wire(ASK_TIMEOUT_S):
-            return partial(_end, await self._client.listen(subject, on_message))
+        async with self._mapping_errors(REQUEST_TIMEOUT_S):
+            return partial(_unsubscribe, await self._client.listen(subject, on_message))
 
     def new_inbox(self) -> str:
-        """A subject that only this connection listens to."""
+        """A subject that only this connection subscribes to."""
         return self._client.new_inbox()
 
 
-def _away(fault: Exception) -> Unavailable:
-    return Unavailable(f"the broker does not answer ({type(fault).__name__})")
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(f"the broker does not answer ({type(error).__name__})")
 
 
-async def _end(subscription: Subscription) -> None:
-    with suppress(nats.errors.Error, ValueError):  # the connection is gone, the subscription with it
+async def _unsubscribe(subscription: Subscription) -> None:
+    with suppress(nats.errors.Error, ValueError):  # the subscription ended with its connection
         await subscription.unsubscribe()
-
-
-class _Pong(asyncio.Future[bool]):
-    """The answer to a ping, whether it is still waited for or not.
-
-    nats-py's own `flush` dies of an answer that comes after a time-out or a cancellation, and its read loop
-    with it: every reader of the connection would be deaf.
-    """
-
-    def set_result(self, result: bool) -> None:
-        """It has come."""
-        if not self.done():
-            super().set_result(result)
 
 
 @asynccontextmanager
 async def connect(url: str, name: str) -> AsyncIterator[NatsConnection]:
-    """A living connection to `nats://…` (see `rejoin_protocol.broker.broker_url`), as long as the
-    context. The name's first word, up to a hyphen, is the role whose inboxes it listens to.
+    """A connection to `nats://…` (see `rejoin_protocol.broker.broker_url`), kept alive during the context.
+    The part of `name` before the first hyphen is the role, which determines the inbox prefix.
 
-    Waits for a broker that is away, with back-off and a line in the log each time. Raises `Invalid` for a
-    wrong URL, and `RejoinError`, then or later, if the broker refuses our credentials, or either side the
+    Waits for an unreachable server, with back-off and a log line for each attempt. Raises `Invalid` for an
+    invalid URL, and `RejoinError`, then or later, if the server refuses our credentials, or either side the
     other's certificate.
     """
-    to = broker_url.parse(url)
-    secure = tls.context(to) if to.tls else None
+    parsed = broker_url.parse(url)
+    ssl_context = tls.context(parsed) if parsed.tls else None
+    if ssl_context is not None and not INTERNALS.tls_check:
+        raise RejoinError("with this release of nats-py, TLS cannot be enforced: install another one")
 
-    def away(fault: Exception) -> bool:
-        if isinstance(fault, Unavailable):
-            log.warning("waiting_for_broker", connection=name, hosts=to.hosts, cause=str(fault))
-        return isinstance(fault, Unavailable)
+    def is_unreachable(error: Exception) -> bool:
+        if isinstance(error, Unavailable):
+            log.warning("waiting_for_broker", connection=name, hosts=parsed.hosts, cause=str(error))
+        return isinstance(error, Unavailable)
 
     async for attempt in stamina.retry_context(
-        on=away, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
+        on=is_unreachable, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
     ):
         with attempt:
-            broker = await _opened(to, secure, name)
+            connection = await _open(parsed, ssl_context, name)
     try:
-        async with run_alongside(broker.watch()):
-            yield broker
+        async with run_alongside(connection.watch()):
+            yield connection
     finally:
-        await broker.close()
+        await connection.close()
 
 
-async def _opened(to: BrokerUrl, secure: ssl.SSLContext | None, name: str) -> NatsConnection:
-    broker = NatsConnection(name)
+async def _open(url: BrokerUrl, ssl_context: ssl.SSLContext | None, name: str) -> NatsConnection:
+    connection = NatsConnection(name)
     try:
-        await broker.open(to, secure)
+        await connection.open(url, ssl_context)
     except BaseException:
-        await broker.close()
+        await connection.close()
         raise
-    return broker
+    return connection

@@ -1,8 +1,7 @@
-"""Questions on a NATS connection: a number for each, one inbox for all answers, one clock for all who wait.
+"""Request/reply multiplexer of one NATS connection: one inbox, numbered replies, one shared timeout timer.
 
-Owns who waits for which answer, and how a question is written. nats-py's own `request` costs more than all
-else of an append: two timers, two random tokens, and a task between the reader and who waits. What may be
-asked, and what a failure is called, is `broker`'s.
+nats-py's own `request` costs more than everything else in an append: two timers, two random tokens, and a
+task between the reader and the caller. Access control and the translation of errors are `nats_connection`'s.
 """
 
 import asyncio
@@ -13,15 +12,13 @@ from rejoin_protocol.errors import Invalid
 
 from rejoin_adapters.jetstream.nats_client import NatsClient, RawMessage
 
-SWEEP_S = 0.1
-"""How much later than asked a time-out may come."""
+TIMEOUT_CHECK_S = 0.1
+"""A request times out at most this much later than its timeout says."""
 _SUBJECT = re.compile(r"\S+")
-_BREAK = re.compile(r"[\r\n]")
-"""What is behind it would be the next header, or the next command."""
 
 
 class PendingRequest(asyncio.Future[RawMessage]):
-    """Its result is the last message of the answer; those in front of it are `earlier`."""
+    """Resolves to the last message of the reply. `earlier`: the messages before it."""
 
     __slots__ = ("due_s", "earlier", "many", "subject")
 
@@ -32,108 +29,82 @@ class PendingRequest(asyncio.Future[RawMessage]):
         self.many = many
         self.earlier: list[RawMessage] = []
 
-    def fail(self, fault: Exception) -> None:
-        """There will be no answer."""
+    def fail(self, error: Exception) -> None:
+        """Raise `error` in the caller, unless the reply has arrived."""
         if not self.done():
-            self.set_exception(fault)
+            self.set_exception(error)
 
 
 class RequestMux:
-    """Those of one connection. `open` it once that is up."""
+    """All pending requests of one connection. Call `open` once the connection is established."""
 
     def __init__(self, client: NatsClient) -> None:
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._inbox = ""
         self._count = 0
-        self._waiting: dict[bytes, PendingRequest] = {}
-        self._alarm: asyncio.TimerHandle | None = None
-        self._leaving = False
+        self._pending: dict[bytes, PendingRequest] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
-        """Listen for answers."""
+        """Subscribe to the inbox."""
         self._inbox = f"{self._client.new_inbox()}."
-        await self._client.listen(f"{self._inbox}*", self._on_answer)
+        await self._client.listen(f"{self._inbox}*", self._on_reply)
 
-    async def ask(
-        self, subject: str, payload: bytes, headers: bytes, timeout_s: float, *, many: bool = False
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        *,
+        many: bool = False,
     ) -> list[RawMessage]:
-        """The answer: one message, or `many` up to the one that has a status. `headers` are `encoded`.
-
-        Raises `TimeoutError`, and whatever all are told by `fail`.
+        """Send a request and return its reply: one message, or with `many` all messages up to one that has a
+        status. Raises `Invalid`, `TimeoutError`, and whatever is passed to `PendingRequest.fail`.
         """
         self._count += 1
         token = b"%d" % self._count
-        question = PendingRequest(subject, self._loop.time() + timeout_s, many=many)
-        self._waiting[token] = question
-        if self._alarm is None:
-            self._alarm = self._loop.call_later(SWEEP_S, self._sweep)
+        pending = PendingRequest(subject, self._loop.time() + timeout_s, many=many)
+        self._pending[token] = pending
+        if self._timer is None:
+            self._timer = self._loop.call_later(TIMEOUT_CHECK_S, self._check_timeouts)
         try:
-            self.put(subject, payload, headers, reply=f"{self._inbox}{self._count}")
-            last = await question
+            await self.publish(subject, payload, headers, reply=f"{self._inbox}{self._count}")
+            last = await pending
         finally:
-            del self._waiting[token]
-        return [*question.earlier, last]
+            del self._pending[token]
+        return [*pending.earlier, last]
 
-    def put(self, subject: str, payload: bytes, headers: bytes = b"", *, reply: str = "") -> None:
-        """Say something, behind all that waits to be sent; what is said in one turn of the loop is one write.
-
-        Raises `Invalid`.
-        """
+    async def publish(
+        self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = ""
+    ) -> None:
+        """Publish without waiting for a reply. Raises `Invalid`."""
         if not _SUBJECT.fullmatch(subject):
-            raise Invalid(f"{subject!r} is not a subject")
-        size = len(headers) + len(payload)
-        if headers:
-            command = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()
-        else:
-            command = f"PUB {subject} {reply} {size}\r\n".encode()
-        self._client._pending.append(b"".join((command, headers, payload, b"\r\n")))  # noqa: SLF001
-        self._client._pending_data_size += size + len(command) + 2  # noqa: SLF001
-        if not self._leaving:
-            self._leaving = True
-            self._loop.call_soon(self._flush)
+            raise Invalid(f"{subject!r} is not a NATS subject")
+        await self._client.write_publish(subject, reply, headers or {}, payload)
 
-    def waiting(self) -> list[PendingRequest]:
-        """Those that have no answer yet."""
-        return list(self._waiting.values())
+    def pending(self) -> list[PendingRequest]:
+        """The requests that have no reply yet."""
+        return list(self._pending.values())
 
     def close(self) -> None:
-        """Look at the clock no more."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _on_answer(self, message: RawMessage) -> None:
-        question = self._waiting.get(message.raw_subject[len(self._inbox) :])
-        if question is None or question.done():
-            return  # it came too late
-        if question.many and message.status is None:
-            question.earlier.append(message)
+    def _on_reply(self, message: RawMessage) -> None:
+        pending = self._pending.get(message.raw_subject[len(self._inbox) :])
+        if pending is None or pending.done():
+            return  # the reply is late: the request has timed out or was cancelled
+        if pending.many and message.status is None:
+            pending.earlier.append(message)
         else:
-            question.set_result(message)
+            pending.set_result(message)
 
-    def _sweep(self) -> None:
+    def _check_timeouts(self) -> None:
         now_s = self._loop.time()
-        for question in self._waiting.values():
-            if question.due_s <= now_s:
-                question.fail(TimeoutError())
-        self._alarm = self._loop.call_later(SWEEP_S, self._sweep) if self._waiting else None
-
-    def _flush(self) -> None:
-        """Without a turn of nats-py's own flusher, which waits for nothing that we wait for."""
-        self._leaving = False
-        client = self._client
-        if client.is_connected and client._transport is not None:  # noqa: SLF001
-            waiting, client._pending = client._pending, []  # noqa: SLF001
-            client._pending_data_size = 0  # noqa: SLF001
-            client._transport.write(b"".join(waiting))  # noqa: SLF001
-
-
-def encode_headers(headers: Mapping[str, str]) -> bytes:
-    """Headers as they are sent. Raises `Invalid` for a value that is more than a line."""
-    if not headers:
-        return b""
-    for name, value in headers.items():
-        if _BREAK.search(value):
-            raise Invalid(f"the header {name} has more than a line")
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"NATS/1.0\r\n{lines}\r\n".encode()
+        for pending in self._pending.values():
+            if pending.due_s <= now_s:
+                pending.fail(TimeoutError())
+        self._timer = self._loop.call_later(TIMEOUT_CHECK_S, self._check_timeouts) if self._pending else None

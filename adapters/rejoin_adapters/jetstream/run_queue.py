@@ -1,7 +1,7 @@
-"""The queue of run requests: a JetStream work queue, from which no more is pulled than there is room for.
+"""`RunQueue` as a JetStream work queue; pulls exactly as many requests as the runner has room for.
 
-Owns the pull protocol (NATS ADR-13) on a core subscription: nats-py's `fetch` loses what arrives while it is
-being cancelled, and raises two kinds of time-out.
+Implements the pull protocol (NATS ADR-13) on a core subscription: nats-py's `fetch` loses messages that
+arrive while it is being cancelled, and raises two different timeout errors.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import RunRequest
 
 from rejoin_adapters.jetstream import setup
-from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
+from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
 from rejoin_adapters.service import tracing
 
 log = structlog.get_logger("rejoin.requests")
@@ -27,16 +27,17 @@ log = structlog.get_logger("rejoin.requests")
 PULL_EXPIRES_S = 10.0
 PULL_GRACE_S = 1.0
 PULL_RETRY_S = 1.0
-QUEUED_ALREADY = 10077
-NOTHING_THERE = {"404", "408"}
-"""The server's word about a pull that brings nothing now, or nothing more: nothing is wrong with it."""
+QUEUED_ALREADY = STORE_REFUSED
+"""The stream holds at most one message for each turn of a run."""
+NO_MESSAGES = {"404", "408"}
+"""Status of a pull that brings nothing now, or nothing more: not an error."""
 
 
 class JetStreamDelivery:
     """The adapter of `Delivery`."""
 
-    def __init__(self, broker: NatsConnection, message: Msg, request: RunRequest) -> None:
-        self._broker = broker
+    def __init__(self, connection: NatsConnection, message: Msg, request: RunRequest) -> None:
+        self._connection = connection
         self._reply = message.reply
         self.request = request
         self.delivery_count = message.metadata.num_delivered
@@ -47,173 +48,177 @@ class JetStreamDelivery:
     @property
     def age_s(self) -> float | None:
         """See `Delivery`."""
-        first = self.delivery_count == 1
-        return (datetime.now(UTC) - self._published_at).total_seconds() if first else None
+        is_first = self.delivery_count == 1
+        return (datetime.now(UTC) - self._published_at).total_seconds() if is_first else None
 
     async def in_progress(self) -> None:
         """See `Delivery`."""
-        await self._broker.send(self._reply, b"+WPI")
+        await self._connection.send(self._reply, b"+WPI")
 
     async def ack(self) -> None:
-        """See `Delivery`. Waits for the broker's word: a lost ack would repeat the run's last turn."""
-        await self._broker.request(self._reply, b"+ACK")
+        """See `Delivery`. Waits for the broker's confirmation: a lost ack would repeat the turn."""
+        await self._connection.request(self._reply, b"+ACK")
 
     async def nak(self, delay_s: float = 0) -> None:
         """See `Delivery`."""
         delay_ns = int(delay_s * setup.SECOND_NS)
-        await self._broker.send(self._reply, b'-NAK {"delay":%d}' % delay_ns if delay_ns else b"-NAK")
+        await self._connection.send(self._reply, b'-NAK {"delay":%d}' % delay_ns if delay_ns else b"-NAK")
 
 
 class JetStreamRunQueue:
     """The adapter of `RunQueue`."""
 
-    def __init__(self, broker: NatsConnection, settings: setup.StreamSettings) -> None:
-        self._broker = broker
+    def __init__(self, connection: NatsConnection, settings: setup.StreamSettings) -> None:
+        self._connection = connection
         self._settings = settings
 
     async def publish(self, request: RunRequest) -> None:
         """See `RunQueue`."""
         subject = subjects.request(request.agent, request.run, request.turn)
+        headers = tracing.trace_headers()
         try:
-            await self._broker.call_api(subject, run_request.encode(request), headers=tracing.trace_headers())
-        except ApiError as fault:
-            if fault.code != QUEUED_ALREADY:
-                raise Unavailable(f"the broker refused a run request ({fault})") from fault
+            await self._connection.call_api(subject, run_request.encode(request), headers=headers)
+        except ApiError as error:
+            if error.code != QUEUED_ALREADY:
+                raise Unavailable(f"the broker refused a run request ({error})") from error
 
     @asynccontextmanager
     async def pull(
         self, agent: AgentName
     ) -> AsyncIterator[Callable[[int], Awaitable[Sequence[JetStreamDelivery]]]]:
         """See `RunQueue`."""
-        pull = _Pull(self._broker, agent, self._settings)
-        await pull.declare()
-        end = await self._broker.subscribe(pull.inbox, pull.on_message, pull.on_return)
-        off = self._broker.on_reconnect(pull.on_return)
+        puller = _Puller(self._connection, agent, self._settings)
+        await puller.declare_consumer()
+        unsubscribe = await self._connection.subscribe(puller.inbox, puller.on_message, puller.on_reconnect)
+        remove_callback = self._connection.on_reconnect(puller.on_reconnect)
         try:
-            yield pull.next
+            yield puller.next
         finally:
-            off()
-            await end()
+            remove_callback()
+            await unsubscribe()
 
 
 class _PendingPull:
-    """One pull: what it has brought so far, and the server's word that ends it if it does not bring all."""
+    """One pull request: the messages that it has brought, and the status message that ends it early."""
 
     def __init__(self, count: int) -> None:
         self.messages: list[Msg] = []
-        self.over: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[Msg | None] = asyncio.get_running_loop().create_future()
         self._count = count
 
-    def take(self, message: Msg) -> bool:
-        """Whether it was still wanted."""
-        if self.over.done():
+    def accept(self, message: Msg) -> bool:
+        """Add a message. False if the pull has ended: the message must be returned to the queue."""
+        if self.ended.done():
             return False
         self.messages.append(message)
         if len(self.messages) == self._count:
             self.end(None)
         return True
 
-    def end(self, word: Msg | None) -> None:
-        """Nothing more comes."""
-        if not self.over.done():
-            self.over.set_result(word)
+    def end(self, status: Msg | None) -> None:
+        """No further messages will come."""
+        if not self.ended.done():
+            self.ended.set_result(status)
 
 
-class _Pull:
-    """Requests from one consumer, and never one more than is waited for."""
+class _Puller:
+    """Pulls from the consumer of one agent; has at most one pull request pending."""
 
-    def __init__(self, broker: NatsConnection, agent: AgentName, settings: setup.StreamSettings) -> None:
-        self._inbox = broker.new_inbox()
-        self._broker = broker
+    def __init__(self, connection: NatsConnection, agent: AgentName, settings: setup.StreamSettings) -> None:
+        self._inbox = connection.new_inbox()
+        self._connection = connection
         self._agent = agent
         self._settings = settings
         self._subject = f"{subjects.API}.CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(agent)}"
-        self._wait: _PendingPull | None = None
-        self._pulls = 0
+        self._pending: _PendingPull | None = None
+        self._pull_count = 0
 
     @property
     def inbox(self) -> str:
         return f"{self._inbox}.*"
 
-    async def declare(self) -> None:
-        await setup.declare_consumer(self._broker, self._agent, self._settings)
+    async def declare_consumer(self) -> None:
+        await setup.declare_consumer(self._connection, self._agent, self._settings)
 
     async def on_message(self, message: Msg) -> None:
-        wait = self._wait
+        pending = self._pending
         if _status(message):
-            if wait is not None and message.subject.endswith(f".{self._pulls}"):  # not of an earlier pull
-                wait.end(message)
-        elif wait is None or not wait.take(message):
-            await self._give_back(message)
+            # The status of an earlier pull must not end this one.
+            if pending is not None and message.subject.endswith(f".{self._pull_count}"):
+                pending.end(message)
+        elif pending is None or not pending.accept(message):
+            await self._nak(message)
 
-    def on_return(self) -> None:
-        if self._wait is not None:
-            self._wait.end(None)  # the server has forgotten our pull: ask again
+    def on_reconnect(self) -> None:
+        if self._pending is not None:
+            self._pending.end(None)  # the server has forgotten the pull request: `next` sends another
 
     async def next(self, count: int) -> list[JetStreamDelivery]:
         while True:
-            messages = await self._pulled(count)
-            deliveries = [one for message in messages if (one := await self._delivery(message)) is not None]
+            messages = await self._pull(count)
+            decoded = [await self._decode(message) for message in messages]
+            deliveries = [delivery for delivery in decoded if delivery is not None]
             if deliveries or count > 1:
                 return deliveries
 
-    async def _delivery(self, message: Msg) -> JetStreamDelivery | None:
+    async def _decode(self, message: Msg) -> JetStreamDelivery | None:
         try:
             request = run_request.decode_request(message.data)
         except msgspec.DecodeError:
             log.exception("poison_request", subject=message.subject)
-            await self._say(message, b"+TERM")
+            await self._acknowledge(message, b"+TERM")
             return None
-        return JetStreamDelivery(self._broker, message, request)
+        return JetStreamDelivery(self._connection, message, request)
 
-    async def _pulled(self, count: int) -> list[Msg]:
-        """What one pull brings. The server's word about it, if it brings nothing, is heard here."""
-        wait = self._wait = _PendingPull(count)
-        self._pulls += 1
+    async def _pull(self, count: int) -> list[Msg]:
+        """The messages that one pull request brings."""
+        pending = self._pending = _PendingPull(count)
+        self._pull_count += 1
         wait_s = PULL_GRACE_S + (PULL_EXPIRES_S if count == 1 else 0)
-        word: Msg | None = None
-        taken = False
+        status: Msg | None = None
+        completed = False
         try:
             try:
-                await self._broker.send(self._subject, _ask(count), reply=f"{self._inbox}.{self._pulls}")
+                reply = f"{self._inbox}.{self._pull_count}"
+                await self._connection.send(self._subject, _pull_request(count), reply=reply)
             except Unavailable:
                 wait_s = PULL_RETRY_S  # or until the reconnect, whichever is first
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    word = await wait.over
-            taken = True
+                    status = await pending.ended
+            completed = True
         finally:
-            self._wait = None
-            if not taken:  # we were cancelled with them in our hands
-                for message in wait.messages:
-                    await self._give_back(message)
-        if not wait.messages and word is not None and _status(word) not in NOTHING_THERE:
-            await self._refused(word)
-        return wait.messages
+            self._pending = None
+            if not completed:  # cancelled: the messages that have arrived return to the queue
+                for message in pending.messages:
+                    await self._nak(message)
+        if not pending.messages and status is not None and _status(status) not in NO_MESSAGES:
+            await self._recover(status)
+        return pending.messages
 
-    async def _refused(self, message: Msg) -> None:
-        """The consumer is gone, or its leader has changed. Not to be asked again at once."""
-        said = (message.headers or {}).get(subjects.DESCRIPTION, "")
-        why = said.partition("\n")[0]  # where nothing is said, nats-py takes the next header for it
-        log.warning("pull_rejected", agent=self._agent, status=_status(message), why=why)
+    async def _recover(self, status: Msg) -> None:
+        """The consumer does not exist, or its leader has changed. Pauses, and declares the consumer again."""
+        description = (status.headers or {}).get(subjects.DESCRIPTION, "")
+        reason = description.partition("\n")[0]  # if it is empty, nats-py puts the next header there
+        log.warning("pull_rejected", agent=self._agent, status=_status(status), reason=reason)
         await asyncio.sleep(PULL_RETRY_S)
         try:
-            await self.declare()
-        except RejoinError as fault:
-            log.warning("consumer_not_declared", agent=self._agent, error=str(fault))
+            await self.declare_consumer()
+        except RejoinError as error:
+            log.warning("consumer_not_declared", agent=self._agent, error=str(error))
 
-    async def _give_back(self, message: Msg) -> None:
-        await self._say(message, b"-NAK")
+    async def _nak(self, message: Msg) -> None:
+        await self._acknowledge(message, b"-NAK")
 
-    async def _say(self, message: Msg, word: bytes) -> None:
+    async def _acknowledge(self, message: Msg, answer: bytes) -> None:
         try:
-            await self._broker.send(message.reply, word)
+            await self._connection.send(message.reply, answer)
         except Unavailable:
-            log.warning("request_not_answered", subject=message.subject)  # its ack wait returns it
+            log.warning("request_not_answered", subject=message.subject)  # the ack wait redelivers it
 
 
-def _ask(count: int) -> bytes:
-    """One is waited for; of several those are taken that are there."""
+def _pull_request(count: int) -> bytes:
+    """Waits for one message; takes several only if they are queued already."""
     if count == 1:
         return b'{"batch":1,"expires":%d}' % (PULL_EXPIRES_S * setup.SECOND_NS)
     return b'{"batch":%d,"no_wait":true}' % count

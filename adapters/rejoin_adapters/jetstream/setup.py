@@ -1,7 +1,4 @@
-"""Declares the streams of the broker, idempotently: running it again changes nothing, or what was configured.
-
-Owns their configuration and the reasons for it.
-"""
+"""The configuration of the streams and consumers, and how they are declared (idempotently)."""
 
 from typing import Any
 
@@ -19,21 +16,21 @@ log = structlog.get_logger("rejoin.streams")
 SECOND_NS = 1_000_000_000
 EXISTS = 10058
 TOO_FEW_SERVERS = 10005
-"""For the replicas that are wanted: a cluster that starts has not found all of its servers yet."""
+"""Error code for more replicas than servers: a starting cluster has not found all of its servers yet."""
 
 ACK_WAIT_S = 2.5
-"""A request whose runner has been silent for this long goes to another one."""
+"""A request is redelivered to another runner if its runner does not report progress for this long."""
 REQUEST_AGE_MAX_S = 7 * 24 * 3600
 AGENT_AGE_MAX_S = 24 * 3600
 RUN_MESSAGES_MAX = 1_000_000
-"""Appends of one run: past it they are refused, and the run fails where everybody can see it."""
+"""Appends of one run. Further appends are refused, and the run fails visibly."""
 CONSUMERS_MAX = 10_000
-"""Spelled out because a stream refuses more than 1,000 consumers unless it is told otherwise."""
+"""Explicit, because the server's default limit is 1,000 consumers for each stream."""
 ACK_PENDING_MAX = 100_000
 
 
 class StreamSettings(msgspec.Struct, frozen=True):
-    """What a deployment decides."""
+    """What a deployment configures."""
 
     replicas: int = 1
     run_log_retention_s: float = 24 * 3600
@@ -41,7 +38,7 @@ class StreamSettings(msgspec.Struct, frozen=True):
 
 
 def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
-    """How the streams are to be."""
+    """The configuration of all streams, as JSON of the JetStream API."""
     shared = {"storage": "file", "num_replicas": settings.replicas, "max_consumers": CONSUMERS_MAX}
     return [
         shared
@@ -49,8 +46,8 @@ def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
             "name": subjects.REQUESTS,
             "subjects": [subjects.REQUEST_SUBJECTS],
             "retention": "workqueue",
-            # One message a subject, and a second one refused: a turn cannot be queued twice, however long
-            # ago it was published first. A duplicate window would forget after two minutes.
+            # One message for each subject, and a second one refused: a turn cannot be queued twice, no matter
+            # when it was published first. JetStream's duplicate window would forget after two minutes.
             "max_msgs_per_subject": 1,
             "discard": "new",
             "discard_new_per_subject": True,
@@ -62,7 +59,7 @@ def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
             "subjects": [subjects.LOG_SUBJECTS, subjects.SEGMENTS_SUBJECTS],
             "retention": "limits",
             "max_msgs_per_subject": RUN_MESSAGES_MAX,
-            "discard": "new",  # refusing an append is visible, dropping the head of a log is not
+            "discard": "new",  # a refused append is visible; a dropped first record is not
             "discard_new_per_subject": True,
             "max_age": int(settings.run_log_retention_s * SECOND_NS),
             "allow_direct": True,
@@ -85,7 +82,7 @@ def stream_configs(settings: StreamSettings) -> list[dict[str, Any]]:
             "name": subjects.FILES,
             "subjects": [subjects.FILE_SUBJECTS],
             "retention": "limits",
-            # As with requests: a chunk is written once, and a second writer is told that it is there.
+            # As with requests: a chunk is written once, and a second writer learns that it exists.
             "max_msgs_per_subject": 1,
             "discard": "new",
             "discard_new_per_subject": True,
@@ -98,62 +95,63 @@ class _StreamList(msgspec.Struct, frozen=True):
     streams: list[str] | None = None
 
 
-_listed = msgspec.json.Decoder(_StreamList)
+_stream_list = msgspec.json.Decoder(_StreamList)
 
 
-def _away(fault: Exception) -> bool:
-    few = isinstance(fault, ApiError) and fault.code == TOO_FEW_SERVERS
-    if isinstance(fault, PermissionDenied) or not (few or isinstance(fault, Unavailable)):
+def _is_not_ready(error: Exception) -> bool:
+    is_incomplete = isinstance(error, ApiError) and error.code == TOO_FEW_SERVERS
+    if isinstance(error, PermissionDenied) or not (is_incomplete or isinstance(error, Unavailable)):
         return False
-    log.warning("waiting_for_jetstream", cause=str(fault))
+    log.warning("waiting_for_jetstream", cause=str(error))
     return True
 
 
-async def declare_streams(broker: NatsConnection, settings: StreamSettings) -> None:
-    """Create or update the streams. Raises `Unavailable`, and `ApiError` if the broker will not have them."""
+async def declare_streams(connection: NatsConnection, settings: StreamSettings) -> None:
+    """Create or update the streams. Raises `Unavailable`, and `ApiError` if the broker refuses one."""
     for stream in stream_configs(settings):
         name, config = stream["name"], msgspec.json.encode(stream)
         try:
-            await broker.call_api(f"{subjects.API}.STREAM.CREATE.{name}", config)
-        except ApiError as fault:
-            if fault.code != EXISTS:
+            await connection.call_api(f"{subjects.API}.STREAM.CREATE.{name}", config)
+        except ApiError as error:
+            if error.code != EXISTS:
                 raise
-            await broker.call_api(f"{subjects.API}.STREAM.UPDATE.{name}", config)
+            await connection.call_api(f"{subjects.API}.STREAM.UPDATE.{name}", config)
         log.debug("stream_declared", stream=name)
 
 
-async def declare_streams_when_ready(broker: NatsConnection, settings: StreamSettings) -> None:
-    """`declare`, as soon as a cluster that starts has a leader and enough servers. Raises
+async def declare_streams_when_ready(connection: NatsConnection, settings: StreamSettings) -> None:
+    """`declare_streams`, retried until a starting cluster has a leader and enough servers. Raises
     `PermissionDenied`, and `ApiError`.
     """
     async for attempt in stamina.retry_context(
-        on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
+        on=_is_not_ready, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
     ):
         with attempt:
-            await declare_streams(broker, settings)
+            await declare_streams(connection, settings)
 
 
-async def require_streams(broker: NatsConnection) -> None:
-    """Waits for JetStream. Raises `Invalid` unless the streams are there: the services do not declare them,
-    and in an installation with permissions may not. Raises `PermissionDenied` if not even that may be asked.
+async def require_streams(connection: NatsConnection) -> None:
+    """Wait for JetStream, and raise `Invalid` if streams are missing: services do not declare them, and may
+    not be allowed to. Raises `PermissionDenied` if this user may not even list them.
     """
     async for attempt in stamina.retry_context(
-        on=_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
+        on=_is_not_ready, attempts=None, timeout=None, wait_initial=0.2, wait_max=3.0
     ):
         with attempt:
-            lacking = await find_missing_streams(broker)
-    if lacking:
-        raise Invalid(f"the broker misses the streams {', '.join(lacking)}: run `rejoin migrate`")
+            missing = await find_missing_streams(connection)
+    if missing:
+        raise Invalid(f"the broker misses the streams {', '.join(missing)}: run `rejoin migrate`")
 
 
-async def find_missing_streams(broker: NatsConnection) -> list[str]:
-    """The streams that are not there. Raises `Unavailable`."""
-    found = set(_listed.decode(await broker.call_api(f"{subjects.API}.STREAM.NAMES")).streams or ())
-    return [stream["name"] for stream in stream_configs(StreamSettings()) if stream["name"] not in found]
+async def find_missing_streams(connection: NatsConnection) -> list[str]:
+    """The names of the streams that do not exist. Raises `Unavailable`."""
+    response = await connection.call_api(f"{subjects.API}.STREAM.NAMES")
+    existing = set(_stream_list.decode(response).streams or ())
+    return [stream["name"] for stream in stream_configs(StreamSettings()) if stream["name"] not in existing]
 
 
-async def declare_consumer(broker: NatsConnection, agent: AgentName, settings: StreamSettings) -> None:
-    """Create or update the consumer that an agent's runners share."""
+async def declare_consumer(connection: NatsConnection, agent: AgentName, settings: StreamSettings) -> None:
+    """Create or update the durable consumer that all runners of an agent share."""
     durable = subjects.consumer(agent)
     config = {
         "stream_name": subjects.REQUESTS,
@@ -163,18 +161,19 @@ async def declare_consumer(broker: NatsConnection, agent: AgentName, settings: S
             "ack_policy": "explicit",
             "ack_wait": int(settings.ack_wait_s * SECOND_NS),
             "max_ack_pending": ACK_PENDING_MAX,
-            "max_deliver": -1,  # the run's own attempt count ends it, visibly, in its log
+            "max_deliver": -1,  # the run's attempt count ends it, visibly, in its log
             "num_replicas": settings.replicas,
         },
     }
-    await broker.call_api(
+    await connection.call_api(
         f"{subjects.API}.CONSUMER.DURABLE.CREATE.{subjects.REQUESTS}.{durable}", msgspec.json.encode(config)
     )
 
 
-async def check_log_readable(broker: NatsConnection) -> None:
-    """Raises `Unavailable` unless the log answers reads."""
-    replies = await broker.request_many(f"{subjects.API}.DIRECT.GET.{subjects.LOG}", b'{"seq":1,"batch":1}')
-    status = (replies[-1].headers or {}).get(subjects.STATUS)
+async def check_log_readable(connection: NatsConnection) -> None:
+    """Raises `Unavailable` unless the log can be read."""
+    subject = f"{subjects.API}.DIRECT.GET.{subjects.LOG}"
+    *_, end = await connection.request_many(subject, b'{"seq":1,"batch":1}')
+    status = end.status
     if status not in ("204", "404"):
-        raise Unavailable(f"the broker's log does not answer ({status})")
+        raise Unavailable(f"the broker's log cannot be read ({status})")

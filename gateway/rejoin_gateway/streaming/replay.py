@@ -71,7 +71,7 @@ class Replay(msgspec.Struct, frozen=True):
             after=start.read_after,
             index=start.next_index,
             restored=start.min_turn > 0,
-            stumbled=self._count_resync,
+            on_resync=self._count_resync,
         ) as records:
             yield self._frames(records)
 

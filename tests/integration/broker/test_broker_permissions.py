@@ -246,7 +246,7 @@ async def test_a_runner_cannot_change_or_delete_streams_and_consumers(guarded: C
 async def test_a_refused_publish_is_unavailable_at_once_and_a_line_in_the_log(guarded: Cluster) -> None:
     async with nats_connection.connect(guarded.url("gateway"), "gateway-api") as gateway:
         with capture_logs() as lines:
-            async with asyncio.timeout(nats_connection.ASK_TIMEOUT_S / 2):
+            async with asyncio.timeout(nats_connection.REQUEST_TIMEOUT_S / 2):
                 with pytest.raises(Unavailable, match=r"does not allow gateway-api to publish run\.x\.log"):
                     await gateway.call_api("run.x.log", b"forged")
                 with pytest.raises(PermissionDenied):

@@ -168,8 +168,8 @@ async def test_all_else_says_at_once_that_the_broker_is_away(
         with pytest.raises(Unavailable):
             await call()
         assert monotonic() - start < 0.1
-    assert (log._feeds, connection._returns, connection._losses) == ({}, set(), {})
-    assert not connection._questions.waiting()
+    assert (log._feeds, connection._reconnect_callbacks, connection._loss_callbacks) == ({}, set(), {})
+    assert not connection._requests.pending()
     await servers.nats.start()
     await wait_until(lambda: connection.connected)
     await log.last(run)
@@ -226,7 +226,7 @@ async def test_an_answer_that_comes_too_late_harms_nobody(
 ) -> None:
     """nats-py's own `flush` would let its read loop die of it."""
     frozen = psutil.Process(servers.nats.pid)
-    with mock.patch.object(nats_connection, "ASK_TIMEOUT_S", 0.2):
+    with mock.patch.object(nats_connection, "REQUEST_TIMEOUT_S", 0.2):
         frozen.suspend()
         try:
             await wait_until(lambda: frozen.status() == psutil.STATUS_STOPPED)

@@ -66,7 +66,7 @@ async def test_every_question_gets_its_own_answer(
         for message in reversed(heard):
             await hearer.send(message.reply, b"re " + message.data)
     assert [task.result().data for task in asked] == [b"re %d" % number for number in range(count)]
-    assert not asker._questions.waiting()
+    assert not asker._requests.pending()
 
 
 async def test_headers_and_payload_come_as_they_were_sent(
@@ -87,7 +87,6 @@ async def test_who_asks_nobody_is_told_so(asker: NatsConnection, subject: str) -
     with pytest.raises(Unavailable) as told:
         await asker.request(subject)
     assert isinstance(told.value.__cause__, nats.errors.NoRespondersError)
-    assert not await asker.reach(subject)
 
 
 async def test_what_waits_when_the_connection_breaks_fails_at_once(
@@ -144,7 +143,7 @@ async def test_a_question_without_an_answer_ends_in_time_and_a_late_answer_harms
         assert (await patient).data == b"late"
         await hearer.flush()
         await asker.flush()
-    assert not asker._questions.waiting()
+    assert not asker._requests.pending()
 
 
 async def test_who_gives_up_leaves_nothing_behind(
@@ -156,7 +155,7 @@ async def test_who_gives_up_leaves_nothing_behind(
         message = await heard.get()
         asked.cancel()
         await asyncio.wait([asked])
-        assert not asker._questions.waiting()
+        assert not asker._requests.pending()
         await hearer.send(message.reply, b"late")
         await hearer.flush()
         await asker.flush()
@@ -178,7 +177,7 @@ async def test_nothing_is_said_that_the_broker_would_take_for_something_else(
     with pytest.raises(Invalid):
         await asker.request(told, headers=headers)
     await asker.flush()
-    assert not asker._questions.waiting()
+    assert not asker._requests.pending()
 
 
 async def test_a_question_larger_than_the_broker_takes_is_refused_here(

@@ -196,7 +196,7 @@ async def test_gaps_and_broken_connections_are_counted_and_mended(system: LocalS
 
 async def test_a_slow_reader_is_told_from_a_broken_connection() -> None:
     log, run, why = MemoryRunLog(), RunId("run_slow"), list[ResyncReason]()
-    async with open_log_tail(log, run, stumbled=why.append) as records:
+    async with open_log_tail(log, run, on_resync=why.append) as records:
         for index in range(3):
             head = Head(prev=index, attempt=1, index=index, count=1)
             await log.append(run, head, b"x" * READER_BYTES_MAX)

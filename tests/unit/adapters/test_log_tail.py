@@ -141,7 +141,7 @@ class Troubled(MemoryRunLog):
 def impatient() -> Iterator[None]:
     """Silence is checked at once, so that a thousand of them take no time."""
     with (
-        mock.patch.object(following, "TICK_S", 0.0005),
+        mock.patch.object(following, "WAIT_GRANULARITY_S", 0.0005),
         mock.patch.object(spliced, "TAIL_CHECK_FIRST_S", 0.0005),
         mock.patch.object(spliced, "TAIL_CHECK_MAX_S", 0.001),
     ):
@@ -214,7 +214,7 @@ async def test_where_nothing_is_appended_nothing_comes_after_the_time_given() ->
 async def test_silence_is_checked_less_and_less_often() -> None:
     log = Troubled([], 256, 1)
     with (
-        mock.patch.object(following, "TICK_S", 0.001),
+        mock.patch.object(following, "WAIT_GRANULARITY_S", 0.001),
         mock.patch.object(spliced, "TAIL_CHECK_FIRST_S", 0.02),
         mock.patch.object(spliced, "TAIL_CHECK_MAX_S", 0.08),
     ):

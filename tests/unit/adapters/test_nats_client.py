@@ -61,7 +61,7 @@ async def test_messages_are_those_that_nats_py_reads(
     monkeypatch: pytest.MonkeyPatch, held_bytes_max: int
 ) -> None:
     """Also where one is so large that it is left to nats-py."""
-    monkeypatch.setattr(nats_client, "HELD_BYTES_MAX", held_bytes_max)
+    monkeypatch.setattr(nats_client, "BUFFERED_BYTES_MAX", held_bytes_max)
     expected = await told([WIRE], plainly=True)
     assert len(expected) == 7
     for cut in range(len(WIRE)):
@@ -74,7 +74,7 @@ async def test_messages_are_those_that_nats_py_reads(
 async def test_who_listens_hears_the_same_wherever_the_reads_are_cut(
     monkeypatch: pytest.MonkeyPatch, held_bytes_max: int
 ) -> None:
-    monkeypatch.setattr(nats_client, "HELD_BYTES_MAX", held_bytes_max)
+    monkeypatch.setattr(nats_client, "BUFFERED_BYTES_MAX", held_bytes_max)
     messages = WIRE.replace(b"PING\r\n", b"").replace(b"PONG\r\n", b"")  # they are answered by a connection
     plain = [one for one in await told([messages], plainly=True) if isinstance(one, tuple)]
     expected = [RawMessage(subject, headers, data) for _, subject, _, data, headers in plain]

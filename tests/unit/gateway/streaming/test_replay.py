@@ -53,7 +53,7 @@ async def test_a_silence_is_broken_by_a_comment_until_the_run_turns_out_to_be_ov
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its log will not say so any more: the response breaks, and never ends as if all had been said."""
-    monkeypatch.setattr(live_feed, "TICK_S", 0.01)
+    monkeypatch.setattr(live_feed, "WAIT_GRANULARITY_S", 0.01)
     log, over = MemoryRunLog(), asyncio.Event()
 
     class EndedRuns(MemoryRunStore):
