@@ -98,13 +98,13 @@ RUNNER = BrokerRole(
 def render() -> str:
     """The `accounts` of the servers' configuration."""
     lines = [
-        "# From here on rendered from protocol/rejoin_protocol/broker/broker_permissions.py,",
-        "# where the reasons stand. A test compares.",
+        "# The rest is generated from protocol/rejoin_protocol/broker/broker_permissions.py, which explains it.",
+        "# A test compares the two.",
         "accounts {",
         f"  {CORE} {{",
         "    jetstream: enabled",
         "    users: [",
-        "      # Declares the streams (`rejoin migrate`) and looks into everything (`rejoin runs`).",
+        "      # Declares the streams (`rejoin migrate`) and reads everything (`rejoin runs`).",
         "      { user: admin, password: $admin_password }",
         *_user(RUNNER),
         "    ]",

@@ -45,8 +45,8 @@ class Node(NatsServer):
         given.write_text("\n".join(words))
         text = CONFIG.read_text()
         for ours, this in {
-            "$NATS_SERVER  # what": f'"{HOST}:{port}"  # what',
-            "$NATS_SERVER\n": f"{self.place.path.name}\n",
+            "client_advertise: $NATS_SERVER": f'client_advertise: "{HOST}:{port}"',
+            "server_name: $NATS_SERVER": f"server_name: {self.place.path.name}",
             "0.0.0.0:4222": f"{HOST}:{port}",
             "0.0.0.0:6222": f"{HOST}:{own}",
             'http: "127.0.0.1:8222"': "",

@@ -22,7 +22,7 @@ def may(subjects: tuple[str, ...], subject: str) -> bool:
 
 
 def test_the_servers_file_is_what_the_code_renders() -> None:
-    _, line, rendered = CONFIG.read_text().partition("# From here on rendered")
+    _, line, rendered = CONFIG.read_text().partition("# The rest is generated")
     assert line + rendered == broker_permissions.render(), (
         "write permissions.render() behind the file's own lines"
     )
