@@ -23,6 +23,7 @@ API = "JS.REJOIN"
 CONTROL_SUBJECTS = "control.*"
 LIVE_SUBJECTS = "live.*"
 REPLY_EXPIRES_S = 5
+SOURCE = "protocol/rejoin_protocol/broker/broker_permissions.py"
 
 type Answers = Literal["Singleton", "Stream"]
 
@@ -98,7 +99,7 @@ RUNNER = BrokerRole(
 def render() -> str:
     """The `accounts` of the servers' configuration."""
     lines = [
-        "# The rest is generated from protocol/rejoin_protocol/broker/broker_permissions.py, which explains it.",
+        f"# The rest is generated from {SOURCE}, which explains it.",
         "# A test compares the two.",
         "accounts {",
         f"  {CORE} {{",
