@@ -1,4 +1,4 @@
-"""README's React code passes TypeScript's `strict` check, against the real packages and our own types."""
+"""React code of README and the pages passes TypeScript's `strict` check, with the real packages."""
 
 import json
 import re
@@ -29,6 +29,30 @@ OPTIONS = {
 def tsx(page: str) -> str:
     """All TSX blocks of a page, as one module."""
     return "\n".join(re.findall(r"```tsx\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL))
+
+
+PRELUDE = """
+import { useChat } from '@ai-sdk/react';
+import {
+  DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses, type UIMessage,
+} from 'ai';
+import { RejoinChatTransport } from 'rejoin';
+declare const id: string, token: string, activeRunId: string | undefined, initial: UIMessage[];
+declare const headers: Record<string, string>, loadAgain: () => void;
+export {};
+"""
+"""What the fragments of a page take for granted."""
+
+
+def fragments() -> list[tuple[str, str]]:
+    """The TSX blocks of the pages that are no whole modules, with their pages."""
+    pages = [page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "adr"]
+    found = [(str(page.relative_to(ROOT)), block) for page in pages for block in blocks(page)]
+    return [(page, block) for page, block in found if "import " not in block]
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```tsx\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 async def type_errors(folder: Path, code: str) -> str:
@@ -69,3 +93,13 @@ async def test_the_check_notices_a_mistake(node: str, tmp_path: Path, right: str
     code = tsx("README.md")
     assert code.count(right) >= 1
     assert "error TS" in await type_errors(tmp_path, code.replace(right, wrong))
+
+
+@pytest.mark.slow
+async def test_the_fragments_of_the_pages_type_check(node: str, tmp_path: Path) -> None:
+    """Each with what its page takes for granted; all in one module, as async functions."""
+    assert node
+    found = fragments()
+    assert len(found) > 5
+    functions = [f"async function fragment{n}() {{\n{code}}}\n" for n, (_, code) in enumerate(found)]
+    assert await type_errors(tmp_path, PRELUDE + "".join(functions)) == ""
