@@ -68,7 +68,7 @@ async def test_a_gateway_counts_its_requests_by_template_and_never_by_path(syste
 async def test_a_queue_that_nobody_serves_is_seen(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rejoin_gateway.app.CENSUS_S", 0.05)
+    monkeypatch.setattr("rejoin_gateway.app.RUN_COUNT_INTERVAL_S", 0.05)
     base = await system.gateway()
     (await system.runner()).drain()
     body = system.chat(system.fresh("s"), "count 1")

@@ -126,7 +126,7 @@ TABLE = {
     ),
     "settings that are none": (
         "agent = Agent(name='a', model=model, model_settings={'temperature': 1})",
-        "agent a: its settings are no ModelSettings",
+        "agent a: its model_settings are no ModelSettings",
     ),
     "no steps": ("agent = Agent(name='a', model=model, max_steps=0)", "agent a: max_steps is at least 1"),
     "no agent": ("agent = 'a'", "expected an Agent or a list of Agents"),

@@ -24,7 +24,7 @@ def may(subjects: tuple[str, ...], subject: str) -> bool:
 def test_the_servers_file_is_what_the_code_renders() -> None:
     _, line, rendered = CONFIG.read_text().partition("# The rest is generated")
     assert line + rendered == broker_permissions.render(), (
-        "write permissions.render() behind the file's own lines"
+        "replace the end of deploy/nats.conf by broker_permissions.render()"
     )
 
 
