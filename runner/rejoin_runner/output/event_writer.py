@@ -78,9 +78,7 @@ class EventWriter:
             self._wake_timer()
 
     async def flush(self) -> None:
-        """Write all that is buffered. Open parts stay open in the message; whoever ends them afterwards
-        writes no more text to them.
-        """
+        """Write all that is buffered. Call it before the open parts are ended; no text may follow."""
         async with self._lock:
             for part, text in self._pacer.take_all():
                 await self._emit_text(part, text)

@@ -25,8 +25,8 @@ def output(id: str, value: str = "fine") -> Chunk:
     return chunks.ToolOutputAvailable(tool_call_id=id, output=value)
 
 
-def said(text: str, id: str = "t") -> list[Chunk]:
-    return [chunks.TextStart(id=id), chunks.TextDelta(id=id, delta=text), chunks.TextEnd(id=id)]
+def text(content: str, id: str = "t") -> list[Chunk]:
+    return [chunks.TextStart(id=id), chunks.TextDelta(id=id, delta=content), chunks.TextEnd(id=id)]
 
 
 def step(*events: Chunk | list[Chunk], by: PartOrigin | None = None) -> list[Chunk | Mark]:
@@ -62,22 +62,22 @@ TWO = step(
 
 
 def test_a_run_without_other_agents_is_one_frame() -> None:
-    assert stack(state_of(START, step(said("hi")))) == [(None, None, 1)]
+    assert stack(state_of(START, step(text("hi")))) == [(None, None, 1)]
 
 
 def test_the_step_after_a_delegate_call_is_the_targets_and_its_output_ends_the_frame() -> None:
-    log = [START, TWO, step(said("Found."), by=RESEARCH)]
+    log = [START, TWO, step(text("Found."), by=RESEARCH)]
     assert stack(state_of(*log)) == [(None, None, 1), ("c1", "research", 1)]
     assert stack(state_of(*log, output("c1"))) == [(None, None, 1)]
 
 
-def test_open_delegate_calls_of_one_step_are_taken_one_after_the_other() -> None:
-    log = [START, TWO, step(said("Found."), by=RESEARCH), output("c1")]
+def test_open_delegate_calls_of_one_step_run_one_after_the_other() -> None:
+    log = [START, TWO, step(text("Found."), by=RESEARCH), output("c1")]
     one = state_of(*log)
     assert one.frames.next_call is not None
     assert one.frames.next_call.id == "c2"
     assert stack(state_of(*log, chunks.StartStep())) == [(None, None, 1), ("c2", "research", 1)]
-    after = state_of(*log, step(said("Again."), by=SECOND), output("c2"), chunks.StartStep())
+    after = state_of(*log, step(text("Again."), by=SECOND), output("c2"), chunks.StartStep())
     assert stack(after) == [(None, None, 2)]
 
 
@@ -102,17 +102,17 @@ def test_a_response_that_is_void_opens_no_frame() -> None:
 
 
 def test_a_frame_stays_open_while_its_own_response_is_void() -> None:
-    log = [START, TWO, chunks.StartStep(), *said("half")[:1], chunks.ResetStep()]
+    log = [START, TWO, chunks.StartStep(), *text("half")[:1], chunks.ResetStep()]
     assert stack(state_of(*log)) == [(None, None, 1), ("c1", "research", 1)]
 
 
 def test_an_id_that_an_earlier_delegate_call_had_opens_a_new_frame() -> None:
-    log = [START, step(called("c1", "delegate_to_research", task="")), step(said("x"), by=RESEARCH)]
+    log = [START, step(called("c1", "delegate_to_research", task="")), step(text("x"), by=RESEARCH)]
     again = [output("c1"), step(called("c1", "delegate_to_dig", task="")), chunks.StartStep()]
     assert stack(state_of(*log, *again)) == [(None, None, 2), ("c1", "dig", 1)]
 
 
-def test_a_finished_transfer_counts_from_the_next_step_on() -> None:
+def test_a_finished_handoff_counts_from_the_next_step_on() -> None:
     log = [START, step(called("t", "transfer_to_billing"))]
     assert state_of(*log).frames.top.successor is None
     done = state_of(*log, output("t"))
@@ -121,7 +121,7 @@ def test_a_finished_transfer_counts_from_the_next_step_on() -> None:
     assert (after.agent, after.successor, after.steps, after.steps_since_handoff) == ("billing", None, 2, 1)
 
 
-def test_a_transfer_that_failed_or_was_denied_hands_nothing_over() -> None:
+def test_a_handoff_that_failed_or_was_denied_changes_no_agent() -> None:
     log = [START, step(called("t", "transfer_to_billing"))]
     failed = state_of(*log, chunks.ToolOutputError(tool_call_id="t", error_text="no"))
     denied = state_of(*log, chunks.ToolOutputDenied(tool_call_id="t"))
@@ -129,7 +129,7 @@ def test_a_transfer_that_failed_or_was_denied_hands_nothing_over() -> None:
     assert failed.frames.handoffs == denied.frames.handoffs == 0
 
 
-def test_a_transfer_inside_a_frame_stays_inside() -> None:
+def test_a_handoff_inside_a_frame_stays_inside() -> None:
     log = [START, TWO, step(called("t", "transfer_to_dig"), by=RESEARCH), output("t"), chunks.StartStep()]
     assert stack(state_of(*log)) == [(None, None, 1), ("c1", "dig", 2)]
 
@@ -139,16 +139,16 @@ def test_a_transfer_inside_a_frame_stays_inside() -> None:
 FINISHED_FIRST = [
     START,
     TWO,
-    step(said("Looking."), called("t", "transfer_to_dig"), by=RESEARCH),
+    step(text("Looking."), called("t", "transfer_to_dig"), by=RESEARCH),
     output("t"),
-    step(said("Found."), by=PartOrigin("dig", CallId("c1"))),
+    step(text("Found."), by=PartOrigin("dig", CallId("c1"))),
     output("c1", "Found."),
     step(called("x", "look"), by=SECOND),
 ]
 
 
 @pytest.mark.parametrize("log", [NESTED, FINISHED_FIRST], ids=["nested", "one after the other"])
-def test_a_message_that_is_written_again_has_the_same_open_frames(log: list[Any]) -> None:
+def test_a_restored_message_has_the_same_open_frames(log: list[Any]) -> None:
     live = state_of(*log)
     again = state_of(*unfold(live.message))
     assert stack(again) == stack(live)
@@ -163,19 +163,19 @@ MESSAGE: UIMessage = fold(
     event
     for entry in (
         [START],
-        step(said("I ask."), called("c1", "delegate_to_research", task="find it")),
+        step(text("I ask."), called("c1", "delegate_to_research", task="find it")),
         step(
             chunks.ReasoningStart(id="t"),
             chunks.ReasoningDelta(id="t", delta="Hmm."),
             chunks.ReasoningEnd(id="t", provider_metadata={"openai": {"model": "m"}}),
-            said("Looking."),
+            text("Looking."),
             called("x", "look"),
             by=RESEARCH,
         ),
         [output("x", "seen")],
-        step(said("It is "), said("here."), by=RESEARCH),
+        step(text("It is "), text("here."), by=RESEARCH),
         [output("c1", "It is here.")],
-        step(said("It is there.")),
+        step(text("It is there.")),
     )
     for event in entry
     if not isinstance(event, Mark)
@@ -198,7 +198,7 @@ def test_the_conversation_sees_the_call_and_its_output_and_nothing_in_between() 
     assert parts[2]["output"] == "It is here."
 
 
-def test_a_delegated_agent_sees_its_own_steps_as_it_said_them() -> None:
+def test_a_delegated_agent_sees_its_own_text_as_text() -> None:
     parts = agent_stack.frame_view(MESSAGE, RESEARCH.call)["parts"]
     kinds = ["step-start", "reasoning", "text", "tool-look", "step-start", "text", "text"]
     assert [part["type"] for part in parts] == kinds
@@ -207,11 +207,11 @@ def test_a_delegated_agent_sees_its_own_steps_as_it_said_them() -> None:
     assert parts[3]["output"] == "seen"
 
 
-def test_the_outcome_is_what_was_said_in_the_last_step() -> None:
+def test_the_output_of_a_delegation_is_the_text_of_its_last_step() -> None:
     assert agent_stack.delegation_output(MESSAGE, RESEARCH.call) == "It is here."
 
 
-def test_what_a_provider_attached_to_a_text_comes_back_with_it() -> None:
+def test_provider_metadata_of_a_text_comes_back_with_it() -> None:
     metadata = {"openai": {"model": "m", "id": "i"}}
     events: list[Chunk] = [chunks.TextStart(id="t"), chunks.TextEnd(id="t", provider_metadata=metadata)]
     message = fold(agent_stack.with_origin(one, RESEARCH) for one in (chunks.StartStep(), *events))
@@ -220,12 +220,12 @@ def test_what_a_provider_attached_to_a_text_comes_back_with_it() -> None:
 
 
 def test_text_and_reasoning_of_one_id_stay_apart() -> None:
-    events = [chunks.ReasoningStart(id="t"), *said("a"), chunks.ReasoningDelta(id="t", delta="b")]
+    events = [chunks.ReasoningStart(id="t"), *text("a"), chunks.ReasoningDelta(id="t", delta="b")]
     message = fold(agent_stack.with_origin(one, RESEARCH) for one in events)
     assert [part["text"] for part in message["parts"]] == ["b", "a"]
 
 
-def test_metadata_of_another_kind_is_nobodys() -> None:
+def test_metadata_of_another_kind_has_no_origin() -> None:
     incomplete: dict[str, Any] = {METADATA_KEY: {}}
     strange: list[Any] = [UNSET, {}, incomplete, {METADATA_KEY: {"agent": 1, "call": "c"}}, {"openai": {}}]
     for metadata in strange:
@@ -233,7 +233,7 @@ def test_metadata_of_another_kind_is_nobodys() -> None:
     assert agent_stack.origin_of({METADATA_KEY: {"agent": "a", "call": "c"}}) == PartOrigin("a", CallId("c"))
 
 
-def test_the_task_is_all_that_a_delegated_agent_is_asked() -> None:
+def test_a_delegated_agent_gets_its_task_and_nothing_else() -> None:
     [_, waiting] = state_of(START, TWO, chunks.StartStep()).frames.stack
     assert waiting.call is not None
     assert agent_stack.task_message(waiting.call)["parts"] == [{"type": "text", "text": "find it"}]
@@ -251,11 +251,11 @@ def answered(*log: Any, by: str = "support") -> UIMessage:
     return state_of(START, begun, *log).message
 
 
-TO_BILLING = answered(step(called("t", "transfer_to_billing")), output("t"), step(said("hi")))
+TO_BILLING = answered(step(called("t", "transfer_to_billing")), output("t"), step(text("hi")))
 REACHABLE = {"support", "billing", "dig"}
 
 
-def test_the_next_answer_is_begun_by_whom_the_last_one_ended_with() -> None:
+def test_the_next_answer_starts_with_the_agent_of_the_last_one() -> None:
     assert current_agent([], "support", REACHABLE) == "support"
     assert current_agent([USER, TO_BILLING, USER], "support", REACHABLE) == "billing"
     assert current_agent([USER, TO_BILLING, USER, answered(), USER], "support", REACHABLE) == "billing"
@@ -263,14 +263,14 @@ def test_the_next_answer_is_begun_by_whom_the_last_one_ended_with() -> None:
     assert current_agent([USER, TO_BILLING, USER, back, USER], "support", REACHABLE) == "support"
 
 
-def test_a_transfer_that_was_not_made_or_not_in_the_conversation_changes_nothing_for_the_next() -> None:
+def test_a_handoff_that_failed_or_was_a_delegated_agents_does_not_change_the_next_answer() -> None:
     asked = answered(step(called("t", "transfer_to_billing")))
     inner = answered(TWO, step(called("t", "transfer_to_dig"), by=RESEARCH), output("t"))
     for message in (asked, inner):
         assert current_agent([USER, message, USER], "support", REACHABLE) == "support"
 
 
-def test_another_agents_turns_and_agents_that_are_gone_change_nothing_for_the_next() -> None:
+def test_another_agents_answers_and_removed_agents_do_not_change_the_next_answer() -> None:
     assert current_agent([USER, TO_BILLING, USER], "support", {"support"}) == "support"
-    others = answered(step(said("hi")), by="sales")
+    others = answered(step(text("hi")), by="sales")
     assert current_agent([USER, TO_BILLING, USER, others, USER], "support", REACHABLE) == "support"

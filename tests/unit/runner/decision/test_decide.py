@@ -1,4 +1,4 @@
-"""The machine, as transcripts: what the log says, what is decided, what is done next."""
+"""`next_action` as transcripts: a log, the decisions about approvals, and the next action."""
 
 from collections.abc import Sequence
 
@@ -73,13 +73,13 @@ def action(
     approvals: Sequence[Approval] = (),
     taken_over: bool = False,
 ) -> decide.Action:
-    """What is next, if `delete` needs approval and is not to be repeated."""
+    """The next action, if `delete` needs approval and must not run twice."""
     state = state_of(*log)
     return decide.next_action(
         state,
         DecisionInputs(
             turn=turn,
-            approvals={one.request.call: one for one in approvals},
+            approvals={approval.request.call: approval for approval in approvals},
             possibly_started=decide.possibly_started_calls(state) if taken_over else (),
         ),
         Policy(
@@ -96,15 +96,15 @@ GENERATED = Mark.GENERATED
 CALLED = [START, STEP, called(CALL), GENERATED]
 ASKED = [START, STEP, called(OTHER), GENERATED, asked(OTHER)]
 SUSPENDED = [*ASKED, chunks.FinishStep(), chunks.Finish(), Mark.SUSPENDED]
-REOPENED = [*SUSPENDED, START]
+CONTINUED = [*SUSPENDED, START]
 
 TRANSCRIPTS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
-    "an empty log is opened": ([], StartMessage()),
-    "a message without a step asks the model": ([START], CallModel()),
-    "a step without output asks the model again": ([START, STEP], CallModel()),
+    "an empty log starts the message": ([], StartMessage()),
+    "a message without a step calls the model": ([START], CallModel()),
+    "a step without output calls the model again": ([START, STEP], CallModel()),
     "a half response is voided": ([START, STEP, TEXT[0]], VoidStep()),
-    "a whole response that was not marked is voided too": ([START, STEP, *TEXT], VoidStep()),
-    "a voided step asks the model": ([START, STEP, TEXT[0], chunks.ResetStep()], CallModel()),
+    "a response without its mark is voided too": ([START, STEP, *TEXT], VoidStep()),
+    "a voided step calls the model": ([START, STEP, TEXT[0], chunks.ResetStep()], CallModel()),
     "a response without calls closes the step": ([START, STEP, *TEXT, GENERATED], CloseStep()),
     "a closed step without calls is the end": (
         [START, STEP, *TEXT, GENERATED, chunks.FinishStep()],
@@ -112,12 +112,12 @@ TRANSCRIPTS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
     ),
     "a call is run": (CALLED, RunToolCalls([CALL], [], [])),
     "a call with a result closes the step": ([*CALLED, result(CALL)], CloseStep()),
-    "a closed step with calls asks the model": ([*CALLED, result(CALL), chunks.FinishStep()], CallModel()),
+    "a closed step with calls calls the model": ([*CALLED, result(CALL), chunks.FinishStep()], CallModel()),
     "too many steps end the message": (
         [START, *(3 * [STEP, called(CALL), GENERATED, result(CALL), chunks.FinishStep()])],
         FinishMessage("tool-calls"),
     ),
-    "a call that needs a word asks for it": (
+    "a call that needs approval requests it": (
         [START, STEP, called(OTHER), GENERATED],
         RequestApprovals([OTHER]),
     ),
@@ -126,10 +126,10 @@ TRANSCRIPTS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
         RunToolCalls([CALL], [], []),
     ),
     "when every open call waits the run is suspended": (ASKED, SuspendRun()),
-    "a suspended log is left": (SUSPENDED, ReleaseRun()),
+    "a suspended run is released": (SUSPENDED, ReleaseRun()),
     "an error is finished": ([START, STEP, chunks.Error(error_text="x")], FinishMessage("error")),
     "an abort is finished": ([START, chunks.Abort()], FinishMessage("other")),
-    "a complete log goes to the books": ([START, chunks.Finish(), Mark.ENDED], RecordEnd(State.COMPLETED)),
+    "a complete log is recorded": ([START, chunks.Finish(), Mark.ENDED], RecordEnd(State.COMPLETED)),
     "a complete failure too": (
         [START, chunks.Error(error_text="x"), chunks.Finish(), Mark.ENDED],
         RecordEnd(State.FAILED),
@@ -147,7 +147,7 @@ def test_transcript(name: str) -> None:
     assert action(log) == expected
 
 
-TOLD = [*REOPENED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=True)]
+ANSWERED = [*CONTINUED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=True)]
 APPROVED = Decision(APPROVAL, approved=True)
 DENIED = Decision(APPROVAL, approved=False)
 
@@ -156,27 +156,27 @@ def test_a_decided_run_goes_on_in_a_new_turn() -> None:
     assert action(SUSPENDED, turn=1, approvals=[approval(approved=True)]) == ContinueMessage()
 
 
-def test_a_turn_begins_with_what_was_decided() -> None:
-    assert action(REOPENED, turn=1, approvals=[approval(approved=True)]) == EmitDecisions([APPROVED])
+def test_a_turn_begins_with_the_decisions() -> None:
+    assert action(CONTINUED, turn=1, approvals=[approval(approved=True)]) == EmitDecisions([APPROVED])
 
 
 def test_an_approved_call_is_run() -> None:
-    assert action(TOLD, turn=1, approvals=[approval(approved=True)]) == RunToolCalls([OTHER], [], [])
+    assert action(ANSWERED, turn=1, approvals=[approval(approved=True)]) == RunToolCalls([OTHER], [], [])
 
 
 def test_a_denied_call_is_not() -> None:
-    told = [*REOPENED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=False)]
-    assert action(told, turn=1, approvals=[approval(approved=False)]) == RunToolCalls(
+    answered = [*CONTINUED, chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=False)]
+    assert action(answered, turn=1, approvals=[approval(approved=False)]) == RunToolCalls(
         [], [(OTHER, DENIED)], []
     )
 
 
 def test_an_undecided_call_suspends_the_run_again() -> None:
-    assert action(REOPENED, turn=1, approvals=[approval(approved=None)]) == SuspendRun()
+    assert action(CONTINUED, turn=1, approvals=[approval(approved=None)]) == SuspendRun()
 
 
 def test_a_call_that_was_not_started_runs_after_a_takeover_whatever_its_tool_says() -> None:
-    assert action(TOLD, turn=1, approvals=[approval(approved=True)], taken_over=True) == RunToolCalls(
+    assert action(ANSWERED, turn=1, approvals=[approval(approved=True)], taken_over=True) == RunToolCalls(
         [OTHER], [], []
     )
 
@@ -186,7 +186,7 @@ def test_a_call_that_may_have_been_started_runs_again_if_its_tool_may() -> None:
 
 
 def test_a_call_that_may_have_been_started_and_not_be_repeated_is_of_unknown_outcome() -> None:
-    log = [*TOLD, Mark.CALLING]
+    log = [*ANSWERED, Mark.CALLING]
     assert action(log, turn=1, approvals=[approval(approved=True)], taken_over=True) == RunToolCalls(
         [], [], [OTHER]
     )
@@ -212,12 +212,12 @@ def test_the_same_call_id_after_a_reset_is_another_call() -> None:
 
 def test_a_message_that_is_half_restored_is_restored_again() -> None:
     state = state_of(START, Mark.RESTORED, STEP)
-    found = decide.next_action(
+    next_action = decide.next_action(
         state,
         DecisionInputs(turn=1, approvals={}, possibly_started=(), message_stored=True),
         Policy(bool, bool, max_steps=1),
     )
-    assert found == decide.RestoreMessage()
+    assert next_action == decide.RestoreMessage()
 
 
 def test_what_was_started_in_one_step_says_nothing_of_the_next() -> None:
@@ -230,7 +230,7 @@ def test_a_call_with_a_preliminary_result_is_still_open() -> None:
     assert action([*CALLED, half]) == RunToolCalls([CALL], [], [])
 
 
-# Agents that hand over and delegate. `delete` needs a word, also where it is `delegate_to_delete`.
+# Agents that hand off and delegate. `delete` needs approval, also as `delegate_to_delete`.
 
 RESEARCH = ToolCall(CallId("r"), "delegate_to_research", {"task": "find"})
 AGAIN = ToolCall(CallId("s"), "delegate_to_research", {"task": "find more"})
@@ -238,43 +238,43 @@ BILLING = ToolCall(CallId("b"), "transfer_to_billing", {})
 SALES = ToolCall(CallId("v"), "transfer_to_sales", {})
 END = chunks.FinishStep()
 DELEGATED = [START, STEP, called(RESEARCH), GENERATED, END]
-SPOKEN = [STEP, *TEXT, GENERATED, END]
+RESPONDED = [STEP, *TEXT, GENERATED, END]
 
 WITH_OTHERS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
     "the other calls of a step come before its delegations": (
         [START, STEP, called(RESEARCH), called(CALL), GENERATED],
         RunToolCalls([CALL], [], []),
     ),
-    "a delegation waits while another call waits for its word": (
+    "a delegation waits while another call waits for its approval": (
         [START, STEP, called(RESEARCH), called(OTHER), GENERATED, asked(OTHER)],
         SuspendRun(),
     ),
     "a delegation closes its step": ([START, STEP, called(RESEARCH), GENERATED], CloseStep()),
-    "and asks the next agent's model": (DELEGATED, CallModel()),
+    "and calls the next agent's model": (DELEGATED, CallModel()),
     "whose call is run": ([*DELEGATED, STEP, called(CALL), GENERATED], RunToolCalls([CALL], [], [])),
-    "whose call is asked about": ([*DELEGATED, STEP, called(OTHER), GENERATED], RequestApprovals([OTHER])),
+    "whose call needs approval": ([*DELEGATED, STEP, called(OTHER), GENERATED], RequestApprovals([OTHER])),
     "and suspends the run": ([*DELEGATED, STEP, called(OTHER), GENERATED, asked(OTHER)], SuspendRun()),
     "whose half response is voided": ([*DELEGATED, STEP, TEXT[0]], VoidStep()),
     "whose step without calls is its last": (
-        [*DELEGATED, *SPOKEN],
+        [*DELEGATED, *RESPONDED],
         CompleteDelegation(RESEARCH, complete=True),
     ),
-    "who is asked again if nobody heard the end of its response": ([*DELEGATED, STEP, END], CallModel()),
-    "who has only so many steps": (
+    "whose incomplete response is generated again": ([*DELEGATED, STEP, END], CallModel()),
+    "whose steps are limited": (
         [*DELEGATED, *(3 * [STEP, called(CALL), GENERATED, result(CALL), END])],
         CompleteDelegation(RESEARCH, complete=False),
     ),
-    "when its output is there its caller goes on": ([*DELEGATED, *SPOKEN, result(RESEARCH)], CallModel()),
+    "when its output is there its caller goes on": ([*DELEGATED, *RESPONDED, result(RESEARCH)], CallModel()),
     "when one delegation is done the next begins": (
-        [START, STEP, called(RESEARCH), called(AGAIN), GENERATED, END, *SPOKEN, result(RESEARCH)],
+        [START, STEP, called(RESEARCH), called(AGAIN), GENERATED, END, *RESPONDED, result(RESEARCH)],
         CallModel(),
     ),
     "a caller that has no step left ends the message when its delegation is done": (
-        [START, *(2 * SPOKEN), *DELEGATED[1:], *SPOKEN, result(RESEARCH)],
+        [START, *(2 * RESPONDED), *DELEGATED[1:], *RESPONDED, result(RESEARCH)],
         FinishMessage("tool-calls"),
     ),
-    "a transfer is run": ([START, STEP, called(BILLING), GENERATED], RunToolCalls([BILLING], [], [])),
-    "a second transfer in one step is refused": (
+    "a handoff is run": ([START, STEP, called(BILLING), GENERATED], RunToolCalls([BILLING], [], [])),
+    "a second handoff in one step is refused": (
         [START, STEP, called(BILLING), called(SALES), GENERATED],
         RunToolCalls([BILLING], [], [], ((SALES, decide.ALREADY_HANDED_OFF),)),
     ),
@@ -283,10 +283,10 @@ WITH_OTHERS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
         RunToolCalls([], [], [], ((SALES, decide.ALREADY_HANDED_OFF),)),
     ),
     "an agent that takes over has all its steps": (
-        [START, *(2 * SPOKEN), STEP, called(BILLING), GENERATED, result(BILLING), END],
+        [START, *(2 * RESPONDED), STEP, called(BILLING), GENERATED, result(BILLING), END],
         CallModel(),
     ),
-    "a transfer past the bound is refused": (
+    "a handoff beyond the limit is refused": (
         [
             START,
             *(2 * [STEP, called(BILLING), GENERATED, result(BILLING), END]),
@@ -296,7 +296,7 @@ WITH_OTHERS: dict[str, tuple[Sequence[Chunk | Mark], decide.Action]] = {
         ],
         RunToolCalls([], [], [], ((SALES, decide.TOO_MANY_HANDOFFS),)),
     ),
-    "a delegation past the bound is refused": (
+    "a delegation beyond the limit is refused": (
         [*DELEGATED, STEP, called(AGAIN), GENERATED],
         RunToolCalls([], [], [], ((AGAIN, decide.TOO_DEEP),)),
     ),
@@ -311,15 +311,15 @@ def test_transcript_with_others(name: str) -> None:
 
 def test_an_interrupt_leaves_no_call_open_in_any_frame() -> None:
     state = state_of(*DELEGATED, STEP, called(CALL), called(OTHER), GENERATED)
-    found = decide.next_action(
+    next_action = decide.next_action(
         state,
         DecisionInputs(turn=0, approvals={}, possibly_started=(), interrupted=True),
         Policy(lambda _: False, lambda _: True, max_steps=3),
     )
-    assert found == decide.AbortRun([CALL, OTHER, RESEARCH])
+    assert next_action == decide.AbortRun([CALL, OTHER, RESEARCH])
 
 
-def test_a_delegation_that_needs_a_word_waits_for_it() -> None:
+def test_a_delegation_that_needs_approval_waits_for_it() -> None:
     ask = ToolCall(CallId("d"), "delegate_to_research", {"task": "x"})
     log = [START, STEP, called(ask), GENERATED]
     policy = Policy(lambda call: call.tool == ask.tool, lambda _: True, max_steps=3)
@@ -330,10 +330,10 @@ def test_a_delegation_that_needs_a_word_waits_for_it() -> None:
         )
         return decide.next_action(state_of(*log, *more), inputs, policy)
 
-    told = [asked(ask), END, chunks.Finish(), Mark.SUSPENDED, START]
+    answered = [asked(ask), END, chunks.Finish(), Mark.SUSPENDED, START]
     assert following() == RequestApprovals([ask])
     assert following(asked(ask)) == SuspendRun()
     yes = chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=True)
-    assert following(*told, yes, turn=1, approved=True) == CallModel()
+    assert following(*answered, yes, turn=1, approved=True) == CallModel()
     no = chunks.ToolApprovalResponse(approval_id=APPROVAL, approved=False)
-    assert following(*told, no, turn=1, approved=False) == RunToolCalls([], [(ask, DENIED)], [])
+    assert following(*answered, no, turn=1, approved=False) == RunToolCalls([], [(ask, DENIED)], [])

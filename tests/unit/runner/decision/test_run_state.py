@@ -53,7 +53,9 @@ def fields(state: RunState) -> dict[str, object]:
         )
     )
 )
-def test_a_log_that_is_read_says_what_was_emitted(batches: list[tuple[list[Chunk], Audience, Mark]]) -> None:
+def test_a_stored_log_gives_the_state_of_the_live_run(
+    batches: list[tuple[list[Chunk], Audience, Mark]],
+) -> None:
     live, read = RunState(), RunState()
     for seq, (events, audience, mark) in enumerate(batches, 1):
         payload = record.encode_frames(map(chunks.encode, events), prev=seq - 1, index=live.index)
@@ -68,14 +70,14 @@ def test_a_log_that_is_read_says_what_was_emitted(batches: list[tuple[list[Chunk
     assert read.last_seq == len(batches)
 
 
-def test_parts_left_open_are_closed_in_order() -> None:
+def test_open_parts_are_closed_in_order() -> None:
     state = RunState()
     for chunk in (chunks.TextStart(id="t"), chunks.ReasoningStart(id="r")):
         state.apply(chunk)
     assert state.closing_chunks() == [chunks.TextEnd(id="t"), chunks.ReasoningEnd(id="r")]
 
 
-def test_usage_is_what_the_metadata_says_and_nothing_without_it() -> None:
+def test_usage_comes_from_the_metadata_and_is_empty_without_it() -> None:
     assert usage_of({"id": "m", "role": "assistant", "parts": []}) == {}
     assert usage_of({"metadata": {"usage": {"inputTokens": 1}}}) == {"inputTokens": 1}
     assert usage_of({"metadata": "odd"}) == {}

@@ -1,4 +1,4 @@
-"""What of a text is let out when: by time, and by whole words."""
+"""How text is released: at intervals, and in whole words."""
 
 import re
 from itertools import pairwise
@@ -11,15 +11,15 @@ from rejoin_runner.output.text_pacing import BUFFERED_CHARS_MAX, WORD_CHARS_MAX,
 texts = st.lists(st.tuples(st.text(alphabet="ab .\n界", max_size=12), st.floats(0, 0.05)), max_size=40)
 
 
-def said(pieces: list[tuple[str, float]], interval_s: float) -> list[tuple[float, str]]:
-    """What a pacer lets out of text that comes with pauses, whose timer is exact."""
+def released(pieces: list[tuple[str, float]], interval_s: float) -> list[tuple[float, str]]:
+    """What a pacer releases, with the times, if each text is followed by a pause and timers are exact."""
     pacer, now_s, out = TextPacer(interval_s), 0.0, list[tuple[float, str]]()
     for text, pause_s in pieces:
-        if one := pacer.add("t", text, now_s):
-            out.append((now_s, one))
+        if piece := pacer.add("t", text, now_s):
+            out.append((now_s, piece))
         then_s = now_s + pause_s
         while (due_s := pacer.due_s()) is not None and due_s <= then_s:
-            out += [(due_s, one) for _, one in pacer.take_due(due_s)]
+            out += [(due_s, piece) for _, piece in pacer.take_due(due_s)]
         now_s = then_s
     now_s += pacer.wait_s("t", now_s)
     if rest := pacer.take_rest("t"):
@@ -28,14 +28,14 @@ def said(pieces: list[tuple[str, float]], interval_s: float) -> list[tuple[float
 
 
 @given(texts)
-def test_nothing_is_lost_and_nothing_added(pieces: list[tuple[str, float]]) -> None:
-    assert "".join(text for _, text in said(pieces, 0.04)) == "".join(text for text, _ in pieces)
+def test_no_text_is_lost_and_none_added(pieces: list[tuple[str, float]]) -> None:
+    assert "".join(text for _, text in released(pieces, 0.04)) == "".join(text for text, _ in pieces)
 
 
 @pytest.mark.feature("F19")
 @given(texts)
 def test_pieces_are_an_interval_apart_and_end_with_whole_words(pieces: list[tuple[str, float]]) -> None:
-    out = said(pieces, 0.04)
+    out = released(pieces, 0.04)
     for (earlier_s, text), (later_s, following) in pairwise(out):
         assert later_s - earlier_s >= 0.04 - 1e-9
         assert re.search(r"[\s界]$", text), (text, following)
@@ -44,13 +44,13 @@ def test_pieces_are_an_interval_apart_and_end_with_whole_words(pieces: list[tupl
 @pytest.mark.feature("F19")
 def test_five_hundred_characters_at_once_are_a_few_pieces() -> None:
     words = [f"word{number} " for number in range(80)]
-    out = said([(word, 0.0) for word in words], 0.04)
+    out = released([(word, 0.0) for word in words], 0.04)
     assert len("".join(words)) > 500
     assert len(out) <= 5
 
 
-def test_without_an_interval_every_token_goes_out_as_it_came() -> None:
-    out = said([("a", 0.0), ("b c", 0.0), ("", 0.0), ("d", 0.0)], 0)
+def test_without_an_interval_every_token_is_released_at_once() -> None:
+    out = released([("a", 0.0), ("b c", 0.0), ("", 0.0), ("d", 0.0)], 0)
     assert [text for _, text in out] == ["a", "b c", "d"]
 
 
@@ -59,17 +59,17 @@ def test_a_word_that_never_ends_is_cut() -> None:
     assert TextPacer(0.04).add("t", "x" * WORD_CHARS_MAX, 0.0) == ""
 
 
-def test_a_script_without_spaces_needs_none() -> None:
+def test_a_script_without_spaces_is_released_without_a_space() -> None:
     assert TextPacer(0.04).add("t", "今天天气", 0.0) == "今天天气"
 
 
-def test_a_great_deal_does_not_wait() -> None:
+def test_a_large_text_does_not_wait_for_its_interval() -> None:
     pacer = TextPacer(0.04)
     assert pacer.add("t", "a ", 0.0) == "a "
     assert pacer.add("t", "b " * BUFFERED_CHARS_MAX, 0.0) == "b " * BUFFERED_CHARS_MAX
 
 
-def test_parts_are_paced_apart() -> None:
+def test_each_part_has_its_own_interval() -> None:
     pacer = TextPacer(0.04)
     assert pacer.add("t", "one ", 0.0) == "one "
     assert pacer.add("r", "two ", 0.0) == "two "

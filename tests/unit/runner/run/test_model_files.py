@@ -1,6 +1,4 @@
-"""Stored files on their way to a model: as data URLs, the latest first, and what is missing is named; and the
-files that a model makes on their way into the store.
-"""
+"""Stored files become data URLs for a model, the newest first; files that a model generates are stored."""
 
 from typing import Any
 
@@ -35,7 +33,7 @@ MINE = Run(
 
 
 class MemoryFileStore:
-    """`Files`, in memory."""
+    """A `FileStore` in memory."""
 
     def __init__(self) -> None:
         self.files: dict[tuple[TenantId, FileId], Stored] = {}
@@ -60,7 +58,7 @@ class MemoryFileStore:
         return self.files.get((tenant, id))
 
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
-        raise AssertionError((tenant, id))  # a model gets the whole of it
+        raise AssertionError((tenant, id))  # models get whole files
 
     async def touch(self, tenant: TenantId, id: FileId) -> bool:
         return (tenant, id) in self.files
@@ -90,7 +88,7 @@ async def test_a_stored_file_becomes_a_data_url_and_nothing_else_changes() -> No
     assert history[0]["parts"][1]["url"] == file_formats.file_url(id)
 
 
-async def test_a_file_that_is_gone_or_another_tenants_is_named() -> None:
+async def test_a_note_replaces_a_file_that_is_gone_or_another_tenants() -> None:
     files = MemoryFileStore()
     id = await files.put(TenantId("other"), None, b"png", "image/png")
     [found] = await inline_files(
@@ -99,7 +97,7 @@ async def test_a_file_that_is_gone_or_another_tenants_is_named() -> None:
     assert found == turn({"type": "text", "text": "[The attachment a.png is not there any more.]"}, TEXT)
 
 
-async def test_of_too_many_files_the_latest_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_too_many_files_the_newest_are_inlined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_files, "INLINED_BYTES_MAX", 5)
     files = MemoryFileStore()
     ids = [await files.put(TENANT, None, data, "image/png") for data in (b"1", b"22", b"333", b"44")]
@@ -120,10 +118,10 @@ async def test_of_too_many_files_the_latest_are_taken(monkeypatch: pytest.Monkey
         (b"x", "audio/a\r\nset-cookie: b", "application/octet-stream"),
     ],
 )
-async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
+async def test_a_generated_file_is_stored_with_a_type_that_no_browser_executes(
     data: bytes, claimed: str, kept: str
 ) -> None:
-    """Its part says what the model said."""
+    """The part in the message keeps the type that the model gave."""
     files, url = MemoryFileStore(), file_formats.to_data_url("image/gif", data)
     for kind in (File, ReasoningFile):
         chunk = await store_generated_file(kind(url, claimed, {"p": {"id": "1"}}), files, MINE)
@@ -141,14 +139,14 @@ async def test_a_file_that_a_model_made_is_stored_as_what_no_browser_runs(
         StartStep(),
     ],
 )
-async def test_what_is_no_file_of_bytes_stays_as_it_is(chunk: Chunk) -> None:
+async def test_any_other_chunk_is_unchanged(chunk: Chunk) -> None:
     files = MemoryFileStore()
     assert await store_generated_file(chunk, files, MINE) is chunk
     assert files.files == {}
 
 
 @pytest.mark.parametrize("url", ["data:image/png;base64,?", "data:image/png;base64," + "A" * 15_000_000])
-async def test_a_file_that_cannot_be_kept_is_the_models_failure(url: str) -> None:
+async def test_a_generated_file_that_cannot_be_stored_is_the_models_error(url: str) -> None:
     with pytest.raises(ModelError, match="The model generated a file that cannot be stored: "):
         await store_generated_file(File(url, "image/png"), MemoryFileStore(), MINE)
 

@@ -23,13 +23,13 @@ RUN = Run(
 )
 
 
-def test_an_interrupt_is_heard() -> None:
+def test_an_interrupt_reaches_the_lease() -> None:
     lease = RunLease()
     lease.receive(Interrupt())
     assert lease.interrupted.is_set()
 
 
-async def test_a_newer_attempt_ends_the_lease_whenever_it_is_heard() -> None:
+async def test_a_newer_attempt_ends_the_lease_before_and_after_the_claim() -> None:
     for before in (True, False):
         lease = RunLease()
         if before:
@@ -43,7 +43,7 @@ async def test_a_newer_attempt_ends_the_lease_whenever_it_is_heard() -> None:
         assert lost.result()
 
 
-async def test_our_own_attempt_and_older_ones_do_not() -> None:
+async def test_its_own_attempt_and_older_ones_do_not_end_it() -> None:
     lease = RunLease()
     lease.receive(Supersede(2))
     lease.run = RUN

@@ -1,4 +1,4 @@
-"""A loop that stands still is told of while it does, and who holds it up."""
+"""A blocked event loop is reported while it is blocked, with the code that blocks it."""
 
 import asyncio
 import threading
@@ -19,33 +19,34 @@ DEADLINE_S = 10.0
 type Lines = Sequence[MutableMapping[str, Any]]
 
 
-def told(lines: Lines) -> Lines:
+def reports(lines: Lines) -> Lines:
+    """The lines about the blocking task."""
     return [line for line in lines if line.get("task") == "tool nap"]
 
 
-async def naps(lines: Lines) -> None:
-    """Holds up the loop until it is told of."""
+async def block(lines: Lines) -> None:
+    """Block the loop until the watchdog reports it."""
     deadline = time.monotonic() + DEADLINE_S
-    while not told(lines) and time.monotonic() < deadline:
-        time.sleep(BLOCKED_S / 4)  # noqa: ASYNC251 - this is what it is about
+    while not reports(lines) and time.monotonic() < deadline:
+        time.sleep(BLOCKED_S / 4)  # noqa: ASYNC251 - blocking is the scenario
 
 
 async def test_a_tool_that_blocks_the_loop_is_named_while_it_does() -> None:
-    """Nobody in the loop could say it then; how long it was is said once it runs again."""
+    """The thread reports it; once the loop runs again, the loop reports how long it was blocked."""
     with capture_logs() as lines:
         async with run_alongside(loop_watchdog.watch(BLOCKED_S)):
             await asyncio.sleep(0)
-            task = asyncio.get_running_loop().create_task(naps(lines), name=tool_calls.TASK_PREFIX + "nap")
+            task = asyncio.get_running_loop().create_task(block(lines), name=tool_calls.TASK_PREFIX + "nap")
             await task
             await wait_until(lambda: lines[-1]["event"] == "event_loop_unblocked", "the end of the silence")
-    [line] = told(lines)
+    [line] = reports(lines)
     assert (line["event"], line["log_level"]) == ("event_loop_blocked", "warning")
     assert line["where"][0].startswith(f"{__file__}:")
-    assert line["where"][0].endswith(" naps")
+    assert line["where"][0].endswith(" block")
     assert lines[-1]["seconds"] >= BLOCKED_S
 
 
-async def test_a_loop_that_runs_is_not_told_of_and_its_watch_ends_with_it() -> None:
+async def test_a_running_loop_is_not_reported_and_the_watchdog_thread_ends_with_it() -> None:
     with capture_logs() as lines:
         async with run_alongside(loop_watchdog.watch()):
             await asyncio.sleep(0)
