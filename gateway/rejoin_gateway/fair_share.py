@@ -1,9 +1,9 @@
-"""Something of which there is only so much in a gateway, divided among tenants as they ask for it.
+"""Fair-share limit per tenant for a bounded resource, such as memory or concurrent fetches.
 
-A tenant is given more for as long as it has less than what is left (dynamic thresholds: A. Choudhury and
-E. Hahne, 1998). So alone it has at most about half, several have less each, and for one that has nothing yet
-there is nearly always something. Never waits in the dark: who is not given any waits in the order of asking,
-for as long as the caller lets it.
+Dynamic thresholds (A. Choudhury and E. Hahne, "Dynamic queue length thresholds", 1998): a tenant gets more
+as long as it holds less than what is free. So one tenant alone holds at most about half, several tenants
+hold less each, and a tenant that holds nothing nearly always finds something free. Waiters are served first
+in, first out; the caller limits the wait.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import msgspec
 
 
 class Share:
-    """What one asker was given. It is to be released, once or more often."""
+    """The amount that a caller holds until it releases it."""
 
     def __init__(self, shares: "FairShare", tenant: str, amount: int) -> None:
         self._shares = shares
@@ -20,55 +20,61 @@ class Share:
         self.amount = amount
 
     def release(self, amount: int | None = None) -> None:
-        """Give back so much of it, or all of it."""
-        given = self.amount if amount is None else min(amount, self.amount)
-        self.amount -= given
-        if given:
-            self._shares.give_back(self._tenant, given)
+        """Return the amount, or all of it. Further calls have no effect once all is returned."""
+        returned = self.amount if amount is None else min(amount, self.amount)
+        self.amount -= returned
+        if returned:
+            self._shares.give_back(self._tenant, returned)
 
 
-class _Claimant(msgspec.Struct, frozen=True, eq=False):
+class _Waiter(msgspec.Struct, frozen=True, eq=False):
     tenant: str
     amount: int
-    given: asyncio.Future[Share]
+    share: asyncio.Future[Share]
 
 
 class FairShare:
-    """`total` of it."""
+    """Divides `total` among tenants. `free`: what nobody holds."""
 
     def __init__(self, total: int) -> None:
-        self._free = total
+        self.free = total
         self._held: dict[str, int] = {}
-        self._askers: list[_Claimant] = []
+        self._waiters: list[_Waiter] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+        return len(self._waiters)
 
     async def take(self, tenant: str, amount: int = 1) -> Share:
-        """So much of it, once the tenant may have it."""
-        asker = _Claimant(tenant, amount, asyncio.get_running_loop().create_future())
-        self._askers.append(asker)
+        """Wait until the tenant may have the amount. A cancelled call holds nothing."""
+        waiter = _Waiter(tenant, amount, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
         self._serve()
         try:
-            return await asker.given
+            return await waiter.share
         except asyncio.CancelledError:
-            if asker.given.done() and not asker.given.cancelled():
-                asker.given.result().release()
+            # The share may have been granted in the same turn of the loop: then nobody else would return it.
+            if waiter.share.done() and not waiter.share.cancelled():
+                waiter.share.result().release()
             else:
-                self._askers.remove(asker)
+                self._waiters.remove(waiter)
             raise
 
     def give_back(self, tenant: str, amount: int) -> None:
-        """`Share.release` does it."""
-        self._free += amount
+        """Called by `Share.release`."""
+        self.free += amount
         self._held[tenant] -= amount
         if not self._held[tenant]:
             del self._held[tenant]
         self._serve()
 
     def _serve(self) -> None:
-        for asker in tuple(self._askers):
-            if asker.given.cancelled():  # and about to say so itself
+        for waiter in tuple(self._waiters):
+            if waiter.share.cancelled():  # its `take` has not run yet, and will remove it
                 continue
-            if asker.amount <= self._free and self._held.get(asker.tenant, 0) < self._free:
-                self._askers.remove(asker)
-                self._free -= asker.amount
-                self._held[asker.tenant] = self._held.get(asker.tenant, 0) + asker.amount
-                asker.given.set_result(Share(self, asker.tenant, asker.amount))
+            if waiter.amount <= self.free and self._held.get(waiter.tenant, 0) < self.free:
+                self._waiters.remove(waiter)
+                self.free -= waiter.amount
+                self._held[waiter.tenant] = self._held.get(waiter.tenant, 0) + waiter.amount
+                waiter.share.set_result(Share(self, waiter.tenant, waiter.amount))

@@ -1,7 +1,7 @@
-"""The contract: OpenAPI 3.1 from the routes and from the structs that validate their bodies. Pure.
+"""Generates the OpenAPI 3.1 document from the routes and from the structs that validate their bodies. Pure.
 
-Nothing is written twice: what a route takes and gives stands in its `RouteDoc`, what may be refused follows
-from its method, its scope and its shape.
+What a route takes and returns is in its `RouteDoc`. Its error responses follow from its method, scope, body
+and error format.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,67 +27,88 @@ PATHS: Mapping[str, tuple[str, dict[str, Any]]] = {
         {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "examples": ["demo"]},
     ),
     "session": ("The session's id, chosen by the caller", SESSION),
-    "id": ("Its id", ANY_ID),
+    "id": ("The object's id", ANY_ID),
     "run": ("The run's id, `run_…`", ANY_ID),
     "call": ("The tool call's id", {"type": "string", "minLength": 1, "maxLength": MESSAGE_ID_CHARS_MAX}),
     "file": ("A file's name", ANY_ID),
     "response": ("The response's id, `resp_…`", ANY_ID),
 }
 SESSIONS = ("/api/chat/", "/api/threads/", "/run/v1/conversations/")
-"""Where `{id}` is a session's."""
+"""Path prefixes under which `{id}` is a session's id."""
 type Cursor = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})$")]
 type Place = Annotated[int, Meta(ge=-(10**12) + 1, le=10**12 - 1)]
 POSITION: Mapping[str, tuple[str, str, Any]] = {
     "Last-Event-ID": (
         "header",
-        "The cursor (`id:`) of the last event that arrived: what follows it.",
+        "The cursor (`id:`) of the last event received. The stream continues after it.",
         Cursor,
     ),
-    "cursor": ("query", "The same, as a parameter.", Cursor),
-    "x-stream-start-index": ("header", "How many events have arrived; -n: only the last n.", Place),
-    "startIndex": ("query", "The same, as a parameter.", Place),
-    "afterIdx": ("query", "Number of the last event that arrived, from 0.", Place),
-    "follow": ("query", "`true`: stay over a suspension, until the run is over.", str),
+    "cursor": ("query", "As `Last-Event-ID`.", Cursor),
+    "x-stream-start-index": (
+        "header",
+        "How many events were received; -n: stream only the last n events.",
+        Place,
+    ),
+    "startIndex": ("query", "As `x-stream-start-index`.", Place),
+    "afterIdx": ("query", "Index of the last event received, counted from 0.", Place),
+    "follow": (
+        "query",
+        "`true`: the stream stays open while the run waits for approvals.",
+        str,
+    ),
 }
 VIEW: Mapping[str, tuple[str, str, Any]] = {
-    "x-emit-operations": ("header", "`true`: every operation, not only those that everybody gets.", str),
-    "ui": ("query", "The major version of the client's AI SDK.", Literal["7", "6", "5"]),
+    "x-emit-operations": (
+        "header",
+        "`true`: the stream includes operation events.",
+        str,
+    ),
+    "ui": (
+        "query",
+        "Major version of the client's AI SDK. Chunk types it lacks are left out.",
+        Literal["7", "6", "5"],
+    ),
 }
 STREAM_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "x-workflow-run-id": ("The run.", {"type": "string"}),
-    "X-Thread-Id": ("The session.", SESSION),
-    "x-conversation-id": ("The session.", SESSION),
+    "x-workflow-run-id": ("The run's id.", {"type": "string"}),
+    "X-Thread-Id": ("The session's id.", SESSION),
+    "x-conversation-id": ("The session's id.", SESSION),
     "x-workflow-stream-tail-index": (
-        "The number of the last event, if counted from the end.",
+        "Index of the last stored event, for positions counted from the end.",
         {"type": "integer"},
     ),
-    "x-vercel-ai-ui-message-stream": ("The protocol.", {"const": "v1"}),
-    "x-vercel-ai-data-stream": ("The protocol, by its older name.", {"const": "v2"}),
+    "x-vercel-ai-ui-message-stream": ("Version of the stream protocol.", {"const": "v1"}),
+    "x-vercel-ai-data-stream": ("As above, for older clients.", {"const": "v2"}),
 }
-RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+RETRY = {
+    "Retry-After": {
+        "description": "Seconds to wait before the next try.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
 CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}}}
 FRAMES = (
-    "Server-sent events, each as this schema says. The data of the last is `[DONE]`: a stream that ends "
-    "without it was cut off, and is to be rejoined."
+    "Server-sent events of this schema. The last event's data is `[DONE]`. A stream that ends without it was "
+    "cut off: resume it."
 )
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):
-    """What went wrong, for programs."""
+    """The error for programs."""
 
     code: str
     message: str
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong, and where: a JSON pointer into the body."""
+    """What is wrong, and a JSON pointer to the place in the body."""
 
     detail: str
     pointer: str
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """RFC 9457."""
+    """An error response (RFC 9457)."""
 
     title: str
     status: int
@@ -108,7 +129,7 @@ class PlainError(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
 
 
 class OpenAIErrorDetails(msgspec.Struct, frozen=True):
-    """What went wrong, as OpenAI's clients read it."""
+    """The error in OpenAI's format."""
 
     message: str
     type: str
@@ -117,12 +138,12 @@ class OpenAIErrorDetails(msgspec.Struct, frozen=True):
 
 
 class OpenAIError(msgspec.Struct, frozen=True):
-    """An error as OpenAI's clients read it."""
+    """An error response in OpenAI's format."""
 
     error: OpenAIErrorDetails
 
 
-SHAPES: Mapping[ErrorFormat, tuple[str, type[msgspec.Struct]]] = {
+ERROR_FORMATS: Mapping[ErrorFormat, tuple[str, type[msgspec.Struct]]] = {
     ErrorFormat.PROBLEM: ("application/problem+json", ProblemDetails),
     ErrorFormat.PLAIN: ("application/json", PlainError),
     ErrorFormat.OPENAI: ("application/json", OpenAIError),
@@ -130,12 +151,12 @@ SHAPES: Mapping[ErrorFormat, tuple[str, type[msgspec.Struct]]] = {
 
 
 def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
-    """The whole document. Raises `ValueError` for two types of one name."""
-    types = list(dict.fromkeys(kind for route in routes for kind in _types(route)))
-    _, components = msgspec.json.schema_components([*types, *_errors()], ref_template=REFS)
-    chunk, chunks = _chunks()
-    if unclear := [name for name in components if "." in name]:
-        raise ValueError(f"types of one name: {unclear}")
+    """The OpenAPI document. Raises `ValueError` if two types have the same name."""
+    types = list(dict.fromkeys(kind for route in routes for kind in _body_types(route)))
+    _, components = msgspec.json.schema_components([*types, *_error_types()], ref_template=REFS)
+    chunk, chunks = _event_schemas()
+    if ambiguous := [name for name in components if "." in name]:
+        raise ValueError(f"several types have the same name: {ambiguous}")
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -144,7 +165,7 @@ def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]
         "info": {
             "title": "Rejoin",
             "version": version,
-            "description": "Chat runs whose streams can be rejoined from anywhere.",
+            "description": "A chat-agent backend whose streams can be resumed from any event, on any gateway.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -156,46 +177,50 @@ def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An API key (`id.secret`) or a JSON web token. Not asked for by a gateway "
-                    "that lets everybody in, on one's own machine.",
+                    "description": "An API key (`id.secret`) or a JSON web token. "
+                    "Not needed by a gateway with `REJOIN_ALLOW_ANONYMOUS`.",
                 }
             },
         },
     }
 
 
-def _errors() -> list[type[msgspec.Struct]]:
-    return [kind for _, kind in SHAPES.values()]
+def _error_types() -> list[type[msgspec.Struct]]:
+    return [kind for _, kind in ERROR_FORMATS.values()]
 
 
-def _types(route: Route) -> Iterable[Any]:
-    said = [
-        *_several(route.doc.body),
-        *(one for kind in route.doc.responses.values() for one in _several(kind)),
+def _body_types(route: Route) -> Iterable[Any]:
+    kinds = [
+        *_as_sequence(route.doc.body),
+        *(
+            kind_of_response
+            for kind in route.doc.responses.values()
+            for kind_of_response in _as_sequence(kind)
+        ),
     ]
-    return [kind for kind in said if _is_json(kind)]
+    return [kind for kind in kinds if _is_json(kind)]
 
 
-def _several(kind: Any) -> Sequence[Any]:
+def _as_sequence(kind: Any) -> Sequence[Any]:
     return () if kind is None else kind if isinstance(kind, list | tuple) else (kind,)
 
 
 def _is_json(kind: Any) -> bool:
-    """Whether it is a type, and not a stream's mark, a media type or a schema."""
+    """Whether it is a type: not `bytes` (a stream), a media type or a schema."""
     return kind is not bytes and not isinstance(kind, str | Mapping)
 
 
 def _schema(kind: Any) -> dict[str, Any]:
     if isinstance(kind, Mapping):
         return dict(kind)
-    (found,), _ = msgspec.json.schema_components([kind], ref_template=REFS)
-    return found
+    (schema,), _ = msgspec.json.schema_components([kind], ref_template=REFS)
+    return schema
 
 
-def _chunks() -> tuple[dict[str, Any], dict[str, Any]]:
-    """An event, and the components that it refers to, under names of their own."""
+def _event_schemas() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of an event, and the components that it refers to, prefixed with `Chunk`."""
     (tagged, own), components = msgspec.json.schema_components(EVENTS, ref_template=CHUNKS)
-    components["Data"]["properties"]["type"]["pattern"] = "^data-"  # as its decoder wants it
+    components["Data"]["properties"]["type"]["pattern"] = "^data-"  # as the decoder requires
     named = {f"Chunk{name}": schema for name, schema in components.items()}
     return {"description": "An event: an AI SDK UI message chunk.", "anyOf": [*tagged["anyOf"], own]}, named
 
@@ -205,93 +230,98 @@ def _tag(route: Route) -> str:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    says = route.doc
-    found: dict[str, Any] = {
-        "operationId": _name(route),
-        "summary": says.summary,
-        "description": says.description,
+    doc = route.doc
+    operation: dict[str, Any] = {
+        "operationId": _operation_id(route),
+        "summary": doc.summary,
+        "description": doc.description,
         "tags": [_tag(route)],
         "security": [] if route.scope is None else [{"bearer": [route.scope.value]}],
         "parameters": _parameters(route),
         "responses": _responses(route),
     }
     if scope := route.scope:
-        found["description"] += f"\n\nNeeds a credential with the scope `{scope.value}`."
-    bodies = [_schema(kind) for kind in _several(says.body)]
+        operation["description"] += f"\n\nNeeds a credential with the scope `{scope.value}`."
+    bodies = [_schema(kind) for kind in _as_sequence(doc.body)]
     if bodies:
         content: dict[str, Any] = {"schema": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}
-        if says.example is not None:
-            content["example"] = says.example
-        found["requestBody"] = {"required": True, "content": {"application/json": content}}
-    return found
+        if doc.example is not None:
+            content["example"] = doc.example
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    return operation
 
 
-def _name(route: Route) -> str:
+def _operation_id(route: Route) -> str:
     words = [word.strip("{}") for word in route.path.replace(".", "/").split("/") if word]
     return "_".join([route.method.lower(), *words]).replace("-", "_")
 
 
-def _streams(route: Route) -> bool:
-    return bytes in _several(route.doc.responses.get(HTTPStatus.OK))
+def _is_stream(route: Route) -> bool:
+    return bytes in _as_sequence(route.doc.responses.get(HTTPStatus.OK))
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     names = [piece[1:-1] for piece in route.path.split("/") if piece.startswith("{")]
-    found = [_path(route, name) for name in names]
-    known = {} if not _streams(route) else VIEW if route.method == "POST" else {**POSITION, **VIEW}
-    found += [_optional(place, name, meaning, kind) for name, (place, meaning, kind) in known.items()]
-    for place, named in (("query", route.doc.query), ("header", route.doc.headers)):
-        for name, said in named.items():
-            meaning, kind = (said, str) if isinstance(said, str) else said
-            found.append(_optional(place, name, meaning, kind))
-    return found
+    parameters = [_path_parameter(route, name) for name in names]
+    stream_parameters = (
+        {} if not _is_stream(route) else VIEW if route.method == "POST" else {**POSITION, **VIEW}
+    )
+    parameters += [
+        _optional_parameter(place, name, meaning, kind)
+        for name, (place, meaning, kind) in stream_parameters.items()
+    ]
+    for place, documented in (("query", route.doc.query), ("header", route.doc.headers)):
+        for name, entry in documented.items():
+            meaning, kind = (entry, str) if isinstance(entry, str) else entry
+            parameters.append(_optional_parameter(place, name, meaning, kind))
+    return parameters
 
 
-def _path(route: Route, name: str) -> dict[str, Any]:
+def _path_parameter(route: Route, name: str) -> dict[str, Any]:
     meaning, schema = PATHS[name]
     if name == "id" and route.path.startswith(SESSIONS):
         meaning, schema = PATHS["session"]
     return {"name": name, "in": "path", "required": True, "description": meaning, "schema": schema}
 
 
-def _optional(place: str, name: str, meaning: str, kind: Any) -> dict[str, Any]:
+def _optional_parameter(place: str, name: str, meaning: str, kind: Any) -> dict[str, Any]:
     return {"name": name, "in": place, "description": meaning, "schema": _schema(kind)}
 
 
 def _responses(route: Route) -> dict[str, Any]:
-    found = {str(int(status)): _answer(kind) for status, kind in route.doc.responses.items()}
-    for status in _refusals(route):
-        known, refusal = found.get(str(status.value), {}), _refusal(status, route)
-        content = {**refusal["content"], **known.get("content", {})}
-        found[str(status.value)] = refusal | {"content": content}
-    return dict(sorted(found.items()))
+    responses = {str(int(status)): _success(kind) for status, kind in route.doc.responses.items()}
+    for status in _error_statuses(route):
+        success, error = responses.get(str(status.value), {}), _error(status, route)
+        content = {**error["content"], **success.get("content", {})}
+        responses[str(status.value)] = error | {"content": content}
+    return dict(sorted(responses.items()))
 
 
-def _answer(kind: Any) -> dict[str, Any]:
-    kinds = _several(kind)
-    found: dict[str, Any] = {"description": "As asked." if kinds else "Done."}
+def _success(kind: Any) -> dict[str, Any]:
+    kinds = _as_sequence(kind)
+    response: dict[str, Any] = {"description": "Success." if kinds else "Success, without a body."}
     content: dict[str, Any] = {}
-    schemas = [_schema(one) for one in kinds if _is_json(one)]
+    schemas = [_schema(item) for item in kinds if _is_json(item)]
     if schemas:
         content["application/json"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
-    for media_type in (one for one in kinds if isinstance(one, str)):
-        content[media_type] = {"schema": _text(media_type)} if media_type.startswith("text/") else {}
+    for media_type in (item for item in kinds if isinstance(item, str)):
+        content[media_type] = {"schema": _text_schema(media_type)} if media_type.startswith("text/") else {}
     if bytes in kinds:
         chunk = {"$ref": REFS.format(name="UIMessageChunk")}
-        content[STREAM] = {"schema": _event({"id": _schema(Cursor)}, chunk)}
-        found["headers"] = {
+        content[STREAM] = {"schema": _sse_schema({"id": _schema(Cursor)}, chunk)}
+        response["headers"] = {
             name: {"description": meaning, "schema": schema}
             for name, (meaning, schema) in STREAM_HEADERS.items()
         }
-    return found | ({"content": content} if content else {})
+    return response | ({"content": content} if content else {})
 
 
-def _text(media_type: str) -> dict[str, Any]:
-    return {"type": "string"} if media_type != STREAM else _event({"event": {"type": "string"}}, {})
+def _text_schema(media_type: str) -> dict[str, Any]:
+    return {"type": "string"} if media_type != STREAM else _sse_schema({"event": {"type": "string"}}, {})
 
 
-def _event(fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """One of a stream's events, as a schema of its fields."""
+def _sse_schema(fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a server-sent event with these fields."""
     json = {"type": "string", "contentMediaType": "application/json", "contentSchema": dict(data)}
     return {
         "type": "object",
@@ -301,37 +331,41 @@ def _event(fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _refusals(route: Route) -> list[HTTPStatus]:
-    """What follows from a route's rules, and what it says itself."""
-    says, named = route.doc, "{" in route.path
-    found = [HTTPStatus.INTERNAL_SERVER_ERROR, *(HTTPStatus(status) for status in says.error_statuses)]
-    if not route.path.startswith("/health/"):  # which are answered until the end
-        found.append(HTTPStatus.SERVICE_UNAVAILABLE)
-    if named or says.body is not None:
-        found.append(HTTPStatus.NOT_FOUND)
+def _error_statuses(route: Route) -> list[HTTPStatus]:
+    """The error statuses that follow from a route's rules, and those of its documentation."""
+    doc, has_path_parameter = route.doc, "{" in route.path
+    statuses = [HTTPStatus.INTERNAL_SERVER_ERROR, *(HTTPStatus(status) for status in doc.error_statuses)]
+    if not route.path.startswith("/health/"):  # these are answered while the gateway stops
+        statuses.append(HTTPStatus.SERVICE_UNAVAILABLE)
+    if has_path_parameter or doc.body is not None:
+        statuses.append(HTTPStatus.NOT_FOUND)
     if route.scope is not None:
-        found += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS]
-        if named or says.body is not None or says.query:
-            found.append(HTTPStatus.BAD_REQUEST)
-    if says.body is not None:
-        found += [HTTPStatus.CONFLICT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE]
-    if _streams(route) or STREAM in _several(says.responses.get(HTTPStatus.OK)):
-        found.append(HTTPStatus.GONE)
-    return found
+        statuses += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS]
+        if has_path_parameter or doc.body is not None or doc.query:
+            statuses.append(HTTPStatus.BAD_REQUEST)
+    if doc.body is not None:
+        statuses += [
+            HTTPStatus.CONFLICT,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        ]
+    if _is_stream(route) or STREAM in _as_sequence(doc.responses.get(HTTPStatus.OK)):
+        statuses.append(HTTPStatus.GONE)
+    return statuses
 
 
-def _refusal(status: HTTPStatus, route: Route) -> dict[str, Any]:
-    known: dict[str, list[dict[str, Any]]] = {}
-    for shape in dict.fromkeys((route.error_format, *route.doc.error_formats)):
-        media_type, kind = SHAPES[shape]
-        known.setdefault(media_type, []).append({"$ref": REFS.format(name=kind.__name__)})
+def _error(status: HTTPStatus, route: Route) -> dict[str, Any]:
+    by_media_type: dict[str, list[dict[str, Any]]] = {}
+    for format in dict.fromkeys((route.error_format, *route.doc.error_formats)):
+        media_type, kind = ERROR_FORMATS[format]
+        by_media_type.setdefault(media_type, []).append({"$ref": REFS.format(name=kind.__name__)})
     content = {
         media_type: {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}
-        for media_type, refs in known.items()
+        for media_type, refs in by_media_type.items()
     }
-    found: dict[str, Any] = {"description": status.phrase, "content": content}
+    response: dict[str, Any] = {"description": status.phrase, "content": content}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        found["headers"] = RETRY
+        response["headers"] = RETRY
     elif status is HTTPStatus.UNAUTHORIZED:
-        found["headers"] = CHALLENGE
-    return found
+        response["headers"] = CHALLENGE
+    return response

@@ -211,7 +211,7 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     monkeypatch.setattr(request_body, "WAIT_S", 20)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(post(system, base, large))
-        await wait_until(lambda: shares._askers, "a body that waits for room")
+        await wait_until(lambda: shares.waiting, "a body that waits for room")
         taken.release()
     assert waiting.result().complete
     problem(await post(system, base, saying(system, file(bytes(2_000_000), "image/gif"))), 400)
@@ -264,11 +264,11 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
         async with asyncio.TaskGroup() as group:
             sending = group.create_task(send())
             await begun.wait()
-            await wait_until(lambda: shares._free != request_body.LARGE_BODIES_BYTES_MAX, "its share")
-            assert shares._free == request_body.LARGE_BODIES_BYTES_MAX - request_body.BODY_BYTES_MAX
+            await wait_until(lambda: shares.free != request_body.LARGE_BODIES_BYTES_MAX, "its share")
+            assert shares.free == request_body.LARGE_BODIES_BYTES_MAX - request_body.BODY_BYTES_MAX
             if leaves:
                 sending.cancel()
             else:
                 go_on.set()
-        await wait_until(lambda: shares._free == request_body.LARGE_BODIES_BYTES_MAX, "its return")
+        await wait_until(lambda: shares.free == request_body.LARGE_BODIES_BYTES_MAX, "its return")
         assert leaves or sending.result() == 400

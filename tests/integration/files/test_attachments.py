@@ -295,7 +295,7 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
         problem(await post(system, base, saying(system, link(site.url("/good/png")))), 503)
         assert site.asked == []
         taken.release()
-        assert guarded._shares._free == remote_fetch.FETCHES_MAX
+        assert guarded._shares.free == remote_fetch.FETCHES_MAX
 
 
 @pytest.mark.feature("F49")

@@ -86,7 +86,7 @@ async def test_no_body_is_held_for_as_long_as_an_answer_takes(system: LocalSyste
         asking = group.create_task(ask())
         await wait_until(admitted, "the run")
         await wait_until(
-            lambda: shares._free == request_body.LARGE_BODIES_BYTES_MAX and not held(), "the end of its body"
+            lambda: shares.free == request_body.LARGE_BODIES_BYTES_MAX and not held(), "the end of its body"
         )
         assert not asking.done()
         asking.cancel()

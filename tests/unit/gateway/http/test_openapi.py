@@ -175,5 +175,5 @@ def test_two_types_of_one_name_are_refused() -> None:
         Route("GET", "/a", answer, None, RouteDoc("A", None, {200: Given})),
         Route("GET", "/b", answer, None, RouteDoc("B", None, {200: other})),
     )
-    with pytest.raises(ValueError, match="types of one name"):
+    with pytest.raises(ValueError, match="same name"):
         document(*routes)
