@@ -165,7 +165,7 @@ def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]
         "info": {
             "title": "Rejoin",
             "version": version,
-            "description": "A chat-agent backend whose streams can be resumed from any event, on any gateway.",
+            "description": "A chat-agent backend whose streams can be resumed from any event.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

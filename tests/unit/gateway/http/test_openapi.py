@@ -128,7 +128,7 @@ def test_a_stream_is_described_event_by_event() -> None:
     stream.validate({"id": "0-0", "data": "[DONE]"})
     stream.validate({"id": "12-3", "data": '{"type":"finish"}'})
     assert not stream.is_valid({"id": "12", "data": "[DONE]"})
-    assert one["responses"]["204"] == {"description": "Done."}
+    assert one["responses"]["204"] == {"description": "Success, without a body."}
     assert "410" in one["responses"]
     named = {(parameter["in"], parameter["name"]) for parameter in one["parameters"]}
     assert {("header", "Last-Event-ID"), ("query", "cursor"), ("query", "ui")} <= named
