@@ -1,14 +1,16 @@
-"""The HTTP side: takes chat requests, asks for runs, and streams their logs. Holds nothing that must survive.
+"""The gateway: accepts chat requests over HTTP, queues runs, streams their logs. It stores nothing itself.
 
-sessions   the core: send, decide, resume, history; what every route family says the same way
-locate     a position in a run's log
-replay     a run's log as the bytes of one response, from any position
-turns      what clients send as messages and decisions, checked
-positions  the ways in which a client says where it is
-problems   errors as `application/problem+json`: the one table from our words to HTTP
-heard      a run's events for families that do not pass its bytes on; `openai_…` what some of them say
-families   one file for each way of talking to us: parse, call the core, render
-web        the aiohttp application: routes, middlewares, streaming responses
-app        wires it; `cli` and `dev` are the command line
-library    the core inside of one's own application: `connect`, `routes`
+app         wires a gateway: settings, connections, routes
+embed       a gateway inside another application: `connect`, `routes`
+api         one file or folder for each API: decode the request, call the core, render the response
+core        what all APIs do the same way: sessions, messages, attachments, agent contexts. No HTTP
+streaming   positions in a run's log, and the log as the bytes of one response
+http        middleware, requests, responses, route table, errors, limits, OpenAPI
+auth        API keys, JSON web tokens, and what they allow
+ui          the pages: playground, inspector, API documentation
+fair_share  bounded resources divided among tenants
+metrics     Prometheus metrics
+
+A request passes `http.middleware` (authentication, limits), a handler in `api`, `core` (store, then publish
+the run), and `http.response`, which streams a `streaming.replay`.
 """

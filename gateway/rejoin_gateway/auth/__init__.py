@@ -1,1 +1,1 @@
-"""Who is calling: API keys, JSON web tokens, and what they allow."""
+"""Authentication: API keys, JSON web tokens, and the principals that they stand for."""
