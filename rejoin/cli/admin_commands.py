@@ -6,7 +6,7 @@ This module imports the database and NATS drivers. `main` imports it when one of
 import click
 import msgspec
 from rejoin_adapters.records import Limits
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.lifecycle import State
 
 from rejoin.cli import api_keys, erasure, runs, tenants

@@ -15,7 +15,7 @@ from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.records import ApiKeyRow
 from rejoin_adapters.service.service_process import LogFormat
 from rejoin_gateway.auth import api_key
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import TenantId, UserId, agent_name
 

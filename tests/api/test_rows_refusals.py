@@ -6,7 +6,7 @@ import pytest
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
 

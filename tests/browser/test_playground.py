@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.async_api import Browser, FilePayload, expect
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.scripted import ScriptedModel

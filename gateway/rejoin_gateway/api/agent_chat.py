@@ -22,6 +22,7 @@ from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement
 from rejoin_gateway.api.shared.lookup import find_run, session_by_id
 from rejoin_gateway.api.shared.message_forms import RunMessage
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_gateway.core.session import AgentSession, Session
@@ -29,7 +30,7 @@ from rejoin_gateway.http import request_body
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
-from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay

@@ -16,11 +16,12 @@ from rejoin_protocol.ids import MessageId
 
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.http.request import key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
-from rejoin_gateway.http.routes import Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 
 

@@ -19,6 +19,7 @@ from rejoin_gateway.api.parts.parts_chat import PartsRequest
 from rejoin_gateway.api.run import run_chat
 from rejoin_gateway.api.run.run_chat import ChatRequest, CompletedAnswer, DecisionAck
 from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, respond
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.request import decode_body_by_fields, read_body
 from rejoin_gateway.http.routes import (
     AGENT_HEADER,
@@ -27,7 +28,6 @@ from rejoin_gateway.http.routes import (
     ErrorFormat,
     Route,
     RouteDoc,
-    Scope,
 )
 
 type ChatBody = UIChatRequest | ChatRequest | PartsRequest

@@ -13,8 +13,9 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.errors import NotFound
 
 from rejoin_gateway.api.shared.lookup import directory_of
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import abort_on_error
-from rejoin_gateway.http.routes import Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",

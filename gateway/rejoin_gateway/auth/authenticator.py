@@ -21,7 +21,7 @@ from rejoin_protocol.ids import AgentName, TenantId, UserId
 
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.api_key import ApiKey
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 
 if TYPE_CHECKING:
     from rejoin_gateway.auth.jwt import JwtVerifier

@@ -12,18 +12,9 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
+from rejoin_gateway.auth.scope import Scope
+
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Scope(StrEnum):
-    """What a credential allows."""
-
-    CHAT = "chat"
-    """Send messages, read sessions, interrupt runs."""
-    APPROVE = "approve"
-    """Decide approvals of tool calls."""
-    ADMIN = "admin"
-    """Use the agent-chat family, and read other users' sessions of the tenant."""
 
 
 class ErrorFormat(StrEnum):

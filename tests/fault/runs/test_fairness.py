@@ -12,7 +12,7 @@ from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
 
 from rejoin.cli.api_keys import KeyCommands, NewKey

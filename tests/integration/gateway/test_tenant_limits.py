@@ -14,7 +14,7 @@ from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent

@@ -16,7 +16,7 @@ from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.pool import Database
 from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.auth.authenticator import open_authenticator
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.ids import TenantId
 

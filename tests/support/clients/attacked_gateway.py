@@ -19,7 +19,7 @@ from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.records import ApiKeyRow, Artifact, Owner
 from rejoin_gateway.auth import api_key
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId, UserId

@@ -23,6 +23,7 @@ from rejoin_protocol.lifecycle import BUSY
 
 from rejoin_gateway.api.mcp import asgi_bridge
 from rejoin_gateway.api.mcp.call_context import SCOPE_KEY, McpCall, request_name
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import AgentSession
@@ -30,7 +31,7 @@ from rejoin_gateway.http.cors import is_from_trusted_page
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
 from rejoin_gateway.http.request import agent_of, read_body
 from rejoin_gateway.http.response import json_response
-from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 
 if TYPE_CHECKING:

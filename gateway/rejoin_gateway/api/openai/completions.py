@@ -29,6 +29,7 @@ from rejoin_gateway.api.openai.completion_format import (
 )
 from rejoin_gateway.api.openai.request_input import ChatMessage
 from rejoin_gateway.api.shared.lookup import directory_of
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
@@ -37,7 +38,7 @@ from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
 from rejoin_gateway.http.request import decode_body, key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
-from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events

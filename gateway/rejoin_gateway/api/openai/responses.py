@@ -43,12 +43,13 @@ from rejoin_gateway.api.openai.response_format import (
 )
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.api.shared.paging import LIMIT_MAX, parse_limit
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.request import key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
-from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.event_reader import decode_events, read_stored_events
 from rejoin_gateway.streaming.positions import FromStart

@@ -13,11 +13,12 @@ from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
 
 from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, StreamAnswer, decide, respond
 from rejoin_gateway.api.shared.lookup import session_by_id
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
-from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 
 NO_PARTS = "parts must be a non-empty array"

@@ -14,10 +14,11 @@ from rejoin_protocol.ids import MessageId, session_id
 from rejoin_gateway.api.shared.answers import Acknowledgement
 from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.api.shared.paging import LIMIT_MAX, PAGE_QUERY, page_of_messages, page_of_sessions
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.message_input import new_session_id
 from rejoin_gateway.http.request import decode_body
 from rejoin_gateway.http.response import json_response
-from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 
 
 class ThreadSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

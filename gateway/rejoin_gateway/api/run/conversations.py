@@ -12,8 +12,9 @@ from rejoin_protocol.events.fold import UIMessage
 from rejoin_gateway.api.run.executions import PendingApproval, to_pending_approval
 from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.api.shared.paging import PAGE_QUERY, page_of_messages, page_of_sessions
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response, stream_from_position
-from rejoin_gateway.http.routes import Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc
 
 MESSAGES_DEFAULT = 50
 

@@ -15,10 +15,11 @@ from rejoin_protocol.lifecycle import TERMINAL, State
 
 from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement, InterruptResult
 from rejoin_gateway.api.shared.lookup import find_run
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.request import decode_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
-from rejoin_gateway.http.routes import Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming import positions
 

@@ -24,11 +24,12 @@ from rejoin_gateway.api.shared.answers import (
 )
 from rejoin_gateway.api.shared.lookup import session_by_id
 from rejoin_gateway.api.shared.message_forms import RunMessage
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
-from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay

@@ -19,8 +19,9 @@ from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 from rejoin_gateway.api.run.executions import find_execution
 from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.api.shared.paging import parse_limit
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response
-from rejoin_gateway.http.routes import Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import Route, RouteDoc
 
 RECORDS_MAX = 256
 _SEQUENCE_DIGITS_MAX = 18

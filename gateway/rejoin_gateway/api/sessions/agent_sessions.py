@@ -21,13 +21,14 @@ from rejoin_gateway.api.shared.answers import (
     respond,
 )
 from rejoin_gateway.api.shared.lookup import session_in_path
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import json_response, stream_from_position
-from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
 
 

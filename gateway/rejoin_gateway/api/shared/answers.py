@@ -12,11 +12,11 @@ from aiohttp import web
 from rejoin_adapters.records import Decision
 from rejoin_protocol.lifecycle import State
 
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.request import view_of
 from rejoin_gateway.http.response import json_response, stream_replay
-from rejoin_gateway.http.routes import Scope
 from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay

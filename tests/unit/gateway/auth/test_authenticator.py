@@ -9,7 +9,7 @@ from rejoin_adapters.records import ApiKeyRow
 from rejoin_gateway.auth import api_key, authenticator
 from rejoin_gateway.auth.api_key import ApiKey
 from rejoin_gateway.auth.authenticator import ANONYMOUS, API_KEY_CACHE_TTL_S, Authenticator, ClaimNames
-from rejoin_gateway.http.routes import Scope
+from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.errors import Unauthenticated
 from rejoin_protocol.ids import TenantId
 

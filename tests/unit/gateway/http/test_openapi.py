@@ -8,9 +8,10 @@ import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
 from rejoin_gateway.app import ROUTES
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.errors import ErrorDetails, render_error
 from rejoin_gateway.http.openapi import openapi_document
-from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc, Scope
+from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_protocol.events import chunks
 
 
