@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 import msgspec
 from rejoin_protocol.events.fold import UIMessage
 
-from rejoin_runner.models.token_count import estimate_tokens
+from rejoin_runner.models.token_count import count_tokens
 
 
 class ContextWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ def find_cut_end(
     If nothing fits, the start of the last turn. The index is `end` or the start of a turn. `replacement` is
     what is shown instead of the dropped messages, once there are any.
     """
-    totals = [0, *accumulate(estimate_tokens(message) for message in history)]
+    totals = [0, *accumulate(count_tokens(history))]
 
     def fits(end: int) -> bool:
         added = replacement if end > start else Replacement()

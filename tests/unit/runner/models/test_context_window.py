@@ -15,7 +15,6 @@ from rejoin_runner.models.compaction import (
 )
 from rejoin_runner.models.context_window import ContextWindow, fit_history
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
-from rejoin_runner.models.token_count import FILE_TOKENS, estimate_tokens
 
 CALL = {
     "type": "tool-weather",
@@ -115,37 +114,6 @@ def test_a_system_message_is_never_dropped() -> None:
 def test_questions_in_a_row_are_one_turn() -> None:
     history = [said("u0", "user", "a"), said("u1", "user", "b"), said("a1", "assistant", "c"), *talk(1)]
     assert fit_history(history, ContextWindow(messages_max=4))[1] == 3
-
-
-@pytest.mark.parametrize(
-    ("part", "expected"),
-    [
-        ({"type": "text", "text": "x" * 40}, 10),
-        ({"type": "reasoning", "text": "x" * 8}, 2),
-        ({"type": "data-operation", "data": "x" * 99}, 0),
-        (
-            {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64," + "A" * 10**6},
-            FILE_TOKENS,
-        ),
-        (CALL, (len("weather") + len('{"city":"Oslo"}') + len('{"t":1}')) // 4),
-        (CALL | {"state": "output-error", "errorText": "x" * 18}, (len("weather") + 15 + 18) // 4),
-        (
-            CALL
-            | {
-                "output": {
-                    "type": "content",
-                    "value": [
-                        {"type": "text", "text": "x" * 12},
-                        {"type": "media", "data": "A" * 10**6, "mediaType": "image/png"},
-                    ],
-                }
-            },
-            (7 + 15 + 12 + 7) // 4 + FILE_TOKENS,
-        ),
-    ],
-)
-def test_tokens_are_estimated_and_files_by_the_piece(part: dict[str, Any], expected: int) -> None:
-    assert estimate_tokens(said("m", "assistant", part)) == expected
 
 
 async def test_a_conversation_that_fits_is_shown_as_it_is_and_nobody_is_asked() -> None:
