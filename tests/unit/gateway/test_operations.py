@@ -41,6 +41,33 @@ def test_every_metric_it_names_exists() -> None:
     assert set(re.findall(r"\brejoin_\w+", TEXT)) - metrics() - {"rejoin_service"} == set()
 
 
+def label_names(metric: str) -> tuple[str, ...]:
+    """The labels of a metric, by the name that a query has for it."""
+    collectors = {
+        **GatewayMetrics().registry._names_to_collectors,
+        **RunnerMetrics().registry._names_to_collectors,
+    }
+    return tuple(collectors[metric]._labelnames)  # type: ignore[attr-defined]
+
+
+def test_every_label_of_a_query_exists() -> None:
+    queries = re.findall(r"\b(rejoin_\w+)\{(\w+)", TEXT)
+    assert len(queries) > 2
+    assert [query for query in queries if query[1] not in label_names(query[0])] == []
+
+
+def test_every_log_event_it_names_exists() -> None:
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("adapters", "gateway", "rejoin", "runner")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    fields = {"on_crash", "files_max"} | {name.lower() for name in settings_table.meanings()}
+    events = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", TEXT)) - fields - metrics()
+    assert len(events) > 3
+    assert {event for event in events if f'"{event}"' not in code} == set()
+
+
 def test_every_command_it_names_exists() -> None:
     for words in re.findall(r"`rejoin ([a-z]+(?: [a-z]+)?)", TEXT):
         command: click.Command | None = main.main
