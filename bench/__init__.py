@@ -1,14 +1,16 @@
-"""What Rejoin costs, measured beside what it stands on: `make bench`. Ratios hold, the rest is the machine's.
+"""The benchmark, `make bench`: what Rejoin costs compared with the servers and libraries below it.
 
-figures    one line of the table, percentiles, what a process has used
-goals      what was promised, and whether it is kept
-servers    the processes that are measured: broker and database, a gateway, a runner, the baseline
-load       the client's side: raw HTTP, many streams in one process
-logs       runs and their logs without a runner; as a process of its own, the writer of live events
-plain      the baseline `nats`: the same reads and subscriptions by nats-py alone
-bare       the baseline `bare`: the same events from memory, no broker and no database
-agents     the agents that are measured; one says the time
-provider   a model provider that says 50 tokens a second
-lag        how late a runner's loop is
-scenarios  one module each: `async def figures(size)`, run in a process of its own
+Only ratios between the figures of one run can be compared; absolute numbers depend on the machine.
+
+figures           one figure, percentiles, CPU and memory of a process
+goals             the goals, and whether a run's figures meet them
+servers           the measured processes: NATS and PostgreSQL, a gateway, a runner, a baseline
+http_load         the clients: raw HTTP, many streams in one process
+run_logs          runs and their logs without a runner; as a process, the writer of live events
+nats_baseline     the baseline `nats`: the same reads and subscriptions with nats-py alone
+aiohttp_baseline  the baseline `bare`: the same events from memory, without NATS and PostgreSQL
+agents            an agent whose text is the current time
+provider          a model provider that sends 50 tokens per second
+loop_lag          how late a runner's event loop is
+scenarios         one module for each measurement: `async def figures(*, full)`, run in its own process
 """

@@ -1,8 +1,7 @@
-"""Measures it all: a table, and JSON with `--json`. Each scenario is a process of its own, and starts others.
+"""The command `python -m bench`: a table of all figures, and JSON with `--json`.
 
-Only ratios between the lines of one run mean anything: the machine is whatever it is. A scenario that fails
-does not keep the others from being measured; the exit code says so at the end. A goal that is missed is only
-said.
+Each scenario runs in its own process, which starts the measured ones. If a scenario fails, the others still
+run, and the exit code is 1. A missed goal is printed and does not change the exit code.
 """
 
 import asyncio
@@ -18,8 +17,8 @@ import msgspec
 import structlog
 
 from bench.figures import Figure
-from bench.goals import Verdict, judged, unmeasured
-from bench.servers import TIED
+from bench.goals import Verdict, goals_without_figure, judge
+from bench.servers import DIE_WITH_PARENT
 
 SCENARIOS = (
     "start",
@@ -38,35 +37,36 @@ SCENARIOS = (
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What `--json` writes."""
+    """The content of the file that `--json` writes."""
 
     figures: list[Figure]
     verdicts: list[Verdict]
     failed: list[str]
 
 
-def measured(scenario: str, *, full: bool) -> tuple[list[Figure], bool]:
-    """One scenario's figures, and whether it came to its end."""
+def run_scenario(scenario: str, *, full: bool) -> tuple[list[Figure], bool]:
+    """Run a scenario in a process. Returns its figures, and whether it has succeeded."""
     command = [sys.executable, "-m", "bench", "--alone", *(["--full"] if full else []), scenario]
-    # Python is to keep the bytecode of what it imports, as it does everywhere unless it is told otherwise.
+    # Python stores bytecode by default. Without it, start times would include compilation.
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    with subprocess.Popen([*TIED, *command], stdout=subprocess.PIPE, env=variables) as process:  # noqa: S603
+    with subprocess.Popen([*DIE_WITH_PARENT, *command], stdout=subprocess.PIPE, env=variables) as process:  # noqa: S603
         figures = [msgspec.json.decode(line, type=Figure) for line in process.stdout or ()]
     return figures, process.returncode == 0
 
 
-def shown(figures: list[Figure]) -> list[Verdict]:
-    """A line for each, beside its goal."""
+def print_figures(figures: list[Figure]) -> list[Verdict]:
+    """Print one line for each figure, with its goal. Returns the verdicts."""
     verdicts = []
-    for one, verdict in judged(figures):
-        said = f"{one.scenario:46} {one.server:10} {one.measure:15} {one.value:11,.2f} {one.unit:12}"
-        click.echo(f"{said} {verdict or ''}".rstrip())
+    for figure, verdict in judge(figures):
+        title = f"{figure.scenario:46} {figure.server:10} {figure.measure:15}"
+        line = f"{title} {figure.value:11,.2f} {figure.unit:12}"
+        click.echo(f"{line} {verdict or ''}".rstrip())
         verdicts += [verdict] if verdict else []
     return verdicts
 
 
-async def alone(scenario: str, *, full: bool) -> None:
-    """One scenario in this process, a line of JSON for each figure."""
+async def run_here(scenario: str, *, full: bool) -> None:
+    """Run a scenario in this process, and print one line of JSON for each figure."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     async for figure in import_module(f"bench.scenarios.{scenario}").figures(full=full):
         click.echo(msgspec.json.encode(figure))
@@ -74,30 +74,35 @@ async def alone(scenario: str, *, full: bool) -> None:
 
 @click.command()
 @click.argument("scenarios", nargs=-1, type=click.Choice(SCENARIOS))
-@click.option("--full", is_flag=True, help="The sizes that are promised: 1,000,000 stored runs take a while.")
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write them there too.")
+@click.option("--full", is_flag=True, help="Use the sizes of the goals; 1,000,000 stored runs take a while.")
+@click.option(
+    "--json",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the figures to this file.",
+)
 @click.option("--alone", "is_alone", is_flag=True, hidden=True)
 def main(scenarios: tuple[str, ...], path: Path | None, *, full: bool, is_alone: bool) -> None:
-    """Measure SCENARIOS, or all, beside what they stand on: bare aiohttp, and nats-py alone."""
+    """Measure SCENARIOS, or all of them, and the baselines: aiohttp alone, and nats-py alone."""
     if is_alone:
-        asyncio.run(alone(scenarios[0], full=full))
+        asyncio.run(run_here(scenarios[0], full=full))
         return
     report = Report([], [], [])
     for scenario in scenarios or SCENARIOS:
-        figures, whole = measured(scenario, full=full)
+        figures, succeeded = run_scenario(scenario, full=full)
         report.figures.extend(figures)
-        if whole:
-            report.verdicts.extend(shown(figures))
+        if succeeded:
+            report.verdicts.extend(print_figures(figures))
         else:
             report.failed.append(scenario)
             click.echo(f"{scenario} FAILED after {len(figures)} figures", err=True)
     if path is not None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
-    click.echo(f"{sum(one.met for one in report.verdicts)} of {len(report.verdicts)} goals met")
+    click.echo(f"{sum(verdict.met for verdict in report.verdicts)} of {len(report.verdicts)} goals met")
     if report.failed:
         raise click.ClickException(f"failed: {', '.join(report.failed)}")
-    if not scenarios and (lacking := unmeasured(report.figures)):
-        raise click.ClickException(f"goals of which no figure speaks: {', '.join(lacking)}")
+    if not scenarios and (missing := goals_without_figure(report.figures)):
+        raise click.ClickException(f"goals without a figure: {', '.join(missing)}")
 
 
 main(prog_name="bench")

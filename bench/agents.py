@@ -1,4 +1,4 @@
-"""An agent that says the time: each delta is the monotonic clock at the moment when the model makes it."""
+"""The agent `clock`: each text delta is the time of its production, in monotonic nanoseconds."""
 
 import asyncio
 import re
@@ -12,8 +12,8 @@ from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 _WORDS = re.compile(r"(\d+) every (\d+) ms")
 
 
-class Clock:
-    """`N every M ms`: N deltas of nanoseconds, M milliseconds apart."""
+class ClockModel:
+    """A model. The prompt `N every M ms` produces N deltas, M milliseconds apart."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `Model`."""
@@ -27,4 +27,4 @@ class Clock:
         yield Done("stop")
 
 
-clock = Agent(name="clock", model=Clock(), text_interval_s=0)
+clock = Agent(name="clock", model=ClockModel(), text_interval_s=0)

@@ -1,4 +1,4 @@
-"""One line of the table, percentiles, and what a process has used so far (Linux: from /proc)."""
+"""Figures, percentiles, and the CPU time and memory of a process (from /proc, on Linux)."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One line. `server` is what was measured: rejoin, or the baselines bare and nats."""
+    """One line of the table. `server`: what was measured, `rejoin` or a baseline (`bare`, `nats`)."""
 
     scenario: str
     server: str
@@ -20,35 +20,35 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that `share` of all do not exceed."""
+    """The value that a `share` of all values (0 to 1) does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def spread(scenario: str, server: str, seconds: Sequence[float]) -> Iterator[Figure]:
-    """The median and the 99th percentile, in ms."""
+def latency_figures(scenario: str, server: str, seconds: Sequence[float]) -> Iterator[Figure]:
+    """The median and the 99th percentile, in milliseconds."""
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         yield Figure(scenario, server, name, percentile(seconds, share) * 1_000, "ms")
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU that a process has used, without its children."""
+    """CPU time that a process has used, in seconds, without its children."""
     return sum(_ticks(pid)[:2]) / _TICKS
 
 
-def family_cpu_s(pid: int) -> float:
-    """The same with its children, those that have ended too."""
+def cpu_with_children_s(pid: int) -> float:
+    """CPU time of a process and its children, including those that have ended."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return sum(_ticks(pid)) / _TICKS + sum(cpu_s(int(child)) for child in children)
 
 
 def _ticks(pid: int) -> list[int]:
-    """In the program and in the kernel, and both of the children that have ended."""
+    """User and system time of the process, then of its ended children, in clock ticks."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return [int(field) for field in fields[11:15]]
 
 
 def memory_kb(pid: int) -> int:
-    """What a process holds in memory."""
+    """Resident memory of a process, in kilobytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

@@ -1,4 +1,4 @@
-"""A model provider that says `TOKENS` tokens, `RATE` a second, in OpenAI's protocol.
+"""A model provider with OpenAI's protocol that sends `TOKENS` tokens, `RATE` per second.
 
 `python -m bench.provider PORT`.
 """
@@ -31,14 +31,14 @@ def _frame(delta: dict[str, str], finish: str | None = None) -> bytes:
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
-    """Words, on time."""
+    """Stream an answer."""
     await request.read()
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     await response.write(_frame({"role": "assistant", "content": ""}))
     clock = asyncio.get_running_loop().time
     due_s = clock()
-    with suppress(ConnectionError):  # the caller may leave
+    with suppress(ConnectionError):  # the caller may disconnect
         for number in range(TOKENS):
             due_s += 1 / RATE
             await asyncio.sleep(max(0.0, due_s - clock()))

@@ -1,4 +1,4 @@
-"""The processes that are measured, each for as long as a context. They listen on loopback."""
+"""The measured processes, each in an async context. They listen on loopback."""
 
 import asyncio
 import re
@@ -20,19 +20,19 @@ from rejoin_protocol.errors import RejoinError
 
 READY_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 30.0
-TIED = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
-"""Before a command: it dies when we do, whatever kills us."""
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+"""The start of a command whose process the kernel kills when its parent dies."""
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A server: its address, and the process to look at."""
+    """A server: its base URL and its process id."""
 
     base: str
     pid: int
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -40,10 +40,10 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def process(*arguments: str, stderr: int | None = None) -> AsyncIterator[Process]:
-    """A Python of ours with arguments; asked to end at the end, and waited for."""
+async def run_python(*arguments: str, stderr: int | None = None) -> AsyncIterator[Process]:
+    """Run Python with arguments. At the end it gets SIGTERM."""
     child = await asyncio.create_subprocess_exec(
-        *TIED, sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=stderr
+        *DIE_WITH_PARENT, sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=stderr
     )
     try:
         yield child
@@ -59,17 +59,17 @@ async def process(*arguments: str, stderr: int | None = None) -> AsyncIterator[P
 
 
 @contextmanager
-def empty() -> Iterator[Path]:
-    """A directory for the embedded servers' data, which a PostgreSQL of another user can reach."""
+def data_directory() -> Iterator[Path]:
+    """A new directory for the data of the embedded servers; PostgreSQL may run as another user in it."""
     with tempfile.TemporaryDirectory(prefix="rejoin-bench-") as directory:
         Path(directory).chmod(0o711)
         yield Path(directory) / "data"
 
 
 @asynccontextmanager
-async def backing() -> AsyncIterator[Servers]:
-    """Broker and database, migrated. As durable as in production."""
-    with empty() as directory:
+async def run_infrastructure() -> AsyncIterator[Servers]:
+    """NATS and PostgreSQL with streams and tables, as durable as in production."""
+    with data_directory() as directory:
         async with embedded(directory) as servers:
             async with nats_connection.connect(servers.nats_url, "migrate") as connection:
                 await setup.declare_streams(connection, setup.StreamSettings())
@@ -79,65 +79,65 @@ async def backing() -> AsyncIterator[Servers]:
 
 @asynccontextmanager
 async def _service(servers: Servers, *arguments: str, **settings: object) -> AsyncIterator[Process]:
-    """A service with its settings in a file, as in production but without credentials."""
-    wanted = {
+    """A service with its settings in a file."""
+    values = {
         "nats_url": servers.nats_url,
         "database_url": servers.database_url,
         "log_level": "error",
         **settings,
     }
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-        for name, value in wanted.items():  # JSON's texts, numbers and booleans are TOML's
+        for name, value in values.items():  # JSON strings, numbers and booleans are valid TOML
             config.write(f"{name} = {msgspec.json.encode(value).decode()}\n")
         config.flush()
-        async with process("-m", *arguments, "--config", config.name) as child:
+        async with run_python("-m", *arguments, "--config", config.name) as child:
             yield child
 
 
 @asynccontextmanager
-async def gateway(servers: Servers) -> AsyncIterator[Running]:
-    """A gateway that answers for the agent `clock`, by default."""
+async def run_gateway(servers: Servers) -> AsyncIterator[Running]:
+    """A gateway whose default agent is `clock`."""
     port = free_port()
     async with _service(
-        servers, "gateway", "gateway", port=port, allow_anonymous=True, default_agent="clock"
+        servers, "rejoin", "gateway", port=port, allow_anonymous=True, default_agent="clock"
     ) as child:
         base = f"http://127.0.0.1:{port}"
-        await _answers(f"{base}/health/ready", child)
+        await _wait_until_ready(f"{base}/health/ready", child)
         yield Running(base, child.pid)
 
 
 @asynccontextmanager
-async def runner(servers: Servers, agents: str, **settings: object) -> AsyncIterator[int]:
-    """A runner: its process."""
-    async with _service(servers, "runner", agents, **settings) as child:
+async def run_runner(servers: Servers, agents: str, **settings: object) -> AsyncIterator[int]:
+    """A runner. Yields its process id."""
+    async with _service(servers, "rejoin_runner", agents, **settings) as child:
         yield child.pid
 
 
 @asynccontextmanager
-async def bare(module: str = "bench.bare") -> AsyncIterator[Running]:
-    """The baseline, or another server of ours that takes its port as the only argument."""
+async def run_baseline(module: str = "bench.aiohttp_baseline") -> AsyncIterator[Running]:
+    """The baseline `bare`, or another server module whose only argument is its port."""
     port = free_port()
-    async with process("-m", module, str(port)) as child:
+    async with run_python("-m", module, str(port)) as child:
         base = f"http://127.0.0.1:{port}"
-        await _answers(base, child)
+        await _wait_until_ready(base, child)
         yield Running(base, child.pid)
 
 
 @asynccontextmanager
-async def dev(data_dir: Path) -> AsyncIterator[float]:
-    """`rejoin dev`: the seconds until it said that it was ready."""
+async def run_dev(data_dir: Path) -> AsyncIterator[float]:
+    """`rejoin dev`. Yields the seconds until it was ready."""
     clock = asyncio.get_running_loop().time
-    began = clock()
+    started_at = clock()
     options = ("--port", str(free_port()), "--data-dir", str(data_dir))
-    async with process("-m", "rejoin", "dev", *options, stderr=DEVNULL) as child:
+    async with run_python("-m", "rejoin", "dev", *options, stderr=DEVNULL) as child:
         line = (await child.stdout.readline()).decode() if child.stdout else ""
         if not re.match(r"ready http://\S+", line):
             raise RejoinError("rejoin dev did not start")
-        yield clock() - began
+        yield clock() - started_at
 
 
-async def _answers(url: str, server: Process) -> None:
-    """Until it answers there, and says no 503."""
+async def _wait_until_ready(url: str, server: Process) -> None:
+    """Wait until the URL answers with a status other than 503. Raises `RejoinError` if the server ends."""
     async with asyncio.timeout(READY_TIMEOUT_S), aiohttp.ClientSession() as http:
         while True:
             try:

@@ -1,3 +1,4 @@
-"""What is measured: in each module `figures(*, full)`, run in a process of its own. `full` are the sizes that
-are promised; without it they are small enough to be run often.
+"""One module for each measurement. `figures(*, full)` runs in its own process.
+
+`full` uses the sizes of the goals. Without it, the sizes are small enough to run often.
 """

@@ -1,9 +1,10 @@
-"""Runner density: live runs at 50 tokens a second in one runner, scripted and by a provider; beside that
-`library`, where all is the libraries' own: without the modules `openai_fast_path` and `http_transport` of
-`rejoin_runner.models.providers`.
+"""Runner density: how many live runs at 50 tokens per second one runner can execute.
 
-There are more runs each time until the loop is late. What a token costs is measured with the fewest: each of
-them comes alone then, and costs more than when there are many at once.
+Measured with a scripted model, with a provider, and with a provider through the libraries alone (`library`),
+without `openai_fast_path` and `http_transport` of `rejoin_runner.models.providers`. The number of runs
+grows until the event
+loop is late. The cost of a token is measured with the fewest runs: tokens then come one at a time, and
+cost more than in batches.
 """
 
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from rejoin_runner.models.model import Model
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.provider_call import ProviderModel
 
-from bench import lag, servers
+from bench import loop_lag, servers
 from bench.figures import Figure
 
 NAME = "gpt-bench"
@@ -29,44 +30,44 @@ MORE_RUNS, MORE_RUNS_QUICKLY = (50, 75, 100, 125, 150, 200, 250, 300, 400, 500),
 
 
 async def figures(*, full: bool) -> AsyncIterator[Figure]:
-    """See the package."""
+    """The figures of this scenario."""
     async with (
-        servers.backing() as found,
-        servers.bare("bench.provider") as provider,
+        servers.run_infrastructure() as infrastructure,
+        servers.run_baseline("bench.provider") as provider,
         ProviderConnections() as wires,
         httpx2.AsyncClient(timeout=60, limits=httpx2.Limits(max_connections=1_000)) as http,
     ):
         base = f"{provider.base}/v1"
         models = (
-            ("scripted", "rejoin", lag.Talks(60)),
+            ("scripted", "rejoin", loop_lag.TalkingModel(60)),
             ("provider", "rejoin", open_model(f"openai:{NAME}", wires, base_url=base)),
-            ("provider", "library", _plain(base, http)),
+            ("provider", "library", _library_model(base, http)),
         )
         for interval_s in (0.0, 0.04) if full else (0.0,):
             for kind, server, model in models:
                 agent = Agent(name="lag", model=model, text_interval_s=interval_s)
                 title = f"density, {kind}, text_interval {interval_s * 1_000:.0f} ms"
-                async for measure, value, unit in _dense(found, agent, model, full=full):
+                async for measure, value, unit in _densest(infrastructure, agent, model, full=full):
                     yield Figure(title, server, measure, value, unit)
 
 
-async def _dense(
-    found: Servers, agent: Agent, model: Model, *, full: bool
+async def _densest(
+    infrastructure: Servers, agent: Agent, model: Model, *, full: bool
 ) -> AsyncIterator[tuple[str, float, str]]:
     seconds = 6.0 if full else 3.0
-    seen = await lag.measured(found, agent, model, FEWEST_RUNS, seconds)
-    yield "CPU", seen.token_us, "µs/token"
+    lag = await loop_lag.measure_lag(infrastructure, agent, model, FEWEST_RUNS, seconds)
+    yield "CPU", lag.token_us, "µs/token"
     for runs in MORE_RUNS if full else MORE_RUNS_QUICKLY:
-        more = await lag.measured(found, agent, model, runs, seconds)
-        if more.late_ms[1] > LATE_MS_MAX or more.live < runs:
+        next_lag = await loop_lag.measure_lag(infrastructure, agent, model, runs, seconds)
+        if next_lag.late_ms[1] > LATE_MS_MAX or next_lag.live < runs:
             break
-        seen = more
-    yield "runs", seen.live, "live at once"
-    yield "lag p99 of so many", seen.late_ms[1], "ms"
+        lag = next_lag
+    yield "runs", lag.live, "live at once"
+    yield "lag p99 of so many", lag.late_ms[1], "ms"
 
 
-def _plain(base: str, http: httpx2.AsyncClient) -> Model:
-    """What `open_model` would make if nothing were mended."""
+def _library_model(base: str, http: httpx2.AsyncClient) -> Model:
+    """The model that `open_model` would return without the fast path and the transport."""
 
     def connect(key: str) -> OpenAIChatModel:
         client = AsyncOpenAI(base_url=base, api_key=key, http_client=http)

@@ -1,7 +1,7 @@
-"""Growth: first event, history and replay beside many finished runs, and beside few.
+"""Growth: first event, history and replay with many finished runs, compared with few.
 
-There are two of everything, one of which grows: they are measured in turn, so that what else the machine does
-happens to both. The runs are written to the database by SQL, and published to the log as two messages each.
+There are two installations, and one of them grows. They are measured alternately, so that other load of the
+machine affects both. The finished runs are written by SQL, and to the log as two messages each.
 """
 
 import time
@@ -17,9 +17,9 @@ from rejoin_adapters.postgres import run_store
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Mark
 
-from bench import load, logs, plain, servers
+from bench import http_load, nats_baseline, run_logs, servers
 from bench.figures import Figure, memory_kb, percentile
-from bench.scenarios.first import AGENTS, TEXT, served
+from bench.scenarios.first import AGENTS, TEXT, wait_for_runner
 
 FEW = 10
 ROUNDS = 20
@@ -49,97 +49,105 @@ COPIES = (
 )
 
 
-class Place(NamedTuple):
-    """An installation of its own, with a run to replay."""
+class Installation(NamedTuple):
+    """An installation with a run to replay."""
 
     servers: Servers
     base: str
     store: run_store.PostgresRunStore
-    run: logs.Place
+    run: run_logs.LogPosition
 
 
 async def figures(*, full: bool) -> AsyncIterator[Figure]:
-    """See the package."""
-    async with _installed() as few, _installed() as many:
-        await _more(few, 0, FEW)
+    """The figures of this scenario."""
+    async with _installation() as few, _installation() as many:
+        await _add_finished_runs(few, 0, FEW)
         stored = 0
         for wanted in (10_000, 100_000, 1_000_000) if full else (10_000,):
-            await _more(many, stored, wanted)
+            await _add_finished_runs(many, stored, wanted)
             stored = wanted
             name = f"growth, {wanted:,} runs stored"
-            for measure, once in (("first event", _first), ("history", _history), ("replay", _replay)):
-                took = await _in_turn(once, few, many)
-                for server, seconds in zip(("few", "rejoin"), took, strict=True):
+            for measure, measure_once in (
+                ("first event", _first_event_s),
+                ("history", _history_s),
+                ("replay", _replay_s),
+            ):
+                durations_s = await _alternate(measure_once, few, many)
+                for server, seconds in zip(("few", "rejoin"), durations_s, strict=True):
                     yield Figure(name, server, f"{measure} p50", percentile(seconds, 0.5) * 1_000, "ms")
             yield Figure(name, "broker", "memory", memory_kb(many.servers.nats.pid) / 1024, "MB")
 
 
 @asynccontextmanager
-async def _installed() -> AsyncIterator[Place]:
+async def _installation() -> AsyncIterator[Installation]:
     async with AsyncExitStack() as stack:
-        found = await stack.enter_async_context(servers.backing())
-        gateway = await stack.enter_async_context(servers.gateway(found))
-        await stack.enter_async_context(servers.runner(found, AGENTS))
-        connection = await stack.enter_async_context(nats_connection.connect(found.nats_url, "runner-log"))
-        store = await stack.enter_async_context(await run_store.open_run_store(found.database_url))
-        await served(gateway.base)
+        infrastructure = await stack.enter_async_context(servers.run_infrastructure())
+        gateway = await stack.enter_async_context(servers.run_gateway(infrastructure))
+        await stack.enter_async_context(servers.run_runner(infrastructure, AGENTS))
+        connection = await stack.enter_async_context(
+            nats_connection.connect(infrastructure.nats_url, "runner-log")
+        )
+        store = await stack.enter_async_context(await run_store.open_run_store(infrastructure.database_url))
+        await wait_for_runner(gateway.base)
         log = JetStreamRunLog(connection, connection)
-        run = (await logs.admitted(store, "hello", "nobody")).place  # no runner is to take it
-        await logs.append(log, run, ())
-        await logs.append(log, run, logs.OPENING)
+        run = (await run_logs.admit_run(store, "hello", "nobody")).position  # an agent that no runner serves
+        await run_logs.append(log, run, ())
+        await run_logs.append(log, run, run_logs.OPENING)
         for _ in range(REPLAYED // 10):
-            await logs.append(log, run, [logs.said() for _ in range(10)])
-        yield Place(found, gateway.base, store, run)
+            await run_logs.append(log, run, [run_logs.timed_delta() for _ in range(10)])
+        yield Installation(infrastructure, gateway.base, store, run)
 
 
-async def _in_turn(
-    once: Callable[[Place], Awaitable[list[float]]], few: Place, many: Place
+async def _alternate(
+    measure_once: Callable[[Installation], Awaitable[list[float]]], few: Installation, many: Installation
 ) -> tuple[list[float], list[float]]:
-    took: tuple[list[float], list[float]] = ([], [])
+    durations_s: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
-        took[0].extend(await once(few))
-        took[1].extend(await once(many))
-    return took
+        durations_s[0].extend(await measure_once(few))
+        durations_s[1].extend(await measure_once(many))
+    return durations_s
 
 
-async def _first(place: Place) -> list[float]:
-    return [one.first_s for one in await load.asks(place.base, [TEXT] * 10, at_once=1)]
+async def _first_event_s(installation: Installation) -> list[float]:
+    return [
+        stream.first_s for stream in await http_load.send_chats(installation.base, [TEXT] * 10, concurrency=1)
+    ]
 
 
-async def _history(place: Place) -> list[float]:
-    took = []
+async def _history_s(installation: Installation) -> list[float]:
+    durations_s = []
     async with aiohttp.ClientSession() as http:
         for _ in range(10):
             began = time.monotonic()
-            async with http.get(f"{place.base}/api/agents/clock/copied-1") as response:
+            async with http.get(f"{installation.base}/api/agents/clock/copied-1") as response:
                 response.raise_for_status()
                 await response.read()
-            took.append(time.monotonic() - began)
-    return took[1:]  # the first has to connect
+            durations_s.append(time.monotonic() - began)
+    return durations_s[1:]  # the first request opens the connection
 
 
-async def _replay(place: Place) -> list[float]:
-    heard = await load.ask(place.base, load.rejoin(place.run.session))
-    await heard.until(len(logs.OPENING) + REPLAYED)
-    heard.cut()
-    return [heard.last_s]
+async def _replay_s(installation: Installation) -> list[float]:
+    stream = await http_load.send(installation.base, http_load.resume_request(installation.run.session))
+    await stream.read(len(run_logs.OPENING) + REPLAYED)
+    stream.close()
+    return [stream.last_s]
 
 
-async def _more(place: Place, stored: int, wanted: int) -> None:
-    """More finished runs."""
+async def _add_finished_runs(installation: Installation, stored: int, wanted: int) -> None:
+    """Add finished runs number `stored` + 1 to `wanted`."""
     for begin in range(stored, wanted, STEP):
         for copy in COPIES:
-            await place.store.database.value(copy, begin + 1, min(begin + STEP, wanted))
-    await place.store.database.value("vacuum (analyze)")
-    async with plain.connect(place.servers.nats_url) as nats:
+            await installation.store.database.value(copy, begin + 1, min(begin + STEP, wanted))
+    await installation.store.database.value("vacuum (analyze)")
+    async with nats_baseline.connect(installation.servers.nats_url) as nats:
         for number in range(stored, wanted):
-            await _log(nats, RunId(f"run_copied{number + 1}"))
+            await _publish_log(nats, RunId(f"run_copied{number + 1}"))
             if number % 1_000 == 0:
                 await nats.flush()
         await nats.flush()
 
 
-async def _log(nats: plain.Plain, run: RunId) -> None:
+async def _publish_log(nats: nats_baseline.NatsBaseline, run: RunId) -> None:
     head = Head(0, 1, 0, 0)
     await nats.send(run, b"", str(head))
     await nats.send(run, b"x" * 200, str(Head(1, 1, 0, 1, mark=Mark.ENDED)))

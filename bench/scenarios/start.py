@@ -1,6 +1,6 @@
-"""Start: `rejoin dev` on an empty directory and on one that was used before, and what an import costs.
+"""Start: `rejoin dev` with an empty and with a used data directory, and the import time of the services.
 
-The fastest of a few: what else the machine does only adds to it. Bytecode is there.
+The fastest of several starts counts, because other load can only slow a start down. Bytecode is cached.
 """
 
 import time
@@ -13,14 +13,14 @@ WARM_STARTS = 3
 
 
 async def figures(*, full: bool) -> AsyncIterator[Figure]:
-    """See the package."""
-    with servers.empty() as directory:
-        took = []
+    """The figures of this scenario."""
+    with servers.data_directory() as directory:
+        durations_s = []
         for _ in range(1 + WARM_STARTS):
-            async with servers.dev(directory) as seconds:
-                took.append(seconds)
-        yield Figure("start", "rejoin dev", "cold", took[0], "s")
-        yield Figure("start", "rejoin dev", "warm", min(took[1:]), "s")
+            async with servers.run_dev(directory) as seconds:
+                durations_s.append(seconds)
+        yield Figure("start", "rejoin dev", "cold", durations_s[0], "s")
+        yield Figure("start", "rejoin dev", "warm", min(durations_s[1:]), "s")
     for module in ("asyncio", "rejoin_gateway.app", "rejoin_runner.app"):
         yield Figure(
             "start", "import", module, await _fastest(10 if full else 4, "-c", f"import {module}"), "s"
@@ -29,11 +29,11 @@ async def figures(*, full: bool) -> AsyncIterator[Figure]:
 
 
 async def _fastest(times: int, *arguments: str) -> float:
-    """The least seconds that a Python with these arguments took."""
-    took = []
+    """The shortest run time of Python with these arguments, in seconds."""
+    durations_s = []
     for _ in range(times):
         began = time.monotonic()
-        async with servers.process(*arguments) as child:
+        async with servers.run_python(*arguments) as child:
             await child.communicate()
-        took.append(time.monotonic() - began)
-    return min(took)
+        durations_s.append(time.monotonic() - began)
+    return min(durations_s)

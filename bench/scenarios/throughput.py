@@ -1,6 +1,6 @@
-"""Live throughput: one event to a message, more than one gateway can follow, which is saturated by them.
+"""Live throughput: one event per message, more events than one gateway can forward.
 
-They are not stored: no broker on the same machine stores as much as a gateway passes on.
+The events are not stored: NATS on the same machine cannot store as many as a gateway can forward.
 """
 
 import asyncio
@@ -12,44 +12,46 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 
-from bench import load, logs, plain, servers
+from bench import http_load, nats_baseline, run_logs, servers
 from bench.figures import Figure, cpu_s
 
 RUNS = 50
 
 
 async def figures(*, full: bool) -> AsyncIterator[Figure]:
-    """See the package."""
+    """The figures of this scenario."""
     events = 4_000 if full else 600
     async with (
-        servers.backing() as found,
-        servers.gateway(found) as gateway,
-        nats_connection.connect(found.nats_url, "runner-log") as connection,
-        await run_store.open_run_store(found.database_url) as store,
+        servers.run_infrastructure() as infrastructure,
+        servers.run_gateway(infrastructure) as gateway,
+        nats_connection.connect(infrastructure.nats_url, "runner-log") as connection,
+        await run_store.open_run_store(infrastructure.database_url) as store,
     ):
         log = JetStreamRunLog(connection, connection)
-        places = await logs.opened(log, store, RUNS)
-        async with plain.connect(found.nats_url) as nats:
-            await nats.follow(place.run for place in places)
+        positions = await run_logs.open_runs(log, store, RUNS)
+        async with nats_baseline.connect(infrastructure.nats_url) as nats:
+            await nats.subscribe(position.run for position in positions)
             used = cpu_s(os.getpid())
-            began = await logs.written_apart(found, places, events, -1)
-            await nats.until(RUNS * events)
+            began = await run_logs.write_in_process(infrastructure, positions, events, -1)
+            await nats.wait_for(RUNS * events)
         for figure in _both("nats", RUNS * events, time.monotonic() - began, cpu_s(os.getpid()) - used):
             yield figure
-        places = await logs.opened(log, store, RUNS)
-        streams = await load.follow(gateway.base, [load.rejoin(place.session) for place in places])
+        positions = await run_logs.open_runs(log, store, RUNS)
+        streams = await http_load.open_streams(
+            gateway.base, [http_load.resume_request(position.session) for position in positions]
+        )
         used = cpu_s(gateway.pid)
-        began = await logs.written_apart(found, places, events, -1)
+        began = await run_logs.write_in_process(infrastructure, positions, events, -1)
         async with asyncio.TaskGroup() as group:
-            for one in streams:
-                group.create_task(one.until(len(logs.OPENING) + events))
+            for stream in streams:
+                group.create_task(stream.read(len(run_logs.OPENING) + events))
         for figure in _both("rejoin", RUNS * events, time.monotonic() - began, cpu_s(gateway.pid) - used):
             yield figure
-        for one in streams:
-            one.cut()
-    async with servers.bare() as bare:
+        for stream in streams:
+            stream.close()
+    async with servers.run_baseline() as bare:
         began, used = time.monotonic(), cpu_s(bare.pid)
-        await load.asks(bare.base, [f"{events} every 0 ms"] * RUNS, at_once=RUNS)
+        await http_load.send_chats(bare.base, [f"{events} every 0 ms"] * RUNS, concurrency=RUNS)
         for figure in _both("bare", RUNS * events, time.monotonic() - began, cpu_s(bare.pid) - used):
             yield figure
 

@@ -3,11 +3,11 @@
 import pytest
 
 from bench.figures import Figure
-from bench.goals import GOALS, Verdict, judged, unmeasured
+from bench.goals import GOALS, Verdict, goals_without_figure, judge
 
 
 def verdicts(*figures: Figure) -> list[Verdict]:
-    return [verdict for _, verdict in judged(figures) if verdict is not None]
+    return [verdict for _, verdict in judge(figures) if verdict is not None]
 
 
 def test_a_limit_of_its_own_is_kept_or_missed() -> None:
@@ -45,7 +45,7 @@ def test_a_baseline_that_is_missing_is_said() -> None:
 
 
 def test_a_goal_of_which_no_figure_speaks_is_named() -> None:
-    assert len(unmeasured([])) == len(GOALS)
-    lacking = unmeasured([Figure("slow client, 20 MB behind", "rejoin", "missing events", 0.0, "")])
+    assert len(goals_without_figure([])) == len(GOALS)
+    lacking = goals_without_figure([Figure("slow client, 20 MB behind", "rejoin", "missing events", 0.0, "")])
     assert "slow client missing events" not in lacking
     assert "slow client gateway memory" in lacking

@@ -1,4 +1,7 @@
-"""The baseline: an aiohttp handler that writes a run's events from memory. `python -m bench.bare PORT`."""
+"""The baseline `bare`: an aiohttp handler that writes a run's events from memory.
+
+`python -m bench.aiohttp_baseline PORT`.
+"""
 
 import asyncio
 import re
@@ -16,7 +19,7 @@ _WORDS = re.compile(r"(\d+) every (\d+) ms")
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """The same events as the `clock` agent's."""
+    """Stream the events that the agent `clock` would produce."""
     body: dict[str, Any] = msgspec.json.decode(await request.read())
     words = _WORDS.fullmatch(body["messages"][-1]["parts"][0]["text"])
     count, pause_ms = (int(words[1]), int(words[2])) if words else (1, 0)

@@ -1,8 +1,8 @@
-"""`python -m bench.lag [RUNS] [SECONDS]`: how late the loop of one runner is while it has many live runs.
+"""How late the event loop of one runner is while it executes many runs.
 
-Each run's model says 50 tokens a second, in the runner's own process; every fourth run calls a tool first.
-The broker and the database are the embedded ones, on the same machine. What is printed is how much later than
-asked a timer of 5 ms fires.
+`python -m bench.loop_lag [RUNS] [SECONDS]` prints by how much a timer of 5 ms is late. Each run's model
+produces 50 tokens per second, in the runner's process; every fourth run calls a tool first. NATS and
+PostgreSQL run embedded, on the same machine.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from rejoin_runner.models.model import Done, Model, ModelChunk, ModelRequest
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools.decorator import tool
 
-from bench import logs
-from bench.servers import backing
+from bench import run_logs
+from bench.servers import run_infrastructure
 
 TOKENS_PER_S = 50
 TICK_S = 0.005
@@ -37,13 +37,13 @@ START_TIMEOUT_S = 60.0
 
 @tool
 def look(city: str) -> str:
-    """Look, in a thread."""
+    """A plain function, which runs in a thread."""
     time.sleep(0.01)
     return city
 
 
-class Talks:
-    """A model that talks for `seconds`."""
+class TalkingModel:
+    """A model that produces tokens for `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self._tokens = int(seconds * TOKENS_PER_S)
@@ -62,43 +62,43 @@ class Talks:
         yield Done("stop")
 
 
-async def lateness(late_ms: list[float]) -> None:
-    """Until cancelled."""
+async def record_lateness(late_ms: list[float]) -> None:
+    """Record by how much a timer is late, in milliseconds, until cancelled."""
     clock = asyncio.get_running_loop().time
     while True:
-        began = clock()
+        started_at = clock()
         await asyncio.sleep(TICK_S)
-        late_ms.append((clock() - began - TICK_S) * 1_000)
+        late_ms.append((clock() - started_at - TICK_S) * 1_000)
 
 
-class Counted:
-    """A model, and how many tokens it has said: a machine without time says fewer than it should.
+class CountingModel:
+    """Counts the tokens of a model: an overloaded machine produces fewer than it should.
 
-    `speaking` is how many answers have begun.
+    `answers`: the number of answers that have started.
     """
 
     def __init__(self, model: Model) -> None:
         self.tokens = 0
-        self.speaking = 0
+        self.answers = 0
         self._model = model
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `Model`."""
-        async with aclosing(self._model.stream(request)) as said:
-            async for chunk in said:
-                self.speaking += isinstance(chunk, TextStart)
+        async with aclosing(self._model.stream(request)) as chunks:
+            async for chunk in chunks:
+                self.answers += isinstance(chunk, TextStart)
                 self.tokens += isinstance(chunk, TextDelta)
                 yield chunk
 
-    async def all_speak(self, runs: int) -> None:
-        """Until so many answers have begun: what a beginning costs is not a token's."""
+    async def wait_for_answers(self, runs: int) -> None:
+        """Wait until `runs` answers have started: the cost of a start is not the cost of a token."""
         async with asyncio.timeout(START_TIMEOUT_S):
-            while self.speaking < runs:  # noqa: ASYNC110 - nobody would tell
+            while self.answers < runs:  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.05)
 
 
-class Lag(msgspec.Struct, frozen=True):
-    """What was seen. `late_ms`: the median, the 99th percentile and the worst. `used`: cores."""
+class LoopLag(msgspec.Struct, frozen=True):
+    """A measurement. `late_ms`: median, 99th percentile, maximum. `used`: cores. `live`: runs at its end."""
 
     live: int
     used: float
@@ -106,8 +106,8 @@ class Lag(msgspec.Struct, frozen=True):
     late_ms: tuple[float, float, float]
 
 
-async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seconds: float) -> Lag:
-    """A runner of ours with so many live runs, looked at for so long. They are interrupted at the end."""
+async def measure_lag(servers: Servers, agent: Agent, model: Model, runs: int, seconds: float) -> LoopLag:
+    """Measure a runner with `runs` live runs for `seconds`. At the end the runs are interrupted."""
     settings = RunnerSettings(
         nats_url=servers.nats_url,
         database_url=servers.database_url,
@@ -115,41 +115,41 @@ async def measured(servers: Servers, agent: Agent, model: Model, runs: int, seco
         drain_grace_s=0,
     )
     late_ms: list[float] = []
-    counted = Counted(model)
-    agent = msgspec.structs.replace(agent, model=counted)
+    counting = CountingModel(model)
+    agent = msgspec.structs.replace(agent, model=counting)
     async with (
         nats_connection.connect(servers.nats_url, "runner-queue") as connection,
         await run_store.open_run_store(servers.database_url) as store,
         app.open_worker(settings, [agent]) as worker,
         run_alongside(worker.serve()),
     ):
-        requests, started = JetStreamRunQueue(connection, setup.StreamSettings()), []
+        queue, positions = JetStreamRunQueue(connection, setup.StreamSettings()), []
         for number in range(runs):
             text = "look" if number % 4 == 0 else "talk"
-            admitted = await logs.admitted(store, text, agent.name)
-            await requests.publish(admitted.request)
-            started.append(admitted.place)
-        await counted.all_speak(runs)
-        began, used_s, tokens = time.monotonic(), time.process_time(), counted.tokens
-        async with run_alongside(lateness(late_ms)):
+            admitted = await run_logs.admit_run(store, text, agent.name)
+            await queue.publish(admitted.request)
+            positions.append(admitted.position)
+        await counting.wait_for_answers(runs)
+        started_at, used_s, tokens = time.monotonic(), time.process_time(), counting.tokens
+        async with run_alongside(record_lateness(late_ms)):
             await asyncio.sleep(seconds)
-        used_s, tokens = time.process_time() - used_s, counted.tokens - tokens
-        used = used_s / (time.monotonic() - began)
-        states = [await store.find_run(logs.OWNER, place.run) for place in started]
+        used_s, tokens = time.process_time() - used_s, counting.tokens - tokens
+        used = used_s / (time.monotonic() - started_at)
+        states = [await store.find_run(run_logs.OWNER, position.run) for position in positions]
         live = sum(run is not None and run.state not in TERMINAL for run in states)
-        for place in started:
-            await store.interrupt(logs.OWNER, place.session, place.run)
+        for position in positions:
+            await store.interrupt(run_logs.OWNER, position.session, position.run)
         worker.drain()
     cuts = statistics.quantiles(late_ms, n=100)
-    return Lag(live, used, used_s / max(tokens, 1) * 1e6, (cuts[49], cuts[98], max(late_ms)))
+    return LoopLag(live, used, used_s / max(tokens, 1) * 1e6, (cuts[49], cuts[98], max(late_ms)))
 
 
 async def main(runs: int, seconds: float) -> None:
-    """With servers of its own."""
-    model = Talks(seconds * 2 + 5)
+    """Start the servers, measure, and print."""
+    model = TalkingModel(seconds * 2 + 5)
     agent = Agent(name="lag", model=model, tools=[look])
-    async with backing() as servers:
-        lag = await measured(servers, agent, model, runs, seconds)
+    async with run_infrastructure() as servers:
+        lag = await measure_lag(servers, agent, model, runs, seconds)
     median, p99, worst = lag.late_ms
     print(f"{lag.live} of {runs} runs live, {lag.used:.0%} of a core")  # noqa: T201
     print(f"loop lag: p50 {median:.1f} ms, p99 {p99:.1f} ms, max {worst:.1f} ms")  # noqa: T201

@@ -1,4 +1,4 @@
-"""The baseline `nats`: what a scenario asks of the broker, by nats-py alone, and thrown away."""
+"""The baseline `nats`: the reads and subscriptions of a scenario with nats-py alone."""
 
 import asyncio
 import re
@@ -13,53 +13,55 @@ from nats.aio.msg import Msg
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
 
-_MADE = re.compile(rb'"delta":"(\d{9,})"')
-PATIENCE_S = 120.0
+_PRODUCED_AT = re.compile(rb'"delta":"(\d{9,})"')
+RECEIVE_TIMEOUT_S = 120.0
 
 
-class Plain:
-    """A connection. `heard` are the messages that came, `latencies_s` the age of the times in them."""
+class NatsBaseline:
+    """A connection. `received`: the number of messages. `latencies_s`: the age of the times in them."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.heard = 0
+        self.received = 0
         self.latencies_s: list[float] = []
-        self._news = asyncio.Event()
-        self._feigned = bytearray()
+        self._arrival = asyncio.Event()
+        self._queued = bytearray()
 
     async def _on_message(self, message: Msg) -> None:
-        self.heard += 1
+        self.received += 1
         now_ns = time.monotonic_ns()
-        self.latencies_s += [(now_ns - int(made)) / 1e9 for made in _MADE.findall(message.data)]
-        self._news.set()
+        self.latencies_s += [
+            (now_ns - int(produced_ns)) / 1e9 for produced_ns in _PRODUCED_AT.findall(message.data)
+        ]
+        self._arrival.set()
 
-    async def follow(self, runs: Iterable[RunId]) -> None:
-        """What is appended to these runs, from here on."""
+    async def subscribe(self, runs: Iterable[RunId]) -> None:
+        """Receive what is appended to these runs from now on."""
         for run in runs:
             await self._client.subscribe(subjects.live(run), cb=self._on_message)
         await self._client.flush()
 
-    async def until(self, heard: int) -> None:
-        """Until so many messages have come."""
-        async with asyncio.timeout(PATIENCE_S):
-            while self.heard < heard:
-                self._news.clear()
-                await self._news.wait()
+    async def wait_for(self, count: int) -> None:
+        """Wait until `count` messages have been received."""
+        async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+            while self.received < count:
+                self._arrival.clear()
+                await self._arrival.wait()
 
     async def read(self, run: RunId, after: int = 0, batch: int = 256) -> int:
-        """A run's log from a sequence on, in batches; how many messages."""
+        """Read a run's log after a sequence number, in batches. Returns the number of messages."""
         inbox, count, more = self._client.new_inbox(), 0, True
         queue: asyncio.Queue[Msg] = asyncio.Queue()
         subscription = await self._client.subscribe(inbox, cb=queue.put)
         while more:
-            ask = {
+            request = {
                 "seq": after + 1,
                 "batch": batch,
                 "max_bytes": 256 * 1024,
                 "next_by_subj": subjects.log(run),
             }
             await self._client.publish(
-                f"$JS.API.DIRECT.GET.{subjects.LOG}", msgspec.json.encode(ask), reply=inbox
+                f"$JS.API.DIRECT.GET.{subjects.LOG}", msgspec.json.encode(request), reply=inbox
             )
             while subjects.STATUS not in (fields := (await queue.get()).headers or {}):
                 count += 1
@@ -69,16 +71,17 @@ class Plain:
         return count
 
     async def publish(self, run: RunId, payload: bytes) -> None:
-        """Append without a fence, and wait for the acknowledgement."""
+        """Append without fencing, and wait for the acknowledgement."""
         await self._client.request(subjects.log(run), payload, timeout=30)
 
     async def send(self, run: RunId, payload: bytes, head: str) -> None:
-        """Append without waiting."""
+        """Append without waiting for the acknowledgement."""
         await self._client.publish(subjects.log(run), payload, headers={subjects.BATCH: head})
 
-    def feign(self, run: RunId, payload: bytes, head: str, sequence: int) -> None:
-        """What the broker republishes of an append, without the append. It leaves with the next `flush`: by
-        `publish`, a writer would need more of the machine than the gateway that it is to saturate.
+    def queue_unstored(self, run: RunId, payload: bytes, head: str, sequence: int) -> None:
+        """Queue the message that NATS would republish after an append; `flush` sends it. Nothing is stored.
+
+        With `publish`, the writer would need more CPU time than the gateway that it has to saturate.
         """
         headers = (
             f"NATS/1.0\r\n{subjects.BATCH}: {head}\r\nNats-Stream: {subjects.LOG}\r\n"
@@ -86,21 +89,21 @@ class Plain:
             f"Nats-Last-Sequence: {sequence - 1}\r\n{subjects.TIME}: 2026-01-01T00:00:00Z\r\n\r\n"
         ).encode()
         command = f"HPUB {subjects.live(run)} {len(headers)} {len(headers) + len(payload)}\r\n".encode()
-        self._feigned += command + headers + payload + b"\r\n"
+        self._queued += command + headers + payload + b"\r\n"
 
     async def flush(self) -> None:
-        """Until the broker has it all."""
-        feigned, self._feigned = self._feigned, bytearray()
+        """Send the queued messages, and wait until NATS has received everything."""
+        queued, self._queued = self._queued, bytearray()
         if self._client._transport is not None:  # noqa: SLF001
-            self._client._transport.write(bytes(feigned))  # noqa: SLF001
+            self._client._transport.write(bytes(queued))  # noqa: SLF001
         await self._client.flush(60)
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncIterator[Plain]:
-    """For as long as the context."""
+async def connect(url: str) -> AsyncIterator[NatsBaseline]:
+    """A connection that is open inside the context."""
     client = await nats.connect(url, inbox_prefix=subjects.inbox("gateway"), pending_size=64 * 1024 * 1024)
     try:
-        yield Plain(client)
+        yield NatsBaseline(client)
     finally:
         await client.close()

@@ -1,0 +1,44 @@
+"""The processes of the benchmark start and answer, so that `make bench` measures something."""
+
+import pytest
+from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_adapters.postgres import run_store
+
+from bench import http_load, nats_baseline, run_logs, servers
+from bench.scenarios.first import AGENTS, wait_for_runner
+
+pytestmark = pytest.mark.slow
+
+
+async def test_gateway_runner_and_baseline_answer_alike() -> None:
+    async with (
+        servers.run_infrastructure() as infrastructure,
+        servers.run_gateway(infrastructure) as gateway,
+        servers.run_runner(infrastructure, AGENTS),
+        servers.run_baseline() as baseline,
+    ):
+        await wait_for_runner(gateway.base)
+        for base in (gateway.base, baseline.base):
+            [reader] = await http_load.send_chats(base, ["3 every 1 ms"], concurrency=1)
+            assert reader.done
+            assert len(reader.latencies_s) == 3
+
+
+async def test_a_written_log_reaches_the_stream_and_the_baseline() -> None:
+    async with (
+        servers.run_infrastructure() as infrastructure,
+        servers.run_gateway(infrastructure) as gateway,
+        nats_connection.connect(infrastructure.nats_url, "runner-log") as connection,
+        await run_store.open_run_store(infrastructure.database_url) as store,
+        nats_baseline.connect(infrastructure.nats_url) as nats,
+    ):
+        [position] = await run_logs.open_runs(JetStreamRunLog(connection, connection), store, 1)
+        await nats.subscribe([position.run])
+        [stream] = await http_load.open_streams(gateway.base, [http_load.resume_request(position.session)])
+        await run_logs.write_in_process(infrastructure, [position], events=5, rate=50)
+        await nats.wait_for(5)
+        await stream.read(len(run_logs.OPENING) + 5)
+        assert len(stream.latencies_s) == len(nats.latencies_s) == 5
+        assert await nats.read(position.run) == 7  # two messages are the start of the answer
+        stream.close()
