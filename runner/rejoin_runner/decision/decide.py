@@ -22,8 +22,8 @@ from rejoin_runner.decision.agent_stack import ToolCall, delegate_target, handof
 from rejoin_runner.decision.run_state import Phase, RunState, StepPhase
 
 APPROVAL_EXPIRED = "Nobody decided in time."
-ALREADY_HANDED_OFF = "Not done: this step has handed over the conversation already."
-TOO_MANY_HANDOFFS = "Not done: the conversation was handed over too often. Go on with it yourself."
+ALREADY_HANDED_OFF = "Not done: this step has handed off the conversation already."
+TOO_MANY_HANDOFFS = "Not done: the conversation was handed off too often. Continue it yourself."
 TOO_DEEP = "Not done: too many agents wait for each other. Do it yourself."
 
 

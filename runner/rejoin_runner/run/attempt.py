@@ -77,7 +77,7 @@ class Attempt:
         """The earlier messages without the work of delegated agents."""
         self._team = team
         self._first_agent = agent_stack.current_agent(claim.history, team.head.name, team.members)
-        self.log = structlog.get_logger("rejoin.loop")
+        self.log = structlog.get_logger("rejoin.run")
 
     @property
     def agent(self) -> Agent:

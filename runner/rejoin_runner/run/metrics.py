@@ -46,7 +46,7 @@ class RunnerMetrics(ProcessMetrics):
             "Duration of a model's whole response.",
             "agent",
         )
-        self._faults = self.counter(
+        self._model_errors = self.counter(
             "rejoin_model_errors",
             "Failed model steps, by error code.",
             "agent",
@@ -103,7 +103,7 @@ class RunnerMetrics(ProcessMetrics):
 
     def model_failed(self, agent: str, code: str) -> None:
         """A model step has failed."""
-        self._faults.labels(agent, code).inc()
+        self._model_errors.labels(agent, code).inc()
 
     def tool_called(self, agent: str, tool: str, outcome: str) -> None:
         """A tool call has its result."""

@@ -24,7 +24,7 @@ INSTRUCTIONS = (
     "If there is more to know, add up to three short lines below it."
 )
 
-log = structlog.get_logger("rejoin.updates")
+log = structlog.get_logger("rejoin.status_updates")
 
 
 async def run_status_updates(attempt: Attempt, updates: StatusUpdates, model: Model) -> None:

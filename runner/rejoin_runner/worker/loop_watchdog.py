@@ -18,7 +18,7 @@ BEATS_PER_LIMIT = 4
 """The loop gives this many signs of life in `blocked_s`; the thread looks equally often."""
 FRAMES_MAX = 5
 
-log = structlog.get_logger("rejoin.blocked")
+log = structlog.get_logger("rejoin.loop_watchdog")
 
 
 async def watch(blocked_s: float = BLOCKED_S) -> None:
@@ -26,7 +26,7 @@ async def watch(blocked_s: float = BLOCKED_S) -> None:
     and the stack that block it, and `event_loop_unblocked` afterwards. Runs until cancelled.
     """
     watchdog = _LoopWatchdog(blocked_s)
-    thread = threading.Thread(target=watchdog.observe, name="blocked", daemon=True)
+    thread = threading.Thread(target=watchdog.observe, name="loop-watchdog", daemon=True)
     thread.start()
     try:
         while True:

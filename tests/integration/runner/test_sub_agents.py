@@ -74,7 +74,7 @@ async def test_a_run_is_handed_over_only_so_often(system: LocalSystem) -> None:
     heard = await hear(system, base, "go")
     message = heard.message
     assert len(heard.operations("transfer")) == 2
-    assert "handed over too often" in texts(message, "text")[-1]
+    assert "handed off too often" in texts(message, "text")[-1]
 
 
 async def test_a_delegated_agents_last_words_are_the_output_of_the_call(system: LocalSystem) -> None:

@@ -1,12 +1,13 @@
 """A run state is the same whether its events were emitted here or read from a stored log."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log import record
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
-from rejoin_runner.decision.run_state import RunState, usage_of
+from rejoin_runner.decision.run_state import Phase, RunState, StepPhase, usage_of
 
 CHUNKS: list[Chunk] = [
     chunks.Start(message_id="m"),
@@ -81,3 +82,53 @@ def test_usage_comes_from_the_metadata_and_is_empty_without_it() -> None:
     assert usage_of({"id": "m", "role": "assistant", "parts": []}) == {}
     assert usage_of({"metadata": {"usage": {"inputTokens": 1}}}) == {"inputTokens": 1}
     assert usage_of({"metadata": "odd"}) == {}
+
+
+START, STEP, END_STEP = chunks.Start(message_id="m"), chunks.StartStep(), chunks.FinishStep()
+DATA, RESET = chunks.Data(type="data-x", data=1), chunks.ResetStep()
+PHASES: dict[str, tuple[list[Chunk | Mark], Phase, StepPhase]] = {
+    "an empty log": ([], Phase.NOT_STARTED, StepPhase.CLOSED),
+    "a started message": ([START], Phase.RUNNING, StepPhase.CLOSED),
+    "a new step": ([START, STEP], Phase.RUNNING, StepPhase.EMPTY),
+    "the first event of a response": ([START, STEP, DATA], Phase.RUNNING, StepPhase.PARTIAL),
+    "a voided step": ([START, STEP, DATA, RESET], Phase.RUNNING, StepPhase.EMPTY),
+    "a complete response": ([START, STEP, DATA, Mark.GENERATED], Phase.RUNNING, StepPhase.GENERATED),
+    "an event after a response": ([START, STEP, Mark.GENERATED, DATA], Phase.RUNNING, StepPhase.GENERATED),
+    "a closed step": ([START, STEP, Mark.GENERATED, END_STEP], Phase.RUNNING, StepPhase.CLOSED),
+    "a step that failed": ([START, STEP, DATA, END_STEP], Phase.RUNNING, StepPhase.INCOMPLETE),
+    "an event between two steps": (
+        [START, STEP, Mark.GENERATED, END_STEP, DATA],
+        Phase.RUNNING,
+        StepPhase.CLOSED,
+    ),
+    "a suspension": ([START, chunks.Finish(), Mark.SUSPENDED], Phase.SUSPENDED, StepPhase.CLOSED),
+    "a continued message": ([START, Mark.SUSPENDED, START], Phase.RUNNING, StepPhase.CLOSED),
+    "a message that is being restored": ([START, Mark.RESTORED, STEP], Phase.RESTORING, StepPhase.EMPTY),
+    "a restored message": (
+        [START, Mark.RESTORED, STEP, DATA, END_STEP, Mark.SUSPENDED],
+        Phase.SUSPENDED,
+        StepPhase.INCOMPLETE,
+    ),
+    "a complete log": ([START, chunks.Finish(), Mark.ENDED], Phase.ENDED, StepPhase.CLOSED),
+}
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_phases(name: str) -> None:
+    log, phase, step = PHASES[name]
+    state = RunState()
+    for entry in log:
+        if isinstance(entry, Mark):
+            state.apply_mark(entry)
+        else:
+            state.apply(entry)
+    assert (state.phase, state.step) == (phase, step)
+
+
+def test_a_log_whose_first_records_have_expired_keeps_its_counters() -> None:
+    """Its events cannot be folded; a journal that continues the log needs the counters of its heads."""
+    state = RunState()
+    payload = record.encode_frames([chunks.encode(DATA)], prev=6, index=40)
+    state.apply_record(Record(7, Head(6, 2, 40, 1, turn=3), payload))
+    assert (state.start_expired, state.phase) == (True, Phase.NOT_STARTED)
+    assert (state.last_seq, state.attempt, state.index, state.suspensions) == (7, 2, 41, 3)

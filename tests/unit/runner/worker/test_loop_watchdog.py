@@ -50,6 +50,6 @@ async def test_a_running_loop_is_not_reported_and_the_watchdog_thread_ends_with_
     with capture_logs() as lines:
         async with run_alongside(loop_watchdog.watch()):
             await asyncio.sleep(0)
-            assert "blocked" in [thread.name for thread in threading.enumerate()]
-    assert "blocked" not in [thread.name for thread in threading.enumerate()]
+            assert "loop-watchdog" in [thread.name for thread in threading.enumerate()]
+    assert "loop-watchdog" not in [thread.name for thread in threading.enumerate()]
     assert lines == []
