@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from rejoin_adapters.embedded import Servers
 
-from tests.support.browser.node import INSTALL_S_MAX, packages
+from tests.support.browser.node import INSTALL_S_MAX, install_packages
 from tests.support.system.observation import RecordMeasurement
-from tests.support.system.processes import Dev, dev
+from tests.support.system.processes import Dev, rejoin_dev
 
 HERE = Path(__file__).parent
 AGENT = "conformance"
@@ -46,7 +46,7 @@ class Played(msgspec.Struct):
 
 @pytest.fixture(scope="module")
 async def node() -> str:
-    return await packages(HERE)
+    return await install_packages(HERE)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ async def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) ->
     """Two gateways and two runners, as processes."""
     place = tmp_path_factory.mktemp("aisdk")
     variables = {"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url}
-    async with dev(place, "tests.support.agents.aisdk:agent", variables=variables) as started:
+    async with rejoin_dev(place, "tests.support.agents.aisdk:agent", variables=variables) as started:
         yield started
 
 

@@ -5,23 +5,23 @@ from collections.abc import AsyncIterator
 import pytest
 from rejoin_adapters.embedded import Servers
 
-from tests.support.clients.api_families import Speaker
+from tests.support.clients.api_families import ApiClient
 from tests.support.system.local_system import LocalSystem
 
 
 @pytest.fixture(scope="session")
-async def house(servers: Servers) -> AsyncIterator[LocalSystem]:
+async def shared_system(servers: Servers) -> AsyncIterator[LocalSystem]:
     async with LocalSystem(servers.nats_url, servers.database_url) as one:
         await one.runner()
         yield one
 
 
 @pytest.fixture(scope="session")
-async def speaker(house: LocalSystem) -> Speaker:
-    return Speaker(house, await house.gateway())
+async def client(shared_system: LocalSystem) -> ApiClient:
+    return ApiClient(shared_system, await shared_system.gateway())
 
 
 @pytest.fixture(scope="session")
-async def other(house: LocalSystem) -> Speaker:
+async def other(shared_system: LocalSystem) -> ApiClient:
     """A client of another gateway."""
-    return Speaker(house, await house.gateway())
+    return ApiClient(shared_system, await shared_system.gateway())

@@ -10,11 +10,11 @@ from rejoin_protocol.run_request import AgentEntry
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.decorator import tool
 
-from tests.support.clients.api_families import FAMILIES, RUN, Family, Script, Speaker
-from tests.support.clients.reconnecting_client import blocks
+from tests.support.clients.api_families import FAMILIES, RUN, ApiClient, Family, Script
+from tests.support.clients.reconnecting_client import split_frames
 from tests.support.clients.transcripts import Transcript, events
-from tests.support.models.agent_teams import Breaks, Calls, agent
-from tests.support.models.scripted_models import Gated
+from tests.support.models.agent_teams import Breaks, Calls, scripted_agent
+from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import wait_until
 
@@ -26,19 +26,19 @@ RESUME = (
 
 
 @pytest.mark.feature("F64")
-async def test_an_execution_has_the_bytes_of_a_chat(speaker: Speaker) -> None:
+async def test_an_execution_has_the_bytes_of_a_chat(client: ApiClient) -> None:
     """The same script by both routes is the same stream, but for ids and times; and each has its run's id."""
     said: list[Answer] = []
     for path in ("/run/api/chat", "/run/api/executions"):
-        body = RUN.body(speaker.session(), "weather Paris", "m1")
-        said.append(await speaker.post(path, body, x_emit_operations="true"))
+        body = RUN.body(client.session(), "weather Paris", "m1")
+        said.append(await client.post(path, body, x_emit_operations="true"))
     assert all(answer.headers["x-workflow-run-id"].startswith("run_") for answer in said)
     one, two = (events(answer) for answer in said)
     assert one == two
 
 
-async def state(speaker: Speaker, run: str) -> tuple[str, str]:
-    found = (await speaker.get(f"/run/api/executions/{run}")).json
+async def state(client: ApiClient, run: str) -> tuple[str, str]:
+    found = (await client.get(f"/run/api/executions/{run}")).json
     return found["status"], found["state"]
 
 
@@ -61,47 +61,49 @@ async def test_the_status_of_an_execution_walks_as_it_is_documented(system: Loca
         await go.wait()
         return "waited"
 
-    speaker = Speaker(system, await system.gateway())
+    client = ApiClient(system, await system.gateway())
     await announce(system)
-    session = speaker.session()
-    url, body = f"{speaker.base}/run/api/executions", RUN.body(session, "go", "m1")
+    session = client.session()
+    url, body = f"{client.base}/run/api/executions", RUN.body(session, "go", "m1")
     lines: Script = {"go": [[Calls("wait")], ["Done."]], "break": [[Breaks()]]}
     async with system.http.post(url, json=body) as response:
         run = response.headers["x-workflow-run-id"]
-        assert await state(speaker, run) == ("running", "queued")
-        await system.runner([agent(system.agent, lines, tools=[wait])])
+        assert await state(client, run) == ("running", "queued")
+        await system.runner([scripted_agent(system.agent, lines, tools=[wait])])
         await response.read()
-    assert await state(speaker, run) == ("suspended", "suspended")
+    assert await state(client, run) == ("suspended", "suspended")
     decision = {"approved": True}
-    await speaker.post(f"/run/api/executions/{run}/approvals/call_0_0", decision)
+    await client.post(f"/run/api/executions/{run}/approvals/call_0_0", decision)
 
     async def running() -> bool:
-        return await state(speaker, run) == ("running", "running")
+        return await state(client, run) == ("running", "running")
 
     await wait_until(running, "the continuation")
     go.set()
-    await speaker.get(f"/run/api/executions/{run}/stream?follow=true")
-    assert await state(speaker, run) == ("completed", "completed")
-    failed = (await speaker.say(RUN, speaker.session(), "break")).headers["x-workflow-run-id"]
-    assert await state(speaker, failed) == ("failed", "failed")
-    assert (await speaker.get(f"/run/api/executions/{failed}")).json["error"]
-    stopped = (await speaker.say(RUN, speaker.session(), "go")).headers["x-workflow-run-id"]
-    assert (await speaker.post(f"/run/api/executions/{stopped}/interrupt")).json["interrupted"]
-    await speaker.get(f"/run/api/executions/{stopped}/stream?follow=true")
-    assert await state(speaker, stopped) == ("completed", "cancelled")
-    assert (await speaker.get("/run/api/executions/run_unknown")).status == 404
+    await client.get(f"/run/api/executions/{run}/stream?follow=true")
+    assert await state(client, run) == ("completed", "completed")
+    failed = (await client.say(RUN, client.session(), "break")).headers["x-workflow-run-id"]
+    assert await state(client, failed) == ("failed", "failed")
+    assert (await client.get(f"/run/api/executions/{failed}")).json["error"]
+    stopped = (await client.say(RUN, client.session(), "go")).headers["x-workflow-run-id"]
+    assert (await client.post(f"/run/api/executions/{stopped}/interrupt")).json["interrupted"]
+    await client.get(f"/run/api/executions/{stopped}/stream?follow=true")
+    assert await state(client, stopped) == ("completed", "cancelled")
+    assert (await client.get("/run/api/executions/run_unknown")).status == 404
 
 
 @pytest.mark.feature("F66", "F67", "F68", "F69")
 @pytest.mark.parametrize("route", [*RESUME, "/api/agents/{agent}/{session}/reconnect"])
-async def test_every_cursor_form_goes_on_where_it_says(speaker: Speaker, other: Speaker, route: str) -> None:
+async def test_every_cursor_form_goes_on_where_it_says(
+    client: ApiClient, other: ApiClient, route: str
+) -> None:
     """On every route that resumes, at every event, also beyond an approval: the union is the whole, once."""
-    session = speaker.session()
-    asked = await speaker.say(RUN, session, "delete notes.txt")
+    session = client.session()
+    asked = await client.say(RUN, session, "delete notes.txt")
     run = asked.headers["x-workflow-run-id"]
     rest = await other.post("/api/chat/approve", {"runId": run, "threadId": session, "approved": True})
-    path = route.format(agent=speaker.system.agent, session=session, run=run)
-    whole = blocks((await speaker.get(f"{path}?startIndex=0&follow=true")).raw)
+    path = route.format(agent=client.system.agent, session=session, run=run)
+    whole = split_frames((await client.get(f"{path}?startIndex=0&follow=true")).raw)
     assert b"".join(whole) == asked.raw.replace(b"data: [DONE]\n\n", b"") + rest.raw
     for place in range(1, len(whole)):
         cursor = whole[place - 1].split(b"\n", 1)[0].removeprefix(b"id: ").decode()
@@ -113,27 +115,27 @@ async def test_every_cursor_form_goes_on_where_it_says(speaker: Speaker, other: 
             ("", {"x-stream-start-index": str(place)}),
         ):
             found = await other.get(f"{path}?follow=true&{query}", **headers)
-            assert blocks(found.raw) == whole[place:], (place, query, headers)
+            assert split_frames(found.raw) == whole[place:], (place, query, headers)
 
 
 @pytest.mark.feature("F67", "F68")
 @pytest.mark.parametrize("route", [*RESUME, "/api/agents/{agent}/{session}/reconnect"])
-async def test_what_a_position_that_is_none_is_told(speaker: Speaker, route: str) -> None:
+async def test_what_a_position_that_is_none_is_told(client: ApiClient, route: str) -> None:
     """400 for an odd one, 410 for one beyond the log; without one 204 if nothing runs, an execution whole."""
-    session = speaker.session()
-    sent = await speaker.say(RUN, session, "count 2")
+    session = client.session()
+    sent = await client.say(RUN, session, "count 2")
     run = sent.headers["x-workflow-run-id"]
-    path = route.format(agent=speaker.system.agent, session=session, run=run)
+    path = route.format(agent=client.system.agent, session=session, run=run)
     for query in ("cursor=x", "startIndex=x", "afterIdx=1.5", "ui=9"):
-        assert (await speaker.get(f"{path}?{query}")).status == 400, query
+        assert (await client.get(f"{path}?{query}")).status == 400, query
     for query in ("startIndex=99", "afterIdx=99"):
-        assert (await speaker.get(f"{path}?{query}")).status == 410, query
-    idle = await speaker.get(path)
+        assert (await client.get(f"{path}?{query}")).status == 410, query
+    idle = await client.get(path)
     assert idle.raw == (sent.raw if "executions" in route else b"")
     assert idle.status == (200 if "executions" in route else 204)
-    unknown = route.format(agent=speaker.system.agent, session=speaker.session(), run="run_unknown")
-    assert (await speaker.get(unknown)).status == (204 if "chat" in route or "reconnect" in route else 404)
-    assert (await speaker.get(f"{unknown}?startIndex=0")).status == 404
+    unknown = route.format(agent=client.system.agent, session=client.session(), run="run_unknown")
+    assert (await client.get(unknown)).status == (204 if "chat" in route or "reconnect" in route else 404)
+    assert (await client.get(f"{unknown}?startIndex=0")).status == 404
 
 
 @pytest.mark.feature("F67", "F68", "F82")
@@ -141,10 +143,10 @@ async def test_what_a_position_that_is_none_is_told(speaker: Speaker, route: str
 async def test_a_running_answer_is_rejoined_whole_elsewhere(system: LocalSystem, family: Family) -> None:
     """By every route, while it streams through another gateway; the history leaves it to the stream."""
     gate = asyncio.Semaphore(2)
-    await system.runner([Agent(name=system.agent, model=Gated(gate, 4, []), text_interval_s=0)])
-    speaker, other = Speaker(system, await system.gateway()), Speaker(system, await system.gateway())
-    session = speaker.session()
-    url = speaker.base + family.path.format(agent=system.agent, session=session)
+    await system.runner([Agent(name=system.agent, model=GatedModel(gate, 4, []), text_interval_s=0)])
+    client, other = ApiClient(system, await system.gateway()), ApiClient(system, await system.gateway())
+    session = client.session()
+    url = client.base + family.path.format(agent=system.agent, session=session)
     async with (
         system.http.post(url, json=family.body(session, "hello", None)) as response,
         asyncio.TaskGroup() as group,
@@ -170,13 +172,13 @@ async def test_a_running_answer_is_rejoined_whole_elsewhere(system: LocalSystem,
 async def test_a_client_that_leaves_stops_nothing(system: LocalSystem) -> None:
     """But for the agent chat's, see there."""
     gate = asyncio.Semaphore(1)
-    await system.runner([Agent(name=system.agent, model=Gated(gate, 3, []), text_interval_s=0)])
-    speaker = Speaker(system, await system.gateway())
+    await system.runner([Agent(name=system.agent, model=GatedModel(gate, 3, []), text_interval_s=0)])
+    client = ApiClient(system, await system.gateway())
     for family in FAMILIES:
         if family.name == "agent_chat":
             continue
-        session = speaker.session()
-        url = speaker.base + family.path.format(agent=system.agent, session=session)
+        session = client.session()
+        url = client.base + family.path.format(agent=system.agent, session=session)
         async with system.http.post(url, json=family.body(session, "hello", None)) as response:
             async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
                 pass
@@ -185,7 +187,7 @@ async def test_a_client_that_leaves_stops_nothing(system: LocalSystem) -> None:
             gate.release()
 
         async def completed(session: str = session) -> bool:
-            return (await speaker.texts(session))[1:] == ["assistant:  0 1 2"]
+            return (await client.texts(session))[1:] == ["assistant:  0 1 2"]
 
         await wait_until(completed, f"the end of the run of {family}")
 
@@ -194,10 +196,10 @@ async def test_a_client_that_leaves_stops_nothing(system: LocalSystem) -> None:
 async def test_the_stream_of_a_deleted_session_is_aborted(system: LocalSystem) -> None:
     """Its runner is told, and ends it where everybody sees that it was; the id is free at once."""
     gate = asyncio.Semaphore(2)
-    await system.runner([Agent(name=system.agent, model=Gated(gate, 4, []), text_interval_s=0)])
-    speaker, other = Speaker(system, await system.gateway()), Speaker(system, await system.gateway())
-    session = speaker.session()
-    url = speaker.base + speaker.at(session)
+    await system.runner([Agent(name=system.agent, model=GatedModel(gate, 4, []), text_interval_s=0)])
+    client, other = ApiClient(system, await system.gateway()), ApiClient(system, await system.gateway())
+    session = client.session()
+    url = client.base + client.at(session)
     async with system.http.post(url, json={"message": "hello"}) as response:
         async for _ in read_frames(response, lambda frame: b" 1" in frame.data):
             pass
@@ -217,14 +219,14 @@ async def test_the_stream_of_a_deleted_session_breaks_where_no_runner_can_end_it
     system: LocalSystem,
 ) -> None:
     """Within a heartbeat: a clean end would be read as a whole answer."""
-    speaker = Speaker(system, await system.gateway(stream_heartbeat_s=0.1))
+    client = ApiClient(system, await system.gateway(stream_heartbeat_s=0.1))
     await announce(system)
-    session = speaker.session()
-    async with system.http.post(speaker.base + speaker.at(session), json={"message": "hello"}) as response:
-        assert (await speaker.ask("DELETE", speaker.at(session))).status == 200
+    session = client.session()
+    async with system.http.post(client.base + client.at(session), json={"message": "hello"}) as response:
+        assert (await client.ask("DELETE", client.at(session))).status == 200
         with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)):
             await response.read()
-    assert (await speaker.get(speaker.at(session, "/reconnect"))).status == 204
+    assert (await client.get(client.at(session, "/reconnect"))).status == 204
 
 
 @pytest.mark.feature("F75")
@@ -233,16 +235,16 @@ async def test_the_stream_of_a_deleted_session_breaks_where_no_runner_can_end_it
 async def test_a_busy_session_does_as_it_is_asked(system: LocalSystem, family: Family, busy: str) -> None:
     """The message waits for its turn, or is refused, or ends the answer before it."""
     gate = asyncio.Semaphore(1)
-    await system.runner([Agent(name=system.agent, model=Gated(gate, 2, []), text_interval_s=0)])
-    speaker = Speaker(system, await system.gateway())
-    session = speaker.session()
+    await system.runner([Agent(name=system.agent, model=GatedModel(gate, 2, []), text_interval_s=0)])
+    client = ApiClient(system, await system.gateway())
+    session = client.session()
     path = family.path.format(agent=system.agent, session=session)
-    async with system.http.post(speaker.base + path, json=family.body(session, "one", None)) as response:
+    async with system.http.post(client.base + path, json=family.body(session, "one", None)) as response:
         async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
             pass
         body = family.body(session, "two", None) | {"whenBusy": busy}
         async with asyncio.TaskGroup() as group:
-            second = group.create_task(speaker.post(path, body))
+            second = group.create_task(client.post(path, body))
             if busy == "reject":
                 assert (await second).status == 409
             for _ in range(0 if busy == "interrupt" else 3):
@@ -251,15 +253,15 @@ async def test_a_busy_session_does_as_it_is_asked(system: LocalSystem, family: F
             for _ in range(3):
                 gate.release()
     assert (b'"abort"' in first) == (busy == "interrupt")
-    texts = await speaker.texts(session)
+    texts = await client.texts(session)
     if busy == "enqueue":
         assert texts == ["user: one", "assistant:  0 1", "user: two", "assistant:  0 1"]
     assert ("user: two" in texts) == (busy != "reject")
 
 
-async def test_transcripts_name_what_differs(speaker: Speaker) -> None:
+async def test_transcripts_name_what_differs(client: ApiClient) -> None:
     """The same conversation twice is the same transcript."""
-    first, second = Transcript(speaker), Transcript(speaker)
+    first, second = Transcript(client), Transcript(client)
     for one in (first, second):
-        await one.ask("POST", "/run/api/chat", RUN.body(speaker.session(), "count 2", "m1"))
+        await one.ask("POST", "/run/api/chat", RUN.body(client.session(), "count 2", "m1"))
     assert first.text == second.text

@@ -17,9 +17,9 @@ from tests.support.clients.api_families import (
     FAMILIES,
     PARTS,
     SESSION,
+    ApiClient,
     Family,
-    Speaker,
-    error_of,
+    error_text,
 )
 from tests.support.system.local_system import LocalSystem
 
@@ -28,10 +28,10 @@ CHAT, ALL = (Scope.CHAT, Scope.APPROVE), (Scope.CHAT, Scope.APPROVE, Scope.ADMIN
 
 
 @pytest.fixture
-async def locked(system: LocalSystem) -> Speaker:
+async def locked(system: LocalSystem) -> ApiClient:
     """A gateway that asks for credentials."""
     await system.runner()
-    return Speaker(system, await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER))
+    return ApiClient(system, await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER))
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def issuer(database_url: str) -> AsyncIterator[KeyCommands]:
 @pytest.mark.feature("F37", "F38")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 async def test_without_a_credential_nothing_happens(
-    locked: Speaker, issuer: KeyCommands, family: Family
+    locked: ApiClient, issuer: KeyCommands, family: Family
 ) -> None:
     """None, a short and an unknown one are 401 in the family's shape; with one the id is still free."""
     key = await issuer.create(NewKey(scopes=ALL))
@@ -53,14 +53,14 @@ async def test_without_a_credential_nothing_happens(
         refused = await locked.say(family, session, "count 1", **headers)
         assert refused.status == 401
         assert refused.headers["www-authenticate"] == "Bearer"
-        assert error_of(refused, PARTS if family is AGENT_CHAT else AISDK)
+        assert error_text(refused, PARTS if family is AGENT_CHAT else AISDK)
     authorized = {"Authorization": f"Bearer {key}"}
     assert (await locked.get(locked.at(session), **authorized)).status == 404
     assert (await locked.say(family, session, "count 2", **authorized)).text == "1 2"
 
 
 @pytest.mark.feature("F39")
-async def test_the_agent_chat_is_for_administrators(locked: Speaker, issuer: KeyCommands) -> None:
+async def test_the_agent_chat_is_for_administrators(locked: ApiClient, issuer: KeyCommands) -> None:
     """All four of its routes; what a person may not do is not done."""
     key = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=CHAT))}"}
     session = locked.session()
@@ -68,13 +68,13 @@ async def test_the_agent_chat_is_for_administrators(locked: Speaker, issuer: Key
     for path in ("/api/agent/chat", "/api/agent/chat/sync"):
         refused = await locked.post(path, {"message": "count 1", "conversationId": session}, **key)
         assert refused.status == 403
-        assert "admin" in error_of(refused, AGENT_CHAT)
+        assert "admin" in error_text(refused, AGENT_CHAT)
     assert (await locked.get("/api/agent/chat/run_1", **key)).status == 403
     assert (await locked.get(locked.at(session), **key)).status == 404
 
 
 @pytest.mark.feature("F39")
-async def test_who_may_not_decide_decides_nothing(locked: Speaker, issuer: KeyCommands) -> None:
+async def test_who_may_not_decide_decides_nothing(locked: ApiClient, issuer: KeyCommands) -> None:
     """By none of the ways to decide."""
     only = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=(Scope.CHAT, Scope.ADMIN)))}"}
     session = locked.session()
@@ -106,7 +106,7 @@ async def test_who_may_not_decide_decides_nothing(locked: Speaker, issuer: KeyCo
 
 @pytest.mark.feature("F37")
 async def test_what_is_another_agents_is_not_found_by_a_bound_key(
-    locked: Speaker, issuer: KeyCommands
+    locked: ApiClient, issuer: KeyCommands
 ) -> None:
     """Reading, rejoining, stopping and deciding, wherever a path names no agent."""
     key = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=ALL))}"}
@@ -142,22 +142,22 @@ async def test_what_is_refused_has_the_familys_shape(
 ) -> None:
     """400, 404, 409, 500 and 503; a fault of ours has an incident and no detail."""
     await system.runner()
-    speaker = Speaker(system, await system.gateway())
-    session = speaker.session()
+    client = ApiClient(system, await system.gateway())
+    session = client.session()
     path = family.path.format(agent=system.agent, session=session)
-    odd = await speaker.post(path, family.body(session, "count 1", "x" * 257))
-    assert (odd.status, "message id" in error_of(odd, family)) == (400, True)
-    await speaker.say(family, session, "count 1", id="m1")
-    taken = await speaker.say(family, session, "count 2", id="m1")
-    assert (taken.status, "taken" in error_of(taken, family)) == (409, True)
+    odd = await client.post(path, family.body(session, "count 1", "x" * 257))
+    assert (odd.status, "message id" in error_text(odd, family)) == (400, True)
+    await client.say(family, session, "count 1", id="m1")
+    taken = await client.say(family, session, "count 2", id="m1")
+    assert (taken.status, "taken" in error_text(taken, family)) == (409, True)
     for fault, status in ((RuntimeError("a secret of postgres://host"), 500), (Unavailable("away"), 503)):
 
         async def broken(*_: object, fault: Exception = fault) -> None:
             raise fault
 
         monkeypatch.setattr(PostgresRunStore, "admit", broken)
-        refused = await speaker.say(family, session, "count 3")
-        said = error_of(refused, family)
+        refused = await client.say(family, session, "count 3")
+        said = error_text(refused, family)
         assert refused.status == status
         assert "secret" not in refused.raw.decode()
         assert ("incident" in said) == (status == 500)

@@ -7,19 +7,19 @@ import pytest
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
-from tests.support.clients.api_families import SESSION, Script, Speaker
+from tests.support.clients.api_families import SESSION, ApiClient, Script
 from tests.support.clients.transcripts import Transcript
-from tests.support.models.agent_teams import Calls, agent
+from tests.support.models.agent_teams import Calls, scripted_agent
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
 PARTS = [{"type": "text", "text": "count 2"}]
 
 
-async def test_the_session_family_as_it_is_promised(speaker: Speaker) -> None:
+async def test_the_session_family_as_it_is_promised(client: ApiClient) -> None:
     """A whole conversation, byte for byte but for ids and times."""
-    talk, session = Transcript(speaker), speaker.session()
-    at = speaker.at(session)
+    talk, session = Transcript(client), client.session()
+    at = client.at(session)
     await talk.ask("GET", at)
     await talk.ask("POST", at, {"message": {"id": "m1", "role": "user", "parts": PARTS}})
     asked = await talk.ask("POST", at, {"message": "delete notes.txt"})
@@ -40,7 +40,7 @@ async def test_the_session_family_as_it_is_promised(speaker: Speaker) -> None:
 
 
 @pytest.mark.feature("F4")
-async def test_five_forms_and_lists_of_them_store_the_same_message(speaker: Speaker) -> None:
+async def test_five_forms_and_lists_of_them_store_the_same_message(client: ApiClient) -> None:
     """A string, a UI message, parts, a typed message and an array."""
     forms: dict[str, Any] = {
         "a string": {"message": "count 2"},
@@ -52,9 +52,9 @@ async def test_five_forms_and_lists_of_them_store_the_same_message(speaker: Spea
         "the client's messages": {"messages": [{"id": "m1", "role": "user", "parts": PARTS}]},
     }
     for form, body in forms.items():
-        session = speaker.session()
-        assert (await speaker.post(speaker.at(session), body)).text == "1 2", form
-        [user, _] = await speaker.messages(session)
+        session = client.session()
+        assert (await client.post(client.at(session), body)).text == "1 2", form
+        [user, _] = await client.messages(session)
         assert (user["role"], user["parts"]) == ("user", PARTS), form
 
 
@@ -69,39 +69,39 @@ async def test_five_forms_and_lists_of_them_store_the_same_message(speaker: Spea
     ],
     ids=["text", "bare part", "part", "image", "approval"],
 )
-async def test_a_fault_is_named_where_the_client_wrote_it(speaker: Speaker, body: Any, pointer: str) -> None:
-    session = speaker.session()
-    refused = await speaker.post(speaker.at(session), body)
+async def test_a_fault_is_named_where_the_client_wrote_it(client: ApiClient, body: Any, pointer: str) -> None:
+    session = client.session()
+    refused = await client.post(client.at(session), body)
     assert refused.status == 400
     assert refused.json["errors"][0]["pointer"] == pointer
-    assert (await speaker.get(speaker.at(session))).status == 404
+    assert (await client.get(client.at(session))).status == 404
 
 
 @pytest.mark.feature("F77")
-async def test_going_back_to_a_message_drops_what_was_said_after_it(speaker: Speaker) -> None:
+async def test_going_back_to_a_message_drops_what_was_said_after_it(client: ApiClient) -> None:
     """And the next turn goes on from there; a title stays what it is unless it is given."""
-    session = speaker.session()
+    session = client.session()
     for number in (1, 2, 3):
-        await speaker.say(SESSION, session, f"count {number}", id=f"m{number}")
-    kept = (await speaker.messages(session))[1]["id"]
-    at = speaker.at(session)
-    changed = await speaker.ask("PATCH", at, {"lastMessageId": kept, "title": "Numbers"})
+        await client.say(SESSION, session, f"count {number}", id=f"m{number}")
+    kept = (await client.messages(session))[1]["id"]
+    at = client.at(session)
+    changed = await client.ask("PATCH", at, {"lastMessageId": kept, "title": "Numbers"})
     assert (changed.status, changed.json["lastMessageId"], changed.json["title"]) == (200, kept, "Numbers")
-    assert await speaker.texts(session) == ["user: count 1", "assistant: 1"]
-    changed = await speaker.ask("PATCH", at, {"metadata": {"a": [1]}})
+    assert await client.texts(session) == ["user: count 1", "assistant: 1"]
+    changed = await client.ask("PATCH", at, {"metadata": {"a": [1]}})
     assert (changed.json["title"], changed.json["metadata"]) == ("Numbers", {"a": [1]})
-    assert (await speaker.say(SESSION, session, "count 2", id="m4")).text == "1 2"
-    assert len(await speaker.messages(session)) == 4
+    assert (await client.say(SESSION, session, "count 2", id="m4")).text == "1 2"
+    assert len(await client.messages(session)) == 4
 
 
 @pytest.mark.feature("F77")
-async def test_what_a_session_has_cost_is_what_its_runs_have(speaker: Speaker) -> None:
-    session, spent = speaker.session(), []
+async def test_what_a_session_has_cost_is_what_its_runs_have(client: ApiClient) -> None:
+    session, spent = client.session(), []
     for text in ("count 3", "hello there"):
-        answer = await speaker.say(SESSION, session, text)
-        run = await speaker.get(f"/run/api/executions/{answer.headers['x-workflow-run-id']}")
+        answer = await client.say(SESSION, session, text)
+        run = await client.get(f"/run/api/executions/{answer.headers['x-workflow-run-id']}")
         spent.append(run.json["usage"])
-    usage = (await speaker.get(speaker.at(session, "/usage"))).json
+    usage = (await client.get(client.at(session, "/usage"))).json
     assert usage["runs"] == 2
     assert usage["inputTokens"] == sum(one["inputTokens"] for one in spent) > 0
     assert usage["outputTokens"] == sum(one["outputTokens"] for one in spent) > 0
@@ -121,73 +121,73 @@ async def test_what_a_session_has_cost_is_what_its_runs_have(speaker: Speaker) -
     ids=["unknown message", "odd title", "long title", "large metadata", "no message"],
 )
 async def test_a_change_that_is_refused_has_changed_nothing(
-    speaker: Speaker, change: Any, status: int, pointer: str | None
+    client: ApiClient, change: Any, status: int, pointer: str | None
 ) -> None:
-    session = speaker.session()
+    session = client.session()
     for number in (1, 2):
-        await speaker.say(SESSION, session, f"count {number}", id=f"m{number}")
-    at = speaker.at(session)
-    await speaker.ask("PATCH", at, {"title": "old"})
-    refused = await speaker.ask("PATCH", at, change)
+        await client.say(SESSION, session, f"count {number}", id=f"m{number}")
+    at = client.at(session)
+    await client.ask("PATCH", at, {"title": "old"})
+    refused = await client.ask("PATCH", at, change)
     assert refused.status == status
     if pointer is not None:
         assert refused.json["errors"][0]["pointer"] == pointer
-    assert len(await speaker.messages(session)) == 4
-    assert (await speaker.ask("PATCH", at, {})).json["title"] == "old"
+    assert len(await client.messages(session)) == 4
+    assert (await client.ask("PATCH", at, {})).json["title"] == "old"
 
 
 @pytest.mark.feature("F77")
-async def test_a_busy_session_does_not_go_back(house: LocalSystem, speaker: Speaker) -> None:
+async def test_a_busy_session_does_not_go_back(shared_system: LocalSystem, client: ApiClient) -> None:
     """A conflict, and nothing is dropped."""
-    session = speaker.session()
-    await speaker.say(SESSION, session, "count 1", id="m1")
-    url = speaker.base + speaker.at(session)
-    async with house.http.post(url, json={"message": "sleep 30"}) as running:
-        refused = await speaker.ask("PATCH", speaker.at(session), {"lastMessageId": "m1"})
+    session = client.session()
+    await client.say(SESSION, session, "count 1", id="m1")
+    url = client.base + client.at(session)
+    async with shared_system.http.post(url, json={"message": "sleep 30"}) as running:
+        refused = await client.ask("PATCH", client.at(session), {"lastMessageId": "m1"})
         assert refused.status == 409
-        await speaker.post(speaker.at(session, "/interrupt"))
+        await client.post(client.at(session, "/interrupt"))
         await running.read()
-    assert len(await speaker.messages(session)) == 4
+    assert len(await client.messages(session)) == 4
 
 
 @pytest.mark.feature("F77")
-async def test_going_back_behind_a_question_cancels_it(speaker: Speaker) -> None:
-    session = speaker.session()
-    await speaker.say(SESSION, session, "count 1", id="m1")
-    await speaker.say(SESSION, session, "delete notes.txt", id="m2")
-    approval = (await speaker.question(session))["approval"]["id"]
-    await speaker.ask("PATCH", speaker.at(session), {"lastMessageId": "m1"})
+async def test_going_back_behind_a_question_cancels_it(client: ApiClient) -> None:
+    session = client.session()
+    await client.say(SESSION, session, "count 1", id="m1")
+    await client.say(SESSION, session, "delete notes.txt", id="m2")
+    approval = (await client.question(session))["approval"]["id"]
+    await client.ask("PATCH", client.at(session), {"lastMessageId": "m1"})
     late = {"type": "approval", "approval": {"approvalId": approval, "approved": True}}
-    assert (await speaker.post(speaker.at(session), late)).status == 409
-    assert await speaker.texts(session) == ["user: count 1"]
+    assert (await client.post(client.at(session), late)).status == 409
+    assert await client.texts(session) == ["user: count 1"]
 
 
-async def test_the_sessions_of_one_agent_are_not_anothers(speaker: Speaker) -> None:
+async def test_the_sessions_of_one_agent_are_not_anothers(client: ApiClient) -> None:
     """Whatever is asked: also of a session that was forked and has no run yet."""
-    session = speaker.session()
-    await speaker.say(SESSION, session, "count 1", id="m1")
-    forked = (await speaker.post(f"/api/threads/{session}/fork", {"messageId": "m1"})).json["id"]
+    session = client.session()
+    await client.say(SESSION, session, "count 1", id="m1")
+    forked = (await client.post(f"/api/threads/{session}/fork", {"messageId": "m1"})).json["id"]
     for one in (session, forked):
         at = f"/api/agents/another/{one}"
-        assert (await speaker.get(at)).status == 404
-        assert (await speaker.get(f"{at}/usage")).status == 404
-        assert (await speaker.ask("PATCH", at, {"title": "mine"})).status == 404
-        assert (await speaker.ask("DELETE", at)).status == 404
-        assert (await speaker.get(speaker.at(one))).status == 200
+        assert (await client.get(at)).status == 404
+        assert (await client.get(f"{at}/usage")).status == 404
+        assert (await client.ask("PATCH", at, {"title": "mine"})).status == 404
+        assert (await client.ask("DELETE", at)).status == 404
+        assert (await client.get(client.at(one))).status == 200
 
 
 @pytest.mark.feature("F75")
-async def test_a_message_may_interrupt_the_answer_that_streams(speaker: Speaker) -> None:
-    session = speaker.session()
+async def test_a_message_may_interrupt_the_answer_that_streams(client: ApiClient) -> None:
+    session = client.session()
     async with asyncio.TaskGroup() as group:
-        first = group.create_task(speaker.say(SESSION, session, "sleep 30"))
-        url = speaker.at(session)
+        first = group.create_task(client.say(SESSION, session, "sleep 30"))
+        url = client.at(session)
 
         async def stored() -> bool:
-            return (await speaker.get(url)).status == 200
+            return (await client.get(url)).status == 200
 
         await wait_until(stored, "the first message")
-        second = await speaker.post(url, {"message": "count 2", "interruptIfStreaming": True})
+        second = await client.post(url, {"message": "count 2", "interruptIfStreaming": True})
     assert "abort" in [chunk["type"] for chunk in first.result().chunks]
     assert second.text == "1 2"
 
@@ -203,12 +203,12 @@ async def test_the_history_has_every_part_in_its_order(system: LocalSystem) -> N
         return await ctx.emit_artifact(type="report", name="sales", data=data, preview=["title"])
 
     lines: Script = {"one": [["Let me see.", Calls("report")], ["Here it is."]], "two": [["Welcome."]]}
-    await system.runner([agent(system.agent, lines, tools=[report])])
-    speaker = Speaker(system, await system.gateway())
-    session = speaker.session()
+    await system.runner([scripted_agent(system.agent, lines, tools=[report])])
+    client = ApiClient(system, await system.gateway())
+    session = client.session()
     for text in ("one", "two"):
-        await speaker.say(SESSION, session, text, id=text)
-    messages = await speaker.messages(session)
+        await client.say(SESSION, session, text, id=text)
+    messages = await client.messages(session)
     assert [one["role"] for one in messages] == ["user", "assistant"] * 2
     assert messages[0] == {"id": "one", "role": "user", "parts": [{"type": "text", "text": "one"}]}
     parts = [part for part in messages[1]["parts"] if part["type"] != "data-operation"]
@@ -216,7 +216,7 @@ async def test_the_history_has_every_part_in_its_order(system: LocalSystem) -> N
         "step-start", "text", "tool-report", "data-artifact", "step-start", "text"
     ]  # fmt: skip
     assert "rows" not in str(parts[3])
-    whole = await speaker.get(f"/run/api/artifacts/{parts[2]['output']}")
+    whole = await client.get(f"/run/api/artifacts/{parts[2]['output']}")
     assert whole.json["data"] == {"title": "Sales", "rows": [1, 2, 3]}
     for path in (f"/api/threads/{session}", f"/run/v1/conversations/{session}"):
-        assert (await speaker.get(path)).json["messages"] == messages
+        assert (await client.get(path)).json["messages"] == messages

@@ -6,10 +6,10 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 from rejoin_adapters.embedded import Servers
 
-from tests.support.browser.browser_site import HERE, Front, Site, chromium
-from tests.support.browser.chat_page import Seen
-from tests.support.browser.node import packages, spoken
-from tests.support.system.processes import dev
+from tests.support.browser.browser_site import HERE, BrowserSite, LoadBalancer, find_chromium
+from tests.support.browser.chat_page import ChatPage
+from tests.support.browser.node import install_packages, run_command
+from tests.support.system.processes import rejoin_dev
 
 BUNDLE_S_MAX = 60.0
 SEE_MS_MAX = 60_000
@@ -17,25 +17,25 @@ SEE_MS_MAX = 60_000
 
 @pytest.fixture(scope="session")
 async def node() -> str:
-    return await packages(HERE)
+    return await install_packages(HERE)
 
 
 @pytest.fixture(scope="session")
-async def site(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    chromium()  # nothing is started where nothing can look at it
+async def site(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserSite]:
+    find_chromium()  # nothing is started where nothing can look at it
     variables = {"REJOIN_NATS_URL": servers.nats_url, "REJOIN_DATABASE_URL": servers.database_url}
     async with (
-        dev(tmp_path_factory.mktemp("browser"), variables=variables) as running,
-        Front([running.port, running.port + 1]).open() as front,
+        rejoin_dev(tmp_path_factory.mktemp("browser"), variables=variables) as running,
+        LoadBalancer([running.port, running.port + 1]).open() as front,
     ):
-        yield Site(running, front)
+        yield BrowserSite(running, front)
 
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     expect.set_options(timeout=SEE_MS_MAX)
     async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        started = await playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         yield started
         await started.close()
 
@@ -45,7 +45,7 @@ async def bundle(node: str) -> str:
     """The React page's script, with the real client in it."""
     define = '--define:process.env.NODE_ENV="production"'
     options = ("--bundle", "--format=esm", "--jsx=automatic", "--log-level=error", define)
-    code, said = await spoken(
+    code, said = await run_command(
         HERE, str(HERE / "node_modules/.bin/esbuild"), "react.jsx", *options, seconds=BUNDLE_S_MAX
     )
     assert node
@@ -54,7 +54,7 @@ async def bundle(node: str) -> str:
 
 
 @pytest.fixture
-async def context(browser: Browser, site: Site) -> AsyncIterator[BrowserContext]:
+async def context(browser: Browser, site: BrowserSite) -> AsyncIterator[BrowserContext]:
     """A profile that may ask nobody but the gateways; what a page logs as an error fails the test."""
     async with await browser.new_context(viewport={"width": 1200, "height": 800}) as made:
         asked: list[str] = []
@@ -68,19 +68,21 @@ async def context(browser: Browser, site: Site) -> AsyncIterator[BrowserContext]
 
 
 @pytest.fixture
-async def playground(context: BrowserContext, site: Site) -> Seen:
-    return await Seen.open(context, site, "/")
+async def playground(context: BrowserContext, site: BrowserSite) -> ChatPage:
+    return await ChatPage.open(context, site, "/")
 
 
 @pytest.fixture(params=["playground", "react"])
-async def seen(request: pytest.FixtureRequest, context: BrowserContext, site: Site, bundle: str) -> Seen:
+async def seen(
+    request: pytest.FixtureRequest, context: BrowserContext, site: BrowserSite, bundle: str
+) -> ChatPage:
     """A page that chats: ours, or one of an application with the real `useChat` and our transport."""
     if request.param == "react":
         await serve_react(context, site, bundle)
-    return await Seen.open(context, site, {"playground": "/", "react": "/react"}[request.param])
+    return await ChatPage.open(context, site, {"playground": "/", "react": "/react"}[request.param])
 
 
-async def serve_react(context: BrowserContext, site: Site, bundle: str, query: str = "") -> None:
+async def serve_react(context: BrowserContext, site: BrowserSite, bundle: str, query: str = "") -> None:
     """An application's page, on the origin of the gateways, as behind the same load balancer."""
     html = '<!doctype html><div id="root"></div><script type="module" src="/react.js"></script>'
     await context.route(

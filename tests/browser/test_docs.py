@@ -4,12 +4,14 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 from rejoin_gateway.app import ROUTES
 
-from tests.support.browser.browser_site import Site
+from tests.support.browser.browser_site import BrowserSite
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-async def test_the_docs_show_every_route_and_lead_to_its_types(context: BrowserContext, site: Site) -> None:
+async def test_the_docs_show_every_route_and_lead_to_its_types(
+    context: BrowserContext, site: BrowserSite
+) -> None:
     page = await context.new_page()
     await page.goto(f"{site.base}/docs")
     routes = page.locator("#operations details")
@@ -25,7 +27,7 @@ async def test_the_docs_show_every_route_and_lead_to_its_types(context: BrowserC
     await expect(kind).to_contain_text("threadId")
 
 
-async def test_a_route_of_the_docs_has_an_address(context: BrowserContext, site: Site) -> None:
+async def test_a_route_of_the_docs_has_an_address(context: BrowserContext, site: BrowserSite) -> None:
     page = await context.new_page()
     await page.goto(f"{site.base}/docs#post_run_v1_responses")
     await expect(page.locator("#post_run_v1_responses pre")).to_contain_text('"model": "demo"')

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser.browser_site import HERE
-from tests.support.browser.node import spoken
+from tests.support.browser.node import run_command
 
 ROOT = HERE.parents[1]
 CHECK_S_MAX = 120.0
@@ -61,7 +61,7 @@ async def type_errors(folder: Path, code: str) -> str:
     shutil.copy(ROOT / "clients/js/rejoin.d.ts", folder)
     (folder / "page.tsx").write_text(code, encoding="utf-8")
     (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS, "files": ["page.tsx"]}))
-    exit_code, output = await spoken(
+    exit_code, output = await run_command(
         folder, str(HERE / "node_modules/.bin/tsc"), "--project", str(folder), seconds=CHECK_S_MAX
     )
     return output if exit_code else ""

@@ -5,12 +5,12 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.support.browser.chat_page import Seen, numbers
+from tests.support.browser.chat_page import ChatPage, count_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-async def inspected(seen: Seen) -> Page:
+async def inspected(seen: ChatPage) -> Page:
     """The inspector's page of the last answer, by its link."""
     link = seen.page.locator("article.assistant a", has_text="Inspect").last
     await link.click()
@@ -23,7 +23,7 @@ async def line(page: Page, label: str) -> str:
     return await page.locator("#timeline li", has_text=label).first.inner_text()
 
 
-async def test_the_timeline_tells_of_the_tool_the_question_and_who_decided(playground: Seen) -> None:
+async def test_the_timeline_tells_of_the_tool_the_question_and_who_decided(playground: ChatPage) -> None:
     await playground.say("delete notes.txt")
     await playground.button("Approve").click()
     await expect(playground.answer).to_have_text("notes.txt is deleted.")
@@ -39,14 +39,14 @@ async def test_the_timeline_tells_of_the_tool_the_question_and_who_decided(playg
     await expect(page.locator("#raw tbody tr")).to_have_count(2)
 
 
-async def test_a_run_is_replayed_to_any_of_its_events(playground: Seen) -> None:
+async def test_a_run_is_replayed_to_any_of_its_events(playground: ChatPage) -> None:
     await playground.say("count 12 every 40 ms")
     await playground.counted(12)
     page = await inspected(playground)
     shown, place = page.locator("#message .prose"), page.locator("#place")
-    await expect(shown).to_have_text(numbers(12))
+    await expect(shown).to_have_text(count_text(12))
     await page.locator("#raw tbody tr", has_text='" 5"').click()
-    await expect(shown).to_have_text(numbers(5))
+    await expect(shown).to_have_text(count_text(5))
     cursor = page.locator("#raw tr[aria-current] td").first
     await expect(cursor).to_have_text(re.compile(r"^\d+-\d+$"))
     await place.fill("0")
@@ -54,11 +54,13 @@ async def test_a_run_is_replayed_to_any_of_its_events(playground: Seen) -> None:
     await page.select_option("#speed", "0.25")
     await page.get_by_role("button", name="Play").click()
     await expect(shown).to_have_text(re.compile(r"^1( \d+){0,10}$"))
-    await expect(shown).to_have_text(numbers(12))
+    await expect(shown).to_have_text(count_text(12))
     await expect(page.get_by_role("button", name="Play")).to_be_visible()
 
 
-async def test_a_takeover_a_silence_and_a_step_taken_back_are_seen_while_it_runs(playground: Seen) -> None:
+async def test_a_takeover_a_silence_and_a_step_taken_back_are_seen_while_it_runs(
+    playground: ChatPage,
+) -> None:
     await playground.say("count 60 every 80 ms")
     await playground.counts_to(5)
     page = await inspected(playground)
@@ -68,10 +70,10 @@ async def test_a_takeover_a_silence_and_a_step_taken_back_are_seen_while_it_runs
     await expect(page.locator("#timeline .void")).to_contain_text("1 2 3 4 5")
     await expect(page.locator("#summary")).to_contain_text("completed")
     await expect(page.locator("#summary")).to_contain_text("2, 1 taken back")
-    await expect(page.locator("#message .prose")).to_have_text(numbers(60))
+    await expect(page.locator("#message .prose")).to_have_text(count_text(60))
 
 
-async def test_a_narrow_page_has_room_for_every_line(playground: Seen) -> None:
+async def test_a_narrow_page_has_room_for_every_line(playground: ChatPage) -> None:
     """As on a telephone: no page beyond the screen, and no event as a column of single letters."""
     await playground.say("count 3")
     await playground.counted(3)
@@ -82,6 +84,6 @@ async def test_a_narrow_page_has_room_for_every_line(playground: Seen) -> None:
     assert max(await page.locator("#raw tbody tr").evaluate_all(heights)) < 400
 
 
-async def test_a_run_of_nobody_is_said_to_be_that(playground: Seen) -> None:
+async def test_a_run_of_nobody_is_said_to_be_that(playground: ChatPage) -> None:
     await playground.page.goto(f"{playground.site.base}/inspect#run_nobody")
     await expect(playground.page.locator("#notice")).to_contain_text("There is no run run_nobody")

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.support.browser.browser_site import HERE, Site
-from tests.support.browser.chat_page import Seen
+from tests.support.browser.browser_site import HERE, BrowserSite
+from tests.support.browser.chat_page import ChatPage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -24,8 +24,8 @@ TEXT = "delete notes.txt"
 
 @pytest.fixture(params=["light", "dark"])
 async def looking(
-    request: pytest.FixtureRequest, browser: Browser, site: Site, node: str
-) -> AsyncIterator[Seen]:
+    request: pytest.FixtureRequest, browser: Browser, site: BrowserSite, node: str
+) -> AsyncIterator[ChatPage]:
     """A conversation with everything in it, in either theme; the checker's script may run in the page."""
     assert node
     scheme: Literal["light", "dark"] = request.param
@@ -36,7 +36,7 @@ async def looking(
         bypass_csp=True,
         reduced_motion="reduce",
     ) as context:
-        yield await Seen.open(context, site, "/")
+        yield await ChatPage.open(context, site, "/")
 
 
 async def faults(page: Page) -> list[tuple[str, list[Any]]]:
@@ -61,7 +61,7 @@ async def picture(page: Page, name: str) -> None:
         await page.screenshot(path=DOCS / f"{name}-{scheme}.png", animations="disabled")
 
 
-async def test_axe_finds_no_serious_fault_in_any_state(looking: Seen) -> None:
+async def test_axe_finds_no_serious_fault_in_any_state(looking: ChatPage) -> None:
     page = looking.page
     await expect(page.locator("#ideas button").first).to_be_visible()
     assert await faults(page) == []
@@ -89,7 +89,7 @@ async def test_axe_finds_no_serious_fault_in_any_state(looking: Seen) -> None:
     assert await faults(page) == []
 
 
-async def test_the_first_paint_is_soon(looking: Seen) -> None:
+async def test_the_first_paint_is_soon(looking: ChatPage) -> None:
     """Of a visit that is not the browser's first, and with the machine as busy as it is."""
     times: list[float] = []
     for _ in range(3):

@@ -19,8 +19,8 @@ from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
-from tests.support.browser.chat_page import Seen, numbers
-from tests.support.models.scripted_models import Calls
+from tests.support.browser.chat_page import ChatPage, count_text
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -40,7 +40,7 @@ let x = "<b>";
 ```"""
 
 
-async def test_the_plug_of_the_connection_shows_every_event_once(playground: Seen) -> None:
+async def test_the_plug_of_the_connection_shows_every_event_once(playground: ChatPage) -> None:
     """Cut for as long as one likes, and put back: the page counts the events itself."""
     page = playground.page
     await playground.say("count 40 every 80 ms")
@@ -50,14 +50,14 @@ async def test_the_plug_of_the_connection_shows_every_event_once(playground: See
     seen = await playground.answer.inner_text()
     await page.get_by_role("switch", name="Cut the connection").uncheck()
     await playground.counted(40)
-    assert seen != numbers(40)
+    assert seen != count_text(40)
     await expect(page.locator("#facts")).to_contain_text(
         re.compile(r"\d+ events, each once, in order · rejoined \d")
     )
 
 
 @pytest.mark.slow
-async def test_the_button_really_kills_the_runners(playground: Seen) -> None:
+async def test_the_button_really_kills_the_runners(playground: ChatPage) -> None:
     before = {one.pid for one in playground.site.dev.command.living("runner")}
     await playground.say("count 40 every 100 ms")
     await playground.counts_to(3)
@@ -70,7 +70,7 @@ async def test_the_button_really_kills_the_runners(playground: Seen) -> None:
     await expect(playground.page.locator("#facts")).to_contain_text("each once, in order · taken over 1")
 
 
-async def test_a_decision_in_one_tab_is_seen_in_the_other(playground: Seen) -> None:
+async def test_a_decision_in_one_tab_is_seen_in_the_other(playground: ChatPage) -> None:
     await playground.say("delete notes.txt")
     await expect(playground.button("Approve")).to_be_enabled()
     other = await playground.beside()
@@ -81,7 +81,7 @@ async def test_a_decision_in_one_tab_is_seen_in_the_other(playground: Seen) -> N
 
 
 @pytest.mark.slow
-async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playground: Seen) -> None:
+async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playground: ChatPage) -> None:
     await playground.say("count 3")
     await playground.counted(3)
     await playground.say("think")
@@ -101,7 +101,7 @@ async def test_an_edit_drops_what_followed_and_an_answer_can_be_made_again(playg
 
 
 @pytest.mark.slow
-async def test_a_file_is_sent_and_shown_again_after_a_reload(playground: Seen) -> None:
+async def test_a_file_is_sent_and_shown_again_after_a_reload(playground: ChatPage) -> None:
     image = io.BytesIO()
     Image.new("RGB", (8, 8), "teal").save(image, "PNG")
     page = playground.page
@@ -120,7 +120,7 @@ async def test_a_file_is_sent_and_shown_again_after_a_reload(playground: Seen) -
         await page.reload()
 
 
-async def test_text_never_becomes_markup(playground: Seen) -> None:
+async def test_text_never_becomes_markup(playground: ChatPage) -> None:
     """What a model writes is rendered, and can do nothing."""
     await playground.say(HOSTILE)
     prose = playground.answer
@@ -134,7 +134,7 @@ async def test_text_never_becomes_markup(playground: Seen) -> None:
 
 
 @pytest.mark.slow
-async def test_conversations_are_listed_opened_and_deleted(playground: Seen) -> None:
+async def test_conversations_are_listed_opened_and_deleted(playground: ChatPage) -> None:
     page = playground.page
     await playground.say("count 2")
     await playground.counted(2)
@@ -153,7 +153,7 @@ async def test_conversations_are_listed_opened_and_deleted(playground: Seen) -> 
 
 
 @pytest.mark.slow
-async def test_a_narrow_page_has_all_of_it_within_its_width(playground: Seen) -> None:
+async def test_a_narrow_page_has_all_of_it_within_its_width(playground: ChatPage) -> None:
     """As on a telephone. The list of conversations lies over the page, and is put away in several ways."""
     page = playground.page
     await page.set_viewport_size({"width": 360, "height": 740})
@@ -180,7 +180,7 @@ async def test_a_narrow_page_has_all_of_it_within_its_width(playground: Seen) ->
 
 
 @pytest.mark.slow
-async def test_the_line_says_how_an_answer_ended(playground: Seen) -> None:
+async def test_the_line_says_how_an_answer_ended(playground: ChatPage) -> None:
     await playground.say("count 3")
     await expect(playground.state).to_have_text("Complete")
     await playground.say("fail")
@@ -192,7 +192,7 @@ async def test_the_line_says_how_an_answer_ended(playground: Seen) -> None:
 
 
 @pytest.mark.slow
-async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
+async def test_it_is_used_by_keyboard_alone(playground: ChatPage) -> None:
     """From the top of the page to an approval, and focus does not get lost on the way."""
     page = playground.page
     await page.locator(".skip").focus()
@@ -218,7 +218,7 @@ async def test_it_is_used_by_keyboard_alone(playground: Seen) -> None:
 async def test_what_a_delegated_agent_says_bears_its_name(system: LocalSystem, browser: Browser) -> None:
     """While it streams and when it is stored."""
     aide, name = Agent(name="aide", model=ScriptedModel()), f"{system.agent}-asks"
-    calls = Calls("delegate_to_aide", {"task": "count 3"})
+    calls = SingleCallModel("delegate_to_aide", {"task": "count 3"})
     await system.runner([Agent(name=name, model=calls, delegates=[aide])])
     base = await system.gateway()
     async with await browser.new_context() as context:
@@ -251,7 +251,7 @@ async def test_key_agent_context_are_given_in_the_page(
 ) -> None:
     """A key where one is needed; another agent than the default; its context in the body or in headers."""
     keys, other = f"k1:{b64encode(b'1' * 32).decode()}", f"{system.agent}-where"
-    agent = Agent(name=other, model=Calls("where", {}), tools=[where], context=Place)
+    agent = Agent(name=other, model=SingleCallModel("where", {}), tools=[where], context=Place)
     await system.runner([agent], context_encryption_keys=keys)
     base = await system.gateway(context_encryption_keys=keys, allow_anonymous=False, api_key_pepper=PEPPER)
     async with await run_store.open_run_store(system.database_url, pool_max=1) as store:

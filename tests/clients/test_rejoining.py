@@ -21,7 +21,7 @@ from rejoin_client import (
     Unavailable,
 )
 
-from tests.support.faults.cutting_proxy import closing
+from tests.support.faults.cutting_proxy import cut_connections
 from tests.support.system.local_system import LocalSystem
 
 CUTS = 50
@@ -40,7 +40,7 @@ async def test_every_event_comes_once_and_in_order_through_50_cuts(system: Local
     await system.runner()
     base = await system.gateway()
     session = system.fresh("s")
-    async with closing(base, cuts_max=CUTS, bytes_max=2000) as line, Client(base) as direct:
+    async with cut_connections(base, cuts_max=CUTS, bytes_max=2000) as line, Client(base) as direct:
         async with Client(line.url, retry=QUICK) as client:
             answer = await client.chat.send(session, f"count {NUMBERS} every 1 ms")
             events = [event async for event in answer]
@@ -61,7 +61,10 @@ async def test_a_decision_goes_on_through_cuts(system: LocalSystem) -> None:
         first = await direct.chat.send(session, "delete notes.txt")
         before = [event async for event in first]
         [question] = [event for event in before if isinstance(event, ToolApprovalRequest)]
-        async with closing(base, cuts_max=8, bytes_max=700) as line, Client(line.url, retry=QUICK) as client:
+        async with (
+            cut_connections(base, cuts_max=8, bytes_max=700) as line,
+            Client(line.url, retry=QUICK) as client,
+        ):
             answer = await client.chat.approve(session, question.approval_id, approved=True)
             assert answer is not None
             after = [event async for event in answer]

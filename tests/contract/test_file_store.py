@@ -26,7 +26,7 @@ from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 
 from tests.support.data.store_session import Chat, fresh
-from tests.support.system.databases import fresh_database, waits_for_lock
+from tests.support.system.databases import fresh_database, statements_wait_for_lock
 from tests.support.system.observation import wait_until
 
 PNG = "image/png"
@@ -219,7 +219,7 @@ async def test_who_names_a_file_before_the_sweep_keeps_it(
             )
             assert await other.fetchval("select touch_file($1, $2)", owner.tenant, id)
             sweep = group.create_task(doomed(rows, owner, 3600))
-            await wait_until(lambda: waits_for_lock(url), "a statement that waits for a lock")
+            await wait_until(lambda: statements_wait_for_lock(url), "a statement that waits for a lock")
             assert not sweep.done()
             await other.execute("commit; begin")
         assert sweep.result() == []

@@ -12,7 +12,7 @@ import uvicorn
 
 from examples.fastapi.app import app
 from examples.support import agent as support
-from tests.support.models.provider_server import FakeProvider, Reply, call, delta, text
+from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import wait_until
 
@@ -86,7 +86,7 @@ async def test_who_leaves_comes_back_behind_the_last_event(
 
 async def test_a_question_is_decided(system: LocalSystem, chats: str, provider: FakeProvider) -> None:
     arguments = msgspec.json.encode({"number": "A-17", "cents": 49_900}).decode()
-    asks = Reply([call(0, arguments, name="refund", call_id="c1"), delta(finish="tool_calls")])
+    asks = ProviderReply([call(0, arguments, name="refund", call_id="c1"), delta(finish="tool_calls")])
     provider.queue(asks, text("Paid."))
     url = f"{chats}/{system.fresh('c')}"
     asked = await post(system, url, {"text": "Money!"})
@@ -100,7 +100,7 @@ async def test_a_stream_that_the_application_ends_is_broken(
     system: LocalSystem, running: Running, provider: FakeProvider
 ) -> None:
     """A clean end would be read as a whole answer; who sees it broken comes back."""
-    provider.queue(Reply([delta(content="Well … ")], "stall"))
+    provider.queue(ProviderReply([delta(content="Well … ")], "stall"))
     url = f"{running.chats}/{system.fresh('c')}"
     async with system.http.post(url, json={"text": "Hello"}, headers={"x-user": "ann"}) as response:
         _ = [frame async for frame in read_frames(response, lambda frame: b"text-delta" in frame.data)]

@@ -4,15 +4,15 @@ import msgspec
 from rejoin_client import Client, Data, ReasoningDelta, TextDelta
 
 from examples.research import agent as research
-from tests.support.models.provider_server import FakeProvider, Reply, call, delta, text
+from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import LocalSystem
 
 TASK = '{"task": "What do bees see?"}'
 REPORT = '{"title": "Bees", "findings": ["They see ultraviolet."]}'
 
 
-def calls(name: str, arguments: str, id: str) -> Reply:
-    return Reply([call(0, arguments, name=name, call_id=id), delta(finish="tool_calls")])
+def calls(name: str, arguments: str, id: str) -> ProviderReply:
+    return ProviderReply([call(0, arguments, name=name, call_id=id), delta(finish="tool_calls")])
 
 
 async def test_a_report_is_delegated_for_published_and_fetched(

@@ -6,22 +6,24 @@ from rejoin_client import Client, ToolInputAvailable
 
 from examples.support import agent as support
 from examples.support.ask import talk
-from tests.support.models.provider_server import FakeProvider, Reply, call, delta, text
+from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import LocalSystem
 
 CALLS = "tool_calls"
 
 
-def refund(cents: int) -> Reply:
+def refund(cents: int) -> ProviderReply:
     arguments = f'{{"number": "A-17", "cents": {cents}}}'
-    return Reply([call(0, arguments, name="refund", call_id="c2"), delta(finish=CALLS)])
+    return ProviderReply([call(0, arguments, name="refund", call_id="c2"), delta(finish=CALLS)])
 
 
 @pytest.mark.parametrize(("cents", "asks"), [(49_900, True), (900, False)])
 async def test_a_large_refund_is_asked_about_and_a_small_one_is_not(
     system: LocalSystem, provider: FakeProvider, cents: int, asks: bool
 ) -> None:
-    look = Reply([call(0, '{"number": "A-17"}', name="find_order", call_id="c1"), delta(finish=CALLS)])
+    look = ProviderReply(
+        [call(0, '{"number": "A-17"}', name="find_order", call_id="c1"), delta(finish=CALLS)]
+    )
     provider.queue(look, refund(cents), text("It is ", "on its way."))
     agent = msgspec.structs.replace(support.agent, name=system.agent)
     await system.runner([agent], model_base_url=provider.base_url, model_api_key="k")

@@ -16,7 +16,7 @@ from rejoin_gateway.http.routes import ErrorFormat, Route
 from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol.ids import SessionId
 
-from tests.support.clients.attacked_gateway import Ann, House, opened
+from tests.support.clients.attacked_gateway import AttackedGateway, Victim, open_attacked_gateway
 
 TOOLS_CALL = {
     "jsonrpc": "2.0",
@@ -105,14 +105,14 @@ def name(route: Route) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def house(servers: Servers) -> AsyncIterator[House]:
-    async with opened(servers) as one:
+async def attacked(servers: Servers) -> AsyncIterator[AttackedGateway]:
+    async with open_attacked_gateway(servers) as one:
         yield one
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def ann(house: House) -> Ann:
-    return await house.ann()
+async def ann(attacked: AttackedGateway) -> Victim:
+    return await attacked.ann()
 
 
 def filled(value: Any, hers: Mapping[str, str]) -> Any:
@@ -136,7 +136,7 @@ class Told(msgspec.Struct, frozen=True):
     raw: bytes
 
 
-async def ask(house: House, route: Route, ann: Ann, credential: str | None) -> Told:
+async def ask(attacked: AttackedGateway, route: Route, ann: Victim, credential: str | None) -> Told:
     """The route's example, with a credential or none."""
     example, hers = EXAMPLES.get(name(route), HERE), msgspec.to_builtins(ann)
     path = route.path.replace("{id}", hers[example.id])
@@ -146,7 +146,9 @@ async def ask(house: House, route: Route, ann: Ann, credential: str | None) -> T
     if credential is not None:
         headers["Authorization"] = f"Bearer {credential}"
     body = filled(example.body, hers)
-    async with house.system.http.request(route.method, house.base + path, json=body, headers=headers) as one:
+    async with attacked.system.http.request(
+        route.method, attacked.base + path, json=body, headers=headers
+    ) as one:
         return Told(one.status, one.headers, await one.read())
 
 
@@ -172,19 +174,19 @@ def test_every_route_has_an_example() -> None:
 @pytest.mark.feature("F38", "F39", "F40")
 @pytest.mark.parametrize("route", CLOSED, ids=name)
 async def test_who_may_not_gets_the_documented_status_and_nothing_happens(
-    house: House, ann: Ann, route: Route
+    attacked: AttackedGateway, ann: Victim, route: Route
 ) -> None:
     """No, malformed, wrong, expired and revoked credentials are 401, a missing scope is 403, and what is
     another tenant's, user's or agent's is 404, or what the caller has of his own.
     """
     assert route.scope is not None
     example = EXAMPLES[name(route)]
-    credentials, after = await house.credentials(route.scope), await house.everything(ann)
+    credentials, after = await attacked.credentials(route.scope), await attacked.everything(ann)
     for wrong, credential in credentials.items():
         before = after
-        told = await ask(house, route, ann, credential)
+        told = await ask(attacked, route, ann, credential)
         assert told.status == expected(example, wrong), (wrong, told.raw[:300])
-        after = await house.everything(ann)
+        after = await attacked.everything(ann)
         if told.status == 200:
             assert after.hers == before.hers, wrong
             if not example.agentless:
@@ -202,7 +204,7 @@ def refused_in_shape(route: Route, told: Told) -> None:
         assert told.headers["Content-Type"].startswith("application/problem+json")
 
 
-def approvals(ann: Ann, id: str) -> dict[str, Any]:
+def approvals(ann: Victim, id: str) -> dict[str, Any]:
     """Each family's way to say yes to Ann's question."""
     part = {"type": "tool-delete", "toolCallId": ann.call, "state": "approval-responded"}
     answered = {"id": "a", "role": "assistant", "parts": [part | {"approval": {"id": id, "approved": True}}]}
@@ -223,34 +225,38 @@ def approvals(ann: Ann, id: str) -> dict[str, Any]:
 
 
 @pytest.mark.feature("F87")
-async def test_a_key_of_another_agent_decides_nothing_in_any_family(house: House, ann: Ann) -> None:
+async def test_a_key_of_another_agent_decides_nothing_in_any_family(
+    attacked: AttackedGateway, ann: Victim
+) -> None:
     """It is her own, and has every scope."""
-    headers = {"Authorization": f"Bearer {await house.key(agent='another')}"}
-    backend = house.system.apps[0][SERVICE].backend
-    [question] = await backend.store.pending_approvals(house.owner, SessionId(ann.session))
-    before = await house.everything(ann)
+    headers = {"Authorization": f"Bearer {await attacked.key(agent='another')}"}
+    backend = attacked.system.apps[0][SERVICE].backend
+    [question] = await backend.store.pending_approvals(attacked.owner, SessionId(ann.session))
+    before = await attacked.everything(ann)
     for path, body in approvals(ann, question.request.id).items():
-        async with house.system.http.post(house.base + path, json=body, headers=headers) as response:
+        async with attacked.system.http.post(attacked.base + path, json=body, headers=headers) as response:
             assert response.status == 404, (path, await response.read())
-    assert await house.everything(ann) == before
+    assert await attacked.everything(ann) == before
 
 
 @pytest.mark.feature("F38")
 @pytest.mark.parametrize("route", CLOSED, ids=name)
-async def test_the_one_who_may_gets_through(house: House, route: Route) -> None:
+async def test_the_one_who_may_gets_through(attacked: AttackedGateway, route: Route) -> None:
     """The examples are requests that work: what is refused above is the credential and nothing else."""
-    told = await ask(house, route, await house.ann(), await house.key())
+    told = await ask(attacked, route, await attacked.ann(), await attacked.key())
     assert told.status in {200, 202, 204}, told.raw[:300]
-    await house.still()
+    await attacked.still()
 
 
 @pytest.mark.parametrize("route", OPEN, ids=name)
-async def test_what_is_open_is_the_same_for_everybody(house: House, ann: Ann, route: Route) -> None:
+async def test_what_is_open_is_the_same_for_everybody(
+    attacked: AttackedGateway, ann: Victim, route: Route
+) -> None:
     """No credential changes what such a route says, none does anything, and nothing of anybody's is told."""
-    key = await house.key()
-    before = await house.everything(ann)
-    told = [await ask(house, route, ann, one) for one in (None, "x", key)]
+    key = await attacked.key()
+    before = await attacked.everything(ann)
+    told = [await ask(attacked, route, ann, one) for one in (None, "x", key)]
     assert {one.status for one in told} <= {200, 404}
     assert len({one.status for one in told}) == 1
     assert all(ann.run.encode() not in one.raw for one in told)
-    assert await house.everything(ann) == before
+    assert await attacked.everything(ann) == before

@@ -58,7 +58,7 @@ def _said(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
                     yield field.target.id, ""
 
 
-def meanings() -> dict[str, str]:
+def settings_meanings() -> dict[str, str]:
     """What each setting is for, in the words of the first struct that says it."""
     found = dict(UNSAID)
     for kind in READERS.values():
@@ -84,9 +84,9 @@ def _default(value: Any) -> str:
     )
 
 
-def table() -> str:
+def render_table() -> str:
     """In Markdown, a line each."""
-    text, rows = meanings(), dict[str, tuple[list[str], str]]()
+    text, rows = settings_meanings(), dict[str, tuple[list[str], str]]()
     for command, kind in READERS.items():
         for field in msgspec.structs.fields(kind):
             readers, _ = rows.setdefault(field.name, ([], _default(field.default)))
@@ -98,12 +98,12 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def renewed(document: str) -> str:
+def with_new_table(document: str) -> str:
     """The document with the table as it is to be."""
     before, _, rest = document.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
+    return before + BEGIN + render_table() + END + after
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(renewed(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    DOCUMENT.write_text(with_new_table(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")

@@ -22,15 +22,21 @@ from rejoin_adapters.service.background import run_alongside
 from tests.support.faults.chaos import (
     Chaos,
     Client,
-    history,
-    limit,
-    line,
-    place,
+    chaos_installation,
+    is_settled,
+    open_client_connections,
+    read_history,
     schedule,
     set_limit,
-    settled,
+    vary_tenant_limit,
 )
-from tests.support.faults.invariants import all_broken, drawn, score, stored, undeleted
+from tests.support.faults.invariants import (
+    all_violations,
+    format_score,
+    read_artifact_runs,
+    read_runs,
+    undeleted_runs,
+)
 from tests.support.system.observation import RecordMeasurement, wait_until
 from tests.support.system.processes import Dev
 
@@ -65,7 +71,7 @@ async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str
     end = monotonic() + DURATION_S
     async with (
         asyncio.timeout(DURATION_S + SETTLE_S),
-        run_alongside(limit(where, Random(seed))),
+        run_alongside(vary_tenant_limit(where, Random(seed))),
         asyncio.TaskGroup() as group,
     ):
         for client in clients:
@@ -73,7 +79,7 @@ async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str
         group.create_task(chaos.go(schedule(Random(seed), DURATION_S)))
     async with asyncio.timeout(SETTLE_S):
         await wait_until(lambda: set_limit(where, 10), "the last limit", SETTLE_S)
-        await wait_until(lambda: settled(where.database_url), "the end of all runs", SETTLE_S)
+        await wait_until(lambda: is_settled(where.database_url), "the end of all runs", SETTLE_S)
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(client.catch_up())
@@ -86,7 +92,7 @@ async def test_nothing_is_lost_while_everything_dies(
 ) -> None:
     """F83 to F88, F90 to F93."""
     seed = os.environ.get("REJOIN_CHAOS_SEED", str(secrets.randbelow(10**6)))
-    async with place(tmp_path) as where, line() as http:
+    async with chaos_installation(tmp_path) as where, open_client_connections() as http:
         clients = [Client(http, where.gateways, Random(f"{seed}-{n}"), leaves=True) for n in range(SESSIONS)]
         chaos = Chaos(where)
         try:
@@ -100,21 +106,26 @@ async def test_nothing_is_lost_while_everything_dies(
             logs = JetStreamRunLog(connection, connection)
             with suppress(TimeoutError, AssertionError):
                 await wait_until(
-                    lambda: nothing(undeleted(where.database_url, logs, deleted)),
+                    lambda: nothing(undeleted_runs(where.database_url, logs, deleted)),
                     "the purge",
                     20.0,
                 )
-            runs = await stored(where.database_url, logs)
-            left = await undeleted(where.database_url, logs, deleted)
+            runs = await read_runs(where.database_url, logs)
+            left = await undeleted_runs(where.database_url, logs, deleted)
         stories = {
-            one.session: await history(http, where.gateways[0], one.session) for one in clients if one.sends
+            one.session: await read_history(http, where.gateways[0], one.session)
+            for one in clients
+            if one.sends
         }
-        artifacts = await drawn(where.database_url)
+        artifacts = await read_artifact_runs(where.database_url)
         mine = [run for run in runs if run.session in stories]  # a post that was cut may have made another
-        sentences = [*all_broken(mine, sends, stories, (tmp_path / "calls").read_text(), artifacts), *left]
+        sentences = [
+            *all_violations(mine, sends, stories, (tmp_path / "calls").read_text(), artifacts),
+            *left,
+        ]
         errors = where.command.err
     record_measurement(
-        f"{f'seed {seed}':>28}\n{score(chaos.struck, chaos.missed, sends, runs, errors)}\n"
+        f"{f'seed {seed}':>28}\n{format_score(chaos.struck, chaos.missed, sends, runs, errors)}\n"
         f"{'said and deleted':>28}  {len(deleted)}"
     )
     said = [

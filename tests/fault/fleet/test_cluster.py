@@ -22,10 +22,10 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.log.record import View
 
-from tests.support.clients.reconnecting_client import DONE, END, blocks, cursor_of
+from tests.support.clients.reconnecting_client import DONE, END, cursor_of, split_frames
 from tests.support.system.databases import fresh_database
 from tests.support.system.nats_cluster import Cluster, Node, cluster
-from tests.support.system.observation import payload, stored, wait_until
+from tests.support.system.observation import client_bytes, read_log, wait_until
 from tests.support.system.processes import HOST, Command, free_ports
 
 pytestmark = pytest.mark.slow
@@ -179,7 +179,7 @@ class Client:
         rest = b""
         with suppress(aiohttp.ClientError):
             while received := await response.content.readany():
-                found = blocks(rest + received)
+                found = split_frames(rest + received)
                 rest = (rest + received).rpartition(END)[2]
                 self.frames += found
                 self.times += [monotonic()] * len(found)
@@ -202,9 +202,9 @@ async def load(one: Fleet) -> AsyncIterator[list[Client]]:
 async def whole(one: Fleet, clients: Sequence[Client]) -> None:
     """Each saw what the log holds, all of it, once and in order; and the log holds one whole answer."""
     for client in clients:
-        records = await stored(one.brokers.url("admin"), client.run)
+        records = await read_log(one.brokers.url("admin"), client.run)
         shown = [record for record in records if View().sees(record.head)]
-        assert b"".join(client.frames[:-1]) == payload(shown)
+        assert b"".join(client.frames[:-1]) == client_bytes(shown)
         assert [record.head.prev for record in records[1:]] == [record.seq for record in records[:-1]]
         events = [msgspec.json.decode(frame.split(b"data: ", 1)[1]) for frame in client.frames[:-1]]
         starts = [number for number, event in enumerate(events) if event["type"] == "reset-step"]

@@ -21,9 +21,9 @@ import structlog
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 
-from tests.support.clients.reconnecting_client import DONE, blocks, cursor_of
+from tests.support.clients.reconnecting_client import DONE, cursor_of, split_frames
 from tests.support.system.observation import wait_until
-from tests.support.system.processes import HOST, Command, Dev, dev, free_ports, gone
+from tests.support.system.processes import HOST, Command, Dev, free_ports, has_exited, rejoin_dev
 
 TAKEOVER_S_MAX = 8.0
 """Twice and more of what it takes on a machine with nothing else to do."""
@@ -32,7 +32,7 @@ log = structlog.get_logger("tests")
 
 @pytest.fixture(scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
-    async with dev(tmp_path_factory.mktemp("dev")) as one:
+    async with rejoin_dev(tmp_path_factory.mktemp("dev")) as one:
         yield one
 
 
@@ -106,7 +106,7 @@ class Watch:
             if not received:
                 return
             self._rest += received
-            found = blocks(self._rest)
+            found = split_frames(self._rest)
             self._rest = self._rest.rpartition(b"\n\n")[2]
             self.frames += found
             self.times += [monotonic()] * len(found)
@@ -121,7 +121,7 @@ async def replay(http: aiohttp.ClientSession, base: str, session: str) -> list[b
     """The session's newest run, whole."""
     async with http.get(f"{base}/api/chat/{session}/stream?startIndex=0") as response:
         assert response.status == 200
-        return blocks(await response.read())
+        return split_frames(await response.read())
 
 
 async def history(http: aiohttp.ClientSession, base: str, session: str) -> list[Any]:
@@ -148,7 +148,7 @@ async def approve(http: aiohttp.ClientSession, base: str, session: str) -> list[
             part["approval"]["approved"] = True
     body = {"id": session, "messages": messages, "messageId": messages[-1]["id"]}
     async with http.post(f"{base}/api/chat", json=body) as response:
-        return blocks(await response.read())
+        return split_frames(await response.read())
 
 
 async def holder(plugged: Dev, run: str) -> psutil.Process:
@@ -183,7 +183,7 @@ async def test_a_killed_runner_is_replaced_and_its_viewer_sees_every_event_once(
     assert sum(b'"reset-step"' in frame for frame in watch.frames) == 1
     assert said((await history(http, b, session))[-1]) == counted(60)
     await wait_until(lambda: complete(plugged), "another runner")
-    assert gone(victim)
+    assert has_exited(victim)
 
 
 @pytest.mark.feature("F82", "F83")
@@ -201,7 +201,7 @@ async def test_a_killed_gateways_client_resumes_at_the_other_one(
     assert watch.frames[-1] != DONE
     headers = {"Last-Event-ID": cursor_of(watch.frames[-1])}
     async with http.get(f"{b}/api/chat/{session}/stream", headers=headers) as response:
-        rest = blocks(await response.read())
+        rest = split_frames(await response.read())
     assert rest[-1] == DONE
     assert watch.frames + rest == await replay(http, b, session)
     await wait_until(lambda: answers(http, f"{a}/health/ready"), "the killed gateway's return")
@@ -291,7 +291,7 @@ async def test_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
     began = monotonic()
     assert await plugged.command.end() == 0, plugged.command.err
     log.warning("sigterm", seconds=round(monotonic() - began, 2))
-    assert [process for process in family if not gone(process)] == []
+    assert [process for process in family if not has_exited(process)] == []
     assert "Traceback" not in plugged.command.err
     began = monotonic()
     await plugged.up()
@@ -322,13 +322,13 @@ async def test_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_
     await plugged.command.end()
 
     began = monotonic()
-    await wait_until(lambda: all(map(gone, family)), "the end of all")
+    await wait_until(lambda: all(map(has_exited, family)), "the end of all")
     log.warning("kill_9", seconds=round(monotonic() - began, 2))
     await plugged.up()
     base = plugged.gateways[1]
     headers = {"Last-Event-ID": cursor_of(watch.frames[-1])}
     async with http.get(f"{base}/api/chat/{session}/stream", headers=headers) as response:
-        rest = blocks(await response.read())
+        rest = split_frames(await response.read())
     assert watch.frames + rest == await replay(http, base, session)
     assert said((await history(http, base, session))[-1]) == counted(40)
     approved = await approve(http, base, waits)

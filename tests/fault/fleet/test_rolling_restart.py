@@ -17,10 +17,23 @@ import pytest
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 
-from tests.support.faults.chaos import Client, Send, history, line, place, settled
-from tests.support.faults.invariants import Stored, all_broken, drawn, silences, stored
+from tests.support.faults.chaos import (
+    Client,
+    Send,
+    chaos_installation,
+    is_settled,
+    open_client_connections,
+    read_history,
+)
+from tests.support.faults.invariants import (
+    StoredRun,
+    all_violations,
+    read_artifact_runs,
+    read_runs,
+    silence_seconds,
+)
 from tests.support.system.observation import RecordMeasurement, wait_until
-from tests.support.system.processes import Dev, gone
+from tests.support.system.processes import Dev, has_exited
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +75,7 @@ class Fleet:
                 return self._where.command.err.count('"serving"') > served
             return all([await ready(self._http, base) for base in self._where.gateways])
 
-        await wait_until(lambda: gone(process), f"the end of {process.pid}", BACK_S)
+        await wait_until(lambda: has_exited(process), f"the end of {process.pid}", BACK_S)
         await wait_until(back, f"the return of {process.pid}", BACK_S)
 
 
@@ -88,22 +101,22 @@ async def test_a_rolling_restart_is_seen_by_nobody(
     tmp_path: Path, record_measurement: RecordMeasurement
 ) -> None:
     """Every answer is whole, each event was seen once, no outcome is unknown and no log was torn."""
-    async with place(tmp_path, EACH) as where, line() as http:
+    async with chaos_installation(tmp_path, EACH) as where, open_client_connections() as http:
         fleet = Fleet(where, http)
         clients = [Client(http, where.gateways, Random(number)) for number in range(SESSIONS)]
         began = monotonic()
         async with talking(clients):
             await fleet.roll()
         took_s = monotonic() - began
-        await wait_until(lambda: settled(where.database_url), "the end of all runs", BACK_S)
+        await wait_until(lambda: is_settled(where.database_url), "the end of all runs", BACK_S)
         for client in clients:
             await client.catch_up()
         sends = [send for client in clients for send in client.sends]
         async with nats_connection.connect(where.nats_url, "tests") as connection:
-            runs = await stored(where.database_url, JetStreamRunLog(connection, connection))
-        stories = {one.session: await history(http, where.gateways[0], one.session) for one in clients}
-        artifacts = await drawn(where.database_url)
-        broken = list(all_broken(runs, sends, stories, (tmp_path / "calls").read_text(), artifacts))
+            runs = await read_runs(where.database_url, JetStreamRunLog(connection, connection))
+        stories = {one.session: await read_history(http, where.gateways[0], one.session) for one in clients}
+        artifacts = await read_artifact_runs(where.database_url)
+        broken = list(all_violations(runs, sends, stories, (tmp_path / "calls").read_text(), artifacts))
         errors = where.command.err
     assert len(fleet.restarts) == 2 * EACH
     assert any(under_way(sends, at) for at in fleet.restarts), "nobody was there to see it"
@@ -113,7 +126,7 @@ async def test_a_rolling_restart_is_seen_by_nobody(
         f"{2 * EACH} restarts in {took_s:.1f} s: {len(sends)} answers, "
         f"{sum(len(send.frames) for send in sends)} events, each seen once; "
         f"{len(moved(runs))} runs changed their runner; {sum(send.resumes for send in sends)} resumes; "
-        f"longest silence {silences(sends)[-1]:.2f} s"
+        f"longest silence {silence_seconds(sends)[-1]:.2f} s"
     )
 
 
@@ -122,7 +135,7 @@ def under_way(sends: Sequence[Send], at: float) -> list[Send]:
     return [send for send in sends if send.times and send.times[0] < at < send.times[-1]]
 
 
-def moved(runs: Sequence[Stored]) -> list[Stored]:
+def moved(runs: Sequence[StoredRun]) -> list[StoredRun]:
     """The runs that more than one attempt has written to within one turn."""
     return [
         run

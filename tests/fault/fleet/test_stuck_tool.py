@@ -10,7 +10,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 from rejoin_runner.tools.decorator import tool
 
-from tests.support.models.scripted_models import Calls
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import Command
@@ -59,7 +59,7 @@ async def test_a_drained_runner_ends_although_a_tool_does_not(
         assert await runner.end(ENDS_S) == code, runner.err
         last = msgspec.json.decode(runner.err.splitlines()[-1])
         assert (last["event"], last["tools"]) == (event, [name])
-        await system.runner([Agent(name=system.agent, model=Calls(name, {}), tools=[mended])])
+        await system.runner([Agent(name=system.agent, model=SingleCallModel(name, {}), tools=[mended])])
         assert (await answer).text == "Done."
     told = [chunk for chunk in answer.result().chunks if chunk["type"] == "tool-output-error"]
     assert [chunk["errorText"] for chunk in told] == [UNKNOWN_OUTCOME]

@@ -12,9 +12,9 @@ from rejoin_protocol.ids import RunId, SessionId
 from rejoin_runner.agent.agent import Agent
 from structlog.testing import capture_logs
 
-from tests.support.models.scripted_models import Gated
+from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import LocalSystem, read_frames
-from tests.support.system.observation import stored, wait_until
+from tests.support.system.observation import read_log, wait_until
 
 OWNER = ANONYMOUS.owner
 
@@ -34,7 +34,7 @@ async def test_a_runner_whose_session_is_deleted_stops_silently_and_the_log_goes
     gate = asyncio.Semaphore(3)
     with capture_logs() as logs:
         worker = await system.runner(
-            [Agent(name=system.agent, model=Gated(gate, 10))], sweep_interval_s=0.1, ack_wait_s=0.5
+            [Agent(name=system.agent, model=GatedModel(gate, 10))], sweep_interval_s=0.1, ack_wait_s=0.5
         )
         async with system.http.post(f"{base}/api/chat", json=system.chat(session, "hello")) as response:
             run = RunId(response.headers["x-workflow-run-id"])
@@ -53,7 +53,7 @@ async def test_a_runner_whose_session_is_deleted_stops_silently_and_the_log_goes
             await wait_until(stopped, "the runner's end, and that of the request")
 
         async def purged() -> bool:
-            return run not in await store.logs_to_purge(1000) and not await stored(system.nats_url, run)
+            return run not in await store.logs_to_purge(1000) and not await read_log(system.nats_url, run)
 
         await wait_until(purged, "the purge")
     assert [line for line in logs if line["log_level"] in {"warning", "error", "critical"}] == []

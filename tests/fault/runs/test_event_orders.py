@@ -20,10 +20,10 @@ from rejoin_runner.agent.decorator import agent
 from rejoin_runner.tools.decorator import tool
 from structlog.testing import capture_logs
 
-from tests.support.clients.full_answer import hear
-from tests.support.faults.crashing_runners import Died, Mortal, at_append
+from tests.support.clients.full_answer import collect_answer
+from tests.support.faults.crashing_runners import CrashingRunLog, RunnerCrashed, crash_at_append
 from tests.support.models.agent_teams import Calls
-from tests.support.models.agent_teams import agent as part_of
+from tests.support.models.agent_teams import scripted_agent as part_of
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -92,7 +92,7 @@ async def test_a_delegated_loop_that_is_not_begun_twice_fails_for_its_caller(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller is told, as of any other failure, and goes on."""
-    at_append(monkeypatch, word=b"half")
+    crash_at_append(monkeypatch, word=b"half")
     begun: list[int] = []
 
     @agent(name="once", on_crash="fail", text_interval_s=0)
@@ -104,7 +104,7 @@ async def test_a_delegated_loop_that_is_not_begun_twice_fails_for_its_caller(
         system.agent, {"go": [[Calls("delegate_to_once", {"task": "x"})], ["It said: {}"]]}, delegates=[once]
     )
     await system.runner([head], retry_delay_s=0.0)
-    heard = await hear(system, await system.gateway(), "go")
+    heard = await collect_answer(system, await system.gateway(), "go")
     said = [part["text"] for part in heard.message["parts"] if part["type"] == "text"]
     assert said == [f"It said: It failed: {CRASH_ERROR}"]
     assert begun == [1]
@@ -145,7 +145,7 @@ async def test_a_question_that_is_stored_is_asked_whatever_the_policy_says_by_th
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker dies between storing two questions and showing them; the next would ask only the second."""
-    at_append(monkeypatch, word=b"tool-approval-request")
+    crash_at_append(monkeypatch, word=b"tool-approval-request")
     policy = {"one": True, "two": True}
     ran: list[str] = []
 
@@ -161,7 +161,7 @@ async def test_a_question_that_is_stored_is_asked_whatever_the_policy_says_by_th
     made = part_of(
         system.agent, {"go": [[Calls("one"), Calls("two")], ["{}"]]}, tools=[tool_of("one"), tool_of("two")]
     )
-    monkeypatch.setattr(Mortal, "append", _then(Mortal.append, policy))
+    monkeypatch.setattr(CrashingRunLog, "append", _then(CrashingRunLog.append, policy))
     await system.runner([made], retry_delay_s=0.0)
     base, session = await system.gateway(), SessionId(system.fresh("s"))
     asked = await system.post(base, system.chat(session, "go"))
@@ -175,10 +175,10 @@ async def test_a_question_that_is_stored_is_asked_whatever_the_policy_says_by_th
 
 
 def _then(append: Any, policy: dict[str, bool]) -> Any:
-    async def changed(self: Mortal, run: RunId, head: Head, payload: bytes) -> int:
+    async def changed(self: CrashingRunLog, run: RunId, head: Head, payload: bytes) -> int:
         try:
             return int(await append(self, run, head, payload))
-        except Died:
+        except RunnerCrashed:
             policy["one"] = False
             raise
 

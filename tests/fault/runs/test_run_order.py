@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.system.local_system import Answer, LocalSystem
-from tests.support.system.observation import stored
+from tests.support.system.observation import read_log
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ async def test_runs_of_one_session_never_overlap_however_many_are_sent_at_once(
     assert said[1::2] == [" ".join(map(str, range(1, number + 1))) for number in order]
     spans = []
     for number in order:
-        records = await stored(system.nats_url, answers[number - 1].headers["x-workflow-run-id"])
+        records = await read_log(system.nats_url, answers[number - 1].headers["x-workflow-run-id"])
         assert {record.head.attempt for record in records} == {1}
         spans.append((records[0].seq, records[-1].seq))
     assert all(earlier[1] < later[0] for earlier, later in itertools.pairwise(spans))

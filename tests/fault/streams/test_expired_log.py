@@ -6,7 +6,7 @@ from rejoin_protocol.events.fold import fold
 from rejoin_protocol.ids import RunId
 
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import expire
+from tests.support.system.observation import expire_log
 
 
 @pytest.mark.feature("F62")
@@ -16,7 +16,7 @@ async def test_a_decision_after_the_log_has_expired(system: LocalSystem, keep: i
     base, session = await system.gateway(), system.fresh("s")
     asked = await system.post(base, system.chat(session, "delete notes.txt"))
     run = RunId(asked.headers["x-workflow-run-id"])
-    await expire(system.nats_url, run, keep)
+    await expire_log(system.nats_url, run, keep)
     cursor = asked.frames[2].id
     assert (await system.get(f"{base}/api/chat/{session}/stream?cursor={cursor}")).status == 410
 
@@ -39,7 +39,7 @@ async def test_a_finished_run_past_retention_is_gone_and_its_message_is_not(syst
     base, session = await system.gateway(), system.fresh("s")
     chat = system.chat(session, "count 3")
     answer = await system.post(base, chat)
-    await expire(system.nats_url, RunId(answer.headers["x-workflow-run-id"]), 0)
+    await expire_log(system.nats_url, RunId(answer.headers["x-workflow-run-id"]), 0)
     assert (await system.post(base, chat)).status == 410
     assert (await system.get(f"{base}/api/chat/{session}/stream")).status == 204
     [_, message] = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]

@@ -19,9 +19,9 @@ import pytest
 from rejoin_runner.agent.agent import Agent
 
 from tests.support.clients.reconnecting_client import DONE
-from tests.support.models.scripted_models import Pieces
+from tests.support.models.scripted_models import BurstModel
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import RecordMeasurement, payload, stored, wait_until
+from tests.support.system.observation import RecordMeasurement, client_bytes, read_log, wait_until
 from tests.support.system.processes import HOST, Command, free_ports
 
 pytestmark = pytest.mark.slow
@@ -103,7 +103,7 @@ async def test_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothing(
     system: LocalSystem, tmp_path: Path, record_measurement: RecordMeasurement
 ) -> None:
     """Eight of them; a ninth client of the same gateway reads meanwhile, so that all of it does pass."""
-    pieces = Pieces(pieces=PASSING_MB * MB // PIECE_BYTES, size=PIECE_BYTES)
+    pieces = BurstModel(pieces=PASSING_MB * MB // PIECE_BYTES, size=PIECE_BYTES)
     runner = await system.runner([Agent(name=system.agent, model=pieces)])
     async with gateway(system, tmp_path) as (port, process):
         warm = await Raw.post(port, system.chat(system.fresh("s"), "what a client costs that reads"))
@@ -122,7 +122,7 @@ async def test_a_stalled_client_costs_less_than_a_megabyte_and_misses_nothing(
             caught_up = [group.create_task(one.digest()) for one in stalled]
         for client in (*stalled, reads):
             client.close()
-    expected = payload(await stored(system.nats_url, run.pop())) + DONE
+    expected = client_bytes(await read_log(system.nats_url, run.pop())) + DONE
     assert not run, "they were to see one run"
     assert len(expected) > PASSING_MB * MB
     whole = (hashlib.sha256(expected).hexdigest(), len(expected))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.clients.reconnecting_client import DONE, Viewer, by_header, without_comments
 from tests.support.system.local_system import Answer, LocalSystem
-from tests.support.system.observation import RecordMeasurement, payload, stored
+from tests.support.system.observation import RecordMeasurement, client_bytes, read_log
 
 CUTS = int(os.environ.get("REJOIN_CUTS", "250"))
 VIEWERS = 10
@@ -47,7 +47,9 @@ async def test_a_run_that_was_cut_again_and_again_is_the_uninterrupted_one(
             group.create_task(viewer.watch())
     answer, cuts = whole.result(), sum(viewer.cuts for viewer in viewers)
     expected = without_comments(answer.raw)
-    assert expected == payload(await stored(system.nats_url, answer.headers["x-workflow-run-id"])) + DONE
+    assert (
+        expected == client_bytes(await read_log(system.nats_url, answer.headers["x-workflow-run-id"])) + DONE
+    )
     for viewer in viewers:
         assert viewer.raw == expected
     assert cuts >= CUTS

@@ -24,10 +24,10 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.executor import TOO_MANY_ATTEMPTS
 from rejoin_runner.worker.execution import ABANDON_FACTOR
 
-from tests.support.clients.reconnecting_client import blocks, cursor_of
-from tests.support.models.scripted_models import Gated
+from tests.support.clients.reconnecting_client import cursor_of, split_frames
+from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import stored, wait_until
+from tests.support.system.observation import read_log, wait_until
 
 HEARTBEAT_S = 0.5
 SLACK_S = 3.0
@@ -107,7 +107,7 @@ async def test_viewers_of_a_run_that_was_given_up_learn_of_it_within_a_heartbeat
         asyncio.Semaphore(WORDS),
         system.fresh("s"),
     )
-    agent = Agent(name=system.agent, model=Gated(gate, WORDS + 1), text_interval_s=0)
+    agent = Agent(name=system.agent, model=GatedModel(gate, WORDS + 1), text_interval_s=0)
     await system.runner([agent], attempts_max=1, retry_delay_s=0.0)
     url, viewer = f"{base}/api/chat/{session}/stream", Watched()
     post = system.http.post(f"{base}/api/chat", json=system.chat(session, "hello"))
@@ -123,7 +123,7 @@ async def test_viewers_of_a_run_that_was_given_up_learn_of_it_within_a_heartbeat
     assert viewer.broken_at, "it was ended, and not broken"
     assert viewer.broken_at - failed_at < HEARTBEAT_S + SLACK_S
     assert viewer.raw.count(b'"text-delta"') == WORDS
-    rest = await system.get(url, **{"Last-Event-ID": cursor_of(blocks(viewer.raw)[-1])})
+    rest = await system.get(url, **{"Last-Event-ID": cursor_of(split_frames(viewer.raw)[-1])})
     assert (rest.status, rest.json["code"]) == (410, "gone")
     assert (await system.get(url)).status == 204
     await assert_goes_on(system, base, session, logs[0], gate)
@@ -161,14 +161,14 @@ async def test_a_run_whose_books_were_done_by_another_attempt_was_not_given_up(
     await system.runner(retry_delay_s=0.0)
     logs[0].dies = True
     answer = await system.post(base, system.chat(session, "count 5"))
-    records = await stored(system.nats_url, answer.headers["x-workflow-run-id"])
+    records = await read_log(system.nats_url, answer.headers["x-workflow-run-id"])
     assert [(record.head.attempt, record.head.mark) for record in records][-2:] == [
         (1, Mark.ENDED),
         (2, Mark.NONE),
     ]
-    frames = blocks(answer.raw)
+    frames = split_frames(answer.raw)
     rest = await system.get(f"{base}/api/chat/{session}/stream", **{"Last-Event-ID": cursor_of(frames[3])})
-    assert blocks(rest.raw) == frames[4:]
+    assert split_frames(rest.raw) == frames[4:]
 
 
 @pytest.mark.feature("F92")

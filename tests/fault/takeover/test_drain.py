@@ -14,8 +14,8 @@ from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
 
-from tests.support.faults.takeover import assert_all_agree, over, posted
-from tests.support.models.scripted_models import Calls
+from tests.support.faults.takeover import assert_all_agree, has_no_runs, post_in_background
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -40,7 +40,7 @@ class Slow:
             await self.gate.wait()
             yield Done("tool-calls")
             return
-        async for chunk in Calls("pay", {}).stream(request):
+        async for chunk in SingleCallModel("pay", {}).stream(request):
             yield chunk
 
 
@@ -98,13 +98,13 @@ async def test_a_step_that_ends_within_the_grace_is_the_last_of_its_runner(
     """The next runner goes on behind it: nothing is said or done twice, and the viewer sees no seam."""
     pair, base, session = Pair(system, where), await system.gateway(), system.fresh("s")
     first = await pair.runner(0, drain_grace_s=GRACE_S)
-    async with posted(system, base, session, "hello") as post:
+    async with post_in_background(system, base, session, "hello") as post:
         await wait_until(pair.busy, "the first step")
         await pair.runner(1)
         first.drain()
-        assert not over(first)
+        assert not has_no_runs(first)
         pair.gate.set()
-        await wait_until(lambda: over(first), "the end of the first runner's work")
+        await wait_until(lambda: has_no_runs(first), "the end of the first runner's work")
     records = await assert_all_agree(system, base, session, post.result())
     assert pair.models[0].asked == [0]
     assert pair.models[1].asked == [1]
@@ -128,13 +128,13 @@ async def test_a_step_that_does_not_end_within_the_grace_is_done_by_the_next_run
     """At once: a half said response is said again, a call that was written is only made again."""
     pair, base, session = Pair(system, where), await system.gateway(), system.fresh("s")
     first = await pair.runner(0, drain_grace_s=0.0)
-    async with posted(system, base, session, "hello") as post:
+    async with post_in_background(system, base, session, "hello") as post:
         await wait_until(pair.busy, "the first step")
         if where == "in its tool":
             pair.payments.gate = opened()
         await pair.runner(1)
         first.drain()
-        await wait_until(lambda: over(first), "the end of the first runner's work")
+        await wait_until(lambda: has_no_runs(first), "the end of the first runner's work")
     await assert_all_agree(system, base, session, post.result())
     in_tool = where == "in its tool"
     assert pair.models[1].asked == ([1] if in_tool else [0, 1])

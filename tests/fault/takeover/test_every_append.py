@@ -11,10 +11,10 @@ from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
 
-from tests.support.clients.full_answer import hear, plain
-from tests.support.faults.crashing_runners import at_append
+from tests.support.clients.full_answer import collect_answer, without_varying_fields
+from tests.support.faults.crashing_runners import crash_at_append
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import expire
+from tests.support.system.observation import expire_log
 
 
 class Shredder:
@@ -43,17 +43,17 @@ PROMPTS = ["count 4", "weather Oslo", "delete notes.txt", "think", "fail"]
 async def test_a_message_is_restored_whole_wherever_its_runner_died(
     system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the log has expired it is written again; a death in the middle of that must not cost it."""
-    death = at_append(monkeypatch, stored=stored)
+    """After the log has expired it is written again; a crash in the middle of that must not cost it."""
+    crash = crash_at_append(monkeypatch, stored=stored)
     base = await system.gateway()
     await system.runner(retry_delay_s=0.0)
     texts = set()
     for at in range(9):
         session = system.fresh("s")
-        death.next(-1)
+        crash.next(-1)
         asked = await system.post(base, system.chat(session, "delete notes.txt"))
-        await expire(system.nats_url, RunId(asked.headers["x-workflow-run-id"]), 0)
-        death.next(at)
+        await expire_log(system.nats_url, RunId(asked.headers["x-workflow-run-id"]), 0)
+        crash.next(at)
         await system.post(base, await system.decision(base, session, approved=True))
         [_, message] = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]
         assert [part["type"] for part in message["parts"]][:5] == [
@@ -74,22 +74,22 @@ async def test_the_answer_is_the_same_wherever_its_runner_died(
     system: LocalSystem, prompt: str, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F71, F84: one correct message, every event once, whatever append was the last."""
-    death = at_append(monkeypatch, stored=stored)
+    crash = crash_at_append(monkeypatch, stored=stored)
     base = await system.gateway()
     shredder = Shredder()
     agent = msgspec.structs.replace(build_demo_agent(), name=system.agent, tools=[weather, shredder.tool()])
     await system.runner([agent], retry_delay_s=0.0)
-    expected = (await hear(system, base, prompt)).message
+    expected = (await collect_answer(system, base, prompt)).message
     unknown = 0
-    for at in range(death.count):
-        death.next(at)
+    for at in range(crash.count):
+        crash.next(at)
         shredder.runs = 0
-        message = (await hear(system, base, prompt)).message
+        message = (await collect_answer(system, base, prompt)).message
         assert shredder.runs <= 1, f"died at append {at}"
-        if UNKNOWN_OUTCOME in plain(message):
+        if UNKNOWN_OUTCOME in without_varying_fields(message):
             unknown += 1
         else:
-            assert plain(message) == plain(expected), f"died at append {at}"
+            assert without_varying_fields(message) == without_varying_fields(expected), f"died at append {at}"
     # Only between the word that the tool is started and its result is the outcome unknown; where the batches
     # of one run end elsewhere than those of another, that seam may be met under two numbers.
     assert unknown in ({1, 2} if prompt.startswith("delete") else {0})

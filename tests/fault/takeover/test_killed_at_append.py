@@ -20,10 +20,10 @@ from nats.aio.msg import Msg
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
 
-from tests.support.clients.full_answer import hear
-from tests.support.models.three_tools import agent_of, check, runs_in, written
+from tests.support.clients.full_answer import collect_answer
+from tests.support.models.three_tools import build_agent, check, runs_in, write_to
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import stored
+from tests.support.system.observation import read_log
 from tests.support.system.processes import Command
 
 pytestmark = pytest.mark.timeout(120 + 15 * int(os.environ.get("REJOIN_KILLS", "3")))
@@ -58,9 +58,9 @@ async def killed_at(nats_url: str, process: Command, at: int) -> AsyncIterator[a
 async def test_its_process_was_killed_at_an_append(system: LocalSystem, tmp_path: Path) -> None:
     """F62, F71, F85, F88."""
     base = await system.gateway()
-    await system.runner([agent_of(system.agent, written(tmp_path / "whole"))])
-    first = (await hear(system, base, "go")).responses[0]
-    total = len(await stored(system.nats_url, first.headers["x-workflow-run-id"]))
+    await system.runner([build_agent(system.agent, write_to(tmp_path / "whole"))])
+    first = (await collect_answer(system, base, "go")).responses[0]
+    total = len(await read_log(system.nats_url, first.headers["x-workflow-run-id"]))
     for at in sorted({round(one * (total - 2) / max(KILLS - 1, 1)) for one in range(KILLS)}):
         system.agent, ledger = f"killed-{secrets.token_hex(4)}", tmp_path / f"ledger-{at}"
         base = await system.gateway()  # whose default agent it is
@@ -78,9 +78,9 @@ async def test_its_process_was_killed_at_an_append(system: LocalSystem, tmp_path
             asyncio.TaskGroup() as group,
         ):
             await process.says('"serving"', READY_S)
-            told = group.create_task(hear(system, base, "go"))
+            told = group.create_task(collect_answer(system, base, "go"))
             await dead.wait()
-            await system.runner([agent_of(system.agent, written(ledger))], ack_wait_s=float(ACK_WAIT_S))
+            await system.runner([build_agent(system.agent, write_to(ledger))], ack_wait_s=float(ACK_WAIT_S))
             heard = await told
         runs, keys = runs_in(ledger)
         check(heard.message, runs, f"killed at record {at} of {total}")

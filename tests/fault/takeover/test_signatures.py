@@ -12,10 +12,10 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
 
-from tests.support.models.provider_protocols import ALL, ANTHROPIC, REASONED, Speaks
+from tests.support.models.provider_protocols import ALL, ANTHROPIC, REASONED, ProviderProtocol
 from tests.support.models.provider_server import FakeProvider
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import stored, wait_until
+from tests.support.system.observation import read_log, wait_until
 from tests.support.system.processes import Command
 
 pytestmark = pytest.mark.slow
@@ -33,11 +33,11 @@ def weather(*, needs_approval: bool = False) -> Tool:
     return weather
 
 
-def spec(speaks: Speaks) -> str:
+def spec(speaks: ProviderProtocol) -> str:
     return f"{speaks.provider}:{speaks.name}"
 
 
-def reach(speaks: Speaks, provider: FakeProvider) -> dict[str, Any]:
+def reach(speaks: ProviderProtocol, provider: FakeProvider) -> dict[str, Any]:
     """The settings of a runner that asks the fake."""
     base_url = provider.address if speaks is ANTHROPIC else provider.base_url
     return {"model_base_url": base_url, "model_api_key": "k"}
@@ -45,7 +45,7 @@ def reach(speaks: Speaks, provider: FakeProvider) -> dict[str, Any]:
 
 @each
 async def test_signatures_survive_an_approval_and_come_back_in_the_next_turn(
-    system: LocalSystem, speaks: Speaks
+    system: LocalSystem, speaks: ProviderProtocol
 ) -> None:
     async with FakeProvider() as provider:
         agent = Agent(name=system.agent, model=spec(speaks), tools=[weather(needs_approval=True)])
@@ -83,7 +83,7 @@ async def test_signatures_survive_kill_9(system: LocalSystem, tmp_path: Path) ->
                 run = response.headers["x-workflow-run-id"]
 
                 async def generated() -> bool:
-                    records = await stored(system.nats_url, run)
+                    records = await read_log(system.nats_url, run)
                     return any(record.head.mark is Mark.GENERATED for record in records)
 
                 await wait_until(generated, "the first step", START_S)

@@ -12,10 +12,10 @@ from rejoin_protocol.events.fold import UIMessage
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 
-from tests.support.clients.full_answer import hear, plain
-from tests.support.faults.crashing_runners import at_append, before_acknowledgement
-from tests.support.models.agent_teams import Breaks, Calls, Line, Lines, Thinks, agent, texts
-from tests.support.models.three_tools import counted, tools
+from tests.support.clients.full_answer import collect_answer, without_varying_fields
+from tests.support.faults.crashing_runners import crash_at_append, crash_before_acknowledgement
+from tests.support.models.agent_teams import Breaks, Calls, Line, Lines, Thinks, scripted_agent, texts
+from tests.support.models.three_tools import build_tools, count_into
 from tests.support.system.local_system import LocalSystem
 
 pytestmark = pytest.mark.timeout(300)  # some seventy deaths each
@@ -29,13 +29,13 @@ STAMPS = 2
 
 def crew(system: LocalSystem, runs: Counter[str]) -> Agent:
     """Support hands over to billing; billing asks research three times; research asks dig once."""
-    look, stamp, delete = tools(counted(runs))
-    dig = agent(
+    look, stamp, delete = build_tools(count_into(runs))
+    dig = scripted_agent(
         "dig",
         {"deep": [[Thinks("Where?"), Calls("delete"), Calls("look")], ["Dug: {}."]]},
         tools=[look, delete],
     )
-    research = agent(
+    research = scripted_agent(
         "research",
         {
             "a": [[Calls("stamp"), Calls("delegate_to_dig", {"task": "deep"})], ["A: {}"]],
@@ -46,14 +46,14 @@ def crew(system: LocalSystem, runs: Counter[str]) -> Agent:
         delegates=[dig],
     )
     asks: list[Line] = [Calls("delegate_to_research", {"task": task}) for task in "abc"]
-    billing = agent(
+    billing = scripted_agent(
         "billing",
         {"go": [[], [asks[0], Calls("look"), *asks[1:]], ["All: {}"]]},
         tools=[look],
         delegates=[research],
     )
     lines: Lines = {"go": [["One moment.", Calls("transfer_to_billing")]]}
-    return agent(system.agent, lines, handoffs=[billing])
+    return scripted_agent(system.agent, lines, handoffs=[billing])
 
 
 def check(message: UIMessage, runs: Counter[str], expected: UIMessage, where: str) -> int:
@@ -67,7 +67,7 @@ def check(message: UIMessage, runs: Counter[str], expected: UIMessage, where: st
     assert stamped + unknown.count("tool-stamp") == STAMPS, where
     assert stamped <= runs["stamp"], where
     if not unknown:
-        assert plain(message) == plain(expected), where
+        assert without_varying_fields(message) == without_varying_fields(expected), where
     return len(unknown)
 
 
@@ -77,33 +77,33 @@ async def test_its_runner_died_at_an_append(
     system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same message wherever it was, but for what a tool's outcome may be."""
-    death = at_append(monkeypatch, stored=stored)
+    crash = crash_at_append(monkeypatch, stored=stored)
     runs: Counter[str] = Counter()
     base = await system.gateway()
     await system.runner([crew(system, runs)], retry_delay_s=0.0)
-    expected = (await hear(system, base, "go")).message
+    expected = (await collect_answer(system, base, "go")).message
     assert texts(expected, "text") == ["One moment.", ANSWER]
     unknown = 0
-    for at in range(death.count):
-        death.next(at)
+    for at in range(crash.count):
+        crash.next(at)
         runs.clear()
-        heard = await hear(system, base, "go")
-        unknown += check(heard.message, runs, expected, f"died at append {at}")
-    assert unknown, "no death fell between the word that a tool is started and its result"
+        answer = await collect_answer(system, base, "go")
+        unknown += check(answer.message, runs, expected, f"died at append {at}")
+    assert unknown, "no crash fell between the word that a tool is started and its result"
 
 
 async def test_its_runner_died_before_an_acknowledgement(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is done and not acknowledged is not done again, in whatever frame it was done."""
-    death = before_acknowledgement(monkeypatch)
+    crash = crash_before_acknowledgement(monkeypatch)
     runs: Counter[str] = Counter()
     base = await system.gateway()
     await system.runner([crew(system, runs)], retry_delay_s=0.0)
-    expected = (await hear(system, base, "go")).message
+    expected = (await collect_answer(system, base, "go")).message
     for at in range(2):  # the turn that asked, and the turn that was approved
-        death.next(at)
+        crash.next(at)
         runs.clear()
-        heard = await hear(system, base, "go")
-        assert check(heard.message, runs, expected, f"died before acknowledgement {at}") == 0
+        answer = await collect_answer(system, base, "go")
+        assert check(answer.message, runs, expected, f"died before acknowledgement {at}") == 0
         assert runs == {"look": 2, "stamp": STAMPS, "delete": 1}

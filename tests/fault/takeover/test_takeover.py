@@ -17,17 +17,17 @@ from rejoin_runner.worker.configuration import WorkerSignals
 
 from tests.support.faults.takeover import (
     ACK_WAIT_S,
-    PAUSING,
+    SILENT_RUNNER,
     assert_all_agree,
-    folded,
-    lines,
-    over,
-    posted,
+    fold_records,
+    has_no_runs,
+    logged_event_count,
+    post_in_background,
     send_nothing,
 )
-from tests.support.models.scripted_models import Calls, Gated
+from tests.support.models.scripted_models import GatedModel, SingleCallModel
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import stored, wait_until
+from tests.support.system.observation import read_log, wait_until
 
 
 @pytest.mark.feature("F71", "F84", "F85")
@@ -37,33 +37,33 @@ async def test_a_paused_runner_that_goes_on_writes_nothing_more(system: LocalSys
     base = await system.gateway()
     gates = asyncio.Semaphore(5), asyncio.Semaphore(3)
     first = await system.runner(
-        [Agent(name=system.agent, model=Gated(gates[0], 10), text_interval_s=0)], **PAUSING
+        [Agent(name=system.agent, model=GatedModel(gates[0], 10), text_interval_s=0)], **SILENT_RUNNER
     )
     session = system.fresh("s")
-    async with posted(system, base, session, "hello") as post:
+    async with post_in_background(system, base, session, "hello") as post:
 
         async def written() -> bool:
-            return await lines(system, session) >= 5 + 5
+            return await logged_event_count(system, session) >= 5 + 5
 
         await wait_until(written, "the first runner's five words")
-        model = Gated(gates[1], 8)
+        model = GatedModel(gates[1], 8)
         await system.runner([Agent(name=system.agent, model=model, text_interval_s=0)], ack_wait_s=ACK_WAIT_S)
         await wait_until(lambda: model.asked, "the takeover")
         if goes_on == "while the second works":
             for _ in range(5):
                 gates[0].release()
-            await wait_until(lambda: over(first), "the first runner's end")
+            await wait_until(lambda: has_no_runs(first), "the first runner's end")
         for _ in range(5):
             gates[1].release()
     records = await assert_all_agree(system, base, session, post.result())
     types = [chunk["type"] for chunk in post.result().chunks]
     assert types.count("reset-step") == types.count("start") == types.count("finish") == 1
-    assert "".join(part.get("text", "") for part in folded(records)["parts"]) == " 0 1 2 3 4 5 6 7"
+    assert "".join(part.get("text", "") for part in fold_records(records)["parts"]) == " 0 1 2 3 4 5 6 7"
     assert {record.head.attempt for record in records} == {1, 2}
     for _ in range(5):
         gates[0].release()
-    await wait_until(lambda: over(first), "the first runner's end")
-    assert await stored(system.nats_url, post.result().headers["x-workflow-run-id"]) == records
+    await wait_until(lambda: has_no_runs(first), "the first runner's end")
+    assert await read_log(system.nats_url, post.result().headers["x-workflow-run-id"]) == records
 
 
 @pytest.mark.feature("F85")
@@ -81,16 +81,16 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
 
     signals = WorkerSignals(heartbeat=send_nothing, before_takeover=pause)
     agent = Agent(name=system.agent, model=ScriptedModel())
-    first = await system.runner([agent], **(PAUSING | {"signals": signals}))
+    first = await system.runner([agent], **(SILENT_RUNNER | {"signals": signals}))
     session = system.fresh("s")
-    async with posted(system, base, session, "count 20") as post:
+    async with post_in_background(system, base, session, "count 20") as post:
         await claimed.wait()
         await system.runner(ack_wait_s=ACK_WAIT_S)
     records = await assert_all_agree(system, base, session, post.result())
     assert {record.head.attempt for record in records} == {2}
     go.set()
-    await wait_until(lambda: over(first), "the first runner's end")
-    assert await stored(system.nats_url, post.result().headers["x-workflow-run-id"]) == records
+    await wait_until(lambda: has_no_runs(first), "the first runner's end")
+    assert await read_log(system.nats_url, post.result().headers["x-workflow-run-id"]) == records
 
 
 @pytest.mark.feature("F85")
@@ -98,22 +98,22 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
 async def test_a_runner_that_never_pauses_is_fenced_all_the_same(system: LocalSystem, pause_ms: int) -> None:
     """F85: it writes as fast as it can while the second takes over, again and again if it must."""
     base = await system.gateway()
-    first = await system.runner(**PAUSING)
+    first = await system.runner(**SILENT_RUNNER)
     session = system.fresh("s")
     count = 100_000 if pause_ms == 0 else 10_000  # more than it writes before the second one has the run
-    async with posted(system, base, session, f"count {count} every {pause_ms} ms") as post:
+    async with post_in_background(system, base, session, f"count {count} every {pause_ms} ms") as post:
 
         async def written() -> bool:
-            return await lines(system, session) >= 20
+            return await logged_event_count(system, session) >= 20
 
         await wait_until(written, "the first runner's words")
         await system.runner(
-            [Agent(name=system.agent, model=Gated(asyncio.Semaphore(1_000), 10))], ack_wait_s=ACK_WAIT_S
+            [Agent(name=system.agent, model=GatedModel(asyncio.Semaphore(1_000), 10))], ack_wait_s=ACK_WAIT_S
         )
     records = await assert_all_agree(system, base, session, post.result())
     first_of_all, *others = sorted({record.head.attempt for record in records})
     assert (first_of_all, bool(others)) == (1, True)
-    await wait_until(lambda: over(first), "the first runner's end")
+    await wait_until(lambda: has_no_runs(first), "the first runner's end")
 
 
 @pytest.mark.feature("F88")
@@ -134,11 +134,11 @@ async def test_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
             await asyncio.Event().wait()
         return f"{amount} paid"
 
-    agent = Agent(name=system.agent, model=Calls("pay", {"amount": 3}), tools=[pay])
+    agent = Agent(name=system.agent, model=SingleCallModel("pay", {"amount": 3}), tools=[pay])
     base = await system.gateway()
-    await system.runner([agent], **PAUSING)
+    await system.runner([agent], **SILENT_RUNNER)
     session = system.fresh("s")
-    async with posted(system, base, session, "hello") as post:
+    async with post_in_background(system, base, session, "hello") as post:
         await wait_until(lambda: keys, "the call")
         await system.runner([agent], ack_wait_s=ACK_WAIT_S)
     await assert_all_agree(system, base, session, post.result())

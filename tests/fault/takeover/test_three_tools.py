@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from tests.support.clients.full_answer import hear
-from tests.support.faults.crashing_runners import at_append, before_acknowledgement
-from tests.support.models.three_tools import TOOLS, agent_of, check, counted
+from tests.support.clients.full_answer import collect_answer
+from tests.support.faults.crashing_runners import crash_at_append, crash_before_acknowledgement
+from tests.support.models.three_tools import TOOLS, build_agent, check, count_into
 from tests.support.system.local_system import LocalSystem
 
 
@@ -20,15 +20,15 @@ async def test_its_runner_died_at_an_append(
     system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F71, F84, F88."""
-    death = at_append(monkeypatch, stored=stored)
+    crash = crash_at_append(monkeypatch, stored=stored)
     runs: Counter[str] = Counter()
     base = await system.gateway()
-    await system.runner([agent_of(system.agent, counted(runs))], retry_delay_s=0.0)
-    await hear(system, base, "go")
-    for at in range(death.count):
-        death.next(at)
+    await system.runner([build_agent(system.agent, count_into(runs))], retry_delay_s=0.0)
+    await collect_answer(system, base, "go")
+    for at in range(crash.count):
+        crash.next(at)
         runs.clear()
-        check((await hear(system, base, "go")).message, runs, f"died at append {at}")
+        check((await collect_answer(system, base, "go")).message, runs, f"died at append {at}")
 
 
 @pytest.mark.feature("F71", "F88")
@@ -36,12 +36,12 @@ async def test_its_runner_died_before_an_acknowledgement(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is acknowledged is done; what is done and not acknowledged is not done again."""
-    death = before_acknowledgement(monkeypatch)
+    crash = crash_before_acknowledgement(monkeypatch)
     runs: Counter[str] = Counter()
     base = await system.gateway()
-    await system.runner([agent_of(system.agent, counted(runs))], retry_delay_s=0.0)
+    await system.runner([build_agent(system.agent, count_into(runs))], retry_delay_s=0.0)
     for at in range(2):  # the turn that asked, and the turn that was approved
-        death.next(at)
+        crash.next(at)
         runs.clear()
-        check((await hear(system, base, "go")).message, runs, f"died before acknowledgement {at}")
+        check((await collect_answer(system, base, "go")).message, runs, f"died before acknowledgement {at}")
         assert runs == dict.fromkeys(TOOLS, 1)

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import Cluster, cluster
-from tests.support.system.observation import stored
+from tests.support.system.observation import read_log
 
 AGENT = AgentName("demo")
 HEARD_S = 10.0
@@ -269,4 +269,4 @@ async def _ignore(_: Msg) -> None:
 
 async def test_the_administrator_reads_a_runs_log(guarded: Cluster, run: RunId) -> None:
     await write(guarded, run, 3)
-    assert [record.payload for record in await stored(guarded.url("admin"), run)] == [b"0", b"1", b"2"]
+    assert [record.payload for record in await read_log(guarded.url("admin"), run)] == [b"0", b"1", b"2"]

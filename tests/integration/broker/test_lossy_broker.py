@@ -15,7 +15,7 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
 
-from tests.support.faults.lossy_broker import HOST, Lossy, _without_other_ways, lossy
+from tests.support.faults.lossy_broker import HOST, LossyBrokerUrl, _without_other_ways, open_lossy_broker
 
 SOON_S = 20.0
 
@@ -39,7 +39,9 @@ async def write(log: JetStreamRunLog, run: RunId, count: int) -> list[Record]:
     return written
 
 
-async def taken(url: Lossy, connection: NatsConnection, direct: JetStreamRunLog, count: int) -> list[int]:
+async def taken(
+    url: LossyBrokerUrl, connection: NatsConnection, direct: JetStreamRunLog, count: int
+) -> list[int]:
     """Which of so many records arrive."""
     records: list[Record] = []
     run = fresh()
@@ -53,13 +55,16 @@ async def taken(url: Lossy, connection: NatsConnection, direct: JetStreamRunLog,
 
 
 async def test_everything_passes_where_nothing_is_dropped(nats_url: str, direct: JetStreamRunLog) -> None:
-    async with lossy(nats_url, drop=0) as url, nats_connection.connect(url, "whole") as connection:
+    async with (
+        open_lossy_broker(nats_url, drop=0) as url,
+        nats_connection.connect(url, "whole") as connection,
+    ):
         assert await taken(url, connection, direct, 20) == list(range(20))
         assert url.dropped == 0
 
 
 async def test_live_messages_are_dropped_and_nothing_else(nats_url: str) -> None:
-    async with lossy(nats_url, drop=1) as url, nats_connection.connect(url, "deaf") as connection:
+    async with open_lossy_broker(nats_url, drop=1) as url, nats_connection.connect(url, "deaf") as connection:
         log, run = JetStreamRunLog(connection, connection), fresh()
         async with log.follow(run) as follow:
             written = await write(log, run, 30)
@@ -72,7 +77,7 @@ async def test_the_same_seed_drops_the_same(nats_url: str, direct: JetStreamRunL
     outcomes = []
     for seed in (1, 1, 2):
         async with (
-            lossy(nats_url, drop=0.3, seed=seed) as url,
+            open_lossy_broker(nats_url, drop=0.3, seed=seed) as url,
             nats_connection.connect(url, "seeded") as connection,
         ):
             outcomes.append(await taken(url, connection, direct, 60))
@@ -86,7 +91,7 @@ async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: J
     run, count = fresh(), 400
     seen: list[Record] = []
 
-    async def read(url: Lossy) -> None:
+    async def read(url: LossyBrokerUrl) -> None:
         async with (
             nats_connection.connect(url, "live") as live,
             nats_connection.connect(url, "api") as api,
@@ -102,7 +107,7 @@ async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: J
                     url.cut()
 
     cuts: list[int] = []
-    async with asyncio.timeout(SOON_S), lossy(nats_url) as url, asyncio.TaskGroup() as group:
+    async with asyncio.timeout(SOON_S), open_lossy_broker(nats_url) as url, asyncio.TaskGroup() as group:
         reading = group.create_task(read(url))
         written = await write(direct, run, count)
         await reading
@@ -112,7 +117,7 @@ async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: J
 
 
 async def test_a_client_comes_back_through_the_proxy_and_knows_no_other_way(nats_url: str) -> None:
-    async with lossy(nats_url) as url, nats_connection.connect(url, "cut") as connection:
+    async with open_lossy_broker(nats_url) as url, nats_connection.connect(url, "cut") as connection:
         returned = asyncio.Event()
         connection.on_reconnect(returned.set)
         for _ in range(3):
@@ -127,7 +132,7 @@ async def test_a_client_comes_back_through_the_proxy_and_knows_no_other_way(nats
 
 
 async def test_at_the_end_nobody_listens(nats_url: str) -> None:
-    async with lossy(nats_url) as url:
+    async with open_lossy_broker(nats_url) as url:
         pass
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(HOST, int(url.rpartition(":")[2]))
@@ -135,7 +140,7 @@ async def test_at_the_end_nobody_listens(nats_url: str) -> None:
 
 async def test_it_does_not_wait_for_its_clients_to_leave(nats_url: str) -> None:
     async with asyncio.timeout(SOON_S), AsyncExitStack() as clients:
-        async with lossy(nats_url) as url:
+        async with open_lossy_broker(nats_url) as url:
             await clients.enter_async_context(nats_connection.connect(url, "stays"))
             start = monotonic()
         assert monotonic() - start < 1

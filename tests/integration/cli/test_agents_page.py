@@ -12,8 +12,8 @@ from rejoin_runner.models.providers.provider import ProviderConnections
 from rejoin_runner.settings import RunnerSettings
 
 from tests.integration.gateway.test_request_context import KEYS
-from tests.support.models.agent_teams import Calls, Part
-from tests.support.models.provider_server import FakeProvider, Reply, call, delta, text
+from tests.support.models.agent_teams import Calls, ScriptedPart
+from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import Answer, LocalSystem
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "agents.md"
@@ -60,9 +60,11 @@ async def test_every_agent_can_be_served() -> None:
 async def test_the_first_agent_works_as_it_is_written(system: LocalSystem, provider: FakeProvider) -> None:
     """A file that may go goes; another one is asked about, and goes once a person agrees."""
 
-    def delete(path: str) -> Reply:
+    def delete(path: str) -> ProviderReply:
         arguments = msgspec.json.encode({"path": path}).decode()
-        return Reply([call(0, arguments, name="delete_file", call_id=path), delta(finish="tool_calls")])
+        return ProviderReply(
+            [call(0, arguments, name="delete_file", call_id=path), delta(finish="tool_calls")]
+        )
 
     support = renamed(agents()["support"], system.agent, model="openai:fake", handoffs=[])
     await system.runner([support], model_base_url=provider.base_url, context_encryption_keys=KEYS)
@@ -91,7 +93,7 @@ async def test_its_tools_and_events_work(system: LocalSystem) -> None:
         Calls("pay", {"cents": 5}),
     ]
     tools = [names[one] for one in ("find", "count", "report", "plan", "pay")]
-    agent = Agent(name=system.agent, model=Part({"go": [calls, ["Done."]]}, []), tools=tools)
+    agent = Agent(name=system.agent, model=ScriptedPart({"go": [calls, ["Done."]]}, []), tools=tools)
     await system.runner([agent])
     answer = await system.post(await system.gateway(), system.chat(system.fresh("s"), "go"))
     kinds = {one["type"] for one in answer.chunks}

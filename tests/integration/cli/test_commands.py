@@ -4,21 +4,21 @@ import asyncio
 from pathlib import Path
 
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.processes import rejoin
+from tests.support.system.processes import run_rejoin
 
 
 async def test_runs_can_be_listed_shown_and_asked_for_again(system: LocalSystem) -> None:
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
     run = (await system.post(base, system.chat(session, "fail"))).headers["x-workflow-run-id"]
-    code, out, _ = await rejoin(system, "runs", "list", "--state", "failed", "--limit", "1000")
+    code, out, _ = await run_rejoin(system, "runs", "list", "--state", "failed", "--limit", "1000")
     assert code == 0
     [line] = [line for line in out.splitlines() if line.startswith(run)]
     assert session in line
-    code, out, _ = await rejoin(system, "runs", "show", run)
+    code, out, _ = await run_rejoin(system, "runs", "show", run)
     assert code == 0
     assert "log_mark       ended" in out
-    code, out, _ = await rejoin(system, "runs", "retry", run)
+    code, out, _ = await run_rejoin(system, "runs", "retry", run)
     assert (code, out) == (0, f"{run} is failed: nothing to do\n")
 
 
@@ -41,7 +41,7 @@ async def test_a_fault_is_one_line(system: LocalSystem, tmp_path: Path) -> None:
         (("runner",), {"REJOIN_MODEL": "openai:x"}, "key"),
     ]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(rejoin(system, *words, **variables)) for words, variables, _ in cases]
+        tasks = [group.create_task(run_rejoin(system, *words, **variables)) for words, variables, _ in cases]
     for task, (words, _, expected) in zip(tasks, cases, strict=True):
         code, _, err = task.result()
         assert code != 0, words
@@ -50,7 +50,7 @@ async def test_a_fault_is_one_line(system: LocalSystem, tmp_path: Path) -> None:
 
 
 async def test_migrating_twice_changes_nothing(system: LocalSystem) -> None:
-    code, out, _ = await rejoin(system, "migrate")
+    code, out, _ = await run_rejoin(system, "migrate")
     assert (code, out) == (0, "up to date\n")
 
 
@@ -58,16 +58,16 @@ async def test_a_key_is_issued_once_listed_and_revoked(system: LocalSystem) -> N
     """What is printed at its making is the only time that the key itself is seen."""
     pepper, tenant = {"REJOIN_API_KEY_PEPPER": "a pepper of some length"}, system.fresh("tenant")
     words = ("keys", "--tenant", tenant)
-    code, out, _ = await rejoin(
+    code, out, _ = await run_rejoin(
         system, *words, "create", "--scope", "chat", "--user", "ann", "--days", "3", **pepper
     )
     assert code == 0
     key, _, secret = out.strip().partition(".")
-    _, listed, _ = await rejoin(system, *words, "list")
+    _, listed, _ = await run_rejoin(system, *words, "list")
     assert key in listed
     assert "user=ann" in listed
     assert "expires" in listed
     assert secret not in listed
-    code, out, _ = await rejoin(system, *words, "revoke", key)
+    code, out, _ = await run_rejoin(system, *words, "revoke", key)
     assert code == 0
-    assert "revoked" in (await rejoin(system, *words, "list"))[1]
+    assert "revoked" in (await run_rejoin(system, *words, "list"))[1]

@@ -16,10 +16,10 @@ from rejoin_protocol.run_request import AgentEntry
 from rejoin.cli import doctor
 from rejoin.cli.check_settings import DoctorSettings, check_settings
 from rejoin.cli.finding import Finding, Severity
-from tests.support.system.databases import fresh_database, unmigrated
+from tests.support.system.databases import fresh_database, missing_migrations
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import Cluster, cluster
-from tests.support.system.processes import free_ports, rejoin
+from tests.support.system.processes import free_ports, run_rejoin
 
 PEPPER = "p" * 16
 
@@ -47,7 +47,7 @@ async def test_a_working_installation_has_nothing_wrong(system: LocalSystem) -> 
 
 
 async def test_the_command_says_what_is_wrong_and_exits_with_1(system: LocalSystem) -> None:
-    code, out, err = await rejoin(system, "doctor")
+    code, out, err = await run_rejoin(system, "doctor")
     assert code == 1
     assert "error  no request could be authenticated" in out
     assert "Traceback" not in out + err
@@ -102,7 +102,7 @@ async def test_a_database_that_was_not_migrated(servers: Servers) -> None:
     async with fresh_database(servers.database_url) as url:
         found = await doctor.examine(settings(servers, database_url=url))
         assert [one for one in said(found, Severity.ERROR) if "misses migrations" in one]
-        assert await unmigrated(url)  # it has not done it itself
+        assert await missing_migrations(url)  # it has not done it itself
 
 
 async def test_a_wrong_password(servers: Servers) -> None:

@@ -24,7 +24,7 @@ from rejoin_adapters.embedded.postgres import unprivileged_user
 from rejoin_adapters.embedded.server import EmbeddedError
 
 from tests.support.system.observation import wait_until
-from tests.support.system.processes import gone
+from tests.support.system.processes import has_exited
 
 ROOT = Path(__file__).parents[3]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user")
@@ -117,7 +117,7 @@ async def test_kill_9_of_the_owner_ends_both_servers_within_seconds(place: Path,
         servers = await announced(process)
         assert len(servers) > 2
         process.kill()
-        await wait_until(lambda: all(map(gone, servers)), deadline_s=5)
+        await wait_until(lambda: all(map(has_exited, servers)), deadline_s=5)
 
 
 @pytest.mark.skipif(
@@ -132,7 +132,7 @@ async def test_servers_that_are_stopped_by_a_signal_end_with_their_owner_too(pla
             lambda: {each.status() for each in servers[:2]} == {psutil.STATUS_STOPPED}, deadline_s=5
         )
         process.kill()
-        await wait_until(lambda: all(map(gone, servers)), deadline_s=5)
+        await wait_until(lambda: all(map(has_exited, servers)), deadline_s=5)
 
 
 async def test_a_server_that_ends_by_itself_takes_its_watchdog_along(place: Path) -> None:
@@ -140,7 +140,7 @@ async def test_a_server_that_ends_by_itself_takes_its_watchdog_along(place: Path
         servers = await announced(process)
         servers[0].kill()
         servers[1].kill()
-        await wait_until(lambda: all(map(gone, servers)))
+        await wait_until(lambda: all(map(has_exited, servers)))
 
 
 async def test_an_owner_that_died_before_the_launch_is_noticed(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ async def test_a_plain_user_starts_both_also_where_a_stale_pid_has_a_new_owner(p
             assert {uid for each in servers for uid in each.uids()} == {user[0] if user else os.geteuid()}
             await process.communicate()
             assert process.returncode == 0
-            assert all(map(gone, servers))
+            assert all(map(has_exited, servers))
     finally:
         shutil.rmtree(home)
 
@@ -236,7 +236,7 @@ async def test_sessions_that_outlive_a_killed_postmaster_are_waited_for(place: P
             await asyncio.wait([start], timeout=0.2)
             assert not start.done()
             busy.resume()
-        assert gone(busy)
+        assert has_exited(busy)
         assert await sql(servers, "SELECT 1") == 1
         connection.terminate()
 
@@ -412,7 +412,7 @@ async def test_stop_completes_though_it_is_cancelled_again_and_again_and_nothing
             holding.cancel()
             await asyncio.sleep(0.02)
     assert holding.cancelled()
-    assert all(map(gone, own))
+    assert all(map(has_exited, own))
     assert own[1].pid not in creators_of_shared_memory()
 
 

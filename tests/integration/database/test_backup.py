@@ -19,7 +19,7 @@ from rejoin_protocol.ids import AgentName
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
-from tests.support.system.processes import rejoin
+from tests.support.system.processes import run_rejoin
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ async def restored(dump: Path, place: Path, server_url: str) -> AsyncIterator[Lo
         LocalSystem(servers.nats_url, database_url) as system,
     ):
         await postgres("pg_restore", "--no-owner", f"--dbname={database_url}", str(dump))
-        assert (await rejoin(system, "migrate"))[:2] == (0, "up to date\n")
+        assert (await run_rejoin(system, "migrate"))[:2] == (0, "up to date\n")
         yield system
 
 

@@ -6,8 +6,8 @@ from rejoin_adapters.postgres.session_store import PostgresSessionStore
 
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import stored, wait_until
-from tests.support.system.processes import rejoin
+from tests.support.system.observation import read_log, wait_until
+from tests.support.system.processes import run_rejoin
 
 
 async def rows(system: LocalSystem, session: str) -> int:
@@ -36,18 +36,18 @@ async def test_a_session_goes_with_its_messages_runs_questions_and_logs(system: 
     base, session, other = await system.gateway(), system.fresh("s"), system.fresh("s")
     run = (await system.post(base, system.chat(session, "delete notes.txt"))).headers["x-workflow-run-id"]
     await system.post(base, system.chat(other, "count 1"))
-    assert (await rejoin(system, "sessions", "--tenant", "somebody", "delete", session))[0] != 0
+    assert (await run_rejoin(system, "sessions", "--tenant", "somebody", "delete", session))[0] != 0
     assert await rows(system, session) > 3
-    code, out, err = await rejoin(system, "sessions", "delete", session)
+    code, out, err = await run_rejoin(system, "sessions", "delete", session)
     assert (code, out[:21]) == (0, "deleted, with 1 runs;"), err
     assert await rows(system, session) == 0
     assert await rows(system, other) > 2
 
     async def purged() -> bool:
-        return await stored(system.nats_url, run) == []
+        return await read_log(system.nats_url, run) == []
 
     await wait_until(purged)
-    code, _, err = await rejoin(system, "sessions", "delete", session)
+    code, _, err = await run_rejoin(system, "sessions", "delete", session)
     assert code != 0
     assert f"has no session '{session}'" in err
 
@@ -58,7 +58,7 @@ async def test_a_run_that_is_executed_is_stopped_when_its_session_goes(system: L
     body = system.chat(session, "count 1000 every 50 ms")
     async with system.http.post(f"{base}/api/chat", json=body) as response:
         await response.content.readany()
-        assert (await rejoin(system, "sessions", "delete", session))[0] == 0
+        assert (await run_rejoin(system, "sessions", "delete", session))[0] == 0
         await wait_until(lambda: worker.active_runs == 0)
 
 
@@ -67,9 +67,9 @@ async def test_a_user_is_forgotten_and_others_are_not(system: LocalSystem) -> No
     pepper, user = "p" * 16, system.fresh("ada")
     await system.runner()
     base = await system.gateway(allow_anonymous=False, api_key_pepper=pepper)
-    code, hers, _ = await rejoin(system, "keys", "create", "--user", user, REJOIN_API_KEY_PEPPER=pepper)
+    code, hers, _ = await run_rejoin(system, "keys", "create", "--user", user, REJOIN_API_KEY_PEPPER=pepper)
     assert code == 0
-    _, other, _ = await rejoin(system, "keys", "create", "--user", "bob", REJOIN_API_KEY_PEPPER=pepper)
+    _, other, _ = await run_rejoin(system, "keys", "create", "--user", "bob", REJOIN_API_KEY_PEPPER=pepper)
     sessions = [system.fresh("s"), system.fresh("s"), system.fresh("s")]
     for session, key in zip(sessions, (hers, hers, other), strict=True):
         headers = {"Authorization": f"Bearer {key.strip()}"}
@@ -78,11 +78,11 @@ async def test_a_user_is_forgotten_and_others_are_not(system: LocalSystem) -> No
         ) as response:
             assert response.status == 200
             await response.read()
-    code, out, _ = await rejoin(system, "users", "forget", "default", user)
+    code, out, _ = await run_rejoin(system, "users", "forget", "default", user)
     assert (code, out[:30]) == (0, "deleted 2 sessions and the key")
     assert [await rows(system, session) > 0 for session in sessions] == [False, False, True]
-    assert (await rejoin(system, "users", "forget", "default", user))[1].startswith("deleted 0 sessions")
-    _, keys, _ = await rejoin(system, "keys", "list")
+    assert (await run_rejoin(system, "users", "forget", "default", user))[1].startswith("deleted 0 sessions")
+    _, keys, _ = await run_rejoin(system, "keys", "list")
     assert user not in keys
     assert "user=bob" in keys
 
@@ -143,10 +143,10 @@ async def test_an_operator_interrupts_a_run(system: LocalSystem) -> None:
     async with system.http.post(f"{base}/api/chat", json=body) as response:
         run = response.headers["x-workflow-run-id"]
         await response.content.readany()
-        code, out, _ = await rejoin(system, "runs", "interrupt", run)
+        code, out, _ = await run_rejoin(system, "runs", "interrupt", run)
         assert (code, out) == (0, f"{run} was running: its runner stops it\n")
         assert b'"type":"abort"' in await response.read()
-    code, out, _ = await rejoin(system, "runs", "interrupt", run)
+    code, out, _ = await run_rejoin(system, "runs", "interrupt", run)
     assert (code, out) == (0, f"{run} is cancelled: nothing to do\n")
 
 
@@ -154,10 +154,10 @@ async def test_an_operator_interrupts_a_run_that_waits(system: LocalSystem) -> N
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
     run = (await system.post(base, system.chat(session, "delete notes.txt"))).headers["x-workflow-run-id"]
-    code, out, _ = await rejoin(system, "runs", "interrupt", run)
+    code, out, _ = await run_rejoin(system, "runs", "interrupt", run)
     assert (code, out) == (0, f"{run} was suspended: a runner will end it\n")
 
     async def over() -> bool:
-        return "state          cancelled" in (await rejoin(system, "runs", "show", run))[1]
+        return "state          cancelled" in (await run_rejoin(system, "runs", "show", run))[1]
 
     await wait_until(over)

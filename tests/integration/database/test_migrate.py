@@ -14,7 +14,7 @@ from rejoin_adapters.postgres import migrate
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.lifecycle import TERMINAL, TRANSITIONS, State
 
-from tests.support.system.databases import fresh_database, unmigrated
+from tests.support.system.databases import fresh_database, missing_migrations
 
 type Connection = "asyncpg.Connection[asyncpg.Record]"
 
@@ -52,10 +52,10 @@ async def connection(empty: str) -> AsyncIterator[Connection]:
 
 async def test_every_version_is_applied_once_in_order(empty: str) -> None:
     expected = [migration.version for migration in migrate.migrations()]
-    assert await unmigrated(empty) == expected == sorted(expected)
+    assert await missing_migrations(empty) == expected == sorted(expected)
     assert await migrate.migrate(empty) == expected
     assert await migrate.migrate(empty) == []
-    assert await unmigrated(empty) == []
+    assert await missing_migrations(empty) == []
 
 
 async def test_many_processes_migrate_at_once_and_one_does_the_work(empty: str) -> None:
@@ -72,7 +72,7 @@ async def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: py
     monkeypatch.setattr(migrate, "migrations", lambda: broken)
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrate.migrate(empty)
-    assert await unmigrated(empty) == ["0002"]
+    assert await missing_migrations(empty) == ["0002"]
 
 
 async def test_a_migration_waits_its_turn_without_holding_up_who_uses_the_table(
@@ -108,7 +108,7 @@ async def test_a_table_that_is_never_free_is_said(
         await connection.execute("lock table sessions in access share mode")
         with pytest.raises(Unavailable, match="9000"):
             await migrate.migrate(empty)
-    assert await unmigrated(empty) == ["9000"]
+    assert await missing_migrations(empty) == ["9000"]
 
 
 async def test_a_database_that_is_ahead_serves_an_older_version_and_is_told_apart(empty: str) -> None:

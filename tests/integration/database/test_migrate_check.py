@@ -7,7 +7,7 @@ import sys
 import asyncpg
 from rejoin_adapters.postgres import migrate
 
-from tests.support.system.databases import fresh_database, unmigrated
+from tests.support.system.databases import fresh_database, missing_migrations
 
 
 async def check(database_url: str) -> tuple[int, str]:
@@ -27,7 +27,7 @@ async def test_a_check_fails_unless_the_database_is_exactly_ours(database_url: s
         code, said = await check(url)
         assert (code, said.count("\n")) == (1, 1)
         assert said.endswith("run `rejoin migrate`\n")
-        assert len(await unmigrated(url)) == len(migrate.migrations())
+        assert len(await missing_migrations(url)) == len(migrate.migrations())
         await migrate.migrate(url)
         assert await check(url) == (0, "up to date\n")
         connection = await asyncpg.connect(url)

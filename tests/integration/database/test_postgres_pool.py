@@ -16,7 +16,7 @@ from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId
 
 from tests.support.data.store_session import DEFAULT, Chat
-from tests.support.system.databases import fresh_database, waits_for_lock
+from tests.support.system.databases import fresh_database, statements_wait_for_lock
 from tests.support.system.observation import wait_until
 
 
@@ -166,7 +166,7 @@ async def test_a_goodbye_to_an_idle_connection_is_not_noticed(
     wire, store = wired
     await store.ping()
     wire.say_goodbye()
-    assert await waits_for_lock(migrated, 0)  # a round trip, by whose end it has arrived
+    assert await statements_wait_for_lock(migrated, 0)  # a round trip, by whose end it has arrived
     await store.ping()
 
 
@@ -180,9 +180,9 @@ async def test_a_send_whose_answer_is_lost_is_one_send(migrated: str) -> None:
         await blocker.execute("select from sessions where id = $1 for update", chat.id)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(chat.submit("two"))
-            await wait_until(lambda: waits_for_lock(migrated))
+            await wait_until(lambda: statements_wait_for_lock(migrated))
             wire.cut()  # the server does not notice, and will do it
-            await wait_until(lambda: waits_for_lock(migrated, 2))
+            await wait_until(lambda: statements_wait_for_lock(migrated, 2))
             await transaction.rollback()
         await blocker.close()
         assert task.result().created
@@ -214,10 +214,12 @@ async def test_a_pool_without_a_free_connection_is_unavailable(migrated: str) ->
             await blocker.execute("select from sessions where id = $1 for update", chat.id)
             async with asyncio.TaskGroup() as group:
                 slow = group.create_task(unavailable(chat.send("two")))
-                await wait_until(lambda: waits_for_lock(migrated))
+                await wait_until(lambda: statements_wait_for_lock(migrated))
                 assert await unavailable(store.ping())
                 assert await slow
-            await wait_until(lambda: waits_for_lock(migrated, 0), "the end of what nobody waits for")
+            await wait_until(
+                lambda: statements_wait_for_lock(migrated, 0), "the end of what nobody waits for"
+            )
         await blocker.close()
         await wait_until(lambda: not_unavailable(store.ping()))
         assert await chat.texts() == ["one"]

@@ -20,7 +20,18 @@ from rejoin_runner.worker.worker import Worker
 
 from tests.integration.files.test_attachments import base, model, post, saying, site, stored
 from tests.integration.gateway.test_bad_input import problem
-from tests.support.clients.attachments import GIF, JPEG, PDF, PNG, WEBP, Recorder, Site, file, link, pdf_of
+from tests.support.clients.attachments import (
+    GIF,
+    JPEG,
+    PDF,
+    PNG,
+    WEBP,
+    FileSite,
+    RecordingModel,
+    inline_file_part,
+    pdf_of_size,
+    remote_file_part,
+)
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -63,7 +74,7 @@ async def messages_of(system: LocalSystem, base: str, session: str) -> list[dict
 async def test_a_file_goes_with_its_session_and_not_before(system: LocalSystem, base: str) -> None:
     """By a runner's own sweep, once an hour has gone by since the session went."""
     worker: Worker = await system.runner()
-    chat = saying(system, file(pdf_of(1000), "application/pdf", filename=system.fresh("f")))
+    chat = saying(system, inline_file_part(pdf_of_size(1000), "application/pdf", filename=system.fresh("f")))
     assert (await post(system, base, chat)).complete
     url = (await messages_of(system, base, chat["id"]))[0]["parts"][1]["url"]
     await aged(system, url)
@@ -79,10 +90,10 @@ async def test_a_file_goes_with_its_session_and_not_before(system: LocalSystem, 
 
 
 async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
-    system: LocalSystem, base: str, site: Site, limited: PostgresTenants
+    system: LocalSystem, base: str, site: FileSite, limited: PostgresTenants
 ) -> None:
     """The request that has its answer is answered all the same."""
-    known = saying(system, file(PNG, "image/png"), link(site.url("/good/png")))
+    known = saying(system, inline_file_part(PNG, "image/png"), remote_file_part(site.url("/good/png")))
     first = await post(system, base, known)
     assert first.complete
     await database(system).value(
@@ -94,7 +105,12 @@ async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
     before = await stored(system)
     site.asked.clear()
     found = problem(
-        await post(system, base, saying(system, file(JPEG, "image/jpeg"), link(site.url("/good/webp")))), 429
+        await post(
+            system,
+            base,
+            saying(system, inline_file_part(JPEG, "image/jpeg"), remote_file_part(site.url("/good/webp"))),
+        ),
+        429,
     )
     assert "tokens" in found["detail"]
     assert site.asked == []
@@ -106,7 +122,7 @@ async def test_a_tenant_whose_files_are_too_many_is_told_so(
     system: LocalSystem, base: str, limited: PostgresTenants
 ) -> None:
     await limited.set_limits(DEFAULT, Limits(file_bytes_max=1))
-    answer = await post(system, base, saying(system, file(pdf_of(1234), "application/pdf")))
+    answer = await post(system, base, saying(system, inline_file_part(pdf_of_size(1234), "application/pdf")))
     found = problem(answer, 429)
     assert "bytes of files" in found["detail"]
     assert int(answer.headers["retry-after"]) > 0
@@ -115,9 +131,9 @@ async def test_a_tenant_whose_files_are_too_many_is_told_so(
 
 @pytest.mark.parametrize("keyed", [False, True])
 async def test_a_repeated_request_fetches_nothing_and_is_answered_although_the_site_is_gone(
-    system: LocalSystem, base: str, site: Site, *, keyed: bool
+    system: LocalSystem, base: str, site: FileSite, *, keyed: bool
 ) -> None:
-    chat = saying(system, link(site.url("/good/png")), file(PDF, "application/pdf"))
+    chat = saying(system, remote_file_part(site.url("/good/png")), inline_file_part(PDF, "application/pdf"))
     headers = {"Idempotency-Key": system.fresh("k")} if keyed else {}
 
     async def send() -> Answer:
@@ -137,7 +153,7 @@ async def test_a_repeated_request_fetches_nothing_and_is_answered_although_the_s
 
 
 async def test_one_tenants_silent_sites_leave_room_for_the_others(
-    system: LocalSystem, base: str, site: Site
+    system: LocalSystem, base: str, site: FileSite
 ) -> None:
     assert base
     attachments = system.apps[0][SERVICE].backend.attachments
@@ -155,32 +171,35 @@ async def test_one_tenants_silent_sites_leave_room_for_the_others(
 
 
 async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
-    system: LocalSystem, base: str, model: Recorder, site: Site
+    system: LocalSystem, base: str, model: RecordingModel, site: FileSite
 ) -> None:
     """Those of its user, each checked and stored like any other; a session that is known takes none."""
     earlier = [
         {
             "id": system.fresh("u"),
             "role": "user",
-            "parts": [file(PNG, "image/png"), link(site.url("/good/webp"), "image/webp")],
+            "parts": [
+                inline_file_part(PNG, "image/png"),
+                remote_file_part(site.url("/good/webp"), "image/webp"),
+            ],
         },
         {
             "id": system.fresh("a"),
             "role": "assistant",
-            "parts": [{"type": "text", "text": "two"}, file(GIF, "image/gif")],
+            "parts": [{"type": "text", "text": "two"}, inline_file_part(GIF, "image/gif")],
         },
     ]
-    chat = saying(system, file(JPEG, "image/jpeg"))
+    chat = saying(system, inline_file_part(JPEG, "image/jpeg"))
     chat["messages"] = [*earlier, *chat["messages"]]
     assert (await post(system, base, chat)).complete
     before, said, asked = await stored(system), model.requests[-1].history, list(site.asked)
-    assert said[0]["parts"] == [file(PNG, "image/png"), file(WEBP, "image/webp")]
+    assert said[0]["parts"] == [inline_file_part(PNG, "image/png"), inline_file_part(WEBP, "image/webp")]
     assert [part["type"] for part in said[1]["parts"]] == ["text"]
     kept = (await messages_of(system, base, chat["id"]))[0]["parts"]
     assert [part["url"] for part in kept] == [
         file_formats.file_url(file_formats.file_id(None, data)) for data in (PNG, WEBP)
     ]
-    more = saying(system, file(PNG, "image/png"))
+    more = saying(system, inline_file_part(PNG, "image/png"))
     chat["messages"][:] = [*earlier, *more["messages"]]
     assert (await post(system, base, chat)).complete
     assert (await stored(system), site.asked) == (before, asked)
@@ -189,7 +208,7 @@ async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
 async def test_a_bad_file_of_an_earlier_turn_is_refused_by_name(system: LocalSystem, base: str) -> None:
     before, chat = await stored(system), saying(system)
     text = {"type": "text", "text": "look"}
-    bad = {"id": system.fresh("u"), "role": "user", "parts": [text, file(GIF, "image/gif")]}
+    bad = {"id": system.fresh("u"), "role": "user", "parts": [text, inline_file_part(GIF, "image/gif")]}
     chat["messages"].insert(0, bad)
     found = problem(await post(system, base, chat), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
@@ -202,19 +221,19 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     """Small ones do not wait; and what was read is given back, whatever came of it."""
     monkeypatch.setattr(request_body, "WAIT_S", 0.2)
     shares: FairShare = system.apps[0][SERVICE].large_bodies
-    large = saying(system, file(pdf_of(2_000_000), "application/pdf"))
+    large = saying(system, inline_file_part(pdf_of_size(2_000_000), "application/pdf"))
     taken = await shares.take("others", request_body.LARGE_BODIES_BYTES_MAX)
     answer = await post(system, base, large)
     problem(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
-    assert (await post(system, base, saying(system, file(PNG, "image/png")))).complete
+    assert (await post(system, base, saying(system, inline_file_part(PNG, "image/png")))).complete
     monkeypatch.setattr(request_body, "WAIT_S", 20)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(post(system, base, large))
         await wait_until(lambda: shares.waiting, "a body that waits for room")
         taken.release()
     assert waiting.result().complete
-    problem(await post(system, base, saying(system, file(bytes(2_000_000), "image/gif"))), 400)
+    problem(await post(system, base, saying(system, inline_file_part(bytes(2_000_000), "image/gif"))), 400)
     assert (
         await asyncio.wait_for(shares.take("others", request_body.LARGE_BODIES_BYTES_MAX), 5)
     ).amount == request_body.LARGE_BODIES_BYTES_MAX

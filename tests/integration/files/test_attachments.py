@@ -29,12 +29,12 @@ from tests.support.clients.attachments import (
     PDF,
     PNG,
     WEBP,
-    Recorder,
-    Site,
-    file,
-    hollow,
-    link,
-    pdf_of,
+    FileSite,
+    RecordingModel,
+    inline_file_part,
+    pdf_of_size,
+    remote_file_part,
+    truncated_png,
 )
 from tests.support.system.local_system import Answer, LocalSystem
 
@@ -42,8 +42,8 @@ WITHIN_S = 15.0
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    one = Site()
+async def site() -> AsyncIterator[FileSite]:
+    one = FileSite()
     app = web.Application()
     app.router.add_get("/{path:.*}", one.serve)
     server = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -56,12 +56,12 @@ async def site() -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-def model() -> Recorder:
-    return Recorder()
+def model() -> RecordingModel:
+    return RecordingModel()
 
 
 @pytest.fixture
-async def base(system: LocalSystem, model: Recorder, site: Site) -> AsyncIterator[str]:
+async def base(system: LocalSystem, model: RecordingModel, site: FileSite) -> AsyncIterator[str]:
     await system.runner([Agent(name=system.agent, model=model)])
     url = await system.gateway()
     async with remote_fetch.open_fetcher(site.allowed) as guarded:
@@ -103,7 +103,7 @@ async def stored(system: LocalSystem) -> int:
 
 
 async def taken(
-    system: LocalSystem, base: str, model: Recorder, part: dict[str, Any]
+    system: LocalSystem, base: str, model: RecordingModel, part: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Send a part; fails unless it is stored and given to the model. What is stored."""
     chat = saying(system, part)
@@ -119,7 +119,7 @@ async def taken(
 
 async def refused(system: LocalSystem, base: str, part: dict[str, Any]) -> str:
     """Send a good part and a bad one; fails unless the bad one is named, soon, and nothing is stored."""
-    before, chat = await stored(system), saying(system, file(PNG, "image/png"), part)
+    before, chat = await stored(system), saying(system, inline_file_part(PNG, "image/png"), part)
     began = time.monotonic()
     found = problem(await post(system, base, chat), 400)
     assert time.monotonic() - began < WITHIN_S
@@ -133,15 +133,15 @@ async def refused(system: LocalSystem, base: str, part: dict[str, Any]) -> str:
 @pytest.mark.feature("F45")
 @pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "image/webp"])
 async def test_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
-    system: LocalSystem, base: str, model: Recorder, site: Site, media_type: str
+    system: LocalSystem, base: str, model: RecordingModel, site: FileSite, media_type: str
 ) -> None:
     data, url = GOOD[media_type], site.url(f"/good/{media_type.partition('/')[2]}")
     inline = file_formats.to_data_url(media_type, data)
     for part in (
-        file(data, media_type),
+        inline_file_part(data, media_type),
         {"type": "image", "image": inline},
         {"type": "image_url", "image_url": {"url": inline, "detail": "low"}},
-        link(url, media_type),
+        remote_file_part(url, media_type),
         {"type": "image", "image": url},
         {"type": "image_url", "image_url": {"url": url}},
     ):
@@ -151,27 +151,27 @@ async def test_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
             "mediaType": media_type,
             "url": file_formats.file_url(file_formats.file_id(None, data)),
         }
-    [named] = await taken(system, base, model, file(data, media_type, filename="a cat.png"))
+    [named] = await taken(system, base, model, inline_file_part(data, media_type, filename="a cat.png"))
     assert named["filename"] == "a cat.png"
 
 
 @pytest.mark.feature("F45")
 async def test_a_gif_and_wrong_bytes_are_refused(system: LocalSystem, base: str) -> None:
-    assert "gif" in await refused(system, base, file(GIF, "image/gif"))
+    assert "gif" in await refused(system, base, inline_file_part(GIF, "image/gif"))
     assert "no supported kind" in await refused(system, base, {"type": "image", "image": "data:;base64,R0lG"})
-    assert "not image/png" in await refused(system, base, file(GIF, "image/png"))
-    assert "not image/png" in await refused(system, base, file(JPEG, "image/png"))
+    assert "not image/png" in await refused(system, base, inline_file_part(GIF, "image/png"))
+    assert "not image/png" in await refused(system, base, inline_file_part(JPEG, "image/png"))
     mixed = {"type": "file", "mediaType": "image/png", "url": file_formats.to_data_url("image/jpeg", PNG)}
     assert "not image/jpeg" in await refused(system, base, mixed)
 
 
 @pytest.mark.feature("F46")
 async def test_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
-    system: LocalSystem, base: str, model: Recorder, site: Site
+    system: LocalSystem, base: str, model: RecordingModel, site: FileSite
 ) -> None:
-    await taken(system, base, model, file(PDF, "application/pdf", filename="report.pdf"))
+    await taken(system, base, model, inline_file_part(PDF, "application/pdf", filename="report.pdf"))
     [one] = await taken(
-        system, base, model, link(site.url("/good/pdf?token=secret#page=2"), "application/pdf")
+        system, base, model, remote_file_part(site.url("/good/pdf?token=secret#page=2"), "application/pdf")
     )
     assert one == {
         "type": "file",
@@ -182,22 +182,28 @@ async def test_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
 
 
 @pytest.mark.feature("F46")
-async def test_a_pdf_that_is_none_is_refused(system: LocalSystem, base: str, site: Site) -> None:
-    assert "not application/pdf" in await refused(system, base, link(site.url("/html"), "application/pdf"))
-    assert "not application/pdf" in await refused(system, base, file(b"<html>", "application/pdf"))
+async def test_a_pdf_that_is_none_is_refused(system: LocalSystem, base: str, site: FileSite) -> None:
+    assert "not application/pdf" in await refused(
+        system, base, remote_file_part(site.url("/html"), "application/pdf")
+    )
+    assert "not application/pdf" in await refused(
+        system, base, inline_file_part(b"<html>", "application/pdf")
+    )
 
 
 @pytest.mark.feature("F47")
 async def test_10485760_bytes_are_taken_and_one_more_is_not(
-    system: LocalSystem, base: str, model: Recorder
+    system: LocalSystem, base: str, model: RecordingModel
 ) -> None:
-    await taken(system, base, model, file(pdf_of(10_485_760), "application/pdf"))
-    assert "10485760" in await refused(system, base, file(pdf_of(10_485_761), "application/pdf"))
+    await taken(system, base, model, inline_file_part(pdf_of_size(10_485_760), "application/pdf"))
+    assert "10485760" in await refused(
+        system, base, inline_file_part(pdf_of_size(10_485_761), "application/pdf")
+    )
 
 
 @pytest.mark.feature("F47")
-async def test_a_message_has_at_most_20_files(system: LocalSystem, base: str, model: Recorder) -> None:
-    chat = saying(system, *[file(PNG, "image/png")] * 21)
+async def test_a_message_has_at_most_20_files(system: LocalSystem, base: str, model: RecordingModel) -> None:
+    chat = saying(system, *[inline_file_part(PNG, "image/png")] * 21)
     found = problem(await post(system, base, chat), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/21"
     chat["messages"][0]["parts"].pop()
@@ -228,12 +234,12 @@ async def test_a_message_has_at_most_20_files(system: LocalSystem, base: str, mo
     ],
 )
 async def test_an_address_that_is_not_public_is_never_asked(system: LocalSystem, base: str, url: str) -> None:
-    assert "secret" not in await refused(system, base, link(url))
+    assert "secret" not in await refused(system, base, remote_file_part(url))
 
 
 @pytest.mark.feature("F48")
 async def test_a_redirect_is_guarded_like_the_first_address(
-    system: LocalSystem, base: str, site: Site
+    system: LocalSystem, base: str, site: FileSite
 ) -> None:
     for there in (
         "http://127.0.0.1/a.png",
@@ -243,39 +249,39 @@ async def test_a_redirect_is_guarded_like_the_first_address(
         "file:///etc/passwd",
         "data:image/png;base64,AAAA",
     ):
-        await refused(system, base, link(site.url(f"/to?url={there}")))
+        await refused(system, base, remote_file_part(site.url(f"/to?url={there}")))
     assert not [asked for asked in site.asked if not asked.startswith("/to")]
 
 
 @pytest.mark.feature("F48")
 async def test_three_redirects_are_followed_and_a_fourth_is_not(
-    system: LocalSystem, base: str, model: Recorder, site: Site
+    system: LocalSystem, base: str, model: RecordingModel, site: FileSite
 ) -> None:
-    await taken(system, base, model, link(site.url("/hops/3")))
-    assert "redirects" in await refused(system, base, link(site.url("/hops/4")))
+    await taken(system, base, model, remote_file_part(site.url("/hops/3")))
+    assert "redirects" in await refused(system, base, remote_file_part(site.url("/hops/4")))
 
 
 @pytest.mark.feature("F48")
 async def test_what_a_site_sends_is_bounded_and_must_be_what_it_says(
-    system: LocalSystem, base: str, site: Site
+    system: LocalSystem, base: str, site: FileSite
 ) -> None:
-    assert "10485760" in await refused(system, base, link(site.url("/endless")))
-    assert "10485760" in await refused(system, base, link(site.url("/large"), "application/pdf"))
-    assert "404" in await refused(system, base, link(site.url("/nothing")))
+    assert "10485760" in await refused(system, base, remote_file_part(site.url("/endless")))
+    assert "10485760" in await refused(system, base, remote_file_part(site.url("/large"), "application/pdf"))
+    assert "404" in await refused(system, base, remote_file_part(site.url("/nothing")))
     for path in ("/posing", "/mislabelled", "/packed"):
-        await refused(system, base, link(site.url(path)))
+        await refused(system, base, remote_file_part(site.url(path)))
 
 
 @pytest.mark.feature("F48")
 async def test_sites_that_do_not_answer_cost_no_more_time_than_one(
-    system: LocalSystem, base: str, site: Site
+    system: LocalSystem, base: str, site: FileSite
 ) -> None:
     """Each of ten parts is asked at once, and all of them have the same seconds."""
     async with remote_fetch.open_fetcher(site.allowed, timeout_s=1) as guarded:
         attachments = system.apps[0][SERVICE].backend.attachments
         assert attachments is not None
         attachments.fetcher = guarded
-        began, chat = time.monotonic(), saying(system, *[link(site.url("/silent"))] * 10)
+        began, chat = time.monotonic(), saying(system, *[remote_file_part(site.url("/silent"))] * 10)
         found = problem(await post(system, base, chat), 400)
         assert time.monotonic() - began < 5
     assert "within 1 seconds" in found["detail"]
@@ -283,7 +289,7 @@ async def test_sites_that_do_not_answer_cost_no_more_time_than_one(
 
 
 async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
-    system: LocalSystem, base: str, site: Site, monkeypatch: pytest.MonkeyPatch
+    system: LocalSystem, base: str, site: FileSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The seconds of a fetch begin with it."""
     monkeypatch.setattr(checking, "CHECK_TIMEOUT_S", 0.3)
@@ -292,7 +298,7 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
         assert attachments is not None
         attachments.fetcher = guarded
         taken = await guarded._shares.take("others", remote_fetch.FETCHES_MAX)
-        problem(await post(system, base, saying(system, link(site.url("/good/png")))), 503)
+        problem(await post(system, base, saying(system, remote_file_part(site.url("/good/png")))), 503)
         assert site.asked == []
         taken.release()
         assert guarded._shares.free == remote_fetch.FETCHES_MAX
@@ -300,13 +306,13 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
 
 @pytest.mark.feature("F49")
 async def test_the_parts_family_takes_data_urls_and_those_alone(
-    system: LocalSystem, base: str, model: Recorder, site: Site
+    system: LocalSystem, base: str, model: RecordingModel, site: FileSite
 ) -> None:
     thread = {"threadId": system.fresh("s")}
-    assert (await post(system, base, thread | {"parts": [file(PNG, "image/png")]})).complete
-    assert model.seen == [file(PNG, "image/png")]
+    assert (await post(system, base, thread | {"parts": [inline_file_part(PNG, "image/png")]})).complete
+    assert model.seen == [inline_file_part(PNG, "image/png")]
     before = await stored(system)
-    for part in (link(site.url("/good/png")), file(GIF, "image/gif")):
+    for part in (remote_file_part(site.url("/good/png")), inline_file_part(GIF, "image/gif")):
         answer = await post(system, base, thread | {"parts": [part]})
         assert answer.status == 400
         assert list(answer.json) == ["error"]
@@ -315,17 +321,17 @@ async def test_the_parts_family_takes_data_urls_and_those_alone(
 
 
 async def test_the_run_family_takes_files_in_its_own_shapes(
-    system: LocalSystem, base: str, model: Recorder, site: Site
+    system: LocalSystem, base: str, model: RecordingModel, site: FileSite
 ) -> None:
     """F45 and F46 where their clients send them: beside a text, as parts and as content."""
     image = {"type": "image_url", "image_url": {"url": site.url("/good/webp")}}
-    document = file(PDF, "application/pdf", filename="a.pdf")
+    document = inline_file_part(PDF, "application/pdf", filename="a.pdf")
     text = {"type": "text", "text": "look"}
     for said in ({"content": "look", "parts": [image, document]}, {"content": [text, image, document]}):
         answer = await post_to(system, f"{base}/run/api/chat", {"messages": [{"role": "user", **said}]})
         assert answer.complete, answer.raw
-        assert model.seen == [text, file(WEBP, "image/webp"), document]
-    bad = {"messages": [{"role": "user", "parts": [text, file(GIF, "image/gif")]}]}
+        assert model.seen == [text, inline_file_part(WEBP, "image/webp"), document]
+    bad = {"messages": [{"role": "user", "parts": [text, inline_file_part(GIF, "image/gif")]}]}
     found = problem(await post_to(system, f"{base}/run/api/chat", bad), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
 
@@ -341,7 +347,7 @@ async def test_a_users_file_is_no_other_users(system: LocalSystem, base: str) ->
         sent = await attachments.read([("/parts/0", part)], owner)
         return await attachments.store(sent, owner, fetch_urls=False)
 
-    [one] = await kept_for(ann, file(PNG, "image/png"))
+    [one] = await kept_for(ann, inline_file_part(PNG, "image/png"))
     for owner in (ann, everybody):
         assert await kept_for(owner, one) == [one]
     with pytest.raises(Invalid) as caught:
@@ -356,7 +362,7 @@ async def test_a_users_file_is_no_other_users(system: LocalSystem, base: str) ->
         (JPEG[: len(JPEG) // 2], "image/jpeg"),
         (WEBP[:-9], "image/webp"),
         (PDF[:40], "application/pdf"),
-        (hollow(), "image/png"),
+        (truncated_png(), "image/png"),
         (PNG + PDF, "image/png"),
         (JPEG + b"<script>alert(1)</script>", "image/jpeg"),
         (BOMB, "image/png"),
@@ -367,7 +373,7 @@ async def test_a_users_file_is_no_other_users(system: LocalSystem, base: str) ->
 async def test_a_broken_file_is_refused_by_name(
     system: LocalSystem, base: str, data: bytes, media_type: str
 ) -> None:
-    await refused(system, base, file(data, media_type))
+    await refused(system, base, inline_file_part(data, media_type))
 
 
 async def test_parts_of_no_known_shape_are_refused_by_name(system: LocalSystem, base: str) -> None:
@@ -377,62 +383,66 @@ async def test_parts_of_no_known_shape_are_refused_by_name(system: LocalSystem, 
         {"type": "image", "image": 7},
         {"type": "image_url", "image_url": "https://example.com/a.png"},
         {"type": "image", "image": base64.b64encode(PNG).decode()},
-        file(PNG, "image/png", filename="a\nb"),
-        file(PNG, "image/png", filename="x" * 256),
-        link(file_formats.file_url(file_formats.file_id(None, b"never sent"))),
+        inline_file_part(PNG, "image/png", filename="a\nb"),
+        inline_file_part(PNG, "image/png", filename="x" * 256),
+        remote_file_part(file_formats.file_url(file_formats.file_id(None, b"never sent"))),
     ):
         await refused(system, base, part)
 
 
 async def test_the_same_message_sent_again_is_the_same_run(
-    system: LocalSystem, base: str, site: Site
+    system: LocalSystem, base: str, site: FileSite
 ) -> None:
     """Also if its file is remote, or is stored by now."""
-    chat = saying(system, link(site.url("/good/png")), file(PNG, "image/png"))
+    chat = saying(system, remote_file_part(site.url("/good/png")), inline_file_part(PNG, "image/png"))
     first, again = [await post(system, base, chat) for _ in range(2)]
     assert first.complete
     assert again.raw == first.raw
     chat["messages"][0]["parts"][2] = (await kept(system, base, chat["id"]))[1]
     assert (await post(system, base, chat)).raw == first.raw
-    chat["messages"][0]["parts"][2] = file(JPEG, "image/jpeg")
+    chat["messages"][0]["parts"][2] = inline_file_part(JPEG, "image/jpeg")
     problem(await post(system, base, chat), 409)
 
 
-async def test_a_stored_file_can_be_said_again(system: LocalSystem, base: str, model: Recorder) -> None:
+async def test_a_stored_file_can_be_said_again(system: LocalSystem, base: str, model: RecordingModel) -> None:
     """As a client does that has loaded the history and edits a message."""
-    [one] = await taken(system, base, model, file(PNG, "image/png"))
+    [one] = await taken(system, base, model, inline_file_part(PNG, "image/png"))
     assert await taken(system, base, model, one) == [one]
 
 
 async def test_an_unknown_agent_stores_no_file(system: LocalSystem, base: str) -> None:
-    before, chat = await stored(system), saying(system, file(PNG, "image/png"))
+    before, chat = await stored(system), saying(system, inline_file_part(PNG, "image/png"))
     async with system.http.post(f"{base}/api/chat", json=chat, headers={"x-agent-id": "nobody"}) as response:
         problem(await Answer.of(response), 404)
     assert await stored(system) == before
 
 
-async def test_the_session_family_takes_files_too(system: LocalSystem, base: str, model: Recorder) -> None:
+async def test_the_session_family_takes_files_too(
+    system: LocalSystem, base: str, model: RecordingModel
+) -> None:
     url = f"{base}/api/agents/{system.agent}/{system.fresh('s')}"
     for body in (
         [
             {"type": "text", "text": "a"},
             {"type": "image", "image": file_formats.to_data_url("image/png", PNG)},
         ],
-        {"message": {"parts": [file(PNG, "image/png")]}},
+        {"message": {"parts": [inline_file_part(PNG, "image/png")]}},
     ):
         async with system.http.post(url, json=body) as response:
             assert (await Answer.of(response)).complete
-        assert model.seen[-1] == file(PNG, "image/png")
-    async with system.http.post(url, json={"message": {"parts": [file(GIF, "image/gif")]}}) as response:
+        assert model.seen[-1] == inline_file_part(PNG, "image/png")
+    async with system.http.post(
+        url, json={"message": {"parts": [inline_file_part(GIF, "image/gif")]}}
+    ) as response:
         found = problem(await Answer.of(response), 400)
     assert found["errors"][0]["pointer"] == "/message/parts/0"
 
 
 async def test_a_file_is_served_as_nothing_but_itself(
-    system: LocalSystem, base: str, model: Recorder
+    system: LocalSystem, base: str, model: RecordingModel
 ) -> None:
     for media_type, data in GOOD.items():
-        [one] = await taken(system, base, model, file(data, media_type))
+        [one] = await taken(system, base, model, inline_file_part(data, media_type))
         answer = await system.get(base + one["url"])
         assert answer.raw == data
         expected = {
@@ -450,13 +460,13 @@ async def test_a_file_of_others_is_as_unknown_as_none(system: LocalSystem, base:
         other = await JetStreamChunkStore(connection).put(TenantId("other"), None, b"theirs", "image/png")
     for id in (other, file_formats.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
         problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
-    await refused(system, base, link(file_formats.file_url(other)))
+    await refused(system, base, remote_file_part(file_formats.file_url(other)))
 
 
 async def test_a_file_that_is_gone_is_named_to_the_model(
-    system: LocalSystem, base: str, model: Recorder
+    system: LocalSystem, base: str, model: RecordingModel
 ) -> None:
-    chat = saying(system, file(WEBP, "image/webp", filename="cat.webp"))
+    chat = saying(system, inline_file_part(WEBP, "image/webp", filename="cat.webp"))
     await post(system, base, chat)
     id = file_formats.parse_file_url((await kept(system, base, chat["id"]))[0]["url"])
     assert id is not None
@@ -469,29 +479,32 @@ async def test_a_file_that_is_gone_is_named_to_the_model(
 
 
 async def test_a_request_carries_no_file_through_the_queue(
-    system: LocalSystem, base: str, model: Recorder
+    system: LocalSystem, base: str, model: RecordingModel
 ) -> None:
     """Nor does the stored message."""
-    chat = saying(system, file(pdf_of(5_000_000), "application/pdf"))
+    chat = saying(system, inline_file_part(pdf_of_size(5_000_000), "application/pdf"))
     assert (await post(system, base, chat)).complete
     assert len(msgspec.json.encode(await kept(system, base, chat["id"]))) < 1_000
     assert len(model.seen[1]["url"]) > 5_000_000
 
 
 async def test_several_large_files_fit_in_one_message(
-    system: LocalSystem, base: str, model: Recorder
+    system: LocalSystem, base: str, model: RecordingModel
 ) -> None:
-    files = [file(pdf_of(file_formats.FILE_BYTES_MAX - number), "application/pdf") for number in range(3)]
+    files = [
+        inline_file_part(pdf_of_size(file_formats.FILE_BYTES_MAX - number), "application/pdf")
+        for number in range(3)
+    ]
     assert (await post(system, base, saying(system, *files))).complete
     assert [part["url"] for part in model.seen[1:]] == [part["url"] for part in files]
 
 
 async def test_the_same_guard_stands_in_a_real_gateway(
-    system: LocalSystem, site: Site, model: Recorder
+    system: LocalSystem, site: FileSite, model: RecordingModel
 ) -> None:
     """Not only where a test has put one."""
     await system.runner([Agent(name=system.agent, model=model)])
     base = await system.gateway()
-    await refused(system, base, link(site.url("/good/png")))
-    await refused(system, base, link(f"http://localhost:{site.port}/good/png"))
+    await refused(system, base, remote_file_part(site.url("/good/png")))
+    await refused(system, base, remote_file_part(f"http://localhost:{site.port}/good/png"))
     assert site.asked == []

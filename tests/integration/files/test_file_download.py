@@ -19,7 +19,7 @@ from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId
 
 from tests.integration.gateway.test_bad_input import problem
-from tests.support.clients.attachments import pdf_of
+from tests.support.clients.attachments import pdf_of_size
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -96,7 +96,7 @@ async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothin
     system: LocalSystem, watched: Watched
 ) -> None:
     """While they do, somebody else reads all of it."""
-    base, data = await system.gateway(), pdf_of(file_formats.FILE_BYTES_MAX)
+    base, data = await system.gateway(), pdf_of_size(file_formats.FILE_BYTES_MAX)
     id = await stored(system, data)
     async with AsyncExitStack() as clients:
         for _ in range(READERS):
@@ -113,14 +113,14 @@ async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothin
 async def test_a_file_without_its_middle_is_unknown(system: LocalSystem) -> None:
     """Nothing of it is sent."""
     base = await system.gateway()
-    id = await stored(system, pdf_of(3 * CHUNK_BYTES))
+    id = await stored(system, pdf_of_size(3 * CHUNK_BYTES))
     assert (await system.get(f"{base}{file_formats.URL}{id}")).status == 200
     await replaced(system, id, 1, None)
     problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
 
 
 async def test_a_file_whose_bytes_are_not_its_own_is_never_taken_for_it(system: LocalSystem) -> None:
-    base, data = await system.gateway(), pdf_of(3 * CHUNK_BYTES)
+    base, data = await system.gateway(), pdf_of_size(3 * CHUNK_BYTES)
     id = await stored(system, data)
     await replaced(system, id, 1, b"x" * CHUNK_BYTES, f"3 {file_formats.PDF}")
     async with system.http.get(f"{base}{file_formats.URL}{id}") as response:
@@ -135,7 +135,7 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
 ) -> None:
     """Another answer in the midst of the file would be taken for a part of it."""
     base, one = await system.gateway(), JetStreamChunkStore._read_chunk
-    id = await stored(system, pdf_of(3 * CHUNK_BYTES))
+    id = await stored(system, pdf_of_size(3 * CHUNK_BYTES))
 
     async def failing(self: JetStreamChunkStore, token: str, id: FileId, number: int) -> _FileChunk | None:
         if number == 1:
@@ -151,7 +151,7 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
 
 async def test_who_has_a_file_is_not_sent_it_again(system: LocalSystem, watched: Watched) -> None:
     base = await system.gateway()
-    id = await stored(system, pdf_of(4 * CHUNK_BYTES))
+    id = await stored(system, pdf_of_size(4 * CHUNK_BYTES))
     first = await system.get(f"{base}{file_formats.URL}{id}")
     assert first.headers["etag"] == f'"{id}"'
     for tags in (first.headers["etag"], f'"other", W/{first.headers["etag"]}', "*"):

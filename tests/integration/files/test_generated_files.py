@@ -18,7 +18,7 @@ from rejoin_runner.output.journal import EVENT_BYTES_MAX
 from rejoin_runner.tools.decorator import tool
 
 from tests.support.models import openai_responses_frames
-from tests.support.models.agent_teams import Calls, Part
+from tests.support.models.agent_teams import Calls, ScriptedPart
 from tests.support.models.provider_server import FakeProvider
 from tests.support.system.local_system import Answer, LocalSystem
 
@@ -134,7 +134,7 @@ async def test_a_picture_that_a_tool_returns_stays_in_its_output_within_the_boun
 
     asked = [Calls("paint", {"large": False}), Calls("paint", {"large": True})]
     await system.runner(
-        [Agent(name=system.agent, model=Part({"paint": [asked, ["Done."]]}, []), tools=[paint])]
+        [Agent(name=system.agent, model=ScriptedPart({"paint": [asked, ["Done."]]}, []), tools=[paint])]
     )
     answer = await system.post(await system.gateway(), system.chat(system.fresh("s"), "paint"))
     [output] = [chunk["output"] for chunk in answer.chunks if chunk["type"] == "tool-output-available"]

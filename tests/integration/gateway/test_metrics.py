@@ -15,8 +15,8 @@ from rejoin_protocol.log.record import Head
 from rejoin_runner.run.metrics import RunnerMetrics
 
 from tests.doubles.run_log import MemoryRunLog
-from tests.support.faults.lossy_broker import lossy
-from tests.support.faults.takeover import PAUSING
+from tests.support.faults.lossy_broker import open_lossy_broker
+from tests.support.faults.takeover import SILENT_RUNNER
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -136,7 +136,7 @@ async def test_a_runner_shows_runs_steps_tools_and_tokens_on_its_own_port(system
 
 async def test_a_takeover_is_counted_and_a_resumed_turn_is_none(system: LocalSystem) -> None:
     """The first runner falls silent in the middle; the second goes on."""
-    first = await system.runner(**PAUSING)
+    first = await system.runner(**SILENT_RUNNER)
     base = await system.gateway()
     async with asyncio.TaskGroup() as group:
         answer = group.create_task(system.post(base, system.chat(system.fresh("s"), "count 30 every 50 ms")))
@@ -173,7 +173,7 @@ async def test_a_taken_port_is_said_in_one_sentence() -> None:
 
 async def test_gaps_and_broken_connections_are_counted_and_mended(system: LocalSystem, nats_url: str) -> None:
     await system.runner()
-    async with lossy(nats_url, drop=0.3) as url:
+    async with open_lossy_broker(nats_url, drop=0.3) as url:
         base = await system.gateway(nats_url=url)
         assert (await system.post(base, system.chat(system.fresh("s"), "count 60 every 5 ms"))).complete
         found = await scraped(system, base)

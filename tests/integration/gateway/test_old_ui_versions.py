@@ -17,8 +17,8 @@ from rejoin_protocol.events.fold import Fold, UIMessage
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner.agent.agent import Agent
 
-from tests.support.faults.takeover import ACK_WAIT_S, FIRST, PAUSING, SECOND
-from tests.support.models.scripted_models import Gated
+from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
+from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import wait_until
 
@@ -77,8 +77,8 @@ async def rewound(system: LocalSystem, ui: str) -> AsyncIterator[Rewound]:
     one = Rewound(system, await system.gateway(), system.fresh("s"))
     gate = asyncio.Semaphore(FIRST)
     await system.runner(
-        [Agent(name=system.agent, model=Gated(gate, 10), text_interval_s=0)],
-        **PAUSING,
+        [Agent(name=system.agent, model=GatedModel(gate, 10), text_interval_s=0)],
+        **SILENT_RUNNER,
     )
     written = asyncio.Event()
     async with (
@@ -89,7 +89,7 @@ async def rewound(system: LocalSystem, ui: str) -> AsyncIterator[Rewound]:
         async with asyncio.timeout(20):
             await written.wait()
         one.gate = asyncio.Semaphore(SECOND)
-        model = Gated(one.gate, SECOND + 1, [])
+        model = GatedModel(one.gate, SECOND + 1, [])
         await system.runner([Agent(name=system.agent, model=model, text_interval_s=0)], ack_wait_s=ACK_WAIT_S)
         async with asyncio.timeout(20):
             await watching

@@ -13,9 +13,9 @@ from openai.types.chat import ChatCompletionChunk
 from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
 
-from tests.support.clients.attachments import GIF, PNG, Recorder
-from tests.support.faults.takeover import ACK_WAIT_S, FIRST, PAUSING, SECOND
-from tests.support.models.scripted_models import Gated, Shell, Wants
+from tests.support.clients.attachments import GIF, PNG, RecordingModel
+from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
+from tests.support.models.scripted_models import CallingModel, GatedModel, ShellTools
 from tests.support.system.local_system import LocalSystem
 
 SIGNING = "a secret that both sides know, long enough for every algorithm that there is"
@@ -229,7 +229,7 @@ async def test_no_credential_no_answer(system: LocalSystem, base: str) -> None:
 @pytest.mark.feature("F45")
 async def test_an_image_reaches_the_model(system: LocalSystem) -> None:
     """As a stored file; a bad one is named by its place in the request."""
-    model = Recorder()
+    model = RecordingModel()
     await system.runner([Agent(name=system.agent, model=model)])
     base = await gateway(system)
 
@@ -257,8 +257,8 @@ async def test_an_image_reaches_the_model(system: LocalSystem) -> None:
 @pytest.mark.feature("F50")
 async def test_a_run_that_waits_says_for_what(system: LocalSystem) -> None:
     """The response stops; the decision goes the way of the run API; nothing was run before it."""
-    shell = Shell()
-    model = Wants(rm={"command": "rm a"})
+    shell = ShellTools()
+    model = CallingModel(rm={"command": "rm a"})
     await system.runner(
         [Agent(name=system.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])]
     )
@@ -303,8 +303,8 @@ async def test_a_rewind_is_an_error_where_text_cannot_be_taken_back(system: Loca
     base = await gateway(system)
     gate = asyncio.Semaphore(FIRST)
     await system.runner(
-        [Agent(name=system.agent, model=Gated(gate, 10), text_interval_s=0)],
-        **PAUSING,
+        [Agent(name=system.agent, model=GatedModel(gate, 10), text_interval_s=0)],
+        **SILENT_RUNNER,
     )
     async with client_of(base) as client:
         stream = await client.chat.completions.create(model=system.agent, messages=user("go"), stream=True)
@@ -320,7 +320,7 @@ async def test_a_rewind_is_an_error_where_text_cannot_be_taken_back(system: Loca
             listening = group.create_task(broken(stream, hear))
             async with asyncio.timeout(20):
                 await written.wait()
-                model = Gated(asyncio.Semaphore(SECOND), SECOND)
+                model = GatedModel(asyncio.Semaphore(SECOND), SECOND)
                 await system.runner([Agent(name=system.agent, model=model)], ack_wait_s=ACK_WAIT_S)
                 fault = await listening
     assert "step was repeated" in str(fault)

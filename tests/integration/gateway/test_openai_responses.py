@@ -14,9 +14,9 @@ from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
 
 from tests.integration.gateway.test_openai_completions import client_of, gateway, param
-from tests.support.clients.attachments import PNG, Recorder
-from tests.support.faults.takeover import ACK_WAIT_S, FIRST, PAUSING, SECOND
-from tests.support.models.scripted_models import Gated, Shell, Wants
+from tests.support.clients.attachments import PNG, RecordingModel
+from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
+from tests.support.models.scripted_models import CallingModel, GatedModel, ShellTools
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -262,7 +262,7 @@ async def test_a_number_that_is_none_is_refused(system: LocalSystem, client: Asy
 @pytest.mark.feature("F45")
 async def test_an_image_reaches_the_model(system: LocalSystem) -> None:
     """As a stored file."""
-    model = Recorder()
+    model = RecordingModel()
     await system.runner([Agent(name=system.agent, model=model)])
     async with client_of(await gateway(system)) as client:
         image: Any = {"type": "input_image", "image_url": file_formats.to_data_url("image/png", PNG)}
@@ -287,9 +287,9 @@ async def test_a_failure_is_a_failed_response(system: LocalSystem, client: Async
 @pytest.mark.feature("F52")
 async def test_an_approval_goes_on_with_the_same_response(system: LocalSystem) -> None:
     """It asks as MCP's approvals do; every answer at once; what is streamed then is what follows."""
-    shell = Shell()
+    shell = ShellTools()
     tools = [shell.tool(name, needs_approval=True) for name in ("rm", "mv")]
-    model = Wants(rm={"command": "rm a"}, mv={"command": "mv a"})
+    model = CallingModel(rm={"command": "rm a"}, mv={"command": "mv a"})
     await system.runner([Agent(name=system.agent, model=model, tools=tools)])
     async with client_of(await gateway(system)) as client:
         before = await created(client, model=system.agent, input="go")
@@ -338,8 +338,8 @@ async def test_a_response_outlives_its_log(system: LocalSystem, client: AsyncOpe
 
 async def test_an_approval_goes_on_where_the_log_has_expired(system: LocalSystem) -> None:
     """It begins anew with the whole message; a number from before means nothing any more, and is refused."""
-    shell = Shell()
-    model = Wants(rm={"command": "rm a"})
+    shell = ShellTools()
+    model = CallingModel(rm={"command": "rm a"})
     await system.runner(
         [Agent(name=system.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])]
     )
@@ -363,8 +363,8 @@ async def test_an_approval_goes_on_where_the_log_has_expired(system: LocalSystem
 @pytest.mark.feature("F60")
 async def test_a_response_that_waits_can_be_cancelled(system: LocalSystem) -> None:
     """What it asks is asked no longer, and was never done."""
-    shell = Shell()
-    model = Wants(rm={"command": "rm a"})
+    shell = ShellTools()
+    model = CallingModel(rm={"command": "rm a"})
     await system.runner(
         [Agent(name=system.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])]
     )
@@ -388,8 +388,8 @@ async def test_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(syste
     """
     gate = asyncio.Semaphore(FIRST)
     await system.runner(
-        [Agent(name=system.agent, model=Gated(gate, 10), text_interval_s=0)],
-        **PAUSING,
+        [Agent(name=system.agent, model=GatedModel(gate, 10), text_interval_s=0)],
+        **SILENT_RUNNER,
     )
     async with client_of(await gateway(system)) as client:
         seen: list[ResponseStreamEvent] = []
@@ -409,7 +409,7 @@ async def test_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(syste
             watching = group.create_task(broken())
             async with asyncio.timeout(20):
                 await written.wait()
-                model = Gated(asyncio.Semaphore(SECOND), SECOND, [])
+                model = GatedModel(asyncio.Semaphore(SECOND), SECOND, [])
                 await system.runner(
                     [Agent(name=system.agent, model=model, text_interval_s=0)], ack_wait_s=ACK_WAIT_S
                 )

@@ -14,7 +14,7 @@ from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
 from structlog.testing import capture_logs
 
-from tests.support.models.scripted_models import Calls
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import Answer, LocalSystem
 
 SECRET = "hunter2-hunter2"  # noqa: S105 - that is what is looked for
@@ -60,7 +60,11 @@ def output(answer: Answer) -> Any:
 async def started(system: LocalSystem, model: Any = None, **agent: Any) -> str:
     """A gateway's base URL, with a runner behind it."""
     made = Agent(
-        name=system.agent, model=model or Calls("whoami", {}), tools=[whoami], context=Tenant, **agent
+        name=system.agent,
+        model=model or SingleCallModel("whoami", {}),
+        tools=[whoami],
+        context=Tenant,
+        **agent,
     )
     await system.runner([made], context_encryption_keys=NEWER)
     return await system.gateway(context_encryption_keys=KEYS)
@@ -135,7 +139,7 @@ async def test_a_value_is_nowhere_in_the_clear(
 async def test_a_context_that_does_not_open_ends_the_run_with_a_sentence(system: LocalSystem) -> None:
     """The gateway sealed it with a key that the runner does not have."""
     await system.runner(
-        [Agent(name=system.agent, model=Calls("whoami", {}), tools=[whoami], context=Tenant)],
+        [Agent(name=system.agent, model=SingleCallModel("whoami", {}), tools=[whoami], context=Tenant)],
         context_encryption_keys=OTHER,
     )
     base = await system.gateway(context_encryption_keys=KEYS)

@@ -18,13 +18,13 @@ from tests.support.clients.reconnecting_client import (
     CURSORS,
     DONE,
     Viewer,
-    blocks,
     cursor_of,
+    split_frames,
     without_comments,
 )
-from tests.support.faults.lossy_broker import lossy
+from tests.support.faults.lossy_broker import open_lossy_broker
 from tests.support.system.local_system import Answer, LocalSystem
-from tests.support.system.observation import payload, stored
+from tests.support.system.observation import client_bytes, read_log
 
 VIEWERS = 13
 CUTS_MIN = 100
@@ -57,7 +57,9 @@ async def interrupted(system: LocalSystem, gateways: list[str], text: str, *, ev
     answer = whole.result()
     expected = without_comments(answer.raw)
     assert answer.complete
-    assert expected == payload(await stored(system.nats_url, answer.headers["x-workflow-run-id"])) + DONE
+    assert (
+        expected == client_bytes(await read_log(system.nats_url, answer.headers["x-workflow-run-id"])) + DONE
+    )
     for viewer in viewers:
         assert viewer.raw == expected
     assert sum(viewer.cuts for viewer in viewers) >= CUTS_MIN
@@ -79,7 +81,7 @@ async def test_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(
     system: LocalSystem,
 ) -> None:
     """F69, F83: the splice sees the holes, and reads them from the log."""
-    async with lossy(system.nats_url, drop=0.3, seed=1) as url:
+    async with open_lossy_broker(system.nats_url, drop=0.3, seed=1) as url:
         gateways = [await system.gateway(nats_url=url), await system.gateway()]
         await system.runner()
         await interrupted(system, gateways, "count 60 every 10 ms", events_max=10)
@@ -91,7 +93,7 @@ async def test_a_gateway_that_misses_every_live_message_still_ends_the_stream(
     system: LocalSystem,
 ) -> None:
     """F83: also the last message, which no successor reveals: the tail check reads it."""
-    async with lossy(system.nats_url, drop=1.0, seed=1) as url:
+    async with open_lossy_broker(system.nats_url, drop=1.0, seed=1) as url:
         base = await system.gateway(nats_url=url)
         await system.runner()
         answer = await system.post(base, system.chat(system.fresh("s"), "count 10 every 5 ms"))
@@ -130,7 +132,7 @@ async def test_without_a_cursor_a_running_run_is_replayed_whole(system: LocalSys
     run = answer.headers["x-workflow-run-id"]
     assert again.headers["x-workflow-run-id"] == run
     assert without_comments(again.raw) == without_comments(answer.raw)
-    assert without_comments(again.raw) == payload(await stored(system.nats_url, run)) + DONE
+    assert without_comments(again.raw) == client_bytes(await read_log(system.nats_url, run)) + DONE
 
 
 @pytest.mark.feature("F67", "F69")
@@ -142,7 +144,7 @@ async def test_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works
     await system.runner()
     session = system.fresh("s")
     answer = await system.post(base, system.chat(session, "count 30"))
-    frames = blocks(answer.raw)
+    frames = split_frames(answer.raw)
     for url in (stream_url(base, session), stream_url(base, system.fresh("s"))):
         nothing = await system.get(url)
         assert (nothing.status, nothing.raw) == (204, b"")
@@ -150,7 +152,7 @@ async def test_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works
         for ask in (*CURSORS, *COUNTS):
             headers, query = ask(frames[:events])
             rest = await system.get(str(URL(stream_url(base, session)).with_query(query)), **headers)
-            assert blocks(rest.raw) == frames[events:]
+            assert split_frames(rest.raw) == frames[events:]
 
 
 @pytest.mark.feature("F66")
@@ -159,12 +161,12 @@ async def test_a_negative_start_counts_from_the_end_and_says_where_that_is(syste
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
-    frames = blocks((await system.post(base, system.chat(session, "count 30"))).raw)
+    frames = split_frames((await system.post(base, system.chat(session, "count 30"))).raw)
     events = len(frames) - 1
     for back in (1, 3, events, events + 50):
         rest = await system.get(stream_url(base, session, f"?startIndex=-{back}"))
         assert rest.headers["x-workflow-stream-tail-index"] == str(events - 1)
-        assert blocks(rest.raw) == frames[max(0, events - back) :]
+        assert split_frames(rest.raw) == frames[max(0, events - back) :]
     assert (
         "x-workflow-stream-tail-index"
         not in (await system.get(stream_url(base, session, "?startIndex=3"))).headers
@@ -190,9 +192,9 @@ async def test_a_stream_that_follows_stays_open_across_a_suspension(system: Loca
         continued = await system.post(bases[0], await system.decision(bases[0], session, approved=True))
     assert continued.text == "notes.txt is deleted."
     whole = following.result()
-    assert blocks(whole.raw) == blocks(asked.raw)[:-1] + blocks(continued.raw)
+    assert split_frames(whole.raw) == split_frames(asked.raw)[:-1] + split_frames(continued.raw)
     run = asked.headers["x-workflow-run-id"]
-    assert without_comments(whole.raw) == payload(await stored(system.nats_url, run)) + DONE
+    assert without_comments(whole.raw) == client_bytes(await read_log(system.nats_url, run)) + DONE
 
 
 @pytest.mark.feature("F70")
@@ -202,16 +204,16 @@ async def test_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(system: 
     await system.runner()
     session = system.fresh("s")
     first = await system.post(bases[0], system.chat(session, "count 30"))
-    frames = blocks(first.raw)
+    frames = split_frames(first.raw)
     async with started(system, bases[0], system.chat(session, "count 40 every 20 ms")) as second:
         for events in (1, 2, 5, len(frames) - 1):
             for ask in CURSORS:
                 headers, query = ask(frames[:events])
                 rest = await system.get(str(URL(stream_url(bases[1], session)).with_query(query)), **headers)
                 assert rest.headers["x-workflow-run-id"] == first.headers["x-workflow-run-id"]
-                assert blocks(rest.raw) == frames[events:]
+                assert split_frames(rest.raw) == frames[events:]
         whole = await system.get(stream_url(bases[1], session))
-    assert blocks(whole.raw) == blocks(second.result().raw)
+    assert split_frames(whole.raw) == split_frames(second.result().raw)
 
 
 @pytest.mark.feature("F70")
@@ -266,14 +268,14 @@ async def test_a_cursor_of_another_run_or_beyond_the_log_is_refused(system: Loca
     earlier = await system.post(base, system.chat(other, "count 3"))
     answer = await system.post(base, system.chat(session, "count 3"))
     later = await system.post(base, system.chat(other, "count 3"))
-    last = (await stored(system.nats_url, answer.headers["x-workflow-run-id"]))[-1]
+    last = (await read_log(system.nats_url, answer.headers["x-workflow-run-id"]))[-1]
     asked = [
-        (400, session, cursor_of(blocks(earlier.raw)[2])),
-        (400, session, cursor_of(blocks(later.raw)[-2])),
+        (400, session, cursor_of(split_frames(earlier.raw)[2])),
+        (400, session, cursor_of(split_frames(later.raw)[-2])),
         (400, session, f"{last.head.prev}-{last.end}"),
         (410, session, f"{last.seq}-{last.end}"),
         (410, session, "999999999-5"),
-        (404, system.fresh("s"), cursor_of(blocks(answer.raw)[2])),
+        (404, system.fresh("s"), cursor_of(split_frames(answer.raw)[2])),
     ]
     for status, where, cursor in asked:
         refused = await system.get(stream_url(base, where), **{"Last-Event-ID": cursor})

@@ -19,10 +19,10 @@ from rejoin_protocol.lifecycle import BUSY
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import delete
 
-from tests.support.clients.reconnecting_client import DONE, blocks, without_comments
-from tests.support.models.scripted_models import Asks, Gated, Pieces
+from tests.support.clients.reconnecting_client import DONE, split_frames, without_comments
+from tests.support.models.scripted_models import BurstModel, GatedModel, RepeatedDeleteModel
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
-from tests.support.system.observation import payload, stored, wait_until
+from tests.support.system.observation import client_bytes, read_log, wait_until
 
 STREAM_HEADERS = {
     "cache-control": "no-cache",
@@ -77,7 +77,7 @@ async def test_silence_is_broken_by_comments_and_by_nothing_else(
     """F24."""
     gate = asyncio.Semaphore(0)
     base = await system.gateway(stream_heartbeat_s=0.05)
-    await system.runner([Agent(name=system.agent, model=Gated(gate, 1))])
+    await system.runner([Agent(name=system.agent, model=GatedModel(gate, 1))])
     raw = b""
     async with system.http.post(f"{base}/api/chat", json=system.chat(system.fresh("s"), "hello")) as response:
         while raw.count(b": keep-alive\n\n") < 3:
@@ -116,7 +116,7 @@ async def test_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -
 async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(system: LocalSystem) -> None:
     """F89: 12 MB pass while it does not read; it stops a second time in the middle of catching up."""
     base = await system.gateway()
-    runner = await system.runner([Agent(name=system.agent, model=Pieces(pieces=96, size=128 * 1024))])
+    runner = await system.runner([Agent(name=system.agent, model=BurstModel(pieces=96, size=128 * 1024))])
     session = system.fresh("s")
     digest = hashlib.sha256()
     tracemalloc.start()
@@ -135,7 +135,9 @@ async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(syste
     finally:
         tracemalloc.stop()
     assert max(held) - rest < SLOW_CLIENT_BYTES_MAX
-    assert digest.digest() == hashlib.sha256(payload(await stored(system.nats_url, run)) + DONE).digest()
+    assert (
+        digest.digest() == hashlib.sha256(client_bytes(await read_log(system.nats_url, run)) + DONE).digest()
+    )
 
 
 async def some(response: aiohttp.ClientResponse, size_bytes: int) -> bytes:
@@ -183,7 +185,7 @@ async def test_clients_of_one_run_share_its_subscription_and_each_gets_everythin
     """F67: ten viewers on one gateway."""
     gate = asyncio.Semaphore(0)
     base = await system.gateway()
-    await system.runner([Agent(name=system.agent, model=Gated(gate, 5))])
+    await system.runner([Agent(name=system.agent, model=GatedModel(gate, 5))])
     session = system.fresh("s")
     async with system.http.post(f"{base}/api/chat", json=system.chat(session, "hello")) as response:
         run = response.headers["x-workflow-run-id"]
@@ -208,7 +210,7 @@ async def following(system: LocalSystem, feeds: dict[str, int]) -> bool:
 async def test_a_delta_that_is_larger_than_a_batch_arrives_whole(system: LocalSystem) -> None:
     """Also by replay, whose pages are smaller than it."""
     base = await system.gateway()
-    await system.runner([Agent(name=system.agent, model=Pieces(pieces=3, size=700 * 1024))])
+    await system.runner([Agent(name=system.agent, model=BurstModel(pieces=3, size=700 * 1024))])
     session = system.fresh("s")
     answer = await system.post(base, system.chat(session, "hello"))
     assert answer.complete
@@ -221,7 +223,7 @@ async def test_a_delta_that_no_message_can_hold_ends_the_run_where_everybody_can
 ) -> None:
     """F36: the broker refuses more than 2 MB in one message."""
     base = await system.gateway()
-    await system.runner([Agent(name=system.agent, model=Pieces(pieces=1, size=3 * 1024 * 1024))])
+    await system.runner([Agent(name=system.agent, model=BurstModel(pieces=1, size=3 * 1024 * 1024))])
     session = system.fresh("s")
     answer = await system.post(base, system.chat(session, "hello"))
     assert answer.complete
@@ -308,7 +310,7 @@ async def test_turns_are_remembered_in_their_order(system: LocalSystem) -> None:
     """F14, F76: only the id and the new message are sent."""
     gate = asyncio.Semaphore(100)
     base = await system.gateway()
-    model = Gated(gate, 1, [])
+    model = GatedModel(gate, 1, [])
     await system.runner([Agent(name=system.agent, model=model)])
     session = system.fresh("s")
     for text in ("one", "two", "three"):
@@ -383,7 +385,7 @@ async def test_the_same_decision_again_has_one_effect_and_another_one_is_a_confl
     refused = await system.post(bases[0], no)
     assert (refused.status, refused.json["code"]) == (409, "conflict")
     run = answers[0].headers["x-workflow-run-id"]
-    log = payload(await stored(system.nats_url, run))
+    log = client_bytes(await read_log(system.nats_url, run))
     assert log.count(b'"tool-output-available"') == 1
 
 
@@ -393,7 +395,7 @@ async def test_a_run_is_asked_about_as_often_as_its_model_likes(system: LocalSys
     """
     times = 12
     base = await system.gateway()
-    await system.runner([Agent(name=system.agent, model=Asks(times), tools=[delete])])
+    await system.runner([Agent(name=system.agent, model=RepeatedDeleteModel(times), tools=[delete])])
     session = system.fresh("s")
     body = system.chat(session, "hello")
     answers: list[Answer] = []
@@ -403,5 +405,5 @@ async def test_a_run_is_asked_about_as_often_as_its_model_likes(system: LocalSys
     assert all(answer.complete for answer in answers)
     assert [answer.chunks[-1]["finishReason"] for answer in answers] == ["tool-calls"] * times + ["stop"]
     run = answers[0].headers["x-workflow-run-id"]
-    sent = b"".join(b"".join(blocks(answer.raw)[:-1]) for answer in answers)
-    assert sent == payload(await stored(system.nats_url, run))
+    sent = b"".join(b"".join(split_frames(answer.raw)[:-1]) for answer in answers)
+    assert sent == client_bytes(await read_log(system.nats_url, run))

@@ -8,7 +8,7 @@ from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec
 from rejoin_runner.models.providers import openai_hooks
 from rejoin_runner.models.providers.provider import ProviderConnections
 
-from tests.support.models.provider_protocols import CHAT, RESPONSES, Speaks
+from tests.support.models.provider_protocols import CHAT, RESPONSES, ProviderProtocol
 from tests.support.models.provider_server import FakeProvider
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
@@ -23,7 +23,9 @@ def fresh() -> Iterator[None]:
     openai_hooks.openai_classes.cache_clear()
 
 
-async def answer(speaks: Speaks, provider: FakeProvider) -> tuple[list[ModelChunk | Done], type[AsyncOpenAI]]:
+async def answer(
+    speaks: ProviderProtocol, provider: FakeProvider
+) -> tuple[list[ModelChunk | Done], type[AsyncOpenAI]]:
     """The answer, and the client that asked for it."""
     provider.queue(speaks.thinks)
     async with ProviderConnections(read_timeout_s=5) as connections:
@@ -34,7 +36,7 @@ async def answer(speaks: Speaks, provider: FakeProvider) -> tuple[list[ModelChun
 
 @pytest.mark.parametrize("speaks", [CHAT, RESPONSES], ids=lambda speaks: speaks.provider)
 async def test_the_answer_is_the_same_without_the_hooks(
-    speaks: Speaks, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    speaks: ProviderProtocol, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast, client = await answer(speaks, provider)
     assert client is not AsyncOpenAI

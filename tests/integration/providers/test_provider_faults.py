@@ -10,8 +10,8 @@ from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.models.providers.provider import ProviderConnections
 
-from tests.support.models.provider_protocols import ALL, Speaks
-from tests.support.models.provider_server import FakeProvider, Reply, failure
+from tests.support.models.provider_protocols import ALL, ProviderProtocol
+from tests.support.models.provider_server import FakeProvider, ProviderReply, failure
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 REQUEST = ModelRequest("", [HI], {"id": "a1", "role": "assistant", "parts": []}, [], step=0)
@@ -21,7 +21,7 @@ each = pytest.mark.parametrize("speaks", ALL, ids=lambda speaks: speaks.provider
 
 
 async def outcome(
-    speaks: Speaks, provider: FakeProvider, read_timeout_s: float = 5, **more: Any
+    speaks: ProviderProtocol, provider: FakeProvider, read_timeout_s: float = 5, **more: Any
 ) -> tuple[list[ModelChunk | Done], ModelError | None]:
     """What came, and the error it ended with. It ends in any case."""
     seen: list[ModelChunk | Done] = []
@@ -44,13 +44,13 @@ async def outcome(
     "faults",
     [
         [failure(429, retry_after="0.01"), failure(500, retry_after_ms="1")],
-        [Reply(ending="slam")],
-        [Reply(ending="cut")],
+        [ProviderReply(ending="slam")],
+        [ProviderReply(ending="cut")],
     ],
     ids=["busy, then broken", "cut off before the answer", "cut off before its first word"],
 )
 async def test_a_fault_before_the_first_word_is_tried_again(
-    speaks: Speaks, provider: FakeProvider, faults: Sequence[Reply]
+    speaks: ProviderProtocol, provider: FakeProvider, faults: Sequence[ProviderReply]
 ) -> None:
     provider.queue(*faults, speaks.plain("ok"))
     seen, error = await outcome(speaks, provider)
@@ -61,9 +61,9 @@ async def test_a_fault_before_the_first_word_is_tried_again(
 
 @each
 async def test_silence_before_the_first_word_is_tried_again_and_then_given_up(
-    speaks: Speaks, provider: FakeProvider
+    speaks: ProviderProtocol, provider: FakeProvider
 ) -> None:
-    provider.queue(Reply(ending="stall"), Reply(ending="stall"))
+    provider.queue(ProviderReply(ending="stall"), ProviderReply(ending="stall"))
     seen, error = await outcome(speaks, provider, read_timeout_s=0.1, retries_max=1)
     assert error is not None
     assert (seen, error.detail, error.retryable) == ([], "the model provider fell silent", True)
@@ -71,7 +71,7 @@ async def test_silence_before_the_first_word_is_tried_again_and_then_given_up(
 
 
 @each
-async def test_a_refusal_is_an_error_at_once(speaks: Speaks, provider: FakeProvider) -> None:
+async def test_a_refusal_is_an_error_at_once(speaks: ProviderProtocol, provider: FakeProvider) -> None:
     provider.queue(failure(401))
     seen, error = await outcome(speaks, provider)
     assert error is not None
@@ -83,7 +83,7 @@ async def test_a_refusal_is_an_error_at_once(speaks: Speaks, provider: FakeProvi
 @each
 @pytest.mark.parametrize("seconds", ["3600", "Wed, 21 Oct 2099 07:28:00 GMT"])
 async def test_who_asks_for_too_long_a_wait_is_not_waited_for(
-    speaks: Speaks, provider: FakeProvider, seconds: str
+    speaks: ProviderProtocol, provider: FakeProvider, seconds: str
 ) -> None:
     provider.queue(failure(429, retry_after=seconds))
     _, error = await outcome(speaks, provider)
@@ -105,16 +105,16 @@ async def test_all_attempts_share_one_deadline(provider: FakeProvider) -> None:
     "fault", ["cut", "ends early", "half a frame", "not JSON", "another shape", "an error", "silence"]
 )
 async def test_an_answer_that_breaks_off_is_an_error_and_what_was_said_stays(
-    speaks: Speaks, provider: FakeProvider, fault: str
+    speaks: ProviderProtocol, provider: FakeProvider, fault: str
 ) -> None:
     after = {
-        "cut": Reply(speaks.begun, "cut"),
-        "ends early": Reply(speaks.begun, "eof"),
-        "half a frame": Reply([*speaks.begun, b'event: x\ndata: {"type": "re'], "eof"),
-        "not JSON": Reply([*speaks.begun, b"event: message_delta\ndata: {nonsense\n\n"], "eof"),
-        "another shape": Reply([*speaks.begun, b"event: message_delta\ndata: [1]\n\n"], "eof"),
-        "an error": Reply([*speaks.begun, speaks.failing], "eof"),
-        "silence": Reply(speaks.begun, "stall"),
+        "cut": ProviderReply(speaks.begun, "cut"),
+        "ends early": ProviderReply(speaks.begun, "eof"),
+        "half a frame": ProviderReply([*speaks.begun, b'event: x\ndata: {"type": "re'], "eof"),
+        "not JSON": ProviderReply([*speaks.begun, b"event: message_delta\ndata: {nonsense\n\n"], "eof"),
+        "another shape": ProviderReply([*speaks.begun, b"event: message_delta\ndata: [1]\n\n"], "eof"),
+        "an error": ProviderReply([*speaks.begun, speaks.failing], "eof"),
+        "silence": ProviderReply(speaks.begun, "stall"),
     }
     provider.queue(after[fault])
     seen, error = await outcome(speaks, provider, read_timeout_s=0.3)
@@ -127,17 +127,21 @@ async def test_an_answer_that_breaks_off_is_an_error_and_what_was_said_stays(
 
 @each
 @pytest.mark.parametrize("frame", [b"<html>", b"event: x\ndata: {nonsense\n\n", b"data: null\n\n"])
-async def test_a_stranger_s_answer_is_an_error(speaks: Speaks, provider: FakeProvider, frame: bytes) -> None:
-    provider.queue(*[Reply([frame], "eof")] * 3)
+async def test_a_stranger_s_answer_is_an_error(
+    speaks: ProviderProtocol, provider: FakeProvider, frame: bytes
+) -> None:
+    provider.queue(*[ProviderReply([frame], "eof")] * 3)
     seen, error = await outcome(speaks, provider)
     assert seen == []
     assert error is not None
 
 
 @each
-async def test_an_error_as_the_first_word_is_an_error(speaks: Speaks, provider: FakeProvider) -> None:
+async def test_an_error_as_the_first_word_is_an_error(
+    speaks: ProviderProtocol, provider: FakeProvider
+) -> None:
     """An overloaded provider may say so in the stream that it has opened."""
-    provider.queue(*[Reply([speaks.failing], "eof")] * 3)
+    provider.queue(*[ProviderReply([speaks.failing], "eof")] * 3)
     seen, error = await outcome(speaks, provider, retries_max=0)
     assert seen == []
     assert error is not None

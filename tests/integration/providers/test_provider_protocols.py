@@ -29,8 +29,15 @@ from rejoin_protocol.events.unfold import unfold
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec, Usage
 from rejoin_runner.models.providers.provider import ProviderConnections
 
-from tests.support.models.provider_protocols import ALL, ANTHROPIC, CHAT, REASONED, RESPONSES, Speaks
-from tests.support.models.provider_server import FakeProvider, Reply
+from tests.support.models.provider_protocols import (
+    ALL,
+    ANTHROPIC,
+    CHAT,
+    REASONED,
+    RESPONSES,
+    ProviderProtocol,
+)
+from tests.support.models.provider_server import FakeProvider, ProviderReply
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 MORE = {"id": "u2", "role": "user", "parts": [{"type": "text", "text": "and?"}]}
@@ -49,7 +56,7 @@ def asking(*history: UIMessage, answer: UIMessage = NOTHING, step: int = 0) -> M
 
 
 async def answer(
-    speaks: Speaks,
+    speaks: ProviderProtocol,
     provider: FakeProvider,
     connections: ProviderConnections,
     request: ModelRequest,
@@ -60,7 +67,9 @@ async def answer(
     return [item async for item in model.stream(request)]
 
 
-async def first_step(speaks: Speaks, provider: FakeProvider, connections: ProviderConnections) -> list[Chunk]:
+async def first_step(
+    speaks: ProviderProtocol, provider: FakeProvider, connections: ProviderConnections
+) -> list[Chunk]:
     provider.queue(speaks.thinks)
     items = await answer(speaks, provider, connections, asking())
     return [StartStep(), *(item for item in items if not isinstance(item, Done))]
@@ -71,7 +80,7 @@ RESULTS = [ToolOutputAvailable("c1", "hot"), ToolOutputAvailable("c0", {"t": 1})
 
 @each
 async def test_text_reasoning_and_parallel_calls_stream_and_are_counted(
-    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
+    speaks: ProviderProtocol, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(speaks.thinks)
     items = await answer(speaks, provider, connections, asking())
@@ -108,7 +117,7 @@ def approved(log: list[Chunk]) -> UIMessage:
 @each
 @pytest.mark.parametrize("between", ["the next step", "a crash", "an approval", "the next turn"])
 async def test_what_the_model_signed_comes_back_to_it_unchanged(
-    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections, between: str
+    speaks: ProviderProtocol, provider: FakeProvider, connections: ProviderConnections, between: str
 ) -> None:
     log = await first_step(speaks, provider, connections)
     match between:
@@ -129,7 +138,7 @@ async def test_what_the_model_signed_comes_back_to_it_unchanged(
 
 @each
 async def test_reasoning_is_for_the_model_that_wrote_it_alone(
-    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
+    speaks: ProviderProtocol, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     """Another model of the provider is not given it, and neither is another provider."""
     message = fold([*await first_step(speaks, provider, connections), *RESULTS])
@@ -153,10 +162,10 @@ async def test_reasoning_is_for_the_model_that_wrote_it_alone(
         (RESPONSES, "The encrypted content for item rs_1 could not be verified."),
         (ANTHROPIC, "messages.1.content.0: Invalid `signature` in `thinking` block"),
     ],
-    ids=lambda value: value.provider if isinstance(value, Speaks) else "",
+    ids=lambda value: value.provider if isinstance(value, ProviderProtocol) else "",
 )
 async def test_reasoning_that_its_provider_refuses_is_left_out(
-    provider: FakeProvider, connections: ProviderConnections, speaks: Speaks, status_text: str
+    provider: FakeProvider, connections: ProviderConnections, speaks: ProviderProtocol, status_text: str
 ) -> None:
     """It is bound to an account, and a key may be another account's by now: the conversation goes on."""
     message = fold([*await first_step(speaks, provider, connections), *RESULTS])
@@ -166,9 +175,9 @@ async def test_reasoning_that_its_provider_refuses_is_left_out(
     assert [len(speaks.reasoning(sent)) > 0 for sent in provider.requests] == [False, True, False]
 
 
-def refusal(said: str) -> Reply:
+def refusal(said: str) -> ProviderReply:
     body = msgspec.json.encode({"type": "error", "error": {"type": "invalid_request_error", "message": said}})
-    return Reply([body], "eof", status=400, headers={"content-type": "application/json"})
+    return ProviderReply([body], "eof", status=400, headers={"content-type": "application/json"})
 
 
 async def test_the_ids_of_other_providers_calls_are_made_fit_for_anthropic(

@@ -24,8 +24,8 @@ from rejoin_runner.models.providers.provider import COMPATIBLE, EXTRAS, Provider
 from rejoin_runner.models.providers.provider_call import ProviderModel
 
 from tests.support.models import anthropic_frames, openai_responses_frames
-from tests.support.models.provider_protocols import ALL, ANTHROPIC, CHAT, RESPONSES, Speaks
-from tests.support.models.provider_server import FakeProvider, Reply, delta, failure, frame, text
+from tests.support.models.provider_protocols import ALL, ANTHROPIC, CHAT, RESPONSES, ProviderProtocol
+from tests.support.models.provider_server import FakeProvider, ProviderReply, delta, failure, frame, text
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 IMAGE = {"type": "file", "mediaType": "image/png", "url": f"data:image/png;base64,{PNG}"}
@@ -50,7 +50,7 @@ async def answer(model: Any, request: ModelRequest) -> list[ModelChunk | Done]:
 
 @each
 async def test_one_opened_model_serves_every_tenant_with_its_own_key(
-    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
+    speaks: ProviderProtocol, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     asked: list[tuple[str, str]] = []
 
@@ -96,7 +96,7 @@ EVERYTHING = ModelSettings(
 
 @each
 async def test_settings_reach_the_provider_in_its_own_words(
-    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
+    speaks: ProviderProtocol, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(speaks.plain("ok"))
     model = speaks.open(provider, connections, name="other" if speaks is RESPONSES else "")
@@ -130,12 +130,12 @@ async def test_settings_reach_the_provider_in_its_own_words(
         ),
         (CHAT, ModelSettings(thinking_budget=2048), {"thinking": None}),
     ],
-    ids=lambda value: value.provider if isinstance(value, Speaks) else "",
+    ids=lambda value: value.provider if isinstance(value, ProviderProtocol) else "",
 )
 async def test_how_hard_to_think_is_said_as_the_provider_counts(
     provider: FakeProvider,
     connections: ProviderConnections,
-    speaks: Speaks,
+    speaks: ProviderProtocol,
     settings: ModelSettings,
     expected: dict[str, Any],
 ) -> None:
@@ -185,7 +185,7 @@ def pictures(sent: dict[str, Any]) -> list[str]:
 @pytest.mark.feature("F49")
 @each
 async def test_an_image_of_the_user_reaches_the_model(
-    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections
+    speaks: ProviderProtocol, provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(speaks.plain("a dot"))
     turn = HI | {"parts": [*HI["parts"], IMAGE]}
@@ -193,14 +193,14 @@ async def test_an_image_of_the_user_reaches_the_model(
     assert pictures(provider.requests[0]) == [PNG]
 
 
-def vision(speaks: Speaks) -> str:
+def vision(speaks: ProviderProtocol) -> str:
     return "" if speaks is ANTHROPIC else "gpt-5"
 
 
 @each
 @pytest.mark.parametrize("kind", ["media", "image-data"])
 async def test_an_image_that_a_tool_returned_reaches_the_model(
-    speaks: Speaks, provider: FakeProvider, connections: ProviderConnections, kind: str
+    speaks: ProviderProtocol, provider: FakeProvider, connections: ProviderConnections, kind: str
 ) -> None:
     output = {
         "type": "content",
@@ -263,7 +263,9 @@ async def test_the_sources_of_chat_completions_and_of_anthropic_come_too(
     provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     annotation = {"type": "url_citation", "url_citation": {key: CITED[key] for key in CITED if key != "type"}}
-    provider.queue(Reply([delta(content="ok"), delta(annotations=[annotation]), delta(finish="stop")]))
+    provider.queue(
+        ProviderReply([delta(content="ok"), delta(annotations=[annotation]), delta(finish="stop")])
+    )
     items = await answer(CHAT.open(provider, connections), asking())
     assert SourceUrl("source-0-1", "https://a.example/x", "A") in items
     location = {
@@ -391,6 +393,6 @@ async def test_frames_that_are_none_of_ours_do_no_harm(
         b": still here\n\n",
         frame({"id": "x", "object": "other", "choices": [], "created": 1, "model": "m"}),
     ]
-    provider.queue(Reply([*odd, delta(content="ok"), delta(finish="stop")]))
+    provider.queue(ProviderReply([*odd, delta(content="ok"), delta(finish="stop")]))
     items = await answer(CHAT.open(provider, connections), asking())
     assert [item.delta for item in items if isinstance(item, TextDelta)] == ["ok"]

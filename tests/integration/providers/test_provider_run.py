@@ -4,7 +4,15 @@ import msgspec
 import pytest
 from rejoin_runner.demo import build_demo_agent
 
-from tests.support.models.provider_server import FakeProvider, Reply, call, delta, failure, text, usage
+from tests.support.models.provider_server import (
+    FakeProvider,
+    ProviderReply,
+    call,
+    delta,
+    failure,
+    text,
+    usage,
+)
 from tests.support.system.local_system import LocalSystem
 
 
@@ -19,7 +27,9 @@ async def test_a_providers_tool_call_is_run_and_its_result_sent_back(system: Loc
     async with FakeProvider() as provider:
         base, session = await serve(system, provider), system.fresh("s")
         arguments = call(0, '{"city": "Oslo"}', name="weather", call_id="call_a")
-        provider.queue(Reply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "cold."))
+        provider.queue(
+            ProviderReply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "cold.")
+        )
         answer = await system.post(base, system.chat(session, "How is the weather in Oslo?"))
         assert answer.complete
         assert answer.text == "It is cold."
@@ -41,7 +51,9 @@ async def test_the_usage_of_a_run_is_the_sum_of_what_the_provider_counted(system
     async with FakeProvider() as provider:
         base, session = await serve(system, provider), system.fresh("s")
         arguments = call(0, '{"city": "Oslo"}', name="weather", call_id="call_a")
-        provider.queue(Reply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "cold."))
+        provider.queue(
+            ProviderReply([arguments, delta(finish="tool_calls"), usage(7, 3)]), text("It is ", "cold.")
+        )
         answer = await system.post(base, system.chat(session, "How is the weather in Oslo?"))
         told = [chunk["messageMetadata"]["usage"] for chunk in answer.chunks if "messageMetadata" in chunk]
         assert told[-1]["inputTokens"] == 7 + 3

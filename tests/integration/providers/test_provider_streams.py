@@ -30,7 +30,16 @@ from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelReques
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.provider_call import ProviderModel
 
-from tests.support.models.provider_server import FakeProvider, Reply, call, delta, failure, frame, text, usage
+from tests.support.models.provider_server import (
+    FakeProvider,
+    ProviderReply,
+    call,
+    delta,
+    failure,
+    frame,
+    text,
+    usage,
+)
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 NOTHING: dict[str, Any] = {"id": "a1", "role": "assistant", "parts": []}
@@ -87,7 +96,7 @@ async def test_text_streams_and_is_counted(provider: FakeProvider, model: Provid
 async def test_text_comes_while_the_provider_is_still_writing(
     provider: FakeProvider, model: ProviderModel
 ) -> None:
-    provider.queue(Reply([delta(content="Hel")], "stall"))
+    provider.queue(ProviderReply([delta(content="Hel")], "stall"))
     async with aclosing(model.stream(asking())) as stream:
         assert await anext(stream) == TextStart("text-0")
         assert await anext(stream) == TextDelta("text-0", "Hel")
@@ -97,7 +106,7 @@ async def test_reasoning_comes_before_the_text_and_keeps_its_origin(
     provider: FakeProvider, model: ProviderModel
 ) -> None:
     provider.queue(
-        Reply(
+        ProviderReply(
             [delta(reasoning_content="h"), delta(reasoning_content="m"), delta(content="ok", finish="stop")]
         )
     )
@@ -115,7 +124,7 @@ async def test_reasoning_comes_before_the_text_and_keeps_its_origin(
 
 async def test_parallel_calls_stream_side_by_side(provider: FakeProvider, model: ProviderModel) -> None:
     provider.queue(
-        Reply(
+        ProviderReply(
             [
                 call(0, "", name="weather", call_id="c0"),
                 call(1, '{"ci', name="weather", call_id="c1"),
@@ -152,7 +161,7 @@ async def test_parallel_calls_stream_side_by_side(provider: FakeProvider, model:
 async def test_arguments_that_are_no_object_come_as_text(
     provider: FakeProvider, model: ProviderModel, arguments: str, parsed: object
 ) -> None:
-    provider.queue(Reply([call(0, arguments, name="weather", call_id="c0"), delta(finish="stop")]))
+    provider.queue(ProviderReply([call(0, arguments, name="weather", call_id="c0"), delta(finish="stop")]))
     assert (await answer(model, asking(WEATHER)))[-2:] == [
         ToolInputAvailable("c0", "weather", parsed),
         Done("tool-calls"),
@@ -169,7 +178,7 @@ async def test_calls_get_ids_of_their_own(provider: FakeProvider, model: Provide
         "output": 1,
     }
     provider.queue(
-        Reply(
+        ProviderReply(
             [
                 call(0, "{}", name="weather", call_id="c"),
                 call(1, "{}", name="weather", call_id="c"),
@@ -183,7 +192,7 @@ async def test_calls_get_ids_of_their_own(provider: FakeProvider, model: Provide
 
 
 async def test_half_a_character_does_not_break_the_log(provider: FakeProvider, model: ProviderModel) -> None:
-    provider.queue(Reply([delta(content="a\ud83d"), delta(content="b", finish="stop")]))
+    provider.queue(ProviderReply([delta(content="a\ud83d"), delta(content="b", finish="stop")]))
     items = await answer(model)
     assert items[1] == TextDelta("text-0", "a\ufffd")
     assert all(encode(item) for item in items if not isinstance(item, Done))
@@ -195,7 +204,7 @@ async def test_half_a_character_does_not_break_the_log(provider: FakeProvider, m
 async def test_the_reason_to_stop_is_told(
     provider: FakeProvider, model: ProviderModel, said: str, reason: str
 ) -> None:
-    provider.queue(Reply([delta(content="a", finish=said)]))
+    provider.queue(ProviderReply([delta(content="a", finish=said)]))
     last = (await answer(model))[-1]
     assert isinstance(last, Done)
     assert last.finish_reason == reason
@@ -243,17 +252,17 @@ BEGUN = [TextStart("text-0"), TextDelta("text-0", "a")]
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply([delta(content="a")], "cut"),
-        Reply([delta(content="a")], "eof"),
-        Reply([delta(content="a"), b'data: {"choi\n\n']),
-        Reply([delta(content="a"), b"data: [1]\n\n"]),
-        Reply([delta(content="a"), b'data: {"choices": "x"}\n\n']),
-        Reply([delta(content="a"), frame({"error": {"message": "sk-1", "code": "server_error"}})]),
+        ProviderReply([delta(content="a")], "cut"),
+        ProviderReply([delta(content="a")], "eof"),
+        ProviderReply([delta(content="a"), b'data: {"choi\n\n']),
+        ProviderReply([delta(content="a"), b"data: [1]\n\n"]),
+        ProviderReply([delta(content="a"), b'data: {"choices": "x"}\n\n']),
+        ProviderReply([delta(content="a"), frame({"error": {"message": "sk-1", "code": "server_error"}})]),
     ],
     ids=["cut", "ends early", "half a frame", "a list", "a string", "an error"],
 )
 async def test_an_answer_that_breaks_off_is_an_error_and_not_tried_again(
-    provider: FakeProvider, model: ProviderModel, reply: Reply
+    provider: FakeProvider, model: ProviderModel, reply: ProviderReply
 ) -> None:
     provider.queue(reply)
     seen, error = await refused(model)
@@ -261,9 +270,11 @@ async def test_an_answer_that_breaks_off_is_an_error_and_not_tried_again(
     assert len(provider.requests) == 1
 
 
-@pytest.mark.parametrize("reply", [Reply([], "eof"), Reply([b"<html>"], "eof")], ids=["nothing", "html"])
+@pytest.mark.parametrize(
+    "reply", [ProviderReply([], "eof"), ProviderReply([b"<html>"], "eof")], ids=["nothing", "html"]
+)
 async def test_no_answer_at_all_is_an_error(
-    provider: FakeProvider, model: ProviderModel, reply: Reply
+    provider: FakeProvider, model: ProviderModel, reply: ProviderReply
 ) -> None:
     provider.queue(reply)
     assert (await refused(model))[0] == []
@@ -273,7 +284,7 @@ async def test_no_answer_at_all_is_an_error(
 async def test_a_silent_provider_is_given_up(
     provider: FakeProvider, frames: list[bytes], seen: list[ModelChunk]
 ) -> None:
-    provider.queue(Reply(frames, "stall"))
+    provider.queue(ProviderReply(frames, "stall"))
     async with ProviderConnections(read_timeout_s=0.1) as connections:
         before, error = await refused(opened(provider, connections, retries_max=0))
     assert (before, error.detail) == (seen, "the model provider fell silent")
@@ -281,14 +292,14 @@ async def test_a_silent_provider_is_given_up(
 
 
 async def test_an_endless_answer_is_given_up(provider: FakeProvider) -> None:
-    provider.queue(Reply([delta(content="a")], "stall"))
+    provider.queue(ProviderReply([delta(content="a")], "stall"))
     async with ProviderConnections() as connections:
         seen, error = await refused(opened(provider, connections, answer_timeout_s=2))
     assert (seen, error.detail) == (BEGUN, "the model did not finish in time")
 
 
 async def test_closing_the_stream_closes_the_connection(provider: FakeProvider, model: ProviderModel) -> None:
-    provider.queue(Reply([delta(content="a")], "stall"))
+    provider.queue(ProviderReply([delta(content="a")], "stall"))
     stream = model.stream(asking())
     assert await anext(stream) == TextStart("text-0")
     await stream.aclose()
@@ -299,7 +310,7 @@ async def test_closing_the_stream_closes_the_connection(provider: FakeProvider, 
 async def test_cancelling_the_task_closes_the_connection(
     provider: FakeProvider, model: ProviderModel, frames: list[bytes]
 ) -> None:
-    provider.queue(Reply(frames, "stall"))
+    provider.queue(ProviderReply(frames, "stall"))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(answer(model))
         await asyncio.wait_for(provider.asked.wait(), 5)
@@ -310,7 +321,7 @@ async def test_cancelling_the_task_closes_the_connection(
 async def test_the_conversation_goes_out_step_by_step(provider: FakeProvider, model: ProviderModel) -> None:
     """What the model said, what its tools said, and its own reasoning come back to it in the next step."""
     provider.queue(
-        Reply(
+        ProviderReply(
             [
                 delta(reasoning_content="hm"),
                 delta(content="Looking."),

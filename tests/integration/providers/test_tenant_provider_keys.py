@@ -9,7 +9,7 @@ from rejoin_runner.models.providers import provider_call
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 
 from tests.integration.providers.test_provider_streams import asking
-from tests.support.models.provider_server import FakeProvider, Reply, call, delta, text
+from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import LocalSystem
 
 
@@ -24,8 +24,10 @@ async def test_a_tenants_key_pays_for_all_agents_of_its_runs(
         await asyncio.sleep(0)
         return f"key-of-{tenant}" if len(asked) < 3 else None
 
-    def transfer(to: str) -> Reply:
-        return Reply([call(0, "{}", name=f"transfer_to_{to}", call_id="c1"), delta(finish="tool_calls")])
+    def transfer(to: str) -> ProviderReply:
+        return ProviderReply(
+            [call(0, "{}", name=f"transfer_to_{to}", call_id="c1"), delta(finish="tool_calls")]
+        )
 
     own = Agent(name="own", model="openai:fake", model_keys=lambda *_: "its-own", handoffs=["last"])
     last = Agent(name="last", model="openai:fake")

@@ -3,7 +3,7 @@
 import msgspec
 from rejoin_runner.agent.agent import Agent
 
-from tests.support.models.scripted_models import Pieces
+from tests.support.models.scripted_models import BurstModel
 from tests.support.system.local_system import LocalSystem
 
 
@@ -13,7 +13,7 @@ class Tenant(msgspec.Struct):
 
 async def test_an_older_runner_does_not_take_the_entry_back(system: LocalSystem) -> None:
     """Not by its refresh, and not by a restart, as long as the newer deploy is there."""
-    model = Pieces(pieces=1, size=1)
+    model = BurstModel(pieces=1, size=1)
     old, new = Agent(name=system.agent, model=model), Agent(name=system.agent, model=model, context=Tenant)
     base = await system.gateway(context_encryption_keys="k:" + "A" * 43 + "=")
     before = await system.runner([old], deployed_at_ms=1)

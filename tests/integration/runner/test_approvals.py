@@ -11,13 +11,13 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool import NeedsApproval
 from rejoin_runner.tools.tool_context import ToolContext
 
-from tests.support.models.scripted_models import Shell, Wants
+from tests.support.models.scripted_models import CallingModel, ShellTools
 from tests.support.system.local_system import Answer, LocalSystem
 
 
 @pytest.fixture
-def shell() -> Shell:
-    return Shell()
+def shell() -> ShellTools:
+    return ShellTools()
 
 
 async def last(system: LocalSystem, base: str, session: str) -> dict[str, Any]:
@@ -42,9 +42,9 @@ async def decide(system: LocalSystem, base: str, session: str, message: dict[str
 
 
 @pytest.mark.feature("F50", "F61")
-async def test_nothing_is_done_before_a_person_has_decided(system: LocalSystem, shell: Shell) -> None:
+async def test_nothing_is_done_before_a_person_has_decided(system: LocalSystem, shell: ShellTools) -> None:
     """The stream asks with both ids, and so does the history after a reload, through another gateway."""
-    model = Wants(rm={"command": "rm notes.txt"})
+    model = CallingModel(rm={"command": "rm notes.txt"})
     await system.runner(
         [Agent(name=system.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])]
     )
@@ -65,7 +65,7 @@ async def test_nothing_is_done_before_a_person_has_decided(system: LocalSystem, 
 
 @pytest.mark.feature("F51")
 async def test_what_asks_is_decided_by_its_arguments_and_by_the_tool_before_its_agent(
-    system: LocalSystem, shell: Shell
+    system: LocalSystem, shell: ShellTools
 ) -> None:
     """`rm` asks and `ls` does not; what the agent says counts only where the tool says nothing."""
 
@@ -83,7 +83,7 @@ async def test_what_asks_is_decided_by_its_arguments_and_by_the_tool_before_its_
     ]
     says: dict[str, NeedsApproval[Any]] = {"insists": False, "trusted": True, "agents": destroys}
     calls = {name: {"command": f"{'ls' if name == 'passes' else 'rm'} {name}"} for name in names}
-    agent = Agent(name=system.agent, model=Wants(**calls), tools=tools, needs_approval=says)
+    agent = Agent(name=system.agent, model=CallingModel(**calls), tools=tools, needs_approval=says)
     await system.runner([agent])
     base, session = await system.gateway(), system.fresh("s")
     asked = await system.post(base, system.chat(session, "go"))
@@ -97,10 +97,10 @@ async def test_what_asks_is_decided_by_its_arguments_and_by_the_tool_before_its_
 
 @pytest.mark.feature("F87")
 async def test_what_was_shown_is_what_is_run_whatever_a_client_sends_back(
-    system: LocalSystem, shell: Shell
+    system: LocalSystem, shell: ShellTools
 ) -> None:
     """Arguments that were altered on the way are not looked at."""
-    model = Wants(rm={"command": "rm notes.txt"})
+    model = CallingModel(rm={"command": "rm notes.txt"})
     await system.runner(
         [Agent(name=system.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])]
     )
@@ -118,10 +118,10 @@ async def test_what_was_shown_is_what_is_run_whatever_a_client_sends_back(
 
 @pytest.mark.feature("F86", "F87")
 async def test_decisions_that_are_stale_or_not_ones_own_change_nothing(
-    system: LocalSystem, shell: Shell
+    system: LocalSystem, shell: ShellTools
 ) -> None:
     """Of another session, of no question at all, the opposite of what was decided, and after the end."""
-    model = Wants(rm={"command": "rm notes.txt"})
+    model = CallingModel(rm={"command": "rm notes.txt"})
     await system.runner(
         [Agent(name=system.agent, model=model, tools=[shell.tool("rm", needs_approval=True)])]
     )

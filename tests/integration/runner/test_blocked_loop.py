@@ -9,7 +9,7 @@ import pytest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.decorator import tool
 
-from tests.support.models.scripted_models import Calls
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import Command
@@ -44,5 +44,5 @@ async def test_a_runner_whose_loop_is_blocked_says_by_whom_and_its_run_is_taken_
         [told] = [msgspec.json.decode(line) for line in runner.err.splitlines() if '"tool greedy"' in line]
         assert told["event"] == "event_loop_blocked"
         assert "greedy.py:" in told["where"][0]
-        await system.runner([Agent(name=system.agent, model=Calls("greedy", {}), tools=[mended])])
+        await system.runner([Agent(name=system.agent, model=SingleCallModel("greedy", {}), tools=[mended])])
         assert (await answer).text == "Done."

@@ -22,7 +22,7 @@ from rejoin_runner.agent.decorator import agent
 from rejoin_runner.integrations.pydantic_ai import adapt
 from rejoin_runner.models.model import Usage
 
-from tests.support.faults.crashing_runners import at_append
+from tests.support.faults.crashing_runners import crash_at_append
 from tests.support.system.local_system import Answer, LocalSystem
 
 
@@ -129,7 +129,7 @@ async def test_after_a_crash_it_is_begun_again_or_fails(
     system: LocalSystem, word: bytes, on_crash: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was said before is void; one that must not be begun twice has been begun once."""
-    at_append(monkeypatch, word=word)
+    crash_at_append(monkeypatch, word=word)
     attempts: list[int] = []
 
     @agent(name=system.agent, on_crash=on_crash, text_interval_s=0)

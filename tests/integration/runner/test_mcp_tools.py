@@ -23,8 +23,8 @@ from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
 
 from tests.support.models import mcp_server
-from tests.support.models.mcp_server import PIXEL, Ledger, made, served
-from tests.support.models.scripted_models import Calls
+from tests.support.models.mcp_server import PIXEL, Ledger, build_server, serve
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -49,7 +49,7 @@ async def connected(server: McpServer) -> AsyncIterator[ServerTools]:
 
 async def test_its_tools_are_found_and_called_with_their_schemas_as_given() -> None:
     ledger = Ledger()
-    async with served(made(ledger)) as port, connected(at(port)) as source:
+    async with serve(build_server(ledger)) as port, connected(at(port)) as source:
         box = Toolbox({}, [source])
         assert set(box) == {f"things_{name}" for name in ("add", "picture", "broken", "wipe", "hang", "big")}
         schema = box["things_add"].spec.input_schema
@@ -64,7 +64,7 @@ async def test_its_tools_are_found_and_called_with_their_schemas_as_given() -> N
 
 
 async def test_results_are_outputs_and_errors_in_the_servers_words() -> None:
-    async with served(made(Ledger())) as port, connected(at(port)) as source:
+    async with serve(build_server(Ledger())) as port, connected(at(port)) as source:
         shown = await call(source, "things_picture")
         assert shown == {
             "type": "content",
@@ -80,7 +80,7 @@ async def test_results_are_outputs_and_errors_in_the_servers_words() -> None:
 
 
 async def test_only_what_is_allowed_is_there_and_annotations_say_what_may_be_repeated() -> None:
-    async with served(made(Ledger())) as port:
+    async with serve(build_server(Ledger())) as port:
         server = at(port, tools=["add", "wipe", "none"], needs_approval={"wipe": True})
         async with connected(server) as source:
             assert set(source.tools) == {"things_add", "things_wipe"}
@@ -92,14 +92,14 @@ async def test_only_what_is_allowed_is_there_and_annotations_say_what_may_be_rep
 @ERAS
 async def test_a_server_that_comes_and_goes_costs_calls_and_comes_back(old: bool) -> None:
     ledger = Ledger()
-    async with served(made(ledger)) as port:
+    async with serve(build_server(ledger)) as port:
         pass
     server = at(port)
     async with connected(server) as source:
         with pytest.raises(ToolError, match="away"):
             await call(source, "things_add", number=1, other=2)
         for _ in range(2):
-            async with served(made(ledger), port, old=old):
+            async with serve(build_server(ledger), port, old=old):
                 await wait_until(lambda: there(source), "the server's return")
                 assert await call(source, "things_add", number=1, other=2) == {"result": 3}
             with pytest.raises(ToolError, match="away"):
@@ -117,12 +117,12 @@ async def there(source: ServerTools) -> bool:
 @ERAS
 async def test_a_restart_between_two_calls_is_not_seen_by_what_may_be_repeated(old: bool) -> None:
     ledger = Ledger()
-    async with served(made(ledger), old=old) as port:
+    async with serve(build_server(ledger), old=old) as port:
         server = at(port)
         opening = connected(server)
         source = await opening.__aenter__()
         assert await call(source, "things_add", number=1, other=2) == {"result": 3}
-    async with served(made(ledger), port, old=old):
+    async with serve(build_server(ledger), port, old=old):
         if not source.connected:
             await wait_until(lambda: there(source), "the way back")
         assert await call(source, "things_add", number=2, other=2) == {"result": 4}
@@ -132,7 +132,7 @@ async def test_a_restart_between_two_calls_is_not_seen_by_what_may_be_repeated(o
 async def test_a_connection_that_breaks_in_a_call_is_told_or_tried_again() -> None:
     """What may not be repeated is of unknown outcome; what may is called once more."""
     ledger = Ledger()
-    async with served(made(ledger)) as port, Relay(port) as relay, connected(at(relay.port)) as source:
+    async with serve(build_server(ledger)) as port, Relay(port) as relay, connected(at(relay.port)) as source:
         tool = source.tools["things_hang"]
         async with asyncio.TaskGroup() as group:
             once = group.create_task(outcome(msgspec.structs.replace(tool, on_crash="report")))
@@ -199,7 +199,7 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def test_a_server_that_hangs_is_left_after_its_timeout() -> None:
     ledger = Ledger()
-    async with served(made(ledger)) as port, connected(at(port, timeout_s=2.0)) as source:
+    async with serve(build_server(ledger)) as port, connected(at(port, timeout_s=2.0)) as source:
         async with asyncio.timeout(5):
             with pytest.raises(TimeoutError):
                 await call(source, "things_hang")
@@ -222,7 +222,7 @@ async def test_a_server_that_never_answers_does_not_hold_up_the_start() -> None:
 
 async def test_a_private_address_is_not_connected_to_unless_it_is_trusted() -> None:
     ledger = Ledger()
-    async with served(made(ledger)) as port:
+    async with serve(build_server(ledger)) as port:
         for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
             server = McpServer(name="things", url=f"http://{host}:{port}/mcp", timeout_s=2)
             async with connected(server) as source:
@@ -284,7 +284,7 @@ async def test_a_server_may_be_a_command() -> None:
 
 
 async def test_equal_servers_share_a_connection() -> None:
-    async with served(made(Ledger())) as port, open_connections([at(port), at(port)]) as sources:
+    async with serve(build_server(Ledger())) as port, open_connections([at(port), at(port)]) as sources:
         assert sources(at(port)) is sources(at(port))
 
 
@@ -305,8 +305,8 @@ def results(answer: Answer) -> list[dict[str, Any]]:
 
 
 async def test_a_run_calls_a_servers_tool_like_its_own(system: LocalSystem) -> None:
-    async with served(made(Ledger())) as port:
-        model = Calls("things_add", {"number": 2, "other": 3})
+    async with serve(build_server(Ledger())) as port:
+        model = SingleCallModel("things_add", {"number": 2, "other": 3})
         _, _, answer = await ask(system, model, [at(port)])
         assert [one["output"] for one in results(answer)] == [{"result": 5}]
         assert answer.text == "Done."
@@ -314,8 +314,8 @@ async def test_a_run_calls_a_servers_tool_like_its_own(system: LocalSystem) -> N
 
 async def test_arguments_that_do_not_fit_are_told_to_the_model(system: LocalSystem) -> None:
     ledger = Ledger()
-    async with served(made(ledger)) as port:
-        _, _, answer = await ask(system, Calls("things_add", {"number": "two"}), [at(port)])
+    async with serve(build_server(ledger)) as port:
+        _, _, answer = await ask(system, SingleCallModel("things_add", {"number": "two"}), [at(port)])
         assert [chunk for chunk in answer.chunks if chunk["type"] == "tool-input-error"]
         assert answer.complete
         assert ledger.calls == []
@@ -329,8 +329,8 @@ async def test_a_person_is_asked_where_the_policy_says_so(system: LocalSystem, w
         asked = {"wipe": lambda input, _: input["path"] == "all"}
     servers = {} if way == "agent" else {"needs_approval": asked}
     agents = {"needs_approval": {"things_wipe": True}} if way == "agent" else {}
-    async with served(made(ledger)) as port:
-        model = Calls("things_wipe", {"path": "all"})
+    async with serve(build_server(ledger)) as port:
+        model = SingleCallModel("things_wipe", {"path": "all"})
         base, session, answer = await ask(system, model, [at(port, **servers)], **agents)
         assert [chunk for chunk in answer.chunks if chunk["type"] == "tool-approval-request"]
         assert ledger.calls == []
@@ -340,9 +340,9 @@ async def test_a_person_is_asked_where_the_policy_says_so(system: LocalSystem, w
 
 
 async def test_a_runner_starts_without_its_server_and_the_run_is_told(system: LocalSystem) -> None:
-    async with served(made(Ledger())) as port:
+    async with serve(build_server(Ledger())) as port:
         pass
-    _, _, answer = await ask(system, Calls("things_add", {"number": 1, "other": 1}), [at(port)])
+    _, _, answer = await ask(system, SingleCallModel("things_add", {"number": 1, "other": 1}), [at(port)])
     [result] = results(answer)
     assert "away" in result["errorText"]
     assert answer.text == "Done."
@@ -350,9 +350,9 @@ async def test_a_runner_starts_without_its_server_and_the_run_is_told(system: Lo
 
 async def test_two_agents_of_a_process_use_one_connection(system: LocalSystem) -> None:
     ledger = Ledger()
-    async with served(made(ledger)) as port:
+    async with serve(build_server(ledger)) as port:
         agents = [
-            Agent(name=name, model=Calls("things_add", {"number": 1, "other": 1}), mcp=[at(port)])
+            Agent(name=name, model=SingleCallModel("things_add", {"number": 1, "other": 1}), mcp=[at(port)])
             for name in (system.agent, f"{system.agent}-b")
         ]
         await system.runner(agents)

@@ -10,7 +10,7 @@ from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
-from tests.support.models.agent_teams import Calls, Lines, Thinks, agent
+from tests.support.models.agent_teams import Calls, Lines, Thinks, scripted_agent
 from tests.support.system.local_system import Answer, LocalSystem
 
 DETAILED = {
@@ -39,8 +39,8 @@ async def make(ctx: ToolContext[None]) -> str:
 
 def crew(name: str) -> Agent:
     """One that does everything there is an operation for."""
-    billing = agent("billing", {"go": [[], [], ["Done."]]})
-    research = agent("research", {"find": [[Thinks("Where?"), "Here."]]})
+    billing = scripted_agent("billing", {"go": [[], [], ["Done."]]})
+    research = scripted_agent("research", {"find": [[Thinks("Where?"), "Here."]]})
     lines: Lines = {
         "hello": [["Hello."]],
         "go": [
@@ -48,7 +48,7 @@ def crew(name: str) -> Agent:
             [Calls("make"), Calls("transfer_to_billing")],
         ],
     }
-    return agent(
+    return scripted_agent(
         name,
         lines,
         tools=[make],

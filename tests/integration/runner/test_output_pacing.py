@@ -13,7 +13,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.status_updates import StatusUpdates, Summary
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 
-from tests.support.models.scripted_models import Gated, Pieces
+from tests.support.models.scripted_models import BurstModel, GatedModel
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 
 
@@ -81,7 +81,9 @@ async def test_a_quick_model_gives_deltas_an_interval_apart(system: LocalSystem)
 
 @pytest.mark.feature("F19")
 async def test_every_token_is_a_delta_where_the_interval_is_0(system: LocalSystem) -> None:
-    answer = await ask(system, Agent(name=system.agent, model=Pieces(pieces=50, size=3), text_interval_s=0))
+    answer = await ask(
+        system, Agent(name=system.agent, model=BurstModel(pieces=50, size=3), text_interval_s=0)
+    )
     assert len(deltas(answer)) == 50
 
 
@@ -150,7 +152,7 @@ async def test_a_summary_does_not_wait_for_a_text_that_has_fallen_silent(system:
         return Summary("Counting", text)
 
     updates = StatusUpdates(write=write, every_events=1, every_s=None)
-    model = Gated(gate, 3)
+    model = GatedModel(gate, 3)
     await system.runner([Agent(name=system.agent, model=model, text_interval_s=0, status_updates=updates)])
     base, session = await system.gateway(), system.fresh("s")
     async with system.http.post(f"{base}/api/chat", json=system.chat(session, "hi")) as response:

@@ -9,11 +9,21 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.run.executor import INTERRUPTED
 
-from tests.support.clients.full_answer import hear
-from tests.support.models.agent_teams import Breaks, Calls, Line, Lines, Thinks, agent, outcomes, seen, texts
-from tests.support.models.three_tools import counted, tools
+from tests.support.clients.full_answer import collect_answer
+from tests.support.models.agent_teams import (
+    Breaks,
+    Calls,
+    Line,
+    Lines,
+    Thinks,
+    model_requests,
+    outcomes,
+    scripted_agent,
+    texts,
+)
+from tests.support.models.three_tools import build_tools, count_into
 from tests.support.system.local_system import LocalSystem
-from tests.support.system.observation import expire
+from tests.support.system.observation import expire_log
 
 
 def delegation(task: str, to: str = "research") -> Calls:
@@ -25,23 +35,25 @@ async def test_the_target_of_a_transfer_goes_on_in_the_same_message_and_begins_t
 ) -> None:
     """It sees the whole conversation; its instructions, model and tools are its own."""
     base = await system.gateway()
-    [look, *_] = tools()
-    billing = agent(
+    [look, *_] = build_tools()
+    billing = scripted_agent(
         "billing",
         {"go": [[], [Calls("look")], ["Billing here: {}"]], "next": [["Still billing."]]},
         instructions="Bill.",
         tools=[look],
     )
-    support = agent(system.agent, {"go": [["One moment.", Calls("transfer_to_billing")]]}, handoffs=[billing])
+    support = scripted_agent(
+        system.agent, {"go": [["One moment.", Calls("transfer_to_billing")]]}, handoffs=[billing]
+    )
     await system.runner([support])
-    heard = await hear(system, base, "go")
+    heard = await collect_answer(system, base, "go")
     message = heard.message
     assert texts(message, "text") == [
         "One moment.",
         "Billing here: billing has the conversation now. seen",
     ]
     assert heard.operations("transfer") == [("transfer", system.agent, "billing")]
-    first, _ = seen(billing)
+    first, _ = model_requests(billing)
     assert (first.instructions, [one.name for one in first.tools], first.step) == ("Bill.", ["look"], 1)
     assert texts(first.answer, "text") == ["One moment."]
     assert message["metadata"]["usage"]["outputTokens"] == 30
@@ -55,8 +67,10 @@ async def test_the_target_of_a_transfer_goes_on_in_the_same_message_and_begins_t
 async def test_only_who_asks_for_operations_hears_of_transfers(system: LocalSystem) -> None:
     """They are an operation in detail, and no history has them."""
     base = await system.gateway()
-    billing = agent("billing", {"go": [[], ["Done."]]})
-    await system.runner([agent(system.agent, {"go": [[Calls("transfer_to_billing")]]}, handoffs=[billing])])
+    billing = scripted_agent("billing", {"go": [[], ["Done."]]})
+    await system.runner(
+        [scripted_agent(system.agent, {"go": [[Calls("transfer_to_billing")]]}, handoffs=[billing])]
+    )
     heard = []
     for headers in ({}, {"x-emit-operations": "true"}):
         body = system.chat(system.fresh("s"), "go")
@@ -68,10 +82,12 @@ async def test_only_who_asks_for_operations_hears_of_transfers(system: LocalSyst
 async def test_a_run_is_handed_over_only_so_often(system: LocalSystem) -> None:
     base = await system.gateway()
     ping: list[Line] = [Calls("transfer_to_pong")]
-    pong = agent("pong", {"go": [[], [Calls(f"transfer_to_{system.agent}")]] * 6}, handoffs=[system.agent])
+    pong = scripted_agent(
+        "pong", {"go": [[], [Calls(f"transfer_to_{system.agent}")]] * 6}, handoffs=[system.agent]
+    )
     lines: Lines = {"go": [ping, [], ping, ["I stay: {}"]]}
-    await system.runner([agent(system.agent, lines, handoffs=[pong], handoffs_max=2)])
-    heard = await hear(system, base, "go")
+    await system.runner([scripted_agent(system.agent, lines, handoffs=[pong], handoffs_max=2)])
+    heard = await collect_answer(system, base, "go")
     message = heard.message
     assert len(heard.operations("transfer")) == 2
     assert "handed off too often" in texts(message, "text")[-1]
@@ -80,16 +96,16 @@ async def test_a_run_is_handed_over_only_so_often(system: LocalSystem) -> None:
 async def test_a_delegated_agents_last_words_are_the_output_of_the_call(system: LocalSystem) -> None:
     """It knows the task alone; its text is no text of the answer, and its caller sees only the output."""
     base = await system.gateway()
-    [look, *_] = tools()
-    research = agent(
+    [look, *_] = build_tools()
+    research = scripted_agent(
         "research",
         {"find it": [[Thinks("Where?"), "Looking.", Calls("look")], ["It is {}."]]},
         tools=[look],
     )
     lines: Lines = {"go": [["I ask.", delegation("find it")], ["They say: {}"]], "next": [["Fine."]]}
-    support = agent(system.agent, lines, delegates=[research])
+    support = scripted_agent(system.agent, lines, delegates=[research])
     await system.runner([support])
-    heard = await hear(system, base, "go")
+    heard = await collect_answer(system, base, "go")
     message = heard.message
     assert texts(message, "text") == ["I ask.", "They say: It is seen."]
     assert texts(message, "reasoning") == ["Where?", "Looking.", "It is seen."]
@@ -99,36 +115,36 @@ async def test_a_delegated_agents_last_words_are_the_output_of_the_call(system: 
     ]
     assert message["metadata"]["usage"]["outputTokens"] == 40
 
-    first, second = seen(research)
+    first, second = model_requests(research)
     assert (first.history, first.step, second.step) == (second.history, 0, 1)
     assert [part["text"] for part in first.history[0]["parts"]] == ["find it"]
     assert (texts(second.answer, "text"), texts(second.answer, "reasoning")) == (["Looking."], ["Where?"])
-    caller = seen(support)[-1].answer
+    caller = model_requests(support)[-1].answer
     assert (texts(caller, "text"), texts(caller, "reasoning")) == (["I ask."], [])
     assert outcomes(caller) == ["It is seen."]
 
     session = system.fresh("s")
     await system.post(base, system.chat(session, "go"))
     await system.post(base, system.chat(session, "next"))
-    [_, earlier, _] = seen(support)[-1].history
+    [_, earlier, _] = model_requests(support)[-1].history
     assert texts(earlier, "reasoning") == []
     assert outcomes(earlier) == ["It is seen."]
 
 
 async def test_delegations_nest_and_those_of_one_step_run_one_after_the_other(system: LocalSystem) -> None:
     base = await system.gateway()
-    [look, *_] = tools()
-    dig = agent("dig", {"deeper": [[Calls("look")], ["Dug: {}."]]}, tools=[look])
+    [look, *_] = build_tools()
+    dig = scripted_agent("dig", {"deeper": [[Calls("look")], ["Dug: {}."]]}, tools=[look])
     lines: Lines = {"a": [[delegation("deeper", "dig")], ["A: {}"]], "b": [["B."]]}
-    research = agent("research", lines, delegates=[dig])
-    support = agent(
+    research = scripted_agent("research", lines, delegates=[dig])
+    support = scripted_agent(
         system.agent,
         {"go": [[delegation("a"), Calls("look"), delegation("b")], ["All: {}"]]},
         tools=[look],
         delegates=[research],
     )
     await system.runner([support])
-    heard = await hear(system, base, "go")
+    heard = await collect_answer(system, base, "go")
     message = heard.message
     assert texts(message, "text") == ["All: A: Dug: seen. seen B."]
     assert heard.operations("delegation_sent", "delegation_returned") == [
@@ -145,12 +161,12 @@ async def test_delegation_is_bounded_in_depth(system: LocalSystem) -> None:
     """Agents may delegate in a circle; at the bound the call gets an error, and everybody ends."""
     base = await system.gateway()
     lines: Lines = {"down": [[delegation("down", "a")], ["Back: {}"]]}
-    inner = agent("a", lines, delegates=["a"])
-    head = agent(
+    inner = scripted_agent("a", lines, delegates=["a"])
+    head = scripted_agent(
         system.agent, {"go": [[delegation("down", "a")], ["{}"]]}, delegates=[inner], delegation_depth_max=3
     )
     await system.runner([head])
-    heard = await hear(system, base, "go")
+    heard = await collect_answer(system, base, "go")
     message = heard.message
     assert texts(message, "text")[0].startswith("Back: Back: Back: Not done: too many agents")
 
@@ -159,16 +175,16 @@ async def test_a_delegated_agent_that_fails_or_never_ends_is_an_error_that_its_c
     system: LocalSystem,
 ) -> None:
     base = await system.gateway()
-    [look, *_] = tools()
+    [look, *_] = build_tools()
     lines: Lines = {"break": [["I try.", Calls("look"), Breaks()]], "loop": [[Calls("look")]] * 2}
-    research = agent("research", lines, tools=[look], max_steps=2)
-    support = agent(
+    research = scripted_agent("research", lines, tools=[look], max_steps=2)
+    support = scripted_agent(
         system.agent,
         {"go": [[delegation("break"), delegation("loop")], ["It went: {}"]]},
         delegates=[research],
     )
     await system.runner([support])
-    heard = await hear(system, base, "go")
+    heard = await collect_answer(system, base, "go")
     message = heard.message
     [text] = texts(message, "text")
     assert text == "It went: It failed: The provider is on fire. It used up its steps and has not finished."
@@ -182,16 +198,18 @@ async def test_an_approval_inside_a_delegated_agent_suspends_the_run_and_goes_on
     """Also if it is denied, and also if the log has expired in between."""
     base = await system.gateway()
     runs: Counter[str] = Counter()
-    dig = agent("dig", {"deep": [[Calls("delete")], ["Dug: {}."]]}, tools=tools(counted(runs))[2:])
-    research = agent("research", {"a": [[delegation("deep", "dig")], ["A: {}"]]}, delegates=[dig])
-    support = agent(system.agent, {"go": [[delegation("a")], ["All: {}"]]}, delegates=[research])
+    dig = scripted_agent(
+        "dig", {"deep": [[Calls("delete")], ["Dug: {}."]]}, tools=build_tools(count_into(runs))[2:]
+    )
+    research = scripted_agent("research", {"a": [[delegation("deep", "dig")], ["A: {}"]]}, delegates=[dig])
+    support = scripted_agent(system.agent, {"go": [[delegation("a")], ["All: {}"]]}, delegates=[research])
     await system.runner([support])
     for approved, expired in ((True, False), (False, False), (True, True)):
         runs.clear()
         session = system.fresh("s")
         asked = await system.post(base, system.chat(session, "go"))
         if expired:
-            await expire(system.nats_url, RunId(asked.headers["x-workflow-run-id"]), 0)
+            await expire_log(system.nats_url, RunId(asked.headers["x-workflow-run-id"]), 0)
         await system.post(base, await system.decision(base, session, approved=approved))
         [_, message] = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]
         outcome = "deleted" if approved else "output-denied"
@@ -219,8 +237,8 @@ async def test_a_delegated_agent_that_takes_too_long_is_an_error_that_its_caller
     base = await system.gateway()
     slow = Agent(name="slow", model=Hangs(), step_timeout_s=0.05)
     lines: Lines = {"go": [[delegation("a", "slow")], ["It went: {}"]]}
-    await system.runner([agent(system.agent, lines, delegates=[slow])])
-    heard = await hear(system, base, "go")
+    await system.runner([scripted_agent(system.agent, lines, delegates=[slow])])
+    heard = await collect_answer(system, base, "go")
     assert texts(heard.message, "text") == ["It went: It failed: The model took longer than 0.05 seconds."]
 
 
@@ -228,11 +246,11 @@ async def test_an_interrupt_leaves_no_call_open_in_any_frame(system: LocalSystem
     """Neither that of the agent at work nor those of the agents that wait; the next answer goes on."""
     base = await system.gateway()
     model = Hangs()
-    research = agent(
+    research = scripted_agent(
         "research", {"a": [[delegation("x", "dig")]]}, delegates=[Agent(name="dig", model=model)]
     )
     lines: Lines = {"go": [[delegation("a"), delegation("b")]], "next": [["Fine: {}"]]}
-    await system.runner([agent(system.agent, lines, delegates=[research])])
+    await system.runner([scripted_agent(system.agent, lines, delegates=[research])])
     session = system.fresh("s")
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(system.post(base, system.chat(session, "go")))

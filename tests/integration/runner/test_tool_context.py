@@ -11,7 +11,7 @@ from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool, ToolError
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
-from tests.support.models.scripted_models import Calls
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import Answer, LocalSystem
 
 REPORT = {"title": "Tides", "pages": 3, "body": "the secret of the sea"}
@@ -36,7 +36,7 @@ class Told:
 
 
 async def call(system: LocalSystem, made: Tool, **input: Any) -> Told:
-    await system.runner([Agent(name=system.agent, model=Calls(made.name, input), tools=[made])])
+    await system.runner([Agent(name=system.agent, model=SingleCallModel(made.name, input), tools=[made])])
     base, session = await system.gateway(), system.fresh("s")
     chat = system.chat(session, "go")
     async with system.http.post(
@@ -239,7 +239,7 @@ async def test_an_interrupted_call_is_cancelled_and_says_nothing_more(system: Lo
     for made, over in ((waits, cancelled), (works, None)):
         started.clear()
         await system.runner(
-            [Agent(name=f"{system.agent}-{made.name}", model=Calls(made.name, {}), tools=[made])]
+            [Agent(name=f"{system.agent}-{made.name}", model=SingleCallModel(made.name, {}), tools=[made])]
         )
         base, session = await system.gateway(default_agent=f"{system.agent}-{made.name}"), system.fresh("s")
         async with asyncio.TaskGroup() as group:

@@ -11,7 +11,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
-from tests.support.models.scripted_models import Calls
+from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Command, free_ports
 
@@ -31,7 +31,7 @@ async def careless(ctx: ToolContext[Tenant]) -> str:
     raise RuntimeError(f"{ctx.context.auth_token} may not see account {ctx.context.account}")
 
 
-agent = Agent(name="careless", model=Calls("careless", {}), tools=[careless], context=Tenant)
+agent = Agent(name="careless", model=SingleCallModel("careless", {}), tools=[careless], context=Tenant)
 
 
 async def test_no_secret_is_in_any_line(servers: Servers, tmp_path: Path) -> None:

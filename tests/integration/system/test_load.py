@@ -7,8 +7,8 @@ from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http.service import SERVICE
 from rejoin_runner.agent.agent import Agent
 
-from tests.support.clients.reconnecting_client import blocks, without_comments
-from tests.support.models.scripted_models import Pieces
+from tests.support.clients.reconnecting_client import split_frames, without_comments
+from tests.support.models.scripted_models import BurstModel
 from tests.support.system.local_system import Answer, LocalSystem
 
 
@@ -19,7 +19,7 @@ def counted(last: int) -> str:
 async def test_two_thousand_events_a_second_arrive_complete_and_in_order(system: LocalSystem) -> None:
     """F66: 4,000 events, twenty every 10 ms, to two viewers on each of two gateways."""
     bases = [await system.gateway(), await system.gateway()]
-    model = Pieces(pieces=4_000, size=1, burst=20, pause_s=0.01)
+    model = BurstModel(pieces=4_000, size=1, burst=20, pause_s=0.01)
     await system.runner([Agent(name=system.agent, model=model, text_interval_s=0)])
     session = system.fresh("s")
     post = system.http.post(f"{bases[0]}/api/chat", json=system.chat(session, "hello"))
@@ -31,7 +31,7 @@ async def test_two_thousand_events_a_second_arrive_complete_and_in_order(system:
     assert sent.complete
     assert [int(number) for number in sent.text.split()] == list(range(4_000))
     assert {without_comments(viewer.result().raw) for viewer in viewers} == {without_comments(sent.raw)}
-    numbers = [int(block.split(b"\n")[0].rpartition(b"-")[2]) for block in blocks(sent.raw)[:-1]]
+    numbers = [int(block.split(b"\n")[0].rpartition(b"-")[2]) for block in split_frames(sent.raw)[:-1]]
     assert numbers == sorted(set(numbers))  # what only some are shown has numbers too
 
 

@@ -7,7 +7,7 @@ from rejoin_protocol.ids import RunId
 from rejoin_runner.demo import build_demo_agent
 
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
-from tests.support.system.observation import expire
+from tests.support.system.observation import expire_log
 
 
 @pytest.mark.feature("F74")
@@ -41,7 +41,7 @@ async def test_every_position_in_an_expired_log_is_refused_with_410(system: Loca
     for text in ("count 2", "delete notes.txt"):
         session = system.fresh("s")
         answer = await system.post(base, system.chat(session, text))
-        await expire(system.nats_url, RunId(answer.headers["x-workflow-run-id"]), 0)
+        await expire_log(system.nats_url, RunId(answer.headers["x-workflow-run-id"]), 0)
         position = query.format(cursor=answer.frames[1].id)
         refused = await system.get(f"{base}/api/chat/{session}/stream?{position}")
         assert refused.status == 410, text

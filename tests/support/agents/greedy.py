@@ -10,7 +10,7 @@ from pathlib import Path
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.decorator import tool
 
-from tests.support.models.scripted_models import Calls
+from tests.support.models.scripted_models import SingleCallModel
 
 
 def begun() -> None:
@@ -25,4 +25,4 @@ async def greedy() -> str:
         time.sleep(60)  # noqa: ASYNC251 - this is what it is about
 
 
-agent = Agent(name=os.environ["TEST_AGENT"], model=Calls("greedy", {}), tools=[greedy])
+agent = Agent(name=os.environ["TEST_AGENT"], model=SingleCallModel("greedy", {}), tools=[greedy])

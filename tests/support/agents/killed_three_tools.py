@@ -7,6 +7,6 @@ the same file.
 import os
 from pathlib import Path
 
-from tests.support.models.three_tools import agent_of, written
+from tests.support.models.three_tools import build_agent, write_to
 
-agent = agent_of(os.environ["TEST_AGENT"], written(Path(os.environ["TEST_LEDGER"])))
+agent = build_agent(os.environ["TEST_AGENT"], write_to(Path(os.environ["TEST_LEDGER"])))

@@ -4,12 +4,12 @@ import os
 
 from rejoin_runner.agent.agent import Agent
 
-from tests.support.models.scripted_models import Pieces
+from tests.support.models.scripted_models import BurstModel
 
 
 def talkative(name: str) -> Agent:
     """Each piece is an append of its own, as long as the machine keeps up."""
-    return Agent(name=name, model=Pieces(pieces=600, size=8, pause_s=0.002), text_interval_s=0)
+    return Agent(name=name, model=BurstModel(pieces=600, size=8, pause_s=0.002), text_interval_s=0)
 
 
 agent = talkative(os.environ.get("TEST_AGENT", "talkative"))

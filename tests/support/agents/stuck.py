@@ -11,7 +11,7 @@ from pathlib import Path
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.decorator import tool
 
-from tests.support.models.scripted_models import Calls
+from tests.support.models.scripted_models import SingleCallModel
 
 
 def begun() -> None:
@@ -38,5 +38,5 @@ async def stubborn() -> str:
 
 
 agent = Agent(
-    name=os.environ["TEST_AGENT"], model=Calls(os.environ["TEST_TOOL"], {}), tools=[stuck, stubborn]
+    name=os.environ["TEST_AGENT"], model=SingleCallModel(os.environ["TEST_TOOL"], {}), tools=[stuck, stubborn]
 )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from tests.support.browser.node import missing
+from tests.support.browser.node import skip_or_fail
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Dev
 
@@ -15,13 +15,13 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 READ_BYTES = 65_536
 
 
-def chromium() -> str:
+def find_chromium() -> str:
     """The browser."""
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    return found or missing("the browser tests need Chromium, and there is none")
+    return found or skip_or_fail("the browser tests need Chromium, and there is none")
 
 
-class Front:
+class LoadBalancer:
     """A load balancer of the plainest kind: a connection goes to the first gateway that takes it."""
 
     def __init__(self, ports: list[int]) -> None:
@@ -31,7 +31,7 @@ class Front:
         self._writers: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator["Front"]:
+    async def open(self) -> AsyncIterator["LoadBalancer"]:
         """It listens, for as long as the context."""
         server = await asyncio.start_server(self._serve, HOST, 0)
         self.base = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
@@ -83,10 +83,10 @@ async def _copy(
         back.transport.abort()
 
 
-class Site:
+class BrowserSite:
     """A `rejoin dev` behind a load balancer."""
 
-    def __init__(self, dev: Dev, front: Front) -> None:
+    def __init__(self, dev: Dev, front: LoadBalancer) -> None:
         self.dev = dev
         self.front = front
 

@@ -5,20 +5,20 @@ from typing import Self
 
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
-from tests.support.browser.browser_site import Site
+from tests.support.browser.browser_site import BrowserSite
 
 
-class Seen:
+class ChatPage:
     """One tab with one conversation."""
 
-    def __init__(self, page: Page, site: Site, path: str, session: str) -> None:
+    def __init__(self, page: Page, site: BrowserSite, path: str, session: str) -> None:
         self.page = page
         self.site = site
         self.path = path
         self.session = session
 
     @classmethod
-    async def open(cls, context: BrowserContext, site: Site, path: str, session: str = "") -> Self:
+    async def open(cls, context: BrowserContext, site: BrowserSite, path: str, session: str = "") -> Self:
         """A tab, with a conversation that is new or known."""
         one = cls(await context.new_page(), site, path, session or f"browser-{secrets.token_hex(6)}")
         await one.page.goto(f"{site.base}{path}#{one.session}")
@@ -58,16 +58,16 @@ class Seen:
 
     async def counts_to(self, number: int) -> None:
         """Until the last answer has got there, without a fault on the way."""
-        await expect(self.answer).to_contain_text(f"{numbers(number)}")
+        await expect(self.answer).to_contain_text(f"{count_text(number)}")
 
     async def counted(self, number: int) -> None:
         """The answer is whole, stands there once, and nothing else does."""
-        await expect(self.answer).to_have_text(numbers(number))
+        await expect(self.answer).to_have_text(count_text(number))
         await expect(self.page.locator("#send")).to_be_enabled()
-        await expect(self.answer).to_have_text(numbers(number))
+        await expect(self.answer).to_have_text(count_text(number))
         await expect(self.messages).to_have_count(2)
 
 
-def numbers(last: int) -> str:
+def count_text(last: int) -> str:
     """What the demo agent counts."""
     return " ".join(str(number) for number in range(1, last + 1))

@@ -15,31 +15,31 @@ import pytest
 INSTALL_S_MAX = 240.0
 
 
-def missing(reason: str) -> NoReturn:
+def skip_or_fail(reason: str) -> NoReturn:
     """Skip; but where it must not be missed, fail."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
-async def packages(folder: Path) -> str:
+async def install_packages(folder: Path) -> str:
     """Node's path, with the packages of the folder's lock file installed there."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        missing("the clients in JavaScript need Node with npm, and there is none")
+        skip_or_fail("the clients in JavaScript need Node with npm, and there is none")
     wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
     installed = folder / "node_modules" / ".installed"  # for which lock file
-    async with alone(folder):
+    async with lock_folder(folder):
         if not (installed.exists() and installed.read_text() == wanted):
-            code, said = await spoken(folder, npm, "ci", seconds=INSTALL_S_MAX)
+            code, said = await run_command(folder, npm, "ci", seconds=INSTALL_S_MAX)
             if code:
-                missing(f"npm ci failed: {said[-2_000:]}")
+                skip_or_fail(f"npm ci failed: {said[-2_000:]}")
             installed.write_text(wanted)
     return node
 
 
 @asynccontextmanager
-async def alone(folder: Path) -> AsyncIterator[None]:
+async def lock_folder(folder: Path) -> AsyncIterator[None]:
     """The suite may run in several processes: one after the other."""
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -49,7 +49,7 @@ async def alone(folder: Path) -> AsyncIterator[None]:
         os.close(lock)
 
 
-async def spoken(folder: Path, *command: str, seconds: float) -> tuple[int, str]:
+async def run_command(folder: Path, *command: str, seconds: float) -> tuple[int, str]:
     """The exit code of a command in a folder, and what it said."""
     process = await asyncio.create_subprocess_exec(
         *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT

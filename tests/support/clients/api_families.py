@@ -66,7 +66,7 @@ NAMELESS = (RUN, GRAPH, PARTS, AGENT_CHAT, AISDK)
 """Those that need not name a session."""
 
 
-class Speaker(msgspec.Struct, frozen=True):
+class ApiClient(msgspec.Struct, frozen=True):
     """A client of one gateway."""
 
     system: LocalSystem
@@ -92,20 +92,20 @@ class Speaker(msgspec.Struct, frozen=True):
 
     async def send(self, path: str, data: bytes, **headers: str) -> Answer:
         """POST what may be no JSON."""
-        sent = {"content-type": "application/json"} | named(headers)
+        sent = {"content-type": "application/json"} | header_names(headers)
         async with self.system.http.post(self.base + path, data=io.BytesIO(data), headers=sent) as response:
             return await Answer.of(response)
 
     async def ask(self, method: str, path: str, body: Json = None, **headers: str) -> Answer:
         """Any other method."""
         async with self.system.http.request(
-            method, self.base + path, json=body, headers=named(headers)
+            method, self.base + path, json=body, headers=header_names(headers)
         ) as response:
             return await Answer.of(response)
 
     async def get(self, path: str, **headers: str) -> Answer:
         """GET."""
-        return await self.system.get(self.base + path, **named(headers))
+        return await self.system.get(self.base + path, **header_names(headers))
 
     def at(self, session: str, rest: str = "") -> str:
         """The session API's path of a session."""
@@ -133,18 +133,18 @@ class Speaker(msgspec.Struct, frozen=True):
         return part
 
 
-def named(headers: dict[str, str]) -> dict[str, str]:
+def header_names(headers: dict[str, str]) -> dict[str, str]:
     """Python's names as header names."""
     return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def responded(part: Json, *, approved: bool) -> Json:
+def with_decision(part: Json, *, approved: bool) -> Json:
     """A tool part as a client sends it back once its person has decided."""
     approval = part["approval"] | {"approved": approved}
     return part | {"state": "approval-responded", "approval": approval}
 
 
-def error_of(answer: Answer, family: Family) -> str:
+def error_text(answer: Answer, family: Family) -> str:
     """The text of a refusal, in its family's shape."""
     said = answer.json
     if family.plain:
@@ -157,6 +157,6 @@ def error_of(answer: Answer, family: Family) -> str:
     return str(said["detail"])
 
 
-def kinds(answer: Answer) -> list[str]:
+def event_types(answer: Answer) -> list[str]:
     """The types of its events."""
     return [chunk["type"] for chunk in answer.chunks]

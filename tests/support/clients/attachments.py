@@ -34,12 +34,12 @@ def png(head: bytes, pixels: bytes) -> bytes:
     return head + struct.pack(">I", len(pixels)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + PNG[-12:]
 
 
-def hollow() -> bytes:
+def truncated_png() -> bytes:
     """One whose frame is whole and whose pixels end in the middle."""
     return png(PNG[:33], zlib.compress(bytes(64 * 3 * 10)))
 
 
-def bomb(side: int = 30_000) -> bytes:
+def decompression_bomb(side: int = 30_000) -> bytes:
     """One that is small, and large once it is unpacked: every pixel is there."""
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     head = PNG[:8] + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
@@ -47,14 +47,14 @@ def bomb(side: int = 30_000) -> bytes:
     return png(head, zlib.compress(rows, 1))
 
 
-BOMB = bomb()
+BOMB = decompression_bomb()
 
 
-def pdf_of(size: int) -> bytes:
+def pdf_of_size(size: int) -> bytes:
     return PDF[:-6] + b"\n" * (size - len(PDF)) + PDF[-6:]
 
 
-def file(data: bytes, media_type: str, **more: str) -> dict[str, Any]:
+def inline_file_part(data: bytes, media_type: str, **more: str) -> dict[str, Any]:
     return {
         "type": "file",
         "mediaType": media_type,
@@ -63,11 +63,11 @@ def file(data: bytes, media_type: str, **more: str) -> dict[str, Any]:
     }
 
 
-def link(url: str, media_type: str = "image/png") -> dict[str, Any]:
+def remote_file_part(url: str, media_type: str = "image/png") -> dict[str, Any]:
     return {"type": "file", "mediaType": media_type, "url": url}
 
 
-class Recorder:
+class RecordingModel:
     """A model that says hello and remembers what it was given."""
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Recorder:
         return parts
 
 
-class Site:
+class FileSite:
     """A web server on loopback, which the guard of the test lets through, and nothing else there."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Site:
                 return web.Response(status=302, headers={"Location": request.query["url"]})
             case ["large"]:
                 return web.Response(
-                    body=pdf_of(file_formats.FILE_BYTES_MAX + 1), content_type="application/pdf"
+                    body=pdf_of_size(file_formats.FILE_BYTES_MAX + 1), content_type="application/pdf"
                 )
             case ["packed"]:
                 headers = {"Content-Encoding": "gzip"}

@@ -41,7 +41,7 @@ TABLES = """
 """
 
 
-class Ann(msgspec.Struct, frozen=True):
+class Victim(msgspec.Struct, frozen=True):
     """What is hers: a session with a run that waits for her word, and what belongs to it."""
 
     agent: str
@@ -55,7 +55,7 @@ class Ann(msgspec.Struct, frozen=True):
     dialogue: str
 
 
-class House:
+class AttackedGateway:
     """A gateway and a runner on a database of their own, Ann's tenant, and everybody's keys."""
 
     def __init__(
@@ -108,7 +108,7 @@ class House:
             "missing scope": await self.key(scopes=tuple(one for one in ALL if one is not scope)),
         }
 
-    async def ann(self) -> Ann:
+    async def ann(self) -> Victim:
         """Ann has said something, and is asked for her word."""
         key = await self.key()
         headers, session = {"Authorization": f"Bearer {key}"}, str(uuid.uuid4())
@@ -131,7 +131,9 @@ class House:
         message = body["messages"][0]["id"]
         response_id = f"resp_{run.removeprefix('run_')}"
         call = question.request.call
-        return Ann(self.system.agent, session, run, response_id, call, message, artifact.id, file, dialogue)
+        return Victim(
+            self.system.agent, session, run, response_id, call, message, artifact.id, file, dialogue
+        )
 
     async def still(self) -> None:
         """Until nothing is under way any more."""
@@ -142,10 +144,10 @@ class House:
 
         await wait_until(ended, "the end of all runs")
 
-    async def everything(self, ann: Ann) -> "Standing":
+    async def everything(self, ann: Victim) -> "SideEffects":
         """As it is once nothing is under way any more."""
         await self.still()
-        self._census = self._census or census(await self._watch.fetch(TABLES))
+        self._census = self._census or census_query(await self._watch.fetch(TABLES))
         found = await self._watch.fetch(self._census, self.tenant)
         rows: dict[str, int] = {table: count for table, count, _ in found}
         hers: dict[str, Any] = {table: own for table, _, own in found}
@@ -154,10 +156,10 @@ class House:
         for stream in (subjects.LOG, subjects.REQUESTS, subjects.FILES):
             info = msgspec.json.decode(await self._broker.call_api(f"$JS.API.STREAM.INFO.{stream}"))
             rows[stream] = info["state"]["last_seq"]
-        return Standing(rows, hers)
+        return SideEffects(rows, hers)
 
 
-def census(tables: Iterable[tuple[str, Sequence[str]]]) -> str:
+def census_query(tables: Iterable[tuple[str, Sequence[str]]]) -> str:
     """A statement that says of each table how many rows it has, and which are a tenant's."""
     own = "array_agg(t::text order by t::text) filter (where tenant_id = $1)"
 
@@ -168,7 +170,7 @@ def census(tables: Iterable[tuple[str, Sequence[str]]]) -> str:
     return " union all ".join(of(table, fields) for table, fields in tables)
 
 
-class Standing(msgspec.Struct, frozen=True):
+class SideEffects(msgspec.Struct, frozen=True):
     """How many rows each table has, where each stream ends; and what of it is Ann's, to the letter."""
 
     rows: dict[str, int]
@@ -176,8 +178,8 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def opened(servers: Servers) -> AsyncIterator[House]:
-    """A house on a fresh database."""
+async def open_attacked_gateway(servers: Servers) -> AsyncIterator[AttackedGateway]:
+    """A attacked on a fresh database."""
     async with fresh_database(servers.database_url) as url:
         await migrate.migrate(url)
         watch = await asyncpg.connect(url)
@@ -188,5 +190,5 @@ async def opened(servers: Servers) -> AsyncIterator[House]:
         ):
             await system.runner()
             base = await system.gateway(allow_anonymous=False, api_key_pepper=PEPPER)
-            yield House(system, base, store, watch, connected)
+            yield AttackedGateway(system, base, store, watch, connected)
         await watch.close()

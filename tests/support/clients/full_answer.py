@@ -9,7 +9,7 @@ from rejoin_protocol.events.fold import UIMessage, fold
 from tests.support.system.local_system import Answer, LocalSystem
 
 
-class Heard(msgspec.Struct):
+class FullAnswer(msgspec.Struct):
     """The responses that it came in, and the stored message."""
 
     message: UIMessage
@@ -23,7 +23,7 @@ class Heard(msgspec.Struct):
         return [(kind, one["fromSubAgent"], one["targetSubAgent"]) for kind, one in found]
 
 
-async def hear(system: LocalSystem, base: str, prompt: str) -> Heard:
+async def collect_answer(system: LocalSystem, base: str, prompt: str) -> FullAnswer:
     """Ask, and approve whatever is asked. The events are numbered without gap or repetition, and fold to the
     stored message.
     """
@@ -43,10 +43,10 @@ async def hear(system: LocalSystem, base: str, prompt: str) -> Heard:
     assert [int(frame.id.split("-")[1]) for frame in frames] == list(range(len(frames)))
     assert all(response.complete for response in responses)
     assert fold(chunks.decode(frame.data) for frame in frames) == message
-    return Heard(message, responses)
+    return FullAnswer(message, responses)
 
 
-def plain(message: UIMessage) -> str:
+def without_varying_fields(message: UIMessage) -> str:
     """A message without what differs from run to run."""
     text = msgspec.json.encode(message["parts"]).decode()
     for part in message["parts"]:

@@ -17,13 +17,13 @@ type Position = Callable[[list[bytes]], Ask]
 """Where a client is that has seen these frames."""
 
 
-def blocks(raw: bytes) -> list[bytes]:
+def split_frames(raw: bytes) -> list[bytes]:
     """The frames in these bytes, each as it was sent; comments and an unfinished one are left out."""
     return [block + END for block in raw.split(END)[:-1] if not block.startswith(COMMENT)]
 
 
 def without_comments(raw: bytes) -> bytes:
-    return b"".join(blocks(raw))
+    return b"".join(split_frames(raw))
 
 
 def cursor_of(block: bytes) -> str:
@@ -99,6 +99,6 @@ class Viewer(msgspec.Struct):
             if not received:
                 return
             *_, tail = (rest + received).split(END)
-            fresh = blocks(rest + received)
+            fresh = split_frames(rest + received)
             self.seen += fresh if goal is None else fresh[: goal - len(self.seen)]
             rest = tail

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.clients.api_families import Json, Speaker
+from tests.support.clients.api_families import ApiClient, Json
 from tests.support.system.local_system import DONE, Answer
 
 GOLDEN = Path(__file__).parents[2] / "api" / "golden"
@@ -27,8 +27,8 @@ IDS = re.compile(
 class Transcript:
     """Talk through it, then `check` it."""
 
-    def __init__(self, speaker: Speaker) -> None:
-        self._speaker = speaker
+    def __init__(self, client: ApiClient) -> None:
+        self._speaker = client
         self._lines: list[str] = []
 
     async def ask(self, method: str, path: str, body: Json = None, **headers: str) -> Answer:

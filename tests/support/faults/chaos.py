@@ -25,8 +25,8 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold, UIMessage
 
 from tests.support.agents.chaos import CALLS
-from tests.support.clients.reconnecting_client import DONE, END, blocks, cursor_of
-from tests.support.system.processes import Dev, Part, dev
+from tests.support.clients.reconnecting_client import DONE, END, cursor_of, split_frames
+from tests.support.system.processes import Dev, Part, rejoin_dev
 
 EACH = 3
 """So many gateways, and so many runners."""
@@ -50,17 +50,17 @@ AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 @asynccontextmanager
-async def place(directory: Path, each: int = EACH) -> AsyncIterator[Dev]:
+async def chaos_installation(directory: Path, each: int = EACH) -> AsyncIterator[Dev]:
     """`rejoin dev`; what its tools did stands in `calls` in the directory."""
     calls = directory / "calls"
     calls.touch()
-    async with dev(
+    async with rejoin_dev(
         directory, "tests.support.agents.chaos:agent", each=each, variables={CALLS: str(calls)}
     ) as one:
         yield one
 
 
-async def settled(database_url: str) -> bool:
+async def is_settled(database_url: str) -> bool:
     """Whether nothing is under way any more."""
     query = "select count(*) from runs where state in ('queued', 'running')"
     connection = await asyncpg.connect(database_url)
@@ -70,7 +70,7 @@ async def settled(database_url: str) -> bool:
         await connection.close()
 
 
-async def history(http: aiohttp.ClientSession, base: str, session: str) -> Sequence[UIMessage]:
+async def read_history(http: aiohttp.ClientSession, base: str, session: str) -> Sequence[UIMessage]:
     """What a session says."""
     async with http.get(f"{base}/api/agents/chaos/{session}") as response:
         assert response.status == 200, await response.text()
@@ -90,7 +90,7 @@ class Strike(msgspec.Struct, frozen=True):
     way: signal.Signals
 
 
-class Struck(msgspec.Struct, frozen=True):
+class StrikeRecord(msgspec.Struct, frozen=True):
     """A strike that was made: when, and which runs (with their attempts) the process held."""
 
     strike: Strike
@@ -122,7 +122,7 @@ class Chaos:
     def __init__(self, where: Dev) -> None:
         self._place = where
         self._stopped: set[psutil.Process] = set()
-        self.struck: list[Struck] = []
+        self.struck: list[StrikeRecord] = []
         self.missed = 0
 
     async def go(self, strikes: Sequence[Strike]) -> None:
@@ -148,7 +148,7 @@ class Chaos:
         except (LookupError, psutil.Error):
             self.missed += 1
             return
-        self.struck.append(Struck(strike, monotonic(), held))
+        self.struck.append(StrikeRecord(strike, monotonic(), held))
         if strike.way is signal.SIGSTOP:
             self._stopped.add(process)
             group.create_task(self._later(process))
@@ -169,7 +169,7 @@ class Chaos:
         return {}
 
 
-async def limit(where: Dev, random: Random) -> None:
+async def vary_tenant_limit(where: Dev, random: Random) -> None:
     """Change how many runs the tenant may have ready, until cancelled; then any number."""
     while True:
         await set_limit(where, random.choice(LIMITS))
@@ -232,7 +232,7 @@ class Send(msgspec.Struct):
         return {"id": self.session, "messages": [message], "trigger": "submit-message"}
 
 
-def decided(answer: UIMessage, *, approved: bool) -> UIMessage:
+def with_decisions(answer: UIMessage, *, approved: bool) -> UIMessage:
     """The answer with each of its questions answered."""
     parts = [
         part | {"state": "approval-responded", "approval": part["approval"] | {"approved": approved}}
@@ -337,7 +337,7 @@ class Client:
             case "leave":
                 pass
             case word:
-                message = decided(answer, approved=word == "approve")
+                message = with_decisions(answer, approved=word == "approve")
                 await self._follow(
                     send, {"id": send.session, "messages": [message], "messageId": message["id"]}
                 )
@@ -393,7 +393,7 @@ class Client:
         rest = b""
         while received := await self._more(send, response):
             rest += received
-            for frame in blocks(rest):
+            for frame in split_frames(rest):
                 if frame == DONE:
                     return True
                 if left == 0:
@@ -428,7 +428,7 @@ def _headers(send: Send) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def line() -> AsyncIterator[aiohttp.ClientSession]:
+async def open_client_connections() -> AsyncIterator[aiohttp.ClientSession]:
     """The clients' connections."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=SILENCE_S_MAX)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:

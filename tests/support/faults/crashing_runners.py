@@ -1,6 +1,6 @@
 """Runners that die where a test says: at an append to their log, or before an acknowledgement.
 
-The death is an exception that nobody catches, at the one place where a runner touches the log or a request;
+The crash is an exception that nobody catches, at the one place where a runner touches the log or a request;
 what the next attempt finds is exactly what a killed process would have left. Processes are killed in
 `tests/fault/fleet/test_processes.py`.
 """
@@ -16,11 +16,11 @@ from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head
 
 
-class Died(Exception):
+class RunnerCrashed(Exception):
     """The process is gone."""
 
 
-class Death(msgspec.Struct):
+class CrashPoint(msgspec.Struct):
     """When the runners die: once, at number `at` of what is counted, or where `word` is written for the first
     time. `stored` says whether that is done before they die; `count`, how often it was done.
     """
@@ -43,12 +43,12 @@ class Death(msgspec.Struct):
         return self.count - 1 == self.at
 
 
-class Mortal:
+class CrashingRunLog:
     """A log whose writer dies."""
 
-    def __init__(self, log: RunLog, death: Death) -> None:
+    def __init__(self, log: RunLog, crash: CrashPoint) -> None:
         self._log = log
-        self._death = death
+        self._death = crash
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
@@ -56,30 +56,32 @@ class Mortal:
     async def append(self, run: RunId, head: Head, payload: bytes) -> int:
         dies = self._death.due(payload)
         if dies and not self._death.stored:
-            raise Died
+            raise RunnerCrashed
         seq = await self._log.append(run, head, payload)
         if dies:
-            raise Died
+            raise RunnerCrashed
         return seq
 
 
-def at_append(monkeypatch: pytest.MonkeyPatch, *, word: bytes | None = None, stored: bool = False) -> Death:
-    """The death of the runners that are started from now on."""
-    death = Death(word=word, stored=stored)
+def crash_at_append(
+    monkeypatch: pytest.MonkeyPatch, *, word: bytes | None = None, stored: bool = False
+) -> CrashPoint:
+    """The crash of the runners that are started from now on."""
+    crash = CrashPoint(word=word, stored=stored)
     monkeypatch.setattr(
-        "rejoin_runner.app.JetStreamRunLog", lambda *brokers: Mortal(JetStreamRunLog(*brokers), death)
+        "rejoin_runner.app.JetStreamRunLog", lambda *brokers: CrashingRunLog(JetStreamRunLog(*brokers), crash)
     )
-    return death
+    return crash
 
 
-def before_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> Death:
-    """The death of all runners: what they did is done, and nobody knows it."""
-    acknowledge, death = JetStreamDelivery.ack, Death()
+def crash_before_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> CrashPoint:
+    """The crash of all runners: what they did is done, and nobody knows it."""
+    acknowledge, crash = JetStreamDelivery.ack, CrashPoint()
 
     async def ack(self: JetStreamDelivery) -> None:
-        if death.due():
-            raise Died
+        if crash.due():
+            raise RunnerCrashed
         await acknowledge(self)
 
     monkeypatch.setattr(JetStreamDelivery, "ack", ack)
-    return death
+    return crash

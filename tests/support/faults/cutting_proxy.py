@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 READ_BYTES_MAX = 64 * 1024
 
 
-class Closing:
+class CuttingProxy:
     """The proxy. `url` is where it listens, `cuts` how many connections it has cut."""
 
     def __init__(self, base: str, *, cuts_max: int, bytes_max: int, seed: int) -> None:
@@ -63,9 +63,11 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def closing(base: str, *, cuts_max: int, bytes_max: int, seed: int = 1) -> AsyncIterator[Closing]:
+async def cut_connections(
+    base: str, *, cuts_max: int, bytes_max: int, seed: int = 1
+) -> AsyncIterator[CuttingProxy]:
     """The same gateway, seen through a proxy that cuts so many connections, after so many bytes at most."""
-    proxy = Closing(base, cuts_max=cuts_max, bytes_max=bytes_max, seed=seed)
+    proxy = CuttingProxy(base, cuts_max=cuts_max, bytes_max=bytes_max, seed=seed)
     tasks: set[asyncio.Task[None]] = set()
     async with asyncio.TaskGroup() as group:
 

@@ -23,13 +23,13 @@ from rejoin_runner.agent.custom_loop import CRASH_ERROR
 from rejoin_runner.run.executor import INTERRUPTED, TOO_MANY_ATTEMPTS
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 
-from tests.support.clients.reconnecting_client import blocks
-from tests.support.faults.chaos import Send, Struck
+from tests.support.clients.reconnecting_client import split_frames
+from tests.support.faults.chaos import Send, StrikeRecord
 
 MAY_NOT_REPEAT = ("delete ", "sleep ", "once ")
 
 
-class Stored(msgspec.Struct, frozen=True):
+class StoredRun(msgspec.Struct, frozen=True):
     """A run as the database has it, and its log."""
 
     id: str
@@ -52,7 +52,7 @@ class Stored(msgspec.Struct, frozen=True):
         return said[-1] if said else None
 
 
-async def stored(database_url: str, runs: JetStreamRunLog) -> list[Stored]:
+async def read_runs(database_url: str, runs: JetStreamRunLog) -> list[StoredRun]:
     """Every run there is."""
     connection = await asyncpg.connect(database_url)
     try:
@@ -62,10 +62,10 @@ async def stored(database_url: str, runs: JetStreamRunLog) -> list[Stored]:
         )
     finally:
         await connection.close()
-    return [msgspec.convert(dict(row) | {"log": await read(runs, row["id"])}, Stored) for row in rows]
+    return [msgspec.convert(dict(row) | {"log": await read_log(runs, row["id"])}, StoredRun) for row in rows]
 
 
-async def read(runs: JetStreamRunLog, run: str) -> list[Record]:
+async def read_log(runs: JetStreamRunLog, run: str) -> list[Record]:
     """A log."""
     records: list[Record] = []
     more = True
@@ -81,7 +81,7 @@ async def read(runs: JetStreamRunLog, run: str) -> list[Record]:
 # ------------------------------------------------------------------------------------------------- a run
 
 
-def broken(run: Stored) -> Iterator[str]:
+def log_violations(run: StoredRun) -> Iterator[str]:
     """What is wrong with a run and its log."""
     if run.state not in TERMINAL and run.state is not State.SUSPENDED:
         yield "is not settled"
@@ -103,20 +103,20 @@ def broken(run: Stored) -> Iterator[str]:
     yield from _end_broken(run)
 
 
-def _frames_broken(run: Stored) -> Iterator[str]:
+def _frames_broken(run: StoredRun) -> Iterator[str]:
     for record in run.log:
-        frames = blocks(record.payload)
+        frames = split_frames(record.payload)
         ids = [frame.split(b"\n", 1)[0].decode() for frame in frames]
         if ids != [f"id: {record.head.prev}-{record.head.index + n}" for n in range(record.head.count)]:
             yield f"has other cursors than its head says at {record.seq}"
 
 
-def _end_broken(run: Stored) -> Iterator[str]:
+def _end_broken(run: StoredRun) -> Iterator[str]:
     last = run.marked
     if last is None:
         yield "has nothing in its log"
         return
-    types = [chunk["type"] for chunk in said(run.log)]
+    types = [chunk["type"] for chunk in logged_events(run.log)]
     if types[:1] != ["start"] or types[-1:] != ["finish"]:
         yield f"goes from {types[:1]} to {types[-1:]}"
     mark = Mark.ENDED if run.state in TERMINAL else Mark.SUSPENDED
@@ -132,12 +132,12 @@ def _end_broken(run: Stored) -> Iterator[str]:
         yield f"has failed of {run.error}"
 
 
-def said(log: Iterable[Record]) -> list[dict[str, Any]]:
+def logged_events(log: Iterable[Record]) -> list[dict[str, Any]]:
     """The events of a log."""
     return [msgspec.json.decode(event) for record in log for event in split_events(record)]
 
 
-def folded(log: Iterable[Record]) -> UIMessage:
+def fold_log(log: Iterable[Record]) -> UIMessage:
     """The message that a log says; a fault in its place if it says none."""
     fold = Fold()
     for record in log:
@@ -149,10 +149,10 @@ def folded(log: Iterable[Record]) -> UIMessage:
     return fold.message
 
 
-def unexpected(run: Stored, text: str, file: bytes = b"") -> Iterator[str]:
+def is_unexpected_answer(run: StoredRun, text: str, file: bytes = b"") -> Iterator[str]:
     """Whether a completed answer is not what the model says to such a text."""
-    answer = "".join(part.get("text", "") for part in folded(run.log)["parts"] if part["type"] == "text")
-    if run.state is State.COMPLETED and answer not in answers(text, file):
+    answer = "".join(part.get("text", "") for part in fold_log(run.log)["parts"] if part["type"] == "text")
+    if run.state is State.COMPLETED and answer not in possible_answers(text, file):
         yield f"answers {text!r} with {answer!r}"
 
 
@@ -160,7 +160,7 @@ def _numbers(last: str) -> str:
     return " ".join(str(number) for number in range(1, int(last) + 1))
 
 
-def answers(text: str, file: bytes = b"") -> list[str]:
+def possible_answers(text: str, file: bytes = b"") -> list[str]:
     """What the scripted model may say in the end."""
     match text.split():
         case ["refer"]:
@@ -190,9 +190,9 @@ def answers(text: str, file: bytes = b"") -> list[str]:
             return ["I have thought about it."]
 
 
-def unkept(run: Stored, artifacts: Mapping[str, str]) -> Iterator[str]:
+def artifact_violations(run: StoredRun, artifacts: Mapping[str, str]) -> Iterator[str]:
     """Artifacts that a message speaks of and nobody has, or the other way round. `artifacts`: their runs."""
-    parts = [part for part in folded(run.log)["parts"] if part["type"] == "data-artifact"]
+    parts = [part for part in fold_log(run.log)["parts"] if part["type"] == "data-artifact"]
     told = [part["data"]["artifactId"] for part in parts]
     kept = [id for id, of in artifacts.items() if of == run.id]
     if set(told) - set(kept) or len(set(told)) != len(told):
@@ -201,7 +201,7 @@ def unkept(run: Stored, artifacts: Mapping[str, str]) -> Iterator[str]:
         yield f"has the artifacts {kept} and speaks of {told}"
 
 
-async def drawn(database_url: str) -> dict[str, str]:
+async def read_artifact_runs(database_url: str) -> dict[str, str]:
     """Every artifact's run."""
     connection = await asyncpg.connect(database_url)
     try:
@@ -212,7 +212,7 @@ async def drawn(database_url: str) -> dict[str, str]:
         await connection.close()
 
 
-async def undeleted(database_url: str, runs: JetStreamRunLog, deleted: Iterable[Send]) -> list[str]:
+async def undeleted_runs(database_url: str, runs: JetStreamRunLog, deleted: Iterable[Send]) -> list[str]:
     """The runs of deleted sessions that are still somewhere."""
     asked = [send.run for send in deleted if send.run]
     connection = await asyncpg.connect(database_url)
@@ -228,7 +228,7 @@ async def undeleted(database_url: str, runs: JetStreamRunLog, deleted: Iterable[
 # --------------------------------------------------------------------------------------------- all of them
 
 
-def overlapping(runs: Sequence[Stored]) -> Iterator[str]:
+def overlapping_turns(runs: Sequence[StoredRun]) -> Iterator[str]:
     """Turns of runs of one session that were worked on at the same time."""
     spans: dict[str, list[tuple[int, int, str]]] = {}
     for run in runs:
@@ -244,25 +244,25 @@ def overlapping(runs: Sequence[Stored]) -> Iterator[str]:
                 yield f"{one} and {other} of session {session} overlap"
 
 
-def repeated(calls: str) -> Iterator[str]:
+def forbidden_repeats(calls: str) -> Iterator[str]:
     """Executions of what must not be repeated."""
     for call, times in Counter(calls.splitlines()).items():
         if call.startswith(MAY_NOT_REPEAT) and times > 1:
             yield f"{call} ran {times} times"
 
 
-def expected(run: Stored, view: View) -> list[bytes]:
+def expected_frames(run: StoredRun, view: View) -> list[bytes]:
     """The frames that such a client sees of a run."""
-    return [frame for record in run.log if view.sees(record.head) for frame in blocks(record.payload)]
+    return [frame for record in run.log if view.sees(record.head) for frame in split_frames(record.payload)]
 
 
-def _lost(send: Send, run: Stored) -> set[bytes]:
-    return set(expected(run, View(operations=send.operations))) - set(send.frames)
+def _lost(send: Send, run: StoredRun) -> set[bytes]:
+    return set(expected_frames(run, View(operations=send.operations))) - set(send.frames)
 
 
-def misseen(send: Send, run: Stored) -> Iterator[str]:
+def client_violations(send: Send, run: StoredRun) -> Iterator[str]:
     """Where a client has seen something else than the log."""
-    frames = expected(run, View(operations=send.operations))
+    frames = expected_frames(run, View(operations=send.operations))
     if send.frames == frames:
         return
     lost = [frame for frame in frames if frame not in send.frames]
@@ -274,38 +274,43 @@ def misseen(send: Send, run: Stored) -> Iterator[str]:
     )
 
 
-def all_broken(
-    runs: Sequence[Stored],
+def all_violations(
+    runs: Sequence[StoredRun],
     sends: Sequence[Send],
     history: Mapping[str, Sequence[UIMessage]],
     calls: str,
     artifacts: Mapping[str, str],
 ) -> Iterator[str]:
     """Every sentence there is to say."""
-    by_message: dict[str, list[Stored]] = {}
+    by_message: dict[str, list[StoredRun]] = {}
     for run in runs:
         by_message.setdefault(run.message, []).append(run)
-        yield from (f"{run.name} {sentence}" for sentence in (*broken(run), *unkept(run, artifacts)))
+        yield from (
+            f"{run.name} {sentence}"
+            for sentence in (*log_violations(run), *artifact_violations(run, artifacts))
+        )
     for send in sends:
         found = by_message.pop(send.message, [])
         yield from (f"{send.text!r} in {send.session}: {fault}" for fault in send.faults)
         if [run.id for run in found] != [send.run]:
             yield f"{send.text!r}: told {send.run!r}, stored {[run.name for run in found]}"
             continue
-        yield from misseen(send, found[0])
-        yield from (f"{found[0].name} {sentence}" for sentence in unexpected(found[0], send.text, send.file))
+        yield from client_violations(send, found[0])
+        yield from (
+            f"{found[0].name} {sentence}" for sentence in is_unexpected_answer(found[0], send.text, send.file)
+        )
         kept = [message for message in history[send.session] if message["id"] == found[0].answer]
-        if kept != [folded(found[0].log)]:
-            yield f"{found[0].name}: history has {kept}, the log {folded(found[0].log)}"
+        if kept != [fold_log(found[0].log)]:
+            yield f"{found[0].name}: history has {kept}, the log {fold_log(found[0].log)}"
     yield from (f"nobody asked for {message}" for message in by_message)
-    yield from overlapping(runs)
-    yield from repeated(calls)
+    yield from overlapping_turns(runs)
+    yield from forbidden_repeats(calls)
 
 
 # -------------------------------------------------------------------------------------------------- score
 
 
-def silences(sends: Sequence[Send]) -> list[float]:
+def silence_seconds(sends: Sequence[Send]) -> list[float]:
     """The seconds between two events of one response, the longest last."""
     gaps = []
     for send in sends:
@@ -315,8 +320,8 @@ def silences(sends: Sequence[Send]) -> list[float]:
     return sorted(gaps)
 
 
-def takeovers(
-    struck: Sequence[Struck], sends: Sequence[Send], runs: Sequence[Stored], way: signal.Signals
+def takeover_seconds(
+    struck: Sequence[StrikeRecord], sends: Sequence[Send], runs: Sequence[StoredRun], way: signal.Signals
 ) -> list[float]:
     """Seconds from such a strike at a runner to the next event of a run that it held, as a client saw it. One
     that drains goes on for a while, so its seconds begin at its last event. A turn that ended is none:
@@ -336,7 +341,7 @@ def _next(struck_at: float, send: Send, log: Iterable[Record], attempt: int) -> 
     records = list(log)
     turn = max((one.head.turn for one in records if one.head.attempt <= attempt), default=0)
     taken = [one for one in records if one.head.attempt > attempt and one.head.turn == turn]
-    later = {frame for record in taken for frame in blocks(record.payload)}
+    later = {frame for record in taken for frame in split_frames(record.payload)}
     for frame, at in zip(send.frames, send.times, strict=True):
         if frame in later:
             if at > struck_at:
@@ -349,8 +354,8 @@ def _p(values: Sequence[float], quantile: float) -> str:
     return f"{values[min(len(values) - 1, int(len(values) * quantile))]:.2f} s" if values else "-"
 
 
-def score(
-    struck: Sequence[Struck], missed: int, sends: Sequence[Send], runs: Sequence[Stored], errors: str
+def format_score(
+    struck: Sequence[StrikeRecord], missed: int, sends: Sequence[Send], runs: Sequence[StoredRun], errors: str
 ) -> str:
     """What it was, as a table."""
     blows = Counter(f"{one.strike.way.name} {one.strike.part}" for one in struck)
@@ -369,14 +374,17 @@ def score(
         ("posts", sum(send.posts for send in sends)),
         ("resumes", sum(send.resumes for send in sends)),
         ("attempts more than one", sum(run.log[-1].head.attempt - 1 for run in runs if run.log)),
-        ("resets", sum(chunk["type"] == "reset-step" for run in runs for chunk in said(run.log))),
-        ("outcomes unknown", sum(c.get("errorText") == UNKNOWN_OUTCOME for r in runs for c in said(r.log))),
+        ("resets", sum(chunk["type"] == "reset-step" for run in runs for chunk in logged_events(run.log))),
+        (
+            "outcomes unknown",
+            sum(c.get("errorText") == UNKNOWN_OUTCOME for r in runs for c in logged_events(r.log)),
+        ),
     ]
     for way in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM):
-        times = takeovers(struck, sends, runs, way)
+        times = takeover_seconds(struck, sends, runs, way)
         row = f"{len(times)}, p50 {_p(times, 0.5)}, p99 {_p(times, 0.99)}"
         rows.append((f"takeovers after {way.name}", row))
-    gaps = silences(sends)
+    gaps = silence_seconds(sends)
     rows.append(("longest silence", _p(gaps, 1)))
     rows += [
         (word, errors.count(f'"event": "{word}"'))

@@ -20,7 +20,7 @@ LINE_BYTES_MAX = 1024 * 1024
 READ_BYTES_MAX = 64 * 1024
 
 
-class Lossy(str):
+class LossyBrokerUrl(str):
     """The proxy's URL, with the credentials of the broker's, and its controls."""
 
     __slots__ = ("_proxy",)
@@ -96,7 +96,9 @@ def _without_other_ways(line: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def lossy(nats_url: str, *, drop: float = 0.3, seed: int = 1) -> AsyncIterator[Lossy]:
+async def open_lossy_broker(
+    nats_url: str, *, drop: float = 0.3, seed: int = 1
+) -> AsyncIterator[LossyBrokerUrl]:
     """The same broker, seen through a proxy that drops this share of the live messages."""
     parts = urlsplit(nats_url)
     proxy = _Proxy(parts.hostname or HOST, parts.port or 4222, drop, seed)
@@ -111,7 +113,9 @@ async def lossy(nats_url: str, *, drop: float = 0.3, seed: int = 1) -> AsyncIter
         server = await asyncio.start_server(accept, HOST, 0)
         port = server.sockets[0].getsockname()[1]
         credentials = parts.netloc.rpartition("@")[0]
-        url = Lossy(f"nats://{credentials}@{HOST}:{port}" if credentials else f"nats://{HOST}:{port}", proxy)
+        url = LossyBrokerUrl(
+            f"nats://{credentials}@{HOST}:{port}" if credentials else f"nats://{HOST}:{port}", proxy
+        )
         try:
             yield url
         finally:

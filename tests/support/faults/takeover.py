@@ -22,7 +22,7 @@ from rejoin_runner.worker.worker import Worker
 
 from tests.support.clients.reconnecting_client import DONE, without_comments
 from tests.support.system.local_system import Answer, LocalSystem
-from tests.support.system.observation import payload, stored
+from tests.support.system.observation import client_bytes, read_log
 
 FIRST, SECOND = 5, 3
 """Words of the first runner, all void, and of the second one before it waits."""
@@ -34,7 +34,7 @@ async def send_nothing(delivery: Delivery) -> None:
 
 
 ACK_WAIT_S = 0.4
-PAUSING: dict[str, Any] = {
+SILENT_RUNNER: dict[str, Any] = {
     "ack_wait_s": ACK_WAIT_S,
     "max_concurrent_runs": 1,
     "signals": WorkerSignals(heartbeat=send_nothing),
@@ -44,11 +44,11 @@ other.
 """
 
 
-def over(worker: Worker) -> bool:
+def has_no_runs(worker: Worker) -> bool:
     return worker.active_runs == 0
 
 
-def folded(records: list[Record]) -> UIMessage:
+def fold_records(records: list[Record]) -> UIMessage:
     fold = Fold()
     for record in records:
         for event in split_events(record):
@@ -70,11 +70,11 @@ def assert_one_writer_at_a_time(records: list[Record]) -> None:
 async def assert_all_agree(system: LocalSystem, base: str, session: str, answer: Answer) -> list[Record]:
     """The log, the viewer and the history say the same."""
     assert answer.complete
-    records = await stored(system.nats_url, answer.headers["x-workflow-run-id"])
+    records = await read_log(system.nats_url, answer.headers["x-workflow-run-id"])
     assert_one_writer_at_a_time(records)
-    assert without_comments(answer.raw) == payload(records) + DONE
+    assert without_comments(answer.raw) == client_bytes(records) + DONE
     history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json
-    assert history["messages"][-1] == folded(records)
+    assert history["messages"][-1] == fold_records(records)
     run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, SessionId(session))
     assert run is not None
     assert (run.state, run.attempt) == (State.COMPLETED, records[-1].head.attempt)
@@ -82,7 +82,7 @@ async def assert_all_agree(system: LocalSystem, base: str, session: str, answer:
 
 
 @contextlib.asynccontextmanager
-async def posted(
+async def post_in_background(
     system: LocalSystem, base: str, session: str, text: str
 ) -> AsyncIterator[asyncio.Task[Answer]]:
     """A POST whose answer is read to its end beside the block."""
@@ -90,7 +90,7 @@ async def posted(
         yield group.create_task(system.post(base, system.chat(session, text)))
 
 
-async def lines(system: LocalSystem, session: str) -> int:
+async def logged_event_count(system: LocalSystem, session: str) -> int:
     """How many events the session's run has in its log."""
     run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, SessionId(session))
     last = await system.apps[0][SERVICE].backend.log.last(run.id) if run is not None else None

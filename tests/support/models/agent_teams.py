@@ -39,7 +39,7 @@ type Line = str | Calls | Thinks | Breaks
 type Lines = Mapping[str, Sequence[Sequence[Line]]]
 
 
-class Part(msgspec.Struct):
+class ScriptedPart(msgspec.Struct):
     """A model that plays: for each thing that it may be asked, the lines of each step. `{}` in a line are the
     outcomes of the calls it has seen. `seen` is what it was asked.
     """
@@ -80,12 +80,12 @@ def texts(message: UIMessage, kind: str) -> list[str]:
     return [part["text"].strip() for part in message["parts"] if part["type"] == kind]
 
 
-def agent(name: str, lines: Lines, **fields: Any) -> Agent:
+def scripted_agent(name: str, lines: Lines, **fields: Any) -> Agent:
     """An agent with a part to play."""
-    return Agent(name=name, model=Part(lines, []), description=f"The {name} agent.", **fields)
+    return Agent(name=name, model=ScriptedPart(lines, []), description=f"The {name} agent.", **fields)
 
 
-def seen(one: Agent) -> list[ModelRequest]:
+def model_requests(one: Agent) -> list[ModelRequest]:
     """What its model was asked."""
-    assert isinstance(one.model, Part)
+    assert isinstance(one.model, ScriptedPart)
     return one.model.seen

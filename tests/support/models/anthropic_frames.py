@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tests.support.models.provider_server import Reply
+from tests.support.models.provider_server import ProviderReply
 
 type Block = Sequence[bytes]
 
@@ -45,11 +45,11 @@ def closing(reason: str = "end_turn", *, tokens_out: int = 5) -> Block:
 
 def message(
     *blocks: Block, reason: str = "end_turn", tokens_in: int = 3, cached: int = 0, tokens_out: int = 5
-) -> Reply:
+) -> ProviderReply:
     """A whole answer, with a ping in it as the real one has."""
     frames = [opening(tokens_in=tokens_in, cached=cached), event("ping")]
     frames += [frame for block in blocks for frame in block]
-    return Reply([*frames, *closing(reason, tokens_out=tokens_out)], "eof")
+    return ProviderReply([*frames, *closing(reason, tokens_out=tokens_out)], "eof")
 
 
 def _block(index: int, start: dict[str, Any], *deltas: dict[str, Any]) -> Block:

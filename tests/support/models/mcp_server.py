@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(8)).decode()
 
 
-class Old:
+class LegacyTransport:
     """A server of the era with sessions, which has never heard of the other one."""
 
     def __init__(self, app: Any) -> None:
@@ -39,7 +39,7 @@ class Ledger:
         self.hold = asyncio.Event()
 
 
-def made(ledger: Ledger, *names: str) -> MCPServer:
+def build_server(ledger: Ledger, *names: str) -> MCPServer:
     """A server with these tools, or with all of them."""
     server = MCPServer("things")
 
@@ -86,11 +86,11 @@ def made(ledger: Ledger, *names: str) -> MCPServer:
 
 
 @asynccontextmanager
-async def served(server: MCPServer, port: int = 0, *, old: bool = False) -> AsyncIterator[int]:
+async def serve(server: MCPServer, port: int = 0, *, old: bool = False) -> AsyncIterator[int]:
     """Serve it on loopback, for as long as the context; the port. `old`: only with sessions."""
     app = server.streamable_http_app()
     if old:
-        app.add_middleware(Old)
+        app.add_middleware(LegacyTransport)
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, log_config=None, lifespan="on", timeout_graceful_shutdown=0
     )
@@ -113,4 +113,4 @@ async def _serve(listening: uvicorn.Server, sockets: list[Any]) -> None:
 
 
 if __name__ == "__main__":
-    made(Ledger()).run("stdio")
+    build_server(Ledger()).run("stdio")

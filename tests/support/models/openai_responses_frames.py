@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from tests.support.models.provider_server import Reply
+from tests.support.models.provider_server import ProviderReply
 
 type Event = dict[str, Any]
 type Item = Callable[[int], tuple[list[Event], Event]]
@@ -49,13 +49,13 @@ def usage(tokens_in: int, tokens_out: int, cached: int = 0, reasoned: int = 0) -
     }
 
 
-def response(*items: Item, sums: Event | None = None) -> Reply:
+def response(*items: Item, sums: Event | None = None) -> ProviderReply:
     """A whole answer."""
     begun = [state("created", "in_progress"), state("in_progress", "in_progress")]
     made = [item(index) for index, item in enumerate(items)]
     events = [event for item_events, _ in made for event in item_events]
     done = state("completed", "completed", [item for _, item in made], usage=sums or usage(3, 5))
-    return Reply(frames([*begun, *events, done]), "eof")
+    return ProviderReply(frames([*begun, *events, done]), "eof")
 
 
 def _around(index: int, empty: Event, full: Event, inner: Iterator[Event]) -> tuple[list[Event], Event]:

@@ -10,20 +10,20 @@ from rejoin_runner.models.providers.provider_call import ProviderModel
 
 from tests.support.models import anthropic_frames, openai_responses_frames
 from tests.support.models import provider_server as chat
-from tests.support.models.provider_server import FakeProvider, Reply
+from tests.support.models.provider_server import FakeProvider, ProviderReply
 
 type Request = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Speaks:
+class ProviderProtocol:
     """One provider's way. `thinks` is an answer that reasons, says `Looking.` and calls `weather` twice."""
 
     provider: str
     name: str
     path: str
-    thinks: Reply
-    plain: Callable[..., Reply]
+    thinks: ProviderReply
+    plain: Callable[..., ProviderReply]
     begun: Sequence[bytes]
     """The frames of an answer that has said `a` and has not ended."""
     failing: bytes
@@ -61,11 +61,11 @@ def _items(request: Request, kind: str) -> list[Any]:
     return [item for item in request["input"] if item.get("type") == kind]
 
 
-CHAT = Speaks(
+CHAT = ProviderProtocol(
     "openai",
     "fake",
     "/v1/chat/completions",
-    Reply(
+    ProviderReply(
         [
             chat.delta(reasoning_content="hm"),
             chat.delta(reasoning_content="m"),
@@ -85,7 +85,7 @@ CHAT = Speaks(
     _chat_reasoning,
     _chat_results,
 )
-RESPONSES = Speaks(
+RESPONSES = ProviderProtocol(
     "openai-responses",
     "gpt-5",
     "/v1/responses",
@@ -114,7 +114,7 @@ RESPONSES = Speaks(
     lambda request: _items(request, "reasoning"),
     lambda request: _items(request, "function_call_output"),
 )
-ANTHROPIC = Speaks(
+ANTHROPIC = ProviderProtocol(
     "anthropic",
     "claude-fake",
     "/v1/messages",

@@ -48,7 +48,7 @@ def _chunk(**fields: object) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ProviderReply:
     """`done` ends with `[DONE]`, `eof` without, `cut` breaks the connection, `stall` says nothing more.
     `slam` breaks it before any answer.
     """
@@ -59,17 +59,19 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def text(*pieces: str) -> Reply:
+def text(*pieces: str) -> ProviderReply:
     """A complete answer of text."""
-    return Reply([*(delta(content=piece) for piece in pieces), delta(finish="stop"), usage(3, len(pieces))])
+    return ProviderReply(
+        [*(delta(content=piece) for piece in pieces), delta(finish="stop"), usage(3, len(pieces))]
+    )
 
 
-def failure(status: int, **headers: str) -> Reply:
+def failure(status: int, **headers: str) -> ProviderReply:
     body = json.dumps(
         {"error": {"message": "secret sk-1234 at 10.0.0.1", "type": "x", "code": None}}
     ).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply([body], status=status, headers={"content-type": "application/json", **named})
+    return ProviderReply([body], status=status, headers={"content-type": "application/json", **named})
 
 
 class FakeProvider:
@@ -81,13 +83,13 @@ class FakeProvider:
         self.keys: list[str | None] = []
         self.asked = asyncio.Event()
         self.left = asyncio.Event()
-        self._replies: deque[Reply] = deque()
+        self._replies: deque[ProviderReply] = deque()
         self._runner: web.AppRunner | None = None
         self.address = ""
         """For clients that add the version themselves."""
         self.base_url = ""
 
-    def queue(self, *replies: Reply) -> None:
+    def queue(self, *replies: ProviderReply) -> None:
         self._replies.extend(replies)
 
     async def __aenter__(self) -> Self:
@@ -127,7 +129,7 @@ class FakeProvider:
             await self._end(reply, request, response)
         return response
 
-    async def _end(self, reply: Reply, request: web.Request, response: web.StreamResponse) -> None:
+    async def _end(self, reply: ProviderReply, request: web.Request, response: web.StreamResponse) -> None:
         match reply.ending:
             case "done" if reply.status == web.HTTPOk.status_code:
                 await response.write(b"data: [DONE]\n\n")

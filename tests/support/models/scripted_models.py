@@ -11,7 +11,7 @@ from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
 
 
-class Pieces(msgspec.Struct):
+class BurstModel(msgspec.Struct):
     """Says `pieces` deltas of `size` bytes, `burst` of them at once and then nothing for `pause_s`."""
 
     pieces: int
@@ -31,7 +31,7 @@ class Pieces(msgspec.Struct):
         yield Done("stop")
 
 
-class Gated(msgspec.Struct):
+class GatedModel(msgspec.Struct):
     """Says one word for each time that `gate` is released; `asked` counts its calls."""
 
     gate: asyncio.Semaphore
@@ -49,7 +49,7 @@ class Gated(msgspec.Struct):
         yield Done("stop")
 
 
-class Asks(msgspec.Struct):
+class RepeatedDeleteModel(msgspec.Struct):
     """Calls `delete` in each of its first steps, `times` of them, and ends in the next."""
 
     times: int
@@ -66,7 +66,7 @@ class Asks(msgspec.Struct):
         yield Done("tool-calls")
 
 
-class Calls(msgspec.Struct):
+class SingleCallModel(msgspec.Struct):
     """Calls one tool in its first step and ends in the second."""
 
     tool: str
@@ -83,7 +83,7 @@ class Calls(msgspec.Struct):
         yield Done("tool-calls")
 
 
-class Wants:
+class CallingModel:
     """A model that makes these calls at once, and says then how each of them ended."""
 
     def __init__(self, **calls: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ class Wants:
         yield Done("stop")
 
 
-class Shell:
+class ShellTools:
     """Tools that write down what they were run with."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import ToolContext
 
-from tests.support.models.scripted_models import Wants
+from tests.support.models.scripted_models import CallingModel
 
 TOOLS = ("look", "stamp", "delete")
 
@@ -22,7 +22,7 @@ type Note = Callable[[str, str], None]
 """Is told of a run of a tool: its name, and the idempotency key of the call."""
 
 
-def tools(note: Note = lambda *_: None) -> list[Tool]:
+def build_tools(note: Note = lambda *_: None) -> list[Tool]:
     """In the order of their names in `TOOLS`."""
 
     @tool
@@ -46,17 +46,17 @@ def tools(note: Note = lambda *_: None) -> list[Tool]:
     return [look, stamp, delete]
 
 
-def agent_of(name: str, note: Note) -> Agent:
+def build_agent(name: str, note: Note) -> Agent:
     """The agent that has them, and calls all of them at once."""
-    return Agent(name=name, model=Wants(look={}, stamp={}, delete={}), tools=tools(note))
+    return Agent(name=name, model=CallingModel(look={}, stamp={}, delete={}), tools=build_tools(note))
 
 
-def counted(runs: Counter[str]) -> Note:
+def count_into(runs: Counter[str]) -> Note:
     """Counts the runs of each tool."""
     return lambda name, _: runs.update([name])
 
 
-def written(ledger: Path) -> Note:
+def write_to(ledger: Path) -> Note:
     """Writes a line for each run."""
 
     def note(name: str, key: str) -> None:

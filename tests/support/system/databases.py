@@ -24,7 +24,7 @@ async def fresh_database(database_url: str) -> AsyncIterator[str]:
         await server.close()
 
 
-async def unmigrated(database_url: str) -> list[str]:
+async def missing_migrations(database_url: str) -> list[str]:
     """The migrations that a database misses."""
     connection = await asyncpg.connect(database_url)
     try:
@@ -33,7 +33,7 @@ async def unmigrated(database_url: str) -> list[str]:
         await connection.close()
 
 
-async def waits_for_lock(database_url: str, count: int = 1) -> bool:
+async def statements_wait_for_lock(database_url: str, count: int = 1) -> bool:
     """Whether so many statements wait for a lock."""
     connection = await asyncpg.connect(database_url)
     query = """

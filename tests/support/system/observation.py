@@ -19,7 +19,7 @@ DEADLINE_S = 40.0
 POLL_S = 0.01
 
 
-async def stored(nats_url: str, run: str) -> list[Record]:
+async def read_log(nats_url: str, run: str) -> list[Record]:
     """Every record of a run's log."""
     async with nats_connection.connect(nats_url, "tests") as connection:
         runs = JetStreamRunLog(connection, connection)
@@ -33,7 +33,7 @@ async def stored(nats_url: str, run: str) -> list[Record]:
         return records
 
 
-async def expire(nats_url: str, run: RunId, keep: int) -> None:
+async def expire_log(nats_url: str, run: RunId, keep: int) -> None:
     """Let the broker forget a run's records but for the last ones, as their age would."""
     async with nats_connection.connect(nats_url, "expire") as connection:
         ask: dict[str, Any] = {"filter": subjects.log(run)}
@@ -42,7 +42,7 @@ async def expire(nats_url: str, run: RunId, keep: int) -> None:
         await connection.call_api(f"$JS.API.STREAM.PURGE.{subjects.LOG}", msgspec.json.encode(ask))
 
 
-def payload(records: list[Record]) -> bytes:
+def client_bytes(records: list[Record]) -> bytes:
     """The frames of a log, as a client that asks for nothing special is sent them."""
     client = View()
     return b"".join(record.payload for record in records if client.sees(record.head))

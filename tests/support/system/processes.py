@@ -40,7 +40,7 @@ def free_ports(count: int) -> int:
     raise AssertionError("no free ports")
 
 
-def gone(process: psutil.Process) -> bool:
+def has_exited(process: psutil.Process) -> bool:
     """Whether it has ended; nobody may have fetched its exit code yet."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
@@ -98,7 +98,7 @@ class Command:
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        await wait_until(lambda: all(map(gone, family)), "the end of all that was started")
+        await wait_until(lambda: all(map(has_exited, family)), "the end of all that was started")
 
     @property
     def out(self) -> str:
@@ -144,7 +144,7 @@ class Command:
             return await self._process.wait()
 
 
-async def rejoin(system: LocalSystem, *arguments: str, **variables: str) -> tuple[int, str, str]:
+async def run_rejoin(system: LocalSystem, *arguments: str, **variables: str) -> tuple[int, str, str]:
     """A command that ends by itself: its exit code, and what it said on stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "rejoin", *arguments),
@@ -165,11 +165,11 @@ def _is(process: psutil.Process, part: Part) -> bool:
             case "gateway" | "runner":  # its service module, which `rejoin dev` imports ahead
                 return f"rejoin_{part}.app" in process.cmdline()
             case "nats":
-                return process.name() == "nats-server" and not gone(process)
+                return process.name() == "nats-server" and not has_exited(process)
             case "postgres":  # the first of them: the others are its children
                 parent = process.parent()
                 first = parent is None or parent.name() != "postgres"
-                return process.name() == "postgres" and first and not gone(process)
+                return process.name() == "postgres" and first and not has_exited(process)
     return False
 
 
@@ -244,7 +244,7 @@ class Dev:
 
 
 @asynccontextmanager
-async def dev(
+async def rejoin_dev(
     place: Path, *words: str, each: int = 2, variables: Mapping[str, str] | None = None
 ) -> AsyncIterator[Dev]:
     """A running `rejoin dev`, which is ended with all that it has started. `words`: whose agents it runs."""

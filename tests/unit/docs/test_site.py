@@ -13,7 +13,7 @@ import pytest
 from rejoin_gateway.app import ROUTES
 
 import rejoin
-from tests.support.browser.node import missing
+from tests.support.browser.node import skip_or_fail
 
 ROOT = Path(__file__).parents[3]
 BUILD_S_MAX = 110.0
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site. The build has no network: any request of its process fails."""
     if importlib.util.find_spec("mkdocs") is None:
-        missing("the documentation needs `uv sync --group docs`")
+        skip_or_fail("the documentation needs `uv sync --group docs`")
     folder = tmp_path_factory.mktemp("site")
     dead = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]

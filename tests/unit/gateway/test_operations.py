@@ -29,11 +29,11 @@ def metrics() -> set[str]:
 
 
 def test_the_table_of_settings_is_that_of_the_structs() -> None:
-    assert settings_table.renewed(TEXT) == TEXT, "run: python -m tests.support.settings_table"
+    assert settings_table.with_new_table(TEXT) == TEXT, "run: python -m tests.support.settings_table"
 
 
 def test_every_setting_says_what_it_is_for() -> None:
-    missing = [name for name, text in settings_table.meanings().items() if not text]
+    missing = [name for name, text in settings_table.settings_meanings().items() if not text]
     assert missing == []
 
 

@@ -12,10 +12,10 @@ from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import ToolError
 
-from tests.support.models.agent_teams import agent
+from tests.support.models.agent_teams import scripted_agent
 
-BILLING = agent("billing", {})
-RESEARCH = agent("research", {}, delegates=["billing"])
+BILLING = scripted_agent("billing", {})
+RESEARCH = scripted_agent("research", {}, delegates=["billing"])
 
 
 def crew(head: Agent) -> AgentTeam:
@@ -23,7 +23,7 @@ def crew(head: Agent) -> AgentTeam:
 
 
 def test_targets_are_tools_with_their_descriptions() -> None:
-    support = agent("support", {}, handoffs=[BILLING], delegates=[RESEARCH])
+    support = scripted_agent("support", {}, handoffs=[BILLING], delegates=[RESEARCH])
     tools = crew(support).member("support").tools
     assert list(tools) == ["transfer_to_billing", "delegate_to_research"]
     assert "The billing agent." in tools["transfer_to_billing"].spec.description
@@ -35,22 +35,22 @@ def test_targets_are_tools_with_their_descriptions() -> None:
 
 
 def test_agents_may_reach_each_other_in_a_circle() -> None:
-    support = agent(
-        "support", {}, handoffs=[agent("billing", {}, handoffs=["support"], delegates=["support"])]
+    support = scripted_agent(
+        "support", {}, handoffs=[scripted_agent("billing", {}, handoffs=["support"], delegates=["support"])]
     )
     assert list(crew(support).member("billing").tools) == ["transfer_to_support", "delegate_to_support"]
 
 
 def test_one_agent_may_be_reached_on_two_ways() -> None:
-    support = agent("support", {}, handoffs=[BILLING], delegates=[BILLING, RESEARCH])
+    support = scripted_agent("support", {}, handoffs=[BILLING], delegates=[BILLING, RESEARCH])
     assert set(collect_agents(support)) == {"support", "billing", "research"}
 
 
 def test_approval_of_a_transfer_and_of_a_delegation_is_the_agents_to_ask() -> None:
-    support = agent("support", {}, delegates=[BILLING], needs_approval={"delegate_to_billing": True})
+    support = scripted_agent("support", {}, delegates=[BILLING], needs_approval={"delegate_to_billing": True})
     assert support.needs_approval
     with pytest.raises(Invalid, match="no tool transfer_to_billing"):
-        agent("support", {}, delegates=[BILLING], needs_approval={"transfer_to_billing": True})
+        scripted_agent("support", {}, delegates=[BILLING], needs_approval={"transfer_to_billing": True})
 
 
 async def test_an_agent_that_is_no_more_says_so_when_it_is_to_speak() -> None:
@@ -73,11 +73,13 @@ async def transfer_to_mars() -> str:
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "two agents of one name": (
-        lambda: collect_agents(agent("a", {}, handoffs=[BILLING], delegates=[agent("billing", {})])),
+        lambda: collect_agents(
+            scripted_agent("a", {}, handoffs=[BILLING], delegates=[scripted_agent("billing", {})])
+        ),
         "agent a reaches two agents of the name billing",
     ),
     "one that nobody reaches": (
-        lambda: collect_agents(agent("a", {}, handoffs=["sales"])),
+        lambda: collect_agents(scripted_agent("a", {}, handoffs=["sales"])),
         "agent a names the agent sales, which a does not reach",
     ),
     "one that only others reach": (
@@ -85,22 +87,22 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         "agent research names the agent billing, which research does not reach",
     ),
     "a name that makes too long a tool": (
-        lambda: collect_agents(agent("a", {}, handoffs=[agent("b" * 53, {})])),
+        lambda: collect_agents(scripted_agent("a", {}, handoffs=[scripted_agent("b" * 53, {})])),
         "may have 52 characters",
     ),
     "a tool of a name that leads to another agent": (
-        lambda: agent("a", {}, tools=[transfer_to_mars]),
+        lambda: scripted_agent("a", {}, tools=[transfer_to_mars]),
         "agent a has a tool transfer_to_mars: such names are for reaching other agents",
     ),
     "one agent twice": (
-        lambda: agent("a", {}, delegates=[BILLING, "billing"]),
+        lambda: scripted_agent("a", {}, delegates=[BILLING, "billing"]),
         "agent a names the agent billing twice",
     ),
     "one that wants another context": (
-        lambda: collect_agents(agent("a", {}, handoffs=[agent("b", {}, context=Tenant)])),
+        lambda: collect_agents(scripted_agent("a", {}, handoffs=[scripted_agent("b", {}, context=Tenant)])),
         "agent b wants another context than a, in whose runs it works",
     ),
-    "itself": (lambda: agent("a", {}, handoffs=["a"]), "agent a cannot hand over to itself"),
+    "itself": (lambda: scripted_agent("a", {}, handoffs=["a"]), "agent a cannot hand over to itself"),
 }
 
 

@@ -15,7 +15,7 @@ from rejoin_runner.models.model import ModelError, ModelRequest
 from rejoin_runner.run import model_files
 from rejoin_runner.run.model_files import FileInliningModel, inline_files, store_generated_file
 
-from tests.support.clients.attachments import PNG, Recorder
+from tests.support.clients.attachments import PNG, RecordingModel
 
 TENANT = TenantId("acme")
 MINE = Run(
@@ -152,7 +152,7 @@ async def test_a_generated_file_that_cannot_be_stored_is_the_models_error(url: s
 
 
 async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
-    files, model = MemoryFileStore(), Recorder()
+    files, model = MemoryFileStore(), RecordingModel()
     id = await files.put(TENANT, None, PNG, "image/png")
     answer = {"id": "a", "role": "assistant", "parts": [file(file_formats.file_url(id))]}
     request = ModelRequest("", [turn(TEXT)], answer, [], 1)
