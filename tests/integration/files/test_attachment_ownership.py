@@ -18,8 +18,6 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.worker.worker import Worker
 
-from tests.integration.files.test_attachments import base, model, post, saying, site, stored
-from tests.integration.gateway.test_bad_input import problem
 from tests.support.clients.attachments import (
     GIF,
     JPEG,
@@ -32,10 +30,14 @@ from tests.support.clients.attachments import (
     pdf_of_size,
     remote_file_part,
 )
+from tests.support.clients.file_messages import (
+    chat_with_parts,
+    last_chunk_sequence,
+    post_chat,
+)
+from tests.support.clients.problems import assert_problem
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
-
-__all__ = ("base", "model", "site")
 
 DEFAULT = TenantId("default")
 
@@ -74,8 +76,10 @@ async def messages_of(system: LocalSystem, base: str, session: str) -> list[dict
 async def test_a_file_goes_with_its_session_and_not_before(system: LocalSystem, base: str) -> None:
     """By a runner's own sweep, once an hour has gone by since the session went."""
     worker: Worker = await system.runner()
-    chat = saying(system, inline_file_part(pdf_of_size(1000), "application/pdf", filename=system.fresh("f")))
-    assert (await post(system, base, chat)).complete
+    chat = chat_with_parts(
+        system, inline_file_part(pdf_of_size(1000), "application/pdf", filename=system.fresh("f"))
+    )
+    assert (await post_chat(system, base, chat)).complete
     url = (await messages_of(system, base, chat["id"]))[0]["parts"][1]["url"]
     await aged(system, url)
     await worker.maintenance.sweep()
@@ -86,15 +90,17 @@ async def test_a_file_goes_with_its_session_and_not_before(system: LocalSystem, 
     assert (await system.get(base + url)).status == 200
     await aged(system, url)
     await worker.maintenance.sweep()
-    problem(await system.get(base + url), 404)
+    assert_problem(await system.get(base + url), 404)
 
 
 async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
     system: LocalSystem, base: str, site: FileSite, limited: PostgresTenants
 ) -> None:
     """The request that has its answer is answered all the same."""
-    known = saying(system, inline_file_part(PNG, "image/png"), remote_file_part(site.url("/good/png")))
-    first = await post(system, base, known)
+    known = chat_with_parts(
+        system, inline_file_part(PNG, "image/png"), remote_file_part(site.url("/good/png"))
+    )
+    first = await post_chat(system, base, known)
     assert first.complete
     await database(system).value(
         "insert into spending (tenant_id, shard, day, tokens)"
@@ -102,54 +108,64 @@ async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
         " on conflict (tenant_id, shard) do update set day = excluded.day, tokens = spending.tokens + 1000"
     )
     await limited.set_limits(DEFAULT, Limits(tokens_per_day=1))
-    before = await stored(system)
+    before = await last_chunk_sequence(system)
     site.asked.clear()
-    found = problem(
-        await post(
+    found = assert_problem(
+        await post_chat(
             system,
             base,
-            saying(system, inline_file_part(JPEG, "image/jpeg"), remote_file_part(site.url("/good/webp"))),
+            chat_with_parts(
+                system, inline_file_part(JPEG, "image/jpeg"), remote_file_part(site.url("/good/webp"))
+            ),
         ),
         429,
     )
     assert "tokens" in found["detail"]
     assert site.asked == []
-    assert await stored(system) == before
-    assert (await post(system, base, known)).raw == first.raw
+    assert await last_chunk_sequence(system) == before
+    assert (await post_chat(system, base, known)).raw == first.raw
 
 
 async def test_a_tenant_whose_files_are_too_many_is_told_so(
     system: LocalSystem, base: str, limited: PostgresTenants
 ) -> None:
     await limited.set_limits(DEFAULT, Limits(file_bytes_max=1))
-    answer = await post(system, base, saying(system, inline_file_part(pdf_of_size(1234), "application/pdf")))
-    found = problem(answer, 429)
+    answer = await post_chat(
+        system, base, chat_with_parts(system, inline_file_part(pdf_of_size(1234), "application/pdf"))
+    )
+    found = assert_problem(answer, 429)
     assert "bytes of files" in found["detail"]
     assert int(answer.headers["retry-after"]) > 0
-    assert (await post(system, base, saying(system))).complete
+    assert (await post_chat(system, base, chat_with_parts(system))).complete
 
 
 @pytest.mark.parametrize("keyed", [False, True])
 async def test_a_repeated_request_fetches_nothing_and_is_answered_although_the_site_is_gone(
     system: LocalSystem, base: str, site: FileSite, *, keyed: bool
 ) -> None:
-    chat = saying(system, remote_file_part(site.url("/good/png")), inline_file_part(PDF, "application/pdf"))
+    chat = chat_with_parts(
+        system, remote_file_part(site.url("/good/png")), inline_file_part(PDF, "application/pdf")
+    )
     headers = {"Idempotency-Key": system.fresh("k")} if keyed else {}
 
-    async def send() -> Answer:
+    async def repeat() -> Answer:
         async with system.http.post(f"{base}/api/chat", json=chat, headers=headers) as response:
             return await Answer.of(response)
 
-    first = await send()
+    first = await repeat()
     assert first.complete
     assert site.asked == ["/good/png"]
-    before, port, site.port = await stored(system), site.port, 1  # the guard lets nothing through any more
-    again = await send()
+    before, port, site.port = (
+        await last_chunk_sequence(system),
+        site.port,
+        1,
+    )  # the guard lets nothing through any more
+    again = await repeat()
     assert again.raw == first.raw
     assert site.asked == ["/good/png"]
-    assert await stored(system) == before
+    assert await last_chunk_sequence(system) == before
     chat["messages"][0]["parts"][1]["url"] = f"http://127.0.0.1:{port}/good/webp"
-    problem(await send(), 409 if keyed else 400)
+    assert_problem(await repeat(), 409 if keyed else 400)
 
 
 async def test_one_tenants_silent_sites_leave_room_for_the_others(
@@ -189,30 +205,30 @@ async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
             "parts": [{"type": "text", "text": "two"}, inline_file_part(GIF, "image/gif")],
         },
     ]
-    chat = saying(system, inline_file_part(JPEG, "image/jpeg"))
+    chat = chat_with_parts(system, inline_file_part(JPEG, "image/jpeg"))
     chat["messages"] = [*earlier, *chat["messages"]]
-    assert (await post(system, base, chat)).complete
-    before, said, asked = await stored(system), model.requests[-1].history, list(site.asked)
+    assert (await post_chat(system, base, chat)).complete
+    before, said, asked = await last_chunk_sequence(system), model.requests[-1].history, list(site.asked)
     assert said[0]["parts"] == [inline_file_part(PNG, "image/png"), inline_file_part(WEBP, "image/webp")]
     assert [part["type"] for part in said[1]["parts"]] == ["text"]
     kept = (await messages_of(system, base, chat["id"]))[0]["parts"]
     assert [part["url"] for part in kept] == [
         file_formats.file_url(file_formats.file_id(None, data)) for data in (PNG, WEBP)
     ]
-    more = saying(system, inline_file_part(PNG, "image/png"))
+    more = chat_with_parts(system, inline_file_part(PNG, "image/png"))
     chat["messages"][:] = [*earlier, *more["messages"]]
-    assert (await post(system, base, chat)).complete
-    assert (await stored(system), site.asked) == (before, asked)
+    assert (await post_chat(system, base, chat)).complete
+    assert (await last_chunk_sequence(system), site.asked) == (before, asked)
 
 
 async def test_a_bad_file_of_an_earlier_turn_is_refused_by_name(system: LocalSystem, base: str) -> None:
-    before, chat = await stored(system), saying(system)
+    before, chat = await last_chunk_sequence(system), chat_with_parts(system)
     text = {"type": "text", "text": "look"}
     bad = {"id": system.fresh("u"), "role": "user", "parts": [text, inline_file_part(GIF, "image/gif")]}
     chat["messages"].insert(0, bad)
-    found = problem(await post(system, base, chat), 400)
+    found = assert_problem(await post_chat(system, base, chat), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
-    assert await stored(system) == before
+    assert await last_chunk_sequence(system) == before
 
 
 async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
@@ -221,19 +237,26 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     """Small ones do not wait; and what was read is given back, whatever came of it."""
     monkeypatch.setattr(request_body, "WAIT_S", 0.2)
     shares: FairShare = system.apps[0][SERVICE].large_bodies
-    large = saying(system, inline_file_part(pdf_of_size(2_000_000), "application/pdf"))
+    large = chat_with_parts(system, inline_file_part(pdf_of_size(2_000_000), "application/pdf"))
     taken = await shares.take("others", request_body.LARGE_BODIES_BYTES_MAX)
-    answer = await post(system, base, large)
-    problem(answer, 503)
+    answer = await post_chat(system, base, large)
+    assert_problem(answer, 503)
     assert int(answer.headers["retry-after"]) > 0
-    assert (await post(system, base, saying(system, inline_file_part(PNG, "image/png")))).complete
+    assert (
+        await post_chat(system, base, chat_with_parts(system, inline_file_part(PNG, "image/png")))
+    ).complete
     monkeypatch.setattr(request_body, "WAIT_S", 20)
     async with asyncio.TaskGroup() as group:
-        waiting = group.create_task(post(system, base, large))
+        waiting = group.create_task(post_chat(system, base, large))
         await wait_until(lambda: shares.waiting, "a body that waits for room")
         taken.release()
     assert waiting.result().complete
-    problem(await post(system, base, saying(system, inline_file_part(bytes(2_000_000), "image/gif"))), 400)
+    assert_problem(
+        await post_chat(
+            system, base, chat_with_parts(system, inline_file_part(bytes(2_000_000), "image/gif"))
+        ),
+        400,
+    )
     assert (
         await asyncio.wait_for(shares.take("others", request_body.LARGE_BODIES_BYTES_MAX), 5)
     ).amount == request_body.LARGE_BODIES_BYTES_MAX
@@ -251,7 +274,7 @@ async def test_a_large_body_that_does_not_come_gives_its_room_back(
 
     headers = {"Content-Type": "application/json"}
     async with system.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
-        problem(await Answer.of(response), 408)
+        assert_problem(await Answer.of(response), 408)
     over.set()
     shares: FairShare = system.apps[0][SERVICE].large_bodies
     assert (
@@ -272,7 +295,7 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
         await go_on.wait()
         yield b"1}"
 
-    async def send() -> int:
+    async def upload() -> int:
         headers = {"Content-Type": "application/json"}
         async with system.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
             return response.status
@@ -281,7 +304,7 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
         begun.clear()
         go_on.clear()
         async with asyncio.TaskGroup() as group:
-            sending = group.create_task(send())
+            sending = group.create_task(upload())
             await begun.wait()
             await wait_until(lambda: shares.free != request_body.LARGE_BODIES_BYTES_MAX, "its share")
             assert shares.free == request_body.LARGE_BODIES_BYTES_MAX - request_body.BODY_BYTES_MAX

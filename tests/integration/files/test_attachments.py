@@ -2,12 +2,10 @@
 
 import base64
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.records import Owner
@@ -15,12 +13,10 @@ from rejoin_gateway.core import attachments as checking
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol import file_formats
-from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId, UserId
 from rejoin_runner.agent.agent import Agent
 
-from tests.integration.gateway.test_bad_input import problem, send
 from tests.support.clients.attachments import (
     BOMB,
     GIF,
@@ -36,50 +32,16 @@ from tests.support.clients.attachments import (
     remote_file_part,
     truncated_png,
 )
+from tests.support.clients.file_messages import (
+    chat_with_parts,
+    last_chunk_sequence,
+    post_chat,
+    stored_file_parts,
+)
+from tests.support.clients.problems import assert_problem
 from tests.support.system.local_system import Answer, LocalSystem
 
 WITHIN_S = 15.0
-
-
-@pytest.fixture
-async def site() -> AsyncIterator[FileSite]:
-    one = FileSite()
-    app = web.Application()
-    app.router.add_get("/{path:.*}", one.serve)
-    server = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await server.setup()
-    await web.TCPSite(server, "127.0.0.1", 0).start()
-    one.port = server.addresses[0][1]
-    yield one
-    one.over.set()
-    await server.cleanup()
-
-
-@pytest.fixture
-def model() -> RecordingModel:
-    return RecordingModel()
-
-
-@pytest.fixture
-async def base(system: LocalSystem, model: RecordingModel, site: FileSite) -> AsyncIterator[str]:
-    await system.runner([Agent(name=system.agent, model=model)])
-    url = await system.gateway()
-    async with remote_fetch.open_fetcher(site.allowed) as guarded:
-        attachments = system.apps[0][SERVICE].backend.attachments
-        assert attachments is not None
-        attachments.fetcher = guarded
-        yield url
-
-
-def saying(system: LocalSystem, *parts: dict[str, Any]) -> dict[str, Any]:
-    chat = system.chat(system.fresh("s"), "look")
-    chat["messages"][0]["parts"] += parts
-    return chat
-
-
-async def post(system: LocalSystem, base: str, chat: dict[str, Any]) -> Answer:
-    """POST /api/chat with a body that may be large."""
-    return await send(system, base, msgspec.json.encode(chat))
 
 
 async def post_to(system: LocalSystem, url: str, body: Any) -> Answer:
@@ -87,29 +49,14 @@ async def post_to(system: LocalSystem, url: str, body: Any) -> Answer:
         return await Answer.of(response)
 
 
-async def kept(system: LocalSystem, base: str, session: str) -> list[dict[str, Any]]:
-    """The parts of the first stored message, but for its text."""
-    history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json
-    parts: list[dict[str, Any]] = history["messages"][0]["parts"]
-    return parts[1:]
-
-
-async def stored(system: LocalSystem) -> int:
-    """How much was ever written to the object store."""
-    async with nats_connection.connect(system.nats_url, "tests") as connection:
-        answer = await connection.call_api(f"$JS.API.STREAM.INFO.{subjects.FILES}")
-    last: int = msgspec.json.decode(answer)["state"]["last_seq"]
-    return last
-
-
 async def taken(
     system: LocalSystem, base: str, model: RecordingModel, part: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Send a part; fails unless it is stored and given to the model. What is stored."""
-    chat = saying(system, part)
-    answer = await post(system, base, chat)
+    chat = chat_with_parts(system, part)
+    answer = await post_chat(system, base, chat)
     assert answer.complete, answer.raw
-    parts = await kept(system, base, chat["id"])
+    parts = await stored_file_parts(system, base, chat["id"])
     [seen] = model.seen[1:]
     assert seen["url"].startswith("data:")
     file = await system.get(base + parts[0]["url"])
@@ -119,13 +66,16 @@ async def taken(
 
 async def refused(system: LocalSystem, base: str, part: dict[str, Any]) -> str:
     """Send a good part and a bad one; fails unless the bad one is named, soon, and nothing is stored."""
-    before, chat = await stored(system), saying(system, inline_file_part(PNG, "image/png"), part)
+    before, chat = (
+        await last_chunk_sequence(system),
+        chat_with_parts(system, inline_file_part(PNG, "image/png"), part),
+    )
     began = time.monotonic()
-    found = problem(await post(system, base, chat), 400)
+    found = assert_problem(await post_chat(system, base, chat), 400)
     assert time.monotonic() - began < WITHIN_S
     assert [error["pointer"] for error in found["errors"]] == ["/messages/0/parts/2"], found
-    problem(await system.get(f"{base}/api/agents/{system.agent}/{chat['id']}"), 404)
-    assert await stored(system) == before
+    assert_problem(await system.get(f"{base}/api/agents/{system.agent}/{chat['id']}"), 404)
+    assert await last_chunk_sequence(system) == before
     detail: str = found["detail"]
     return detail
 
@@ -203,11 +153,11 @@ async def test_10485760_bytes_are_taken_and_one_more_is_not(
 
 @pytest.mark.feature("F47")
 async def test_a_message_has_at_most_20_files(system: LocalSystem, base: str, model: RecordingModel) -> None:
-    chat = saying(system, *[inline_file_part(PNG, "image/png")] * 21)
-    found = problem(await post(system, base, chat), 400)
+    chat = chat_with_parts(system, *[inline_file_part(PNG, "image/png")] * 21)
+    found = assert_problem(await post_chat(system, base, chat), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/21"
     chat["messages"][0]["parts"].pop()
-    assert (await post(system, base, chat)).complete
+    assert (await post_chat(system, base, chat)).complete
     assert len(model.seen) == 21
 
 
@@ -281,8 +231,8 @@ async def test_sites_that_do_not_answer_cost_no_more_time_than_one(
         attachments = system.apps[0][SERVICE].backend.attachments
         assert attachments is not None
         attachments.fetcher = guarded
-        began, chat = time.monotonic(), saying(system, *[remote_file_part(site.url("/silent"))] * 10)
-        found = problem(await post(system, base, chat), 400)
+        began, chat = time.monotonic(), chat_with_parts(system, *[remote_file_part(site.url("/silent"))] * 10)
+        found = assert_problem(await post_chat(system, base, chat), 400)
         assert time.monotonic() - began < 5
     assert "within 1 seconds" in found["detail"]
     assert found["errors"][0]["pointer"].startswith("/messages/0/parts/")
@@ -298,7 +248,10 @@ async def test_a_file_that_waits_for_others_is_put_off_and_not_called_bad(
         assert attachments is not None
         attachments.fetcher = guarded
         taken = await guarded._shares.take("others", remote_fetch.FETCHES_MAX)
-        problem(await post(system, base, saying(system, remote_file_part(site.url("/good/png")))), 503)
+        assert_problem(
+            await post_chat(system, base, chat_with_parts(system, remote_file_part(site.url("/good/png")))),
+            503,
+        )
         assert site.asked == []
         taken.release()
         assert guarded._shares.free == remote_fetch.FETCHES_MAX
@@ -309,15 +262,15 @@ async def test_the_parts_family_takes_data_urls_and_those_alone(
     system: LocalSystem, base: str, model: RecordingModel, site: FileSite
 ) -> None:
     thread = {"threadId": system.fresh("s")}
-    assert (await post(system, base, thread | {"parts": [inline_file_part(PNG, "image/png")]})).complete
+    assert (await post_chat(system, base, thread | {"parts": [inline_file_part(PNG, "image/png")]})).complete
     assert model.seen == [inline_file_part(PNG, "image/png")]
-    before = await stored(system)
+    before = await last_chunk_sequence(system)
     for part in (remote_file_part(site.url("/good/png")), inline_file_part(GIF, "image/gif")):
-        answer = await post(system, base, thread | {"parts": [part]})
+        answer = await post_chat(system, base, thread | {"parts": [part]})
         assert answer.status == 400
         assert list(answer.json) == ["error"]
     assert site.asked == []
-    assert await stored(system) == before
+    assert await last_chunk_sequence(system) == before
 
 
 async def test_the_run_family_takes_files_in_its_own_shapes(
@@ -332,7 +285,7 @@ async def test_the_run_family_takes_files_in_its_own_shapes(
         assert answer.complete, answer.raw
         assert model.seen == [text, inline_file_part(WEBP, "image/webp"), document]
     bad = {"messages": [{"role": "user", "parts": [text, inline_file_part(GIF, "image/gif")]}]}
-    found = problem(await post_to(system, f"{base}/run/api/chat", bad), 400)
+    found = assert_problem(await post_to(system, f"{base}/run/api/chat", bad), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
 
 
@@ -394,14 +347,16 @@ async def test_the_same_message_sent_again_is_the_same_run(
     system: LocalSystem, base: str, site: FileSite
 ) -> None:
     """Also if its file is remote, or is stored by now."""
-    chat = saying(system, remote_file_part(site.url("/good/png")), inline_file_part(PNG, "image/png"))
-    first, again = [await post(system, base, chat) for _ in range(2)]
+    chat = chat_with_parts(
+        system, remote_file_part(site.url("/good/png")), inline_file_part(PNG, "image/png")
+    )
+    first, again = [await post_chat(system, base, chat) for _ in range(2)]
     assert first.complete
     assert again.raw == first.raw
-    chat["messages"][0]["parts"][2] = (await kept(system, base, chat["id"]))[1]
-    assert (await post(system, base, chat)).raw == first.raw
+    chat["messages"][0]["parts"][2] = (await stored_file_parts(system, base, chat["id"]))[1]
+    assert (await post_chat(system, base, chat)).raw == first.raw
     chat["messages"][0]["parts"][2] = inline_file_part(JPEG, "image/jpeg")
-    problem(await post(system, base, chat), 409)
+    assert_problem(await post_chat(system, base, chat), 409)
 
 
 async def test_a_stored_file_can_be_said_again(system: LocalSystem, base: str, model: RecordingModel) -> None:
@@ -411,10 +366,13 @@ async def test_a_stored_file_can_be_said_again(system: LocalSystem, base: str, m
 
 
 async def test_an_unknown_agent_stores_no_file(system: LocalSystem, base: str) -> None:
-    before, chat = await stored(system), saying(system, inline_file_part(PNG, "image/png"))
+    before, chat = (
+        await last_chunk_sequence(system),
+        chat_with_parts(system, inline_file_part(PNG, "image/png")),
+    )
     async with system.http.post(f"{base}/api/chat", json=chat, headers={"x-agent-id": "nobody"}) as response:
-        problem(await Answer.of(response), 404)
-    assert await stored(system) == before
+        assert_problem(await Answer.of(response), 404)
+    assert await last_chunk_sequence(system) == before
 
 
 async def test_the_session_family_takes_files_too(
@@ -434,7 +392,7 @@ async def test_the_session_family_takes_files_too(
     async with system.http.post(
         url, json={"message": {"parts": [inline_file_part(GIF, "image/gif")]}}
     ) as response:
-        found = problem(await Answer.of(response), 400)
+        found = assert_problem(await Answer.of(response), 400)
     assert found["errors"][0]["pointer"] == "/message/parts/0"
 
 
@@ -459,21 +417,21 @@ async def test_a_file_of_others_is_as_unknown_as_none(system: LocalSystem, base:
     async with nats_connection.connect(system.nats_url, "tests") as connection:
         other = await JetStreamChunkStore(connection).put(TenantId("other"), None, b"theirs", "image/png")
     for id in (other, file_formats.file_id(None, b"nobody's"), "x", "..%2f..", "a" * 81):
-        problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
+        assert_problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
     await refused(system, base, remote_file_part(file_formats.file_url(other)))
 
 
 async def test_a_file_that_is_gone_is_named_to_the_model(
     system: LocalSystem, base: str, model: RecordingModel
 ) -> None:
-    chat = saying(system, inline_file_part(WEBP, "image/webp", filename="cat.webp"))
-    await post(system, base, chat)
-    id = file_formats.parse_file_url((await kept(system, base, chat["id"]))[0]["url"])
+    chat = chat_with_parts(system, inline_file_part(WEBP, "image/webp", filename="cat.webp"))
+    await post_chat(system, base, chat)
+    id = file_formats.parse_file_url((await stored_file_parts(system, base, chat["id"]))[0]["url"])
     assert id is not None
     async with nats_connection.connect(system.nats_url, "tests") as connection:
         files = JetStreamChunkStore(connection)
         await files.delete(TenantId("default"), id, before=await files.end())
-    await post(system, base, system.chat(chat["id"], "and now?"))
+    await post_chat(system, base, system.chat(chat["id"], "and now?"))
     gone = {"type": "text", "text": "[The attachment cat.webp is not there any more.]"}
     assert model.requests[-1].history[0]["parts"][1:] == [gone]
 
@@ -482,9 +440,9 @@ async def test_a_request_carries_no_file_through_the_queue(
     system: LocalSystem, base: str, model: RecordingModel
 ) -> None:
     """Nor does the stored message."""
-    chat = saying(system, inline_file_part(pdf_of_size(5_000_000), "application/pdf"))
-    assert (await post(system, base, chat)).complete
-    assert len(msgspec.json.encode(await kept(system, base, chat["id"]))) < 1_000
+    chat = chat_with_parts(system, inline_file_part(pdf_of_size(5_000_000), "application/pdf"))
+    assert (await post_chat(system, base, chat)).complete
+    assert len(msgspec.json.encode(await stored_file_parts(system, base, chat["id"]))) < 1_000
     assert len(model.seen[1]["url"]) > 5_000_000
 
 
@@ -495,7 +453,7 @@ async def test_several_large_files_fit_in_one_message(
         inline_file_part(pdf_of_size(file_formats.FILE_BYTES_MAX - number), "application/pdf")
         for number in range(3)
     ]
-    assert (await post(system, base, saying(system, *files))).complete
+    assert (await post_chat(system, base, chat_with_parts(system, *files))).complete
     assert [part["url"] for part in model.seen[1:]] == [part["url"] for part in files]
 
 

@@ -18,8 +18,8 @@ from rejoin_protocol.broker import subjects
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId
 
-from tests.integration.gateway.test_bad_input import problem
 from tests.support.clients.attachments import pdf_of_size
+from tests.support.clients.problems import assert_problem
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
@@ -116,7 +116,7 @@ async def test_a_file_without_its_middle_is_unknown(system: LocalSystem) -> None
     id = await stored(system, pdf_of_size(3 * CHUNK_BYTES))
     assert (await system.get(f"{base}{file_formats.URL}{id}")).status == 200
     await replaced(system, id, 1, None)
-    problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
+    assert_problem(await system.get(f"{base}{file_formats.URL}{id}"), 404)
 
 
 async def test_a_file_whose_bytes_are_not_its_own_is_never_taken_for_it(system: LocalSystem) -> None:
@@ -163,4 +163,4 @@ async def test_who_has_a_file_is_not_sent_it_again(system: LocalSystem, watched:
     assert again.raw == first.raw
     unknown = file_formats.file_id(None, b"nobody's")
     answer = await system.get(f"{base}{file_formats.URL}{unknown}", **{"If-None-Match": f'"{unknown}"'})
-    problem(answer, 404)
+    assert_problem(answer, 404)

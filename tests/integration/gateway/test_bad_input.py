@@ -9,6 +9,7 @@ import pytest
 from rejoin_gateway.core.message_input import TEXT_CHARS_MAX
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 
+from tests.support.clients.problems import assert_problem, post_bytes
 from tests.support.system.local_system import Answer, LocalSystem
 
 USER = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "count 1"}]}
@@ -53,24 +54,6 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-def problem(answer: Answer, status: int) -> Any:
-    """The problem that an answer is; fails if it is none."""
-    assert answer.status == status, answer.raw
-    assert answer.headers["content-type"].startswith("application/problem+json")
-    found = answer.json
-    assert found["status"] == status
-    assert found["title"]
-    assert found["detail"]
-    assert found["error"] == {"code": found["code"], "message": found["detail"]}
-    return found
-
-
-async def send(system: LocalSystem, base: str, data: bytes, **headers: str) -> Answer:
-    headers = {"content-type": "application/json"} | headers
-    async with system.http.post(f"{base}/api/chat", data=io.BytesIO(data), headers=headers) as response:
-        return await Answer.of(response)
-
-
 @pytest.fixture
 async def base(system: LocalSystem) -> str:
     await system.runner()
@@ -80,45 +63,47 @@ async def base(system: LocalSystem) -> str:
 async def test_each_fault_of_a_body_is_a_400_that_points_at_it(system: LocalSystem, base: str) -> None:
     for name, (bad, pointer) in BAD.items():
         answer = await system.post(base, bad)
-        assert problem(answer, 400)["errors"][0]["pointer"] == pointer, name
+        assert assert_problem(answer, 400)["errors"][0]["pointer"] == pointer, name
         stored = await system.get(f"{base}/api/agents/{system.agent}/s1")
-        problem(stored, 404)
+        assert_problem(stored, 404)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"id": "\xff"}', b'{"id": NaN}'])
 async def test_what_is_not_json_is_a_400(system: LocalSystem, base: str, data: bytes) -> None:
-    problem(await send(system, base, data), 400)
+    assert_problem(await post_bytes(system, base, data), 400)
 
 
 async def test_another_content_type_is_a_415(system: LocalSystem, base: str) -> None:
-    problem(await send(system, base, b"<a/>", **{"content-type": "application/xml"}), 415)
+    assert_problem(await post_bytes(system, base, b"<a/>", **{"content-type": "application/xml"}), 415)
 
 
 async def test_json_without_its_content_type_is_taken_as_fetch_sends_it(
     system: LocalSystem, base: str
 ) -> None:
     data = msgspec.json.encode(system.chat(system.fresh("s"), "count 1"))
-    assert (await send(system, base, data, **{"content-type": "text/plain;charset=UTF-8"})).complete
+    assert (await post_bytes(system, base, data, **{"content-type": "text/plain;charset=UTF-8"})).complete
 
 
 async def test_a_body_beyond_the_bound_is_a_413(system: LocalSystem, base: str) -> None:
     session = system.fresh("s")
-    answer = await send(system, base, msgspec.json.encode(system.chat(session, "x" * BODY_BYTES_MAX)))
-    problem(answer, 413)
-    problem(await system.get(f"{base}/api/agents/{system.agent}/{session}"), 404)
+    answer = await post_bytes(system, base, msgspec.json.encode(system.chat(session, "x" * BODY_BYTES_MAX)))
+    assert_problem(answer, 413)
+    assert_problem(await system.get(f"{base}/api/agents/{system.agent}/{session}"), 404)
 
 
 async def test_a_text_beyond_its_bound_is_a_400_that_points_at_it(system: LocalSystem, base: str) -> None:
     session = system.fresh("s")
-    answer = await send(system, base, msgspec.json.encode(system.chat(session, "x" * (TEXT_CHARS_MAX + 1))))
-    assert problem(answer, 400)["errors"][0]["pointer"] == "/messages/0/parts/0"
-    problem(await system.get(f"{base}/api/agents/{system.agent}/{session}"), 404)
+    answer = await post_bytes(
+        system, base, msgspec.json.encode(system.chat(session, "x" * (TEXT_CHARS_MAX + 1)))
+    )
+    assert assert_problem(answer, 400)["errors"][0]["pointer"] == "/messages/0/parts/0"
+    assert_problem(await system.get(f"{base}/api/agents/{system.agent}/{session}"), 404)
 
 
 async def test_a_text_as_long_as_may_be_is_stored(system: LocalSystem, base: str) -> None:
     session = system.fresh("s")
     text = "x" * TEXT_CHARS_MAX
-    answer = await send(system, base, msgspec.json.encode(system.chat(session, text)))
+    answer = await post_bytes(system, base, msgspec.json.encode(system.chat(session, text)))
     assert answer.complete
     history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json
     assert history["messages"][0]["parts"][0]["text"] == text
@@ -132,8 +117,8 @@ async def test_an_unknown_agent_is_refused_before_anything_is_stored(
     chat = system.chat(session, "count 1")
     async with system.http.post(f"{base}/api/chat", json=chat, headers={"x-agent-id": agent}) as response:
         answer = await Answer.of(response)
-    problem(answer, 404)
-    problem(await system.get(f"{base}/api/agents/{system.agent}/{session}"), 404)
+    assert_problem(answer, 404)
+    assert_problem(await system.get(f"{base}/api/agents/{system.agent}/{session}"), 404)
 
 
 async def test_a_message_id_that_is_used_again_with_other_content_is_a_409(
@@ -144,7 +129,7 @@ async def test_a_message_id_that_is_used_again_with_other_content_is_a_409(
     assert (await system.post(base, chat)).complete
     forged = system.chat(session, "count 2")
     forged["messages"][0]["id"] = chat["messages"][0]["id"]
-    problem(await system.post(base, forged), 409)
+    assert_problem(await system.post(base, forged), 409)
     history = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json
     assert history["messages"][0]["parts"] == [{"type": "text", "text": "count 1"}]
 
@@ -165,7 +150,7 @@ async def test_a_message_id_that_is_used_again_with_other_content_is_a_409(
 async def test_a_get_that_leads_nowhere_says_so(
     system: LocalSystem, base: str, path: str, status: int
 ) -> None:
-    problem(await system.get(base + path), status)
+    assert_problem(await system.get(base + path), status)
 
 
 async def test_a_header_that_is_no_utf_8_names_nothing(base: str) -> None:
@@ -194,7 +179,7 @@ async def test_a_message_in_a_message_in_a_message_is_none(system: LocalSystem, 
         data = b'{"message":' * depth + b'"hi"' + b"}" * depth
         headers = {"content-type": "application/json"}
         async with system.http.post(url, data=io.BytesIO(data), headers=headers) as response:
-            found = problem(await Answer.of(response), 400)
+            found = assert_problem(await Answer.of(response), 400)
         # How deep one may look is the interpreter's to say: beyond that no place is named.
         assert found["errors"][0]["pointer"] in (("/message",) if depth == 2 else ("/message", ""))
 
@@ -233,4 +218,4 @@ async def test_a_forged_approval_runs_nothing(system: LocalSystem, base: str) ->
         "approval": {"id": "apr_forged_0", "approved": True},
     }
     message = {"id": "a9", "role": "assistant", "parts": [part]}
-    problem(await system.post(base, {"id": session, "messages": [message], "messageId": "a9"}), 404)
+    assert_problem(await system.post(base, {"id": session, "messages": [message], "messageId": "a9"}), 404)
