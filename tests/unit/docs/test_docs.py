@@ -1,4 +1,4 @@
-"""What the documents name is there: files, headings, commands with their options, settings, targets."""
+"""What the documents name exists: files, headings, commands and options, settings, make targets."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ PLACE = re.compile(
 
 
 def files(*suffixes: str) -> list[Path]:
-    """Our own, without what was installed or made."""
+    """Files of the repository, without installed and generated ones."""
     found = []
     for folder, folders, names in ROOT.walk():
         folders[:] = [name for name in folders if name[0] != "." and name != "node_modules"]
@@ -42,14 +42,14 @@ def inline(text: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words behind each `rejoin`, in blocks of code and within sentences."""
+    """The arguments of each `rejoin` command, in code blocks and in sentences."""
     codes = [*FENCED.findall(text), *INDENTED.findall(FENCED.sub("", text)), *inline(text)]
     for words in (words for code in codes for words in COMMAND.findall(code)):
         yield shlex.split(words)
 
 
 def refusal(command: click.Command, words: list[str]) -> str | None:
-    """What click says to a command line, which is not run. A missing argument is no fault of a sentence."""
+    """Click's error for a command line, which is not run. A sentence may leave arguments out."""
     try:
         context = command.make_context("rejoin", list(words))
         while isinstance(command, click.Group):
@@ -64,13 +64,13 @@ def refusal(command: click.Command, words: list[str]) -> str | None:
 
 
 def heading_ids(page: Path) -> set[str]:
-    """As a forge makes them: small letters, words joined by hyphens."""
+    """The ids of headings: lower case, words joined by hyphens."""
     headings = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def variables() -> set[str]:
-    """Of all commands: their settings, secret files and options."""
+    """The environment variables of all commands: settings, secret files and options."""
     fields = {
         field.name for kind in settings_table.READERS.values() for field in msgspec.structs.fields(kind)
     }
@@ -141,7 +141,7 @@ def test_every_target_of_make_that_it_names_exists(page: Path) -> None:
 
 
 def test_help_is_given_without_any_settings_and_a_config_is_taken_by_all() -> None:
-    """Whoever asks how a command is used has not configured it yet."""
+    """A user who reads the help has not configured the command yet."""
     terminal = CliRunner(env=dict.fromkeys(variables()))
     groups = [one for one in main.main.commands.values() if isinstance(one, click.Group)]
     called = [
