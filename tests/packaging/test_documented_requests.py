@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser.node import missing, spoken
-from tests.support.system.processes import Dev, dev
+from tests.support.browser.node import run_command, skip_or_fail
+from tests.support.system.processes import Dev, rejoin_dev
 
 pytestmark = pytest.mark.slow
 
@@ -25,8 +25,8 @@ def commands(page: str) -> list[str]:
 @pytest.fixture(scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
     if shutil.which("curl") is None:
-        missing("the documented requests need curl")
-    async with dev(tmp_path_factory.mktemp("documented"), each=1) as running:
+        skip_or_fail("the documented requests need curl")
+    async with rejoin_dev(tmp_path_factory.mktemp("documented"), each=1) as running:
         yield running
 
 
@@ -37,7 +37,7 @@ async def run(running: Dev, commands: str, **replacements: str) -> str:
         assert printed in here
         here = here.replace(printed, value)
     checked = here.replace("curl ", "curl --silent --show-error --fail-with-body ")
-    code, output = await spoken(running.place, "sh", "-euc", checked, seconds=REQUEST_S_MAX)
+    code, output = await run_command(running.place, "sh", "-euc", checked, seconds=REQUEST_S_MAX)
     assert code == 0, output
     return output
 
