@@ -23,9 +23,15 @@ CHECK_TIMEOUT_S = 3.0
 class Readiness:
     """The checks of one gateway, and their last results."""
 
-    def __init__(self, checks: Mapping[str, Check], clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        checks: Mapping[str, Check],
+        clock_s: Callable[[], float] = time.monotonic,
+        timeout_s: float = CHECK_TIMEOUT_S,
+    ) -> None:
         self._checks = checks
         self._clock_s = clock_s
+        self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
         self._results: dict[str, str] = {}
         self._valid_until_s = float("-inf")
@@ -36,21 +42,22 @@ class Readiness:
             if self._clock_s() >= self._valid_until_s:
                 async with asyncio.TaskGroup() as group:
                     tasks = {
-                        name: group.create_task(_run(name, check)) for name, check in self._checks.items()
+                        name: group.create_task(_run(name, check, self._timeout_s))
+                        for name, check in self._checks.items()
                     }
                 self._results = {name: task.result() for name, task in tasks.items()}
                 self._valid_until_s = self._clock_s() + RESULTS_TTL_S
             return dict(self._results)
 
 
-async def _run(name: str, check: Check) -> str:
+async def _run(name: str, check: Check, timeout_s: float) -> str:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             await check()
     except RejoinError as fault:
         return str(fault)
     except TimeoutError:
-        return f"no answer within {CHECK_TIMEOUT_S:g} s"
+        return f"no answer within {timeout_s:g} s"
     except Exception:
         log.exception("readiness_check_failed", check=name)
         return "the check failed with an error: see the gateway's log"

@@ -19,20 +19,30 @@ LARGE_BODY_BYTES = 1024 * 1024
 """Bodies up to this size take no share."""
 LARGE_BODIES_BYTES_MAX = 256 * 1024 * 1024
 """All large bodies of one gateway together."""
-WAIT_S = 5.0
-"""How long a large body waits for its share."""
-READ_TIMEOUT_S = 120.0
-"""For reading one large body, which occupies its share meanwhile."""
 RETRY_AFTER_S = 5
+
+
+class LargeBodies(FairShare):
+    """The memory budget of one gateway, in bytes. `wait_s`: how long a large body waits for its share.
+    `read_timeout_s`: for reading one, which occupies its share meanwhile.
+    """
+
+    def __init__(
+        self, total: int = LARGE_BODIES_BYTES_MAX, *, wait_s: float = 5.0, read_timeout_s: float = 120.0
+    ) -> None:
+        super().__init__(total)
+        self.wait_s = wait_s
+        self.read_timeout_s = read_timeout_s
+
 
 _SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
 _BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
 
 
-async def read(request: web.Request, shares: FairShare, tenant: str) -> bytes:
+async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> bytes:
     """The body. A second call returns the same bytes, until `release_body`.
 
-    Raises `Unavailable` if no share becomes free in `WAIT_S`, HTTP 408 if the client sends too slowly, and
+    Raises `Unavailable` if no share becomes free in time, HTTP 408 if the client sends too slowly, and
     413 if the body is too large.
     """
     if _BODY in request:
@@ -45,12 +55,12 @@ async def read(request: web.Request, shares: FairShare, tenant: str) -> bytes:
     if size > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX, size)
     try:
-        async with asyncio.timeout(WAIT_S):
-            share = request[_SHARE] = await shares.take(tenant, size)
+        async with asyncio.timeout(large_bodies.wait_s):
+            share = request[_SHARE] = await large_bodies.take(tenant, size)
     except TimeoutError:
         raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
     try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
+        async with asyncio.timeout(large_bodies.read_timeout_s):
             body = await _read(request)
     except TimeoutError:
         raise web.HTTPRequestTimeout from None

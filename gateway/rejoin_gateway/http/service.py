@@ -13,10 +13,9 @@ from rejoin_protocol.ids import AgentName
 
 from rejoin_gateway.auth.authenticator import Authenticator, Principal
 from rejoin_gateway.core.backend import Backend
-from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http.cors import Cors
 from rejoin_gateway.http.rate_limit import Rate, RateLimiter, TenantRates
-from rejoin_gateway.http.request_body import LARGE_BODIES_BYTES_MAX
+from rejoin_gateway.http.request_body import LargeBodies
 
 RESUME_LOOKUPS_MAX = 32
 """Resume requests of one gateway that look up their position at the same time. After a gateway restart a
@@ -50,8 +49,7 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     resume_slots: asyncio.Semaphore = msgspec.field(
         default_factory=lambda: asyncio.Semaphore(RESUME_LOOKUPS_MAX)
     )
-    large_bodies: FairShare = msgspec.field(default_factory=lambda: FairShare(LARGE_BODIES_BYTES_MAX))
-    """Bytes of memory for large request bodies."""
+    large_bodies: LargeBodies = msgspec.field(default_factory=LargeBodies)
 
     def stop(self) -> None:
         """Refuse new requests and break all streams.

@@ -11,7 +11,6 @@ from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.records import Limits
-from rejoin_gateway.fair_share import FairShare
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.service import SERVICE
 from rejoin_protocol import file_formats
@@ -232,11 +231,11 @@ async def test_a_bad_file_of_an_earlier_turn_is_refused_by_name(system: LocalSys
 
 
 async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
-    system: LocalSystem, base: str, monkeypatch: pytest.MonkeyPatch
+    system: LocalSystem, base: str
 ) -> None:
     """Small ones do not wait; and what was read is given back, whatever came of it."""
-    monkeypatch.setattr(request_body, "WAIT_S", 0.2)
-    shares: FairShare = system.apps[0][SERVICE].large_bodies
+    shares = system.apps[0][SERVICE].large_bodies
+    shares.wait_s = 0.2
     large = chat_with_parts(system, inline_file_part(pdf_of_size(2_000_000), "application/pdf"))
     taken = await shares.take("others", request_body.LARGE_BODIES_BYTES_MAX)
     answer = await post_chat(system, base, large)
@@ -245,7 +244,7 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     assert (
         await post_chat(system, base, chat_with_parts(system, inline_file_part(PNG, "image/png")))
     ).complete
-    monkeypatch.setattr(request_body, "WAIT_S", 20)
+    shares.wait_s = 20
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(post_chat(system, base, large))
         await wait_until(lambda: shares.waiting, "a body that waits for room")
@@ -262,10 +261,8 @@ async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
     ).amount == request_body.LARGE_BODIES_BYTES_MAX
 
 
-async def test_a_large_body_that_does_not_come_gives_its_room_back(
-    system: LocalSystem, base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(request_body, "READ_TIMEOUT_S", 0.2)
+async def test_a_large_body_that_does_not_come_gives_its_room_back(system: LocalSystem, base: str) -> None:
+    system.apps[0][SERVICE].large_bodies.read_timeout_s = 0.2
     over = asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -276,7 +273,7 @@ async def test_a_large_body_that_does_not_come_gives_its_room_back(
     async with system.http.post(f"{base}/api/chat", data=pieces(), headers=headers) as response:
         assert_problem(await Answer.of(response), 408)
     over.set()
-    shares: FairShare = system.apps[0][SERVICE].large_bodies
+    shares = system.apps[0][SERVICE].large_bodies
     assert (
         await asyncio.wait_for(shares.take("others", request_body.LARGE_BODIES_BYTES_MAX), 5)
     ).amount == request_body.LARGE_BODIES_BYTES_MAX
@@ -286,7 +283,7 @@ async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_un
     system: LocalSystem, base: str
 ) -> None:
     """A client that sends by pieces, and leaves in the middle."""
-    shares: FairShare = system.apps[0][SERVICE].large_bodies
+    shares = system.apps[0][SERVICE].large_bodies
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:
