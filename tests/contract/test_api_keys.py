@@ -1,15 +1,15 @@
-"""What `Keys` promises, on the real database."""
+"""What `ApiKeys` promises, of the adapter and of the double."""
 
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from rejoin_adapters.postgres.api_keys import PostgresApiKeys
-from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.records import ApiKeyRow
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, TenantId, UserId
 
+from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import fresh
 
 pytest_plugins = ("tests.support.data.store_fixtures",)
@@ -18,8 +18,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @pytest.fixture
-def keys(postgres: PostgresRunStore) -> PostgresApiKeys:
-    return PostgresApiKeys(postgres.database)
+def keys(ports: DatabasePorts) -> ApiKeys:
+    return ports.api_keys
 
 
 def row(tenant: TenantId | None = None) -> ApiKeyRow:
@@ -35,7 +35,7 @@ def row(tenant: TenantId | None = None) -> ApiKeyRow:
     )
 
 
-async def test_a_key_comes_back_as_it_was(keys: PostgresApiKeys) -> None:
+async def test_a_key_comes_back_as_it_was(keys: ApiKeys) -> None:
     plain = row()
     full = ApiKeyRow(
         fresh("key"),
@@ -55,7 +55,7 @@ async def test_a_key_comes_back_as_it_was(keys: PostgresApiKeys) -> None:
     assert await keys.find("none") is None
 
 
-async def test_a_key_is_created_once(keys: PostgresApiKeys) -> None:
+async def test_a_key_is_created_once(keys: ApiKeys) -> None:
     one = row()
     await keys.create(one)
     await keys.create(one)  # its answer was lost
@@ -66,7 +66,7 @@ async def test_a_key_is_created_once(keys: PostgresApiKeys) -> None:
     assert await keys.find(one.id) == one
 
 
-async def test_a_revoked_key_stays_revoked_since_then(keys: PostgresApiKeys) -> None:
+async def test_a_revoked_key_stays_revoked_since_then(keys: ApiKeys) -> None:
     one, other = row(), row()
     await keys.create(one)
     await keys.create(other)
@@ -81,7 +81,7 @@ async def test_a_revoked_key_stays_revoked_since_then(keys: PostgresApiKeys) -> 
     assert await keys.find(other.id) == other
 
 
-async def test_uses_are_noted_together(keys: PostgresApiKeys) -> None:
+async def test_uses_are_noted_together(keys: ApiKeys) -> None:
     rows = [row() for _ in range(3)]
     for one in rows:
         await keys.create(one)
@@ -91,7 +91,7 @@ async def test_uses_are_noted_together(keys: PostgresApiKeys) -> None:
     assert [one is not None and one.last_used_at is not None for one in used] == [True, True, False]
 
 
-async def test_a_tenant_sees_its_own_keys_only(keys: PostgresApiKeys) -> None:
+async def test_a_tenant_sees_its_own_keys_only(keys: ApiKeys) -> None:
     one = row()
     await keys.create(one)
     assert await keys.list(row().tenant) == []

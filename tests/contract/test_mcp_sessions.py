@@ -1,14 +1,12 @@
-"""What `McpSessions` promises, on the real database."""
+"""What `McpSessions` promises, of the adapter and of the double."""
 
 import pytest
-from rejoin_adapters.ports.mcp_sessions import request_key
-from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
-from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.ports.mcp_sessions import McpSessions, request_key
 from rejoin_adapters.records import Admission, Owner, Submit, UserMessage
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
+from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import fresh
 
 pytest_plugins = ("tests.support.data.store_fixtures",)
@@ -17,8 +15,8 @@ AGENT = AgentName("a")
 
 
 @pytest.fixture
-def dialogues(postgres: PostgresRunStore) -> PostgresMcpSessions:
-    return PostgresMcpSessions(postgres.database)
+def dialogues(ports: DatabasePorts) -> McpSessions:
+    return ports.mcp_sessions
 
 
 @pytest.fixture
@@ -26,17 +24,17 @@ def ann() -> Owner:
     return Owner(TenantId(fresh("ten")), UserId("ann"))
 
 
-async def say(postgres: PostgresRunStore, owner: Owner, session: SessionId, request: str) -> RunId:
+async def say(ports: DatabasePorts, owner: Owner, session: SessionId, request: str) -> RunId:
     words = fresh("m")
     message = {"id": words, "role": "user", "parts": [{"type": "text", "text": words}]}
     ask = Submit(UserMessage(message, words.encode()))
     key = request_key(request, words)
     admission = Admission(owner, session, AGENT, RunId(fresh("run")), MessageId(fresh("msg")), ask, key=key)
-    return (await postgres.admit(admission)).run.id
+    return (await ports.run_store.admit(admission)).run.id
 
 
 async def test_an_open_session_is_its_owners_and_no_other_session_is_one(
-    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
+    ports: DatabasePorts, dialogues: McpSessions, ann: Owner
 ) -> None:
     id, other = SessionId(fresh("s")), SessionId(fresh("s"))
     await dialogues.open(ann, id, AGENT)
@@ -45,35 +43,35 @@ async def test_an_open_session_is_its_owners_and_no_other_session_is_one(
     assert await dialogues.find_agent(Owner(TenantId("default")), id) is None
     with pytest.raises(Conflict):
         await dialogues.open(ann, id, AGENT)
-    await say(postgres, ann, other, "1")
+    await say(ports, ann, other, "1")
     assert await dialogues.find_agent(ann, other) is None
     assert not await dialogues.end(ann, other)
 
 
 async def test_an_ended_session_keeps_what_was_said_and_an_empty_one_leaves_nothing(
-    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
+    ports: DatabasePorts, dialogues: McpSessions, ann: Owner
 ) -> None:
     said, silent = SessionId(fresh("s")), SessionId(fresh("s"))
     for id in (said, silent):
         await dialogues.open(ann, id, AGENT)
-    await say(postgres, ann, said, "1")
+    await say(ports, ann, said, "1")
     assert not await dialogues.end(Owner(ann.tenant, UserId("ben")), said)
     for id in (said, silent):
         assert await dialogues.end(ann, id)
         assert not await dialogues.end(ann, id)
         assert await dialogues.find_agent(ann, id) is None
-    threads = PostgresSessionStore(postgres.database)
+    threads = ports.session_store
     assert (await threads.get(ann, said)) is not None
     assert (await threads.get(ann, silent)) is None
 
 
 async def test_a_run_is_found_by_its_requests_name_the_newest_first(
-    postgres: PostgresRunStore, dialogues: PostgresMcpSessions, ann: Owner
+    ports: DatabasePorts, dialogues: McpSessions, ann: Owner
 ) -> None:
     id = SessionId(fresh("s"))
     await dialogues.open(ann, id, AGENT)
-    await say(postgres, ann, id, "1")
-    other, newest = await say(postgres, ann, id, '"1"'), await say(postgres, ann, id, "1")
+    await say(ports, ann, id, "1")
+    other, newest = await say(ports, ann, id, '"1"'), await say(ports, ann, id, "1")
     assert await dialogues.find_run(ann, id, "1") == newest
     assert await dialogues.find_run(ann, id, '"1"') == other
     assert await dialogues.find_run(ann, id, "2") is None

@@ -3,12 +3,12 @@
 Nothing in it waits, so every method is one transaction by itself. Refusals come before the first change.
 """
 
-import math
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import timedelta
 from itertools import dropwhile, zip_longest
 
 import msgspec
+from rejoin_adapters.postgres.run_store import PURGED_AGAIN_S
 from rejoin_adapters.records import (
     Admission,
     Admitted,
@@ -19,7 +19,6 @@ from rejoin_adapters.records import (
     Decision,
     History,
     Interrupted,
-    Limits,
     MessageWithNext,
     Owner,
     Regenerate,
@@ -28,12 +27,13 @@ from rejoin_adapters.records import (
     Submit,
     WhenBusy,
 )
-from rejoin_protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound
+from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
 
+from tests.doubles.database import MemoryDatabase
 from tests.doubles.run_store_rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
 
 _ENDS = {
@@ -44,36 +44,16 @@ _ENDS = {
 
 
 class MemoryRunStore:
-    """The double of `RunStore`."""
+    """The double of `RunStore`. The doubles of the other database ports see its rows through `database`."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - it is frozen
-        self.limits: dict[TenantId, Limits] = {}
-        """Of tenants that have their own."""
-        self._limits = limits
-        self._spent: dict[tuple[TenantId, date], int] = {}
-        self._sessions: dict[tuple[TenantId, SessionId], SessionRow] = {}
-        self._runs: dict[RunId, RunRow] = {}
-        self._approvals: dict[ApprovalId, ApprovalRow] = {}
-
-    def _seen(self, owner: Owner, session: SessionId) -> SessionRow | None:
-        """The session, if it is the owner's."""
-        found = self._sessions.get((owner.tenant, session))
-        return found if found is not None and owner.user in {None, found.user} else None
-
-    def _seen_run(self, owner: Owner, run: RunId) -> RunRow | None:
-        found = self._runs.get(run)
-        if found is None or found.row.tenant != owner.tenant or owner.user not in {None, found.row.user}:
-            return None
-        return found
-
-    def _session_of(self, run: RunRow) -> SessionRow:
-        return self._sessions[run.row.tenant, run.row.session]
+    def __init__(self, database: MemoryDatabase | None = None) -> None:
+        self.database = database or MemoryDatabase()
 
     async def admit(self, admission: Admission) -> Admitted:
         """See `RunStore`."""
         owner = admission.owner
-        taken = (owner.tenant, admission.session) in self._sessions
-        if taken and self._seen(owner, admission.session) is None:
+        taken = (owner.tenant, admission.session) in self.database.sessions
+        if taken and self.database.find_session(owner, admission.session) is None:
             raise NotFound("there is no such session")
         match admission.action:
             case Submit() as submit:
@@ -83,24 +63,24 @@ class MemoryRunStore:
                 asked = "regenerate", target, None
                 run = self._known(admission, asked) or self._regenerate(admission, target, asked)
         created = run.row.id == admission.run
-        before = self._session_of(run).ready
+        before = self.database.session_of(run).ready
         ours = created and admission.when_busy is WhenBusy.INTERRUPT and before is not run
         flagged = before.row if ours and before is not None and before.row.interrupted else None
         return Admitted(run.row, created, flagged)
 
     def _known(self, admission: Admission, asked: Asked) -> RunRow | None:
         """The run of the request's key, or that this very request has made."""
-        session = self._seen(admission.owner, admission.session)
+        session = self.database.find_session(admission.owner, admission.session)
         for run in session.runs if session is not None and admission.key is not None else []:
             if run.key == admission.key and run.asked != asked:
                 raise Conflict("the idempotency key is taken by another request")
             if run.key == admission.key:
                 return run
-        return self._runs.get(admission.run)
+        return self.database.runs.get(admission.run)
 
     async def check_limits(self, tenant: TenantId) -> None:
         """See `RunStore`."""
-        self._check_limits(tenant)
+        self.database.check_limits(tenant)
 
     async def find_duplicate(
         self,
@@ -112,7 +92,7 @@ class MemoryRunStore:
         key: str | None = None,
     ) -> Run | None:
         """See `RunStore`."""
-        found = self._seen(owner, session)
+        found = self.database.find_session(owner, session)
         if found is None or found.agent != agent:
             return None
         named = next((run for run in found.runs if key is not None and run.key == key), None)
@@ -124,9 +104,9 @@ class MemoryRunStore:
 
     def _submit(self, admission: Admission, submit: Submit, asked: Asked) -> RunRow:
         id = MessageId(submit.user_message.message["id"])
-        session = self._seen(admission.owner, admission.session)
+        session = self.database.find_session(admission.owner, admission.session)
         if session is None:
-            self._check_limits(admission.owner.tenant)
+            self.database.check_limits(admission.owner.tenant)
             session = self._open(admission, submit.imports, {id, admission.answer})
         session.check_agent(admission.agent)
         known = session.message(id)
@@ -137,72 +117,39 @@ class MemoryRunStore:
                 raise Conflict("the message id is taken by a message that is not the user's")
             if not submit.edit:
                 raise Conflict("the message id is taken by other content")
-        self._check_limits(admission.owner.tenant)
+        self.database.check_limits(admission.owner.tenant)
         session.make_way(admission.when_busy, known.position if known is not None else None)
         message = session.place(id, "user", msgspec.json.encode(submit.user_message.message))
         message.digest = submit.user_message.digest
         return self._add(admission, session, message, asked)
 
-    def _limit(self, tenant: TenantId, name: str) -> int | None:
-        own: int | None = getattr(self.limits.get(tenant), name, None)
-        everybodys: int | None = getattr(self._limits, name)
-        return everybodys if own is None else own
-
-    def _check_limits(self, tenant: TenantId) -> None:
-        queued_max, tokens_max = (self._limit(tenant, name) for name in ("queued_max", "tokens_per_day"))
-        queued = [run for run in self._runs.values() if run.row.tenant == tenant and run.queued]
-        if queued_max is not None and len(queued) >= queued_max:
-            raise Limited("the tenant has too many runs queued", 5)
-        today = now_utc()
-        if tokens_max is not None and self._spent.get((tenant, today.date()), 0) >= tokens_max:
-            midnight = datetime.combine(today.date() + timedelta(days=1), time(), UTC)
-            until_s = math.ceil((midnight - today).total_seconds())
-            raise Limited("the tenant has used up its tokens of the day", until_s)
-
-    def _waiting(self, tenant: TenantId) -> list[RunRow]:
-        """Runs that wait for a place among the tenant's ready ones; those that have waited longest first."""
-        mine = [one.waiting for (owner, _), one in self._sessions.items() if owner == tenant]
-        numbers = {id: number for number, id in enumerate(self._runs)}
-        return sorted((run for run in mine if run is not None), key=lambda run: numbers[run.row.id])
-
-    def _has_place(self, tenant: TenantId) -> bool:
-        running_max = self._limit(tenant, "running_max")
-        mine = [run for run in self._runs.values() if run.row.tenant == tenant]
-        return running_max is None or sum(run.busy and run.row.ready for run in mine) < running_max
-
-    def _may_start(self, run: RunRow) -> bool:
-        tenant = run.row.tenant
-        return self._limit(tenant, "running_max") is None or (
-            self._has_place(tenant) and self._waiting(tenant)[0] is run
-        )
-
     def _following(self, session: SessionRow, tenant: TenantId) -> RunRequest | None:
         """Promote the session's next run, or else the tenant's."""
         request = session.promote(now_utc())
-        waiting = self._waiting(tenant)
-        if request is not None or not waiting or not self._has_place(tenant):
+        waiting = self.database.waiting(tenant)
+        if request is not None or not waiting or not self.database.has_place(tenant):
             return request
         waiting[0].start(now_utc())
         return waiting[0].row.request
 
     def _store_answer(self, run: RunRow, answer: UIMessage) -> None:
         before, today = run.row.usage, (run.row.tenant, now_utc().date())
-        self._session_of(run).store_answer(run, answer)
+        self.database.session_of(run).store_answer(run, answer)
         more = run.row.usage.total - before.total
-        self._spent[today] = self._spent.get(today, 0) + max(more, 0)
+        self.database.spent[today] = self.database.spent.get(today, 0) + max(more, 0)
 
     def _open(self, admission: Admission, imports: Sequence[UIMessage], taken: set[MessageId]) -> SessionRow:
         session = SessionRow(admission.agent, admission.owner.user, now_utc(), now_utc())
-        session.may_start = self._may_start
+        session.may_start = self.database.may_start
         for turn in imports:
             if turn["id"] not in taken:
                 taken.add(turn["id"])
                 session.place(turn["id"], turn["role"], msgspec.json.encode(turn))
-        self._sessions[admission.owner.tenant, admission.session] = session
+        self.database.sessions[admission.owner.tenant, admission.session] = session
         return session
 
     def _regenerate(self, admission: Admission, target: MessageId | None, asked: Asked) -> RunRow:
-        session = self._seen(admission.owner, admission.session)
+        session = self.database.find_session(admission.owner, admission.session)
         named = session.message(target) if session is not None and target is not None else None
         if session is None or (target is not None and named is None):
             raise NotFound("there is no such message in the session")
@@ -211,14 +158,16 @@ class MemoryRunStore:
         users = [message for message in session.messages if message.role == "user" and message.position < end]
         if not users:
             raise NotFound("there is no message to answer again")
-        self._check_limits(admission.owner.tenant)
+        self.database.check_limits(admission.owner.tenant)
         session.make_way(admission.when_busy, users[-1].position + 1 if named is None else end)
         return self._add(admission, session, users[-1], asked)
 
     def _add(self, admission: Admission, session: SessionRow, message: MessageRow, asked: Asked) -> RunRow:
         tenant = admission.owner.tenant
-        limited = self._limit(tenant, "running_max") is not None
-        ready = not session.busy and not (limited and (self._waiting(tenant) or not self._has_place(tenant)))
+        limited = self.database.limit(tenant, "running_max") is not None
+        ready = not session.busy and not (
+            limited and (self.database.waiting(tenant) or not self.database.has_place(tenant))
+        )
         answer = session.place(admission.answer, "assistant")
         row = Run(
             admission.run,
@@ -240,30 +189,30 @@ class MemoryRunStore:
         message.run = answer.run = run
         session.runs.append(run)
         session.updated_at = now_utc()
-        self._runs[admission.run] = run
+        self.database.runs[admission.run] = run
         return run
 
     async def find_run(self, owner: Owner, run: RunId) -> Run | None:
         """See `RunStore`."""
-        found = self._seen_run(owner, run)
+        found = self.database.find_run(owner, run)
         return found.row if found is not None else None
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
         """See `RunStore`."""
-        found = self._seen_run(owner, run)
+        found = self.database.find_run(owner, run)
         if found is None or found.row.state in TERMINAL:
             return True
         return turn is not None and (found.row.state not in BUSY or found.row.turn > turn)
 
     async def current_run(self, owner: Owner, session: SessionId) -> Run | None:
         """See `RunStore`."""
-        found = self._seen(owner, session)
+        found = self.database.find_session(owner, session)
         run = found and (found.turn or next(reversed(found.runs), None))
         return run.row if run else None
 
     async def history(self, owner: Owner, session: SessionId) -> History | None:
         """See `RunStore`."""
-        found = self._seen(owner, session)
+        found = self.database.find_session(owner, session)
         if found is None:
             return None
         busy = found.turn.row if found.turn is not None else None
@@ -271,7 +220,7 @@ class MemoryRunStore:
 
     async def find_message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
         """See `RunStore`."""
-        found = self._seen(owner, session)
+        found = self.database.find_session(owner, session)
         shown = found.shown if found is not None else []
         for message, behind in zip_longest(shown, shown[1:]):
             if message["id"] == id:
@@ -289,7 +238,7 @@ class MemoryRunStore:
         oldest_first: bool = False,
     ) -> Sequence[UIMessage] | None:
         """See `RunStore`."""
-        found = self._seen(owner, session)
+        found = self.database.find_session(owner, session)
         end = None if found is None else found.message(id)
         if found is None or end is None:
             return None
@@ -304,19 +253,19 @@ class MemoryRunStore:
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
         """See `RunStore`."""
-        found = self._seen(owner, session)
+        found = self.database.find_session(owner, session)
         return found.context if found is not None else None
 
     async def claim(
         self, request: RunRequest, runner: str, *, history_max: int | None = None
     ) -> Claim | None:
         """See `RunStore`."""
-        run = self._runs.get(request.run)
+        run = self.database.runs.get(request.run)
         if run is None or run.row.turn != request.turn or not run.busy or not run.row.ready:
             return None
         run.change(state=next_state(run.row.state, LifecycleEvent.CLAIM), attempt=run.row.attempt + 1)
         run.due_at, run.runner = None, runner
-        session = self._session_of(run)
+        session = self.database.session_of(run)
         stored = [
             message
             for message in session.messages
@@ -336,22 +285,22 @@ class MemoryRunStore:
         if mine.row.state is not State.RUNNING:
             raise Fenced("another attempt owns the run")
         for request in requests:
-            if request.id not in self._approvals:
+            if request.id not in self.database.approvals:
                 copy = msgspec.json.decode(msgspec.json.encode(request), type=ApprovalRequest)
                 asked = ApprovalRow(mine, copy, mine.row.turn, cancelled=mine.row.interrupted)
-                self._approvals[request.id] = asked
-                self._session_of(mine).approvals.append(asked)
+                self.database.approvals[request.id] = asked
+                self.database.session_of(mine).approvals.append(asked)
 
     def _held(self, run: RunId, attempt: int) -> RunRow:
-        held = self._runs.get(run)
+        held = self.database.runs.get(run)
         if held is None or held.row.attempt != attempt:
             raise Fenced("another attempt owns the run")
         return held
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `RunStore`."""
-        found = self._seen(owner, session)
-        asked = [self._approvals.get(decision.approval) for decision in decisions]
+        found = self.database.find_session(owner, session)
+        asked = [self.database.approvals.get(decision.approval) for decision in decisions]
         open_here = [one for one in asked if one is not None and found is not None and one in found.approvals]
         if found is None or len(open_here) != len(decisions):
             raise NotFound("there is no such approval in the session")
@@ -372,7 +321,7 @@ class MemoryRunStore:
     async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
         """See `RunStore`."""
         mine = self._held(run, attempt)
-        session = self._session_of(mine)
+        session = self.database.session_of(mine)
         if mine.row.state is State.RUNNING:
             self._store_answer(mine, answer)
             asked = session.of(mine)
@@ -393,7 +342,7 @@ class MemoryRunStore:
         if state not in TERMINAL:
             raise ValueError(f"{state} is not a terminal state")
         mine = self._held(run, attempt)
-        session = self._session_of(mine)
+        session = self.database.session_of(mine)
         if mine.row.state is State.RUNNING:
             mine.change(state=next_state(mine.row.state, _ENDS[state]), error=error)
             mine.due_at = mine.context = None
@@ -406,7 +355,7 @@ class MemoryRunStore:
 
     async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
         """See `RunStore`."""
-        found = self._seen(owner, session)
+        found = self.database.find_session(owner, session)
         if found is None:
             raise NotFound("there is no such session")
         if run is not None:
@@ -423,25 +372,27 @@ class MemoryRunStore:
 
     async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
         """See `RunStore`."""
-        found = self._seen(owner, session)
+        found = self.database.find_session(owner, session)
         return [one.shown for one in found.approvals if one.pending] if found is not None else []
 
     async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
         """See `RunStore`."""
-        found = self._seen_run(owner, run)
+        found = self.database.find_run(owner, run)
         asked = [
-            one.shown for one in self._approvals.values() if one.run is found and one.request.call == call
+            one.shown
+            for one in self.database.approvals.values()
+            if one.run is found and one.request.call == call
         ]
         return asked[-1] if asked else None
 
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """See `RunStore`."""
-        due = [one for one in self._approvals.values() if one.due]
+        due = [one for one in self.database.approvals.values() if one.due]
         for one in due:
             one.decision, one.expired = Decision(one.request.id, approved=False), True
         runs = {one.run.row.id: one.run for one in due}.values()
         for run in runs:
-            self._session_of(run).resume(run)
+            self.database.session_of(run).resume(run)
         return [run.row.request for run in runs if run.row.state is State.QUEUED and run.row.ready]
 
     async def list_runs(
@@ -450,24 +401,26 @@ class MemoryRunStore:
         """See `RunStore`."""
         found = [
             run.listed
-            for run in self._runs.values()
-            if self._seen_run(owner, run.row.id) is not None and state in {None, run.row.state}
+            for run in self.database.runs.values()
+            if self.database.find_run(owner, run.row.id) is not None and state in {None, run.row.state}
         ]
         return sorted(found, key=lambda one: one.run.id, reverse=True)[:limit]
 
     async def run_summary(self, owner: Owner, run: RunId) -> RunSummary | None:
         """See `RunStore`."""
-        found = self._seen_run(owner, run)
+        found = self.database.find_run(owner, run)
         return found.listed if found is not None else None
 
     async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
         """See `RunStore`."""
-        return [run for run in runs if run not in self._runs or self._runs[run].row.interrupted]
+        return [
+            run for run in runs if run not in self.database.runs or self.database.runs[run].row.interrupted
+        ]
 
     async def find_stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
         """See `RunStore`."""
         now = now_utc()
-        runs = list(self._runs.values())
+        runs = list(self.database.runs.values())
         due = [run for run in runs if run.due_at and (now - run.due_at).total_seconds() > age_s]
         due.sort(key=lambda run: run.due_at or now)
         held = [
@@ -483,18 +436,26 @@ class MemoryRunStore:
 
     def _promoted(self) -> list[RunRequest]:
         requests = []
-        for tenant in {tenant for tenant, _ in self._sessions}:
-            while (waiting := self._waiting(tenant)) and self._has_place(tenant):
+        for tenant in {tenant for tenant, _ in self.database.sessions}:
+            while (waiting := self.database.waiting(tenant)) and self.database.has_place(tenant):
                 waiting[0].start(now_utc())
                 requests.append(waiting[0].row.request)
         return requests
 
-    async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:  # noqa: ARG002
-        """See `RunStore`. Nothing is ever deleted here: deleting is `Threads`', which has no double."""
-        return []
+    async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:
+        """See `RunStore`."""
+        now = now_utc()
+        return [run for run, (due_at, _) in self.database.purges.items() if due_at <= now][:limit]
 
     async def mark_purged(self, runs: Sequence[RunId]) -> None:
         """See `RunStore`."""
+        now = now_utc()
+        for run in runs:
+            due_at, again = self.database.purges.get(run, (now, False))
+            if again and due_at <= now:
+                del self.database.purges[run]
+            elif run in self.database.purges and not again:
+                self.database.purges[run] = now + timedelta(seconds=PURGED_AGAIN_S), True
 
     async def ping(self) -> None:
         """See `RunStore`."""

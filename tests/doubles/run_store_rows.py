@@ -19,7 +19,7 @@ from rejoin_adapters.records import (
 )
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.events.fold import UIMessage
-from rejoin_protocol.ids import AgentName, MessageId, UserId
+from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
 from rejoin_protocol.lifecycle import BUSY, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
 
@@ -42,6 +42,12 @@ class MessageRow(msgspec.Struct):
     body: bytes | None = None
     digest: bytes | None = None
     run: "RunRow | None" = None
+
+    @property
+    def message(self) -> UIMessage:
+        """The body, decoded. The message must have one."""
+        message: UIMessage = msgspec.json.decode(self.body or b"")
+        return message
 
 
 class RunRow(msgspec.Struct):
@@ -117,6 +123,9 @@ class SessionRow(msgspec.Struct):
     created_at: datetime
     updated_at: datetime
     context: bytes | None = None
+    title: str | None = None
+    metadata: Any = None
+    forked_from: tuple[SessionId, MessageId] | None = None
     next_position: int = 0
     messages: list[MessageRow] = []
     runs: list[RunRow] = []
@@ -134,14 +143,19 @@ class SessionRow(msgspec.Struct):
         return next((message for message in self.messages if message.id == id), None)
 
     @property
-    def shown(self) -> list[UIMessage]:
-        """The messages as readers see them."""
+    def shown_rows(self) -> list[MessageRow]:
+        """The messages that readers see."""
         return [
-            msgspec.json.decode(message.body)
+            message
             for message in self.messages
             if message.body is not None
             and (message.role == "user" or message.run is None or not message.run.busy)
         ]
+
+    @property
+    def shown(self) -> list[UIMessage]:
+        """The messages as readers see them."""
+        return [row.message for row in self.shown_rows]
 
     def place(self, id: MessageId, role: str, body: bytes | None = None) -> MessageRow:
         """A new message at the end."""

@@ -1,37 +1,20 @@
 """`SessionStore` in PostgreSQL."""
 
-import base64
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-from msgspec import UNSET, Meta, UnsetType
-from rejoin_protocol.errors import Invalid, NotFound
+from msgspec import UNSET, UnsetType
+from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
+from rejoin_adapters import page_tokens
+from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
 from rejoin_adapters.postgres.pool import Database, json_or_null
 from rejoin_adapters.records import MessagePage, Owner, RunSummary, SessionPage, SessionSummary, SessionUsage
 
 RUNS_MAX = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-type _Number = Annotated[int, Meta(ge=0, le=2**53)]
-
-
-class _SessionToken(msgspec.Struct, frozen=True, array_like=True):
-    """Page token of a list of sessions: the last session of the page before."""
-
-    time_us: _Number
-    id: SessionId
-
-
-class _MessageToken(msgspec.Struct, frozen=True, array_like=True):
-    """Page token of a list of messages: the first message of the page before."""
-
-    position: _Number
 
 
 class PostgresSessionStore:
@@ -44,7 +27,7 @@ class PostgresSessionStore:
         self, owner: Owner, *, agent: AgentName | None = None, limit: int = 20, before: str | None = None
     ) -> SessionPage:
         """See `SessionStore`."""
-        token = _decode_token(_SessionToken, before) if before is not None else None
+        token = page_tokens.decode(SessionToken, before) if before is not None else None
         # `$2 is null or …` would keep the planner from using the index on a user's sessions.
         condition = "$2::text is null" if owner.user is None else "user_id = $2"
         query = f"""
@@ -68,9 +51,7 @@ class PostgresSessionStore:
         )
         if len(sessions) <= limit:
             return SessionPage(sessions, None)
-        last = sessions[limit - 1]
-        token = _SessionToken((last.updated_at - _EPOCH) // timedelta(microseconds=1), last.id)
-        return SessionPage(sessions[:limit], _encode_token(token))
+        return SessionPage(sessions[:limit], page_tokens.encode(SessionToken.of(sessions[limit - 1])))
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """See `SessionStore`."""
@@ -93,10 +74,10 @@ class PostgresSessionStore:
                 order by position desc limit $5) m)
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
-        end = _decode_token(_MessageToken, before).position if before is not None else None
+        end = page_tokens.decode(MessageToken, before).position if before is not None else None
         messages = await self._get(list[tuple[int, UIMessage]], query, owner, session, end, limit + 1)
         page = messages[-limit:]
-        older = _encode_token(_MessageToken(page[0][0])) if len(messages) > limit else None
+        older = page_tokens.encode(MessageToken(page[0][0])) if len(messages) > limit else None
         return MessagePage([message for _, message in page], older)
 
     async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
@@ -205,14 +186,3 @@ class PostgresSessionStore:
             select to_json(count(*)) from gone
         """
         return await self._database.get(int, query, age_s, DELETE_BATCH_MAX)
-
-
-def _encode_token(token: _SessionToken | _MessageToken) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
-
-
-def _decode_token[T](kind: type[T], token: str) -> T:
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)), type=kind)
-    except ValueError as fault:  # of either decoder
-        raise Invalid("not a page token of this API", "/before") from fault

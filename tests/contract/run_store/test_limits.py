@@ -28,7 +28,7 @@ CHECKED_S = 20.0
 
 async def limit(store: RunStore, owner: Owner, limits: Limits) -> None:
     if isinstance(store, MemoryRunStore):
-        store.limits[owner.tenant] = limits
+        store.database.limits[owner.tenant] = limits
     else:
         assert isinstance(store, PostgresRunStore)
         await PostgresTenants(store.database).set_limits(owner.tenant, limits)

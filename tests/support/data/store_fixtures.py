@@ -1,4 +1,4 @@
-"""The store, real and not, as the fixtures of its contract's tests."""
+"""Fixtures of the contract tests: the ports of the database, by their adapters and by their doubles."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -9,6 +9,7 @@ from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 
 from tests.doubles.run_store import MemoryRunStore
+from tests.support.data.database_ports import DatabasePorts, memory_ports, postgres_ports
 from tests.support.data.store_session import Chat
 from tests.support.system.databases import fresh_database
 
@@ -29,9 +30,21 @@ async def stores(request: pytest.FixtureRequest, database_url: str) -> AsyncIter
             yield [one, two, three]
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "postgres"])
+async def ports(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[DatabasePorts]:
+    """All ports of one database, in memory and in PostgreSQL."""
+    if request.param == "memory":
+        yield memory_ports()
+        return
+    async with fresh_database(database_url) as url:
+        await migrate(url)
+        async with await open_run_store(url) as store:
+            yield postgres_ports(store)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def postgres(database_url: str) -> AsyncIterator[PostgresRunStore]:
-    """The real one alone, for what has no double."""
+    """The adapter alone, for tests that look into the database."""
     async with fresh_database(database_url) as url:
         await migrate(url)
         async with await open_run_store(url) as one:

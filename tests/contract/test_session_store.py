@@ -1,33 +1,33 @@
-"""What `Threads` promises: pages, forks, names, deletion, on the real database."""
+"""What `SessionStore` promises: pages, forks, names, deletion; of the adapter and of the double."""
 
 import inspect
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
-from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, SessionStore
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.records import ApiKeyRow, Owner, RunSummary, SessionSummary, SessionUsage
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 
+from tests.doubles.run_store import MemoryRunStore
+from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, text_of
 
 pytest_plugins = ("tests.support.data.store_fixtures",)
 
 
 @pytest.fixture
-def threads(postgres: PostgresRunStore) -> PostgresSessionStore:
-    return PostgresSessionStore(postgres.database)
+def threads(ports: DatabasePorts) -> SessionStore:
+    return ports.session_store
 
 
 @pytest.fixture
-def chat(postgres: PostgresRunStore) -> Chat:
-    return Chat(postgres)
+def chat(ports: DatabasePorts) -> Chat:
+    return Chat(ports.run_store)
 
 
 @pytest.fixture
@@ -36,15 +36,36 @@ def owner() -> Owner:
     return Owner(TenantId(fresh("ten")))
 
 
-async def ids(threads: PostgresSessionStore, chat: Chat) -> list[str]:
+async def set_updated_at(ports: DatabasePorts, owner: Owner, updated_at: datetime) -> None:
+    """As if all sessions of the tenant had changed at this moment."""
+    if isinstance(ports.run_store, PostgresRunStore):
+        query = "update sessions set updated_at = $2 where tenant_id = $1"
+        await ports.run_store.database.value(query, owner.tenant, updated_at)
+        return
+    assert isinstance(ports.run_store, MemoryRunStore)
+    for (tenant, _), row in ports.run_store.database.sessions.items():
+        row.updated_at = updated_at if tenant == owner.tenant else row.updated_at
+
+
+async def make_purges_due(ports: DatabasePorts) -> None:
+    """As if the time until the second purge had passed."""
+    if isinstance(ports.run_store, PostgresRunStore):
+        await ports.run_store.database.value("update purges set due_at = now()")
+        return
+    assert isinstance(ports.run_store, MemoryRunStore)
+    purges = ports.run_store.database.purges
+    purges |= {run: (datetime.now(UTC), again) for run, (_, again) in purges.items()}
+
+
+async def ids(threads: SessionStore, chat: Chat) -> list[str]:
     return [message["id"] for message in (await threads.messages(chat.owner, chat.id)).messages]
 
 
 @pytest.mark.feature("F78")
 async def test_threads_are_listed_newest_first_page_by_page(
-    postgres: PostgresRunStore, threads: PostgresSessionStore, owner: Owner
+    ports: DatabasePorts, threads: SessionStore, owner: Owner
 ) -> None:
-    chats = [Chat(postgres, owner) for _ in range(5)]
+    chats = [Chat(ports.run_store, owner) for _ in range(5)]
     for chat in chats:
         await chat.send("hello")
     await chats[1].send("again")
@@ -62,12 +83,11 @@ async def test_threads_are_listed_newest_first_page_by_page(
 
 
 async def test_threads_of_one_instant_are_all_on_some_page(
-    postgres: PostgresRunStore, threads: PostgresSessionStore, owner: Owner
+    ports: DatabasePorts, threads: SessionStore, owner: Owner
 ) -> None:
     for _ in range(5):
-        await Chat(postgres, owner).send("hello")
-    stamp = "update sessions set updated_at = '2026-01-02 03:04:05.678901Z' where tenant_id = $1"
-    await postgres.database.value(stamp, owner.tenant)
+        await Chat(ports.run_store, owner).send("hello")
+    await set_updated_at(ports, owner, datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
     seen, token = set(), None
     for _ in range(3):
         page = await threads.list(owner, limit=2, before=token)
@@ -76,7 +96,7 @@ async def test_threads_of_one_instant_are_all_on_some_page(
     assert (len(seen), token) == (5, None)
 
 
-async def test_a_thread_says_how_it_stands(chat: Chat, threads: PostgresSessionStore) -> None:
+async def test_a_thread_says_how_it_stands(chat: Chat, threads: SessionStore) -> None:
     assert await threads.get(DEFAULT, chat.id) is None
     run = (await chat.claim(await chat.send("one", "m1"))).run
     thread = await threads.get(DEFAULT, chat.id)
@@ -92,9 +112,7 @@ async def test_a_thread_says_how_it_stands(chat: Chat, threads: PostgresSessionS
 
 
 @pytest.mark.parametrize("token", ["", "x", "ÿ", "bnVsbA", "WyJhIiwiYiJd", "Wy0xLCAiYSJd", "WzFlOTld"])
-async def test_a_token_that_is_none_of_ours_is_refused(
-    chat: Chat, threads: PostgresSessionStore, token: str
-) -> None:
+async def test_a_token_that_is_none_of_ours_is_refused(chat: Chat, threads: SessionStore, token: str) -> None:
     await chat.send("one")
     with pytest.raises(Invalid, match="page token"):
         await threads.list(DEFAULT, before=token)
@@ -103,7 +121,7 @@ async def test_a_token_that_is_none_of_ours_is_refused(
 
 
 async def test_messages_come_oldest_first_and_page_to_the_older_ones(
-    chat: Chat, threads: PostgresSessionStore
+    chat: Chat, threads: SessionStore
 ) -> None:
     for text in "abc":
         await chat.complete(text, text.upper())
@@ -121,7 +139,7 @@ async def test_messages_come_oldest_first_and_page_to_the_older_ones(
     assert (list(whole.messages), whole.next) == (list(history.messages), None)
 
 
-async def test_runs_and_usage_of_a_session(chat: Chat, threads: PostgresSessionStore) -> None:
+async def test_runs_and_usage_of_a_session(chat: Chat, threads: SessionStore) -> None:
     for text, tokens in (("one", 1), ("two", 20)):
         run = (await chat.claim(await chat.send(text))).run
         usage = {"metadata": {"usage": {"inputTokens": tokens, "outputTokens": 2 * tokens}}}
@@ -135,7 +153,7 @@ async def test_runs_and_usage_of_a_session(chat: Chat, threads: PostgresSessionS
 
 
 @pytest.mark.feature("F78")
-async def test_a_fork_has_exactly_the_messages_before(chat: Chat, threads: PostgresSessionStore) -> None:
+async def test_a_fork_has_exactly_the_messages_before(chat: Chat, threads: SessionStore) -> None:
     for text in "abc":
         await chat.complete(text, text.upper())
     await threads.update(DEFAULT, chat.id, title="Letters", metadata={"a": 1})
@@ -157,7 +175,7 @@ async def test_a_fork_has_exactly_the_messages_before(chat: Chat, threads: Postg
 
 
 async def test_a_fork_before_the_first_message_is_empty_and_can_be_talked_to(
-    chat: Chat, threads: PostgresSessionStore
+    chat: Chat, threads: SessionStore
 ) -> None:
     await chat.complete("one")
     into = Chat(chat.store)
@@ -168,7 +186,7 @@ async def test_a_fork_before_the_first_message_is_empty_and_can_be_talked_to(
     assert await into.texts() == ["two", "done"]
 
 
-async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: PostgresSessionStore) -> None:
+async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: SessionStore) -> None:
     run = (await chat.claim(await chat.send("one"))).run
     into = Chat(chat.store)
     await threads.fork(DEFAULT, chat.id, run.answer, into.id)
@@ -176,7 +194,7 @@ async def test_a_fork_of_a_busy_session_has_no_half_answer(chat: Chat, threads: 
     assert await into.texts() == ["one"]
 
 
-async def test_what_cannot_be_forked_is_said(chat: Chat, threads: PostgresSessionStore) -> None:
+async def test_what_cannot_be_forked_is_said(chat: Chat, threads: SessionStore) -> None:
     await chat.complete("one")
     other = Chat(chat.store)
     await other.complete("two")
@@ -197,17 +215,17 @@ async def test_what_cannot_be_forked_is_said(chat: Chat, threads: PostgresSessio
 
 
 async def test_an_operators_fork_of_a_users_session_is_the_users(
-    postgres: PostgresRunStore, threads: PostgresSessionStore
+    ports: DatabasePorts, threads: SessionStore
 ) -> None:
-    chat = Chat(postgres, ANN)
+    chat = Chat(ports.run_store, ANN)
     await chat.complete("one")
     into = SessionId(fresh("ses"))
     await threads.fork(DEFAULT, chat.id, MessageId((await ids(threads, chat))[1]), into)
     assert await threads.get(BEN, into) is None
-    assert await Chat(postgres, ANN, into).texts() == ["one"]
+    assert await Chat(ports.run_store, ANN, into).texts() == ["one"]
 
 
-async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: PostgresSessionStore) -> None:
+async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: SessionStore) -> None:
     await chat.complete("a", "A")
     run, approvals = await chat.wait_for_decision("b")
     kept = MessageId((await ids(threads, chat))[1])
@@ -222,7 +240,7 @@ async def test_rewinding_keeps_the_messages_up_to_one(chat: Chat, threads: Postg
     assert await chat.texts() == ["a", "A", "c", "C"]
 
 
-async def test_a_busy_session_is_not_rewound(chat: Chat, threads: PostgresSessionStore) -> None:
+async def test_a_busy_session_is_not_rewound(chat: Chat, threads: SessionStore) -> None:
     await chat.complete("a", "A")
     await chat.send("b")
     before = await ids(threads, chat)
@@ -233,7 +251,7 @@ async def test_a_busy_session_is_not_rewound(chat: Chat, threads: PostgresSessio
     assert await ids(threads, chat) == before
 
 
-async def test_only_what_is_given_is_changed(chat: Chat, threads: PostgresSessionStore) -> None:
+async def test_only_what_is_given_is_changed(chat: Chat, threads: SessionStore) -> None:
     await chat.send("one")
     at_first = await threads.get(DEFAULT, chat.id)
     assert at_first is not None
@@ -248,7 +266,7 @@ async def test_only_what_is_given_is_changed(chat: Chat, threads: PostgresSessio
 
 
 async def test_a_deleted_session_leaves_nothing_but_the_names_of_logs_to_purge(
-    chat: Chat, threads: PostgresSessionStore, postgres: PostgresRunStore
+    chat: Chat, threads: SessionStore, ports: DatabasePorts
 ) -> None:
     ended = await chat.complete("one")
     run, approvals = await chat.wait_for_decision("two")
@@ -256,47 +274,47 @@ async def test_a_deleted_session_leaves_nothing_but_the_names_of_logs_to_purge(
     assert await threads.delete(DEFAULT, chat.id) == [ended.id, run.id, busy.id]
     assert await threads.delete(DEFAULT, chat.id) is None
     assert await threads.get(DEFAULT, chat.id) is None
-    assert await postgres.run_summary(DEFAULT, run.id) is None
-    assert await postgres.claim(busy.request, "runner") is None
+    assert await ports.run_store.run_summary(DEFAULT, run.id) is None
+    assert await ports.run_store.claim(busy.request, "runner") is None
     with pytest.raises(NotFound):
         await chat.decide(*approvals)
-    assert await postgres.find_interrupted([busy.id]) == [busy.id]
+    assert await ports.run_store.find_interrupted([busy.id]) == [busy.id]
     for fenced in (chat.end(busy), chat.suspend(busy), chat.ask(busy)):
         with pytest.raises(Fenced):
             await fenced
-    due = await postgres.logs_to_purge(1000)
+    due = await ports.run_store.logs_to_purge(1000)
     assert {ended.id, run.id, busy.id} <= set(due)
     await chat.complete("again")  # the id is free
     assert await chat.texts() == ["again", "done"]
 
 
 async def test_a_log_is_purged_at_once_and_once_more_later(
-    chat: Chat, threads: PostgresSessionStore, postgres: PostgresRunStore
+    chat: Chat, threads: SessionStore, ports: DatabasePorts
 ) -> None:
     run = await chat.send("one")
     await threads.delete(DEFAULT, chat.id)
-    assert len(await postgres.logs_to_purge(1)) == 1
-    await postgres.mark_purged([run.id])
-    await postgres.mark_purged([run.id])  # another sweep was as fast
-    assert run.id not in await postgres.logs_to_purge(1000)
-    await postgres.database.value("update purges set due_at = now() where run_id = $1", run.id)
-    assert run.id in await postgres.logs_to_purge(1000)
-    await postgres.mark_purged([run.id])
-    left = "select to_json(count(*)) from purges where run_id = $1"
-    assert await postgres.database.get(int, left, run.id) == 0
+    assert len(await ports.run_store.logs_to_purge(1)) == 1
+    await ports.run_store.mark_purged([run.id])
+    await ports.run_store.mark_purged([run.id])  # another sweep was as fast
+    assert run.id not in await ports.run_store.logs_to_purge(1000)
+    await make_purges_due(ports)
+    assert run.id in await ports.run_store.logs_to_purge(1000)
+    await ports.run_store.mark_purged([run.id])
+    await make_purges_due(ports)
+    assert run.id not in await ports.run_store.logs_to_purge(1000)
 
 
 async def test_a_forgotten_user_has_no_session_and_no_key(
-    postgres: PostgresRunStore, threads: PostgresSessionStore, monkeypatch: pytest.MonkeyPatch
+    ports: DatabasePorts, threads: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert DELETE_BATCH_MAX > 1
     monkeypatch.setattr("rejoin_adapters.postgres.session_store.DELETE_BATCH_MAX", 2)
     tenant = TenantId(fresh("ten"))
     ann, ben = Owner(tenant, UserId("ann")), Owner(tenant, UserId("ben"))
-    keys = PostgresApiKeys(postgres.database)
+    keys = ports.api_keys
     for one in (ann, ben):
         for _ in range(4):
-            await Chat(postgres, one).complete("hello")
+            await Chat(ports.run_store, one).complete("hello")
         await keys.create(
             ApiKeyRow(f"{tenant}-{one.user}", tenant, b"h", ["chat"], None, one.user, None, datetime.now(UTC))
         )
@@ -307,7 +325,7 @@ async def test_a_forgotten_user_has_no_session_and_no_key(
     assert [row.user for row in await keys.list(tenant)] == ["ben"]
 
 
-type Ask = Callable[[PostgresSessionStore, Owner, SessionId, MessageId], Awaitable[Any]]
+type Ask = Callable[[SessionStore, Owner, SessionId, MessageId], Awaitable[Any]]
 
 METHODS: dict[str, Ask] = {
     "list": lambda threads, owner, _, __: threads.list(owner),
@@ -332,19 +350,17 @@ async def outcome(answer: Awaitable[Any]) -> Any:
 
 
 def test_every_method_with_an_owner_is_asked_below() -> None:
-    methods = inspect.getmembers(PostgresSessionStore, inspect.isfunction)
-    assert {name for name, one in methods if "owner" in inspect.signature(one).parameters} - {"_get"} == set(
-        METHODS
-    )
+    methods = inspect.getmembers(SessionStore, inspect.isfunction)
+    assert {name for name, one in methods if "owner" in inspect.signature(one).parameters} == set(METHODS)
 
 
 @pytest.mark.feature("F40")
 @pytest.mark.parametrize("stranger", [OTHER, BEN, Owner(OTHER.tenant, ANN.user)], ids=str)
 @pytest.mark.parametrize("ask", METHODS.values(), ids=METHODS)
 async def test_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
-    postgres: PostgresRunStore, threads: PostgresSessionStore, ask: Ask, stranger: Owner
+    ports: DatabasePorts, threads: SessionStore, ask: Ask, stranger: Owner
 ) -> None:
-    chat = Chat(postgres, ANN)
+    chat = Chat(ports.run_store, ANN)
     await chat.complete("secret")
     message = MessageId((await ids(threads, chat))[1])
     before: SessionSummary | None = await threads.get(ANN, chat.id)
@@ -353,3 +369,19 @@ async def test_a_stranger_learns_what_he_would_of_an_id_that_is_nobodys(
     assert chat.id not in repr(learned)
     assert await threads.get(ANN, chat.id) == before
     assert await outcome(ask(threads, ANN, chat.id, message)) not in (NotFound, None)
+
+
+async def test_sessions_that_have_not_changed_for_long_are_deleted_unless_they_are_busy(
+    ports: DatabasePorts, threads: SessionStore, owner: Owner
+) -> None:
+    ended, waiting, busy = (Chat(ports.run_store, owner) for _ in range(3))
+    await ended.complete("one")
+    await waiting.wait_for_decision("one")
+    await busy.send("one")
+    while await threads.delete_untouched(3600):
+        pass
+    assert len((await threads.list(owner)).sessions) == 3
+    await set_updated_at(ports, owner, datetime.now(UTC) - timedelta(hours=2))
+    deleted = await threads.delete_untouched(3600)
+    assert deleted == 2
+    assert [session.id for session in (await threads.list(owner)).sessions] == [busy.id]

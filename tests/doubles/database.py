@@ -1,0 +1,99 @@
+"""The rows that the doubles of the database's ports share. Several "processes" share one object.
+
+No method waits, so each one is a transaction by itself.
+"""
+
+import math
+from datetime import UTC, date, datetime, time, timedelta
+
+from rejoin_adapters.records import ApiKeyRow, Artifact, Limits, Owner
+from rejoin_protocol.errors import Limited
+from rejoin_protocol.ids import ApprovalId, RunId, SessionId, TenantId
+
+from tests.doubles.run_store_rows import ApprovalRow, RunRow, SessionRow, now_utc
+
+
+class MemoryDatabase:
+    """`limits`: the default limits of tenants."""
+
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - a frozen struct
+        self.default_limits = limits
+        self.limits: dict[TenantId, Limits] = {}
+        self.spent: dict[tuple[TenantId, date], int] = {}
+        self.sessions: dict[tuple[TenantId, SessionId], SessionRow] = {}
+        self.runs: dict[RunId, RunRow] = {}
+        self.approvals: dict[ApprovalId, ApprovalRow] = {}
+        self.artifacts: dict[tuple[TenantId, str], Artifact] = {}
+        self.api_keys: dict[str, ApiKeyRow] = {}
+        self.purges: dict[RunId, tuple[datetime, bool]] = {}
+        """Deleted runs: when their logs are due to be purged, and whether for the second time."""
+
+    def find_session(self, owner: Owner, session: SessionId) -> SessionRow | None:
+        """The session, if it is the owner's."""
+        row = self.sessions.get((owner.tenant, session))
+        return row if row is not None and owner.user in {None, row.user} else None
+
+    def find_run(self, owner: Owner, run: RunId) -> RunRow | None:
+        """The run, if it is the owner's."""
+        row = self.runs.get(run)
+        if row is None or row.row.tenant != owner.tenant or owner.user not in {None, row.row.user}:
+            return None
+        return row
+
+    def session_of(self, run: RunRow) -> SessionRow:
+        """The session of a run."""
+        return self.sessions[run.row.tenant, run.row.session]
+
+    def delete_session(self, tenant: TenantId, session: SessionId) -> list[RunId]:
+        """Delete a session with everything that belongs to it. Returns its runs."""
+        row = self.sessions.pop((tenant, session))
+        runs = [run.row.id for run in row.runs]
+        for run in runs:
+            del self.runs[run]
+            self.purges.setdefault(run, (now_utc(), False))
+        self.approvals = {
+            id: approval for id, approval in self.approvals.items() if approval.run not in row.runs
+        }
+        self.artifacts = {
+            key: artifact
+            for key, artifact in self.artifacts.items()
+            if (key[0], artifact.session) != (tenant, session)
+        }
+        return runs
+
+    def limit(self, tenant: TenantId, name: str) -> int | None:
+        """A limit of the tenant, or the default one."""
+        own: int | None = getattr(self.limits.get(tenant), name, None)
+        default: int | None = getattr(self.default_limits, name)
+        return default if own is None else own
+
+    def check_limits(self, tenant: TenantId) -> None:
+        """See `RunStore.check_limits`."""
+        queued_max, tokens_max = (self.limit(tenant, name) for name in ("queued_max", "tokens_per_day"))
+        queued = [run for run in self.runs.values() if run.row.tenant == tenant and run.queued]
+        if queued_max is not None and len(queued) >= queued_max:
+            raise Limited("the tenant has too many runs queued", 5)
+        today = now_utc()
+        if tokens_max is not None and self.spent.get((tenant, today.date()), 0) >= tokens_max:
+            midnight = datetime.combine(today.date() + timedelta(days=1), time(), UTC)
+            until_s = math.ceil((midnight - today).total_seconds())
+            raise Limited("the tenant has used up its tokens of the day", until_s)
+
+    def waiting(self, tenant: TenantId) -> list[RunRow]:
+        """The runs that wait only for a place among the tenant's ready runs, oldest first."""
+        mine = [row.waiting for (owner, _), row in self.sessions.items() if owner == tenant]
+        numbers = {id: number for number, id in enumerate(self.runs)}
+        return sorted((run for run in mine if run is not None), key=lambda run: numbers[run.row.id])
+
+    def has_place(self, tenant: TenantId) -> bool:
+        """Whether one more run of the tenant may be ready."""
+        running_max = self.limit(tenant, "running_max")
+        mine = [run for run in self.runs.values() if run.row.tenant == tenant]
+        return running_max is None or sum(run.busy and run.row.ready for run in mine) < running_max
+
+    def may_start(self, run: RunRow) -> bool:
+        """Whether it is the first of the runs that wait, and there is a place."""
+        tenant = run.row.tenant
+        return self.limit(tenant, "running_max") is None or (
+            self.has_place(tenant) and self.waiting(tenant)[0] is run
+        )

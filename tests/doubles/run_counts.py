@@ -1,0 +1,34 @@
+"""The double of `RunCounts`, over the rows of a `MemoryDatabase`."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rejoin_adapters.records import RunCount
+
+from tests.doubles.database import MemoryDatabase
+from tests.doubles.run_store_rows import RunRow, now_utc
+
+
+class MemoryRunCounts:
+    """The double of `RunCounts`."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+
+    async def count_busy(self) -> Sequence[RunCount]:
+        """See `RunCounts`."""
+
+        def kind(run: RunRow) -> tuple[str, str]:
+            return run.row.agent, run.row.state
+
+        ready = sorted((run for run in self._database.runs.values() if run.busy and run.row.ready), key=kind)
+        return [
+            RunCount(agent, state, len(runs), _oldest_wait_s(runs))
+            for (agent, state), group in groupby(ready, kind)
+            if (runs := list(group))
+        ]
+
+
+def _oldest_wait_s(runs: Sequence[RunRow]) -> float | None:
+    due = [run.due_at for run in runs if run.due_at is not None]
+    return (now_utc() - min(due)).total_seconds() if due else None

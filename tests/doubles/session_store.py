@@ -1,0 +1,188 @@
+"""The double of `SessionStore`, over the rows of a `MemoryDatabase`."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from rejoin_adapters import page_tokens
+from rejoin_adapters.page_tokens import MessageToken, SessionToken
+from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
+from rejoin_adapters.records import (
+    MessagePage,
+    Owner,
+    RunSummary,
+    SessionPage,
+    SessionSummary,
+    SessionUsage,
+    WhenBusy,
+)
+from rejoin_protocol.errors import Conflict, Invalid, NotFound
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+
+from tests.doubles.database import MemoryDatabase
+from tests.doubles.run_store_rows import SessionRow, now_utc
+
+
+class MemorySessionStore:
+    """The double of `SessionStore`."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+
+    def _find(self, owner: Owner, session: SessionId) -> SessionRow:
+        row = self._database.find_session(owner, session)
+        if row is None:
+            raise NotFound(f"there is no session {session!r}")
+        return row
+
+    async def list(
+        self, owner: Owner, *, agent: AgentName | None = None, limit: int = 20, before: str | None = None
+    ) -> SessionPage:
+        """See `SessionStore`."""
+        token = page_tokens.decode(SessionToken, before) if before is not None else None
+        rows = self._database.sessions.items()
+        sessions = [
+            _summary(id, row)
+            for (tenant, id), row in rows
+            if tenant == owner.tenant and owner.user in {None, row.user} and agent in {None, row.agent}
+        ]
+        sessions.sort(key=lambda session: (session.updated_at, session.id), reverse=True)
+        if token is not None:
+            end = (token.time_us, token.id)
+            sessions = [one for one in sessions if msgspec.structs.astuple(SessionToken.of(one)) < end]
+        page = sessions[:limit]
+        following = page_tokens.encode(SessionToken.of(page[-1])) if len(sessions) > limit else None
+        return SessionPage(page, following)
+
+    async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
+        """See `SessionStore`."""
+        row = self._database.find_session(owner, session)
+        return None if row is None else _summary(session, row)
+
+    async def messages(
+        self, owner: Owner, session: SessionId, *, limit: int = 50, before: str | None = None
+    ) -> MessagePage:
+        """See `SessionStore`."""
+        end = page_tokens.decode(MessageToken, before).position if before is not None else None
+        rows = [row for row in self._find(owner, session).shown_rows if end is None or row.position < end]
+        page = rows[-limit:]
+        older = page_tokens.encode(MessageToken(page[0].position)) if len(rows) > limit else None
+        return MessagePage([row.message for row in page], older)
+
+    async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
+        """See `SessionStore`."""
+        return [run.listed for run in reversed(self._find(owner, session).runs)]
+
+    async def usage(self, owner: Owner, session: SessionId) -> SessionUsage:
+        """See `SessionStore`."""
+        used = [run.row.usage for run in self._find(owner, session).runs]
+        return SessionUsage(
+            sum(usage.input_tokens for usage in used), sum(usage.output_tokens for usage in used), len(used)
+        )
+
+    async def fork(
+        self, owner: Owner, session: SessionId, message: MessageId, into: SessionId
+    ) -> SessionSummary:
+        """See `SessionStore`."""
+        source = self._find(owner, session)
+        cut = source.message(message)
+        if cut is None:
+            raise NotFound("there is no such message in the session")
+        existing = self._database.sessions.get((owner.tenant, into))
+        if existing is not None:
+            if (existing.forked_from, existing.user) != ((session, message), source.user):
+                raise Conflict("the session id is taken")
+            return _summary(into, existing)
+        now = now_utc()
+        fork = SessionRow(
+            source.agent,
+            source.user,
+            now,
+            now,
+            title=source.title,
+            metadata=source.metadata,
+            forked_from=(session, message),
+        )
+        fork.may_start = self._database.may_start
+        for row in source.shown_rows:
+            if row.position < cut.position:
+                fork.next_position = row.position
+                fork.place(row.id, row.role, row.body)
+        fork.next_position = cut.position
+        self._database.sessions[owner.tenant, into] = fork
+        return _summary(into, fork)
+
+    async def rewind(self, owner: Owner, session: SessionId, message: MessageId) -> SessionSummary:
+        """See `SessionStore`."""
+        row = self._find(owner, session)
+        last = row.message(message)
+        if last is None:
+            raise NotFound("there is no such message in the session")
+        row.make_way(WhenBusy.REJECT, last.position + 1)
+        return _summary(session, row)
+
+    async def update(
+        self,
+        owner: Owner,
+        session: SessionId,
+        *,
+        title: str | UnsetType | None = UNSET,
+        metadata: Any | UnsetType = UNSET,
+    ) -> SessionSummary:
+        """See `SessionStore`."""
+        row = self._find(owner, session)
+        if isinstance(title, str) and "\0" in title:
+            raise Invalid("text with a character that cannot be stored")
+        if title is not UNSET:
+            row.title = title
+        if metadata is not UNSET:
+            row.metadata = metadata
+        return _summary(session, row)
+
+    async def delete(self, owner: Owner, session: SessionId) -> Sequence[RunId] | None:
+        """See `SessionStore`."""
+        if self._database.find_session(owner, session) is None:
+            return None
+        return self._database.delete_session(owner.tenant, session)
+
+    async def delete_user(self, tenant: TenantId, user: UserId) -> int:
+        """See `SessionStore`."""
+        keys = self._database.api_keys
+        for id in [id for id, key in keys.items() if (key.tenant, key.user) == (tenant, user)]:
+            del keys[id]
+        ids = [
+            id for (owner, id), row in self._database.sessions.items() if (owner, row.user) == (tenant, user)
+        ]
+        for id in ids:
+            self._database.delete_session(tenant, id)
+        return len(ids)
+
+    async def delete_untouched(self, age_s: float) -> int:
+        """See `SessionStore`."""
+        untouched_since = now_utc() - timedelta(seconds=age_s)
+        keys = [
+            key
+            for key, row in self._database.sessions.items()
+            if row.updated_at < untouched_since and not row.busy
+        ]
+        for tenant, session in keys[:DELETE_BATCH_MAX]:
+            self._database.delete_session(tenant, session)
+        return len(keys[:DELETE_BATCH_MAX])
+
+
+def _summary(id: SessionId, row: SessionRow) -> SessionSummary:
+    rows = row.shown_rows
+    return SessionSummary(
+        id,
+        row.agent,
+        row.user,
+        row.title,
+        row.metadata,
+        row.created_at,
+        row.updated_at,
+        len(rows),
+        row.busy,
+        rows[-1].id if rows else None,
+    )

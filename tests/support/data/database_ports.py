@@ -1,0 +1,67 @@
+"""All ports of one database, by their adapters and by their doubles."""
+
+from typing import NamedTuple
+
+from rejoin_adapters.ports.api_keys import ApiKeys
+from rejoin_adapters.ports.artifacts import Artifacts
+from rejoin_adapters.ports.mcp_sessions import McpSessions
+from rejoin_adapters.ports.run_counts import RunCounts
+from rejoin_adapters.ports.run_store import RunStore
+from rejoin_adapters.ports.session_store import SessionStore
+from rejoin_adapters.ports.tenants import Tenants
+from rejoin_adapters.postgres.api_keys import PostgresApiKeys
+from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
+from rejoin_adapters.postgres.run_counts import PostgresRunCounts
+from rejoin_adapters.postgres.run_store import PostgresRunStore
+from rejoin_adapters.postgres.session_store import PostgresSessionStore
+from rejoin_adapters.postgres.tenants import PostgresTenants
+
+from tests.doubles.api_keys import MemoryApiKeys
+from tests.doubles.artifacts import MemoryArtifacts
+from tests.doubles.database import MemoryDatabase
+from tests.doubles.mcp_sessions import MemoryMcpSessions
+from tests.doubles.run_counts import MemoryRunCounts
+from tests.doubles.run_store import MemoryRunStore
+from tests.doubles.session_store import MemorySessionStore
+from tests.doubles.tenants import MemoryTenants
+
+
+class DatabasePorts(NamedTuple):
+    """All ports of one database."""
+
+    run_store: RunStore
+    session_store: SessionStore
+    artifacts: Artifacts
+    api_keys: ApiKeys
+    tenants: Tenants
+    mcp_sessions: McpSessions
+    run_counts: RunCounts
+
+
+def memory_ports() -> DatabasePorts:
+    """The doubles, over one set of rows."""
+    rows = MemoryDatabase()
+    return DatabasePorts(
+        MemoryRunStore(rows),
+        MemorySessionStore(rows),
+        MemoryArtifacts(rows),
+        MemoryApiKeys(rows),
+        MemoryTenants(rows),
+        MemoryMcpSessions(rows),
+        MemoryRunCounts(rows),
+    )
+
+
+def postgres_ports(store: PostgresRunStore) -> DatabasePorts:
+    """The adapters, over one pool."""
+    pool = store.database
+    return DatabasePorts(
+        store,
+        PostgresSessionStore(pool),
+        PostgresArtifacts(pool),
+        PostgresApiKeys(pool),
+        PostgresTenants(pool),
+        PostgresMcpSessions(pool),
+        PostgresRunCounts(pool),
+    )
