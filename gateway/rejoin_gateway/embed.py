@@ -47,8 +47,7 @@ type RouteName = Literal["history", "send", "reconnect", "interrupt"]
 
 
 class Stream:
-    """An answer as server-sent events: iterate once over the bytes. Ending the iteration does not stop the
-    run.
+    """An answer as server-sent events. Iterate once over the bytes. The run continues if the iteration ends.
 
     `run` is the run's id; `headers` belong to the response. If the iteration raises, break the connection: a
     client takes a clean end for a complete answer.
@@ -87,9 +86,8 @@ class ChatSession(msgspec.Struct, frozen=True):
         """Store a message and stream its answer.
 
         A message with the same id, or a request with the same `key`, starts no second run. `context` is
-        passed
-        to the agent's tools, for this run only. Raises `NotFound` for an agent that no runner has announced,
-        `Conflict`, `Invalid`, `Limited`, `Unavailable`.
+        passed to the agent's tools, for this run only. Raises `NotFound` for an agent that no runner has
+        announced, `Conflict`, `Invalid`, `Limited`, `Unavailable`.
         """
         await self.session.check_agent()
         session = msgspec.structs.replace(self.session, context=ContextInput(body=context))
@@ -100,8 +98,10 @@ class ChatSession(msgspec.Struct, frozen=True):
     async def stream(
         self, cursor: str | None = None, *, follow: bool = False, operations: bool = False, ui: int = 7
     ) -> Stream | None:
-        """Stream the session's run after `cursor`, or from its start; None without a cursor if no run is
-        active.
+        """Stream the session's run after `cursor`, or from its start.
+
+        None if there is no cursor and no run is active. `follow`: the stream stays open while the run waits
+        for approvals.
         """
         await self.session.check_agent()
         position = AfterCursor(cursors.parse(cursor)) if cursor else FromStart()

@@ -34,7 +34,7 @@ class _Waiter(msgspec.Struct, frozen=True, eq=False):
 
 
 class FairShare:
-    """Divides `total` among tenants. `free`: what nobody holds."""
+    """Divides `total` among tenants. `free`: the amount that is not held."""
 
     def __init__(self, total: int) -> None:
         self.free = total
@@ -54,7 +54,7 @@ class FairShare:
         try:
             return await waiter.share
         except asyncio.CancelledError:
-            # The share may have been granted in the same turn of the loop: then nobody else would return it.
+            # The share may have been granted in the same turn of the event loop: it must be returned here.
             if waiter.share.done() and not waiter.share.cancelled():
                 waiter.share.result().release()
             else:

@@ -1,39 +1,35 @@
-"""`import rejoin` offers the public names: the same ones to a type checker and at run time."""
+"""The facade: each public name exists, and an application needs no other package."""
 
 import ast
-from importlib import import_module, metadata
+import importlib
 from pathlib import Path
 
 import pytest
 
 import rejoin
 
+ROOT = Path(__file__).parents[3]
 
-def imports_for_type_checkers() -> dict[str, str]:
-    """The module of each name that the block `if TYPE_CHECKING` imports."""
-    tree = ast.parse(Path(rejoin.__file__).read_text(encoding="utf-8"))
-    [block] = [
-        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    ]
-    return {
-        alias.name: node.module or ""
-        for node in block.body
+
+@pytest.mark.parametrize("name", rejoin.__all__)
+def test_each_public_name_is_defined_in_its_module(name: str) -> None:
+    value = getattr(rejoin, name)
+    if name != "__version__":
+        assert value is getattr(importlib.import_module(rejoin._MODULE_OF[name]), name)
+
+
+def test_no_other_name_is_public() -> None:
+    assert set(rejoin._MODULE_OF) | {"__version__"} == set(rejoin.__all__)
+    assert dir(rejoin) == sorted(rejoin.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(rejoin, "nothing")  # noqa: B009 - mypy refuses the attribute itself
+
+
+def test_the_fastapi_example_imports_the_facade_alone() -> None:
+    source = (ROOT / "examples" / "fastapi" / "app.py").read_text(encoding="utf-8")
+    modules = {
+        (node.module or "").split(".")[0]
+        for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.ImportFrom)
-        for alias in node.names
     }
-
-
-def test_a_type_checker_and_the_interpreter_see_the_same_names() -> None:
-    modules = imports_for_type_checkers()
-    assert {*modules, "__version__"} == set(rejoin.__all__) == set(dir(rejoin))
-    for name, module in modules.items():
-        assert getattr(rejoin, name) is getattr(import_module(module), name)
-
-
-def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'rejoin' has no attribute 'Nothing'"):
-        _ = rejoin.Nothing  # type: ignore[attr-defined]
-
-
-def test_the_version_is_that_of_the_distribution() -> None:
-    assert rejoin.__version__ == metadata.version("rejoin")
+    assert {module for module in modules if module.startswith("rejoin")} == {"rejoin"}
