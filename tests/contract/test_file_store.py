@@ -13,7 +13,6 @@ from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_index import CondemnedFile, JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
-from rejoin_adapters.ports.files import FileReference
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
@@ -130,68 +129,6 @@ async def test_a_file_goes_with_the_last_message_that_names_it(
     await files.sweep(0)
     assert [await there(files, owner, id) for id in (sent, earlier, made)] == [False] * 3
     assert await total(url, owner) == 0
-
-
-async def test_what_is_edited_or_rewound_away_goes_too(
-    files: JetStreamFileStore, chat: Chat, owner: Owner
-) -> None:
-    id = await put(files, owner)
-    run = await send(chat, id)
-    await chat.end((await chat.claim(run)).run)
-    await chat.complete("second")
-    await files.sweep(0)
-    assert await there(files, owner, id)
-    threads = PostgresSessionStore(chat.store.database)  # type: ignore[attr-defined]
-    first = (await threads.messages(owner, chat.id)).messages[0]["id"]
-    edited = {"id": first, "role": "user", "parts": [{"type": "text", "text": "never mind"}]}
-    await chat.admit(Submit(UserMessage(edited, b"edited"), edit=True))
-    await files.sweep(0)
-    assert not await there(files, owner, id)
-
-
-async def test_what_was_stored_for_a_request_that_was_refused_goes_after_a_while(
-    files: JetStreamFileStore, owner: Owner
-) -> None:
-    """And not before: the message that names it may be on its way."""
-    id = await put(files, owner)
-    await files.sweep()
-    assert await there(files, owner, id)
-    await files.sweep(0)
-    assert not await there(files, owner, id)
-    assert not await files.touch(owner.tenant, id)
-
-
-async def test_a_file_that_a_model_made_stays_although_its_answer_names_it_much_later(
-    files: JetStreamFileStore, chat: Chat, owner: Owner
-) -> None:
-    run = (await chat.claim(await chat.send("paint"))).run
-    id = await files.put(owner.tenant, owner.user, b"painted", PNG, FileReference(run.session, run.answer))
-    await files.sweep(0)
-    assert await there(files, owner, id)
-    await PostgresSessionStore(chat.store.database).delete(owner, chat.id)  # type: ignore[attr-defined]
-    await files.sweep(0)
-    assert not await there(files, owner, id)
-
-
-async def test_another_users_file_is_not_held_by_naming_it(
-    files: JetStreamFileStore, store: PostgresRunStore, owner: Owner
-) -> None:
-    id = await put(files, owner)
-    await send(Chat(store, Owner(owner.tenant, UserId("ben"))), id)
-    await files.sweep(0)
-    assert not await there(files, owner, id)
-
-
-async def test_a_tenants_file_in_a_users_session_is_held(
-    files: JetStreamFileStore, store: PostgresRunStore, owner: Owner
-) -> None:
-    """A credential without a user has brought it there."""
-    chat, everybody = Chat(store, owner), Owner(owner.tenant)
-    await chat.complete("hello")
-    id = await put(files, everybody)
-    await send(Chat(store, everybody, chat.id), id)
-    await files.sweep(0)
-    assert await there(files, owner, id)
 
 
 # ------------------------------------------------------------------------- a request and a sweep at once

@@ -86,13 +86,14 @@ class MemoryFileStore:
             for message in row.messages:
                 if FileReference(session, message.id) in self._references.get((tenant, id), ()):
                     return True
-                if (
-                    message.body is not None
-                    and text in message.body
-                    and file_formats.is_visible_to(id, row.user)
-                ):
+                if message.body is not None and text in message.body and _may_refer(id, row.user):
                     return True
         return False
+
+
+def _may_refer(id: FileId, user: UserId | None) -> bool:
+    """A message in a user's session does not keep another user's file."""
+    return file_formats.is_visible_to(id, user) or id.startswith(file_formats.user_prefix(None))
 
 
 async def _chunks(data: bytes) -> AsyncGenerator[bytes]:

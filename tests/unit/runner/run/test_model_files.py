@@ -1,10 +1,9 @@
 """Stored files become data URLs for a model, the newest first; files that a model generates are stored."""
 
-from typing import Any
+from typing import Any, override
 
 import pytest
-from rejoin_adapters.ports.files import FileReference, OpenFile
-from rejoin_adapters.ports.files import StoredFile as Stored
+from rejoin_adapters.ports.files import FileReference, OpenFile, StoredFile
 from rejoin_adapters.records import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta
@@ -15,6 +14,7 @@ from rejoin_runner.models.model import ModelError, ModelRequest
 from rejoin_runner.run import model_files
 from rejoin_runner.run.model_files import FileInliningModel, inline_files, store_generated_file
 
+from tests.doubles.files import MemoryFileStore
 from tests.support.clients.attachments import PNG, RecordingModel
 
 TENANT = TenantId("acme")
@@ -32,39 +32,34 @@ MINE = Run(
 )
 
 
-class MemoryFileStore:
-    """A `FileStore` in memory."""
+class RecordingFileStore(MemoryFileStore):
+    """Records which files were read, and the references of those that were put."""
 
     def __init__(self) -> None:
-        self.files: dict[tuple[TenantId, FileId], Stored] = {}
+        super().__init__()
         self.read: list[FileId] = []
-        self.homes: list[FileReference | None] = []
+        self.references: list[FileReference | None] = []
 
+    @override
     async def put(
         self,
         tenant: TenantId,
         user: UserId | None,
         data: bytes,
         media_type: str,
-        home: FileReference | None = None,
+        reference: FileReference | None = None,
     ) -> FileId:
-        id = file_formats.file_id(user, data)
-        self.homes.append(home)
-        self.files[tenant, id] = Stored(data, media_type)
-        return id
+        self.references.append(reference)
+        return await super().put(tenant, user, data, media_type, reference)
 
-    async def get(self, tenant: TenantId, id: FileId) -> Stored | None:
+    @override
+    async def get(self, tenant: TenantId, id: FileId) -> StoredFile | None:
         self.read.append(id)
-        return self.files.get((tenant, id))
+        return await super().get(tenant, id)
 
+    @override
     async def open(self, tenant: TenantId, id: FileId) -> OpenFile | None:
-        raise AssertionError((tenant, id))  # models get whole files
-
-    async def touch(self, tenant: TenantId, id: FileId) -> bool:
-        return (tenant, id) in self.files
-
-    async def sweep(self, age_s: float = 3600.0) -> int:
-        raise AssertionError(age_s)
+        raise AssertionError((tenant, id))  # a model gets the whole file
 
 
 def turn(*parts: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +74,7 @@ TEXT = {"type": "text", "text": "look"}
 
 
 async def test_a_stored_file_becomes_a_data_url_and_nothing_else_changes() -> None:
-    files = MemoryFileStore()
+    files = RecordingFileStore()
     id = await files.put(TENANT, None, b"png", "image/png")
     other = file("data:image/gif;base64,AA==")
     history = [turn(TEXT, file(file_formats.file_url(id), filename="a.png"), other), turn(TEXT)]
@@ -89,7 +84,7 @@ async def test_a_stored_file_becomes_a_data_url_and_nothing_else_changes() -> No
 
 
 async def test_a_note_replaces_a_file_that_is_gone_or_another_tenants() -> None:
-    files = MemoryFileStore()
+    files = RecordingFileStore()
     id = await files.put(TenantId("other"), None, b"png", "image/png")
     [found] = await inline_files(
         [turn(file(file_formats.file_url(id), filename="a.png"), TEXT)], files, TENANT
@@ -99,7 +94,7 @@ async def test_a_note_replaces_a_file_that_is_gone_or_another_tenants() -> None:
 
 async def test_of_too_many_files_the_newest_are_inlined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_files, "INLINED_BYTES_MAX", 5)
-    files = MemoryFileStore()
+    files = RecordingFileStore()
     ids = [await files.put(TENANT, None, data, "image/png") for data in (b"1", b"22", b"333", b"44")]
     found = await inline_files([turn(file(file_formats.file_url(id))) for id in ids], files, TENANT)
     assert [message["parts"][0]["type"] for message in found] == ["text", "text", "file", "file"]
@@ -122,13 +117,13 @@ async def test_a_generated_file_is_stored_with_a_type_that_no_browser_executes(
     data: bytes, claimed: str, kept: str
 ) -> None:
     """The part in the message keeps the type that the model gave."""
-    files, url = MemoryFileStore(), file_formats.to_data_url("image/gif", data)
+    files, url = RecordingFileStore(), file_formats.to_data_url("image/gif", data)
     for kind in (File, ReasoningFile):
         chunk = await store_generated_file(kind(url, claimed, {"p": {"id": "1"}}), files, MINE)
         id = file_formats.file_id(MINE.user, data)
         assert chunk == kind(file_formats.file_url(id), claimed, {"p": {"id": "1"}})
-        assert files.files == {(TENANT, id): Stored(data, kept)}
-        assert set(files.homes) == {FileReference(MINE.session, MINE.answer)}
+        assert files.files == {(TENANT, id): StoredFile(data, kept)}
+        assert set(files.references) == {FileReference(MINE.session, MINE.answer)}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +135,7 @@ async def test_a_generated_file_is_stored_with_a_type_that_no_browser_executes(
     ],
 )
 async def test_any_other_chunk_is_unchanged(chunk: Chunk) -> None:
-    files = MemoryFileStore()
+    files = RecordingFileStore()
     assert await store_generated_file(chunk, files, MINE) is chunk
     assert files.files == {}
 
@@ -148,11 +143,11 @@ async def test_any_other_chunk_is_unchanged(chunk: Chunk) -> None:
 @pytest.mark.parametrize("url", ["data:image/png;base64,?", "data:image/png;base64," + "A" * 15_000_000])
 async def test_a_generated_file_that_cannot_be_stored_is_the_models_error(url: str) -> None:
     with pytest.raises(ModelError, match="The model generated a file that cannot be stored: "):
-        await store_generated_file(File(url, "image/png"), MemoryFileStore(), MINE)
+        await store_generated_file(File(url, "image/png"), RecordingFileStore(), MINE)
 
 
 async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
-    files, model = MemoryFileStore(), RecordingModel()
+    files, model = RecordingFileStore(), RecordingModel()
     id = await files.put(TENANT, None, PNG, "image/png")
     answer = {"id": "a", "role": "assistant", "parts": [file(file_formats.file_url(id))]}
     request = ModelRequest("", [turn(TEXT)], answer, [], 1)
