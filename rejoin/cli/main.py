@@ -150,14 +150,16 @@ def gateway(config: Path | None) -> None:
     asyncio.run(run())
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[MODULE:ATTR]")
-def runner(arguments: tuple[str, ...]) -> None:
+@main.command()
+@click.argument("agents", metavar="[MODULE:ATTR]", required=False)
+@_config
+def runner(agents: str | None, config: Path | None) -> None:
     """Run a runner for the agents that MODULE:ATTR names.
 
     ATTR is an agent or a list of agents. Without MODULE:ATTR, the runner serves the demo agent.
     """
     extras.require("runner", "runner")
+    arguments = [*([agents] if agents else []), *(["--config", str(config)] if config else [])]
     # The process becomes the runner: runner and gateway never share a process.
     os.execv(sys.executable, [sys.executable, "-m", "rejoin_runner", *arguments])  # noqa: S606
 

@@ -1,4 +1,4 @@
-"""`python -m rejoin_runner [MODULE:ATTR]`: the runner process; `rejoin runner` becomes it."""
+"""`python -m rejoin_runner [MODULE:ATTR]`: the runner's process, which `rejoin runner` executes."""
 
 import asyncio
 import os
@@ -19,20 +19,26 @@ from rejoin_runner.settings import RunnerSettings
 @click.command()
 @click.argument("agents", metavar="[MODULE:ATTR]", required=False)
 @click.option(
-    "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), envvar="REJOIN_CONFIG"
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="REJOIN_CONFIG",
+    show_envvar=True,
+    help="Read settings from this TOML file. Environment variables take precedence.",
 )
 def main(agents: str | None, config: Path | None) -> None:
-    """Execute the runs of the agents that MODULE:ATTR names, or of the demo agent."""
+    """Run a runner for the agents that MODULE:ATTR names, or for the demo agent."""
     try:
         toml = tomllib.loads(config.read_text()) if config else {}
-        found = settings.load(RunnerSettings, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
-        configure_logs(found.log_level, found.log_format)
-        serving = load_agents(agents) if agents else [build_demo_agent(found.model)]
+        loaded = settings.load(
+            RunnerSettings, os.environ, read=lambda path: Path(path).read_text(), toml=toml
+        )
+        configure_logs(loaded.log_level, loaded.log_format)
+        served = load_agents(agents) if agents else [build_demo_agent(loaded.model)]
 
         async def run() -> None:
-            with SupervisorLink(os.environ) as supervised:
-                names = [agent.name for agent in serving]
-                await app.serve(found, serving, lambda: supervised.ready(*names))
+            with SupervisorLink(os.environ) as supervisor:
+                names = [agent.name for agent in served]
+                await app.serve(loaded, served, lambda: supervisor.ready(*names))
 
         asyncio.run(run())
     except RejoinError as fault:

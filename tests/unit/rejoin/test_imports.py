@@ -1,4 +1,4 @@
-"""What a process waits for before it does anything: what few of them need is imported when it is needed."""
+"""Services and the command line start without importing the libraries that few processes need."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-RARE = {
+RARELY_NEEDED = {
     "PIL",
     "anthropic",
     "jsonschema",
@@ -21,20 +21,20 @@ RARE = {
 DRIVERS = {"aiohttp", "asyncpg", "nats"}
 
 
-def imported(module: str) -> set[str]:
+def modules_after_import(module: str) -> set[str]:
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     return set(done.stdout.decode().split())
 
 
 @pytest.mark.parametrize("module", ["rejoin_gateway.app", "rejoin_runner.app"])
-def test_a_service_starts_without_what_few_of_them_need(module: str) -> None:
-    found = imported(module)
-    assert found >= DRIVERS
-    assert not found & RARE
+def test_a_service_starts_without_rarely_needed_libraries(module: str) -> None:
+    modules = modules_after_import(module)
+    assert modules >= DRIVERS
+    assert not modules & RARELY_NEEDED
 
 
 def test_the_command_line_starts_without_drivers() -> None:
-    found = imported("rejoin.cli.main")
-    assert "click" in found
-    assert not found & (RARE | DRIVERS | {"rejoin_gateway.app"})
+    modules = modules_after_import("rejoin.cli.main")
+    assert "click" in modules
+    assert not modules & (RARELY_NEEDED | DRIVERS | {"rejoin_gateway.app"})
