@@ -1,4 +1,4 @@
-"""A pre-started process imports its module at once, and runs its package when the parent sends the variables."""
+"""A pre-started process imports its module at once, and runs its package when it gets its variables."""
 
 import asyncio
 import os
