@@ -1,4 +1,4 @@
-"""Real servers for the whole suite: one private NATS and one PostgreSQL, started once, ended with it."""
+"""Fixtures of the whole suite: each worker process starts one NATS and one PostgreSQL server, and ends them."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -23,7 +23,7 @@ settings.load_profile("suite")
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_tracebacks() -> None:
-    """Those with every variable in them, which are structlog's default, take a quarter of a second each."""
+    """Render tracebacks without local variables: structlog's default takes a quarter of a second for each."""
     structlog.configure(
         processors=[
             *structlog.get_config()["processors"][:-1],
@@ -56,12 +56,12 @@ MEASURED = "measured"
 
 @pytest.fixture
 def record_measurement(record_property: Callable[[str, object], None]) -> RecordMeasurement:
-    """What a test has measured is for whoever reads the results, whichever process has run it."""
+    """Record a text that is printed below the results of the run, whichever worker process ran the test."""
     return lambda text: record_property(MEASURED, text)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What was measured, after everything else."""
+    """Print the recorded measurements after the results."""
     said = [
         f"{report.nodeid}\n{text}\n"
         for outcome in ("passed", "failed")
@@ -95,20 +95,20 @@ def nats_url(servers: Servers) -> str:
 
 @pytest.fixture
 async def system(servers: Servers) -> AsyncIterator[LocalSystem]:
-    """Gateways and runners in this process, over the real servers; each test has an agent name of its own."""
+    """Gateways and runners in this process, on the real servers. Each test has its own agent name."""
     async with LocalSystem(servers.nats_url, servers.database_url) as one:
         yield one
 
 
 @pytest.fixture
 async def provider() -> AsyncIterator[FakeProvider]:
-    """What stands in for a provider of models."""
+    """A model provider on loopback."""
     async with FakeProvider() as one:
         yield one
 
 
 @pytest.fixture
 async def connections() -> AsyncIterator[ProviderConnections]:
-    """Those of a runner to its providers."""
+    """A runner's connections to its providers."""
     async with ProviderConnections(read_timeout_s=5) as opened:
         yield opened

@@ -1,4 +1,6 @@
-"""One gateway and one runner with the demo agent for all tests of the families that need nothing else."""
+"""One gateway and one runner with the demo agent, shared by all tests of the route families that need nothing
+else.
+"""
 
 from collections.abc import AsyncIterator
 
@@ -23,5 +25,5 @@ async def client(shared_system: LocalSystem) -> ApiClient:
 
 @pytest.fixture(scope="session")
 async def other(shared_system: LocalSystem) -> ApiClient:
-    """A client of another gateway."""
+    """A client of a second gateway."""
     return ApiClient(shared_system, await shared_system.gateway())

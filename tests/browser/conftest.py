@@ -1,4 +1,4 @@
-"""One browser and one installation for all browser tests; a fresh profile for each."""
+"""One browser and one installation for all browser tests; each test has a fresh profile."""
 
 from collections.abc import AsyncIterator
 
@@ -42,7 +42,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture(scope="session")
 async def bundle(node: str) -> str:
-    """The React page's script, with the real client in it."""
+    """The script of the React page, with the real `useChat` client."""
     define = '--define:process.env.NODE_ENV="production"'
     options = ("--bundle", "--format=esm", "--jsx=automatic", "--log-level=error", define)
     code, said = await run_command(
@@ -55,7 +55,9 @@ async def bundle(node: str) -> str:
 
 @pytest.fixture
 async def context(browser: Browser, site: BrowserSite) -> AsyncIterator[BrowserContext]:
-    """A profile that may ask nobody but the gateways; what a page logs as an error fails the test."""
+    """A browser profile that may send requests to the gateways only. An error that a page logs fails the
+    test.
+    """
     async with await browser.new_context(viewport={"width": 1200, "height": 800}) as made:
         asked: list[str] = []
         made.on("request", lambda request: asked.append(request.url))
@@ -76,14 +78,14 @@ async def playground(context: BrowserContext, site: BrowserSite) -> ChatPage:
 async def seen(
     request: pytest.FixtureRequest, context: BrowserContext, site: BrowserSite, bundle: str
 ) -> ChatPage:
-    """A page that chats: ours, or one of an application with the real `useChat` and our transport."""
+    """A chat page: the playground, or an application with the real `useChat` and our transport."""
     if request.param == "react":
         await serve_react(context, site, bundle)
     return await ChatPage.open(context, site, {"playground": "/", "react": "/react"}[request.param])
 
 
 async def serve_react(context: BrowserContext, site: BrowserSite, bundle: str, query: str = "") -> None:
-    """An application's page, on the origin of the gateways, as behind the same load balancer."""
+    """Serve an application's page on the gateways' origin, as behind the same load balancer."""
     html = '<!doctype html><div id="root"></div><script type="module" src="/react.js"></script>'
     await context.route(
         f"{site.base}/react{query}", lambda route: route.fulfill(content_type="text/html", body=html)

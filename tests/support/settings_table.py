@@ -1,7 +1,7 @@
-"""The table of all settings, made of the structs that read them:
-`python -m tests.support.settings_table` renews it.
+"""The table of all settings in `docs/operations.md`, generated from the structs that read them.
 
-In `docs/operations.md` it stands between two comments; `tests/unit/gateway/test_operations.py` compares.
+`python -m tests.support.settings_table` writes it between two comments of the page;
+`tests/unit/gateway/test_operations.py` compares.
 """
 
 import ast
@@ -59,7 +59,7 @@ def _said(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
 
 
 def settings_meanings() -> dict[str, str]:
-    """What each setting is for, in the words of the first struct that says it."""
+    """What each setting is for: the first description that a struct gives."""
     found = dict(UNSAID)
     for kind in READERS.values():
         for one in reversed(kind.__mro__):
@@ -85,7 +85,7 @@ def _default(value: Any) -> str:
 
 
 def render_table() -> str:
-    """In Markdown, a line each."""
+    """The Markdown table, one setting a row."""
     text, rows = settings_meanings(), dict[str, tuple[list[str], str]]()
     for command, kind in READERS.items():
         for field in msgspec.structs.fields(kind):
@@ -99,7 +99,7 @@ def render_table() -> str:
 
 
 def with_new_table(document: str) -> str:
-    """The document with the table as it is to be."""
+    """The document with a newly rendered table."""
     before, _, rest = document.partition(BEGIN)
     _, _, after = rest.partition(END)
     return before + BEGIN + render_table() + END + after

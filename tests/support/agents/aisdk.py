@@ -1,7 +1,7 @@
-"""The agent that the clients talk to: the demo's model, and a delete that takes a while and can be two.
+"""The agent of the AI SDK flows: the demo model, and a slow `delete` that can be called twice in one step.
 
-`delete A and B` asks for both at once. `ask aide: TASK` has another agent do it, and `aide, please` hands
-over to that one, which knows nobody. What follows a decision is said slowly, so that there is a middle.
+`delete A and B` calls it for both. `ask aide: TASK` delegates to another agent, and `aide, please` transfers
+to it. The text after a decision is slow, so that a client can be cut in its middle.
 """
 
 import asyncio

@@ -1,10 +1,10 @@
-"""The agents of the chaos: the demo's model over tools that write down each of their executions.
+"""The agents of the chaos test: the demo model, with tools that record each execution.
 
-Two agents hand the conversation to each other; one of them delegates, to an agent that asks a person and to
-loops of their own, of which one must not be begun twice. A tool draws, and says how far it is.
+Two agents transfer the conversation to each other. One of them delegates to an agent that needs approvals and
+to custom loops, one of which must not start twice. A tool draws and reports its progress.
 
-`REJOIN_CHAOS_CALLS` names the file. A line is one execution, and what a test counts. Two of the tools must
-never run twice: they take a while, so that a runner is killed in the middle of them now and then.
+`REJOIN_CHAOS_CALLS` names the file of executions, one a line. Two tools must never run twice; they are slow,
+so that a runner is sometimes killed while they run.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ async def draw(context: ToolContext[None], lines: int) -> AsyncIterator[str]:
 
 @own_loop(name="walker", text_interval_s=0.05)
 async def walker(run: RunInput[None]) -> AsyncIterator[str]:
-    """Walks again after a crash."""
+    """A custom loop that starts again after a crash."""
     for step in range(1, int(run.text) + 1):
         yield f"{step} "
         await asyncio.sleep(0.02)
@@ -82,7 +82,7 @@ async def walker(run: RunInput[None]) -> AsyncIterator[str]:
 
 @own_loop(name="once", on_crash="fail")
 async def once(run: RunInput[None]) -> AsyncIterator[str]:
-    """Must not be begun twice."""
+    """A custom loop that must not start twice."""
     _count("once", run)
     for step in range(1, int(run.text) + 1):
         yield f"{step} "
@@ -91,7 +91,7 @@ async def once(run: RunInput[None]) -> AsyncIterator[str]:
 
 
 class Player:
-    """`port.Model`: the scripted one, which also hands over, delegates, draws and looks at files."""
+    """A `Model`: the demo model, which also transfers, delegates, draws and reads files."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
@@ -127,7 +127,7 @@ def _call(name: str, **arguments: str | int) -> ToolInputAvailable:
 
 
 def seen(message: UIMessage) -> list[str]:
-    """What of a message's files a model is given: the digest of each."""
+    """The digest of each file of a message that a model receives."""
     urls = [part["url"] for part in message["parts"] if part["type"] == "file"]
     return [hashlib.sha256(file_formats.parse_data_url(url)[1]).hexdigest()[:16] for url in urls]
 

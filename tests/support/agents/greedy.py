@@ -1,6 +1,6 @@
-"""An agent for a runner process, with a tool that gives the event loop back to nobody.
+"""An agent for a runner process. Its tool blocks the event loop.
 
-Its name and the file that shows that the tool was called come from the environment.
+The environment gives its name, and the file that shows that the tool was called.
 """
 
 import os
@@ -19,7 +19,7 @@ def begun() -> None:
 
 @tool
 async def greedy() -> str:
-    """Waits without `await`."""
+    """Block without `await`."""
     begun()
     while True:
         time.sleep(60)  # noqa: ASYNC251 - this is what it is about

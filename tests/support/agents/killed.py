@@ -1,4 +1,4 @@
-"""An agent for a runner that a test kills: its name and its model come from the environment."""
+"""An agent for a runner that a test kills. The environment gives its name and its model."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from rejoin_runner.tools.decorator import tool
 
 @tool
 async def weather(city: str) -> str:
-    """Never comes back."""
+    """Never returns."""
     await asyncio.Event().wait()
     return city
 

@@ -1,7 +1,7 @@
 """The agent of `tests.support.models.three_tools` for a runner process that a test kills.
 
-Its name and the file of its tools' runs come from the environment, so that the process that takes over writes
-the same file.
+The environment gives its name and the file in which the tools record their runs, so that the process that
+takes over appends to the same file.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""An agent that says many small things one after the other, for a runner that a test kills."""
+"""An agent that emits many small deltas, for a runner that a test kills."""
 
 import os
 
@@ -8,7 +8,7 @@ from tests.support.models.scripted_models import BurstModel
 
 
 def talkative(name: str) -> Agent:
-    """Each piece is an append of its own, as long as the machine keeps up."""
+    """Each delta is an append of its own, as far as the machine keeps up."""
     return Agent(name=name, model=BurstModel(pieces=600, size=8, pause_s=0.002), text_interval_s=0)
 
 

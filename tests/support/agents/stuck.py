@@ -1,6 +1,6 @@
-"""An agent for a runner process, with tools that never come back.
+"""An agent for a runner process, with tools that never return.
 
-Its name, the tool that it calls and the file that shows it come from the environment.
+The environment gives its name, the tool that it calls, and the file that shows the call.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ def begun() -> None:
 
 @tool(on_crash="report")
 def stuck() -> str:
-    """Its thread cannot be ended."""
+    """A blocking call. Its thread cannot be ended."""
     begun()
     while True:
         time.sleep(60)
@@ -28,7 +28,7 @@ def stuck() -> str:
 
 @tool(on_crash="report")
 async def stubborn() -> str:
-    """Does not end when it is told to."""
+    """Ignores its cancellation."""
     begun()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the browser tests stand on: a browser, and real processes with a load balancer in front of them."""
+"""What the browser tests need: a browser, and real processes behind a load balancer."""
 
 import asyncio
 import shutil
@@ -16,13 +16,13 @@ READ_BYTES = 65_536
 
 
 def find_chromium() -> str:
-    """The browser."""
+    """The path of the browser. Skips the test if there is none, or fails it if `CI` is set."""
     found = next(filter(None, map(shutil.which, CHROMIUM)), None)
     return found or skip_or_fail("the browser tests need Chromium, and there is none")
 
 
 class LoadBalancer:
-    """A load balancer of the plainest kind: a connection goes to the first gateway that takes it."""
+    """A minimal load balancer: each connection goes to the first gateway that accepts it."""
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports

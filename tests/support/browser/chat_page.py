@@ -1,4 +1,4 @@
-"""A page that chats, by what a person does and sees. The React page uses the playground's names for it."""
+"""A chat page, operated as a person would. The React page uses the same element names as the playground."""
 
 import secrets
 from typing import Self

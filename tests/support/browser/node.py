@@ -1,4 +1,4 @@
-"""Node, with the packages that a lock file names beside it: what the tests of JavaScript stand on."""
+"""Node, with the packages of a lock file: what the tests of JavaScript need."""
 
 import asyncio
 import fcntl
@@ -16,14 +16,14 @@ INSTALL_S_MAX = 240.0
 
 
 def skip_or_fail(reason: str) -> NoReturn:
-    """Skip; but where it must not be missed, fail."""
+    """Skip the test; fail it if `CI` is set."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 async def install_packages(folder: Path) -> str:
-    """Node's path, with the packages of the folder's lock file installed there."""
+    """Install the packages of the folder's lock file into the folder, once. Returns the path of Node."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         skip_or_fail("the clients in JavaScript need Node with npm, and there is none")
@@ -40,7 +40,7 @@ async def install_packages(folder: Path) -> str:
 
 @asynccontextmanager
 async def lock_folder(folder: Path) -> AsyncIterator[None]:
-    """The suite may run in several processes: one after the other."""
+    """One worker process of the suite at a time."""
     lock = os.open(folder, os.O_RDONLY)
     try:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
@@ -50,7 +50,7 @@ async def lock_folder(folder: Path) -> AsyncIterator[None]:
 
 
 async def run_command(folder: Path, *command: str, seconds: float) -> tuple[int, str]:
-    """The exit code of a command in a folder, and what it said."""
+    """Run a command in a folder. Returns its exit code and its output."""
     process = await asyncio.create_subprocess_exec(
         *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

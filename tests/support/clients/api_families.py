@@ -1,4 +1,4 @@
-"""The five families, and the AI SDK's own, as clients speak them: one way to say each thing to all."""
+"""The five route families and the AI SDK route, with one interface to send a message to each."""
 
 import io
 import uuid
@@ -16,7 +16,7 @@ type Script = Mapping[str, Sequence[Sequence[Line]]]
 
 
 class Family(msgspec.Struct, frozen=True):
-    """How a message is sent. `{agent}` and `{session}` may stand in `path`."""
+    """How a family takes a message. `path` may contain `{agent}` and `{session}`."""
 
     name: str
     path: str
@@ -73,13 +73,13 @@ class ApiClient(msgspec.Struct, frozen=True):
     base: str
 
     def session(self) -> str:
-        """A name that every family takes."""
+        """A new session name that every family accepts."""
         return str(uuid.uuid4())
 
     async def say(
         self, family: Family, session: str | None, text: str, *, id: str | None = None, **headers: str
     ) -> Answer:
-        """Send a message and read its answer."""
+        """Send a message and read the answer."""
         return await self.post(
             family.path.format(agent=self.system.agent, session=session),
             family.body(session, text, id),
@@ -87,17 +87,17 @@ class ApiClient(msgspec.Struct, frozen=True):
         )
 
     async def post(self, path: str, body: Json = None, **headers: str) -> Answer:
-        """POST. The names of headers have `_` for `-`."""
+        """POST JSON. `_` in the name of a header stands for `-`."""
         return await self.send(path, msgspec.json.encode(body), **headers)
 
     async def send(self, path: str, data: bytes, **headers: str) -> Answer:
-        """POST what may be no JSON."""
+        """POST bytes, which need not be JSON."""
         sent = {"content-type": "application/json"} | header_names(headers)
         async with self.system.http.post(self.base + path, data=io.BytesIO(data), headers=sent) as response:
             return await Answer.of(response)
 
     async def ask(self, method: str, path: str, body: Json = None, **headers: str) -> Answer:
-        """Any other method."""
+        """Send a request with any method."""
         async with self.system.http.request(
             method, self.base + path, json=body, headers=header_names(headers)
         ) as response:
@@ -108,23 +108,23 @@ class ApiClient(msgspec.Struct, frozen=True):
         return await self.system.get(self.base + path, **header_names(headers))
 
     def at(self, session: str, rest: str = "") -> str:
-        """The session API's path of a session."""
+        """A path of the session API."""
         return f"/api/agents/{self.system.agent}/{session}{rest}"
 
     async def messages(self, session: str) -> list[Json]:
-        """What is stored."""
+        """The stored messages."""
         found: list[Json] = (await self.get(self.at(session))).json["messages"]
         return found
 
     async def texts(self, session: str) -> list[str]:
-        """What is stored, as `role: text`."""
+        """The stored messages as `role: text`."""
         return [
             f"{one['role']}: {' / '.join(part['text'] for part in one['parts'] if part['type'] == 'text')}"
             for one in await self.messages(session)
         ]
 
     async def question(self, session: str) -> Json:
-        """The tool part that waits in the last message."""
+        """The tool part of the last message that waits for an approval."""
         [part] = [
             part
             for part in (await self.messages(session))[-1]["parts"]
@@ -134,18 +134,18 @@ class ApiClient(msgspec.Struct, frozen=True):
 
 
 def header_names(headers: dict[str, str]) -> dict[str, str]:
-    """Python's names as header names."""
+    """Header names from keyword names: `_` becomes `-`."""
     return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def with_decision(part: Json, *, approved: bool) -> Json:
-    """A tool part as a client sends it back once its person has decided."""
+    """A tool part as a client sends it back after the decision."""
     approval = part["approval"] | {"approved": approved}
     return part | {"state": "approval-responded", "approval": approval}
 
 
 def error_text(answer: Answer, family: Family) -> str:
-    """The text of a refusal, in its family's shape."""
+    """The text of an error response. Fails unless the response has the family's error format."""
     said = answer.json
     if family.plain:
         assert answer.headers["content-type"].startswith("application/json")
@@ -158,5 +158,5 @@ def error_text(answer: Answer, family: Family) -> str:
 
 
 def event_types(answer: Answer) -> list[str]:
-    """The types of its events."""
+    """The types of the events."""
     return [chunk["type"] for chunk in answer.chunks]

@@ -1,4 +1,4 @@
-"""Files to attach, a site that has some, and a model that remembers what it was given."""
+"""Files to attach, a web server that serves files, and a model that records what it receives."""
 
 import asyncio
 import io
@@ -35,12 +35,12 @@ def png(head: bytes, pixels: bytes) -> bytes:
 
 
 def truncated_png() -> bytes:
-    """One whose frame is whole and whose pixels end in the middle."""
+    """A PNG with a valid frame whose pixel data ends in the middle."""
     return png(PNG[:33], zlib.compress(bytes(64 * 3 * 10)))
 
 
 def decompression_bomb(side: int = 30_000) -> bytes:
-    """One that is small, and large once it is unpacked: every pixel is there."""
+    """A small PNG that is large once it is unpacked; its pixels are complete."""
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     head = PNG[:8] + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     rows = bytes((1 + side // 8) * side)
@@ -68,7 +68,7 @@ def remote_file_part(url: str, media_type: str = "image/png") -> dict[str, Any]:
 
 
 class RecordingModel:
-    """A model that says hello and remembers what it was given."""
+    """A model that answers "hello" and records its requests."""
 
     def __init__(self) -> None:
         self.requests: list[ModelRequest] = []
@@ -81,13 +81,13 @@ class RecordingModel:
 
     @property
     def seen(self) -> list[dict[str, Any]]:
-        """The parts of the last user message of the last call."""
+        """The parts of the last user message of the last request."""
         parts: list[dict[str, Any]] = self.requests[-1].history[-1]["parts"]
         return parts
 
 
 class FileSite:
-    """A web server on loopback, which the guard of the test lets through, and nothing else there."""
+    """A web server on loopback. The test's address guard allows this address and no other."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

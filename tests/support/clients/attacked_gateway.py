@@ -1,5 +1,5 @@
-"""What the security matrix is tried on: a gateway and a runner, somebody with something to lose, and the
-credentials of everybody else.
+"""The target of the security matrix: a gateway, a runner, a user with data, and the credentials of everyone
+else.
 """
 
 import secrets
@@ -42,7 +42,7 @@ TABLES = """
 
 
 class Victim(msgspec.Struct, frozen=True):
-    """What is hers: a session with a run that waits for her word, and what belongs to it."""
+    """The user's data: a session whose run waits for an approval, and what belongs to it."""
 
     agent: str
     session: str
@@ -56,7 +56,7 @@ class Victim(msgspec.Struct, frozen=True):
 
 
 class AttackedGateway:
-    """A gateway and a runner on a database of their own, Ann's tenant, and everybody's keys."""
+    """A gateway and a runner on their own database, the victim's tenant, and keys of every kind."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""One answer as a client gets it that is shown everything, from its question to the last approval."""
+"""One answer as a client receives it, from the message to the last approval."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from tests.support.system.local_system import Answer, LocalSystem
 
 
 class FullAnswer(msgspec.Struct):
-    """The responses that it came in, and the stored message."""
+    """The responses that carried the answer, and the stored message."""
 
     message: UIMessage
     responses: list[Answer]
 
     def operations(self, *kinds: str) -> list[tuple[str, str, str]]:
-        """Who gave what to whom."""
+        """The delegation operations: (type, from, to)."""
         chunks = [chunk for one in self.responses for chunk in one.chunks]
         data = [chunk["data"] for chunk in chunks if chunk["type"] == "data-operation"]
         found = [(one["type"], one["details"]["data"]) for one in data if one["type"] in kinds]
@@ -24,8 +24,8 @@ class FullAnswer(msgspec.Struct):
 
 
 async def collect_answer(system: LocalSystem, base: str, prompt: str) -> FullAnswer:
-    """Ask, and approve whatever is asked. The events are numbered without gap or repetition, and fold to the
-    stored message.
+    """Post a message and approve every approval. Fails unless the event numbers have no gap and no
+    repetition, and the events fold to the stored message.
     """
     session = system.fresh("s")
     responses: list[Answer] = []
@@ -47,7 +47,7 @@ async def collect_answer(system: LocalSystem, base: str, prompt: str) -> FullAns
 
 
 def without_varying_fields(message: UIMessage) -> str:
-    """A message without what differs from run to run."""
+    """A message without the fields that differ from run to run, as text."""
     text = msgspec.json.encode(message["parts"]).decode()
     for part in message["parts"]:
         details = part.get("data", {}) if part["type"] == "data-operation" else {}

@@ -1,4 +1,4 @@
-"""A client that loses its connection again and again and resumes elsewhere: the bytes it has seen."""
+"""A client that loses its connection again and again and resumes at another gateway."""
 
 from collections.abc import Callable, Sequence
 from random import Random
@@ -18,7 +18,7 @@ type Position = Callable[[list[bytes]], Ask]
 
 
 def split_frames(raw: bytes) -> list[bytes]:
-    """The frames in these bytes, each as it was sent; comments and an unfinished one are left out."""
+    """The complete frames in these bytes, without comments."""
     return [block + END for block in raw.split(END)[:-1] if not block.startswith(COMMENT)]
 
 
@@ -55,7 +55,7 @@ COUNTS: Sequence[Position] = (by_count_header, by_count, by_last_index)
 
 
 class Viewer(msgspec.Struct):
-    """Reads a session's run from one gateway after the other, `step` events at most from each."""
+    """Reads a session's run from one gateway after the other, at most `step` events from each."""
 
     http: aiohttp.ClientSession
     gateways: Sequence[str]
@@ -67,7 +67,7 @@ class Viewer(msgspec.Struct):
 
     @property
     def raw(self) -> bytes:
-        """Everything received, less what came behind a cut and less comments."""
+        """The bytes received, without comments and without unfinished frames before a cut."""
         return b"".join(self.seen)
 
     @property
@@ -75,12 +75,12 @@ class Viewer(msgspec.Struct):
         return bool(self.seen) and self.seen[-1] == DONE
 
     async def watch(self) -> None:
-        """To the end, with a cut after a random number of events each time."""
+        """Read to the end, with a cut after a random number of events each time."""
         while not self.complete:
             await self.connect(self.random.randint(0, self.events_max))
 
     async def connect(self, events: int | None = None, asks: Sequence[Position] = ()) -> None:
-        """Resume at the next gateway and read `events` more, or to the end; then close the socket."""
+        """Resume at the next gateway, read `events` more (or to the end), and close the socket."""
         base = self.gateways[self.cuts % len(self.gateways)]
         headers, query = self.random.choice(asks or ((*CURSORS, *COUNTS) if self.seen else COUNTS))(self.seen)
         url = f"{base}/api/chat/{self.session}/stream"

@@ -1,4 +1,4 @@
-"""The vectors as Python reads them, and hypothesis strategies: any chunk at all, and sensible runs."""
+"""The shared test vectors, and hypothesis strategies: any chunk, and plausible runs."""
 
 import json
 from functools import cache

@@ -1,8 +1,8 @@
-"""What chaos is made of: the processes that are struck, the strikes, and the clients that live through them.
+"""The parts of the chaos test: processes, strikes at them, and clients that live through the strikes.
 
-A client behaves as `useChat` in a browser on a bad line: it posts, reads, is cut, resumes behind its last
-event at another gateway, and says the very same again when it got no answer. What it sees is kept as it came,
-for `tests/support/faults/invariants.py`.
+A client behaves like `useChat` in a browser with a bad connection: it posts, reads, is cut, resumes after its
+last event at another gateway, and repeats the same request if it got no response. It keeps every byte that it
+receives for `tests/support/faults/invariants.py`.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ AWAY = (aiohttp.ClientError, OSError, TimeoutError)
 
 @asynccontextmanager
 async def chaos_installation(directory: Path, each: int = EACH) -> AsyncIterator[Dev]:
-    """`rejoin dev`; what its tools did stands in `calls` in the directory."""
+    """`rejoin dev`; its tools log their executions to the file `calls` in the directory."""
     calls = directory / "calls"
     calls.touch()
     async with rejoin_dev(
@@ -61,7 +61,7 @@ async def chaos_installation(directory: Path, each: int = EACH) -> AsyncIterator
 
 
 async def is_settled(database_url: str) -> bool:
-    """Whether nothing is under way any more."""
+    """Whether no run is queued or running."""
     query = "select count(*) from runs where state in ('queued', 'running')"
     connection = await asyncpg.connect(database_url)
     try:
@@ -71,7 +71,7 @@ async def is_settled(database_url: str) -> bool:
 
 
 async def read_history(http: aiohttp.ClientSession, base: str, session: str) -> Sequence[UIMessage]:
-    """What a session says."""
+    """The messages of a session."""
     async with http.get(f"{base}/api/agents/chaos/{session}") as response:
         assert response.status == 200, await response.text()
         messages: Sequence[UIMessage] = (await response.json())["messages"]
@@ -82,7 +82,7 @@ async def read_history(http: aiohttp.ClientSession, base: str, session: str) -> 
 
 
 class Strike(msgspec.Struct, frozen=True):
-    """What is done to whom, and when."""
+    """What is done to which process, and when."""
 
     at_s: float
     part: Part
@@ -91,7 +91,7 @@ class Strike(msgspec.Struct, frozen=True):
 
 
 class StrikeRecord(msgspec.Struct, frozen=True):
-    """A strike that was made: when, and which runs (with their attempts) the process held."""
+    """A strike that was carried out: when, and which runs (with their attempts) the process held."""
 
     strike: Strike
     at: float
@@ -99,7 +99,7 @@ class StrikeRecord(msgspec.Struct, frozen=True):
 
 
 def schedule(random: Random, duration_s: float) -> list[Strike]:
-    """A strike each second, and one for each server; the same for the same seed."""
+    """One strike a second, and one for each server. The same seed gives the same schedule."""
     ways = [signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM]
     parts: list[Part] = ["gateway", "runner", "runner"]
     strikes = [
@@ -117,7 +117,7 @@ def schedule(random: Random, duration_s: float) -> list[Strike]:
 
 
 class Chaos:
-    """Strikes by schedule. What it has stopped goes on at its end."""
+    """Carries out strikes by schedule. Stopped processes are continued at the end."""
 
     def __init__(self, where: Dev) -> None:
         self._place = where
@@ -126,7 +126,7 @@ class Chaos:
         self.missed = 0
 
     async def go(self, strikes: Sequence[Strike]) -> None:
-        """All of them."""
+        """Carry out all strikes."""
         began = monotonic()
         try:
             async with asyncio.TaskGroup() as group:
@@ -170,14 +170,14 @@ class Chaos:
 
 
 async def vary_tenant_limit(where: Dev, random: Random) -> None:
-    """Change how many runs the tenant may have ready, until cancelled; then any number."""
+    """Change the tenant's limit of ready runs until cancelled, then remove it."""
     while True:
         await set_limit(where, random.choice(LIMITS))
         await asyncio.sleep(random.uniform(1, 5))
 
 
 async def set_limit(where: Dev, running_max: int | None) -> bool:
-    """Whether the database could be told."""
+    """Set the limit. Returns whether the database accepted it."""
     limits = "{}" if running_max is None else f'{{"running_max": {running_max}}}'
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
         connection = await asyncpg.connect(where.database_url, timeout=0.5)
@@ -198,7 +198,7 @@ def _continue(process: psutil.Process) -> None:
 
 
 class Send(msgspec.Struct):
-    """One message, and everything that a client saw of its answer."""
+    """One message, and every byte that a client received of its answer."""
 
     session: str
     text: str
@@ -214,7 +214,7 @@ class Send(msgspec.Struct):
 
     @property
     def question(self) -> UIMessage | None:
-        """The answer so far if it ends with a question."""
+        """The answer so far if it ends with a pending approval."""
         fold = Fold()
         for frame in self.frames:
             fold.apply(chunks.decode(frame.split(b"\ndata: ", 1)[1].removesuffix(END)))
@@ -223,7 +223,7 @@ class Send(msgspec.Struct):
 
     @property
     def body(self) -> dict[str, Any]:
-        """What `useChat` posts."""
+        """The body that `useChat` posts."""
         parts: list[dict[str, Any]] = [{"type": "text", "text": self.text}]
         if self.file:
             url = file_formats.to_data_url(file_formats.PDF, self.file)
@@ -233,7 +233,7 @@ class Send(msgspec.Struct):
 
 
 def with_decisions(answer: UIMessage, *, approved: bool) -> UIMessage:
-    """The answer with each of its questions answered."""
+    """The answer with a decision for each pending approval."""
     parts = [
         part | {"state": "approval-responded", "approval": part["approval"] | {"approved": approved}}
         if part.get("state") == "approval-requested"
@@ -244,7 +244,9 @@ def with_decisions(answer: UIMessage, *, approved: bool) -> UIMessage:
 
 
 class Client:
-    """A person with a session and a bad line, who `leaves` it now and then and has it deleted."""
+    """A person with a session and a bad connection, who sometimes (`leaves`) abandons the session and deletes
+    it.
+    """
 
     def __init__(
         self, http: aiohttp.ClientSession, gateways: Sequence[str], random: Random, *, leaves: bool = False
@@ -258,7 +260,7 @@ class Client:
         self.deleted: list[Send] = []
 
     async def converse(self, until: float) -> None:
-        """Say one thing after the other, now and then two at once; what was begun is brought to its end."""
+        """Send message after message until `until`, sometimes two at once. Every answer is read to its end."""
         while monotonic() < until:
             if self._leaves and self._random.random() < DELETED:
                 await self._walk_away()
@@ -279,7 +281,7 @@ class Client:
         return send
 
     async def _walk_away(self) -> None:
-        """Say one thing more, go in the middle of the answer, and have the session deleted."""
+        """Send one more message, leave in the middle of the answer, and delete the session."""
         send = self._send()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._random.uniform(0, 1.5)):
@@ -303,7 +305,7 @@ class Client:
             await self._pause()
 
     async def catch_up(self) -> None:
-        """What a later interrupt has added to answers that had waited for a person."""
+        """Read what a later interrupt has added to answers that waited for a person."""
         for send in self.sends:
             if send.frames:
                 await self._follow(send, None)
@@ -354,7 +356,7 @@ class Client:
             await self._pause()
 
     async def _follow(self, send: Send, body: dict[str, Any] | None) -> None:
-        """Post until something is seen of the answer, then resume behind it until it ends."""
+        """Post until something of the answer arrives, then resume until it ends."""
         before = len(send.frames)
         while True:
             with suppress(*AWAY):
@@ -379,7 +381,7 @@ class Client:
             return await self._read(send, response)
 
     async def _read(self, send: Send, response: aiohttp.ClientResponse) -> bool:
-        """Whether the answer came to its end; False after a cut."""
+        """Read a response. Returns whether the answer came to its end; False after a cut."""
         if response.status == 503:
             return False
         if response.status != 200 or "x-workflow-run-id" not in response.headers:
@@ -429,7 +431,7 @@ def _headers(send: Send) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_client_connections() -> AsyncIterator[aiohttp.ClientSession]:
-    """The clients' connections."""
+    """The clients' HTTP connections."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=SILENCE_S_MAX)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
         yield session

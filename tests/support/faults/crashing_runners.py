@@ -1,8 +1,8 @@
-"""Runners that die where a test says: at an append to their log, or before an acknowledgement.
+"""Runners that crash at a chosen point: at an append to their log, or before an acknowledgement.
 
-The crash is an exception that nobody catches, at the one place where a runner touches the log or a request;
-what the next attempt finds is exactly what a killed process would have left. Processes are killed in
-`tests/fault/fleet/test_processes.py`.
+The crash is an exception that nothing catches, at the one place where a runner writes to the log or
+acknowledges a request. The next attempt finds what a killed process would have left.
+`tests/fault/fleet/test_processes.py` kills real processes.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ from rejoin_protocol.log.record import Head
 
 
 class RunnerCrashed(Exception):
-    """The process is gone."""
+    """The runner process has ended."""
 
 
 class CrashPoint(msgspec.Struct):
-    """When the runners die: once, at number `at` of what is counted, or where `word` is written for the first
-    time. `stored` says whether that is done before they die; `count`, how often it was done.
+    """When the runners crash: once, at operation number `at`, or where `word` is written for the first time.
+    `stored` says whether that operation still takes effect; `count` is the number of operations so far.
     """
 
     at: int = -1
@@ -31,11 +31,11 @@ class CrashPoint(msgspec.Struct):
     count: int = 0
 
     def next(self, at: int) -> None:
-        """Count anew, and let them die at this one."""
+        """Reset the count, and crash at operation number `at`."""
         self.count, self.at = 0, at
 
     def due(self, payload: bytes = b"") -> bool:
-        """Whether it is now. Counts one more."""
+        """Count one operation. Returns whether to crash at it."""
         self.count += 1
         if self.word is not None and self.word in payload:
             self.word = None
@@ -44,7 +44,7 @@ class CrashPoint(msgspec.Struct):
 
 
 class CrashingRunLog:
-    """A log whose writer dies."""
+    """A log whose writer crashes."""
 
     def __init__(self, log: RunLog, crash: CrashPoint) -> None:
         self._log = log
@@ -66,7 +66,7 @@ class CrashingRunLog:
 def crash_at_append(
     monkeypatch: pytest.MonkeyPatch, *, word: bytes | None = None, stored: bool = False
 ) -> CrashPoint:
-    """The crash of the runners that are started from now on."""
+    """Let the runners that are started from now on crash at an append."""
     crash = CrashPoint(word=word, stored=stored)
     monkeypatch.setattr(
         "rejoin_runner.app.JetStreamRunLog", lambda *brokers: CrashingRunLog(JetStreamRunLog(*brokers), crash)
@@ -75,7 +75,7 @@ def crash_at_append(
 
 
 def crash_before_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> CrashPoint:
-    """The crash of all runners: what they did is done, and nobody knows it."""
+    """Let all runners crash before an acknowledgement: their work is done, and the broker does not know."""
     acknowledge, crash = JetStreamDelivery.ack, CrashPoint()
 
     async def ack(self: JetStreamDelivery) -> None:

@@ -1,7 +1,7 @@
-"""A way to a gateway that breaks: a TCP proxy on loopback that cuts connections in the middle of an answer.
+"""A TCP proxy on loopback that cuts connections in the middle of an answer.
 
-Each connection is cut, without a farewell, after a seeded number of bytes from the server, as often as was
-asked for; the ones after that are left alone.
+It resets each connection after a seeded number of bytes from the server, `cuts_max` times in all. Later
+connections are not cut.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ READ_BYTES_MAX = 64 * 1024
 
 
 class CuttingProxy:
-    """The proxy. `url` is where it listens, `cuts` how many connections it has cut."""
+    """The proxy. `url` is its address, `cuts` the number of connections that it has cut."""
 
     def __init__(self, base: str, *, cuts_max: int, bytes_max: int, seed: int) -> None:
         self._server = urlsplit(base)
@@ -28,7 +28,7 @@ class CuttingProxy:
         self.cuts = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client, until either side goes away or it is cut."""
+        """Serve one client until either side closes the connection or the proxy cuts it."""
         limit = self._random.randint(0, self._bytes_max) if self.cuts < self._cuts_max else None
         with suppress(OSError):
             from_server, to_server = await asyncio.open_connection(self._server.hostname, self._server.port)
@@ -66,7 +66,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def cut_connections(
     base: str, *, cuts_max: int, bytes_max: int, seed: int = 1
 ) -> AsyncIterator[CuttingProxy]:
-    """The same gateway, seen through a proxy that cuts so many connections, after so many bytes at most."""
+    """Open a proxy to a gateway that cuts up to `cuts_max` connections after up to `bytes_max` bytes each."""
     proxy = CuttingProxy(base, cuts_max=cuts_max, bytes_max=bytes_max, seed=seed)
     tasks: set[asyncio.Task[None]] = set()
     async with asyncio.TaskGroup() as group:

@@ -1,6 +1,6 @@
-"""What must be true after any chaos, read from the logs, the database, the history and the clients.
+"""What must hold after any chaos, read from the logs, the database, the history and the clients.
 
-Each rule says a sentence for each time that it is broken; the score is what the chaos has cost.
+Each rule returns one sentence for each violation. The score tells what the chaos cost.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ MAY_NOT_REPEAT = ("delete ", "sleep ", "once ")
 
 
 class StoredRun(msgspec.Struct, frozen=True):
-    """A run as the database has it, and its log."""
+    """A run's row in the database, and its log."""
 
     id: str
     session: str
@@ -47,13 +47,13 @@ class StoredRun(msgspec.Struct, frozen=True):
 
     @property
     def marked(self) -> Record | None:
-        """The last record that says more than that somebody has taken the run over."""
+        """The last record that holds more than the mark of a takeover."""
         said = [record for record in self.log if record.head.count or record.head.mark is not Mark.NONE]
         return said[-1] if said else None
 
 
 async def read_runs(database_url: str, runs: JetStreamRunLog) -> list[StoredRun]:
-    """Every run there is."""
+    """All runs."""
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(
@@ -66,7 +66,7 @@ async def read_runs(database_url: str, runs: JetStreamRunLog) -> list[StoredRun]
 
 
 async def read_log(runs: JetStreamRunLog, run: str) -> list[Record]:
-    """A log."""
+    """The records of a log."""
     records: list[Record] = []
     more = True
     while more:
@@ -82,7 +82,7 @@ async def read_log(runs: JetStreamRunLog, run: str) -> list[Record]:
 
 
 def log_violations(run: StoredRun) -> Iterator[str]:
-    """What is wrong with a run and its log."""
+    """Violations within a run's log."""
     if run.state not in TERMINAL and run.state is not State.SUSPENDED:
         yield "is not settled"
     if not run.log:
@@ -138,7 +138,7 @@ def logged_events(log: Iterable[Record]) -> list[dict[str, Any]]:
 
 
 def fold_log(log: Iterable[Record]) -> UIMessage:
-    """The message that a log says; a fault in its place if it says none."""
+    """The message that a log folds to; the exception in its place if it does not fold."""
     fold = Fold()
     for record in log:
         for event in split_events(record):
@@ -150,7 +150,7 @@ def fold_log(log: Iterable[Record]) -> UIMessage:
 
 
 def is_unexpected_answer(run: StoredRun, text: str, file: bytes = b"") -> Iterator[str]:
-    """Whether a completed answer is not what the model says to such a text."""
+    """Whether the scripted model gives no such answer to this text."""
     answer = "".join(part.get("text", "") for part in fold_log(run.log)["parts"] if part["type"] == "text")
     if run.state is State.COMPLETED and answer not in possible_answers(text, file):
         yield f"answers {text!r} with {answer!r}"
@@ -161,7 +161,7 @@ def _numbers(last: str) -> str:
 
 
 def possible_answers(text: str, file: bytes = b"") -> list[str]:
-    """What the scripted model may say in the end."""
+    """The final texts that the scripted model may give."""
     match text.split():
         case ["refer"]:
             return [f"{who} has the conversation now." for who in ("desk", "chaos")]
@@ -191,7 +191,7 @@ def possible_answers(text: str, file: bytes = b"") -> list[str]:
 
 
 def artifact_violations(run: StoredRun, artifacts: Mapping[str, str]) -> Iterator[str]:
-    """Artifacts that a message speaks of and nobody has, or the other way round. `artifacts`: their runs."""
+    """Artifacts that a message names and the store lacks, or the reverse. `artifacts`: the run of each."""
     parts = [part for part in fold_log(run.log)["parts"] if part["type"] == "data-artifact"]
     told = [part["data"]["artifactId"] for part in parts]
     kept = [id for id, of in artifacts.items() if of == run.id]
@@ -202,7 +202,7 @@ def artifact_violations(run: StoredRun, artifacts: Mapping[str, str]) -> Iterato
 
 
 async def read_artifact_runs(database_url: str) -> dict[str, str]:
-    """Every artifact's run."""
+    """The run of each stored artifact."""
     connection = await asyncpg.connect(database_url)
     try:
         return {
@@ -213,7 +213,7 @@ async def read_artifact_runs(database_url: str) -> dict[str, str]:
 
 
 async def undeleted_runs(database_url: str, runs: JetStreamRunLog, deleted: Iterable[Send]) -> list[str]:
-    """The runs of deleted sessions that are still somewhere."""
+    """The runs of deleted sessions that are still stored anywhere."""
     asked = [send.run for send in deleted if send.run]
     connection = await asyncpg.connect(database_url)
     try:
@@ -229,7 +229,7 @@ async def undeleted_runs(database_url: str, runs: JetStreamRunLog, deleted: Iter
 
 
 def overlapping_turns(runs: Sequence[StoredRun]) -> Iterator[str]:
-    """Turns of runs of one session that were worked on at the same time."""
+    """Turns of one session's runs that were executed at the same time."""
     spans: dict[str, list[tuple[int, int, str]]] = {}
     for run in runs:
         for turn, group in itertools.groupby(run.log, key=lambda record: record.head.turn):
@@ -245,14 +245,14 @@ def overlapping_turns(runs: Sequence[StoredRun]) -> Iterator[str]:
 
 
 def forbidden_repeats(calls: str) -> Iterator[str]:
-    """Executions of what must not be repeated."""
+    """Executions of tools that must not run twice."""
     for call, times in Counter(calls.splitlines()).items():
         if call.startswith(MAY_NOT_REPEAT) and times > 1:
             yield f"{call} ran {times} times"
 
 
 def expected_frames(run: StoredRun, view: View) -> list[bytes]:
-    """The frames that such a client sees of a run."""
+    """The frames of a run that such a client must have received."""
     return [frame for record in run.log if view.sees(record.head) for frame in split_frames(record.payload)]
 
 
@@ -261,7 +261,7 @@ def _lost(send: Send, run: StoredRun) -> set[bytes]:
 
 
 def client_violations(send: Send, run: StoredRun) -> Iterator[str]:
-    """Where a client has seen something else than the log."""
+    """Where a client received something else than the log holds."""
     frames = expected_frames(run, View(operations=send.operations))
     if send.frames == frames:
         return
@@ -281,7 +281,7 @@ def all_violations(
     calls: str,
     artifacts: Mapping[str, str],
 ) -> Iterator[str]:
-    """Every sentence there is to say."""
+    """The sentences of all rules."""
     by_message: dict[str, list[StoredRun]] = {}
     for run in runs:
         by_message.setdefault(run.message, []).append(run)
@@ -311,7 +311,7 @@ def all_violations(
 
 
 def silence_seconds(sends: Sequence[Send]) -> list[float]:
-    """The seconds between two events of one response, the longest last."""
+    """The seconds between two consecutive events of a response, sorted; the longest is last."""
     gaps = []
     for send in sends:
         for earlier, later in itertools.pairwise(range(len(send.frames))):
@@ -323,9 +323,9 @@ def silence_seconds(sends: Sequence[Send]) -> list[float]:
 def takeover_seconds(
     struck: Sequence[StrikeRecord], sends: Sequence[Send], runs: Sequence[StoredRun], way: signal.Signals
 ) -> list[float]:
-    """Seconds from such a strike at a runner to the next event of a run that it held, as a client saw it. One
-    that drains goes on for a while, so its seconds begin at its last event. A turn that ended is none:
-    what comes after it has waited for a person and for its tenant's limit.
+    """Seconds from such a strike at a runner to the next event of a run that it held, as a client saw it. A
+    draining runner goes on for a while, so its seconds begin at its last event. A turn that has ended does
+    not count: its next event waits for a person or for the limit of its tenant.
     """
     seen = {send.run: send for send in sends}
     logs = {run.id: run.log for run in runs}
@@ -357,7 +357,7 @@ def _p(values: Sequence[float], quantile: float) -> str:
 def format_score(
     struck: Sequence[StrikeRecord], missed: int, sends: Sequence[Send], runs: Sequence[StoredRun], errors: str
 ) -> str:
-    """What it was, as a table."""
+    """The figures of a chaos run, as a table."""
     blows = Counter(f"{one.strike.way.name} {one.strike.part}" for one in struck)
     states = Counter(run.state for run in runs)
     runs_by_id = {run.id: run for run in runs}

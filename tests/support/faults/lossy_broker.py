@@ -1,7 +1,7 @@
-"""A broker that loses live messages: a TCP proxy on loopback that reads the NATS client protocol.
+"""A TCP proxy on loopback that loses live messages. It reads the NATS client protocol.
 
-It forwards everything, except for the republished records (`live.…`) that a seeded die drops: the loss that a
-core subscription may suffer, and of which nobody tells. It can also cut all its connections.
+It forwards everything but a seeded share of the republished records (`live.…`): a core NATS subscription may
+lose messages without notice. It can also cut all its connections.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ READ_BYTES_MAX = 64 * 1024
 
 
 class LossyBrokerUrl(str):
-    """The proxy's URL, with the credentials of the broker's, and its controls."""
+    """The proxy's URL with the broker's credentials, and the controls of the proxy."""
 
     __slots__ = ("_proxy",)
     _proxy: "_Proxy"
@@ -33,16 +33,16 @@ class LossyBrokerUrl(str):
 
     @property
     def dropped(self) -> int:
-        """How many live messages were lost so far."""
+        """The number of live messages lost so far."""
         return self._proxy.dropped
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._proxy.tasks)
 
     def cut(self) -> None:
-        """Break every connection. The next one is accepted."""
+        """Cut every connection. New ones are accepted."""
         for task in tuple(self._proxy.tasks):
             task.cancel()
 
@@ -57,7 +57,7 @@ class _Proxy:
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client, until either side goes away."""
+        """Serve one client until either side closes the connection."""
         with suppress(OSError, EOFError):
             from_server, to_server = await asyncio.open_connection(
                 self._host, self._port, limit=LINE_BYTES_MAX
@@ -88,7 +88,7 @@ class _Proxy:
 
 
 def _without_other_ways(line: bytes) -> bytes:
-    """A server's INFO without the addresses by which a client could go around the proxy."""
+    """The server's INFO line without the addresses by which a client could bypass the proxy."""
     info = json.loads(line.removeprefix(b"INFO "))
     for key in ("connect_urls", "ws_connect_urls"):
         info.pop(key, None)
@@ -99,7 +99,7 @@ def _without_other_ways(line: bytes) -> bytes:
 async def open_lossy_broker(
     nats_url: str, *, drop: float = 0.3, seed: int = 1
 ) -> AsyncIterator[LossyBrokerUrl]:
-    """The same broker, seen through a proxy that drops this share of the live messages."""
+    """Open a proxy to the broker that drops this share of the live messages."""
     parts = urlsplit(nats_url)
     proxy = _Proxy(parts.hostname or HOST, parts.port or 4222, drop, seed)
     async with asyncio.TaskGroup() as group:

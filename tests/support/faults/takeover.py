@@ -1,6 +1,7 @@
-"""A runner that is silent for the broker and yet alive, one that takes over, and what must agree then.
+"""A runner that sends no heartbeats but still works, the runner that takes its run over, and what must agree
+afterwards.
 
-The first stands for a long pause, a broken network, a stopped virtual machine.
+The first runner stands for a long pause, a broken network or a stopped virtual machine.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ FIRST, SECOND = 5, 3
 
 
 async def send_nothing(delivery: Delivery) -> None:
-    """Instead of a heartbeat."""
+    """Replaces a heartbeat."""
     del delivery
 
 
@@ -57,7 +58,7 @@ def fold_records(records: list[Record]) -> UIMessage:
 
 
 def assert_one_writer_at_a_time(records: list[Record]) -> None:
-    """Each append names the one before it, and no attempt writes again after a later one."""
+    """Each append names the one before it, and no attempt writes after a later attempt has written."""
     assert records[0].head.prev == records[0].head.index == 0
     for earlier, later in itertools.pairwise(records):
         assert later.head.prev == earlier.seq
@@ -68,7 +69,7 @@ def assert_one_writer_at_a_time(records: list[Record]) -> None:
 
 
 async def assert_all_agree(system: LocalSystem, base: str, session: str, answer: Answer) -> list[Record]:
-    """The log, the viewer and the history say the same."""
+    """The log, the client and the history hold the same message. Returns the log."""
     assert answer.complete
     records = await read_log(system.nats_url, answer.headers["x-workflow-run-id"])
     assert_one_writer_at_a_time(records)
@@ -85,13 +86,13 @@ async def assert_all_agree(system: LocalSystem, base: str, session: str, answer:
 async def post_in_background(
     system: LocalSystem, base: str, session: str, text: str
 ) -> AsyncIterator[asyncio.Task[Answer]]:
-    """A POST whose answer is read to its end beside the block."""
+    """Post a message and read the answer to its end while the block runs."""
     async with asyncio.TaskGroup() as group:
         yield group.create_task(system.post(base, system.chat(session, text)))
 
 
 async def logged_event_count(system: LocalSystem, session: str) -> int:
-    """How many events the session's run has in its log."""
+    """The number of events in the log of the session's run."""
     run = await system.apps[0][SERVICE].backend.store.current_run(ANONYMOUS.owner, SessionId(session))
     last = await system.apps[0][SERVICE].backend.log.last(run.id) if run is not None else None
     return last.end if last is not None else 0

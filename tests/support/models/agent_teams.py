@@ -1,4 +1,4 @@
-"""Agents that reach each other, and models that play a part: lines to say or calls to make, step by step."""
+"""Agents that reach each other, and models that follow a script: texts and tool calls, step by step."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any

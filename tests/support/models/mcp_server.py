@@ -18,7 +18,7 @@ PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(8)).decode()
 
 
 class LegacyTransport:
-    """A server of the era with sessions, which has never heard of the other one."""
+    """A server of the session era of MCP, which does not know the newer protocol version."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class LegacyTransport:
 
 
 class Ledger:
-    """What the server's tools were called with."""
+    """The calls that the tools of the server received."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

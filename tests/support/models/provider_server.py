@@ -1,9 +1,4 @@
-"""A model provider on loopback that says what a test wrote, one frame at a time.
-
-A test queues replies; every POST takes the next one, on whichever path. What was asked is kept in `requests`;
-`asked` is set with the first of them, `left` when a caller goes away before its answer is complete. Here are
-the frames of OpenAI's streaming chat completions; `fakes` has those of the other protocols.
-"""
+"""A model provider on loopback that sends what a test has queued, frame by frame."""
 
 import asyncio
 import contextlib

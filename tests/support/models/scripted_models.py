@@ -1,4 +1,4 @@
-"""Models that do what a test tells them, and tools that say what they did."""
+"""Models whose output a test controls, and tools that record their calls."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,7 +12,7 @@ from rejoin_runner.tools.tool import Tool
 
 
 class BurstModel(msgspec.Struct):
-    """Says `pieces` deltas of `size` bytes, `burst` of them at once and then nothing for `pause_s`."""
+    """Emits `pieces` deltas of `size` bytes: `burst` at once, then nothing for `pause_s` seconds."""
 
     pieces: int
     size: int
@@ -32,7 +32,7 @@ class BurstModel(msgspec.Struct):
 
 
 class GatedModel(msgspec.Struct):
-    """Says one word for each time that `gate` is released; `asked` counts its calls."""
+    """Emits one word each time `gate` is released. `asked` holds its requests."""
 
     gate: asyncio.Semaphore
     words: int
@@ -50,7 +50,7 @@ class GatedModel(msgspec.Struct):
 
 
 class RepeatedDeleteModel(msgspec.Struct):
-    """Calls `delete` in each of its first steps, `times` of them, and ends in the next."""
+    """Calls `delete` in each of its first `times` steps, and ends in the next step."""
 
     times: int
 

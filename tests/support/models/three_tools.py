@@ -1,7 +1,4 @@
-"""Two steps and three tools: one may be repeated, one must not be, one needs a person's word.
-
-Every run of a tool is noted, in this process or in a file that outlives it.
-"""
+"""Two steps and three tools: one tool may be repeated, one must not be repeated, one needs an approval."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Certificates for a test: an authority, and what it signs. Nothing here is kept or trusted elsewhere."""
+"""Certificates for a test: an authority, and what it signs."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -15,7 +15,7 @@ DAY = timedelta(days=1)
 
 
 class Authority:
-    """Signs; its own certificate is the file `ca`."""
+    """A certificate authority. The file `ca` is its own certificate."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path = path

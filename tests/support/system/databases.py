@@ -1,4 +1,4 @@
-"""Databases of a test's own, in a server that others use too."""
+"""Databases that belong to one test, in the shared server."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from rejoin_adapters.postgres import migrate
 
 @asynccontextmanager
 async def fresh_database(database_url: str) -> AsyncIterator[str]:
-    """The URL of an empty database, which is dropped at the end, whoever is still connected."""
+    """The URL of an empty database. It is dropped at the end, even with open connections."""
     name = f"test_{secrets.token_hex(8)}"
     server = await asyncpg.connect(database_url)
     try:
@@ -25,7 +25,7 @@ async def fresh_database(database_url: str) -> AsyncIterator[str]:
 
 
 async def missing_migrations(database_url: str) -> list[str]:
-    """The migrations that a database misses."""
+    """The migrations that a database lacks."""
     connection = await asyncpg.connect(database_url)
     try:
         return [migration.version for migration in await migrate._missing(connection)]
@@ -34,7 +34,7 @@ async def missing_migrations(database_url: str) -> list[str]:
 
 
 async def statements_wait_for_lock(database_url: str, count: int = 1) -> bool:
-    """Whether so many statements wait for a lock."""
+    """Whether this many statements wait for a lock."""
     connection = await asyncpg.connect(database_url)
     query = """
         select count(*) from pg_stat_activity

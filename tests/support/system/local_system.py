@@ -1,6 +1,6 @@
-"""A whole Rejoin in one process: real gateways on real ports, real runners, the real servers behind them.
+"""A whole installation in one process: real gateways on real ports, real runners, on the real servers.
 
-What a test starts here ends with the test. Processes that are to be killed are `tests/fault`'s business.
+Everything ends with the test. Tests that kill processes use `tests/support/system/processes.py`.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ DONE = b"[DONE]"
 
 
 class LocalSystem:
-    """Start gateways and runners; talk to them as a client would."""
+    """Starts gateways and runners, and sends requests to them as a client would."""
 
     def __init__(self, nats_url: str, database_url: str) -> None:
         self.nats_url = nats_url
@@ -56,7 +56,7 @@ class LocalSystem:
         await self._stack.__aexit__(kind, error, trace)
 
     async def gateway(self, *, nats_url: str | None = None, **settings: Any) -> str:
-        """Start a gateway; its base URL."""
+        """Start a gateway. Returns its base URL."""
         wanted = {"allow_anonymous": True, "default_agent": self.agent, "agent_cache_ttl_s": 0, **settings}
         found = gateway_app.GatewaySettings(
             nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
@@ -77,7 +77,7 @@ class LocalSystem:
         signals: WorkerSignals = WorkerSignals(),  # noqa: B008 - it is frozen
         **settings: Any,
     ) -> Worker:
-        """Start a runner; returns once it serves. `drain` it, or it is drained at the test's end."""
+        """Start a runner. Returns when it serves; it is drained at the test's end."""
         found = RunnerSettings(
             nats_url=self.nats_url, database_url=self.database_url, **({"drain_grace_s": 0.1} | settings)
         )
@@ -95,11 +95,11 @@ class LocalSystem:
         return worker
 
     def variables(self, **more: str) -> dict[str, str]:
-        """Of a process of ours that is to work with the same servers."""
+        """The environment variables of a process that uses the same servers."""
         return {"REJOIN_NATS_URL": self.nats_url, "REJOIN_DATABASE_URL": self.database_url, **more}
 
     def feeds(self, gateway: int) -> dict[str, int]:
-        """How many streams follow which run through a gateway, in the order of their start."""
+        """For each run that a gateway follows, the number of its streams, in the order of their start."""
         runs = self.apps[gateway][SERVICE].backend.log
         assert isinstance(runs, JetStreamRunLog)
         return {run: len(feed.readers) for run, feed in runs._feeds.items()}
@@ -116,7 +116,9 @@ class LocalSystem:
         return {"id": session, "messages": [message], "trigger": "submit-message", **extra}
 
     async def decision(self, base: str, session: str, *, approved: bool) -> dict[str, Any]:
-        """The body that `useChat` posts when a person has answered every question of the last message."""
+        """The body that `useChat` posts after a person has decided every pending approval of the last
+        message.
+        """
         messages = (await self.get(f"{base}/api/agents/{self.agent}/{session}")).json["messages"]
         for part in messages[-1]["parts"]:
             if part.get("state") == "approval-requested":
@@ -130,18 +132,18 @@ class LocalSystem:
         }
 
     async def post(self, base: str, body: Any) -> "Answer":
-        """POST /api/chat, to the end."""
+        """POST /api/chat and read the whole response."""
         async with self.http.post(f"{base}/api/chat", json=body) as response:
             return await Answer.of(response)
 
     async def get(self, url: str, **headers: str) -> "Answer":
-        """GET, to the end."""
+        """GET and read the whole response."""
         async with self.http.get(url, headers=headers) as response:
             return await Answer.of(response)
 
 
 class Answer(msgspec.Struct):
-    """A response, read to its end."""
+    """A complete response."""
 
     status: int
     headers: dict[str, str]
@@ -150,7 +152,7 @@ class Answer(msgspec.Struct):
 
     @classmethod
     async def of(cls, response: aiohttp.ClientResponse) -> "Answer":
-        """Read one."""
+        """Read a response to its end."""
         raw = await response.read()
         frames = list(sse.SseParser().feed(raw)) if response.content_type == "text/event-stream" else []
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -163,24 +165,24 @@ class Answer(msgspec.Struct):
 
     @property
     def complete(self) -> bool:
-        """Whether it ended with `[DONE]`."""
+        """Whether the stream ended with `[DONE]`."""
         return bool(self.frames) and self.frames[-1].data == DONE
 
     @property
     def chunks(self) -> list[dict[str, Any]]:
-        """The events."""
+        """The decoded events."""
         return [msgspec.json.decode(frame.data) for frame in self.frames if frame.data != DONE]
 
     @property
     def text(self) -> str:
-        """All text deltas."""
+        """All text deltas, joined."""
         return "".join(chunk["delta"] for chunk in self.chunks if chunk["type"] == "text-delta")
 
 
 async def read_frames(
     response: aiohttp.ClientResponse, until: Callable[[SseFrame], bool] = lambda _: False
 ) -> AsyncIterator[SseFrame]:
-    """A stream's frames as they come; stops after the one for which `until` holds."""
+    """The frames of a stream as they arrive; ends after the frame for which `until` is true."""
     reader = sse.SseParser()
     async for received in response.content.iter_any():
         for frame in reader.feed(received):

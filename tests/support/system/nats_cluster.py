@@ -1,6 +1,7 @@
-"""NATS servers as they run in production: `deploy/nats.conf`, with this machine's ports, paths and secrets.
+"""NATS servers with the production configuration `deploy/nats.conf`, with this test's ports, paths and
+secrets.
 
-What is started here is ended here; a killed one can be started again, on its port and its data.
+They end with the test. A killed server can be started again on its port and its data.
 """
 
 import asyncio
@@ -69,14 +70,14 @@ class Node(NatsServer):
 
 
 class Cluster:
-    """The servers that were started, and the URLs of those who talk to them."""
+    """The servers, and the URLs of their users."""
 
     def __init__(self, nodes: list[Node], passwords: str) -> None:
         self.nodes = nodes
         self._passwords = passwords
 
     def url(self, role: str, *, parameters: str = "", scheme: str = "nats") -> str:
-        """For a gateway, a runner or the administrator, as their secrets have it."""
+        """The URL of a user: gateway, runner or admin."""
         servers = [f"{scheme}://{role}:{role}-{self._passwords}@{HOST}:{node.port}" for node in self.nodes]
         if role == broker_permissions.GATEWAY.user:
             parameters = "&".join(filter(None, (f"api={broker_permissions.API}", parameters)))
@@ -85,7 +86,7 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(path: Path, count: int = 1, *, tls: str = "") -> AsyncIterator[Cluster]:
-    """So many servers, which know each other; they listen, and may have no leader yet."""
+    """Start `count` servers that form a cluster. They listen; they may have no leader yet."""
     passwords = secrets.token_hex(12)
     first = free_ports(2 * count)
     ports, routes = range(first, first + count), range(first + count, first + 2 * count)

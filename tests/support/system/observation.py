@@ -1,4 +1,4 @@
-"""What a test knows besides the answers it gets: a run's log as the broker has it, and conditions awaited."""
+"""What a test looks at besides responses: a run's log in the broker, and conditions that it waits for."""
 
 import asyncio
 from collections.abc import Callable
@@ -34,7 +34,7 @@ async def read_log(nats_url: str, run: str) -> list[Record]:
 
 
 async def expire_log(nats_url: str, run: RunId, keep: int) -> None:
-    """Let the broker forget a run's records but for the last ones, as their age would."""
+    """Delete the records of a run except the last `keep`, as their age would."""
     async with nats_connection.connect(nats_url, "expire") as connection:
         ask: dict[str, Any] = {"filter": subjects.log(run)}
         if keep:
@@ -43,7 +43,7 @@ async def expire_log(nats_url: str, run: RunId, keep: int) -> None:
 
 
 def client_bytes(records: list[Record]) -> bytes:
-    """The frames of a log, as a client that asks for nothing special is sent them."""
+    """The frames of a log as a client without options receives them."""
     client = View()
     return b"".join(record.payload for record in records if client.sees(record.head))
 
@@ -51,7 +51,9 @@ def client_bytes(records: list[Record]) -> bytes:
 async def wait_until(
     condition: Callable[[], object], what: str = "it", deadline_s: float = DEADLINE_S
 ) -> None:
-    """Poll until it, or what it awaits, is true; a test that waits in vain says for what."""
+    """Poll until the condition, or what it returns if that is awaitable, is true. Raises `AssertionError`
+    naming `what` after `deadline_s` seconds.
+    """
     try:
         async with asyncio.timeout(deadline_s):
             while not (await found if isawaitable(found := condition()) else found):  # noqa: ASYNC110

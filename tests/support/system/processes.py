@@ -1,6 +1,6 @@
-"""Our commands as real processes, to be watched and killed: `rejoin dev` and what it starts.
+"""The commands as real processes that a test watches and kills: `rejoin dev` and what it starts.
 
-What is started here is ended here, with all that it has started.
+All processes end with the test.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ type Part = Literal["gateway", "runner", "nats", "postgres"]
 
 
 def free_ports(count: int) -> int:
-    """The first of so many free ports in a row, which nobody else is likely to look at now."""
+    """The first of `count` consecutive free ports, outside the range that the system hands out."""
     for _ in range(1_000):
         first = 20_000 + secrets.randbelow(12_000)
         try:
@@ -41,7 +41,7 @@ def free_ports(count: int) -> int:
 
 
 def has_exited(process: psutil.Process) -> bool:
-    """Whether it has ended; nobody may have fetched its exit code yet."""
+    """Whether the process has ended; a zombie has."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -53,7 +53,7 @@ def _created(path: str) -> int:
 
 
 class Command:
-    """`rejoin …`: what it says, what it starts, how it ends."""
+    """A `rejoin` command: its output, its child processes, its end."""
 
     def __init__(self, process: asyncio.subprocess.Process, logs: Path) -> None:
         self._process = process
@@ -102,12 +102,12 @@ class Command:
 
     @property
     def out(self) -> str:
-        """What it has written to stdout."""
+        """Its stdout."""
         return Path(f"{self._logs}.out").read_text()
 
     @property
     def err(self) -> str:
-        """What it and its children have written to stderr."""
+        """The stderr of the command and its children."""
         return Path(f"{self._logs}.err").read_text()
 
     @property
@@ -116,7 +116,7 @@ class Command:
         return self._process.returncode is None
 
     async def says(self, word: str, deadline_s: float = START_S) -> None:
-        """Until a word of its is on stdout or stderr."""
+        """Wait until a word is in stdout or stderr."""
 
         async def said() -> bool:
             assert self.running, self.err
@@ -125,12 +125,12 @@ class Command:
         await wait_until(said, f"{word!r}", deadline_s)
 
     def family(self) -> list[psutil.Process]:
-        """It and everything that it has started."""
+        """The process and all its descendants."""
         own = psutil.Process(self._process.pid)
         return [own, *own.children(recursive=True)]
 
     def living(self, part: Part, port: int | None = None) -> list[psutil.Process]:
-        """What it has started of that kind, and has not died; `port`: that of a gateway."""
+        """The living child processes of a kind; `port`: only the gateway on this port."""
         found = [one for one in self.family()[1:] if _is(one, part)]
         return [one for one in found if port is None or _port(one) == str(port)]
 
@@ -139,13 +139,13 @@ class Command:
         self._process.send_signal(number)
 
     async def end(self, deadline_s: float = START_S) -> int:
-        """Its exit code."""
+        """Wait for its end. Returns the exit code."""
         async with asyncio.timeout(deadline_s):
             return await self._process.wait()
 
 
 async def run_rejoin(system: LocalSystem, *arguments: str, **variables: str) -> tuple[int, str, str]:
-    """A command that ends by itself: its exit code, and what it said on stdout and stderr."""
+    """Run a command to its end. Returns its exit code, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "rejoin", *arguments),
         cwd=ROOT,
@@ -159,7 +159,7 @@ async def run_rejoin(system: LocalSystem, *arguments: str, **variables: str) -> 
 
 
 def _is(process: psutil.Process, part: Part) -> bool:
-    """It may die while it is looked at."""
+    """Whether a process is of this kind. It may end during the look-up."""
     with suppress(psutil.NoSuchProcess):  # a zombie is one of these
         match part:
             case "gateway" | "runner":  # its service module, which `rejoin dev` imports ahead
@@ -180,7 +180,7 @@ def _port(process: psutil.Process) -> str | None:
 
 
 class Dev:
-    """`rejoin dev` with so many gateways and as many runners, on a data directory that outlives it."""
+    """`rejoin dev` with `each` gateways and `each` runners, on a data directory that outlives it."""
 
     def __init__(self, place: Path, *words: str, each: int, variables: Mapping[str, str]) -> None:
         self.place = place
@@ -195,7 +195,7 @@ class Dev:
 
     @property
     def command(self) -> Command:
-        """The one that was started last."""
+        """The command that was started last."""
         assert self._command is not None
         return self._command
 
@@ -205,7 +205,7 @@ class Dev:
         return [f"http://{HOST}:{self.port + number}" for number in range(self.each)]
 
     async def up(self) -> None:
-        """Start it unless it runs. Its servers keep their addresses from then on."""
+        """Start it unless it runs. Its servers keep their addresses."""
         if self._command is None or not self._command.running:
             self._command = await self.start(self.port, self.place / "data")
             await self._command.says(f"ready http://{HOST}:{self.port}\n")
@@ -213,7 +213,7 @@ class Dev:
             self.nats_url, self.database_url = found["nats_url"], found["database_url"]
 
     async def start(self, port: int, data: Path) -> Command:
-        """Start one, whether it can run or not."""
+        """Start one, whether or not it can run."""
         self.starts += 1
         many = str(self.each)
         options = ("--port", str(port), "--gateways", many, "--runners", many, "--data-dir", str(data))
@@ -221,7 +221,7 @@ class Dev:
         return await Command.start(logs, "dev", *self._words, *options, variables=self._variables)
 
     def find(self, part: Part, number: int = 0) -> psutil.Process:
-        """A process that lives; a gateway keeps its number. Raises `LookupError` while there is none."""
+        """A living process; a gateway keeps its number. Raises `LookupError` while there is none."""
         if part == "gateway":
             found = self.command.living(part, self.port + number)
         else:
@@ -231,13 +231,13 @@ class Dev:
         return found[0]
 
     def kill_runners(self) -> None:
-        """All of them. They are started again."""
+        """Kill all runners. `rejoin dev` starts new ones."""
         for process in self.command.living("runner"):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
     async def close(self) -> None:
-        """End it, if it runs."""
+        """End it if it runs."""
         if self._command is not None:
             async with self._command:
                 pass
@@ -247,7 +247,9 @@ class Dev:
 async def rejoin_dev(
     place: Path, *words: str, each: int = 2, variables: Mapping[str, str] | None = None
 ) -> AsyncIterator[Dev]:
-    """A running `rejoin dev`, which is ended with all that it has started. `words`: whose agents it runs."""
+    """A running `rejoin dev`, ended with all its processes. `words`: its arguments, such as MODULE:ATTR of
+    agents.
+    """
     one = Dev(place, *words, each=each, variables=variables or {})
     try:
         await one.up()

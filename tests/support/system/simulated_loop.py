@@ -1,6 +1,6 @@
-"""An event loop whose clock jumps: where everything waits, it is at once the time that they wait for.
+"""An event loop with a simulated clock: if every task waits, the clock jumps to the next timer.
 
-For what has no socket and no process behind it: there a wait is nothing but a wait. It sleeps never.
+For code without sockets and processes. It never sleeps.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import override
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Instead of waiting so long, says that it has."""
+    """A selector that advances the clock instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
