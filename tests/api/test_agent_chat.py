@@ -27,7 +27,7 @@ def ended(client: ApiClient, run: str) -> Callable[[], Awaitable[bool]]:
     return over
 
 
-async def test_the_agent_chat_family_as_it_is_promised(client: ApiClient) -> None:
+async def test_the_transcript_of_the_agent_chat_family_is_the_golden_one(client: ApiClient) -> None:
     """A whole conversation, byte for byte but for ids and times."""
     talk, session = Transcript(client), client.session()
     await talk.ask("POST", f"{AT}/stream", AGENT_CHAT.body(session, "count 3", "m1"))
@@ -48,7 +48,7 @@ async def test_the_agent_chat_family_as_it_is_promised(client: ApiClient) -> Non
 
 
 @pytest.mark.feature("F11")
-async def test_the_conversation_is_a_uuid_and_is_said(client: ApiClient) -> None:
+async def test_the_response_names_the_conversation_by_its_uuid(client: ApiClient) -> None:
     """What is no UUID is refused, and nothing is stored."""
     session = client.session()
     answer = await client.say(AGENT_CHAT, session, "count 1")
@@ -88,7 +88,7 @@ async def test_the_whole_answer_in_one_body(client: ApiClient) -> None:
 
 
 @pytest.mark.feature("F17")
-async def test_a_run_is_started_and_asked_for_until_it_is_over(client: ApiClient) -> None:
+async def test_a_started_run_is_polled_until_it_ends(client: ApiClient) -> None:
     started = (await client.post(AT, {"message": "count 3"})).json
     assert started["status"] == "queued"
     assert started["runId"].startswith("run_")

@@ -61,7 +61,7 @@ def assistant(id: str, *parts: Any) -> Json:
 
 
 @each_way
-async def test_what_the_assistant_is_said_to_have_said_is_not_believed(client: ApiClient, send: Send) -> None:
+async def test_an_assistant_message_from_a_client_is_not_stored(client: ApiClient, send: Send) -> None:
     """Of a known session neither an altered turn, nor an invented one, nor a missing one changes anything."""
     session = client.session()
     await client.say(SESSION, session, "count 1", id="m1")
@@ -77,7 +77,7 @@ async def test_what_the_assistant_is_said_to_have_said_is_not_believed(client: A
 
 
 @each_way
-async def test_what_a_tool_is_said_to_have_returned_is_not_believed(client: ApiClient, send: Send) -> None:
+async def test_a_tool_output_from_a_client_is_not_stored(client: ApiClient, send: Send) -> None:
     """Neither in a known session nor in a new one: of earlier turns only their text is taken."""
     known, new = client.session(), client.session()
     await client.say(SESSION, known, "count 1", id="m1")
@@ -90,7 +90,7 @@ async def test_what_a_tool_is_said_to_have_returned_is_not_believed(client: ApiC
 
 
 @each_way
-async def test_what_nobody_has_asked_about_cannot_be_approved(client: ApiClient, send: Send) -> None:
+async def test_a_call_without_a_pending_approval_cannot_be_approved(client: ApiClient, send: Send) -> None:
     """An answered approval without a question runs nothing: alone it is refused, else it is ignored."""
     session = client.session()
     await client.say(SESSION, session, "count 2", id="m1")
@@ -119,7 +119,9 @@ async def test_a_question_is_not_answered_by_a_turn_before_the_last(client: ApiC
 
 
 @pytest.mark.parametrize("send", WAYS[:3], ids=lambda way: way.__name__)
-async def test_an_approved_call_runs_as_it_was_shown(system: LocalSystem, send: Send) -> None:
+async def test_an_approved_call_runs_with_the_arguments_that_were_shown(
+    system: LocalSystem, send: Send
+) -> None:
     """Whatever a client's copy of the call says: another input, name, id or output."""
     two = Two()
     one = scripted_agent(system.agent, {"go": [[Calls("left")], ["{}"]]}, tools=two.tools())

@@ -6,7 +6,7 @@ from tests.support.clients.transcripts import Transcript
 CHAT = "/api/chat"
 
 
-async def test_the_graph_family_as_it_is_promised(client: ApiClient) -> None:
+async def test_the_transcript_of_the_graph_family_is_the_golden_one(client: ApiClient) -> None:
     """A whole conversation, byte for byte but for ids and times."""
     talk, session = Transcript(client), client.session()
     await talk.ask("POST", CHAT, {"messages": [{"role": "user", "content": "count 3"}]})

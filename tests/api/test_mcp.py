@@ -138,7 +138,7 @@ async def test_refusals_have_the_statuses_and_codes_that_were_promised(
             assert response.status == status
 
 
-async def test_what_is_no_message_is_refused_by_its_name(base: str, system: LocalSystem) -> None:
+async def test_an_invalid_message_is_refused_with_the_reason(base: str, system: LocalSystem) -> None:
     async def post(raw: bytes, **headers: str) -> Answer:
         sent = HEADERS | {"Content-Type": "application/json"} | headers
         async with system.http.post(f"{base}/v1/mcp", data=raw, headers=sent) as response:
@@ -152,7 +152,7 @@ async def test_what_is_no_message_is_refused_by_its_name(base: str, system: Loca
 
 
 @ERAS
-async def test_a_call_that_does_not_fit_is_a_result_that_says_why(base: str, mode: str) -> None:
+async def test_a_call_with_invalid_arguments_returns_an_error_result(base: str, mode: str) -> None:
     async with connected(base, mode) as client:
         for arguments, words in (
             ({}, "query"),
@@ -176,7 +176,7 @@ async def test_a_session_is_one_conversation_at_every_gateway(base: str, system:
     assert [one["role"] for one in messages] == ["user", "assistant", "user", "assistant"]
 
 
-async def test_a_deleted_session_is_gone_everywhere_and_what_was_said_is_not(
+async def test_a_deleted_mcp_session_is_unknown_at_every_gateway_and_its_history_stays(
     base: str, system: LocalSystem
 ) -> None:
     other = await system.gateway()
@@ -208,7 +208,7 @@ async def test_without_a_session_a_conversation_goes_on_by_its_id(base: str, sys
 
 
 @ERAS
-async def test_progress_is_told_while_the_run_goes_on(base: str, mode: str) -> None:
+async def test_progress_is_reported_while_the_run_continues(base: str, mode: str) -> None:
     heard: list[tuple[float, str | None]] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
@@ -224,7 +224,7 @@ async def test_progress_is_told_while_the_run_goes_on(base: str, mode: str) -> N
 
 
 @ERAS
-async def test_a_call_that_waits_for_a_person_says_how_to_decide(
+async def test_a_call_that_waits_for_an_approval_names_the_way_to_decide(
     base: str, system: LocalSystem, mode: str
 ) -> None:
     async with connected(base, mode) as client:
@@ -305,7 +305,7 @@ async def test_in_a_session_a_broken_connection_stops_nothing(base: str, system:
     await wait_until(lambda: stands(system, State.COMPLETED), "the run's end")
 
 
-async def test_ending_a_session_interrupts_what_runs_in_it(base: str, system: LocalSystem) -> None:
+async def test_ending_a_session_interrupts_its_run(base: str, system: LocalSystem) -> None:
     session = await opened(system, base)
     async with asyncio.TaskGroup() as group:
         group.create_task(query(system, base, "sleep 60", 2, session))
@@ -335,7 +335,7 @@ async def unanswered(system: LocalSystem, base: str, text: str) -> bool:
     return False
 
 
-async def test_somebody_elses_session_is_not_there(system: LocalSystem) -> None:
+async def test_the_session_of_another_user_is_not_found(system: LocalSystem) -> None:
     await system.runner()
     base = await system.gateway(allow_anonymous=False, jwt_key=SIGNING, jwt_algorithms="HS256")
     ann, ben = ({"Authorization": f"Bearer {token(one)}"} for one in ("ann", "ben"))
@@ -356,7 +356,7 @@ async def test_an_agent_that_is_not_there_opens_no_session(base: str, system: Lo
     assert "mcp-session-id" not in answer.headers
 
 
-async def test_a_strange_page_may_not_call_a_machine_of_ours(base: str, system: LocalSystem) -> None:
+async def test_a_page_of_another_origin_may_not_call_the_endpoint(base: str, system: LocalSystem) -> None:
     for origin, status in (
         ("http://evil.example", 403),
         ("null", 403),

@@ -10,7 +10,7 @@ NO_PARTS = "parts must be a non-empty array"
 NO_RUN = "runId and threadId are required"
 
 
-async def test_the_parts_family_as_it_is_promised(client: ApiClient) -> None:
+async def test_the_transcript_of_the_parts_family_is_the_golden_one(client: ApiClient) -> None:
     """A whole conversation, byte for byte but for ids and times."""
     talk, session = Transcript(client), client.session()
     await talk.ask("POST", CHAT, {"parts": [{"type": "text", "text": "count 3"}]})
@@ -80,7 +80,7 @@ async def test_unsaid_is_a_denial_and_the_answer_streams_the_continuation(client
 
 
 @pytest.mark.feature("F57")
-async def test_a_decision_of_another_thread_is_none(client: ApiClient) -> None:
+async def test_a_decision_that_names_another_thread_is_refused(client: ApiClient) -> None:
     session, stranger = client.session(), client.session()
     asked = await client.say(PARTS, session, "delete notes.txt")
     await client.say(PARTS, stranger, "count 1")

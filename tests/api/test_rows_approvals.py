@@ -112,7 +112,7 @@ async def test_an_approved_call_is_run_and_the_answer_streams_the_rest(
 
 @pytest.mark.feature("F59")
 @pytest.mark.parametrize(("family", "decide"), WAYS, ids=NAMES)
-async def test_a_denied_call_is_not_run_and_the_model_is_told(
+async def test_a_denied_call_does_not_run_and_the_model_learns_of_it(
     client: ApiClient, family: Family, decide: Decide
 ) -> None:
     session = client.session()

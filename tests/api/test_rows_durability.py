@@ -48,7 +48,7 @@ async def announce(system: LocalSystem) -> None:
 
 
 @pytest.mark.feature("F65")
-async def test_the_status_of_an_execution_walks_as_it_is_documented(system: LocalSystem) -> None:
+async def test_the_status_of_an_execution_follows_its_documented_states(system: LocalSystem) -> None:
     """queued and running read as running; suspended; running again; completed. A failing one is failed, an
     interrupted one completed, an unknown one 404.
     """
@@ -94,7 +94,7 @@ async def test_the_status_of_an_execution_walks_as_it_is_documented(system: Loca
 
 @pytest.mark.feature("F66", "F67", "F68", "F69")
 @pytest.mark.parametrize("route", [*RESUME, "/api/agents/{agent}/{session}/reconnect"])
-async def test_every_cursor_form_goes_on_where_it_says(
+async def test_every_form_of_a_cursor_resumes_at_its_position(
     client: ApiClient, other: ApiClient, route: str
 ) -> None:
     """On every route that resumes, at every event, also beyond an approval: the union is the whole, once."""
@@ -120,7 +120,9 @@ async def test_every_cursor_form_goes_on_where_it_says(
 
 @pytest.mark.feature("F67", "F68")
 @pytest.mark.parametrize("route", [*RESUME, "/api/agents/{agent}/{session}/reconnect"])
-async def test_what_a_position_that_is_none_is_told(client: ApiClient, route: str) -> None:
+async def test_an_invalid_position_is_refused_with_the_documented_status(
+    client: ApiClient, route: str
+) -> None:
     """400 for an odd one, 410 for one beyond the log; without one 204 if nothing runs, an execution whole."""
     session = client.session()
     sent = await client.say(RUN, session, "count 2")
@@ -232,7 +234,9 @@ async def test_the_stream_of_a_deleted_session_breaks_where_no_runner_can_end_it
 @pytest.mark.feature("F75")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 @pytest.mark.parametrize("busy", ["enqueue", "reject", "interrupt"])
-async def test_a_busy_session_does_as_it_is_asked(system: LocalSystem, family: Family, busy: str) -> None:
+async def test_a_message_to_a_busy_session_waits_is_refused_or_interrupts_as_requested(
+    system: LocalSystem, family: Family, busy: str
+) -> None:
     """The message waits for its turn, or is refused, or ends the answer before it."""
     gate = asyncio.Semaphore(1)
     await system.runner([Agent(name=system.agent, model=GatedModel(gate, 2, []), text_interval_s=0)])

@@ -74,7 +74,9 @@ async def test_the_agent_chat_is_for_administrators(locked: ApiClient, issuer: K
 
 
 @pytest.mark.feature("F39")
-async def test_who_may_not_decide_decides_nothing(locked: ApiClient, issuer: KeyCommands) -> None:
+async def test_a_decision_without_the_right_to_it_has_no_effect(
+    locked: ApiClient, issuer: KeyCommands
+) -> None:
     """By none of the ways to decide."""
     only = {"Authorization": f"Bearer {await issuer.create(NewKey(scopes=(Scope.CHAT, Scope.ADMIN)))}"}
     session = locked.session()
@@ -105,7 +107,7 @@ async def test_who_may_not_decide_decides_nothing(locked: ApiClient, issuer: Key
 
 
 @pytest.mark.feature("F37")
-async def test_what_is_another_agents_is_not_found_by_a_bound_key(
+async def test_a_key_bound_to_an_agent_does_not_find_the_data_of_another(
     locked: ApiClient, issuer: KeyCommands
 ) -> None:
     """Reading, rejoining, stopping and deciding, wherever a path names no agent."""
@@ -137,7 +139,7 @@ async def test_what_is_another_agents_is_not_found_by_a_bound_key(
 
 @pytest.mark.feature("F37")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_what_is_refused_has_the_familys_shape(
+async def test_refusals_have_the_error_format_of_their_family(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, family: Family
 ) -> None:
     """400, 404, 409, 500 and 503; a fault of ours has an incident and no detail."""

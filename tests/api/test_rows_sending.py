@@ -89,7 +89,7 @@ async def test_a_session_that_is_not_named_is_made(client: ApiClient, family: Fa
 
 
 @pytest.mark.feature("F7")
-async def test_the_body_says_whose_request_it_is(client: ApiClient) -> None:
+async def test_the_shape_of_the_body_selects_the_family(client: ApiClient) -> None:
     """The three shapes on `/api/chat` reach their family; one with `parts` and `messages` reaches nobody."""
     session = client.session()
     text = [{"type": "text", "text": ""}]
@@ -184,7 +184,7 @@ async def test_the_same_idempotency_key_twice_is_one_run(
 
 
 @pytest.mark.feature("F12")
-async def test_a_lost_answer_is_asked_for_again_while_the_run_goes_on(system: LocalSystem) -> None:
+async def test_a_repeated_message_during_its_run_streams_the_same_run(system: LocalSystem) -> None:
     """As a client does that retries a POST whose connection broke: one run, one model call, every event."""
     gate = asyncio.Semaphore(2)
     asked: list[ModelRequest] = []
@@ -221,7 +221,7 @@ async def test_without_a_users_message_there_is_nothing_to_answer(client: ApiCli
 
 @pytest.mark.feature("F14")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_the_server_remembers_what_was_said(system: LocalSystem, family: Family) -> None:
+async def test_the_server_remembers_earlier_turns(system: LocalSystem, family: Family) -> None:
     """With only the id and the new message sent, the model sees the turns before."""
     gate = asyncio.Semaphore(2)
     asked: list[ModelRequest] = []

@@ -12,7 +12,7 @@ ODD = {"type": "text"}
 GOOD = {"type": "text", "text": "a"}
 
 
-async def test_the_run_family_as_it_is_promised(client: ApiClient) -> None:
+async def test_the_transcript_of_the_run_family_is_the_golden_one(client: ApiClient) -> None:
     """A whole conversation, byte for byte but for ids and times."""
     talk, session = Transcript(client), client.session()
     await talk.ask("POST", CHAT, {"messages": [{"role": "user", "content": "count 3"}]})
@@ -91,7 +91,7 @@ async def test_without_a_stream_the_answer_is_one_completion(client: ApiClient) 
 
 
 @pytest.mark.feature("F15")
-async def test_a_completion_says_that_it_failed_or_waits(client: ApiClient) -> None:
+async def test_a_completion_names_a_failure_or_a_pending_approval(client: ApiClient) -> None:
     for text, reason in (("fail", "stop"), ("delete notes.txt", "tool_calls")):
         body = {"messages": [{"role": "user", "content": text}], "stream": False}
         answer = (await client.post(CHAT, body)).json

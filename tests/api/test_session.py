@@ -16,7 +16,7 @@ from tests.support.system.observation import wait_until
 PARTS = [{"type": "text", "text": "count 2"}]
 
 
-async def test_the_session_family_as_it_is_promised(client: ApiClient) -> None:
+async def test_the_transcript_of_the_session_family_is_the_golden_one(client: ApiClient) -> None:
     """A whole conversation, byte for byte but for ids and times."""
     talk, session = Transcript(client), client.session()
     at = client.at(session)
@@ -78,7 +78,7 @@ async def test_a_fault_is_named_where_the_client_wrote_it(client: ApiClient, bod
 
 
 @pytest.mark.feature("F77")
-async def test_going_back_to_a_message_drops_what_was_said_after_it(client: ApiClient) -> None:
+async def test_going_back_to_a_message_drops_the_later_ones(client: ApiClient) -> None:
     """And the next turn goes on from there; a title stays what it is unless it is given."""
     session = client.session()
     for number in (1, 2, 3):
@@ -95,7 +95,7 @@ async def test_going_back_to_a_message_drops_what_was_said_after_it(client: ApiC
 
 
 @pytest.mark.feature("F77")
-async def test_what_a_session_has_cost_is_what_its_runs_have(client: ApiClient) -> None:
+async def test_the_usage_of_a_session_is_the_sum_of_its_runs(client: ApiClient) -> None:
     session, spent = client.session(), []
     for text in ("count 3", "hello there"):
         answer = await client.say(SESSION, session, text)

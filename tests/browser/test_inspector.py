@@ -84,6 +84,6 @@ async def test_a_narrow_page_has_room_for_every_line(playground: ChatPage) -> No
     assert max(await page.locator("#raw tbody tr").evaluate_all(heights)) < 400
 
 
-async def test_a_run_of_nobody_is_said_to_be_that(playground: ChatPage) -> None:
+async def test_an_unknown_run_is_reported_as_unknown(playground: ChatPage) -> None:
     await playground.page.goto(f"{playground.site.base}/inspect#run_nobody")
     await expect(playground.page.locator("#notice")).to_contain_text("There is no run run_nobody")

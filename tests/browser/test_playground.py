@@ -215,7 +215,7 @@ async def test_it_is_used_by_keyboard_alone(playground: ChatPage) -> None:
 
 
 @pytest.mark.slow
-async def test_what_a_delegated_agent_says_bears_its_name(system: LocalSystem, browser: Browser) -> None:
+async def test_the_output_of_a_delegated_agent_bears_its_name(system: LocalSystem, browser: Browser) -> None:
     """While it streams and when it is stored."""
     aide, name = Agent(name="aide", model=ScriptedModel()), f"{system.agent}-asks"
     calls = SingleCallModel("delegate_to_aide", {"task": "count 3"})

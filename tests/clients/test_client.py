@@ -59,7 +59,7 @@ async def test_an_answer_is_typed_events_and_the_thread_has_it(system: LocalSyst
     assert not thread.active
 
 
-async def test_operations_are_heard_by_those_who_ask(system: LocalSystem, client: Client) -> None:
+async def test_operations_arrive_only_if_requested(system: LocalSystem, client: Client) -> None:
     for operations in (False, True):
         answer = await client.chat.send(system.fresh("s"), "weather Paris", operations=operations)
         kinds = {
@@ -97,7 +97,7 @@ async def test_a_decision_is_followed_by_the_rest(
 
 
 @pytest.mark.feature("F80")
-async def test_resume_is_none_when_nothing_runs(system: LocalSystem, client: Client) -> None:
+async def test_resume_returns_none_without_a_running_run(system: LocalSystem, client: Client) -> None:
     """F80: and the running answer when something does, whole or behind a cursor."""
     session = system.fresh("s")
     first = await client.chat.send(session, "count 30 every 20 ms")

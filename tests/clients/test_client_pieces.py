@@ -26,14 +26,14 @@ def test_an_event_is_read_by_its_type() -> None:
 
 
 @pytest.mark.parametrize("raw", [b'{"type":"text-flourish","x":1}', b'{"type":"text-delta"}', b'{"type":1}'])
-def test_what_is_not_known_is_kept_as_it_came(raw: bytes) -> None:
+def test_unknown_event_types_are_kept_unchanged(raw: bytes) -> None:
     event = events.decode(raw)
     assert isinstance(event, Unknown)
     assert event.raw == msgspec.json.decode(raw)
 
 
 @pytest.mark.parametrize("raw", [b"<html>", b"[1]", b""])
-def test_what_is_no_event_at_all_is_an_error(raw: bytes) -> None:
+def test_data_that_is_no_event_raises_an_error(raw: bytes) -> None:
     with pytest.raises(Malformed):
         events.decode(raw)
 
@@ -63,7 +63,7 @@ def test_a_refusal_has_the_fields_of_its_problem_in_every_shape(
     assert (fault.status, fault.detail, fault.code, str(fault)) == (status, detail, code, detail)
 
 
-def test_a_refusal_names_places_and_says_when_to_come_again() -> None:
+def test_a_refusal_has_its_pointers_and_the_time_to_retry() -> None:
     raw = b'{"detail":"bad","errors":[{"detail":"bad","pointer":"/messages/0"}]}'
     invalid = errors.parse_refusal(400, {}, raw)
     assert [(one.detail, one.pointer) for one in invalid.errors] == [("bad", "/messages/0")]

@@ -32,7 +32,7 @@ def trees(page: str) -> list[ast.Module]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_on_the_page_names_what_there_is(page: str) -> None:
+def test_the_code_on_the_page_uses_existing_names(page: str) -> None:
     found = trees(page)
     assert found
     for node in (node for tree in found for node in ast.walk(tree)):

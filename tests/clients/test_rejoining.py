@@ -120,7 +120,7 @@ def says(*frames: bytes) -> Callable[[web.Request], bytes]:
 DONE = b"data: [DONE]\n\n"
 
 
-async def test_a_place_that_is_gone_starts_the_answer_over_and_says_so() -> None:
+async def test_a_position_that_is_gone_restarts_the_answer_and_reports_it() -> None:
     script: Script = [says(frame(1)), status(410), says(frame(1), frame(2), DONE)]
     async with server(script) as (url, asked), Client(url, retry=QUICK) as client:
         answer = await client.executions.stream("run_1")
@@ -171,7 +171,7 @@ async def test_an_answer_that_was_not_read_to_its_end_does_not_look_like_one() -
         assert again.complete
 
 
-async def test_who_is_no_rejoin_is_told_from_one() -> None:
+async def test_a_server_that_is_not_rejoin_is_recognised() -> None:
     def page(_: web.Request) -> web.Response:
         return web.Response(text="<html>", content_type="text/html")
 
@@ -182,7 +182,7 @@ async def test_who_is_no_rejoin_is_told_from_one() -> None:
             await client.executions.stream("run_1")
 
 
-async def test_who_is_busy_is_asked_again_and_who_says_no_is_not() -> None:
+async def test_a_busy_server_is_retried_and_a_refusal_is_not() -> None:
     async with server([status(503), status(429), status(502), status(404)]) as (url, asked):
         async with Client(url, retry=QUICK) as client:
             with pytest.raises(NotFound, match="no: 404"):
@@ -190,7 +190,7 @@ async def test_who_is_busy_is_asked_again_and_who_says_no_is_not() -> None:
         assert len(asked) == 4
 
 
-async def test_what_may_have_been_done_is_not_done_twice() -> None:
+async def test_a_request_that_may_have_taken_effect_is_not_repeated() -> None:
     """A deletion whose answer is lost is not repeated; one that was refused for the moment is."""
     async with server([status(503), status(502)]) as (url, asked), Client(url, retry=QUICK) as client:
         with pytest.raises(Exception, match="no: 502"):
@@ -198,7 +198,7 @@ async def test_what_may_have_been_done_is_not_done_twice() -> None:
         assert len(asked) == 2
 
 
-async def test_patience_ends_with_what_it_waited_for() -> None:
+async def test_retries_end_after_their_time_with_the_last_error() -> None:
     brief = Retry(first_s=0.005, max_s=0.01, patience_s=0.05, call_patience_s=0.05)
     async with server([status(503)]) as (url, _), Client(url, retry=brief) as client:
         with pytest.raises(Unavailable):

@@ -70,7 +70,7 @@ async def test_a_chat_is_its_users(system: LocalSystem, chats: str, provider: Fa
     assert (await post(system, f"{url}/stop", {})).json == {"stopped": False}
 
 
-async def test_who_leaves_comes_back_behind_the_last_event(
+async def test_a_client_that_disconnects_resumes_after_its_last_event(
     system: LocalSystem, chats: str, provider: FakeProvider
 ) -> None:
     provider.queue(text(*(f"{number} " for number in range(50))))

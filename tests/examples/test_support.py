@@ -18,7 +18,7 @@ def refund(cents: int) -> ProviderReply:
 
 
 @pytest.mark.parametrize(("cents", "asks"), [(49_900, True), (900, False)])
-async def test_a_large_refund_is_asked_about_and_a_small_one_is_not(
+async def test_a_large_refund_needs_an_approval_and_a_small_one_does_not(
     system: LocalSystem, provider: FakeProvider, cents: int, asks: bool
 ) -> None:
     look = ProviderReply(

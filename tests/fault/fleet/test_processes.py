@@ -255,7 +255,7 @@ async def test_a_killed_database_is_started_again_and_no_run_is_lost(
 
 
 @pytest.mark.feature("F94")
-async def test_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(plugged: Dev) -> None:
+async def test_a_second_instance_on_the_same_port_or_directory_ends_with_one_line(plugged: Dev) -> None:
     """F94: and the first goes on."""
     port, data = plugged.port, plugged.place / "data"
     for at, on, words in (
@@ -277,7 +277,7 @@ async def test_a_second_one_on_the_same_port_or_directory_says_so_in_a_line(plug
 
 @pytest.mark.slow
 @pytest.mark.feature("F62", "F94")
-async def test_sigterm_ends_everything_in_order_and_the_next_start_has_it_all(
+async def test_sigterm_ends_everything_in_order_and_the_next_start_loses_nothing(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
     """F62, F94: an approval that waited is decided after the restart."""
@@ -403,7 +403,7 @@ async def outlast(own: Servers, http: aiohttp.ClientSession, base: str) -> None:
 
 @pytest.mark.feature("F92")
 @pytest.mark.parametrize("service", ["gateway", "runner"])
-async def test_a_service_without_its_database_says_so_and_waits(
+async def test_a_service_without_its_database_logs_it_and_waits(
     servers: Servers, tmp_path: Path, service: str
 ) -> None:
     """F92."""

@@ -97,7 +97,7 @@ async def talking(clients: Sequence[Client]) -> AsyncIterator[None]:
 
 @pytest.mark.feature("F90")
 @pytest.mark.timeout(240)
-async def test_a_rolling_restart_is_seen_by_nobody(
+async def test_no_client_notices_a_rolling_restart(
     tmp_path: Path, record_measurement: RecordMeasurement
 ) -> None:
     """Every answer is whole, each event was seen once, no outcome is unknown and no log was torn."""

@@ -64,7 +64,7 @@ async def test_an_interrupted_loop_is_over_before_its_run_is(system: LocalSystem
     assert types[-3:] == ["abort", "finish-step", "finish"]
 
 
-async def test_what_breaks_while_it_is_stopped_is_no_failure_of_the_run(system: LocalSystem) -> None:
+async def test_an_error_during_an_interrupt_does_not_fail_the_run(system: LocalSystem) -> None:
     """An interrupted run is cancelled, whatever a loop makes of its cancellation."""
     started = asyncio.Event()
 
@@ -88,7 +88,7 @@ async def test_what_breaks_while_it_is_stopped_is_no_failure_of_the_run(system: 
     assert types[-4:] == ["text-end", "abort", "finish-step", "finish"]
 
 
-async def test_a_delegated_loop_that_is_not_begun_twice_fails_for_its_caller(
+async def test_a_delegated_loop_that_may_not_restart_fails_for_its_caller(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller is told, as of any other failure, and goes on."""
@@ -141,7 +141,7 @@ async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(system
     assert types[-3:] == ["tool-output-error", "abort", "finish"]  # it was approved, and may have begun
 
 
-async def test_a_question_that_is_stored_is_asked_whatever_the_policy_says_by_then(
+async def test_a_stored_approval_is_requested_even_if_the_policy_has_changed(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker dies between storing two questions and showing them; the next would ask only the second."""

@@ -70,7 +70,7 @@ def sweep_interval_s(monkeypatch: pytest.MonkeyPatch) -> float:
 @pytest.mark.slow
 @pytest.mark.feature("F73")
 @pytest.mark.timeout(60 + 2 * LONG_S)
-async def test_a_long_run_ends_with_its_finish_whether_it_talks_or_is_silent(
+async def test_a_long_run_ends_with_finish_whether_it_writes_or_is_silent(
     system: LocalSystem, sweep_interval_s: float
 ) -> None:
     """One counts all the time, one is silent in a tool: each is one attempt and one response."""

@@ -35,7 +35,7 @@ async def raw(base: str, body: Any) -> bytes:
 @pytest.mark.parametrize(
     ("fault", "status"), [(Unavailable("the broker is away"), 503), (ValueError("a fault of ours"), 500)]
 )
-async def test_a_log_that_cannot_be_followed_is_said_by_the_status(
+async def test_a_log_that_cannot_be_followed_is_reported_by_the_http_status(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int
 ) -> None:
     """F91: nothing is sent before it is known that there is something to send."""

@@ -98,7 +98,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> list[Filling]:
 
 @pytest.mark.feature("F71")
 @pytest.mark.parametrize("refused", ["everything", "all but takeovers"])
-async def test_viewers_of_a_run_that_was_given_up_learn_of_it_within_a_heartbeat(
+async def test_clients_of_an_abandoned_run_learn_of_it_within_a_heartbeat(
     system: LocalSystem, logs: list[Filling], refused: Refused
 ) -> None:
     """They are not ended as if the answer were whole, and not sent in circles when they resume."""
@@ -153,7 +153,7 @@ async def assert_goes_on(
 
 
 @pytest.mark.feature("F71")
-async def test_a_run_whose_books_were_done_by_another_attempt_was_not_given_up(
+async def test_a_run_whose_end_another_attempt_recorded_is_not_abandoned(
     system: LocalSystem, logs: list[Filling]
 ) -> None:
     """Its log has a takeover behind its end; whoever resumes gets the rest all the same."""
@@ -172,7 +172,7 @@ async def test_a_run_whose_books_were_done_by_another_attempt_was_not_given_up(
 
 
 @pytest.mark.feature("F92")
-async def test_a_run_that_had_to_wait_for_the_database_is_not_given_up_for_that(
+async def test_a_run_that_waits_for_the_database_is_not_abandoned(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it was delivered meanwhile."""

@@ -164,7 +164,7 @@ async def killed_at(nats_url: str, process: Command, appends: int) -> AsyncItera
 
 @pytest.mark.slow
 @pytest.mark.feature("F69")
-async def test_its_process_is_killed_where_it_would_store_a_segment(
+async def test_a_runner_killed_while_it_stores_a_segment_loses_nothing(
     system: LocalSystem, tmp_path: Path
 ) -> None:
     """F69: a client that was there from the beginning and those that come with any cursor get the same."""

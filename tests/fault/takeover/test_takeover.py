@@ -95,7 +95,7 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
 
 @pytest.mark.feature("F85")
 @pytest.mark.parametrize("pause_ms", [0, 1])
-async def test_a_runner_that_never_pauses_is_fenced_all_the_same(system: LocalSystem, pause_ms: int) -> None:
+async def test_a_runner_that_writes_without_a_pause_is_fenced(system: LocalSystem, pause_ms: int) -> None:
     """F85: it writes as fast as it can while the second takes over, again and again if it must."""
     base = await system.gateway()
     first = await system.runner(**SILENT_RUNNER)

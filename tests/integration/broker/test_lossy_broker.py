@@ -86,7 +86,9 @@ async def test_the_same_seed_drops_the_same(nats_url: str, direct: JetStreamRunL
     assert outcomes[0] == outcomes[1] != outcomes[2]
 
 
-async def test_the_splice_over_it_has_every_record_once(nats_url: str, direct: JetStreamRunLog) -> None:
+async def test_a_reader_over_the_lossy_proxy_gets_every_record_once(
+    nats_url: str, direct: JetStreamRunLog
+) -> None:
     """Where messages are lost, and all connections are cut again and again."""
     run, count = fresh(), 400
     seen: list[Record] = []

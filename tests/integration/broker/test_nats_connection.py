@@ -130,7 +130,7 @@ async def test_an_append_waits_for_a_broker_that_is_away(
     assert await stored(log, run) == written
 
 
-async def test_all_else_says_at_once_that_the_broker_is_away(
+async def test_other_calls_fail_at_once_while_the_broker_is_away(
     servers: Servers, connection: NatsConnection, run: RunId
 ) -> None:
     log, agents = JetStreamRunLog(connection, connection), JetStreamAgentRegistry(connection)
@@ -204,9 +204,7 @@ async def test_a_connection_can_be_closed_while_the_broker_is_away(servers: Serv
         connection._client._pending_data_size = 1
 
 
-async def test_an_outage_is_told_and_not_told_ten_times_a_second(
-    servers: Servers, connection: NatsConnection
-) -> None:
+async def test_an_outage_is_logged_at_a_bounded_rate(servers: Servers, connection: NatsConnection) -> None:
     with capture_logs() as lines:
         await servers.nats.kill()
         await wait_until(lambda: connection._client._server_pool[0].reconnects > 10)
@@ -221,9 +219,7 @@ async def test_an_outage_is_told_and_not_told_ten_times_a_second(
 # ---------------------------------------------------------------------------------------------- it is deaf
 
 
-async def test_an_answer_that_comes_too_late_harms_nobody(
-    servers: Servers, connection: NatsConnection
-) -> None:
+async def test_a_late_answer_has_no_effect(servers: Servers, connection: NatsConnection) -> None:
     """nats-py's own `flush` would let its read loop die of it."""
     frozen = psutil.Process(servers.nats.pid)
     with mock.patch.object(nats_connection, "REQUEST_TIMEOUT_S", 0.2):
@@ -264,7 +260,7 @@ async def test_a_connection_whose_reader_has_died_is_recycled(servers: Servers, 
                 assert follow.take() == written
 
 
-async def test_a_subscriber_is_told_of_what_its_own_process_had_no_room_for(
+async def test_a_subscriber_learns_of_messages_dropped_by_its_own_process(
     connection: NatsConnection, run: RunId
 ) -> None:
     came: list[Msg] = []
@@ -304,7 +300,7 @@ async def test_a_listener_that_breaks_is_called_again(connection: NatsConnection
 # ------------------------------------------------------------------------------------- it is not there yet
 
 
-async def test_connecting_waits_for_the_broker_and_says_so(servers: Servers) -> None:
+async def test_connecting_waits_for_the_broker_and_logs_it(servers: Servers) -> None:
     await servers.nats.stop()
     connected = asyncio.Event()
 

@@ -83,13 +83,13 @@ async def test_headers_and_payload_come_as_they_were_sent(
             await hearer.send(message.reply)
 
 
-async def test_who_asks_nobody_is_told_so(asker: NatsConnection, subject: str) -> None:
+async def test_a_request_without_responders_fails_at_once(asker: NatsConnection, subject: str) -> None:
     with pytest.raises(Unavailable) as told:
         await asker.request(subject)
     assert isinstance(told.value.__cause__, nats.errors.NoRespondersError)
 
 
-async def test_what_waits_when_the_connection_breaks_fails_at_once(
+async def test_pending_requests_fail_when_the_connection_breaks(
     servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
@@ -112,7 +112,7 @@ async def failing(asker: NatsConnection, subject: str, *, timeout_s: float) -> s
     return str(told.value)
 
 
-async def test_what_was_not_sent_when_the_connection_broke_is_not_sent_on_the_next(
+async def test_unsent_requests_are_not_sent_on_the_next_connection(
     servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
     """Who asked was told that it failed, and may have asked again."""
@@ -130,7 +130,7 @@ async def test_what_was_not_sent_when_the_connection_broke_is_not_sent_on_the_ne
     assert [(heard.get_nowait()).data for _ in range(heard.qsize())] == [b"next"]
 
 
-async def test_a_question_without_an_answer_ends_in_time_and_a_late_answer_harms_nobody(
+async def test_a_request_times_out_and_its_late_answer_has_no_effect(
     servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
@@ -146,7 +146,7 @@ async def test_a_question_without_an_answer_ends_in_time_and_a_late_answer_harms
     assert not asker._requests.pending()
 
 
-async def test_who_gives_up_leaves_nothing_behind(
+async def test_a_cancelled_request_leaves_no_state(
     servers: Servers, asker: NatsConnection, subject: str
 ) -> None:
     heard: asyncio.Queue[Msg] = asyncio.Queue()
@@ -171,7 +171,7 @@ async def test_who_gives_up_leaves_nothing_behind(
         ("a", {"Name": "one\ntwo"}),
     ],
 )
-async def test_nothing_is_said_that_the_broker_would_take_for_something_else(
+async def test_subjects_that_would_break_the_protocol_are_refused(
     asker: NatsConnection, told: str, headers: dict[str, str]
 ) -> None:
     with pytest.raises(Invalid):

@@ -104,7 +104,7 @@ async def test_its_tools_and_events_work(system: LocalSystem) -> None:
     assert error == "say what to look for"
 
 
-async def test_its_own_loop_says_what_it_yields(system: LocalSystem) -> None:
+async def test_a_custom_loop_streams_what_it_yields(system: LocalSystem) -> None:
     await system.runner([renamed(agents()["echo"], system.agent)])
     base = await system.gateway()
     answer = await system.post(base, system.chat(system.fresh("s"), "hi"))

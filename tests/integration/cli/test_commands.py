@@ -7,7 +7,7 @@ from tests.support.system.local_system import LocalSystem
 from tests.support.system.processes import run_rejoin
 
 
-async def test_runs_can_be_listed_shown_and_asked_for_again(system: LocalSystem) -> None:
+async def test_runs_can_be_listed_shown_and_retried(system: LocalSystem) -> None:
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
     run = (await system.post(base, system.chat(session, "fail"))).headers["x-workflow-run-id"]

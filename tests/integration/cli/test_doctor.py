@@ -46,14 +46,14 @@ async def test_a_working_installation_has_nothing_wrong(system: LocalSystem) -> 
     assert [one for one in wrong if not one.endswith("encryption keys are set")] == []  # other tests' agents
 
 
-async def test_the_command_says_what_is_wrong_and_exits_with_1(system: LocalSystem) -> None:
+async def test_the_command_reports_faults_and_exits_with_1(system: LocalSystem) -> None:
     code, out, err = await run_rejoin(system, "doctor")
     assert code == 1
     assert "error  no request could be authenticated" in out
     assert "Traceback" not in out + err
 
 
-def test_what_cannot_be_reached_is_said(
+def test_unreachable_servers_are_reported(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Without a traceback and without a secret."""
@@ -137,7 +137,9 @@ async def brokers(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield running
 
 
-async def test_with_the_production_users_it_tells_what_each_may(brokers: Cluster, servers: Servers) -> None:
+async def test_with_the_production_users_it_reports_the_permissions_of_each(
+    brokers: Cluster, servers: Servers
+) -> None:
     """Streams are missing, then there; the gateway's user writes no log, the administrator's sees all."""
     as_gateway = settings(servers, nats_url=brokers.url("gateway"))
     found = await doctor.examine(as_gateway)

@@ -126,7 +126,7 @@ async def test_a_message_is_a_text_parts_or_a_whole_one_and_once(session: ChatSe
         await session.send([])
 
 
-async def test_a_decision_and_a_cursor_go_on_where_it_was(session: ChatSession) -> None:
+async def test_a_decision_and_a_cursor_continue_the_answer(session: ChatSession) -> None:
     events = await read(await session.send("delete notes.txt"))
     [approval] = [str(event["approvalId"]) for event in events if "approvalId" in event]
     rest = await read(await session.approve(approval, approved=True, reason="fine"))
@@ -139,7 +139,7 @@ async def test_a_decision_and_a_cursor_go_on_where_it_was(session: ChatSession) 
     assert next(event["delta"] for event in behind if event["type"] == "text-delta") == " 2"
 
 
-async def test_what_is_left_early_goes_on_without_its_reader(session: ChatSession) -> None:
+async def test_a_run_continues_after_its_reader_has_left(session: ChatSession) -> None:
     stream = await session.send("count 30 every 10 ms")
     async for _ in stream:
         break
@@ -240,7 +240,7 @@ async def test_an_override_refuses_with_401(system: LocalSystem, rejoin: Rejoin)
         routes(rejoin, system.agent, overrides={"stop": raising})  # type: ignore[dict-item]
 
 
-async def test_the_application_says_who_asks(system: LocalSystem, rejoin: Rejoin) -> None:
+async def test_the_application_names_the_owner(system: LocalSystem, rejoin: Rejoin) -> None:
     def owner(request: web.Request) -> Owner:
         user = request.headers.get("x-user")
         if user is None:

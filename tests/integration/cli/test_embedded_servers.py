@@ -274,7 +274,7 @@ async def test_they_listen_on_loopback_only_and_on_no_socket_file(place: Path) -
             assert {str(each.laddr) for each in process.net_connections("unix")} <= {""}
 
 
-async def test_nobody_enters_without_the_secrets_which_nobody_else_can_read(place: Path) -> None:
+async def test_the_servers_require_secrets_that_only_their_owner_can_read(place: Path) -> None:
     async with embedded(place, durable=False) as servers:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(servers.database_url, password="guessed")  # noqa: S106
@@ -338,7 +338,7 @@ async def test_a_server_that_cannot_start_says_so_with_the_end_of_its_log(place:
                 pass
 
 
-async def test_a_port_that_somebody_else_was_quicker_to_take_is_replaced(
+async def test_a_port_that_was_taken_in_the_meantime_is_replaced(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as taken:
@@ -363,7 +363,7 @@ async def test_without_the_extra_the_error_says_what_to_install(
 # 7. Start, stop, restart
 
 
-async def test_one_of_them_may_be_somewhere_else(place: Path) -> None:
+async def test_either_server_may_be_an_external_one(place: Path) -> None:
     async with embedded(place, durable=False, database_url="postgresql://elsewhere/rejoin") as servers:
         assert [own.name for own in servers.own] == ["NATS"]
         assert servers.database_url == "postgresql://elsewhere/rejoin"
@@ -383,7 +383,7 @@ async def test_a_restart_keeps_the_port_and_a_start_of_what_runs_does_nothing(pl
         assert await sql(servers, "SELECT 1") == 1
 
 
-async def test_who_waits_learns_of_a_death_and_may_start_it_again(place: Path) -> None:
+async def test_a_waiter_learns_of_a_servers_death_and_may_restart_it(place: Path) -> None:
     async with embedded(place, durable=False) as servers, asyncio.TaskGroup() as group:
         learns = group.create_task(servers.nats.wait())
         os.kill(servers.nats.pid, signal.SIGKILL)

@@ -87,7 +87,7 @@ async def test_a_user_is_forgotten_and_others_are_not(system: LocalSystem) -> No
     assert "user=bob" in keys
 
 
-async def test_sessions_that_nobody_touched_are_deleted_and_busy_and_fresh_ones_are_not(
+async def test_idle_sessions_are_deleted_and_busy_and_recent_ones_are_not(
     database_url: str,
 ) -> None:
     """In batches, over all tenants."""
@@ -117,7 +117,7 @@ async def test_sessions_that_nobody_touched_are_deleted_and_busy_and_fresh_ones_
         await connection.close()
 
 
-async def test_a_runner_forgets_what_is_older_than_its_setting(system: LocalSystem) -> None:
+async def test_a_runner_deletes_sessions_older_than_its_setting(system: LocalSystem) -> None:
     """And a run that waits for a decision goes with its session."""
     base, session = await system.gateway(), system.fresh("s")
     worker = await system.runner()

@@ -75,7 +75,7 @@ async def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: py
     assert await missing_migrations(empty) == ["0002"]
 
 
-async def test_a_migration_waits_its_turn_without_holding_up_who_uses_the_table(
+async def test_a_migration_waits_for_a_lock_without_blocking_other_users_of_the_table(
     connection: Connection, empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives up its place in the queue again and again, until the table is free."""
@@ -96,7 +96,7 @@ async def test_a_migration_waits_its_turn_without_holding_up_who_uses_the_table(
     assert task.result() == ["9000"]
 
 
-async def test_a_table_that_is_never_free_is_said(
+async def test_a_table_that_stays_locked_is_reported(
     connection: Connection, empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = migrate.Migration("9000", "alter table sessions add column another text", "")
@@ -111,7 +111,7 @@ async def test_a_table_that_is_never_free_is_said(
     assert await missing_migrations(empty) == ["9000"]
 
 
-async def test_a_database_that_is_ahead_serves_an_older_version_and_is_told_apart(empty: str) -> None:
+async def test_an_older_version_works_with_a_newer_schema_and_recognises_it(empty: str) -> None:
     await migrate.migrate(empty)
     await migrate.check_schema(empty, exactly=True)
     async with fresh_connection(empty) as connection:

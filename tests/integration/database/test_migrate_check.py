@@ -22,7 +22,7 @@ async def check(database_url: str) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
-async def test_a_check_fails_unless_the_database_is_exactly_ours(database_url: str) -> None:
+async def test_a_check_fails_unless_the_schema_is_exactly_this_version(database_url: str) -> None:
     async with fresh_database(database_url) as url:
         code, said = await check(url)
         assert (code, said.count("\n")) == (1, 1)

@@ -225,7 +225,7 @@ async def test_a_pool_without_a_free_connection_is_unavailable(migrated: str) ->
         assert await chat.texts() == ["one"]
 
 
-async def test_connecting_waits_for_the_server_and_says_so(migrated: str) -> None:
+async def test_connecting_waits_for_the_server_and_logs_it(migrated: str) -> None:
     async with wire_to(migrated) as (wire, url):
         await wire.refuse()
         with structlog.testing.capture_logs() as logs:

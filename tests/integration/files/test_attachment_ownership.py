@@ -125,7 +125,7 @@ async def test_a_tenant_at_its_limit_stores_and_fetches_nothing(
     assert (await post_chat(system, base, known)).raw == first.raw
 
 
-async def test_a_tenant_whose_files_are_too_many_is_told_so(
+async def test_a_tenant_with_too_many_files_is_refused_with_the_reason(
     system: LocalSystem, base: str, limited: PostgresTenants
 ) -> None:
     await limited.set_limits(DEFAULT, Limits(file_bytes_max=1))
@@ -230,7 +230,7 @@ async def test_a_bad_file_of_an_earlier_turn_is_refused_by_name(system: LocalSys
     assert await last_chunk_sequence(system) == before
 
 
-async def test_large_bodies_wait_for_room_and_are_put_off_when_there_is_none(
+async def test_large_bodies_wait_for_memory_and_are_refused_with_503_if_there_is_none(
     system: LocalSystem, base: str
 ) -> None:
     """Small ones do not wait; and what was read is given back, whatever came of it."""
@@ -279,7 +279,7 @@ async def test_a_large_body_that_does_not_come_gives_its_room_back(system: Local
     ).amount == request_body.LARGE_BODIES_BYTES_MAX
 
 
-async def test_a_body_that_does_not_say_how_large_it_is_counts_as_the_largest_until_it_is_read(
+async def test_a_body_of_unknown_size_counts_as_the_largest_until_it_is_read(
     system: LocalSystem, base: str
 ) -> None:
     """A client that sends by pieces, and leaves in the middle."""

@@ -132,7 +132,7 @@ async def test_a_pdf_by_data_uri_or_url_is_kept_without_its_query(
 
 
 @pytest.mark.feature("F46")
-async def test_a_pdf_that_is_none_is_refused(system: LocalSystem, base: str, site: FileSite) -> None:
+async def test_a_file_that_is_no_pdf_is_refused(system: LocalSystem, base: str, site: FileSite) -> None:
     assert "not application/pdf" in await refused(
         system, base, remote_file_part(site.url("/html"), "application/pdf")
     )
@@ -183,7 +183,9 @@ async def test_a_message_has_at_most_20_files(system: LocalSystem, base: str, mo
         "",
     ],
 )
-async def test_an_address_that_is_not_public_is_never_asked(system: LocalSystem, base: str, url: str) -> None:
+async def test_an_address_that_is_not_public_gets_no_request(
+    system: LocalSystem, base: str, url: str
+) -> None:
     assert "secret" not in await refused(system, base, remote_file_part(url))
 
 
@@ -212,7 +214,7 @@ async def test_three_redirects_are_followed_and_a_fourth_is_not(
 
 
 @pytest.mark.feature("F48")
-async def test_what_a_site_sends_is_bounded_and_must_be_what_it_says(
+async def test_a_remote_file_is_bounded_and_must_match_its_type(
     system: LocalSystem, base: str, site: FileSite
 ) -> None:
     assert "10485760" in await refused(system, base, remote_file_part(site.url("/endless")))
@@ -359,7 +361,7 @@ async def test_the_same_message_sent_again_is_the_same_run(
     assert_problem(await post_chat(system, base, chat), 409)
 
 
-async def test_a_stored_file_can_be_said_again(system: LocalSystem, base: str, model: RecordingModel) -> None:
+async def test_a_stored_file_can_be_sent_again(system: LocalSystem, base: str, model: RecordingModel) -> None:
     """As a client does that has loaded the history and edits a message."""
     [one] = await taken(system, base, model, inline_file_part(PNG, "image/png"))
     assert await taken(system, base, model, one) == [one]

@@ -149,7 +149,7 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
             await response.read()
 
 
-async def test_who_has_a_file_is_not_sent_it_again(system: LocalSystem, watched: Watched) -> None:
+async def test_a_client_with_a_current_copy_gets_304(system: LocalSystem, watched: Watched) -> None:
     base = await system.gateway()
     id = await stored(system, pdf_of_size(4 * CHUNK_BYTES))
     first = await system.get(f"{base}{file_formats.URL}{id}")

@@ -69,7 +69,9 @@ async def test_each_fault_of_a_body_is_a_400_that_points_at_it(system: LocalSyst
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"id": "\xff"}', b'{"id": NaN}'])
-async def test_what_is_not_json_is_a_400(system: LocalSystem, base: str, data: bytes) -> None:
+async def test_a_body_that_is_not_json_is_refused_with_400(
+    system: LocalSystem, base: str, data: bytes
+) -> None:
     assert_problem(await post_bytes(system, base, data), 400)
 
 
@@ -147,7 +149,7 @@ async def test_a_message_id_that_is_used_again_with_other_content_is_a_409(
         ("/api/chat", 405),
     ],
 )
-async def test_a_get_that_leads_nowhere_says_so(
+async def test_a_get_of_an_unknown_path_or_id_is_a_problem(
     system: LocalSystem, base: str, path: str, status: int
 ) -> None:
     assert_problem(await system.get(base + path), status)
@@ -172,7 +174,7 @@ async def test_a_header_that_is_no_utf_8_names_nothing(base: str) -> None:
     await writer.wait_closed()
 
 
-async def test_a_message_in_a_message_in_a_message_is_none(system: LocalSystem, base: str) -> None:
+async def test_a_nested_message_is_refused(system: LocalSystem, base: str) -> None:
     """However deep that goes."""
     url = f"{base}/api/agents/{system.agent}/{system.fresh('s')}"
     for depth in (2, 5_000):

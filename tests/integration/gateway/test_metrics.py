@@ -65,7 +65,7 @@ async def test_a_gateway_counts_its_requests_by_template_and_never_by_path(syste
     assert not [value for value in labels if session in value or value in {"default", base}]
 
 
-async def test_a_queue_that_nobody_serves_is_seen(
+async def test_a_queue_without_a_runner_shows_in_the_metrics(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rejoin_gateway.app.RUN_COUNT_INTERVAL_S", 0.05)
@@ -162,7 +162,7 @@ async def _of_runner(port: int | None) -> Samples:
         return samples(await response.text())
 
 
-async def test_a_taken_port_is_said_in_one_sentence() -> None:
+async def test_a_taken_port_is_reported_in_one_sentence() -> None:
     with (
         metrics_server.serve_metrics(RunnerMetrics().registry, "127.0.0.1", 0) as port,
         pytest.raises(Invalid, match=re.escape(f"127.0.0.1:{port}")),

@@ -129,7 +129,7 @@ async def test_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_
 
 
 @pytest.mark.feature("F84")
-async def test_a_position_before_the_rewind_goes_on_without_what_is_void(system: LocalSystem) -> None:
+async def test_a_position_before_the_rewind_continues_without_voided_events(system: LocalSystem) -> None:
     """F84, F66: up to the step's start the client has nothing wrong; behind it, it must begin again."""
     async with rewound(system, "6") as one:
         whole = await one.get("?ui=6")

@@ -180,7 +180,7 @@ async def test_an_unknown_model_is_404(system: LocalSystem, client: AsyncOpenAI)
         ({"stream_options": {"include_usage": True}}, "stream_options"),
     ],
 )
-async def test_what_cannot_be_honoured_is_400_by_name(
+async def test_an_unsupported_parameter_is_refused_by_name(
     system: LocalSystem, client: AsyncOpenAI, request_: dict[str, Any], name: str
 ) -> None:
     """In OpenAI's error shape, so that its client raises the right exception with the field."""
@@ -203,7 +203,7 @@ async def test_what_cannot_be_honoured_is_400_by_name(
         b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
-async def test_a_body_that_is_none_is_400(system: LocalSystem, base: str, body: bytes) -> None:
+async def test_an_invalid_body_is_refused_with_400(system: LocalSystem, base: str, body: bytes) -> None:
     """On both routes, in the shape that OpenAI's clients read."""
     for path in ("chat/completions", "responses"):
         headers = {"Content-Type": "application/json"}
@@ -255,7 +255,7 @@ async def test_an_image_reaches_the_model(system: LocalSystem) -> None:
 
 
 @pytest.mark.feature("F50")
-async def test_a_run_that_waits_says_for_what(system: LocalSystem) -> None:
+async def test_a_waiting_run_names_its_pending_approvals(system: LocalSystem) -> None:
     """The response stops; the decision goes the way of the run API; nothing was run before it."""
     shell = ShellTools()
     model = CallingModel(rm={"command": "rm a"})

@@ -205,7 +205,7 @@ async def test_a_repeated_request_is_the_same_response(system: LocalSystem, clie
 
 
 @pytest.mark.feature("F40")
-async def test_somebody_elses_response_is_not_found(
+async def test_the_response_of_another_user_is_not_found(
     system: LocalSystem, base: str, client: AsyncOpenAI
 ) -> None:
     """To be read, streamed, cancelled or gone on from; as one that never was."""
@@ -239,7 +239,7 @@ async def test_somebody_elses_response_is_not_found(
         ({"conversation": "a", "previous_response_id": "resp_b"}, "conversation"),
     ],
 )
-async def test_what_cannot_be_honoured_is_400_by_name(
+async def test_an_unsupported_parameter_is_refused_by_name(
     system: LocalSystem, client: AsyncOpenAI, request_: dict[str, Any], name: str
 ) -> None:
     """In OpenAI's error shape."""
@@ -249,7 +249,7 @@ async def test_what_cannot_be_honoured_is_400_by_name(
 
 
 @pytest.mark.feature("F69")
-async def test_a_number_that_is_none_is_refused(system: LocalSystem, client: AsyncOpenAI) -> None:
+async def test_an_invalid_sequence_number_is_refused(system: LocalSystem, client: AsyncOpenAI) -> None:
     """One beyond the log is gone, as a cursor is; what is not a number is invalid."""
     response = await client.responses.create(model=system.agent, input="count 1")
     with pytest.raises(openai.APIStatusError) as fault:
@@ -458,7 +458,9 @@ async def test_what_a_response_answers_is_listed_page_by_page(
     assert [one.id async for one in client.responses.input_items.list(first.id)] == [oldest["id"]]
 
 
-async def test_of_input_items_what_is_wrong_is_named(system: LocalSystem, client: AsyncOpenAI) -> None:
+async def test_invalid_query_parameters_of_input_items_are_named(
+    system: LocalSystem, client: AsyncOpenAI
+) -> None:
     response = await client.responses.create(model=system.agent, input="count 1")
     list_ = client.responses.input_items.list
     cases: list[tuple[dict[str, Any], str]] = [

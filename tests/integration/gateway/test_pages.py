@@ -151,7 +151,7 @@ async def test_a_session_says_which_run_made_which_message(system: LocalSystem) 
     assert [one["messageId"] for one in made] == [messages[3]["id"], messages[1]["id"]]
 
 
-async def test_a_log_that_is_nobodys_or_asked_for_badly_is_refused(system: LocalSystem) -> None:
+async def test_a_log_is_refused_for_an_unknown_run_and_for_invalid_parameters(system: LocalSystem) -> None:
     base, session = await system.gateway(), system.fresh("s")
     await system.runner()
     run = (await system.post(base, system.chat(session, "count 2"))).headers["x-workflow-run-id"]

@@ -52,7 +52,9 @@ async def test_every_form_stores_the_same_message(system: LocalSystem, base: str
         assert user["parts"] == PARTS, form
 
 
-async def test_what_is_no_message_is_a_400_and_stores_nothing(system: LocalSystem, base: str) -> None:
+async def test_an_invalid_message_is_refused_with_400_and_stores_nothing(
+    system: LocalSystem, base: str
+) -> None:
     for form, body in BAD.items():
         url = f"{base}/{system.fresh('s')}"
         assert (await post(system, url, body)).status == 400, form

@@ -180,7 +180,9 @@ async def test_a_tenants_own_rate_goes_before_the_gateways(
     assert [(await own.ask("count 1")).status for _ in range(4)] == [200, 200, 200, 429]
 
 
-async def test_what_the_operator_says_is_kept_and_shown(store: PostgresRunStore, system: LocalSystem) -> None:
+async def test_limits_set_by_the_operator_are_stored_and_shown(
+    store: PostgresRunStore, system: LocalSystem
+) -> None:
     """Limits are changed one by one; `clear` forgets those that are not given."""
     settings = tenants.TenantSettings(system.database_url)
     name = TenantId(system.fresh("tenant"))

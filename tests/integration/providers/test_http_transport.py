@@ -61,7 +61,7 @@ async def test_a_request_and_its_answer_are_the_same(wired: httpx2.AsyncClient, 
     assert seen[0][2] == b"teapot"
 
 
-async def test_a_redirect_is_the_client_s_to_follow_and_a_cookie_nobody_s(wired: httpx2.AsyncClient) -> None:
+async def test_redirects_are_left_to_the_client_and_cookies_are_dropped(wired: httpx2.AsyncClient) -> None:
     """Whoever asks next may be somebody else."""
     cookies: list[str | None] = []
 
@@ -78,7 +78,7 @@ async def test_a_redirect_is_the_client_s_to_follow_and_a_cookie_nobody_s(wired:
     assert cookies == [None, None]
 
 
-async def test_what_is_read_to_its_end_gives_its_connection_back(wired: httpx2.AsyncClient) -> None:
+async def test_a_response_read_to_its_end_returns_its_connection(wired: httpx2.AsyncClient) -> None:
     """And what is left in the middle is closed."""
     ports: list[int] = []
     gone = asyncio.Event()

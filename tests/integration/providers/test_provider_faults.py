@@ -49,7 +49,7 @@ async def outcome(
     ],
     ids=["busy, then broken", "cut off before the answer", "cut off before its first word"],
 )
-async def test_a_fault_before_the_first_word_is_tried_again(
+async def test_a_fault_before_the_first_output_is_retried(
     speaks: ProviderProtocol, provider: FakeProvider, faults: Sequence[ProviderReply]
 ) -> None:
     provider.queue(*faults, speaks.plain("ok"))
@@ -60,7 +60,7 @@ async def test_a_fault_before_the_first_word_is_tried_again(
 
 
 @each
-async def test_silence_before_the_first_word_is_tried_again_and_then_given_up(
+async def test_silence_before_the_first_output_is_retried_and_then_an_error(
     speaks: ProviderProtocol, provider: FakeProvider
 ) -> None:
     provider.queue(ProviderReply(ending="stall"), ProviderReply(ending="stall"))
@@ -82,7 +82,7 @@ async def test_a_refusal_is_an_error_at_once(speaks: ProviderProtocol, provider:
 
 @each
 @pytest.mark.parametrize("seconds", ["3600", "Wed, 21 Oct 2099 07:28:00 GMT"])
-async def test_who_asks_for_too_long_a_wait_is_not_waited_for(
+async def test_a_retry_after_that_is_too_long_is_an_error(
     speaks: ProviderProtocol, provider: FakeProvider, seconds: str
 ) -> None:
     provider.queue(failure(429, retry_after=seconds))
@@ -104,7 +104,7 @@ async def test_all_attempts_share_one_deadline(provider: FakeProvider) -> None:
 @pytest.mark.parametrize(
     "fault", ["cut", "ends early", "half a frame", "not JSON", "another shape", "an error", "silence"]
 )
-async def test_an_answer_that_breaks_off_is_an_error_and_what_was_said_stays(
+async def test_an_answer_that_breaks_off_is_an_error_and_keeps_its_text(
     speaks: ProviderProtocol, provider: FakeProvider, fault: str
 ) -> None:
     after = {
@@ -137,7 +137,7 @@ async def test_a_stranger_s_answer_is_an_error(
 
 
 @each
-async def test_an_error_as_the_first_word_is_an_error(
+async def test_an_error_as_the_first_event_is_an_error(
     speaks: ProviderProtocol, provider: FakeProvider
 ) -> None:
     """An overloaded provider may say so in the stream that it has opened."""

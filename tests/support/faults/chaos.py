@@ -260,7 +260,7 @@ class Client:
         self.deleted: list[Send] = []
 
     async def converse(self, until: float) -> None:
-        """Send message after message until `until`, sometimes two at once. Every answer is read to its end."""
+        """Send message after message until `until`, sometimes two at once. Read every answer to its end."""
         while monotonic() < until:
             if self._leaves and self._random.random() < DELETED:
                 await self._walk_away()

@@ -1,4 +1,4 @@
-"""The three provider protocols side by side: how each expresses the same output, and where it puts its input."""
+"""The three provider protocols side by side: how each says the same output, and where it puts its input."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
