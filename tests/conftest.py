@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: each worker process starts one NATS and one PostgreSQL server and ends them."""
+"""Fixtures of the suite: each worker process starts one NATS and one PostgreSQL server and ends them."""
 
 from collections.abc import AsyncIterator, Callable
 
