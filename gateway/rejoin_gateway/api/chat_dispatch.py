@@ -103,6 +103,7 @@ ROUTES = (
             body=[UIChatRequest, ChatRequest, PartsRequest],
             responses={200: (bytes, DecisionAck, CompletedAnswer, Acknowledgement)},
             headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
+            takes_context=True,
             tag="chat",
             error_formats=(ErrorFormat.PLAIN,),
             example={

@@ -22,6 +22,8 @@ from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService, refu
 log = structlog.get_logger("rejoin.http")
 
 REQUEST_ID_CHARS_MAX = 128
+QUIET_PATHS = (*instrumentation.UNTRACED_PATHS, "/page/")
+"""Logged at debug: probes, and the files of the gateway's own pages."""
 
 
 @web.middleware
@@ -39,7 +41,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         record_response(response)
         if not response.prepared:
             response.headers["x-request-id"] = id
-        level = log.debug if request.path.startswith(instrumentation.UNTRACED_PATHS) else log.info
+        level = log.debug if request.path.startswith(QUIET_PATHS) else log.info
         level(
             "request",
             method=request.method,
@@ -71,6 +73,18 @@ async def _respond(request: web.Request, handler: Handler, id: str) -> web.Strea
         return errors.internal_error_response(id, error_format_of(request))
 
 
+async def identify(request: web.Request) -> Principal:
+    """The caller, whatever its scopes. Raises `Unauthenticated` and `Forbidden`."""
+    service = request.app[SERVICE]
+    principal = await service.authenticator.authenticate(request.headers.get("Authorization"))
+    # Without this a page of any web site could call a developer's gateway from the developer's browser.
+    if principal is ANONYMOUS and not (
+        is_to_loopback(request) and is_from_trusted_page(request, service.cors)
+    ):
+        raise Forbidden("without a credential only this machine's own pages may call")
+    return principal
+
+
 async def _authenticate(request: web.Request) -> None:
     """Set `request[PRINCIPAL]`. Routes without a scope are public and get none.
 
@@ -79,12 +93,7 @@ async def _authenticate(request: web.Request) -> None:
     route, service = route_of(request), request.app[SERVICE]
     if route is None or route.scope is None:
         return
-    principal = await service.authenticator.authenticate(request.headers.get("Authorization"))
-    # Without this a page of any web site could call a developer's gateway from the developer's browser.
-    if principal is ANONYMOUS and not (
-        is_to_loopback(request) and is_from_trusted_page(request, service.cors)
-    ):
-        raise Forbidden("without a credential only this machine's own pages may call")
+    principal = await identify(request)
     structlog.contextvars.bind_contextvars(tenant=principal.owner.tenant, principal=principal.name)
     principal.require_scope(route.scope)
     await _enforce_rates(service, principal)

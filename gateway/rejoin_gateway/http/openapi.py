@@ -93,6 +93,34 @@ FRAMES = (
 )
 
 
+ABOUT = """Chat with agents whose runs survive crashes and whose streams can be resumed from anywhere.
+
+**Which API?** The *session* API is the native one. *chat* serves `useChat` of the AI SDK, *openai* serves
+OpenAI's clients, *mcp* serves MCP clients. *run*, *parts* and *agent chat* are compatible with existing
+applications. All of them work on the same sessions.
+
+**Resume.** Every event of a stream has an `id:`. After a lost connection, request the session's stream again
+with that id in the header `Last-Event-ID`.
+
+**Request context.** An agent can declare a context: values that its tools need and the model does not see,
+for example a user's token. `GET /api/agents` returns its schema. Send each property as a header of its name,
+with `-` for `_`: property `tenant_id` in header `tenant-id`. The session keeps it for later requests.
+"""
+
+
+TAGS: Mapping[str, str] = {
+    "session": "The native API: agents, and sessions by agent and id.",
+    "chat": "For `useChat` of the AI SDK.",
+    "run": "Single runs (executions), conversations, artifacts and logs.",
+    "parts": "Threads, and decisions by run and thread.",
+    "agent chat": "For tools of administrators.",
+    "openai": "For OpenAI's clients: set their base URL to `/run/v1`.",
+    "mcp": "For MCP clients.",
+    "operations": "Pages, probes, metrics and this description.",
+}
+"""The groups of routes, in the order in which the documentation shows them."""
+
+
 class ErrorInfo(msgspec.Struct, frozen=True):
     """The error for programs."""
 
@@ -165,11 +193,11 @@ def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]
         "info": {
             "title": "Rejoin",
             "version": version,
-            "description": "A chat-agent backend whose streams can be resumed from any event.",
+            "description": ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(_tag(route) for route in routes)],
+        "tags": _tags(routes),
         "paths": paths,
         "components": {
             "schemas": components | chunks | {"UIMessageChunk": chunk},
@@ -183,6 +211,12 @@ def openapi_document(routes: Sequence[Route], *, version: str) -> dict[str, Any]
             },
         },
     }
+
+
+def _tags(routes: Sequence[Route]) -> list[dict[str, str]]:
+    used = {_tag(route) for route in routes}
+    names = [name for name in TAGS if name in used] + sorted(used - TAGS.keys())
+    return [{"name": name, "description": TAGS.get(name, "")} for name in names]
 
 
 def _error_types() -> list[type[msgspec.Struct]]:

@@ -50,6 +50,8 @@ class RouteDoc(msgspec.Struct, frozen=True):
     """A body that the route accepts."""
     description: str = ""
     """What the route is for, when to use it, what it returns."""
+    takes_context: bool = False
+    """Whether the headers may hold the request context that an agent wants."""
 
 
 class Route(msgspec.Struct, frozen=True):

@@ -1,37 +1,79 @@
-"""The contract at `/openapi.json`, and the same for people at `/docs`, with no network but this gateway."""
+"""`/openapi.json`, the description of all routes, and `/docs`, which shows it with Swagger UI.
+
+Swagger UI comes from a package that ships its files, so the page needs no network but this gateway.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.run_request import AgentEntry
 
-from rejoin_gateway.http import openapi as contract
+from rejoin_gateway.core.agent_context import header_name
+from rejoin_gateway.core.directory import Directory
+from rejoin_gateway.http.context_headers import ContextHeader, with_context_headers
+from rejoin_gateway.http.middleware import identify
+from rejoin_gateway.http.openapi import openapi_document
 from rejoin_gateway.http.routes import Route, RouteDoc
+from rejoin_gateway.http.service import SERVICE
 from rejoin_gateway.ui.pages import page_response
 
-type Made = Callable[[], bytes]
-
-CONTRACT: web.AppKey[Made] = web.AppKey("contract", object)  # type: ignore[arg-type]
-HEADERS = {"Cache-Control": "no-cache"}
+HEADERS = {"Cache-Control": "no-cache", "Vary": "Authorization"}
 
 
-def lazy_contract(routes: Sequence[Route]) -> Made:
-    """The contract of these routes, made when somebody first wants it: no start has to wait for that."""
-    return cache(lambda: msgspec.json.encode(contract.openapi_document(routes, version=version("rejoin"))))
+class ApiDescription:
+    """The OpenAPI document of some routes. The first request builds it: the start does not wait for it."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = routes
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        return openapi_document(self._routes, version=version("rejoin"))
+
+    def render(self, agents: Sequence[AgentEntry]) -> bytes:
+        """The document as JSON, with the context headers of these agents."""
+        headers = context_headers(agents)
+        return msgspec.json.encode(with_context_headers(self._document, self._routes, headers))
+
+
+API_DESCRIPTION: web.AppKey[ApiDescription] = web.AppKey("api_description", ApiDescription)
+
+
+def context_headers(agents: Sequence[AgentEntry]) -> list[ContextHeader]:
+    """The headers in which clients send the request context that these agents want."""
+    headers = []
+    for agent in agents:
+        schema: Mapping[str, Any] = agent.context_schema or {}
+        required = schema.get("required", ())
+        for field, field_schema in schema.get("properties", {}).items():
+            headers.append(ContextHeader(header_name(field), agent.name, field in required, field_schema))
+    return headers
 
 
 async def get_openapi(request: web.Request) -> web.StreamResponse:
-    """OpenAPI 3.1 of everything that this gateway serves."""
-    made = await asyncio.to_thread(request.app[CONTRACT])
-    return web.Response(body=made, content_type="application/json", headers=HEADERS)
+    """The document. Callers who may list agents also see the agents' context headers."""
+    description = request.app[API_DESCRIPTION]
+    body = await asyncio.to_thread(description.render, await _visible_agents(request))
+    return web.Response(body=body, content_type="application/json", headers=HEADERS)
+
+
+async def _visible_agents(request: web.Request) -> Sequence[AgentEntry]:
+    """The agents that the caller may use; none without a credential, or while the broker is unreachable."""
+    try:
+        principal = await identify(request)
+        return await Directory(request.app[SERVICE].backend, principal.owner, principal.agent).agents()
+    except RejoinError:
+        return ()
 
 
 async def docs_page(request: web.Request) -> web.StreamResponse:
-    """The same, to be read."""
+    """Swagger UI."""
     return page_response(request, "docs.html")
 
 
@@ -43,7 +85,8 @@ ROUTES = (
         None,
         RouteDoc(
             "Read the API description",
-            description="OpenAPI 3.1 of all routes of this gateway, for client generators and tools.",
+            description="OpenAPI 3.1 of all routes of this gateway, for client generators and tools. With a "
+            "credential it includes the context headers of the agents that the credential may use.",
             responses={200: dict[str, Any]},
         ),
     ),

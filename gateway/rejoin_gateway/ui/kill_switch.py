@@ -1,7 +1,7 @@
-"""`POST /dev/kill-runner`: a plug to pull, in `rejoin dev` alone.
+"""`POST /dev/kill-runner`: kills the runners to show that runs survive. Only `rejoin dev` has this route.
 
-Owns no process: it asks the supervisor, whose children the runners are. What one sees afterwards must be what
-a crash looks like, so the runners get SIGKILL and no warning.
+It asks the supervisor, whose children the runners are. The runners get SIGKILL without warning, because the
+demonstration must look like a crash.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ KILL: web.AppKey[Kill] = web.AppKey("kill", object)  # type: ignore[arg-type]
 
 
 def mount_kill_switch(app: web.Application, kill: Kill) -> None:
-    """Serve it. The caller sees to it that this is a developer's machine."""
+    """Add the route. The caller makes sure that only this machine can reach the gateway."""
     app[KILL] = kill
     app.router.add_post("/dev/kill-runner", kill_runner)
 
 
 async def kill_runner(request: web.Request) -> web.StreamResponse:
-    """Kill every runner, to be started again at once. Not for other sites that a browser has open."""
+    """Kill all runners; the supervisor restarts them. Refused to pages of other sites."""
     if not (is_to_loopback(request) and is_from_trusted_page(request, request.app[SERVICE].cors)):
         raise web.HTTPForbidden
     request.app[KILL]()

@@ -1,53 +1,60 @@
-"""The playground at `/`, the inspector at `/inspect`: files, and the policy that binds them to this gateway.
+"""The playground at `/`, the inspector at `/inspect`, and the files of all pages.
 
-Owns no data: what the pages show, they ask of the other families with the visitor's own key.
+The pages hold no data: they call the APIs with the visitor's own key. Their content security policy allows
+only files and requests of this gateway.
 """
 
 from importlib.resources import files
+from pathlib import Path
 
+import swagger_ui_bundle
 from aiohttp import web
 
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.ui.kill_switch import KILL
 
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+SWAGGER_FILES = frozenset({"swagger-ui.css", "swagger-ui-bundle.js"})
+"""Files of the package `swagger-ui-bundle-v2`, which are Swagger UI's own."""
 HEADERS = {
     "Cache-Control": "no-cache",
-    # Nothing but its own files and its own gateway, and no text ever becomes markup. Attachments are shown
-    # from memory: one that is being sent as a data URL, one that was fetched with a key as a blob.
+    # Only own files, only own requests, and text never becomes markup. Attachments are shown from memory: as
+    # a data URL before they are sent, as a blob after they were fetched with a key.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'",
 }
-_PLAIN = '<html lang="en">'
-_DEV = '<html lang="en" data-dev>'
-"""Whether there is a runner to kill."""
+_HTML = '<html lang="en">'
+_HTML_WITH_KILL_SWITCH = '<html lang="en" data-dev>'
+"""Tells the page that there is a runner to kill."""
 
 
 async def playground(request: web.Request) -> web.StreamResponse:
-    """A chat: send, watch it stream, pull a plug."""
+    """A page to chat: send messages, watch the stream, kill a runner."""
     return page_response(request, "index.html")
 
 
 async def inspector(request: web.Request) -> web.StreamResponse:
-    """A run's log as a timeline."""
+    """A page with a run's log as a timeline."""
     return page_response(request, "inspect.html")
 
 
 async def static_file(request: web.Request) -> web.StreamResponse:
-    """A file of theirs."""
+    """A script, style or icon. Raises HTTP 404."""
     name = request.match_info["file"]
-    known = {one.name for one in (files("rejoin_gateway.ui") / "static").iterdir()}
-    if name not in known or name.endswith(".html"):
+    if name in SWAGGER_FILES:
+        return web.FileResponse(Path(str(swagger_ui_bundle.swagger_ui_path)) / name, headers=HEADERS)
+    names = {file.name for file in (files("rejoin_gateway.ui") / "static").iterdir()}
+    if name not in names or name.endswith(".html"):
         raise web.HTTPNotFound
     return page_response(request, name)
 
 
 def page_response(request: web.Request, name: str) -> web.StreamResponse:
-    """One of the files, as a response."""
+    """One of the own files."""
     text = (files("rejoin_gateway.ui") / "static" / name).read_text(encoding="utf-8")
     if KILL in request.app:
-        text = text.replace(_PLAIN, _DEV, 1)
+        text = text.replace(_HTML, _HTML_WITH_KILL_SWITCH, 1)
     return web.Response(text=text, content_type=TYPES[name[name.rindex(".") :]], headers=HEADERS)
 
 

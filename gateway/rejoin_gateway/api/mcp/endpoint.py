@@ -250,6 +250,7 @@ _MESSAGE_DOC = RouteDoc(
     body=_MESSAGE,
     responses={200: (dict[str, Any], "text/event-stream"), 202: None, **_ERRORS, 406: RpcErrorResponse},
     headers={**_HEADERS, **AGENT_HEADER},
+    takes_context=True,
     tag="mcp",
     example={
         "jsonrpc": "2.0",

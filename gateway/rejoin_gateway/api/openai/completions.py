@@ -255,6 +255,7 @@ ROUTES = (
                 "x-conversation-id": "The conversation to continue. Only the last message is sent to it.",
                 **IDEMPOTENCY_HEADER,
             },
+            takes_context=True,
             tag="openai",
             example={"model": "demo", "messages": [{"role": "user", "content": "hello"}]},
         ),

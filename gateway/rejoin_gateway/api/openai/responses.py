@@ -408,6 +408,7 @@ ROUTES = tuple(
                 body=CreateResponseRequest,
                 responses={200: (dict[str, Any], "text/event-stream")},
                 headers=IDEMPOTENCY_HEADER,
+                takes_context=True,
                 tag="openai",
                 example={"model": "demo", "input": "hello"},
             ),

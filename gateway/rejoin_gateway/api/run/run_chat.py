@@ -176,6 +176,7 @@ def _document(summary: str, description: str) -> RouteDoc:
         body=ChatRequest,
         responses={200: (bytes, DecisionAck, CompletedAnswer)},
         headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
+        takes_context=True,
         tag="run",
         example={"messages": [{"role": "user", "content": "hello"}]},
     )

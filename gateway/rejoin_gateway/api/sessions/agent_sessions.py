@@ -204,6 +204,7 @@ ROUTES = tuple(
                 body=send_body.SCHEMA,
                 responses={200: (bytes, Acknowledgement)},
                 headers=IDEMPOTENCY_HEADER,
+                takes_context=True,
                 tag="session",
                 example={"message": "hello"},
             ),
