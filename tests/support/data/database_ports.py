@@ -39,9 +39,9 @@ class DatabasePorts(NamedTuple):
     run_counts: RunCounts
 
 
-def memory_ports() -> DatabasePorts:
+def memory_ports(database: MemoryDatabase | None = None) -> DatabasePorts:
     """The doubles, over one set of rows."""
-    rows = MemoryDatabase()
+    rows = database or MemoryDatabase()
     return DatabasePorts(
         MemoryRunStore(rows),
         MemorySessionStore(rows),

@@ -61,7 +61,10 @@ class LocalSystem:
         found = gateway_app.GatewaySettings(
             nats_url=nats_url or self.nats_url, database_url=self.database_url, **wanted
         )
-        app = await self._stack.enter_async_context(gateway_app.open_application(found))
+        return await self.serve(await self._stack.enter_async_context(gateway_app.open_application(found)))
+
+    async def serve(self, app: web.Application) -> str:
+        """Serve a gateway's application on a free port; its base URL."""
         self.apps.append(app)
         server = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await server.setup()
@@ -83,6 +86,11 @@ class LocalSystem:
         )
         serving = agents or [msgspec.structs.replace(build_demo_agent(), name=self.agent)]
         worker = await self._stack.enter_async_context(runner_app.open_worker(found, serving, signals))
+        await self.work(worker)
+        return worker
+
+    async def work(self, worker: Worker) -> None:
+        """Run a worker until the end of the test; returns once it serves."""
         ready = asyncio.Event()
         task = self._tasks.create_task(worker.serve(ready.set))
 
@@ -92,7 +100,6 @@ class LocalSystem:
 
         self._stack.push_async_callback(end)
         await ready.wait()
-        return worker
 
     def variables(self, **more: str) -> dict[str, str]:
         """The environment variables of a process that uses the same servers."""
