@@ -8,12 +8,15 @@ from rejoin_runner.models.model import Model
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """The progress of a run, shown as the part `data-summary`."""
+    """The progress of a run, shown as the part `data-summary`.
+
+    Attributes:
+        label: One line.
+        details: More text, shown below the label. Default: None.
+    """
 
     label: str
-    """One line."""
     details: str | None = None
-    """More text, shown below the label."""
 
 
 type SummaryWriter = Callable[[str], Awaitable[Summary]]
@@ -26,13 +29,15 @@ class StatusUpdates(msgspec.Struct, frozen=True, kw_only=True):
     A summary is due after `every_events` events or after `every_s` seconds, whichever comes first, if
     something has happened since the last one. The tokens that a model uses for it are counted in the metrics,
     not in the run's usage.
+
+    Attributes:
+        model: The model that writes, as in `Agent.model`. Default: None, the agent's own model.
+        write: A function that writes instead of a model: it gets the latest steps as text. Default: None.
+        every_events: Default: None, the number of events does not matter.
+        every_s: In seconds; None: the time does not matter. Default: 10.
     """
 
     model: Model | str | None = None
-    """The model that writes, as in `Agent.model`. Default: the agent's own model."""
     write: SummaryWriter | None = None
-    """A function that writes instead of a model: it gets the latest steps as text."""
     every_events: int | None = None
-    """Default: the number of events does not matter."""
     every_s: float | None = 10.0
-    """In seconds. None: the time does not matter."""

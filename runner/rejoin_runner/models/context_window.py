@@ -15,15 +15,18 @@ from rejoin_runner.models.token_count import count_tokens
 
 
 class ContextWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """The most that a model is shown of a conversation. None means no limit."""
+    """The most that a model is shown of a conversation.
+
+    Attributes:
+        messages_max: Messages, those of the current turn included. Default: None, no limit.
+        tokens_max: Estimated tokens of the messages. Instructions, tools and the answer are not included:
+            leave room for them. Default: None, no limit.
+        keep_first: This many turns at the beginning are never dropped. Default: 0.
+    """
 
     messages_max: int | None = None
-    """Messages, those of the current turn included. Default: no limit."""
     tokens_max: int | None = None
-    """Estimated tokens of the history. Instructions, tools and the answer are not included: leave room for
-    them. Default: no limit."""
     keep_first: int = 0
-    """This many turns at the beginning are never dropped."""
 
 
 class Replacement(msgspec.Struct, frozen=True):

@@ -1,7 +1,6 @@
-"""A bound on all the waits for one answer: one alarm, where `asyncio.timeout` would set one for each of them.
+"""One time limit for all the waits for one answer: one timer, where `asyncio.timeout` sets one per wait.
 
-Nothing that happens between two waits is cut off: who passes on what came may take its time, and learns at
-the next wait that there is none left.
+Code between two waits is not interrupted: it may take its time, and the next wait then fails at once.
 """
 
 import asyncio
@@ -10,46 +9,47 @@ from types import TracebackType
 
 
 class Deadline:
-    """`seconds` from now on for what is awaited inside of it, however often it is entered: `TimeoutError`.
+    """Raises `TimeoutError` in a wait inside its `with` block once `seconds` have passed since its creation.
 
-    Close it at the end.
+    The block may be entered any number of times. Call `close` at the end.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._alarm = asyncio.get_running_loop().call_later(seconds, self._ring)
-        self._inside: asyncio.Task[object] | None = None
-        self._cancels = 0
-        self._over = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        self._task: asyncio.Task[object] | None = None
+        self._cancels_before = 0
+        self._expired = False
 
     def close(self) -> None:
-        """No alarm any more."""
-        self._alarm.cancel()
+        """Stop the timer."""
+        self._timer.cancel()
 
     def __enter__(self) -> None:
-        if self._over:
+        if self._expired:
             raise TimeoutError
-        self._inside = asyncio.current_task()
-        self._cancels = self._inside.cancelling() if self._inside is not None else 0
+        self._task = asyncio.current_task()
+        self._cancels_before = self._task.cancelling() if self._task is not None else 0
 
     def __exit__(
         self, cause: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task, self._inside = self._inside, None
-        if self._over and task is not None:
-            others = task.uncancel() > self._cancels  # as `asyncio.timeout` sees to it that none is cheated
-            if cause is asyncio.CancelledError and not others:
+        task, self._task = self._task, None
+        if self._expired and task is not None:
+            # As in `asyncio.timeout`: a cancellation from elsewhere must not become a timeout.
+            cancelled_elsewhere = task.uncancel() > self._cancels_before
+            if cause is asyncio.CancelledError and not cancelled_elsewhere:
                 raise TimeoutError from value
 
-    def _ring(self) -> None:
-        self._over = True
-        if self._inside is not None:
-            self._inside.cancel()
+    def _expire(self) -> None:
+        self._expired = True
+        if self._task is not None:
+            self._task.cancel()
 
 
-async def iterate_within[T](items: AsyncIterator[T], limit: Deadline) -> AsyncGenerator[T]:
-    """The items, each waited for within the limit."""
+async def iterate_within[T](items: AsyncIterator[T], deadline: Deadline) -> AsyncGenerator[T]:
+    """The items; waiting for each is subject to the deadline. Raises `TimeoutError`."""
     while True:
-        with limit:
+        with deadline:
             try:
                 item = await anext(items)
             except StopAsyncIteration:

@@ -1,7 +1,7 @@
-"""Several models as one: the next is asked when the one before cannot begin.
+"""Several models as one: the next is called if the one before fails before its answer begins.
 
-Owns only the choice; every model keeps its own retries and its own idea of what a failure is. Once a model
-has said anything it is not left any more: two halves by two models are no answer.
+Each model keeps its own retries. Once a model's answer has begun there is no change: half an answer of one
+model and half of another are no answer.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +13,7 @@ from rejoin_runner.models.model import Done, Model, ModelChunk, ModelError, Mode
 
 
 class Fallback:
-    """`port.Model` of several, in the order of preference. Raises `Invalid` for none."""
+    """A `Model` made of several, in order of preference. Raises `Invalid` if there is none."""
 
     def __init__(self, models: Sequence[Model]) -> None:
         if not models:
@@ -21,7 +21,11 @@ class Fallback:
         self._models = tuple(models)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """The answer of the first model that begins one. Raises what the last one raised."""
+        """The answer of the first model that begins one.
+
+        Raises the `ModelError` of a model whose answer had begun or whose failure is not retryable, else that
+        of the last model.
+        """
         *earlier, last = self._models
         for model in earlier:
             begun = False

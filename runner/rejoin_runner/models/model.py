@@ -1,9 +1,8 @@
-"""What the loop asks of a model, and what a model may answer. Owns no provider and no history rules.
+"""The port `Model`: what a model is asked, and what it may answer.
 
-A model answers in the log's own vocabulary, UI message chunks, so nothing is translated twice. It opens and
-closes its text and reasoning parts itself; ids need to be unique within one response only, the loop makes
-them unique within the message. `start-step`, `finish-step`, tool outputs and everything about the run are the
-loop's.
+A model answers with chunks of UI messages, the vocabulary of the log. It opens and closes its text and
+reasoning parts itself. Their ids must be unique within one response; the runner makes them unique within the
+message. `start-step`, `finish-step`, the outputs of tools and everything about the run are the runner's.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -31,8 +30,13 @@ from rejoin_protocol.events.fold import UIMessage
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens of one model call, or of several: usages add up. Cached and reasoning tokens are parts of the
-    input and the output. As JSON it is what the AI SDK calls usage.
+    """Tokens of one or several model calls; usages can be added. As JSON, the `usage` of the AI SDK.
+
+    Attributes:
+        input_tokens: Default: 0.
+        output_tokens: Reasoning included. Default: 0.
+        cached_input_tokens: Those of `input_tokens` that the provider had cached. Default: 0.
+        reasoning_tokens: Those of `output_tokens` that are reasoning. Default: 0.
     """
 
     input_tokens: int = 0
@@ -42,21 +46,21 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def total_tokens(self) -> int:
-        """What the provider counts against its limits."""
+        """Input and output tokens."""
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(*(a + b for a, b in zip(_counts(self), _counts(other), strict=True)))
 
     def to_metadata(self) -> dict[str, int]:
-        """For `messageMetadata.usage`: the five counts by their AI SDK names."""
+        """The value of `messageMetadata.usage`: the five counts under their AI SDK names."""
         return {**msgspec.to_builtins(self), "totalTokens": self.total_tokens}
 
     @classmethod
-    def parse(cls, reported: Any) -> "Usage":
-        """What `report` gave, of an earlier step or run; nothing if it is something else."""
+    def parse(cls, metadata: Any) -> "Usage":
+        """The usage that `to_metadata` wrote; zero tokens if the value has another form."""
         try:
-            return msgspec.convert(reported, cls)
+            return msgspec.convert(metadata, cls)
         except msgspec.ValidationError:
             return cls()
 
@@ -69,26 +73,35 @@ type ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhig
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is to answer. Left out is the provider's default; a model ignores what it cannot do."""
+    """How a model answers. A model ignores what it does not support.
+
+    Attributes:
+        temperature: Default: the provider's.
+        max_tokens: The most tokens of an answer, reasoning included. Default: the provider's.
+        reasoning: How much the model thinks; `none` means as little as it can. The nearest level that the
+            model knows is used. Default: the provider's.
+        thinking_budget: Tokens for thinking, for providers that count it in tokens (Anthropic, Google); wins
+            over `reasoning`. Default: the provider's.
+        show_reasoning: Ask for a readable summary of the reasoning, for providers that give one only when
+            asked (OpenAI Responses). Default: False.
+        citations: Ask for sources, for providers that give them only when asked (Anthropic, for documents).
+            Default: False.
+        parallel_tool_calls: Whether one answer may call several tools. Default: the provider's.
+        extra: Fields for the body of the provider's request, as in its API reference. Default: none.
+    """
 
     temperature: float | None = None
     max_tokens: int | None = None
-    """Of the answer, reasoning included."""
     reasoning: ReasoningEffort | None = None
-    """How hard to think; `none` as little as the model can. The nearest that the model knows."""
     thinking_budget: int | None = None
-    """Tokens to think with, where a provider counts in tokens (Anthropic, Google): before `reasoning`."""
     show_reasoning: bool = False
-    """Ask for a readable summary where a provider gives one only when asked (OpenAI Responses)."""
     citations: bool = False
-    """Ask for sources where a provider gives them only when asked (Anthropic, for documents)."""
     parallel_tool_calls: bool | None = None
     extra: Mapping[str, Any] = {}
-    """Fields for the body of the provider's own request, as its reference names them."""
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
-    """A tool as the model sees it. `input_schema` is a JSON schema of type object."""
+    """A tool as a model sees it. `input_schema` is a JSON schema of type object."""
 
     name: str
     description: str
@@ -98,9 +111,15 @@ class ToolSpec(msgspec.Struct, frozen=True):
 class ModelRequest(msgspec.Struct, frozen=True):
     """One model call.
 
-    `history` holds the stored turns, oldest first, the last one from the user; `answer` is the assistant
-    message so far (its earlier steps with their tool results), without parts in the first step. `step` counts
-    from 0. `tenant` is for whom it is, and so whose key pays.
+    Attributes:
+        instructions: The system prompt; may be empty.
+        history: The stored messages, oldest first; the last one is the user's.
+        answer: The assistant message so far: earlier steps with the results of their tools. No parts in the
+            first step.
+        tools: The tools that the model may call.
+        step: Counts from 0.
+        tenant: Whose call it is, for `model_keys`. Default: empty.
+        settings: Default: the provider's defaults.
     """
 
     instructions: str
@@ -113,16 +132,16 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The response is complete: always the last item of a stream that did not raise."""
+    """The response is complete. The last item of every stream that does not raise."""
 
     finish_reason: FinishReason
     usage: Usage = Usage()
 
 
 class ModelError(Exception):
-    """The provider failed. The text may be shown to people.
+    """The provider failed. The text may be shown to users.
 
-    `retryable` says that no byte had arrived yet and that the same call may succeed later.
+    `retryable`: nothing of an answer has arrived, and the same call may succeed later.
     """
 
     def __init__(self, detail: str, *, retryable: bool = False) -> None:
@@ -149,38 +168,38 @@ type ModelChunk = (
 
 
 type ModelKeyLookup = Callable[[str, str], str | Awaitable[str | None] | None]
-"""`keys(tenant, provider)`: the key that a tenant's calls are made with; None is the process's own."""
+"""`lookup(tenant, provider)`: the API key for a tenant's calls; None means the process's own key."""
 
 
 class Model(Protocol):
     """A language model."""
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """The response, as it comes. Closing the iterator closes the provider's connection.
+        """The response as it arrives. Closing the iterator closes the provider's connection.
 
-        A tool call's `tool-input-available` carries what the model wrote, parsed; if it is not a JSON object,
-        `input` is the raw text and the loop answers with a tool error. Raises `ModelError`.
+        The `tool-input-available` of a tool call has the parsed arguments. If they are not a JSON object,
+        `input` is the raw text, and the call gets an error. Raises `ModelError`.
         """
         ...
 
 
 async def collect_answer(model: Model, request: ModelRequest) -> tuple[str, Usage]:
-    """The text of one whole answer and what it cost. Raises `ModelError`."""
-    pieces: list[str] = []
+    """The complete text of an answer, and its usage. Raises `ModelError`."""
+    deltas: list[str] = []
     usage = Usage()
     async with aclosing(model.stream(request)) as stream:
         async for item in stream:
             if isinstance(item, TextDelta):
-                pieces.append(item.delta)
+                deltas.append(item.delta)
             elif isinstance(item, Done):
                 usage = item.usage
-    return "".join(pieces), usage
+    return "".join(deltas), usage
 
 
 def build_question(
     instructions: str, text: str, *, tenant: str = "", settings: ModelSettings | None = None
 ) -> ModelRequest:
-    """The request that asks one thing, without tools and without a past."""
-    asked = {"id": "question", "role": "user", "parts": [{"type": "text", "text": text}]}
+    """A request with one user message, without tools and without history."""
+    message = {"id": "question", "role": "user", "parts": [{"type": "text", "text": text}]}
     answer = {"id": "answer", "role": "assistant", "parts": []}
-    return ModelRequest(instructions, [asked], answer, [], 0, tenant, settings or ModelSettings())
+    return ModelRequest(instructions, [message], answer, [], 0, tenant, settings or ModelSettings())

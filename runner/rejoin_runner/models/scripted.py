@@ -1,7 +1,7 @@
-"""The demo's model: answers by rule, needs no key and no network, and says the same to the same words.
+"""The demo's model: answers by rules, needs no key and no network.
 
-The last user text decides; see `HELP`. It goes by the prompt and by what the message already holds, never by
-a clock or by chance, so an answer that was cut off is made again exactly.
+The last user text decides what it answers: see `HELP`. The answer depends on the request only, never on a
+clock or on chance, so an interrupted answer is repeated exactly.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ _ARGUMENT = {"weather": "city", "delete": "file", "sleep": "seconds"}
 
 
 class ScriptedModel:
-    """`port.Model`."""
+    """A `Model` that answers by rules."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """See `port.Model`."""
+        """See `Model.stream`."""
         text = _last_text(request.history)
         results = _results(request.answer)
         words = 0
@@ -75,8 +75,8 @@ def _usage(text: str, words: int) -> Usage:
 
 def _say(text: str) -> Iterator[ModelChunk]:
     yield TextStart(id="t")
-    for piece in re.findall(r"\s*\S+\s*?(?=\s|$)|\s+", text):
-        yield TextDelta(id="t", delta=piece)
+    for delta in re.findall(r"\s*\S+\s*?(?=\s|$)|\s+", text):
+        yield TextDelta(id="t", delta=delta)
     yield TextEnd(id="t")
 
 
@@ -84,27 +84,27 @@ async def _count(last: int, pause_s: float) -> AsyncIterator[ModelChunk]:
     yield TextStart(id="t")
     for number in range(1, last + 1):
         if number > 1:
-            await asyncio.sleep(pause_s)  # also at 0: a busy model must not starve the others
+            await asyncio.sleep(pause_s)  # also at 0: other tasks must run in between
         yield TextDelta(id="t", delta=str(number) if number == 1 else f" {number}")
     yield TextEnd(id="t")
 
 
 def _think() -> Iterator[ModelChunk]:
     yield ReasoningStart(id="r")
-    for piece in ("Let me ", "think about ", "this for ", "a moment."):
-        yield ReasoningDelta(id="r", delta=piece)
+    for delta in ("Let me ", "think about ", "this for ", "a moment."):
+        yield ReasoningDelta(id="r", delta=delta)
     yield ReasoningEnd(id="r")
     yield from _say("I have thought about it.")
 
 
 def _call(tool: str, value: str) -> Iterator[ModelChunk]:
     name = _ARGUMENT[tool]
-    given = float(value) if tool == "sleep" and re.fullmatch(r"\d+(\.\d+)?", value) else value
-    written = msgspec.json.encode(given).decode()
+    argument = float(value) if tool == "sleep" and re.fullmatch(r"\d+(\.\d+)?", value) else value
+    argument_json = msgspec.json.encode(argument).decode()
     yield ToolInputStart(tool_call_id="call_1", tool_name=tool)
-    for piece in (f'{{"{name}": ', written, "}"):
+    for piece in (f'{{"{name}": ', argument_json, "}"):
         yield ToolInputDelta(tool_call_id="call_1", input_text_delta=piece)
-    yield ToolInputAvailable(tool_call_id="call_1", tool_name=tool, input={name: given})
+    yield ToolInputAvailable(tool_call_id="call_1", tool_name=tool, input={name: argument})
 
 
 def _last_text(history: Sequence[UIMessage]) -> str:
@@ -115,7 +115,7 @@ def _last_text(history: Sequence[UIMessage]) -> str:
 
 
 def _results(answer: UIMessage) -> list[str]:
-    """A sentence about each call that has come to an end."""
+    """A sentence about each finished call."""
     sentences = []
     for part in answer.get("parts", ()):
         match part.get("state"):

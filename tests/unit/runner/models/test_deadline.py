@@ -36,7 +36,7 @@ async def test_who_is_between_two_waits_goes_on_until_the_next() -> None:
     with closing(Deadline(LONG_S)) as limit:
         items = iterate_within(numbers(), limit)
         assert await anext(items) == 0
-        limit._ring()
+        limit._expire()
         with pytest.raises(TimeoutError):
             await anext(items)
 
@@ -63,7 +63,7 @@ async def test_who_is_cancelled_by_others_is_cancelled() -> None:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(wait(limit))
             await waiting.wait()
-            limit._ring()
+            limit._expire()
             task.cancel()
         assert task.cancelled()
 
@@ -71,4 +71,4 @@ async def test_who_is_cancelled_by_others_is_cancelled() -> None:
 async def test_a_closed_one_rings_no_more() -> None:
     limit = Deadline(LONG_S)
     limit.close()
-    assert limit._alarm.cancelled()
+    assert limit._timer.cancelled()
