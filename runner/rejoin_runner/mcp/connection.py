@@ -1,9 +1,9 @@
-"""The way to MCP servers: one shared connection to each, kept up for as long as the runner serves.
+"""Connections to MCP servers: one shared connection per server, kept open while the runner serves.
 
-Owns when a server is there, and what becomes of a call when it is not. A server that is away, hangs or lies
-costs a run a tool error, never the runner its start. A connection that has failed is replaced at once, and
-closed when the calls on it are over, each of which is bounded by its server's timeout. Imported only where an
-agent has servers: the SDK takes seconds.
+Owns when a server counts as connected, and what happens to a call when the connection fails. A server that is
+down, hangs or sends garbage costs a run a tool error; it never delays or breaks the runner's start by more
+than `START_WAIT_S`. A failed connection is replaced at once and closed when its calls have ended; each call
+is bounded by the server's timeout. Imported only if an agent has MCP servers: the SDK's import takes seconds.
 """
 
 import asyncio
@@ -33,8 +33,7 @@ from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid
 
 from rejoin_runner.mcp.remote_tool import (
-    FAULT_CHARS_MAX,
-    TOOLS_MAX,
+    ERROR_CHARS_MAX,
     RemoteTool,
     build_remote_tool,
     parse_result,
@@ -48,50 +47,52 @@ from rejoin_runner.tools.tool_context import ToolContext
 log = structlog.get_logger("rejoin.mcp")
 
 KEY = "rejoin/idempotency-key"
-"""Where in a call's `_meta` its idempotency key is."""
+"""The field of a call's `_meta` that holds its idempotency key."""
+TOOLS_MAX = 128
+"""Of one server. With more tools a model no longer finds the right one."""
 START_WAIT_S = 5.0
-"""How long a runner's start waits for servers that take their time."""
-LOOK_PERIOD_S = 60.0
-"""How often a silent server is asked for its tools."""
+"""How long a runner's start waits for slow servers."""
+REFRESH_INTERVAL_S = 60.0
+"""How often a server is asked for its tools without a notification. It is the health check too."""
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 PAGES_MAX = 100
 SESSION_CODES = (INVALID_REQUEST, -32001)
-"""How servers say that they do not know a session (any more); the one or the other, and in words."""
+"""Error codes of an unknown session. Servers use one or the other, with "session" in the text."""
 
 
 class ConnectionLost(Exception):
-    """The connection is gone. `undone`: the call was not begun, for certain."""
+    """The connection failed. `not_started`: the server has certainly not started the call."""
 
-    def __init__(self, *, undone: bool) -> None:
+    def __init__(self, *, not_started: bool) -> None:
         super().__init__()
-        self.undone = undone
+        self.not_started = not_started
 
 
 class McpLink:
-    """One connection and the calls on it."""
+    """One connection and the calls in progress on it."""
 
-    def __init__(self, client: Client, news: asyncio.Event) -> None:
+    def __init__(self, client: Client, changed: asyncio.Event) -> None:
         self.client = client
-        self.news = news
-        """Something may have changed: the tools, or whether there is a server at all."""
+        self.changed = changed
+        """Set if the tools, or the state of the connection, may have changed."""
         self.lost = False
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def lose(self) -> None:
-        """It takes no more calls."""
+    def mark_lost(self) -> None:
+        """Take no more calls."""
         self.lost = True
-        self.news.set()
+        self.changed.set()
 
-    async def idle(self) -> None:
-        """Until no call is on it."""
+    async def wait_until_idle(self) -> None:
+        """Wait until no call is in progress."""
         await self._idle.wait()
 
     async def call(self, tool: RemoteTool, input: Any, key: str) -> CallToolResult:
-        """Make one. Raises what the SDK raises."""
-        meta = cast("RequestParamsMeta", {KEY: key})  # an open map, which the type does not say
+        """Call a tool. Raises what the SDK raises."""
+        meta = cast("RequestParamsMeta", {KEY: key})  # any key is allowed, but not by the type
         self._calls += 1
         self._idle.clear()
         try:
@@ -103,99 +104,101 @@ class McpLink:
 
 
 class McpConnection:
-    """The way to one server. `keep` keeps it up; `source` is what is known of its tools."""
+    """The connection to one server, replaced when it fails. `server_tools` has the tools known now."""
 
     def __init__(self, server: McpServer) -> None:
-        self.source = ServerTools(server, self.send)
+        self.server_tools = ServerTools(server, self.send)
         self.tried = asyncio.Event()
-        """Whether the server is there has been found out once."""
+        """Set after the first attempt to connect, whether it succeeded or not."""
         self._server = server
         self._link: McpLink | None = None
         self._up = asyncio.Event()
         self._log = log.bind(server=server.name)
 
-    async def keep(self) -> None:
-        """Connect, and connect again, for ever."""
+    async def keep_open(self) -> None:
+        """Connect, and reconnect whenever the connection fails, until cancelled."""
         delay_s = RETRY_FIRST_S
         async with asyncio.TaskGroup() as group:
             while True:
-                known, over = self.source.tools, asyncio.Event()
-                group.create_task(self._serve(over))
-                await over.wait()
-                delay_s = min(delay_s * 2, RETRY_MAX_S) if self.source.tools is known else RETRY_FIRST_S
+                known, ended = self.server_tools.tools, asyncio.Event()
+                group.create_task(self._serve(ended))
+                await ended.wait()
+                delay_s = min(delay_s * 2, RETRY_MAX_S) if self.server_tools.tools is known else RETRY_FIRST_S
                 await asyncio.sleep(delay_s)
 
     async def send(self, tool: RemoteTool, input: Any, context: ToolContext[Any]) -> Any:
-        """Make a call, its result as a tool's output. What may be made again is, once, on a new connection.
-        Raises `ToolError`, `TimeoutError`.
+        """Make a call and return its result as a tool's output.
+
+        If the connection fails, a call that may be repeated is made once more on a new connection. Raises
+        `ToolError` if the call fails or its outcome is unknown, `TimeoutError` after the server's timeout.
         """
         name, key = self._server.name, context.idempotency_key
         async with asyncio.timeout(self._server.timeout_s):
             try:
-                return await self._once(tool, input, key)
-            except ConnectionLost as away:
-                if not (away.undone or tool.repeatable):
+                return await self._call_once(tool, input, key)
+            except ConnectionLost as lost:
+                if not (lost.not_started or tool.is_repeatable):
                     raise ToolError(
-                        f"the MCP server {name} went away: what became of the call is unknown"
-                    ) from away
+                        f"the MCP server {name} disconnected: the outcome of the call is unknown"
+                    ) from lost
             await self._up.wait()
             try:
-                return await self._once(tool, input, key)
-            except ConnectionLost as away:
-                raise ToolError(f"the MCP server {name} went away") from away
+                return await self._call_once(tool, input, key)
+            except ConnectionLost as lost:
+                raise ToolError(f"the MCP server {name} disconnected") from lost
 
-    async def _once(self, tool: RemoteTool, input: Any, key: str) -> Any:
+    async def _call_once(self, tool: RemoteTool, input: Any, key: str) -> Any:
         link = self._link
         if link is None or not tool.remote_name:
-            raise ToolError(f"the MCP server {self._server.name} is away")
+            raise ToolError(f"the MCP server {self._server.name} is not connected")
         try:
             result = await link.call(tool, input, key)
         except (TimeoutError, asyncio.CancelledError):
-            link.news.set()  # is it still there?
+            link.changed.set()  # check whether the server still answers
             raise
         except MCPError as fault:
-            forgotten = fault.code in SESSION_CODES and "session" in str(fault).lower()
-            if forgotten or fault.code == CONNECTION_CLOSED:
-                self._lose(link)
-                # Who does not know the session has not looked further.
-                raise ConnectionLost(undone=forgotten) from fault
-            link.news.set()
-            raise ToolError(str(fault)[:FAULT_CHARS_MAX]) from fault
+            session_unknown = fault.code in SESSION_CODES and "session" in str(fault).lower()
+            if session_unknown or fault.code == CONNECTION_CLOSED:
+                self._mark_lost(link)
+                # A server that does not know the session has not looked at the call.
+                raise ConnectionLost(not_started=session_unknown) from fault
+            link.changed.set()
+            raise ToolError(str(fault)[:ERROR_CHARS_MAX]) from fault
         except (anyio.ClosedResourceError, anyio.BrokenResourceError, httpx2.HTTPError, OSError) as fault:
-            self._lose(link)
-            raise ConnectionLost(undone=False) from fault
-        except (ValueError, RuntimeError) as fault:  # of the SDK, about a result
-            raise ToolError("the MCP server's answer is not what the protocol has") from fault
+            self._mark_lost(link)
+            raise ConnectionLost(not_started=False) from fault
+        except (ValueError, RuntimeError) as fault:  # the SDK raises these for an invalid result
+            raise ToolError("the MCP server's answer breaks the protocol") from fault
         content = result.model_dump(by_alias=True, mode="json", exclude={"structured_content"})
         return parse_result(content | {"structuredContent": result.structured_content})
 
-    async def _serve(self, over: asyncio.Event) -> None:
-        """One connection, to its end. `over` is set when it takes no more calls."""
+    async def _serve(self, ended: asyncio.Event) -> None:
+        """Use one connection until it fails. `ended` is set when it takes no more calls."""
         link: McpLink | None = None
         try:
-            async with asyncio.timeout(self._server.timeout_s) as limit, self._connected() as link:
-                await self._look(link)
+            async with asyncio.timeout(self._server.timeout_s) as limit, self._connect() as link:
+                await self._refresh_tools(link)
                 limit.reschedule(None)
-                self._found(link)
+                self._mark_connected(link)
                 await self._watch(link)
-                self._lose(link)
-                over.set()
-                await link.idle()
-        except Exception as fault:  # noqa: BLE001 - the SDK's or the server's; it costs nobody but its callers
-            self._log.warning("mcp_server_away", error=_told(fault))
+                self._mark_lost(link)
+                ended.set()
+                await link.wait_until_idle()
+        except Exception as fault:  # noqa: BLE001 - of the SDK or the server; only this server's calls fail
+            self._log.warning("mcp_server_disconnected", error=_describe(fault))
         finally:
             if link is not None:
-                self._lose(link)
+                self._mark_lost(link)
             self.tried.set()
-            over.set()
+            ended.set()
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[McpLink]:
-        server, news = self._server, asyncio.Event()
+    async def _connect(self) -> AsyncIterator[McpLink]:
+        server, changed = self._server, asyncio.Event()
 
         async def on_message(message: IncomingMessage) -> None:
             if isinstance(message, ToolListChangedNotification):
-                news.set()
+                changed.set()
 
         async with AsyncExitStack() as stack:
             if server.url is not None:
@@ -211,61 +214,61 @@ class McpConnection:
                 client_info=Implementation(name="rejoin", version=version("rejoin")),
                 cache=None,
             )
-            yield McpLink(await stack.enter_async_context(client), news)
+            yield McpLink(await stack.enter_async_context(client), changed)
 
-    def _found(self, link: McpLink) -> None:
-        self._link, self.source.connected = link, True
+    def _mark_connected(self, link: McpLink) -> None:
+        self._link, self.server_tools.connected = link, True
         self._up.set()
         self.tried.set()
-        self._log.info("mcp_server_found", tools=len(self.source.tools))
+        self._log.info("mcp_server_connected", tools=len(self.server_tools.tools))
 
-    def _lose(self, link: McpLink) -> None:
-        link.lose()
+    def _mark_lost(self, link: McpLink) -> None:
+        link.mark_lost()
         if self._link is link:
-            self._link, self.source.connected = None, False
+            self._link, self.server_tools.connected = None, False
             self._up.clear()
 
     async def _watch(self, link: McpLink) -> None:
-        """Until the connection is lost, or its server does not answer any more."""
+        """Return when the connection is lost or the server no longer answers."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_PERIOD_S):
-                    await link.news.wait()
-            link.news.clear()
-            if link.lost or not await self._still(link):
+                async with asyncio.timeout(REFRESH_INTERVAL_S):
+                    await link.changed.wait()
+            link.changed.clear()
+            if link.lost or not await self._is_alive(link):
                 return
 
-    async def _still(self, link: McpLink) -> bool:
+    async def _is_alive(self, link: McpLink) -> bool:
         try:
             async with asyncio.timeout(self._server.timeout_s):
-                await self._look(link)
+                await self._refresh_tools(link)
         except (MCPError, TimeoutError) as fault:
-            self._log.warning("mcp_server_silent", error=_told(fault))
+            self._log.warning("mcp_server_unresponsive", error=_describe(fault))
             return False
         return True
 
-    async def _look(self, link: McpLink) -> None:
-        """Ask for the tools. Those that cannot be used are left out, and said once."""
+    async def _refresh_tools(self, link: McpLink) -> None:
+        """Ask the server for its tools. A tool that cannot be used is left out and logged."""
         allowed, tools = self._server.tools, dict[str, RemoteTool]()
-        for listed in await self._listed(link):
+        for listed in await self._list_tools(link):
             if allowed is not None and listed.name not in allowed:
                 continue
-            said = listed.model_dump(by_alias=True, mode="json", exclude={"input_schema"})
+            entry = listed.model_dump(by_alias=True, mode="json", exclude={"input_schema"})
             try:
-                tool = await asyncio.to_thread(  # to check a large schema takes its time
-                    build_remote_tool, self._server, said | {"inputSchema": listed.input_schema}, self.send
+                tool = await asyncio.to_thread(  # checking a large schema takes CPU time
+                    build_remote_tool, self._server, entry | {"inputSchema": listed.input_schema}, self.send
                 )
             except Invalid as fault:
                 self._leave_out(listed, str(fault))
             else:
                 if tools.setdefault(tool.name, tool) is not tool:
-                    self._leave_out(listed, "another one has its name")
-        self.source.tools = tools
+                    self._leave_out(listed, "another tool has its name")
+        self.server_tools.tools = tools
 
-    def _leave_out(self, listed: Listed, why: str) -> None:
-        self._log.warning("mcp_tool_left_out", tool=listed.name[:128], why=why)
+    def _leave_out(self, listed: Listed, reason: str) -> None:
+        self._log.warning("mcp_tool_left_out", tool=listed.name[:128], reason=reason)
 
-    async def _listed(self, link: McpLink) -> Sequence[Listed]:
+    async def _list_tools(self, link: McpLink) -> Sequence[Listed]:
         listed: list[Listed] = []
         cursor = None
         for _ in range(PAGES_MAX):
@@ -279,29 +282,30 @@ class McpConnection:
         return listed[:TOOLS_MAX]
 
 
-def _told(fault: BaseException) -> str:
-    """The first reason of a fault, without the groups that tasks put around it."""
+def _describe(fault: BaseException) -> str:
+    """Type and text of the first exception, without the groups that task groups put around it."""
     while isinstance(fault, BaseExceptionGroup):
         fault = fault.exceptions[0]
-    return f"{type(fault).__name__}: {fault}"[:FAULT_CHARS_MAX]
+    return f"{type(fault).__name__}: {fault}"[:ERROR_CHARS_MAX]
 
 
 @asynccontextmanager
 async def open_connections(servers: Sequence[McpServer]) -> AsyncIterator[ServerToolsLookup]:
-    """Connections to these servers, equal ones shared, for as long as the context. Waits for them a little:
-    one that is away appears later.
+    """Keep connections to these servers open within the context; equal servers share one.
+
+    Waits up to `START_WAIT_S` for them. The tools of a server that connects later appear then.
     """
     connections: list[McpConnection] = []
     for server in servers:
-        if all(one.source.server != server for one in connections):
+        if all(known.server_tools.server != server for known in connections):
             connections.append(McpConnection(server))
 
-    def source_of(server: McpServer) -> ServerTools:
-        return next(one.source for one in connections if one.source.server == server)
+    def find_tools(server: McpServer) -> ServerTools:
+        return next(known.server_tools for known in connections if known.server_tools.server == server)
 
-    async with run_alongside(*(one.keep() for one in connections)):
+    async with run_alongside(*(connection.keep_open() for connection in connections)):
         with suppress(TimeoutError):
             async with asyncio.timeout(START_WAIT_S):
-                for one in connections:
-                    await one.tried.wait()
-        yield source_of
+                for connection in connections:
+                    await connection.tried.wait()
+        yield find_tools

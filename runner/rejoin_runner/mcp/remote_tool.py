@@ -1,8 +1,7 @@
-"""Tools that live in MCP servers: how an agent names the servers, and what their tools become here. Pure.
+"""A tool of an MCP server, translated to a Rejoin tool: name, schema, result, policy after a crash. Pure.
 
-Owns the translation between a server's words and ours: names, schemas, results, what may be made again after
-a crash. It calls nobody. What a server says of its tools is its own claim; what a person must be asked is the
-application's, never the server's.
+Owns the translation; the calls are made by `connection`. A server's hints (read-only, idempotent) are its own
+claims: they decide whether a call is retried, never whether a person must approve it.
 """
 
 import hashlib
@@ -19,53 +18,55 @@ from rejoin_runner.tools.tool import Tool, ToolError
 from rejoin_runner.tools.tool_context import ToolContext
 
 TOOL_NAME_CHARS_MAX = 64
-"""What every model provider takes."""
+"""The longest tool name that every model provider takes."""
 DESCRIPTION_CHARS_MAX = 8_192
 SCHEMA_BYTES_MAX = 64 * 1024
-TOOLS_MAX = 128
-"""Of one server. A model that is shown more finds none of them."""
-FAULT_CHARS_MAX = 500
+ERROR_CHARS_MAX = 500
 DIGEST_CHARS = 8
 
 type Send = Callable[["RemoteTool", Any, ToolContext[Any]], Awaitable[Any]]
 
 
 class RemoteTool(Tool, frozen=True, kw_only=True):
-    """A tool of an MCP server, its schema as given. `remote_name` is the server's name for it; it is empty if
-    nothing is known of the tool, because its server has not been there yet.
-    """
+    """A tool of an MCP server. Its schema is the server's."""
 
     remote_name: str
+    """The server's name for it. Empty if the tool is unknown because its server was never connected."""
 
     @property
-    def repeatable(self) -> bool:
-        """Whether doing it twice is doing it once, by the server's own account."""
+    def is_repeatable(self) -> bool:
+        """Whether a call may be made twice: the server says that it is read-only or idempotent."""
         return self.on_crash == "retry"
 
     def check_arguments(self, input: Any) -> None:
-        """See `Tool`."""
-        from rejoin_runner.mcp import schema_check  # most runners have no tools of others
+        """See `Tool.check_arguments`."""
+        from rejoin_runner.mcp import schema_check  # most runners have no MCP servers
 
         try:
-            found = "; ".join(schema_check.find_mismatches(self.spec.input_schema, input))
+            mismatches = "; ".join(schema_check.find_mismatches(self.spec.input_schema, input))
         except Invalid as fault:
-            raise ToolError("the arguments cannot be checked: the tool's schema leads nowhere") from fault
-        if found:
-            raise ToolError(f"the arguments do not fit: {found[:FAULT_CHARS_MAX]}")
+            raise ToolError(
+                "the arguments cannot be checked: the tool's schema has a broken reference"
+            ) from fault
+        if mismatches:
+            raise ToolError(f"the arguments do not fit: {mismatches[:ERROR_CHARS_MAX]}")
 
     async def call(self, input: Any, context: ToolContext[Any]) -> Any:
-        """See `Tool`."""
+        """See `Tool.call`."""
         self.check_arguments(input)
         return await self.limit_size(await self.function(self, input, context), context)
 
 
 class UncheckedArguments(msgspec.Struct):
-    """The arguments of a tool that checks them itself."""
+    """The arguments' type of a tool that checks them by its schema."""
 
 
 def build_remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) -> RemoteTool:
-    """One of a server's tools, from what `tools/list` says of it. Raises `Invalid` for one that cannot be."""
-    from rejoin_runner.mcp import schema_check  # see `check`
+    """The tool for an entry of `tools/list`.
+
+    Raises `Invalid` if its schema is too large, invalid, or takes too long to check.
+    """
+    from rejoin_runner.mcp import schema_check  # see `check_arguments`
 
     name, schema = listed["name"], listed["inputSchema"]
     if len(msgspec.json.encode(schema)) > SCHEMA_BYTES_MAX:
@@ -87,7 +88,7 @@ def build_remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) 
 
 
 def build_absent_tool(server: McpServer, name: str, send: Send) -> RemoteTool:
-    """A tool of which nothing is known but its name here, because its server has not been there yet."""
+    """The tool of a server that was never connected: only its name is known, and every call fails."""
     return RemoteTool(
         ToolSpec(name, "", {}),
         send,
@@ -101,7 +102,7 @@ def build_absent_tool(server: McpServer, name: str, send: Send) -> RemoteTool:
 
 
 def tool_name(server: McpServer, name: str) -> str:
-    """`<server>_<tool>` in letters that every model provider takes; a long one ends in its digest."""
+    """`<server>_<tool>` in characters that every model provider takes. A long name ends in a digest of it."""
     whole = server.prefix + re.sub(r"[^A-Za-z0-9_-]", "_", name)
     if len(whole) <= TOOL_NAME_CHARS_MAX:
         return whole
@@ -110,35 +111,38 @@ def tool_name(server: McpServer, name: str) -> str:
 
 
 def parse_result(result: Mapping[str, Any]) -> Any:
-    """A result as a tool's output: its structured content, its text, or all of its content in the AI SDK's
-    words. Raises `ToolError` with the words of one that failed.
+    """A `tools/call` result as a tool's output.
+
+    That is the structured content, else the text; content other than text becomes
+    `{"type": "content", "value": [...]}` as the AI SDK writes it.
+    Raises `ToolError` with the result's text if the call failed.
     """
-    items = [_shown(one) for one in result.get("content") or ()]
-    text = "\n".join(one["text"] for one in items if one["type"] == "text")
+    items = [_to_content_item(block) for block in result.get("content") or ()]
+    text = "\n".join(item["text"] for item in items if item["type"] == "text")
     if result.get("isError"):
         raise ToolError(text or "the tool failed and did not say why")
     structured = result.get("structuredContent")
-    if any(one["type"] != "text" for one in items):
+    if any(item["type"] != "text" for item in items):
         if structured is not None and not text:
             items.append({"type": "text", "text": msgspec.json.encode(structured).decode()})
         return {"type": "content", "value": items}
     return text if structured is None else structured
 
 
-def _shown(block: Mapping[str, Any]) -> dict[str, Any]:
-    """A block of content as the AI SDK writes it."""
+def _to_content_item(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A content block of MCP as a content item of the AI SDK."""
     match block:
         case {"type": "text", "text": str(text)}:
             return {"type": "text", "text": text}
-        case {"type": "image", "data": str(data), "mimeType": str(kind)}:
-            return {"type": "image-data", "data": data, "mediaType": kind}
-        case {"type": "audio", "data": str(data), "mimeType": str(kind)}:
-            return {"type": "file-data", "data": data, "mediaType": kind}
+        case {"type": "image", "data": str(data), "mimeType": str(media_type)}:
+            return {"type": "image-data", "data": data, "mediaType": media_type}
+        case {"type": "audio", "data": str(data), "mimeType": str(media_type)}:
+            return {"type": "file-data", "data": data, "mediaType": media_type}
         case {"type": "resource", "resource": {"text": str(text)}}:
             return {"type": "text", "text": text}
         case {"type": "resource", "resource": {"blob": str(data), **resource}}:
-            media_type = resource.get("mimeType") or "application/octet-stream"
-            return {"type": "file-data", "data": data, "mediaType": media_type}
+            kind = resource.get("mimeType") or "application/octet-stream"
+            return {"type": "file-data", "data": data, "mediaType": kind}
         case {"type": "resource_link", "uri": str(uri), **link}:
             return {"type": "text", "text": f"{link.get('name') or 'resource'}: {uri}"}
         case _:

@@ -1,9 +1,9 @@
-"""HTTP to servers that are named in an application's configuration, without becoming a way into our network.
+"""HTTP to MCP servers whose address comes from configuration, safe against access to private networks (SSRF).
 
-The guard stands where a connection is made: it resolves the name itself and connects to the very address that
-it has judged. Answers are bounded, and so is each event of a stream of them; compressed ones, of which nobody
-knows how large they are, are refused: so nobody can fill our memory. No proxy of the environment is used: it
-would connect for us, unguarded.
+The check is made where a connection is made: the backend resolves the name itself and connects to the address
+that it has checked. Responses, and each event of an event stream, are bounded in size; compressed responses
+are refused because their real size is unknown. Proxies of the environment are not used: a proxy would connect
+without the check.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ _EVENT_ENDS = re.compile(rb"\n\r?\n|\r\r")
 
 
 class AddressNotPublic(httpcore2.ConnectError):
-    """The name leads to an address that is not public."""
+    """The host name resolves to an address that is not public."""
 
 
 class PublicNetworkBackend(httpcore2.AsyncNetworkBackend):
-    """Connects to public addresses only, and to no socket of this machine."""
+    """Connects to public addresses only, never to a private network or this machine."""
 
     def __init__(self) -> None:
         self._inner = httpcore2.AnyIOBackend()
@@ -42,12 +42,12 @@ class PublicNetworkBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """See `httpcore2`. The first of the name's addresses that answers."""
+        """See `httpcore2`. Connects to the first address that answers, if all of them are public."""
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as fault:
             raise httpcore2.ConnectError(str(fault)) from fault
-        addresses = list(dict.fromkeys(str(one[4][0]).partition("%")[0] for one in found))
+        addresses = list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in resolved))
         if not addresses or not all(is_public(ip_address(address)) for address in addresses):
             raise AddressNotPublic("not a public address")
         for address in addresses[:-1]:
@@ -63,20 +63,20 @@ class PublicNetworkBackend(httpcore2.AsyncNetworkBackend):
 
 
 class BoundedStream(httpx2.AsyncByteStream):
-    """A body of which no more than so much is read, or of each event in it."""
+    """A response body of at most `RESPONSE_BYTES_MAX`; with `events`, of at most that much per event."""
 
     def __init__(self, inner: httpx2.AsyncByteStream, *, events: bool) -> None:
         self._inner = inner
         self._events = events
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = RESPONSE_BYTES_MAX
+        remaining = RESPONSE_BYTES_MAX
         async for piece in self._inner:
-            left -= len(piece)
-            if left < 0:
+            remaining -= len(piece)
+            if remaining < 0:
                 raise httpx2.ReadError("the answer is too large")
             if self._events and _EVENT_ENDS.search(piece):
-                left = RESPONSE_BYTES_MAX
+                remaining = RESPONSE_BYTES_MAX
             yield piece
 
     async def aclose(self) -> None:
@@ -85,12 +85,18 @@ class BoundedStream(httpx2.AsyncByteStream):
 
 
 class SafeTransport(httpx2.AsyncHTTPTransport):
-    """httpx's own, over guarded connections unless `allow_private`, with bounded answers."""
+    """httpx2's transport with bounded responses, over `PublicNetworkBackend` unless `allow_private`.
+
+    Raises `RuntimeError` if the installed httpx2 offers no place for the backend.
+    """
 
     def __init__(self, *, allow_private: bool) -> None:
         super().__init__(trust_env=False)
         if not allow_private:
-            # The one way to give httpx a backend; a test sees to it that it stays one.
+            # httpx2 has no public way to set the backend. A test checks that this one works; here a version
+            # without the attribute fails instead of connecting without the check.
+            if not isinstance(getattr(self, "_pool", None), httpcore2.AsyncConnectionPool):
+                raise RuntimeError("this version of httpx2 cannot be limited to public addresses")
             self._pool = httpcore2.AsyncConnectionPool(
                 ssl_context=httpx2.create_ssl_context(trust_env=False),
                 max_connections=100,
@@ -111,7 +117,7 @@ class SafeTransport(httpx2.AsyncHTTPTransport):
 
 
 def http_client(server: McpServer) -> httpx2.AsyncClient:
-    """A client for one server. A stream may be silent for as long as a call may take."""
+    """The HTTP client for one server. A stream may be silent for `timeout_s` seconds."""
     return httpx2.AsyncClient(
         headers={**server.headers, "Accept-Encoding": "identity"},
         timeout=httpx2.Timeout(min(CONNECT_TIMEOUT_S, server.timeout_s), read=server.timeout_s),

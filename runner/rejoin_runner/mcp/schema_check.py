@@ -1,10 +1,11 @@
-"""The JSON schemas of other people's tools: whether one is one, and what does not fit it.
+"""Checks the JSON schemas of MCP servers' tools, and arguments against them, in bounded CPU time.
 
-Nothing is fetched: a schema is what it holds. Nor is it trusted with our time. No regular expression of it is
-ever run: one that backtracks for minutes holds up the whole process, from any thread. What else takes too
-long ends after a while of CPU time, for few lines of references can be billions of comparisons. A server
-checks its input itself, so what is left unchecked here is checked there. Who has no such tools does not
-import this.
+A server's schema is not trusted. Nothing is fetched: references lead nowhere but into the schema itself. No
+regular expression of it is run, because one that backtracks for minutes blocks the whole process, even from a
+thread. Everything else stops after a bounded CPU time, because a few lines of nested references can mean
+billions of comparisons. What is left unchecked here, the server checks itself. Imported only where needed.
+
+`jsonschema` and not `jsonschema-rs`: the latter has no time limit, and its native code cannot be interrupted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,52 +21,57 @@ from jsonschema.validators import extend, validator_for
 from referencing import Registry
 from rejoin_protocol.errors import Invalid
 
-MISFITS_MAX = 3
+MISMATCHES_MAX = 3
 CHECK_S = 2.0
-"""Of CPU, for a schema; the largest that anybody means takes a third of it."""
+"""CPU seconds to check a schema. The largest schema in practice takes a third of it."""
 FIT_S = 0.1
-"""Of CPU, for the arguments of a call, while the event loop waits."""
-ENDLESS = ("pattern", "patternProperties", "unevaluatedItems", "unevaluatedProperties", "uniqueItems")
-"""They run the regular expressions, or take as long as they like in one go."""
-TURNED = ("not", "disallow", "if", "contains")
-"""They refuse what fits a part, which is not known of one that is checked in part."""
+"""CPU seconds to check the arguments of a call: the event loop waits meanwhile."""
+UNBOUNDED = ("pattern", "patternProperties", "unevaluatedItems", "unevaluatedProperties", "uniqueItems")
+"""Keywords that run regular expressions, or take unbounded time in one step. They are not checked."""
+INVERTING = ("not", "disallow", "if", "contains")
+"""Keywords that reject what fits a subschema. Since subschemas are checked in part, they are not checked."""
 
-_until: ContextVar[float] = ContextVar("until")
+_deadline: ContextVar[float] = ContextVar("deadline")
+"""In `thread_time` seconds."""
 
 
 class CheckTimeout(Exception):
-    """The time is over."""
+    """The CPU time is used up."""
 
 
 def check_schema(schema: dict[str, Any]) -> None:
-    """Raises `Invalid` for one that is none, or that nobody can check. Takes up to `CHECK_S`."""
-    _until.set(thread_time() + CHECK_S)
+    """Check a schema against its draft's meta-schema, in at most `CHECK_S`.
+
+    Raises `Invalid` if it is not a valid schema, or takes too long to check.
+    """
+    _deadline.set(thread_time() + CHECK_S)
     try:
         draft = _draft(schema)
-        wrong = next(iter(_validator(draft, draft.META_SCHEMA).iter_errors(schema)), None)
+        error = next(iter(_validator(draft, draft.META_SCHEMA).iter_errors(schema)), None)
     except CheckTimeout as fault:
         raise Invalid("its schema takes too long to check") from fault
-    except Exception as fault:  # a stranger's schema breaks the library in many ways
-        raise Invalid("its schema is none") from fault
-    if wrong is not None:
-        raise Invalid("its schema is none")
+    except Exception as fault:  # an invalid schema makes the library raise many types
+        raise Invalid("its schema is not valid") from fault
+    if error is not None:
+        raise Invalid("its schema is not valid")
 
 
 def find_mismatches(schema: Mapping[str, Any], value: Any) -> list[str]:
-    """The first few things found in `FIT_S` that do not fit, and where. Raises `Invalid` if the schema leads
-    nowhere.
+    """The first mismatches of `value` that are found in `FIT_S`, as `<text> at <path>`.
+
+    Raises `Invalid` if the schema has a broken reference.
     """
-    _until.set(thread_time() + FIT_S)
-    faults = []
+    _deadline.set(thread_time() + FIT_S)
+    errors = []
     try:
-        for fault in _validator(_draft(schema), schema).iter_errors(value):
-            faults.append(fault)  # noqa: PERF402 - those found in time are kept
+        for error in _validator(_draft(schema), schema).iter_errors(value):
+            errors.append(error)  # noqa: PERF402 - the errors found in time are kept
     except CheckTimeout:
         pass
-    except Exception as fault:  # see `check`
-        raise Invalid("the schema leads nowhere") from fault
-    faults.sort(key=lambda fault: fault.json_path)
-    return [f"{fault.message} at {fault.json_path}" for fault in faults[:MISFITS_MAX]]
+    except Exception as fault:  # see `check_schema`
+        raise Invalid("the schema has a broken reference") from fault
+    errors.sort(key=lambda error: error.json_path)
+    return [f"{error.message} at {error.json_path}" for error in errors[:MISMATCHES_MAX]]
 
 
 def _draft(schema: Mapping[str, Any]) -> type[Validator]:
@@ -74,30 +80,58 @@ def _draft(schema: Mapping[str, Any]) -> type[Validator]:
 
 def _validator(draft: type[Validator], schema: Mapping[str, Any]) -> Validator:
     registry: Registry[Any] = Registry()
-    return _careful(draft)(schema, registry=registry)
+    return _bounded_class(draft)(schema, registry=registry)
 
 
 @cache
-def _careful(draft: type[Validator]) -> type[Validator]:
-    """The draft's validator, without what may take for ever, and without what cannot be said then."""
-    beyond = draft.VALIDATORS["additionalProperties"]
+def _bounded_class(draft: type[Validator]) -> type[Validator]:
+    """The draft's validator class without unbounded keywords, and without those that depend on them.
 
-    def additional(validator: Validator, wanted: Any, instance: Any, schema: Any) -> Iterable[Any]:
-        return () if "patternProperties" in schema else beyond(validator, wanted, instance, schema)
+    Raises `TypeError` if the installed `jsonschema` offers no place for the bounds.
+    """
+    check_additional = draft.VALIDATORS["additionalProperties"]
 
-    def nothing(*_: Any) -> Iterable[Any]:
+    def additional(validator: Validator, expected: Any, instance: Any, schema: Any) -> Iterable[Any]:
+        # With `patternProperties`, which is not checked, any property may be allowed.
+        return (
+            () if "patternProperties" in schema else check_additional(validator, expected, instance, schema)
+        )
+
+    def accept(*_: Any) -> Iterable[Any]:
         return ()
 
-    own = {**dict.fromkeys((*ENDLESS, *TURNED), nothing), "additionalProperties": additional}
+    keywords = {**dict.fromkeys((*UNBOUNDED, *INVERTING), accept), "additionalProperties": additional}
     if "oneOf" in draft.VALIDATORS:
-        own["oneOf"] = draft.VALIDATORS["anyOf"]  # more than one may seem to fit
-    careful: type[Validator] = extend(draft, own)  # type: ignore[no-untyped-call]
-    careful.evolve = _evolve  # type: ignore[method-assign,assignment]
-    return careful
+        # Of subschemas that are checked in part, several may seem to fit.
+        keywords["oneOf"] = draft.VALIDATORS["anyOf"]
+    bounded: type[Validator] = extend(draft, keywords)  # type: ignore[no-untyped-call]
+    bounded.evolve = _evolve  # type: ignore[method-assign,assignment]
+    _require_bounds(bounded)
+    return bounded
 
 
 def _evolve(validator: Any, **changes: Any) -> Any:
-    """The validator of a part. The library's own goes back to its validators where a part names its draft."""
-    if thread_time() > _until.get():
+    """The validator of a subschema. The library's own `evolve` would switch to its unbounded class where a
+    subschema names its draft.
+    """
+    if thread_time() > _deadline.get():
         raise CheckTimeout
     return attrs.evolve(validator, **changes)
+
+
+def _require_bounds(bounded: type[Validator]) -> None:
+    """Raises `TypeError` unless the class calls `_evolve` for subschemas.
+
+    That `evolve` is called, and that validators are classes of `attrs`, is how `jsonschema` is made; its
+    documentation does not promise either.
+    """
+    later = _deadline.get()
+    _deadline.set(0.0)
+    try:
+        list(bounded({"properties": {"x": {}}}).iter_errors({"x": 1}))
+    except CheckTimeout:
+        if attrs.has(bounded):
+            return
+    finally:
+        _deadline.set(later)
+    raise TypeError("this version of jsonschema cannot be bounded")

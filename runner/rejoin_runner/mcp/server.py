@@ -1,4 +1,4 @@
-"""How an agent names an MCP server."""
+"""`McpServer`: how an application names an MCP server whose tools an agent may use."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -11,22 +11,27 @@ from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.tool import NeedsApproval, require_sync_approval
 
 TIMEOUT_S = 60.0
-
-
 SERVER_NAME = re.compile(r"[A-Za-z0-9-]{1,24}")
 
-
-type Policy = NeedsApproval[Any] | Mapping[str, NeedsApproval[Any]]
+type ApprovalPolicy = NeedsApproval[Any] | Mapping[str, NeedsApproval[Any]]
 
 
 class McpServer(msgspec.Struct, frozen=True, kw_only=True):
-    """An MCP server whose tools an agent may use, as `<name>_<tool>`. Reached by `url` (streamable HTTP), or
-    started as `command` (stdio), with `env` added to the few variables that a process needs anyway.
+    """An MCP server whose tools an agent may use, as `<name>_<tool>`.
 
-    `tools`: only these, by the server's names. `needs_approval`: for all of them, or by the server's names;
-    what is unsaid, the agent says by `<name>_<tool>`. `timeout_s`: for one call, and for getting there.
-    `allow_private`: for a URL inside one's own network; without it only public addresses are connected to.
-    Raises `Invalid`.
+    Attributes:
+        name: Begins the names of the tools: 1 to 24 letters, digits and `-`.
+        url: The address of a server that speaks streamable HTTP. A server has either a `url` or a `command`.
+        command: The command line that starts a server that speaks stdio. Default: none.
+        headers: Sent with every request to the `url`, for example `Authorization`. Default: none.
+        env: Environment variables for the `command`, added to the few that any process needs. Default: none.
+        tools: Only these tools are used, by the server's names. Default: all.
+        needs_approval: Whether a person must approve a call: one policy for all tools, or one by the
+            server's tool name. Default: the agent's `needs_approval` for `<name>_<tool>`.
+        timeout_s: Seconds for one call, and for connecting. Default: 60.
+        allow_private: Whether the `url` may lead to an address that is not public. Default: False.
+
+    Raises `Invalid` if a value is not as described.
     """
 
     name: str
@@ -35,7 +40,7 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
     env: Mapping[str, str] = {}
     tools: Collection[str] | None = None
-    needs_approval: Policy | None = None
+    needs_approval: ApprovalPolicy | None = None
     timeout_s: float = TIMEOUT_S
     allow_private: bool = False
 
@@ -55,14 +60,14 @@ class McpServer(msgspec.Struct, frozen=True, kw_only=True):
             raise Invalid(f"MCP server {self.name}: timeout_s is more than 0")
 
     def __repr__(self) -> str:
-        return f"McpServer(name={self.name!r})"  # its headers are secrets
+        return f"McpServer(name={self.name!r})"  # the headers and variables may be secrets
 
     @property
     def prefix(self) -> str:
-        """What the names of its tools begin with."""
+        """The beginning of the names of its tools."""
         return f"{self.name}_"
 
     def approval(self, tool: str) -> NeedsApproval[Any] | None:
-        """What it says of one of its tools, by the server's name; None: nothing."""
+        """The approval policy of a tool, by the server's name for it. None: the agent decides."""
         policy = self.needs_approval
         return policy.get(tool) if isinstance(policy, Mapping) else policy

@@ -84,7 +84,7 @@ def test_a_schema_is_checked_as_given_and_fetches_nothing() -> None:
         with pytest.raises(ToolError, match="do not fit"):
             made.check_arguments(wrong)
     elsewhere = build_remote_tool(SERVER, listed(schema={"$ref": "http://127.0.0.1:1/schema.json"}), send)
-    with pytest.raises(ToolError, match="leads nowhere"):
+    with pytest.raises(ToolError, match="broken reference"):
         elsewhere.check_arguments({})
 
 
