@@ -46,7 +46,7 @@ async def test_the_plug_of_the_connection_shows_every_event_once(playground: Cha
     await playground.say("count 40 every 80 ms")
     await playground.counts_to(5)
     await page.get_by_role("switch", name="Cut the connection").check()
-    await expect(playground.state).to_have_text("Cut. The answer goes on without you")
+    await expect(playground.state).to_have_text("Cut. The run continues on the server")
     seen = await playground.answer.inner_text()
     await page.get_by_role("switch", name="Cut the connection").uncheck()
     await playground.counted(40)

@@ -1,4 +1,4 @@
-// The playground: wires what one sees to the conversation that the address names.
+// The playground: connects the page to the conversation whose id is the fragment of the address.
 
 import { Conversation, fresh } from './conversation.js';
 import { $, arrange, h, themeSwitch, write } from './dom.js';
@@ -44,22 +44,22 @@ function open() {
 }
 
 async function send(text) {
-  const said = text.trim();
-  if (conversation.busy || (!said && !files.length)) return;
-  const parts = [...files.map((file) => ({ type: 'file', ...file })), ...(said ? [{ type: 'text', text: said }] : [])];
+  const content = text.trim();
+  if (conversation.busy || (!content && !files.length)) return;
+  const parts = [...files.map((file) => ({ type: 'file', ...file })), ...(content ? [{ type: 'text', text: content }] : [])];
   const edited = editing;
-  const kept = files;
+  const sentFiles = files;
   editing = null;
   files = [];
   $('field').value = '';
   history.replaceState(null, '', `#${conversation.id}`);
   $('scroll').scrollTop = $('scroll').scrollHeight;
-  const done = edited ? conversation.edit(edited, said) : conversation.send(parts);
+  const done = edited ? conversation.edit(edited, content) : conversation.send(parts);
   setTimeout(() => side.look(), 400);
   await done;
-  if (conversation.fault && !conversation.messages.some((one) => one.role === 'user' && one.parts.some((part) => part.text === said))) {
-    $('field').value ||= said; // it was not taken
-    files = kept;
+  if (conversation.fault && !conversation.messages.some((message) => message.role === 'user' && message.parts.some((part) => part.text === content))) {
+    $('field').value ||= content; // the server refused the message
+    files = sentFiles;
   }
   side.look();
 }
@@ -103,8 +103,8 @@ function paintWire({ state, cursor, breaks, rewinds, events, astray, tape }, bus
     waiting: 'Waiting for the first event', streaming: 'Streaming', reconnecting: 'Reconnecting',
     suspended: 'Waits for you', finished: 'Complete', stopped: 'Stopped', failed: 'Failed',
   };
-  write($('state'), wire.cut ? 'Cut. The answer goes on without you' : (words[state] ?? 'Idle'));
-  const order = astray ? `${astray} astray` : 'each once, in order';
+  write($('state'), wire.cut ? 'Cut. The run continues on the server' : (words[state] ?? 'Idle'));
+  const order = astray ? `${astray} out of order` : 'each once, in order';
   const facts = events ? [`${plural(events, 'event')}, ${order}`] : [];
   if (breaks) facts.push(`rejoined ${breaks}×`);
   if (rewinds) facts.push(`taken over ${rewinds}×`);
@@ -116,7 +116,7 @@ function paintWire({ state, cursor, breaks, rewinds, events, astray, tape }, bus
   paintTape(tape);
 }
 
-/** A tick for each of the last events; where the connection broke, a notch. */
+/** A tick for each of the last events. The first tick after a broken connection has a notch. */
 function paintTape(tape) {
   arrange($('tape'), tape.map((event, at) => {
     event.tick ??= h('i', { className: event.kind });
@@ -130,8 +130,8 @@ function paintComposer(busy) {
   write($('send'), editing ? 'Save' : 'Send');
   for (const idea of $('ideas').children) idea.disabled = busy;
   $('files').hidden = !files.length && !editing;
-  const cancel = editing ? [h('li', {}, 'Editing: what followed is dropped', button('Cancel', () => ((editing = null), ($('field').value = ''))))] : [];
-  arrange($('files'), [...cancel, ...files.map((file) => h('li', {}, file.filename, button('Remove', () => (files = files.filter((one) => one !== file)))))]);
+  const cancel = editing ? [h('li', {}, 'Editing: later messages will be deleted', button('Cancel', () => ((editing = null), ($('field').value = ''))))] : [];
+  arrange($('files'), [...cancel, ...files.map((file) => h('li', {}, file.filename, button('Remove', () => (files = files.filter((other) => other !== file)))))]);
 }
 
 function button(name, act) {
@@ -157,8 +157,7 @@ async function loadAgents() {
   conversation.fault = '';
   agents = (await wire.json('/api/agents').catch((fault) => ((conversation.fault = fault.message), null))) ?? agents;
   repaint();
-  const wanted = new URLSearchParams(location.search).get('agent') ?? agents[0]?.name ?? '';
-  wire.agent ||= wanted;
+  wire.agent ||= new URLSearchParams(location.search).get('agent') ?? agents[0]?.name ?? '';
   paintAgents();
 }
 
@@ -170,7 +169,7 @@ function paintAgents() {
   $('agent').title = description ?? '';
   $('schema').hidden = !contextSchema;
   write($('schema').querySelector('pre'), contextSchema ? JSON.stringify(contextSchema, null, 2) : '');
-  write($('context-note'), contextSchema ? 'JSON that the agent’s tools get beside the message.' : 'This agent asks for none; what you write here is not sent.');
+  write($('context-note'), contextSchema ? 'JSON that the agent’s tools get besides the message.' : 'This agent takes no context. What you enter here is not sent.');
   const ideas = wire.agent === 'demo' || wire.agent.startsWith('demo-') ? IDEAS : [];
   arrange($('ideas'), ideas.map((idea) => h('button', { textContent: idea, onclick: () => send(idea) })));
   readContext();
@@ -179,11 +178,11 @@ function paintAgents() {
 const contextName = () => `${CONTEXT}.${wire.agent}`;
 
 function readContext() {
-  const wanted = agents.find(({ name }) => name === wire.agent)?.contextSchema;
-  const kept = JSON.parse(localStorage.getItem(contextName()) ?? 'null');
-  if (conversation) conversation.context = wanted ? kept : null;
-  $('context').value = kept ? JSON.stringify(kept.value, null, 2) : '';
-  $('remember').checked = kept?.remember ?? false;
+  const schema = agents.find(({ name }) => name === wire.agent)?.contextSchema;
+  const saved = JSON.parse(localStorage.getItem(contextName()) ?? 'null');
+  if (conversation) conversation.context = schema ? saved : null;
+  $('context').value = saved ? JSON.stringify(saved.value, null, 2) : '';
+  $('remember').checked = saved?.remember ?? false;
 }
 
 $('settings').onclick = () => {
@@ -210,7 +209,7 @@ $('settings-form').onsubmit = (event) => {
 };
 $('agent').onchange = () => {
   wire.agent = $('agent').value;
-  if (conversation.messages.length) location.hash = ''; // a conversation stays with its agent
+  if (conversation.messages.length) location.hash = ''; // another agent needs another conversation
   paintAgents();
 };
 
@@ -238,20 +237,20 @@ $('stop').onclick = () => (conversation.stop(), $('field').focus());
 $('kill').onclick = () => wire.fetch('/dev/kill-runner', { method: 'POST' }).catch(() => {});
 $('new').onclick = () => ((location.hash = ''), open(), $('field').focus());
 
-// On a narrow screen the list lies over the page, and over its own button.
+// On a narrow screen the list covers the page and the button that opens it.
 function menu(shown) {
   document.body.classList.toggle('menu', shown);
   $('toggle').setAttribute('aria-expanded', String(shown));
 }
 $('toggle').onclick = () => menu(!document.body.classList.contains('menu'));
 addEventListener('click', ({ target }) => {
-  const stays = target.closest('#toggle, #side') && !target.closest('#side a, #new');
-  if (!stays) menu(false);
+  const isInMenu = target.closest('#toggle, #side') && !target.closest('#side a, #new');
+  if (!isInMenu) menu(false);
 });
 addEventListener('keydown', ({ key }) => key === 'Escape' && menu(false));
 
 document.querySelector('.skip').onclick = (event) => {
-  event.preventDefault(); // the address names the conversation
+  event.preventDefault(); // the fragment of the address is the conversation
   $('field').focus();
 };
 wire.addEventListener('change', repaint);

@@ -1,5 +1,5 @@
-// One conversation as this tab has it. The truth is with the server: the stored messages, and the stream of the
-// running answer, which is rebuilt whole or, after a break, continued behind its last event.
+// One conversation in this tab. The server holds the state: the stored messages, and the stream of the active run,
+// which is read from its start or, after a broken connection, from behind the last event.
 
 import { Fold } from './fold.js';
 import { Answer } from './rejoin.js';
@@ -9,89 +9,89 @@ const AGAIN_MS = 250;
 const TITLE_CHARS_MAX = 60;
 const TAPE_MAX = 160;
 
-// There is no randomUUID on a plain http origin other than localhost.
+// Browsers have no randomUUID on plain http origins other than localhost.
 export const fresh = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join('-');
 
-/** How a stream ended, by its last words; the first that comes counts. */
+/** How a stream ended, by the type of its first such event. */
 const ENDS = { abort: 'stopped', error: 'failed', finish: 'finished' };
 
-/** What the stream's line says: how it stands, and whether every event came once and in order. */
-const silent = () => ({ state: '', ended: '', run: '', cursor: '', breaks: 0, rewinds: 0, events: 0, astray: 0, tape: [] });
+/** The state of a stream before its first event. `astray` counts events that came twice or out of order. */
+const newStream = () => ({ state: '', ended: '', run: '', cursor: '', breaks: 0, rewinds: 0, events: 0, astray: 0, tape: [] });
 
 export class Conversation {
   messages = [];
-  /** Which run made a message. */
+  /** Message id → id of its run. */
   runs = new Map();
   title = '';
   busy = false;
   fault = '';
-  live = silent();
-  /** `{ value, remember }`: what the agent is to know beside the message, as an object. */
+  live = newStream();
+  /** `{ value, remember }`: the request context as an object; null: none. */
   context = null;
   #signal = new AbortController();
-  #tell;
+  #notify;
   #channel;
 
-  constructor(id, tell) {
+  constructor(id, notify) {
     this.id = id;
-    this.#tell = tell;
+    this.#notify = notify;
     this.#channel = new BroadcastChannel('rejoin');
-    // Another tab has gone on with this conversation.
+    // Another tab has changed this conversation.
     this.#channel.onmessage = ({ data }) => data === this.id && this.refresh();
   }
 
-  /** Another conversation is shown now. The run goes on without us. */
+  /** Stop watching: another conversation is shown now. The run continues. */
   leave() {
     this.#signal.abort();
     this.#channel.close();
   }
 
-  /** What is stored, and what runs, to its end. */
+  /** Load the stored messages and follow the active run to its end. */
   open() {
     return this.#act(() => this.#load());
   }
 
-  /** Somebody else may have gone on with it: look, without getting in anybody's way. */
+  /** Load changes that another tab or client may have made. Does nothing while busy. */
   async refresh() {
     if (this.busy) return;
-    const stored = await this.#stored().catch(() => null); // the next look will tell
+    const stored = await this.#stored().catch(() => null); // the next refresh tries again
     if (this.busy || this.#signal.signal.aborted || !stored) return;
     if (stored.active) await this.open();
-    else this.#take(stored);
+    else this.#apply(stored);
   }
 
-  /** Say something. `parts` as the AI SDK has them. */
+  /** Send a message. `parts` are UI message parts of the AI SDK. */
   send(parts) {
     return this.#act(async () => {
       const message = { id: fresh(), role: 'user', parts };
       const before = this.messages;
       this.messages = [...before, message];
-      await this.#ask(this.#said(message), before);
+      await this.#request(this.#newMessage(message), before);
     });
   }
 
-  /** Say something else instead; what followed is dropped. */
+  /** Replace the text of a message; later messages are deleted. */
   edit(message, text) {
     return this.#act(async () => {
       const files = message.parts.filter((part) => part.type !== 'text');
       const edited = { ...message, parts: [...files, { type: 'text', text }] };
       const before = this.messages;
       this.messages = [...before.slice(0, this.#at(message)), edited];
-      await this.#ask(this.#chat({ messages: [edited], messageId: message.id }), before);
+      await this.#request(this.#chat({ messages: [edited], messageId: message.id }), before);
     });
   }
 
-  /** Another answer in the place of this one. */
+  /** Replace an answer by a new one. */
   regenerate(message) {
     return this.#act(async () => {
       const before = this.messages;
       this.messages = before.slice(0, this.#at(message));
       const body = { trigger: 'regenerate-message', messageId: message.id, messages: this.messages.slice(-1) };
-      await this.#ask(this.#chat(body), before);
+      await this.#request(this.#chat(body), before);
     });
   }
 
-  /** Answer a question about a call. */
+  /** Decide the approval of a tool call. */
   decide(message, part, approved) {
     return this.#act(async () => {
       part.state = 'approval-responded';
@@ -100,68 +100,68 @@ export class Conversation {
       try {
         await this.#follow(this.#chat(body), message);
       } catch (fault) {
-        await this.#load(); // somebody else has decided
+        await this.#load(); // it may have been decided elsewhere
         throw fault;
       }
     });
   }
 
-  /** Stop the run; the stream says what comes of it. */
+  /** Interrupt the run. Its stream ends with an event that says so. */
   stop() {
     return wire.fetch(`/api/chat/${this.id}/stop`, { method: 'POST' }).catch(() => {});
   }
 
-  // ---- how
+  // ---- requests
 
   #at({ id }) {
-    return this.messages.findIndex((one) => one.id === id);
+    return this.messages.findIndex((message) => message.id === id);
   }
 
-  /** One thing at a time: loading, or an answer. */
-  async #act(work) {
+  /** Run one task at a time: loading, or an answer. */
+  async #act(task) {
     if (this.busy) return;
     this.busy = true;
     this.fault = '';
-    this.#tell();
+    this.#notify();
     try {
-      await work();
+      await task();
     } catch (fault) {
       if (this.#signal.signal.aborted) return;
       this.fault = fault.message;
     }
     this.busy = false;
-    const asked = this.messages.at(-1)?.parts.some((part) => part.state === 'approval-requested');
-    this.#show({ state: this.live.cursor && (asked ? 'suspended' : this.live.ended || 'failed') });
+    const isWaiting = this.messages.at(-1)?.parts.some((part) => part.state === 'approval-requested');
+    this.#show({ state: this.live.cursor && (isWaiting ? 'suspended' : this.live.ended || 'failed') });
   }
 
-  #chat(news) {
-    return wire.post('/api/chat', { id: this.id, trigger: 'submit-message', ...news }, this.#headers('idempotency-key'));
+  #chat(fields) {
+    return wire.post('/api/chat', { id: this.id, trigger: 'submit-message', ...fields }, this.#headers('idempotency-key'));
   }
 
-  #said(message) {
+  #newMessage(message) {
     const { context } = this;
     if (!context || context.remember) return this.#chat({ messages: [message] });
     const path = `/api/agents/${encodeURIComponent(wire.agent)}/${this.id}`;
     return wire.post(path, { message, context: context.value }, this.#headers());
   }
 
-  /** A key makes a request one, however often it is sent; a context that is remembered travels in headers. */
+  /** Requests with the same idempotency key are one request. A context to be remembered is sent as headers. */
   #headers(key) {
-    const said = this.context?.remember ? Object.entries(this.context.value) : [];
-    const named = Object.fromEntries(said.map(([name, value]) => [name, String(value)]));
-    return { ...named, ...(key && { [key]: fresh() }), 'x-emit-operations': 'true' };
+    const context = this.context?.remember ? Object.entries(this.context.value) : [];
+    const headers = Object.fromEntries(context.map(([name, value]) => [name, String(value)]));
+    return { ...headers, ...(key && { [key]: fresh() }), 'x-emit-operations': 'true' };
   }
 
-  async #ask(open, before) {
+  async #request(open, before) {
     try {
       await this.#follow(open);
     } catch (fault) {
-      if (fault.name === 'Refused') this.messages = before; // it was not taken
+      if (fault.name === 'Refused') this.messages = before; // the server refused the message
       throw fault;
     }
   }
 
-  /** A conversation is listed by what was said first. */
+  /** Use the first message as title of the conversation. */
   async #name() {
     const first = this.messages[0]?.parts.find((part) => part.type === 'text')?.text;
     if (this.title || !first) return;
@@ -174,57 +174,57 @@ export class Conversation {
 
   async #stored() {
     const path = `/run/v1/conversations/${this.id}`;
-    const [stored, made] = await Promise.all([wire.json(`${path}?limit=200`), wire.json(`${path}/executions`)]);
-    return stored && { ...stored, executions: made?.executions ?? [] };
+    const [stored, runs] = await Promise.all([wire.json(`${path}?limit=200`), wire.json(`${path}/executions`)]);
+    return stored && { ...stored, executions: runs?.executions ?? [] };
   }
 
-  #take({ messages, title, agentId, executions }) {
+  #apply({ messages, title, agentId, executions }) {
     this.messages = messages;
     this.title = title ?? '';
     for (const { id, messageId } of executions) this.runs.set(messageId, id);
     wire.agent = agentId;
-    this.#tell();
+    this.#notify();
   }
 
-  /** The stored conversation, and whatever runs, to its end. */
+  /** Load the stored conversation and follow the active run, until no run is active. */
   async #load() {
     for (;;) {
       const stored = await this.#stored();
       if (this.#signal.signal.aborted || !stored) return;
-      this.#take(stored);
+      this.#apply(stored);
       const headers = { 'x-emit-operations': 'true' };
       const path = `/run/v1/conversations/${this.id}/stream`;
       const resumed = await this.#follow((signal) => wire.fetch(path, { headers, signal }));
       if (!resumed && !stored.active) return;
       if (resumed) continue;
-      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS)); // it ended between the two requests
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS)); // the run ended between the two requests
     }
   }
 
-  /** Fold a stream into an answer, through any number of breaks. False: nothing is running. */
+  /** Fold a stream into a message, across broken connections. Returns false if no run is active. */
   async #follow(open, seed) {
     const before = this.live;
-    const own = () => new Fold(seed ? structuredClone(seed) : undefined);
+    const newFold = () => new Fold(seed ? structuredClone(seed) : undefined);
     const { signal } = this.#signal;
     const resume = ({ run, cursor }, both) =>
       wire.fetch(`/api/chat/${run}/stream`, { headers: { 'last-event-id': cursor, 'x-emit-operations': 'true' }, signal: both });
-    const answer = new Answer({ open, resume, signal, onState: (news) => this.#show(news) });
-    this.live = silent();
+    const answer = new Answer({ open, resume, signal, onState: (changes) => this.#show(changes) });
+    this.live = newStream();
     if (!(await answer.begin())) {
       this.live = before;
-      this.#tell();
+      this.#notify();
       return false;
     }
     this.#channel.postMessage(this.id);
     const naming = this.#name();
-    let fold = own();
+    let fold = newFold();
     for await (const { restart, cursor, chunk } of answer.events()) {
       if (restart) {
-        fold = own();
-        this.live = { ...silent(), breaks: this.live.breaks };
+        fold = newFold();
+        this.live = { ...newStream(), breaks: this.live.breaks };
         continue;
       }
-      fold.take(chunk);
+      fold.add(chunk);
       this.#place(fold.message, answer.run);
       this.#count(cursor, chunk);
     }
@@ -242,7 +242,7 @@ export class Conversation {
     this.messages = at < 0 ? [...rest, message] : this.messages.with(at, message);
   }
 
-  /** A cursor ends with the event's number in its run. */
+  /** Update the counts. A cursor ends with the number of its event in the run. */
   #count(cursor, chunk) {
     const number = Number(cursor.slice(cursor.indexOf('-') + 1));
     const { last = number - 1, ended, events, astray, rewinds, tape, breaks } = this.live;
@@ -258,8 +258,8 @@ export class Conversation {
     });
   }
 
-  #show(news) {
-    Object.assign(this.live, news);
-    this.#tell();
+  #show(changes) {
+    Object.assign(this.live, changes);
+    this.#notify();
   }
 }

@@ -1,19 +1,19 @@
-// The little of a framework that these pages need. Text becomes text nodes: there is no way to markup from here.
+// Small DOM functions for these pages. Text becomes text nodes and never markup.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with these properties; those with a hyphen are attributes. */
+/** Create an element. Properties with a hyphen in their name are set as attributes. */
 export function h(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name.includes('-') || name === 'role' || name === 'for') made.setAttribute(name, value);
-    else made[name] = value;
+    if (name.includes('-') || name === 'role' || name === 'for') element.setAttribute(name, value);
+    else element[name] = value;
   }
-  made.append(...children);
-  return made;
+  element.append(...children);
+  return element;
 }
 
-/** Give `parent` these children in this order; those that stay keep their focus, selection and openness. */
+/** Make these the children of `parent`, in this order. Elements that stay keep focus, selection and open state. */
 export function arrange(parent, children) {
   children.forEach((child, at) => {
     if (child !== parent.childNodes[at]) parent.insertBefore(child, parent.childNodes[at] ?? null);
@@ -21,12 +21,12 @@ export function arrange(parent, children) {
   while (parent.childNodes.length > children.length) parent.lastChild.remove();
 }
 
-/** Say it, and touch nothing if it is said already. */
+/** Set the text of an element, unless it has this text already. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Elements by key, made once each. */
+/** A cache of elements: each is created once for its key. */
 export class Kept {
   #made = new Map();
 
@@ -36,18 +36,18 @@ export class Kept {
   }
 }
 
-/** Switch between light and dark; what the system wants is the beginning. */
+/** Make a button that switches between light and dark. The system's theme applies until it is used. */
 export function themeSwitch(button) {
   const root = document.documentElement;
-  const dark = () => (root.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
-  const name = () => {
-    button.setAttribute('aria-label', dark() ? 'Use the light theme' : 'Use the dark theme');
-    button.textContent = dark() ? 'Light' : 'Dark';
+  const isDark = () => (root.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
+  const label = () => {
+    button.setAttribute('aria-label', isDark() ? 'Use the light theme' : 'Use the dark theme');
+    button.textContent = isDark() ? 'Light' : 'Dark';
   };
   button.onclick = () => {
-    root.dataset.theme = dark() ? 'light' : 'dark';
+    root.dataset.theme = isDark() ? 'light' : 'dark';
     localStorage.setItem('rejoin.theme', root.dataset.theme);
-    name();
+    label();
   };
-  name();
+  label();
 }

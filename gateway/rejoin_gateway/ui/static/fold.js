@@ -1,4 +1,4 @@
-// What the events of a run come to: a part of what the AI SDK's own client makes of them, enough for these pages.
+// Folds the events of a run into a message: the part of the AI SDK's client that these pages need.
 
 const TOOL = {
   'tool-input-start': () => ({ state: 'input-streaming', rawInput: '' }),
@@ -19,8 +19,8 @@ export class Fold {
     this.message = message;
   }
 
-  /** One more event. */
-  take(chunk) {
+  /** Apply the next event. */
+  add(chunk) {
     const { parts } = this.message;
     const { type } = chunk;
     const [, kind, what] = /^(text|reasoning)-(start|delta|end)$/.exec(type) ?? [];
@@ -36,7 +36,7 @@ export class Fold {
     else if (type.startsWith('data-') && !chunk.transient) this.#data(chunk);
   }
 
-  /** Where the open step begins. */
+  /** Index of the first part of the current step. */
   #step() {
     return this.message.parts.findLastIndex((part) => part.type === 'step-start') + 1;
   }
@@ -70,5 +70,5 @@ export class Fold {
   }
 }
 
-/** What went wrong, if that is what a part says; history has it as data alone. */
+/** The error text of a part, if it is an error; stored messages hold errors as data parts. */
 export const failure = ({ type, text, data }) => (type === 'error' ? text : data?.type === 'error' ? data.message : '');

@@ -1,4 +1,4 @@
-// The run inspector: one run's log, read page by page and followed while the run goes on.
+// The inspector: reads one run's log page by page and follows it while the run is active.
 
 import { $, arrange, h, Kept, themeSwitch, write } from './dom.js';
 import { Fold } from './fold.js';
@@ -20,7 +20,7 @@ class Run {
     this.id = id;
   }
 
-  /** What is new; false if there is nothing. */
+  /** Read new records; false if there are none. */
   async read() {
     for (let news = false; ; news = true) {
       const page = await wire.json(`/run/api/executions/${this.id}/log?after=${this.#after}`);
@@ -36,7 +36,7 @@ class Run {
 
 let run;
 let list = [];
-let at = 0; // how many events the message shows
+let at = 0; // number of events that the message shows
 let timer = 0;
 const kept = new Kept();
 let shownMessage = new Messages();
@@ -108,7 +108,7 @@ function paintTimeline() {
   }));
 }
 
-// ---- the events as they are
+// ---- the stored events
 
 function paintRaw() {
   const wanted = $('filter').value.trim().toLowerCase();
@@ -127,12 +127,12 @@ function rawRow({ cursor, at: time, sequence, attempt, audience, mark, chunk, nu
 
 // ---- the replay
 
-/** The message as it was after so many events. */
+/** Show the message as it was after that many events. */
 function show(count) {
   if (count < at) shownMessage = new Messages();
   at = Math.min(count, list.length);
   const fold = new Fold({ id: run.id, role: 'assistant', parts: [] });
-  for (const { chunk } of list.slice(0, at)) fold.take(chunk);
+  for (const { chunk } of list.slice(0, at)) fold.add(chunk);
   fold.message.id = run.id;
   arrange($('message'), [shownMessage.article(fold.message, { busy: at < list.length })]);
   $('place').value = at;

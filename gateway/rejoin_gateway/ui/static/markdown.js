@@ -1,4 +1,4 @@
-// Markdown as elements: the part of it that models write. Never markup from text, never a picture from elsewhere.
+// Markdown as elements: the subset that models write. Text never becomes markup, and images are never loaded.
 
 import { h } from './dom.js';
 
@@ -21,7 +21,7 @@ const INLINE = new RegExp(
   's',
 );
 
-/** The blocks of a text, each `{ kind, lines, … }` with the `raw` lines that it was made of. */
+/** The blocks of a text: `{ kind, lines, … }`, each with its `raw` lines. */
 export function blocks(text) {
   const lines = text.replaceAll('\r\n', '\n').split('\n');
   const found = [];
@@ -58,14 +58,14 @@ function run(lines, at, kind, goesOn) {
   return { kind, lines: lines.slice(at, end), end };
 }
 
-/** A fence that is not closed yet is still one: more of it is to come. */
+/** A code fence. It need not be closed: the text may still grow. */
 function fenced(lines, at, [, fence, language]) {
   let end = at + 1;
   while (end < lines.length && !new RegExp(`^ {0,3}${fence[0]}{${fence.length},}\\s*$`).test(lines[end])) end += 1;
   return { kind: 'code', language, lines: lines.slice(at + 1, end), end: Math.min(end + 1, lines.length) };
 }
 
-/** A block as an element. */
+/** The element of a block. */
 export function element(block) {
   switch (block.kind) {
     case 'code':
@@ -109,7 +109,7 @@ function table(lines) {
   return h('div', { className: 'wide', tabIndex: 0 }, made);
 }
 
-/** The nodes of a line of text. */
+/** The nodes of inline text. */
 export function inline(text) {
   const nodes = [];
   let rest = text;
@@ -133,7 +133,7 @@ function span({ 0: whole, groups: { code, bold, slant, slant2, gone, label, to, 
   return h('a', { href: url, target: '_blank', rel: 'noopener noreferrer' }, label || url);
 }
 
-/** Show a text that grows: only the blocks that changed are made again. */
+/** Show a growing text: only changed blocks are created again. */
 export class Shown {
   constructor(className = 'prose') {
     this.element = h('div', { className });
@@ -160,7 +160,7 @@ export class Shown {
   }
 }
 
-/** Add to the last text node what was added to the block, where that is all that happened: the common case. */
+/** If text was only added at the end of a block, which is the common case, append it to the last text node. */
 function grow(old, block, before) {
   if (!before || !block.raw.startsWith(before)) return false;
   const added = block.raw.slice(before.length);

@@ -1,5 +1,5 @@
-// Messages as elements: text, thoughts, tool calls, files, questions. What stays the same keeps its element, and
-// with it focus, selection and openness.
+// Messages as elements: text, reasoning, tool calls, files, approvals. Unchanged parts keep their elements, and
+// with them focus, selection and open state.
 
 import { arrange, h, Kept, write } from './dom.js';
 import { failure } from './fold.js';
@@ -12,7 +12,7 @@ const STATES = {
 };
 const json = (value) => (typeof value === 'string' ? value : JSON.stringify(value, null, 1)?.replace(/\n\s*/g, ' ') ?? '');
 
-/** `actions`: `{ decide, edit, regenerate, inspect }`, those that there are. */
+/** `actions`: `{ decide, edit, regenerate, inspect }`; each may be missing. */
 export class Messages {
   #kept = new Kept();
   #actions;
@@ -21,7 +21,7 @@ export class Messages {
     this.#actions = actions;
   }
 
-  /** One message. `busy`: more of it is to come, so it is read out when it is whole. */
+  /** The element of a message. `busy`: it is incomplete, so screen readers wait until it is complete. */
   article(message, { busy = false, last = false, idle = true, run = '' } = {}) {
     const who = message.role === 'user' ? 'You' : 'Agent';
     const made = this.#kept.get(message.id, () => h('article', { className: message.role, 'aria-label': who }));
@@ -64,7 +64,7 @@ export class Messages {
     const made = this.#kept.get(key, () => h('details', { open }, h('summary'), h('p')));
     if (made.dataset.state === 'streaming' && !open) made.open = false;
     made.dataset.state = part.state;
-    const { agent, text } = part.providerMetadata?.rejoin ?? {}; // what a delegated agent says
+    const { agent, text } = part.providerMetadata?.rejoin ?? {}; // text of a delegated agent
     if (text) write(made.firstChild, open ? `${agent} is writing…` : `${agent} said`);
     else write(made.firstChild, open ? 'Thinking…' : 'Thoughts');
     write(made.lastChild, part.text);
@@ -124,7 +124,7 @@ export class Messages {
   }
 }
 
-/** A stored file, fetched with the visitor's key, which an image could not send. */
+/** A stored file, fetched with the visitor's key: an `<img>` cannot send the key. */
 async function load(url) {
   const response = await wire.fetch(url);
   if (!response.ok) throw new Error(`the file answered ${response.status}`);

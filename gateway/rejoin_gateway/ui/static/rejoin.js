@@ -1,15 +1,15 @@
-// The client's half of a stream that can be rejoined: `RejoinChatTransport` for `useChat`, over `Answer`, which is
-// one response through any number of broken connections. No dependency; runs in browsers and in Node ≥ 20.
+// The client side of resumable streams: `RejoinChatTransport` for `useChat`, built on `Answer`, which reads one
+// response across any number of broken connections. No dependencies; runs in browsers and in Node ≥ 20.
 //
-// The law is the server's: every event has an id, `Last-Event-ID` continues behind it, 410 says that the place is
-// gone, and only `[DONE]` says that the answer is whole. A body that ends without it has broken, however politely.
+// The server's rules: every event has an id, `Last-Event-ID` continues behind it, 410 means that this position no
+// longer exists, and only `[DONE]` marks a complete answer. A body that ends without it counts as broken.
 
 const WAIT_FIRST_MS = 250, WAIT_MAX_MS = 5_000;
-const SILENCE_MS = 30_000; // a gateway says something every ten seconds: this connection is dead
+const SILENCE_MS = 30_000; // a gateway sends something every ten seconds: after this silence the connection is dead
 const PATIENCE_MS = 10 * 60_000;
-const AWAY = [408, 429, 502, 503, 504]; // somebody in between answers; the request is as good as not sent
+const AWAY = [408, 429, 502, 503, 504]; // from a proxy or an overloaded gateway: send the request again
 
-/** The server understood, and said no. */
+/** The server refused the request. */
 export class Refused extends Error {
   constructor(status, detail) {
     super(detail);
@@ -17,10 +17,10 @@ export class Refused extends Error {
   }
 }
 
-/** Nothing of what was shown can be continued. `useChat` takes it for a lost connection: `resumeStream()` helps. */
+/** The shown events cannot be continued. `useChat` treats it as a lost connection: call `resumeStream()`. */
 const lost = (why) => new TypeError(`network error: ${why}`);
 
-/** The events of a body, `{ id, data }`; ends when the body does, for whatever reason. */
+/** The events of a body, `{ id, data }`, until the body ends or breaks. */
 async function* frames(body, silenceMs, silent) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '', id = '', data = [];
@@ -31,7 +31,7 @@ async function* frames(body, silenceMs, silent) {
       clearTimeout(timer);
       if (done) return;
       const lines = (rest + value).split('\n');
-      rest = lines.pop(); // a read may end anywhere
+      rest = lines.pop(); // a read may end within a line
       for (const raw of lines) {
         const line = raw.endsWith('\r') ? raw.slice(0, -1) : raw;
         const [, field, text] = /^([^:]*)(?:: ?(.*))?$/s.exec(line);
@@ -58,8 +58,8 @@ async function refusal(response) {
 }
 
 /**
- * One answer. `open(signal)` makes the request that begins it, and may be made again: the server knows it by its
- * ids. `resume({ run, cursor }, signal)` asks for what is behind a cursor. Both return a `fetch`.
+ * One answer. `open(signal)` sends the request that starts it; it may be sent again, because the server recognizes
+ * its ids. `resume({ run, cursor }, signal)` requests the events behind a cursor. Both return a `fetch`.
  */
 export class Answer {
   run = '';
@@ -86,22 +86,22 @@ export class Answer {
     this.#silenceMs = silenceMs;
   }
 
-  /** The first response that is one; false if there is nothing to read. Throws `Refused`. */
+  /** Get the first response; false if it has no stream. Throws `Refused`. */
   async begin() {
     this.#tell('waiting');
     await this.#ask(this.#open, this.#silenceMs);
     this.run = this.#response.headers.get('x-workflow-run-id') ?? '';
     const type = this.#response.headers.get('content-type') ?? '';
-    return this.#response.status !== 204 && !type.includes('json'); // JSON: taken, but others are to decide first
+    return this.#response.status !== 204 && !type.includes('json'); // JSON: the run waits for further decisions
   }
 
-  /** The whole of an answer that is no stream; null for none. */
+  /** The JSON of an answer that is not a stream; null for 204. */
   async json() {
     await this.#ask(this.#open);
     return this.#response.status === 204 ? null : this.#response.json();
   }
 
-  /** `{ cursor, chunk }` for every event, once, in order; `{ restart: true }` before all of them come again. */
+  /** `{ cursor, chunk }` for every event, once, in order; `{ restart: true }` before all events are repeated. */
   async *events() {
     for (;;) {
       this.#tell('streaming');
@@ -124,12 +124,12 @@ export class Answer {
     }
   }
 
-  /** Nobody reads it any more. The run goes on without us. */
+  /** Stop reading. The run continues. */
   leave() {
     this.#left.abort();
   }
 
-  /** Behind the last event; false: that place is gone, and it begins again. */
+  /** Continue behind the last event; false if that position is gone and the stream starts again. */
   async #again() {
     const { run, cursor } = this;
     if (cursor) {
@@ -146,7 +146,7 @@ export class Answer {
     return !cursor;
   }
 
-  /** Until somebody answers. Throws `Refused`, the caller's reason to abort, or an error when patience is over. */
+  /** Retry until there is a response. Throws `Refused`, the abort reason, or an error after the last retry. */
   async #ask(request, silenceMs) {
     for (;;) {
       const connection = (this.#connection = new AbortController());
@@ -159,7 +159,7 @@ export class Answer {
     }
   }
 
-  /** Before the next try: longer each time, and over at once when the network is back. */
+  /** The wait before the next try: longer each time; ends when the browser is online again. */
   async #pause(wishMs = 0) {
     this.#signal.throwIfAborted();
     this.#tell('reconnecting');
@@ -186,22 +186,22 @@ export class Answer {
   }
 }
 
-/** What was handed on, so that a repetition from the first event can be joined to it. */
+/** Remembers the events that were passed on, so that a repetition from the start can be skipped. */
 export class Sent {
   #sent = [];
-  #at = null; // while events repeat: how many of them were the same
+  #at = null; // while events repeat: how many were equal so far
   #resets;
 
   constructor({ resets = true } = {}) {
     this.#resets = resets;
   }
 
-  /** From here on the events come again, from the first one. */
+  /** The events are repeated from now on, from the first one. */
   again() {
     this.#at = 0;
   }
 
-  /** What to hand on for an event. Throws if what was shown contradicts it, and cannot be taken back. */
+  /** The events to pass on for an event. Throws if it contradicts shown events that cannot be voided. */
   take(chunk) {
     const text = JSON.stringify(chunk);
     if (this.#at !== null && this.#at < this.#sent.length) {
@@ -216,12 +216,12 @@ export class Sent {
     return [chunk];
   }
 
-  /** What to hand on at the end: it may come earlier than the first time. */
+  /** The events to pass on at the end, which may come earlier than the first time. */
   end() {
     return this.#at !== null && this.#at < this.#sent.length ? this.#rewound() : [];
   }
 
-  /** Void the open step, and say again what of it still holds. Earlier steps no client can take back. */
+  /** Void the current step and repeat its valid part. Clients cannot void earlier steps. */
   #rewound() {
     const step = this.#sent.lastIndexOf('{"type":"start-step"}');
     if (!this.#resets || step < 0 || this.#at <= step) throw lost('what was shown no longer holds');
@@ -240,10 +240,10 @@ function below(api, path) {
   return `${base}${path}${query}`;
 }
 
-// There is no randomUUID on a plain http origin other than localhost.
+// Browsers have no randomUUID on plain http origins other than localhost.
 const fresh = () => crypto.randomUUID?.() ?? crypto.getRandomValues(new Uint32Array(4)).join('-');
 
-/** `useChat({ transport: new RejoinChatTransport() })`. Its options are those of the stock transport, and a few. */
+/** `useChat({ transport: new RejoinChatTransport() })`. It takes the options of the default transport and a few more. */
 export class RejoinChatTransport {
   resumeStreamIsReplay = true;
   #options;
@@ -252,7 +252,7 @@ export class RejoinChatTransport {
     this.#options = { api: '/api/chat', ui: 7, ...options };
   }
 
-  /** What `useChat` posts. Made again until it is answered: one key, one run. */
+  /** Send what `useChat` posts, again until there is a response: the idempotency key makes it one run. */
   async sendMessages({ chatId, messages, trigger, messageId, abortSignal, headers, body }) {
     const own = await resolved(this.#options.body);
     const said = JSON.stringify({ ...own, ...body, id: chatId, messages, trigger, messageId });
@@ -262,14 +262,14 @@ export class RejoinChatTransport {
     return stream((await answer.begin()) ? answer : null, this.#options.ui);
   }
 
-  /** The running answer of a session, from its first event; null if nothing runs. */
+  /** The answer of the active run, from its first event; null if no run is active. */
   async reconnectToStream({ chatId, abortSignal, headers }) {
     const path = `/${encodeURIComponent(chatId)}/stream`;
     const answer = this.#answer(abortSignal, headers, (fetch) => fetch(path));
     return (await answer.begin()) ? stream(answer, this.#options.ui) : null;
   }
 
-  /** Stop the run. `stop()` of `useChat` only stops listening. */
+  /** Interrupt the run. `stop()` of `useChat` only stops reading. */
   async interrupt(chatId, { headers } = {}) {
     const response = await this.#fetch(headers)(`/${encodeURIComponent(chatId)}/stop`, { method: 'POST' });
     if (!response.ok) throw await refusal(response);
@@ -294,14 +294,14 @@ export class RejoinChatTransport {
       patienceMs,
       silenceMs,
       open: (both) => open(this.#fetch(headers, both)),
-      // By the run, not by the session: that may have a newer one.
+      // By the run, not by the session, which may have a newer run.
       resume: ({ run, cursor }, both) =>
         this.#fetch(headers, both)(`/${encodeURIComponent(run)}/stream`, {}, { 'last-event-id': cursor }),
     });
   }
 }
 
-/** The chunks of an answer as `useChat` reads them. */
+/** The chunks of an answer, as `useChat` reads them. */
 function stream(answer, ui) {
   const chunks = answer ? joined(answer, new Sent({ resets: ui === 7 })) : null;
   return new ReadableStream({

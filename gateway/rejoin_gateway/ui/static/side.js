@@ -1,4 +1,4 @@
-// The list of conversations, the one that changed last first.
+// The list of conversations, the last changed first.
 
 import { $, arrange, h, Kept, write } from './dom.js';
 import { wire } from './wire.js';
@@ -13,7 +13,7 @@ export class Side {
   #current;
   #onNews;
 
-  /** `current()` is the id that is shown; `onNews` is called when somebody else has changed that one. */
+  /** `current()` returns the shown id; `onNews` is called when that conversation was changed elsewhere. */
   constructor(current, onNews) {
     this.#current = current;
     this.#onNews = onNews;
@@ -24,7 +24,7 @@ export class Side {
     setInterval(() => document.hidden || wire.cut || this.look(), LOOK_MS);
   }
 
-  /** Ask, and show what there is. */
+  /** Load the list and show it. */
   async look() {
     const found = [];
     let next = '';
@@ -38,7 +38,7 @@ export class Side {
         if (!next) break;
       }
     } catch {
-      return; // the next look will tell
+      return; // the next call tries again
     }
     $('more').hidden = !next;
     arrange($('sessions'), found.map((one) => this.#line(one)));
@@ -47,7 +47,7 @@ export class Side {
     if (current) this.#compare(current);
   }
 
-  /** Which one is shown. */
+  /** Highlight the conversation that is shown. */
   mark() {
     for (const link of $('sessions').querySelectorAll('a')) {
       if (link.hash.slice(1) === this.#current()) link.setAttribute('aria-current', 'page');

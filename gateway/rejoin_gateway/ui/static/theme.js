@@ -1,3 +1,3 @@
-// Before the first paint, so that nothing flashes: not a module, and as short as it is.
+// Sets the theme before the first paint. Not a module, because modules run after it.
 const theme = localStorage.getItem('rejoin.theme');
 if (theme) document.documentElement.dataset.theme = theme;

@@ -1,14 +1,14 @@
-// A run's log as a story: what happened when, for how long, and by whom. Pure: records in, lines and facts out.
+// A run's log as a timeline: what happened when, for how long, and in which attempt. Pure.
 
-const GAP_MS = 1_000; // a pause that somebody waiting would notice
-const WAIT_MS_MAX = 3_000; // a longer one is drawn as long as this: hours of waiting are one notch
+const GAP_MS = 1_000; // shorter pauses are not shown
+const WAIT_MS_MAX = 3_000; // longer pauses are drawn with this length
 
-const NOBODY = 'Nobody decided in time.'; // the runner's words
+const NOBODY = 'Nobody decided in time.'; // the text that runners write
 const VOIDED = ['text', 'reasoning', 'tool', 'approval'];
 
 const ms = (time) => (time ? Date.parse(time.replace(/(\.\d{3})\d+/, '$1')) : Number.NaN);
 
-/** Every event of the records, `{ cursor, chunk, at, attempt, sequence, mark, audience, number }`; `at` in ms since the run was made. */
+/** Every event of the records, `{ cursor, chunk, at, attempt, sequence, mark, audience, number }`; `at` in ms since the run was created. */
 export function events(records, createdAt) {
   const zero = ms(createdAt);
   return records.flatMap(({ sequence, attempt, audience, mark, time, events: entries }) =>
@@ -16,7 +16,7 @@ export function events(records, createdAt) {
   ).map((event, number) => ({ ...event, number }));
 }
 
-/** Lines `{ kind, label, detail, from, to, first, last, state? }` in the order in which they began. */
+/** Lines `{ kind, label, detail, from, to, first, last, state? }` in the order of their start. */
 export function lines(list, records, createdAt) {
   const found = [];
   const open = new Map();
@@ -50,7 +50,7 @@ export function lines(list, records, createdAt) {
   return [...found, ...claims(list, records, createdAt)].sort((one, other) => one.from - other.from || one.first - other.first);
 }
 
-/** Each time the run changed hands: begun, gone on after a decision, or taken from a runner that had died. */
+/** The attempts: the first one, continuations after a decision, and takeovers after a runner died. */
 function claims(list, records, createdAt) {
   return records.flatMap(({ attempt, sequence, time }, number) => {
     const before = records[number - 1];
@@ -64,7 +64,7 @@ function claims(list, records, createdAt) {
   });
 }
 
-/** What lies between two events, if it is long: silence. */
+/** Long pauses between two events. */
 function between(previous, event, found) {
   const span = { first: event.number, last: event.number };
   if (event.at - previous.at > GAP_MS) {
@@ -73,7 +73,7 @@ function between(previous, event, found) {
   }
 }
 
-/** A step's own tokens: the log says what they are together. */
+/** The tokens of each step. The log holds the running total. */
 function spend(line, usage, before) {
   if (!line || !usage) return before;
   const own = (name) => (usage[name] ?? 0) - (before[name] ?? 0);
@@ -119,7 +119,7 @@ function call(event, open, begin) {
   if ('errorText' in chunk) line.detail += ` → ${chunk.errorText}`;
 }
 
-/** A scale on which long waits are short: ms since the beginning to 0 … 1. */
+/** A scale that shortens long pauses: ms since the start → 0 … 1. */
 export function scale(list) {
   const stops = [{ at: 0, drawn: 0 }];
   for (const { at } of list) {
@@ -135,10 +135,10 @@ export function scale(list) {
   };
 }
 
-/** How long an event is waited for in a replay, in ms. */
+/** The pause before an event in a replay, in ms. */
 export const pause = (list, number) => (number ? Math.min(list[number].at - list[number - 1].at, WAIT_MS_MAX) : 0);
 
-/** What is asked first: `[name, value]`. */
+/** The key figures of a run: `[name, value]`. */
 export function facts(list, records, state) {
   const usage = list.reduce((found, { chunk }) => chunk.messageMetadata?.usage ?? found, {});
   const text = list.find(({ chunk }) => chunk.type === 'text-delta' || chunk.type === 'reasoning-delta');

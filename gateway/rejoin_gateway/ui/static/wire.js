@@ -1,11 +1,11 @@
-// The network of this page: the visitor's key on every request, and a plug that can be pulled.
+// All requests of a page: adds the visitor's key, and can simulate a lost connection.
 
 import { Answer, Refused } from './rejoin.js';
 
 const KEY = 'rejoin.key';
 
 class Wire extends EventTarget {
-  /** Who is asked, unless a request says otherwise. */
+  /** The agent of requests that name none. */
   agent = '';
   #cut = false;
   #plug = new AbortController();
@@ -23,11 +23,11 @@ class Wire extends EventTarget {
     return this.#cut;
   }
 
-  /** While it is cut, no request of this page reaches anybody, and those under way break. */
+  /** While cut, new requests fail and open ones are aborted. */
   set cut(cut) {
     this.#cut = cut;
     if (cut) this.#plug.abort();
-    else dispatchEvent(new Event('online')); // whoever waits for the network need not wait longer
+    else dispatchEvent(new Event('online')); // ends the waits for the network
     this.dispatchEvent(new Event('change'));
   }
 
@@ -37,11 +37,11 @@ class Wire extends EventTarget {
     const plug = this.#plug.signal;
     const key = this.key;
     const all = { ...(key && { authorization: `Bearer ${key}` }), ...(this.agent && { 'x-agent-id': this.agent }), ...headers };
-    const both = signal ? AbortSignal.any([signal, plug]) : plug;
-    return fetch(path, { cache: 'no-store', ...init, headers: all, signal: both });
+    const combined = signal ? AbortSignal.any([signal, plug]) : plug;
+    return fetch(path, { cache: 'no-store', ...init, headers: all, signal: combined });
   };
 
-  /** JSON, or null where there is nothing. Waits for a network that is away; throws `Refused`. */
+  /** The JSON response, null for 404. Retries while the gateway cannot be reached; throws `Refused`. */
   async json(path, init = {}) {
     const answer = new Answer({ open: (signal) => this.fetch(path, { ...init, signal }), resume: () => null });
     try {
@@ -53,8 +53,8 @@ class Wire extends EventTarget {
   }
 
   post(path, body, headers = {}) {
-    const asked = { method: 'POST', body: JSON.stringify(body) };
-    return (signal) => this.fetch(path, { ...asked, headers: { 'content-type': 'application/json', ...headers }, signal });
+    const request = { method: 'POST', body: JSON.stringify(body) };
+    return (signal) => this.fetch(path, { ...request, headers: { 'content-type': 'application/json', ...headers }, signal });
   }
 }
 
