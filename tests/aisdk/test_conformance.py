@@ -1,6 +1,7 @@
-"""The real clients, in versions that people have, against real processes: a flow ends with what is stored.
+"""The real AI SDK clients, in all supported versions, against real processes: each flow ends with the stored
+messages.
 
-What a flow is, and what a version cannot do, is in `flows.mjs`; what a version cannot know in `compare.mjs`.
+`flows.mjs` holds the flows and what a version cannot do; `compare.mjs` what a version cannot know.
 """
 
 import asyncio
@@ -132,7 +133,7 @@ def cell(one: Played | None, notes: list[str]) -> str:
 @pytest.mark.feature("F67", "F84")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_flow_ends_with_the_stored_messages_in_the_client(report: Report, version: str) -> None:
-    """F67, F84: tools, approvals, interrupts, reloads, cuts, tabs, edits, errors, a killed runner."""
+    """Tools, approvals, interrupts, reloads, cuts, tabs, edits, errors, a killed runner."""
     own = {one.flow: one for one in report.played if one.version == version}
     assert set(own) == {flow for flow in report.flows if plays(version, flow)}
     assert {flow: one.error for flow, one in own.items() if not one.ok} == {}

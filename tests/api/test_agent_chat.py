@@ -1,4 +1,6 @@
-"""The agent-chat family: for administrators' tools; streamed, started and polled, or said whole."""
+"""The agent-chat family: streamed, started and polled, and synchronous answers, and its administrators'
+routes.
+"""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""What `useChat` sends by default."""
+"""What `useChat` sends with its default settings."""
 
 from tests.support.clients.api_families import AISDK, ApiClient, with_decision
 from tests.support.clients.transcripts import Transcript

@@ -1,4 +1,6 @@
-"""History stays authoritative: what a client says that others have said, run or decided has no effect."""
+"""The stored history is authoritative: claims of a client about earlier messages, calls and decisions have no
+effect.
+"""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

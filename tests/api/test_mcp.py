@@ -1,4 +1,4 @@
-"""The MCP endpoint, with the official client in both of its eras and without it."""
+"""The MCP endpoint, with both protocol generations of the official client and with plain requests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

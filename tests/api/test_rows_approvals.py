@@ -1,4 +1,4 @@
-"""Acceptance rows of approvals, in every family's way of asking and answering."""
+"""Approvals in every route family: how each asks for and takes decisions."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

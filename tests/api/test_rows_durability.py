@@ -1,4 +1,4 @@
-"""Acceptance rows of executions, rejoining, and many gateways."""
+"""Executions, resuming and several gateways, in every route family."""
 
 import asyncio
 

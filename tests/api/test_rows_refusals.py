@@ -1,4 +1,4 @@
-"""Acceptance rows of refusals: each status, in each family's own shape, and nothing done."""
+"""Refusals: each status in the error format of each family, without effect."""
 
 from collections.abc import AsyncIterator
 

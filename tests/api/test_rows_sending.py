@@ -1,4 +1,4 @@
-"""Acceptance rows of sending and streaming, in every family that has them."""
+"""Sending and streaming in every route family."""
 
 import asyncio
 import uuid

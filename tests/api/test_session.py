@@ -1,4 +1,4 @@
-"""The session family: a session by its path, and everything that may be asked of one."""
+"""The session family: the routes below the path of a session."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a person sees while things break, on the playground and on a React page with the real `useChat`."""
+"""What a person sees during failures, on the playground and on a React page with the real `useChat`."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The run inspector: from a message to why it says what it says."""
+"""The run inspector: it explains how a message came about."""
 
 import re
 

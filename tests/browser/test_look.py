@@ -1,6 +1,7 @@
-"""What the pages are like: soon there, usable by everybody, and worth a picture in the documentation.
+"""The look of the pages: first paint, accessibility, and pictures for the documentation.
 
-`REJOIN_SCREENSHOTS=1 pytest tests/browser/test_look.py` takes those of docs/, of a fresh installation.
+`REJOIN_SCREENSHOTS=1 pytest tests/browser/test_look.py` takes the pictures of docs/ from a fresh
+installation.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The playground beyond what every chat page can: its plugs, lists and editing, and what it makes of text."""
+"""What the playground has beyond every chat page: its plugs, lists, editing and rendering of text."""
 
 import io
 import re

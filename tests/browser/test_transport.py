@@ -1,4 +1,6 @@
-"""`clients/js`: the transport under npm `ai`'s own client, through every kind of cut. Cases in Node."""
+"""`clients/js`: the transport below the AI SDK's own client, through every kind of cut. The cases run in
+Node.
+"""
 
 import pytest
 

@@ -98,7 +98,7 @@ async def test_a_decision_is_followed_by_the_rest(
 
 @pytest.mark.feature("F80")
 async def test_resume_returns_none_without_a_running_run(system: LocalSystem, client: Client) -> None:
-    """F80: and the running answer when something does, whole or behind a cursor."""
+    """And the running answer when something does, whole or behind a cursor."""
     session = system.fresh("s")
     first = await client.chat.send(session, "count 30 every 20 ms")
     seen: list[Event] = []

@@ -1,4 +1,4 @@
-"""The client's own reading: events as the server writes them, refusals in every family's shape."""
+"""How the client parses events as the server writes them, and errors in every family's format."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""What is written about the clients is true, as far as a machine can tell."""
+"""What the documentation says about the clients is true, as far as a test can check."""
 
 import ast
 import re

@@ -1,4 +1,6 @@
-"""The Python client on a bad line: every event once, in order; and with a credential that runs out."""
+"""The Python client on a bad connection receives every event once, in order; its credential is refreshed when
+it expires.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -230,7 +232,6 @@ class Tokens:
 
 @pytest.mark.feature("F80")
 async def test_a_401_refreshes_once_for_five_parallel_calls() -> None:
-    """F80."""
     tokens = Tokens()
     async with server([tokens.answer]) as (url, asked), Client(url, token=tokens, retry=QUICK) as client:
         await client.threads.list()

@@ -1,4 +1,4 @@
-"""The FastAPI example: its users talk, leave, come back, decide and stop, each in their own chats."""
+"""The FastAPI example: its users chat, disconnect, resume, decide and interrupt, each in their sessions."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The support example asks before it spends, and its client asks the person."""
+"""The support example asks for an approval before it pays, and its client asks the person."""
 
 import msgspec
 import pytest

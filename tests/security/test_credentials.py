@@ -1,4 +1,4 @@
-"""What a credential can do to those who check it: nothing."""
+"""A malformed or hostile credential has no effect on the gateway that checks it."""
 
 import asyncio
 from datetime import datetime

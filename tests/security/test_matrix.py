@@ -1,7 +1,7 @@
-"""Every route against everybody who should not get through: the documented status, and nothing happens.
+"""Every route against every credential that must not pass: the documented status, and no effect.
 
-The routes are those that the gateway mounts, so a new one is in the matrix by being there; one without an
-example here fails. A route is asked for what belongs to Ann, with one credential after the other.
+The routes are those that the gateway mounts, so a new one is included; a route without an example here fails.
+Each is called for data of Ann, with one credential after the other.
 """
 
 from collections.abc import AsyncIterator, Mapping

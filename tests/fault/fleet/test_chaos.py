@@ -1,7 +1,6 @@
-"""Continuous chaos: everything that can die does, again and again, while people chat; nothing is lost.
+"""Continuous chaos: every kind of process is killed again and again while clients chat; nothing is lost.
 
-FEATURES F83 to F88, F90 to F93. `REJOIN_CHAOS_S=60` is the whole of it, and `REJOIN_CHAOS_SEED` repeats a
-schedule.
+`REJOIN_CHAOS_S=60` is the full length. `REJOIN_CHAOS_SEED` repeats a schedule.
 """
 
 import asyncio
@@ -90,7 +89,6 @@ async def rampage(where: Dev, clients: Sequence[Client], chaos: Chaos, seed: str
 async def test_nothing_is_lost_while_everything_dies(
     tmp_path: Path, record_measurement: RecordMeasurement
 ) -> None:
-    """F83 to F88, F90 to F93."""
     seed = os.environ.get("REJOIN_CHAOS_SEED", str(secrets.randbelow(10**6)))
     async with chaos_installation(tmp_path) as where, open_client_connections() as http:
         clients = [Client(http, where.gateways, Random(f"{seed}-{n}"), leaves=True) for n in range(SESSIONS)]

@@ -1,7 +1,5 @@
-"""The fleet as it runs in production, as plain processes: three clustered brokers with the production
-configuration, two gateways and two runners with users of their own, under load, with its plugs pulled.
-
-FEATURES F90 and F91.
+"""A production installation as plain processes, with faults under load: three clustered brokers with the
+production configuration, two gateways and two runners with their own users.
 """
 
 import asyncio

@@ -1,7 +1,4 @@
-"""`rejoin dev` and its processes with their plugs pulled: kill -9 of every part of it, under a viewer's eyes.
-
-FEATURES F62, F71, F82 to F85, F91, F92 and F94.
-"""
+"""`rejoin dev` and its processes: each is killed with SIGKILL while a client watches."""
 
 import itertools
 import secrets
@@ -168,7 +165,7 @@ async def holder(plugged: Dev, run: str) -> psutil.Process:
 async def test_a_killed_runner_is_replaced_and_its_viewer_sees_every_event_once(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
-    """F71, F84, F85: the connection never drops."""
+    """The connection never drops."""
     a, b = plugged.gateways
     session = fresh()
     async with Watch(http, a, session, "count 60 every 30 ms") as watch:
@@ -190,7 +187,7 @@ async def test_a_killed_runner_is_replaced_and_its_viewer_sees_every_event_once(
 async def test_a_killed_gateways_client_resumes_at_the_other_one(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
-    """F82, F83: byte for byte; and the killed one is started again."""
+    """Byte for byte; and the killed one is started again."""
     a, b = plugged.gateways
     session = fresh()
     async with Watch(http, a, session, "count 60 every 20 ms") as watch:
@@ -213,7 +210,7 @@ async def test_a_killed_gateways_client_resumes_at_the_other_one(
 async def test_a_killed_broker_is_started_again_and_everything_goes_on(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
-    """F91: streams and runs outlast it, and nothing is doubled."""
+    """Streams and runs outlast it, and nothing is doubled."""
     a, b = plugged.gateways
     session = fresh()
     async with Watch(http, a, session, "count 80 every 20 ms") as watch:
@@ -231,7 +228,7 @@ async def test_a_killed_broker_is_started_again_and_everything_goes_on(
 async def test_a_killed_database_is_started_again_and_no_run_is_lost(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
-    """F92: meanwhile requests get 503 or succeed, and what streams goes on."""
+    """Meanwhile requests get 503 or succeed, and what streams goes on."""
     a, b = plugged.gateways
     session = fresh()
     async with Watch(http, a, session, "count 60 every 20 ms") as watch:
@@ -256,7 +253,7 @@ async def test_a_killed_database_is_started_again_and_no_run_is_lost(
 
 @pytest.mark.feature("F94")
 async def test_a_second_instance_on_the_same_port_or_directory_ends_with_one_line(plugged: Dev) -> None:
-    """F94: and the first goes on."""
+    """And the first goes on."""
     port, data = plugged.port, plugged.place / "data"
     for at, on, words in (
         (port, plugged.place / "other", f"port {port} cannot be used"),
@@ -280,7 +277,7 @@ async def test_a_second_instance_on_the_same_port_or_directory_ends_with_one_lin
 async def test_sigterm_ends_everything_in_order_and_the_next_start_loses_nothing(
     plugged: Dev, http: aiohttp.ClientSession
 ) -> None:
-    """F62, F94: an approval that waited is decided after the restart."""
+    """An approval that waited is decided after the restart."""
     session, other = fresh(), fresh()
     async with Watch(http, plugged.gateways[0], session, "delete notes.txt") as watch:
         await watch.read()
@@ -346,7 +343,7 @@ async def test_kill_9_leaves_no_process_behind_and_the_next_start_ends_what_was_
 async def test_services_wait_for_a_broker_and_outlast_its_absence(
     servers: Servers, http: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
-    """F91: a line for each try and no traceback at the start; 503 for what comes meanwhile, later."""
+    """A line for each try and no traceback at the start; 503 for what comes meanwhile, later."""
     port = free_ports(1)
     base = f"http://{HOST}:{port}"
     async with AsyncExitStack() as stack:
@@ -406,7 +403,6 @@ async def outlast(own: Servers, http: aiohttp.ClientSession, base: str) -> None:
 async def test_a_service_without_its_database_logs_it_and_waits(
     servers: Servers, tmp_path: Path, service: str
 ) -> None:
-    """F92."""
     url = f"postgresql://nobody:secret-word@{HOST}:{free_ports(1)}/none"
     variables = {
         "REJOIN_NATS_URL": servers.nats_url,

@@ -1,6 +1,7 @@
-"""Every gateway and every runner is restarted in turn, under load: clients that resume see each event once.
+"""Every gateway and every runner is restarted in turn under load: clients that resume receive each event
+once.
 
-FEATURES F90. Each is ended by SIGTERM, as a deployment does it, and the next one only once all are back.
+Each process gets SIGTERM, as in a deployment, and the next one only when all are back.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""Tools that never come back, in a real process: they keep neither a drained runner alive nor their runs."""
+"""Tools that never return, in a real runner process: a drained runner ends all the same, and their runs
+continue elsewhere.
+"""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""A session that is deleted while it is answered: its runner stops, and nothing of it is left anywhere."""
+"""A session is deleted during its run: the runner stops, and nothing of the session is left."""
 
 import asyncio
 from collections.abc import AsyncIterator

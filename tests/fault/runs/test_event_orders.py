@@ -1,7 +1,7 @@
-"""Two things that may happen in either order.
+"""Pairs of events that may happen in either order.
 
-An interrupt and a clean-up, a stale request and its run's holder, a question that is stored and a policy that
-has changed, a crash and an agent that must not begin twice.
+An interrupt and a clean-up; a stale request and the runner that holds the run; a stored approval and a policy
+that has changed; a crash and an agent that must not start twice.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""One tenant's thousand runs do not delay another's first: measured, against an idle system."""
+"""A tenant with a thousand runs does not delay another tenant's first event (measured)."""
 
 import asyncio
 import os

@@ -1,8 +1,8 @@
-"""No run is ended for being long: in real time past every wait that there is, and in simulated time past all.
+"""No run is ended because it takes long: in real time it outlasts every timeout, in simulated time by far.
 
-FEATURES F73. In real time the ack wait is what it always is; the heartbeat of a stream, a runner's sweep and
-the longest pause between two looks at a tail are a quarter of the run, unless they are less anyway.
-`REJOIN_LONG_RUN_S=130` is the whole of it.
+In real time the ack wait has its default value. The heartbeat of a stream, the sweep interval of a runner and
+the longest interval of the tail check are a quarter of the run at most. `REJOIN_LONG_RUN_S=130` is the full
+length.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""A hundred messages at once in one session are answered one after the other, in the order of acceptance."""
+"""A hundred messages sent at once in one session are answered one after the other, in the order of
+acceptance.
+"""
 
 import asyncio
 import itertools

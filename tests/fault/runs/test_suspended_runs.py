@@ -1,4 +1,4 @@
-"""Runs that wait for a person cost nothing while they wait, however many they are, and each goes on."""
+"""Runs that wait for an approval use no resources, whatever their number, and each continues."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""A stream that cannot go on is broken, and nothing else is ever written into a response that has begun."""
+"""A stream that cannot continue is aborted. Nothing else is ever written into a response that has begun."""
 
 import asyncio
 from contextlib import suppress
@@ -38,7 +38,7 @@ async def raw(base: str, body: Any) -> bytes:
 async def test_a_log_that_cannot_be_followed_is_reported_by_the_http_status(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int
 ) -> None:
-    """F91: nothing is sent before it is known that there is something to send."""
+    """Nothing is sent before it is known that there is something to send."""
 
     def follow(_: str) -> NoReturn:
         raise fault

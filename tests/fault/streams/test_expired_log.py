@@ -1,4 +1,4 @@
-"""A run that waited for longer than its log is kept goes on all the same, and is rejoined whole."""
+"""A run that waits for longer than its log is retained continues, and a client gets all of it."""
 
 import pytest
 from rejoin_protocol.events import chunks

@@ -1,7 +1,7 @@
-"""A client that stops reading costs its gateway next to nothing, however much passes it, and gets all of it.
+"""A client that stops reading costs its gateway little memory, however much passes it, and receives
+everything.
 
-FEATURES F89. The gateway is a process of its own, and what counts is the memory that the system has given it.
-`REJOIN_STALLED_MB=100` is the whole of it.
+The gateway is a process of its own; its resident memory counts. `REJOIN_STALLED_MB=100` is the full size.
 """
 
 import asyncio

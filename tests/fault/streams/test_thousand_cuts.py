@@ -1,6 +1,6 @@
-"""A thousand cuts: whoever resumes at another gateway each time has seen the run once, byte for byte.
+"""A client that is cut again and again and resumes at another gateway receives the run once, byte for byte.
 
-FEATURES F83. `REJOIN_CUTS=1000` is the whole of it.
+`REJOIN_CUTS=1000` is the full number.
 """
 
 import asyncio

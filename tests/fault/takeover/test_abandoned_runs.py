@@ -1,7 +1,7 @@
-"""A run whose log takes no word any more cannot even be failed where everybody can see it: it is given up.
+"""A run whose log accepts no append cannot even be failed in its log: it is abandoned.
 
-FEATURES F71 and F92. Its viewers learn of it within a heartbeat of their stream, by the break of that; who
-asks for the rest is told that there is none; and the session goes on.
+Its clients learn of it within a heartbeat, because their streams are aborted; a resume is answered 410; and
+the session continues with its next message.
 """
 
 import asyncio

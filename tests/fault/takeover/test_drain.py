@@ -1,6 +1,6 @@
-"""A runner that drains lets go of its runs: between two steps where it can, within one where it must.
+"""A draining runner hands over its runs: between two steps if it can, within a step if it must.
 
-The ack wait is a minute here, so whatever goes on at once was handed over and not taken over.
+The ack wait is a minute here, so a run that continues at once was handed over, not taken over.
 """
 
 import asyncio

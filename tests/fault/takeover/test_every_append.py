@@ -1,6 +1,6 @@
-"""A runner that dies at every single append, before it is stored or after: the answer is always the same.
+"""A runner crashes at every single append, before it is stored or after: the answer is always the same.
 
-How it dies is in `tests/support/faults/crashing_runners.py`.
+`tests/support/faults/crashing_runners.py` describes the crash.
 """
 
 import msgspec
@@ -73,7 +73,7 @@ async def test_a_message_is_restored_whole_wherever_its_runner_died(
 async def test_the_answer_is_the_same_wherever_its_runner_died(
     system: LocalSystem, prompt: str, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F71, F84: one correct message, every event once, whatever append was the last."""
+    """One correct message, every event once, whatever append was the last."""
     crash = crash_at_append(monkeypatch, stored=stored)
     base = await system.gateway()
     shredder = Shredder()

@@ -1,9 +1,9 @@
-"""Two steps, three tools, one approval: the runner's process is killed with SIGKILL at one append of its log
-after the other, and whoever comes next ends the run as if nothing had been.
+"""Two steps, three tools, one approval: the runner's process gets SIGKILL at one append after the other, and
+the next runner completes the run.
 
-The kill follows the record that the broker republishes by less than a millisecond: the process may have gone
-a little further, which is what a kill in the field looks like. `test_three_tools` hits every seam exactly.
-`REJOIN_KILLS` says at how many of the appends, spread evenly; all of them take about four seconds each.
+The kill follows the record that the broker republishes by less than a millisecond, so the process may have
+gone a little further, as with a kill in production. `test_three_tools` hits every point exactly.
+`REJOIN_KILLS` is the number of appends, spread evenly; each takes about four seconds.
 """
 
 import asyncio
@@ -56,7 +56,6 @@ async def killed_at(nats_url: str, process: Command, at: int) -> AsyncIterator[a
 
 @pytest.mark.feature("F62", "F71", "F85", "F88")
 async def test_its_process_was_killed_at_an_append(system: LocalSystem, tmp_path: Path) -> None:
-    """F62, F71, F85, F88."""
     base = await system.gateway()
     await system.runner([build_agent(system.agent, write_to(tmp_path / "whole"))])
     first = (await collect_answer(system, base, "go")).responses[0]

@@ -1,5 +1,5 @@
-"""Writers that die between an append and the segment that would copy it, and those that come too late with
-one: a replay is the log, byte for byte, from every cursor.
+"""Writers that crash between an append and the segment that copies it, and writers that store a segment late:
+a replay is the log, byte for byte, from every cursor.
 """
 
 import asyncio
@@ -167,7 +167,7 @@ async def killed_at(nats_url: str, process: Command, appends: int) -> AsyncItera
 async def test_a_runner_killed_while_it_stores_a_segment_loses_nothing(
     system: LocalSystem, tmp_path: Path
 ) -> None:
-    """F69: a client that was there from the beginning and those that come with any cursor get the same."""
+    """A client that was there from the beginning and those that come with any cursor get the same."""
     base, session = await system.gateway(), system.fresh("s")
     variables = {
         "REJOIN_NATS_URL": system.nats_url,

@@ -1,5 +1,5 @@
-"""What a provider signed is sent back to it unchanged: after an approval, in the next turn, and by the runner
-that takes over from one that was killed. The log and the database are all that is left of it.
+"""A provider's signatures are sent back to it unchanged: after an approval, in the next turn, and by the
+runner that takes over after a kill. It has only the log and the database.
 """
 
 import signal

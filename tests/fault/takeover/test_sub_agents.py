@@ -1,8 +1,8 @@
-"""A transfer, delegations one after the other and inside each other, an approval at the bottom: its runner
-dies at every append and before every acknowledgement.
+"""A transfer, consecutive and nested delegations, an approval at the bottom: the runner crashes at every
+append and before every acknowledgement.
 
-Frames are nowhere but in the log, so whoever takes over stands in the same frame: one message, each tool as
-its policy says, every viewer every event once.
+The stack of agents is stored in the log only, so the next runner restores it from there: one message, each
+tool by its policy, every event once for every client.
 """
 
 from collections import Counter

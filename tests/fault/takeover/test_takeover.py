@@ -1,7 +1,7 @@
-"""Two runners on one run: the log has one writer at a time, and the one that was given up stops silently.
+"""Two runners on one run: the log has one writer at a time, and the fenced runner stops without output.
 
-FEATURES F71, F84, F85, F88. The first runner is silent for the broker and yet alive: a long pause, a broken
-network, a stopped virtual machine. Runners that are really killed are in `test_processes.py`.
+The first runner sends no heartbeats but still works: a long pause, a broken network, a stopped virtual
+machine. `tests/fault/fleet/test_processes.py` kills real runners.
 """
 
 import asyncio
@@ -33,7 +33,6 @@ from tests.support.system.observation import read_log, wait_until
 @pytest.mark.feature("F71", "F84", "F85")
 @pytest.mark.parametrize("goes_on", ["while the second works", "after the second has ended"])
 async def test_a_paused_runner_that_goes_on_writes_nothing_more(system: LocalSystem, goes_on: str) -> None:
-    """F71, F84, F85."""
     base = await system.gateway()
     gates = asyncio.Semaphore(5), asyncio.Semaphore(3)
     first = await system.runner(
@@ -70,7 +69,7 @@ async def test_a_paused_runner_that_goes_on_writes_nothing_more(system: LocalSys
 async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
     system: LocalSystem,
 ) -> None:
-    """F85: its attempt is known to the database only."""
+    """Its attempt is known to the database only."""
     base = await system.gateway()
     claimed, go = asyncio.Event(), asyncio.Event()
 
@@ -96,7 +95,7 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
 @pytest.mark.feature("F85")
 @pytest.mark.parametrize("pause_ms", [0, 1])
 async def test_a_runner_that_writes_without_a_pause_is_fenced(system: LocalSystem, pause_ms: int) -> None:
-    """F85: it writes as fast as it can while the second takes over, again and again if it must."""
+    """It writes as fast as it can while the second takes over, again and again if it must."""
     base = await system.gateway()
     first = await system.runner(**SILENT_RUNNER)
     session = system.fresh("s")
@@ -121,7 +120,7 @@ async def test_a_runner_that_writes_without_a_pause_is_fenced(system: LocalSyste
 async def test_a_call_that_was_running_is_repeated_or_reported_as_its_tool_says(
     system: LocalSystem, on_crash: Any, runs: int
 ) -> None:
-    """F88: with the same idempotency key, or never again."""
+    """With the same idempotency key, or never again."""
     keys: list[str] = []
     first_only = asyncio.Semaphore(1)
 

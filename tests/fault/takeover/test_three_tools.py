@@ -1,7 +1,7 @@
-"""Two steps, three tools, one approval: its runner dies at every append and before every acknowledgement.
+"""Two steps, three tools, one approval: the runner crashes at every append and before every acknowledgement.
 
-One tool may be repeated, one must not be, and one needs a person's word. Whatever died: one message, each
-tool as its policy says, every viewer every event once.
+One tool may be repeated, one must not be, and one needs an approval. Always: one message, each tool by its
+policy, every event once for every client.
 """
 
 from collections import Counter
@@ -19,7 +19,6 @@ from tests.support.system.local_system import LocalSystem
 async def test_its_runner_died_at_an_append(
     system: LocalSystem, *, stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """F71, F84, F88."""
     crash = crash_at_append(monkeypatch, stored=stored)
     runs: Counter[str] = Counter()
     base = await system.gateway()

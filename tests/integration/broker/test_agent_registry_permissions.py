@@ -1,4 +1,4 @@
-"""The registry as a gateway sees it in production: from its own account, with its own user."""
+"""The agent registry as a gateway reads it in production: from the gateways' account, with its own user."""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""The broker's users on a real server with `deploy/nats.conf`: what each may do, and what a thief may not."""
+"""The broker's users on a real server with `deploy/nats.conf`: what each may do, and what a stolen credential
+cannot do.
+"""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""The lossy proxy loses what it says it loses and nothing else; and the splice over it loses nothing."""
+"""The lossy proxy loses only what it reports, and a log tail over it loses nothing."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""A real broker that is killed, stopped, frozen, or refuses us, and what a connection makes of it."""
+"""A connection to a real broker that is killed, stopped, frozen, or that refuses access."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""Questions to a real broker: each gets its own answer, or learns at once that there will be none."""
+"""Requests to a real broker: each gets its own answer, or fails as soon as no answer is possible."""
 
 import asyncio
 import secrets

@@ -1,4 +1,4 @@
-"""`docs/agents.md` is true: its code runs, its agents can be served, and they do what it says."""
+"""`docs/agents.md` is true: its code runs, its agents can be served, and they do what the page says."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command line says what it did, or in one line why it did not."""
+"""The commands report what they did, or in one line why they failed."""
 
 import asyncio
 from pathlib import Path

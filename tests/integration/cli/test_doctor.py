@@ -1,4 +1,4 @@
-"""`rejoin doctor` finds what is wrong with an installation, says how to mend it, and changes nothing."""
+"""`rejoin doctor` finds faults of an installation, says how to mend them, and changes nothing."""
 
 import time
 from base64 import b64encode

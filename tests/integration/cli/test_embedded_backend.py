@@ -1,4 +1,4 @@
-"""The backend inside of somebody's own application: calls, and routes that are mounted."""
+"""The backend inside an application's own process: calls, and mounted routes."""
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -183,7 +183,7 @@ async def serving(app: web.Application) -> AsyncIterator[str]:
 
 @pytest.mark.feature("F79")
 async def test_an_agent_is_mounted_as_exactly_four_routes(system: LocalSystem, rejoin: Rejoin) -> None:
-    """F79: history, send, reconnect and interrupt, wherever the application wants them."""
+    """History, send, reconnect and interrupt, wherever the application wants them."""
     mounted = routes(rejoin, system.agent)
     assert sorted(
         (route.method, route.resource.canonical) for route in mounted.router.routes() if route.resource
@@ -212,7 +212,7 @@ async def test_an_agent_is_mounted_as_exactly_four_routes(system: LocalSystem, r
 
 @pytest.mark.feature("F79")
 async def test_an_override_refuses_with_401(system: LocalSystem, rejoin: Rejoin) -> None:
-    """F79: by a response or by an error; nothing has happened then. Or it hands the request on."""
+    """By a response or by an error; nothing has happened then. Or it hands the request on."""
 
     async def closed(request: web.Request, proceed: Handler) -> web.StreamResponse:
         if request.headers.get("x-door") != "open":

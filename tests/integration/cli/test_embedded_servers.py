@@ -1,4 +1,6 @@
-"""The embedded servers, against the promises of their packages' docstrings: real processes, really killed."""
+"""The embedded NATS and PostgreSQL servers keep the promises of their docstrings: real processes, really
+killed.
+"""
 
 import asyncio
 import json

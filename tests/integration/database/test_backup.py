@@ -1,6 +1,6 @@
-"""The database alone is the backup: restored beside an empty broker, nothing that was said is missing.
+"""The database alone is the backup: restored beside an empty broker, no history is lost.
 
-As `docs/operations.md` has it, with PostgreSQL's own tools.
+The steps are those of `docs/operations.md`, with the tools of PostgreSQL.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What is to be deleted is deleted with all that belongs to it: by command, by user, by age."""
+"""Deletion by command, by user and by age removes everything that belongs to a session."""
 
 import asyncpg
 from rejoin_adapters.postgres import migrate, run_store

@@ -1,4 +1,6 @@
-"""The services' own role in a real database: all that they do works, and it can make or break no table."""
+"""The services' role in a real database: everything that they do works, and the role can neither create nor
+drop a table.
+"""
 
 import secrets
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The schema against a real server: how it gets there, and the laws that it repeats."""
+"""Migrations on a real server, and the constraints of the schema."""
 
 import asyncio
 from collections.abc import AsyncIterator

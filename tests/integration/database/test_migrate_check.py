@@ -1,4 +1,4 @@
-"""`rejoin migrate --check` tells in one line whether this version fits the database, and changes nothing."""
+"""`rejoin migrate --check` tells whether this version fits the database and changes nothing."""
 
 import asyncio
 import os

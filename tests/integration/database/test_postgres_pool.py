@@ -1,4 +1,4 @@
-"""The seam to PostgreSQL, with a proxy on the wire that counts round trips and pulls the plug."""
+"""The connection pool, with a proxy that counts round trips and cuts connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable

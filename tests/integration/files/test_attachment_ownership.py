@@ -1,5 +1,5 @@
-"""Attachments through a whole system: they go with what they belong to, cost a tenant what it may have, and
-neither a repeated request nor a refused one does anything twice or for nothing.
+"""Attachments through a whole system: they are deleted with their message, count against the tenant's limit,
+and neither a repeated nor a refused request stores anything twice or in vain.
 """
 
 import asyncio

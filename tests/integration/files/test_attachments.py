@@ -1,4 +1,6 @@
-"""Attachments through a whole system: taken or refused by name, kept, given to the model, served."""
+"""Attachments through a whole system: accepted or refused with the reason, stored, given to the model,
+served.
+"""
 
 import base64
 import time
@@ -278,7 +280,7 @@ async def test_the_parts_family_takes_data_urls_and_those_alone(
 async def test_the_run_family_takes_files_in_its_own_shapes(
     system: LocalSystem, base: str, model: RecordingModel, site: FileSite
 ) -> None:
-    """F45 and F46 where their clients send them: beside a text, as parts and as content."""
+    """Images and PDFs where its clients send them: beside a text, as parts and as content."""
     image = {"type": "image_url", "image_url": {"url": site.url("/good/webp")}}
     document = inline_file_part(PDF, "application/pdf", filename="a.pdf")
     text = {"type": "text", "text": "look"}

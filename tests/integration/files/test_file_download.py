@@ -1,4 +1,4 @@
-"""A message's file on its way to whoever reads it: however slowly, however often, until something breaks."""
+"""Downloads of a stored file: slow readers, many readers, and failures in the middle."""
 
 import asyncio
 import socket

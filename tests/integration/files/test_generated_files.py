@@ -1,4 +1,6 @@
-"""Files that a model makes: stored before anybody hears of them, served, and read by the model again."""
+"""Files that a model generates are stored before any client learns of them, served, and read by the model
+again.
+"""
 
 import base64
 import io

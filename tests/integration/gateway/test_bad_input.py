@@ -1,4 +1,4 @@
-"""Bad input gets the status of the contract, a body that names the problem, and leaves nothing behind."""
+"""Invalid input gets the documented status, a body that names the problem, and has no effect."""
 
 import asyncio
 import io
@@ -193,7 +193,7 @@ async def test_an_unknown_session_has_no_stream(system: LocalSystem, base: str) 
 async def test_earlier_turns_that_a_client_sends_again_are_not_stored_again(
     system: LocalSystem, base: str
 ) -> None:
-    """F8, and nobody forges what the assistant said in a session we know."""
+    """And a client cannot forge what the assistant said in a known session."""
     session = system.fresh("s")
     first = system.chat(session, "count 2")
     await system.post(base, first)
@@ -209,7 +209,7 @@ async def test_earlier_turns_that_a_client_sends_again_are_not_stored_again(
 
 @pytest.mark.feature("F87")
 async def test_a_forged_approval_runs_nothing(system: LocalSystem, base: str) -> None:
-    """F87: an id that nobody asked about is a 404, and no tool is run for it."""
+    """An id that nobody asked about is a 404, and no tool is run for it."""
     session = system.fresh("s")
     await system.post(base, system.chat(session, "count 1"))
     part = {

@@ -1,4 +1,4 @@
-"""What Prometheus is shown: true counts, bounded labels, nothing of anybody's."""
+"""The Prometheus metrics: correct counts, bounded labels, no personal data."""
 
 import asyncio
 import re

@@ -1,7 +1,7 @@
-"""`?ui=5|6`: clients that know neither `reset-step` nor what else came after them.
+"""`?ui=5|6`: clients that do not know `reset-step` and later event types.
 
-What a dead runner left of a step must not stay in such a client. The first runner here is silent for the
-broker and yet alive, as in `tests/fault/takeover/test_takeover.py`.
+Such a client must not keep the output of a crashed step. The first runner here sends no heartbeats but still
+works, as in `tests/fault/takeover/test_takeover.py`.
 """
 
 import asyncio
@@ -115,7 +115,7 @@ async def stored(one: Rewound) -> Any:
 async def test_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_of_it(
     system: LocalSystem, ui: str
 ) -> None:
-    """F84: for a client that cannot be told to drop what it has."""
+    """For a client that cannot be told to drop what it has."""
     async with rewound(system, ui) as one:
         whole = await one.get(f"?ui={ui}")
     assert whole.complete
@@ -130,7 +130,7 @@ async def test_a_rewind_breaks_an_old_clients_stream_and_the_replay_has_nothing_
 
 @pytest.mark.feature("F84")
 async def test_a_position_before_the_rewind_continues_without_voided_events(system: LocalSystem) -> None:
-    """F84, F66: up to the step's start the client has nothing wrong; behind it, it must begin again."""
+    """Up to the step's start the client has nothing wrong; behind it, it must begin again."""
     async with rewound(system, "6") as one:
         whole = await one.get("?ui=6")
     begin = next(place for place, frame in enumerate(one.seen) if b"start-step" in frame.data)
@@ -148,7 +148,7 @@ async def test_a_position_before_the_rewind_continues_without_voided_events(syst
 
 @pytest.mark.feature("F84")
 async def test_a_position_behind_the_rewind_is_exact(system: LocalSystem) -> None:
-    """F84, F66: by cursor and by number, also from the end."""
+    """By cursor and by number, also from the end."""
     async with rewound(system, "6") as one:
         whole = await one.get("?ui=6")
     begin = types(whole).index("start-step")

@@ -138,7 +138,7 @@ async def test_a_conversation_is_named_or_new(system: LocalSystem, base: str, cl
 
 
 async def test_one_key_is_one_request(system: LocalSystem, client: AsyncOpenAI) -> None:
-    """F12: repeated with its Idempotency-Key a request attaches to the run that it has made."""
+    """Repeated with its Idempotency-Key a request attaches to the run that it has made."""
     headers = {"Idempotency-Key": system.fresh("key")}
     ids = {
         (
@@ -214,7 +214,7 @@ async def test_an_invalid_body_is_refused_with_400(system: LocalSystem, base: st
 
 @pytest.mark.feature("F38")
 async def test_no_credential_no_answer(system: LocalSystem, base: str) -> None:
-    """401 in OpenAI's shape; and F40, a conversation of somebody else's is 404."""
+    """401 in OpenAI's shape; and a conversation of another user is 404."""
     id = system.fresh("s")
     ask: Any = {"model": system.agent, "messages": user("count 1"), "metadata": {"conversation_id": id}}
     async with client_of(base) as ann, client_of(base, "ben") as ben:
@@ -299,7 +299,7 @@ async def test_a_failure_is_raised_by_the_client(system: LocalSystem, client: As
 
 @pytest.mark.feature("F84")
 async def test_a_rewind_is_an_error_where_text_cannot_be_taken_back(system: LocalSystem) -> None:
-    """F84: the client is told, and neither a half answer nor a doubled one looks whole."""
+    """The client is told, and neither a half answer nor a doubled one looks whole."""
     base = await gateway(system)
     gate = asyncio.Semaphore(FIRST)
     await system.runner(

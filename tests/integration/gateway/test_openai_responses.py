@@ -383,7 +383,7 @@ async def test_a_response_that_waits_can_be_cancelled(system: LocalSystem) -> No
 
 @pytest.mark.feature("F84")
 async def test_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(system: LocalSystem) -> None:
-    """F84: numbers never mean something else: behind a void one nobody can go on, behind any other one
+    """Numbers never mean something else: behind a void one nobody can go on, behind any other one
     everybody can.
     """
     gate = asyncio.Semaphore(FIRST)

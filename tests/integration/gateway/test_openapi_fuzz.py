@@ -1,6 +1,6 @@
-"""The contract is what the gateway does: schemathesis reads `/openapi.json` and tries to prove otherwise.
+"""The gateway behaves as `/openapi.json` says: schemathesis generates requests that try to disprove it.
 
-What it does not think of, bodies that no schema speaks of and bytes that are no text, is tried beside it.
+Requests beyond the schemas (odd JSON values, bytes that are no text) are tested separately.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""The pages: complete from one gateway, small, bound to it by their policy; and what they ask about runs."""
+"""The pages: complete from one gateway, small, restricted to it by their content security policy; and the
+routes that they use.
+"""
 
 import re
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What a gateway keeps of a request while it waits for the answer: nothing of its body."""
+"""A gateway keeps nothing of a request body while it waits for the answer."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""The context of a request on its way from a header to a tool, and the places where it must not be."""
+"""The context of a request on its way from a header to a tool, and the places where it must not appear."""
 
 from base64 import b64encode
 from collections.abc import AsyncGenerator

@@ -1,7 +1,6 @@
-"""A stream that was interrupted and resumed is the uninterrupted one, byte for byte.
+"""A stream that is interrupted and resumed equals the uninterrupted one, byte for byte.
 
-FEATURES F66 to F70, F82, F83. Frames are compared as they were sent, ids included; keep-alive comments are
-no part of the stream.
+Frames are compared as sent, ids included. Keep-alive comments do not count.
 """
 
 import asyncio
@@ -70,7 +69,6 @@ async def interrupted(system: LocalSystem, gateways: list[str], text: str, *, ev
 async def test_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
     system: LocalSystem, count: int, pause_ms: int, events_max: int
 ) -> None:
-    """F66, F69, F82, F83."""
     gateways = [await system.gateway(), await system.gateway()]
     await system.runner()
     await interrupted(system, gateways, f"count {count} every {pause_ms} ms", events_max=events_max)
@@ -80,7 +78,7 @@ async def test_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
 async def test_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(
     system: LocalSystem,
 ) -> None:
-    """F69, F83: the splice sees the holes, and reads them from the log."""
+    """The splice sees the holes, and reads them from the log."""
     async with open_lossy_broker(system.nats_url, drop=0.3, seed=1) as url:
         gateways = [await system.gateway(nats_url=url), await system.gateway()]
         await system.runner()
@@ -92,7 +90,7 @@ async def test_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(
 async def test_a_gateway_that_misses_every_live_message_still_ends_the_stream(
     system: LocalSystem,
 ) -> None:
-    """F83: also the last message, which no successor reveals: the tail check reads it."""
+    """Also the last message, which no successor reveals: the tail check reads it."""
     async with open_lossy_broker(system.nats_url, drop=1.0, seed=1) as url:
         base = await system.gateway(nats_url=url)
         await system.runner()
@@ -106,7 +104,7 @@ async def test_a_gateway_that_misses_every_live_message_still_ends_the_stream(
 async def test_runs_cut_at_random_are_seen_once_from_their_beginning_to_their_end(
     system: LocalSystem,
 ) -> None:
-    """F83: short runs one after the other in one session, so that cuts fall on beginnings and ends too."""
+    """Short runs one after the other in one session, so that cuts fall on beginnings and ends too."""
     gateways = [await system.gateway(), await system.gateway()]
     await system.runner()
     session = system.fresh("s")
@@ -122,7 +120,6 @@ async def test_runs_cut_at_random_are_seen_once_from_their_beginning_to_their_en
 
 @pytest.mark.feature("F67", "F68")
 async def test_without_a_cursor_a_running_run_is_replayed_whole(system: LocalSystem) -> None:
-    """F67, F68."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
     session = system.fresh("s")
@@ -139,7 +136,6 @@ async def test_without_a_cursor_a_running_run_is_replayed_whole(system: LocalSys
 async def test_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works(
     system: LocalSystem,
 ) -> None:
-    """F67, F69."""
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
@@ -157,7 +153,7 @@ async def test_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works
 
 @pytest.mark.feature("F66")
 async def test_a_negative_start_counts_from_the_end_and_says_where_that_is(system: LocalSystem) -> None:
-    """F66: `x-workflow-stream-tail-index` is the index of the last event that there was."""
+    """`x-workflow-stream-tail-index` is the index of the last event that there was."""
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
@@ -178,7 +174,7 @@ async def test_a_negative_start_counts_from_the_end_and_says_where_that_is(syste
 
 @pytest.mark.feature("F66", "F82")
 async def test_a_stream_that_follows_stays_open_across_a_suspension(system: LocalSystem) -> None:
-    """F66, F82: approved through another gateway than the one that streams."""
+    """Approved through another gateway than the one that streams."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
     session = system.fresh("s")
@@ -199,7 +195,7 @@ async def test_a_stream_that_follows_stays_open_across_a_suspension(system: Loca
 
 @pytest.mark.feature("F70")
 async def test_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(system: LocalSystem) -> None:
-    """F70: also from a cursor in the run's very first batch."""
+    """Also from a cursor in the run's very first batch."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
     session = system.fresh("s")
@@ -218,7 +214,7 @@ async def test_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(system: 
 
 @pytest.mark.feature("F70")
 async def test_two_runs_back_to_back_are_each_resumable_at_all_times(system: LocalSystem) -> None:
-    """F70: the second is sent while the first one streams; a cut viewer of the first gets its rest."""
+    """The second is sent while the first one streams; a cut viewer of the first gets its rest."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
     session = system.fresh("s")

@@ -1,4 +1,4 @@
-"""The session API's forms of saying something, and its routes around them."""
+"""The input forms and the routes of the session API."""
 
 from typing import Any
 
@@ -43,7 +43,6 @@ async def post(system: LocalSystem, url: str, body: Any) -> Answer:
 
 
 async def test_every_form_stores_the_same_message(system: LocalSystem, base: str) -> None:
-    """F4."""
     for form, body in FORMS.items():
         url = f"{base}/{system.fresh('s')}"
         answer = await post(system, url, body)
@@ -63,7 +62,7 @@ async def test_an_invalid_message_is_refused_with_400_and_stores_nothing(
 
 @pytest.mark.feature("F52", "F59")
 async def test_an_approval_goes_on_with_the_stream(system: LocalSystem, base: str) -> None:
-    """F52, F59: and the reason of a denial is kept."""
+    """And the reason of a denial is kept."""
     for approved, kind in ((True, "tool-output-available"), (False, "tool-output-denied")):
         url = f"{base}/{system.fresh('s')}"
         asked = await post(system, url, {"message": "delete notes.txt"})
@@ -80,7 +79,7 @@ async def test_an_approval_goes_on_with_the_stream(system: LocalSystem, base: st
 
 @pytest.mark.feature("F68")
 async def test_reconnect_and_interrupt(system: LocalSystem, base: str) -> None:
-    """F68: nothing running is a 204, and nothing to interrupt says so."""
+    """Nothing running is a 204, and nothing to interrupt says so."""
     url = f"{base}/{system.fresh('s')}"
     await post(system, url, TEXT)
     assert (await system.get(f"{url}/reconnect")).status == 204
@@ -88,7 +87,6 @@ async def test_reconnect_and_interrupt(system: LocalSystem, base: str) -> None:
 
 
 async def test_a_key_makes_a_message_without_an_id_the_same_message(system: LocalSystem, base: str) -> None:
-    """F12."""
     url, key = f"{base}/{system.fresh('s')}", {"Idempotency-Key": system.fresh("k")}
     answers = []
     for text in (TEXT, TEXT, "count 3"):

@@ -1,7 +1,4 @@
-"""What a stream says besides its events, and what becomes of clients that leave, stall or repeat themselves.
-
-FEATURES F3, F24, F72, F76 and F89.
-"""
+"""Headers, heartbeats and history of streams, and clients that disconnect, stall or repeat requests."""
 
 import asyncio
 import gc
@@ -56,7 +53,7 @@ def texts(messages: list[dict[str, Any]]) -> list[str]:
 
 
 async def test_every_stream_has_the_headers_that_clients_and_proxies_look_for(system: LocalSystem) -> None:
-    """F3, API §1: on POST and on GET."""
+    """On POST and on GET."""
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
@@ -74,7 +71,6 @@ async def test_every_stream_has_the_headers_that_clients_and_proxies_look_for(sy
 async def test_silence_is_broken_by_comments_and_by_nothing_else(
     system: LocalSystem,
 ) -> None:
-    """F24."""
     gate = asyncio.Semaphore(0)
     base = await system.gateway(stream_heartbeat_s=0.05)
     await system.runner([Agent(name=system.agent, model=GatedModel(gate, 1))])
@@ -95,7 +91,6 @@ async def test_silence_is_broken_by_comments_and_by_nothing_else(
 
 @pytest.mark.feature("F72")
 async def test_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -> None:
-    """F72."""
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
@@ -114,7 +109,7 @@ async def test_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -
 
 @pytest.mark.feature("F89")
 async def test_a_client_that_stops_reading_costs_little_and_misses_nothing(system: LocalSystem) -> None:
-    """F89: 12 MB pass while it does not read; it stops a second time in the middle of catching up."""
+    """12 MB pass while it does not read; it stops a second time in the middle of catching up."""
     base = await system.gateway()
     runner = await system.runner([Agent(name=system.agent, model=BurstModel(pieces=96, size=128 * 1024))])
     session = system.fresh("s")
@@ -182,7 +177,7 @@ async def traced() -> int:
 async def test_clients_of_one_run_share_its_subscription_and_each_gets_everything(
     system: LocalSystem,
 ) -> None:
-    """F67: ten viewers on one gateway."""
+    """Ten viewers on one gateway."""
     gate = asyncio.Semaphore(0)
     base = await system.gateway()
     await system.runner([Agent(name=system.agent, model=GatedModel(gate, 5))])
@@ -221,7 +216,7 @@ async def test_a_delta_that_is_larger_than_a_batch_arrives_whole(system: LocalSy
 async def test_a_delta_that_no_message_can_hold_ends_the_run_where_everybody_can_see_it(
     system: LocalSystem,
 ) -> None:
-    """F36: the broker refuses more than 2 MB in one message."""
+    """The broker refuses more than 2 MB in one message."""
     base = await system.gateway()
     await system.runner([Agent(name=system.agent, model=BurstModel(pieces=1, size=3 * 1024 * 1024))])
     session = system.fresh("s")
@@ -236,7 +231,7 @@ async def test_a_delta_that_no_message_can_hold_ends_the_run_where_everybody_can
 
 
 async def test_a_message_posted_twice_makes_one_run_and_both_answers_carry_it(system: LocalSystem) -> None:
-    """F12: at once, and again after the end; through two gateways."""
+    """At once, and again after the end; through two gateways."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
     session = system.fresh("s")
@@ -254,7 +249,6 @@ async def test_a_message_posted_twice_makes_one_run_and_both_answers_carry_it(sy
 
 
 async def test_a_message_id_with_other_content_is_a_conflict(system: LocalSystem) -> None:
-    """F12."""
     base = await system.gateway()
     await system.runner()
     body = system.chat(system.fresh("s"), "count 3")
@@ -266,7 +260,6 @@ async def test_a_message_id_with_other_content_is_a_conflict(system: LocalSystem
 
 
 async def test_regenerating_replaces_the_last_answer(system: LocalSystem) -> None:
-    """F76, API §2."""
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
@@ -290,7 +283,6 @@ async def test_regenerating_replaces_the_last_answer(system: LocalSystem) -> Non
 
 
 async def test_an_edited_message_replaces_what_followed_it(system: LocalSystem) -> None:
-    """F76, API §2."""
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
@@ -307,7 +299,7 @@ async def test_an_edited_message_replaces_what_followed_it(system: LocalSystem) 
 
 
 async def test_turns_are_remembered_in_their_order(system: LocalSystem) -> None:
-    """F14, F76: only the id and the new message are sent."""
+    """Only the id and the new message are sent."""
     gate = asyncio.Semaphore(100)
     base = await system.gateway()
     model = GatedModel(gate, 1, [])
@@ -331,7 +323,6 @@ async def test_turns_are_remembered_in_their_order(system: LocalSystem) -> None:
 async def test_an_approved_call_runs_and_the_answer_streams_the_continuation_only(
     system: LocalSystem,
 ) -> None:
-    """F50, F52, F55, F76."""
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
@@ -353,7 +344,6 @@ async def test_an_approved_call_runs_and_the_answer_streams_the_continuation_onl
 
 @pytest.mark.feature("F59")
 async def test_a_denied_call_does_not_run(system: LocalSystem) -> None:
-    """F59."""
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
@@ -369,7 +359,7 @@ async def test_a_denied_call_does_not_run(system: LocalSystem) -> None:
 async def test_the_same_decision_again_has_one_effect_and_another_one_is_a_conflict(
     system: LocalSystem,
 ) -> None:
-    """F86: at once through two gateways, and again after the end."""
+    """At once through two gateways, and again after the end."""
     bases = [await system.gateway(), await system.gateway()]
     await system.runner()
     session = system.fresh("s")
@@ -390,7 +380,7 @@ async def test_the_same_decision_again_has_one_effect_and_another_one_is_a_confl
 
 
 async def test_a_run_is_asked_about_as_often_as_its_model_likes(system: LocalSystem) -> None:
-    """F65, F66: each response ends where the run waits again, the log has them all, and no turn counts as a
+    """Each response ends where the run waits again, the log has them all, and no turn counts as a
     failed attempt.
     """
     times = 12

@@ -1,4 +1,4 @@
-"""What a tenant may have and ask for, seen from outside: waits, refusals, and the operator's command."""
+"""A tenant's limits from outside: waiting, refusals, and the operator's command."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The wire to providers says and takes the same as httpx2's own connections, and fails in the same words."""
+"""The HTTP transport to providers sends, receives and fails as httpx2's own connections do."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""What goes wrong between us and a provider: it is tried again while nothing was said, or it is an error."""
+"""Faults between a runner and a provider: a retry as long as there was no output, else an error."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Every provider that speaks OpenAI's protocol under a name of its own is called once, at its own address."""
+"""Every provider that speaks OpenAI's protocol under its own name is called once, at its own address."""
 
 from collections.abc import AsyncIterator
 from typing import override

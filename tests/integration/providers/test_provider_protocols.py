@@ -1,6 +1,6 @@
-"""OpenAI's chat completions, its Responses, and Anthropic's Messages, played on loopback.
+"""OpenAI's chat completions and Responses and Anthropic's Messages, served on loopback.
 
-What a provider signed is sent back to it unchanged, whatever lies between, and to nobody else.
+A provider's signatures are sent back unchanged to that provider, and to no other.
 """
 
 from typing import Any

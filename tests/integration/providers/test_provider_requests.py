@@ -1,4 +1,4 @@
-"""What a provider is told beside the words: whose key, how to answer, files; and what else comes back."""
+"""What a provider gets besides the messages (keys, options, files), and what else it returns."""
 
 import base64
 import sys

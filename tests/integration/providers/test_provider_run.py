@@ -1,4 +1,4 @@
-"""A run whose model is a provider, played on loopback: text, a tool, and what the provider is told of it."""
+"""A run whose model is a provider on loopback: text, a tool, and what the provider receives."""
 
 import msgspec
 import pytest
@@ -47,7 +47,7 @@ async def test_a_providers_tool_call_is_run_and_its_result_sent_back(system: Loc
 
 @pytest.mark.feature("F22")
 async def test_the_usage_of_a_run_is_the_sum_of_what_the_provider_counted(system: LocalSystem) -> None:
-    """F22: streamed as metadata and kept with the message."""
+    """Streamed as metadata and kept with the message."""
     async with FakeProvider() as provider:
         base, session = await serve(system, provider), system.fresh("s")
         arguments = call(0, '{"city": "Oslo"}', name="weather", call_id="call_a")
@@ -63,7 +63,6 @@ async def test_the_usage_of_a_run_is_the_sum_of_what_the_provider_counted(system
 
 
 async def test_the_next_turn_knows_the_last_one(system: LocalSystem) -> None:
-    """F14."""
     async with FakeProvider() as provider:
         base, session = await serve(system, provider), system.fresh("s")
         provider.queue(text("First."), text("Second."))
@@ -76,7 +75,6 @@ async def test_the_next_turn_knows_the_last_one(system: LocalSystem) -> None:
 async def test_a_provider_that_refuses_ends_the_run_with_an_error_without_secrets(
     system: LocalSystem,
 ) -> None:
-    """F35, F36."""
     async with FakeProvider() as provider:
         base, session = await serve(system, provider), system.fresh("s")
         provider.queue(failure(401))

@@ -1,4 +1,4 @@
-"""Real providers, played by a server on loopback: what comes back as chunks, and what goes out."""
+"""Real provider protocols on loopback: the chunks that arrive, and the requests that are sent."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Whose key pays: the application says so for each tenant, at every call, for all agents of a run."""
+"""The application supplies each tenant's provider key, at every call, for all agents of a run."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What an application gets wrong is said at the runner's start, in one sentence that names the place."""
+"""Errors in an application's agents are reported at the runner's start, in a sentence that names the place."""
 
 import os
 import subprocess

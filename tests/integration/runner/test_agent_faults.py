@@ -1,4 +1,4 @@
-"""What an application gets wrong ends in the answer, and never in a loop."""
+"""Faults of an application's models and tools end in the answer, never in an endless loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator

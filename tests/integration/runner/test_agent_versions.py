@@ -1,4 +1,4 @@
-"""Two versions of one agent, while a deploy rolls: the newer one's word on what it wants is the valid one."""
+"""Two versions of one agent during a rolling deployment: the declaration of the newer one is valid."""
 
 import msgspec
 from rejoin_runner.agent.agent import Agent

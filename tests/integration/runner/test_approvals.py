@@ -1,6 +1,5 @@
-"""What needs a person's word is asked, frozen, and done or not done as they say: nobody forges any of it.
-
-FEATURES F50 to F52, F61, F86, F87.
+"""Calls that need an approval are stored, requested, and executed or denied as decided; a client can forge
+none of it.
 """
 
 import copy

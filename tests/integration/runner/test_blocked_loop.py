@@ -1,4 +1,4 @@
-"""A tool that blocks the event loop of a real runner process is told of, and costs its run a takeover."""
+"""A tool that blocks the event loop of a real runner process is logged, and its run is taken over."""
 
 import asyncio
 import signal

@@ -1,4 +1,6 @@
-"""A long conversation: what the model is shown, what is said of it, and that it is not asked for twice."""
+"""Long conversations: what the model receives, how the rest is summarised, and that no summary is requested
+twice.
+"""
 
 from collections.abc import AsyncGenerator, Sequence
 

@@ -1,4 +1,4 @@
-"""An application's own loop behind the same log: streamed, stored, interrupted, begun again after a crash."""
+"""An application's own loop: streamed, stored, interrupted, restarted after a crash."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ def errors(answer: Answer) -> list[str]:
 
 
 async def test_what_it_yields_is_the_answer(system: LocalSystem) -> None:
-    """F21: text, sources, files, tools; with usage and what it says beside, and the next turn sees it all."""
+    """Text, sources, files, tools; with usage and what it says beside, and the next turn sees it all."""
 
     @agent(name=system.agent)
     async def echo(run: RunInput[None]) -> AsyncIterator[Any]:
@@ -99,7 +99,7 @@ async def test_what_it_raises_is_an_error_that_everybody_sees(
 
 
 async def test_it_is_interrupted_like_any_other(system: LocalSystem) -> None:
-    """F74: its generator is closed, and what it had said is kept."""
+    """Its generator is closed, and what it had said is kept."""
     started, closed = asyncio.Event(), asyncio.Event()
 
     @agent(name=system.agent)

@@ -1,4 +1,4 @@
-"""Whatever takes too long ends where everybody can see it; nothing else ends it."""
+"""Everything that takes too long ends visibly, and nothing else is ended."""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""Every kind of part that a model may make, on its way to clients and into history; and what it has cost."""
+"""Every kind of part that a model may emit, in streams and in the history; and usage."""
 
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -60,7 +60,7 @@ async def ask(system: LocalSystem) -> tuple[Answer, dict[str, Any]]:
 
 @pytest.mark.feature("F21")
 async def test_every_kind_of_part_is_forwarded_and_stored(system: LocalSystem) -> None:
-    """F21: each event is a chunk that the protocol knows, and opens and closes in order."""
+    """Each event is a chunk that the protocol knows, and opens and closes in order."""
     answer, message = await ask(system)
     assert answer.complete
     assert all(chunks.decode(frame.data) for frame in answer.frames[:-1])

@@ -48,7 +48,7 @@ def kinds(answer: Answer) -> list[str]:
 
 @pytest.mark.feature("F74")
 async def test_a_model_call_is_cancelled_at_once_and_its_text_kept(system: LocalSystem) -> None:
-    """F74: through another gateway than the one that streams."""
+    """Through another gateway than the one that streams."""
     model = Endless()
     await system.runner(
         [Agent(name=system.agent, model=model)], sweep_interval_s=3600
@@ -88,7 +88,7 @@ async def test_a_tool_is_cancelled_and_its_call_closed(system: LocalSystem) -> N
 
 @pytest.mark.feature("F60")
 async def test_a_suspended_run_is_ended_and_its_question_closed(system: LocalSystem) -> None:
-    """F60: after the interrupt nobody can approve, and the tool never runs."""
+    """After the interrupt nobody can approve, and the tool never runs."""
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
     await system.post(base, system.chat(session, "delete notes.txt"))
@@ -137,7 +137,7 @@ async def test_a_session_that_nobody_knows_is_a_404(system: LocalSystem) -> None
 
 @pytest.mark.feature("F74", "F86")
 async def test_many_interrupts_at_once_are_one(system: LocalSystem) -> None:
-    """F86: the same answers, one `abort` in the log."""
+    """The same answers, one `abort` in the log."""
     await system.runner()
     bases = [await system.gateway(), await system.gateway()]
     session = system.fresh("s")
@@ -169,7 +169,6 @@ async def test_a_busy_session_says_no_if_it_is_asked_to(
 
 
 async def test_an_idempotency_key_makes_two_requests_one(system: LocalSystem) -> None:
-    """F12."""
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
     key = {"Idempotency-Key": system.fresh("k")}

@@ -1,4 +1,4 @@
-"""Operations: who asked for them and who did not have the same history, and it is the stored one."""
+"""Operations: clients with and without them have the same history, which is the stored one."""
 
 from collections import Counter
 from typing import Any

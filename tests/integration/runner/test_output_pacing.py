@@ -1,4 +1,4 @@
-"""What a run says, as clients see it: paced, in whole words, and in an order that reads well."""
+"""Output as clients receive it: paced, in whole words, in a readable order."""
 
 import asyncio
 import re
@@ -89,7 +89,7 @@ async def test_every_token_is_a_delta_where_the_interval_is_0(system: LocalSyste
 
 @pytest.mark.feature("F35", "F36")
 async def test_what_is_held_is_said_when_a_model_fails(system: LocalSystem) -> None:
-    """F35, F36: the words so far, then both kinds of error."""
+    """The words so far, then both kinds of error."""
     answer = await ask(system, Agent(name=system.agent, model=Says(["one ", "two thr"], fails=True)))
     assert answer.text == "one two thr"
     kinds = [chunk["type"] for chunk in answer.chunks]
@@ -100,7 +100,7 @@ async def test_what_is_held_is_said_when_a_model_fails(system: LocalSystem) -> N
 
 @pytest.mark.feature("F20")
 async def test_a_summary_raised_in_a_text_stands_behind_it(system: LocalSystem) -> None:
-    """F30: it has a label; both come before `completion`, first come, first said."""
+    """It has a label; both come before `completion`, first come, first said."""
     gate = asyncio.Semaphore(1)
     count = 0
 
@@ -145,7 +145,7 @@ async def test_a_summary_raised_in_a_text_stands_behind_it(system: LocalSystem) 
 
 
 async def test_a_summary_does_not_wait_for_a_text_that_has_fallen_silent(system: LocalSystem) -> None:
-    """F20, F30: nothing follows for a while, so a timer lets it out in the middle of the text."""
+    """Nothing follows for a while, so a timer lets it out in the middle of the text."""
     gate = asyncio.Semaphore(2)
 
     async def write(text: str) -> Summary:
@@ -192,7 +192,7 @@ async def test_a_model_writes_the_summaries(system: LocalSystem) -> None:
 
 @pytest.mark.feature("F25", "F26", "F27")
 async def test_the_operations_that_everybody_sees(system: LocalSystem) -> None:
-    """F25, F26, F27: with agent and iteration, before the first word and at the end."""
+    """With agent and iteration, before the first word and at the end."""
     answer = await ask(system, Agent(name=system.agent, model=Says(["one"])))
     assert operations(answer) == ["agent_initializing", "agent_ready", "agent_thinking", "completion"]
     said = [one["data"]["details"] for one in of_type(answer, "data-operation")]

@@ -1,4 +1,4 @@
-"""Several agents in one run: handing the conversation over, and delegating parts of it."""
+"""Several agents in one run: transfers and delegations."""
 
 import asyncio
 from collections import Counter

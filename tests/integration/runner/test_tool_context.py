@@ -1,4 +1,4 @@
-"""What tools say besides their results, as clients, history and the artifact store have it."""
+"""What tools emit besides their results, in streams, in the history and in the artifact store."""
 
 import asyncio
 import threading
@@ -96,7 +96,7 @@ async def test_a_component_is_whole_or_not_there(system: LocalSystem) -> None:
 
 @pytest.mark.feature("F23")
 async def test_a_status_is_shown_and_not_kept(system: LocalSystem) -> None:
-    """F23: so is data of the application's own that is transient; what is not, stays."""
+    """So is data of the application's own that is transient; what is not, stays."""
 
     @tool
     async def work(ctx: ToolContext[None]) -> str:
@@ -206,7 +206,7 @@ async def test_a_large_result_is_an_artifact_where_the_tool_says_so(system: Loca
 
 
 async def test_an_interrupted_call_is_cancelled_and_says_nothing_more(system: LocalSystem) -> None:
-    """F74: a coroutine is cancelled; a thread goes on, finds its way closed, and its result is dropped."""
+    """A coroutine is cancelled; a thread goes on, finds its way closed, and its result is dropped."""
     started, cancelled = asyncio.Event(), asyncio.Event()
     release = threading.Event()
     said: list[str] = []

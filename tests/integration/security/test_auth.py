@@ -1,4 +1,4 @@
-"""Who may come in: keys, tokens, scopes, and what belongs to whom."""
+"""Authentication and authorisation: keys, tokens, scopes, ownership."""
 
 import time
 from collections.abc import AsyncIterator

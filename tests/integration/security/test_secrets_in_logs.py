@@ -1,4 +1,4 @@
-"""Logs of real processes, at their loudest, and their metrics: no credential, nothing of a context."""
+"""Logs of real processes at the most verbose level, and their metrics, hold no credential and no context."""
 
 import re
 from base64 import b64encode

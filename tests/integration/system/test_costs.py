@@ -1,6 +1,6 @@
-"""What a run costs, counted: round trips, messages and encodes do not depend on the machine, times do.
+"""What a run costs: round trips, messages and encodes, which do not depend on the machine.
 
-A count that grows is a regression, unless somebody decides otherwise here.
+A count that grows is a regression, unless a decision is recorded here.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Much at once: nothing is lost, nothing changes its order. No test here is about time."""
+"""Many runs and events at once: nothing is lost, and order is kept. No test here is about time."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ def counted(last: int) -> str:
 
 
 async def test_two_thousand_events_a_second_arrive_complete_and_in_order(system: LocalSystem) -> None:
-    """F66: 4,000 events, twenty every 10 ms, to two viewers on each of two gateways."""
+    """4,000 events, twenty every 10 ms, to two viewers on each of two gateways."""
     bases = [await system.gateway(), await system.gateway()]
     model = BurstModel(pieces=4_000, size=1, burst=20, pause_s=0.01)
     await system.runner([Agent(name=system.agent, model=model, text_interval_s=0)])
@@ -77,7 +77,7 @@ async def test_two_hundred_runs_at_once_are_each_complete_and_in_order(system: L
 @pytest.mark.slow
 @pytest.mark.feature("F85")
 async def test_a_hundred_busy_runs_are_taken_over_by_nobody(system: LocalSystem) -> None:
-    """F85: a runner that is only busy keeps its runs. They last for longer than the ack wait."""
+    """A runner that is only busy keeps its runs. They last for longer than the ack wait."""
     base = await system.gateway()
     for _ in range(2):
         await system.runner(max_concurrent_runs=128)

@@ -1,4 +1,4 @@
-"""One request, one streamed run, on real parts."""
+"""One request and its streamed run, on real servers."""
 
 from tests.support.system.local_system import LocalSystem
 

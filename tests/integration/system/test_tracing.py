@@ -1,4 +1,4 @@
-"""Traces: from a request through the queue to the runner's steps and tools, and nothing of what was said."""
+"""Traces: from a request through the queue to steps and tools of the runner, without any message text."""
 
 import asyncio
 import gzip

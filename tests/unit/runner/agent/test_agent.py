@@ -74,7 +74,6 @@ def test_anything_else_is_refused(value: object) -> None:
 
 @pytest.mark.feature("F51")
 def test_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
-    """F51."""
     agent = Agent(
         name="a",
         model=ScriptedModel(),
