@@ -1,4 +1,4 @@
-"""Errors in an application's agents are reported at the runner's start, in a sentence that names the place."""
+"""Errors in an application's agents are reported at the runner's start in a sentence that names the place."""
 
 import os
 import subprocess
