@@ -1,1 +1,1 @@
-"""Small things that are whole: read one, run it, make it yours."""
+"""Small complete applications to read, run and change."""

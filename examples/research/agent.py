@@ -1,9 +1,9 @@
-"""A researcher who has a librarian look things up, and publishes what comes of it as an artifact."""
+"""A researcher that delegates searches to a librarian and publishes a report as an artifact."""
 
 from rejoin import Agent, ToolContext, tool
 
 MODEL = "openai:gpt-5-mini"
-SHELF = {
+SENTENCES = {
     "bees": ["Bees see ultraviolet light.", "A bee's dance tells the others where flowers are."],
     "whales": ["A blue whale's heart is as large as a small car.", "Whales sing."],
 }
@@ -12,15 +12,17 @@ SHELF = {
 @tool
 async def search(ctx: ToolContext[None], query: str) -> list[str]:
     """Find sentences about something."""
-    await ctx.emit_status(f"Looking for {query} …")  # who watches sees it; no history keeps it
-    return [sentence for word, found in SHELF.items() if word in query.lower() for sentence in found]
+    await ctx.emit_status(
+        f"Looking for {query} …"
+    )  # shown to clients that watch; not part of the stored message
+    return [sentence for topic, known in SENTENCES.items() if topic in query.lower() for sentence in known]
 
 
 @tool
 async def publish(ctx: ToolContext[None], title: str, findings: list[str]) -> str:
     """Publish a report."""
-    # The whole is stored; everybody sees the preview, and fetches the rest by the artifact's id. If a worker
-    # dies here, the next one makes the same artifact, not another one.
+    # The message shows the preview; clients fetch the complete data by the artifact's id. If a worker crashes
+    # here, the retry makes the same artifact and not a second one.
     id = await ctx.emit_artifact(
         type="report",
         name=title,
@@ -31,7 +33,7 @@ async def publish(ctx: ToolContext[None], title: str, findings: list[str]) -> st
     return f"Published as {id}."
 
 
-# Nobody can ask for the librarian: it works in the researcher's runs, in the same message and the same log.
+# Clients cannot call the librarian: it works in the researcher's runs, in the same message and log.
 librarian = Agent(
     name="librarian",
     description="Looks things up.",

@@ -1,1 +1,1 @@
-"""An agent that asks a person before it spends money, and a client that asks the person."""
+"""An agent whose refunds need approval, and a client that asks the person in a terminal."""

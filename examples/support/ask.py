@@ -13,19 +13,19 @@ type Decide = Callable[[ToolInputAvailable], bool]
 
 
 async def talk(client: Client, session: str, text: str, *, decide: Decide, show: Show) -> None:
-    """Say something, and answer whatever is asked until nothing is."""
+    """Send a message, and decide each approval request until there is none."""
     answer: Answer | None = await client.chat.send(session, text)
     while answer is not None:
-        questions = await hear(answer, show)
+        requests = await read_answer(answer, show)
         answer = None
-        for approval, call in questions.items():  # while others are open, there is no answer yet
+        for approval, call in requests.items():  # the answer goes on after the last decision
             answer = await client.chat.approve(session, approval, approved=decide(call))
 
 
-async def hear(answer: Answer, show: Show) -> dict[str, ToolInputAvailable]:
-    """Show what is said; the calls that wait, by their approvals."""
+async def read_answer(answer: Answer, show: Show) -> dict[str, ToolInputAvailable]:
+    """Show the text; return the calls that need approval, by approval id."""
     calls: dict[str, ToolInputAvailable] = {}
-    questions: dict[str, ToolInputAvailable] = {}
+    requests: dict[str, ToolInputAvailable] = {}
     async with answer:
         async for event in answer:
             match event:
@@ -34,28 +34,28 @@ async def hear(answer: Answer, show: Show) -> dict[str, ToolInputAvailable]:
                 case ToolInputAvailable(tool_call_id=id):
                     calls[id] = event
                 case ToolApprovalRequest(approval_id=id, tool_call_id=call):
-                    questions[id] = calls[call]
+                    requests[id] = calls[call]
                 case Restarted():
                     show("\n[from the beginning]\n")
                 case _:
                     pass
     show("\n")
-    return questions
+    return requests
 
 
 def ask_person(call: ToolInputAvailable) -> bool:
-    """Whether the one at the terminal says yes."""
+    """Whether the person at the terminal allows the call."""
     return input(f"{call.tool_name} {call.input}: allow it? [y/N] ").strip().lower() == "y"
 
 
 def show(text: str) -> None:
-    """To the terminal, as it comes."""
+    """Write text to the terminal at once."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 async def main(text: str) -> None:
-    """One conversation."""
+    """Have one conversation."""
     async with Client(os.environ.get("REJOIN_URL", "http://127.0.0.1:8080"), agent="support") as client:
         await talk(client, str(uuid.uuid4()), text, decide=ask_person, show=show)
 

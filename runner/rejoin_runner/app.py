@@ -1,7 +1,6 @@
 """Wires a runner: settings, connections, agents and their models, the worker."""
 
 import asyncio
-import importlib
 import os
 import secrets
 import socket
@@ -41,7 +40,7 @@ from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, Worker
 from rejoin_runner.worker.worker import Worker
 
 OVERDUE_S = 5.0
-"""How long what was cancelled may take to end, once a drain's grace is over."""
+"""Seconds that cancelled runs may take to end after `drain_grace_s`; then the process exits."""
 log = structlog.get_logger("rejoin.runner")
 
 
@@ -51,15 +50,18 @@ async def open_worker(
     agents: Sequence[Agent],
     signals: WorkerSignals = WorkerSignals(),  # noqa: B008 - it is frozen
 ) -> AsyncIterator[Worker]:
-    """A worker with its connections, for as long as the context."""
+    """A worker with its connections, which are closed at the end of the context.
+
+    Raises `Invalid` if an agent or its model cannot be served.
+    """
     async with AsyncExitStack() as stack:
         connections = await stack.enter_async_context(ProviderConnections())
-        sources = await stack.enter_async_context(_servers(agents))
-        serving = [_serving(agent, settings, connections, sources) for agent in agents]
+        mcp_tools = await stack.enter_async_context(_connect_mcp_servers(agents))
+        served = [_prepare_agent(agent, settings, connections, mcp_tools) for agent in agents]
         queue = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-queue"))
         write = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-log"))
         files = await stack.enter_async_context(nats_connection.connect(settings.nats_url, "runner-files"))
-        wanted = setup.StreamSettings(
+        stream_settings = setup.StreamSettings(
             settings.nats_replicas, settings.run_log_retention_s, settings.ack_wait_s
         )
         await setup.require_streams(queue)
@@ -75,11 +77,11 @@ async def open_worker(
         )
         yield Worker(
             f"{socket.gethostname()}-{os.getpid()}",
-            serving,
+            served,
             WorkerPorts(
                 store=store,
                 run_log=JetStreamRunLog(write, write),
-                queue=JetStreamRunQueue(queue, wanted),
+                queue=JetStreamRunQueue(queue, stream_settings),
                 control=NatsRunControl(queue),
                 registry=JetStreamAgentRegistry(queue),
                 files=JetStreamFileStore(JetStreamChunkStore(files), PostgresFileIndex(store.database)),
@@ -105,8 +107,9 @@ async def open_worker(
 
 
 async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Callable[[], None]) -> None:
-    """Until SIGTERM or SIGINT, and then until the running runs are over or handed over; no longer, whatever a
-    tool does.
+    """Serve the agents until SIGTERM or SIGINT, then until their runs have ended or are handed over.
+
+    After `drain_grace_s` and `OVERDUE_S` the process exits even if a tool does not end.
     """
     raise_open_file_limit()
     with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
@@ -115,7 +118,7 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
 
             def stop() -> None:
                 worker.drain()
-                asyncio.get_running_loop().call_later(settings.drain_grace_s + OVERDUE_S, _give_up)
+                asyncio.get_running_loop().call_later(settings.drain_grace_s + OVERDUE_S, _exit_now)
 
             with (
                 metrics_server.serve_metrics(registry, settings.metrics_host, settings.metrics_port),
@@ -123,12 +126,12 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
             ):
                 async with run_alongside(loop_watchdog.watch()):
                     await worker.serve(on_ready)
-    if left := thread_calls.calls_in_progress():
-        log.warning("threads_abandoned_at_exit", tools=left)
+    if abandoned := thread_calls.calls_in_progress():
+        log.warning("threads_abandoned_at_exit", tools=abandoned)
 
 
-def _give_up() -> None:
-    """Something does not end although it was cancelled, and its run is kept alive: without us it is not."""
+def _exit_now() -> None:
+    """Exit although a cancelled tool goes on: this process keeps the lease of its run until it exits."""
     tools = [
         task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(tool_calls.TASK_PREFIX)
     ]
@@ -138,49 +141,50 @@ def _give_up() -> None:
 
 
 @asynccontextmanager
-async def _servers(heads: Sequence[Agent]) -> AsyncIterator[ServerToolsLookup | None]:
-    """The way to the agents' MCP servers. The SDK, which takes seconds, is imported if there are some."""
-    wanted = [server for head in heads for agent in collect_agents(head).values() for server in agent.mcp]
-    if not wanted:
+async def _connect_mcp_servers(heads: Sequence[Agent]) -> AsyncIterator[ServerToolsLookup | None]:
+    """The tools of the agents' MCP servers. None if there are no servers: the SDK's import takes seconds."""
+    servers = [server for head in heads for agent in collect_agents(head).values() for server in agent.mcp]
+    if not servers:
         yield None
         return
-    async with importlib.import_module("rejoin_runner.mcp.connection").open_connections(wanted) as sources:
-        yield sources
+    from rejoin_runner.mcp.connection import open_connections
+
+    async with open_connections(servers) as find_tools:
+        yield find_tools
 
 
-def _serving(
+def _prepare_agent(
     agent: Agent,
     settings: RunnerSettings,
     connections: ProviderConnections,
-    sources: ServerToolsLookup | None,
+    mcp_tools: ServerToolsLookup | None,
 ) -> ServedAgent:
-    """The agent and those that it reaches, ready. Raises `Invalid` for a crew that cannot work."""
+    """The agent with the opened models and the MCP tools of all agents that it reaches. Raises `Invalid`."""
     keys = agent.model_keys
-    models = {name: _open(one, settings, connections, keys) for name, one in collect_agents(agent).items()}
+    agents = collect_agents(agent)
+    models = {name: _open_model(member, settings, connections, keys) for name, member in agents.items()}
     updates = agent.status_updates
     writer = None if updates is None or updates.model is None else updates.model
     return ServedAgent(
         agent,
         models[agent.name],
         models,
-        None if writer is None else _model(writer, settings, connections, keys),
-        {}
-        if sources is None
-        else {name: [*map(sources, one.mcp)] for name, one in collect_agents(agent).items()},
+        None if writer is None else _resolve_model(writer, settings, connections, keys),
+        {} if mcp_tools is None else {name: [*map(mcp_tools, member.mcp)] for name, member in agents.items()},
     )
 
 
-def _open(
+def _open_model(
     agent: Agent, settings: RunnerSettings, connections: ProviderConnections, keys: ModelKeyLookup | None
 ) -> Model:
-    """The agent's model, imported and ready. Raises `Invalid` for one that cannot be."""
+    """The agent's model. Raises `Invalid` with the agent's name if it cannot be opened."""
     try:
-        return _model(agent.model, settings, connections, agent.model_keys or keys)
+        return _resolve_model(agent.model, settings, connections, agent.model_keys or keys)
     except Invalid as fault:
         raise Invalid(f"agent {agent.name}: {fault}") from fault
 
 
-def _model(
+def _resolve_model(
     model: Model | str,
     settings: RunnerSettings,
     connections: ProviderConnections,

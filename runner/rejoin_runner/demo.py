@@ -1,4 +1,4 @@
-"""The agent of `rejoin dev`: three tools, one of which needs a person's word, and the scripted model."""
+"""The agent of `rejoin dev`: the scripted model and three tools, one of which needs approval."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def weather(city: str) -> str:
 
 @tool(needs_approval=True)
 async def delete(file: str) -> str:
-    """Delete a file. Pretends to: this is a demonstration."""
+    """Delete a file. Only pretends to: this is a demonstration."""
     return f"{file} is deleted."
 
 
@@ -34,12 +34,12 @@ async def sleep(seconds: float) -> str:
 
 
 def build_demo_agent(model: Model | str | None = None) -> Agent:
-    """The demo agent, with a model of its own or with another one."""
+    """The demo agent, with the scripted model or with another one."""
     return Agent(
         name="demo",
         model=model or ScriptedModel(),
         instructions="You are a helpful assistant. Use your tools where they fit.",
         tools=[weather, delete, sleep],
-        text_interval_s=0,  # every number is an event: that is what it demonstrates
+        text_interval_s=0,  # every number is an event, to make resuming visible
         description="Counts, tells the weather, deletes files if you let it.",
     )

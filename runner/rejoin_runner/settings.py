@@ -7,45 +7,45 @@ from rejoin_adapters.service.service_process import LogFormat
 
 
 class RunnerSettings(msgspec.Struct, frozen=True):
-    """A runner's settings, `REJOIN_…` each."""
+    """The settings of a runner process, each from the variable `REJOIN_<NAME>` or the configuration file."""
 
     nats_url: str
     database_url: str
     nats_replicas: int = 1
     run_log_retention_s: float = 24 * 3600
     ack_wait_s: float = setup.ACK_WAIT_S
-    """How long a silent runner keeps its runs; it is heard of three times as often."""
+    """Seconds without a heartbeat after which a runner loses its runs; it sends three in that time."""
     max_concurrent_runs: int = 64
-    """Runs at once in one process; each agent beyond the first may have one more."""
+    """Concurrent runs in one process. Each agent beyond the first may add one more."""
     drain_grace_s: float = 10.0
-    """How long a stopping runner's runs may go on before they are handed over."""
+    """Seconds for which runs go on while the runner stops; then they are handed over."""
     retry_delay_s: float = 1.0
-    """How long a run whose execution broke waits for its next attempt."""
+    """Seconds before the next attempt at a run that crashed."""
     attempts_max: int = 10
-    """In one turn of a run: then it fails, visibly."""
+    """Attempts at one turn of a run; then the run fails with an error that the users see."""
     sweep_interval_s: float = 5.0
-    """How often it looks for what got lost or expired."""
+    """Seconds between two searches for lost runs and expired sessions, approvals and files."""
     database_pool_max: int = 10
     model: str | None = None
-    """What the demo agent uses instead of its script, `provider:name`."""
+    """The model of the demo agent, `provider:name`. Default: the scripted model."""
     model_base_url: str | None = None
-    """Where models named `provider:name` are, if not at their provider's."""
+    """The base URL of models named `provider:name`. Default: the provider's own."""
     model_api_key: str | None = None
-    """Their key."""
+    """The API key of these models; several as `openai=…,anthropic=…`."""
     context_encryption_keys: str | None = None
-    """What contexts are sealed with, `id:base64,…`, the gateways' own."""
+    """The keys that encrypt request contexts, `id:base64,…`: the same as the gateways'."""
     deployed_at_ms: int | None = None
-    """Tells this deploy from earlier ones that still have runners; unsaid, it is the process's start."""
+    """The time of this deployment in milliseconds since 1970. Default: the start of the process."""
     tenant_running_max: Count | None = None
-    """Runs at once of a tenant that has no limits of its own, the gateways' own setting; others wait."""
+    """Concurrent runs of a tenant without own limits; further runs wait. The same as the gateways'."""
     tenant_file_bytes_max: Count | None = None
-    """Of all its files, those that its models make as well; likewise."""
+    """Bytes of all files of such a tenant, files made by models included. The same as the gateways'."""
     session_retention_s: float | None = None
-    """Sessions untouched for longer are deleted, with all that belongs to them; unsaid, none are."""
+    """Seconds without a message after which a session is deleted with all its data. Default: never."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
-    """Where Prometheus reads; unsaid, nowhere."""
+    """The port of the Prometheus metrics. Default: none."""
     otlp_endpoint: str | None = None
-    """Where spans go, `http://…/v1/traces`; needs the extra `otel`."""
+    """Where spans are sent, `http://…/v1/traces`; needs the extra `otel`. Default: nowhere."""
     log_level: str = "info"
     log_format: LogFormat = "auto"

@@ -1,4 +1,4 @@
-"""Other people's agents as ours: adapters that say in chunks what another library's loop does.
+"""Agents of other libraries as Rejoin agents.
 
-Each imports its library; nothing here is imported unless an application does it.
+Each module imports its library and is imported by applications only.
 """

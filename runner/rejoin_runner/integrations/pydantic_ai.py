@@ -1,15 +1,15 @@
-"""A pydantic-ai `Agent` as an agent of Rejoin: its loop, its tools, our log.
+"""A pydantic-ai agent as a Rejoin agent: pydantic-ai's loop and tools, Rejoin's log.
 
-Owns the way from its events to chunks. Its tools run inside it and are shown as executed elsewhere; a run
-that is cut off is begun again from its start unless `on_crash="fail"`. What it answers with other than text
-is shown as JSON text.
+Owns the translation of its events to chunks. The tools run inside pydantic-ai and are shown as executed by
+the provider. After a crash the run starts again, unless `on_crash="fail"`. An output that is
+not text is shown as JSON text.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-from pydantic_ai import Agent as Foreign
+from pydantic_ai import Agent as LibraryAgent
 from pydantic_ai import AgentRunResultEvent
 from pydantic_ai.messages import (
     FunctionToolCallEvent,
@@ -36,11 +36,11 @@ from rejoin_runner.models.model import Usage
 from rejoin_runner.models.providers.history import ModelOrigin, to_messages
 
 ORIGIN = ModelOrigin("pydantic-ai", "foreign", "foreign")
-"""Whom history is written for: nobody's signatures are sent on."""
+"""Reads the history. It matches no stored answer, so no provider signatures are sent."""
 
 
 def adapt[D](
-    foreign: "Foreign[D, Any]",
+    library_agent: "LibraryAgent[D, Any]",
     *,
     name: str,
     deps: Callable[[RunInput[Any]], D] | None = None,
@@ -48,41 +48,44 @@ def adapt[D](
     context: type[msgspec.Struct] | None = None,
     description: str = "",
 ) -> Agent:
-    """Serve a pydantic-ai agent under a name. `deps` makes its dependencies of what a run is told."""
+    """Make a pydantic-ai agent a Rejoin agent.
+
+    `deps` builds its dependencies from the `RunInput`. For the other arguments see the decorator `agent`.
+    """
 
     @agent(name=name, on_crash=on_crash, context=context, description=description)
     async def loop(run: RunInput[Any]) -> AsyncIterator[LoopOutput]:
-        given = None if deps is None else deps(run)
+        dependencies = None if deps is None else deps(run)
         history = to_history(run.messages)
-        async with foreign.run_stream_events(message_history=history, deps=given) as events:  # type: ignore[arg-type]
-            shown = ChunkTranslator()
+        async with library_agent.run_stream_events(message_history=history, deps=dependencies) as events:  # type: ignore[arg-type]
+            translator = ChunkTranslator()
             async for event in events:
-                for said in shown.take(event):
-                    yield said
+                for output in translator.translate(event):
+                    yield output
 
     return loop
 
 
 def to_history(messages: Sequence[UIMessage]) -> list[ModelMessage]:
-    """The conversation as its messages; the last one is the question. The tools in it were its own."""
+    """The conversation as pydantic-ai's messages, the user's last. The tool calls in it are its own."""
     return to_messages(
-        "", [turn | {"parts": [_own(part) for part in turn["parts"]]} for turn in messages], ORIGIN
+        "", [turn | {"parts": [_as_own_call(part) for part in turn["parts"]]} for turn in messages], ORIGIN
     )
 
 
-def _own(part: dict[str, Any]) -> dict[str, Any]:
+def _as_own_call(part: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in part.items() if name != "providerExecuted"}
 
 
 class ChunkTranslator:
-    """One run's events as chunks."""
+    """Translates the events of one run to chunks."""
 
     def __init__(self) -> None:
         self._parts = 0
         self._open: dict[int, str] = {}
 
-    def take(self, event: object) -> Iterator[LoopOutput]:
-        """What an event adds to the message."""
+    def translate(self, event: object) -> Iterator[LoopOutput]:
+        """The parts that an event adds to the message."""
         match event:
             case PartStartEvent(index=index, part=TextPart() | ThinkingPart() as part):
                 yield from self._start(index, part)
@@ -102,13 +105,13 @@ class ChunkTranslator:
                 yield _result(result)
             case AgentRunResultEvent(result=result):
                 if not isinstance(result.output, str):
-                    yield msgspec.json.encode(_plain(result.output)).decode()
-                used = result.usage
+                    yield msgspec.json.encode(_to_json(result.output)).decode()
+                usage = result.usage
                 yield Usage(
-                    used.input_tokens,
-                    used.output_tokens,
-                    used.cache_read_tokens,
-                    used.output_reasoning_tokens,
+                    usage.input_tokens,
+                    usage.output_tokens,
+                    usage.cache_read_tokens,
+                    usage.output_reasoning_tokens,
                 )
             case _:
                 pass
@@ -129,9 +132,9 @@ class ChunkTranslator:
 def _result(result: ToolReturnPart | RetryPromptPart) -> LoopOutput:
     if isinstance(result, RetryPromptPart):
         return chunks.ToolOutputError(tool_call_id=result.tool_call_id, error_text=result.model_response())
-    return chunks.ToolOutputAvailable(tool_call_id=result.tool_call_id, output=_plain(result.content))
+    return chunks.ToolOutputAvailable(tool_call_id=result.tool_call_id, output=_to_json(result.content))
 
 
-def _plain(value: Any) -> Any:
-    """Any value of pydantic's as plain JSON."""
+def _to_json(value: Any) -> Any:
+    """Any value as JSON values."""
     return to_jsonable_python(value, fallback=str)

@@ -53,7 +53,7 @@ async def test_every_agent_can_be_served() -> None:
     assert len(found) > 10
     async with ProviderConnections() as connections:
         for agent in found.values():
-            serving = app._serving(agent, settings, connections, None)
+            serving = app._prepare_agent(agent, settings, connections, None)
             assert set(serving.team.members) == set(collect_agents(agent))
 
 
