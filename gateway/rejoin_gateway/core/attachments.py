@@ -39,14 +39,14 @@ CHECKS_MAX = 2
 class ReceivedFile(msgspec.Struct, frozen=True):
     """A file as a client sent it.
 
-    `part` is the message part, `pointer` its JSON pointer. `said` is what the request's digest covers: the
-    part without bytes, equal for equal requests. `data` are the bytes of a data URL and `declared` the media
-    type in it; both are empty for a remote URL or a stored file.
+    `part` is the message part, `pointer` its JSON pointer. `digest_part` is what the request's digest covers:
+    the part without bytes, equal for equal requests. `data` are the bytes of a data URL and `declared` the
+    media type in it; both are empty for a remote URL or a stored file.
     """
 
     part: Part
     pointer: str
-    said: Part
+    digest_part: Part
     data: bytes | None = None
     declared: str = ""
 

@@ -298,7 +298,7 @@ class AgentSession(Session, frozen=True):
         ]
         files = await self._read_files(turns[:1], FILES_MAX)
         # The digest covers what the client sent, not what a URL returned: a repeated request is the same one.
-        sent = with_files(message, [file.said for file in files])
+        sent = with_files(message, [file.digest_part for file in files])
         digest = hashlib.sha256(_encode_canonically(sent["parts"])).digest()
         messages = [turn.message for turn in turns]
         if any(map(file_parts, turns)):

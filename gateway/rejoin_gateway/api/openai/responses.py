@@ -1,6 +1,6 @@
 """OpenAI's responses: a run is a response, and its stream can be resumed behind a sequence number.
 
-`previous_response_id` continues the session of that response, in a fork if the session has gone on since;
+`previous_response_id` continues the session of that response, in a fork if the session has newer messages;
 `conversation` names a session. Every response is durable: `background` only means that the request does not
 wait, and a closed connection stops nothing. Metadata is not stored, except `conversation_id`. A response that
 waits for approvals is `incomplete` with the reason `approval_required`. It continues under the same id after
@@ -195,7 +195,7 @@ async def _find_session(request: web.Request, body: CreateResponseRequest) -> Ag
 
 
 async def _continue_response(request: web.Request, model: str, previous: str) -> AgentSession:
-    """The session of a response, or a fork of it behind that response if the session has gone on."""
+    """The session of a response, or a fork of it behind that response if it has newer messages."""
     run, previous_session = await _find_previous(request, previous)
     if model != run.agent:
         raise Invalid(f"response {previous} is agent {run.agent}'s", "/model")
@@ -233,7 +233,8 @@ async def _decide(
     if previous is None:
         raise Invalid("approval responses need the response that asks for them", "/previous_response_id")
     run, session = await _find_previous(request, previous)
-    foreign = [one.approval for one in decisions if not is_approval_of(one.approval, run.id)]
+    approvals = [decision.approval for decision in decisions]
+    foreign = [approval for approval in approvals if not is_approval_of(approval, run.id)]
     if foreign:
         raise NotFound(f"response {previous} has no approval {foreign[0][:64]!r}")
     pending = {approval.request.id for approval in await session.pending_approvals(run.id)}

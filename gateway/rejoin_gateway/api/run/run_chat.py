@@ -121,7 +121,7 @@ async def _decide(request: web.Request, chat: ChatRequest) -> Answer:
     session = await session_by_id(request, chat.named or new_session_id())
     decisions, acknowledgement = _parse_decisions(chat.messages)
     answer = await decide(request, session, decisions, acknowledgement)
-    # Without a stream the client gets the acknowledgement at once; the run goes on.
+    # Without a stream the client gets the acknowledgement at once; the run continues.
     return answer if chat.stream else JsonAnswer(acknowledgement)
 
 
