@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.system.uv import ROOT, build, run_uv
 
+pytestmark = pytest.mark.slow  # builds, and asks the package index
+
 PACKAGES = {"rejoin", "rejoin_adapters", "rejoin_gateway", "rejoin_protocol", "rejoin_runner"}
 EXTRAS = ("gateway", "runner", "embedded", "otel", "all")
 MODEL_LIBRARIES = {"anthropic", "openai", "pydantic-ai-slim"}
