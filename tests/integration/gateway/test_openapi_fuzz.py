@@ -17,8 +17,10 @@ import aiohttp
 import jwt
 import msgspec
 import pytest
+import swagger_ui_bundle
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.routes import Route
+from rejoin_gateway.ui.pages import SWAGGER_FILES
 from rejoin_protocol import file_formats
 from rejoin_runner.demo import build_demo_agent
 from yarl import URL
@@ -236,9 +238,18 @@ async def test_the_contract_can_be_read_without_another_host(system: LocalSystem
     assert "unsafe" not in policy
     loaded = set(re.findall(r"""(?:src|href)="(/page/[^"]+)""", page.raw.decode()))
     assert {"/page/docs.js", "/page/docs.css"} <= loaded
-    for one in (page, *[await system.get(base + name) for name in sorted(loaded)]):
+    library = {f"/page/{name}" for name in SWAGGER_FILES}
+    assert library <= loaded
+    for one in (page, *[await system.get(base + name) for name in sorted(loaded - library)]):
         assert one.status == 200
         assert not OUTSIDE.search(one.raw.decode())
+    for name in library:  # tests/browser/test_docs.py proves that the library contacts no other host
+        file = await system.get(base + name)
+        assert (file.status, file.headers["content-security-policy"]) == (200, policy)
+        assert file.raw == (swagger_ui_bundle.swagger_ui_path / name.rpartition("/")[2]).read_bytes()
+        assert not re.search(r"""@import|url\(["']?(?:https?:)?//""", file.raw.decode()) or name.endswith(
+            ".js"
+        )
     contract = await system.get(f"{base}/openapi.json")
     assert contract.headers["content-type"].startswith("application/json")
     assert contract.json["openapi"] == "3.1.0"

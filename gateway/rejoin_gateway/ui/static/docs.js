@@ -29,7 +29,8 @@ function allowMarkdown() {
           if (name !== 'class' && !(name === 'href' && /^(https?:|\/|#)/.test(value))) element.removeAttribute(name);
         }
       }
-      return body.innerHTML;
+      const serializer = new XMLSerializer();
+      return [...body.childNodes].map((node) => serializer.serializeToString(node)).join('');
     },
   });
 }
