@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
+    from rejoin_protocol.events.ui_message import ToolPart, UIMessage, UIMessagePart
     from rejoin_protocol.ids import TenantId, UserId
     from rejoin_runner.agent.agent import Agent
     from rejoin_runner.agent.custom_loop import LoopError, RunInput
@@ -93,6 +94,9 @@ __all__ = (
     "TenantId",
     "ToolContext",
     "ToolError",
+    "ToolPart",
+    "UIMessage",
+    "UIMessagePart",
     "Unauthenticated",
     "Unavailable",
     "Usage",
@@ -131,6 +135,7 @@ _MODULES = {
         "Unauthenticated",
         "Unavailable",
     ),
+    "rejoin_protocol.events.ui_message": ("ToolPart", "UIMessage", "UIMessagePart"),
     "rejoin_protocol.ids": ("TenantId", "UserId"),
     "rejoin_runner.agent.agent": ("Agent",),
     "rejoin_runner.agent.custom_loop": ("LoopError", "RunInput"),

@@ -1,12 +1,12 @@
-"""What can go wrong, in the few words everybody here shares. The gateway has one table from these to HTTP."""
+"""The errors of all packages. The gateway maps them to HTTP status codes in one table."""
 
 
 class RejoinError(Exception):
-    """Base of all of them. The text is for the person who reads it: no stack, no host, no secret."""
+    """Base class. The text is shown to users: no stack trace, no host name, no secret."""
 
 
 class Invalid(RejoinError):
-    """The input is wrong. `pointer` is the JSON pointer of the place, where there is one."""
+    """The input is invalid. `pointer`: JSON pointer to the invalid value, or empty."""
 
     def __init__(self, detail: str, pointer: str = "") -> None:
         super().__init__(detail)
@@ -15,27 +15,27 @@ class Invalid(RejoinError):
 
 
 class Unauthenticated(RejoinError):
-    """Nobody knows who asks."""
+    """The credential is missing or invalid."""
 
 
 class Forbidden(RejoinError):
-    """It is known who asks, and that one may not."""
+    """The caller is known and not allowed to do this."""
 
 
 class NotFound(RejoinError):
-    """There is no such thing, or it is somebody else's."""
+    """It does not exist, or belongs to another user or tenant."""
 
 
 class Conflict(RejoinError):
-    """It contradicts what is already decided or stored."""
+    """It contradicts stored data or an earlier decision."""
 
 
 class Gone(RejoinError):
-    """It was there, and is past retention."""
+    """It existed, and its retention has passed."""
 
 
 class Limited(RejoinError):
-    """Too much at once, or in too short a time. Try again in `retry_after_s`."""
+    """A limit is reached. Retry after `retry_after_s`."""
 
     def __init__(self, detail: str, retry_after_s: int = 1) -> None:
         super().__init__(detail)
@@ -43,7 +43,7 @@ class Limited(RejoinError):
 
 
 class Unavailable(RejoinError):
-    """The broker or the database is away. Nothing is lost; try again in `retry_after_s`."""
+    """The broker or the database cannot be reached. Nothing is lost; retry after `retry_after_s`."""
 
     def __init__(self, detail: str, retry_after_s: int = 2) -> None:
         super().__init__(detail)
@@ -51,4 +51,4 @@ class Unavailable(RejoinError):
 
 
 class Fenced(RejoinError):
-    """Another runner owns the run now. Stop silently and touch nothing."""
+    """Another runner owns the run. The caller stops without a further write."""

@@ -1,4 +1,4 @@
-"""Identifiers: their types, their shapes, and how new ones are made from a clock and randomness given."""
+"""Identifiers: types, formats, and new ones from a given time and random bytes."""
 
 import re
 from typing import NewType
@@ -24,27 +24,27 @@ MESSAGE_ID_CHARS_MAX = 256
 
 
 def session_id(text: str) -> SessionId:
-    """A caller's session id. Raises `Invalid`: it stands in URLs and must survive them unescaped."""
+    """Check a client's session id, which is used in URLs unescaped. Raises `Invalid`."""
     if not _TOKEN.fullmatch(text):
-        raise Invalid("a session id is 1 to 128 of A-Z a-z 0-9 _ -", "/id")
+        raise Invalid("a session id has 1 to 128 characters of A-Z a-z 0-9 _ -", "/id")
     return SessionId(text)
 
 
 def agent_name(text: str) -> AgentName:
-    """An agent's name. Raises `Invalid`: it stands in a broker subject."""
+    """Check an agent's name, which is a token of NATS subjects. Raises `Invalid`."""
     if not _AGENT.fullmatch(text):
-        raise Invalid("an agent's name is 1 to 64 of A-Z a-z 0-9 _ -")
+        raise Invalid("an agent's name has 1 to 64 characters of A-Z a-z 0-9 _ -")
     return AgentName(text)
 
 
 def ulid(time_ms: int, randomness: bytes) -> str:
-    """26 characters that sort by time: 48 bits of milliseconds, 80 of randomness."""
+    """A ULID: 26 characters that sort by time; 48 bits of milliseconds, 80 random bits."""
     number = (time_ms << 80) | int.from_bytes(randomness[:RANDOM_BYTES])
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -5, -5))
 
 
 def run_created_ms(run: RunId) -> int:
-    """When a run was made: what `new_run_id` was told."""
+    """When a run's id was created, in milliseconds since 1970."""
     time_ms = 0
     for char in run.removeprefix(RUN_PREFIX)[:_TIME_CHARS]:
         time_ms = time_ms * len(_CROCKFORD) + _CROCKFORD.index(char)
@@ -62,10 +62,10 @@ def new_message_id(time_ms: int, randomness: bytes) -> MessageId:
 
 
 def is_approval_of(approval: ApprovalId, run: RunId) -> bool:
-    """Whether an approval is one of the run's."""
+    """Whether an approval belongs to the run."""
     return approval.rpartition("_")[0] == approval_id(run, 0).rpartition("_")[0]
 
 
 def approval_id(run: RunId, ordinal: int) -> ApprovalId:
-    """The id of a run's n-th approval, the same after a crash, so that asking twice is asking once."""
+    """The id of a run's n-th approval: the same after a crash, so that a repeated request has the same id."""
     return ApprovalId(f"{run.replace(RUN_PREFIX, 'apr_', 1)}_{ordinal}")

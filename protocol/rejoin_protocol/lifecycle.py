@@ -1,14 +1,17 @@
-"""The life of a run: its states, what may happen to it, and nothing else.
+"""The lifecycle of a run: its states and the events that lead from one to another.
 
     queued ─▶ running ─▶ completed
       ▲          │  └──▶ failed · cancelled
       │          ▼
       └──── suspended ─▶ cancelled
 
-The table is the law: a missing key is the error. The database repeats it as a trigger, so that an illegal
-transition cannot be written whoever writes. Terminal runs have no way out. Only a runner ends a run that
-has a log to close: an interrupt is a flag that it finds, and resumes a run that is suspended. A suspended
-run, whose log is closed already, may also be cancelled where its message is deleted.
+`TRANSITIONS` is the whole definition: a pair without an entry is an error. A database trigger enforces the
+same table (`migrations/0002_transitions.sql`), so that no process can store another transition. Terminal
+states have no transition.
+
+Only a runner ends a run whose log is open, because the log must end with the run's last events. An interrupt
+is therefore only a flag that the runner finds; a suspended run is resumed to be ended. A suspended run, whose
+log is already closed, is also cancelled directly when its message is deleted.
 """
 
 from enum import StrEnum
@@ -17,7 +20,7 @@ from rejoin_protocol.errors import Conflict
 
 
 class State(StrEnum):
-    """Where a run stands."""
+    """The state of a run, as it is stored."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -28,11 +31,11 @@ class State(StrEnum):
 
 
 class LifecycleEvent(StrEnum):
-    """What may happen to a run."""
+    """An event that changes the state of a run."""
 
-    CLAIM = "claim"  # a runner takes it, or takes it over
-    SUSPEND = "suspend"  # every open call waits for a decision
-    RESUME = "resume"  # it waits for nothing any more: all is decided or expired, or it is interrupted
+    CLAIM = "claim"  # a runner claims it, or takes it over from another one
+    SUSPEND = "suspend"  # all open tool calls wait for a decision
+    RESUME = "resume"  # the last pending approval was decided or has expired, or the run was interrupted
     COMPLETE = "complete"
     FAIL = "fail"
     CANCEL = "cancel"
@@ -40,22 +43,22 @@ class LifecycleEvent(StrEnum):
 
 TRANSITIONS: dict[tuple[State, LifecycleEvent], State] = {
     (State.QUEUED, LifecycleEvent.CLAIM): State.RUNNING,
-    (State.RUNNING, LifecycleEvent.CLAIM): State.RUNNING,
+    (State.RUNNING, LifecycleEvent.CLAIM): State.RUNNING,  # a takeover: the runner has died
     (State.RUNNING, LifecycleEvent.SUSPEND): State.SUSPENDED,
     (State.RUNNING, LifecycleEvent.COMPLETE): State.COMPLETED,
     (State.RUNNING, LifecycleEvent.FAIL): State.FAILED,
     (State.RUNNING, LifecycleEvent.CANCEL): State.CANCELLED,
     (State.SUSPENDED, LifecycleEvent.RESUME): State.QUEUED,
-    (State.SUSPENDED, LifecycleEvent.CANCEL): State.CANCELLED,
+    (State.SUSPENDED, LifecycleEvent.CANCEL): State.CANCELLED,  # its message was deleted
 }
 
 TERMINAL = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 BUSY = frozenset({State.QUEUED, State.RUNNING})
-"""A session with such a run is busy: its next run waits."""
+"""A session with a run in one of these states is busy: its next run waits."""
 
 
 def next_state(state: State, event: LifecycleEvent) -> State:
-    """The state that follows. Raises `Conflict` where the table has no way."""
+    """The state after an event. Raises `Conflict` if the table has no such transition."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:

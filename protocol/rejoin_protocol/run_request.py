@@ -1,4 +1,4 @@
-"""What gateway and runner say to each other besides the log."""
+"""Messages between gateways and runners: run requests and registry entries."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import msgspec
 from rejoin_protocol.ids import AgentName, RunId
 
 SILENT_MS = 90_000
-"""Three announcements missed: the runners of that deploy are gone."""
+"""Time of three announcements: without one for so long, the runners of a deploy are gone."""
 
 
 class RunRequest(msgspec.Struct, frozen=True, rename="camel"):
-    """Go on with a run. It names the run and says no more: what to do is in the database and in the log.
+    """A request to execute a turn of a run. What to do is in the database and in the log.
 
-    `turn` is 0 for a new run and counts the decisions after which it went on, so that each is asked for once.
+    `turn` is 0 for a new run and grows with each suspension, so that each turn is queued once.
     """
 
     agent: AgentName
@@ -22,10 +22,10 @@ class RunRequest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """An agent as the runners announce it, again and again.
+    """An agent as its runners announce it periodically.
 
-    `deployed_at_ms` tells versions apart while a deploy rolls: of two the later one is believed. The time of
-    the announcement says how long ago its runners were last heard of.
+    `deployed_at_ms` distinguishes deploys: during a rolling deploy the later one wins. `announced_at_ms`:
+    time of the announcement. Both are milliseconds since 1970.
     """
 
     name: AgentName
@@ -35,7 +35,7 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     announced_at_ms: int = 0
 
     def yields_to(self, known: "AgentEntry") -> bool:
-        """Whether a newer deploy has announced the agent, and is still there."""
+        """Whether the `known` entry is of a newer deploy that still has runners, and must not be replaced."""
         age_ms = self.announced_at_ms - known.announced_at_ms
         return known.deployed_at_ms > self.deployed_at_ms and age_ms < SILENT_MS
 

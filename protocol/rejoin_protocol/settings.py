@@ -1,7 +1,7 @@
-"""Settings of a service from variables, secret files and a TOML file. Pure: it is given all three.
+"""Loads the settings of a service from environment variables, secret files and TOML, all given as arguments.
 
-A field `nats_url` is read from `REJOIN_NATS_URL`, else from the file that `REJOIN_NATS_URL_FILE` names, else
-from `nats_url` of the TOML file, else it is the struct's default.
+The value of a field `nats_url` is `REJOIN_NATS_URL`, else the content of the file that `REJOIN_NATS_URL_FILE`
+names, else `nats_url` in the TOML file, else the default of the struct.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,29 +21,29 @@ def load[T: msgspec.Struct](
     read: Callable[[str], str],
     toml: Mapping[str, Any] | None = None,
 ) -> T:
-    """The settings of one service. Raises `Invalid` naming the setting that is missing or wrong.
+    """The settings of one service. Raises `Invalid`, which names the missing or invalid setting.
 
-    `read` returns a file's text; names in `toml` that no service has are the caller's business.
+    `read` returns the text of a file. Unknown names in `toml` are ignored here; the caller checks them.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         name = PREFIX + field.name.upper()
         if name in variables:
-            given[field.name] = variables[name]
+            values[field.name] = variables[name]
         elif f"{name}_FILE" in variables:
-            given[field.name] = _secret(variables[f"{name}_FILE"], f"{name}_FILE", read)
+            values[field.name] = _read_secret(variables[f"{name}_FILE"], f"{name}_FILE", read)
         elif toml and field.name in toml:
-            given[field.name] = toml[field.name]
+            values[field.name] = toml[field.name]
         elif field.required:
             raise Invalid(f"{name} is not set")
     try:
-        return msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError as fault:
-        raise Invalid(f"a {PREFIX}… setting is wrong: {fault}") from fault
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"a {PREFIX}… setting is invalid: {error}") from error
 
 
-def _secret(path: str, name: str, read: Callable[[str], str]) -> str:
+def _read_secret(path: str, name: str, read: Callable[[str], str]) -> str:
     try:
         return read(path).strip()
-    except OSError as fault:
-        raise Invalid(f"{name} names a file that cannot be read ({fault.strerror})") from fault
+    except OSError as error:
+        raise Invalid(f"{name} names a file that cannot be read ({error.strerror})") from error

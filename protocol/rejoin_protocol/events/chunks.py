@@ -1,9 +1,9 @@
 """The events of a run: AI SDK v7 UI message chunks, one struct per type.
 
-Owns the wire vocabulary and its codec, never their meaning (`fold` has that). The law is the client's own
-schema (`ui-message-chunks.ts` of npm `ai` 7): an optional field is left out, never `null`; nothing is sent
-that the schema does not name; a key that names JavaScript's prototypes kills the client's stream, and is
-refused here. Fields are snake_case here and camelCase on the wire.
+Defines the types and their codec; `fold` defines what they mean. Source: the client's schema
+(`ui-message-chunks.ts` of npm `ai` 7). An optional field is left out, never `null`; fields that the schema
+does not have are not sent; a key that names a JavaScript prototype would end the client's stream with an
+error and is refused here. Fields are snake_case here and camelCase in JSON.
 """
 
 from typing import Annotated, Any, Literal
@@ -15,9 +15,9 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.partial_json import names_prototype
 
 type Json = Any
-"""Any JSON value. The client does not look inside."""
+"""Any JSON value; not checked by the client."""
 type Metadata = dict[str, dict[str, Any]] | UnsetType
-"""Provider metadata: an object per provider."""
+"""Provider metadata: an object for each provider."""
 type Text = str | UnsetType
 type Flag = bool | UnsetType
 type Index = Annotated[int, Meta(ge=0)] | UnsetType
@@ -30,26 +30,26 @@ class _Chunk(msgspec.Struct, frozen=True, rename="camel", tag_field="type"):
 
 
 class Start(_Chunk, frozen=True, tag="start"):
-    """Opens the assistant message. Every continuation of the run repeats the same `message_id`."""
+    """Starts the assistant message. A continuation of the run repeats the same `message_id`."""
 
     message_id: Text = UNSET
     message_metadata: Json = UNSET
 
 
 class StartStep(_Chunk, frozen=True, tag="start-step"):
-    """One model call begins."""
+    """Start of a model call."""
 
 
 class FinishStep(_Chunk, frozen=True, tag="finish-step"):
-    """One model call and its tools are over."""
+    """End of a model call and its tool calls."""
 
 
 class ResetStep(_Chunk, frozen=True, tag="reset-step"):
-    """Voids everything since the last `start-step`. Clients know it from 7.0.70 on."""
+    """Removes everything since the last `start-step`. Known to clients from 7.0.70 on."""
 
 
 class Finish(_Chunk, frozen=True, tag="finish"):
-    """The response is over: always the last chunk, also after an error or an abort."""
+    """End of the response: always the last chunk, also after an error or an abort."""
 
     finish_reason: FinishReason | UnsetType = UNSET
     message_metadata: Json = UNSET
@@ -62,13 +62,13 @@ class Abort(_Chunk, frozen=True, tag="abort"):
 
 
 class Error(_Chunk, frozen=True, tag="error"):
-    """The run failed. The text is shown to people: no stack, no host, no secret."""
+    """The run failed. The text is shown to users: no stack trace, no host name, no secret."""
 
     error_text: str
 
 
 class MessageMetadata(_Chunk, frozen=True, tag="message-metadata"):
-    """Merged deeply into the message's metadata."""
+    """Metadata to be merged deeply into the message's metadata."""
 
     message_metadata: Json
 
@@ -95,7 +95,7 @@ class DocumentSource(msgspec.Struct, frozen=True, rename="camel", tag_field="sou
 
 
 class Citation(msgspec.Struct, frozen=True, rename="camel"):
-    """What a stretch of a text part rests on. The indexes are places in the text."""
+    """The source of a range of a text part. The indexes are positions in the text."""
 
     source: UrlSource | DocumentSource
     start_index: Index = UNSET
@@ -165,7 +165,7 @@ class File(_Chunk, frozen=True, tag="file"):
 
 
 class SourceUrl(_Chunk, frozen=True, tag="source-url"):
-    """A page the answer rests on."""
+    """A web page that the answer uses."""
 
     source_id: str
     url: str
@@ -174,7 +174,7 @@ class SourceUrl(_Chunk, frozen=True, tag="source-url"):
 
 
 class SourceDocument(_Chunk, frozen=True, tag="source-document"):
-    """A document the answer rests on."""
+    """A document that the answer uses."""
 
     source_id: str
     media_type: str
@@ -184,14 +184,14 @@ class SourceDocument(_Chunk, frozen=True, tag="source-document"):
 
 
 class Custom(_Chunk, frozen=True, tag="custom"):
-    """A provider's own part, `provider.kind`."""
+    """A part that only one provider has; `kind` is `provider.kind`."""
 
     kind: str
     provider_metadata: Metadata = UNSET
 
 
 class SteeringText(msgspec.Struct, frozen=True, rename="camel", tag_field="type", tag="text"):
-    """Words of a steering message."""
+    """Text of a steering message."""
 
     text: str
     provider_metadata: Metadata = UNSET
@@ -208,14 +208,14 @@ class SteeringFile(msgspec.Struct, frozen=True, rename="camel", tag_field="type"
 
 
 class SteeringMessage(_Chunk, frozen=True, tag="steering-message"):
-    """What the user said while the run was going."""
+    """A message that the user sent during the run."""
 
     id: str
     parts: list[SteeringText | SteeringFile]
 
 
 class ToolInputStart(_Chunk, frozen=True, tag="tool-input-start"):
-    """A tool call begins; its arguments follow as deltas."""
+    """Start of a tool call; its arguments follow as deltas."""
 
     tool_call_id: str
     tool_name: str
@@ -228,14 +228,14 @@ class ToolInputStart(_Chunk, frozen=True, tag="tool-input-start"):
 
 
 class ToolInputDelta(_Chunk, frozen=True, tag="tool-input-delta"):
-    """A piece of a call's arguments, as JSON text."""
+    """Part of a call's arguments, as JSON text."""
 
     tool_call_id: str
     input_text_delta: str
 
 
 class ToolInputAvailable(_Chunk, frozen=True, tag="tool-input-available"):
-    """A call's arguments are complete: the call is now in the log, and may be run."""
+    """The complete arguments of a call. The call is now in the log and may be executed."""
 
     tool_call_id: str
     tool_name: str
@@ -248,7 +248,7 @@ class ToolInputAvailable(_Chunk, frozen=True, tag="tool-input-available"):
 
 
 class ToolInputError(_Chunk, frozen=True, tag="tool-input-error"):
-    """The model's arguments do not fit the tool; the call is over."""
+    """The arguments do not match the tool's schema; the call has failed."""
 
     tool_call_id: str
     tool_name: str
@@ -262,7 +262,7 @@ class ToolInputError(_Chunk, frozen=True, tag="tool-input-error"):
 
 
 class ToolApprovalRequest(_Chunk, frozen=True, tag="tool-approval-request"):
-    """A call waits for a person."""
+    """The call waits for a person's approval."""
 
     approval_id: str
     tool_call_id: str
@@ -274,7 +274,7 @@ class ToolApprovalRequest(_Chunk, frozen=True, tag="tool-approval-request"):
 
 
 class ToolApprovalResponse(_Chunk, frozen=True, tag="tool-approval-response"):
-    """A person decided. Only v7 clients know this chunk."""
+    """A person's decision. Only v7 clients know this chunk."""
 
     approval_id: str
     approved: bool
@@ -284,7 +284,7 @@ class ToolApprovalResponse(_Chunk, frozen=True, tag="tool-approval-response"):
 
 
 class ToolOutputAvailable(_Chunk, frozen=True, tag="tool-output-available"):
-    """A call's result; `preliminary` ones are replaced by the next."""
+    """The result of a call. The next result replaces a `preliminary` one."""
 
     tool_call_id: str
     output: Json
@@ -296,7 +296,7 @@ class ToolOutputAvailable(_Chunk, frozen=True, tag="tool-output-available"):
 
 
 class ToolOutputError(_Chunk, frozen=True, tag="tool-output-error"):
-    """A call failed; the model is told."""
+    """The call failed; the model gets the error."""
 
     tool_call_id: str
     error_text: str
@@ -307,13 +307,13 @@ class ToolOutputError(_Chunk, frozen=True, tag="tool-output-error"):
 
 
 class ToolOutputDenied(_Chunk, frozen=True, tag="tool-output-denied"):
-    """A person said no; the model is told."""
+    """A person denied the call; the model gets the denial."""
 
     tool_call_id: str
 
 
 class Data(msgspec.Struct, frozen=True, rename="camel"):
-    """An application's own part. `type` is `data-<name>`; the same type and id replace in place."""
+    """A part of the application. `type` is `data-<name>`; a part with the same type and id replaces its data."""
 
     type: str
     data: Json
@@ -368,30 +368,30 @@ _head = msgspec.json.Decoder(_Head)
 
 
 def encode(chunk: Chunk) -> bytes:
-    """One chunk as compact JSON bytes, `type` first.
+    """One chunk as compact JSON, `type` first.
 
-    Raises `TypeError` for a value that JSON does not have, and `Invalid` for one that no client survives: a
-    key that names a prototype, or half a surrogate pair. NaN and the infinities become `null`.
+    Raises `TypeError` for a value that is not JSON, and `Invalid` for one that clients fail on: a key that
+    names a prototype, or a lone surrogate. NaN and infinities become `null`.
     """
     try:
         raw = _encode(chunk)
-    except UnicodeEncodeError as fault:
-        raise Invalid(f"not a UI message chunk: {fault.reason}") from fault
+    except UnicodeEncodeError as error:
+        raise Invalid(f"not a UI message chunk: {error.reason}") from error
     _refuse_prototypes(raw)
     return raw
 
 
 def decode(raw: bytes | str) -> Chunk:
-    """Read one chunk. Unknown fields are dropped.
+    """Decode one chunk. Unknown fields are dropped.
 
-    Raises `Invalid` naming the fault: not JSON, an unknown type, a missing field, a `null`. Half a surrogate
-    pair, which the client would take, is one of them: it cannot be stored as UTF-8.
+    Raises `Invalid` with the reason: not JSON, an unknown type, a missing field, a `null`. A lone surrogate,
+    which the client accepts, is refused as well: it cannot be stored as UTF-8.
     """
     try:
         body = raw.encode() if isinstance(raw, str) else raw
         chunk = _decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as fault:
-        raise Invalid(f"not a UI message chunk: {fault}") from fault
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Invalid(f"not a UI message chunk: {error}") from error
     _refuse_prototypes(body)
     return chunk
 
@@ -400,7 +400,7 @@ def _decode(body: bytes) -> Chunk:
     try:
         tagged: Tagged = _tagged.decode(body)
     except msgspec.ValidationError:
-        # The tagged union does not know an application's own types: they are told by their prefix.
+        # Types of the application are not in the tagged union; their prefix identifies them.
         if not _head.decode(body).type.startswith(DATA_PREFIX):
             raise
         return _data.decode(body)
@@ -408,6 +408,6 @@ def _decode(body: bytes) -> Chunk:
 
 
 def _refuse_prototypes(body: bytes) -> None:
-    # Nearly every chunk passes on the two searches: a key is either written plainly or with an escape.
+    # A fast filter: a key that names a prototype contains `proto`, or an escape that hides it.
     if (b"proto" in body or b"\\u00" in body) and names_prototype(msgspec.json.decode(body)):
         raise Invalid("not a UI message chunk: a key names a prototype")

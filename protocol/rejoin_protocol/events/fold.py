@@ -1,13 +1,14 @@
-"""The log folded into the assistant message, exactly as the client folds it.
+"""Folds the chunks of a log into the assistant message, exactly as the client does.
 
-Owns the meaning of the chunks: `Fold` takes them in the order of the log and holds the message so far. It
-does no I/O, knows no clock, and changes nothing it is given. The law is the client's own reducer
-(`process-ui-message-stream.ts` of npm `ai` 7); `tests/vectors` proves that the two agree.
+`Fold` takes the chunks in the order of the log and holds the message so far. It does no I/O, reads no clock
+and does not change its arguments. It follows the client's own reducer (`process-ui-message-stream.ts` of npm
+`ai` 7); `tests/vectors` compares the two.
 
-It departs from the client in three places, each for the sake of the log:
-- an `error` chunk is noted and the fold goes on, because our log goes on to its `finish`;
-- half a surrogate pair, which a cut-off tool input may end with, becomes U+FFFD: the message can be stored;
-- merging into metadata that is not an object is `Invalid` (the client makes an object out of its letters).
+It differs from the client in three cases, each because the log needs it:
+- it records an `error` chunk and continues, because our log continues to its `finish`;
+- a lone surrogate, which a cut-off tool input may end with, becomes U+FFFD, so that the message can be
+  stored;
+- merging into metadata that is not an object raises `Invalid` (the client makes an object of its letters).
 """
 
 import re
@@ -58,7 +59,9 @@ from rejoin_protocol.events.chunks import (
 )
 
 type UIMessage = dict[str, Any]
-"""`{id, role, metadata?, parts}` as the client stores it: plain JSON, absent keys instead of `null`."""
+"""The JSON of a `ui_message.UIMessage`. Absent keys instead of `null`, and parts of any version of the
+client.
+"""
 type Part = dict[str, Any]
 
 STEP_START = "step-start"
@@ -73,21 +76,23 @@ def is_tool(part: Part) -> bool:
 
 
 def tool_name(part: Part) -> str:
-    """The name of a tool part's tool."""
+    """The tool that a tool part calls."""
     name: str = part["toolName"] if part["type"] == DYNAMIC_TOOL else part["type"].removeprefix(TOOL_PREFIX)
     return name
 
 
 def fold(chunks: Iterable[Chunk], message: UIMessage | None = None) -> UIMessage:
-    """The message that `chunks` make, going on from `message` if there is one."""
+    """The message that `chunks` make, continuing `message` if there is one."""
     state = Fold(message)
     for chunk in chunks:
         state.apply(chunk)
     return state.message
 
 
-class _Prose:
-    """A text or reasoning part that is still open, and the deltas its `text` does not show yet."""
+class _OpenText:
+    """An open text or reasoning part, and the deltas that its `text` does not contain yet. Joining them only
+    when the message is read keeps a long text linear.
+    """
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -99,8 +104,10 @@ class _Prose:
             self.deltas.clear()
 
 
-class _Input:
-    """The arguments of a call as they arrive, and the part that does not show all of them yet."""
+class _OpenInput:
+    """The streamed arguments of a call, and the part that does not contain all of them yet. Parsing the
+    partial JSON only when the message is read keeps long arguments linear.
+    """
 
     def __init__(self, start: ToolInputStart, text: str = "") -> None:
         self.start = start
@@ -114,16 +121,17 @@ class _Input:
         text = "".join(self.deltas)
         self.deltas = [text]
         is_json = self.start.input_encoding != "text"
-        value = partial_json.parse(_whole_characters(text))[1] if is_json else text
+        value = partial_json.parse(_replace_lone_surrogates(text))[1] if is_json else text
         _put(self.part, input=value, rawInput=text if self.is_raw_shown else UNSET)
         self.part = None
 
 
 class Fold:
-    """The state of the fold: `apply` the chunks of the log one by one, read `message` at any time.
+    """The state of a fold: `apply` the chunks of the log one by one; `message` can be read at any time.
 
-    Begun with a stored message it goes on from there. Tool inputs that were still streaming in its last step
-    are open again; text and reasoning parts are not, since a stored part does not know its chunks' id.
+    A fold that starts with a stored message continues it. Tool inputs that were streaming in its last step
+    are open again. Text and reasoning parts are not, because a stored text part does not contain its chunks'
+    id.
     """
 
     def __init__(self, message: UIMessage | None = None) -> None:
@@ -131,37 +139,39 @@ class Fold:
         self.error_text: str | None = None
         self._message: UIMessage = _copy(message or {"id": "", "role": "assistant", "parts": []})
         if self._message["role"] != "assistant":
-            raise Invalid(f"chunks fold into an assistant message, not into one of {self._message['role']}")
+            raise Invalid(
+                f"chunks fold into an assistant message, not into a {self._message['role']} message"
+            )
         self._parts: list[Part] = self._message["parts"]
-        self._text: dict[str, _Prose] = {}
-        self._reasoning: dict[str, _Prose] = {}
-        self._inputs: dict[str, _Input] = {}
+        self._text: dict[str, _OpenText] = {}
+        self._reasoning: dict[str, _OpenText] = {}
+        self._inputs: dict[str, _OpenInput] = {}
         starts = (at for at, part in enumerate(self._parts, 1) if part["type"] == STEP_START)
-        self._step = max(starts, default=0)  # where the parts of the current step begin
+        self._step = max(starts, default=0)  # index of the first part of the current step
         self._data = self._data_by_id()
         self._reopen_inputs()
 
     @property
     def message(self) -> UIMessage:
-        """The message so far: a copy that later chunks leave alone. Only its inmost values are shared."""
+        """A copy of the message so far. Values inside parts are shared, and later chunks do not change them."""
         self._settle()
         return _copy(self._message)
 
     def apply(self, chunk: Chunk) -> None:
         """Take the next chunk of the log.
 
-        Raises `Invalid` where the client throws: a chunk for a part or a call that is not there. The message
-        is then what it was before.
+        Raises `Invalid` where the client throws: for a chunk of a part or call that does not exist. The
+        message is then unchanged.
         """
         match chunk:
             case TextDelta() | ReasoningDelta():
-                self._prose_delta(chunk)
+                self._append_text(chunk)
             case ToolInputDelta():
                 self._input_delta(chunk)
             case TextStart() | ReasoningStart():
-                self._prose_start(chunk)
+                self._start_text(chunk)
             case TextEnd() | ReasoningEnd():
-                self._prose_end(chunk)
+                self._end_text(chunk)
             case ToolInputStart() | ToolInputAvailable() | ToolInputError():
                 self._input(chunk)
             case ToolApprovalRequest() | ToolApprovalResponse():
@@ -175,13 +185,13 @@ class Fold:
             case StartStep() | ResetStep() | FinishStep():
                 self._steps(chunk)
             case Start() | Finish() | Abort() | MessageMetadata() | Error():
-                self._frame(chunk)
+                self._message_chunk(chunk)
             case _:
                 assert_never(chunk)
 
-    # The frame around the parts.
+    # Message: id, metadata, end.
 
-    def _frame(self, chunk: Start | Finish | Abort | MessageMetadata | Error) -> None:
+    def _message_chunk(self, chunk: Start | Finish | Abort | MessageMetadata | Error) -> None:
         match chunk:
             case Start():
                 self._merge_metadata(chunk.message_metadata)
@@ -196,7 +206,7 @@ class Fold:
             case Error():
                 self.error_text = chunk.error_text
             case Abort():
-                pass  # `finish` follows, and the parts stay as they are
+                pass  # `finish` follows; the client changes nothing either
 
     def _merge_metadata(self, metadata: Json) -> None:
         if metadata is UNSET or metadata is None:
@@ -217,22 +227,22 @@ class Fold:
                 del self._parts[self._step :]
                 self._data = self._data_by_id()
             case FinishStep():
-                pass  # parts are closed by their own end
+                pass  # parts end with their own chunk, since 7.0.79 in the client too
 
     def _step_parts(self) -> Iterator[Part]:
         return islice(self._parts, self._step, None)
 
     # Text and reasoning.
 
-    def _prose(self, chunk: TextDelta | ReasoningDelta | TextEnd | ReasoningEnd) -> _Prose:
+    def _find_open_text(self, chunk: TextDelta | ReasoningDelta | TextEnd | ReasoningEnd) -> _OpenText:
         is_text = isinstance(chunk, TextDelta | TextEnd)
-        prose = (self._text if is_text else self._reasoning).get(chunk.id)
-        if prose is None:
+        text = (self._text if is_text else self._reasoning).get(chunk.id)
+        if text is None:
             kind = "text" if is_text else "reasoning"
             raise Invalid(f"no {kind} part is open under the id {chunk.id!r}")
-        return prose
+        return text
 
-    def _prose_start(self, chunk: TextStart | ReasoningStart) -> None:
+    def _start_text(self, chunk: TextStart | ReasoningStart) -> None:
         part: Part = {"type": "text", "text": "", "state": "streaming"}
         opened = self._text
         if isinstance(chunk, ReasoningStart):
@@ -240,22 +250,22 @@ class Fold:
             opened = self._reasoning
         if (before := opened.get(chunk.id)) is not None:
             before.settle()
-        opened[chunk.id] = _Prose(part)
+        opened[chunk.id] = _OpenText(part)
         self._parts.append(part)
         _keep(part, providerMetadata=chunk.provider_metadata)
 
-    def _prose_delta(self, chunk: TextDelta | ReasoningDelta) -> None:
-        prose = self._prose(chunk)
-        prose.deltas.append(chunk.delta)
-        _keep(prose.part, providerMetadata=chunk.provider_metadata)
+    def _append_text(self, chunk: TextDelta | ReasoningDelta) -> None:
+        text = self._find_open_text(chunk)
+        text.deltas.append(chunk.delta)
+        _keep(text.part, providerMetadata=chunk.provider_metadata)
 
-    def _prose_end(self, chunk: TextEnd | ReasoningEnd) -> None:
-        prose = self._prose(chunk)
-        prose.settle()
-        prose.part["state"] = "done"
-        _keep(prose.part, providerMetadata=chunk.provider_metadata)
+    def _end_text(self, chunk: TextEnd | ReasoningEnd) -> None:
+        text = self._find_open_text(chunk)
+        text.settle()
+        text.part["state"] = "done"
+        _keep(text.part, providerMetadata=chunk.provider_metadata)
         if isinstance(chunk, TextEnd):
-            _keep(prose.part, citations=msgspec.to_builtins(chunk).get("citations", UNSET))
+            _keep(text.part, citations=msgspec.to_builtins(chunk).get("citations", UNSET))
             del self._text[chunk.id]
         else:
             del self._reasoning[chunk.id]
@@ -266,13 +276,13 @@ class Fold:
         self._settle_inputs()
         is_dynamic = chunk.dynamic is True
         if isinstance(chunk, ToolInputError):
-            # The kind of a part that is there counts for more than what the chunk says.
+            # As in the client: the kind of an existing part wins over the kind in the chunk.
             known = next((p for p in self._step_parts() if _is_call(p, chunk.tool_call_id)), None)
             is_dynamic = is_dynamic if known is None else known["type"] == DYNAMIC_TOOL
         part = self._call_of_step(chunk.tool_call_id, chunk.tool_name, is_dynamic=is_dynamic)
         match chunk:
             case ToolInputStart():
-                self._inputs[chunk.tool_call_id] = _Input(chunk)
+                self._inputs[chunk.tool_call_id] = _OpenInput(chunk)
                 _advance(part, "input-streaming", inputEncoding=chunk.input_encoding)
                 _keep(part, title=chunk.title, callProviderMetadata=chunk.provider_metadata)
             case ToolInputAvailable():
@@ -291,11 +301,11 @@ class Fold:
         is_dynamic = start.dynamic is True
         part = self._call_of_step(start.tool_call_id, start.tool_name, is_dynamic=is_dynamic)
         if call.part is not part:
-            call.settle()  # a new step began between two deltas: what came before stays with the old part
+            call.settle()  # a step started between two deltas: the earlier ones belong to the part before
             call.part = part
             _advance(part, "input-streaming", inputEncoding=start.input_encoding)
             _keep(part, title=start.title, toolMetadata=start.tool_metadata)
-        # The client gives a dynamic part no `rawInput` in the moment in which a delta makes it.
+        # As in the client: a dynamic part that a delta has just created gets no `rawInput`.
         call.is_raw_shown = not is_dynamic or len(self._parts) == known
         call.deltas.append(chunk.input_text_delta)
 
@@ -303,7 +313,7 @@ class Fold:
         self._settle_inputs()
         if isinstance(chunk, ToolApprovalRequest):
             part = self._call(chunk.tool_call_id)
-            part |= {"state": "approval-requested", "approval": _requested(chunk)}
+            part |= {"state": "approval-requested", "approval": _approval_of(chunk)}
             return
         part = self._call_of_approval(chunk.approval_id)
         approval = {**part["approval"], "approved": chunk.approved}
@@ -317,17 +327,19 @@ class Fold:
         if isinstance(chunk, ToolOutputDenied):
             part["state"] = "output-denied"
             return
-        kept = part.get("input", UNSET)
+        input = part.get("input", UNSET)
         if isinstance(chunk, ToolOutputAvailable):
-            _advance(part, "output-available", input=kept, output=chunk.output, preliminary=chunk.preliminary)
+            _advance(
+                part, "output-available", input=input, output=chunk.output, preliminary=chunk.preliminary
+            )
         else:
             raw = UNSET if part["type"] == DYNAMIC_TOOL else part.get("rawInput", UNSET)
-            _advance(part, "output-error", input=kept, rawInput=raw, errorText=chunk.error_text)
+            _advance(part, "output-error", input=input, rawInput=raw, errorText=chunk.error_text)
         _keep(part, toolMetadata=chunk.tool_metadata, providerExecuted=chunk.provider_executed)
         _keep(part, resultProviderMetadata=chunk.provider_metadata)
 
     def _call_of_step(self, call_id: str, name: str, *, is_dynamic: bool) -> Part:
-        """The part of this call and kind in the current step, under this name: a new one if there is none."""
+        """The part of this call and kind in the current step, with this tool name; created if there is none."""
         named = {"toolName": name} if is_dynamic else {"type": TOOL_PREFIX + name}
         for known in self._step_parts():
             if _is_call(known, call_id) and (known["type"] == DYNAMIC_TOOL) is is_dynamic:
@@ -338,7 +350,7 @@ class Fold:
         return part
 
     def _call(self, call_id: str) -> Part:
-        """The part of this call: the first in the current step, or else the newest of the message."""
+        """The part of this call: the first one in the current step, else the newest of the message."""
         for part in self._step_parts():
             if _is_call(part, call_id):
                 return part
@@ -353,10 +365,10 @@ class Fold:
                 return part
         raise Invalid(f"no tool call waits for the approval {approval_id!r}")
 
-    # An application's own parts.
+    # Data parts of the application.
 
     def _data_by_id(self) -> dict[tuple[str, str], Part]:
-        # Of parts with one type and id the first is meant: it comes last here.
+        # Of several parts with one type and id, the client updates the first: it comes last here.
         data = (part for part in reversed(self._parts) if part["type"].startswith(DATA_PREFIX))
         return {(part["type"], part["id"]): part for part in data if "id" in part}
 
@@ -374,12 +386,12 @@ class Fold:
         if chunk.id is not UNSET:
             self._data[chunk.type, chunk.id] = part
 
-    # What is still open.
+    # Open parts.
 
     def _settle(self) -> None:
-        """Show in the parts what has arrived for them."""
-        for prose in chain(self._text.values(), self._reasoning.values()):
-            prose.settle()
+        """Write the collected deltas into their parts."""
+        for text in chain(self._text.values(), self._reasoning.values()):
+            text.settle()
         self._settle_inputs()
 
     def _settle_inputs(self) -> None:
@@ -397,16 +409,16 @@ class Fold:
                     dynamic=part["type"] == DYNAMIC_TOOL,
                     title=part.get("title", UNSET),
                 )
-                self._inputs[start.tool_call_id] = _Input(start, part.get("rawInput", ""))
+                self._inputs[start.tool_call_id] = _OpenInput(start, part.get("rawInput", ""))
 
 
 def _copy(message: UIMessage) -> UIMessage:
-    # What lies deeper than a part's own keys is replaced by the fold, never changed.
+    # A shallow copy is enough: the fold replaces the values of a part and never changes them in place.
     return {**message, "parts": [part.copy() for part in message["parts"]]}
 
 
 def _put(part: Part, **fields: Json) -> None:
-    """Set the fields; an absent value takes the key away."""
+    """Set the fields; `UNSET` removes the key."""
     for name, value in fields.items():
         if value is UNSET:
             part.pop(name, None)
@@ -415,14 +427,14 @@ def _put(part: Part, **fields: Json) -> None:
 
 
 def _keep(part: Part, **fields: Json) -> None:
-    """Set the fields that are given; the others stay as they are."""
+    """Set the fields that are not `UNSET`."""
     for name, value in fields.items():
         if value is not UNSET:
             part[name] = value
 
 
 def _advance(part: Part, state: str, **fields: Json) -> None:
-    """Move a call to `state`, with nothing left of the earlier ones but what `fields` carry on."""
+    """Set the state of a call. Fields of earlier states are removed, except those in `fields`."""
     part["state"] = state
     for name in ("input", "rawInput", "inputEncoding", "output", "errorText", "preliminary"):
         _put(part, **{name: fields.get(name, UNSET)})
@@ -432,7 +444,7 @@ def _is_call(part: Part, call_id: str) -> bool:
     return is_tool(part) and part["toolCallId"] == call_id
 
 
-def _requested(chunk: ToolApprovalRequest) -> dict[str, Any]:
+def _approval_of(chunk: ToolApprovalRequest) -> dict[str, Any]:
     approval: dict[str, Any] = {"id": chunk.approval_id}
     _keep(
         approval,
@@ -451,20 +463,20 @@ def _merged(base: Json, over: Json) -> Json:
     merged = dict(base)
     for name, value in over.items():
         if name in ("constructor", "prototype"):
-            continue  # the client does not merge these
-        both = isinstance(merged.get(name), dict) and isinstance(value, dict)
-        merged[name] = _merged(merged[name], value) if both else value
+            continue  # skipped by the client, too
+        both_objects = isinstance(merged.get(name), dict) and isinstance(value, dict)
+        merged[name] = _merged(merged[name], value) if both_objects else value
     return merged
 
 
 _ESCAPE = re.compile(
-    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a whole surrogate pair
-    r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"  # half of one
+    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a surrogate pair
+    r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"  # a lone surrogate
     r"|(\\.)",  # any other escape
 )
 
 
-def _whole_characters(json_text: str) -> str:
+def _replace_lone_surrogates(json_text: str) -> str:
     if "\\u" not in json_text:
         return json_text
     return _ESCAPE.sub(lambda escape: escape[0] if escape.lastindex else r"\ufffd", json_text)

@@ -1,9 +1,8 @@
-"""JSON that is still being written: what the client makes of a tool call's arguments so far.
+"""Parses incomplete JSON as the client does: the arguments of a tool call while they stream.
 
-Owns the reading of a cut-off JSON text, never the text itself. The law is the client's `parsePartialJson`:
-read the text as it is; failing that, cut it after the last place where it made sense, close what is open, and
-read that. Values are as JavaScript holds them: integers beyond 2**53 lose their last digits, a number beyond
-all doubles is `null`, and of a repeated key the last one counts.
+Follows the client's `parsePartialJson`: parse the text; if that fails, cut it after the last valid position,
+close open strings, arrays and objects, and parse again. Values are as in JavaScript: integers beyond 2**53
+lose their last digits, a number beyond the range of doubles is `null`, and the last of repeated keys wins.
 """
 
 import json
@@ -20,7 +19,7 @@ State = Literal["successful-parse", "repaired-parse", "failed-parse"]
 
 
 def parse(text: str) -> tuple[State, Any | UnsetType]:
-    """Read as much of `text` as there is. The value is `UNSET` if there is none."""
+    """Parse the complete or incomplete `text`. The value is `UNSET` if there is none yet."""
     if (value := _read(text)) is not UNSET:
         return "successful-parse", value
     if (value := _read(_repair(text))) is not UNSET:
@@ -29,7 +28,7 @@ def parse(text: str) -> tuple[State, Any | UnsetType]:
 
 
 def names_prototype(value: Any) -> bool:
-    """Whether a key, however deep, would reach into JavaScript's prototypes. The client refuses such JSON."""
+    """Whether a key at any depth names a JavaScript prototype. The client refuses such JSON."""
     pending = [value]
     while pending:
         match pending.pop():
@@ -42,7 +41,7 @@ def names_prototype(value: Any) -> bool:
     return False
 
 
-# Reading whole JSON as `JSON.parse` does.
+# Complete JSON, parsed as `JSON.parse` does.
 
 _EXACT_MAX = 2**53
 _EXACT_DIGITS = len(str(-_EXACT_MAX))
@@ -74,9 +73,8 @@ def _read(text: str) -> Any | UnsetType:
     return UNSET if names_prototype(value) else value
 
 
-# Repairing: one pass over the text with a stack of places. Every move says whether the text makes sense up to
-# and including its character, and what replaces the top of the stack. A character without a move is passed
-# over.
+# The repair: a pushdown automaton in one pass over the text. A move says whether the text is valid up to and
+# including the character, and what replaces the top of the stack. A character without a move is skipped.
 
 
 class _In(Enum):
@@ -102,7 +100,7 @@ class _In(Enum):
 
 
 class _Move(NamedTuple):
-    keeps: bool
+    is_valid: bool
     top: tuple[_In, ...]
 
 
@@ -172,12 +170,12 @@ _PLAIN = re.compile(r'[^"\\]+')
 
 
 class _Repair:
-    """The pass itself: where it is, up to where the text makes sense, and where the last literal began."""
+    """The state of the pass: the stack, the end of the valid text, and the start of the last literal."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.stack = [_In.ROOT]
-        self.kept = 0
+        self.valid_end = 0
         self.literal = 0
 
     def run(self) -> str:
@@ -185,33 +183,33 @@ class _Repair:
         while at < len(self.text):
             top = self.stack[-1]
             if top is _In.STRING and (plain := _PLAIN.match(self.text, at)):
-                self.kept = at = plain.end()  # most of a long text: leap instead of step
+                self.valid_end = at = plain.end()  # skips most of a long string at once
                 continue
             if top is _In.LITERAL:
                 self._literal(at)
             elif (move := _MOVES[top].get(self.text[at]) or _OTHERWISE.get(top)) is not None:
                 self._take(move, at)
             elif top is _In.NUMBER:
-                self._over(at)
+                self._end_scalar(at)
             at += 1
-        return self.text[: self.kept] + "".join(self._closer(place) for place in reversed(self.stack))
+        return self.text[: self.valid_end] + "".join(self._closer(place) for place in reversed(self.stack))
 
     def _take(self, move: _Move, at: int) -> None:
         self.stack[-1:] = move.top
-        if move.keeps:
-            self.kept = at + 1
+        if move.is_valid:
+            self.valid_end = at + 1
         if move.top[-1:] == (_In.LITERAL,):
             self.literal = at
 
     def _literal(self, at: int) -> None:
         so_far = self.text[self.literal : at + 1]
         if any(literal.startswith(so_far) for literal in _LITERALS):
-            self.kept = at + 1
+            self.valid_end = at + 1
         else:
-            self._over(at)
+            self._end_scalar(at)
 
-    def _over(self, at: int) -> None:
-        # A number or a literal ends with the character after it, which belongs to what is around it.
+    def _end_scalar(self, at: int) -> None:
+        # A number or a literal ends at the next character, which belongs to the enclosing value.
         self.stack.pop()
         move = _MOVES[self.stack[-1]].get(self.text[at])
         if move is not None:

@@ -1,15 +1,16 @@
-"""A stored message unfolded into the fewest chunks that fold into it again.
+"""Unfolds a stored message into the fewest chunks that fold into it again: `fold(unfold(message)) ==
+message`.
 
-Owns the way back from the message to a log: `fold(unfold(message)) == message`, so a run whose log has
-expired starts a new one that still replays the whole answer. It never ends what is open: text and reasoning
-that still stream stay open (text under `text_id` of its place, reasoning under its own id), tool inputs too.
+A run whose log has expired starts a new log with these chunks, so that it still replays the whole answer.
+Open parts stay open: streaming text (under `text_id` of its index), streaming reasoning (under its own id)
+and streaming tool inputs.
 
-Out of reach are messages that no sensible order of chunks makes, and what no chunk can say:
-- a call that went back: an approval asked for, given or denied after the output, an input that came again
-  after it, a `preliminary` mark on anything but an output;
+Not supported are messages that no sensible order of chunks makes, and keys that no chunk sets:
+- a call whose state went back: an approval after the output, a second input after the output, a `preliminary`
+  mark on anything but an output;
 - one call id in two kinds (static and dynamic) within one step, where the second has an approval or an
   output; one approval id in two calls;
-- a dynamic call whose open input went over into a new step: there the client loses `rawInput`;
+- a dynamic call whose open input crossed into a new step: there the client loses `rawInput`;
 - text and reasoning without a `state`, files with a name, `null` for metadata, keys that no chunk has.
 """
 
@@ -50,16 +51,16 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_protocol.events.fold import DYNAMIC_TOOL, STEP_START, Part, UIMessage, is_tool, tool_name
 
-_SAME_AS_PART = File | ReasoningFile | SourceUrl | SourceDocument | Custom | SteeringMessage
+_PART_CHUNKS = File | ReasoningFile | SourceUrl | SourceDocument | Custom | SteeringMessage
 
 
 def text_id(index: int) -> str:
-    """The id under which the text part at this place of the message is unfolded."""
+    """The chunk id of the text part at this index of the message."""
     return f"text-{index}"
 
 
 def unfold(message: UIMessage) -> list[Chunk]:
-    """The chunks of `message`. There is no `finish` among them: the run may go on.
+    """The chunks of `message`, without a `finish`: the run may continue.
 
     Raises `Invalid` for a part that no chunk makes.
     """
@@ -80,7 +81,7 @@ def _part(part: Part, index: int) -> Iterator[Chunk]:
     elif is_tool(part):
         yield from _call(part)
     else:
-        yield _same(part)
+        yield _convert_part(part)
 
 
 def _text(part: Part, part_id: str) -> Iterator[Chunk]:
@@ -89,9 +90,7 @@ def _text(part: Part, part_id: str) -> Iterator[Chunk]:
         yield TextDelta(part_id, part["text"])
     if part.get("state") != "streaming":
         citations = part.get("citations")
-        yield TextEnd(
-            part_id, citations=UNSET if citations is None else _converted(citations, list[Citation])
-        )
+        yield TextEnd(part_id, citations=UNSET if citations is None else _convert(citations, list[Citation]))
 
 
 def _reasoning(part: Part, part_id: str) -> Iterator[Chunk]:
@@ -102,17 +101,17 @@ def _reasoning(part: Part, part_id: str) -> Iterator[Chunk]:
         yield ReasoningEnd(part_id)
 
 
-def _same(part: Part) -> Chunk:
-    """The chunk that is its part."""
-    chunk: Chunk = _converted(part, Data if part["type"].startswith(DATA_PREFIX) else _SAME_AS_PART)
+def _convert_part(part: Part) -> Chunk:
+    """The chunk of a part that has the same fields as its chunk."""
+    chunk: Chunk = _convert(part, Data if part["type"].startswith(DATA_PREFIX) else _PART_CHUNKS)
     return chunk
 
 
-def _converted(value: Any, wanted: Any) -> Any:
+def _convert(value: Any, kind: Any) -> Any:
     try:
-        return msgspec.convert(value, wanted)
-    except msgspec.ValidationError as fault:
-        raise Invalid(f"no chunk makes this part: {fault}") from fault
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"no chunk makes this part: {error}") from error
 
 
 def _call(part: Part) -> Iterator[Chunk]:
@@ -120,7 +119,7 @@ def _call(part: Part) -> Iterator[Chunk]:
     if (approval := part.get("approval")) is not None:
         yield from _approval(part["toolCallId"], approval)
         if part["state"] in {"input-streaming", "input-available"}:
-            yield from _input(part)  # the input was sent again after the question
+            yield from _input(part)  # the input was sent again after the approval request
     yield from _output(part)
 
 
@@ -137,7 +136,7 @@ def _input(part: Part) -> Iterator[Chunk]:
     if raw is None and "input" in part:
         yield ToolInputAvailable(call_id, tool_name(part), part["input"], **common)
         return
-    # A failed call keeps its raw input and forgets the encoding; only of text is the input the raw input.
+    # A failed call has no `inputEncoding`. Its input equals its raw input only if that was text.
     guess = "text" if raw is not None and part.get("input") == raw else UNSET
     encoding = part.get("inputEncoding", guess)
     yield ToolInputStart(call_id, tool_name(part), input_encoding=encoding, **common)

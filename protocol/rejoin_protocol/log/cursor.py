@@ -1,7 +1,11 @@
-"""Cursors: a place in a run's log, between two events. Opaque to clients, seekable in one step for us.
+"""Cursors: the position of an event in a run's log. Opaque to clients.
 
-`<sequence of the message before the batch>-<index of the event in the run>`. A reader asks the log for the
-first message after the sequence, finds the event in it by its index, and goes on behind it.
+Format: `<prev>-<index>`. `prev` is the sequence of the run's message before the one that holds the event, and
+`index` the number of the event in its run. A reader gets the first message after `prev` and finds the event
+in it by its index: one read, without an index of events.
+
+Why `prev` and not the message's own sequence: the writer makes the SSE frames, with their cursors, before it
+appends them. At that time it knows the previous sequence, which it names as the fence, but not the next one.
 """
 
 import re
@@ -10,12 +14,13 @@ import msgspec
 
 from rejoin_protocol.errors import Invalid
 
-_SHAPE = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})")
+# 19 digits at most: both numbers are 63-bit integers, and longer text is not worth parsing.
+_FORMAT = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})")
 
 
 class Cursor(msgspec.Struct, frozen=True):
-    """`prev`: stream sequence of the run's message before the one that holds the event; 0 for none.
-    `index`: the event's number in its run, from 0.
+    """`prev`: stream sequence of the run's previous message, 0 if there is none. `index`: the number of the
+    event in its run, from 0.
     """
 
     prev: int
@@ -26,8 +31,8 @@ class Cursor(msgspec.Struct, frozen=True):
 
 
 def parse(text: str) -> Cursor:
-    """A client's cursor. Raises `Invalid`."""
-    match = _SHAPE.fullmatch(text)
+    """Parse a client's cursor. Raises `Invalid`."""
+    match = _FORMAT.fullmatch(text)
     if match is None:
         raise Invalid(f"not a cursor: {text[:64]!r}")
     return Cursor(int(match[1]), int(match[2]))

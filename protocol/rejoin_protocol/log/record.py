@@ -1,7 +1,7 @@
-"""A run's log: batches of events, and what travels beside them in one broker header.
+"""The format of a record: a batch of events as the payload, and its head in one header of the message.
 
-Owns the record format and nothing else. The payload is the SSE frames, ready to send; the gateway copies
-bytes. What clients must not see (attempts, marks, who may see a batch) is in the header, never in the JSON.
+The payload is the events' SSE frames, ready to send, so that a gateway only copies bytes. What clients must
+not see (attempt, mark, audience) is in the header and never in the JSON.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from rejoin_protocol.log.cursor import Cursor
 
 BATCH_EVENTS_MAX = 1_000
 BATCH_BYTES_MAX = 256 * 1024
-"""A batch is closed before it passes this; only a single larger event makes a larger one."""
+"""Limits of a batch. Only a batch of one event may have more bytes."""
 
 _FRAME_END = b"\n\n"
 _DATA = b"\ndata: "
@@ -24,31 +24,31 @@ _V7_TYPES = frozenset(
 
 
 class Audience(StrEnum):
-    """Who may see a batch's events."""
+    """Which clients see the events of a batch."""
 
     ALL = "all"
-    OPERATIONS = "op"  # only a request with `x-emit-operations: true`
-    V7 = "v7"  # only clients that know the chunk type
+    OPERATIONS = "op"  # only requests with the header `x-emit-operations: true`
+    V7 = "v7"  # only clients that know chunk types of AI SDK v7
 
 
 class Mark(StrEnum):
-    """What a batch says about the run beyond its events."""
+    """What a batch means for the run, besides its events."""
 
     NONE = "-"
     GENERATED = "generated"  # the model's response is complete: this step's tool calls are final
-    CALLING = "calling"  # tools that must not be repeated may have been started from here on
-    SUSPENDED = "suspended"  # the run waits for a decision; responses end here
-    RESTORED = "restored"  # the log begins here again, with the stored message: what was before has expired
+    CALLING = "calling"  # from here on, tools that must not be repeated may have been started
+    SUSPENDED = "suspended"  # the run waits for a decision; streaming responses end here
+    RESTORED = "restored"  # earlier records have expired: the log starts again with the stored message
     ENDED = "ended"  # the last batch of the run
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """The header of a batch.
+    """The head of a batch.
 
-    `prev`: sequence of the run's previous message, 0 for none: what the append was fenced with.
-    `attempt`: whose append it is. `index`: number of the first event in the run. `count`: how many events,
-    0 for a takeover that had nothing to say. `operations`, `v7`: events of those audiences before `index`.
-    `turn`: how many suspensions are behind it.
+    `prev`: sequence of the run's previous message, 0 for none; the append was fenced with it. `attempt`: the
+    attempt that appended it. `index`: number of its first event in the run. `count`: number of events, 0 for
+    a takeover without events. `operations`, `v7`: how many events before `index` have these audiences.
+    `turn`: how many suspensions precede it.
     """
 
     prev: int
@@ -69,7 +69,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
 
 
 def parse_head(text: str) -> Head:
-    """Read a header; words that later versions add at the end are skipped. Raises `ValueError`."""
+    """Parse a header. Fields that later versions append are ignored. Raises `ValueError`."""
     prev, attempt, index, count, operations, v7, audience, mark, turn, *_ = text.split(" ")
     return Head(
         int(prev),
@@ -85,7 +85,7 @@ def parse_head(text: str) -> Head:
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
-    """One message of a log as it is stored: `seq` is its place in the stream."""
+    """One stored message of a log. `seq`: its sequence in the stream."""
 
     seq: int
     head: Head
@@ -99,7 +99,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 class View(msgspec.Struct, frozen=True):
     """Which events one client sees. `v7`, `v6`: whether it knows the chunk types that these versions of the
-    AI SDK brought; one that it does not know would end its stream.
+    AI SDK introduced. A chunk of an unknown type would end the client's stream with an error.
     """
 
     operations: bool = False
@@ -107,7 +107,7 @@ class View(msgspec.Struct, frozen=True):
     v6: bool = True
 
     def sees(self, head: Head) -> bool:
-        """Whether a batch is for this client."""
+        """Whether this client sees the events of a batch."""
         match head.audience:
             case Audience.ALL:
                 return True
@@ -117,28 +117,30 @@ class View(msgspec.Struct, frozen=True):
                 return self.v7
 
     def knows(self, type: bytes) -> bool:
-        """Whether this client knows a type of chunk."""
+        """Whether this client knows a chunk type."""
         return (self.v7 or type not in _V7_TYPES) and (self.v6 or type not in _V6_TYPES)
 
     def count_before(self, head: Head) -> int:
-        """How many events before the batch this client sees, if it knows every type."""
+        """How many events before the batch this client sees, provided that it knows every chunk type."""
         hidden = (0 if self.operations else head.operations) + (0 if self.v7 else head.v7)
         return head.index - hidden
 
     def count_through(self, head: Head) -> int:
-        """How many events up to the end of the batch this client sees, if it knows every type."""
+        """How many events up to the end of the batch this client sees, provided that it knows every chunk
+        type.
+        """
         return self.count_before(head) + (head.count if self.sees(head) else 0)
 
 
 def encode_frames(events: Iterable[bytes], *, prev: int, index: int) -> bytes:
-    """The SSE frames of a batch: `id: <cursor>`, `data: <chunk>`. A chunk's JSON has no raw line break."""
+    """The SSE frames of a batch: `id: <cursor>`, `data: <chunk>`. JSON contains no raw line break."""
     return b"".join(
         b"id: %d-%d\ndata: %b\n\n" % (prev, number, event) for number, event in enumerate(events, index)
     )
 
 
 def split_events(record: Record) -> Iterator[bytes]:
-    """The chunks of a record as JSON bytes."""
+    """The events of a record, as JSON."""
     for frame in record.payload.split(_FRAME_END)[:-1]:
         yield frame.split(_DATA, 1)[1]
 
@@ -152,6 +154,6 @@ def skip_frames(record: Record, count: int) -> bytes:
 
 
 def contains(record: Record, cursor: Cursor) -> bool:
-    """Whether the event that the cursor names is in this record."""
+    """Whether the record contains the event at the cursor."""
     head = record.head
     return head.prev == cursor.prev and head.index <= cursor.index < record.end

@@ -1,12 +1,12 @@
-"""Segments: copies of a run's records, many in one message, for who reads many of them. Pure.
+"""Segments: copies of many records in one message, so that long logs are read faster.
 
-A message costs its reader what a hundred small records in a larger one do. So who writes a log also stores,
-now and then, what it has just written as one message beside it. A segment is a copy and never the truth: it
-holds records whose appends were acknowledged, so one that is there is right, whoever wrote it, and one that
-is missing costs time and nothing else. Nothing waits for a segment, and nothing is decided by one.
+Reading one message costs as much as a hundred small records inside a larger one. The writer of a log
+therefore also stores, now and then, its latest records as one message beside the log. A segment is only a
+copy: it holds acknowledged records, so an existing segment is right, no matter which runner wrote it, and a
+missing one only costs time. Nothing waits for a segment, and nothing is decided by one.
 
-Layout: a MessagePack array of `log.Record`, each an array of its fields, of which the second, `log.Head`, is
-one too. Readers skip fields that later versions add at the end.
+Format: a MessagePack array of `record.Record`, each an array of its fields; the head is an array, too.
+Readers ignore fields that later versions append.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,17 +16,18 @@ import msgspec
 from rejoin_protocol.log.record import Record
 
 RECORDS = 128
-"""In one segment. Fewer, and it is hardly cheaper than they are; more, and more of a log's end is in none."""
+"""Records of one segment. Fewer save little; more leave a longer end of the log without a segment."""
 BYTES_MAX = 64 * 1024
-"""Records that pass this before they are so many stay as they are: they are dear to copy, and cheap to read
-for what they bring. It also bounds what a writer keeps."""
+"""Records that exceed this before there are enough of them get no segment: large records cost much to copy,
+and little to read for each byte. This also bounds the writer's memory.
+"""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Record]).decode
 
 
 class SegmentBuilder:
-    """The newest records of a log that no segment has yet."""
+    """Collects the newest records of a log until they make a segment."""
 
     def __init__(self) -> None:
         self._clear()
@@ -36,9 +37,7 @@ class SegmentBuilder:
         self._bytes = 0
 
     def add(self, record: Record) -> Sequence[Record]:
-        """The next record, behind the one before. The records for a segment as soon as it is complete; else
-        none.
-        """
+        """Add the log's next record. Returns the records of a segment once it is complete, else none."""
         self._records.append(record)
         self._bytes += len(record.payload)
         records = self._records
@@ -51,25 +50,25 @@ class SegmentBuilder:
 
 
 def pack(records: Sequence[Record]) -> bytes:
-    """Consecutive records as a segment."""
+    """Encode consecutive records as a segment."""
     return _encode(records)
 
 
 def records_after(seq: int, segments: Iterable[bytes]) -> list[Record]:
-    """The records that follow on sequence `seq`, as far as these segments have them without a hole. A segment
-    that cannot be read is one.
+    """The records behind sequence `seq` that these segments contain without a gap. A segment that cannot be
+    decoded is a gap.
     """
-    found: list[Record] = []
+    records_found: list[Record] = []
     for segment in segments:
         try:
             records = _decode(segment)
         except msgspec.DecodeError:
-            return found
+            return records_found
         for record in records:
             if record.seq <= seq:
                 continue
             if record.head.prev != seq:
-                return found
-            found.append(record)
+                return records_found
+            records_found.append(record)
             seq = record.seq
-    return found
+    return records_found

@@ -1,6 +1,6 @@
-"""Server-sent events around the frames of a log: what a response says besides them, and how to read one.
+"""Server-sent events: what a response contains besides the frames of the log, and a parser for clients.
 
-The frames themselves are made once, when they are appended (`log.frames`).
+The frames are encoded once, when they are appended (`record.encode_frames`).
 """
 
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import msgspec
 
 DONE = b"data: [DONE]\n\n"
-"""Ends every complete response."""
+"""Last frame of a complete response."""
 KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment. Never an event: clients die of a type they do not know."""
+"""An SSE comment. Not an event: AI SDK clients fail on an unknown chunk type."""
 
 HEADERS = {
     "Content-Type": "text/event-stream",
@@ -30,13 +30,13 @@ class SseFrame(msgspec.Struct, frozen=True):
 
 
 class SseParser:
-    """Turns bytes as they arrive into frames. `feed` may be called with any split of the stream."""
+    """Splits received bytes into frames. `feed` accepts any split of the stream."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, received: bytes) -> Iterator[SseFrame]:
-        """The frames that `received` completes. Comments are passed over."""
+        """The frames that are complete with `received`. Comments are ignored."""
         *blocks, self._rest = (self._rest + received).split(b"\n\n")
         for block in blocks:
             cursor, data = "", []

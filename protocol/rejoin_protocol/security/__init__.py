@@ -1,1 +1,1 @@
-"""Sealed contexts, and which network addresses are public."""
+"""Encryption of request contexts; which network addresses are public."""

@@ -1,7 +1,7 @@
-"""Which addresses are anybody's on the internet: what is asked before we connect to where somebody else says.
+"""Which IP addresses are public: the check before connecting to a host that a user names (SSRF protection).
 
-Owns the answer, and never resolves a name: ask it of the address that is connected to, or a name that changes
-its mind leads inside. Stricter than `is_global`: addresses that stand for others are judged as those.
+Never resolves a name. Check the address of the actual connection; a name may resolve to another address the
+next time (DNS rebinding). Stricter than `is_global`: an address that embeds an IPv4 address is judged by it.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -18,7 +18,7 @@ NOT_GLOBAL = (
 
 
 def is_public(address: Address) -> bool:
-    """Whether anybody on the internet could connect there."""
+    """Whether the address is reachable from the public internet."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)

@@ -1,10 +1,10 @@
-"""The context of a request, sealed: only gateways and runners read it, never the database or a log. Pure.
+"""Encryption of request contexts, so that only gateways and runners can read them; database and logs cannot.
 
-AES-256-GCM (NIST SP 800-38D) with a random nonce; the tenant and the session are authenticated with it, so a
-sealed context that is moved to another session does not open. Keys rotate: the first one seals, all of them
-open. What is sealed is any JSON.
+AES-256-GCM (NIST SP 800-38D) with a random nonce. Tenant and session are authenticated with it, so that a
+context does not decrypt in another session. For key rotation, the first key encrypts and all keys decrypt.
+The plaintext is any JSON.
 
-Layout: version 1, length of the key's id, the id, 12 bytes nonce, ciphertext with its tag.
+Format: version 1, length of the key id, key id, 12 bytes nonce, ciphertext with its tag.
 """
 
 import binascii
@@ -29,13 +29,13 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class UnsealError(RejoinError):
-    """It does not open: the key is gone, or it is not what was sealed for this session."""
+    """Decryption failed: the key is unknown, or the data was not sealed for this session."""
 
 
 class Sealer:
-    """Keys by their ids. `keys` is `id:base64,…`, 32 bytes each. `randomness(n)` gives n random bytes.
+    """Encrypts and decrypts. `keys` is `id:base64,…`, 32 bytes each; `randomness(n)` returns n random bytes.
 
-    Raises `Invalid`, which never names a key.
+    Raises `Invalid`, whose text contains no key.
     """
 
     def __init__(self, keys: str, randomness: Callable[[int], bytes]) -> None:
@@ -44,41 +44,39 @@ class Sealer:
         for number, word in enumerate(keys.split(","), 1):
             id, _, text = word.strip().partition(":")
             if not _ID.fullmatch(id) or id in self._keys:
-                raise Invalid(f"context key {number} needs an id of its own: `id:base64`")
-            self._keys[id] = AESGCM(_key(text, number))
+                raise Invalid(f"context key {number} needs a unique id: `id:base64`")
+            self._keys[id] = AESGCM(_decode_key(text, number))
         self._first = next(iter(self._keys))
 
     def seal(self, value: Any, tenant: TenantId, session: SessionId) -> bytes:
-        """The value for one session of a tenant. Raises `Invalid` for half a surrogate pair, which is what a
-        header has that is not UTF-8.
+        """Encrypt a value for one session. Raises `Invalid` for lone surrogates, which a header that is not
+        UTF-8 decodes to.
         """
         try:
             raw = _encode(value)
-        except UnicodeEncodeError as fault:
-            raise Invalid("context: it is not UTF-8", "/context") from fault
+        except UnicodeEncodeError as error:
+            raise Invalid("the context is not UTF-8", "/context") from error
         nonce = self._randomness(NONCE_BYTES)
         id = self._first.encode()
-        closed = self._keys[self._first].encrypt(nonce, raw, _bound(tenant, session))
-        return bytes([_VERSION, len(id)]) + id + nonce + closed
+        ciphertext = self._keys[self._first].encrypt(nonce, raw, _associated_data(tenant, session))
+        return bytes([_VERSION, len(id)]) + id + nonce + ciphertext
 
     def open(self, sealed: bytes, tenant: TenantId, session: SessionId) -> Any:
-        """What was sealed. Raises `UnsealError`."""
+        """Decrypt a value. Raises `UnsealError`."""
         if len(sealed) < 2 or sealed[0] != _VERSION:  # noqa: PLR2004
-            raise UnsealError("the context is sealed in a way that is not known here")
+            raise UnsealError("the context has an unknown format")
         start = 2 + sealed[1]
         key = self._keys.get(sealed[2:start].decode(errors="replace"))
         if key is None:
-            raise UnsealError(
-                "the key that the context was sealed with is not among REJOIN_CONTEXT_ENCRYPTION_KEYS"
-            )
-        nonce, closed = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
+            raise UnsealError("REJOIN_CONTEXT_ENCRYPTION_KEYS lacks the key that encrypted the context")
+        nonce, ciphertext = sealed[start : start + NONCE_BYTES], sealed[start + NONCE_BYTES :]
         try:
-            return msgspec.json.decode(key.decrypt(nonce, closed, _bound(tenant, session)))
-        except (InvalidTag, ValueError) as fault:
-            raise UnsealError("the context was not sealed for this session, or is damaged") from fault
+            return msgspec.json.decode(key.decrypt(nonce, ciphertext, _associated_data(tenant, session)))
+        except (InvalidTag, ValueError) as error:
+            raise UnsealError("the context was not sealed for this session, or is damaged") from error
 
 
-def _key(text: str, number: int) -> bytes:
+def _decode_key(text: str, number: int) -> bytes:
     try:
         key = b64decode(text, validate=True)
     except binascii.Error:
@@ -88,5 +86,5 @@ def _key(text: str, number: int) -> bytes:
     return key
 
 
-def _bound(tenant: TenantId, session: SessionId) -> bytes:
+def _associated_data(tenant: TenantId, session: SessionId) -> bytes:
     return f"{tenant}\0{session}".encode()

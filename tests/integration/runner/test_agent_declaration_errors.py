@@ -114,7 +114,7 @@ TABLE = {
     ),
     "a name that no subject takes": (
         "agent = Agent(name='a.b', model=model)",
-        "an agent's name is 1 to 64 of A-Z a-z 0-9 _ -",
+        "an agent's name has 1 to 64 characters of A-Z a-z 0-9 _ -",
     ),
     "approval of a tool that is not there": (
         "agent = Agent(name='a', model=model, needs_approval={'rm': True})",
