@@ -313,7 +313,7 @@ class ToolOutputDenied(_Chunk, frozen=True, tag="tool-output-denied"):
 
 
 class Data(msgspec.Struct, frozen=True, rename="camel"):
-    """A part of the application. `type` is `data-<name>`; a part with the same type and id replaces its data."""
+    """A part of the application. `type` is `data-<name>`; the same type and id replace the data."""
 
     type: str
     data: Json

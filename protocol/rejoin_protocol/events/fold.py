@@ -153,7 +153,7 @@ class Fold:
 
     @property
     def message(self) -> UIMessage:
-        """A copy of the message so far. Values inside parts are shared, and later chunks do not change them."""
+        """A copy of the message so far. Values inside parts are shared; later chunks do not change them."""
         self._settle()
         return _copy(self._message)
 
@@ -339,7 +339,7 @@ class Fold:
         _keep(part, resultProviderMetadata=chunk.provider_metadata)
 
     def _call_of_step(self, call_id: str, name: str, *, is_dynamic: bool) -> Part:
-        """The part of this call and kind in the current step, with this tool name; created if there is none."""
+        """The part of this call and kind in the current step, with this tool name; created if missing."""
         named = {"toolName": name} if is_dynamic else {"type": TOOL_PREFIX + name}
         for known in self._step_parts():
             if _is_call(known, call_id) and (known["type"] == DYNAMIC_TOOL) is is_dynamic:
