@@ -1,17 +1,16 @@
-"""A stored conversation as a provider's messages. Pure.
+"""Translates a stored conversation to pydantic-ai's messages. Pure.
 
-Owns the way from UI messages to pydantic-ai's messages, and what of a provider's own data (ids, signatures)
-survives in between; never what goes over the wire, that is the library's. The law is
-`convertToModelMessages` of npm `ai` 7, with four rules of our own:
+Owns which data of a provider (ids, signatures) is sent back to it; the library owns the wire format. The
+rules are those of `convertToModelMessages` of npm `ai` 7, and four more:
 
-* A call that never got a result, because its run was aborted, is answered with a sentence. Providers refuse
-  a call without an answer; leaving the call out would hide a side effect from the model, and would leave
-  signed reasoning in front of it dangling, which Anthropic and OpenAI refuse as well.
-* Reasoning goes back to the very model that wrote it, and to no other: not to another provider, who cannot
-  read it, and not to another model of the same one, where the signature is refused or the text ignored.
-* Reasoning that led to nothing (the run was cut off) is left out.
-* A tool's output of the form `{"type": "content", "value": [...]}` is shown as what it holds: texts and
-  files, as the AI SDK's tools write them.
+* A tool call without a result, because its run was aborted, gets a sentence as its result. Providers reject a
+  call without a result. Without the call, the model would not know of a side effect, and the signed reasoning
+  before it would stand alone, which Anthropic and OpenAI reject too.
+* Reasoning is sent back only to the model that wrote it. Another provider cannot read it; another model of
+  the same provider rejects the signature or ignores the text.
+* Reasoning at the end of an interrupted answer is left out.
+* A tool's output of the form `{"type": "content", "value": [...]}` becomes texts and files, as the
+  AI SDK's tools write them.
 """
 
 import base64
@@ -53,12 +52,12 @@ UNKNOWN = "The run ended before the call returned. Whether it took effect is not
 type Part = dict[str, Any]
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""What Anthropic and Bedrock take; a call that another provider made may have another one."""
+"""The ids that Anthropic and Bedrock accept. Other providers make other ids."""
 _PLAIN_IDS = frozenset({"anthropic", "bedrock"})
 
 
 class ProviderData(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a provider attached to a part, and wants to see again with it."""
+    """What a provider attached to a part, and needs back with it."""
 
     model: str
     id: str | None = None
@@ -78,7 +77,7 @@ class ModelOrigin(msgspec.Struct, frozen=True):
     system: str
 
     def metadata(self, part: TextPart | ThinkingPart | ToolCallPart | FilePart) -> Metadata:
-        """What goes into the log with a part of this model's answer."""
+        """The provider metadata that the log stores with a part of this model's answer."""
         signature = part.signature if isinstance(part, ThinkingPart) else None
         if not (part.id or signature or part.provider_details):
             return UNSET
@@ -86,7 +85,7 @@ class ModelOrigin(msgspec.Struct, frozen=True):
         return {self.provider: msgspec.to_builtins(kept)}
 
     def own(self, metadata: dict[str, Any] | None) -> ProviderData | None:
-        """What this very model attached to a part."""
+        """What this model attached to a part; None if another model did."""
         try:
             kept = msgspec.convert((metadata or {}).get(self.provider), ProviderData)
         except msgspec.ValidationError:
@@ -94,17 +93,17 @@ class ModelOrigin(msgspec.Struct, frozen=True):
         return kept if kept.model == self.model else None
 
     def elsewhere(self) -> "ModelOrigin":
-        """The same reader, to whom nothing is its own: what it signed is of no use to it any more."""
+        """The same model, without the right to any signature: those in the history are not sent."""
         return msgspec.structs.replace(self, model="")
 
     def call_id(self, id: str) -> str:
-        """The id of a call as this provider takes it, the same for the call and its result."""
+        """The id of a call in a form that this provider accepts; the same for the call and its result."""
         if self.provider not in _PLAIN_IDS or _CALL_ID.fullmatch(id):
             return id
         return f"call_{hashlib.sha256(id.encode()).hexdigest()[:24]}"
 
     def attributes(self, kept: ProviderData | None) -> dict[str, Any]:
-        """The same, as arguments of the library's part."""
+        """The provider data as arguments of the library's part."""
         if kept is None:
             return {}
         return {"id": kept.id, "provider_name": self.system, "provider_details": kept.details}
@@ -124,20 +123,20 @@ def to_messages(instructions: str, turns: Iterable[UIMessage], origin: ModelOrig
 def _turn(turn: UIMessage, origin: ModelOrigin) -> Iterator[ModelMessage]:
     match turn.get("role"):
         case "user":
-            yield from _asked(turn["parts"])
+            yield from _user_request(turn["parts"])
         case "system":
             if text := "".join(part["text"] for part in turn["parts"] if part["type"] == "text"):
                 yield ModelRequest(parts=[SystemPromptPart(text)])
         case "assistant":
             for block in _blocks(turn["parts"]):
                 if isinstance(block, list):
-                    yield from _answered(block, origin)
+                    yield from _assistant_messages(block, origin)
                 else:
-                    yield from _asked(block["parts"])
+                    yield from _user_request(block["parts"])
 
 
 def _blocks(parts: Sequence[Part]) -> Iterator[list[Part] | Part]:
-    """The steps of an assistant message, and between them what the user threw in."""
+    """The steps of an assistant message, and between them the user's steering messages."""
     block: list[Part] = []
     for part in parts:
         if part["type"] not in ("step-start", "steering-message"):
@@ -150,7 +149,7 @@ def _blocks(parts: Sequence[Part]) -> Iterator[list[Part] | Part]:
     yield block
 
 
-def _asked(parts: Iterable[Part]) -> Iterator[ModelRequest]:
+def _user_request(parts: Iterable[Part]) -> Iterator[ModelRequest]:
     content: list[UserContent] = []
     for part in parts:
         if part["type"] == "text" and part["text"]:
@@ -166,8 +165,8 @@ def _asked(parts: Iterable[Part]) -> Iterator[ModelRequest]:
             yield ModelRequest(parts=[UserPromptPart(content)])
 
 
-def _answered(block: Sequence[Part], origin: ModelOrigin) -> Iterator[ModelMessage]:
-    said = [spoken for part in block if (spoken := _spoken(part, origin)) is not None]
+def _assistant_messages(block: Sequence[Part], origin: ModelOrigin) -> Iterator[ModelMessage]:
+    said = [spoken for part in block if (spoken := _to_response_part(part, origin)) is not None]
     while said and isinstance(said[-1], ThinkingPart):
         said.pop()
     if not said:
@@ -179,8 +178,8 @@ def _answered(block: Sequence[Part], origin: ModelOrigin) -> Iterator[ModelMessa
         yield ModelRequest(parts=results)
 
 
-def _spoken(part: Part, origin: ModelOrigin) -> ModelResponsePart | None:
-    """One part of an answer, if the model is to see it again."""
+def _to_response_part(part: Part, origin: ModelOrigin) -> ModelResponsePart | None:
+    """A part of an answer as the library's part; None if the model is not shown it again."""
     match part:
         case {"type": "text", "text": str() as text} if text:
             return TextPart(text, **origin.attributes(origin.own(part.get("providerMetadata"))))
@@ -194,7 +193,7 @@ def _spoken(part: Part, origin: ModelOrigin) -> ModelResponsePart | None:
             own = origin.attributes(origin.own(part.get("providerMetadata")))
             return FilePart(file, **own) if isinstance(file, BinaryContent) else None
         case _ if _is_call(part):
-            # A call whose arguments did not fit is over at once, and its metadata stands with the result.
+            # The metadata of a call whose arguments did not fit is stored with its result.
             asked, over = part.get("callProviderMetadata"), part.get("resultProviderMetadata")
             own = origin.attributes(origin.own(asked) or origin.own(over))
             call_id = origin.call_id(part["toolCallId"])
@@ -204,12 +203,12 @@ def _spoken(part: Part, origin: ModelOrigin) -> ModelResponsePart | None:
 
 
 def _is_call(part: Part) -> bool:
-    """Whether it is a complete call of one of our tools. Those the provider ran itself are its own affair."""
+    """Whether it is a complete call of a Rejoin tool, not one that the provider executed itself."""
     return is_tool(part) and part.get("state") != "input-streaming" and not part.get("providerExecuted")
 
 
 def _arguments(value: Any) -> str | dict[str, Any]:
-    """A call's input. What is not an object goes as text, which the library wraps into one."""
+    """A call's input. The library wraps text, which stands for anything else, into an object."""
     return value if isinstance(value, dict) else _text(value)
 
 
@@ -232,17 +231,17 @@ def _result(part: Part, origin: ModelOrigin) -> ToolReturnPart:
 
 
 def _output(value: Any) -> str | list[UserContent]:
-    """A tool's output: texts and files if that is what it holds, else its JSON."""
+    """A tool's output: its texts and files if it consists of these, else its JSON text."""
     if isinstance(value, dict) and value.get("type") == "content" and isinstance(value.get("value"), list):
-        shown = [_shown(item) for item in value["value"]]
+        shown = [_to_content(item) for item in value["value"]]
         known = [content for content in shown if content is not None]
         if known and len(known) == len(shown):
             return known
     return _text(value)
 
 
-def _shown(item: Any) -> UserContent | None:
-    """An item of an output in the AI SDK's words; None for one that has another form."""
+def _to_content(item: Any) -> UserContent | None:
+    """A content item of the AI SDK; None if it has another form."""
     match item:
         case {"type": "text", "text": str() as text}:
             return text
@@ -264,7 +263,7 @@ def _text(value: Any) -> str:
 
 
 def _file(part: Part) -> UserContent:
-    """An attachment: its bytes if we have them, else its address. One that cannot be read is named."""
+    """An attachment: its bytes, else its address. A sentence stands for one that cannot be read."""
     url, media_type = part["url"], part.get("mediaType") or ""
     exact = media_type if "/" in media_type and not media_type.endswith("*") else None
     try:

@@ -1,9 +1,11 @@
-"""HTTP for the providers' libraries, by aiohttp: for them it is the client that they know.
+"""An HTTP transport for the providers' libraries that uses aiohttp's connections.
 
-Its own connections read an answer in Python, set three time-outs for each read, and take the socket out of
-the event loop after each: three times the cost. Owns connections, and what their failures are called in the
-libraries' words; never a request, nor whether it is made again, nor a way through a proxy. Importing it
-imports httpx2.
+httpx2's own connections read a response in Python, set three timeouts for each read, and deregister the
+socket from the event loop after each read: three times the CPU time. Owns connections, and the translation of
+their errors to httpx2's; never retries or proxies. Importing it imports httpx2.
+
+`httpx-aiohttp` does the same, but reports a refused connection as a timeout, and keeps cookies that the
+requests of all tenants would share.
 """
 
 from collections.abc import AsyncIterator
@@ -14,7 +16,7 @@ import httpx2
 from yarl import URL
 
 IDLE_S = 5.0
-"""An idle connection is closed before a provider closes it."""
+"""Seconds after which an idle connection is closed: before a provider closes it."""
 
 
 class AiohttpTransport(httpx2.AsyncBaseTransport):
@@ -27,21 +29,21 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
     @override
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         assert isinstance(request.stream, httpx2.AsyncByteStream)  # noqa: S101
-        body = b"".join([piece async for piece in request.stream])
-        seconds = request.extensions.get("timeout", {})
+        body = b"".join([data async for data in request.stream])
+        timeouts = request.extensions.get("timeout", {})
         try:
-            answer = await self._open().request(
+            answer = await self._open_session().request(
                 request.method,
                 URL(str(request.url), encoded=True),
                 headers=request.headers.multi_items(),
                 data=body or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
-                    sock_connect=seconds.get("connect"), sock_read=seconds.get("read")
+                    sock_connect=timeouts.get("connect"), sock_read=timeouts.get("read")
                 ),
             )
         except (aiohttp.ClientError, OSError) as fault:
-            raise _named(fault) from fault
+            raise _translate_error(fault) from fault
         return httpx2.Response(
             answer.status,
             headers=answer.raw_headers,
@@ -49,8 +51,8 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
             extensions={"http_version": b"HTTP/1.1"},
         )
 
-    def _open(self) -> aiohttp.ClientSession:
-        """Made on first use: it belongs to the loop that runs then."""
+    def _open_session(self) -> aiohttp.ClientSession:
+        """The session, made on first use: it belongs to the event loop that runs then."""
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 limit=self._connections_max, keepalive_timeout=IDLE_S, ssl=httpx2.create_ssl_context()
@@ -69,23 +71,23 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self._answer = answer
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
 
     @override
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async for piece in self._answer.content.iter_any():
-                yield piece
+            async for data in self._response.content.iter_any():
+                yield data
         except (aiohttp.ClientError, OSError) as fault:
-            raise _named(fault) from fault
+            raise _translate_error(fault) from fault
 
     @override
     async def aclose(self) -> None:
-        self._answer.close()  # one that has been read to its end has given its connection back by now
+        self._response.close()  # after the last byte the connection is already back in the pool
 
 
-def _named(fault: Exception) -> httpx2.TransportError:
+def _translate_error(fault: Exception) -> httpx2.TransportError:
     match fault:
         case aiohttp.ConnectionTimeoutError():
             return httpx2.ConnectTimeout(str(fault))

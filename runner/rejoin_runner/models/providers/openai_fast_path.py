@@ -1,11 +1,12 @@
-"""OpenAI's client and the library's model for it, but quick at what a stream of chat completions consists of.
+"""OpenAI's client and pydantic-ai's model for it, with a fast path for streamed text.
 
-A chunk that only says a piece of a text that is open already is read into `TextChunk` and passed on at
-once. The
-client would build it field by field, and the library would take it through a dozen generators, locks and
-cancel scopes: most of what a runner does for a word. The library is given such pieces later, joined, before
-the next chunk of another kind, so that it knows the whole answer when that ends. All else is the client's and
-the library's: requests, failures, what other chunks mean. Importing this imports openai and pydantic-ai.
+Most chunks of a stream only add text to a part that is already open. Such a chunk is decoded into `TextChunk`
+and passed on at once. The client would build it field by field, and the library would pass it through a
+dozen generators, locks and cancel scopes: most of a runner's CPU time per token. The library gets these texts
+later, joined, before the next chunk of another kind, so that it knows the complete answer at the end.
+Requests, errors and all other chunks are left to the client and the library.
+
+It overrides private hooks of both libraries, which `openai_hooks` checks. Importing it imports both.
 """
 
 import re
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _DATA = b"data: "
 _INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff]")
-"""What the library puts into the special tokens of some models, and takes out again."""
+"""Characters that the library hides in the special tokens of some models, and removes from answers."""
 
 
 class _Delta(msgspec.Struct, frozen=True):
@@ -57,7 +58,7 @@ class _Choice(msgspec.Struct, frozen=True):
 
 
 class TextChunk(msgspec.Struct, frozen=True):
-    """A chunk that says a piece of text. It has what the library looks at; of that, nothing else is said."""
+    """A chunk that has a text delta and nothing else. It has the attributes that the library reads."""
 
     choices: tuple[_Choice]
     id: str = ""
@@ -70,34 +71,34 @@ class TextChunk(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What it says."""
+        """The text delta."""
         return self.choices[0].delta.content
 
 
 type _Chunk = TextChunk | ChatCompletionChunk
 type _Next = _Chunk | Exception
-"""The end is `StopAsyncIteration`, or what has gone wrong."""
+"""A chunk, or the end of the stream: `StopAsyncIteration` or the exception that ended it."""
 
-_piece = msgspec.json.Decoder(TextChunk)
+_text_chunk_decoder = msgspec.json.Decoder(TextChunk)
 
 
 class _Event(ServerSentEvent):
     @override
     def json(self) -> Any:
         try:
-            return _piece.decode(self.data)
+            return _text_chunk_decoder.decode(self.data)
         except msgspec.DecodeError:
             return super().json()
 
 
 class _Events(SSEDecoder):
-    """Looks at each byte once, where nearly every event is one line of data. Others are its base's."""
+    """Decodes events that are one line of data at once; the base class decodes all others."""
 
     @override
     async def aiter_bytes(self, iterator: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
         rest = b""
-        async for came in iterator:
-            whole = rest + came
+        async for data in iterator:
+            whole = rest + data
             *events, rest = _EVENT_END.split(whole) if b"\r" in whole else whole.split(b"\n\n")
             for event in events:
                 if event.startswith(_DATA) and b"\n" not in event and b"\r" not in event:
@@ -105,12 +106,12 @@ class _Events(SSEDecoder):
                     continue
                 for line in event.splitlines():
                     self.decode(line.decode())
-                if (other := self.decode("")) is not None:
-                    yield other
+                if (decoded := self.decode("")) is not None:
+                    yield decoded
 
 
 class FastOpenAIClient(AsyncOpenAI):
-    """Says and takes the same as its base, which owns everything else."""
+    """Behaves like its base class; decodes streamed events faster."""
 
     @override
     def _make_sse_decoder(self) -> SSEDecoder:
@@ -124,48 +125,49 @@ class FastOpenAIClient(AsyncOpenAI):
             try:
                 return cast("T", ChatCompletionChunk.model_validate(data))
             except pydantic.ValidationError:
-                pass  # of a service that is not quite compatible
+                pass  # a service that is not fully compatible: the base class is lenient
         return super()._process_response_data(data=data, cast_to=cast_to, response=response)
 
 
 @coroutine
-def _left() -> Generator[None]:
+def _suspend() -> Generator[None]:
     yield
 
 
-class _Library:
-    """The library's reading of a stream, without the waiting: given a chunk, it makes its events of it.
+class _LibraryFeed:
+    """Feeds the library chunk by chunk and returns its events, without an event loop in between.
 
-    It takes this for the stream. Where it would wait for one, it is left, and it goes on when there is more.
+    The library takes this object for the stream. Where it would wait for a chunk, its coroutine is suspended;
+    the next `feed` resumes it.
     """
 
     def __init__(self, source: AsyncStream[ChatCompletionChunk]) -> None:
         self.source = source
-        self._given: deque[_Next] = deque()
+        self._chunks: deque[_Next] = deque()
         self._step: Generator[Any, Any, ModelResponseStreamEvent] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> _Chunk:
-        while not self._given:
-            await _left()
-        chunk = self._given.popleft()
+        while not self._chunks:
+            await _suspend()
+        chunk = self._chunks.popleft()
         if isinstance(chunk, Exception):
             raise chunk
         return chunk
 
-    def take(
+    def feed(
         self, events: AsyncIterator[ModelResponseStreamEvent], chunk: _Next
     ) -> Iterator[ModelResponseStreamEvent]:
-        """What it makes of this chunk, or of the end of the stream, `StopAsyncIteration` or a failure."""
-        self._given.append(chunk)
+        """The library's events for this chunk, or for the end of the stream."""
+        self._chunks.append(chunk)
         while True:
             step, self._step = self._step or anext(events).__await__(), None
             try:
                 step.send(None)
-            except StopIteration as made:
-                yield made.value
+            except StopIteration as result:
+                yield result.value
             except StopAsyncIteration:
                 return
             else:
@@ -173,67 +175,67 @@ class _Library:
                 return
 
     def close(self) -> None:
-        """It gets no more."""
+        """End the suspended coroutine."""
         if self._step is not None:
             with suppress(GeneratorExit, StopAsyncIteration):
                 self._step.throw(GeneratorExit)
 
 
 class _Response(OpenAIStreamedResponse):
-    """Its `_response` is a `_Library`."""
+    """The library's response, over a `_LibraryFeed` instead of a stream."""
 
     @override
     async def __aiter__(self) -> AsyncGenerator[ModelResponseStreamEvent]:
-        library, events = cast("_Library", self._response), super().__aiter__()
-        said: list[str] = []
-        at: int | None = None  # the text that is open
+        library, events = cast("_LibraryFeed", self._response), super().__aiter__()
+        passed_on: list[str] = []
+        at: int | None = None  # the index of the open text part
         try:
             async for chunk in _to_the_end(library.source):
                 if at is not None and isinstance(chunk, TextChunk) and self._is_plain(chunk.text, at):
                     if chunk.text:
-                        said.append(chunk.text)
+                        passed_on.append(chunk.text)
                         yield PartDeltaEvent(index=at, delta=TextPartDelta(content_delta=chunk.text))
                     continue
-                for piece in self._joined(said):
-                    deque(library.take(events, piece), maxlen=0)  # it was passed on already
-                said.clear()
-                for event in library.take(events, chunk):
+                for text_chunk in self._joined(passed_on):
+                    deque(library.feed(events, text_chunk), maxlen=0)  # its events were sent before
+                passed_on.clear()
+                for event in library.feed(events, chunk):
                     at = _open_text(event, at)
                     yield event
         finally:
             library.close()
 
     def _is_plain(self, text: str, at: int) -> bool:
-        """Whether the library would pass it on as it is, and at once."""
+        """Whether the library would pass the text on unchanged and at once."""
         restorer = self._parts_manager.special_token_restorer
         if restorer is not None and (_INVISIBLE.search(text) or restorer.restorers[at].held):
             return False
         return text not in self._tags
 
-    def _joined(self, said: list[str]) -> Iterator[TextChunk]:
-        whole = "".join(said)
-        for text in said if whole in self._tags else [whole] * bool(said):
+    def _joined(self, texts: list[str]) -> Iterator[TextChunk]:
+        whole = "".join(texts)
+        for text in texts if whole in self._tags else [whole] * bool(texts):
             yield TextChunk((_Choice(_Delta(text)),))
 
     @property
     def _tags(self) -> tuple[str, str]:
-        """The pieces by which some models begin and end to think aloud."""
+        """The texts with which some models begin and end their reasoning."""
         return self._model_profile.get("thinking_tags", DEFAULT_THINKING_TAGS)
 
 
 async def _to_the_end(stream: AsyncIterator[ChatCompletionChunk]) -> AsyncGenerator[_Next]:
-    """What comes, and what it ends with."""
+    """The chunks, then what ended the stream."""
     try:
         async for chunk in stream:
             yield chunk
-    except Exception as fault:  # noqa: BLE001 - whatever it is, the library names it
+    except Exception as fault:  # noqa: BLE001 - the library classifies it
         yield fault
     else:
         yield StopAsyncIteration()
 
 
 def _open_text(event: ModelResponseStreamEvent, at: int | None) -> int | None:
-    """Where the next piece goes if it says nothing new of itself."""
+    """The index of the text part that the next text delta belongs to, if one is open."""
     match event:
         case (
             PartStartEvent(index=index, part=TextPart()) | PartDeltaEvent(index=index, delta=TextPartDelta())
@@ -246,7 +248,7 @@ def _open_text(event: ModelResponseStreamEvent, at: int | None) -> int | None:
 
 
 class FastChatModel(OpenAIChatModel):
-    """Says the same as its base, and takes the same."""
+    """Behaves like its base class; passes streamed text on faster."""
 
     @override
     async def _process_streamed_response(
@@ -259,7 +261,7 @@ class FastChatModel(OpenAIChatModel):
             model_request_parameters=model_request_parameters,
             _model_name=self.model_name,
             _model_profile=self.profile,
-            _response=cast("Any", _Library(response)),
+            _response=cast("Any", _LibraryFeed(response)),
             _provider_name=self._provider.name,
             _model_id_namespace=self._provider.model_id_namespace,
             _provider_url=self._provider.base_url,

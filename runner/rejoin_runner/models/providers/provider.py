@@ -1,8 +1,8 @@
-"""Real providers: from `openai:gpt-5` to a model.
+"""Opens the models of real providers: from `openai:gpt-5` to a `Model`.
 
-Owns the names of the providers and the connections all models of a process share; never a single call, that
-is `call`. Nothing here imports pydantic-ai or a provider's client before `open_model` is called: that takes
-seconds, so a runner opens its models before it reports ready, and one with scripted models never pays.
+Owns the names of the providers and the HTTP connections that all models of a process share. pydantic-ai and
+the providers' clients are imported by `open_model`, which takes seconds: a runner opens its models before it
+reports ready, and a runner with scripted models never imports them.
 """
 
 import inspect
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     type Connect = Callable[[str], LibraryModel]
 
-# The providers that are tested here, with their own addresses.
+# Providers that the tests cover, with their addresses.
 ADDRESSES = MappingProxyType(
     {
         "openai": "https://api.openai.com/v1",
@@ -32,7 +32,7 @@ ADDRESSES = MappingProxyType(
         "anthropic": "https://api.anthropic.com",
     }
 )
-# Those that the library knows beside them: they need no package of their own,
+# Providers that the library knows and that need no further package.
 COMPATIBLE = (
     "alibaba",
     "cerebras",
@@ -52,30 +52,30 @@ COMPATIBLE = (
     "vllm",
     "zai",
 )
-# or one that is to be installed.
+# Providers that need a further package.
 EXTRAS = ("bedrock", "cohere", "google", "groq", "huggingface", "mistral", "xai")
 KNOWN = (*ADDRESSES, *COMPATIBLE, *EXTRAS)
 ADDRESS_NEEDED = ("litellm", "ollama", "vllm")
 KEYLESS = ("bedrock",)
-"""Who is known by other means than a key: here the environment of the AWS libraries."""
+"""Providers with other credentials than a key: Bedrock uses the environment of the AWS libraries."""
 LEGACY_HTTP = ("cohere", "groq", "huggingface")
-"""Whose packages bring an HTTP client of their own and do not take ours."""
+"""Providers whose packages use an HTTP client of their own."""
 
 
 class ProviderConnections:
-    """The HTTP connections that all models of a process share. Close it when no call is left."""
+    """The HTTP connections that all models of a process share. Close it when no call is in progress."""
 
     def __init__(
         self, *, connect_timeout_s: float = 5.0, read_timeout_s: float = 300.0, connections_max: int = 1000
     ) -> None:
-        """`read_timeout_s` bounds a provider's silence, before its answer and within it."""
+        """`read_timeout_s`: seconds that a provider may be silent, before and within its answer."""
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._connections_max = connections_max
         self._client: httpx2.AsyncClient | None = None
 
     def open(self) -> "httpx2.AsyncClient":
-        """The client behind them, made on first use."""
+        """The HTTP client, made on first use."""
         if self._client is None:
             import httpx2  # a scripted model needs no HTTP
 
@@ -84,13 +84,13 @@ class ProviderConnections:
             self._client = httpx2.AsyncClient(
                 timeout=httpx2.Timeout(self._read_timeout_s, connect=self._connect_timeout_s),
                 limits=httpx2.Limits(max_connections=self._connections_max),
-                # httpx2's own connections know the way through proxies.
+                # Only httpx2's own transport supports proxies.
                 transport=None if getproxies() else AiohttpTransport(self._connections_max),
             )
         return self._client
 
     async def close(self) -> None:
-        """Break what is open."""
+        """Close all connections, also those in use."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -113,27 +113,34 @@ def open_model(
     answer_timeout_s: float = 1800.0,
     retries_max: int = 2,
 ) -> Model:
-    """The model that `provider:name` names, with its code loaded. Raises `Invalid` naming the fault.
+    """The model `provider:name`, with the libraries that it needs imported.
 
-    Several, separated by commas, are a `Fallback`: each is asked when the one before it cannot begin.
+    Several names separated by commas make a `Fallback`.
 
-    With `base_url` it is another service that speaks the provider's protocol; that one may need no key.
-    `api_key` is the process's key, or one by provider, also as a text `openai=…,anthropic=…`; `keys(tenant,
-    provider)` is asked before it at every call. A request is repeated up to `retries_max` times while no
-    answer has begun; `answer_timeout_s` bounds it all.
+    `base_url` is the address of another service with the provider's protocol, which may need no key.
+    `api_key` is the process's key, or one by provider, also as a text `openai=…,anthropic=…`. `keys` looks up
+    the tenant's key at every call; None falls back to `api_key`. A request is repeated up to `retries_max`
+    times until its answer begins. `answer_timeout_s` limits the seconds of all attempts together.
+    Raises `Invalid` if the name is unknown, a key or address is missing, or a package is not installed.
     """
-    specs = [one.strip() for one in spec.split(",")]
-    named = _by_provider(api_key)
-    if len({one.partition(":")[0] for one in specs}) > 1 and (base_url is not None or isinstance(named, str)):
+    specs = [part.strip() for part in spec.split(",")]
+    keys_by_provider = _by_provider(api_key)
+    if len({single.partition(":")[0] for single in specs}) > 1 and (
+        base_url is not None or isinstance(keys_by_provider, str)
+    ):
         what = "API key" if base_url is None else "base URL"
         raise Invalid(f"one {what} cannot serve the several providers of {spec!r}")
     models: list[Model] = []
-    for one in specs:
-        provider, _, name = one.partition(":")
-        _check(one, provider, name, base_url)
-        own = named if isinstance(named, str) or named is None else named.get(provider)
+    for single in specs:
+        provider, _, name = single.partition(":")
+        _check(single, provider, name, base_url)
+        own_key = (
+            keys_by_provider
+            if isinstance(keys_by_provider, str) or keys_by_provider is None
+            else keys_by_provider.get(provider)
+        )
         keyless = base_url is not None or provider in KEYLESS
-        if own is None and keys is None and not keyless:
+        if own_key is None and keys is None and not keyless:
             raise Invalid(f"{provider} needs an API key: REJOIN_MODEL_API_KEY, or the agent's model_keys")
         connect = _connect(provider, name, base_url, connections.open())
         try:
@@ -142,7 +149,7 @@ def open_model(
             model = ProviderModel(
                 connect,
                 provider,
-                api_key=own,
+                api_key=own_key,
                 keys=keys,
                 keyless=keyless,
                 answer_timeout_s=answer_timeout_s,
@@ -157,7 +164,7 @@ def open_model(
 
 
 def _by_provider(api_key: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
-    """One key for all, or one by provider if the text names providers."""
+    """The key for all providers, or the keys by provider if the text has the form `provider=key,…`."""
     if not isinstance(api_key, str):
         return api_key
     pairs = [pair.strip().partition("=") for pair in api_key.split(",")]
@@ -181,7 +188,7 @@ def _missing(provider: str) -> str:
 
 
 def _connect(provider: str, name: str, base_url: str | None, client: "httpx2.AsyncClient") -> "Connect":
-    """What makes the library's model for a key."""
+    """A function that makes the library's model for an API key."""
     if provider == "anthropic":
         return lambda api_key: _anthropic(name, base_url, api_key, client)
     if provider in ADDRESSES:
@@ -210,14 +217,14 @@ def _openai(
         service = OpenAICompatibleProvider("openai-compatible", openai_client=openai_client)
     if provider == "openai-responses":
         return OpenAIResponsesModel(name, provider=service)
-    # Without this the library takes an answer that was cut off for a complete one.
+    # Without this the library takes a truncated answer for a complete one.
     profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
     return chat_model_class(name, provider=service, profile=profile)
 
 
 def _prepare_responses() -> None:
-    """Build what reads the stream's events now: the first run would wait half a second for it, and all the
-    others with it.
+    """Build the parsers of the stream's events now. Built in the first run, they would block the event loop
+    for half a second.
     """
     from openai.types.responses import ResponseStreamEvent
 
@@ -239,22 +246,22 @@ def _anthropic(name: str, base_url: str | None, api_key: str, client: "httpx2.As
 def _other(
     provider: str, name: str, base_url: str | None, api_key: str, client: "httpx2.AsyncClient"
 ) -> "LibraryModel":
-    """One that the library knows by name, with what its provider takes of address, key and connections."""
+    """A model that the library knows by name, with the arguments that its provider takes."""
     from pydantic_ai.exceptions import UserError
     from pydantic_ai.models import infer_model
     from pydantic_ai.providers import infer_provider_class
 
     service: Callable[..., Provider[Any]] = infer_provider_class(provider)
-    takes = inspect.signature(service).parameters
-    given: dict[str, Any] = {} if provider in KEYLESS and api_key == "none" else {"api_key": api_key}
-    if "http_client" in takes and provider not in LEGACY_HTTP:
-        given["http_client"] = client
+    parameters = inspect.signature(service).parameters
+    arguments: dict[str, Any] = {} if provider in KEYLESS and api_key == "none" else {"api_key": api_key}
+    if "http_client" in parameters and provider not in LEGACY_HTTP:
+        arguments["http_client"] = client
     if base_url is not None:
-        address = next((one for one in ("base_url", "api_base", "api_host") if one in takes), None)
+        address = next((one for one in ("base_url", "api_base", "api_host") if one in parameters), None)
         if address is None:
             raise Invalid(f"{provider} has one address; for another one take openai:NAME with its base URL")
-        given[address] = base_url
+        arguments[address] = base_url
     try:
-        return infer_model(f"{provider}:{name}", lambda _: service(**given))
+        return infer_model(f"{provider}:{name}", lambda _: service(**arguments))
     except UserError as fault:
         raise Invalid(f"{provider} cannot be used: {fault}") from fault

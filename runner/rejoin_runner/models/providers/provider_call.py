@@ -1,10 +1,10 @@
-"""One call to a real provider: the request out, the answer back as chunks.
+"""One call of a real provider: sends the request, and returns the answer as chunks.
 
-Owns how often and how long a provider is asked, with whose key, and what each failure is called; never the
-conversation's form (`history`), the answer's (`answer`), the connections or the names (`provider`). Importing
-it imports pydantic-ai.
+Owns retries, deadlines and API keys. The conversation's form is `history`'s, the answer's is
+`stream_translation`'s, the classification of failures `provider_failure`'s; names and connections are
+`provider`'s. Importing it imports pydantic-ai.
 
-A request is repeated only while nothing of its answer has arrived: what people saw is never taken back.
+A request is repeated only until its answer begins: what users have seen is never taken back.
 """
 
 import asyncio
@@ -39,21 +39,22 @@ from rejoin_runner.models.providers.provider_failure import ProviderFailure, cla
 from rejoin_runner.models.providers.stream_translation import StreamTranslator
 
 RESPONSES = ("openai-responses", "meta")
-"""The providers that speak OpenAI's Responses, which keeps every answer unless it is told not to."""
+"""Providers with OpenAI's Responses protocol, which stores every answer unless told otherwise."""
 _WAIT_FIRST_S = 0.5
 _WAIT_MAX_S = 8.0
 _WAIT_ASKED_MAX_S = 60.0
-"""Who asks to wait longer than this is not waited for."""
+"""A provider that asks for a longer wait is not called again."""
 _KEY_TIMEOUT_S = 30.0
 _NO_KEY = "none"
-"""A key must be named, or the libraries look for one in the environment and send it anywhere."""
+"""Without a key, the libraries take one from the environment and send it to any address."""
 
 log = structlog.get_logger("rejoin.models")
 
 
 class ProviderModel:
-    """A model of a real provider. `connect` makes the library's model for a key, which costs next to nothing:
-    the connections are shared.
+    """A model of a real provider.
+
+    `connect` makes the library's model for an API key; that is cheap, because connections are shared.
     """
 
     def __init__(
@@ -81,15 +82,15 @@ class ProviderModel:
         turns = (*request.history, request.answer)
         earlier = {part["toolCallId"] for turn in turns for part in turn["parts"] if "toolCallId" in part}
         answer = StreamTranslator(self._origin, earlier, request.step)
-        async with aclosing(self._persist(request)) as events:
+        async with aclosing(self._retry(request)) as events:
             async for event in events:
-                for chunk in answer.end(event) if isinstance(event, ModelResponse) else answer.take(event):
+                for chunk in (
+                    answer.finish(event) if isinstance(event, ModelResponse) else answer.translate(event)
+                ):
                     yield chunk
 
-    async def _persist(
-        self, request: ModelRequest
-    ) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
-        """The answer of the first attempt that gets one. All attempts share one deadline."""
+    async def _retry(self, request: ModelRequest) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
+        """The answer of the first attempt whose answer begins. All attempts share one deadline."""
         model = await self._with_key(request.tenant)
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._answer_timeout_s
@@ -105,7 +106,7 @@ class ProviderModel:
                 if begun:
                     raise
                 if fault.reasoning_refused and origin is self._origin:
-                    origin = origin.elsewhere()  # its own reasoning, under another account: go on without
+                    origin = origin.elsewhere()  # its reasoning belongs to another account: send none
                     continue
                 wait_s = _wait_s(fault, retries)
                 if retries >= self._retries_max or wait_s is None or clock() + wait_s >= deadline:
@@ -116,15 +117,15 @@ class ProviderModel:
                 return
 
     async def _with_key(self, tenant: str) -> LibraryModel:
-        key = await self._tenants_key(tenant)
+        key = await self._look_up_key(tenant)
         if key is None and self._keyless:
             return self._model
-        if not key:  # with an empty one the libraries look for another
+        if not key:  # with an empty key the libraries take one from the environment
             raise ModelError(f"there is no API key for {self._provider}")
         return self._connect(key)
 
-    async def _tenants_key(self, tenant: str) -> str | None:
-        """What the application says. Its faults are told by their type: their texts may hold keys."""
+    async def _look_up_key(self, tenant: str) -> str | None:
+        """The application's key for a tenant. Exceptions are logged by type: texts may hold keys."""
         if self._keys is None:
             return None
         try:
@@ -144,7 +145,7 @@ class ProviderModel:
     async def _attempt(
         self, model: LibraryModel, request: ModelRequest, origin: ModelOrigin, timeout_s: float
     ) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
-        """The library's events, and at the end its response as a whole. All its failures are named here."""
+        """The library's events, then its complete response. Raises `ProviderFailure` for every failure."""
         begun = False
         try:
             answer = model_request_stream(
@@ -153,26 +154,26 @@ class ProviderModel:
                 model_settings=_settings(model, self._provider, request.settings),
                 model_request_parameters=_parameters(request.tools),
             )
-            with closing(Deadline(timeout_s)) as limit:
+            with closing(Deadline(timeout_s)) as deadline:
                 async with AsyncExitStack() as stack:
-                    with limit:
+                    with deadline:
                         response = await stack.enter_async_context(answer)
-                    async for event in iterate_within(aiter(response), limit):
+                    async for event in iterate_within(aiter(response), deadline):
                         begun = True
                         yield event
                     yield _complete(response.get())
-        except Exception as fault:  # a stranger's bytes break the library in many ways
+        except Exception as fault:  # unexpected bytes make the library raise many types
             raise classify_failure(fault, begun=begun) from fault
 
 
 def _wait_s(fault: ProviderFailure, retries: int) -> float | None:
-    """How long before the next attempt; None is never."""
+    """Seconds before the next attempt; None: there is none."""
     if not fault.retryable:
         return None
     if fault.wait_s is not None:
         return fault.wait_s if fault.wait_s <= _WAIT_ASKED_MAX_S else None
-    most = min(_WAIT_MAX_S, _WAIT_FIRST_S * 2**retries)
-    return random.uniform(most / 2, most)  # noqa: S311 - so that not everybody comes back at once
+    longest = min(_WAIT_MAX_S, _WAIT_FIRST_S * 2**retries)
+    return random.uniform(longest / 2, longest)  # noqa: S311 - spreads the retries of many runs
 
 
 def _parameters(tools: Sequence[ToolSpec]) -> ModelRequestParameters:
@@ -180,7 +181,7 @@ def _parameters(tools: Sequence[ToolSpec]) -> ModelRequestParameters:
 
 
 def _tool(spec: ToolSpec) -> ToolDefinition:
-    # Not strict: the provider would want a schema of its own, and the arguments are validated here anyway.
+    # Not strict: strict schemas have rules of their own, and the arguments are validated here anyway.
     return ToolDefinition(
         name=spec.name,
         description=spec.description,
@@ -189,34 +190,34 @@ def _tool(spec: ToolSpec) -> ToolDefinition:
     )
 
 
-def _settings(model: LibraryModel, provider: str, wanted: ModelSettings) -> LibrarySettings:
-    """The library's settings: that it asks once, and what the caller wants said to the provider."""
+def _settings(model: LibraryModel, provider: str, requested: ModelSettings) -> LibrarySettings:
+    """The library's settings: no retries of its own, and the caller's settings for the provider."""
     named = {
         "max_retries": None if "max_retries" in model.unsupported_settings else 0,
-        "temperature": wanted.temperature,
-        "max_tokens": wanted.max_tokens,
-        "parallel_tool_calls": wanted.parallel_tool_calls,
-        "thinking": False if wanted.reasoning == "none" else wanted.reasoning,
-        "citations": wanted.citations or None,
-        "extra_body": dict(wanted.extra) or None,
+        "temperature": requested.temperature,
+        "max_tokens": requested.max_tokens,
+        "parallel_tool_calls": requested.parallel_tool_calls,
+        "thinking": False if requested.reasoning == "none" else requested.reasoning,
+        "citations": requested.citations or None,
+        "extra_body": dict(requested.extra) or None,
     }
     settings: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     if provider in RESPONSES:
-        settings["openai_store"] = False  # all that a later call needs is in our log, encrypted
-    if provider == "openai-responses" and wanted.show_reasoning:
+        settings["openai_store"] = False  # the log has, encrypted, all that a later call needs
+    if provider == "openai-responses" and requested.show_reasoning:
         settings["openai_reasoning_summary"] = "auto"
-    if wanted.thinking_budget is not None and provider in ("anthropic", "google"):
+    if requested.thinking_budget is not None and provider in ("anthropic", "google"):
         settings.pop("thinking", None)
         if provider == "anthropic":
-            settings["anthropic_thinking"] = {"type": "enabled", "budget_tokens": wanted.thinking_budget}
+            settings["anthropic_thinking"] = {"type": "enabled", "budget_tokens": requested.thinking_budget}
         else:
-            settings["google_thinking_config"] = {"thinking_budget": wanted.thinking_budget}
+            settings["google_thinking_config"] = {"thinking_budget": requested.thinking_budget}
     return cast("LibrarySettings", settings)
 
 
 def _complete(response: ModelResponse) -> ModelResponse:
-    """The response, if the provider said that it is the whole."""
-    said = response.finish_reason or (response.provider_details or {}).get("finish_reason")
-    if response.state != "complete" or not said:
+    """The response. Raises `UnexpectedModelBehavior` if the provider did not say that it is complete."""
+    reason = response.finish_reason or (response.provider_details or {}).get("finish_reason")
+    if response.state != "complete" or not reason:
         raise exceptions.UnexpectedModelBehavior("the stream ended early")
     return response

@@ -1,4 +1,7 @@
-"""What a failure of a provider is called."""
+"""Classifies the failures of a provider: what users are told, and whether a retry may help.
+
+The libraries' own texts name hosts, keys and classes, so users get texts from here.
+"""
 
 from http import HTTPStatus
 
@@ -13,7 +16,7 @@ _REASONING_REFUSED = ("encrypted content", "encrypted_content", "invalid `signat
 
 
 class ProviderFailure(ModelError):
-    """A failure, and what may be done about it."""
+    """A provider's failure, and what can be done about it."""
 
     def __init__(
         self, detail: str, *, retryable: bool, wait_s: float | None = None, reasoning_refused: bool = False
@@ -24,7 +27,7 @@ class ProviderFailure(ModelError):
 
 
 def classify_failure(fault: Exception, *, begun: bool) -> ProviderFailure:
-    """What people are told. The library's own texts name hosts, keys and classes."""
+    """The failure for an exception of the library. `begun`: some of the answer has arrived."""
     transient = False
     match fault:
         case exceptions.ModelContextWindowExceededError():
@@ -58,14 +61,14 @@ def classify_failure(fault: Exception, *, begun: bool) -> ProviderFailure:
 
 
 def _refuses_reasoning(fault: Exception) -> bool:
-    """Whether a provider cannot read the reasoning that it is said to have written.
+    """Whether a provider rejects the signed reasoning in the request.
 
-    It is bound to an account: a new key, or another tenant's, may not open it.
+    Reasoning is bound to an account: with a new key, or another tenant's, it cannot be read.
     """
     if not isinstance(fault, exceptions.ModelHTTPError) or fault.status_code != HTTPStatus.BAD_REQUEST:
         return False
-    said = str(fault.body).lower()
-    return any(mark in said for mark in _REASONING_REFUSED)
+    body = str(fault.body).lower()
+    return any(mark in body for mark in _REASONING_REFUSED)
 
 
 def _status(status: int) -> str:

@@ -1,7 +1,6 @@
-"""A provider's answer as chunks, while it comes.
+"""Translates pydantic-ai's stream of a provider's answer to chunks.
 
-Owns the translation of pydantic-ai's stream into the log's vocabulary; never the request, nor what a failure
-is called (`call`). A part of the library is known by its index.
+Never the request, nor the classification of failures. A part of the library is identified by its index.
 """
 
 import base64
@@ -55,11 +54,11 @@ _REASONS: MappingProxyType[str, FinishReason] = MappingProxyType(
 
 
 class StreamTranslator:
-    """What the answer consists of so far: `take` every event, then `end` with the whole."""
+    """Translates one answer: call `translate` with every event, then `finish` with the complete response."""
 
     def __init__(self, origin: ModelOrigin, earlier_calls: set[str], step: int) -> None:
         self._origin = origin
-        self._taken = earlier_calls
+        self._call_ids = earlier_calls
         self._step = step
         self._serial = count()
         self._open: dict[int, str] = {}
@@ -68,7 +67,7 @@ class StreamTranslator:
         self._files: set[int] = set()
         self._sources: set[tuple[str | None, ...]] = set()
 
-    def take(self, event: ModelResponseStreamEvent) -> Iterator[ModelChunk]:
+    def translate(self, event: ModelResponseStreamEvent) -> Iterator[ModelChunk]:
         """The chunks of one event."""
         match event:
             case PartDeltaEvent(index=index, delta=TextPartDelta(content_delta=text)):
@@ -86,8 +85,11 @@ class StreamTranslator:
             case PartEndEvent(index=index, part=part):
                 yield from self._close(index, part)
 
-    def end(self, response: ModelResponse) -> Iterator[ModelChunk | Done]:
-        """What remains: the calls, whose arguments may have come in turns, and the sum."""
+    def finish(self, response: ModelResponse) -> Iterator[ModelChunk | Done]:
+        """The remaining chunks: open parts, the complete tool calls, and the `Done`.
+
+        Tool calls come last because their arguments may arrive interleaved.
+        """
         yield from self._sign()
         for index in tuple(self._open):
             yield from self._close(index, response.parts[index])
@@ -98,7 +100,7 @@ class StreamTranslator:
                     call_id, call.tool_name, _input(call.args), provider_metadata=self._origin.metadata(call)
                 )
         reason = _REASONS.get(response.finish_reason or "", "other")
-        if self._calls and reason == "stop":  # as some servers put it
+        if self._calls and reason == "stop":  # some servers say "stop" after a tool call
             reason = "tool-calls"
         yield Done(reason, _usage(response.usage))
 
@@ -130,7 +132,7 @@ class StreamTranslator:
         yield TextDelta(self._open[index], _storable(text))
 
     def _reasoning(self, index: int, text: str | None) -> Iterator[ModelChunk]:
-        """Opened also without text: the provider may keep the text and give only its signature."""
+        """Opened even without text: a provider may hide the text and send only its signature."""
         if index not in self._open:
             self._open[index] = f"reasoning-{next(self._serial)}"
             yield ReasoningStart(self._open[index])
@@ -138,7 +140,7 @@ class StreamTranslator:
             yield ReasoningDelta(self._open[index], _storable(text))
 
     def _sign(self) -> Iterator[ModelChunk]:
-        """Close the pieces of a reasoning item. OpenAI signs its first piece after the last one has ended."""
+        """Close the parts of a reasoning item. OpenAI signs its first part after the last one has ended."""
         for index, part in self._unsigned.items():
             yield from self._close(index, part)
         self._unsigned.clear()
@@ -153,7 +155,7 @@ class StreamTranslator:
             yield ReasoningEnd(part_id, self._origin.metadata(part))
 
     def _cited(self, part: TextPart) -> Iterator[ModelChunk]:
-        """What the text rests on, each source once. An id is unique in the message: the step is in it."""
+        """The sources of a text, each once. The step makes the ids unique in the message."""
         for source in (source for citation in part.citations or () for source in citation.sources):
             web = isinstance(source, WebCitationSource)
             place = source.url if isinstance(source, WebCitationSource) else source.document_id
@@ -169,9 +171,9 @@ class StreamTranslator:
 
     def _call(self, index: int, call: ToolCallPart) -> ModelChunk:
         call_id = call.tool_call_id
-        while call_id in self._taken:  # some servers count anew in every answer, or do not count at all
-            call_id = f"{call_id}-{len(self._taken)}"
-        self._taken.add(call_id)
+        while call_id in self._call_ids:  # some servers reuse ids in every answer
+            call_id = f"{call_id}-{len(self._call_ids)}"
+        self._call_ids.add(call_id)
         self._calls[index] = call_id
         return ToolInputStart(call_id, call.tool_name)
 
@@ -188,7 +190,7 @@ def _usage(usage: RequestUsage) -> Usage:
 
 
 def _input(args: object) -> Any:
-    """A call's arguments parsed, or as text if they are not an object that a client can hold."""
+    """The parsed arguments, or the raw text if they are not an object that clients accept."""
     if not isinstance(args, str):
         return args or {}
     if not args.strip():
@@ -201,7 +203,7 @@ def _input(args: object) -> Any:
 
 
 def _storable(text: str) -> str:
-    """Half of a surrogate pair, which JSON can say and UTF-8 cannot, becomes U+FFFD."""
+    """Replace lone surrogates, which JSON allows and UTF-8 does not, by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
