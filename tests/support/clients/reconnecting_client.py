@@ -1,6 +1,7 @@
 """A client that loses its connection again and again and resumes at another gateway."""
 
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from random import Random
 
 import aiohttp
@@ -9,7 +10,6 @@ import msgspec
 COMMENT = b":"
 END = b"\n\n"
 DONE = b"data: [DONE]\n\n"
-HTTP_OK = 200
 
 type Ask = tuple[dict[str, str], dict[str, str]]
 """Headers and query parameters of a GET."""
@@ -85,7 +85,9 @@ class Viewer(msgspec.Struct):
         headers, query = self.random.choice(asks or ((*CURSORS, *COUNTS) if self.seen else COUNTS))(self.seen)
         url = f"{base}/api/chat/{self.session}/stream"
         async with self.http.get(url, headers=headers, params=query) as response:
-            assert response.status == HTTP_OK, (headers, query, await response.text())
+            if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                return  # the broker is slow; as a client does, the viewer tries again
+            assert response.status == HTTPStatus.OK, (headers, query, await response.text())
             goal = None if events is None else len(self.seen) + events
             await self._read(response, goal)
             if not self.complete:
