@@ -1,0 +1,68 @@
+"""The body of the session API's POST: its forms, and where errors point."""
+
+from typing import Any
+
+import pytest
+from rejoin_adapters.records import Decision, WhenBusy
+from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import ApprovalId
+
+TEXT = {"type": "text", "text": "hello"}
+MESSAGE = {"id": "m1", "role": "user", "parts": [TEXT]}
+APPROVAL = {"type": "approval", "approval": {"approvalId": "a1", "approved": True, "reason": "fine"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "id"),
+    [
+        ("hello", "", "new"),
+        ([TEXT], "", "new"),
+        (MESSAGE, "", "m1"),
+        ({"parts": [TEXT]}, "", "new"),
+        ({"message": "hello"}, "/message", "new"),
+        ({"message": [TEXT]}, "/message", "new"),
+        ({"message": MESSAGE}, "/message", "m1"),
+        ({"messages": [{"role": "assistant"}, MESSAGE]}, "/messages/1", "m1"),
+        (["hello"], "/0", "new"),
+        ([{"message": MESSAGE}], "/0/message", "m1"),
+    ],
+)
+def test_a_message_has_many_forms(body: Any, pointer: str, id: str) -> None:
+    parsed = parse_send_body(body, "new")
+    assert isinstance(parsed, NewMessage)
+    located = parsed.located
+    assert (located.pointer, located.message.id, located.message.parts) == (pointer, id, [TEXT])
+
+
+def test_options_and_context_stand_beside_the_message() -> None:
+    parsed = parse_send_body({"message": "hello", "whenBusy": "reject", "context": {"a": 1}}, "new")
+    assert isinstance(parsed, NewMessage)
+    assert (parsed.options.busy, parsed.context) == (WhenBusy.REJECT, {"a": 1})
+
+
+def test_decisions_are_one_or_several() -> None:
+    decision = Decision(ApprovalId("a1"), approved=True, reason="fine")
+    assert parse_send_body(APPROVAL, "new") == Decisions([decision])
+    assert parse_send_body([APPROVAL, APPROVAL], "new") == Decisions([decision, decision])
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (5, ""),
+        ({}, ""),
+        ([], ""),
+        (["hello", "again"], ""),
+        ([APPROVAL, "hello"], ""),
+        ([{"message": 5}], "/0/message"),
+        ({"messages": [{"role": "assistant", "id": "a", "parts": []}]}, "/messages/0"),
+        ({"message": "hello", "whenBusy": "later"}, ""),
+        ({"type": "approval"}, "/approval"),
+        ([APPROVAL, {"type": "approval", "approval": {"approvalId": "a1"}}], "/1/approval"),
+    ],
+)
+def test_other_bodies_are_refused_with_a_pointer(body: Any, pointer: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_send_body(body, "new")
+    assert refused.value.pointer == pointer
