@@ -30,6 +30,10 @@ class Directory(msgspec.Struct, frozen=True):
         entries = [entry for entry in await self.backend.agents.list() if self._may_use(entry.name)]
         return sorted(entries, key=lambda entry: entry.name)
 
+    async def find_agent(self, name: AgentName) -> AgentEntry | None:
+        """An agent that the caller may use."""
+        return await self.backend.agents.find(name) if self._may_use(name) else None
+
     async def session(self, id: SessionId) -> Session:
         """The session with this id, whether it exists or not. Some clients name it by the id of its run.
 

@@ -63,8 +63,7 @@ async def list_tools(context: Context, _: types.PaginatedRequestParams | None) -
     """The tool, described by the description of the request's agent."""
     call = _call_of(context)
     agent = agent_of(call.request) if call.session is None else call.session.agent
-    entries = await directory_of(call.request).agents()
-    entry = next((entry for entry in entries if entry.name == agent), None)
+    entry = await directory_of(call.request).find_agent(agent)
     about = f" {entry.description}" if entry is not None and entry.description else ""
     tool = types.Tool(
         name=TOOL,
