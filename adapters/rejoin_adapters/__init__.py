@@ -1,16 +1,21 @@
-"""The only code that talks to NATS and PostgreSQL.
+"""The only package that talks to NATS and PostgreSQL.
 
-ports      what gateway and runner may ask for; the rest of this package answers
-broker     one NATS connection: its options, its errors, its liveness, requests with many replies
-streams    declares what the broker must have, idempotently
-log        appends behind a fence, reads by direct get, follows by core subscription
-splice     live records and stored ones as one gapless sequence
-follow     what comes live, handed to its readers; `mended` is nats-py's client, which hands it over
-requests   the work queue; `agents` the registry
-store      the store's port; `postgres` answers it, `migrate` its schema, `database` the connections
-threads    whole sessions: listed, forked, deleted; `artifacts` and `keys` beside them
-together   what many ask at once, asked once
-embedded   private servers for development and tests
-control    the way to the runner that holds a run
-memory_…   doubles of the ports, for tests of what stands on them
+    records        the structs that the database ports exchange
+    ports/         protocols: what gateway and runner may ask for
+    page_tokens    opaque tokens of paged lists
+
+    jetstream/     NATS. nats_connection: one connection; nats_client: nats-py's client, extended;
+    request_mux:
+                   requests on one inbox; setup: streams and consumers; run_log: fenced appends and reads;
+                   live_feed and log_tail: live records, joined with stored ones; run_queue, run_control,
+                   agent_registry: the other ports
+    postgres/      PostgreSQL. pool: connections and errors; migrate: the schema; batch_loader: concurrent
+                   look-ups as one query; run_store, session_store, artifacts, api_keys, tenants,
+                   mcp_sessions, run_counts: the ports
+    files/         attachments: chunk_store keeps the bytes in JetStream, file_index the references in
+    PostgreSQL service/       what every service process needs: logs, redaction, metrics, tracing, TLS,
+    signals embedded/      private NATS and PostgreSQL servers for development and tests
+
+Import law: nothing here imports `rejoin_gateway` or `rejoin_runner`. They type against `ports`; only their
+`app.py`, the command line and tests construct the adapters.
 """

@@ -1,14 +1,15 @@
-"""What gateway and runner agree on. Pure: no I/O, no clock, no randomness, no async.
+"""Formats and rules that all packages share. Pure: no I/O, no clock, no randomness, no asyncio.
 
-session    a conversation, its id chosen by the caller
-run        one answer being made: exactly one assistant message, also across approvals and crashes
-event      one UI message chunk of a run (`chunks`)
-log        a run's events, in order, in the broker: the truth, and what clients see (`log`)
-cursor     a place in a log, as clients hold it (`cursor`)
-batch      the events of one append; attempt, index and marks travel beside them (`log`)
-fold       a log to a message, and `unfold` back
-attempt    how often a run was claimed; the newest one alone may append
-turn       how often a run went on after a decision
-names      every subject, stream, bucket and header, in one place
-lifecycle  the states of a run and the only ways between them
+ids            identifier types and new ids
+errors         the errors of all packages
+lifecycle      the states of a run and the transitions between them
+run_request    messages between gateways and runners
+events/        chunks: the events of a run (AI SDK UI message chunks); fold: events to message; unfold:
+               message to events; ui_message: types of a message; partial_json: incomplete JSON
+log/           record: a batch of events in the log; cursor: a position in it; segment: many records in one
+               message; sse: server-sent events
+broker/        subjects: names in NATS; broker_url: URLs; broker_permissions: accounts and permissions
+security/      sealing: encryption of contexts; public_address: SSRF protection
+file_formats   attachments: media types, ids, URLs, limits
+settings       settings from environment, secret files and TOML
 """

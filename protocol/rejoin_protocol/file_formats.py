@@ -1,8 +1,9 @@
-"""What a file may be, by its bytes: four kinds, how each begins and ends, data URLs, limits, ids. Pure.
+"""Attachments: accepted media types, checked by the file's bytes; ids, URLs and limits.
 
-Never decodes a pixel. The law is each format's own frame: PNG's chunks up to `IEND`, JPEG's segments up to
-`EOI` (a multi-picture file has several images), WebP's RIFF length, PDF's `%PDF-` and last `%%EOF`. What ends
-early is truncated; what goes on behind its end, or is a ZIP archive as well, is two files in one.
+Decodes no pixels. Checks the framing of each format: PNG chunks up to `IEND`, JPEG segments up to `EOI` (a
+multi-picture file has several images), WebP's RIFF length, PDF's `%PDF-` and last `%%EOF`. A file that ends
+early is truncated. A file with bytes behind its end, or that is a ZIP archive as well, is refused as two
+files in one.
 """
 
 import base64
@@ -20,17 +21,17 @@ FileId = NewType("FileId", str)
 
 FILE_BYTES_MAX = 10 * 1024 * 1024
 FILES_MAX = 20
-"""In one message."""
+"""Files of one message."""
 
 PNG = "image/png"
 JPEG = "image/jpeg"
 WEBP = "image/webp"
 PDF = "application/pdf"
-TAKEN = "png, jpeg and webp images and PDF are taken"
+ACCEPTED = "png, jpeg and webp images and PDF are accepted"
 
 URL = "/api/files/"
 SEGMENTS_MAX = 100_000
-"""Chunks or segments of one image; real ones have some thousand."""
+"""Chunks or segments of one image. Real images have some thousand."""
 
 _ID = re.compile(r"[0-9a-f]{16}-[0-9a-f]{64}")
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # neither stuffing nor fill nor restart
@@ -43,22 +44,22 @@ _EOI = 0xD9
 
 
 def user_prefix(user: UserId | None) -> str:
-    """The part of a file's id that says whose it is; that of no user stands for the tenant itself."""
+    """The part of a file's id that identifies its user; without a user, the tenant."""
     return hashlib.sha256(f"user {user}".encode() if user is not None else b"tenant").hexdigest()[:16]
 
 
 def file_id(user: UserId | None, data: bytes) -> FileId:
-    """The same bytes of the same user are one file."""
+    """The id of a file: the same for the same bytes of the same user."""
     return FileId(f"{user_prefix(user)}-{hashlib.sha256(data).hexdigest()}")
 
 
 def parse_file_id(text: str) -> FileId | None:
-    """None if it cannot be one."""
+    """A file id, or None if the text is not one."""
     return FileId(text) if _ID.fullmatch(text) else None
 
 
 def is_visible_to(id: FileId, user: UserId | None) -> bool:
-    """Whether a user may see it. Without a user one sees all files of the tenant."""
+    """Whether a user may see the file. A caller without a user sees all files of the tenant."""
     return user is None or id.partition("-")[0] == user_prefix(user)
 
 
@@ -73,28 +74,28 @@ def matches_digest(id: FileId, hashed: str) -> bool:
 
 
 def file_url(id: FileId) -> str:
-    """Where the gateway serves a file: what a stored message says."""
+    """The URL of a file at the gateway, as stored messages contain it."""
     return f"{URL}{id}"
 
 
 def parse_file_url(url: str) -> FileId | None:
-    """The file that a stored message's URL names; None for any other URL."""
+    """The file id in a URL of a stored message; None for any other URL."""
     return parse_file_id(url.removeprefix(URL)) if url.startswith(URL) else None
 
 
 def to_data_url(media_type: str, data: bytes) -> str:
-    """The file itself as a URL."""
+    """The file as a data URL."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def parse_data_url(url: str) -> tuple[str, bytes]:
-    """The media type it claims, "" if none, and its bytes. Raises `Invalid` if it is none or too large."""
+    """The declared media type ("" if none) and the bytes. Raises `Invalid` for other URLs and large files."""
     head, comma, body = url.partition(",")
     if not url.startswith("data:") or not comma:
         raise Invalid("not a data URL")
     media_type, *parameters = head.removeprefix("data:").split(";")
     inline = bool(parameters) and parameters[-1].strip().lower() == "base64"
-    if inline and len(body) // 4 * 3 > FILE_BYTES_MAX + 3:  # before it is decoded
+    if inline and len(body) // 4 * 3 > FILE_BYTES_MAX + 3:  # checked before decoding
         raise too_large_error()
     data = unquote_to_bytes(body) if not inline or "%" in body else body.encode()
     if not inline:
@@ -106,39 +107,39 @@ def parse_data_url(url: str) -> tuple[str, bytes]:
 
 
 def too_large_error() -> Invalid:
-    """What is said of a file that is."""
+    """The error for a file that is too large."""
     return Invalid(f"a file has at most {FILE_BYTES_MAX} bytes")
 
 
 def normalize_media_type(media_type: str) -> str:
-    """A media type without its parameters and spellings."""
+    """A media type without parameters, in its usual spelling."""
     plain = media_type.partition(";")[0].strip().lower()
     return JPEG if plain == "image/jpg" else plain
 
 
 def check_file(data: bytes, *claims: str | None) -> str:
-    """The media type of a file's bytes. Every claim that is made must be that very type.
+    """The media type of a file by its bytes. All given `claims` must equal it.
 
-    Raises `Invalid` for what is too large, of another kind, truncated, or more than one file.
+    Raises `Invalid` for a file that is too large, not accepted, truncated, or more than one file.
     """
     if len(data) > FILE_BYTES_MAX:
         raise too_large_error()
     kind = detect_media_type(data)
     for claim in claims:
         if claim and normalize_media_type(claim) not in (PNG, JPEG, WEBP, PDF):
-            raise Invalid(f"{claim[:100]!r} is not supported: {TAKEN}")
+            raise Invalid(f"{claim[:100]!r} is not supported: {ACCEPTED}")
         if claim and normalize_media_type(claim) != kind:
-            raise Invalid(f"its bytes are not {normalize_media_type(claim)}")
+            raise Invalid(f"the bytes are not {normalize_media_type(claim)}")
     if kind is None:
-        raise Invalid(f"its bytes are of no supported kind: {TAKEN}")
+        raise Invalid(f"the bytes are of no accepted type: {ACCEPTED}")
     _check_end(data, kind)
     if _is_zip(data):
-        raise Invalid("it is an archive as well")
+        raise Invalid("it is a ZIP archive as well")
     return kind
 
 
 def detect_media_type(data: bytes) -> str | None:
-    """The media type that the first bytes tell."""
+    """The media type by the first bytes, or None."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if data.startswith(b"\xff\xd8\xff"):
@@ -162,7 +163,7 @@ def _check_end(data: bytes, kind: str) -> None:
     if end is None or end > len(data):
         raise Invalid("it is truncated or damaged: its end is missing")
     if end < len(data):
-        raise Invalid(f"it goes on for {len(data) - end} bytes behind its end")
+        raise Invalid(f"it has {len(data) - end} bytes behind its end")
 
 
 def _png_end(data: bytes) -> int | None:
@@ -209,6 +210,6 @@ def _pdf_end(data: bytes) -> int | None:
 
 
 def _is_zip(data: bytes) -> bool:
-    """Whether a ZIP archive ends where the file ends, which is how its readers find one."""
+    """Whether the file ends as a ZIP archive does; readers look for an archive from the end."""
     at = data.rfind(_ZIP_END, max(0, len(data) - _ZIP_COMMENT_MAX - _ZIP_END_BYTES))
     return at >= 0 and at + _ZIP_END_BYTES + int.from_bytes(data[at + 20 : at + 22], "little") == len(data)

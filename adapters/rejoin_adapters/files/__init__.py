@@ -1,1 +1,1 @@
-"""Attachments in the broker: chunked content, and the index of who holds which file."""
+"""Attachments: bytes in JetStream, references in PostgreSQL."""

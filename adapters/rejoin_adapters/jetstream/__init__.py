@@ -1,1 +1,1 @@
-"""NATS JetStream: the connection, the run logs, the request queue, run control, the agent registry."""
+"""Adapters of the ports in NATS JetStream."""

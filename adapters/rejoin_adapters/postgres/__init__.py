@@ -1,1 +1,1 @@
-"""PostgreSQL: the pool, migrations, and one module for each group of tables."""
+"""Adapters of the ports in PostgreSQL."""

@@ -1,11 +1,10 @@
-"""Brings the schema up to date: dbmate's file format and its table, so that either tool can go on.
+"""Applies migrations. Uses dbmate's file format and table, so that both tools can be used on one database.
 
-The files are those of the top-level folder `migrations/`; a wheel has them inside
-this package. Each is one transaction, which may run while services do: it does not
-wait long for a table's lock, since whoever asks for the table after it waits behind it. Any number of
-processes may migrate at once: one works, the others wait for its lock by asking for it again and again,
-because a session that blocks on an advisory lock holds a snapshot, for which a `create index concurrently` of
-the working one would wait.
+The files are in the top-level folder `migrations/`; a wheel has them inside this package. Each migration is
+one transaction and may run while services do: it does not wait long for a table's lock, because later
+statements on the table would queue behind it. Any number of processes may migrate at once. One works; the
+others poll its advisory lock, because a session that blocks on an advisory lock holds a snapshot, and a
+`create index concurrently` of the working session would wait for that snapshot.
 """
 
 import asyncio
@@ -33,7 +32,7 @@ _FORMAT = re.compile(r"\s*-- migrate:up\n(?P<up>.*)^-- migrate:down\n(?P<down>.*
 
 
 class Migration(NamedTuple):
-    """One file. `version` is the number that its name begins with."""
+    """One file. `version`: the number at the beginning of its name."""
 
     version: str
     up: str
@@ -45,7 +44,7 @@ def _files() -> Traversable:
 
 
 def migrations() -> list[Migration]:
-    """All of them, oldest first. Raises `ValueError` for a file without the two sections."""
+    """All migrations, oldest first. Raises `ValueError` for a file without the two sections."""
     found = []
     for file in _files().iterdir():
         if file.name.endswith(".sql"):
@@ -57,13 +56,13 @@ def migrations() -> list[Migration]:
 
 
 def _grants() -> str:
-    """For the services' own role, if there is one: also what a new migration made."""
+    """The grants of the services' database role, which cover tables of new migrations, too."""
     return _files().joinpath("grants", "service_role.sql").read_text(encoding="utf-8")
 
 
 async def check_schema(database_url: str, *, exactly: bool = False) -> None:
-    """Raises `Invalid` if the database is not what this version of the code needs; if `exactly`, also if it
-    is ahead of it, as it is while a newer version is rolled out. Waits for the database.
+    """Raises `Invalid` if migrations are missing; with `exactly`, also if the database has newer ones, as
+    during a rollout of a newer version. Waits for the database.
     """
     async with _connection(database_url) as connection:
         applied = await _applied(connection)
@@ -77,14 +76,14 @@ async def check_schema(database_url: str, *, exactly: bool = False) -> None:
 
 
 async def find_missing(database: Database) -> list[str]:
-    """The versions that a connected database misses. Raises `Unavailable`."""
+    """The versions that are not applied. Raises `Unavailable`."""
     applied = await database.get(list[str], "select coalesce(json_agg(version), '[]') from schema_migrations")
     return [migration.version for migration in migrations() if migration.version not in applied]
 
 
 async def migrate(database_url: str) -> list[str]:
-    """Apply what is missing, and return its versions. Waits for the database. Raises `Unavailable` if a table
-    is never free for long enough; what is applied by then stays.
+    """Apply the missing migrations and return their versions. Waits for the database. Raises `Unavailable` if
+    the lock of a table is not free within the retries; migrations applied before that stay.
     """
     async with _connection(database_url) as connection:
         while not await connection.fetchval("select pg_try_advisory_lock($1)", LOCK):  # noqa: ASYNC110
@@ -96,7 +95,7 @@ async def migrate(database_url: str) -> list[str]:
             log.info("migrated", version=migration.version)
             applied.append(migration.version)
         await connection.execute(_grants())
-        return applied  # closing the connection gives the lock back
+        return applied  # closing the connection releases the lock
 
 
 async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:

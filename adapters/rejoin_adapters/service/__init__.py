@@ -1,1 +1,1 @@
-"""What a service process needs: logs, metrics, traces, TLS, background tasks."""
+"""What every service process needs: logs, metrics, tracing, TLS, signals."""

@@ -1,4 +1,4 @@
-"""Tasks beside a block of code: the one shape of concurrency here besides `asyncio.TaskGroup`."""
+"""Background tasks for the time of a block. The only form of concurrency here besides `asyncio.TaskGroup`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -8,18 +8,18 @@ from typing import Any
 
 @asynccontextmanager
 async def run_alongside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run `work` for as long as the block: it is cancelled at the block's end, and the block when it fails.
+    """Run `work` during the block. It is cancelled at the end of the block; if it fails, the block is
+    cancelled.
 
-    What is raised comes out as it was raised, not in a group, as long as it is one thing: the caller of a
-    context manager need not know that there are tasks behind it.
+    A single exception is raised as it is, not in a group: the caller need not know of the tasks.
     """
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
+            tasks = [group.create_task(coroutine) for coroutine in work]
             yield
             for task in tasks:
                 task.cancel()
-    except BaseExceptionGroup as faults:
-        if len(faults.exceptions) > 1:
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) > 1:
             raise
-        raise faults.exceptions[0] from None
+        raise errors.exceptions[0] from None

@@ -1,4 +1,4 @@
-"""The OpenTelemetry SDK, imported by `tracing` alone, and only where spans are wanted: it is an extra."""
+"""Export of spans by the OpenTelemetry SDK, an extra. Imported by `tracing` only if spans are exported."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 @contextmanager
 def export_spans(service: str, endpoint: str) -> Iterator[None]:
-    """Batches of spans go to the collector from a thread of its own; what is left goes at the end. A
-    collector that is away delays nothing: what does not fit into the queue is dropped.
+    """Send spans in batches from a thread, the rest at the end. An unreachable collector delays nothing:
+    spans that do not fit into the queue are dropped.
     """
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))

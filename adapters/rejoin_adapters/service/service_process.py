@@ -1,4 +1,4 @@
-"""What every service process does the same way: logs, signals, and telling its supervisor it is ready."""
+"""What every service process does: logs, signals, the open-file limit, the link to its supervisor."""
 
 import asyncio
 import gc
@@ -24,11 +24,11 @@ type LogFormat = Literal["auto", "json", "console"]
 
 
 def configure_logs(level: str, form: LogFormat) -> None:
-    """Structured logs on stderr: lines for people on a terminal, JSON elsewhere. What libraries log comes out
-    the same way, from warnings on, and nothing comes out that `redaction` knows.
+    """Structured logs on stderr: readable lines on a terminal, else JSON. Libraries log in the same form,
+    from level warning on. All lines pass `redaction`.
     """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    # Without the frames' variables: they hold what tools were given, and keys.
+    # Without local variables: they contain tool arguments and keys.
     trace = None if console else structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -75,8 +75,8 @@ def _on_retry(details: stamina.instrumentation.RetryDetails) -> None:
 
 
 def raise_open_file_limit() -> int:
-    """Have as many files open as we may: each stream is one, and what a process begins with is often 1,024.
-    Returns how many that is.
+    """Raise the soft limit of open files to the hard one, at most `FILES_MAX`: each stream is an open file,
+    and the default soft limit is often 1,024. Returns the limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
@@ -84,14 +84,14 @@ def raise_open_file_limit() -> int:
         return soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # less is allowed than the system says
+    except (OSError, ValueError):  # the system allows less than its hard limit
         return soft
     return wanted
 
 
 @contextmanager
 def on_stop(callback: Callable[[], None]) -> Iterator[None]:
-    """Call back on SIGTERM and SIGINT; a second one ends the process as usual."""
+    """Call `callback` on SIGTERM and SIGINT; a second signal ends the process as usual."""
     running = asyncio.get_running_loop()
 
     def first() -> None:
@@ -109,7 +109,7 @@ def on_stop(callback: Callable[[], None]) -> Iterator[None]:
 
 
 class SupervisorLink:
-    """This process's side of the socket to whoever started it and keeps it alive; nothing, if nobody did."""
+    """The socket to the process that supervises this one, if there is one."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         fd = variables.get(SUPERVISOR)
@@ -125,20 +125,19 @@ class SupervisorLink:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
 
-    def ready(self, *facts: str) -> None:
-        """Say that everything works from now on, and what the supervisor may want to know, as words. What is
-        in memory by now stays there: no collection of garbage looks at it again, all streams would wait for
-        50 to 100 ms.
+    def ready(self, *details: str) -> None:
+        """Report that the service is ready, with details for the supervisor. Also freezes the objects in
+        memory: a garbage collection that traverses them would pause all streams for 50 to 100 ms.
         """
         gc.freeze()
-        self.say("ready", *facts)
+        self.say("ready", *details)
 
     def say(self, *words: str) -> None:
-        """A line to the supervisor."""
+        """Send a line to the supervisor."""
         if self._socket is not None:
             self._socket.sendall(" ".join(words).encode() + b"\n")
 
     def _orphaned(self) -> None:
-        # The other end is never written to: it can only close, with its owner. We must not outlive it, and
-        # what we leave undone is done by others.
+        # The supervisor never writes, so the socket is readable only when it closed: the supervisor has died.
+        # This process must not outlive it; other processes continue its work.
         os.kill(os.getpid(), signal.SIGKILL)

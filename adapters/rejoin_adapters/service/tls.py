@@ -1,6 +1,7 @@
-"""TLS to the broker, and what a server's or our own certificate that is not accepted is called: both seams.
+"""TLS settings of the broker's connection, and the reasons why a certificate is refused (NATS and
+PostgreSQL).
 
-Such a refusal does not pass by itself: whoever waits for a server that is away must not wait for this one.
+A refused certificate is a permanent error: a service must not wait for it as for an unreachable server.
 """
 
 import ssl
@@ -19,31 +20,31 @@ ALERTS = (
 
 
 def context(address: BrokerUrl) -> ssl.SSLContext:
-    """Trusts the certificates in `ca`, or else the system's. Raises `Invalid` naming the wrong file."""
+    """Trusts the CA in `ca`, by default the system's. Raises `Invalid`, which names the file."""
     try:
-        made = ssl.create_default_context(cafile=address.ca)
-    except (OSError, ssl.SSLError) as fault:
-        raise Invalid(f"sslrootcert of the broker's URL, {address.ca}: {_words(fault)}") from None
+        ssl_context = ssl.create_default_context(cafile=address.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise Invalid(f"sslrootcert of the broker's URL, {address.ca}: {_describe(error)}") from None
     if address.certificate is not None:
         try:
-            made.load_cert_chain(address.certificate, address.key)
-        except (OSError, ssl.SSLError) as fault:
+            ssl_context.load_cert_chain(address.certificate, address.key)
+        except (OSError, ssl.SSLError) as error:
             files = " and ".join(filter(None, (address.certificate, address.key)))
-            raise Invalid(f"sslcert of the broker's URL, {files}: {_words(fault)}") from None
-    return made
+            raise Invalid(f"sslcert of the broker's URL, {files}: {_describe(error)}") from None
+    return ssl_context
 
 
-def refusal(fault: BaseException | None) -> str | None:
-    """Why one side does not accept the other's certificate; None if that is not what went wrong."""
-    match fault:
+def refusal(error: BaseException | None) -> str | None:
+    """Why one side refuses the other's certificate; None for any other error."""
+    match error:
         case ssl.SSLCertVerificationError():
-            return f"has a certificate that we do not trust: {fault.verify_message} (see sslrootcert)"
+            return f"has a certificate that we do not trust: {error.verify_message} (see sslrootcert)"
         case ssl.SSLError(reason=str(reason)) if reason.endswith(ALERTS):
             return f"does not accept our certificate: {reason.lower().replace('_', ' ')} (see sslcert)"
     return None
 
 
-def _words(fault: OSError) -> str:
-    if isinstance(fault, ssl.SSLError):
-        return "not what it should be, certificates (and a key) in PEM"
-    return fault.strerror or type(fault).__name__
+def _describe(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "not a file with certificates (and a key) in PEM"
+    return error.strerror or type(error).__name__

@@ -1,8 +1,8 @@
-"""Spans: one per request, attempt at a run, step and tool, never per event; and how they cross the queue.
+"""Tracing: a span for each request, attempt, step and tool call (not for each event), also across the queue.
 
-Owns the OpenTelemetry API (W3C Trace Context; no baggage, which would carry what clients wrote). Without the
-`otel` extra and `REJOIN_OTLP_ENDPOINT` all of it does nothing. A span holds ids, names and counts: never a
-text, an argument, or the words of an exception.
+Uses the OpenTelemetry API with W3C Trace Context, without baggage, which would forward data of clients.
+Without the extra `otel` and `REJOIN_OTLP_ENDPOINT` it does nothing. A span contains ids, names and counts,
+and never texts, arguments or exception messages.
 """
 
 import importlib
@@ -24,7 +24,7 @@ _w3c = TraceContextTextMapPropagator()
 
 
 def trace_headers() -> dict[str, str]:
-    """The headers that carry the present span to somebody else; none if there is no trace."""
+    """Headers that propagate the current span; empty without a trace."""
     headers: dict[str, str] = {}
     _w3c.inject(headers)
     return headers
@@ -37,10 +37,10 @@ def span(
     kind: SpanKind = SpanKind.INTERNAL,
     within: Mapping[str, str] | None = None,
     after: Mapping[str, str] | None = None,
-    **facts: str | int,
+    **attributes: str | int,
 ) -> Iterator[Span]:
-    """A span for as long as the block. It is the child of the present one, or of the one that the headers
-    `within` carry. With `after` it begins a trace of its own, linked to the one that those carry.
+    """A span for the time of the block: a child of the current span, or of the span in the headers `within`.
+    With `after` it starts a new trace that is linked to the span in those headers.
     """
     parent, links = None, []
     if after is not None:
@@ -53,7 +53,7 @@ def span(
         name,
         parent,
         kind,
-        {f"rejoin.{key}": value for key, value in facts.items()},
+        {f"rejoin.{key}": value for key, value in attributes.items()},
         links,
         record_exception=False,
         set_status_on_exception=False,
@@ -65,14 +65,14 @@ def span(
             raise
 
 
-def mark_failed(made: Span, why: str) -> None:
-    """Mark a span as failed; `why` is a word of ours."""
-    made.set_status(Status(StatusCode.ERROR, why))
+def mark_failed(span: Span, reason: str) -> None:
+    """Mark a span as failed. `reason` must not contain user data."""
+    span.set_status(Status(StatusCode.ERROR, reason))
 
 
 @contextmanager
 def detached() -> Iterator[None]:
-    """What is asked for in the block is not part of the present trace."""
+    """Calls in the block are not part of the current trace."""
     token = context.attach(Context())
     try:
         yield
@@ -82,8 +82,8 @@ def detached() -> Iterator[None]:
 
 @contextmanager
 def export_spans(service: str, endpoint: str | None) -> Iterator[None]:
-    """Send this process's spans to a collector, `http://…/v1/traces`; nothing without an endpoint. Raises
-    `Invalid` if the extra is missing.
+    """Export this process's spans to a collector, `http://…/v1/traces`. Does nothing without an endpoint.
+    Raises `Invalid` if the extra is not installed.
     """
     if endpoint is None:
         yield
@@ -97,7 +97,7 @@ def export_spans(service: str, endpoint: str | None) -> Iterator[None]:
 
 
 def add_trace_id(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """A processor of the logs: which trace a line belongs to, if there is one."""
+    """Log processor: adds the trace id."""
     del logger, method
     current = trace.get_current_span().get_span_context()
     if current.is_valid:

@@ -1,1 +1,1 @@
-"""Names and permissions in the broker: subjects, streams, headers, URLs, accounts."""
+"""NATS: subjects, streams, headers, URLs, accounts and permissions."""

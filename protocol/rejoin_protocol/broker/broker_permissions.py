@@ -1,13 +1,13 @@
-"""What each service may say and hear on the broker, and the accounts of a NATS server that hold it to that.
+"""The permissions of each service in NATS, and the NATS accounts that enforce them.
 
-The runners and the streams live in one account, the gateways in another: a gateway reaches the first through
-the few services listed here and nothing else. Subject permissions alone would not do. A server answers
-wherever a request asks it to, with its own rights: within one account, a gateway that may publish a request,
-or read a log, could name a log as the place for the answer, and so write it. Across accounts the answer goes
-back to the asker's own.
+Runners and streams are in one account, gateways in another. A gateway reaches the first account only through
+the services listed here. Subject permissions alone would not be enough: a NATS server sends a reply to any
+subject that a request names, with its own permissions. Within one account, a gateway that may send requests
+or read a log could name a log as the reply subject and so write to it. Across accounts, the reply goes to the
+requester's account.
 
 Rendered into `deploy/nats.conf` (docs.nats.io: accounts, exports and imports; ADR-8, ADR-13 and ADR-31 for
-the subjects). Never decides a password: the file reads those as variables.
+the subjects). Contains no password: the file reads passwords from variables.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ CORE = "REJOIN"
 """The account of the streams, the runners and the administrator."""
 EDGE = "GATEWAYS"
 API = "JS.REJOIN"
-"""What CORE's JetStream API is called in EDGE: `$JS.API` is every account's own."""
+"""Prefix of CORE's JetStream API in EDGE, where `$JS.API` is EDGE's own."""
 CONTROL_SUBJECTS = "control.*"
 LIVE_SUBJECTS = "live.*"
 REPLY_EXPIRES_S = 5
@@ -29,7 +29,7 @@ type Answers = Literal["Singleton", "Stream"]
 
 
 class BrokerRole(NamedTuple):
-    """What a user may publish and subscribe. `answers`: and one answer to whatever it is asked."""
+    """What a user may publish and subscribe to. `answers`: it may also reply once to each request."""
 
     user: str
     publish: tuple[str, ...]
@@ -38,7 +38,7 @@ class BrokerRole(NamedTuple):
 
 
 class CrossAccountService(NamedTuple):
-    """What EDGE may ask of CORE: the subject there, the same one here, and how many replies come."""
+    """A service of CORE for EDGE: the subject in CORE, its alias in EDGE, one reply or several."""
 
     subject: str
     alias: str
@@ -72,18 +72,18 @@ RUNNER = BrokerRole(
         names.LOG_SUBJECTS,
         names.SEGMENTS_SUBJECTS,
         names.AGENTS_SUBJECTS,
-        # A run's next turn: after an approval, for the session's next run, by the sweep. The broker cannot
-        # tell these from a first turn; the claim can, which finds no such turn in the database.
+        # The next turn of a run: after an approval, for the session's next run, by the sweep. NATS cannot
+        # tell these from a first turn. The claim can: it finds no such turn in the database.
         names.REQUEST_SUBJECTS,
         CONTROL_SUBJECTS,
         f"{names.API}.STREAM.NAMES",
         f"{names.API}.STREAM.MSG.GET.{names.LOG}",
-        f"{names.API}.STREAM.PURGE.{names.LOG}",  # of a run that was deleted; the broker knows no single ones
+        f"{names.API}.STREAM.PURGE.{names.LOG}",  # of deleted runs; NATS has no permissions for single runs
         f"{names.API}.DIRECT.GET.{names.LOG}",
         f"{names.API}.DIRECT.GET.{names.AGENTS_STREAM}",
-        names.FILE_SUBJECTS,  # what models make
+        names.FILE_SUBJECTS,  # files that models make
         f"{names.API}.STREAM.INFO.{names.FILES}",
-        f"{names.API}.STREAM.PURGE.{names.FILES}",  # of what belongs to no message any more
+        f"{names.API}.STREAM.PURGE.{names.FILES}",  # files that no message refers to
         f"{names.API}.STREAM.MSG.GET.{names.FILES}",
         f"{names.API}.DIRECT.GET.{names.FILES}",
         f"{names.API}.CONSUMER.DURABLE.CREATE.{names.REQUESTS}.*",
@@ -97,7 +97,7 @@ RUNNER = BrokerRole(
 
 
 def render() -> str:
-    """The `accounts` of the servers' configuration."""
+    """The `accounts` section of the servers' configuration."""
     lines = [
         f"# The rest is generated from {SOURCE}, which explains it.",
         "# A test compares the two.",

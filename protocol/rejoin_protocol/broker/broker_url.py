@@ -1,12 +1,13 @@
-"""What a broker's URL says: servers, credentials, TLS, and what the JetStream API is called there. Pure.
+"""Parses the broker's URL: servers, credentials, TLS, prefix of the JetStream API.
 
     nats://user:password@one:4222,nats://two:4222       a cluster: the credentials are those of all servers
-    tls://…/?sslrootcert=FILE                           a server needs a certificate by one of these
-    tls://…/?sslrootcert=FILE&sslcert=FILE&sslkey=FILE  and we show our own
-    nats://…/?api=JS.REJOIN                             another account's JetStream, by its name here
+    tls://…/?sslrootcert=FILE                           the server's certificate must be issued by this CA
+    tls://…/?sslrootcert=FILE&sslcert=FILE&sslkey=FILE  and we present our own certificate
+    nats://…/?api=JS.REJOIN                             the JetStream API of another account, by its prefix
+    here
 
-The parameters are those of PostgreSQL's URLs (libpq, 34.1.2), so that both URLs read alike. One of them
-stands behind the last server and holds for all.
+The parameters have the names of PostgreSQL's URLs (libpq, 34.1.2). A parameter after the last server applies
+to all servers.
 """
 
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -21,7 +22,7 @@ SCHEMES = ("nats", "tls")
 
 
 class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
-    """A broker. `servers` are URLs without secrets; `ca`, `certificate` and `key` are paths of PEM files."""
+    """A parsed URL. `servers`: URLs without secrets. `ca`, `certificate`, `key`: paths of PEM files."""
 
     servers: tuple[str, ...]
     tls: bool = False
@@ -35,12 +36,12 @@ class BrokerUrl(msgspec.Struct, frozen=True, repr_omit_defaults=True):
 
     @property
     def hosts(self) -> str:
-        """For a log line."""
+        """The hosts, for logs."""
         return ", ".join(server.partition("://")[2] for server in self.servers)
 
 
 def parse(url: str) -> BrokerUrl:
-    """Raises `Invalid`, which never repeats a secret."""
+    """Parse a URL. Raises `Invalid`, whose text contains no secret."""
     parts = [_split(one) for one in url.split(",")]
     options = _options(parts)
     tls = any(part.scheme == "tls" for part in parts)
@@ -82,7 +83,7 @@ def _options(parts: list[SplitResult]) -> dict[str, str]:
 
 
 def _credentials(parts: list[SplitResult]) -> dict[str, str]:
-    """As the servers take them: a user and a password, or one word, which is a token."""
+    """A user and a password, or, without a colon, a token."""
     given = {(part.username, part.password) for part in parts if part.username}
     if len(given) > 1:
         raise Invalid("the broker's URL has different credentials for its servers: one broker has one")

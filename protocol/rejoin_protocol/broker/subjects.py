@@ -1,6 +1,6 @@
-"""Every subject, stream, bucket, consumer and header name, each with the function that reads it back.
+"""All names in NATS: subjects, streams, buckets, consumers, headers; each with the function that parses it.
 
-Nothing else in the code spells one. Tokens are ids and agent names, which cannot hold a dot or a wildcard.
+No other module contains such a name. Tokens are ids and agent names, which contain no dot and no wildcard.
 """
 
 from typing import NamedTuple
@@ -9,28 +9,30 @@ from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import AgentName, RunId
 
 REQUESTS = "REQUESTS"
-"""Work queue of run requests, `request.<agent>.<run>.<turn>`: at most one of each, gone when acknowledged."""
+"""Work queue of run requests, `request.<agent>.<run>.<turn>`: one message for each, deleted when
+acknowledged.
+"""
 REQUEST_SUBJECTS = "request.*.*.*"
 
 LOG = "LOG"
-"""The runs' logs, `run.<run>.log`, each append republished to `live.<run>`, and copies of their records."""
+"""The logs of all runs, `run.<run>.log`, republished to `live.<run>`, and segments, `run.<run>.segments`."""
 LOG_SUBJECTS = "run.*.log"
 SEGMENTS_SUBJECTS = "run.*.segments"
 LIVE_TEMPLATE = "live.{{wildcard(1)}}"
 
 AGENTS = "AGENTS"
-"""Key-value bucket: what the runners serve."""
+"""Key-value bucket: the registry of agents."""
 AGENTS_STREAM = f"KV_{AGENTS}"
 AGENTS_SUBJECTS = f"$KV.{AGENTS}.>"
 
 API = "$JS.API"
-"""Where JetStream is asked (NATS ADR-1), unless the broker's URL says otherwise."""
+"""Prefix of the JetStream API (NATS ADR-1), unless the broker's URL has another one."""
 
 FILES = "FILES"
-"""Object store: attachments, `file.<tenant>.<id>.<number>`, each chunk written once. The tenant is a hash."""
+"""Chunks of attachments, `file.<tenant>.<id>.<number>`, each written once. The tenant is hashed."""
 FILE_SUBJECTS = "file.*.*.*"
 FILE = "Rejoin-File"
-"""Header of a chunk: how many the file has, and its media type."""
+"""Header of a chunk: the number of chunks of its file, and the media type."""
 
 BATCH = "Rejoin-Batch"
 """Header of an append: `log.Head`."""
@@ -44,7 +46,7 @@ PENDING = "Nats-Num-Pending"
 
 
 class RequestSubject(NamedTuple):
-    """What a request's subject says."""
+    """The parts of a request's subject."""
 
     agent: AgentName
     run: RunId
@@ -52,12 +54,12 @@ class RequestSubject(NamedTuple):
 
 
 def inbox(role: str) -> str:
-    """Where the answers for one kind of process come in: nobody else may listen there."""
+    """Prefix of the inboxes of one role; other roles may not subscribe to it."""
     return f"_INBOX_{role}"
 
 
 def request(agent: AgentName, run: RunId, turn: int) -> str:
-    """Subject of the request to go on with turn `turn` of a run."""
+    """Subject of the request for a turn of a run."""
     return f"request.{agent}.{run}.{turn}"
 
 
@@ -75,7 +77,7 @@ def requests_for(agent: AgentName) -> str:
 
 
 def consumer(agent: AgentName) -> str:
-    """Durable consumer that the runners of one agent share."""
+    """Name of the durable consumer that all runners of an agent share."""
     return f"runner-{agent}"
 
 
@@ -101,12 +103,12 @@ def parse_log(subject: str) -> RunId:
 
 
 def segments(run: RunId) -> str:
-    """Subject of the copies of a run's records, see `segment`."""
+    """Subject of a run's segments."""
     return f"run.{run}.segments"
 
 
 def run_messages(run: RunId) -> str:
-    """Filter of all that the stream has of a run."""
+    """Filter of all messages of a run: records and segments."""
     return f"run.{run}.*"
 
 
@@ -124,7 +126,7 @@ def parse_live(subject: str) -> RunId:
 
 
 def control(run: RunId) -> str:
-    """Subject on which the runner that holds a run can be reached."""
+    """Subject of control messages about a run."""
     return f"control.{run}"
 
 
@@ -150,7 +152,7 @@ def parse_agent_key(subject: str) -> AgentName:
 
 
 class ChunkSubject(NamedTuple):
-    """What a chunk's subject says."""
+    """The parts of a chunk's subject."""
 
     tenant: str
     file: FileId

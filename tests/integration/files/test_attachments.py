@@ -110,7 +110,7 @@ async def test_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
 @pytest.mark.feature("F45")
 async def test_a_gif_and_wrong_bytes_are_refused(system: LocalSystem, base: str) -> None:
     assert "gif" in await refused(system, base, inline_file_part(GIF, "image/gif"))
-    assert "no supported kind" in await refused(system, base, {"type": "image", "image": "data:;base64,R0lG"})
+    assert "no accepted type" in await refused(system, base, {"type": "image", "image": "data:;base64,R0lG"})
     assert "not image/png" in await refused(system, base, inline_file_part(GIF, "image/png"))
     assert "not image/png" in await refused(system, base, inline_file_part(JPEG, "image/png"))
     mixed = {"type": "file", "mediaType": "image/png", "url": file_formats.to_data_url("image/jpeg", PNG)}

@@ -70,7 +70,7 @@ def test_bytes_of_another_kind_are_refused(media_type: str) -> None:
     "data", [b"", b"GIF89a", b"<svg/>", b"RIFF\4\0\0\0WAVE", b" %PDF-1.4 %%EOF", b"\x89PNG"]
 )
 def test_bytes_of_no_known_kind_are_refused(data: bytes) -> None:
-    with pytest.raises(Invalid, match="no supported kind"):
+    with pytest.raises(Invalid, match="no accepted type"):
         file_formats.check_file(data)
 
 
