@@ -1,15 +1,14 @@
 -- migrate:up
 
--- Every row belongs to a tenant. What was said and asked travels as `json`, not `jsonb`: the order of keys
--- and \u0000 are kept as they came. Free text that somebody else wrote (errors, reasons) is a JSON string
--- for the same reason: `text` cannot hold a NUL.
+-- Every row belongs to a tenant. Messages and inputs are `json`, not `jsonb`: that keeps the order of keys and
+-- \u0000. Free text (errors, reasons) is a JSON string for the same reason: `text` cannot contain a NUL.
 --
--- Keys that rows are looked up by come last: of two indexes that seem to cost the same, and on an empty database
--- all do, the planner takes the newer one, and a connection keeps its plan until the table is analyzed.
+-- Primary keys are created last. Of two indexes with the same estimated cost, which on an empty database all have,
+-- the planner uses the newer one, and a connection keeps its plan until the table is analyzed.
 
 create table tenants (
   id text primary key,
-  -- store.Limits: what it does not name is as the services' settings say.
+  -- records.Limits. Limits that it does not name are those of the services' settings.
   limits jsonb not null default '{}',
   created_at timestamptz not null default clock_timestamp()
 );
@@ -20,13 +19,13 @@ create table sessions (
   tenant_id text not null references tenants on delete cascade,
   id text not null,
   agent text not null,
-  -- Whose it is; null: the tenant's. It never changes.
+  -- The user who owns the session; null: the tenant. Never changes.
   user_id text,
   title text,
   metadata json,
-  -- What later runs are given that bring no context of their own; sealed.
+  -- Context of later runs that bring none of their own; sealed.
   context bytea,
-  -- Given out once each: a position is never used again, not even after its message was deleted.
+  -- A position is never reused, not even after its message was deleted.
   next_position bigint not null default 0,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp()
@@ -43,12 +42,12 @@ create table messages (
   id text not null,
   position bigint not null,
   role text not null check (role in ('system', 'user', 'assistant')),
-  -- An answer's row is made when its run is: it keeps the position and the id. It has no body until the
-  -- run first suspends or ends.
+  -- The row of an answer is created with its run, to reserve the position and the id. It has no body until the
+  -- run is first suspended or ends.
   body json check (body is not null or role = 'assistant'),
   digest bytea,
-  -- Of an answer: its run. Of a user's message: the newest run made for it. No foreign key: both go with
-  -- the session, and a message may outlive neither.
+  -- Of an answer: its run. Of a user's message: the newest run that answers it. No foreign key: both are deleted
+  -- with the session.
   run_id text,
   created_at timestamptz not null default clock_timestamp(),
   unique (tenant_id, session_id, position),
@@ -66,27 +65,26 @@ create table runs (
   trigger text not null check (trigger in ('submit', 'regenerate')),
   user_message_id text not null,
   answer_id text not null,
-  -- What it was asked for with, to know the same request again: an idempotency key, the message that the
-  -- request named, and the digest of what it brought.
+  -- Identify a repeated request: its idempotency key, the message that it named, and the digest of its content.
   key text,
   target text,
   digest bytea,
-  -- Its answer's place in the session; runs take their turns in this order.
+  -- The position of its answer; the runs of a session execute in this order.
   position bigint not null,
-  -- The order in which runs were accepted, over all sessions.
+  -- The order of admission over all sessions.
   number bigint not null generated always as identity,
   state text not null default 'queued'
     check (state in ('queued', 'running', 'suspended', 'completed', 'failed', 'cancelled')),
-  -- Whether it is its turn: in its session, and among its tenant's if that has a limit.
+  -- Whether it may execute: it is first in its session and has a place among its tenant's runs.
   ready boolean not null,
   turn integer not null default 0,
   attempt integer not null default 0,
   runner text,
-  -- Since when a runner should have taken the present turn; null once one has.
+  -- Since when the current turn waits for a runner; null once a runner has claimed it.
   due_at timestamptz,
-  -- Since when it is to be ended, by whoever has it or gets it. It waits for nobody any more.
+  -- Since when a runner has to end it. An interrupted run has no pending approvals.
   interrupted_at timestamptz,
-  -- As the answer said when it was last stored.
+  -- Usage in the answer when it was last stored.
   input_tokens bigint not null default 0,
   output_tokens bigint not null default 0,
   error json,
@@ -114,8 +112,8 @@ create index runs_due on runs (due_at) where due_at is not null;
 create unique index runs_by_key on runs (tenant_id, session_id, key) where key is not null;
 alter table runs add primary key (id);
 
--- What a tenant has spent on one day, which deleting its sessions does not undo. In several rows, so that runs
--- that end at once do not wait for each other.
+-- Tokens that a tenant has used on one day; deleting sessions does not reduce them. Several rows for each tenant,
+-- so that runs that end at the same time do not wait for each other.
 create table spending (
   tenant_id text not null references tenants on delete cascade,
   shard integer not null,
@@ -126,7 +124,7 @@ create table spending (
 
 create table approvals (
   id text primary key,
-  -- The order in which they were asked.
+  -- The order in which they were requested.
   number bigint not null generated always as identity,
   tenant_id text not null,
   session_id text not null,

@@ -1,7 +1,7 @@
 -- migrate:up
 
--- The law of rejoin_protocol.lifecycle, so that an illegal transition cannot be written whoever writes. A test
--- compares the two tables.
+-- The transitions of rejoin_protocol.lifecycle. The trigger keeps any process from storing another transition. A
+-- test compares the two tables.
 
 create table run_transitions (
   before text not null,

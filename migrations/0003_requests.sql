@@ -1,16 +1,16 @@
 -- migrate:up
 
--- The requests to make a run. Whatever changes which run of a session is ready locks the session's row
--- first and then looks: each statement of a volatile function sees what was committed before it began.
--- Locks are taken in one order: the session's row, its runs', and, if the tenant may have only so many ready
--- runs, the tenant's. Who has that makes runs of any session ready, and waits for nothing any more: what is
--- locked by others is theirs to look at, after us. Who takes several tenants' takes them in their order. What
--- only concerns one run (claim, ask) locks that run's row alone and never waits for a session's.
+-- Admission of runs. A function that changes which run of a session is ready locks the session's row before it
+-- reads: each statement of a volatile function sees everything that was committed before the statement began.
+-- Lock order: the session's row, the rows of its runs, and, if the tenant has a limit of ready runs, the tenant's
+-- row. The holder of the tenant's row may make runs of any session ready and waits for no further lock: it skips
+-- rows that others have locked, and they look again after it. Rows of several tenants are locked in the order of
+-- their ids. A function that concerns one run only (claim, ask) locks only that run's row, never a session's.
 --
--- Errors are raised with our own SQLSTATEs, and the whole call is undone: RJ400 invalid, RJ404 not found,
--- RJ409 conflict, RJ412 fenced, RJ429 limited. Answers are the JSON of the structs in adapters/rejoin_adapters/records.py.
+-- Errors have SQLSTATEs of their own and undo the whole call: RJ400 invalid, RJ404 not found, RJ409 conflict,
+-- RJ412 fenced, RJ429 limited. Results are the JSON of the structs in adapters/rejoin_adapters/records.py.
 --
--- Who asks is a tenant and a user: a null user may see every session of the tenant.
+-- The caller is a tenant and a user; with a null user it sees every session of the tenant.
 
 create function refuse(code text, reason text, retry_after_s integer default null) returns void
 language plpgsql as $$
@@ -32,7 +32,7 @@ create function listed_json(r runs) returns json language sql stable as $$
     'run', run_json(r), 'created_at', r.created_at, 'updated_at', r.updated_at, 'runner', r.runner)
 $$;
 
--- msgspec's form of bytes.
+-- Bytes as msgspec encodes them in JSON: base64.
 create function bytes_json(b bytea) returns text language sql immutable as $$
   select translate(encode(b, 'base64'), E'\n', '')
 $$;
@@ -50,8 +50,8 @@ create function approval_json(a approvals) returns json language sql stable as $
     'turn', a.turn, 'expired', a.state = 'expired')
 $$;
 
--- A session's messages as readers see them: without the answers of queued and running runs, which their streams
--- rebuild whole.
+-- The messages of a session that readers see: without the answers of queued and running runs, which the streams of
+-- these runs replay completely.
 create function shown_messages(p_tenant text, p_session text) returns setof messages language sql stable as $$
   select * from messages
   where tenant_id = p_tenant and session_id = p_session and body is not null
@@ -68,7 +68,7 @@ begin
 end
 $$;
 
--- A tenant's own limit, else that of the service which has made the connection; null: there is none.
+-- A limit of a tenant, else the default in the settings of this connection; null: no limit.
 create function limit_of(p_tenant text, p_name text) returns bigint language plpgsql stable as $$
 begin
   return coalesce(
@@ -77,7 +77,7 @@ begin
 end
 $$;
 
--- The run whose turn it is in its session, ready or not.
+-- The current run of a session: the ready one, else the first in its queue.
 create function turn_of(p_tenant text, p_session text) returns runs language plpgsql stable as $$
 declare
   first runs;
@@ -89,7 +89,7 @@ begin
 end
 $$;
 
--- Those whose turn it is and that wait for nothing but a place among their tenant's ready runs.
+-- The runs that wait only for a place among their tenant's ready runs.
 create view waiting_runs as
   select id, tenant_id, session_id, number from runs r
   where state = 'queued' and not ready and not exists (
@@ -102,7 +102,7 @@ create function count_ready(p_tenant text) returns bigint language sql stable as
   select count(*) from runs where tenant_id = p_tenant and ready and state in ('queued', 'running')
 $$;
 
--- How many more runs of a tenant may be ready, with its row locked; null, and no lock, if any number may.
+-- How many more runs of a tenant may be ready; locks the tenant's row. Null, and no lock, without a limit.
 create function free_places(p_tenant text) returns bigint language plpgsql as $$
 begin
   if limit_of(p_tenant, 'running_max') is null then
@@ -113,12 +113,12 @@ begin
 end
 $$;
 
--- Make the run whose turn it is in a locked session ready, if its tenant has a place for it and nobody has
--- waited longer, and return the request of the ready one if a claim of it is due. An interrupted run needs no
--- place: it is only to be ended.
+-- Make the current run of a locked session ready, if its tenant has a place and no other run has waited longer.
+-- Returns the request of the ready run if it waits for a claim. An interrupted run needs no place: a runner only
+-- ends it.
 create function promote_run(p_tenant text, p_session text) returns json language plpgsql as $$
 declare
-  -- Before anything is looked at: others who have the tenant's row make runs of this session ready too.
+  -- Before the first read: the holder of the tenant's row may make runs of this session ready, too.
   places bigint := free_places(p_tenant);
   first runs := turn_of(p_tenant, p_session);
 begin
@@ -133,8 +133,7 @@ begin
 end
 $$;
 
--- Give a free place among a tenant's ready runs to the one that has waited longest, of whichever session, and
--- return its request.
+-- Give a free place of a tenant to the run of any of its sessions that has waited longest, and return its request.
 create function promote_next(p_tenant text) returns json language plpgsql as $$
 declare
   next runs;
@@ -155,8 +154,8 @@ create function spent_today(p_tenant text) returns bigint language sql stable as
   where tenant_id = p_tenant and day = (statement_timestamp() at time zone 'utc')::date
 $$;
 
--- Refuse another run of a tenant that has enough of them, or has spent enough today. What is queued is counted
--- without a lock, so a burst may pass the limit by a few; what is spent is known once a run ends or waits.
+-- Refuse a run if the tenant has reached a limit. Queued runs are counted without a lock, so a burst may exceed the
+-- limit slightly. The tokens of a run are known once it ends or is suspended.
 create function check_limits(p_tenant text) returns void language plpgsql as $$
 declare
   queued_max bigint := limit_of(p_tenant, 'queued_max');
@@ -176,7 +175,7 @@ begin
 end
 $$;
 
--- Lock a session; false if the user has no such one.
+-- Lock a session; false if the user has no session with this id.
 create function lock_session(p_tenant text, p_user text, p_session text) returns boolean
 language plpgsql as $$
 begin
@@ -186,7 +185,7 @@ begin
 end
 $$;
 
--- A session is with one agent; to any other one it is not there.
+-- A session belongs to one agent; for other agents it does not exist.
 create function check_agent(p_tenant text, p_session text, p_agent text) returns void language plpgsql as $$
 begin
   perform from sessions where tenant_id = p_tenant and id = p_session and agent = p_agent;
@@ -196,7 +195,7 @@ begin
 end
 $$;
 
--- Lock the session, made if there is none, with so many of its positions taken. True if it was made here.
+-- Lock the session, creating it if necessary, and reserve positions. True if it was created here.
 create function open_session(
   p_tenant text, p_user text, p_session text, p_agent text, p_taken bigint
 ) returns boolean
@@ -224,7 +223,7 @@ begin
 end
 $$;
 
--- The first of the next so many positions of a session that the caller has locked.
+-- Reserve positions in a locked session; returns the first.
 create function take_positions(p_tenant text, p_session text, p_count bigint) returns bigint language plpgsql as $$
 declare
   behind bigint;
@@ -236,8 +235,8 @@ begin
 end
 $$;
 
--- Flag a run of a locked session: whoever has it or gets it ends it. Its open questions go, so it waits for
--- nobody; a suspended one is queued for the turn in which a runner ends it.
+-- Flag a run of a locked session as interrupted: the runner that has it, or claims it, ends it. Its pending
+-- approvals are cancelled; a suspended run is queued for the turn in which a runner ends it.
 create function flag_run(p_run text) returns void language plpgsql as $$
 begin
   update runs set
@@ -251,7 +250,7 @@ begin
 end
 $$;
 
--- The run that an idempotency key has made in a locked session; no run (all null) if it is new.
+-- The run that was created with an idempotency key in a locked session; all null if the key is new.
 create function run_of_key(
   p_tenant text, p_session text, p_key text, p_trigger text, p_target text, p_digest bytea
 ) returns runs language plpgsql as $$
@@ -266,9 +265,9 @@ begin
 end
 $$;
 
--- What `when_busy` asks of a busy session that the caller has locked, before a new run comes into it. If
--- p_from is given, the messages from that position on go: a busy run whose answer is among them must be
--- interrupted, and then stores nothing; a suspended one, whose log is closed, is cancelled.
+-- Apply `when_busy` to a locked session before a new run is added. If p_from is given, delete the messages from
+-- that position on: a busy run whose answer is among them is interrupted and stores nothing further; a suspended
+-- run, whose log is closed, is cancelled.
 create function make_way(p_tenant text, p_session text, p_when_busy text, p_from bigint) returns void
 language plpgsql as $$
 begin
@@ -298,7 +297,7 @@ begin
 end
 $$;
 
--- Make the run that answers a message, both of which have their rows, in a session that the caller has locked.
+-- Create the run that answers a message in a locked session. The message and the answer have their rows already.
 create function add_run(
   p_tenant text, p_session text, p_agent text, p_run text, p_answer text, p_place bigint, p_trigger text,
   p_message text, p_key text, p_target text, p_digest bytea, p_context bytea, p_remember boolean
@@ -329,7 +328,7 @@ begin
 end
 $$;
 
--- The answer to an admission, the same if it is asked for again because it was lost.
+-- The result of an admission; the same for a repeated request.
 create function admitted_json(made runs, p_run text, p_when_busy text) returns json language plpgsql as $$
 declare
   interrupted runs;
@@ -345,7 +344,7 @@ begin
 end
 $$;
 
--- ports.Submit. A message that is stored already, the same, attaches to the newest run made for it.
+-- records.Submit. A stored message with the same digest returns the newest run that answers it.
 create function submit_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
   p_when_busy text, p_context bytea, p_remember boolean,
@@ -394,7 +393,7 @@ begin
 end
 $$;
 
--- ports.Regenerate.
+-- records.Regenerate.
 create function regenerate_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_run text, p_answer text, p_key text,
   p_when_busy text, p_context bytea, p_remember boolean,

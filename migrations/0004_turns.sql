@@ -1,9 +1,9 @@
 -- migrate:up
 
--- What happens to a run once it is made. The laws of 0003 hold here too. A pending question is never that of
--- an interrupted run.
+-- Everything that happens to a run after its admission. The lock order of 0003 applies. An interrupted run has no
+-- pending approvals.
 
--- Lock a run of an attempt, and its session before it. An attempt that is not the newest is fenced.
+-- Lock the session of a run, then the run. An attempt that is not the newest is fenced.
 create function hold_run(p_run text, p_attempt integer) returns runs language plpgsql as $$
 declare
   held runs;
@@ -18,7 +18,7 @@ begin
 end
 $$;
 
--- An interrupted run may have lost its answer's row, and another message may have taken its id.
+-- The answer's row of an interrupted run may be deleted, and another message may have its id.
 create function store_answer(r runs, p_answer json, p_tokens bigint) returns void language plpgsql as $$
 begin
   update messages set body = p_answer
@@ -37,7 +37,7 @@ begin
 end
 $$;
 
--- At most so many messages of the history, the newest, of which the first is then a user's.
+-- At most p_max of the newest messages; the first of them is then a user's message.
 create function claim_run(p_run text, p_turn integer, p_runner text, p_history_max bigint) returns json
 language plpgsql as $$
 declare
@@ -102,7 +102,7 @@ begin
 end
 $$;
 
--- Queue the next turn of a suspended run of a locked session if nothing is open in it any more.
+-- Queue the next turn of a suspended run of a locked session if it has no pending approval any more.
 create function resume_run(p_run text) returns runs language plpgsql as $$
 declare
   mine runs;
@@ -154,8 +154,8 @@ begin
 end
 $$;
 
--- Questions whose time has come are answered, in as many sessions as are free: the next sweep finds the
--- others. It never waits for a session, so it may hold several.
+-- Deny approvals that have expired. Skips locked sessions; the next sweep finds them. Since it never waits for a
+-- session's lock, it may hold several.
 create function expire_approvals(p_max integer) returns json language plpgsql as $$
 declare
   due record;
@@ -183,8 +183,8 @@ begin
 end
 $$;
 
--- A suspension that finds everything decided already, or the run interrupted, goes on at once in the next
--- turn, which is due.
+-- If everything is decided already, or the run is interrupted, the run continues at once in its next turn, which
+-- waits for a claim.
 create function suspend_run(
   p_run text, p_attempt integer, p_answer json, p_input_tokens bigint, p_output_tokens bigint
 ) returns json language plpgsql as $$
@@ -198,7 +198,7 @@ begin
         input_tokens = p_input_tokens, output_tokens = p_output_tokens
       where id = mine.id;
     else
-      -- Nothing was asked in this turn if the same call has come before and has gone on.
+      -- If this turn has no approvals, the call is a repetition: the first one has continued the run.
       update runs set
         turn = turn + exists (select from approvals where run_id = mine.id and turn = mine.turn)::int,
         due_at = coalesce(due_at, clock_timestamp()), updated_at = clock_timestamp(),
@@ -235,8 +235,8 @@ begin
 end
 $$;
 
--- Promotions that nobody has made: a limit was raised or taken away, or a run was deleted that had a place.
--- It never waits for a session, so it may hold several. Returns the requests.
+-- Promote runs for which a place became free without a promotion: a limit was raised or removed, or a ready run was
+-- deleted. Since it never waits for a session's lock, it may hold several. Returns the requests.
 create function promote_waiting(p_max bigint) returns json language plpgsql as $$
 declare
   waiting record;

@@ -1,12 +1,12 @@
 -- migrate:up
 
--- Runs go with their sessions, and their logs, which are the broker's, must follow: whatever deletes a run leaves
--- its id here until a runner's sweep has purged its log.
+-- Deleting a session deletes its runs; their logs in NATS must be deleted, too. Deleting a run stores its id here
+-- until a runner's sweep has purged its log.
 
 create table purges (
   run_id text primary key,
   due_at timestamptz not null default clock_timestamp(),
-  -- Purged already: once more, for what was written meanwhile, and then never again.
+  -- Purged once already. The second purge deletes what a runner has appended meanwhile; it is the last.
   again boolean not null default false
 );
 
@@ -21,17 +21,17 @@ $$;
 
 create trigger purges after delete on runs for each row execute function purge_run();
 
--- Where a forked session came from, so that the same fork, asked for again, is the same session.
+-- The origin of a forked session, so that a repeated fork returns the same session.
 alter table sessions add column forked_from text, add column forked_before text;
 
--- artifacts.Artifact.
+-- records.Artifact.
 create function artifact_json(a artifacts) returns json language sql stable as $$
   select json_build_object(
     'id', a.id, 'session', a.session_id, 'run', a.run_id, 'type', a.type, 'name', a.name,
     'summary', a.summary, 'data', a.body, 'created_at', a.created_at)
 $$;
 
--- keys.KeyRow.
+-- records.ApiKeyRow.
 create function key_json(k api_keys) returns json language sql stable as $$
   select json_build_object(
     'id', k.id, 'tenant', k.tenant_id, 'hash', bytes_json(k.hash), 'scopes', k.scopes, 'agent', k.agent,
@@ -39,7 +39,7 @@ create function key_json(k api_keys) returns json language sql stable as $$
     'revoked_at', k.revoked_at, 'last_used_at', k.last_used_at)
 $$;
 
--- threads.Thread.
+-- records.SessionSummary.
 create function thread_json(s sessions) returns json language sql stable as $$
   select json_build_object(
     'id', s.id, 'agent', s.agent, 'user', s.user_id, 'title', s.title, 'metadata', s.metadata,
@@ -49,7 +49,7 @@ create function thread_json(s sessions) returns json language sql stable as $$
     'last_message', (select id from shown_messages(s.tenant_id, s.id) order by position desc limit 1))
 $$;
 
--- The messages keep their ids and positions, and forget their runs, which stay behind.
+-- Copies messages with their ids and positions, but without their runs.
 create function fork_session(p_tenant text, p_user text, p_session text, p_message text, p_into text) returns json
 language plpgsql as $$
 declare
@@ -88,7 +88,7 @@ begin
 end
 $$;
 
--- Forget what came after a message.
+-- Delete the messages after a message.
 create function rewind_session(p_tenant text, p_user text, p_session text, p_message text) returns json
 language plpgsql as $$
 declare
@@ -107,7 +107,7 @@ begin
 end
 $$;
 
--- The ids of its runs, whose logs are to follow.
+-- Returns the ids of the session's runs, whose logs are purged later.
 create function delete_session(p_tenant text, p_user text, p_session text) returns json language plpgsql as $$
 declare
   gone json;

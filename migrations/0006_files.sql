@@ -1,8 +1,9 @@
 -- migrate:up
 
--- Which files there are, and which messages name them. Their bytes are the broker's (adapters/rejoin_adapters/files/chunk_store.py),
--- and go once nothing has named them for a while. Whoever stores or names a file says so here first, and has
--- that while to store the message. No foreign key to the tenant: bytes are there until a sweep deletes them.
+-- Files and the messages that refer to them. Their bytes are in NATS (adapters/rejoin_adapters/files/chunk_store.py)
+-- and are deleted an hour after the last reference. A process that stores a file or refers to it touches its row
+-- first, and then has that hour to store the message. No foreign key to the tenant: the row must exist until a sweep
+-- has deleted the bytes.
 
 create table files (
   tenant_id text not null,
@@ -10,9 +11,9 @@ create table files (
   user_id text,
   size_bytes bigint not null,
   created_at timestamptz not null default clock_timestamp(),
-  -- Since when nobody has said that it is about to be used.
+  -- When it was last stored or announced as used.
   touched_at timestamptz not null default clock_timestamp(),
-  -- Since when its bytes are being deleted: until that is done, nobody can use it or store it again.
+  -- Since when its bytes are being deleted. Until that is finished, it cannot be used or stored again.
   doomed_at timestamptz,
   primary key (tenant_id, id)
 );
@@ -31,8 +32,8 @@ create table file_uses (
 
 create index file_uses_of_file on file_uses (tenant_id, file_id);
 
--- Files to look at again: a row for each time that one was touched or lost a use. Rows that are only ever added
--- make nobody wait, so deleting sessions that share files takes no locks in any order.
+-- Files to be checked: a row for each touch and each deleted reference. Inserting rows takes no lock on other rows,
+-- so concurrent deletions of sessions that share files cannot deadlock.
 create table file_checks (
   number bigint primary key generated always as identity,
   tenant_id text not null,
@@ -47,8 +48,8 @@ create table file_totals (
   size_bytes bigint not null
 );
 
--- A message's body names its files by their URLs, each a whole JSON string. Another user's file is not held by
--- naming it.
+-- A message refers to files by URLs, each a whole JSON string in its body. A reference to another user's file does
+-- not keep that file.
 create function note_files() returns trigger language plpgsql as $$
 begin
   insert into file_uses (tenant_id, session_id, message_id, file_id)
@@ -77,7 +78,7 @@ $$;
 
 create trigger checks after delete on file_uses for each row execute function check_file();
 
--- A file is about to be used; false if there is none, or it is being deleted.
+-- Announce the use of a file; false if it does not exist or is being deleted.
 create function touch_file(p_tenant text, p_id text) returns boolean language plpgsql as $$
 begin
   update files set touched_at = clock_timestamp()
@@ -90,7 +91,7 @@ begin
 end
 $$;
 
--- A file is about to be stored, and if a message is given it is that one's. False if it is being deleted.
+-- Announce that a file will be stored, and store its reference if a message is given. False if it is being deleted.
 create function keep_file(
   p_tenant text, p_id text, p_user text, p_size_bytes bigint, p_session text, p_message text
 ) returns boolean language plpgsql as $$
@@ -118,8 +119,8 @@ begin
 end
 $$;
 
--- Files that nothing has named or touched for so long, from now on being deleted; with those that somebody has
--- begun to delete and has not finished in time. `looked`: how many were looked at; if p_max, there may be more.
+-- Mark files without a reference that were not touched for p_age_s as being deleted. Returns them, together with
+-- those whose deletion was not finished within p_again_s. `looked`: files examined; if p_max, there may be more.
 create function doom_files(p_age_s double precision, p_again_s double precision, p_max integer) returns json
 language sql as $$
   with due as (
@@ -147,7 +148,7 @@ language sql as $$
       from doomed))
 $$;
 
--- The bytes of a file are gone, and it with them, unless somebody else is at it by now.
+-- Delete the row of a file whose bytes are deleted, unless a later deletion has begun.
 create function forget_file(p_tenant text, p_id text, p_doomed_at timestamptz) returns void
 language sql as $$
   with gone as (
@@ -156,7 +157,7 @@ language sql as $$
   update file_totals t set size_bytes = t.size_bytes - gone.size_bytes from gone where t.tenant_id = p_tenant
 $$;
 
--- The run that this very request to answer a message has made already; null if it is new. Stores nothing.
+-- The run that an earlier identical request has created; null if the request is new. Stores nothing.
 create function repeated_run(
   p_tenant text, p_user text, p_session text, p_agent text, p_key text, p_message text, p_digest bytea
 ) returns json language plpgsql as $$

@@ -1,6 +1,6 @@
--- What the services may do in the database, if they have a role of their own, `rejoin_service`: use what the
--- migrations made, and make nothing. Run by `rejoin migrate` each time, as the owner, behind the migrations,
--- so that it holds for their tables too. Who creates the role and gives it a password: deploy/postgres.sh.
+-- Permissions of the services' own database role `rejoin_service`, if it exists: use the tables, create nothing.
+-- `rejoin migrate` runs this as the owner after each migration, so that new tables are included. The role and its
+-- password are created by deploy/postgres.sh.
 
 do $$
 begin
@@ -12,7 +12,7 @@ begin
   execute format('grant connect on database %I to rejoin_service', current_database());
   grant usage on schema public to rejoin_service;
   grant select, insert, update, delete on all tables in schema public to rejoin_service;
-  -- The law of the lifecycle, and what is known of the schema: read only.
+  -- The lifecycle's transitions and the schema's version are read only.
   revoke insert, update, delete on schema_migrations from rejoin_service;
   if to_regclass('run_transitions') is not null then
     revoke insert, update, delete on run_transitions from rejoin_service;
