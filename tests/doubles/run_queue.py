@@ -36,7 +36,7 @@ class MemoryDelivery:
 
 
 class MemoryRunQueue:
-    """The double of `RunQueue`. A request is due at once, and, while somebody has it, when their time is
+    """The double of `RunQueue`. A request is due at once, and again when the ack wait of its delivery is
     over.
     """
 

@@ -69,7 +69,7 @@ class MemoryRunStore:
         return Admitted(run.row, created, flagged)
 
     def _known(self, admission: Admission, asked: Asked) -> RunRow | None:
-        """The run of the request's key, or that this very request has made."""
+        """The run of the idempotency key, or the run that the same request has created before."""
         session = self.database.find_session(admission.owner, admission.session)
         for run in session.runs if session is not None and admission.key is not None else []:
             if run.key == admission.key and run.asked != asked:

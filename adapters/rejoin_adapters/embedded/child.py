@@ -1,13 +1,13 @@
-"""A process that ends when we end, whatever ends us.
+"""A child process that ends when this process ends, for whatever reason.
 
-Owns one operating system process: its start through `launch.py`, its log file, its end. Never knows what the
-process does, never restarts it.
+Starts one process through `launch.py`, writes its log file and ends it. Does not restart it.
 
-On Linux the kernel ties the child to the *thread* that started it, so the event loop must run in a thread
-that lives as long as the child may: the main thread, or one that ends after its loop.
+On Linux the kernel ties the child to the *thread* that started it. The event loop must therefore run in a
+thread that lives as long as the child: the main thread, or one that ends after its loop.
 
-A process group of its own, in our session, has a second use: when we die while a child is stopped (SIGSTOP),
-its group is orphaned, and the kernel sends SIGCONT, without which a stopped process obeys only SIGKILL.
+The child has a process group of its own in our session, also for this reason: if this process dies while the
+child is stopped (SIGSTOP), the group is orphaned and the kernel sends SIGCONT; a stopped process obeys only
+SIGKILL.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ type Step = tuple[signal.Signals, float]  # a signal and how many seconds it get
 
 
 class Child:
-    """A running process. Create it with `spawn`, end it with `end`; between them `wait` tells of its end."""
+    """A running process. Create it with `spawn`, await its end with `wait`, end it with `end`."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path, log_start: int, leash: int) -> None:
         self._process = process
@@ -82,18 +82,18 @@ class Child:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended, negative for a signal; None while it runs."""
+        """The return code, negative for a signal; None while it runs."""
         return self._process.returncode
 
     async def wait(self) -> int:
-        """How it ended, as soon as it has."""
+        """Wait for its end; returns the return code."""
         return await self._process.wait()
 
     async def end(self, *steps: Step) -> None:
-        """End it by these signals, each with its time, at last by SIGKILL: it has ended when this returns.
+        """End it by these signals, each with its timeout, then by SIGKILL. It has ended when this returns.
 
-        A cancellation does not leave it running: it goes on to the next signal at once, and is raised again
-        when the process has ended.
+        A cancellation does not leave it running: the next signal is sent at once, and the cancellation is
+        raised again when the process has ended.
         """
         cancelled: asyncio.CancelledError | None = None
         last: Step = (signal.SIGKILL, 3600.0)
@@ -114,7 +114,7 @@ class Child:
             raise cancelled
 
     def log_tail(self) -> str:
-        """The last that this process said."""
+        """The end of its log."""
         with self._log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, size - LOG_TAIL_BYTES_MAX))

@@ -1,7 +1,7 @@
-"""The private NATS server: one node, JetStream on, loopback only, a token that nobody else can read.
+"""The embedded NATS server: one node with JetStream, on loopback, with a token in a private file.
 
-Acknowledged messages survive a killed process whatever `sync_interval` is; a power cut costs the last 100 ms
-of them (measured), which the next claim of a run finds missing and does again.
+Acknowledged messages survive a killed process with any `sync_interval`. A power cut loses those of the last
+100 ms (measured); the next claim of a run notices and repeats them.
 """
 
 import asyncio

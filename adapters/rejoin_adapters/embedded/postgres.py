@@ -1,9 +1,9 @@
-"""The private PostgreSQL: loopback only, no socket file, a password that nobody else can read.
+"""The embedded PostgreSQL: on loopback, without a socket file, with a password in a private file.
 
 Its settings are on the command line of every start, so that they are those of this version of the code and
-not those of the day on which the directory was made. Shared memory lives in the data directory or nowhere.
-As root it runs as somebody else (see `launch.py`); that the directory is new is decided by a rename, so a
-creation that was interrupted is begun again.
+not those of the version that created the directory. Shared memory files are in the data directory. If this
+process is root, PostgreSQL runs as another user (see `launch.py`). The directory is created under another
+name and renamed when it is complete, so that an interrupted creation starts over.
 """
 
 import ctypes
@@ -130,9 +130,10 @@ class PostgresServer(EmbeddedServer):
             self._free_memory()
 
     def _free_memory(self) -> None:
-        """Remove the System V segment of a killed server: the only thing that it has outside its directory.
+        """Remove the System V segment of a killed server, the only resource outside its directory.
 
-        It is named by number, and the number is surely still its own only if the server was our child.
+        Segments are identified by numbers that are reused. The number is certainly still the server's only if
+        the server was our child.
         """
         pid_path = self._cluster / "postmaster.pid"
         if self._child and pid_path.exists():
@@ -171,9 +172,10 @@ def shared_memory(pid_file: str) -> tuple[int, int | None]:
 
 
 def unprivileged_user(cluster: Path) -> tuple[int, int] | None:
-    """Whom PostgreSQL runs as: us, unless we are root; then the owner of the directory, at first `nobody`.
+    """The uid and gid that PostgreSQL runs as, or None for our own. As root: the owner of the directory,
+    which at first is `nobody`.
 
-    It must be somebody with an entry in passwd, because initdb looks up the name of the user it runs as.
+    The user must have an entry in passwd, because initdb looks up its name.
     """
     if os.geteuid():
         return None

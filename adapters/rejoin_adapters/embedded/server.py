@@ -1,10 +1,10 @@
-"""What the two embedded servers share: one at a time on its directory, ready or an error that says why.
+"""What the two embedded servers share: locking of the directory, start, readiness, stop.
 
-Owns the order of a start (lock, preparation, port, process, readiness) and its deadline. Never decides to
-start again by itself: who wants that awaits `wait` and calls `start`.
+A start has this order: lock, preparation, port, process, readiness; all within a deadline. A server does not
+restart by itself: the caller awaits `wait` and calls `start`.
 
-The lock file is held by the processes of the server, not by us: it is free exactly when the last of them is
-gone. So no process id is ever trusted, not even one in a file that a `kill -9` left behind.
+The lock file is held by the processes of the server, not by this process: it is free exactly when the last of
+them has ended. So no process id is trusted, not even one in a file that a `kill -9` left behind.
 """
 
 import abc
@@ -60,7 +60,7 @@ class EmbeddedServer(abc.ABC):
 
     @abc.abstractmethod
     async def prepare(self, lock: int) -> None:
-        """Make the directory ready, while no process of this server runs."""
+        """Prepare the directory while no process of this server runs."""
 
     @abc.abstractmethod
     async def spawn(self, port: int, lock: int) -> Child:
@@ -72,7 +72,7 @@ class EmbeddedServer(abc.ABC):
 
     @abc.abstractmethod
     def url(self) -> str:
-        """Where clients connect, secret included. Valid once it was started, and from then on."""
+        """The URL for clients, with its secret. Valid after the first start, and constant."""
 
     @property
     def port(self) -> int:
@@ -90,7 +90,7 @@ class EmbeddedServer(abc.ABC):
         return self._child is not None and self._child.returncode is None
 
     async def wait(self) -> int:
-        """The return code of the process that runs now, as soon as it has ended (at our wish or not)."""
+        """Wait for the end of the current process, intended or not; returns its return code."""
         return await self._started().wait()
 
     async def start(self) -> None:
@@ -102,12 +102,12 @@ class EmbeddedServer(abc.ABC):
                 await self._start()
 
     async def stop(self) -> None:
-        """End it in good order, or at least for certain; a cancellation only makes it quicker."""
+        """Stop it gracefully, in the end by SIGKILL. A cancellation only makes it faster."""
         if self._child:
             await self._child.end(*self.stop_steps)
 
     async def kill(self) -> None:
-        """Pull the plug: SIGKILL."""
+        """End it by SIGKILL."""
         await self._started().end()
 
     async def restart(self) -> None:
@@ -190,7 +190,7 @@ def free_port() -> int:
 
 
 def secret(path: Path) -> str:
-    """The password kept in this file, generated at first; only we (and root) can read it."""
+    """The password in this file, generated at first; readable for this user and root only."""
     if not path.exists() or not path.stat().st_size:
         path.touch(0o600)
         path.write_text(secrets.token_hex(24))

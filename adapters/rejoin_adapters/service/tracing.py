@@ -57,11 +57,11 @@ def span(
         links,
         record_exception=False,
         set_status_on_exception=False,
-    ) as made:
+    ) as new_span:
         try:
-            yield made
-        except Exception as fault:
-            mark_failed(made, type(fault).__name__)
+            yield new_span
+        except Exception as error:
+            mark_failed(new_span, type(error).__name__)
             raise
 
 
@@ -90,8 +90,8 @@ def export_spans(service: str, endpoint: str | None) -> Iterator[None]:
         return
     try:
         exporter = importlib.import_module(EXPORTER)
-    except ImportError as fault:
-        raise Invalid("REJOIN_OTLP_ENDPOINT needs the extra `otel`: pip install 'rejoin[otel]'") from fault
+    except ImportError as error:
+        raise Invalid("REJOIN_OTLP_ENDPOINT needs the extra `otel`: pip install 'rejoin[otel]'") from error
     with exporter.export_spans(service, endpoint):
         yield
 
