@@ -2,6 +2,7 @@
 
 import re
 from typing import NewType
+from urllib.parse import quote, unquote
 
 from rejoin_protocol.errors import Invalid
 
@@ -14,20 +15,43 @@ AgentName = NewType("AgentName", str)
 ApprovalId = NewType("ApprovalId", str)
 CallId = NewType("CallId", str)
 
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
 MESSAGE_ID_CHARS_MAX = 256
+SESSION_ID_CHARS_MAX = 256
+_HEADER_CHARS = "".join(char for char in map(chr, range(0x20, 0x7F)) if char != "%")
 
 
 def session_id(text: str) -> SessionId:
-    """Check a client's session id, which is used in URLs unescaped. Raises `Invalid`."""
-    if not _TOKEN.fullmatch(text):
-        raise Invalid("a session id has 1 to 128 characters of A-Z a-z 0-9 _ -", "/id")
+    """Check a client's session id, which stands percent-encoded in paths. Raises `Invalid`.
+
+    Slashes, `.` and `..` are refused because proxies and URL parsers change paths that contain them, even
+    percent-encoded; spaces at the ends because headers lose them.
+    """
+    is_whole = 0 < len(text) <= SESSION_ID_CHARS_MAX and text.isprintable() and text == text.strip()
+    if not is_whole or "/" in text or "\\" in text or text in {".", ".."}:
+        raise Invalid(
+            f"a session id has 1 to {SESSION_ID_CHARS_MAX} printable characters, no slash, no space at its "
+            "ends, and is not . or ..",
+            "/id",
+        )
     return SessionId(text)
+
+
+def to_header(session: SessionId) -> str:
+    """A session's id as the value of a header: `%` and all that is not ASCII is percent-encoded.
+
+    Headers are ASCII for many servers and clients. `decodeURIComponent` returns the id.
+    """
+    return quote(session, safe=_HEADER_CHARS)
+
+
+def from_header(value: str) -> SessionId:
+    """The session of a header, percent-encoded or not. Raises `Invalid`."""
+    return session_id(unquote(value))
 
 
 def agent_name(text: str) -> AgentName:

@@ -2,13 +2,15 @@
 
 import io
 import re
+import secrets
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 import msgspec
 import pytest
 from PIL import Image
-from playwright.async_api import Browser, FilePayload, expect
+from playwright.async_api import Browser, BrowserContext, FilePayload, expect
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.auth.scope import Scope
@@ -19,6 +21,7 @@ from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
+from tests.support.browser.browser_site import BrowserSite
 from tests.support.browser.chat_page import ChatPage, count_text
 from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem
@@ -150,6 +153,26 @@ async def test_conversations_are_listed_opened_and_deleted(playground: ChatPage)
     await line.get_by_role("button").click()
     await expect(line).to_have_count(0)
     await expect(playground.messages).to_have_count(0)
+
+
+@pytest.mark.slow
+async def test_a_conversation_may_have_the_id_of_another_system(
+    context: BrowserContext, site: BrowserSite
+) -> None:
+    """In the address, in the list, after a reload, and when it is deleted."""
+    session = quote(f"user:1 Jürgen 100% a?b#c {secrets.token_hex(4)}", safe="!'()*")
+    tab = await ChatPage.open(context, site, "/", session)
+    await tab.say("count 3")
+    await tab.counted(3)
+    assert tab.page.url.endswith(f"#{session}")
+    await tab.page.reload()
+    await tab.counted(3)
+    line = tab.page.locator(f"#sessions li:has(a[href='#{session}'])")
+    await expect(line.get_by_role("link")).to_have_attribute("aria-current", "page")
+    tab.page.on("dialog", lambda dialog: dialog.accept())
+    await line.hover()
+    await line.get_by_role("button").click()
+    await expect(line).to_have_count(0)
 
 
 @pytest.mark.slow

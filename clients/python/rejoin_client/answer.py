@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import aiohttp
 import msgspec
@@ -50,7 +50,7 @@ class Answer:
         self._restarted = False
         self._events = self._read()
         self.run = response.headers.get("x-workflow-run-id", "")
-        self.session = response.headers.get("X-Thread-Id", "")
+        self.session = unquote(response.headers.get("X-Thread-Id", ""))
         self.cursor = ""
         self.breaks = 0
         self.complete = False

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 from rejoin_protocol.events.chunks import Data, Tagged
-from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX
+from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX, SESSION_ID_CHARS_MAX
 
 from rejoin_gateway.http.routes import ErrorFormat, Route
 
@@ -19,14 +19,20 @@ REFS = "#/components/schemas/{name}"
 CHUNKS = "#/components/schemas/Chunk{name}"
 STREAM = "text/event-stream"
 EVENTS: Sequence[Any] = (Tagged.__value__, Data)
-SESSION = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$", "examples": ["trip-1"]}
+SESSION = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": SESSION_ID_CHARS_MAX,
+    "pattern": r"^[^\s\u0000-\u001f\u007f/\\]([^\u0000-\u001f\u007f/\\]*[^\s\u0000-\u001f\u007f/\\])?$",
+    "examples": ["trip-1", "user:123"],
+}
 ANY_ID = {"type": "string", "minLength": 1, "maxLength": 200}
 PATHS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "agent": (
         "The agent's name",
         {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "examples": ["demo"]},
     ),
-    "session": ("The session's id, chosen by the caller", SESSION),
+    "session": ("The session's id, chosen by the caller; percent-encoded", SESSION),
     "id": ("The object's id", ANY_ID),
     "run": ("The run's id, `run_…`", ANY_ID),
     "call": ("The tool call's id", {"type": "string", "minLength": 1, "maxLength": MESSAGE_ID_CHARS_MAX}),
@@ -69,10 +75,11 @@ VIEW: Mapping[str, tuple[str, str, Any]] = {
         Literal["7", "6", "5"],
     ),
 }
+SESSION_HEADER = "The session's id; `%` and all that is not ASCII is percent-encoded."
 STREAM_HEADERS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "x-workflow-run-id": ("The run's id.", {"type": "string"}),
-    "X-Thread-Id": ("The session's id.", SESSION),
-    "x-conversation-id": ("The session's id.", SESSION),
+    "X-Thread-Id": (SESSION_HEADER, SESSION),
+    "x-conversation-id": (SESSION_HEADER, SESSION),
     "x-workflow-stream-tail-index": (
         "Index of the last stored event, for positions counted from the end.",
         {"type": "integer"},

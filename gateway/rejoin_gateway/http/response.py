@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from aiohttp import web
 from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.ids import to_header
 from rejoin_protocol.log import sse
 
 from rejoin_gateway.core.session import Session
@@ -61,7 +62,7 @@ async def stream_replay(
 
 def stream_headers(replay: Replay) -> dict[str, str]:
     """The headers of a stream's response."""
-    session = replay.run.session
+    session = to_header(replay.run.session)
     headers = sse.HEADERS | {
         "x-workflow-run-id": replay.run.id,
         "X-Thread-Id": session,

@@ -176,7 +176,7 @@ async def test_an_unknown_model_is_404(system: LocalSystem, client: AsyncOpenAI)
         ({"messages": []}, "messages"),
         ({"messages": user([{"type": "input_audio"}])}, "messages.0.content.0"),
         ({"messages": user([{"type": "text", "text": 1}])}, "messages.0.content.0"),
-        ({"metadata": {"conversation_id": "a b"}}, "metadata.conversation_id"),
+        ({"metadata": {"conversation_id": "a/b"}}, "metadata.conversation_id"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
     ],
 )

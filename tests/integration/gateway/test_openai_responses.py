@@ -235,7 +235,7 @@ async def test_the_response_of_another_user_is_not_found(
             {"input": [{"type": "reasoning"}, FAKE, *LATER]},
             "input.1.content.0",
         ),
-        ({"conversation": "a b"}, "conversation"),
+        ({"conversation": "a/b"}, "conversation"),
         ({"conversation": "a", "previous_response_id": "resp_b"}, "conversation"),
     ],
 )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import RunId
+from rejoin_protocol.ids import RunId, SessionId
 
 times = st.integers(0, 2**48 - 1)
 randomness = st.binary(min_size=ids.RANDOM_BYTES, max_size=ids.RANDOM_BYTES)
@@ -55,16 +55,41 @@ def test_names_that_may_be_given(text: str) -> None:
     assert ids.session_id(text * 2) == text * 2
 
 
-@pytest.mark.parametrize("text", ["", "a.b", "a b", "a\n", "*", ">", "ä", "a/b", "x" * 129, "%41"])
-def test_names_that_may_not(text: str) -> None:
-    with pytest.raises(Invalid, match="session id") as refused:
-        ids.session_id(text)
-    assert refused.value.pointer == "/id"
+@pytest.mark.parametrize("text", ["", "a.b", "a b", "a\n", "*", ">", "ä", "a/b", "x" * 65, "%41"])
+def test_agents_names_that_may_not(text: str) -> None:
     with pytest.raises(Invalid, match="agent"):
         ids.agent_name(text)
 
 
-def test_an_agents_name_is_shorter_than_a_session_id() -> None:
+@pytest.mark.parametrize(
+    "text", ["user:123", "a.b@c", "two words", "Jürgen", "会話", "...", "%41", "a?b#c", "*", "😀", "x" * 256]
+)
+def test_session_ids_of_other_systems(text: str) -> None:
+    assert ids.session_id(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "..", "a/b", "a\\b", " a", "a ", "a\n", "a\x7f", "\ud800", "a\u2028b", "\u202ea", "x" * 257],
+)
+def test_session_ids_that_no_path_or_header_carries(text: str) -> None:
+    with pytest.raises(Invalid, match="1 to 256 printable characters") as refused:
+        ids.session_id(text)
+    assert refused.value.pointer == "/id"
+
+
+@given(
+    st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/\\."), min_size=1, max_size=256)
+)
+def test_a_header_carries_every_session_id(text: str) -> None:
+    value = ids.to_header(ids.session_id(text))
+    assert value.isascii()
+    assert value.isprintable()
+    assert ids.from_header(value) == text
+
+
+def test_a_header_holds_plain_ids_as_they_are() -> None:
+    assert ids.to_header(SessionId("user:1 @b")) == "user:1 @b"
+    assert ids.to_header(SessionId("100% ü")) == "100%25 %C3%BC"
     with pytest.raises(Invalid):
-        ids.agent_name("x" * 65)
-    assert ids.session_id("x" * 128)
+        ids.from_header("a%2Fb")

@@ -15,7 +15,7 @@ from aiohttp import web
 from rejoin_adapters.records import Run
 from rejoin_protocol.errors import Gone, Invalid, NotFound
 from rejoin_protocol.events.unfold import unfold
-from rejoin_protocol.ids import SessionId, agent_name, session_id
+from rejoin_protocol.ids import SessionId, agent_name, from_header, session_id, to_header
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
@@ -180,20 +180,20 @@ def metadata_of_run(run: Run) -> CompletionMetadata:
 
 def _parse_conversation_id(request: web.Request, body: ChatCompletionRequest) -> str | None:
     field = (body.metadata or {}).get("conversation_id")
-    header = request.headers.get("x-conversation-id")
-    if field and header and field != header:
-        raise Invalid("the header x-conversation-id names another one", "/metadata/conversation_id")
-    if not field and not header:
-        return None
+    value = request.headers.get("x-conversation-id")
     try:
-        return session_id(field or header or "")
+        header = from_header(value) if value else None
+        named = session_id(field) if field else header
     except Invalid as fault:
         raise Invalid(fault.detail, "/metadata/conversation_id") from fault
+    if header is not None and header != named:
+        raise Invalid("the header x-conversation-id names another one", "/metadata/conversation_id")
+    return named
 
 
 async def _respond_complete(replay: Replay) -> web.StreamResponse:
     answer = await collect_answer(msgspec.structs.replace(replay, view=View()))
-    headers = {"x-conversation-id": replay.run.session, "x-workflow-run-id": replay.run.id}
+    headers = {"x-conversation-id": to_header(replay.run.session), "x-workflow-run-id": replay.run.id}
     if answer.error is not None:
         # A retry by the client's library would start another run; only a person should decide that.
         headers |= {"x-should-retry": "false"}

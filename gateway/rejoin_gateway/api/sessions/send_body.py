@@ -87,11 +87,9 @@ def _parse_message(item: Any, pointer: str, new_id: str) -> LocatedMessage:
         case list(parts) if _is_parts(parts):
             places = [f"{pointer}/{number}" for number in range(len(parts))]
             return LocatedMessage(ClientMessage(new_id, "user", parts), pointer, places)
-        case {"parts": list(), **rest} if "id" not in rest and rest.get("role", "user") == "user":
+        case {"parts": list()} | {"role": "user"} if item.get("role", "user") == "user":
             ui_message = {"id": new_id, "role": "user", **item}
             return LocatedMessage(_convert(ui_message, ClientMessage, pointer), pointer)
-        case {"role": "user"}:
-            return LocatedMessage(_convert(item, ClientMessage, pointer), pointer)
         case _:
             raise Invalid("expected a message: a string, parts, or a user's UI message", pointer)
 

@@ -6,7 +6,6 @@ import { Messages } from './message.js';
 import { Side } from './side.js';
 import { wire } from './wire.js';
 
-const SESSION = /^#([A-Za-z0-9_-]{1,128})$/;
 const IDEAS = ['count 60 every 150 ms', 'weather Paris', 'delete notes.txt', 'think', 'sleep 5', 'fail'];
 const CONTEXT = 'rejoin.context';
 
@@ -31,8 +30,17 @@ const side = new Side(() => conversation?.id, () => conversation.refresh());
 
 // ---- the conversation
 
+/** The conversation that the fragment of the address names, or undefined. */
+function namedByAddress() {
+  try {
+    return decodeURIComponent(location.hash.slice(1)) || undefined;
+  } catch {
+    return undefined; // it is not percent-encoded UTF-8
+  }
+}
+
 function open() {
-  const named = SESSION.exec(location.hash)?.[1];
+  const named = namedByAddress();
   if (conversation && conversation.id === named) return;
   conversation?.leave();
   editing = null;
@@ -52,7 +60,7 @@ async function send(text) {
   editing = null;
   files = [];
   $('field').value = '';
-  history.replaceState(null, '', `#${conversation.id}`);
+  history.replaceState(null, '', `#${encodeURIComponent(conversation.id)}`);
   $('scroll').scrollTop = $('scroll').scrollHeight;
   const done = edited ? conversation.edit(edited, content) : conversation.send(parts);
   setTimeout(() => side.look(), 400);

@@ -108,7 +108,7 @@ export class Conversation {
 
   /** Interrupt the run. Its stream ends with an event that says so. */
   stop() {
-    return wire.fetch(`/api/chat/${this.id}/stop`, { method: 'POST' }).catch(() => {});
+    return wire.fetch(`/api/chat/${encodeURIComponent(this.id)}/stop`, { method: 'POST' }).catch(() => {});
   }
 
   // ---- requests
@@ -141,7 +141,7 @@ export class Conversation {
   #newMessage(message) {
     const { context } = this;
     if (!context || context.remember) return this.#chat({ messages: [message] });
-    const path = `/api/agents/${encodeURIComponent(wire.agent)}/${this.id}`;
+    const path = `/api/agents/${encodeURIComponent(wire.agent)}/${encodeURIComponent(this.id)}`;
     return wire.post(path, { message, context: context.value }, this.#headers());
   }
 
@@ -168,12 +168,12 @@ export class Conversation {
     this.title = first.trim().slice(0, TITLE_CHARS_MAX);
     const headers = { 'content-type': 'application/json' };
     const body = JSON.stringify({ title: this.title });
-    const path = `/api/agents/${encodeURIComponent(wire.agent)}/${this.id}`;
+    const path = `/api/agents/${encodeURIComponent(wire.agent)}/${encodeURIComponent(this.id)}`;
     await wire.json(path, { method: 'PATCH', headers, body }).catch(() => (this.title = ''));
   }
 
   async #stored() {
-    const path = `/run/v1/conversations/${this.id}`;
+    const path = `/run/v1/conversations/${encodeURIComponent(this.id)}`;
     const [stored, runs] = await Promise.all([wire.json(`${path}?limit=200`), wire.json(`${path}/executions`)]);
     return stored && { ...stored, executions: runs?.executions ?? [] };
   }
@@ -193,7 +193,7 @@ export class Conversation {
       if (this.#signal.signal.aborted || !stored) return;
       this.#apply(stored);
       const headers = { 'x-emit-operations': 'true' };
-      const path = `/run/v1/conversations/${this.id}/stream`;
+      const path = `/run/v1/conversations/${encodeURIComponent(this.id)}/stream`;
       const resumed = await this.#follow((signal) => wire.fetch(path, { headers, signal }));
       if (!resumed && !stored.active) return;
       if (resumed) continue;

@@ -67,7 +67,7 @@ async function open() {
 
 function refresh(end) {
   list = events(run.records, run.createdAt);
-  $('back').href = `/#${run.session}`;
+  $('back').href = `/#${encodeURIComponent(run.session)}`;
   write($('whose'), `of ${run.agent}, in conversation ${run.session}, ${new Date(run.createdAt).toLocaleString()}`);
   arrange($('summary'), facts(list, run.records, run.state).map(([name, value]) => {
     const made = kept.get(`fact ${name}`, () => h('div', {}, h('dt', { textContent: name }), h('dd')));

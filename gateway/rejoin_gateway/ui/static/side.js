@@ -49,8 +49,9 @@ export class Side {
 
   /** Highlight the conversation that is shown. */
   mark() {
+    const current = `#${encodeURIComponent(this.#current() ?? '')}`;
     for (const link of $('sessions').querySelectorAll('a')) {
-      if (link.hash.slice(1) === this.#current()) link.setAttribute('aria-current', 'page');
+      if (link.hash === current) link.setAttribute('aria-current', 'page');
       else link.removeAttribute('aria-current');
     }
   }
@@ -63,7 +64,7 @@ export class Side {
 
   #line({ id, title, agentId, active }) {
     const name = title ?? 'Untitled';
-    const made = this.#kept.get(id, () => h('li', {}, h('a', { href: `#${id}` }, h('span'), h('small')), h('button', { className: 'quiet', textContent: '×' })));
+    const made = this.#kept.get(id, () => h('li', {}, h('a', { href: `#${encodeURIComponent(id)}` }, h('span'), h('small')), h('button', { className: 'quiet', textContent: '×' })));
     const [link, remove] = made.children;
     write(link.firstChild, name);
     write(link.lastChild, active ? `${agentId} · answering` : agentId);
@@ -74,7 +75,7 @@ export class Side {
   }
 
   async #remove(id, agent) {
-    const path = `/api/agents/${encodeURIComponent(agent)}/${id}`;
+    const path = `/api/agents/${encodeURIComponent(agent)}/${encodeURIComponent(id)}`;
     await wire.json(path, { method: 'DELETE' }).catch(() => null);
     if (id === this.#current()) location.hash = '';
     await this.look();
