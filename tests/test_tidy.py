@@ -6,6 +6,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +24,12 @@ PROTOCOL = ROOT / "protocol" / "rejoin_protocol"
 PURE = sorted(path for path in PROTOCOL.rglob("*.py") if path.name != "__init__.py")
 PROTOCOL_TESTS = ROOT / "tests" / "unit" / "protocol"
 IMPURE = {"asyncio", "socket", "time", "random", "secrets", "os", "pathlib", "aiohttp"}
-ENTRY_POINTS = {"rejoin/cli/main.py", "rejoin/dev/preload.py", "runner/rejoin_runner/__main__.py"}
+ENTRY_POINTS = {
+    "rejoin/cli/main.py",
+    "rejoin/cli/options.py",
+    "rejoin/dev/preload.py",
+    "runner/rejoin_runner/__main__.py",
+}
 """Only these may read the environment."""
 LATE_IMPORTS = {
     "gateway/rejoin_gateway/core/attachments.py",
@@ -149,6 +155,14 @@ def test_imports_follow_the_layers() -> None:
             assert "aiohttp.web" not in imports(path), name(path)
         if package == "protocol":
             assert not used & IMPURE, name(path)
+
+
+def test_no_modules_import_each_other() -> None:
+    """Imports inside of functions count, too: a late import must not hide a circle."""
+    modules = {module_name(path): path for path in SOURCES}
+    graph = {module: {used for used in imports(path) if used in modules} for module, path in modules.items()}
+    ordered = list(TopologicalSorter(graph).static_order())  # raises `CycleError`, which names the circle
+    assert len(ordered) == len(modules)
 
 
 def test_each_name_has_one_import_path() -> None:

@@ -3,6 +3,8 @@
 This module imports the database and NATS drivers. `main` imports it when one of these commands is called.
 """
 
+from collections.abc import Mapping
+
 import click
 import msgspec
 from rejoin_adapters.records import Limits
@@ -10,12 +12,12 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.lifecycle import State
 
 from rejoin.cli import api_keys, erasure, runs, tenants
-from rejoin.cli.main import keys_group, runs_group, sessions_group, tenants_group, users_group, with_settings
+from rejoin.cli.options import with_settings
 
 DAYS_MAX = 36_500
 
 
-@runs_group.command(name="list")
+@click.command(name="list")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only runs in this state.")
 @click.option(
     "--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="The number of runs to list."
@@ -26,7 +28,7 @@ def runs_list(settings: runs.RunSettings, state: str | None, limit: int) -> None
     runs.execute(settings, lambda commands: commands.list(State(state) if state else None, limit))
 
 
-@runs_group.command(name="show")
+@click.command(name="show")
 @click.argument("run")
 @with_settings(runs.RunSettings)
 def runs_show(settings: runs.RunSettings, run: str) -> None:
@@ -34,7 +36,7 @@ def runs_show(settings: runs.RunSettings, run: str) -> None:
     runs.execute(settings, lambda commands: commands.show(run))
 
 
-@runs_group.command(name="retry")
+@click.command(name="retry")
 @click.argument("run")
 @with_settings(runs.RunSettings)
 def runs_retry(settings: runs.RunSettings, run: str) -> None:
@@ -42,7 +44,7 @@ def runs_retry(settings: runs.RunSettings, run: str) -> None:
     runs.execute(settings, lambda commands: commands.retry(run))
 
 
-@runs_group.command(name="interrupt")
+@click.command(name="interrupt")
 @click.argument("run")
 @with_settings(runs.RunSettings)
 def runs_interrupt(settings: runs.RunSettings, run: str) -> None:
@@ -50,7 +52,7 @@ def runs_interrupt(settings: runs.RunSettings, run: str) -> None:
     runs.execute(settings, lambda commands: commands.interrupt(run))
 
 
-@sessions_group.command(name="delete")
+@click.command(name="delete")
 @click.argument("session")
 @with_settings(runs.RunSettings)
 def sessions_delete(settings: runs.RunSettings, session: str) -> None:
@@ -58,7 +60,7 @@ def sessions_delete(settings: runs.RunSettings, session: str) -> None:
     erasure.execute(settings, lambda commands: commands.delete_session(session))
 
 
-@users_group.command(name="forget")
+@click.command(name="forget")
 @click.argument("tenant")
 @click.argument("user")
 @with_settings(runs.RunSettings)
@@ -68,7 +70,7 @@ def users_forget(settings: runs.RunSettings, tenant: str, user: str) -> None:
     erasure.execute(of_tenant, lambda commands: commands.forget_user(user))
 
 
-@keys_group.command(name="create")
+@click.command(name="create")
 @click.option(
     "--scope",
     "scopes",
@@ -98,14 +100,14 @@ def keys_create(
     api_keys.execute(settings, lambda commands: commands.create(new_key))
 
 
-@keys_group.command(name="list")
+@click.command(name="list")
 @with_settings(api_keys.KeySettings)
 def keys_list(settings: api_keys.KeySettings) -> None:
     """List API keys by id, newest first. The secrets are not stored."""
     api_keys.execute(settings, lambda commands: commands.list())
 
 
-@keys_group.command(name="revoke")
+@click.command(name="revoke")
 @click.argument("key")
 @with_settings(api_keys.KeySettings)
 def keys_revoke(settings: api_keys.KeySettings, key: str) -> None:
@@ -113,7 +115,7 @@ def keys_revoke(settings: api_keys.KeySettings, key: str) -> None:
     api_keys.execute(settings, lambda commands: commands.revoke(key))
 
 
-@tenants_group.command(name="limits")
+@click.command(name="limits")
 @click.argument("tenant")
 @click.option("--running", type=click.IntRange(1), help="Concurrent runs. Further runs are queued.")
 @click.option("--queued", type=click.IntRange(1), help="Queued runs. Further messages are refused.")
@@ -149,3 +151,13 @@ def tenants_limits(
         file_bytes_max=file_bytes,
     )
     tenants.execute(settings, tenant, new_limits, clear=clear)
+
+
+COMMANDS: Mapping[str, Mapping[str, click.Command]] = {
+    "runs": {"list": runs_list, "show": runs_show, "retry": runs_retry, "interrupt": runs_interrupt},
+    "sessions": {"delete": sessions_delete},
+    "users": {"forget": users_forget},
+    "keys": {"create": keys_create, "list": keys_list, "revoke": keys_revoke},
+    "tenants": {"limits": tenants_limits},
+}
+"""The commands by group and name."""

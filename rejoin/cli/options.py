@@ -1,0 +1,97 @@
+"""What all commands share: how settings are loaded, the option `--config`, groups and their errors.
+
+This module reads the environment and configuration files.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rejoin_adapters.service.service_process import configure_logs
+from rejoin_protocol import settings
+from rejoin_protocol.errors import Invalid, RejoinError
+
+
+class RejoinGroup(click.Group):
+    """Prints a `RejoinError` as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. Raises `ClickException` for a `RejoinError`."""
+        try:
+            return super().invoke(ctx)
+        except RejoinError as fault:
+            raise click.ClickException(str(fault)) from fault
+
+
+class LazyGroup(click.Group):
+    """A group that imports its commands when it is called. `load_commands` returns them by name."""
+
+    def __init__(
+        self, *arguments: Any, load_commands: Callable[[], Mapping[str, click.Command]], **more: Any
+    ) -> None:
+        super().__init__(*arguments, **more)
+        self._load_commands = load_commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
+        """The names of the group's commands."""
+        return sorted(self._load_commands())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """A command by name. None if the group has no such command."""
+        return self._load_commands().get(cmd_name)
+
+
+def load[T: msgspec.Struct](kind: type[T], config: Path | None) -> T:
+    """Load settings from the environment, secret files and a TOML file, and configure the logs with them.
+
+    Raises `Invalid` for a missing or wrong setting, or a file that cannot be read.
+    """
+    try:
+        toml: Mapping[str, Any] = tomllib.loads(config.read_text(encoding="utf-8")) if config else {}
+    except (OSError, ValueError) as fault:
+        raise Invalid(f"{config} cannot be read as TOML: {fault}") from fault
+    loaded = settings.load(kind, os.environ, read=lambda path: Path(path).read_text(), toml=toml)
+    configure_logs(getattr(loaded, "log_level", "info"), getattr(loaded, "log_format", "auto"))
+    return loaded
+
+
+config_option_of = partial(
+    click.option,
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read settings from this TOML file. Environment variables take precedence.",
+)
+config_option = config_option_of(envvar="REJOIN_CONFIG", show_envvar=True)
+
+
+class GroupOptions(msgspec.Struct, frozen=True):
+    """The options between a group's name and the name of its command."""
+
+    config: Path | None
+    tenant: str | None = None
+
+
+def with_settings(kind: type[msgspec.Struct]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Pass the settings to a group's command as its first argument.
+
+    `--config` may stand after the command's name, too. `--help` needs no settings.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @config_option
+        @click.pass_obj
+        @wraps(command)
+        def call(group: GroupOptions, /, config: Path | None, **options: Any) -> None:
+            loaded = load(kind, group.config or config)
+            if group.tenant is not None:
+                loaded = msgspec.structs.replace(loaded, tenant=group.tenant)
+            command(loaded, **options)
+
+        return call
+
+    return decorate
