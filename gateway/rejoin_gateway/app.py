@@ -34,7 +34,7 @@ from rejoin_adapters.service.background import run_alongside
 from rejoin_adapters.service.service_process import LogFormat, on_stop, raise_open_file_limit
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
-from rejoin_protocol.security.sealing import Sealer
+from rejoin_protocol.security.sealing import Sealer, parse_keys
 
 from rejoin_gateway.api import agent_chat, aisdk, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
@@ -46,6 +46,7 @@ from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.backend import Backend
+from rejoin_gateway.core.file_urls import FILE_URL_TTL_S, FileUrls
 from rejoin_gateway.http.cors import Cors, security_headers
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.rate_limit import TenantRates, per_minute
@@ -127,7 +128,15 @@ class GatewaySettings(AuthSettings, frozen=True, kw_only=True):
     cors_origins: str = ""
     """Origins whose pages may call the gateway, separated by spaces; `*` for all."""
     context_encryption_keys: str | None = None
-    """Keys that encrypt agent contexts: `id:base64,…`, 32 bytes each. The first encrypts, all decrypt."""
+    """Keys that encrypt agent contexts: `id:base64,…`, 32 bytes each. The first encrypts, all decrypt. Keys
+    derived from them sign the URLs of files; without them, files need a credential.
+    """
+    public_url: str = ""
+    """Where clients reach the gateways, for example `https://chat.example.com`. With it, URLs of files are
+    absolute.
+    """
+    file_url_ttl_s: float = FILE_URL_TTL_S
+    """How long a file's signed URL is valid at least; at most twice as long."""
     shutdown_delay_s: float = 0.0
     """How long readiness fails before streams are closed: the time a load balancer needs to notice."""
     metrics_host: str = "127.0.0.1"
@@ -223,13 +232,23 @@ def _build_backend(
         JetStreamAgentRegistry(connections.api, settings.agent_cache_ttl_s),
         PostgresSessionStore(store.database),
         PostgresArtifacts(store.database),
-        lambda: datetime.now(UTC),
+        _now,
         secrets.token_bytes,
         Attachments(files, remote),
+        FileUrls(
+            [*parse_keys(keys).values()] if keys else [],
+            _now,
+            public_url=settings.public_url,
+            ttl_s=settings.file_url_ttl_s,
+        ),
         Sealer(keys, secrets.token_bytes) if keys else None,
         metrics,
         settings.stream_heartbeat_s,
     )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _build_service(

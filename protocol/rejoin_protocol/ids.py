@@ -16,7 +16,9 @@ ApprovalId = NewType("ApprovalId", str)
 CallId = NewType("CallId", str)
 
 _AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+_ANSWER = re.compile(rf"msg_([{_CROCKFORD}]{{26}})")
 _TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
@@ -54,6 +56,13 @@ def from_header(value: str) -> SessionId:
     return session_id(unquote(value))
 
 
+def has_controls(text: str) -> bool:
+    """Whether a name that people chose cannot be stored or shown: it has control characters or half a
+    surrogate pair. Every other character is somebody's: macOS puts U+202F into the names of screenshots.
+    """
+    return _CONTROLS.search(text) is not None
+
+
 def agent_name(text: str) -> AgentName:
     """Check an agent's name, which is a token of NATS subjects. Raises `Invalid`."""
     if not _AGENT.fullmatch(text):
@@ -69,8 +78,18 @@ def ulid(time_ms: int, randomness: bytes) -> str:
 
 def run_created_ms(run: RunId) -> int:
     """When a run's id was created, in milliseconds since 1970."""
+    return _ulid_time_ms(run.removeprefix(RUN_PREFIX))
+
+
+def message_created_ms(message: str) -> int:
+    """When an answer's id was created, in milliseconds since 1970; 0 for the id of a client's message."""
+    match = _ANSWER.fullmatch(message)
+    return 0 if match is None else _ulid_time_ms(match[1])
+
+
+def _ulid_time_ms(ulid: str) -> int:
     time_ms = 0
-    for char in run.removeprefix(RUN_PREFIX)[:_TIME_CHARS]:
+    for char in ulid[:_TIME_CHARS]:
         time_ms = time_ms * len(_CROCKFORD) + _CROCKFORD.index(char)
     return time_ms
 

@@ -17,7 +17,7 @@ from cachetools import TTLCache
 from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.records import ApiKeyRow, Owner
 from rejoin_protocol.errors import Forbidden, Invalid, Unauthenticated
-from rejoin_protocol.ids import AgentName, TenantId, UserId
+from rejoin_protocol.ids import AgentName, TenantId, UserId, has_controls
 
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.api_key import ApiKey
@@ -206,11 +206,11 @@ class Authenticator:
         """The principal of a verified token. Raises `Unauthenticated` for names that cannot be stored or
         logged.
         """
-        user = _printable_name(claims["sub"])
+        user = _stored_name(claims["sub"])
         if user is None:
-            raise Unauthenticated(f"the token's `sub` must be 1 to {USER_CHARS_MAX} printable characters")
+            raise Unauthenticated(f"the token's `sub` has 1 to {USER_CHARS_MAX} characters, no controls")
         claim = self._claims.tenant
-        tenant = _printable_name("default" if claim is None else claims.get(claim))
+        tenant = _stored_name("default" if claim is None else claims.get(claim))
         if tenant is None:
             raise Unauthenticated(f"the token lacks a valid tenant in its claim `{claim}`")
         owner = Owner(TenantId(tenant), UserId(user))
@@ -230,9 +230,9 @@ class Authenticator:
             await self._rows.record_use(sorted(used))
 
 
-def _printable_name(claim: object) -> str | None:
+def _stored_name(claim: object) -> str | None:
     """The claim, if it can be stored and logged as a name; else None."""
-    if isinstance(claim, str) and 0 < len(claim) <= USER_CHARS_MAX and claim.isprintable():
+    if isinstance(claim, str) and 0 < len(claim) <= USER_CHARS_MAX and not has_controls(claim):
         return claim
     return None
 

@@ -1,8 +1,9 @@
 """A message's files: checked and stored, so that a stored message names each file by a URL of this gateway.
 
 Neither run requests nor stored messages carry file bytes. If one file of a request is bad, the error names
-its part and none of the files is stored. `rejoin_protocol.file_formats` says which files are good; images are
-decoded here as well, in a thread, because a well-formed container can hold a damaged picture.
+its part and none of the files is stored. `rejoin_protocol.file_formats` says which files are good, and where
+an image ends: what is behind is cut off before anything else is done with the file. Images are decoded here
+as well, in a thread, because a well-formed container can hold a damaged picture.
 """
 
 import asyncio
@@ -41,7 +42,8 @@ class ReceivedFile(msgspec.Struct, frozen=True):
 
     `part` is the message part, `pointer` its JSON pointer. `digest_part` is what the request's digest covers:
     the part without bytes, equal for equal requests. `data` are the bytes of a data URL and `declared` the
-    media type in it; both are empty for a remote URL or a stored file.
+    media type in it; both are empty for a remote URL or a stored file. `stored` is the file that a URL of
+    this gateway names.
     """
 
     part: Part
@@ -49,6 +51,7 @@ class ReceivedFile(msgspec.Struct, frozen=True):
     digest_part: Part
     data: bytes | None = None
     declared: str = ""
+    stored: FileId | None = None
 
 
 class _CheckedFile(msgspec.Struct, frozen=True):
@@ -88,7 +91,9 @@ class Attachments:
         """
         checked = await _RequestFiles(self, owner, fetch_urls=fetch_urls).check_all(received)
         return [
-            file.part if content is None else await self._put(owner, file.part, content)
+            await self._put(owner, file.part, content)
+            if isinstance(content, _CheckedFile)
+            else file.digest_part | {"mediaType": content}
             for file, content in zip(received, checked, strict=True)
         ]
 
@@ -97,9 +102,9 @@ class Attachments:
         log.info("file_stored", file=id, media_type=file.media_type, size_bytes=len(file.data))
         return part | {"mediaType": file.media_type, "url": file_formats.file_url(id)}
 
-    async def check(self, data: bytes, *claims: str | None) -> str:
+    async def check(self, data: bytes, *claims: str | None, filename: str = "") -> str:
         """The media type of a complete file. Raises `Invalid` if it is damaged or not what `claims` say."""
-        media_type = await asyncio.to_thread(file_formats.check_file, data, *claims)
+        media_type = await asyncio.to_thread(file_formats.check_file, data, *claims, filename=filename)
         if media_type.startswith("image/"):
             async with self._image_checks:
                 await asyncio.to_thread(_decode, data, media_type)
@@ -108,22 +113,27 @@ class Attachments:
     async def fetch(self, url: str, tenant: TenantId) -> _CheckedFile:
         """The file at a remote URL. Raises `Invalid`."""
         fetched = await self.fetcher.get(url, tenant)
-        return _CheckedFile(fetched.data, fetched.media_type)
+        return _CheckedFile(await asyncio.to_thread(file_formats.trim, fetched.data), fetched.media_type)
 
 
 def _read(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
     url = part["url"]
     if not url.startswith("data:"):
-        return ReceivedFile(part, pointer, part)
+        stored = file_formats.find_file_id(url)
+        # Signed and absolute forms of one file's URL are one request: the signature changes from day to day.
+        digest_part = part if stored is None else part | {"url": file_formats.file_url(stored)}
+        return ReceivedFile(part, pointer, digest_part, stored=stored)
     try:
         declared, data = file_formats.parse_data_url(url)
     except Invalid as fault:
         raise Invalid(fault.detail, pointer) from fault
-    stored = {
-        "mediaType": file_formats.detect_media_type(data),
+    data = file_formats.trim(data)
+    claim, filename = part.get("mediaType"), part.get("filename", "")
+    digest_part = part | {
+        "mediaType": file_formats.guess_media_type(data, claim, declared, filename=filename),
         "url": file_formats.file_url(file_formats.file_id(owner.user, data)),
     }
-    return ReceivedFile(part, pointer, part | stored, data, declared)
+    return ReceivedFile(part, pointer, digest_part, data, declared)
 
 
 class _RequestFiles:
@@ -135,9 +145,9 @@ class _RequestFiles:
         self._fetch_urls = fetch_urls
         self._bytes = 0
 
-    async def check_all(self, received: Sequence[ReceivedFile]) -> list[_CheckedFile | None]:
-        """The files to store, in order; None for a file that is stored already."""
-        checked: dict[int, _CheckedFile | None] = {}
+    async def check_all(self, received: Sequence[ReceivedFile]) -> list[_CheckedFile | str]:
+        """The files to store, in order; for a file that is stored already its media type."""
+        checked: dict[int, _CheckedFile | str] = {}
 
         async def check_one(number: int, file: ReceivedFile) -> None:
             try:
@@ -157,13 +167,15 @@ class _RequestFiles:
             raise next((fault for fault in errors if isinstance(fault, Invalid)), errors[0]) from None
         return [checked[number] for number in range(len(received))]
 
-    async def _check(self, received: ReceivedFile) -> _CheckedFile | None:
+    async def _check(self, received: ReceivedFile) -> _CheckedFile | str:
         url, claim = received.part["url"], received.part.get("mediaType")
-        if (id := file_formats.parse_file_url(url)) is not None:
-            await self._check_stored(id, claim)
-            return None
+        stored = None if received.stored is None else await self._find_stored(received.stored, claim)
+        if stored is not None:
+            return stored
         if received.data is not None:
             declared, data = received.declared, received.data
+        elif url.startswith(file_formats.URL):
+            raise Invalid("there is no such file")
         elif self._fetch_urls:
             fetched = await self._attachments.fetch(url, self._owner.tenant)
             declared, data = fetched.media_type, fetched.data
@@ -172,17 +184,24 @@ class _RequestFiles:
         self._bytes += len(data)
         if self._bytes > BYTES_MAX:
             raise Invalid(f"the files of a request have at most {BYTES_MAX} bytes together")
-        return _CheckedFile(data, await self._attachments.check(data, claim, declared))
+        filename = received.part.get("filename", "")
+        media_type = await self._attachments.check(data, claim, declared, filename=filename)
+        if received.data is None and media_type not in file_formats.REMOTE_TYPES:
+            raise Invalid(f"a file of type {media_type} is taken by data URL only")
+        return _CheckedFile(data, media_type)
 
-    async def _check_stored(self, id: FileId, claim: str | None) -> None:
-        """Check that a stored file is the owner's, and keep it until the message is stored (`touch`)."""
+    async def _find_stored(self, id: FileId, claim: str | None) -> str | None:
+        """The media type of the owner's file, which is kept until the message is stored (`touch`). None if
+        the owner has no such file. Raises `Invalid` if it is not what `claim` says.
+        """
         files, tenant = self._attachments.files, self._owner.tenant
         is_owned = file_formats.is_visible_to(id, self._owner.user) and await files.touch(tenant, id)
         file = await files.get(tenant, id) if is_owned else None
         if file is None:
-            raise Invalid("there is no such file")
-        if claim and file_formats.normalize_media_type(claim) != file.media_type:
+            return None
+        if not file_formats.fits(file.media_type, claim):
             raise Invalid(f"the file is {file.media_type}")
+        return file.media_type
 
 
 def _flatten(faults: BaseExceptionGroup[RejoinError]) -> Iterator[RejoinError]:

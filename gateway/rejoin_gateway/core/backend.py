@@ -3,8 +3,9 @@
 Holds no state of its own, so any gateway can answer for any session. Knows nothing of HTTP.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 import structlog
@@ -18,6 +19,7 @@ from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.records import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
 from rejoin_protocol import ids
 from rejoin_protocol.errors import NotFound, Unavailable
+from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import View
@@ -26,6 +28,7 @@ from rejoin_protocol.security.sealing import Sealer
 
 from rejoin_gateway.core.agent_context import SealedContext
 from rejoin_gateway.core.attachments import Attachments
+from rejoin_gateway.core.file_urls import FileAccess, FileUrls
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.positions import Position
 from rejoin_gateway.streaming.replay import HEARTBEAT_S, Replay
@@ -48,6 +51,8 @@ class Backend(msgspec.Struct, frozen=True):
     random_bytes: Callable[[int], bytes]
     attachments: Attachments | None = None
     """None: this gateway takes no files."""
+    file_urls: FileUrls | None = None
+    """Signs the URLs of files for clients. None: clients get the URLs as they are stored."""
     sealer: Sealer | None = None
     """Encrypts request contexts. None: agents that want a context cannot be used."""
     metrics: GatewayMetrics = msgspec.field(default_factory=GatewayMetrics)
@@ -129,4 +134,26 @@ class Backend(msgspec.Struct, frozen=True):
         Raises `Invalid` or `Gone` for a position that is not in the run's log.
         """
         start = await find_resume_point(self.log, run, position, view)
-        return Replay(self.store, self.log, run, start, view, until, self.metrics, self.stream_heartbeat_s)
+        rewrite = None
+        if self.file_urls is not None:
+            rewrite = partial(self.file_urls.rewrite_frames, tenant=run.owner.tenant, message=run.answer)
+        return Replay(
+            self.store,
+            self.log,
+            run,
+            start,
+            view,
+            until,
+            self.metrics,
+            self.stream_heartbeat_s,
+            rewrite,
+        )
+
+    def with_file_urls(self, messages: Sequence[UIMessage], owner: Owner) -> Sequence[UIMessage]:
+        """Stored messages as a client reads them: the URLs of files are signed."""
+        urls = self.file_urls
+        return messages if urls is None else [urls.with_urls(message, owner.tenant) for message in messages]
+
+    def file_access(self, id: str, query: Mapping[str, str]) -> FileAccess | None:
+        """What the query of a file's URL allows without a credential; None if it is not signed or expired."""
+        return None if self.file_urls is None else self.file_urls.verify(id, query)

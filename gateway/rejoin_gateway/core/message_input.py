@@ -28,10 +28,14 @@ TEXT_CHARS_MAX = 16 * 1024 * 1024
 """All text of one message. A body may be larger because of its files."""
 FILENAME_CHARS_MAX = 255
 
+DATA_BYTES_MAX = 256 * 1024
+"""All `data-…` parts of one message, as JSON."""
+
 PART_FORMS = (
-    "a user's part is {type: text, text}, {type: file, url, mediaType}, {type: image, image} or "
-    "{type: image_url, image_url: {url}}"
+    "a user's part is {type: text, text}, {type: file, url, mediaType}, {type: image, image}, "
+    "{type: image, text: url}, {type: image_url, image_url: {url}} or {type: data-…, data}"
 )
+_DATA_TYPE = re.compile(r"data-[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
@@ -113,7 +117,7 @@ def build_user_message(message: ClientMessage, pointer: str) -> UIMessage:
     if not message.parts:
         raise Invalid("a user's message has at least one part", f"{pointer}/parts")
     parts = [_build_part(part, f"{pointer}/parts/{number}") for number, part in enumerate(message.parts)]
-    _check_text(parts, f"{pointer}/parts")
+    _check_size(parts, f"{pointer}/parts")
     stored: UIMessage = {"id": message.id, "role": "user"}
     if message.metadata is not UNSET:
         stored["metadata"] = message.metadata
@@ -143,8 +147,15 @@ def _build_part(part: dict[str, Any], pointer: str) -> dict[str, Any]:
             return {"type": "text", "text": text}
         case {"type": "file", "url": str(url), "mediaType": str()}:
             return _build_file(part, url, pointer)
-        case {"type": "image", "image": str(url)} | {"type": "image_url", "image_url": {"url": str(url)}}:
+        case (
+            {"type": "image", "image": str(url)}
+            | {"type": "image", "text": str(url)}
+            | {"type": "image_url", "image_url": {"url": str(url)}}
+        ):
             return _build_file(part, url, pointer)
+        case {"type": str(type), "data": data} if _DATA_TYPE.fullmatch(type):
+            id = part.get("id")
+            return {"type": type, **({"id": id} if isinstance(id, str) else {}), "data": data}
         case _:
             raise Invalid(PART_FORMS, pointer)
 
@@ -155,18 +166,21 @@ def _build_file(part: dict[str, Any], url: str, pointer: str) -> dict[str, Any]:
         value = part.get(name)
         if value is None:
             continue
-        if not isinstance(value, str) or len(value) > chars_max or not value.isprintable():
-            raise Invalid(f"{name} has at most {chars_max} characters, all of them printable", pointer)
+        if not isinstance(value, str) or len(value) > chars_max or ids.has_controls(value):
+            raise Invalid(f"{name} has at most {chars_max} characters and no control characters", pointer)
         file[name] = value
     return file
 
 
-def _check_text(parts: list[dict[str, Any]], pointer: str) -> None:
-    chars = 0
+def _check_size(parts: list[dict[str, Any]], pointer: str) -> None:
+    chars = data_bytes = 0
     for number, part in enumerate(parts):
         chars += len(part.get("text", ""))
         if chars > TEXT_CHARS_MAX:
             raise Invalid(f"a message has at most {TEXT_CHARS_MAX} characters", f"{pointer}/{number}")
+        data_bytes += len(msgspec.json.encode(part)) if "data" in part else 0
+        if data_bytes > DATA_BYTES_MAX:
+            raise Invalid(f"the data of a message has at most {DATA_BYTES_MAX} bytes", f"{pointer}/{number}")
 
 
 def build_imported_turns(
@@ -192,6 +206,8 @@ def _build_imported_turn(message: ClientMessage, pointers: Sequence[str]) -> Imp
             case {"type": "text", "text": str(text)}:
                 parts.append({"type": "text", "text": text})
             case {"type": "file" | "image" | "image_url"} if message.role == "user":
+                parts.append(_build_part(part, place))
+            case {"type": str(type)} if message.role == "user" and _DATA_TYPE.fullmatch(type):
                 parts.append(_build_part(part, place))
             case _:
                 continue

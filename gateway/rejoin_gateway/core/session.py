@@ -174,19 +174,26 @@ class Session(msgspec.Struct, frozen=True):
 
     async def messages(self, *, limit: int, before: str | None) -> MessagePage:
         """A page of the newest messages, or of those before a page token. Raises `Invalid` for the token."""
-        return await self.backend.sessions.messages(self.owner, self.id, limit=limit, before=before)
+        page = await self.backend.sessions.messages(self.owner, self.id, limit=limit, before=before)
+        signed = self.backend.with_file_urls(page.messages, self.owner)
+        return msgspec.structs.replace(page, messages=signed)
 
     async def message(self, id: MessageId) -> MessageWithNext | None:
         """One message and the id of the message behind it; None if there is no such message."""
-        return await self.backend.store.find_message(self.owner, self.id, id)
+        found = await self.backend.store.find_message(self.owner, self.id, id)
+        if found is None:
+            return None
+        [signed] = self.backend.with_file_urls([found.message], self.owner)
+        return msgspec.structs.replace(found, message=signed)
 
     async def messages_before(
         self, id: MessageId, *, after: MessageId | None, limit: int, oldest_first: bool
     ) -> Sequence[UIMessage] | None:
         """A page of the messages before message `id`, from behind `after` on. None if either is missing."""
-        return await self.backend.store.messages_before(
+        page = await self.backend.store.messages_before(
             self.owner, self.id, id, after=after, limit=limit, oldest_first=oldest_first
         )
+        return None if page is None else self.backend.with_file_urls(page, self.owner)
 
     # ------------------------------------------------------------------------------ the whole session
 
@@ -265,7 +272,8 @@ class AgentSession(Session, frozen=True):
         history = await self.backend.store.history(self.owner, self.id)
         if history is None or history.agent != self.agent:
             raise self._not_found()
-        return history
+        signed = self.backend.with_file_urls(history.messages, self.owner)
+        return msgspec.structs.replace(history, messages=signed)
 
     def _not_found(self) -> NotFound:
         return NotFound(f"there is no session {self.id!r} with agent {self.agent!r}")

@@ -11,12 +11,14 @@ import time
 
 import structlog
 from aiohttp import web
-from rejoin_protocol.errors import Forbidden, Limited, Unavailable
+from rejoin_adapters.records import Owner
+from rejoin_protocol.errors import Forbidden, Limited, Unauthenticated, Unavailable
 
 from rejoin_gateway.auth.authenticator import ANONYMOUS, Principal
+from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http import errors, instrumentation, request_body
 from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback, preflight_response
-from rejoin_gateway.http.routes import Handler, error_format_of, route_of
+from rejoin_gateway.http.routes import Handler, Route, error_format_of, route_of
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService, refuse_if_stopping
 
 log = structlog.get_logger("rejoin.http")
@@ -93,11 +95,26 @@ async def _authenticate(request: web.Request) -> None:
     route, service = route_of(request), request.app[SERVICE]
     if route is None or route.scope is None:
         return
-    principal = await identify(request)
+    principal = _signed_principal(request, route) or await identify(request)
     structlog.contextvars.bind_contextvars(tenant=principal.owner.tenant, principal=principal.name)
     principal.require_scope(route.scope)
     await _enforce_rates(service, principal)
     request[PRINCIPAL] = principal
+
+
+def _signed_principal(request: web.Request, route: Route) -> Principal | None:
+    """Whom the signature in a file's URL stands for; None if a credential has to. Raises `Unauthenticated`.
+
+    A credential wins over a signature: with one, a URL is good for longer than its signature.
+    """
+    is_signed = "signature" in request.query and "Authorization" not in request.headers
+    if not (route.takes_signed_url and is_signed):
+        return None
+    id = request.match_info["id"]
+    access = request.app[SERVICE].backend.file_access(id, request.query)
+    if access is None:
+        raise Unauthenticated("this URL of a file has expired, or it is not signed by this gateway")
+    return Principal(Owner(access.tenant), frozenset({Scope.CHAT}), f"file {id}")
 
 
 async def _enforce_rates(service: GatewayService, principal: Principal) -> None:

@@ -63,6 +63,8 @@ class Route(msgspec.Struct, frozen=True):
     scope: Scope | None
     doc: RouteDoc
     error_format: ErrorFormat = ErrorFormat.PROBLEM
+    takes_signed_url: bool = False
+    """Whether the file `{id}` of the path may be read without a credential, by a signed URL."""
 
 
 AGENT_HEADER: Parameters = {

@@ -2,14 +2,15 @@
 
 The frames are sent byte for byte as they were stored, so every client, and every reconnect of a client,
 receives the same bytes. A record is cut only where a cursor points into its batch, and filtered only for
-clients that do not know all of its events.
+clients that do not know all of its events. The one change is the URL of a stored file, which gets its
+signature here, the same one for every reader (`core.file_urls`).
 
 A response ends in one of two ways. `[DONE]` says that the turn is complete. An exception makes the caller
 break the connection, and the client resumes. A response must never end cleanly without `[DONE]`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -43,7 +44,8 @@ class Replay(msgspec.Struct, frozen=True):
     """One response.
 
     `until`: it ends when this turn or a later one suspends the run (waits for approvals), or with the run;
-    None: only with the run. `heartbeat_s`: time without events after which a comment is sent.
+    None: only with the run. `heartbeat_s`: time without events after which a comment is sent. `rewrite` is
+    applied to all frames on their way out.
     """
 
     store: RunStore
@@ -54,6 +56,7 @@ class Replay(msgspec.Struct, frozen=True):
     until: int | None
     metrics: GatewayMetrics | None = None
     heartbeat_s: float = HEARTBEAT_S
+    rewrite: Callable[[bytes], bytes] | None = None
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncGenerator[bytes]]:
@@ -154,9 +157,10 @@ class Replay(msgspec.Struct, frozen=True):
 
     def _encode(self, batch: Sequence[Record]) -> tuple[bytes, Record | None]:
         """The bytes of the records up to the one that ends the response, and that record."""
-        pieces = []
+        pieces: list[bytes] = []
         for record in batch:
-            pieces.append(self._cut(record))
+            frames = self._cut(record)
+            pieces.append(frames if self.rewrite is None else self.rewrite(frames))
             if self._ends_response(record):
                 return b"".join(pieces), record
         return b"".join(pieces), None

@@ -40,12 +40,7 @@ class Sealer:
 
     def __init__(self, keys: str, randomness: Callable[[int], bytes]) -> None:
         self._randomness = randomness
-        self._keys: dict[str, AESGCM] = {}
-        for number, word in enumerate(keys.split(","), 1):
-            id, _, text = word.strip().partition(":")
-            if not _ID.fullmatch(id) or id in self._keys:
-                raise Invalid(f"context key {number} needs a unique id: `id:base64`")
-            self._keys[id] = AESGCM(_decode_key(text, number))
+        self._keys = {id: AESGCM(key) for id, key in parse_keys(keys).items()}
         self._first = next(iter(self._keys))
 
     def seal(self, value: Any, tenant: TenantId, session: SessionId) -> bytes:
@@ -74,6 +69,17 @@ class Sealer:
             return msgspec.json.decode(key.decrypt(nonce, ciphertext, _associated_data(tenant, session)))
         except (InvalidTag, ValueError) as error:
             raise UnsealError("the context was not sealed for this session, or is damaged") from error
+
+
+def parse_keys(keys: str) -> dict[str, bytes]:
+    """The keys by their ids, the first one first. Raises `Invalid`, which never names a key."""
+    parsed: dict[str, bytes] = {}
+    for number, word in enumerate(keys.split(","), 1):
+        id, _, text = word.strip().partition(":")
+        if not _ID.fullmatch(id) or id in parsed:
+            raise Invalid(f"context key {number} needs a unique id: `id:base64`")
+        parsed[id] = _decode_key(text, number)
+    return parsed
 
 
 def _decode_key(text: str, number: int) -> bytes:

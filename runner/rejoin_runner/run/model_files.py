@@ -1,7 +1,9 @@
 """Files between messages and models: messages have the URLs of stored files, models need and generate bytes.
 
 For each model call the stored files are read again; nothing is held while a run waits for tools or people. A
-file that a model generates is stored before its chunk is emitted, and belongs to the user of the run.
+text goes to the model as text. A user's `data-…` parts are the application's: custom loops and tools see
+them, models do not. A file that a model generates is stored before its chunk is emitted, and belongs to the
+user of the run.
 """
 
 import re
@@ -10,11 +12,11 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
-from rejoin_adapters.ports.files import FileReference, FileStore
+from rejoin_adapters.ports.files import FileReference, FileStore, StoredFile
 from rejoin_adapters.records import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, Limited
-from rejoin_protocol.events.chunks import Chunk, File, ReasoningFile
+from rejoin_protocol.events.chunks import DATA_PREFIX, Chunk, File, ReasoningFile
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import TenantId
 
@@ -32,7 +34,9 @@ type Part = dict[str, Any]
 
 
 class FileInliningModel:
-    """A `Model` in front of another one: it replaces the URLs of a tenant's stored files by data URLs."""
+    """A `Model` in front of another one: it replaces the URLs of a tenant's stored files by data URLs, and
+    texts among them by their content.
+    """
 
     def __init__(self, model: Model, files: FileStore, tenant: TenantId) -> None:
         self._model = model
@@ -79,8 +83,9 @@ def _file_error(fault: Invalid | Limited) -> ModelError:
 
 
 async def inline_files(history: Sequence[UIMessage], files: FileStore, tenant: TenantId) -> list[UIMessage]:
-    """The messages with data URLs in place of the URLs of stored files. A note replaces a file that does not
-    exist any more, and the oldest files if all are larger than `INLINED_BYTES_MAX`. Raises `Unavailable`.
+    """The messages as a model gets them: data URLs in place of the URLs of stored files, texts in place of
+    text files, no data of the user's application. A note replaces a file that does not exist any more, and
+    the oldest files if all are larger than `INLINED_BYTES_MAX`. Raises `Unavailable`.
     """
     bytes_left = INLINED_BYTES_MAX
     messages: list[UIMessage] = []
@@ -98,10 +103,37 @@ async def inline_files(history: Sequence[UIMessage], files: FileStore, tenant: T
                 parts.append(_note(part, "is not there any more"))
             else:
                 bytes_left -= len(file.data)
-                parts.append(part | {"url": file_formats.to_data_url(file.media_type, file.data)})
-        messages.append(message | {"parts": parts[::-1]})
+                parts.append(_inlined(part, file))
+        messages.append(message | {"parts": _for_model(message["role"], parts[::-1])})
     return messages[::-1]
 
 
+def _inlined(part: Part, file: StoredFile) -> Part:
+    if not file_formats.is_text(file.media_type):
+        return part | {"url": file_formats.to_data_url(file.media_type, file.data)}
+    try:
+        text = file_formats.decode_text(file.data)
+    except Invalid:  # a model's own file: users' texts are checked before they are stored
+        return _note(part, "cannot be read")
+    name, media_type = (msgspec.json.encode(value).decode() for value in (_name(part), file.media_type))
+    return {"type": "text", "text": f"<attachment name={name} type={media_type}>\n{text}\n</attachment>"}
+
+
+def _for_model(role: str, parts: list[Part]) -> list[Part]:
+    """The parts without a user's data. A message of nothing else becomes a note: providers refuse an empty
+    one.
+    """
+    if role != "user":
+        return parts
+    shown = [part for part in parts if not part["type"].startswith(DATA_PREFIX)]
+    if parts and not shown:
+        return [{"type": "text", "text": "[The user sent data that is for the application only.]"}]
+    return shown
+
+
 def _note(part: Part, why: str) -> Part:
-    return {"type": "text", "text": f"[The attachment {part.get('filename') or 'of this message'} {why}.]"}
+    return {"type": "text", "text": f"[The attachment {_name(part) or 'of this message'} {why}.]"}
+
+
+def _name(part: Part) -> str:
+    return str(part.get("filename") or "")

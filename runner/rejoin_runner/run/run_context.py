@@ -1,4 +1,5 @@
-"""A run's inputs besides its messages: the context of its request, and the agent's instructions.
+"""A run's inputs besides what its model reads: the context of its request, the agent's instructions, the data
+parts of the user's message.
 
 Owns the decryption of the context, its conversion to the agent's type, and the building of instructions. No
 log line and no error has a value of a context.
@@ -11,6 +12,7 @@ import msgspec
 from rejoin_adapters.records import Claim
 from rejoin_adapters.service import redaction
 from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 
 from rejoin_runner.agent.agent import Agent
@@ -68,6 +70,14 @@ async def build_instructions(attempt: Attempt) -> str:
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault
     page = None if attempt.state.frames.top.call is not None else current_page(attempt.claim)
     return text if page is None else f"{text}\n\nThe user is looking at this page: {page}".strip()
+
+
+def user_data(claim: Claim) -> list[dict[str, Any]]:
+    """The `data-…` parts of the user's newest message."""
+    for message in reversed(claim.history):
+        if message["role"] == "user":
+            return [part for part in message["parts"] if part["type"].startswith(DATA_PREFIX)]
+    return []
 
 
 def current_page(claim: Claim) -> str | None:

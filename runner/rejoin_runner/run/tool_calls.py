@@ -21,7 +21,7 @@ from rejoin_protocol.log.record import Audience, Mark
 from rejoin_runner.decision import decide
 from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.exception_report import log_exception
-from rejoin_runner.run import delegation, instrumentation
+from rejoin_runner.run import delegation, instrumentation, run_context
 from rejoin_runner.run.attempt import Attempt, ForeignCancellation, detect_foreign_cancellation
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.tools.output_port import CallOutput
@@ -159,7 +159,14 @@ async def _call_tool(attempt: Attempt, call: ToolCall, context: ToolContext[Any]
 
 
 def _tool_context(attempt: Attempt, call: ToolCall, output: CallOutput | None = None) -> ToolContext[Any]:
-    return ToolContext(attempt.run.id, attempt.run.session, call.id, attempt.context, output=output)
+    return ToolContext(
+        attempt.run.id,
+        attempt.run.session,
+        call.id,
+        attempt.context,
+        run_context.user_data(attempt.claim),
+        output=output,
+    )
 
 
 def _approved_input(attempt: Attempt, call: ToolCall) -> Any:

@@ -156,6 +156,8 @@ class ToolContext[C](OutputContext, frozen=True):
     """The id of this tool call, unique in its run."""
     context: C
     """The application's own context of the request, an instance of the agent's `context` type."""
+    user_data: Sequence[dict[str, Any]] = ()
+    """The `data-…` parts of the user's message: what the page sends to tools and the model does not see."""
 
     @property
     def idempotency_key(self) -> str:
@@ -179,6 +181,7 @@ class SyncToolContext[C]:
         self.session = context.session
         self.call = context.call
         self.context = context.context
+        self.user_data = context.user_data
         self.idempotency_key = context.idempotency_key
 
     def _wait[T](self, emission: Coroutine[Any, Any, T]) -> T:

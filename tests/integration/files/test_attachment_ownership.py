@@ -18,7 +18,7 @@ from rejoin_protocol.ids import TenantId
 from rejoin_runner.worker.worker import Worker
 
 from tests.support.clients.attachments import (
-    GIF,
+    BMP,
     JPEG,
     PDF,
     PNG,
@@ -201,7 +201,7 @@ async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
         {
             "id": system.fresh("a"),
             "role": "assistant",
-            "parts": [{"type": "text", "text": "two"}, inline_file_part(GIF, "image/gif")],
+            "parts": [{"type": "text", "text": "two"}, inline_file_part(BMP, "image/bmp")],
         },
     ]
     chat = chat_with_parts(system, inline_file_part(JPEG, "image/jpeg"))
@@ -223,7 +223,7 @@ async def test_a_new_session_may_bring_the_files_of_its_earlier_turns(
 async def test_a_bad_file_of_an_earlier_turn_is_refused_by_name(system: LocalSystem, base: str) -> None:
     before, chat = await last_chunk_sequence(system), chat_with_parts(system)
     text = {"type": "text", "text": "look"}
-    bad = {"id": system.fresh("u"), "role": "user", "parts": [text, inline_file_part(GIF, "image/gif")]}
+    bad = {"id": system.fresh("u"), "role": "user", "parts": [text, inline_file_part(BMP, "image/bmp")]}
     chat["messages"].insert(0, bad)
     found = assert_problem(await post_chat(system, base, chat), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/1"

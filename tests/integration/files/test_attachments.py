@@ -20,6 +20,7 @@ from rejoin_protocol.ids import TenantId, UserId
 from rejoin_runner.agent.agent import Agent
 
 from tests.support.clients.attachments import (
+    BMP,
     BOMB,
     GIF,
     GOOD,
@@ -108,8 +109,12 @@ async def test_images_by_data_uri_and_by_url_are_kept_and_reach_the_model(
 
 
 @pytest.mark.feature("F45")
-async def test_a_gif_and_wrong_bytes_are_refused(system: LocalSystem, base: str) -> None:
-    assert "gif" in await refused(system, base, inline_file_part(GIF, "image/gif"))
+async def test_other_images_and_wrong_bytes_are_refused(
+    system: LocalSystem, base: str, site: FileSite
+) -> None:
+    assert "bmp" in await refused(system, base, inline_file_part(BMP, "image/bmp"))
+    for claim in ("image/gif", ""):
+        assert "data URL only" in await refused(system, base, remote_file_part(site.url("/gif"), claim))
     assert "no accepted type" in await refused(system, base, {"type": "image", "image": "data:;base64,R0lG"})
     assert "not image/png" in await refused(system, base, inline_file_part(GIF, "image/png"))
     assert "not image/png" in await refused(system, base, inline_file_part(JPEG, "image/png"))
@@ -269,7 +274,7 @@ async def test_the_parts_family_takes_data_urls_and_those_alone(
     assert (await post_chat(system, base, thread | {"parts": [inline_file_part(PNG, "image/png")]})).complete
     assert model.seen == [inline_file_part(PNG, "image/png")]
     before = await last_chunk_sequence(system)
-    for part in (remote_file_part(site.url("/good/png")), inline_file_part(GIF, "image/gif")):
+    for part in (remote_file_part(site.url("/good/png")), inline_file_part(BMP, "image/bmp")):
         answer = await post_chat(system, base, thread | {"parts": [part]})
         assert answer.status == 400
         assert list(answer.json) == ["error"]
@@ -288,7 +293,7 @@ async def test_the_run_family_takes_files_in_its_own_shapes(
         answer = await post_to(system, f"{base}/run/api/chat", {"messages": [{"role": "user", **said}]})
         assert answer.complete, answer.raw
         assert model.seen == [text, inline_file_part(WEBP, "image/webp"), document]
-    bad = {"messages": [{"role": "user", "parts": [text, inline_file_part(GIF, "image/gif")]}]}
+    bad = {"messages": [{"role": "user", "parts": [text, inline_file_part(BMP, "image/bmp")]}]}
     found = assert_problem(await post_to(system, f"{base}/run/api/chat", bad), 400)
     assert found["errors"][0]["pointer"] == "/messages/0/parts/1"
 
@@ -318,14 +323,11 @@ async def test_a_users_file_is_no_other_users(system: LocalSystem, base: str) ->
         (PNG[:-20], "image/png"),
         (JPEG[: len(JPEG) // 2], "image/jpeg"),
         (WEBP[:-9], "image/webp"),
-        (PDF[:40], "application/pdf"),
         (truncated_png(), "image/png"),
-        (PNG + PDF, "image/png"),
-        (JPEG + b"<script>alert(1)</script>", "image/jpeg"),
         (BOMB, "image/png"),
         (b"", "image/png"),
     ],
-    ids=["png", "jpeg", "webp", "pdf", "hollow", "polyglot", "trailing", "bomb", "empty"],
+    ids=["png", "jpeg", "webp", "hollow", "bomb", "empty"],
 )
 async def test_a_broken_file_is_refused_by_name(
     system: LocalSystem, base: str, data: bytes, media_type: str
@@ -394,7 +396,7 @@ async def test_the_session_family_takes_files_too(
             assert (await Answer.of(response)).complete
         assert model.seen[-1] == inline_file_part(PNG, "image/png")
     async with system.http.post(
-        url, json={"message": {"parts": [inline_file_part(GIF, "image/gif")]}}
+        url, json={"message": {"parts": [inline_file_part(BMP, "image/bmp")]}}
     ) as response:
         found = assert_problem(await Answer.of(response), 400)
     assert found["errors"][0]["pointer"] == "/message/parts/0"
@@ -410,7 +412,7 @@ async def test_a_file_is_served_as_nothing_but_itself(
         expected = {
             "content-type": media_type,
             "x-content-type-options": "nosniff",
-            "content-disposition": "attachment" if media_type == "application/pdf" else "inline",
+            "content-disposition": "inline" if media_type.startswith("image/") else "attachment",
             "content-security-policy": "default-src 'none'; sandbox",
             "cache-control": "private, max-age=31536000, immutable",
         }

@@ -24,7 +24,7 @@ def image(format: str, size: tuple[int, int] = (64, 48), mode: str = "RGB") -> b
     return out.getvalue()
 
 
-PNG, JPEG, WEBP, GIF = (image(format) for format in ("PNG", "JPEG", "WEBP", "GIF"))
+PNG, JPEG, WEBP, GIF, BMP = (image(format) for format in ("PNG", "JPEG", "WEBP", "GIF", "BMP"))
 GOOD = {"image/png": PNG, "image/jpeg": JPEG, "image/webp": WEBP, "application/pdf": PDF}
 
 
@@ -106,6 +106,12 @@ class FileSite:
             case ["good", kind]:
                 type = {"pdf": "application/pdf"}.get(kind, f"image/{kind}")
                 return web.Response(body=GOOD[type], content_type=type)
+            case ["phone"]:
+                return web.Response(body=JPEG + b"ftypmp42", content_type="application/octet-stream")
+            case ["gif"]:
+                return web.Response(body=GIF, content_type="image/gif")
+            case ["text"]:
+                return web.Response(text="notes", content_type="text/plain")
             case ["html"]:
                 return web.Response(text="<html>%PDF-", content_type="text/html")
             case ["posing"]:

@@ -16,6 +16,7 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
 
 PART_TYPES = ("text", "file", "image", "image_url")
+DATA_PREFIX = "data-"
 
 
 class LocatedMessage(msgspec.Struct, frozen=True):
@@ -66,7 +67,11 @@ def parse_send_body(body: Any, new_id: str) -> SendBody:
 
 def _is_parts(body: list[Any]) -> bool:
     """Whether a list holds the parts of one message. Else it is a list of items."""
-    return bool(body) and all(isinstance(item, dict) and item.get("type") in PART_TYPES for item in body)
+    return bool(body) and all(isinstance(item, dict) and _is_part(item.get("type")) for item in body)
+
+
+def _is_part(type: Any) -> bool:
+    return type in PART_TYPES or (isinstance(type, str) and type.startswith(DATA_PREFIX))
 
 
 def _locate(item: Any, pointer: str, new_id: str) -> LocatedMessage:

@@ -75,6 +75,8 @@ class ModelOrigin(msgspec.Struct, frozen=True):
     provider: str
     model: str
     system: str
+    refused_files: frozenset[str] = frozenset()
+    """Media types of files that it cannot take."""
 
     def metadata(self, part: TextPart | ThinkingPart | ToolCallPart | FilePart) -> Metadata:
         """The provider metadata that the log stores with a part of this model's answer."""
@@ -123,7 +125,7 @@ def to_messages(instructions: str, turns: Iterable[UIMessage], origin: ModelOrig
 def _turn(turn: UIMessage, origin: ModelOrigin) -> Iterator[ModelMessage]:
     match turn.get("role"):
         case "user":
-            yield from _user_request(turn["parts"])
+            yield from _user_request(turn["parts"], origin)
         case "system":
             if text := "".join(part["text"] for part in turn["parts"] if part["type"] == "text"):
                 yield ModelRequest(parts=[SystemPromptPart(text)])
@@ -132,7 +134,7 @@ def _turn(turn: UIMessage, origin: ModelOrigin) -> Iterator[ModelMessage]:
                 if isinstance(block, list):
                     yield from _assistant_messages(block, origin)
                 else:
-                    yield from _user_request(block["parts"])
+                    yield from _user_request(block["parts"], origin)
 
 
 def _blocks(parts: Sequence[Part]) -> Iterator[list[Part] | Part]:
@@ -149,13 +151,13 @@ def _blocks(parts: Sequence[Part]) -> Iterator[list[Part] | Part]:
     yield block
 
 
-def _user_request(parts: Iterable[Part]) -> Iterator[ModelRequest]:
+def _user_request(parts: Iterable[Part], origin: ModelOrigin) -> Iterator[ModelRequest]:
     content: list[UserContent] = []
     for part in parts:
         if part["type"] == "text" and part["text"]:
             content.append(part["text"])
         elif part["type"] == "file":
-            content.append(_file(part))
+            content.append(_file(part, origin))
     match content:
         case []:
             return
@@ -189,7 +191,7 @@ def _to_response_part(part: Part, origin: ModelOrigin) -> ModelResponsePart | No
                 return None
             return ThinkingPart(text, signature=kept.signature, **origin.attributes(kept))
         case {"type": "file", "url": str() as url} if url.startswith("data:"):
-            file = _file(part)
+            file = _file(part, origin)
             own = origin.attributes(origin.own(part.get("providerMetadata")))
             return FilePart(file, **own) if isinstance(file, BinaryContent) else None
         case _ if _is_call(part):
@@ -217,7 +219,7 @@ def _result(part: Part, origin: ModelOrigin) -> ToolReturnPart:
     approval = part.get("approval") or {}
     match part.get("state"):
         case "output-available":
-            return ToolReturnPart(name, _output(part.get("output")), call_id)
+            return ToolReturnPart(name, _output(part.get("output"), origin), call_id)
         case "output-error":
             return ToolReturnPart(name, part["errorText"], call_id, outcome="failed")
         case "output-denied":
@@ -230,17 +232,17 @@ def _result(part: Part, origin: ModelOrigin) -> ToolReturnPart:
             return ToolReturnPart(name, UNKNOWN, call_id, outcome="interrupted")
 
 
-def _output(value: Any) -> str | list[UserContent]:
+def _output(value: Any, origin: ModelOrigin) -> str | list[UserContent]:
     """A tool's output: its texts and files if it consists of these, else its JSON text."""
     if isinstance(value, dict) and value.get("type") == "content" and isinstance(value.get("value"), list):
-        shown = [_to_content(item) for item in value["value"]]
+        shown = [_to_content(item, origin) for item in value["value"]]
         known = [content for content in shown if content is not None]
         if known and len(known) == len(shown):
             return known
     return _text(value)
 
 
-def _to_content(item: Any) -> UserContent | None:
+def _to_content(item: Any, origin: ModelOrigin) -> UserContent | None:
     """A content item of the AI SDK; None if it has another form."""
     match item:
         case {"type": "text", "text": str() as text}:
@@ -250,10 +252,10 @@ def _to_content(item: Any) -> UserContent | None:
             "data": str() as data,
             "mediaType": str() as media_type,
         }:
-            return _file({"url": f"data:{media_type};base64,{data}", "mediaType": media_type})
+            return _file({"url": f"data:{media_type};base64,{data}", "mediaType": media_type}, origin)
         case {"type": "image-url" | "file-url" as kind, "url": str() as url}:
             assumed = "image/*" if kind == "image-url" else ""
-            return _file({"url": url, "mediaType": item.get("mediaType", assumed)})
+            return _file({"url": url, "mediaType": item.get("mediaType", assumed)}, origin)
         case _:
             return None
 
@@ -262,9 +264,14 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _file(part: Part) -> UserContent:
-    """An attachment: its bytes, else its address. A sentence stands for one that cannot be read."""
+def _file(part: Part, origin: ModelOrigin) -> UserContent:
+    """An attachment: its bytes, else its address. A sentence stands for one that cannot be read, or that this
+    model cannot take.
+    """
     url, media_type = part["url"], part.get("mediaType") or ""
+    name = part.get("filename") or "of this message"
+    if media_type in origin.refused_files:
+        return f"[The attachment {name} ({media_type}) is left out: this model cannot read such files.]"
     exact = media_type if "/" in media_type and not media_type.endswith("*") else None
     try:
         if url.startswith("data:"):
@@ -273,7 +280,7 @@ def _file(part: Part) -> UserContent:
             return _remote(media_type.partition("/")[0])(url, media_type=exact)
     except binascii.Error:
         pass
-    return f"[The attachment {part.get('filename') or 'of this message'} cannot be read.]"
+    return f"[The attachment {name} cannot be read.]"
 
 
 def _remote(kind: str) -> type[ImageUrl | AudioUrl | VideoUrl | DocumentUrl]:

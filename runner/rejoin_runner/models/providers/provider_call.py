@@ -34,6 +34,7 @@ from rejoin_runner.models.model import (
     ModelSettings,
     ToolSpec,
 )
+from rejoin_runner.models.providers.file_support import refused_files
 from rejoin_runner.models.providers.history import ModelOrigin, to_messages
 from rejoin_runner.models.providers.provider_failure import ProviderFailure, classify_failure
 from rejoin_runner.models.providers.stream_translation import StreamTranslator
@@ -71,7 +72,8 @@ class ProviderModel:
         self._connect = connect
         self._provider = provider
         self._model = connect(api_key or _NO_KEY)
-        self._origin = ModelOrigin(provider, self._model.model_name, self._model.system)
+        refused = refused_files(provider, self._model.profile)
+        self._origin = ModelOrigin(provider, self._model.model_name, self._model.system, refused)
         self._keys = keys
         self._keyless = keyless or api_key is not None
         self._answer_timeout_s = answer_timeout_s

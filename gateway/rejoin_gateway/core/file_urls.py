@@ -1,0 +1,143 @@
+"""Signed URLs of stored files: whoever has one may read that file, without a credential, until it expires.
+
+An `<img>` element and `convertToModelMessages` of the AI SDK send no `Authorization` header. The log and the
+database hold `/api/files/{id}` alone; the URL is signed when a message leaves the gateway. So a model, a
+takeover and a fork never see a signature, an expired URL is mended by reading the message again, and a change
+of keys changes nothing that is stored.
+
+The same event has the same bytes for every reader and at every gateway, although its URL expires: the expiry
+follows from the time in the message's id and counts whole periods from there, not from the reader's clock.
+Within the first period of a message all its readers get the same URL, from the stream and from the history.
+
+The signature is HMAC-SHA-256 (RFC 2104) over tenant, file and expiry. Its keys are derived from the keys that
+encrypt request contexts, one way, so that a signature reveals nothing about those. The first key signs, all
+verify.
+"""
+
+import hashlib
+import hmac
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from rejoin_protocol import file_formats, ids
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.ids import MessageId, TenantId
+from yarl import URL
+
+FILE_URL_TTL_S = 24 * 3600
+EXPIRES_DIGITS_MAX = 12
+FILE_PARTS = frozenset({"file", "reasoning-file"})
+_PURPOSE = b"rejoin file url 1"
+_FILE_EVENT = re.compile(
+    rb'(\ndata: \{"type":"(?:reasoning-)?file","url":")%b([0-9a-f-]{81})(?=")' % file_formats.URL.encode()
+)
+"""The frame of a stored file, up to its id. A chunk's JSON begins with its type and has no raw line break, so
+this cannot match inside a text.
+"""
+
+
+class FileAccess(msgspec.Struct, frozen=True):
+    """What a signed URL allows: to read one file of a tenant, for some seconds more."""
+
+    tenant: TenantId
+    seconds_left: int
+
+
+class FileUrls:
+    """Signs and verifies. `secrets`: the first signs, all verify; with none, URLs stay unsigned.
+
+    `public_url`: where clients reach the gateways; "" makes URLs without a host. `ttl_s`: how long a URL is
+    valid at least; it is valid for twice that at most.
+    """
+
+    def __init__(
+        self,
+        secrets: Sequence[bytes],
+        now: Callable[[], datetime],
+        *,
+        public_url: str = "",
+        ttl_s: float = FILE_URL_TTL_S,
+    ) -> None:
+        self._keys = [hmac.digest(secret, _PURPOSE, hashlib.sha256) for secret in secrets]
+        self._now = now
+        self._base = check_public_url(public_url)
+        self._period_s = max(1, int(ttl_s))
+
+    def url(self, id: FileId, tenant: TenantId, message: MessageId | str) -> str:
+        """Where a client reads a file of a message."""
+        path = self._base + file_formats.file_url(id)
+        if not self._keys:
+            return path
+        expires = self._expires(message)
+        signature = _sign(self._keys[0], tenant, id, expires)
+        return f"{path}?tenant={quote(tenant, safe='')}&expires={expires}&signature={signature}"
+
+    def verify(self, id: str, query: Mapping[str, str]) -> FileAccess | None:
+        """What a URL's query allows for file `id`; None if it is not signed by this gateway or has expired.
+
+        Compares in constant time, so that timing reveals no part of a signature.
+        """
+        tenant, expires, signature = (query.get(name, "") for name in ("tenant", "expires", "signature"))
+        if not (expires.isascii() and expires.isdigit() and len(expires) <= EXPIRES_DIGITS_MAX):
+            return None
+        given, is_valid = signature.encode(errors="replace"), False
+        for key in self._keys:
+            is_valid |= hmac.compare_digest(_sign(key, tenant, id, int(expires)).encode(), given)
+        seconds_left = int(expires) - int(self._now().timestamp())
+        return FileAccess(TenantId(tenant), seconds_left) if is_valid and seconds_left > 0 else None
+
+    def with_urls(self, message: UIMessage, tenant: TenantId) -> UIMessage:
+        """A stored message as a client reads it."""
+        parts = message.get("parts", [])
+        if not any(part["type"] in FILE_PARTS for part in parts):
+            return message
+        return message | {"parts": [self._with_url(part, tenant, message.get("id", "")) for part in parts]}
+
+    def _with_url(self, part: dict[str, Any], tenant: TenantId, message: str) -> dict[str, Any]:
+        id = file_formats.parse_file_url(part["url"]) if part["type"] in FILE_PARTS else None
+        return part if id is None else part | {"url": self.url(id, tenant, message)}
+
+    def rewrite_frames(self, frames: bytes, tenant: TenantId, message: MessageId) -> bytes:
+        """Frames of a message's log as a client receives them. All but those of files stay as they are."""
+        if file_formats.URL.encode() not in frames:
+            return frames
+
+        def replace(match: re.Match[bytes]) -> bytes:
+            id = file_formats.parse_file_id(match[2].decode())
+            return match[0] if id is None else match[1] + self.url(id, tenant, message).encode()
+
+        return _FILE_EVENT.sub(replace, frames)
+
+    def _expires(self, message: MessageId | str) -> int:
+        created_s = ids.message_created_ms(message) // 1000
+        periods = max(0, int(self._now().timestamp()) - created_s) // self._period_s
+        return created_s + (periods + 2) * self._period_s
+
+
+def check_public_url(url: str) -> str:
+    """A base URL without the slash at its end. Raises `Invalid`."""
+    try:
+        parsed = URL(url)
+    except ValueError as fault:
+        raise Invalid(f"REJOIN_PUBLIC_URL is no URL: {fault}") from fault
+    if url and (
+        parsed.scheme not in ("http", "https")
+        or not parsed.host
+        or parsed.user is not None
+        or parsed.query_string
+        or parsed.fragment
+    ):
+        raise Invalid("REJOIN_PUBLIC_URL is an http or https URL with a host, without credentials and query")
+    return str(parsed).rstrip("/")
+
+
+def _sign(key: bytes, tenant: str, id: str, expires: int) -> str:
+    signed = msgspec.json.encode((tenant, id, expires))
+    return urlsafe_b64encode(hmac.digest(key, signed, hashlib.sha256)).rstrip(b"=").decode()
