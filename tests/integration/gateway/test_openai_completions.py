@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionChunk
 from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
 
-from tests.support.clients.attachments import GIF, PNG, RecordingModel
+from tests.support.clients.attachments import BMP, PNG, RecordingModel
 from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
 from tests.support.models.scripted_models import CallingModel, GatedModel, ShellTools
 from tests.support.system.local_system import LocalSystem
@@ -245,10 +245,10 @@ async def test_an_image_reaches_the_model(system: LocalSystem) -> None:
         assert (model.seen[1]["type"], model.seen[1]["mediaType"]) == ("file", "image/png")
         with pytest.raises(openai.BadRequestError) as fault:
             await client.chat.completions.create(
-                model=system.agent, messages=user([text, image("image/gif", GIF)])
+                model=system.agent, messages=user([text, image("image/bmp", BMP)])
             )
         assert param(fault.value) == "messages.0.content.1"
-        earlier = user([text, image("image/gif", GIF)])
+        earlier = user([text, image("image/bmp", BMP)])
         with pytest.raises(openai.BadRequestError) as fault:
             await client.chat.completions.create(model=system.agent, messages=[*earlier, *user("and?")])
         assert param(fault.value) == "messages.0.content.1"
