@@ -33,6 +33,7 @@ from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.response import stream_headers
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService
+from rejoin_gateway.streaming.client_view import client_view
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
 
@@ -81,7 +82,7 @@ class ChatSession(msgspec.Struct, frozen=True):
         context: Any = None,
         key: str | None = None,
         operations: bool = False,
-        ui: int = 7,
+        ui: int | None = None,
     ) -> Stream:
         """Store a message and stream its answer.
 
@@ -96,7 +97,12 @@ class ChatSession(msgspec.Struct, frozen=True):
         return Stream(await session.send(user_message, view, when_busy=WhenBusy(when_busy), key=key))
 
     async def stream(
-        self, cursor: str | None = None, *, follow: bool = False, operations: bool = False, ui: int = 7
+        self,
+        cursor: str | None = None,
+        *,
+        follow: bool = False,
+        operations: bool = False,
+        ui: int | None = None,
     ) -> Stream | None:
         """Stream the session's run after `cursor`, or from its start.
 
@@ -115,7 +121,7 @@ class ChatSession(msgspec.Struct, frozen=True):
         approved: bool,
         reason: str | None = None,
         operations: bool = False,
-        ui: int = 7,
+        ui: int | None = None,
     ) -> Stream | None:
         """Store a decision and stream what follows; None while the run waits for more decisions."""
         await self.session.check_agent()
@@ -288,5 +294,5 @@ def _client_message(message: MessageInput, key: str | None) -> ClientMessage:
             return ClientMessage(new_message_id(key), "user", list(message))
 
 
-def _view(ui: int, *, operations: bool) -> View:
-    return View(operations=operations, v7=ui >= 7, v6=ui >= 6)  # noqa: PLR2004 - the versions' own numbers
+def _view(ui: int | None, *, operations: bool) -> View:
+    return client_view(None if ui is None else str(ui), operations=operations)

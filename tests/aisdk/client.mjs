@@ -23,16 +23,29 @@ function load(folder) {
   return import(pathToFileURL(path.join(folder, entry)).href);
 }
 
-/** `ai` of a version and the `@ai-sdk/react` that belongs to it. */
-export async function client(version) {
+/**
+ * `ai` of a version and the `@ai-sdk/react` that belongs to it. The name is the version, and behind a `?` what the
+ * client states about itself: most of them state nothing.
+ */
+export async function client(name) {
+  const [version, stated] = name.split('?');
   const react = path.join(MODULES, `client-${version}`);
   const folder = packageOf(createRequire(path.join(react, 'package.json')).resolve('ai'));
   const found = JSON.parse(readFileSync(path.join(folder, 'package.json'), 'utf8')).version;
   if (found !== version) throw new Error(`client-${version} came with ai ${found}`);
   const [major, , patch] = version.split('.').map(Number);
-  // What a client says about itself: `reset-step` came with 7.0.70, not with 7.0.0.
-  const ui = major === 7 && patch < 70 ? 6 : major;
-  return { version, major, patch, ui, era: era(major, patch), ai: await load(folder), react: await load(react) };
+  return {
+    name,
+    version,
+    major,
+    patch,
+    query: stated ? `?${stated}` : '',
+    // `reset-step` came with 7.0.70, not with 7.0.0.
+    knowsResets: major === 7 && patch >= 70,
+    era: era(major, patch),
+    ai: await load(folder),
+    react: await load(react),
+  };
 }
 
 export async function workflowTransport() {
@@ -143,8 +156,7 @@ export class Tab {
 
   constructor(client, place, session, messages = [], { auto = false, transport } = {}) {
     this.client = client;
-    const { ai, react, ui } = client;
-    const query = ui === 7 ? '' : `?ui=${ui}`;
+    const { ai, react, query } = client;
     const api = `${place.gateways[0]}/api/chat`;
     this.chat = new react.Chat({
       id: session,
@@ -192,10 +204,14 @@ export class Tab {
     await until(() => !this.busy, `the end of the response in ${this.chat.id}`);
   }
 
-  /** Answer every question by its file; the client posts by itself once all of them are answered. */
+  /** Answer every question, in the order of the files; the client posts by itself once all of them are answered. */
   async decide(answers) {
     const requests = this.wire.requests.length;
-    for (const { approval, input } of this.tools('approval-requested')) {
+    const files = Object.keys(answers);
+    const asked = this.tools('approval-requested').sort(
+      (one, other) => files.indexOf(one.input.file) - files.indexOf(other.input.file),
+    );
+    for (const { approval, input } of asked) {
       const reason = answers[input.file] ? undefined : 'I need it';
       await this.chat.addToolApprovalResponse({ id: approval.id, approved: answers[input.file], reason });
     }

@@ -18,7 +18,7 @@ const RULES = [
   },
   {
     name: 'a replay does not tell what was decided',
-    applies: ({ ui }) => ui === 6,
+    applies: ({ major, query }) => major > 5 && query !== '?ui=7',
     change(part, held) {
       if (part.approval && held?.approval && !('approved' in held.approval)) {
         delete part.approval.approved;

@@ -31,7 +31,7 @@ const killed = barrier(versions.length, async () => {
 });
 
 async function perform(one, name, flow) {
-  const session = `${one.version}-${name}-${randomBytes(4).toString('hex')}`.replace(/[^A-Za-z0-9]+/g, '-');
+  const session = `${one.name}-${name}-${randomBytes(4).toString('hex')}`.replace(/[^A-Za-z0-9]+/g, '-');
   const began = Date.now();
   let arrived = name !== KILLED;
   const kill = () => ((arrived = true), killed.wait());
@@ -39,7 +39,7 @@ async function perform(one, name, flow) {
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`not over after ${FLOW_MS_MAX} ms`)), FLOW_MS_MAX);
   });
-  const result = { version: one.version, flow: name };
+  const result = { version: one.name, flow: name };
   try {
     result.notes = await Promise.race([play(one, place, session, flow, kill), late]);
     result.ok = true;

@@ -18,6 +18,8 @@ from rejoin_client.errors import Gone, Lost
 from rejoin_client.events import Event, ResetStep, Restarted, StartStep, TextDelta, decode
 from rejoin_client.transport import CONNECTION_ERRORS, Backoff, HttpTransport, Request
 
+UI = {"ui": "7"}
+"""In the query of every stream: this client knows the chunk types of AI SDK 7."""
 _DONE = b"[DONE]"
 
 
@@ -63,6 +65,7 @@ class Answer:
 
         If the log no longer has the cursor, `first` is sent again without it.
         """
+        first = msgspec.structs.replace(first, query={**first.query, **UI})
         backoff = Backoff(transport.retry, transport.retry.patience_s)
         restarted = False
         try:
@@ -157,7 +160,7 @@ class Answer:
 
     def _run_stream(self) -> Request:
         """The stream of this run. The session's stream may be that of a newer run."""
-        query = {name: value for name, value in self._first.query.items() if name == "follow"}
+        query = {name: value for name, value in self._first.query.items() if name in {"follow", *UI}}
         return Request(method="GET", path=stream_path(self.run), headers=self._first.headers, query=query)
 
     async def _frames(self) -> AsyncGenerator[tuple[str, bytes]]:

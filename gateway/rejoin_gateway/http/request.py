@@ -14,10 +14,10 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
+from rejoin_gateway.streaming.client_view import client_view
 
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
 """Content types accepted for JSON: `fetch` with a string sends text/plain, some clients send no type."""
-UI_VERSIONS = frozenset({"5", "6", "7"})
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -80,11 +80,8 @@ def key_of(request: web.Request) -> str | None:
 
 def view_of(request: web.Request) -> View:
     """Which events the client receives: `?ui=` is the major version of its AI SDK. Raises `Invalid`."""
-    ui = request.query.get("ui", "7")
-    if ui not in UI_VERSIONS:
-        raise Invalid(f"ui is 5, 6 or 7, not {ui[:64]!r}")
     operations = request.headers.get("x-emit-operations", "").lower() == "true"
-    return View(operations=operations, v7=ui == "7", v6=ui != "5")
+    return client_view(request.query.get("ui"), operations=operations)
 
 
 def agent_of(request: web.Request) -> AgentName:

@@ -15,7 +15,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log import record as log
 from rejoin_protocol.log import sse
-from rejoin_protocol.log.record import Audience, Mark, Record
+from rejoin_protocol.log.record import OPERATIONS, Mark, Record
 
 from rejoin_gateway.streaming.resume_point import ResumePoint
 
@@ -72,6 +72,6 @@ def _decode(records: Sequence[Record]) -> list[Chunk]:
     return [
         chunks.decode(event)
         for record in records
-        if record.head.audience is not Audience.OPERATIONS
+        if record.head.audience not in OPERATIONS
         for event in log.split_events(record)
     ]

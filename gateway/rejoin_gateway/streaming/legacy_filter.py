@@ -1,12 +1,14 @@
-"""What a client older than AI SDK v7 receives of a run's log. Pure.
+"""What a client receives of a run's log that does not know `reset-step`, or may not know it. Pure.
 
 After a runner crash the next attempt repeats the interrupted step: the log holds the events of the first
-attempt, then `reset-step`, then those of the second. A v7 client drops the first ones when it reads
+attempt, then `reset-step`, then those of the second. A newer client drops the first ones when it reads
 `reset-step`. An older client does not know that chunk and can drop nothing, so it must never receive the
 same step twice:
 
-- Events already voided at request time are skipped.
-- If events are voided during the stream, the connection is broken and the client reconnects.
+- Events already voided at request time are skipped, with their `reset-step`.
+- If events are voided during the stream: a client that said that it is older has its connection broken; a
+  client that did not say what it is receives the `reset-step`. Either way an older client's stream ends
+  there, and its next one is correct.
 
 Chunk types that the client does not know are left out as well.
 """
@@ -76,13 +78,16 @@ class LegacyFilter(msgspec.Struct, frozen=True):
     def visible_frames(self, record: Record) -> list[tuple[Cursor, bytes]]:
         """The frames whose type the client knows, voided or not.
 
-        Raises `Gone` at a `reset-step` that is newer than `voided`: the client has received events that it
-        voids.
+        Raises `Gone` at a `reset-step` that is newer than `voided`, for a client that does not know it: the
+        client has received events that it voids.
         """
         frames = []
         for cursor, type, frame in _events(record):
-            if type == b"reset-step" and all(voided.until != cursor for voided in self.voided):
-                raise Gone("a step was repeated: request the message again from its beginning")
+            if type == b"reset-step":
+                if any(voided.until == cursor for voided in self.voided):
+                    continue
+                if not self.view.resets:
+                    raise Gone("a step was repeated: request the message again from its beginning")
             if self.view.sees(record.head) and self.view.knows(type):
                 frames.append((cursor, frame))
         return frames

@@ -81,8 +81,8 @@ class Replay(msgspec.Struct, frozen=True):
     async def _frames(self, records: LogTail) -> AsyncGenerator[bytes]:
         """The bytes to send, as they arrive; a comment after each silence; `[DONE]` at the end.
 
-        Raises `Gone` if the log has lost the next records, or if records void events that a client older
-        than v7 has already received.
+        Raises `Gone` if the log has lost the next records, or if records void events that a client which
+        does not know `reset-step` has already received.
         """
         clock = asyncio.get_running_loop().time
         catchup_started_s: float | None = clock()
@@ -189,7 +189,7 @@ class Replay(msgspec.Struct, frozen=True):
         head, send_from = record.head, self.start.send_from
         if record.end <= send_from or head.turn < self.start.min_turn:
             return b""
-        if not self.view.v7:
+        if self.start.voided or not self.view.resets:
             frames = LegacyFilter(self.view, self.start.voided).valid_frames(record)
             return b"".join(frame for index, frame in frames if index >= send_from)
         if not self.view.sees(head):

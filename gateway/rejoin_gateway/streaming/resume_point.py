@@ -2,8 +2,8 @@
 first.
 
 Only reads the log. Three cases look alike in the log and get different errors: a position that never
-existed (`Invalid`), one whose events have expired or do not exist yet (`Gone`), and, for clients older than
-v7, one inside events that were voided later (`Gone`, see `legacy_filter`).
+existed (`Invalid`), one whose events have expired or do not exist yet (`Gone`), and, for clients that do
+not know `reset-step`, one inside events that were voided later (`Gone`, see `legacy_filter`).
 
 Any replica of the stream may serve a read, and one that lags behind does not have the newest records yet.
 So a record that is missing is read again before it counts as missing.
@@ -42,7 +42,7 @@ class ResumePoint(msgspec.Struct, frozen=True):
     tail: int | None = None
     """Index of the last event visible to the client at request time; None unless it counted from the end."""
     voided: Sequence[VoidedRange] = ()
-    """The events voided at request time; looked up only for clients that cannot void events themselves."""
+    """The events voided at request time; looked up only for clients that may not know `reset-step`."""
 
 
 class CursorOfAnotherRun(Invalid):
@@ -59,7 +59,8 @@ async def find_resume_point(run_log: RunLog, run: Run, position: Position, view:
     Raises `CursorOfAnotherRun`, `Gone` for a position that has expired, does not exist yet or was voided, and
     `Unavailable`.
     """
-    if view.v7:
+    if view.v7 or (view.resets and isinstance(position, AfterCursor | AfterCount)):
+        # A client that continues has received every event before, and receives every event after.
         return await _locate(run_log, run, position, view)
     if isinstance(position, AfterCount):
         legacy = LegacyFilter(view, await _find_voided(run_log, run))
@@ -186,7 +187,7 @@ def _position_voided() -> Gone:
 async def _find_voided(run_log: RunLog, run: Run) -> Sequence[VoidedRange]:
     """The events voided so far. Most runs have none, which the counter in their last record's head shows."""
     last = await run_log.last(run.id)
-    if last is None or (last.head.v7 == 0 and last.head.audience is not Audience.V7):
+    if last is None or (last.head.resets == 0 and last.head.audience is not Audience.RESETS):
         return ()
     voided = VoidedRanges()
     async for record in _read_from_beginning(run_log, run):

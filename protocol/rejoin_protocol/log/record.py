@@ -17,18 +17,22 @@ BATCH_BYTES_MAX = 256 * 1024
 
 _FRAME_END = b"\n\n"
 _DATA = b"\ndata: "
-_V6_TYPES = frozenset({b"tool-approval-request", b"tool-approval-response", b"tool-output-denied"})
-_V7_TYPES = frozenset(
-    {b"reset-step", b"tool-approval-response", b"custom", b"reasoning-file", b"steering-message"}
-)
+_V6_TYPES = frozenset({b"tool-approval-request", b"tool-output-denied"})
 
 
 class Audience(StrEnum):
     """Which clients see the events of a batch."""
 
     ALL = "all"
-    OPERATIONS = "op"  # only requests with the header `x-emit-operations: true`
-    V7 = "v7"  # only clients that know chunk types of AI SDK v7
+    OPERATIONS = "op"  # only a request with `x-emit-operations: true`
+    LIFECYCLE = "lifecycle"  # as OPERATIONS, and the API families that document these operations
+    PROGRESS = "progress"  # as OPERATIONS, and the API family that documents these operations
+    V7 = "v7"  # only clients that asked for the chunk types of AI SDK 7
+    RESETS = "resets"  # `reset-step`: not for clients that asked for an older version
+
+
+OPERATIONS = frozenset({Audience.OPERATIONS, Audience.LIFECYCLE, Audience.PROGRESS})
+"""The audiences of `data-operation` chunks."""
 
 
 class Mark(StrEnum):
@@ -45,10 +49,10 @@ class Mark(StrEnum):
 class Head(msgspec.Struct, frozen=True, array_like=True):
     """The head of a batch.
 
-    `prev`: sequence of the run's previous message, 0 for none; the append was fenced with it. `attempt`: the
-    attempt that appended it. `index`: number of its first event in the run. `count`: number of events, 0 for
-    a takeover without events. `operations`, `v7`: how many events before `index` have these audiences.
-    `turn`: how many suspensions precede it.
+    `prev`: sequence of the run's previous message, 0 for none: what the append was fenced with.
+    `attempt`: whose append it is. `index`: number of the first event in the run. `count`: how many events,
+    0 for a takeover that had nothing to say. `turn`: how many suspensions are behind it. `operations`, `v7`,
+    `resets`, `lifecycle`, `progress`: events of those audiences before `index`.
     """
 
     prev: int
@@ -60,17 +64,22 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     audience: Audience = Audience.ALL
     mark: Mark = Mark.NONE
     turn: int = 0
+    resets: int = 0
+    lifecycle: int = 0
+    progress: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.prev} {self.attempt} {self.index} {self.count} "
-            f"{self.operations} {self.v7} {self.audience} {self.mark} {self.turn}"
+            f"{self.operations} {self.v7} {self.audience} {self.mark} {self.turn} "
+            f"{self.resets} {self.lifecycle} {self.progress}"
         )
 
 
 def parse_head(text: str) -> Head:
-    """Parse a header. Fields that later versions append are ignored. Raises `ValueError`."""
-    prev, attempt, index, count, operations, v7, audience, mark, turn, *_ = text.split(" ")
+    """Read a header; words that later versions add at the end are skipped. Raises `ValueError`."""
+    prev, attempt, index, count, operations, v7, audience, mark, turn, *counts = text.split(" ")
+    resets, lifecycle, progress, *_ = [*map(int, counts[:3]), 0, 0, 0]
     return Head(
         int(prev),
         int(attempt),
@@ -81,6 +90,9 @@ def parse_head(text: str) -> Head:
         Audience(audience),
         Mark(mark),
         int(turn),
+        resets,
+        lifecycle,
+        progress,
     )
 
 
@@ -98,13 +110,19 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 class View(msgspec.Struct, frozen=True):
-    """Which events one client sees. `v7`, `v6`: whether it knows the chunk types that these versions of the
-    AI SDK introduced. A chunk of an unknown type would end the client's stream with an error.
+    """Which events one client receives. The default is everything but operations.
+
+    `operations`: all of them. `lifecycle`, `progress`: the ones that some API families always send. `v7`:
+    the chunk types of AI SDK 7. `v6`: those of AI SDK 6. `resets`: `reset-step`. A client ends its stream at
+    a type that it does not know.
     """
 
     operations: bool = False
     v7: bool = True
     v6: bool = True
+    resets: bool = True
+    lifecycle: bool = False
+    progress: bool = False
 
     def sees(self, head: Head) -> bool:
         """Whether this client sees the events of a batch."""
@@ -113,16 +131,28 @@ class View(msgspec.Struct, frozen=True):
                 return True
             case Audience.OPERATIONS:
                 return self.operations
+            case Audience.LIFECYCLE:
+                return self.operations or self.lifecycle
+            case Audience.PROGRESS:
+                return self.operations or self.progress
             case Audience.V7:
                 return self.v7
+            case Audience.RESETS:
+                return self.resets
 
     def knows(self, type: bytes) -> bool:
-        """Whether this client knows a chunk type."""
-        return (self.v7 or type not in _V7_TYPES) and (self.v6 or type not in _V6_TYPES)
+        """Whether this client knows a type of chunk that stands in a batch for everybody."""
+        return self.v6 or type not in _V6_TYPES
 
     def count_before(self, head: Head) -> int:
-        """How many events before the batch this client sees, provided that it knows every chunk type."""
-        hidden = (0 if self.operations else head.operations) + (0 if self.v7 else head.v7)
+        """How many events before the batch this client sees, if it knows every type."""
+        hidden = (
+            (0 if self.operations else head.operations)
+            + (0 if self.operations or self.lifecycle else head.lifecycle)
+            + (0 if self.operations or self.progress else head.progress)
+            + (0 if self.v7 else head.v7)
+            + (0 if self.resets else head.resets)
+        )
         return head.index - hidden
 
     def count_through(self, head: Head) -> int:

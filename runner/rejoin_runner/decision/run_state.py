@@ -4,6 +4,7 @@ Pure. A claim applies every record of the stored log; after that the journal app
 Live work and recovery therefore decide from the same state.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from enum import Enum, auto
 
@@ -71,9 +72,9 @@ class RunState:
         """Attempts that have written since the last suspension."""
         self.fold = Fold()
         self.index = 0
-        """Events so far, which is the index of the next event. The next two count two audiences of these."""
-        self.operations = 0
-        self.v7 = 0
+        """Events so far, which is the index of the next event."""
+        self.audiences: Counter[Audience] = Counter()
+        """How many of them are for which audience."""
         self.suspensions = suspensions
         self.steps = 0
         self.frames = AgentStack()
@@ -156,8 +157,7 @@ class RunState:
         """Apply one event."""
         self.fold.apply(chunk)
         self.index += 1
-        self.operations += audience is Audience.OPERATIONS
-        self.v7 += audience is Audience.V7
+        self.audiences[audience] += 1
         if self.phase is Phase.SUSPENDED:
             self.phase = Phase.RUNNING
         self._apply_to_run(chunk)

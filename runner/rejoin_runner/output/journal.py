@@ -79,8 +79,7 @@ class Journal:
     def _copy_counters(self) -> None:
         """The counters of what is stored. Those of `state` run ahead of them: they count what is queued."""
         self._index = self._state.index
-        self._operations = self._state.operations
-        self._v7 = self._state.v7
+        self._audiences = self._state.audiences.copy()
         self._turn = self._state.suspensions
 
     def restart(self, suspensions: int) -> None:
@@ -95,6 +94,8 @@ class Journal:
         `wait_until_stored`. Raises `EventTooLarge`.
         """
         event = self.encode(chunk)
+        if audience is Audience.ALL:
+            audience = _audience_of(chunk)
         await self._has_room.wait()
         # The state changes when the event is queued, not when it is stored: the next decision must not wait
         # for the broker. A crash loses both, and the next attempt decides from the log.
@@ -157,10 +158,7 @@ class Journal:
         self._appended(clock() - started_s)
         # Only now: a failed append leaves the counters at what is stored.
         self._index += len(events)
-        if audience is Audience.OPERATIONS:
-            self._operations += len(events)
-        elif audience is Audience.V7:
-            self._v7 += len(events)
+        self._audiences[audience] += len(events)
         self._turn += mark is Mark.SUSPENDED
         if records := self._segment.add(Record(self._prev, head, payload)):
             await self._log.add_segment(self._run, records)
@@ -171,11 +169,14 @@ class Journal:
             attempt=self._attempt,
             index=self._index,
             count=count,
-            operations=self._operations,
-            v7=self._v7,
+            operations=self._audiences[Audience.OPERATIONS],
+            v7=self._audiences[Audience.V7],
             audience=audience,
             mark=mark,
             turn=self._turn,
+            resets=self._audiences[Audience.RESETS],
+            lifecycle=self._audiences[Audience.LIFECYCLE],
+            progress=self._audiences[Audience.PROGRESS],
         )
 
     def _take_batch(self) -> tuple[list[bytes], Audience, Mark]:
@@ -201,3 +202,16 @@ class Journal:
         if len(self._queue) < QUEUED_EVENTS_MAX:
             self._has_room.set()
         return events, audience, mark
+
+
+def _audience_of(chunk: Chunk) -> Audience:
+    """Who knows the type of an event that is for everybody."""
+    match chunk:
+        case chunks.ResetStep():
+            return Audience.RESETS
+        case chunks.ToolApprovalResponse() | chunks.SteeringMessage():
+            return Audience.V7
+        case chunks.Custom() | chunks.ReasoningFile():
+            return Audience.V7
+        case _:
+            return Audience.ALL

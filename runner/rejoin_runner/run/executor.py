@@ -16,7 +16,7 @@ from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
-from rejoin_protocol.log.record import Audience, Mark
+from rejoin_protocol.log.record import Mark
 from rejoin_protocol.run_request import RunRequest
 
 from rejoin_runner.agent.custom_loop import CRASH_ERROR
@@ -28,7 +28,6 @@ from rejoin_runner.run import delegation, instrumentation, model_step, tool_call
 from rejoin_runner.run.attempt import DEADLINE, Attempt
 from rejoin_runner.run.status_updates import run_status_updates
 
-V7_CHUNKS = (chunks.ToolApprovalResponse, chunks.ResetStep)
 """Chunks of a restored message that only clients of AI SDK 7 know."""
 INTERRUPTED = "The run was interrupted."
 TOO_MANY_ATTEMPTS = "The run failed: its runners stopped too often before it was complete."
@@ -177,7 +176,7 @@ class RunExecutor:
         # The first batch has the mark, so that a reader forgets the expired log before it reads on.
         self._journal.mark(Mark.RESTORED)
         for chunk in rest:
-            await self._attempt.emit(chunk, Audience.V7 if isinstance(chunk, V7_CHUNKS) else Audience.ALL)
+            await self._attempt.emit(chunk)
         await self._suspend()
 
     async def _suspend(self) -> None:
@@ -224,7 +223,7 @@ class RunExecutor:
         if self._step_cut_off and self._attempt.fails_after_crash:
             await self._fail_step_cut_off()
             return
-        await self._attempt.emit(chunks.ResetStep(), Audience.V7)
+        await self._attempt.emit(chunks.ResetStep())
         self._step_cut_off = False
 
     async def _call_model(self) -> None:

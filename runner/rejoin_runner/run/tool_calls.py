@@ -16,7 +16,7 @@ from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import approval_id
-from rejoin_protocol.log.record import Audience, Mark
+from rejoin_protocol.log.record import Mark
 
 from rejoin_runner.decision import decide
 from rejoin_runner.decision.agent_stack import ToolCall
@@ -81,14 +81,13 @@ async def request_approvals(attempt: Attempt, calls: Sequence[ToolCall]) -> None
 
 
 async def emit_decisions(attempt: Attempt, decisions: Sequence[Decision]) -> None:
-    """Emit the decisions about approvals, for clients of AI SDK 7."""
+    """Emit the decisions about approvals. Clients that know AI SDK 7 receive them."""
     for decision in decisions:
         reason = msgspec.UNSET if decision.reason is None else decision.reason
         await attempt.emit(
             chunks.ToolApprovalResponse(
                 approval_id=decision.approval, approved=decision.approved, reason=reason
-            ),
-            Audience.V7,
+            )
         )
 
 

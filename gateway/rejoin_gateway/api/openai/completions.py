@@ -44,7 +44,7 @@ from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
 
-V6 = View(v7=False)
+V6 = View(v7=False, resets=False)
 """For clients that cannot take events back: events voided before the request are left out, and events voided
 during the stream break it.
 """

@@ -135,13 +135,13 @@ export class Conversation {
   }
 
   #chat(fields) {
-    return wire.post('/api/chat', { id: this.id, trigger: 'submit-message', ...fields }, this.#headers('idempotency-key'));
+    return wire.post('/api/chat?ui=7', { id: this.id, trigger: 'submit-message', ...fields }, this.#headers('idempotency-key'));
   }
 
   #newMessage(message) {
     const { context } = this;
     if (!context || context.remember) return this.#chat({ messages: [message] });
-    const path = `/api/agents/${encodeURIComponent(wire.agent)}/${encodeURIComponent(this.id)}`;
+    const path = `/api/agents/${encodeURIComponent(wire.agent)}/${encodeURIComponent(this.id)}?ui=7`;
     return wire.post(path, { message, context: context.value }, this.#headers());
   }
 
@@ -193,7 +193,7 @@ export class Conversation {
       if (this.#signal.signal.aborted || !stored) return;
       this.#apply(stored);
       const headers = { 'x-emit-operations': 'true' };
-      const path = `/run/v1/conversations/${encodeURIComponent(this.id)}/stream`;
+      const path = `/run/v1/conversations/${encodeURIComponent(this.id)}/stream?ui=7`;
       const resumed = await this.#follow((signal) => wire.fetch(path, { headers, signal }));
       if (!resumed && !stored.active) return;
       if (resumed) continue;
@@ -207,7 +207,7 @@ export class Conversation {
     const newFold = () => new Fold(seed ? structuredClone(seed) : undefined);
     const { signal } = this.#signal;
     const resume = ({ run, cursor }, both) =>
-      wire.fetch(`/api/chat/${run}/stream`, { headers: { 'last-event-id': cursor, 'x-emit-operations': 'true' }, signal: both });
+      wire.fetch(`/api/chat/${run}/stream?ui=7`, { headers: { 'last-event-id': cursor, 'x-emit-operations': 'true' }, signal: both });
     const answer = new Answer({ open, resume, signal, onState: (changes) => this.#show(changes) });
     this.live = newStream();
     if (!(await answer.begin())) {

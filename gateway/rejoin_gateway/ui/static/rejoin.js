@@ -280,7 +280,7 @@ export class RejoinChatTransport {
     const { api, ui, credentials, fetch = globalThis.fetch, headers: own } = this.#options;
     return async (path, init = {}, more = {}) => {
       const url = below(api, path);
-      const told = ui === 7 ? url : `${url}${url.includes('?') ? '&' : '?'}ui=${ui}`;
+      const told = `${url}${url.includes('?') ? '&' : '?'}ui=${ui}`;
       const all = { ...(await named(own)), ...(await named(headers)), ...more };
       return fetch(told, { cache: 'no-store', credentials, ...init, headers: all, signal });
     };

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rejoin_adapters.records import Run
+from rejoin_gateway.streaming.client_view import VIEW_DEFAULT, VIEWS
 from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
 from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
@@ -23,7 +24,7 @@ from rejoin_protocol.log.sse import DONE
 from tests.doubles.run_log import MemoryRunLog
 from tests.doubles.run_store import MemoryRunStore
 
-V5, V6, V7 = View(v7=False, v6=False), View(v7=False), View()
+V5, V6, V7, UNSTATED = VIEWS["5"], VIEWS["6"], VIEWS["7"], VIEW_DEFAULT
 RUN = RunId("run_1")
 
 
@@ -42,7 +43,14 @@ def run(state: State = State.COMPLETED) -> Run:
 
 
 def audience(chunk: Chunk) -> Audience:
-    return Audience.V7 if isinstance(chunk, c.ResetStep | c.ToolApprovalResponse) else Audience.ALL
+    """As the runner's journal chooses it."""
+    match chunk:
+        case c.ResetStep():
+            return Audience.RESETS
+        case c.ToolApprovalResponse():
+            return Audience.V7
+        case _:
+            return Audience.ALL
 
 
 def batches(sent: Sequence[Chunk], sizes: Sequence[int]) -> list[tuple[Audience, list[bytes]]]:
@@ -63,14 +71,15 @@ async def stored(sent: Sequence[Chunk], sizes: Sequence[int] = (1,)) -> MemoryRu
     log = MemoryRunLog()
     await log.append(RunId("run_0"), Head(0, 1, 0, 0), b"")
     prev = await log.append(RUN, Head(0, 1, 0, 0), b"")
-    index = v7 = 0
+    index, counts = 0, dict.fromkeys(Audience, 0)
     found = batches(sent, sizes)
     for number, (kind, batch) in enumerate(found):
         mark = Mark.ENDED if number == len(found) - 1 else Mark.NONE
-        head = Head(prev, 1, index, len(batch), 0, v7, kind, mark)
+        v7, resets = counts[Audience.V7], counts[Audience.RESETS]
+        head = Head(prev, 1, index, len(batch), 0, v7, kind, mark, resets=resets)
         prev = await log.append(RUN, head, encode_frames(batch, prev=prev, index=index))
         index += len(batch)
-        v7 += len(batch) * (kind is Audience.V7)
+        counts[kind] += len(batch)
     return log
 
 
@@ -213,6 +222,32 @@ async def test_a_response_that_meets_a_new_reset_is_broken(view: View) -> None:
     assert len(await replayed(late, await find_resume_point(late, run(), FromStart(), view), view)) == len(
         expected(view)
     )
+
+
+@pytest.mark.feature("F84", "F95")
+async def test_a_client_that_states_no_version_gets_a_new_reset_and_no_old_one() -> None:
+    """The newest client corrects its message by the new one; an older client's next stream has none."""
+    log = await stored(REDONE[:13])
+    early = await find_resume_point(log, run(), FromStart(), UNSTATED)
+    late = await stored(REDONE)
+    got = await replayed(late, early, UNSTATED)
+    decision = next(n for n, chunk in enumerate(REDONE) if isinstance(chunk, c.ToolApprovalResponse))
+    assert [cursor_of(frame).index for frame in got] == [n for n in range(len(REDONE)) if n != decision]
+    again = await replayed(late, await find_resume_point(late, run(), FromStart(), UNSTATED), UNSTATED)
+    assert [cursor_of(frame).index for frame in again] == expected(V6)
+
+
+@pytest.mark.feature("F83", "F95")
+@pytest.mark.parametrize("sizes", [(1,), (3, 1), (100,)], ids=str)
+async def test_a_client_that_states_no_version_continues_exactly(sizes: tuple[int, ...]) -> None:
+    """By cursor and by count: what it received live, from any event on, with the resets."""
+    log = await stored(REDONE, sizes)
+    every = await replayed(log, await find_resume_point(log, run(), AfterCount(0), UNSTATED), UNSTATED)
+    assert sum(b'"reset-step"' in frame for frame in every) == 2
+    for place, frame in enumerate(every, 1):
+        for position in (AfterCursor(cursor_of(frame)), AfterCount(place)):
+            start = await find_resume_point(log, run(), position, UNSTATED)
+            assert await replayed(log, start, UNSTATED) == every[place:]
 
 
 @given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), max_size=4), st.integers(1, 5))

@@ -87,17 +87,42 @@ def test_a_record_holds_the_cursors_of_its_events_and_no_others(
     assert contains(one, Cursor(other, at)) == (other == prev and index <= at < index + count)
 
 
-@given(batches, st.booleans(), st.booleans())
-def test_a_view_counts_what_it_sees(batch: list[tuple[Audience, int]], operations: bool, v7: bool) -> None:
+@given(batches, st.sets(st.sampled_from(["operations", "lifecycle", "progress", "v7", "resets"])))
+def test_a_view_counts_what_it_sees(batch: list[tuple[Audience, int]], wants: set[str]) -> None:
     """Against the plain way: looking at every event."""
-    view = View(operations=operations, v7=v7)
+    fields = ("operations", "lifecycle", "progress", "v7", "resets")
+    view = View(**{field: field in wants for field in fields})
+    shown = {
+        Audience.ALL: True,
+        Audience.OPERATIONS: "operations" in wants,
+        Audience.LIFECYCLE: bool(wants & {"operations", "lifecycle"}),
+        Audience.PROGRESS: bool(wants & {"operations", "progress"}),
+        Audience.V7: "v7" in wants,
+        Audience.RESETS: "resets" in wants,
+    }
     seen = dict.fromkeys(Audience, 0)
     index = 0
     for audience, count in batch:
-        head = Head(0, 1, index, count, seen[Audience.OPERATIONS], seen[Audience.V7], audience)
-        shown = {Audience.ALL: True, Audience.OPERATIONS: operations, Audience.V7: v7}
+        head = Head(
+            0,
+            1,
+            index,
+            count,
+            operations=seen[Audience.OPERATIONS],
+            v7=seen[Audience.V7],
+            audience=audience,
+            resets=seen[Audience.RESETS],
+            lifecycle=seen[Audience.LIFECYCLE],
+            progress=seen[Audience.PROGRESS],
+        )
         assert view.sees(head) == shown[audience]
         assert view.count_before(head) == sum(number for one, number in seen.items() if shown[one])
         seen[audience] += count
         assert view.count_through(head) == sum(number for one, number in seen.items() if shown[one])
         index += count
+
+
+def test_a_header_without_the_newest_counts_is_read() -> None:
+    assert parse_head("4 1 2 3 1 0 all - 0") == Head(4, 1, 2, 3, 1)
+    newest = Head(4, 1, 2, 3, 1, resets=5, progress=7)
+    assert parse_head(str(newest)) == newest

@@ -23,8 +23,7 @@ CHUNKS: list[Chunk] = [
 MARKS = [mark for mark in Mark if mark is not Mark.RESTORED]
 FIELDS = (
     "index",
-    "operations",
-    "v7",
+    "audiences",
     "phase",
     "suspensions",
     "steps",
@@ -61,7 +60,15 @@ def test_a_stored_log_gives_the_state_of_the_live_run(
     for seq, (events, audience, mark) in enumerate(batches, 1):
         payload = record.encode_frames(map(chunks.encode, events), prev=seq - 1, index=live.index)
         head = Head(
-            seq - 1, 1, live.index, len(events), live.operations, live.v7, audience, mark, live.suspensions
+            seq - 1,
+            1,
+            live.index,
+            len(events),
+            live.audiences[Audience.OPERATIONS],
+            live.audiences[Audience.V7],
+            audience,
+            mark,
+            live.suspensions,
         )
         for event in events:
             live.apply(event, audience)
