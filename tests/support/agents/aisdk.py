@@ -37,7 +37,8 @@ class Deliberate:
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `port.Model`."""
-        calls = [] if request.step else _calls(request.history[-1]["parts"][0]["text"])
+        texts = [part["text"] for part in request.history[-1]["parts"] if part["type"] == "text"]
+        calls = [] if request.step else _calls(texts[0])
         if calls and {call.tool_name for call in calls} <= {tool.name for tool in request.tools}:
             for call in calls:
                 yield call
