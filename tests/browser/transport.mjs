@@ -74,7 +74,7 @@ describe('cuts', { concurrency: true }, () => {
           assert.deepEqual(again.body, posted.body);
           assert.equal(again.headers['idempotency-key'], posted.headers['idempotency-key']);
         } else {
-          assert.equal(again.url, `/api/chat/${RUN}/stream`);
+          assert.equal(again.url, `/api/chat/${RUN}/stream?ui=7`);
           assert.equal(again.headers['last-event-id'], `7-${at - 1}`);
         }
       });
@@ -146,7 +146,7 @@ test('resumeStream shows a running answer from its first event, and goes on thro
   const { chat, asked } = await chatted(t, [say(WHOLE.slice(0, 5), 0, 'end'), say(WHOLE.slice(5), 5, 'done')]);
   await chat.resumeStream();
   assert.equal(shown(chat), 'one two three four');
-  assert.deepEqual(asked.map(({ url }) => url), ['/api/chat/c1/stream', `/api/chat/${RUN}/stream`]);
+  assert.deepEqual(asked.map(({ url }) => url), ['/api/chat/c1/stream?ui=7', `/api/chat/${RUN}/stream?ui=7`]);
 });
 
 test('resumeStream with nothing running is nothing', async (t) => {
@@ -170,7 +170,7 @@ test('interrupt stops the run', async (t) => {
   const server = await serving(t, [(response) => response.writeHead(200).end('{"success":true,"interrupted":true}')]);
   const transport = new RejoinChatTransport({ api: server.api });
   assert.deepEqual(await transport.interrupt('c1'), { success: true, interrupted: true });
-  assert.deepEqual([server.asked[0].method, server.asked[0].url], ['POST', '/api/chat/c1/stop']);
+  assert.deepEqual([server.asked[0].method, server.asked[0].url], ['POST', '/api/chat/c1/stop?ui=7']);
 });
 
 test('a socket that is held open and says nothing more is left; its events come once, the rest elsewhere', async (t) => {

@@ -71,7 +71,8 @@ VIEW: Mapping[str, tuple[str, str, Any]] = {
     ),
     "ui": (
         "query",
-        "Major version of the client's AI SDK. Chunk types it lacks are left out.",
+        "Major version of the client's AI SDK. Chunk types that it lacks are left out. Without it: what "
+        "version 6 knows, and `reset-step`.",
         Literal["7", "6", "5"],
     ),
 }

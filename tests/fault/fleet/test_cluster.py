@@ -151,7 +151,7 @@ class Client:
         text = f"count {COUNT} every {EVERY_MS} ms"
         message = {"id": secrets.token_hex(8), "role": "user", "parts": [{"type": "text", "text": text}]}
         body = {"id": self.session, "messages": [message], "trigger": "submit-message"}
-        async with self._http.post(f"{self._gateway}/api/chat", json=body) as response:
+        async with self._http.post(f"{self._gateway}/api/chat?ui=7", json=body) as response:
             assert response.status == 200, await response.text()
             self.run = response.headers["x-workflow-run-id"]
             await self._read(response)
@@ -166,7 +166,7 @@ class Client:
 
     async def _resume(self) -> None:
         headers = {"Last-Event-ID": cursor_of(self.frames[-1])} if self.frames else {}
-        url = f"{self._gateway}/api/chat/{self.session}/stream"
+        url = f"{self._gateway}/api/chat/{self.session}/stream?ui=7"
         with suppress(aiohttp.ClientError):  # it is not there now: the other one is
             async with self._http.get(url, headers=headers) as response:
                 assert response.status in (200, 503), await response.text()

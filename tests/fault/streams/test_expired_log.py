@@ -23,14 +23,14 @@ async def test_a_decision_after_the_log_has_expired(system: LocalSystem, keep: i
     answer = await system.post(base, await system.decision(base, session, approved=True))
     assert answer.complete
     kinds = [chunk["type"] for chunk in answer.chunks]
-    assert kinds[:3] == ["start", "tool-approval-response", "tool-output-available"], "only the continuation"
+    assert kinds[:3] == ["start", "tool-output-available", "start-step"], "only the continuation"
     [_, message] = (await system.get(f"{base}/api/agents/{system.agent}/{session}")).json["messages"]
     assert message["parts"][-2]["text"] == "notes.txt is deleted."
 
-    whole = await system.get(f"{base}/api/chat/{session}/stream?startIndex=0")
+    whole = await system.get(f"{base}/api/chat/{session}/stream?ui=7&startIndex=0")
     assert whole.complete
     assert fold(chunks.decode(frame.data) for frame in whole.frames if frame.id) == message
-    resumed = await system.get(f"{base}/api/chat/{session}/stream?cursor={whole.frames[3].id}")
+    resumed = await system.get(f"{base}/api/chat/{session}/stream?ui=7&cursor={whole.frames[3].id}")
     assert resumed.frames == whole.frames[4:]
 
 

@@ -165,24 +165,27 @@ async def test_a_position_behind_the_rewind_is_exact(system: LocalSystem) -> Non
         assert counted.frames == whole.frames[count:]
 
 
+@pytest.mark.feature("F95")
 async def test_approvals_are_shown_to_those_who_know_them(system: LocalSystem) -> None:
-    """API §1: an unknown type ends a client's stream, so v5 gets none of them, v6 all but the decision."""
+    """An unknown type ends a client's stream: v5 gets none of them, v6 and one that states no version all but
+    the decision.
+    """
     base = await system.gateway()
     await system.runner()
     session = system.fresh("s")
     await system.post(base, system.chat(session, "delete notes.txt"))
     await system.post(base, await system.decision(base, session, approved=False))
     asked = {}
-    for ui in "567":
-        url = f"{base}/api/chat/{session}/stream?ui={ui}&startIndex="
+    for ui in ("ui=5", "ui=6", "ui=7", "none=stated"):
+        url = f"{base}/api/chat/{session}/stream?{ui}&startIndex="
         answer = await system.get(f"{url}0")
         asked[ui] = {name for name in types(answer) if "approval" in name or "denied" in name}
         for place, frame in enumerate(answer.frames[:-1], 1):
             for position in (f"{place}", f"0&cursor={frame.id}"):  # a cursor goes before a count
                 assert (await system.get(f"{url}{position}")).frames == answer.frames[place:]
-    assert asked["5"] == set()
-    assert asked["6"] == {"tool-approval-request", "tool-output-denied"}
-    assert asked["7"] == {"tool-approval-request", "tool-approval-response", "tool-output-denied"}
+    assert asked["ui=5"] == set()
+    assert asked["ui=6"] == asked["none=stated"] == {"tool-approval-request", "tool-output-denied"}
+    assert asked["ui=7"] == {"tool-approval-request", "tool-approval-response", "tool-output-denied"}
 
 
 @pytest.mark.parametrize("ui", ["", "4", "8", "v6", "6.0"])

@@ -34,7 +34,7 @@ async def collect_answer(system: LocalSystem, base: str, prompt: str) -> FullAns
     body: dict[str, Any] | None = system.chat(session, prompt)
     while body is not None:
         headers = {"x-emit-operations": "true"}
-        async with system.http.post(f"{base}/api/chat", json=body, headers=headers) as response:
+        async with system.http.post(f"{base}/api/chat?ui=7", json=body, headers=headers) as response:
             responses.append(await Answer.of(response))
         message = (await system.get(history)).json["messages"][-1]
         waiting = any(part.get("state") == "approval-requested" for part in message["parts"])

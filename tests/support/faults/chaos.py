@@ -367,7 +367,7 @@ class Client:
 
     async def _post(self, send: Send, body: Any) -> bool:
         send.posts += 1
-        url = f"{self._gateway()}/api/chat"
+        url = f"{self._gateway()}/api/chat?ui=7"
         async with self._http.post(url, json=body, headers=_headers(send)) as response:
             if response.status == 409 and "messageId" in body:
                 return await self._resume(send)  # it was interrupted before it was decided
@@ -375,7 +375,7 @@ class Client:
 
     async def _resume(self, send: Send) -> bool:
         send.resumes += 1
-        url = f"{self._gateway()}/api/chat/{send.session}/stream"
+        url = f"{self._gateway()}/api/chat/{send.session}/stream?ui=7"
         headers = {"Last-Event-ID": cursor_of(send.frames[-1])}
         async with self._http.get(url, headers=headers | _headers(send)) as response:
             return await self._read(send, response)

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
+from rejoin_gateway.streaming.client_view import VIEW_DEFAULT
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
-from rejoin_protocol.log.record import Record, View
+from rejoin_protocol.log.record import Record
 
 type RecordMeasurement = Callable[[str], None]
 """What stands below the results of the whole run: the fixture `record_measurement`."""
@@ -44,7 +45,7 @@ async def expire_log(nats_url: str, run: RunId, keep: int) -> None:
 
 def client_bytes(records: list[Record]) -> bytes:
     """The frames of a log as a client without options receives them."""
-    client = View()
+    client = VIEW_DEFAULT
     return b"".join(record.payload for record in records if client.sees(record.head))
 
 
