@@ -71,8 +71,7 @@ VIEW: Mapping[str, tuple[str, str, Any]] = {
     ),
     "ui": (
         "query",
-        "Major version of the client's AI SDK. Chunk types that it lacks are left out. Without it: what "
-        "version 6 knows, and `reset-step`.",
+        "The client's AI SDK: it receives what this major version knows. Default: 6, and `reset-step`.",
         Literal["7", "6", "5"],
     ),
 }
