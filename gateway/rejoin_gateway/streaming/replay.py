@@ -189,7 +189,7 @@ class Replay(msgspec.Struct, frozen=True):
         head, send_from = record.head, self.start.send_from
         if record.end <= send_from or head.turn < self.start.min_turn:
             return b""
-        if self.start.voided or not self.view.resets:
+        if not self.view.v7 and (self.start.voided or not self.view.resets):
             frames = LegacyFilter(self.view, self.start.voided).valid_frames(record)
             return b"".join(frame for index, frame in frames if index >= send_from)
         if not self.view.sees(head):
