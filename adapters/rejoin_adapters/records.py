@@ -125,10 +125,10 @@ class Admission(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A stored run. `ready`: it is first in its session and has a place in its tenant. `answer`: the id of
-    its
-    assistant message. `turn`: how many suspensions it has continued from. `interrupted`: a runner has to end
-    it. `user`: the user of its session. `usage`: as of its last suspension or its end.
+    """A stored run. `ready`: it is first in its session and has a place in its tenant, so runners may claim
+    it. `answer`: the id of its assistant message. `turn`: how many suspensions it has continued from.
+    `interrupted`: a runner has to end it. `user`: the user of its session. `usage`: as of its last suspension
+    or its end.
     """
 
     id: RunId

@@ -76,5 +76,11 @@ def _library_model(base: str, http: httpx2.AsyncClient) -> Model:
         return OpenAIChatModel(NAME, provider=service, profile=profile)
 
     return ProviderModel(
-        connect, "openai", api_key=None, keys=None, keyless=True, answer_timeout_s=600, retries_max=0
+        connect,
+        "openai",
+        process_key=None,
+        tenant_key_lookup=None,
+        keyless=True,
+        answer_timeout_s=600,
+        retries_max=0,
     )

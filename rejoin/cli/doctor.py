@@ -1,7 +1,7 @@
 """`rejoin doctor`: checks an installation from this machine, and prints errors with their remedies.
 
-Changes nothing. The URLs decide what it sees: a gateway's show what a gateway sees, an administrator's a
-little more.
+Changes nothing. It sees what the database and NATS users in the URLs may see; use an administrator's URLs to
+check everything.
 """
 
 import asyncio
@@ -44,17 +44,19 @@ async def _run_check(name: str, url_setting: str, check: Check, settings: Doctor
         )
     except RejoinError as fault:
         findings.append(error(f"{name}: {fault}", "see deploy/README.md"))
-    except Exception as fault:  # noqa: BLE001 - the driver's: a wrong password, an unknown database
-        findings.append(error(f"{name}: connection refused ({type(fault).__name__})", _first_line(fault)))
+    except Exception as fault:  # noqa: BLE001 - the driver raises many types, for example for a wrong password
+        findings.append(error(f"{name}: {_reason(fault)}", f"check {url_setting}, and read the server's log"))
     return findings
 
 
-def _first_line(fault: Exception) -> str:
-    return str(fault).splitlines()[0] if str(fault) else "read the server's log"
+def _reason(fault: Exception) -> str:
+    """The first line of the exception's text, and its type."""
+    text = str(fault).strip() or "the check failed"
+    return f"{text.splitlines()[0]} ({type(fault).__name__})"
 
 
-def execute(settings: DoctorSettings) -> None:
-    """Print the findings. Exits with 1 if one of them is an error."""
+def print_findings(settings: DoctorSettings) -> None:
+    """Run all checks and print the findings. Exits with 1 if one of them is an error."""
     findings = asyncio.run(examine(settings))
     click.echo("\n".join(str(finding) for finding in findings))
     if any(finding.severity is Severity.ERROR for finding in findings):

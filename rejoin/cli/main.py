@@ -137,7 +137,7 @@ def doctor_command(config: Path | None) -> None:
         doctor,  # import the gateway
     )
 
-    doctor.execute(load(check_settings.DoctorSettings, config))
+    doctor.print_findings(load(check_settings.DoctorSettings, config))
 
 
 @main.command(name="dev")

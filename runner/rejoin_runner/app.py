@@ -193,7 +193,11 @@ def _resolve_model(
     if not isinstance(model, str):
         return model
     return open_model(
-        model, connections, base_url=settings.model_base_url, api_key=settings.model_api_key, keys=keys
+        model,
+        connections,
+        base_url=settings.model_base_url,
+        api_key=settings.model_api_key,
+        tenant_key_lookup=keys,
     )
 
 

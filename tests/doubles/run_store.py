@@ -218,20 +218,22 @@ class MemoryRunStore:
         busy = found.turn.row if found.turn is not None else None
         return History(found.agent, found.shown, busy, found.created_at, found.updated_at)
 
-    async def find_message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
+    async def find_message(
+        self, owner: Owner, session: SessionId, message: MessageId
+    ) -> MessageWithNext | None:
         """See `RunStore`."""
         found = self.database.find_session(owner, session)
         shown = found.shown if found is not None else []
-        for message, behind in zip_longest(shown, shown[1:]):
-            if message["id"] == id:
-                return MessageWithNext(message, None if behind is None else behind["id"])
+        for body, following in zip_longest(shown, shown[1:]):
+            if body["id"] == message:
+                return MessageWithNext(body, None if following is None else following["id"])
         return None
 
     async def messages_before(
         self,
         owner: Owner,
         session: SessionId,
-        id: MessageId,
+        message: MessageId,
         *,
         after: MessageId | None = None,
         limit: int = 20,
@@ -239,16 +241,16 @@ class MemoryRunStore:
     ) -> Sequence[UIMessage] | None:
         """See `RunStore`."""
         found = self.database.find_session(owner, session)
-        end = None if found is None else found.message(id)
+        end = None if found is None else found.message(message)
         if found is None or end is None:
             return None
-        ids = [message.id for message in found.messages if message.position < end.position]
+        ids = [earlier.id for earlier in found.messages if earlier.position < end.position]
         if after is not None and after not in ids:
             return None
         if not oldest_first:
             ids.reverse()
         behind = ids[ids.index(after) + 1 :] if after is not None else ids
-        shown = {message["id"]: message for message in found.shown}
+        shown = {body["id"]: body for body in found.shown}
         return [shown[id] for id in behind if id in shown][:limit]
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
@@ -318,7 +320,7 @@ class MemoryRunStore:
         found.resume(run)
         return Decided(run.row, max(one.turn for one in open_here) + 1)
 
-    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
+    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> RunRequest | None:
         """See `RunStore`."""
         mine = self._held(run, attempt)
         session = self.database.session_of(mine)
@@ -333,7 +335,7 @@ class MemoryRunStore:
                 mine.due_at = mine.due_at or now_utc()
         elif mine.row.state in TERMINAL:
             raise Fenced("the run is over")
-        return [request] if (request := self._following(session, mine.row.tenant)) is not None else []
+        return self._following(session, mine.row.tenant)
 
     async def end(
         self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
@@ -417,22 +419,24 @@ class MemoryRunStore:
             run for run in runs if run not in self.database.runs or self.database.runs[run].row.interrupted
         ]
 
-    async def find_stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
+    async def recover_stranded(
+        self, age_s: float, *, republish_interval_s: float = 60.0
+    ) -> Sequence[RunRequest]:
         """See `RunStore`."""
         now = now_utc()
         runs = list(self.database.runs.values())
         due = [run for run in runs if run.due_at and (now - run.due_at).total_seconds() > age_s]
         due.sort(key=lambda run: run.due_at or now)
-        held = [
+        republished = [
             run
             for run in runs
             if run.row.state is State.RUNNING
             and run.due_at is None
-            and (now - run.updated_at).total_seconds() > held_s
+            and (now - run.updated_at).total_seconds() > republish_interval_s
         ]
-        for run in held:
+        for run in republished:
             run.updated_at = now
-        return [run.row.request for run in (*due, *held)] + self._promoted()
+        return [run.row.request for run in (*due, *republished)] + self._promoted()
 
     def _promoted(self) -> list[RunRequest]:
         requests = []

@@ -101,15 +101,15 @@ def _owned(data_dir: Path) -> Iterator[Path]:
     path.mkdir(
         0o711, parents=True, exist_ok=True
     )  # others pass through it (PostgreSQL's user), and see nothing
-    lock = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock_fd = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not try_lock(lock):
-            pid = os.pread(lock, 10, 0).decode().strip()
+        if not try_lock(lock_fd):
+            pid = os.pread(lock_fd, 10, 0).decode().strip()
             raise EmbeddedError(f"{path} is in use by process {pid}: end it, or use another directory")
-        os.pwrite(lock, f"{os.getpid():<10}\n".encode(), 0)
+        os.pwrite(lock_fd, f"{os.getpid():<10}\n".encode(), 0)
         yield path
     finally:
-        os.close(lock)
+        os.close(lock_fd)
 
 
 def _silent(_: str) -> None:

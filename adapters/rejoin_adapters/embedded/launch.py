@@ -1,14 +1,13 @@
-"""The few instructions between fork and exec of an embedded server: a script, run by a Python of its own.
+"""Prepares this process and then executes an embedded server in it: a script with an interpreter of its own.
 
-It owns three promises. The server ends when its owner does: by PR_SET_PDEATHSIG (prctl(2)) on Linux,
-elsewhere by a watchdog that holds the reading end of a pipe. PostgreSQL, which refuses to be root, runs as
-an unprivileged user even where only root may enter (`/root/project/.rejoin`): it keeps CAP_DAC_READ_SEARCH
-or CAP_DAC_OVERRIDE as ambient capability (capabilities(7)), if and only if it could not reach its files
-otherwise. And nothing on the host is changed for it: no user, no mode of a parent directory, no copy.
+It guarantees three things. The server ends when its owner does: by PR_SET_PDEATHSIG (prctl(2)) on Linux,
+elsewhere by a watchdog that holds the reading end of a pipe. PostgreSQL, which refuses to run as root, runs
+as an unprivileged user even in directories that only root may enter (`/root/project/.rejoin`): it keeps
+CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE as ambient capability (capabilities(7)), but only if it cannot reach
+its files otherwise. Nothing on the host changes: no user, no mode of a parent directory, no copy.
 
-It never imports anything of ours: it starts with `-I -S` and only the standard library. It is a script and
-not a `preexec_fn`, because that runs Python between fork and exec of a process that may have threads, which
-can deadlock and is deprecated.
+The script imports only the standard library: it runs with `-I -S`. A `preexec_fn` instead would run Python
+between fork and exec of a process that may have threads, which can deadlock and is deprecated.
 """
 
 import ctypes
@@ -35,15 +34,17 @@ WATCHDOG_INTERVAL_S = 0.5
 
 
 class Launch(NamedTuple):
-    """`user` is uid and gid, or None to stay who we are; `leash` a pipe's end, None on Linux."""
+    """What to execute. `user`: uid and gid, or None to keep the present user. `lock_fd`: the open lock file.
+    `watchdog_pipe`: the reading end of the watchdog's pipe; None on Linux.
+    """
 
     argv: list[str]
     cwd: str
     owner_pid: int
     death_signal: int
-    lock: int
+    lock_fd: int
     user: tuple[int, int] | None
-    leash: int | None
+    watchdog_pipe: int | None
 
 
 def main(launch: Launch) -> None:
@@ -51,31 +52,31 @@ def main(launch: Launch) -> None:
     if launch.user:
         become(*launch.user, launch.argv[0], launch.cwd)
     os.chdir(launch.cwd)
-    if launch.leash is None:
+    if launch.watchdog_pipe is None:
         die_with_owner(launch.owner_pid, launch.death_signal)
     else:
-        watch_owner(launch.leash, launch.death_signal, launch.lock)
-    os.execv(launch.argv[0], launch.argv)  # noqa: S606  # without a shell is the point
+        watch_owner(launch.watchdog_pipe, launch.death_signal, launch.lock_fd)
+    os.execv(launch.argv[0], launch.argv)  # noqa: S606  # no shell is needed
 
 
 def die_with_owner(owner_pid: int, death_signal: int) -> None:
     """Ask the kernel for a signal at the owner's end. After `become`: a change of user clears the request."""
     if not prctl(PR_SET_PDEATHSIG, death_signal):
-        sys.exit("the kernel does not tell of the owner's end")
-    if os.getppid() != owner_pid:  # the owner died before we asked, and nobody will tell us
+        sys.exit("the kernel refuses to signal the owner's end")
+    if os.getppid() != owner_pid:  # the owner died before the request: no signal will come
         sys.exit("the owner is gone")
 
 
-def watch_owner(leash: int, death_signal: int, lock: int) -> None:
-    """Leave a child behind that ends the server when the pipe breaks, and ends itself with the server."""
+def watch_owner(watchdog_pipe: int, death_signal: int, lock_fd: int) -> None:
+    """Start a watchdog: a child that ends the server when the pipe breaks, and then itself."""
     server_pid = os.getpid()
     if os.fork():
-        os.close(leash)
+        os.close(watchdog_pipe)
         return
-    for inherited in (0, 1, 2, lock):  # not to keep the server's lock, nor anybody's terminal
-        os.close(inherited)
+    for fd in (0, 1, 2, lock_fd):  # the watchdog must not hold the server's lock or the terminal
+        os.close(fd)
     while os.getppid() == server_pid:
-        if select.select([leash], [], [], WATCHDOG_INTERVAL_S)[0]:
+        if select.select([watchdog_pipe], [], [], WATCHDOG_INTERVAL_S)[0]:
             os.kill(server_pid, death_signal)
             break
     os._exit(0)

@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 from typing import ClassVar, override
 
-from rejoin_adapters.embedded.child import Child, Step
+from rejoin_adapters.embedded.child import Child, EndSignal
 from rejoin_adapters.embedded.server import HOST, EmbeddedServer, ServerOptions, carried, secret
 
 PROBE_TIMEOUT_S = 2.0
@@ -35,7 +35,7 @@ class NatsServer(EmbeddedServer):
 
     name: ClassVar[str] = "NATS"
     death_signal: ClassVar[signal.Signals] = signal.SIGKILL  # costs nothing that was acknowledged
-    stop_steps: ClassVar[tuple[Step, ...]] = ((signal.SIGTERM, 5.0),)
+    stop_signals: ClassVar[tuple[EndSignal, ...]] = ((signal.SIGTERM, 5.0),)
 
     def __init__(self, place: ServerOptions, port: int) -> None:
         super().__init__(place, port)
@@ -47,17 +47,17 @@ class NatsServer(EmbeddedServer):
         return f"nats://{self._token}@{HOST}:{self.port}"
 
     @override
-    async def prepare(self, lock: int) -> None:
+    async def prepare(self, lock_fd: int) -> None:
         (self.place.path / "nats").mkdir(0o700, exist_ok=True)
 
     @override
-    async def spawn(self, port: int, lock: int) -> Child:
+    async def spawn(self, port: int, lock_fd: int) -> Child:
         config = self._configure(port)
         return await Child.spawn(
             [str(self._binary), "--config", str(config)],
             cwd=self.place.path / "nats",
             log=self.log,
-            lock=lock,
+            lock_fd=lock_fd,
             death_signal=self.death_signal,
         )
 

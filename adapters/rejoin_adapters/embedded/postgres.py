@@ -16,7 +16,7 @@ from typing import ClassVar, override
 
 import asyncpg
 
-from rejoin_adapters.embedded.child import Child, Step
+from rejoin_adapters.embedded.child import Child, EndSignal
 from rejoin_adapters.embedded.server import (
     HOST,
     EmbeddedError,
@@ -60,7 +60,7 @@ class PostgresServer(EmbeddedServer):
 
     name: ClassVar[str] = "PostgreSQL"
     death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # SIGKILL would leave its sessions behind
-    stop_steps: ClassVar[tuple[Step, ...]] = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 7.0))
+    stop_signals: ClassVar[tuple[EndSignal, ...]] = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 7.0))
 
     def __init__(self, place: ServerOptions, port: int) -> None:
         super().__init__(place, port)
@@ -79,7 +79,7 @@ class PostgresServer(EmbeddedServer):
         return f"postgresql://{USER}:{self._password}@{HOST}:{port}/{database}?sslmode=disable"
 
     @override
-    async def prepare(self, lock: int) -> None:
+    async def prepare(self, lock_fd: int) -> None:
         if self._cluster.exists():
             # The lock says that no process is left, so the pid in it is stale, whoever has that number now.
             (self._cluster / "postmaster.pid").unlink(missing_ok=True)
@@ -88,7 +88,7 @@ class PostgresServer(EmbeddedServer):
         unfinished = self._empty("postgres.new")
         sync = [] if self.place.durable else ["--no-sync"]
         switches = [f"--pgdata={unfinished}", f"--pwfile={self._password_path}", *INITDB, *sync]
-        child = await self._run("initdb", switches, unfinished, lock)
+        child = await self._run("initdb", switches, unfinished, lock_fd)
         try:
             code = await child.wait()
         finally:
@@ -107,17 +107,17 @@ class PostgresServer(EmbeddedServer):
         return path
 
     @override
-    async def spawn(self, port: int, lock: int) -> Child:
+    async def spawn(self, port: int, lock_fd: int) -> Child:
         settings = SETTINGS | {"port": str(port)} | ({} if self.place.durable else UNSAFE)
         switches = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        return await self._run("postgres", ["-D", str(self._cluster), *switches], self._cluster, lock)
+        return await self._run("postgres", ["-D", str(self._cluster), *switches], self._cluster, lock_fd)
 
-    async def _run(self, program: str, switches: list[str], cwd: Path, lock: int) -> Child:
+    async def _run(self, program: str, switches: list[str], cwd: Path, lock_fd: int) -> Child:
         return await Child.spawn(
             [str(self._binaries / program), *switches],
             cwd=cwd,
             log=self.log,
-            lock=lock,
+            lock_fd=lock_fd,
             death_signal=self.death_signal,
             user=self._user,
         )

@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple
 
 from rejoin_protocol.errors import RejoinError
 
-from rejoin_adapters.embedded.child import Child, Step
+from rejoin_adapters.embedded.child import Child, EndSignal
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
@@ -48,7 +48,7 @@ class EmbeddedServer(abc.ABC):
 
     name: ClassVar[str]
     death_signal: ClassVar[signal.Signals]  # what it gets when we die
-    stop_steps: ClassVar[tuple[Step, ...]]
+    stop_signals: ClassVar[tuple[EndSignal, ...]]
 
     def __init__(self, place: ServerOptions, port: int) -> None:
         self.place = place
@@ -59,11 +59,11 @@ class EmbeddedServer(abc.ABC):
         self._starting = asyncio.Lock()
 
     @abc.abstractmethod
-    async def prepare(self, lock: int) -> None:
+    async def prepare(self, lock_fd: int) -> None:
         """Prepare the directory while no process of this server runs."""
 
     @abc.abstractmethod
-    async def spawn(self, port: int, lock: int) -> Child:
+    async def spawn(self, port: int, lock_fd: int) -> Child:
         """Start the process."""
 
     @abc.abstractmethod
@@ -104,7 +104,7 @@ class EmbeddedServer(abc.ABC):
     async def stop(self) -> None:
         """Stop it gracefully, in the end by SIGKILL. A cancellation only makes it faster."""
         if self._child:
-            await self._child.end(*self.stop_steps)
+            await self._child.end(*self.stop_signals)
 
     async def kill(self) -> None:
         """End it by SIGKILL."""
@@ -121,16 +121,16 @@ class EmbeddedServer(abc.ABC):
         return self._child
 
     async def _start(self) -> None:
-        async with self._locked() as lock:
-            await self.prepare(lock)
+        async with self._locked() as lock_fd:
+            await self.prepare(lock_fd)
             for attempts_left in reversed(range(PORT_ATTEMPTS_MAX)):
                 port = self._port or free_port()
-                child = await self.spawn(port, lock)
-                os.pwrite(lock, f"{child.pid:<10}\n".encode(), 0)  # for the reader of an error, nobody else
+                child = await self.spawn(port, lock_fd)
+                os.pwrite(lock_fd, f"{child.pid:<10}\n".encode(), 0)  # only for the text of an error
                 try:
                     await self._until_ready(child, port)
                 except BaseException as error:
-                    await child.end(*self.stop_steps)
+                    await child.end(*self.stop_signals)
                     lost_race = isinstance(error, EmbeddedError) and "ddress already in use" in str(error)
                     if self._port or not attempts_left or not lost_race:
                         raise
@@ -154,21 +154,21 @@ class EmbeddedServer(abc.ABC):
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[int]:
-        """The server's own lock, to hand on to its process."""
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Lock the server's lock file; yields its file descriptor, for the server's process."""
+        lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            await self._until_alone(lock)
-            yield lock
+            await self._until_alone(lock_fd)
+            yield lock_fd
         finally:
-            os.close(lock)
+            os.close(lock_fd)
 
-    async def _until_alone(self, lock: int) -> None:
+    async def _until_alone(self, lock_fd: int) -> None:
         try:
             async with asyncio.timeout(PREDECESSOR_TIMEOUT_S):
-                while not try_lock(lock):  # noqa: ASYNC110  # another process holds it: nothing to await
+                while not try_lock(lock_fd):  # noqa: ASYNC110  # another process holds it: nothing to await
                     await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError:
-            pid = os.pread(lock, 10, 0).decode().strip()
+            pid = os.pread(lock_fd, 10, 0).decode().strip()
             raise EmbeddedError(
                 f"an earlier {self.name} (process {pid}) still runs on {self.place.path}: end it first"
             ) from None

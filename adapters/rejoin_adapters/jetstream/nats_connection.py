@@ -205,7 +205,7 @@ class NatsConnection:
 
     def _on_permissions_violation(self, verb: str, subject: str) -> None:
         """The server does not reply to a denied publish, so the request fails here instead of timing out."""
-        for pending in self._requests.pending():
+        for pending in self._requests.list_pending():
             if verb == "publish" and pending.subject.lower() == subject.lower():  # nats-py lowercases it
                 subject = pending.subject
                 pending.fail(PermissionDenied(f"the broker does not allow {self._name} to publish {subject}"))
@@ -217,7 +217,7 @@ class NatsConnection:
         for timeout in self._timeouts:
             if not timeout.expired():
                 timeout.reschedule(0)
-        for pending in self._requests.pending():
+        for pending in self._requests.list_pending():
             pending.fail(ConnectionResetError())
         if self._established:
             log.warning("broker_disconnected", connection=self._name)

@@ -1,7 +1,7 @@
 """Request/reply multiplexer of one NATS connection: one inbox, numbered replies, one shared timeout timer.
 
 nats-py's own `request` costs more than everything else in an append: two timers, two random tokens, and a
-task between the reader and the caller. Access control and the translation of errors are `nats_connection`'s.
+task between the reader and the caller. `nats_connection` controls access and translates errors.
 """
 
 import asyncio
@@ -13,19 +13,21 @@ from rejoin_protocol.errors import Invalid
 from rejoin_adapters.jetstream.nats_client import NatsClient, RawMessage
 
 TIMEOUT_CHECK_S = 0.1
-"""A request times out at most this much later than its timeout says."""
+"""How often timeouts are checked: a request times out at most this much late."""
 _SUBJECT = re.compile(r"\S+")
 
 
 class PendingRequest(asyncio.Future[RawMessage]):
-    """Resolves to the last message of the reply. `earlier`: the messages before it."""
+    """Resolves to the last message of the reply. `earlier`: the messages before it. `deadline_s`: the event
+    loop's time at which it times out.
+    """
 
-    __slots__ = ("due_s", "earlier", "many", "subject")
+    __slots__ = ("deadline_s", "earlier", "many", "subject")
 
-    def __init__(self, subject: str, due_s: float, *, many: bool) -> None:
+    def __init__(self, subject: str, deadline_s: float, *, many: bool) -> None:
         super().__init__()
         self.subject = subject
-        self.due_s = due_s
+        self.deadline_s = deadline_s
         self.many = many
         self.earlier: list[RawMessage] = []
 
@@ -84,7 +86,7 @@ class RequestMux:
             raise Invalid(f"{subject!r} is not a NATS subject")
         await self._client.write_publish(subject, reply, headers or {}, payload)
 
-    def pending(self) -> list[PendingRequest]:
+    def list_pending(self) -> list[PendingRequest]:
         """The requests that have no reply yet."""
         return list(self._pending.values())
 
@@ -105,6 +107,6 @@ class RequestMux:
     def _check_timeouts(self) -> None:
         now_s = self._loop.time()
         for pending in self._pending.values():
-            if pending.due_s <= now_s:
+            if pending.deadline_s <= now_s:
                 pending.fail(TimeoutError())
         self._timer = self._loop.call_later(TIMEOUT_CHECK_S, self._check_timeouts) if self._pending else None

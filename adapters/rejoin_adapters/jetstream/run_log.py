@@ -27,11 +27,13 @@ log = structlog.get_logger("rejoin.log")
 
 CONCURRENT_READS_MAX = 8
 READ_BYTES_MAX = 256 * 1024
-"""Bytes of a page. A stalled client holds this twice: as one write, and as aiohttp's copy of it."""
+"""Bytes of a page. A stalled client keeps two copies in memory: our write and aiohttp's buffer."""
 FIRST_RECORDS = 64
+"""Records in the first request of a read."""
 PAGE_RECORDS = 256
+"""Records of a whole page."""
 PAGE_SEGMENTS = 12
-"""Messages of the first request of a read, messages of a whole page, and segments of a page."""
+"""Segments of a page."""
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 0.5
 
@@ -48,17 +50,22 @@ _publish_ack = msgspec.json.Decoder(_PublishAck)
 
 
 class JetStreamRunLog:
-    """The adapter of `RunLog`. `live` carries the subscriptions and `api` everything else, so that replays do
-    not delay live records. `report_lag` gets a sample of the seconds from storing a record to its arrival
-    here, by the broker's clock and ours.
+    """The adapter of `RunLog`.
+
+    `live_connection` carries the subscriptions and `api_connection` everything else, so that replays do not
+    delay live records. `report_lag` gets a sample of the seconds from storing a record to its arrival here,
+    by the broker's clock and ours.
     """
 
     def __init__(
-        self, live: NatsConnection, api: NatsConnection, report_lag: Callable[[float], None] = lambda _: None
+        self,
+        live_connection: NatsConnection,
+        api_connection: NatsConnection,
+        report_lag: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self._live = live
+        self._live_connection = live_connection
         self._lag_sampler = LagSampler(report_lag)
-        self._api = api
+        self._api_connection = api_connection
         self._reads = asyncio.Semaphore(CONCURRENT_READS_MAX)
         self._feeds: dict[RunId, LiveFeed] = {}
 
@@ -71,7 +78,7 @@ class JetStreamRunLog:
         wait_s = RETRY_FIRST_S
         while True:
             try:
-                ack = await self._api.call_api(subject, payload, headers=headers)
+                ack = await self._api_connection.call_api(subject, payload, headers=headers)
                 return _publish_ack.decode(ack).seq
             except Unavailable as error:
                 log.warning("append_unknown", run=run, index=head.index, error=str(error))
@@ -98,19 +105,19 @@ class JetStreamRunLog:
         follow; if they are many, they are read as segments.
         """
         first, pending = await self._read_page(run, after, records_max or FIRST_RECORDS)
-        room = READ_BYTES_MAX - sum(len(record.payload) for record in first.records)
-        if records_max is not None or not pending or room < READ_BYTES_MAX // 2:
+        bytes_left = READ_BYTES_MAX - sum(len(record.payload) for record in first.records)
+        if records_max is not None or not pending or bytes_left < READ_BYTES_MAX // 2:
             return first
         seq = first.records[-1].seq
         if pending > segment.RECORDS:
             messages, _ = await self._get(
-                subjects.segments(run), seq, PAGE_SEGMENTS, room - segment.BYTES_MAX
+                subjects.segments(run), seq, PAGE_SEGMENTS, bytes_left - segment.BYTES_MAX
             )
-            copies = segment.records_after(seq, (message.data for message in messages))
-            if copies:
-                return LogPage([*first.records, *copies], pending > len(copies))
-        rest, pending = await self._read_page(run, seq, PAGE_RECORDS - FIRST_RECORDS, room)
-        if sum(len(record.payload) for record in rest.records) > room:
+            segment_records = segment.records_after(seq, (message.data for message in messages))
+            if segment_records:
+                return LogPage([*first.records, *segment_records], pending > len(segment_records))
+        rest, pending = await self._read_page(run, seq, PAGE_RECORDS - FIRST_RECORDS, bytes_left)
+        if sum(len(record.payload) for record in rest.records) > bytes_left:
             return first  # the next record is so large that it gets a page of its own
         return LogPage([*first.records, *rest.records], pending > 0, [*first.times, *rest.times])
 
@@ -133,7 +140,7 @@ class JetStreamRunLog:
         """
         query = {"seq": after + 1, "batch": batch, "max_bytes": bytes_max, "next_by_subj": subject}
         async with self._reads:
-            *messages, end = await self._api.request_many(_GET, msgspec.json.encode(query))
+            *messages, end = await self._api_connection.request_many(_GET, msgspec.json.encode(query))
         headers = end.headers
         match headers.get(subjects.STATUS):
             case "204":
@@ -146,14 +153,14 @@ class JetStreamRunLog:
     async def add_segment(self, run: RunId, records: Sequence[Record]) -> None:
         """See `RunLog`."""
         with suppress(Unavailable, Invalid):  # without the segment, readers read the records themselves
-            await self._api.send(subjects.segments(run), segment.pack(records))
+            await self._api_connection.send(subjects.segments(run), segment.pack(records))
 
     async def has_records_after(self, run: RunId, *, after: int) -> bool:
         """See `RunLog`. Concurrent queries leave as one write. A single `multi_last` query for all of them
         would be worse: the server walks through everything stored since, and blocks appends meanwhile.
         """
         query = msgspec.json.encode({"seq": after + 1, "next_by_subj": subjects.log(run)})
-        reply = await self._api.request(_GET, query)
+        reply = await self._api_connection.request(_GET, query)
         match reply.status:
             case None:
                 return True
@@ -166,7 +173,7 @@ class JetStreamRunLog:
         """See `RunLog`. Not by direct get: a replica that is behind would miss the newest record, and
         `append` decides by it whether a batch is stored.
         """
-        message = await self._api.last_message(subjects.LOG, subjects.log(run))
+        message = await self._api_connection.last_message(subjects.LOG, subjects.log(run))
         if message is None:
             return None
         if (batch := message.headers.get(subjects.BATCH)) is None:
@@ -177,7 +184,7 @@ class JetStreamRunLog:
         """See `RunLog`."""
         if sequence < 1:
             return None
-        reply = await self._api.request(_GET, msgspec.json.encode({"seq": sequence}))
+        reply = await self._api_connection.request(_GET, msgspec.json.encode({"seq": sequence}))
         headers = reply.headers
         match headers.get(subjects.STATUS):
             case None:
@@ -192,7 +199,7 @@ class JetStreamRunLog:
     async def purge(self, run: RunId) -> None:
         """See `RunLog`."""
         query = msgspec.json.encode({"filter": subjects.run_messages(run)})
-        await self._api.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.LOG}", query)
+        await self._api_connection.call_api(f"{subjects.API}.STREAM.PURGE.{subjects.LOG}", query)
 
     @asynccontextmanager
     async def follow(self, run: RunId) -> AsyncIterator[LiveReader]:
@@ -203,7 +210,7 @@ class JetStreamRunLog:
             feed = self._feeds[run] = LiveFeed(self._lag_sampler)
         feed.readers.add(reader)
         try:
-            await feed.open(self._live, run)
+            await feed.open(self._live_connection, run)
             yield reader
         finally:
             feed.readers.discard(reader)

@@ -31,12 +31,12 @@ class RunStore(Protocol):
     """
 
     async def admit(self, admission: Admission) -> Admitted:
-        """Store the user's message and create the run that answers it. The run is `ready` unless the session
-        is busy or the tenant has reached `running_max`.
+        """Store the user's message and create the run that answers it. The run is ready (see `Run.ready`)
+        unless the session is busy or the tenant has reached `running_max`.
 
         Idempotent: the same message id with the same digest, or the same key with the same action, returns
-        the existing run and changes nothing. An edit or regeneration that interrupts drops the messages at
-        once; a busy run whose answer is dropped is interrupted and stores no further messages.
+        the existing run and changes nothing. With INTERRUPT, an edit or regeneration deletes the later
+        messages at once. A running run whose answer is deleted is interrupted and stores nothing.
 
         Stores nothing if it raises `Conflict` (the id is taken by other content and `edit` is off; the key
         is taken by another action; the session is busy and `when_busy` is REJECT, or ENQUEUE with an edit or
@@ -76,8 +76,8 @@ class RunStore(Protocol):
         ...
 
     async def has_ended(self, owner: Owner, run: RunId, turn: int | None = None) -> bool:
-        """Whether the run is terminal or does not exist (any more). With `turn`: whether that turn is over,
-        that is, the run has ended, is suspended, or is in a later turn. Concurrent calls share one query.
+        """True if the run is terminal, deleted or unknown. With `turn`, also true if the run is suspended or
+        in a later turn. Concurrent calls share one query.
         """
         ...
 
@@ -89,7 +89,9 @@ class RunStore(Protocol):
         """The session and its messages, or None if there is no such session."""
         ...
 
-    async def find_message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
+    async def find_message(
+        self, owner: Owner, session: SessionId, message: MessageId
+    ) -> MessageWithNext | None:
         """One message of the session's history, or None."""
         ...
 
@@ -97,16 +99,16 @@ class RunStore(Protocol):
         self,
         owner: Owner,
         session: SessionId,
-        id: MessageId,
+        message: MessageId,
         *,
         after: MessageId | None = None,
         limit: int = 20,
         oldest_first: bool = False,
     ) -> Sequence[UIMessage] | None:
-        """A page of the messages before message `id`, newest first by default, starting behind `after`.
+        """A page of the messages before `message`, newest first by default, starting behind `after`.
 
-        Message `id` need not be visible itself. None if the session has no such message, or no message
-        `after` before it.
+        `message` need not be visible itself. None if the session has no such message, or no message `after`
+        before it.
         """
         ...
 
@@ -135,13 +137,13 @@ class RunStore(Protocol):
         """
         ...
 
-    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
+    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> RunRequest | None:
         """Store the answer so far and suspend the run. If everything was decided meanwhile, or the run is
         interrupted, it continues at once in its next turn and stays running.
 
         Suspending promotes the session's next run, or the run of the tenant that has waited longest for a
-        place. Returns the request of the promoted or continued run, which the caller publishes.
-        Raises `Fenced`.
+        place. Returns the request of the promoted or continued run, which the caller publishes; None if no
+        run is promoted or continued. Raises `Fenced`.
         """
         ...
 
@@ -182,15 +184,20 @@ class RunStore(Protocol):
         ...
 
     async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
-        """Which of these runs were interrupted or deleted. A runner asks in case it missed the message."""
+        """Which of these runs were interrupted or deleted. A runner asks in case it missed the interrupt
+        message.
+        """
         ...
 
-    async def find_stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
-        """Requests that the queue may have lost, to be published again.
+    async def recover_stranded(
+        self, age_s: float, *, republish_interval_s: float = 60.0
+    ) -> Sequence[RunRequest]:
+        """Promote waiting runs that have a place now, and return all requests that the queue may have lost,
+        to be published again.
 
-        These are: ready runs that no runner has claimed for `age_s`; running runs, once in every `held_s`,
-        because their runner and the broker's memory of the request may both be gone; and waiting runs that
-        this call promotes, because a limit was raised or a run that occupied a place was deleted.
+        These are: ready runs that no runner has claimed for `age_s`; running runs, once in every
+        `republish_interval_s` seconds, because their runner and the broker's copy of the request may both be
+        gone; and the promoted runs, because a limit was raised or a run that occupied a place was deleted.
         """
         ...
 

@@ -169,7 +169,9 @@ class PostgresRunStore:
         """
         return await self.database.find(History, query, *_columns(owner), session)
 
-    async def find_message(self, owner: Owner, session: SessionId, id: MessageId) -> MessageWithNext | None:
+    async def find_message(
+        self, owner: Owner, session: SessionId, message: MessageId
+    ) -> MessageWithNext | None:
         """See `RunStore`."""
         query = """
             select json_build_object(
@@ -180,13 +182,13 @@ class PostgresRunStore:
             where id = $4 and exists (
               select from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3)
         """
-        return await self.database.find(MessageWithNext, query, *_columns(owner), session, id)
+        return await self.database.find(MessageWithNext, query, *_columns(owner), session, message)
 
     async def messages_before(
         self,
         owner: Owner,
         session: SessionId,
-        id: MessageId,
+        message: MessageId,
         *,
         after: MessageId | None = None,
         limit: int = 20,
@@ -210,7 +212,7 @@ class PostgresRunStore:
         """
         direction = 1 if oldest_first else -1
         return await self.database.find(
-            list[UIMessage], query, *_columns(owner), session, id, after, limit, direction
+            list[UIMessage], query, *_columns(owner), session, message, after, limit, direction
         )
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
@@ -254,13 +256,10 @@ class PostgresRunStore:
             [json_or_null(decision.reason) for decision in decisions],
         )
 
-    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> Sequence[RunRequest]:
+    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> RunRequest | None:
         """See `RunStore`."""
         query = "select suspend_run($1, $2, $3, $4, $5)"
-        promoted = await self.database.find(
-            RunRequest, query, run, attempt, json_text(answer), *_tokens(answer)
-        )
-        return [] if promoted is None else [promoted]
+        return await self.database.find(RunRequest, query, run, attempt, json_text(answer), *_tokens(answer))
 
     async def end(
         self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
@@ -332,10 +331,12 @@ class PostgresRunStore:
         """
         return await self.database.get(list[RunId], query, list(runs))
 
-    async def find_stranded(self, age_s: float, *, held_s: float = 60.0) -> Sequence[RunRequest]:
+    async def recover_stranded(
+        self, age_s: float, *, republish_interval_s: float = 60.0
+    ) -> Sequence[RunRequest]:
         """See `RunStore`."""
         query = """
-            with held as (
+            with republished as (
               update runs set updated_at = clock_timestamp() where id in (
                 select id from runs
                 where state = 'running' and due_at is null
@@ -348,10 +349,10 @@ class PostgresRunStore:
             select coalesce(json_agg(request order by due_at), '[]')
             from (
               select request_json(r::runs) as request, due_at
-              from (select * from due union all select * from held) r
+              from (select * from due union all select * from republished) r
               union all select json_array_elements(promote_waiting($3)), null) requests
         """
-        return await self.database.get(list[RunRequest], query, age_s, held_s, STRANDED_MAX)
+        return await self.database.get(list[RunRequest], query, age_s, republish_interval_s, STRANDED_MAX)
 
     async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:
         """See `RunStore`."""

@@ -49,21 +49,23 @@ class ContextInput(msgspec.Struct, frozen=True):
 
 
 class SealedContext(msgspec.Struct, frozen=True):
-    """An encrypted context. `remember`: the session keeps it for later runs."""
+    """An encrypted context. `sealed` is None if the run needs none, or uses the one that its session keeps.
+    `remember`: the session keeps this one for later runs.
+    """
 
     sealed: bytes | None = None
     remember: bool = False
 
 
 def seal_context(
-    input: ContextInput,
+    received: ContextInput,
     schema: dict[str, Any] | None,
     sealer: Sealer | None,
     tenant: TenantId,
     session: SessionId,
     remembered: bytes | None,
 ) -> SealedContext:
-    """The context to store with a run. Headers complete what the session remembers.
+    """The context to store with a run. Header values override the remembered ones, field by field.
 
     `schema` is the agent's; None: it takes no context. `remembered` is the session's sealed context. Raises
     `Invalid` and `SealingUnavailable`.
@@ -76,22 +78,24 @@ def seal_context(
             "set REJOIN_CONTEXT_ENCRYPTION_KEYS, the same for gateways and runners",
             RETRY_AFTER_S,
         )
-    redaction.hide(input.body)
-    if input.body is not None:
-        return SealedContext(sealer.seal(validate_context(input.body, schema), tenant, session))
-    received = context_from_headers(input.headers, schema)
-    redaction.hide(received)
-    known = _open_remembered(remembered, sealer, tenant, session)
-    if received is None and known is not None:
+    redaction.hide(received.body)
+    if received.body is not None:
+        return SealedContext(sealer.seal(validate_context(received.body, schema), tenant, session))
+    from_headers = context_from_headers(received.headers, schema)
+    redaction.hide(from_headers)
+    remembered_context = _open_remembered(remembered, sealer, tenant, session)
+    if from_headers is None and remembered_context is not None:
         return SealedContext()  # the session's context is used as it is
-    value = validate_context({**(known or {}), **(received or {})}, schema)
+    value = validate_context({**(remembered_context or {}), **(from_headers or {})}, schema)
     return SealedContext(sealer.seal(value, tenant, session), remember=True)
 
 
 def _open_remembered(
     remembered: bytes | None, sealer: Sealer, tenant: TenantId, session: SessionId
 ) -> dict[str, Any] | None:
-    """The session's context; None if its key is gone, and then the client has to send the context again."""
+    """The session's context. None if there is none, or if it can no longer be decrypted; the client must then
+    send it again.
+    """
     try:
         value = None if remembered is None else sealer.open(remembered, tenant, session)
     except UnsealError:

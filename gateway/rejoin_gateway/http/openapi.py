@@ -319,6 +319,8 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _path_parameter(route: Route, name: str) -> dict[str, Any]:
+    if name not in PATHS:
+        raise ValueError(f"{route.path}: describe the path parameter {{{name}}} in PATHS of {__name__}")
     meaning, schema = PATHS[name]
     if name == "id" and route.path.startswith(SESSIONS):
         meaning, schema = PATHS["session"]

@@ -68,8 +68,8 @@ def stream_headers(replay: Replay) -> dict[str, str]:
         "X-Thread-Id": session,
         "x-conversation-id": session,
     }
-    if replay.start.tail is not None:
-        headers["x-workflow-stream-tail-index"] = str(replay.start.tail)
+    if replay.start.last_visible_index is not None:
+        headers["x-workflow-stream-tail-index"] = str(replay.start.last_visible_index)
     return headers
 
 

@@ -39,7 +39,7 @@ class ResumePoint(msgspec.Struct, frozen=True):
     """Index of the first event to send: a cursor may point into the middle of a record."""
     min_turn: int = 0
     """Send nothing of earlier turns."""
-    tail: int | None = None
+    last_visible_index: int | None = None
     """Index of the last event visible to the client at request time; None unless it counted from the end."""
     voided: Sequence[VoidedRange] = ()
     """The events voided at request time; looked up only for clients that may not know `reset-step`."""
@@ -63,13 +63,16 @@ async def find_resume_point(run_log: RunLog, run: Run, position: Position, view:
         # A client that continues has received every event before, and receives every event after.
         return await _locate(run_log, run, position, view)
     if isinstance(position, AfterCount):
-        legacy = LegacyFilter(view, await _find_voided(run_log, run))
-        start = await _locate_valid_count(run_log, run, position.events, legacy)
-        return msgspec.structs.replace(start, voided=legacy.voided)
+        legacy_filter = LegacyFilter(view, await _find_voided(run_log, run))
+        start = await _locate_count_without_voided(run_log, run, position.events, legacy_filter)
+        return msgspec.structs.replace(start, voided=legacy_filter.voided)
     start = await _locate(run_log, run, position, view)
-    # In this order: what has voided the cursor's event is stored after it, so it is found if the cursor was.
+    # Locate first, then look for voids. The record that voids an event is stored after it, so a later read
+    # cannot miss it.
     voided = await _find_voided(run_log, run)
-    if isinstance(position, AfterCursor) and any(events.contains(position.cursor) for events in voided):
+    if isinstance(position, AfterCursor) and any(
+        voided_range.contains(position.cursor) for voided_range in voided
+    ):
         raise _position_voided()
     return msgspec.structs.replace(start, voided=voided)
 
@@ -80,8 +83,8 @@ async def _locate(run_log: RunLog, run: Run, position: Position, view: View) -> 
             return await _locate_start(run_log, run)
         case AfterCursor(cursor):
             return await _locate_cursor(run_log, run, cursor)
-        case AfterCount(events):
-            return await _locate_count(run_log, run, events, view)
+        case AfterCount(count):
+            return await _locate_count(run_log, run, count, view)
         case FromTurn(turn):
             return await _locate_turn(run_log, run, turn)
 
@@ -106,77 +109,93 @@ async def _locate_cursor(run_log: RunLog, run: Run, cursor: Cursor) -> ResumePoi
     raise Gone(f"the cursor {cursor} has expired or does not exist yet: start again without it")
 
 
-async def _locate_count(run_log: RunLog, run: Run, events: int, view: View) -> ResumePoint:
-    """Count with the totals in the records' heads: payloads are not decoded."""
-    tail: int | None = None
-    if events < 0:
+async def _locate_count(run_log: RunLog, run: Run, count: int, view: View) -> ResumePoint:
+    """The point after the first `count` visible events; negative: before the last `-count` ones. Counts with
+    the totals in the records' heads: payloads are not decoded.
+    """
+    last_visible_index: int | None = None
+    if count < 0:
         last = await run_log.last(run.id)
         total = view.count_through(last.head) if last is not None else 0
-        tail = total - 1
-        events = max(0, total + events)
-    seen = 0
+        last_visible_index = total - 1
+        count = max(0, total + count)
+    count_through = 0
     newest: Record | None = None
     async for record in _read_from_beginning(run_log, run):
-        seen_before, seen = view.count_before(record.head), view.count_through(record.head)
-        if events < seen:
-            send_from = record.head.index + events - seen_before
-            return ResumePoint(record.head.prev, record.head.index, send_from, tail=tail)
+        count_before, count_through = view.count_before(record.head), view.count_through(record.head)
+        if count < count_through:
+            send_from = record.head.index + count - count_before
+            return ResumePoint(
+                record.head.prev, record.head.index, send_from, last_visible_index=last_visible_index
+            )
         newest = record
-    return _after_newest(run, newest, events, seen, tail)
+    return _after_newest(run, newest, count, count_through, last_visible_index)
 
 
-async def _locate_valid_count(run_log: RunLog, run: Run, events: int, legacy: LegacyFilter) -> ResumePoint:
-    """As `_locate_count` without voided events. The heads do not count those, so every event is looked at."""
-    tail: int | None = None
-    if events < 0:
+async def _locate_count_without_voided(
+    run_log: RunLog, run: Run, count: int, legacy_filter: LegacyFilter
+) -> ResumePoint:
+    """As `_locate_count`, without voided events. The heads count voided events too, so each event is
+    examined.
+    """
+    last_visible_index: int | None = None
+    if count < 0:
         total = 0
         async for record in _read_from_beginning(run_log, run):
-            total += len(legacy.valid_frames(record))
-        tail = total - 1
-        events = max(0, total + events)
-    seen, newest = 0, None
-    seen_before: dict[VoidedRange, int] = {}
+            total += len(legacy_filter.valid_frames(record))
+        last_visible_index = total - 1
+        count = max(0, total + count)
+    valid_count, newest = 0, None
+    valid_before: dict[VoidedRange, int] = {}
     voided_counts: dict[VoidedRange, int] = {}
     async for record in _read_from_beginning(run_log, run):
-        for cursor, _ in legacy.visible_frames(record):
-            voided = legacy.range_of(cursor)
+        for cursor, _ in legacy_filter.visible_frames(record):
+            voided = legacy_filter.range_of(cursor)
             if voided is not None:
-                seen_before.setdefault(voided, seen)
+                valid_before.setdefault(voided, valid_count)
                 voided_counts[voided] = voided_counts.get(voided, 0) + 1
-            elif seen == events:
-                _refuse_if_voided(events, seen_before, voided_counts, tail)
-                return ResumePoint(record.head.prev, record.head.index, cursor.index, tail=tail)
+            elif valid_count == count:
+                _refuse_if_voided(count, valid_before, voided_counts, last_visible_index)
+                return ResumePoint(
+                    record.head.prev, record.head.index, cursor.index, last_visible_index=last_visible_index
+                )
             else:
-                seen += 1
+                valid_count += 1
         newest = record
-    _refuse_if_voided(events, seen_before, voided_counts, tail)
-    return _after_newest(run, newest, events, seen, tail)
+    _refuse_if_voided(count, valid_before, voided_counts, last_visible_index)
+    return _after_newest(run, newest, count, valid_count, last_visible_index)
 
 
-def _after_newest(run: Run, newest: Record | None, events: int, seen: int, tail: int | None) -> ResumePoint:
-    """The resume point after all `seen` events of the log. Raises `Gone` if `events` is more."""
-    if events > seen:
-        raise Gone(f"the run has {seen} events so far: start again")
+def _after_newest(
+    run: Run, newest: Record | None, count: int, total: int, last_visible_index: int | None
+) -> ResumePoint:
+    """The resume point after all `total` events of the log. Raises `Gone` if `count` is more."""
+    if count > total:
+        raise Gone(f"the run has {total} events so far: start again")
     if newest is None:
         _refuse_if_expired(run)
-        return ResumePoint(tail=tail)
-    # The newest record is read again, though nothing of it is sent: its mark may end the response.
-    return ResumePoint(newest.head.prev, newest.head.index, newest.end, tail=tail)
+        return ResumePoint(last_visible_index=last_visible_index)
+    # No event of the newest record is sent, but its mark may be what ends the response, so the reader must
+    # see it again.
+    return ResumePoint(newest.head.prev, newest.head.index, newest.end, last_visible_index=last_visible_index)
 
 
 def _refuse_if_voided(
-    events: int,
-    seen_before: Mapping[VoidedRange, int],
+    count: int,
+    valid_before: Mapping[VoidedRange, int],
     voided_counts: Mapping[VoidedRange, int],
-    tail: int | None,
+    last_visible_index: int | None,
 ) -> None:
     """Refuse a count that a client can have reached by receiving voided events: it would keep them.
 
-    A client that stopped inside a voided range and one that received only valid events may state the same
-    number. Counts from the end (`tail`) include no received events, so they are unambiguous.
+    Example: the log has 5 valid events, then 3 voided ones, then valid ones. The count 8 may mean 8 valid
+    events, or 5 valid and 3 voided ones. A count from the end (`last_visible_index` is set) includes no
+    received events, so it is unambiguous. `valid_before`: how many valid events precede each voided range.
     """
-    is_ambiguous = any(seen < events <= seen + voided_counts[voided] for voided, seen in seen_before.items())
-    if tail is None and is_ambiguous:
+    is_ambiguous = any(
+        before < count <= before + voided_counts[voided] for voided, before in valid_before.items()
+    )
+    if last_visible_index is None and is_ambiguous:
         raise _position_voided()
 
 
@@ -196,22 +215,24 @@ async def _find_voided(run_log: RunLog, run: Run) -> Sequence[VoidedRange]:
 
 
 async def _locate_turn(run_log: RunLog, run: Run, turn: int) -> ResumePoint:
-    seq = end = 0
+    seq = next_index = 0
     async for record in _read_from_beginning(run_log, run):
         if record.head.turn >= turn:
             return ResumePoint(record.head.prev, record.head.index, record.head.index)
-        seq, end = record.seq, record.end
+        seq, next_index = record.seq, record.end
     if seq == 0 and run.state in TERMINAL:
         raise _expired(run)
-    # The turn has not begun. If the log has expired meanwhile, the runner first restores the message in it:
-    # those events belong to earlier turns, and `min_turn` leaves them out.
-    return ResumePoint(seq, end, min_turn=turn)
+    # The turn has not begun. If the log expired while the run was suspended, the runner first writes the
+    # message again: those events belong to earlier turns, and `min_turn` leaves them out.
+    return ResumePoint(seq, next_index, min_turn=turn)
 
 
 async def _locate_start(run_log: RunLog, run: Run) -> ResumePoint:
-    """The beginning of the complete message: the first event, or the record that restores an expired log."""
+    """The beginning of the complete message: the first event, or the record that writes the message of an
+    expired log again.
+    """
     if run.turn == 0 and run.state in BUSY:
-        return ResumePoint()  # too young to have expired: saves a round trip for every new message
+        return ResumePoint()  # too young to have expired; this saves a round trip for every new message
     for record in (await run_log.read(run.id, after=0, records_max=1)).records:
         if record.head.index == 0:
             return ResumePoint(record.head.prev)
@@ -234,8 +255,8 @@ def _expired(run: Run) -> Gone:
 
 
 async def _read_from_beginning(run_log: RunLog, run: Run) -> AsyncIterator[Record]:
-    """The stored records from the last beginning of the log; what is left of them if the beginning has
-    expired.
+    """The stored records from the last beginning of the log on. If the beginning has expired: from the oldest
+    stored record on.
     """
     seq, more = await _find_beginning(run_log, run) if run.turn else 0, True
     while more:
@@ -253,7 +274,7 @@ async def _find_beginning(run_log: RunLog, run: Run) -> int:
     A run that waits for an approval for longer than the log's retention loses its log. The runner that
     continues it writes the message again, from index 0, in a record marked RESTORED.
     """
-    seq, beginning, more = 0, 0, True
+    seq, seq_before_beginning, more = 0, 0, True
     while more:
         page = await run_log.read(run.id, after=seq)
         if seq == 0 and page.records and page.records[0].head.index == 0:
@@ -261,6 +282,6 @@ async def _find_beginning(run_log: RunLog, run: Run) -> int:
         for record in page.records:
             seq = record.seq
             if record.head.mark is Mark.RESTORED:
-                beginning = record.head.prev
+                seq_before_beginning = record.head.prev
         more = page.more
-    return beginning
+    return seq_before_beginning

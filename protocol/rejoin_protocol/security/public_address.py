@@ -1,7 +1,8 @@
 """Which IP addresses are public: the check before connecting to a host that a user names (SSRF protection).
 
 Never resolves a name. Check the address of the actual connection; a name may resolve to another address the
-next time (DNS rebinding). Stricter than `is_global`: an address that embeds an IPv4 address is judged by it.
+next time (DNS rebinding). Stricter than `is_global`: IPv4-mapped and NAT64 addresses are judged by their IPv4
+address; other embeddings of IPv4 addresses are refused.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -9,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 type Address = IPv4Address | IPv6Address
 
 NAT64 = IPv6Network("64:ff9b::/96")
-NOT_GLOBAL = (
+TREATED_AS_PRIVATE = (
     IPv6Network("::/96"),  # IPv4-compatible, long deprecated
     IPv6Network("2001::/32"),  # Teredo
     IPv6Network("2002::/16"),  # 6to4
@@ -29,5 +30,5 @@ def is_public(address: Address) -> bool:
     return (
         address.is_global
         and not (address.is_multicast or address.is_reserved or address.is_unspecified)
-        and not any(address in network for network in NOT_GLOBAL)
+        and not any(address in network for network in TREATED_AS_PRIVATE)
     )

@@ -3,7 +3,7 @@
 A server's schema is not trusted. Nothing is fetched: references lead nowhere but into the schema itself. No
 regular expression of it is run, because one that backtracks for minutes blocks the whole process, even from a
 thread. Everything else stops after a bounded CPU time, because a few lines of nested references can mean
-billions of comparisons. What is left unchecked here, the server checks itself. Imported only where needed.
+billions of comparisons. The server should check what is left unchecked here. Imported only where needed.
 
 `jsonschema` and not `jsonschema-rs`: the latter has no time limit, and its native code cannot be interrupted.
 """
@@ -22,14 +22,16 @@ from referencing import Registry
 from rejoin_protocol.errors import Invalid
 
 MISMATCHES_MAX = 3
-CHECK_S = 2.0
+SCHEMA_CHECK_S = 2.0
 """CPU seconds to check a schema. The largest schema in practice takes a third of it."""
-FIT_S = 0.1
+ARGUMENTS_CHECK_S = 0.1
 """CPU seconds to check the arguments of a call: the event loop waits meanwhile."""
 UNBOUNDED = ("pattern", "patternProperties", "unevaluatedItems", "unevaluatedProperties", "uniqueItems")
 """Keywords that run regular expressions, or take unbounded time in one step. They are not checked."""
 INVERTING = ("not", "disallow", "if", "contains")
-"""Keywords that reject what fits a subschema. Since subschemas are checked in part, they are not checked."""
+"""Keywords that invert a subschema. A partly checked subschema accepts too much, so inverting it would reject
+valid values; these keywords are not checked.
+"""
 
 _deadline: ContextVar[float] = ContextVar("deadline")
 """In `thread_time` seconds."""
@@ -40,11 +42,11 @@ class CheckTimeout(Exception):
 
 
 def check_schema(schema: dict[str, Any]) -> None:
-    """Check a schema against its draft's meta-schema, in at most `CHECK_S`.
+    """Check a schema against its draft's meta-schema, in at most `SCHEMA_CHECK_S`.
 
     Raises `Invalid` if it is not a valid schema, or takes too long to check.
     """
-    _deadline.set(thread_time() + CHECK_S)
+    _deadline.set(thread_time() + SCHEMA_CHECK_S)
     try:
         draft = _draft(schema)
         error = next(iter(_validator(draft, draft.META_SCHEMA).iter_errors(schema)), None)
@@ -57,11 +59,11 @@ def check_schema(schema: dict[str, Any]) -> None:
 
 
 def find_mismatches(schema: Mapping[str, Any], value: Any) -> list[str]:
-    """The first mismatches of `value` that are found in `FIT_S`, as `<text> at <path>`.
+    """The first mismatches of `value` that are found in `ARGUMENTS_CHECK_S`, as `<text> at <path>`.
 
     Raises `Invalid` if the schema has a broken reference.
     """
-    _deadline.set(thread_time() + FIT_S)
+    _deadline.set(thread_time() + ARGUMENTS_CHECK_S)
     errors = []
     try:
         for error in _validator(_draft(schema), schema).iter_errors(value):
@@ -91,7 +93,9 @@ def _bounded_class(draft: type[Validator]) -> type[Validator]:
     """
     check_additional = draft.VALIDATORS["additionalProperties"]
 
-    def additional(validator: Validator, expected: Any, instance: Any, schema: Any) -> Iterable[Any]:
+    def check_additional_unless_patterns(
+        validator: Validator, expected: Any, instance: Any, schema: Any
+    ) -> Iterable[Any]:
         # With `patternProperties`, which is not checked, any property may be allowed.
         return (
             () if "patternProperties" in schema else check_additional(validator, expected, instance, schema)
@@ -100,9 +104,12 @@ def _bounded_class(draft: type[Validator]) -> type[Validator]:
     def accept(*_: Any) -> Iterable[Any]:
         return ()
 
-    keywords = {**dict.fromkeys((*UNBOUNDED, *INVERTING), accept), "additionalProperties": additional}
+    keywords = {
+        **dict.fromkeys((*UNBOUNDED, *INVERTING), accept),
+        "additionalProperties": check_additional_unless_patterns,
+    }
     if "oneOf" in draft.VALIDATORS:
-        # Of subschemas that are checked in part, several may seem to fit.
+        # Several partly checked subschemas may accept the value, so `oneOf` is relaxed to `anyOf`.
         keywords["oneOf"] = draft.VALIDATORS["anyOf"]
     bounded: type[Validator] = extend(draft, keywords)  # type: ignore[no-untyped-call]
     bounded.evolve = _evolve  # type: ignore[method-assign,assignment]
@@ -122,10 +129,9 @@ def _evolve(validator: Any, **changes: Any) -> Any:
 def _require_bounds(bounded: type[Validator]) -> None:
     """Raises `TypeError` unless the class calls `_evolve` for subschemas.
 
-    That `evolve` is called, and that validators are classes of `attrs`, is how `jsonschema` is made; its
-    documentation does not promise either.
+    `jsonschema` calls `evolve` and builds its validators with `attrs`, but documents neither.
     """
-    later = _deadline.get()
+    previous_deadline = _deadline.get()
     _deadline.set(0.0)
     try:
         list(bounded({"properties": {"x": {}}}).iter_errors({"x": 1}))
@@ -133,5 +139,5 @@ def _require_bounds(bounded: type[Validator]) -> None:
         if attrs.has(bounded):
             return
     finally:
-        _deadline.set(later)
+        _deadline.set(previous_deadline)
     raise TypeError("this version of jsonschema cannot be bounded")

@@ -276,9 +276,9 @@ class RunExecutor:
         """
         await self._journal.wait_until_stored()
         run = self._run
-        next_requests = await self._attempt.store.suspend(run.id, run.attempt, self._state.message)
+        next_request = await self._attempt.store.suspend(run.id, run.attempt, self._state.message)
         self._attempt.metrics.run_entered_state(run.agent, State.SUSPENDED.value)
-        return next_requests
+        return [next_request] if next_request is not None else []
 
     async def _record_end(self, end: State) -> Sequence[RunRequest]:
         """Store the run's end. Returns the request of the next run, if one waits."""

@@ -61,7 +61,7 @@ class Maintenance:
         store, queue = self._ports.store, self._ports.queue
         for run in await store.find_interrupted(self._leases.runs):
             self._leases.receive(run, Interrupt())
-        for request in await store.find_stranded(self._limits.sweep_age_s):
+        for request in await store.recover_stranded(self._limits.sweep_age_s):
             log.info("stranded_run_republished", run=request.run, turn=request.turn)
             await queue.publish(request)
         for request in await store.expire_approvals():

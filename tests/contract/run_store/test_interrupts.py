@@ -168,9 +168,9 @@ async def test_an_interrupted_run_does_not_suspend(chat: Chat) -> None:
     waiting = await chat.send("two")
     await chat.ask(run)
     await chat.interrupt()
-    requests = await chat.suspend(run, "so far")
-    assert list(requests) == [RunRequest(AGENT, run.id, 1)] == list(await chat.suspend(run, "so far"))
-    claim = await chat.claim(requests[0])
+    request = await chat.suspend(run, "so far")
+    assert request == RunRequest(AGENT, run.id, 1) == await chat.suspend(run, "so far")
+    claim = await chat.claim(request)
     assert (claim.run.state, claim.run.interrupted) == (State.RUNNING, True)
     assert claim.answer == chat.answer(run, "so far")
     assert await chat.end(claim.run, state=State.CANCELLED) == waiting.request
@@ -178,7 +178,7 @@ async def test_an_interrupted_run_does_not_suspend(chat: Chat) -> None:
 
 async def test_an_interrupted_run_is_swept_until_it_is_claimed(chat: Chat) -> None:
     async def stranded() -> list[RunRequest]:
-        return [one for one in await chat.store.find_stranded(0) if one.run == run.id]
+        return [one for one in await chat.store.recover_stranded(0) if one.run == run.id]
 
     run, _ = await chat.wait_for_decision("one")
     interrupted = await chat.interrupt()
@@ -328,7 +328,8 @@ async def test_an_interrupted_run_that_lost_its_answer_stores_none_when_it_suspe
     run = (await chat.claim(await chat.send("one"))).run
     await chat.ask(run)
     admitted = await chat.admit(Regenerate(), WhenBusy.INTERRUPT)
-    [request] = await chat.suspend(run)
+    request = await chat.suspend(run)
+    assert request is not None
     claim = await chat.claim(request)
     assert (claim.run.interrupted, claim.answer) == (True, None)
     assert await chat.end(claim.run, state=State.CANCELLED) == admitted.run.request

@@ -48,7 +48,7 @@ async def waiting(store: RunStore, owner: Owner, count: int) -> tuple[list[Chat]
 
 
 async def promoted(store: RunStore) -> list[RunRequest]:
-    return list(await store.find_stranded(60))
+    return list(await store.recover_stranded(60))
 
 
 async def test_runs_beyond_the_limit_wait_and_follow_in_the_order_of_their_acceptance(
@@ -96,7 +96,7 @@ async def test_a_suspended_run_gives_up_its_place_and_waits_for_one_when_it_goes
     run = (await asking.claim(await asking.send("may I?"))).run
     two, three = await other.send("two"), await late.send("three")
     approvals = await asking.ask(run)
-    assert await asking.suspend(run) == [two.request]
+    assert await asking.suspend(run) == two.request
     decided = (await asking.decide(*approvals)).run
     assert (decided.state, decided.ready) == (State.QUEUED, False)
     assert await other.end((await other.claim(two)).run) == decided.request, "it was accepted first"
@@ -304,7 +304,8 @@ class Crowd:
         if run.turn == 0 and not run.interrupted and self.chance.random() < 0.3:
             approvals = await chat.ask(run)
             self.at_once.discard(run.id)
-            self.put(*await chat.suspend(run))
+            following = await chat.suspend(run)
+            self.put(*([] if following is None else [following]))
             if approvals[0] in await chat.pending():
                 self.publish((await self.decided(chat, approvals[0])) or run)
             return
@@ -320,7 +321,7 @@ class Crowd:
 
     async def sweep(self) -> None:
         ours = {run.id for run in self.runs}
-        self.put(*[request for request in await self.any.find_stranded(0) if request.run in ours])
+        self.put(*[request for request in await self.any.recover_stranded(0) if request.run in ours])
 
     async def over(self) -> bool:
         return all([await self.chats[0].state(run) in TERMINAL for run in self.runs])

@@ -150,7 +150,7 @@ class Walk:
 
     async def look(self) -> None:
         await self.both(lambda store: store.pending_approvals(DEFAULT, self.session))
-        await self.both(lambda store: unordered(store.find_stranded(0)))
+        await self.both(lambda store: unordered(store.recover_stranded(0)))
         for run in self.runs:
             await self.both(lambda store, run=run: store.find_run(DEFAULT, run))  # type: ignore[misc]
         [real, double] = [await store.history(DEFAULT, self.session) for store in self.pair]

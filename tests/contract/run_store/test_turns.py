@@ -187,39 +187,39 @@ async def test_a_suspension_promotes_the_next_run(chat: Chat) -> None:
     run = (await chat.claim(await chat.send("one"))).run
     following = await chat.send("two")
     await chat.ask(run)
-    assert list(await chat.suspend(run)) == [following.request]
+    assert await chat.suspend(run) == following.request
     assert await chat.state(run) is State.SUSPENDED
-    assert list(await chat.suspend(run)) == [following.request]
+    assert await chat.suspend(run) == following.request
     await chat.claim(following)
-    assert list(await chat.suspend(run)) == []
+    assert await chat.suspend(run) is None
 
 
 async def test_a_suspension_that_finds_all_decided_goes_on_in_the_next_turn(chat: Chat) -> None:
     run = (await chat.claim(await chat.send("one"))).run
     waiting = await chat.send("two")
     await chat.decide(*await chat.ask(run))
-    requests = await chat.suspend(run, "so far")
-    assert list(requests) == [RunRequest(AGENT, run.id, 1)]
-    assert await chat.suspend(run, "so far") == requests
+    request = await chat.suspend(run, "so far")
+    assert request == RunRequest(AGENT, run.id, 1)
+    assert await chat.suspend(run, "so far") == request
     found = await chat.store.find_run(DEFAULT, run.id)
     assert found is not None
     assert (found.state, found.ready, found.turn) == (State.RUNNING, True, 1)
     assert await chat.store.claim(run.request, "runner") is None
-    claim = await chat.claim(requests[0])
+    claim = await chat.claim(request)
     assert (claim.run.attempt, claim.answer) == (2, chat.answer(run, "so far"))
     assert await chat.end(claim.run) == waiting.request
 
 
 async def test_a_suspension_without_a_question_is_asked_for_again(chat: Chat) -> None:
     run = (await chat.claim(await chat.send("one"))).run
-    assert list(await chat.suspend(run)) == [run.request]
+    assert await chat.suspend(run) == run.request
     assert await chat.state(run) is State.RUNNING
 
 
 async def test_a_suspension_is_done_also_if_it_is_decided_before_it_is_repeated(chat: Chat) -> None:
     run, approvals = await chat.wait_for_decision("one")
     decided = (await chat.decide(*approvals)).run
-    assert list(await chat.suspend(run)) == [decided.request]
+    assert await chat.suspend(run) == decided.request
     assert await chat.store.find_run(DEFAULT, run.id) == decided
 
 
@@ -296,17 +296,18 @@ async def test_an_end_closes_the_open_questions(chat: Chat) -> None:
 
 async def test_a_ready_run_is_stranded_until_it_is_claimed(chat: Chat) -> None:
     async def stranded() -> list[RunRequest]:
-        return [one for one in await chat.store.find_stranded(0) if one.run in {run.id, waiting.id}]
+        return [one for one in await chat.store.recover_stranded(0) if one.run in {run.id, waiting.id}]
 
     run, waiting = await chat.send("one"), await chat.send("two")
     assert await stranded() == [run.request]
-    assert run.request not in await chat.store.find_stranded(3600)
+    assert run.request not in await chat.store.recover_stranded(3600)
     claimed = (await chat.claim(run)).run
     assert await stranded() == []
     await chat.decide(*await chat.ask(claimed))
-    requests = await chat.suspend(claimed)
-    assert await stranded() == list(requests)
-    claimed = (await chat.claim(requests[0])).run
+    request = await chat.suspend(claimed)
+    assert request is not None
+    assert await stranded() == [request]
+    claimed = (await chat.claim(request)).run
     assert await stranded() == []
     await chat.end(claimed)
     assert await stranded() == [waiting.request]
@@ -322,6 +323,6 @@ async def test_a_running_run_is_asked_for_again_now_and_then(chat: Chat) -> None
     """Its runner may have died with the broker that knew of it."""
     run = await chat.send("hello")
     await chat.claim(run)
-    again = await chat.store.find_stranded(3600, held_s=0)
+    again = await chat.store.recover_stranded(3600, republish_interval_s=0)
     assert run.request in again
-    assert run.request not in await chat.store.find_stranded(3600, held_s=60)
+    assert run.request not in await chat.store.recover_stranded(3600, republish_interval_s=60)

@@ -169,7 +169,7 @@ async def test_other_calls_fail_at_once_while_the_broker_is_away(
             await call()
         assert monotonic() - start < 0.1
     assert (log._feeds, connection._reconnect_callbacks, connection._loss_callbacks) == ({}, set(), {})
-    assert not connection._requests.pending()
+    assert not connection._requests.list_pending()
     await servers.nats.start()
     await wait_until(lambda: connection.connected)
     await log.last(run)

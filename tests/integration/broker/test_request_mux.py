@@ -66,7 +66,7 @@ async def test_every_question_gets_its_own_answer(
         for message in reversed(heard):
             await hearer.send(message.reply, b"re " + message.data)
     assert [task.result().data for task in asked] == [b"re %d" % number for number in range(count)]
-    assert not asker._requests.pending()
+    assert not asker._requests.list_pending()
 
 
 async def test_headers_and_payload_come_as_they_were_sent(
@@ -143,7 +143,7 @@ async def test_a_request_times_out_and_its_late_answer_has_no_effect(
         assert (await patient).data == b"late"
         await hearer.flush()
         await asker.flush()
-    assert not asker._requests.pending()
+    assert not asker._requests.list_pending()
 
 
 async def test_a_cancelled_request_leaves_no_state(
@@ -155,7 +155,7 @@ async def test_a_cancelled_request_leaves_no_state(
         message = await heard.get()
         asked.cancel()
         await asyncio.wait([asked])
-        assert not asker._requests.pending()
+        assert not asker._requests.list_pending()
         await hearer.send(message.reply, b"late")
         await hearer.flush()
         await asker.flush()
@@ -177,7 +177,7 @@ async def test_subjects_that_would_break_the_protocol_are_refused(
     with pytest.raises(Invalid):
         await asker.request(told, headers=headers)
     await asker.flush()
-    assert not asker._requests.pending()
+    assert not asker._requests.list_pending()
 
 
 async def test_a_question_larger_than_the_broker_takes_is_refused_here(

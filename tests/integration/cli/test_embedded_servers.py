@@ -37,7 +37,7 @@ from pathlib import Path
 from rejoin_adapters.embedded import child, embedded
 
 async def own():
-    child.WATCHDOG = child.WATCHDOG or "watchdog" in sys.argv
+    child.NEEDS_WATCHDOG = child.NEEDS_WATCHDOG or "watchdog" in sys.argv
     async with embedded(Path(sys.argv[1]), durable=False) as running:
         if "reused" in sys.argv:  # the pid in the stale file belongs to a living process of the same user
             await running.postgres.kill()

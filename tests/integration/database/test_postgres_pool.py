@@ -128,7 +128,7 @@ async def test_every_operation_is_one_round_trip(wired: tuple[Wire, PostgresRunS
         await cost(store.current_run(DEFAULT, chat.id))
         await cost(store.history(DEFAULT, chat.id))
         await cost(store.find_run(DEFAULT, decided.run.id))
-        await cost(store.find_stranded(0))
+        await cost(store.recover_stranded(0))
         await cost(store.ping())
         other = Chat(store)
         run = (await cost(other.claim(await cost(other.send("one"))))).run

@@ -7,8 +7,8 @@ import httpx2
 import pytest
 from rejoin_runner.models.model import Usage, build_question, collect_answer
 from rejoin_runner.models.providers.provider import (
-    ADDRESS_NEEDED,
-    COMPATIBLE,
+    NEEDS_BASE_URL,
+    NO_EXTRA_PACKAGE,
     ProviderConnections,
     open_model,
 )
@@ -55,13 +55,13 @@ async def provider() -> AsyncIterator[FakeProvider]:
         yield running
 
 
-@pytest.mark.parametrize("name", COMPATIBLE)
+@pytest.mark.parametrize("name", NO_EXTRA_PACKAGE)
 async def test_a_compatible_provider_answers_by_its_name(provider: FakeProvider, name: str) -> None:
     """It is asked over our connections, at an address of its own, with its key; the answer is counted."""
     speaks_responses = name in RESPONSES
     provider.queue(SAID if speaks_responses else text("Hel", "lo"))
     there = Elsewhere(provider.address)
-    own = "http://own.example/v1" if name in ADDRESS_NEEDED else None
+    own = "http://own.example/v1" if name in NEEDS_BASE_URL else None
     async with Diverted(there) as connections:
         model = open_model(f"{name}:openai/gpt-5", connections, base_url=own, api_key=f"key-of-{name}")
         assert await collect_answer(model, build_question("Be kind.", "hi")) == ("Hello", Usage(3, 2))

@@ -20,7 +20,12 @@ from rejoin_runner.models.model import (
     collect_answer,
 )
 from rejoin_runner.models.providers.openai_fast_path import FastChatModel
-from rejoin_runner.models.providers.provider import COMPATIBLE, EXTRAS, ProviderConnections, open_model
+from rejoin_runner.models.providers.provider import (
+    NEEDS_EXTRA_PACKAGE,
+    NO_EXTRA_PACKAGE,
+    ProviderConnections,
+    open_model,
+)
 from rejoin_runner.models.providers.provider_call import ProviderModel
 
 from tests.support.models import anthropic_frames, openai_responses_frames
@@ -58,7 +63,7 @@ async def test_one_opened_model_serves_every_tenant_with_its_own_key(
         asked.append((tenant, name))
         return {"acme": "key-a", "bolt": "key-b"}.get(tenant)
 
-    model = speaks.open(provider, connections, api_key="ours", keys=keys)
+    model = speaks.open(provider, connections, api_key="ours", tenant_key_lookup=keys)
     for tenant in ("acme", "bolt", "acme", "other", ""):
         provider.queue(speaks.plain("ok"))
         await answer(model, asking(tenant=tenant))
@@ -74,13 +79,13 @@ async def test_keys_may_be_looked_up_where_that_takes_time(
         return f"{tenant}-{name}"
 
     provider.queue(text("ok"))
-    await answer(CHAT.open(provider, connections, keys=keys), asking(tenant="acme"))
+    await answer(CHAT.open(provider, connections, tenant_key_lookup=keys), asking(tenant="acme"))
     assert provider.keys == ["Bearer acme-openai"]
 
 
 async def test_a_tenant_without_a_key_is_an_error_and_nobody_else_s_is_used() -> None:
     async with ProviderConnections() as connections:
-        model = open_model("openai:gpt-5", connections, keys=lambda *_: None)
+        model = open_model("openai:gpt-5", connections, tenant_key_lookup=lambda *_: None)
         with pytest.raises(ModelError, match="there is no API key for openai") as caught:
             await answer(model, asking(tenant="acme"))
     assert not caught.value.retryable
@@ -331,7 +336,7 @@ async def test_a_key_of_another_provider_is_none() -> None:
             open_model("openai:gpt-5", connections, api_key="anthropic=sk-2")
 
 
-@pytest.mark.parametrize("name", COMPATIBLE)
+@pytest.mark.parametrize("name", NO_EXTRA_PACKAGE)
 async def test_a_compatible_provider_opens_by_its_name(name: str) -> None:
     async with ProviderConnections() as connections:
         address = "http://127.0.0.1:9/v1" if name in ("litellm", "ollama", "vllm") else None
@@ -342,7 +347,7 @@ async def test_a_compatible_provider_opens_by_its_name(name: str) -> None:
 PACKAGES = ("boto3", "cohere", "google.genai", "groq", "huggingface_hub", "mistralai", "xai_sdk")
 
 
-@pytest.mark.parametrize(("name", "package"), list(zip(EXTRAS, PACKAGES, strict=True)))
+@pytest.mark.parametrize(("name", "package"), list(zip(NEEDS_EXTRA_PACKAGE, PACKAGES, strict=True)))
 async def test_a_provider_without_its_package_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:

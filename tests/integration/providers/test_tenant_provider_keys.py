@@ -79,7 +79,7 @@ async def test_a_key_that_cannot_be_had_is_the_models_failure_and_sends_nothing(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-elsewhere")
     monkeypatch.setattr(provider_call, "_KEY_TIMEOUT_S", 0.05)
     async with ProviderConnections() as connections:
-        model = open_model("openai:fake", connections, keys=keys)
+        model = open_model("openai:fake", connections, tenant_key_lookup=keys)
         with pytest.raises(ModelError) as caught:
             await anext(model.stream(asking()))
     assert caught.value.detail == said

@@ -116,7 +116,7 @@ class Chat:
         await self.store.request_approvals(run.id, run.attempt, questions)
         return [question.id for question in questions]
 
-    async def suspend(self, run: Run, text: str = "may I?") -> Sequence[RunRequest]:
+    async def suspend(self, run: Run, text: str = "may I?") -> RunRequest | None:
         return await self.store.suspend(run.id, run.attempt, self.answer(run, text))
 
     async def wait_for_decision(

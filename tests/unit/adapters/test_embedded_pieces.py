@@ -56,7 +56,7 @@ async def spawn(place: Path, script: str) -> Child:
     log = place / "child.log"
     try:
         running = await Child.spawn(
-            ["/bin/sh", "-c", script], cwd=place, log=log, lock=lock, death_signal=signal.SIGKILL
+            ["/bin/sh", "-c", script], cwd=place, log=log, lock_fd=lock, death_signal=signal.SIGKILL
         )
     finally:
         os.close(lock)

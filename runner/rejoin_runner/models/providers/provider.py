@@ -1,8 +1,8 @@
 """Opens the models of real providers: from `openai:gpt-5` to a `Model`.
 
-Owns the names of the providers and the HTTP connections that all models of a process share. pydantic-ai and
-the providers' clients are imported by `open_model`, which takes seconds: a runner opens its models before it
-reports ready, and a runner with scripted models never imports them.
+Owns the names of the providers and the HTTP connections that all models of a process share. `open_model`
+imports pydantic-ai and the providers' clients; that takes seconds. So a runner opens its models before it
+reports ready, and a runner with scripted models imports none of them.
 """
 
 import inspect
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model as LibraryModel
     from pydantic_ai.providers import Provider
 
-    type Connect = Callable[[str], LibraryModel]
+    type MakeLibraryModel = Callable[[str], LibraryModel]
 
-# Providers that the tests cover, with their addresses.
-ADDRESSES = MappingProxyType(
+# Providers that the tests cover, with their base URLs.
+TESTED_PROVIDER_URLS = MappingProxyType(
     {
         "openai": "https://api.openai.com/v1",
         "openai-responses": "https://api.openai.com/v1",
         "anthropic": "https://api.anthropic.com",
     }
 )
-# Providers that the library knows and that need no further package.
-COMPATIBLE = (
+# Further providers that the library knows, and that need no extra package.
+NO_EXTRA_PACKAGE = (
     "alibaba",
     "cerebras",
     "deepseek",
@@ -52,13 +52,13 @@ COMPATIBLE = (
     "vllm",
     "zai",
 )
-# Providers that need a further package.
-EXTRAS = ("bedrock", "cohere", "google", "groq", "huggingface", "mistral", "xai")
-KNOWN = (*ADDRESSES, *COMPATIBLE, *EXTRAS)
-ADDRESS_NEEDED = ("litellm", "ollama", "vllm")
+# Providers that need an extra package: an extra of `pydantic-ai-slim` with the same name.
+NEEDS_EXTRA_PACKAGE = ("bedrock", "cohere", "google", "groq", "huggingface", "mistral", "xai")
+KNOWN_PROVIDERS = (*TESTED_PROVIDER_URLS, *NO_EXTRA_PACKAGE, *NEEDS_EXTRA_PACKAGE)
+NEEDS_BASE_URL = ("litellm", "ollama", "vllm")
 KEYLESS = ("bedrock",)
 """Providers with other credentials than a key: Bedrock uses the environment of the AWS libraries."""
-LEGACY_HTTP = ("cohere", "groq", "huggingface")
+OWN_HTTP_CLIENT = ("cohere", "groq", "huggingface")
 """Providers whose packages use an HTTP client of their own."""
 
 
@@ -75,7 +75,7 @@ class ProviderConnections:
         self._client: httpx2.AsyncClient | None = None
 
     def open(self) -> "httpx2.AsyncClient":
-        """The HTTP client, made on first use."""
+        """The HTTP client, created on first use."""
         if self._client is None:
             import httpx2  # a scripted model needs no HTTP
 
@@ -109,7 +109,7 @@ def open_model(
     *,
     base_url: str | None = None,
     api_key: str | Mapping[str, str] | None = None,
-    keys: ModelKeyLookup | None = None,
+    tenant_key_lookup: ModelKeyLookup | None = None,
     answer_timeout_s: float = 1800.0,
     retries_max: int = 2,
 ) -> Model:
@@ -118,85 +118,92 @@ def open_model(
     Several names separated by commas make a `Fallback`.
 
     `base_url` is the address of another service with the provider's protocol, which may need no key.
-    `api_key` is the process's key, or one by provider, also as a text `openai=…,anthropic=…`. `keys` looks up
-    the tenant's key at every call; None falls back to `api_key`. A request is repeated up to `retries_max`
-    times until its answer begins. `answer_timeout_s` limits the seconds of all attempts together.
+    `api_key`: one key for all, a mapping from provider to key, or that mapping as text:
+    `openai=…,anthropic=…`. `tenant_key_lookup` returns a tenant's key at every call; where it returns None,
+    `api_key` is used. A request is repeated up to `retries_max` times until its answer begins.
+    `answer_timeout_s` limits the seconds of all attempts together.
     Raises `Invalid` if the name is unknown, a key or address is missing, or a package is not installed.
     """
     specs = [part.strip() for part in spec.split(",")]
-    keys_by_provider = _by_provider(api_key)
-    if len({single.partition(":")[0] for single in specs}) > 1 and (
-        base_url is not None or isinstance(keys_by_provider, str)
+    process_keys = _parse_process_keys(api_key)
+    if len({model_spec.partition(":")[0] for model_spec in specs}) > 1 and (
+        base_url is not None or isinstance(process_keys, str)
     ):
         what = "API key" if base_url is None else "base URL"
         raise Invalid(f"one {what} cannot serve the several providers of {spec!r}")
     models: list[Model] = []
-    for single in specs:
-        provider, _, name = single.partition(":")
-        _check(single, provider, name, base_url)
-        own_key = (
-            keys_by_provider
-            if isinstance(keys_by_provider, str) or keys_by_provider is None
-            else keys_by_provider.get(provider)
+    for model_spec in specs:
+        provider, _, name = model_spec.partition(":")
+        _check(model_spec, provider, name, base_url)
+        process_key = (
+            process_keys
+            if isinstance(process_keys, str) or process_keys is None
+            else process_keys.get(provider)
         )
         keyless = base_url is not None or provider in KEYLESS
-        if own_key is None and keys is None and not keyless:
+        if process_key is None and tenant_key_lookup is None and not keyless:
             raise Invalid(f"{provider} needs an API key: REJOIN_MODEL_API_KEY, or the agent's model_keys")
-        connect = _connect(provider, name, base_url, connections.open())
+        make_library_model = _bind_api_key(provider, name, base_url, connections.open())
         try:
             from rejoin_runner.models.providers.provider_call import RESPONSES, ProviderModel
 
             model = ProviderModel(
-                connect,
+                make_library_model,
                 provider,
-                api_key=own_key,
-                keys=keys,
+                process_key=process_key,
+                tenant_key_lookup=tenant_key_lookup,
                 keyless=keyless,
                 answer_timeout_s=answer_timeout_s,
                 retries_max=retries_max,
             )
         except ImportError as fault:
-            raise Invalid(_missing(provider)) from fault
+            raise Invalid(_missing_package_message(provider)) from fault
         if provider in RESPONSES:
             _prepare_responses()
         models.append(model)
     return models[0] if len(models) == 1 else Fallback(models)
 
 
-def _by_provider(api_key: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
+def _parse_process_keys(api_key: str | Mapping[str, str] | None) -> str | Mapping[str, str] | None:
     """The key for all providers, or the keys by provider if the text has the form `provider=key,…`."""
     if not isinstance(api_key, str):
         return api_key
     pairs = [pair.strip().partition("=") for pair in api_key.split(",")]
-    if not all(separator and provider in KNOWN for provider, separator, _ in pairs):
+    if not all(separator and provider in KNOWN_PROVIDERS for provider, separator, _ in pairs):
         return api_key
     return {provider: key for provider, _, key in pairs if key}
 
 
 def _check(spec: str, provider: str, name: str, base_url: str | None) -> None:
-    if provider not in KNOWN or not name:
-        raise Invalid(f"unknown model {spec!r}; known are {', '.join(f'{one}:NAME' for one in KNOWN)}")
-    if provider in ADDRESS_NEEDED and base_url is None:
+    if provider not in KNOWN_PROVIDERS or not name:
+        raise Invalid(
+            f"unknown model {spec!r}; known are {', '.join(f'{known}:NAME' for known in KNOWN_PROVIDERS)}"
+        )
+    if provider in NEEDS_BASE_URL and base_url is None:
         raise Invalid(f"{provider} needs a base URL")
 
 
-def _missing(provider: str) -> str:
-    extra = "anthropic" if provider == "anthropic" else provider if provider in EXTRAS else "openai"
+def _missing_package_message(provider: str) -> str:
+    extra = (
+        "anthropic" if provider == "anthropic" else provider if provider in NEEDS_EXTRA_PACKAGE else "openai"
+    )
     return (
         f"the package that {provider} models need is not installed: pip install 'pydantic-ai-slim[{extra}]'"
     )
 
 
-def _connect(provider: str, name: str, base_url: str | None, client: "httpx2.AsyncClient") -> "Connect":
+def _bind_api_key(
+    provider: str, name: str, base_url: str | None, client: "httpx2.AsyncClient"
+) -> "MakeLibraryModel":
     """A function that makes the library's model for an API key."""
     if provider == "anthropic":
-        return lambda api_key: _anthropic(name, base_url, api_key, client)
-    if provider in ADDRESSES:
-        return lambda api_key: _openai(provider, name, base_url, api_key, client)
-    return lambda api_key: _other(provider, name, base_url, api_key, client)
+        return lambda api_key: _anthropic_model(name, base_url, api_key, client)
+    if provider in TESTED_PROVIDER_URLS:
+        return lambda api_key: _openai_model(provider, name, base_url, api_key, client)
+    return lambda api_key: _library_model(provider, name, base_url, api_key, client)
 
 
-def _openai(
+def _openai_model(
     provider: str, name: str, base_url: str | None, api_key: str, client: "httpx2.AsyncClient"
 ) -> "LibraryModel":
     from pydantic_ai.models.openai import OpenAIResponsesModel
@@ -208,18 +215,18 @@ def _openai(
 
     client_class, chat_model_class = openai_classes()
     openai_client = client_class(
-        base_url=base_url or ADDRESSES[provider], api_key=api_key, http_client=client
+        base_url=base_url or TESTED_PROVIDER_URLS[provider], api_key=api_key, http_client=client
     )
-    service: Provider[AsyncOpenAI]
+    library_provider: Provider[AsyncOpenAI]
     if base_url is None:
-        service = OpenAIProvider(openai_client=openai_client)
+        library_provider = OpenAIProvider(openai_client=openai_client)
     else:
-        service = OpenAICompatibleProvider("openai-compatible", openai_client=openai_client)
+        library_provider = OpenAICompatibleProvider("openai-compatible", openai_client=openai_client)
     if provider == "openai-responses":
-        return OpenAIResponsesModel(name, provider=service)
+        return OpenAIResponsesModel(name, provider=library_provider)
     # Without this the library takes a truncated answer for a complete one.
     profile = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
-    return chat_model_class(name, provider=service, profile=profile)
+    return chat_model_class(name, provider=library_provider, profile=profile)
 
 
 def _prepare_responses() -> None:
@@ -233,35 +240,39 @@ def _prepare_responses() -> None:
             event.model_rebuild()
 
 
-def _anthropic(name: str, base_url: str | None, api_key: str, client: "httpx2.AsyncClient") -> "LibraryModel":
+def _anthropic_model(
+    name: str, base_url: str | None, api_key: str, client: "httpx2.AsyncClient"
+) -> "LibraryModel":
     from pydantic_ai.models.anthropic import AnthropicModel
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
-    address = base_url or ADDRESSES["anthropic"]
+    address = base_url or TESTED_PROVIDER_URLS["anthropic"]
     return AnthropicModel(
         name, provider=AnthropicProvider(base_url=address, api_key=api_key, http_client=client)
     )
 
 
-def _other(
+def _library_model(
     provider: str, name: str, base_url: str | None, api_key: str, client: "httpx2.AsyncClient"
 ) -> "LibraryModel":
-    """A model that the library knows by name, with the arguments that its provider takes."""
+    """A model that the library knows by name. Passes the arguments that the provider's class accepts."""
     from pydantic_ai.exceptions import UserError
     from pydantic_ai.models import infer_model
     from pydantic_ai.providers import infer_provider_class
 
-    service: Callable[..., Provider[Any]] = infer_provider_class(provider)
-    parameters = inspect.signature(service).parameters
+    provider_class: Callable[..., Provider[Any]] = infer_provider_class(provider)
+    parameters = inspect.signature(provider_class).parameters
     arguments: dict[str, Any] = {} if provider in KEYLESS and api_key == "none" else {"api_key": api_key}
-    if "http_client" in parameters and provider not in LEGACY_HTTP:
+    if "http_client" in parameters and provider not in OWN_HTTP_CLIENT:
         arguments["http_client"] = client
     if base_url is not None:
-        address = next((one for one in ("base_url", "api_base", "api_host") if one in parameters), None)
-        if address is None:
+        url_parameter = next(
+            (name for name in ("base_url", "api_base", "api_host") if name in parameters), None
+        )
+        if url_parameter is None:
             raise Invalid(f"{provider} has one address; for another one take openai:NAME with its base URL")
-        arguments[address] = base_url
+        arguments[url_parameter] = base_url
     try:
-        return infer_model(f"{provider}:{name}", lambda _: service(**arguments))
+        return infer_model(f"{provider}:{name}", lambda _: provider_class(**arguments))
     except UserError as fault:
         raise Invalid(f"{provider} cannot be used: {fault}") from fault

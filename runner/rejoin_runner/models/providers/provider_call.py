@@ -1,10 +1,10 @@
 """One call of a real provider: sends the request, and returns the answer as chunks.
 
-Owns retries, deadlines and API keys. The conversation's form is `history`'s, the answer's is
-`stream_translation`'s, the classification of failures `provider_failure`'s; names and connections are
-`provider`'s. Importing it imports pydantic-ai.
+Owns retries, deadlines and API keys. `history` translates the conversation, `stream_translation` the answer;
+`provider_failure` classifies failures; `provider` owns names and connections. Importing this module imports
+pydantic-ai.
 
-A request is repeated only until its answer begins: what users have seen is never taken back.
+A request is repeated only until its answer begins: text that users have seen is never withdrawn.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ RESPONSES = ("openai-responses", "meta")
 """Providers with OpenAI's Responses protocol, which stores every answer unless told otherwise."""
 _WAIT_FIRST_S = 0.5
 _WAIT_MAX_S = 8.0
-_WAIT_ASKED_MAX_S = 60.0
+_RETRY_AFTER_MAX_S = 60.0
 """A provider that asks for a longer wait is not called again."""
 _KEY_TIMEOUT_S = 30.0
 _NO_KEY = "none"
@@ -55,39 +55,45 @@ log = structlog.get_logger("rejoin.models")
 class ProviderModel:
     """A model of a real provider.
 
-    `connect` makes the library's model for an API key; that is cheap, because connections are shared.
+    `make_library_model` returns the library's model for an API key; that is cheap, because all models share
+    connections. `process_key` serves tenants for which `tenant_key_lookup` has no key. `keyless`: calls need
+    no key.
     """
 
     def __init__(
         self,
-        connect: Callable[[str], LibraryModel],
+        make_library_model: Callable[[str], LibraryModel],
         provider: str,
         *,
-        api_key: str | None,
-        keys: ModelKeyLookup | None,
+        process_key: str | None,
+        tenant_key_lookup: ModelKeyLookup | None,
         keyless: bool,
         answer_timeout_s: float,
         retries_max: int,
     ) -> None:
-        self._connect = connect
+        self._make_library_model = make_library_model
         self._provider = provider
-        self._model = connect(api_key or _NO_KEY)
+        self._model = make_library_model(process_key or _NO_KEY)
         refused = refused_files(provider, self._model.profile)
         self._origin = ModelOrigin(provider, self._model.model_name, self._model.system, refused)
-        self._keys = keys
-        self._keyless = keyless or api_key is not None
+        self._tenant_key_lookup = tenant_key_lookup
+        self._needs_tenant_key = not keyless and process_key is None
         self._answer_timeout_s = answer_timeout_s
         self._retries_max = retries_max
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """The answer as chunks. Closing the generator, or cancelling its task, closes the HTTP stream."""
-        turns = (*request.history, request.answer)
-        earlier = {part["toolCallId"] for turn in turns for part in turn["parts"] if "toolCallId" in part}
-        answer = StreamTranslator(self._origin, earlier, request.step)
+        messages = (*request.history, request.answer)
+        earlier_calls = {
+            part["toolCallId"] for message in messages for part in message["parts"] if "toolCallId" in part
+        }
+        translator = StreamTranslator(self._origin, earlier_calls, request.step)
         async with aclosing(self._retry(request)) as events:
             async for event in events:
                 for chunk in (
-                    answer.finish(event) if isinstance(event, ModelResponse) else answer.translate(event)
+                    translator.finish(event)
+                    if isinstance(event, ModelResponse)
+                    else translator.translate(event)
                 ):
                     yield chunk
 
@@ -110,7 +116,7 @@ class ProviderModel:
                 if fault.reasoning_refused and origin is self._origin:
                     origin = origin.elsewhere()  # its reasoning belongs to another account: send none
                     continue
-                wait_s = _wait_s(fault, retries)
+                wait_s = _retry_wait_s(fault, retries)
                 if retries >= self._retries_max or wait_s is None or clock() + wait_s >= deadline:
                     raise
                 retries += 1
@@ -120,19 +126,19 @@ class ProviderModel:
 
     async def _with_key(self, tenant: str) -> LibraryModel:
         key = await self._look_up_key(tenant)
-        if key is None and self._keyless:
+        if key is None and not self._needs_tenant_key:
             return self._model
         if not key:  # with an empty key the libraries take one from the environment
             raise ModelError(f"there is no API key for {self._provider}")
-        return self._connect(key)
+        return self._make_library_model(key)
 
     async def _look_up_key(self, tenant: str) -> str | None:
         """The application's key for a tenant. Exceptions are logged by type: texts may hold keys."""
-        if self._keys is None:
+        if self._tenant_key_lookup is None:
             return None
         try:
             async with asyncio.timeout(_KEY_TIMEOUT_S):
-                key = self._keys(tenant, self._provider)
+                key = self._tenant_key_lookup(tenant, self._provider)
                 key = await key if inspect.isawaitable(key) else key
         except Exception as fault:
             log.warning("model_key_lookup_failed", provider=self._provider, error=type(fault).__name__)
@@ -168,12 +174,12 @@ class ProviderModel:
             raise classify_failure(fault, begun=begun) from fault
 
 
-def _wait_s(fault: ProviderFailure, retries: int) -> float | None:
-    """Seconds before the next attempt; None: there is none."""
+def _retry_wait_s(fault: ProviderFailure, retries: int) -> float | None:
+    """Seconds to wait before the next attempt; None if there is no next attempt."""
     if not fault.retryable:
         return None
     if fault.wait_s is not None:
-        return fault.wait_s if fault.wait_s <= _WAIT_ASKED_MAX_S else None
+        return fault.wait_s if fault.wait_s <= _RETRY_AFTER_MAX_S else None
     longest = min(_WAIT_MAX_S, _WAIT_FIRST_S * 2**retries)
     return random.uniform(longest / 2, longest)  # noqa: S311 - spreads the retries of many runs
 

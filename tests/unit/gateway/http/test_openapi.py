@@ -178,3 +178,9 @@ def test_two_types_of_one_name_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="same name"):
         document(*routes)
+
+
+def test_a_path_parameter_without_a_description_is_named() -> None:
+    route = Route("GET", "/api/thing/{thing}", answer, Scope.CHAT, RouteDoc("Read a thing"))
+    with pytest.raises(ValueError, match=r"^/api/thing/\{thing\}: describe the path parameter"):
+        document(route)

@@ -207,7 +207,7 @@ async def test_a_count_from_the_end_is_one_of_the_events_of_the_replay(view: Vie
     whole = await replayed(log, await find_resume_point(log, run(), FromStart(), view), view)
     for back in (1, 2, 3, 5, len(whole), len(whole) + 7):
         start = await find_resume_point(log, run(), AfterCount(-back), view)
-        assert start.tail == len(whole) - 1
+        assert start.last_visible_index == len(whole) - 1
         assert await replayed(log, start, view) == whole[max(0, len(whole) - back) :]
 
 

@@ -141,7 +141,7 @@ async def test_a_count_is_found_in_every_partition_of_the_events(sizes: Sequence
     for count in range(5):
         start = await find(log, AfterCount(count))
         assert start.send_from == count
-        assert start.tail is None
+        assert start.last_visible_index is None
         [record] = (await log.read(RUN, after=start.read_after, records_max=1)).records
         assert record.head.index == start.next_index <= count < record.end
 
@@ -159,8 +159,8 @@ async def test_all_events_are_a_position_and_more_are_gone() -> None:
 async def test_a_count_from_the_end_states_the_tail() -> None:
     log = MemoryRunLog()
     await append(log, 4)
-    assert await find(log, AfterCount(-1)) == ResumePoint(0, 0, 3, tail=3)
-    assert await find(log, AfterCount(-9)) == ResumePoint(0, 0, 0, tail=3)
+    assert await find(log, AfterCount(-1)) == ResumePoint(0, 0, 3, last_visible_index=3)
+    assert await find(log, AfterCount(-9)) == ResumePoint(0, 0, 0, last_visible_index=3)
 
 
 async def test_events_that_the_client_does_not_see_are_not_counted() -> None:
@@ -175,7 +175,7 @@ async def test_events_that_the_client_does_not_see_are_not_counted() -> None:
 async def test_a_count_in_an_empty_log_depends_on_whether_events_will_follow() -> None:
     log = MemoryRunLog()
     assert await find(log, AfterCount(0), run(State.QUEUED)) == ResumePoint()
-    assert await find(log, AfterCount(-1), run(State.QUEUED)) == ResumePoint(tail=-1)
+    assert await find(log, AfterCount(-1), run(State.QUEUED)) == ResumePoint(last_visible_index=-1)
     with pytest.raises(Gone, match="expired"):
         await find(log, AfterCount(0), run(State.COMPLETED))
 
