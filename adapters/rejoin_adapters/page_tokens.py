@@ -34,7 +34,13 @@ class MessageToken(msgspec.Struct, frozen=True, array_like=True):
     position: _Number
 
 
-def encode(token: SessionToken | MessageToken) -> str:
+class NumberToken(msgspec.Struct, frozen=True, array_like=True):
+    """The last entry of a page: its number in the order of storing."""
+
+    number: _Number
+
+
+def encode(token: SessionToken | MessageToken | NumberToken) -> str:
     """A token as clients get it."""
     return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
 

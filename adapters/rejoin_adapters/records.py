@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -288,10 +288,13 @@ class SessionPage(msgspec.Struct, frozen=True):
 
 
 class MessagePage(msgspec.Struct, frozen=True):
-    """A page of messages, oldest first. `next`: the token of the page of older ones, or None."""
+    """A page of messages, oldest first. `next`: the token of the page of older ones, or None. `times`: when
+    each of the messages was first stored.
+    """
 
     messages: Sequence[UIMessage]
     next: str | None
+    times: Sequence[datetime]
 
 
 class SessionUsage(msgspec.Struct, frozen=True):
@@ -315,6 +318,52 @@ class Artifact(msgspec.Struct, frozen=True):
     summary: Any
     data: Any
     created_at: datetime
+
+
+class Feedback(msgspec.Struct, frozen=True):
+    """What somebody thinks of an answer, or of a whole session if `message` is None. `user`: who gave it;
+    None: the tenant. `agent` is the session's.
+    """
+
+    id: str
+    session: SessionId
+    message: MessageId | None
+    type: Literal["positive", "negative"]
+    details: str | None
+    created_at: datetime
+    agent: AgentName | None = None
+    user: UserId | None = None
+
+
+class FeedbackPage(msgspec.Struct, frozen=True):
+    """A page of feedback, newest first. `next`: the token of the page of older entries, or None."""
+
+    entries: Sequence[Feedback]
+    next: str | None
+
+
+class ClientEvent(msgspec.Struct, frozen=True):
+    """What a client reports of its use. `session` and `message` are the client's words: nothing of that name
+    need exist. The three objects are any JSON, as the client sent them.
+    """
+
+    id: str
+    type: str
+    agent: str | None
+    session: str | None
+    message: str | None
+    properties: dict[str, Any] | None
+    user_properties: dict[str, Any] | None
+    metadata: dict[str, Any] | None
+    created_at: datetime
+    user: UserId | None = None
+
+
+class ClientEventPage(msgspec.Struct, frozen=True):
+    """A page of events, newest first. `next`: the token of the page of older ones, or None."""
+
+    events: Sequence[ClientEvent]
+    next: str | None
 
 
 class ApiKeyRow(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from rejoin_adapters.ports.tenants import Tenants
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.feedback import PostgresFeedbackStore
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_counts import PostgresRunCounts
@@ -40,8 +41,8 @@ from rejoin_gateway.api import agent_chat, aisdk, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
 from rejoin_gateway.api.parts import parts_chat, threads
-from rejoin_gateway.api.run import artifacts, conversations, executions, run_chat, run_log
-from rejoin_gateway.api.sessions import agent_sessions, agents
+from rejoin_gateway.api.run import artifacts, conversations, executions, run_chat, run_feedback, run_log
+from rejoin_gateway.api.sessions import agent_sessions, agents, session_feedback
 from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_authenticator
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
@@ -70,6 +71,8 @@ FAMILIES = (
     executions,
     conversations,
     run_log,
+    run_feedback,
+    session_feedback,
     agents,
     artifacts,
     files,
@@ -232,6 +235,7 @@ def _build_backend(
         JetStreamAgentRegistry(connections.api, settings.agent_cache_ttl_s),
         PostgresSessionStore(store.database),
         PostgresArtifacts(store.database),
+        PostgresFeedbackStore(store.database),
         _now,
         secrets.token_bytes,
         Attachments(files, remote),

@@ -133,7 +133,8 @@ async def test_a_question_is_found_after_a_reload(
     asked = await client.say(family, session, "delete notes.txt")
     id = next(one["approvalId"] for one in asked.chunks if "approvalId" in one)
     for path in (client.at(session), f"/api/threads/{session}", f"/run/v1/conversations/{session}"):
-        message = (await other.get(path)).json["messages"][-1]
+        found = (await other.get(path)).json
+        message = found.get("data", found)["messages"][-1]
         [part] = [one for one in message["parts"] if one.get("state") == "approval-requested"]
         assert (part["toolCallId"], part["approval"], part["input"]) == (
             "call_1",

@@ -92,7 +92,7 @@ async def test_without_a_stream_the_answer_is_one_completion(client: ApiClient) 
 
 @pytest.mark.feature("F15")
 async def test_a_completion_names_a_failure_or_a_pending_approval(client: ApiClient) -> None:
-    for text, reason in (("fail", "stop"), ("delete notes.txt", "tool_calls")):
+    for text, reason in (("fail", "error"), ("delete notes.txt", "tool_calls")):
         body = {"messages": [{"role": "user", "content": text}], "stream": False}
         answer = (await client.post(CHAT, body)).json
         assert answer["choices"][0]["finish_reason"] == reason
@@ -119,7 +119,7 @@ async def test_conversations_are_listed_page_by_page(client: ApiClient) -> None:
     seen: list[str] = []
     page = (await client.get("/run/v1/conversations?limit=2")).json
     while len(seen) < 5:
-        seen += [one["id"] for one in page["conversations"]]
+        seen += [one["id"] for one in page["data"]]
         page = (await client.get(f"/run/v1/conversations?limit=2&before={page['next']}")).json
     assert seen[:5] == made[::-1]
     for bad in ("limit=0", "limit=201", "limit=x", "limit=0000010000000", f"limit={10**40}", "before=odd"):

@@ -218,5 +218,8 @@ async def test_the_history_has_every_part_in_its_order(system: LocalSystem) -> N
     assert "rows" not in str(parts[3])
     whole = await client.get(f"/run/api/artifacts/{parts[2]['output']}")
     assert whole.json["data"] == {"title": "Sales", "rows": [1, 2, 3]}
-    for path in (f"/api/threads/{session}", f"/run/v1/conversations/{session}"):
-        assert (await client.get(path)).json["messages"] == messages
+    assert (await client.get(f"/api/threads/{session}")).json["messages"] == messages
+    shown = (await client.get(f"/run/v1/conversations/{session}")).json["data"]["messages"]
+    assert [{name: one[name] for name in message} for one, message in zip(shown, messages, strict=True)] == (
+        messages
+    )

@@ -6,7 +6,7 @@ No method waits, so each one is a transaction by itself.
 import math
 from datetime import UTC, date, datetime, time, timedelta
 
-from rejoin_adapters.records import ApiKeyRow, Artifact, Limits, Owner
+from rejoin_adapters.records import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import ApprovalId, RunId, SessionId, TenantId
 
@@ -25,6 +25,8 @@ class MemoryDatabase:
         self.approvals: dict[ApprovalId, ApprovalRow] = {}
         self.artifacts: dict[tuple[TenantId, str], Artifact] = {}
         self.api_keys: dict[str, ApiKeyRow] = {}
+        self.feedback: list[tuple[TenantId, Feedback]] = []
+        self.client_events: list[tuple[TenantId, ClientEvent]] = []
         self.purges: dict[RunId, tuple[datetime, bool]] = {}
         """Deleted runs: when their logs are due to be purged, and whether for the second time."""
 
@@ -59,6 +61,10 @@ class MemoryDatabase:
             for key, artifact in self.artifacts.items()
             if (key[0], artifact.session) != (tenant, session)
         }
+        self.feedback = [row for row in self.feedback if (row[0], row[1].session) != (tenant, session)]
+        self.client_events = [
+            row for row in self.client_events if (row[0], row[1].session) != (tenant, session)
+        ]
         return runs
 
     def limit(self, tenant: TenantId, name: str) -> int | None:

@@ -42,6 +42,7 @@ class MessageRow(msgspec.Struct):
     body: bytes | None = None
     digest: bytes | None = None
     run: "RunRow | None" = None
+    created_at: datetime = msgspec.field(default_factory=now_utc)
 
     @property
     def message(self) -> UIMessage:

@@ -1,6 +1,6 @@
 """The double of `SessionStore`, over the rows of a `MemoryDatabase`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -38,7 +38,13 @@ class MemorySessionStore:
         return row
 
     async def list(
-        self, owner: Owner, *, agent: AgentName | None = None, limit: int = 20, before: str | None = None
+        self,
+        owner: Owner,
+        *,
+        agent: AgentName | None = None,
+        limit: int = 20,
+        before: str | None = None,
+        skip: int = 0,
     ) -> SessionPage:
         """See `SessionStore`."""
         token = page_tokens.decode(SessionToken, before) if before is not None else None
@@ -52,9 +58,27 @@ class MemorySessionStore:
         if token is not None:
             end = (token.time_us, token.id)
             sessions = [one for one in sessions if msgspec.structs.astuple(SessionToken.of(one)) < end]
+        sessions = sessions[skip:]
         page = sessions[:limit]
         following = page_tokens.encode(SessionToken.of(page[-1])) if len(sessions) > limit else None
         return SessionPage(page, following)
+
+    async def count(self, owner: Owner, *, agent: AgentName | None = None, count_max: int) -> int:
+        """See `SessionStore`."""
+        page = await self.list(owner, agent=agent, limit=count_max)
+        return len(page.sessions)
+
+    async def openings(self, owner: Owner, sessions: Sequence[SessionId]) -> Mapping[SessionId, str]:
+        """See `SessionStore`."""
+        found = {}
+        for session in sessions:
+            row = self._database.find_session(owner, session)
+            users = [one for one in (row.shown_rows if row else ()) if one.role == "user"]
+            parts = users[0].message["parts"] if users else []
+            text = "".join(part["text"][:200] for part in parts if part["type"] == "text")
+            if text:
+                found[session] = text.replace("\0", "\ufffd")
+        return found
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """See `SessionStore`."""
@@ -62,14 +86,21 @@ class MemorySessionStore:
         return None if row is None else _summary(session, row)
 
     async def messages(
-        self, owner: Owner, session: SessionId, *, limit: int = 50, before: str | None = None
+        self,
+        owner: Owner,
+        session: SessionId,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        skip: int = 0,
     ) -> MessagePage:
         """See `SessionStore`."""
         end = page_tokens.decode(MessageToken, before).position if before is not None else None
         rows = [row for row in self._find(owner, session).shown_rows if end is None or row.position < end]
+        rows = rows[: len(rows) - skip] if skip < len(rows) else []
         page = rows[-limit:]
         older = page_tokens.encode(MessageToken(page[0].position)) if len(rows) > limit else None
-        return MessagePage([row.message for row in page], older)
+        return MessagePage([row.message for row in page], older, [row.created_at for row in page])
 
     async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
         """See `SessionStore`."""
@@ -109,7 +140,7 @@ class MemorySessionStore:
         for row in source.shown_rows:
             if row.position < cut.position:
                 fork.next_position = row.position
-                fork.place(row.id, row.role, row.body)
+                fork.place(row.id, row.role, row.body).created_at = row.created_at
         fork.next_position = cut.position
         self._database.sessions[owner.tenant, into] = fork
         return _summary(into, fork)
@@ -157,6 +188,11 @@ class MemorySessionStore:
         ]
         for id in ids:
             self._database.delete_session(tenant, id)
+        self._database.client_events = [
+            (owner, event)
+            for owner, event in self._database.client_events
+            if (owner, event.user) != (tenant, user)
+        ]
         return len(ids)
 
     async def delete_untouched(self, age_s: float) -> int:
@@ -169,6 +205,9 @@ class MemorySessionStore:
         ]
         for tenant, session in keys[:DELETE_BATCH_MAX]:
             self._database.delete_session(tenant, session)
+        self._database.client_events = [
+            row for row in self._database.client_events if row[1].created_at >= untouched_since
+        ]
         return len(keys[:DELETE_BATCH_MAX])
 
 

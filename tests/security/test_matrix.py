@@ -33,7 +33,8 @@ class Example(msgspec.Struct, frozen=True):
     """A request that works for Ann. `{…}` in texts are hers. `id`: what the path's `{id}` names.
 
     `lists`: somebody else gets what is theirs, which is nothing of hers. `makes`: another tenant's session of
-    the same name is another one. `agentless`: what it returns is no agent's.
+    the same name is another one. `agentless`: what it returns is no agent's. `reports`: somebody else stores
+    a client event of his own, which may name a session of any id.
     """
 
     body: Any = None
@@ -42,6 +43,7 @@ class Example(msgspec.Struct, frozen=True):
     lists: bool = False
     makes: bool = False
     agentless: bool = False
+    reports: bool = False
 
 
 HERE = Example()
@@ -73,6 +75,12 @@ EXAMPLES: dict[str, Example] = {
     "GET /run/v1/conversations/{id}/stream": Example(headers={"x-stream-start-index": "0"}),
     "GET /run/v1/conversations/{id}/pending-approvals": HERE,
     "GET /run/v1/conversations/{id}/executions": HERE,
+    "POST /run/v1/feedback": Example({"conversationId": "{session}", "type": "positive"}),
+    "GET /run/v1/feedback": Example(lists=True),
+    "POST /run/v1/events": Example({"type": "shown", "conversationId": "{session}"}, reports=True),
+    "GET /run/v1/events": Example(lists=True),
+    "POST /api/agents/{agent}/{session}/feedback": Example({"type": "positive"}),
+    "GET /api/agents/{agent}/{session}/feedback": HERE,
     "GET /api/agents": Example(lists=True),
     "GET /run/api/artifacts/{id}": Example(id="artifact"),
     "GET /api/files/{id}": Example(id="file", agentless=True),
@@ -158,6 +166,8 @@ def expected(example: Example, wrong: str) -> int:
         return 403
     if not wrong.startswith("other "):
         return 401
+    if example.reports:
+        return 404 if wrong == "other agent" else 201
     theirs = (
         example.lists
         or (example.makes and wrong == "other tenant")
@@ -187,7 +197,10 @@ async def test_who_may_not_gets_the_documented_status_and_nothing_happens(
         told = await ask(attacked, route, ann, credential)
         assert told.status == expected(example, wrong), (wrong, told.raw[:300])
         after = await attacked.everything(ann)
-        if told.status == 200:
+        if told.status == 201:
+            own = "client_events"
+            assert after.hers | {own: None} == before.hers | {own: None}, wrong
+        elif told.status == 200:
             assert after.hers == before.hers, wrong
             if not example.agentless:
                 assert not [one for one in (ann.run, ann.message) if one.encode() in told.raw], wrong
@@ -244,7 +257,7 @@ async def test_a_key_of_another_agent_decides_nothing_in_any_family(
 async def test_the_one_who_may_gets_through(attacked: AttackedGateway, route: Route) -> None:
     """The examples are requests that work: what is refused above is the credential and nothing else."""
     told = await ask(attacked, route, await attacked.ann(), await attacked.key())
-    assert told.status in {200, 202, 204}, told.raw[:300]
+    assert told.status in {200, 201, 202, 204}, told.raw[:300]
     await attacked.still()
 
 

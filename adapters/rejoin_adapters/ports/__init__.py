@@ -11,6 +11,7 @@ and one in-memory double (`tests/doubles`); one contract suite (`tests/contract`
     run_store       RunStore                              sessions, messages, runs, approvals
     session_store   SessionStore                          list, page, fork, rewind, delete whole sessions
     artifacts       Artifacts                             results of tools that are too large for the log
+    feedback        FeedbackStore                         feedback on answers, events that clients report
     files           FileStore                             attachments
     api_keys        ApiKeys                               hashed API keys
     tenants         Tenants                               the limits of each tenant

@@ -1,6 +1,6 @@
 """Whole sessions: list, page through, fork, rewind, rename, delete. Running them is `RunStore`'s."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import UNSET, UnsetType
@@ -18,9 +18,27 @@ class SessionStore(Protocol):
     """
 
     async def list(
-        self, owner: Owner, *, agent: AgentName | None = None, limit: int = 20, before: str | None = None
+        self,
+        owner: Owner,
+        *,
+        agent: AgentName | None = None,
+        limit: int = 20,
+        before: str | None = None,
+        skip: int = 0,
     ) -> SessionPage:
-        """A page of the owner's sessions, the most recently changed first. `before`: a page token."""
+        """A page of the owner's sessions, the most recently changed first. `before`: a page token. `skip`:
+        leaves out that many of the sessions that would come first.
+        """
+        ...
+
+    async def count(self, owner: Owner, *, agent: AgentName | None = None, count_max: int) -> int:
+        """The number of the owner's sessions. Counts no further than `count_max`."""
+        ...
+
+    async def openings(self, owner: Owner, sessions: Sequence[SessionId]) -> Mapping[SessionId, str]:
+        """How sessions began: at least the first 200 characters of the text of their first user message, if
+        it has that many, with U+FFFD instead of NUL. Sessions without such a text are missing.
+        """
         ...
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
@@ -28,9 +46,17 @@ class SessionStore(Protocol):
         ...
 
     async def messages(
-        self, owner: Owner, session: SessionId, *, limit: int = 50, before: str | None = None
+        self,
+        owner: Owner,
+        session: SessionId,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        skip: int = 0,
     ) -> MessagePage:
-        """The newest page of messages, or the page that a token names. Raises `NotFound`."""
+        """The newest page of messages, or the page that a token names. `skip`: leaves out that many of the
+        newest. Raises `NotFound`.
+        """
         ...
 
     async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
@@ -80,6 +106,7 @@ class SessionStore(Protocol):
 
     async def delete_untouched(self, age_s: float) -> int:
         """Delete sessions of all tenants that have not changed for `age_s` and are not busy, at most
-        `DELETE_BATCH_MAX`. Suspended runs are deleted with their session. Returns how many.
+        `DELETE_BATCH_MAX`. Suspended runs are deleted with their session. Returns how many. Client events of
+        that age are deleted too, whether their session exists or not.
         """
         ...

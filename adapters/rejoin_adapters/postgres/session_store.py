@@ -1,6 +1,7 @@
 """`SessionStore` in PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -15,6 +16,8 @@ from rejoin_adapters.postgres.pool import Database, json_or_null
 from rejoin_adapters.records import MessagePage, Owner, RunSummary, SessionPage, SessionSummary, SessionUsage
 
 RUNS_MAX = 1000
+EVENTS_DELETED_MAX = 10_000
+"""Old client events deleted in one statement."""
 
 
 class PostgresSessionStore:
@@ -24,7 +27,13 @@ class PostgresSessionStore:
         self._database = database
 
     async def list(
-        self, owner: Owner, *, agent: AgentName | None = None, limit: int = 20, before: str | None = None
+        self,
+        owner: Owner,
+        *,
+        agent: AgentName | None = None,
+        limit: int = 20,
+        before: str | None = None,
+        skip: int = 0,
     ) -> SessionPage:
         """See `SessionStore`."""
         token = page_tokens.decode(SessionToken, before) if before is not None else None
@@ -37,7 +46,7 @@ class PostgresSessionStore:
               where tenant_id = $1 and {condition} and ($3::text is null or agent = $3)
                 and ($4::bigint is null
                   or (updated_at, id) < (timestamptz 'epoch' + $4 * interval '1 microsecond', $5::text))
-              order by updated_at desc, id desc limit $6) s
+              order by updated_at desc, id desc limit $6 offset $7) s
         """  # noqa: S608
         sessions = await self._database.get(
             list[SessionSummary],
@@ -48,10 +57,32 @@ class PostgresSessionStore:
             token and token.time_us,
             token and token.id,
             limit + 1,
+            skip,
         )
         if len(sessions) <= limit:
             return SessionPage(sessions, None)
         return SessionPage(sessions[:limit], page_tokens.encode(SessionToken.of(sessions[limit - 1])))
+
+    async def count(self, owner: Owner, *, agent: AgentName | None = None, count_max: int) -> int:
+        """See `SessionStore`."""
+        condition = "$2::text is null" if owner.user is None else "user_id = $2"
+        query = f"""
+            select to_json(count(*)) from (
+              select from sessions
+              where tenant_id = $1 and {condition} and ($3::text is null or agent = $3) limit $4) s
+        """  # noqa: S608
+        return await self._database.get(int, query, owner.tenant, owner.user, agent, count_max)
+
+    async def openings(self, owner: Owner, sessions: Sequence[SessionId]) -> Mapping[SessionId, str]:
+        """See `SessionStore`."""
+        query = """
+            select coalesce(json_object_agg(id, session_opening(tenant_id, id)), '{}') from sessions
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = any($3::text[])
+        """
+        found = await self._database.get(
+            dict[SessionId, str | None], query, owner.tenant, owner.user, sessions
+        )
+        return {session: text for session, text in found.items() if text is not None}
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """See `SessionStore`."""
@@ -62,23 +93,30 @@ class PostgresSessionStore:
         return await self._database.find(SessionSummary, query, owner.tenant, owner.user, session)
 
     async def messages(
-        self, owner: Owner, session: SessionId, *, limit: int = 50, before: str | None = None
+        self,
+        owner: Owner,
+        session: SessionId,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        skip: int = 0,
     ) -> MessagePage:
         """See `SessionStore`."""
         query = """
             select (
-              select coalesce(json_agg(json_build_array(position, body) order by position), '[]')
+              select coalesce(json_agg(json_build_array(position, body, created_at) order by position), '[]')
               from (
-                select position, body from shown_messages($1, $3)
+                select position, body, created_at from shown_messages($1, $3)
                 where $4::bigint is null or position < $4
-                order by position desc limit $5) m)
+                order by position desc limit $5 offset $6) m)
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
         end = page_tokens.decode(MessageToken, before).position if before is not None else None
-        messages = await self._get(list[tuple[int, UIMessage]], query, owner, session, end, limit + 1)
+        kind = list[tuple[int, UIMessage, datetime]]
+        messages = await self._get(kind, query, owner, session, end, limit + 1, skip)
         page = messages[-limit:]
         older = page_tokens.encode(MessageToken(page[0][0])) if len(messages) > limit else None
-        return MessagePage([message for _, message in page], older)
+        return MessagePage([message for _, message, _ in page], older, [time for _, _, time in page])
 
     async def runs(self, owner: Owner, session: SessionId) -> Sequence[RunSummary]:
         """See `SessionStore`."""
@@ -157,6 +195,9 @@ class PostgresSessionStore:
     async def delete_user(self, tenant: TenantId, user: UserId) -> int:
         """See `SessionStore`."""
         await self._database.value("delete from api_keys where tenant_id = $1 and user_id = $2", tenant, user)
+        await self._database.value(
+            "delete from client_events where tenant_id = $1 and user_id = $2", tenant, user
+        )
         query = """
             with gone as (
               delete from sessions where tenant_id = $1 and id in (
@@ -185,4 +226,15 @@ class PostgresSessionStore:
               returning s.id)
             select to_json(count(*)) from gone
         """
-        return await self._database.get(int, query, age_s, DELETE_BATCH_MAX)
+        deleted = await self._database.get(int, query, age_s, DELETE_BATCH_MAX)
+        await self._delete_old_events(age_s)
+        return deleted
+
+    async def _delete_old_events(self, age_s: float) -> None:
+        query = """
+            delete from client_events where number in (
+              select number from client_events
+              where created_at < clock_timestamp() - $1 * interval '1 second'
+              order by created_at limit $2)
+        """
+        await self._database.value(query, age_s, EVENTS_DELETED_MAX)

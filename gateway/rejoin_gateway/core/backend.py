@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from rejoin_adapters.ports.agent_registry import AgentRegistry
 from rejoin_adapters.ports.artifacts import Artifacts
+from rejoin_adapters.ports.feedback import FeedbackStore
 from rejoin_adapters.ports.run_control import RunControl
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import RunQueue
@@ -47,6 +48,7 @@ class Backend(msgspec.Struct, frozen=True):
     agents: AgentRegistry
     sessions: SessionStore
     artifacts: Artifacts
+    feedback: FeedbackStore
     now: Callable[[], datetime]
     random_bytes: Callable[[int], bytes]
     attachments: Attachments | None = None

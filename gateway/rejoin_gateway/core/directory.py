@@ -4,7 +4,7 @@ A caller is an owner and, for a credential that is bound to one agent, that agen
 owner or agent is reported as if it did not exist.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from rejoin_adapters.ports.files import OpenFile
@@ -16,6 +16,8 @@ from rejoin_protocol.run_request import AgentEntry
 
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.session import Session
+
+OPENING_CHARS_MAX = 100
 
 
 class Directory(msgspec.Struct, frozen=True):
@@ -59,9 +61,26 @@ class Directory(msgspec.Struct, frozen=True):
             raise NotFound(f"there is no session {id!r}")
         return summary, session
 
-    async def sessions(self, *, limit: int, before: str | None) -> SessionPage:
-        """A page of sessions, the last changed first. `before`: the page token. Raises `Invalid` for it."""
-        return await self.backend.sessions.list(self.owner, agent=self.agent, limit=limit, before=before)
+    async def sessions(self, *, limit: int, before: str | None, skip: int = 0) -> SessionPage:
+        """A page of sessions, the last changed first, without the first `skip`. `before`: the page token.
+        Raises `Invalid` for it.
+        """
+        return await self.backend.sessions.list(
+            self.owner, agent=self.agent, limit=limit, before=before, skip=skip
+        )
+
+    async def count_sessions(self, count_max: int) -> int:
+        """The number of sessions; counts no further than `count_max`."""
+        return await self.backend.sessions.count(self.owner, agent=self.agent, count_max=count_max)
+
+    async def titles(self, summaries: Sequence[SessionSummary]) -> Mapping[SessionId, str]:
+        """Titles to show: the session's own, or else how its first user message begins."""
+        untitled = [one.id for one in summaries if not one.title]
+        openings = await self.backend.sessions.openings(self.owner, untitled) if untitled else {}
+        return {
+            **{session: shorten(text, OPENING_CHARS_MAX) for session, text in openings.items()},
+            **{one.id: one.title for one in summaries if one.title},
+        }
 
     async def run(self, id: RunId) -> tuple[RunSummary, Session] | None:
         """A run and its session."""
@@ -90,6 +109,11 @@ class Directory(msgspec.Struct, frozen=True):
 
     def _may_use(self, agent: AgentName) -> bool:
         return self.agent in (None, agent)
+
+
+def shorten(text: str, chars_max: int) -> str:
+    """The text, or its beginning with three dots behind it."""
+    return text if len(text) <= chars_max else f"{text[:chars_max]}..."
 
 
 def sort_default_first(entries: Sequence[AgentEntry], default: AgentName | None) -> list[AgentEntry]:

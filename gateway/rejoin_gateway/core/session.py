@@ -172,9 +172,13 @@ class Session(msgspec.Struct, frozen=True):
 
     # --------------------------------------------------------------------------------------- messages
 
-    async def messages(self, *, limit: int, before: str | None) -> MessagePage:
-        """A page of the newest messages, or of those before a page token. Raises `Invalid` for the token."""
-        page = await self.backend.sessions.messages(self.owner, self.id, limit=limit, before=before)
+    async def messages(self, *, limit: int, before: str | None, skip: int = 0) -> MessagePage:
+        """A page of the newest messages, or of those before a page token, without the newest `skip`. Raises
+        `Invalid` for the token.
+        """
+        page = await self.backend.sessions.messages(
+            self.owner, self.id, limit=limit, before=before, skip=skip
+        )
         signed = self.backend.with_file_urls(page.messages, self.owner)
         return msgspec.structs.replace(page, messages=signed)
 

@@ -18,6 +18,8 @@ from rejoin_gateway.streaming.client_view import client_view
 
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
 """Content types accepted for JSON: `fetch` with a string sends text/plain, some clients send no type."""
+AGENT_HEADERS = ("x-agent-id", "x-inkeep-agent-id", "x-inkeep-graph-id")
+"""Headers that name the agent; the first one that is set counts. Clients of the run API send the last two."""
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -85,13 +87,13 @@ def view_of(request: web.Request) -> View:
 
 
 def agent_of(request: web.Request) -> AgentName:
-    """The request's agent: from the path, the header x-agent-id, the credential, or the default.
+    """The request's agent: from the path, one of `AGENT_HEADERS`, the credential, or the default.
 
     Raises `NotFound` for an agent that cannot exist or that the credential may not use, and `Invalid` if
     nothing names an agent.
     """
     bound = request[PRINCIPAL].agent
-    name = request.match_info.get("agent") or request.headers.get("x-agent-id")
+    name = request.match_info.get("agent") or named_agent(request)
     if name:
         if bound is not None and name != bound:
             raise NotFound(f"there is no agent {name[:64]!r}")
@@ -103,6 +105,11 @@ def agent_of(request: web.Request) -> AgentName:
     if default is None:
         raise Invalid("which agent? name it in the header x-agent-id")
     return default
+
+
+def named_agent(request: web.Request) -> str | None:
+    """The agent that a header names."""
+    return next(filter(None, map(request.headers.get, AGENT_HEADERS)), None)
 
 
 def session_of(request: web.Request, id: str) -> AgentSession:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.ports.artifacts import Artifacts
+from rejoin_adapters.ports.feedback import FeedbackStore
 from rejoin_adapters.ports.mcp_sessions import McpSessions
 from rejoin_adapters.ports.run_counts import RunCounts
 from rejoin_adapters.ports.run_store import RunStore
@@ -11,6 +12,7 @@ from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.ports.tenants import Tenants
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
+from rejoin_adapters.postgres.feedback import PostgresFeedbackStore
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.run_counts import PostgresRunCounts
 from rejoin_adapters.postgres.run_store import PostgresRunStore
@@ -20,6 +22,7 @@ from rejoin_adapters.postgres.tenants import PostgresTenants
 from tests.doubles.api_keys import MemoryApiKeys
 from tests.doubles.artifacts import MemoryArtifacts
 from tests.doubles.database import MemoryDatabase
+from tests.doubles.feedback import MemoryFeedbackStore
 from tests.doubles.mcp_sessions import MemoryMcpSessions
 from tests.doubles.run_counts import MemoryRunCounts
 from tests.doubles.run_store import MemoryRunStore
@@ -37,6 +40,7 @@ class DatabasePorts(NamedTuple):
     tenants: Tenants
     mcp_sessions: McpSessions
     run_counts: RunCounts
+    feedback: FeedbackStore
 
 
 def memory_ports(database: MemoryDatabase | None = None) -> DatabasePorts:
@@ -50,6 +54,7 @@ def memory_ports(database: MemoryDatabase | None = None) -> DatabasePorts:
         MemoryTenants(rows),
         MemoryMcpSessions(rows),
         MemoryRunCounts(rows),
+        MemoryFeedbackStore(rows),
     )
 
 
@@ -64,4 +69,5 @@ def postgres_ports(store: PostgresRunStore) -> DatabasePorts:
         PostgresTenants(pool),
         PostgresMcpSessions(pool),
         PostgresRunCounts(pool),
+        PostgresFeedbackStore(pool),
     )

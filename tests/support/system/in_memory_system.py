@@ -59,6 +59,7 @@ class InMemorySystem(LocalSystem):
             self.registry,
             self.ports.session_store,
             self.ports.artifacts,
+            self.ports.feedback,
             lambda: datetime.now(UTC),
             secrets.token_bytes,
             Attachments(self.files, fetcher),

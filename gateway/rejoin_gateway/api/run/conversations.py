@@ -6,12 +6,21 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET
 from rejoin_adapters.records import SessionSummary
 from rejoin_protocol.events.fold import UIMessage
 
 from rejoin_gateway.api.run.executions import PendingApproval, to_pending_approval
-from rejoin_gateway.api.shared.lookup import summary_in_path
-from rejoin_gateway.api.shared.paging import PAGE_QUERY, page_of_messages, page_of_sessions
+from rejoin_gateway.api.shared.lookup import directory_of, summary_in_path
+from rejoin_gateway.api.shared.paging import (
+    NUMBERED_MAX,
+    NUMBERED_PAGE_QUERY,
+    SESSIONS_DEFAULT,
+    page_of_messages,
+    page_of_sessions,
+    parse_limit,
+    parse_page,
+)
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response, stream_from_position
 from rejoin_gateway.http.routes import Route, RouteDoc
@@ -20,7 +29,9 @@ MESSAGES_DEFAULT = 50
 
 
 class ConversationSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A session without its messages. `active`: it has a run that is queued or running."""
+    """A session without its messages. `active`: it has a run that is queued or running. `title`: without one
+    of its own, how the first user message begins.
+    """
 
     id: str
     agent_id: str
@@ -32,21 +43,45 @@ class ConversationSummary(msgspec.Struct, frozen=True, rename="camel", omit_defa
     metadata: Any = None
 
 
+class NumberedPage(msgspec.Struct, frozen=True):
+    """Which page this is. `total`: entries on all pages, counted up to 10,000."""
+
+    page: int
+    limit: int
+    total: int
+    pages: int
+
+
 class ConversationPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A page of sessions. `next`: the `before` of the following page; absent on the last one."""
 
-    conversations: list[ConversationSummary]
+    data: list[ConversationSummary]
+    pagination: NumberedPage
     next: str | None = None
 
 
-class ConversationMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A session with a page of its messages, oldest first. `next`: the `before` of the page of older ones."""
+class ConversationMessage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A message in the AI SDK's form. `content`: the text of all its text parts."""
 
     id: str
-    agent_id: str
-    messages: Sequence[UIMessage]
-    active: bool
-    title: str | None = None
+    role: str
+    content: str
+    parts: Sequence[Any]
+    created_at: datetime
+    metadata: Any = UNSET
+
+
+class Conversation(ConversationSummary, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """A session with a page of its messages, oldest first."""
+
+    messages: Sequence[ConversationMessage]
+
+
+class ConversationMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of a session's messages. `next`: the `before` of the page of older ones."""
+
+    data: Conversation
+    pagination: NumberedPage
     next: str | None = None
 
 
@@ -58,15 +93,30 @@ class PendingInput(msgspec.Struct, frozen=True, rename="camel"):
 
 async def list_conversations(request: web.Request) -> web.StreamResponse:
     """The caller's sessions, the last changed first."""
-    page = await page_of_sessions(request)
-    return json_response(ConversationPage([_to_summary(summary) for summary in page.sessions], page.next))
+    directory, page = directory_of(request), await page_of_sessions(request)
+    titles = await directory.titles(page.sessions)
+    total = await directory.count_sessions(NUMBERED_MAX)
+    return json_response(
+        ConversationPage(
+            [_to_summary(summary, titles.get(summary.id)) for summary in page.sessions],
+            _to_numbered(request, SESSIONS_DEFAULT, total),
+            page.next,
+        )
+    )
 
 
 async def get_conversation(request: web.Request) -> web.StreamResponse:
     """A session with its newest messages, or those before a page token."""
     summary, page = await page_of_messages(request, MESSAGES_DEFAULT)
+    titles = await directory_of(request).titles([summary])
+    head = msgspec.structs.asdict(_to_summary(summary, titles.get(summary.id)))
+    messages = [_to_message(*stored) for stored in zip(page.messages, page.times, strict=True)]
     return json_response(
-        ConversationMessages(summary.id, summary.agent, page.messages, summary.busy, summary.title, page.next)
+        ConversationMessages(
+            Conversation(**head, messages=messages),
+            _to_numbered(request, MESSAGES_DEFAULT, min(summary.messages, NUMBERED_MAX)),
+            page.next,
+        )
     )
 
 
@@ -83,7 +133,7 @@ async def list_pending_approvals(request: web.Request) -> web.StreamResponse:
     return json_response(PendingInput([to_pending_approval(approval) for approval in pending]))
 
 
-def _to_summary(summary: SessionSummary) -> ConversationSummary:
+def _to_summary(summary: SessionSummary, title: str | None) -> ConversationSummary:
     return ConversationSummary(
         summary.id,
         summary.agent,
@@ -91,9 +141,22 @@ def _to_summary(summary: SessionSummary) -> ConversationSummary:
         summary.updated_at,
         summary.messages,
         summary.busy,
-        summary.title,
+        title,
         summary.metadata,
     )
+
+
+def _to_message(message: UIMessage, created_at: datetime) -> ConversationMessage:
+    parts = message["parts"]
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
+    return ConversationMessage(
+        message["id"], message["role"], text, parts, created_at, message.get("metadata", UNSET)
+    )
+
+
+def _to_numbered(request: web.Request, limit_default: int, total: int) -> NumberedPage:
+    limit = parse_limit(request, limit_default)
+    return NumberedPage(parse_page(request, limit), limit, total, -(-total // limit))
 
 
 ROUTES = (
@@ -105,9 +168,10 @@ ROUTES = (
         RouteDoc(
             "List conversations",
             description="Returns the caller's sessions page by page, the last changed first, without their "
-            "messages. Use it for a list of chats. A page token in `next` leads to the following page.",
+            "messages. Use it for a list of chats. A page token in `next` leads to the following page; "
+            "`page` names a page by its number.",
             responses={200: ConversationPage},
-            query=PAGE_QUERY,
+            query=NUMBERED_PAGE_QUERY,
             tag="run",
         ),
     ),
@@ -119,10 +183,10 @@ ROUTES = (
         RouteDoc(
             "Read a conversation's messages",
             description=f"Returns the newest {MESSAGES_DEFAULT} messages, oldest first, or the page before a "
-            "page token. While `active` is true, the answer in progress is not among the messages: its "
-            "stream delivers all of it.",
+            "page token; page 1 holds the newest. While `active` is true, the answer in progress is not "
+            "among the messages: its stream delivers all of it.",
             responses={200: ConversationMessages},
-            query=PAGE_QUERY,
+            query=NUMBERED_PAGE_QUERY,
             tag="run",
         ),
     ),

@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
-from rejoin_adapters.records import Decision
+from rejoin_adapters.records import Decision, WhenBusy
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.lifecycle import BUSY
 
 from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.api.shared.answers import (
@@ -34,7 +35,15 @@ from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
 
-FINISH_REASONS = {"tool-calls": "tool_calls", "content-filter": "content_filter", "length": "length"}
+FINISH_REASONS = {
+    "tool-calls": "tool_calls",
+    "content-filter": "content_filter",
+    "length": "length",
+    "error": "error",
+}
+INVOCATION_HEADER = "x-inkeep-invocation-type"
+WIDGET = "chat_widget"
+"""What the run API's own widget says in that header."""
 
 
 class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
@@ -112,9 +121,21 @@ async def _send(request: web.Request, session: AgentSession, chat: ChatRequest, 
                 message_forms.earlier_messages(chat.messages, number),
                 lambda earlier: message_forms.part_pointers(chat.messages[earlier], f"/messages/{earlier}"),
             ),
-            when_busy=chat.busy,
+            when_busy=await _when_busy(request, session, chat),
             key=key,
         )
+
+
+async def _when_busy(request: web.Request, session: AgentSession, chat: ChatRequest) -> WhenBusy:
+    """What the body says; a new message from the API's own widget interrupts a queued or running run.
+
+    The widget sends nothing while it reads an answer, and its stop button only closes the connection: a new
+    message means that nobody reads the answer any more. A run that waits for an approval is left alone.
+    """
+    if chat.busy is not WhenBusy.ENQUEUE or request.headers.get(INVOCATION_HEADER) != WIDGET:
+        return chat.busy
+    run = await session.current_run()
+    return WhenBusy.INTERRUPT if run is not None and run.state in BUSY else WhenBusy.ENQUEUE
 
 
 async def _decide(request: web.Request, chat: ChatRequest) -> Answer:

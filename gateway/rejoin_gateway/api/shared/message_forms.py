@@ -1,7 +1,8 @@
 """Messages with `content`, `parts` or both, as the run, graph and agent-chat APIs take them. Pure.
 
-`content` is a string or a list of parts. A string becomes a text part before `parts`, unless `parts` holds a
-text part with the same text: some clients send their text in both fields.
+`content` is a string, a list of parts, or an object with `text`, `parts` or both. A string becomes a text
+part before `parts`, unless `parts` holds a text part with the same text: some clients send their text in both
+fields. An object is read like a message with its `text` as content.
 """
 
 from collections.abc import Sequence
@@ -13,35 +14,51 @@ from rejoin_protocol.errors import Invalid
 from rejoin_gateway.core.message_input import ClientMessage
 
 
+class MessageContent(msgspec.Struct, frozen=True):
+    """`content` as an object."""
+
+    text: str | None = None
+    parts: list[dict[str, Any]] = []
+
+
 class RunMessage(msgspec.Struct, frozen=True):
     """One item of `messages`."""
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[dict[str, Any]] | MessageContent | None = None
     parts: list[dict[str, Any]] | None = None
     id: str | None = None
 
 
 def parts_of(message: RunMessage) -> list[dict[str, Any]]:
     """All content of the message, as parts."""
-    parts = [*message.parts] if message.parts is not None else []
-    if isinstance(message.content, list):
-        return [*message.content, *parts]
-    if message.content:
-        text = {"type": "text", "text": message.content}
-        is_repeated = any(
-            part.get("type") == "text" and part.get("text") == message.content for part in parts
-        )
-        return parts if is_repeated else [text, *parts]
-    return parts
+    return [part for _, part in _placed_parts(message)]
 
 
 def part_pointers(message: RunMessage, pointer: str) -> list[str]:
     """The JSON pointers of `parts_of(message)`. `pointer` is the message's."""
-    own = [f"{pointer}/parts/{number}" for number in range(len(message.parts or ()))]
-    if isinstance(message.content, list):
-        return [*(f"{pointer}/content/{number}" for number in range(len(message.content))), *own]
-    return own if len(parts_of(message)) == len(own) else [f"{pointer}/content", *own]
+    return [f"{pointer}/{place}" for place, _ in _placed_parts(message)]
+
+
+def _placed_parts(message: RunMessage) -> list[tuple[str, dict[str, Any]]]:
+    """The parts, each with its place in the message."""
+    placed = [(f"parts/{number}", part) for number, part in enumerate(message.parts or ())]
+    match message.content:
+        case list(parts):
+            return [*((f"content/{number}", part) for number, part in enumerate(parts)), *placed]
+        case MessageContent(text, parts):
+            inner = [(f"content/parts/{number}", part) for number, part in enumerate(parts)]
+            return _with_text("content/text", text, [*inner, *placed])
+        case text:
+            return _with_text("content", text, placed)
+
+
+def _with_text(
+    place: str, text: str | None, placed: list[tuple[str, dict[str, Any]]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """The parts, with a part for the text before them unless one of them has the same text."""
+    is_repeated = any(part.get("type") == "text" and part.get("text") == text for _, part in placed)
+    return placed if not text or is_repeated else [(place, {"type": "text", "text": text}), *placed]
 
 
 def last_user_message(messages: Sequence[RunMessage], new_id: str) -> tuple[ClientMessage, int]:

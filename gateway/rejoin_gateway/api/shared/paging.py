@@ -1,4 +1,4 @@
-"""Pages of sessions and of messages: the query parameters `limit` and `before`."""
+"""Pages of sessions and of messages: the query parameters `limit`, `before` and `page`."""
 
 from typing import Annotated
 
@@ -12,27 +12,46 @@ from rejoin_gateway.http.routes import Parameters
 
 LIMIT_MAX = 200
 LIMIT_DIGITS_MAX = 9
+NUMBERED_MAX = 10_000
+"""Entries that numbered pages reach. Page tokens lead further; each of their pages costs the same."""
 SESSIONS_DEFAULT = 20
 
 PAGE_QUERY: Parameters = {
     "limit": ("Entries on the page, at most.", Annotated[int, Meta(ge=1, le=LIMIT_MAX)]),
     "before": "The page token: `next` of the page before. Without it the first page is returned.",
 }
+NUMBERED_PAGE_QUERY: Parameters = {
+    **PAGE_QUERY,
+    "page": (
+        f"The number of the page, from 1, instead of a page token; within the first {NUMBERED_MAX} entries.",
+        Annotated[int, Meta(ge=1, le=NUMBERED_MAX)],
+    ),
+}
 
 
 def parse_limit(request: web.Request, default: int, limit_max: int = LIMIT_MAX) -> int:
     """The query parameter `limit`. Raises `Invalid` unless it is a number from 1 to `limit_max`."""
-    text = request.query.get("limit", str(default))
+    return _parse_number(request, "limit", default, limit_max)
+
+
+def parse_page(request: web.Request, limit: int) -> int:
+    """The query parameter `page`: 1 if there is none. Raises `Invalid` beyond `NUMBERED_MAX` entries."""
+    return _parse_number(request, "page", 1, max(1, NUMBERED_MAX // limit))
+
+
+def _parse_number(request: web.Request, name: str, default: int, value_max: int) -> int:
+    text = request.query.get(name, str(default))
     is_number = text.isascii() and text.isdigit() and len(text) <= LIMIT_DIGITS_MAX
-    if not (is_number and 1 <= int(text) <= limit_max):
-        raise Invalid(f"limit is a number from 1 to {limit_max}")
+    if not (is_number and 1 <= int(text) <= value_max):
+        raise Invalid(f"{name} is a number from 1 to {value_max}")
     return int(text)
 
 
 async def page_of_sessions(request: web.Request) -> SessionPage:
     """The page of the caller's sessions that a request asks for. Raises `Invalid`."""
     limit = parse_limit(request, SESSIONS_DEFAULT)
-    return await directory_of(request).sessions(limit=limit, before=request.query.get("before"))
+    skip = (parse_page(request, limit) - 1) * limit
+    return await directory_of(request).sessions(limit=limit, before=request.query.get("before"), skip=skip)
 
 
 async def page_of_messages(request: web.Request, default: int) -> tuple[SessionSummary, MessagePage]:
@@ -42,4 +61,5 @@ async def page_of_messages(request: web.Request, default: int) -> tuple[SessionS
     """
     summary, session = await summary_in_path(request)
     limit = parse_limit(request, default)
-    return summary, await session.messages(limit=limit, before=request.query.get("before"))
+    skip = (parse_page(request, limit) - 1) * limit
+    return summary, await session.messages(limit=limit, before=request.query.get("before"), skip=skip)

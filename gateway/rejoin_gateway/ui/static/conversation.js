@@ -175,7 +175,7 @@ export class Conversation {
   async #stored() {
     const path = `/run/v1/conversations/${encodeURIComponent(this.id)}`;
     const [stored, runs] = await Promise.all([wire.json(`${path}?limit=200`), wire.json(`${path}/executions`)]);
-    return stored && { ...stored, executions: runs?.executions ?? [] };
+    return stored && { ...stored.data, executions: runs?.executions ?? [] };
   }
 
   #apply({ messages, title, agentId, executions }) {

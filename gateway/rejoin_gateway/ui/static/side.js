@@ -33,7 +33,7 @@ export class Side {
         const response = await wire.fetch(`/run/v1/conversations?limit=${PAGE}${next && `&before=${encodeURIComponent(next)}`}`);
         if (!response.ok) return;
         const answer = await response.json();
-        found.push(...answer.conversations);
+        found.push(...answer.data);
         next = answer.next ?? '';
         if (!next) break;
       }

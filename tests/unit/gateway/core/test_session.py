@@ -78,6 +78,7 @@ async def backend(queue: RecordingQueue) -> Backend:
         agents,
         cast(Any, None),
         cast(Any, None),
+        cast(Any, None),
         lambda: datetime(2026, 1, 1, tzinfo=UTC),
         lambda size: next(counter).to_bytes(size),
     )

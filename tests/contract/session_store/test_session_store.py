@@ -329,6 +329,8 @@ type Ask = Callable[[SessionStore, Owner, SessionId, MessageId], Awaitable[Any]]
 
 METHODS: dict[str, Ask] = {
     "list": lambda threads, owner, _, __: threads.list(owner),
+    "count": lambda threads, owner, _, __: threads.count(owner, count_max=9),
+    "openings": lambda threads, owner, session, _: threads.openings(owner, [session]),
     "get": lambda threads, owner, session, _: threads.get(owner, session),
     "messages": lambda threads, owner, session, _: threads.messages(owner, session),
     "runs": lambda threads, owner, session, _: threads.runs(owner, session),
