@@ -236,7 +236,8 @@ class Approval(msgspec.Struct, frozen=True, rename={"request": "question"}):
 
 class Claim(msgspec.Struct, frozen=True):
     """What a runner needs to execute a run. `history`: the messages before its answer, oldest first.
-    `answer`: the assistant message as of the last suspension. `context`: the run's own, else the session's.
+    `answer`: the assistant message as of the last suspension. `context`: the one of the run's
+    request, else the one that the session keeps.
     """
 
     run: Run

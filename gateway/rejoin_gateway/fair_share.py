@@ -3,7 +3,8 @@
 Dynamic thresholds (A. Choudhury and E. Hahne, "Dynamic queue length thresholds", 1998): a tenant gets more
 as long as it holds less than what is free. So one tenant alone holds at most about half, several tenants
 hold less each, and a tenant that holds nothing nearly always finds something free. Waiters are served first
-in, first out; the caller limits the wait.
+in, first out; the caller limits the wait. The database limits runs per tenant: `check_limits` in
+`migrations/0003_requests.sql`.
 """
 
 import asyncio

@@ -37,7 +37,7 @@ class LazyGroup(click.Group):
         super().__init__(*arguments, **more)
         self._load_commands = load_commands
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it with this argument
         """The names of the group's commands."""
         return sorted(self._load_commands())
 

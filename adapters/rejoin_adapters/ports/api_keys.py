@@ -12,7 +12,7 @@ class ApiKeys(Protocol):
     """Each method is one transaction."""
 
     async def create(self, row: ApiKeyRow) -> None:
-        """Store a new key, and its tenant if it is new. Raises `Conflict` if the id is another key's."""
+        """Store a new key, and its tenant if it is new. Raises `Conflict` if another key has the id."""
         ...
 
     async def find(self, id: str) -> ApiKeyRow | None:

@@ -1,7 +1,7 @@
 """Sessions that an MCP client opens before its first request and ends when it disconnects.
 
 An open session carries the mark `{"mcp": "open"}` in its metadata. An ended one keeps its messages and its
-pending approvals, and accepts no further requests. Its runs are `RunStore`'s, as in any session.
+pending approvals, and accepts no further requests. `RunStore` stores its runs, as for any session.
 """
 
 import hashlib

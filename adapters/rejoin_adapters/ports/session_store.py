@@ -1,4 +1,4 @@
-"""Whole sessions: list, page through, fork, rewind, rename, delete. Running them is `RunStore`'s."""
+"""Whole sessions: list, page through, fork, rewind, rename, delete. `RunStore` stores their runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

@@ -57,7 +57,9 @@ def hide(value: Any) -> None:
 
 
 def hide_only(value: Any) -> None:
-    """`hide`, and stop hiding earlier values: the next request of a connection may be another user's."""
+    """`hide`, and stop hiding earlier values: the next request of a connection may come from another
+    user.
+    """
     _hidden.set(())
     hide(value)
 

@@ -87,8 +87,8 @@ class JwksCache:
 def jwks_fetcher(session: aiohttp.ClientSession, url: str) -> FetchJwks:
     """Fetches the JWKS document at a URL of the settings.
 
-    The URL is the operator's, not a client's, so it may be a private address: the rule for public addresses
-    does not apply.
+    The operator sets the URL, so it may be a private address: the rule for URLs of clients, which must be
+    public, does not apply.
     """
 
     async def fetch() -> Any:

@@ -45,7 +45,7 @@ class FetchedFile(msgspec.Struct, frozen=True):
 
 
 def is_fetchable(address: Address, port: int) -> bool:
-    """Whether the address is on the public internet and the port is a web server's."""
+    """Whether the address is on the public internet and the port is one of `PORTS`."""
     return port in PORTS and is_public(address)
 
 

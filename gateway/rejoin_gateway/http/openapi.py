@@ -125,7 +125,9 @@ TAGS: Mapping[str, str] = {
     "mcp": "For MCP clients.",
     "operations": "Pages, probes, metrics and this description.",
 }
-"""The groups of routes, in the order in which the documentation shows them."""
+"""The groups of routes, in the order in which the documentation shows them. A tag without an entry comes
+last, without a description.
+"""
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):

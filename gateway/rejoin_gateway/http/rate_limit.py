@@ -1,7 +1,8 @@
 """Rate limits in this process's memory: the generic cell rate algorithm (GCRA, ITU-T I.371).
 
 Each gateway counts its own requests, so n gateways allow up to n times the rate. Limits that must be exact
-over all gateways are counted in the database. Clocks are arguments.
+over all gateways are counted in the database: runs per tenant by `check_limits` in
+`migrations/0003_requests.sql`. Clocks are arguments.
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,6 +1,6 @@
 """Server-sent events: what a response contains besides the frames of the log, and a parser for clients.
 
-The frames are encoded once, when they are appended (`record.encode_frames`).
+`encode_frames` in `log/record.py` encodes the frames, once, when they are appended.
 """
 
 from collections.abc import Iterator

@@ -56,7 +56,7 @@ class RunInput[C](OutputContext, frozen=True):
     agent: str
     """The agent's name."""
     messages: Sequence[UIMessage]
-    """The conversation as UI messages, oldest first; the last one is the user's."""
+    """The conversation as UI messages, oldest first. The last one is a user message."""
     context: C
     """The application's own context of the request, an instance of the agent's `context` type."""
     attempt: int = 1

@@ -28,7 +28,7 @@ type Send = Callable[["RemoteTool", Any, ToolContext[Any]], Awaitable[Any]]
 
 
 class RemoteTool(Tool, frozen=True, kw_only=True):
-    """A tool of an MCP server. Its schema is the server's."""
+    """A tool of an MCP server, with the schema that the server states."""
 
     remote_name: str
     """The server's name for it. Empty if the tool is unknown because its server was never connected."""

@@ -38,7 +38,7 @@ class PublicNetworkBackend(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the interface's
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's interface has it
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:

@@ -2,7 +2,7 @@
 
 A model answers with chunks of UI messages, the vocabulary of the log. It opens and closes its text and
 reasoning parts itself. Their ids must be unique within one response; the runner makes them unique within the
-message. `start-step`, `finish-step`, the outputs of tools and everything about the run are the runner's.
+message. The runner adds `start-step`, `finish-step`, the outputs of tools and everything about the run.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -113,7 +113,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
     Attributes:
         instructions: The system prompt; may be empty.
-        history: The stored messages, oldest first; the last one is the user's.
+        history: The stored messages, oldest first. The last one is a user message.
         answer: The assistant message so far: earlier steps with the results of their tools. No parts in the
             first step.
         tools: The tools that the model may call.

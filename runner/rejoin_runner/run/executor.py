@@ -1,8 +1,8 @@
 """Carries out the actions of `decide` until the turn ends: the one place where each action has its effect.
 
 Owns the loop, the start and end of the message, and the order at the end of a turn: the log is complete
-before the database stores the result. Model steps are `model_step`'s, approvals and tools `tool_calls`'s,
-agents that hand off and delegate `delegation`'s. It knows no broker and no acknowledgement.
+before the database stores the result. `model_step` runs model steps, `tool_calls` approvals and tools,
+`delegation` handoffs and delegations. It knows no broker and no acknowledgement.
 """
 
 import asyncio

@@ -118,8 +118,8 @@ class DeliveryExecutor:
             await self._requeue(delivery, lease, delay_s)
 
     async def _requeue(self, delivery: Delivery, lease: RunLease, delay_s: float) -> None:
-        """Give the request back to the broker, unless a newer attempt has the run: then the request is
-        that attempt's, and a second delivery would take the run from it.
+        """Give the request back to the broker, unless a newer attempt has the run: that attempt then owns the
+        request, and a second delivery would take the run from it.
         """
         claimed = lease.run
         try:

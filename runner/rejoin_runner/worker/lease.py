@@ -1,4 +1,8 @@
-"""This runner's leases: the runs that it executes, and the control messages about them."""
+"""This runner's leases: the runs that it executes, and the control messages about them.
+
+A lease renews nothing: `DeliveryExecutor` sends the heartbeats that keep the broker from redelivering the
+request.
+"""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """A runner's worker: pulls run requests, starts an execution for each, and drains.
 
-Owns the slots (how many runs at the same time) and the order of start and stop. What happens to one request
-is `execution`'s; periodic work is `maintenance`'s.
+Owns the slots (how many runs at the same time) and the order of start and stop. `execution` executes one
+request; `maintenance` does the periodic work.
 """
 
 import asyncio
