@@ -22,7 +22,7 @@ export interface RejoinChatTransportOptions {
   fetch?: typeof globalThis.fetch;
   /** The major version of your `ai`. From 7.0.70 on nothing need be said; before that, say 6. */
   ui?: 5 | 6 | 7;
-  /** How long it goes on trying while nobody answers, in ms. Default ten minutes. */
+  /** How long it keeps trying without any answer, in ms. Default ten minutes. */
   patienceMs?: number;
   /** After how long without a byte a connection is taken for dead, in ms. Default 30 s; a gateway speaks every 10 s. */
   silenceMs?: number;

@@ -81,7 +81,7 @@ class PostgresServer(EmbeddedServer):
     @override
     async def prepare(self, lock_fd: int) -> None:
         if self._cluster.exists():
-            # The lock says that no process is left, so the pid in it is stale, whoever has that number now.
+            # Holding the lock proves that the server is gone. Its old pid may belong to another process now.
             (self._cluster / "postmaster.pid").unlink(missing_ok=True)
             return
         self.place.report("creating the database (once)")

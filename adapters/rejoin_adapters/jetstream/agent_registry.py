@@ -18,7 +18,7 @@ AGENT_CACHE_TTL_S = 5.0
 
 class JetStreamAgentRegistry:
     """The adapter of `AgentRegistry`. Caches entries for `cache_ttl_s`; the absence of an entry is not
-    cached, so a new agent is found at once.
+    cached, so a new agent is found at once. The cache has at most one entry for each existing agent.
     """
 
     def __init__(self, connection: NatsConnection, cache_ttl_s: float = 0) -> None:

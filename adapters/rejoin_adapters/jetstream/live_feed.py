@@ -1,6 +1,6 @@
 """Live records of a run: one subscription for all readers in this process, bounded memory for each reader.
 
-A reader may miss records and is told so (`LiveReader.lost`); `log_tail` then reads them from the log.
+A reader may miss records and learns that from `LiveReader.lost`; `log_tail` then reads them from the log.
 """
 
 import asyncio

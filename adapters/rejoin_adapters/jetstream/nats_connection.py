@@ -258,7 +258,7 @@ class NatsConnection:
         try:
             await self._client.close()
         except asyncio.CancelledError:
-            # nats-py cancels its reconnect task and awaits the cancelled future. Nobody cancelled us then.
+            # nats-py cancels its reconnect task and awaits the cancelled future: this task was not cancelled.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise

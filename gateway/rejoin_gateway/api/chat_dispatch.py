@@ -97,7 +97,7 @@ ROUTES = (
             description="The endpoint for `useChat` of the AI SDK, and for two further body formats. The "
             "fields of the body decide: `messages` with `id` or `trigger` is the AI SDK's format, other "
             "`messages` are the graph API's, `parts` is the parts API's. Takes a new user message, decided "
-            "approvals in the last assistant message, or (`trigger: regenerate-message`) the wish for "
+            "approvals in the last assistant message, or (`trigger: regenerate-message`) a request for "
             "another answer. Returns the run's events as a stream. With `stream: false` in the graph API's "
             "format it returns the whole answer as JSON.",
             body=[UIChatRequest, ChatRequest, PartsRequest],

@@ -119,7 +119,7 @@ def config_errors(settings: AuthSettings) -> Iterator[ConfigError]:
             )
         if name.startswith("HS") and "-----BEGIN" in key:
             yield ConfigError(
-                f"{name} with a public key would let anybody sign tokens",
+                f"{name} with a public key would let everyone sign tokens",
                 "set REJOIN_JWT_ALGORITHMS to the key's own algorithm",
             )
     if not (settings.allow_anonymous or settings.accepts_tokens or settings.api_key_pepper is not None):

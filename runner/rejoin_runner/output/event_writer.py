@@ -71,7 +71,7 @@ class EventWriter:
             if not self._open_texts:
                 await self._emit(chunk, audience)
                 return
-            self._journal.encode(chunk)  # later nobody could handle the error
+            self._journal.encode(chunk)  # raises here, where the caller can handle it
             self._operations.append((chunk, audience))
             if len(self._operations) > QUEUED_OPERATIONS_MAX:
                 await self._write_operations()

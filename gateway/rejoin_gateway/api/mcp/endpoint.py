@@ -98,7 +98,7 @@ async def handle_message(request: web.Request) -> web.StreamResponse:
         raise web.HTTPUnsupportedMediaType
     body = await read_body(request)
     if VERSION in request.headers and request.headers[VERSION] not in WITH_SESSIONS:
-        return await _handle_without_find_session(request, body)
+        return await _handle_without_session(request, body)
     message = _decode(body)
     match message:
         case {
@@ -153,7 +153,7 @@ async def _handle_in_session(
     return await _forward(McpCall(request, session), body, headers or {})
 
 
-async def _handle_without_find_session(request: web.Request, body: bytes) -> web.StreamResponse:
+async def _handle_without_session(request: web.Request, body: bytes) -> web.StreamResponse:
     """A request of a protocol version without sessions: closing the response cancels its run."""
     call = McpCall(request, None, alone=True)
     async with cancel_on_disconnect(request, lambda: call.active_run):

@@ -166,7 +166,7 @@ export class Answer {
     this.#deadline ||= Date.now() + this.#patienceMs;
     const wait = Math.max(Math.min(wishMs || 0, WAIT_MAX_MS), this.#wait * (0.75 + Math.random() / 2));
     this.#wait = Math.min(this.#wait * 2, WAIT_MAX_MS);
-    if (Date.now() + wait > this.#deadline) throw lost('nobody answered for too long');
+    if (Date.now() + wait > this.#deadline) throw lost('no answer for too long');
     await new Promise((resolve) => {
       const over = () => {
         clearTimeout(timer);
