@@ -289,7 +289,7 @@ async def test_a_decision_by_rest(system: LocalSystem) -> None:
 
 @pytest.mark.feature("F60")
 async def test_an_interrupt_closes_the_question(client: ApiClient) -> None:
-    """After it nothing is pending and nobody can approve."""
+    """After the interrupt nothing is pending, and a decision is refused."""
     session = client.session()
     asked = await client.say(SESSION, session, "delete notes.txt")
     run = asked.headers["x-workflow-run-id"]

@@ -196,7 +196,7 @@ async def test_a_client_that_leaves_stops_nothing(system: LocalSystem) -> None:
 
 @pytest.mark.feature("F78")
 async def test_the_stream_of_a_deleted_session_is_aborted(system: LocalSystem) -> None:
-    """Its runner is told, and ends it where everybody sees that it was; the id is free at once."""
+    """The runner ends the client's stream with `abort`, and the session's id can be used again at once."""
     gate = asyncio.Semaphore(2)
     await system.runner([Agent(name=system.agent, model=GatedModel(gate, 4, []), text_interval_s=0)])
     client, other = ApiClient(system, await system.gateway()), ApiClient(system, await system.gateway())

@@ -90,7 +90,7 @@ async def test_a_session_that_is_not_named_is_made(client: ApiClient, family: Fa
 
 @pytest.mark.feature("F7")
 async def test_the_shape_of_the_body_selects_the_family(client: ApiClient) -> None:
-    """The three shapes on `/api/chat` reach their family; one with `parts` and `messages` reaches nobody."""
+    """Each of three forms reaches its family; a body with `parts` and `messages` is refused."""
     session = client.session()
     text = [{"type": "text", "text": ""}]
     odd: list[tuple[Any, bool]] = [

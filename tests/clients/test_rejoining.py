@@ -74,7 +74,7 @@ async def test_a_decision_goes_on_through_cuts(system: LocalSystem) -> None:
             assert line.cuts >= 3
 
 
-# ------------------------------------------------------------------------- a server that says what it is told
+# ------------------------------------------------------------------------------------- a server with a script
 
 type Script = list[Callable[[web.Request], web.StreamResponse | bytes]]
 
@@ -207,7 +207,7 @@ async def test_retries_end_after_their_time_with_the_last_error() -> None:
             await client.threads.list()
         with pytest.raises(Unavailable):
             await client.chat.send("s", "hello")
-    async with Client(url, retry=brief) as client:  # nobody listens there any more
+    async with Client(url, retry=brief) as client:  # the server is closed
         with pytest.raises(Lost):
             await client.threads.list()
 

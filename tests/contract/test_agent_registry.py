@@ -1,4 +1,4 @@
-"""What `ports.AgentRegistry` promises, of the real registry and of its double."""
+"""`AgentRegistry`: the adapter and the double pass the same tests."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -62,7 +62,7 @@ async def test_announcing_again_changes_the_entry(
 async def test_two_versions_do_not_fight_during_a_rolling_deploy(
     registry: Sequence[AgentRegistry], agent: AgentName
 ) -> None:
-    """The newer deploy's entry stays, whoever announces last, until its runners have fallen silent."""
+    """The newer deployment's entry stays until its runners stop announcing it."""
     old = AgentEntry(agent, "old", deployed_at_ms=1, announced_at_ms=1)
     new = AgentEntry(agent, "new", {"type": "object"}, deployed_at_ms=2, announced_at_ms=2)
     for entry, found in ((old, old), (new, new), (old, new)):

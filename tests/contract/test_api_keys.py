@@ -1,4 +1,4 @@
-"""What `ApiKeys` promises, of the adapter and of the double."""
+"""`ApiKeys`: the adapter and the double pass the same tests."""
 
 from datetime import UTC, datetime, timedelta
 

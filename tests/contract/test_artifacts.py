@@ -1,4 +1,4 @@
-"""What `Artifacts` promises, of the adapter and of the double."""
+"""`Artifacts`: the adapter and the double pass the same tests."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,6 +1,4 @@
-"""What `FileStore` promises of one request at a time, of the adapter and of the double: a file stays for as
-long as a message refers to it.
-"""
+"""`FileStore`, adapter and double: a file is kept while a message refers to it. One request at a time."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,6 +1,4 @@
-"""What `FileStore` promises on the real database and broker: a file stays for as long as a message names it,
-and no order of requests and sweeps loses one that is in use.
-"""
+"""`FileStore` on real servers: no order of requests and sweeps deletes a file that is in use."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""What `Files` promises of the real object store: content-addressed, complete or absent, one tenant's own."""
+"""`JetStreamChunkStore`: files are content-addressed, complete or absent, and belong to one tenant."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What `McpSessions` promises, of the adapter and of the double."""
+"""`McpSessions`: the adapter and the double pass the same tests."""
 
 import pytest
 from rejoin_adapters.ports.mcp_sessions import McpSessions, request_key

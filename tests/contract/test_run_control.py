@@ -1,4 +1,4 @@
-"""What `ports.RunControl` promises, of the real one and of its double."""
+"""`RunControl`: the adapter and the double pass the same tests."""
 
 import asyncio
 import secrets
@@ -67,7 +67,7 @@ async def test_an_interrupt_reaches_the_one_that_listens(controls: Sequence[RunC
 async def test_where_nobody_listens_an_interrupt_is_no_fault(
     controls: Sequence[RunControl], run: RunId
 ) -> None:
-    """It does not wait for anybody either, and whoever has left hears nothing."""
+    """It does not wait for a listener, and a closed listener receives nothing."""
     here, there, _ = controls
     ear = Ear()
     async with there.listen(ear.hear):
@@ -107,7 +107,7 @@ async def test_a_takeover_reaches_whoever_listens_and_the_one_that_says_it(
 
 
 async def test_a_word_that_nobody_knows_is_passed_over(nats_url: str, run: RunId) -> None:
-    """One of a later version: the one that listens stays, and is told the next."""
+    """A message of a later version is skipped; the listener receives the next one."""
     async with (
         nats_connection.connect(nats_url, "one") as one,
         nats_connection.connect(nats_url, "two") as two,

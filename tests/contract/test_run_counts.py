@@ -1,4 +1,4 @@
-"""What `RunCounts` and `Tenants` promise, of the adapter and of the double."""
+"""`RunCounts` and `Tenants`: the adapters and the doubles pass the same tests."""
 
 from rejoin_adapters.records import Limits, Owner
 from rejoin_protocol.ids import TenantId

@@ -1,4 +1,4 @@
-"""What `ports.RunLog` and `ports.LiveSubscription` promise, of the real log and of its double."""
+"""`RunLog` and `LiveSubscription`: the adapter and the double pass the same tests."""
 
 import asyncio
 import secrets

@@ -1,6 +1,4 @@
-"""What `ports.RunLog` promises of segments, of the real log and of its double: whatever copies of a run's
-records there are, what is read is the log, byte for byte, and nothing else about the log knows of them.
-"""
+"""`RunLog`, adapter and double: with any set of segments a reader gets the log byte for byte."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -127,7 +125,7 @@ async def test_a_reader_that_follows_sees_every_record_once(log: RunLog, run: Ru
 
 
 async def test_a_segment_is_no_record(log: RunLog, run: RunId) -> None:
-    """Not the last one, no fence for an append, nobody's sequence, and nothing that a follower sees."""
+    """It is not the last record, fences no append, has no sequence of the run, and reaches no follower."""
     async with log.follow(run) as follow:
         written = await write(log, run, RECORDS)
         await log.add_segment(run, written)

@@ -1,6 +1,6 @@
-"""What `ports.RunQueue` and `ports.Delivery` promise, of the real queue and of its double.
+"""`RunQueue` and `Delivery`: the adapter and the double pass the same tests.
 
-Time is what these promises are about, so the tests let some pass: always by waiting for a request.
+The promises are about time. The tests let it pass by waiting for a request, never by sleeping.
 """
 
 import asyncio
@@ -250,13 +250,13 @@ async def test_what_is_in_progress_stays_where_it_is(queues: Queues, agent: Agen
         assert (await arrival(two)).request == request
 
 
-# ---------------------------------------------------------------------------------- nobody waits any more
+# ---------------------------------------------------------------------------------- no waiter is left
 
 
 async def test_what_arrives_while_nobody_waits_goes_back_to_the_queue(
     queues: Queues, agent: AgentName
 ) -> None:
-    """The wait was given up, its context was not left: the server may still know the pull."""
+    """The wait was cancelled and its context is open: the server may still hold the pull request."""
     here, there = queues(LONG_S)
     async with here.pull(agent) as gone, there.pull(agent) as following:
         await silence(gone, 0.1)

@@ -1,4 +1,4 @@
-"""The store's double: the same contract in plain dictionaries, for tests of what stands on it.
+"""The double of `RunStore`, in plain dictionaries: it keeps the same contract as PostgreSQL.
 
 Nothing in it waits, so every method is one transaction by itself. Refusals come before the first change.
 """

@@ -1,6 +1,6 @@
-"""The rows of the store's double: a session and what is in it, with what a change of one does to the others.
+"""The rows of `MemoryRunStore`: a session, its messages, runs and approvals, and how they change together.
 
-Knows one session at a time; who may see it, and what several have in common, is `memory_store`'s.
+Each row knows its own session only. `run_store` checks owners and keeps what sessions share.
 """
 
 from collections.abc import Callable

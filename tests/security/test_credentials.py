@@ -23,7 +23,7 @@ class Issuer:
 
 
 async def test_tokens_do_not_drive_an_issuer_that_is_away() -> None:
-    """However many come, it is asked once in a while, and nobody waits behind the others' tries."""
+    """Many tokens cause few requests to the issuer, and no caller waits for another's attempt."""
     issuer, now_s = Issuer(), 0.0
     published = JwksCache(issuer.fetch, lambda: now_s)
 

@@ -177,7 +177,7 @@ def expected(example: Example, wrong: str) -> int:
 
 
 def test_every_route_has_an_example() -> None:
-    """A route that nobody has thought of here is not let in."""
+    """A new route without an example here fails this test."""
     assert {name(route) for route in CLOSED} == set(EXAMPLES)
 
 
@@ -265,7 +265,7 @@ async def test_the_one_who_may_gets_through(attacked: AttackedGateway, route: Ro
 async def test_what_is_open_is_the_same_for_everybody(
     attacked: AttackedGateway, ann: Victim, route: Route
 ) -> None:
-    """No credential changes what such a route says, none does anything, and nothing of anybody's is told."""
+    """A public route answers the same for every credential, has no effect and shows no user's data."""
     key = await attacked.key()
     before = await attacked.everything(ann)
     told = [await ask(attacked, route, ann, one) for one in (None, "x", key)]

@@ -1,6 +1,4 @@
-"""What `ports.RunStore` promises about sessions: admission and reading. Of the real store and of its
-double.
-"""
+"""`RunStore`: admission of messages and the history. The adapter and the double pass the same tests."""
 
 from datetime import UTC, datetime
 from itertools import zip_longest

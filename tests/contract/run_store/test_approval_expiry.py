@@ -1,4 +1,4 @@
-"""What `ports.RunStore` promises about questions that nobody answers in time, and about finding one."""
+"""`RunStore`: approvals expire, and an approval is found by its run and call."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What `ports.RunStore` keeps of a run besides its messages: context, usage, and bounds."""
+"""`RunStore` stores a run's context and usage, within bounds."""
 
 from typing import Any
 

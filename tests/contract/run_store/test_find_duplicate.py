@@ -1,6 +1,4 @@
-"""What `ports.RunStore` says before anything costly is done: whether a request is a repeated one, and whether
-another run may be made. Both stores agree with what `admit` then does.
-"""
+"""`RunStore.find_duplicate` and `check_limits` give the same answer as `admit`, before any expensive work."""
 
 from hashlib import sha256
 

@@ -1,4 +1,4 @@
-"""What `ports.RunStore.over` promises to those who look whether a silent run is over, many at once."""
+"""`RunStore.has_ended`: concurrent questions about silent runs are answered by one statement."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What `ports.RunStore` promises about idempotency keys."""
+"""`RunStore`: requests with the same idempotency key start one run."""
 
 import asyncio
 from collections.abc import Sequence

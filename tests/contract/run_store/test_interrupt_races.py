@@ -1,4 +1,4 @@
-"""What `ports.RunStore` promises to interrupts that come from everywhere at once."""
+"""`RunStore`: interrupts that race with each other and with other requests."""
 
 import asyncio
 from collections.abc import Sequence
@@ -108,7 +108,7 @@ async def test_an_interrupt_that_races_with_the_end_ends_once(stores: Sequence[R
 async def test_messages_that_interrupt_each_other_still_run_one_after_the_other(
     stores: Sequence[RunStore],
 ) -> None:
-    """Only the run whose turn it is is stopped, and nobody is told of a run that is not."""
+    """Only the current run is interrupted, and only its runner gets a message."""
     chats = through(stores)
     first = (await chats[0].claim(await chats[0].send("first"))).run
     async with asyncio.TaskGroup() as group:

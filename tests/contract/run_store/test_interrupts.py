@@ -1,6 +1,4 @@
-"""What `ports.RunStore` promises about runs that are to be ended: by an interrupt, or by a request coming
-in.
-"""
+"""`RunStore`: runs are interrupted by their user, or by a later message."""
 
 import pytest
 from rejoin_adapters.ports.run_store import RunStore

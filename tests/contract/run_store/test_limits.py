@@ -1,5 +1,5 @@
-"""What `ports.RunStore` lets a tenant have: runs at once, runs queued, tokens a day; and who waits for
-whom.
+"""`RunStore`: a tenant's limits of concurrent runs, queued runs and tokens per day, and the order of waiting
+runs.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What `ports.RunStore.listed` promises to operators."""
+"""`RunStore.list_runs`, for operators."""
 
 from rejoin_adapters.records import Owner
 from rejoin_protocol.ids import TenantId

@@ -1,4 +1,4 @@
-"""Whatever is not the owner's is as if it did not exist, in every method of `ports.RunStore`."""
+"""`RunStore`: data of another owner is treated as missing, by every method."""
 
 import inspect
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ pytest_plugins = ("tests.support.data.store_fixtures",)
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """Ids that somebody has learned of."""
+    """Ids that another user has learned."""
 
     session: SessionId
     run: RunId

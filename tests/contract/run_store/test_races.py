@@ -1,4 +1,4 @@
-"""What `ports.RunStore` promises to many processes at once."""
+"""`RunStore`: concurrent calls of many processes."""
 
 import asyncio
 from collections.abc import Sequence

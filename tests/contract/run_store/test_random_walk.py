@@ -1,4 +1,4 @@
-"""The store and its double, led through the same random life, say the same at every step."""
+"""`RunStore`: the adapter and the double return the same at each step of a random sequence of calls."""
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""What `ports.RunStore` promises about a run's turns: claims, questions, decisions, suspensions, ends."""
+"""`RunStore`: the turns of a run: claim, approval requests, decisions, suspension, end."""
 
 import itertools
 

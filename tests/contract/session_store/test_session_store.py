@@ -1,4 +1,4 @@
-"""What `SessionStore` promises: pages, forks, names, deletion; of the adapter and of the double."""
+"""`SessionStore`, adapter and double: pages, forks, names, deletion."""
 
 import inspect
 from collections.abc import Awaitable, Callable

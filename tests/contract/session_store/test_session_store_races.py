@@ -1,4 +1,4 @@
-"""Deletion beside all else: whoever comes too late is told so in our words, and nothing is half done."""
+"""`SessionStore`: deletion races with other requests. The loser gets an error; nothing is half done."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

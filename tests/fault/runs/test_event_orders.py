@@ -91,7 +91,7 @@ async def test_an_error_during_an_interrupt_does_not_fail_the_run(system: LocalS
 async def test_a_delegated_loop_that_may_not_restart_fails_for_its_caller(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its caller is told, as of any other failure, and goes on."""
+    """The calling agent gets an error, as for any other failure, and continues."""
     crash_at_append(monkeypatch, word=b"half")
     begun: list[int] = []
 
@@ -136,7 +136,9 @@ async def test_a_stale_request_does_not_take_the_place_of_the_runs_holder(system
             await wait_until(
                 lambda: any(line["event"] == "stale_request" for line in logs), "the stale request's end"
             )
-            assert (await store.interrupt(ANONYMOUS.owner, session)).interrupted  # and nobody is told
+            assert (
+                await store.interrupt(ANONYMOUS.owner, session)
+            ).interrupted  # and no runner gets a message
     types = [chunk["type"] for chunk in streamed.result().chunks]
     assert types[-3:] == ["tool-output-error", "abort", "finish"]  # it was approved, and may have begun
 

@@ -32,7 +32,7 @@ LIMIT = 3.0
 
 @pytest.fixture
 async def system(servers: Servers) -> AsyncIterator[LocalSystem]:
-    """On a database of its own, so that a thousand runs disturb nobody else's tests."""
+    """On its own database, so that a thousand runs do not disturb other tests."""
     async with fresh_database(servers.database_url) as url:
         await migrate(url)
         async with LocalSystem(servers.nats_url, url) as one:

@@ -36,7 +36,7 @@ BUFFER_BYTES = 64 * 1024
 
 
 class Raw:
-    """A client on a bare socket with a small buffer: it reads when it is told to, and nothing ahead."""
+    """A client on a raw socket with a small buffer. It reads only on demand, and never ahead."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection

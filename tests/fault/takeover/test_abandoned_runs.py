@@ -43,7 +43,7 @@ class Died(Exception):
 
 
 class Filling:
-    """A log that is full once somebody says so, or whose writer dies once, right behind the end."""
+    """A log that a test can make full, or whose writer crashes once, right after the run's last record."""
 
     def __init__(self, log: RunLog) -> None:
         self._log = log
@@ -156,7 +156,7 @@ async def assert_goes_on(
 async def test_a_run_whose_end_another_attempt_recorded_is_not_abandoned(
     system: LocalSystem, logs: list[Filling]
 ) -> None:
-    """Its log has a takeover behind its end; whoever resumes gets the rest all the same."""
+    """The log has a takeover record after its end. A client that resumes still gets the rest."""
     base, session = await system.gateway(stream_heartbeat_s=HEARTBEAT_S), system.fresh("s")
     await system.runner(retry_delay_s=0.0)
     logs[0].dies = True

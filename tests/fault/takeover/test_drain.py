@@ -26,7 +26,7 @@ type Where = Literal["in its model call", "in its tool"]
 
 
 class Slow:
-    """Calls `pay` once somebody has let it, and ends in its second step."""
+    """Calls `pay` when the test allows it, and ends in its second step."""
 
     def __init__(self, gate: asyncio.Event) -> None:
         self.gate = gate
@@ -86,7 +86,7 @@ class Pair:
         return await self.system.runner([agent], **PATIENT, **settings)
 
     async def busy(self) -> bool:
-        """Whether the first is where it is to be when it is told to drain."""
+        """Whether the first runner is at the point where the test drains it."""
         return bool(self._busy)
 
 

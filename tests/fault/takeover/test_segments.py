@@ -111,7 +111,7 @@ async def written(log: RunLog, run: RunId, attempt: int, count: int) -> Journal:
 async def test_a_writer_that_dies_before_its_segment_leaves_a_gap_and_one_that_is_late_fills_it(
     nats_url: str,
 ) -> None:
-    """Its successor copies what it writes itself, and nothing is told twice when the late copy comes."""
+    """The next writer copies its own records only, and the late segment repeats no event."""
     run = RunId(f"run_{secrets.token_hex(8)}")
     async with nats_connection.connect(nats_url, "segments-torn") as connection:
         log = JetStreamRunLog(connection, connection)

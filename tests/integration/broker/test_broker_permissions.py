@@ -76,7 +76,7 @@ async def write(guarded: Cluster, run: RunId, count: int = 3) -> None:
 async def test_runs_go_their_whole_way_with_the_services_own_users(
     guarded: Cluster, database_url: str
 ) -> None:
-    """An answer, a replay, an approval with its second turn, an interrupt; nobody was refused anything."""
+    """An answer, a replay, an approval with its second turn, an interrupt: the broker refuses nothing."""
     with capture_logs() as lines:
         async with LocalSystem(guarded.url("runner"), database_url) as system:
             base = await system.gateway(nats_url=guarded.url("gateway"))
@@ -136,7 +136,7 @@ async def test_a_runner_copies_what_it_writes_and_a_gateway_reads_the_copies(
 async def test_a_stolen_gateway_credential_writes_no_log(
     guarded: Cluster, thief: NatsConnection, admin: NatsConnection, run: RunId
 ) -> None:
-    """Neither by a publish, nor by naming a log as the place where somebody else's answer goes."""
+    """Neither by a publish, nor by a reply subject that names a log."""
     await write(guarded, run)
     before = await messages(admin, subjects.LOG)
     subject = subjects.log(run)

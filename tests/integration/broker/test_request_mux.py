@@ -106,7 +106,7 @@ async def test_pending_requests_fail_when_the_connection_breaks(
 
 
 async def failing(asker: NatsConnection, subject: str, *, timeout_s: float) -> str:
-    """What a question that fails is told."""
+    """The error of a request that fails."""
     with pytest.raises(Unavailable) as told:
         await asker.request(subject, timeout_s=timeout_s)
     return str(told.value)
@@ -187,5 +187,5 @@ async def test_a_question_larger_than_the_broker_takes_is_refused_here(
     room = asker._client.max_payload
     with pytest.raises(Invalid):
         await asker.request(subject, b"x" * room, headers={"Name": ""})
-    with pytest.raises(Unavailable):  # it fits, and nobody listens
+    with pytest.raises(Unavailable):  # it fits, and there is no listener
         await asker.request(subject, b"x" * room)

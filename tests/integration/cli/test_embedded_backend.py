@@ -26,7 +26,7 @@ SOMEBODY = Owner(TenantId("default"), UserId("somebody"))
 
 
 class Trip(msgspec.Struct):
-    """What the agent's tools are told."""
+    """The context of the agent's tools."""
 
     destination: str
 

@@ -262,7 +262,7 @@ async def test_a_creation_that_was_interrupted_is_begun_again(tmp_path: Path) ->
     assert lines == ["starting PostgreSQL", "creating the database (once)"]
 
 
-# 4. Nothing on the host is changed, and nobody else gets in
+# 4. Nothing on the host is changed, and other users have no access
 
 
 async def test_they_listen_on_loopback_only_and_on_no_socket_file(place: Path) -> None:

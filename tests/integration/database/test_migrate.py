@@ -78,7 +78,7 @@ async def test_a_migration_that_fails_leaves_nothing(empty: str, monkeypatch: py
 async def test_a_migration_waits_for_a_lock_without_blocking_other_users_of_the_table(
     connection: Connection, empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gives up its place in the queue again and again, until the table is free."""
+    """It repeats its short wait for the lock until the table is free, so other statements run in between."""
     slow = migrate.Migration("9000", "alter table sessions add column another text", "")
     all_of_them = [*migrate.migrations(), slow]
     monkeypatch.setattr(migrate, "migrations", lambda: all_of_them)

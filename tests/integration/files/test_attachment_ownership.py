@@ -57,7 +57,7 @@ async def limited(system: LocalSystem, base: str) -> AsyncIterator[PostgresTenan
 
 
 async def aged(system: LocalSystem, url: str) -> None:
-    """As if nobody had touched the file for two hours."""
+    """Make the file two hours old."""
     id = file_formats.parse_file_url(url)
     for change in (
         "update files set touched_at = touched_at - interval '2 hours' where id = $1",

@@ -299,7 +299,7 @@ async def test_the_run_family_takes_files_in_its_own_shapes(
 
 
 async def test_a_users_file_is_no_other_users(system: LocalSystem, base: str) -> None:
-    """Those of a tenant as a whole see all of its files; an id of another user's is of nobody."""
+    """Callers without a user see all files of their tenant. Another user's file has another id."""
     attachments = system.apps[0][SERVICE].backend.attachments
     assert attachments is not None
     assert base

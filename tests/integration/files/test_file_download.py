@@ -34,7 +34,7 @@ class Watched(msgspec.Struct):
     files: list[OpenFile] = []
 
     def over(self) -> list[bool]:
-        """Of each file whether it is read, or let go."""
+        """For each file, whether its reader is closed."""
         return [getasyncgenstate(file.chunks) == AGEN_CLOSED for file in self.files]
 
 
@@ -59,7 +59,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 async def stored(system: LocalSystem, data: bytes) -> FileId:
-    """A file, whoever named it."""
+    """Store a file that no message names."""
     async with nats_connection.connect(system.nats_url, "tests") as connection:
         return await JetStreamChunkStore(connection).put(TENANT, None, data, file_formats.PDF)
 
@@ -95,7 +95,7 @@ async def stalled(base: str, id: FileId) -> AsyncIterator[bytes]:
 async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothing(
     system: LocalSystem, watched: Watched
 ) -> None:
-    """While they do, somebody else reads all of it."""
+    """Meanwhile another reader gets all of it."""
     base, data = await system.gateway(), pdf_of_size(file_formats.FILE_BYTES_MAX)
     id = await stored(system, data)
     async with AsyncExitStack() as clients:
@@ -104,7 +104,7 @@ async def test_readers_that_stall_hold_a_little_of_a_large_file_and_leave_nothin
             assert f"content-length: {len(data)}" in head.decode().lower()
         assert (await system.get(f"{base}{file_formats.URL}{id}")).raw == data
         whole = len(data) // CHUNK_BYTES
-        # Of each, the kernel takes some chunks for itself and tells nobody.
+        # The kernel buffers some chunks for each connection.
         assert watched.chunks - whole < READERS * whole / 2
         assert watched.over() == [False] * READERS + [True]
     await wait_until(lambda: all(watched.over()), "that all were let go")

@@ -210,7 +210,7 @@ async def test_earlier_turns_that_a_client_sends_again_are_not_stored_again(
 
 @pytest.mark.feature("F87")
 async def test_a_forged_approval_runs_nothing(system: LocalSystem, base: str) -> None:
-    """An id that nobody asked about is a 404, and no tool is run for it."""
+    """A decision about an unknown approval is answered 404, and no tool runs."""
     session = system.fresh("s")
     await system.post(base, system.chat(session, "count 1"))
     part = {

@@ -37,7 +37,7 @@ def folded(answer: Answer) -> UIMessage:
 
 
 class Rewound:
-    """A run whose first runner was given up after its words, and whose second one waits before its last."""
+    """A run whose first runner was replaced in the middle of its text. The second waits before its end."""
 
     def __init__(self, system: LocalSystem, base: str, session: str) -> None:
         self.system, self.base, self.session = system, base, session
@@ -48,7 +48,7 @@ class Rewound:
         return f"{self.base}/api/chat/{self.session}/stream{query}"
 
     async def get(self, query: str, **headers: str) -> Answer:
-        """A response, to its end; the run is let go."""
+        """Read a response to its end, after releasing the run."""
         async with self.system.http.get(self.url(query), headers=headers) as response:
             self.gate.release()
             return await Answer.of(response)
@@ -160,7 +160,7 @@ async def test_a_position_behind_the_rewind_is_exact(system: LocalSystem) -> Non
         last = await one.system.get(one.url(f"?ui=6&startIndex=-{back}"))
         assert last.frames == whole.frames[events - back :]
         assert last.headers["x-workflow-stream-tail-index"] == str(events - 1)
-    for count in range(len(one.seen) + 1, events + 1):  # more than anybody saw before
+    for count in range(len(one.seen) + 1, events + 1):  # beyond what the cut stream had
         counted = await one.system.get(one.url(f"?ui=6&startIndex={count}"))
         assert counted.frames == whole.frames[count:]
 

@@ -30,7 +30,7 @@ def client_of(base: str, user: str = "ann") -> AsyncOpenAI:
 
 
 async def gateway(system: LocalSystem) -> str:
-    """One that knows who asks, and lets the tests look at everything: OpenAI's client always sends a key."""
+    """A gateway that accepts OpenAI's client, which always sends a key."""
     return await system.gateway(jwt_key=SIGNING, jwt_algorithms="HS256")
 
 
@@ -299,7 +299,7 @@ async def test_a_failure_is_raised_by_the_client(system: LocalSystem, client: As
 
 @pytest.mark.feature("F84")
 async def test_a_rewind_is_an_error_where_text_cannot_be_taken_back(system: LocalSystem) -> None:
-    """The client is told, and neither a half answer nor a doubled one looks whole."""
+    """The client gets an error; neither a partial nor a doubled answer looks complete."""
     base = await gateway(system)
     gate = asyncio.Semaphore(FIRST)
     await system.runner(

@@ -383,8 +383,8 @@ async def test_a_response_that_waits_can_be_cancelled(system: LocalSystem) -> No
 
 @pytest.mark.feature("F84")
 async def test_a_rewind_breaks_the_stream_and_the_replay_has_nothing_of_it(system: LocalSystem) -> None:
-    """Numbers never mean something else: behind a void one nobody can go on, behind any other one
-    everybody can.
+    """A number never changes its meaning. A client can resume after every number that is not void, and after
+    no void one.
     """
     gate = asyncio.Semaphore(FIRST)
     await system.runner(

@@ -39,7 +39,7 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def held() -> bool:
-    """Whether somebody in this process has the text, which the client has sent as bytes."""
+    """Whether any object in this process holds the text. The client sent it as bytes."""
     found = gc.get_referents(*gc.get_objects())
     found += gc.get_referents(
         *(one for one in found if isinstance(one, msgspec.Struct))

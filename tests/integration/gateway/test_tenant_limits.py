@@ -29,7 +29,7 @@ PEPPER = "a pepper of some length"
 
 
 class Held:
-    """A model that says whom it answers, and then waits until that one is let go."""
+    """A model that names the user whom it answers, and then waits until the test releases that answer."""
 
     def __init__(self) -> None:
         self.begun: asyncio.Queue[str] = asyncio.Queue()

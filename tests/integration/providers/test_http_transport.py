@@ -62,7 +62,7 @@ async def test_a_request_and_its_answer_are_the_same(wired: httpx2.AsyncClient, 
 
 
 async def test_redirects_are_left_to_the_client_and_cookies_are_dropped(wired: httpx2.AsyncClient) -> None:
-    """Whoever asks next may be somebody else."""
+    """The next request may belong to another user."""
     cookies: list[str | None] = []
 
     async def answer(request: web.Request) -> web.Response:

@@ -72,4 +72,6 @@ async def test_a_compatible_provider_answers_by_its_name(provider: FakeProvider,
     assert provider.keys == [f"Bearer key-of-{name}"]
     [request] = provider.requests
     assert request["input" if speaks_responses else "messages"][-1]["content"] == "hi"
-    assert request.get("store") is (False if speaks_responses else None)  # who keeps answers is told not to
+    assert request.get("store") is (
+        False if speaks_responses else None
+    )  # a provider that stores answers is asked not to

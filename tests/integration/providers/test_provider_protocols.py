@@ -101,7 +101,7 @@ async def test_text_reasoning_and_parallel_calls_stream_and_are_counted(
 
 
 def crashed(log: list[Chunk]) -> UIMessage:
-    """A step that somebody else began and nobody finished, read from what was stored and nothing else."""
+    """The message of a crashed step, read from the stored log alone."""
     torn: list[Chunk] = [StartStep(), ReasoningStart("r"), ReasoningDelta("r", "half a th"), ResetStep()]
     stored = msgspec.json.decode(msgspec.json.encode(fold([*log, *RESULTS, *torn])))
     return fold(unfold(stored))

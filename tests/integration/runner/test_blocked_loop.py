@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 async def test_a_runner_whose_loop_is_blocked_says_by_whom_and_its_run_is_taken_over(
     system: LocalSystem, tmp_path: Path
 ) -> None:
-    """It does not hear that it is to end; whoever looks for the reason finds it in its log."""
+    """A blocked runner does not react to SIGTERM; its log names the tool that blocks it."""
     base, mark = await system.gateway(), tmp_path / "begun"
     variables = system.variables(TEST_AGENT=system.agent, TEST_BEGUN=str(mark))
 

@@ -64,7 +64,7 @@ async def test_a_run(system: LocalSystem) -> None:
 
 
 async def test_a_tool(system: LocalSystem) -> None:
-    """The model is told, and the run goes on."""
+    """The model gets an error, and the run continues."""
     agent = msgspec.structs.replace(build_demo_agent(), name=system.agent, tools=[weather])
     answered = await answer(system, agent, "weather Oslo")
     assert answered.complete
@@ -72,7 +72,7 @@ async def test_a_tool(system: LocalSystem) -> None:
 
 
 async def test_a_question(system: LocalSystem) -> None:
-    """It counts as denied, in words of its own, and nobody needs to ask for it."""
+    """An expired approval counts as denied, with its own reason, without any request."""
     agent = msgspec.structs.replace(build_demo_agent(), name=system.agent, approval_timeout_s=0.0)
     await system.runner([agent], sweep_interval_s=0.05)
     base, session = await system.gateway(), system.fresh("s")

@@ -88,7 +88,7 @@ async def test_a_tool_is_cancelled_and_its_call_closed(system: LocalSystem) -> N
 
 @pytest.mark.feature("F60")
 async def test_a_suspended_run_is_ended_and_its_question_closed(system: LocalSystem) -> None:
-    """After the interrupt nobody can approve, and the tool never runs."""
+    """After the interrupt a decision is refused, and the tool never runs."""
     await system.runner()
     base, session = await system.gateway(), system.fresh("s")
     await system.post(base, system.chat(session, "delete notes.txt"))

@@ -70,7 +70,7 @@ def kinds(message_or_chunks: list[dict[str, Any]]) -> Counter[str]:
 
 
 async def test_the_history_is_what_each_viewer_folds_with_operations_and_without(system: LocalSystem) -> None:
-    """Every kind of operation is in the run; those that must be asked for are in nobody's history."""
+    """The run has every kind of operation; the history has none of the optional ones."""
     base, session = await system.gateway(), system.fresh("s")
     await system.runner([crew(system.agent)])
     await system.post(base, system.chat(session, "hello"))

@@ -117,7 +117,7 @@ async def test_the_services_work_over_tls_alone(secured: Cluster, database: str,
 
 
 async def refused(url: str) -> str:
-    """The one sentence with which a connection is given up, at once."""
+    """The sentence with which a refused connection ends, at once."""
     async with asyncio.timeout(SOON_S):
         with pytest.raises(RejoinError) as fault:
             async with nats_connection.connect(url, "stranger"):
@@ -161,7 +161,7 @@ async def test_a_broker_that_wants_a_certificate_gets_ours_and_says_no_to_none(
 
 
 async def test_no_word_is_said_in_the_clear_if_tls_is_asked_for(servers: Servers, ours: Authority) -> None:
-    """A broker without TLS, or somebody in between who hides it, does not get the password."""
+    """A broker without TLS, or an attacker who hides that it has TLS, does not get the password."""
     url = servers.nats_url.replace("nats://", "tls://") + f"/?sslrootcert={ours.ca}"
 
     async def connect() -> None:

@@ -199,7 +199,7 @@ async def test_a_replay_asks_and_reads_so_often(
 async def test_silent_streams_are_looked_after_together(
     system: LocalSystem, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is told that its stream lives; whether their runs are over is one question for all of a moment."""
+    """Each stream gets its heartbeat; one request asks for all of them whether their runs have ended."""
     monkeypatch.setattr(live_feed, "WAIT_GRANULARITY_S", HEARTBEAT_S)
     base, told = await system.gateway(stream_heartbeat_s=HEARTBEAT_S), 0
     await system.runner()

@@ -233,7 +233,7 @@ def overlapping_turns(runs: Sequence[StoredRun]) -> Iterator[str]:
     spans: dict[str, list[tuple[int, int, str]]] = {}
     for run in runs:
         for turn, group in itertools.groupby(run.log, key=lambda record: record.head.turn):
-            # A takeover that finds nothing to do but the books is a record without events.
+            # A takeover that only stores the end of the run is a record without events.
             seqs = [record.seq for record in group if record.head.count]
             if not seqs:
                 continue

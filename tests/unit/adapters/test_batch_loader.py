@@ -1,4 +1,4 @@
-"""Questions of one turn are asked together, and nobody's leaving harms the others."""
+"""Concurrent look-ups share one query. A cancelled caller does not fail the others."""
 
 import asyncio
 from collections.abc import Sequence

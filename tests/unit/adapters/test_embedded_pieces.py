@@ -1,4 +1,4 @@
-"""The pieces of the embedded supervisor that need no server: secrets, locks, ports, the child and its log."""
+"""The embedded supervisor without a server: secrets, locks, ports, the child process and its log."""
 
 import asyncio
 import os

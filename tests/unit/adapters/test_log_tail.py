@@ -1,4 +1,4 @@
-"""The splice against a live feed that loses, repeats, reorders and overflows: every record once, in order."""
+"""`LogTail` returns every record once, in order, though the live feed loses, repeats and reorders."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The mended client takes messages off the wire as nats-py does, wherever the reads are cut."""
+"""`NatsClient` parses the same messages as nats-py, however the bytes are split."""
 
 import pytest
 from nats.aio.client import Client
@@ -22,7 +22,7 @@ FIELDS = (
 
 
 class Heard(NatsClient):
-    """Notes what it is told."""
+    """Records the messages that it receives."""
 
     def __init__(self) -> None:
         super().__init__()

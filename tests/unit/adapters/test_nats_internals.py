@@ -1,4 +1,4 @@
-"""The private parts of nats-py are looked for, and a release without one is noticed."""
+"""`find_internals` reports each private part of nats-py that a release lacks or has changed."""
 
 from types import SimpleNamespace
 from typing import Any

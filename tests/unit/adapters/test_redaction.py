@@ -1,4 +1,4 @@
-"""No line of a log holds a credential, or a value of the request's own context."""
+"""No log line holds a credential or a value of a request's context."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What every service process does for itself before it serves."""
+"""What every service sets up at its start: logs, signals, exit codes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the benchmark promises: a figure is judged by itself or by another line of the same run."""
+"""The benchmark's goals: a figure is compared with a limit, or with another figure of the same run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the documents name exists: files, headings, commands and options, settings, make targets."""
+"""What the documentation names exists: files, headings, commands, options, settings, make targets."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What a package index shows as the project's description needs no file of the repository."""
+"""The description on a package index needs no file of the repository."""
 
 import re
 import tomllib

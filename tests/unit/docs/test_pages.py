@@ -1,4 +1,4 @@
-"""The Python code of the documentation's pages runs, as far as it is complete; all of it parses."""
+"""Python code on the documentation's pages parses; complete programs also run."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""The README is true, as far as a machine can tell."""
+"""The README's agent, settings and make targets are correct."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shares: what one tenant holds leaves something for the others, and nothing is lost on the way."""
+"""`FairShare`: one tenant cannot take everything, and each acquired unit is returned."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ def asked(group: asyncio.TaskGroup, shares: FairShare, tenant: str, amount: int 
 
 
 async def settle() -> None:
-    """Let whoever can go on do so."""
+    """Let every task run that can."""
     for _ in range(3):
         await asyncio.sleep(0)
 

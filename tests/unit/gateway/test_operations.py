@@ -1,4 +1,4 @@
-"""`docs/operations.md` and the dashboard speak of what there is: settings, commands, metrics."""
+"""The settings, commands, metrics and log events in `docs/operations.md` and the dashboard exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every error of ours has its place in HTTP."""
+"""Every error class has an HTTP status."""
 
 import pytest
 from rejoin_gateway.http import errors

@@ -1,4 +1,4 @@
-"""Files by their bytes: what is taken, where each kind ends, data URLs, and whose an id is."""
+"""File types recognised by bytes, the end of each format, data URLs, and file ids of a tenant."""
 
 import base64
 import io

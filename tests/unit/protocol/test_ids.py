@@ -1,4 +1,4 @@
-"""Identifiers: their shapes, their order, and that none of them needs escaping anywhere."""
+"""Identifiers: their forms and order; no identifier needs escaping."""
 
 import pytest
 from hypothesis import given

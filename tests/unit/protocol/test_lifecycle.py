@@ -1,4 +1,4 @@
-"""The table of a run's life, walked pair by pair."""
+"""The transition table, for every pair of state and event."""
 
 from itertools import product
 

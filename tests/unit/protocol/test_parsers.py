@@ -1,4 +1,4 @@
-"""Whatever a client sends, each parser of the gateway takes it or refuses it, and never fails otherwise."""
+"""Every parser of the gateway accepts an input or raises `Invalid`, and never fails in another way."""
 
 import string
 import time

@@ -1,4 +1,4 @@
-"""What gateway and runner say to each other, as it stands in the broker."""
+"""Messages between gateway and runner in the broker are decoded to what was encoded."""
 
 import msgspec
 import pytest

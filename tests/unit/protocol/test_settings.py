@@ -1,4 +1,4 @@
-"""Settings: which source wins, and what is said when one is wrong."""
+"""Settings: the precedence of sources, and the errors for invalid values."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""An application's exception in the log: where and what, without a value."""
+"""The report of an application's exception has its type and place, and no value."""
 
 import msgspec
 from rejoin_runner.exception_report import FRAMES_MAX, report_exception

@@ -1,4 +1,4 @@
-"""The body of the session API's POST: its forms, and where errors point."""
+"""`parse_send_body`: all forms of the session API's body, and the JSON pointers of errors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""API keys: what is shown once, and what is stored."""
+"""API keys: the text that is shown once, and the hash that is stored."""
 
 import itertools
 import secrets

@@ -1,4 +1,4 @@
-"""How headers become a context, what is wrong with one, and that a fault names the place and no value."""
+"""Headers become a context. Errors name the field and hide its value."""
 
 from base64 import b64encode
 from typing import Any

@@ -1,4 +1,4 @@
-"""How bodies name their sessions, and how faults find their places."""
+"""Session ids of request bodies, and JSON pointers of errors."""
 
 import uuid
 

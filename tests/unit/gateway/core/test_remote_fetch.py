@@ -1,4 +1,4 @@
-"""Which addresses a remote file may be fetched from."""
+"""The addresses from which a remote file may be fetched."""
 
 from ipaddress import ip_address
 

@@ -1,4 +1,4 @@
-"""`core.session` on doubles: what is stored, published and streamed, and whose session it is."""
+"""`core.session` on doubles: what it stores, publishes and streams, and that it checks the owner."""
 
 import itertools
 from datetime import UTC, datetime

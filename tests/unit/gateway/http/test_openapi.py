@@ -1,4 +1,4 @@
-"""The contract says of every route what it takes and gives, in a form that validators accept."""
+"""The OpenAPI document is valid and describes the requests, responses and errors of every route."""
 
 from http import HTTPStatus
 from typing import Any

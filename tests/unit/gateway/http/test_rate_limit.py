@@ -1,4 +1,4 @@
-"""The rate of one name: what it may do at once, and how long it waits then."""
+"""A rate limit: the burst that it allows, and the wait that it reports."""
 
 from hypothesis import given
 from hypothesis import strategies as st

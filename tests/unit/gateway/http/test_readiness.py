@@ -1,4 +1,4 @@
-"""Readiness asks the checks once a second, however many ask it."""
+"""The readiness checks run at most once a second, however many probes arrive."""
 
 import asyncio
 

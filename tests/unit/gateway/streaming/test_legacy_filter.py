@@ -1,4 +1,4 @@
-"""What clients from before v7 get of a log in which steps were begun again: nothing that was voided."""
+"""Clients older than AI SDK 7 receive no event of a voided step."""
 
 import itertools
 from collections.abc import Sequence

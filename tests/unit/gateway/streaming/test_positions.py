@@ -1,4 +1,4 @@
-"""The ways in which a client says where it is."""
+"""Positions in requests: `Last-Event-ID`, `cursor`, `startIndex`, `afterIdx`."""
 
 import pytest
 from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, Position, parse_position

@@ -1,4 +1,4 @@
-"""One response: what comes together is written together, and a silence is looked into."""
+"""`Replay`: records that arrive together are written together; silence causes a heartbeat and a check."""
 
 import asyncio
 

@@ -1,5 +1,6 @@
-"""A position in a run's log: found, of another run, expired, or not written yet. A replica that lags is
-asked again.
+"""`ResumePoint` finds a position, or reports that it is of another run, expired or not written yet.
+
+It asks a lagging replica again.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The users' rights as they are written down, and the file that a server reads them from."""
+"""Permissions of the broker's users agree with `deploy/nats.conf`."""
 
 import re
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_nobody_but_the_administrator_declares_or_deletes_a_stream() -> None:
 
 
 def test_what_a_gateway_may_say_is_what_leads_out_of_its_account() -> None:
-    """Anything else would end where nobody listens; and nothing leads out that it may not say."""
+    """Every subject that a gateway may publish is exported, and every exported subject may be published."""
     assert broker_permissions.GATEWAY.publish == tuple(
         service.alias for service in broker_permissions.SERVICES
     )

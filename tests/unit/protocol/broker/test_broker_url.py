@@ -1,4 +1,4 @@
-"""What a broker's URL says, and what is wrong with one."""
+"""Broker URLs: valid ones are parsed, invalid ones are refused with the reason."""
 
 import pytest
 from rejoin_protocol.broker.broker_url import BrokerUrl, parse

@@ -1,4 +1,4 @@
-"""Names on the broker: each is read back as it was built, stands apart, and matches its filter."""
+"""Subjects: each is parsed back to its parts, is unique, and matches its filter."""
 
 import string
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The chunks on the wire: we take and send exactly what the real client's schema takes."""
+"""Chunks: the codec accepts and writes exactly what the AI SDK's schema accepts."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The fold: the real client's message for every vector, however the log is cut and read."""
+"""`Fold` builds the AI SDK's message for every test vector, however the log is split."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Cut-off JSON: we read it exactly as the real client does."""
+"""Incomplete JSON is parsed exactly as the AI SDK parses it."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The types of a UI message name every key that the real client stores."""
+"""The types of a UI message have every key that the AI SDK stores."""
 
 from typing import Any
 

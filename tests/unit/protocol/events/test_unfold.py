@@ -1,4 +1,4 @@
-"""The way back: a stored message as chunks that fold into it again."""
+"""`unfold` is the inverse of `Fold`: its chunks fold to the same message."""
 
 import json
 from collections.abc import Iterable

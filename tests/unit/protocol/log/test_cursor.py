@@ -1,4 +1,4 @@
-"""Cursors: what is written is read back, and nothing else is read."""
+"""Cursors: each is parsed back from its text, and any other text is refused."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The format of a log's records: headers, frames, and who sees what."""
+"""The format of log records: headers, frames, audiences."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Segments: what is gathered is what was added, and what is read is the log, however they are cut."""
+"""Segments return the records that were added, however they are divided."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The reader of server-sent events finds the same frames in any split of the bytes."""
+"""The reader of server-sent events finds the same frames, however the bytes are split."""
 
 from collections.abc import Sequence
 

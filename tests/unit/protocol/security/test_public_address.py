@@ -1,4 +1,4 @@
-"""Which addresses are public."""
+"""`is_public`: which IP addresses are public."""
 
 from ipaddress import ip_address
 

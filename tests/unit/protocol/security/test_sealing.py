@@ -1,4 +1,4 @@
-"""A sealed context opens for its own session, with any known key, and says nothing to anybody else."""
+"""A sealed context opens with any known key, for its own tenant and session only."""
 
 from base64 import b64encode
 

@@ -1,4 +1,4 @@
-"""What an application may declare, and what it is told when it may not."""
+"""Agent declarations: which are valid, and the error for each invalid one."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""An application's own loop: what it yields as chunks, and what it may not."""
+"""A custom loop: its yielded values become chunks; invalid values are refused."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which agents may reach each other, and what is said of those that may not."""
+"""Which agents can reach each other, and the errors for invalid teams."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The agents of a run, from a log that was just written, from one read back, and from a restored one."""
+"""`AgentStack` is the same from live events, from a stored log and from a restored message."""
 
 from typing import Any
 

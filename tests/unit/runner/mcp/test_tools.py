@@ -1,4 +1,4 @@
-"""What becomes of an MCP server's tools, without a server."""
+"""How an MCP server's tools become an agent's tools. No server is needed."""
 
 from typing import Any
 

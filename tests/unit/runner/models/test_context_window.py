@@ -1,4 +1,4 @@
-"""How much of a conversation a model is shown, and what stands for the rest."""
+"""`ContextWindow`: which messages the model receives, and what replaces the others."""
 
 from collections.abc import AsyncGenerator
 from typing import Any

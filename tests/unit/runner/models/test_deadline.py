@@ -1,4 +1,4 @@
-"""One bound on many waits ends the wait in which it is reached, and nothing else."""
+"""`Deadline`: one time limit for several waits ends the wait in which it expires, and nothing else."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -26,7 +26,7 @@ async def test_the_wait_in_which_it_is_reached_ends() -> None:
     with closing(Deadline(SHORT_S)) as limit:
         with pytest.raises(TimeoutError):
             _ = [number async for number in iterate_within(numbers(LONG_S), limit)]
-        await asyncio.sleep(0)  # whose task goes on as if nobody had cancelled it
+        await asyncio.sleep(0)  # the task continues as if it had not been cancelled
         task = asyncio.current_task()
         assert task is not None
         assert not task.cancelling()

@@ -1,4 +1,4 @@
-"""Several models as one."""
+"""`Fallback` tries its models in order until one begins to answer."""
 
 from collections.abc import AsyncGenerator
 
@@ -13,7 +13,7 @@ ASKED = build_question("", "hi")
 
 
 class Says(msgspec.Struct):
-    """Says a word, and fails before or after it if it is told to. Counts how often it was asked, and left."""
+    """Yields a word, and fails before or after it as configured. Counts its calls and closed streams."""
 
     word: str
     fails: str = ""

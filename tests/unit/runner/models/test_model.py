@@ -1,4 +1,4 @@
-"""The words between the loop and a model."""
+"""The types between the run and a model: usage, settings, errors."""
 
 from collections.abc import AsyncGenerator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The demo's model says the same to the same words."""
+"""The demo model gives the same answer to the same message."""
 
 import pytest
 from rejoin_protocol.events import chunks

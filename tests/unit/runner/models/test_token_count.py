@@ -1,4 +1,4 @@
-"""How many tokens a conversation has: an estimate, corrected by the counts of the provider."""
+"""The token estimate of a conversation, and its correction by the provider's counts."""
 
 # ruff: noqa: RUF001 - the samples are texts in their own scripts
 

@@ -1,4 +1,4 @@
-"""What the event writer emits, and in which order. Its journal is a double that records chunks."""
+"""`EventWriter`: which events it emits, in which order. The journal is a double that records chunks."""
 
 import pytest
 from rejoin_protocol.events import chunks

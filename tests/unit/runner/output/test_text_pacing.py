@@ -1,4 +1,4 @@
-"""How text is released: at intervals, and in whole words."""
+"""Text is released at intervals, in whole words."""
 
 import re
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Docstrings of tools: the description and the parameters, in each style, with and without types."""
+"""Docstrings of tools in Google, NumPy and Sphinx style: description and parameters."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Plain functions beside the event loop: nobody waits for one that hangs."""
+"""Plain functions run in threads; a hanging one is abandoned."""
 
 import asyncio
 import threading

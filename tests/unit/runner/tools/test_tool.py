@@ -1,4 +1,4 @@
-"""Functions as tools: the schema of a signature, arguments checked, results bounded."""
+"""Tools from functions: the schema of the signature, checked arguments, bounded results."""
 
 import asyncio
 import re
@@ -127,7 +127,7 @@ async def odd(thing: Odd) -> str:
 
 
 async def unknown(thing: "Nowhere") -> str:  # type: ignore[name-defined]  # noqa: F821
-    """Take what nobody knows."""
+    """Take an unknown type."""
     return str(thing)
 
 
@@ -242,7 +242,7 @@ async def test_a_struct_is_a_result() -> None:
 
 
 async def test_a_generator_that_says_what_cannot_be_shown_is_closed_with_its_call() -> None:
-    """Its clean-up is not left to whoever collects garbage, after the call."""
+    """Its clean-up runs before the call ends, not at garbage collection."""
     closed: list[bool] = []
 
     @tool

@@ -1,4 +1,4 @@
-"""A lease: the control messages about a run that a runner executes."""
+"""`RunLease` reacts to the control messages of its run."""
 
 import asyncio
 

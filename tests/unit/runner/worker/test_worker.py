@@ -1,4 +1,4 @@
-"""What `Worker.serve` and `Worker.drain` guarantee, over doubles of every port."""
+"""The guarantees of `Worker.serve` and `Worker.drain`, on doubles of every port."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator

@@ -1,4 +1,4 @@
-"""A run's events as a chat completion."""
+"""Events of a run are converted to a chat completion."""
 
 from typing import Any
 

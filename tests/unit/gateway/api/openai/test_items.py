@@ -1,4 +1,4 @@
-"""Stored messages as input items, which OpenAI's own types take."""
+"""Stored messages are converted to input items that OpenAI's types accept."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What OpenAI's clients may say, how it is read, and what is refused by name."""
+"""How requests of OpenAI's clients are parsed, and which fields are refused by name."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def test_a_field_that_asks_for_nothing_is_taken(field: dict[str, Any]) -> None:
     ],
 )
 def test_a_field_that_cannot_be_honoured_is_refused_by_name(name: str, value: Any) -> None:
-    """Also one that nobody knows."""
+    """Unknown fields are refused, too."""
     assert refused(check_fields, raw({"model": "a", name: value}), TAKEN) == f"/{name}"
 
 

@@ -1,4 +1,4 @@
-"""A run's log as a response's events: their order, their numbers, and what a rewind makes of them."""
+"""The log of a run is converted to the events of a response: order, numbers, and voided ranges."""
 
 from typing import Any
 
@@ -170,7 +170,7 @@ def test_every_end_has_a_status(events: list[Chunk], status: str, details: Any) 
 
 
 def test_usage_is_the_runs() -> None:
-    """Null as long as nobody knows it."""
+    """Null until the run reports it."""
     used = {"inputTokens": 3, "outputTokens": 2, "reasoningTokens": 1}
     said = final(*BEGIN, chunks.MessageMetadata({"usage": used}), *END[1:])["usage"]
     assert (said["input_tokens"], said["output_tokens"], said["total_tokens"]) == (3, 2, 5)

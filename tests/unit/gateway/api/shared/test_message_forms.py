@@ -1,4 +1,4 @@
-"""Messages as `content`, `parts`, or both; and where each of their parts was written."""
+"""Messages with `content`, `parts` or both, and the JSON pointer of each part."""
 
 import pytest
 from rejoin_gateway.api.shared.message_forms import (

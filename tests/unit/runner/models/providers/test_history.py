@@ -1,4 +1,4 @@
-"""What a model is shown of a stored conversation."""
+"""Stored conversations are converted to a provider's messages."""
 
 import subprocess
 import sys

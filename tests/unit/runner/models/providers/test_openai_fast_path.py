@@ -1,4 +1,4 @@
-"""The quick model takes a stream as the library's own does, wherever the reads are cut."""
+"""The fast path yields the same chunks as the library, however the bytes are split."""
 
 import asyncio
 import dataclasses
@@ -206,7 +206,7 @@ async def seen(body: bytes, size: int, name: str = "gpt-5", *, quickly: bool = T
 @pytest.mark.parametrize("size", [1_000_000, 7, 150])
 @pytest.mark.parametrize("name", STREAMS)
 async def test_a_stream_is_what_the_slow_way_makes_of_it(name: str, size: int) -> None:
-    """Every event in its order, and at the end the whole answer, or what people are told of its failure."""
+    """Every event in order, and at the end the complete answer or the error for users."""
     body = STREAMS[name]
     for kind in MODELS:
         assert await seen(body, size, kind) == await seen(body, size, kind, quickly=False)
@@ -252,7 +252,7 @@ async def test_any_stream_is_what_the_slow_way_makes_of_it(said: list[bytes], si
 
 @pytest.mark.parametrize("name", ["text", "a call", "an error"])
 async def test_who_stops_listening_leaves_nothing_behind(name: str) -> None:
-    """Wherever that is, and whoever waits."""
+    """At every event, with and without a waiting reader."""
     whole = len(await seen(STREAMS[name], 150)) - 1
     for stop in range(1, whole + 1):
         wire = Wire(STREAMS[name], 150)

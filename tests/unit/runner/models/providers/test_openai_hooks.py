@@ -1,4 +1,4 @@
-"""The private hooks of OpenAI's client and of the library's model: without any of them, the public way."""
+"""If a private hook of `openai` or `pydantic-ai` is missing or changed, the public classes are used."""
 
 from collections.abc import Iterator
 from importlib import import_module
