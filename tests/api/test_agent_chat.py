@@ -69,6 +69,34 @@ async def test_the_response_names_the_conversation_by_its_uuid(client: ApiClient
     assert (await client.get(client.at("mine"))).status == 404
 
 
+@pytest.mark.feature("F11")
+@pytest.mark.parametrize(
+    "id",
+    [
+        "urn:uuid:8f14e45f-ceea-467f-9f3b-1c2d3e4f5a6b",
+        "{8f14e45f-ceea-467f-9f3b-1c2d3e4f5a6b}",
+        "8f14e45fceea467f9f3b1c2d3e4f5a6b",
+        "8f14e45f-ceea-967f-9f3b-1c2d3e4f5a6b",
+        "8f14e45f-ceea-467f-cf3b-1c2d3e4f5a6b",
+        "00000000-0000-0000-0000-000000000000",
+        "8f14e45f-ceea-467f-9f3b-1c2d3e4f5a6b\n",
+        "",
+    ],
+)
+async def test_only_the_written_form_of_a_uuid_is_a_conversation(client: ApiClient, id: str) -> None:
+    refused = await client.say(AGENT_CHAT, id, "count 1")
+    assert (refused.status, refused.json) == (400, {"error": "conversationId must be a UUID"})
+
+
+@pytest.mark.feature("F11")
+async def test_all_versions_of_uuids_are_conversations(client: ApiClient) -> None:
+    """Versions 1 to 8, in capitals too: these are the same conversation."""
+    for version in range(1, 9):
+        id = str(uuid.UUID(int=uuid.uuid4().int & ~(15 << 76) | version << 76))
+        answer = await client.say(AGENT_CHAT, id.upper(), "count 1")
+        assert (answer.status, answer.headers["x-conversation-id"]) == (200, id)
+
+
 @pytest.mark.feature("F16")
 async def test_the_whole_answer_in_one_body(client: ApiClient) -> None:
     session = client.session()
@@ -78,6 +106,7 @@ async def test_the_whole_answer_in_one_body(client: ApiClient) -> None:
     assert answer["messages"] == (await client.messages(session))[-1:]
     [call] = answer["toolCalls"]
     assert (call["toolName"], call["input"], call["output"]) == ("weather", {"city": "Paris"}, answer["text"])
+    assert call["args"] == call["input"]
     waiting = (
         await client.post(f"{AT}/sync", {"message": "delete notes.txt", "conversationId": session})
     ).json
@@ -116,8 +145,8 @@ async def test_a_started_run_is_polled_until_it_ends(client: ApiClient) -> None:
 
 @pytest.mark.feature("F18")
 async def test_the_page_that_a_person_looks_at_reaches_the_model(system: LocalSystem) -> None:
-    """In all three ways of asking; one that is too long is refused."""
-    gate = asyncio.Semaphore(3)
+    """In all three ways of asking, however long it is."""
+    gate = asyncio.Semaphore(4)
     asked: list[ModelRequest] = []
     model = GatedModel(gate, 1, asked)
     await system.runner([Agent(name=system.agent, model=model, instructions="Help.")])
@@ -127,8 +156,10 @@ async def test_the_page_that_a_person_looks_at_reaches_the_model(system: LocalSy
     await client.post(f"{AT}/sync", {"message": "and this?", **page})
     await client.post(f"{AT}/sync", {"message": "hello"})
     assert ["/invoices/42" in one.instructions for one in asked] == [True, True, False]
-    long = await client.post(f"{AT}/sync", {"message": "hello", "currentPage": "x" * 2_001})
-    assert (long.status, "currentPage" in long.json["error"]) == (400, True)
+    page = f"https://example.com/?q={'x' * 200_000}#end"
+    long = await client.post(f"{AT}/sync", {"message": "what is this?", "currentPage": page})
+    assert long.status == 200
+    assert asked[-1].instructions.endswith(page)
 
 
 @pytest.mark.feature("F58")

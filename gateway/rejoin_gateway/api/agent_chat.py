@@ -5,7 +5,7 @@ its client disconnects or when the route's time limit has passed; two settings c
 """
 
 import asyncio
-import uuid
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +35,8 @@ from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
-PAGE_CHARS_MAX = 2_000
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+"""A UUID in its one written form (RFC 9562). Python's `UUID` reads several others."""
 
 
 class ApprovalReply(msgspec.Struct, frozen=True, rename="camel"):
@@ -163,10 +164,9 @@ def _parse_conversation_id(request: web.Request, id: str | None) -> SessionId:
     """The session's id, a new one if the body has none. Raises `Invalid` for an id that is no UUID."""
     if id is None:
         return SessionId(message_input.new_session_id(key_of(request), request[PRINCIPAL].owner))
-    try:
-        return SessionId(str(uuid.UUID(id)))
-    except ValueError:
-        raise Invalid("conversationId must be a UUID") from None
+    if not _UUID.fullmatch(id):
+        raise Invalid("conversationId must be a UUID")
+    return SessionId(id.lower())
 
 
 async def _admit_message(request: web.Request) -> tuple[Session, Replay]:
@@ -191,8 +191,6 @@ async def _send(
     """Raises as `AgentSession.send`. Pointers are empty: this API's errors have no field for a place."""
     stored, page = message_input.build_user_message(message, ""), chat.current_page
     if page is not None:
-        if len(page) > PAGE_CHARS_MAX:
-            raise Invalid(f"currentPage has at most {PAGE_CHARS_MAX} characters")
         stored = stored | {"metadata": {"currentPage": page}}
     return await session.send(
         stored,
@@ -246,6 +244,8 @@ def _to_tool_call(part: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         key: part[key] for key in ("input", "output", "errorText", "state") if key in part
     }
+    if "input" in fields:
+        fields["args"] = fields["input"]  # the name in the clients of this API's first server
     return {"toolCallId": part["toolCallId"], "toolName": name, **fields}
 
 

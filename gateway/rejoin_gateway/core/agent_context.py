@@ -13,6 +13,8 @@ from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 
+from rejoin_gateway.core import context_names
+
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
@@ -104,26 +106,13 @@ def _open_remembered(
 
 
 def context_from_headers(headers: Mapping[str, str], schema: dict[str, Any]) -> dict[str, Any] | None:
-    """The schema's properties that are headers, compared without case and with `_` and `-` as equal.
+    """The schema's properties that are headers, named as `context_names.read_headers` says.
 
     Strings become numbers and booleans where the schema wants these. None if no header matches.
     """
-    values = {_normalize(name): value for name, value in headers.items()}
-    context = {
-        field: _convert(values[_normalize(field)], field_schema)
-        for field, field_schema in schema.get("properties", {}).items()
-        if _normalize(field) in values
-    }
-    return context or None
-
-
-def header_name(field: str) -> str:
-    """The header in which clients send a property: `tenant_id` as `tenant-id`."""
-    return field.replace("_", "-")
-
-
-def _normalize(text: str) -> str:
-    return header_name(text).casefold()
+    fields = schema.get("properties", {})
+    values = context_names.read_headers(headers, fields)
+    return {field: _convert(text, fields[field]) for field, text in values.items()} or None
 
 
 def _convert(text: str, schema: Any) -> Any:
@@ -150,20 +139,24 @@ def _types_of(schema: Any) -> set[str]:
 
 
 def validate_context(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
-    """The value, if it satisfies the schema. Raises `Invalid` for the most relevant violation."""
+    """The value with the schema's names, if it satisfies the schema. Fields may be in camelCase.
+
+    Raises `Invalid` for the most relevant violation.
+    """
     if not isinstance(value, dict):
         raise Invalid("context: expected an object", "/context")
     from jsonschema import Draft202012Validator  # loads with the first agent that takes a context
     from jsonschema.exceptions import best_match
 
-    fault = best_match(Draft202012Validator(schema).iter_errors(value))
+    context: dict[str, Any] = context_names.with_schema_names(value, schema, schema)
+    fault = best_match(Draft202012Validator(schema).iter_errors(context))
     if fault is not None:
-        raise Invalid(*_describe(fault))
-    return value
+        raise Invalid(*_describe(fault, value))
+    return context
 
 
-def _describe(fault: "ValidationError") -> tuple[str, str]:
-    path = [str(step) for step in fault.absolute_path]
+def _describe(fault: "ValidationError", sent: dict[str, Any]) -> tuple[str, str]:
+    path = context_names.as_sent([str(step) for step in fault.absolute_path], sent)
     rule, expected = str(fault.validator), fault.validator_value
     if rule == "required" and isinstance(expected, list) and isinstance(fault.instance, dict):
         path.append(next(name for name in expected if name not in fault.instance))

@@ -111,7 +111,9 @@ with that id in the header `Last-Event-ID`.
 
 **Request context.** An agent can declare a context: values that its tools need and the model does not see,
 for example a user's token. `GET /api/agents` returns its schema. Send each property as a header of its name,
-with `-` for `_`: property `tenant_id` in header `tenant-id`. The session keeps it for later requests.
+in words with `-`: property `tenant_id` or `tenantId` in header `tenant-id`. The session keeps it for later
+requests. The session API also takes it in the body's field `context`, for one run, with the schema's names or
+these in camelCase.
 """
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.run_request import AgentEntry
 
-from rejoin_gateway.core.agent_context import header_name
+from rejoin_gateway.core.context_names import header_name
 from rejoin_gateway.core.directory import Directory
 from rejoin_gateway.http.context_headers import ContextHeader, with_context_headers
 from rejoin_gateway.http.middleware import identify

@@ -21,8 +21,6 @@ from rejoin_runner.models.model import ModelError
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.tools.tool_context import RunContext
 
-PAGE_CHARS_MAX = 2_000
-
 
 class ContextUnavailable(RejoinError):
     """The run's context cannot be decrypted or does not fit the agent. Users see the text."""
@@ -81,10 +79,10 @@ def user_data(claim: Claim) -> list[dict[str, Any]]:
 
 
 def current_page(claim: Claim) -> str | None:
-    """`currentPage` in the metadata of the user's newest message, clipped; None if it is missing or blank."""
+    """`currentPage` in the metadata of the user's newest message; None if it is missing or blank."""
     for message in reversed(claim.history):
         if message["role"] == "user":
             metadata = message.get("metadata")
             page = metadata.get("currentPage") if isinstance(metadata, dict) else None
-            return page[:PAGE_CHARS_MAX] if isinstance(page, str) and page.strip() else None
+            return page if isinstance(page, str) and page.strip() else None
     return None

@@ -103,6 +103,22 @@ async def test_a_context_in_the_body_is_for_one_run(system: LocalSystem) -> None
 
 
 @pytest.mark.feature("F43", "F44")
+async def test_a_javascript_client_writes_the_fields_of_python_in_camel_case(system: LocalSystem) -> None:
+    """`context.tenantId` is what the document of the session API sends; headers have words with `-`."""
+    base = await started(system)
+    url = f"{base}/api/agents/{system.agent}/{system.fresh('s')}"
+    sent = {"message": "hi", "context": {"tenantId": "acme", "authToken": SECRET, "seats": 3}}
+    assert output(await post(system, url, sent)) == "acme 3"
+    wrong = await post(system, url, {"message": "again", "context": {"tenantId": 7}})
+    assert (wrong.status, wrong.json["errors"][0]["pointer"]) == (400, "/context/tenantId")
+    for name in ("tenant-id", "tenantId"):
+        async with system.http.post(
+            f"{base}/api/chat", json=system.chat(system.fresh("s"), "hi"), headers={name: "acme"}
+        ) as response:
+            assert output(await Answer.of(response)) == "acme 1"
+
+
+@pytest.mark.feature("F43", "F44")
 async def test_a_value_is_nowhere_in_the_clear(
     system: LocalSystem, database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,7 +162,7 @@ async def test_a_context_that_does_not_open_ends_the_run_with_a_sentence(system:
     answer = await post(system, f"{base}/api/chat", system.chat(system.fresh("s"), "hi"), tenant_id="acme")
     assert answer.complete
     [error] = [chunk["errorText"] for chunk in answer.chunks if chunk["type"] == "error"]
-    assert error.startswith("The run's context cannot be opened: the key")
+    assert error.startswith("The run's context cannot be opened: REJOIN_CONTEXT")
 
 
 async def test_instructions_may_be_made_of_the_context(system: LocalSystem) -> None:

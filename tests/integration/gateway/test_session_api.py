@@ -23,7 +23,7 @@ BAD: dict[str, Any] = {
     "a number": 7,
     "no parts": {"message": {"parts": []}},
     "an assistant's message": {"message": {"id": "m", "role": "assistant", "parts": PARTS}},
-    "two messages": [{"message": TEXT}, {"message": TEXT}],
+    "a message and a number": [{"message": TEXT}, 7],
     "an empty list": [],
     "a message and an approval": [{"message": TEXT}, {"type": "approval", "approval": {}}],
     "an approval without an id": {"type": "approval", "approval": {"approved": True}},
@@ -49,6 +49,22 @@ async def test_every_form_stores_the_same_message(system: LocalSystem, base: str
         assert answer.text == "1 2", form
         [user, _] = (await system.get(url)).json["messages"]
         assert user["parts"] == PARTS, form
+
+
+@pytest.mark.feature("F4")
+async def test_an_array_of_messages_is_one_turn(system: LocalSystem, base: str) -> None:
+    """One message is stored and answered once. A file that is refused is named by its place in the array."""
+    url = f"{base}/{system.fresh('s')}"
+    last = {"id": "m2", "role": "user", "parts": [{"type": "text", "text": "please"}]}
+    for _ in range(2):  # a repeat is the same request
+        answer = await post(system, url, [TEXT, {"message": last}])
+        assert answer.complete
+    messages = (await system.get(url)).json["messages"]
+    assert [one["role"] for one in messages] == ["user", "assistant"]
+    assert messages[0] == last | {"parts": [*PARTS, *last["parts"]]}
+    bad = {"message": {"parts": [{"type": "file", "url": "x:", "mediaType": "image/png"}]}}
+    refused = await post(system, f"{base}/{system.fresh('s')}", [TEXT, bad])
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (400, "/1/message/parts/0")
 
 
 async def test_an_invalid_message_is_refused_with_400_and_stores_nothing(

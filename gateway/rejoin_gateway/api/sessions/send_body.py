@@ -1,8 +1,9 @@
 """The body of `POST /api/agents/{agent}/{session}`: one message, or decisions of approvals. Pure.
 
 The body is a list of items, or one item. An item is a message or an approval. A message is a string, a list
-of parts, a UI message, `{message: <one of these>}`, or `{messages: […]}`, of which the last one counts. The
-forms have no tag, so JSON is decoded once and the forms are told apart by their shape.
+of parts, a UI message, `{message: <one of these>}`, or `{messages: […]}`, of which the last one counts.
+Several messages in a list are one turn: they are joined to one message. The forms have no tag, so JSON is
+decoded once and the forms are told apart by their shape.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,11 @@ class LocatedMessage(msgspec.Struct, frozen=True):
     message: ClientMessage
     pointer: str
     places: Sequence[str] = ()
+
+    @property
+    def part_places(self) -> Sequence[str]:
+        """The JSON pointers of all parts."""
+        return self.places or [f"{self.pointer}/parts/{number}" for number in range(len(self.message.parts))]
 
 
 class NewMessage(msgspec.Struct, frozen=True):
@@ -60,9 +66,26 @@ def parse_send_body(body: Any, new_id: str) -> SendBody:
         raise Invalid("approvals and messages are different requests: send one after the other")
     if decisions:
         return Decisions(decisions)
-    if len(messages) != 1:
-        raise Invalid("one message at a time")
-    return messages[0]
+    if not messages:
+        raise Invalid("expected a message or an approval")
+    return messages[0] if len(messages) == 1 else _join(messages)
+
+
+def _join(messages: Sequence[NewMessage]) -> NewMessage:
+    """One message with the parts of all. Its id and metadata are the last one's, because clients know the
+    newest message; options and context are those of the last message that has some.
+    """
+    last = messages[-1].located
+    parts = [part for message in messages for part in message.located.message.parts]
+    places = [place for message in messages for place in message.located.part_places]
+    located = LocatedMessage(msgspec.structs.replace(last.message, parts=parts), last.pointer, places)
+    stated_options = [message.options for message in messages if message.options != MessageOptions()]
+    contexts = [message.context for message in messages if message.context is not None]
+    return NewMessage(
+        located,
+        stated_options[-1] if stated_options else MessageOptions(),
+        contexts[-1] if contexts else None,
+    )
 
 
 def _is_parts(body: list[Any]) -> bool:
@@ -153,5 +176,11 @@ _ITEM = {
         {"type": "object", "description": "A user's UI message.", "required": ["parts"]},
     ]
 }
-SCHEMA = {"anyOf": [*_ITEM["anyOf"], {"type": "array", "items": _ITEM, "minItems": 1}]}
+_ITEMS = {
+    "type": "array",
+    "description": "Approvals, or messages that are one turn.",
+    "items": _ITEM,
+    "minItems": 1,
+}
+SCHEMA = {"anyOf": [*_ITEM["anyOf"], _ITEMS]}
 """The JSON Schema of what `parse_send_body` takes."""

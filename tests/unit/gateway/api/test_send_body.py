@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from rejoin_adapters.records import Decision, WhenBusy
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
+from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
 
@@ -20,6 +21,7 @@ APPROVAL = {"type": "approval", "approval": {"approvalId": "a1", "approved": Tru
         ([TEXT], "", "new"),
         (MESSAGE, "", "m1"),
         ({"parts": [TEXT]}, "", "new"),
+        ({"id": "m1", "parts": [TEXT]}, "", "m1"),
         ({"message": "hello"}, "/message", "new"),
         ({"message": [TEXT]}, "/message", "new"),
         ({"message": MESSAGE}, "/message", "m1"),
@@ -33,6 +35,34 @@ def test_a_message_has_many_forms(body: Any, pointer: str, id: str) -> None:
     assert isinstance(parsed, NewMessage)
     located = parsed.located
     assert (located.pointer, located.message.id, located.message.parts) == (pointer, id, [TEXT])
+
+
+def test_several_messages_are_one_turn() -> None:
+    """Id and metadata are the last one's; each part keeps its place in the body."""
+    again = {"type": "text", "text": "again"}
+    last = {"id": "m2", "role": "user", "parts": [again, TEXT], "metadata": {"a": 1}}
+    body = ["hello", {"message": MESSAGE, "whenBusy": "interrupt"}, {"message": [again]}, {"message": last}]
+    parsed = parse_send_body(body, "new")
+    assert isinstance(parsed, NewMessage)
+    message = parsed.located.message
+    assert (message.id, message.metadata) == ("m2", {"a": 1})
+    assert message.parts == [TEXT, TEXT, again, again, TEXT]
+    assert parsed.located.places == [
+        "/0",
+        "/1/message/parts/0",
+        "/2/message/0",
+        "/3/message/parts/0",
+        "/3/message/parts/1",
+    ]
+    assert parsed.options.busy is WhenBusy.INTERRUPT
+
+
+def test_of_several_messages_the_last_context_counts() -> None:
+    body = [{"message": "a", "context": {"a": 1}}, {"message": "b", "context": {"a": 2}}, "c"]
+    parsed = parse_send_body(body, "new")
+    assert isinstance(parsed, NewMessage)
+    assert parsed.context == {"a": 2}
+    assert parsed.options == MessageOptions()
 
 
 def test_options_and_context_stand_beside_the_message() -> None:
@@ -53,7 +83,6 @@ def test_decisions_are_one_or_several() -> None:
         (5, ""),
         ({}, ""),
         ([], ""),
-        (["hello", "again"], ""),
         ([APPROVAL, "hello"], ""),
         ([{"message": 5}], "/0/message"),
         ({"messages": [{"role": "assistant", "id": "a", "parts": []}]}, "/messages/0"),

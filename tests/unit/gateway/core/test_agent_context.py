@@ -13,6 +13,7 @@ from rejoin_gateway.core.agent_context import (
     seal_context,
     validate_context,
 )
+from rejoin_gateway.core.context_names import header_name
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import KEY_BYTES, Sealer
@@ -50,7 +51,67 @@ def test_headers_are_read_by_the_fields_names_in_any_case() -> None:
         "ratio": 0.5,
     }
     assert context_from_headers({"tenant_id": "007"}, SCHEMA) == {"tenant_id": "007"}
+    assert context_from_headers({"tenantId": "a"}, SCHEMA) == {"tenant_id": "a"}
     assert context_from_headers({"accept": "*/*"}, SCHEMA) is None
+
+
+def test_a_field_in_camel_case_has_the_same_headers() -> None:
+    schema = {"properties": {"tenantId": {"type": "string"}, "user_id": {}, "userid": {}}}
+    for name in ("tenant-id", "tenantid", "Tenant_Id", "TenantId"):
+        assert context_from_headers({name: "a"}, schema) == {"tenantId": "a"}
+    assert context_from_headers({"userId": "a"}, schema) == {"userid": "a"}
+    assert [header_name(field) for field in ("tenant_id", "tenantId", "userID", "x")] == [
+        "tenant-id",
+        "tenant-id",
+        "user-id",
+        "x",
+    ]
+
+
+class Place(msgspec.Struct):
+    zip_code: str
+
+
+class Order(msgspec.Struct):
+    order_id: int
+    ship_to: Place | None = None
+    sent_from: list[Place] = []
+
+
+def test_names_in_camel_case_are_the_schemas_at_all_depths() -> None:
+    schema = object_schema(Order)
+    sent = {
+        "orderId": 1,
+        "shipTo": {"zipCode": "1", "zip_town": "x"},
+        "sent_from": [{"zipCode": "2"}, {"zip_code": "3"}],
+    }
+    assert validate_context(sent, schema) == {
+        "order_id": 1,
+        "ship_to": {"zip_code": "1", "zip_town": "x"},
+        "sent_from": [{"zip_code": "2"}, {"zip_code": "3"}],
+    }
+    assert validate_context({"tenantId": "a"}, SCHEMA) == {"tenant_id": "a"}
+
+
+def test_a_name_of_the_schema_is_not_renamed() -> None:
+    schema = {"type": "object", "properties": {"tenant_id": {}, "tenantId": {"type": "string"}}}
+    assert validate_context({"tenantId": "a", "tenant_id": 1}, schema) == {"tenantId": "a", "tenant_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer"),
+    [
+        ({"orderId": "x"}, "/context/orderId"),
+        ({"order_id": "x"}, "/context/order_id"),
+        ({"orderId": 1, "sentFrom": [{"zipCode": 5}]}, "/context/sentFrom/0/zipCode"),
+        ({"orderId": 1, "sentFrom": [{}]}, "/context/sentFrom/0/zip_code"),
+        ({"orderId": 1, "order_id": 2}, "/context"),
+    ],
+)
+def test_a_fault_points_to_what_the_client_wrote(value: Any, pointer: str) -> None:
+    with pytest.raises(Invalid) as told:
+        validate_context(value, object_schema(Order))
+    assert told.value.pointer == pointer
 
 
 @pytest.mark.parametrize(
