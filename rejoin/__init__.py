@@ -4,7 +4,7 @@ Applications import everything from this package. It has no logic: it imports a 
 defines it, when the name is first used. Importing `rejoin` therefore needs no extra.
 
 With the extra `runner`, to write agents: `Agent`, `tool`, `ToolContext` and the types in their signatures.
-With the extra `gateway`, to serve sessions from an application: `connect`, `routes` and their types.
+With the extra `gateway`, to serve sessions from an application: `connect`, `routes`, `asgi` and their types.
 """
 
 from importlib import import_module, metadata
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rejoin_adapters.records import History, Owner
     from rejoin_gateway.app import GatewaySettings
+    from rejoin_gateway.asgi.application import asgi
     from rejoin_gateway.embed import (
         AgentSessions,
         ChatSession,
@@ -103,6 +104,7 @@ __all__ = (
     "UserId",
     "__version__",
     "agent",
+    "asgi",
     "connect",
     "error_response",
     "load_settings",
@@ -113,6 +115,7 @@ __all__ = (
 _MODULES = {
     "rejoin_adapters.records": ("History", "Owner"),
     "rejoin_gateway.app": ("GatewaySettings",),
+    "rejoin_gateway.asgi.application": ("asgi",),
     "rejoin_gateway.embed": (
         "AgentSessions",
         "ChatSession",

@@ -1,5 +1,5 @@
 """A FastAPI application with Rejoin inside: its own routes, its own users, streams that clients can
-resume.
+resume. Below `/support` it mounts an agent's ready-made routes instead.
 """
 
 # ruff: noqa: FAST003 - the dependency takes the id from the path
@@ -22,6 +22,7 @@ from rejoin import (
     TenantId,
     Unauthenticated,
     UserId,
+    asgi,
     connect,
     error_response,
     load_settings,
@@ -50,12 +51,17 @@ async def respond_with_problem(_: Request, error: Exception) -> Response:
     return Response(problem.body, problem.status, dict(problem.headers))
 
 
-def find_session(id: str, request: Request, x_user: Annotated[str | None, Header()] = None) -> ChatSession:
-    """The user's session. Put your own authentication here. Sessions of other users are not found."""
-    if x_user is None:
+def find_owner(user: str | None) -> Owner:
+    """The user's sessions. Put your own authentication here. Sessions of other users are not found."""
+    if user is None:
         raise Unauthenticated("send the user's name in the header x-user")
+    return Owner(TenantId("default"), UserId(user))
+
+
+def find_session(id: str, request: Request, x_user: Annotated[str | None, Header()] = None) -> ChatSession:
+    """The user's session."""
     backend: Rejoin = request.state.backend
-    return backend.agent("support", Owner(TenantId("default"), UserId(x_user))).session(id)
+    return backend.agent("support", find_owner(x_user)).session(id)
 
 
 Session = Annotated[ChatSession, Depends(find_session)]
@@ -108,3 +114,14 @@ async def stop(session: Session) -> dict[str, bool]:
 def stream_response(stream: Stream | None) -> Response:
     """A stream as a FastAPI response; 204 for None."""
     return Response(status_code=204) if stream is None else StreamingResponse(stream, headers=stream.headers)
+
+
+# Ready-made: GET and POST /support/{session}, GET …/reconnect and POST …/interrupt, the session API's routes.
+app.mount(
+    "/support",
+    asgi(
+        lambda scope: scope["state"]["backend"],
+        "support",
+        owner=lambda scope: find_owner(Request(scope).headers.get("x-user")),
+    ),
+)

@@ -30,6 +30,7 @@ from rejoin_gateway.core.message_input import ClientMessage, new_message_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.middleware import observe
+from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.response import stream_headers
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService
@@ -44,7 +45,23 @@ type MessageInput = str | Sequence[dict[str, Any]] | UIMessage
 """A text, the parts of a message, or a complete UI message with its id."""
 type Override = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 """Responds itself, or calls the route: `await proceed(request)`."""
-type RouteName = Literal["history", "send", "reconnect", "interrupt"]
+type RouteName = Literal[
+    "history",
+    "send",
+    "reconnect",
+    "interrupt",
+    "session.get",
+    "session.post",
+    "session.reconnect",
+    "session.interrupt",
+]
+_OTHER_NAMES: Mapping[str, RouteName] = {
+    "session.get": "history",
+    "session.post": "send",
+    "session.reconnect": "reconnect",
+    "session.interrupt": "interrupt",
+}
+"""The names of the routes in the JavaScript library whose `handleRequest` they are like."""
 
 
 class Stream:
@@ -239,10 +256,11 @@ def routes(
 
     `GET /{session}` history, `POST /{session}` send, `GET /{session}/reconnect`, `POST /{session}/interrupt`.
     `owner` returns the owner of a request, or raises `Unauthenticated`. An override runs before its route and
-    before `owner`. The application's `client_max_size` limits bodies. Raises `Invalid` for an unknown route
-    name.
+    before `owner`; its name may also be `session.get`, `session.post`, `session.reconnect` or
+    `session.interrupt`. The application's `client_max_size` limits bodies. Raises `Invalid` for an unknown
+    name, and for two overrides of one route.
     """
-    name, unused_overrides = agent_name(agent), dict(overrides or {})
+    name, unused_overrides = agent_name(agent), _by_route(overrides or {})
 
     def build_handler(route: RouteName, handler: Handler) -> Handler:
         override = unused_overrides.pop(route, None)
@@ -259,7 +277,7 @@ def routes(
 
         return handle
 
-    app = web.Application(middlewares=[observe])
+    app = web.Application(middlewares=[observe], client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = rejoin.service
     session_routes = (
         ("GET", "/{session}", build_handler("history", family.get_history)),
@@ -275,6 +293,16 @@ def routes(
     )
     app.on_shutdown.append(_stop)
     return app
+
+
+def _by_route(overrides: Mapping[RouteName, Override]) -> dict[RouteName, Override]:
+    by_route: dict[RouteName, Override] = {}
+    for name, override in overrides.items():
+        route = _OTHER_NAMES.get(name, name)
+        if route in by_route:
+            raise Invalid(f"the route {route} has two overrides")
+        by_route[route] = override
+    return by_route
 
 
 async def _stop(app: web.Application) -> None:

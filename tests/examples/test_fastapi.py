@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote, unquote
 
 import aiohttp
 import msgspec
@@ -21,7 +22,17 @@ class Running(msgspec.Struct):
     """The application on a port of its own."""
 
     server: uvicorn.Server
-    chats: str
+    base: str
+
+    @property
+    def chats(self) -> str:
+        """Where the application's own routes are."""
+        return f"{self.base}/chats"
+
+    @property
+    def support(self) -> str:
+        """Where the ready-made routes are."""
+        return f"{self.base}/support"
 
 
 @pytest.fixture
@@ -39,7 +50,7 @@ async def running(
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listening]))
             await wait_until(lambda: server.started, "the application's start")
-            yield Running(server, f"http://127.0.0.1:{listening.getsockname()[1]}/chats")
+            yield Running(server, f"http://127.0.0.1:{listening.getsockname()[1]}")
             server.should_exit = True
 
 
@@ -96,13 +107,41 @@ async def test_a_question_is_decided(system: LocalSystem, chats: str, provider: 
     assert (await post(system, f"{url}/approvals/{approval}", {"approved": False})).status == 409
 
 
-async def test_a_stream_that_the_application_ends_is_broken(
+@pytest.mark.feature("F79")
+async def test_the_mounted_routes_are_the_session_api(
     system: LocalSystem, running: Running, provider: FakeProvider
+) -> None:
+    """With the bytes, headers and errors of a gateway."""
+    provider.queue(text("Good ", "day."))
+    session, ann = quote(f"ann: 1 ü {system.fresh('c')}"), {"x-user": "ann"}
+    url = f"{running.support}/{session}"
+    answer = await post(system, url, {"message": {"id": "m1", "parts": [{"type": "text", "text": "Hello"}]}})
+    assert (answer.status, answer.text, answer.complete) == (200, "Good day.", True)
+    assert answer.headers["x-vercel-ai-ui-message-stream"] == "v1"
+    told = (await system.get(url, **ann)).json
+    assert (told["id"], len(told["messages"])) == (unquote(session), 2)
+    again = await system.get(f"{url}/reconnect", **ann, **{"Last-Event-ID": answer.frames[0].id})
+    assert again.raw == answer.raw.split(b"\n\n", 1)[1]
+    assert (await system.get(f"{url}/reconnect", **ann)).status == 204
+    assert (await post(system, f"{url}/interrupt", {})).json == {"success": True, "interrupted": False}
+    for status, user, path in ((404, "bob", url), (401, None, url), (404, "ann", f"{running.support}/")):
+        refused = await system.get(path, **({"x-user": user} if user else {}))
+        assert (refused.status, refused.headers["content-type"]) == (status, "application/problem+json")
+    async with system.http.delete(url, headers=ann) as response:
+        assert (response.status, response.headers["allow"]) == (405, "GET,POST")
+    # The application's own routes and the mounted ones have the same sessions.
+    assert (await system.get(f"{running.chats}/{session}", **ann)).json["messages"] == told["messages"]
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+async def test_a_stream_that_the_application_ends_is_broken(
+    system: LocalSystem, running: Running, provider: FakeProvider, mounted: bool
 ) -> None:
     """A clean end would be read as a whole answer; who sees it broken comes back."""
     provider.queue(ProviderReply([delta(content="Well … ")], "stall"))
-    url = f"{running.chats}/{system.fresh('c')}"
-    async with system.http.post(url, json={"text": "Hello"}, headers={"x-user": "ann"}) as response:
+    url = f"{running.support if mounted else running.chats}/{system.fresh('c')}"
+    body = {"message" if mounted else "text": "Hello"}
+    async with system.http.post(url, json=body, headers={"x-user": "ann"}) as response:
         _ = [frame async for frame in read_frames(response, lambda frame: b"text-delta" in frame.data)]
         running.server.should_exit = True
         with pytest.raises(aiohttp.ClientPayloadError):
