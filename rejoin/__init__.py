@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rejoin_gateway.asgi.application import asgi
     from rejoin_gateway.embed import (
         AgentSessions,
+        ApprovalInput,
         ChatSession,
         ErrorResponse,
         Rejoin,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = (
     "Agent",
     "AgentSessions",
+    "ApprovalInput",
     "ChatSession",
     "Conflict",
     "ContextWindow",
@@ -118,6 +120,7 @@ _MODULES = {
     "rejoin_gateway.asgi.application": ("asgi",),
     "rejoin_gateway.embed": (
         "AgentSessions",
+        "ApprovalInput",
         "ChatSession",
         "ErrorResponse",
         "Rejoin",

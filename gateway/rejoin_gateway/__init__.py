@@ -2,6 +2,7 @@
 
 app         wires a gateway: settings, connections, routes
 embed       a gateway inside another application: `connect`, `routes`
+asgi        the same routes for ASGI servers and frameworks
 api         one file or folder for each API: decode the request, call the core, render the response
 core        what all APIs do the same way: sessions, messages, attachments, agent contexts. No HTTP
 streaming   positions in a run's log, and the log as the bytes of one response

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict, overload
 
 import msgspec
 from aiohttp import web
@@ -16,17 +16,21 @@ from msgspec import UNSET, UnsetType
 from rejoin_adapters.records import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, TenantId, agent_name, session_id
 from rejoin_protocol.log import cursor as cursors
+from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
 from rejoin_gateway.api.sessions import agent_sessions as family
+from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
 from rejoin_gateway.app import GatewaySettings, open_application
 from rejoin_gateway.auth.authenticator import ALL_SCOPES, Principal
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
-from rejoin_gateway.core.message_input import ClientMessage, new_message_id
+from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.middleware import observe
@@ -41,8 +45,10 @@ from rejoin_gateway.streaming.replay import Replay
 DEFAULT_OWNER = Owner(TenantId("default"))
 """The owner of all sessions in an application that does not distinguish users."""
 
-type MessageInput = str | Sequence[dict[str, Any]] | UIMessage
-"""A text, the parts of a message, or a complete UI message with its id."""
+type MessageInput = str | Sequence[str | dict[str, Any]] | UIMessage
+"""A text, the parts of a message, or a complete UI message with its id. A list may also hold several
+messages, which are one turn.
+"""
 type Override = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 """Responds itself, or calls the route: `await proceed(request)`."""
 type RouteName = Literal[
@@ -64,8 +70,24 @@ _OTHER_NAMES: Mapping[str, RouteName] = {
 """The names of the routes in the JavaScript library whose `handleRequest` they are like."""
 
 
+class ApprovalInput(TypedDict):
+    """A decision as the session API takes it. Or use `ChatSession.approve`."""
+
+    type: Literal["approval"]
+    approval: "DecisionInput"
+
+
+class DecisionInput(TypedDict):
+    """The decision about the tool call of one approval."""
+
+    approvalId: str
+    approved: bool
+    reason: NotRequired[str]
+
+
 class Stream:
-    """An answer as server-sent events. Iterate once over the bytes. The run continues if the iteration ends.
+    """An answer as server-sent events. Iterate once: over the bytes of a response, or over `chunks()`.
+    The run continues if the iteration ends.
 
     `run` is the run's id; `headers` belong to the response. If the iteration raises, break the connection: a
     client takes a clean end for a complete answer.
@@ -74,12 +96,24 @@ class Stream:
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
         self.run: str = replay.run.id
+        self.cursor: str | None = None
+        """The position of the newest event of `chunks()`, for `ChatSession.stream`."""
         self.headers: Mapping[str, str] = stream_headers(replay)
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         async with self._replay.open() as frames, aclosing(frames):
             async for frame in frames:
                 yield frame
+
+    async def chunks(self) -> AsyncGenerator[Chunk]:
+        """The events, as structs of `rejoin_protocol.events.chunks`. Raises as the iteration over bytes."""
+        parser = sse.SseParser()
+        async with aclosing(aiter(self)) as written:
+            async for data in written:
+                for frame in parser.feed(data):
+                    if frame.id:  # `[DONE]` has none
+                        self.cursor = frame.id
+                        yield chunks.decode(frame.data)
 
 
 class ChatSession(msgspec.Struct, frozen=True):
@@ -91,6 +125,15 @@ class ChatSession(msgspec.Struct, frozen=True):
 
     session: AgentSession
 
+    @overload
+    async def send(
+        self,
+        message: ApprovalInput | Sequence[ApprovalInput],
+        *,
+        operations: bool = False,
+        ui: int | None = None,
+    ) -> Stream | None: ...
+    @overload
     async def send(
         self,
         message: MessageInput,
@@ -100,18 +143,41 @@ class ChatSession(msgspec.Struct, frozen=True):
         key: str | None = None,
         operations: bool = False,
         ui: int | None = None,
-    ) -> Stream:
-        """Store a message and stream its answer.
+    ) -> Stream: ...
+    async def send(
+        self,
+        message: MessageInput | ApprovalInput | Sequence[ApprovalInput],
+        *,
+        when_busy: Literal["enqueue", "interrupt", "reject"] = "enqueue",
+        context: Any = None,
+        key: str | None = None,
+        operations: bool = False,
+        ui: int | None = None,
+    ) -> Stream | None:
+        """Store a message and stream its answer, or store decisions and stream what follows.
+
+        It takes what the session API takes as a body. None: the run waits for more decisions.
 
         A message with the same id, or a request with the same `key`, starts no second run. `context` is
         passed to the agent's tools, for this run only. Raises `NotFound` for an agent that no runner has
         announced, `Conflict`, `Invalid`, `Limited`, `Unavailable`.
         """
         await self.session.check_agent()
-        session = msgspec.structs.replace(self.session, context=ContextInput(body=context))
-        user_message = message_input.build_user_message(_client_message(message, key), "")
         view = _view(ui, operations=operations)
-        return Stream(await session.send(user_message, view, when_busy=WhenBusy(when_busy), key=key))
+        match parse_send_body(_as_body(message), new_message_id(key)):
+            case Decisions(decisions):
+                replay = await self.session.approve(decisions, view)
+                return None if replay is None else Stream(replay)
+            case NewMessage(located, options, body_context):
+                input = ContextInput(body=body_context if context is None else context)
+                busy = options.busy if when_busy == "enqueue" else WhenBusy(when_busy)
+                session = msgspec.structs.replace(self.session, context=input)
+                with message_input.relocate_errors(located.pointer, located.places):
+                    user_message = message_input.build_user_message(located.message, located.pointer)
+                    replay = await session.send(
+                        user_message, view, pointer=located.pointer, when_busy=busy, key=key
+                    )
+                return Stream(replay)
 
     async def stream(
         self,
@@ -309,17 +375,15 @@ async def _stop(app: web.Application) -> None:
     app[SERVICE].stop()
 
 
-def _client_message(message: MessageInput, key: str | None) -> ClientMessage:
+def _as_body(message: Any) -> Any:
+    """What `parse_send_body` takes: lists and dicts, as JSON decodes to."""
     match message:
-        case str(text):
-            return ClientMessage(new_message_id(key), "user", [{"type": "text", "text": text}])
         case Mapping():
-            try:
-                return msgspec.convert({"id": new_message_id(key), "role": "user", **message}, ClientMessage)
-            except msgspec.ValidationError as fault:
-                raise Invalid(str(fault)) from fault
+            return dict(message)
+        case Sequence() if not isinstance(message, str):
+            return list(message)
         case _:
-            return ClientMessage(new_message_id(key), "user", list(message))
+            return message
 
 
 def _view(ui: int | None, *, operations: bool) -> View:

@@ -156,10 +156,10 @@ async def test_the_page_that_a_person_looks_at_reaches_the_model(system: LocalSy
     await client.post(f"{AT}/sync", {"message": "and this?", **page})
     await client.post(f"{AT}/sync", {"message": "hello"})
     assert ["/invoices/42" in one.instructions for one in asked] == [True, True, False]
-    page = f"https://example.com/?q={'x' * 200_000}#end"
-    long = await client.post(f"{AT}/sync", {"message": "what is this?", "currentPage": page})
+    address = f"https://example.com/?q={'x' * 200_000}#end"
+    long = await client.post(f"{AT}/sync", {"message": "what is this?", "currentPage": address})
     assert long.status == 200
-    assert asked[-1].instructions.endswith(page)
+    assert asked[-1].instructions.endswith(address)
 
 
 @pytest.mark.feature("F58")

@@ -1,9 +1,10 @@
 """The backend inside an application's own process: calls, and mounted routes."""
 
 from base64 import b64encode
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -11,9 +12,21 @@ import pytest
 from aiohttp import web
 from rejoin_adapters.records import Owner
 from rejoin_gateway.app import GatewaySettings
-from rejoin_gateway.embed import ChatSession, Rejoin, Stream, connect, error_response, load_settings, routes
+from rejoin_gateway.embed import (
+    ApprovalInput,
+    ChatSession,
+    Override,
+    Rejoin,
+    RouteName,
+    Stream,
+    connect,
+    error_response,
+    load_settings,
+    routes,
+)
 from rejoin_gateway.http.routes import Handler
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound, Unauthenticated, Unavailable
+from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import TenantId, UserId
 from rejoin_protocol.log import sse
 from rejoin_runner.agent.agent import Agent
@@ -122,8 +135,14 @@ async def test_a_message_is_a_text_parts_or_a_whole_one_and_once(session: ChatSe
     assert (await session.send("count 1", key="k")).run == second.run != first.run
     await read(second)
     assert len((await session.history()).messages) == 4
-    with pytest.raises(Invalid, match="at least one part"):
-        await session.send([])
+    third = await session.send(["count 1", {"message": {"id": "m2", "parts": parts}}])
+    await read(third)
+    messages = (await session.history()).messages
+    assert (messages[4]["id"], len(messages[4]["parts"]), len(messages)) == ("m2", 2, 6)
+    invalid: list[Any] = [[], {"parts": []}, {"role": "assistant", "parts": parts}]
+    for nothing in invalid:
+        with pytest.raises(Invalid):
+            await session.send(nothing)
 
 
 async def test_a_decision_and_a_cursor_continue_the_answer(session: ChatSession) -> None:
@@ -137,6 +156,47 @@ async def test_a_decision_and_a_cursor_continue_the_answer(session: ChatSession)
         cursor = cursor or next((frame.id for frame in frames if b"text-delta" in frame.data), "")
     behind = await read(await session.stream(cursor))
     assert next(event["delta"] for event in behind if event["type"] == "text-delta") == " 2"
+
+
+@pytest.mark.feature("F52", "F59")
+async def test_a_decision_is_sent_like_a_message(session: ChatSession) -> None:
+    """As the session API takes it; one or several at once."""
+    for approved, kind in ((True, "tool-output-available"), (False, "tool-output-denied")):
+        events = await read(await session.send("delete notes.txt"))
+        [approval] = [str(event["approvalId"]) for event in events if "approvalId" in event]
+        decision: ApprovalInput = {
+            "type": "approval",
+            "approval": {"approvalId": approval, "approved": approved, "reason": "because"},
+        }
+        rest = await read(await session.send([decision, decision] if approved else decision))
+        assert kind in [event["type"] for event in rest]
+        contrary: ApprovalInput = {
+            "type": "approval",
+            "approval": {"approvalId": approval, "approved": not approved},
+        }
+        with pytest.raises(Conflict):
+            await session.send(contrary)
+
+
+async def test_an_answer_is_a_stream_of_typed_chunks(session: ChatSession) -> None:
+    """And its newest cursor resumes it, as bytes or as chunks."""
+    stream = await session.send("count 3")
+    first = []
+    async with aclosing(stream.chunks()) as events:
+        async for chunk in events:
+            first.append(chunk)
+            if isinstance(chunk, chunks.TextDelta):
+                break
+    assert isinstance(first[0], chunks.Start)
+    rest_stream = await session.stream(stream.cursor)
+    assert rest_stream is not None
+    rest = [chunk async for chunk in rest_stream.chunks()]
+    assert isinstance(rest[-1], chunks.Finish)
+    whole = await session.send("count 3", key="again")
+    expected = [type(chunk) async for chunk in whole.chunks()]
+    assert [type(chunk) for chunk in [*first, *rest]] == expected
+    texts = [chunk.delta for chunk in [*first, *rest] if isinstance(chunk, chunks.TextDelta)]
+    assert "".join(texts) == "1 2 3"
 
 
 async def test_a_run_continues_after_its_reader_has_left(session: ChatSession) -> None:
@@ -211,7 +271,10 @@ async def test_an_agent_is_mounted_as_exactly_four_routes(system: LocalSystem, r
 
 
 @pytest.mark.feature("F79")
-async def test_an_override_refuses_with_401(system: LocalSystem, rejoin: Rejoin) -> None:
+@pytest.mark.parametrize("names", [("send", "history"), ("session.post", "session.get")])
+async def test_an_override_refuses_with_401(
+    system: LocalSystem, rejoin: Rejoin, names: tuple[RouteName, RouteName]
+) -> None:
     """By a response or by an error; nothing has happened then. Or it hands the request on."""
 
     async def closed(request: web.Request, proceed: Handler) -> web.StreamResponse:
@@ -223,7 +286,8 @@ async def test_an_override_refuses_with_401(system: LocalSystem, rejoin: Rejoin)
         raise Unauthenticated("show a ticket")
 
     app = web.Application()
-    app.add_subapp("/a", routes(rejoin, system.agent, overrides={"send": closed, "history": raising}))
+    overrides: Mapping[RouteName, Override] = dict(zip(names, (closed, raising), strict=True))
+    app.add_subapp("/a", routes(rejoin, system.agent, overrides=overrides))
     session = system.fresh("s")
     async with serving(app) as base:
         url = f"{base}/a/{session}"
@@ -238,6 +302,30 @@ async def test_an_override_refuses_with_401(system: LocalSystem, rejoin: Rejoin)
         assert refused.headers["www-authenticate"] == "Bearer"
     with pytest.raises(Invalid, match="no route stop"):
         routes(rejoin, system.agent, overrides={"stop": raising})  # type: ignore[dict-item]
+    with pytest.raises(Invalid, match="the route send has two overrides"):
+        routes(rejoin, system.agent, overrides={"send": raising, "session.post": raising})
+
+
+@pytest.mark.feature("F79")
+async def test_every_route_is_overridden_by_both_of_its_names(system: LocalSystem, rejoin: Rejoin) -> None:
+    async def refuse(_: web.Request, __: Handler) -> web.StreamResponse:
+        return web.Response(status=418)
+
+    names: tuple[tuple[RouteName, RouteName, str, str], ...] = (
+        ("history", "session.get", "GET", ""),
+        ("send", "session.post", "POST", ""),
+        ("reconnect", "session.reconnect", "GET", "/reconnect"),
+        ("interrupt", "session.interrupt", "POST", "/interrupt"),
+    )
+    app = web.Application()
+    for own, other, _, _ in names:
+        app.add_subapp(f"/{own}", routes(rejoin, system.agent, overrides={own: refuse}))
+        app.add_subapp(f"/{other}", routes(rejoin, system.agent, overrides={other: refuse}))
+    async with serving(app) as base:
+        for own, other, method, path in names:
+            for name in (own, other):
+                async with system.http.request(method, f"{base}/{name}/s{path}", json={}) as response:
+                    assert response.status == 418, name
 
 
 async def test_the_application_names_the_owner(system: LocalSystem, rejoin: Rejoin) -> None:

@@ -1,7 +1,7 @@
 """The session routes as an ASGI application, driven as an ASGI server drives it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from rejoin_protocol.ids import TenantId, UserId
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 
-type Message = dict[str, Any]
+type Message = MutableMapping[str, Any]
 
 
 class Exchange:
@@ -124,7 +124,7 @@ async def test_the_scope_names_the_backend_and_the_owner(system: LocalSystem, ba
     application = asgi(lambda scope: scope["state"]["backend"], system.agent, owner=owner)
     path, state = f"/{system.fresh('s')}", {"backend": backend}
     for user, status in ((None, 401), ("ann", 200), ("bob", 404)):
-        known = {} if user is None else {"user": user}
+        known: dict[str, Any] = {} if user is None else {"user": user}
         kind = "POST" if user == "ann" else "GET"
         asked = Exchange(kind, path, "count 1" if user == "ann" else None, state=state, **known)
         assert (await ask(application, asked)).status == status
