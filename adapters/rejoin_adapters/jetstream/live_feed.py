@@ -19,7 +19,7 @@ from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
 READER_BYTES_MAX = 256 * 1024
-"""Records that wait for one reader. Beyond it they are dropped, and the reader reads the log."""
+"""Bytes of the records that wait for one reader. Beyond it they are dropped, and the reader reads the log."""
 RECORD_OVERHEAD_BYTES = 256
 """Counted for each record besides its payload: many small records use memory, too."""
 LAG_PERIOD_S = 1.0
@@ -46,7 +46,7 @@ class LiveReader:
         self._lost = False
         self._slow = False
         self._wakeup: asyncio.Future[None] | None = None
-        self._due_s = 0.0
+        self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -70,7 +70,7 @@ class LiveReader:
         """See `LiveSubscription`."""
         if not self._records and not self._lost:
             loop = asyncio.get_running_loop()
-            self._due_s = math.ceil((loop.time() + seconds) / WAIT_GRANULARITY_S) * WAIT_GRANULARITY_S
+            self._deadline_s = math.ceil((loop.time() + seconds) / WAIT_GRANULARITY_S) * WAIT_GRANULARITY_S
             self._set_timer(loop)
             self._wakeup = loop.create_future()
             await self._wakeup
@@ -80,14 +80,14 @@ class LiveReader:
         """A running timer that fires too early is kept and set again when it fires. Most waits end before
         their time, so that they cost no timer of their own.
         """
-        if self._timer is None or self._timer.when() > self._due_s:
+        if self._timer is None or self._timer.when() > self._deadline_s:
             self.close()
-            self._timer = loop.call_at(self._due_s, self._on_timer, loop)
+            self._timer = loop.call_at(self._deadline_s, self._on_timer, loop)
 
     def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         if self._wakeup is not None and not self._wakeup.done():
-            if loop.time() < self._due_s:
+            if loop.time() < self._deadline_s:
                 self._set_timer(loop)
             else:
                 self._wake()
@@ -129,14 +129,14 @@ class LagSampler:
 
     def __init__(self, report_lag: Callable[[float], None]) -> None:
         self._report_lag = report_lag
-        self._due_s = 0.0
+        self._next_sample_s = 0.0
 
     def sample(self, message: RawMessage) -> None:
         """Report the age of this message if a sample is due."""
         now_s = time.time()
-        if now_s < self._due_s or (stored := message.header(subjects.TIME)) is None:
+        if now_s < self._next_sample_s or (stored := message.header(subjects.TIME)) is None:
             return
-        self._due_s = now_s + LAG_PERIOD_S
+        self._next_sample_s = now_s + LAG_PERIOD_S
         with suppress(ValueError):  # an invalid time stamp
             self._report_lag(now_s - datetime.fromisoformat(stored).timestamp())
 

@@ -4,8 +4,8 @@ The usual bug of replay-then-follow: a record appended between the two is missed
 this
 module subscribes first, then reads the log from the cursor, then takes the live records. It skips the live
 records that it has already read, and checks that every record names its predecessor (`Head.prev`). If one is
-missing, it reads the log again before it returns anything further. And because the newest record can be
-missing too, without a successor to reveal that, it checks the log for new records after a period of silence.
+missing, it reads the log again before it returns any further record. The newest record can be missing too,
+and has no successor that reveals it; so after a period of silence the log is checked for new records.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class LogTail:
         Raises `Gone` if the log no longer holds the next record, and `Unavailable`.
         """
         loop = asyncio.get_running_loop()
-        idle_at = loop.time() + idle_s
+        idle_deadline_s = loop.time() + idle_s
         while True:
             records = await self._read() if self._behind else self._take_live()
             if records:
@@ -90,7 +90,7 @@ class LogTail:
                 return records
             if self._behind:
                 continue
-            remaining_s = idle_at - loop.time()
+            remaining_s = idle_deadline_s - loop.time()
             if remaining_s <= 0:
                 return ()
             if not await self._subscription.wait(min(self._tail_check_s, remaining_s)):

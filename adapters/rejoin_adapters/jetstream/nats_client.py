@@ -1,19 +1,18 @@
 """nats-py's `Client`, extended. The only module that uses private parts of nats-py.
 
-Four things are added. Each needs private parts of nats-py, which are looked for when this module is imported;
-if a release lacks them, the public API takes over (`INTERNALS` says which, and `NatsConnection` logs it):
+Four things are added. Each needs private parts of nats-py; the import of this module checks that they exist.
+If a release lacks some, the public API is used instead: `INTERNALS` names them, and `NatsConnection` logs it.
 
 - delivery: `listen` calls its callback from the reader, without a queue and a task for each subscription, and
   hands over the bytes of a message. nats-py parses every header name twice, character by character.
-  Instead: `subscribe`, with its queue and its task.
+  Public API: `subscribe`, with its queue and its task.
 - writes: `write_publish` appends to the send buffer, and all messages of one event-loop iteration leave as
-  one write. Unsent messages can be discarded. Instead: `publish`; after a reconnect nats-py may send a
-  message whose sender was told that it failed, which callers must tolerate anyway (a reply can be lost).
+  one write. Unsent messages can be discarded. Public API: `publish`; after a reconnect nats-py may send a
+  message whose sender got an exception. Callers must tolerate that anyway: a reply can be lost.
 - pings: `ping` tolerates a late PONG; nats-py's `flush` ends the read loop on a PONG that arrives after a
-  timeout. Instead: `flush`; `NatsConnection.watch` then replaces the connection whose reader died.
-- TLS check: nats-py sends the password in the clear if the server does not offer TLS. There is no public
-way to
-  prevent this, so a `tls://` connection is refused without it.
+  timeout. Public API: `flush`; `NatsConnection.watch` then replaces the connection whose reader died.
+- TLS check: nats-py sends the password in the clear if the server does not offer TLS. The public API cannot
+  prevent this, so without the private part a `tls://` connection is refused.
 """
 
 import asyncio
@@ -43,11 +42,11 @@ log = structlog.get_logger("rejoin.broker")
 _HEADER = re.compile(r"([^:\s]+):[ \t]*([^\r\n]*)\r\n")
 _STATUS = re.compile(rb"NATS/1\.0 (\d+) ?([^\r\n]*)")
 _LINE_BREAK = re.compile(r"[\r\n]")
-"""Whatever follows a line break would be read as the next header, or the next command."""
+"""The server reads what follows a line break as the next header, or the next command."""
 
 
 class Internals(NamedTuple):
-    """Which private parts of nats-py are there, see the module."""
+    """Which private parts this release of nats-py has; see the module."""
 
     delivery: bool
     writes: bool
@@ -56,7 +55,7 @@ class Internals(NamedTuple):
 
     @property
     def missing(self) -> list[str]:
-        """The names of those that are not."""
+        """The names of the missing ones."""
         return [name for name, present in self._asdict().items() if not present]
 
 
@@ -203,16 +202,22 @@ class _Parser(Parser):
             if line_end < 0:
                 break
             verb, subject, sid, *reply, size = data[start:line_end].split()
-            begin = line_end + len(_CRLF)
-            end = begin + int(size)
+            headers_start = line_end + len(_CRLF)
+            end = headers_start + int(size)
             if end + len(_CRLF) > len(data):
                 break
-            payload = begin + int(reply.pop()) if verb == b"HMSG" else begin
+            payload_start = headers_start + int(reply.pop()) if verb == b"HMSG" else headers_start
             if deliver := self._client.direct.get(int(sid)):
-                _deliver(deliver, RawMessage(subject, data[begin:payload], data[payload:end]))
+                _deliver(
+                    deliver, RawMessage(subject, data[headers_start:payload_start], data[payload_start:end])
+                )
             else:
                 await self._client._process_msg(  # noqa: SLF001
-                    int(sid), subject, reply[0] if reply else b"", data[payload:end], data[begin:payload]
+                    int(sid),
+                    subject,
+                    reply[0] if reply else b"",
+                    data[payload_start:end],
+                    data[headers_start:payload_start],
                 )
             start = end + len(_CRLF)
         if data.startswith(_MESSAGES, start) and len(data) - start < BUFFERED_BYTES_MAX:
@@ -222,7 +227,7 @@ class _Parser(Parser):
 
 
 def _deliver(deliver: Deliver, message: RawMessage) -> None:
-    """An exception must not leave: it would end the read loop of the connection."""
+    """Call `deliver`. An exception is logged: raised here, it would end the connection's read loop."""
     try:
         deliver(message)
     except Exception:
@@ -240,7 +245,7 @@ class _Pong(asyncio.Future[bool]):
 
 
 class NatsClient(Client):
-    """The client under `nats_connection.NatsConnection`. `internals` are those it may use."""
+    """The client under `nats_connection.NatsConnection`. `internals`: the private parts that it may use."""
 
     tls_only = False
 
@@ -249,8 +254,8 @@ class NatsClient(Client):
         self.internals = internals
         self.direct: dict[int, Deliver] = {}
         self._loop = asyncio.get_running_loop()
-        self._never: asyncio.Future[None] = self._loop.create_future()
-        self._no_queue: asyncio.Queue[Msg] = asyncio.Queue()
+        self._unused_future: asyncio.Future[None] = self._loop.create_future()
+        self._shared_empty_queue: asyncio.Queue[Msg] = asyncio.Queue()
         self._flush_scheduled = False
         if internals.delivery:
             self._ps = _Parser(self)
@@ -285,12 +290,12 @@ class NatsClient(Client):
         sid = self._sid + 1  # the id of this subscription: `subscribe` takes it before its first `await`
         self.direct[sid] = deliver
         try:
-            subscription = await self.subscribe(subject, future=self._never)
+            subscription = await self.subscribe(subject, future=self._unused_future)
         except BaseException:
             self.direct.pop(sid, None)
             raise
         # A shared queue instead of one of 3 KB for each subscription, which would stay empty.
-        subscription._pending_queue = self._no_queue  # noqa: SLF001
+        subscription._pending_queue = self._shared_empty_queue  # noqa: SLF001
         return subscription
 
     async def _listen_by_queue(self, subject: str, deliver: Deliver) -> Subscription:
@@ -351,8 +356,8 @@ class NatsClient(Client):
         await pong
 
     def close_failed_transport(self, *, forget: bool) -> None:
-        """Close the socket of a failed handshake, which nats-py leaves open. `forget` it after a TLS error:
-        nats-py would wait for its end forever.
+        """Close the socket of a failed handshake, which nats-py leaves open. `forget`: remove it from the
+        client too. Necessary after a TLS error: nats-py would wait for its end forever.
         """
         transport = getattr(self, "_transport", None)
         if transport is not None and not self.is_connected:
@@ -362,6 +367,6 @@ class NatsClient(Client):
 
     @property
     def server_info(self) -> Mapping[str, Any]:
-        """What the server said of itself; empty if this release of nats-py does not keep it."""
+        """The server's INFO message; empty if this release of nats-py does not keep it."""
         info = getattr(self, "_server_info", {})
         return info if isinstance(info, dict) else {}

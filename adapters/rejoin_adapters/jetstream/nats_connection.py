@@ -2,9 +2,8 @@
 
 Every call to nats-py goes through this module, so the policy for an unreachable server is in one place
 (`_mapping_errors`): every failure is `Unavailable`, and it is raised at once while the connection is down.
-The
-module knows no stream and no subject of Rejoin. nats-py's JetStream layer is not used: its ordered consumers
-lose messages silently, and its futures leak. `$JS.API` is called directly instead (NATS ADR-1, ADR-31).
+The module knows no stream and no subject of Rejoin. It calls `$JS.API` directly (NATS ADR-1, ADR-31) and not
+through nats-py's JetStream layer, whose ordered consumers lose messages silently and whose futures leak.
 """
 
 import asyncio
@@ -149,7 +148,7 @@ class NatsConnection:
             needs_certificate = self._client.server_info.get("tls_verify")
             if ssl_context is not None and url.certificate is None and needs_certificate:
                 # The server closes the connection, often without sending the reason.
-                self._refusal = f"the broker {tls.UNSHOWN}"
+                self._refusal = f"the broker {tls.NO_CLIENT_CERTIFICATE}"
             raise self._connect_error() from (None if self._refusal else error)
         self._client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1}
         async with self._mapping_errors(REQUEST_TIMEOUT_S):
@@ -196,7 +195,7 @@ class NatsConnection:
         previous, self._last_error = self._last_error, str(error) or type(error).__name__
         if AUTHORIZATION_VIOLATION in self._last_error:
             self._refusal = "the broker refuses our credentials"
-        if reason := tls.refusal(error):
+        if reason := tls.describe_refusal(error):
             self._refusal = f"the broker {reason}"
         if self._refusal:
             self._closed.set()
@@ -426,7 +425,7 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsConnection]:
     other's certificate.
     """
     parsed = broker_url.parse(url)
-    ssl_context = tls.context(parsed) if parsed.tls else None
+    ssl_context = tls.build_ssl_context(parsed) if parsed.tls else None
     if ssl_context is not None and not INTERNALS.tls_check:
         raise RejoinError("with this release of nats-py, TLS cannot be enforced: install another one")
 

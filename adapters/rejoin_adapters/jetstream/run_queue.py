@@ -25,8 +25,11 @@ from rejoin_adapters.service import tracing
 log = structlog.get_logger("rejoin.requests")
 
 PULL_EXPIRES_S = 10.0
+"""The server ends a pull request without messages after this time."""
 PULL_GRACE_S = 1.0
+"""How long to wait for the server's status after that."""
 PULL_RETRY_S = 1.0
+"""Pause after a pull request that could not be sent or was rejected."""
 QUEUED_ALREADY = STORE_REFUSED
 """The stream holds at most one message for each turn of a run."""
 NO_MESSAGES = {"404", "408"}

@@ -15,6 +15,7 @@ log = structlog.get_logger("rejoin.streams")
 
 SECOND_NS = 1_000_000_000
 EXISTS = 10058
+"""Error code for creating a stream that exists with another configuration."""
 TOO_FEW_SERVERS = 10005
 """Error code for more replicas than servers: a starting cluster has not found all of its servers yet."""
 

@@ -54,7 +54,7 @@ def map_errors() -> Iterator[None]:
     try:
         yield
     except ssl.SSLError as error:  # some are `ValueError`s, too
-        if reason := tls.refusal(error):
+        if reason := tls.describe_refusal(error):
             raise RejoinError(f"the database {reason}") from None
         raise Unavailable("the database cannot be reached") from error
     except ValueError:

@@ -13,7 +13,7 @@ from typing import Any
 from structlog.typing import EventDict, WrappedLogger
 
 REDACTED = "[redacted]"
-NAMES = frozenset(
+SECRET_FIELDS = frozenset(
     {
         "apikey",
         "apikeypepper",
@@ -90,7 +90,7 @@ def _leaves(value: Any, depth: int) -> Iterator[str]:
 
 
 def _is_secret(name: str) -> bool:
-    return name.replace("_", "").replace("-", "").lower() in NAMES
+    return name.replace("_", "").replace("-", "").lower() in SECRET_FIELDS
 
 
 def _clean(value: Any, hidden: Sequence[str], depth: int) -> Any:
@@ -104,9 +104,9 @@ def _clean(value: Any, hidden: Sequence[str], depth: int) -> Any:
         return REDACTED
     if isinstance(value, Mapping):
         return {
-            key: REDACTED if _is_secret(str(key)) else _clean(one, hidden, depth - 1)
-            for key, one in value.items()
+            key: REDACTED if _is_secret(str(key)) else _clean(item, hidden, depth - 1)
+            for key, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(one, hidden, depth - 1) for one in value]
+        return [_clean(item, hidden, depth - 1) for item in value]
     return _clean(str(value), hidden, depth - 1)

@@ -23,11 +23,11 @@ FILES_MAX = 65_536
 type LogFormat = Literal["auto", "json", "console"]
 
 
-def configure_logs(level: str, form: LogFormat) -> None:
+def configure_logs(level: str, log_format: LogFormat) -> None:
     """Structured logs on stderr: readable lines on a terminal, else JSON. Libraries log in the same form,
     from level warning on. All lines pass `redaction`.
     """
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     # Without local variables: they contain tool arguments and keys.
     trace = None if console else structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     shared: list[structlog.typing.Processor] = [
@@ -79,33 +79,33 @@ def raise_open_file_limit() -> int:
     and the default soft limit is often 1,024. Returns the limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
+    target = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= target:
         return soft
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     except (OSError, ValueError):  # the system allows less than its hard limit
         return soft
-    return wanted
+    return target
 
 
 @contextmanager
 def on_stop(callback: Callable[[], None]) -> Iterator[None]:
     """Call `callback` on SIGTERM and SIGINT; a second signal ends the process as usual."""
-    running = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
 
-    def first() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            running.remove_signal_handler(number)
+    def on_first_signal() -> None:
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signal_number)
         callback()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        running.add_signal_handler(number, first)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, on_first_signal)
     try:
         yield
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            running.remove_signal_handler(number)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(signal_number)
 
 
 class SupervisorLink:
@@ -117,7 +117,7 @@ class SupervisorLink:
 
     def __enter__(self) -> Self:
         if self._socket is not None:
-            asyncio.get_running_loop().add_reader(self._socket, self._orphaned)
+            asyncio.get_running_loop().add_reader(self._socket, self._on_supervisor_death)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,7 +137,7 @@ class SupervisorLink:
         if self._socket is not None:
             self._socket.sendall(" ".join(words).encode() + b"\n")
 
-    def _orphaned(self) -> None:
+    def _on_supervisor_death(self) -> None:
         # The supervisor never writes, so the socket is readable only when it closed: the supervisor has died.
         # This process must not outlive it; other processes continue its work.
         os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,7 @@ import ssl
 from rejoin_protocol.broker.broker_url import BrokerUrl
 from rejoin_protocol.errors import Invalid
 
-UNSHOWN = "does not accept our certificate: certificate required (see sslcert)"
+NO_CLIENT_CERTIFICATE = "does not accept our certificate: certificate required (see sslcert)"
 ALERTS = (
     "CERTIFICATE_REQUIRED",
     "BAD_CERTIFICATE",
@@ -19,8 +19,10 @@ ALERTS = (
 )
 
 
-def context(address: BrokerUrl) -> ssl.SSLContext:
-    """Trusts the CA in `ca`, by default the system's. Raises `Invalid`, which names the file."""
+def build_ssl_context(address: BrokerUrl) -> ssl.SSLContext:
+    """The TLS settings for this URL. Trusts the CA in its `ca`, by default the CAs of the system. Raises
+    `Invalid`, which names the file.
+    """
     try:
         ssl_context = ssl.create_default_context(cafile=address.ca)
     except (OSError, ssl.SSLError) as error:
@@ -34,7 +36,7 @@ def context(address: BrokerUrl) -> ssl.SSLContext:
     return ssl_context
 
 
-def refusal(error: BaseException | None) -> str | None:
+def describe_refusal(error: BaseException | None) -> str | None:
     """Why one side refuses the other's certificate; None for any other error."""
     match error:
         case ssl.SSLCertVerificationError():

@@ -25,9 +25,9 @@ class AfterCursor(msgspec.Struct, frozen=True):
 
 
 class AfterCount(msgspec.Struct, frozen=True):
-    """After the first `events` events visible to this client; negative: only the last `-events` ones."""
+    """After the first `count` events visible to this client; negative: only the last `-count` ones."""
 
-    events: int
+    count: int
 
 
 class FromTurn(msgspec.Struct, frozen=True):

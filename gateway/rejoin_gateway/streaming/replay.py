@@ -34,9 +34,9 @@ HEARTBEAT_S = 10.0
 """Time without events after which a comment is sent: proxies close idle connections, often after 30 s."""
 BROKER_RETRY_WAIT_S = 0.5
 RUN_END_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 2.0)
-"""Waits between checks whether the run's end is in the database. Most runs pass after the first ones. The
-total exceeds a takeover: a runner can crash after writing the last event and before storing the run's
-end.
+"""Waits before each check whether the run's end is in the database. Most runs pass after the first ones. The
+total is longer than a takeover takes: a runner can crash after writing the last event and before storing the
+run's end.
 """
 
 
@@ -93,9 +93,8 @@ class Replay(msgspec.Struct, frozen=True):
                 catchup_started_s = None
             data, last_record = self._encode(batch)
             is_silent = not batch
-            del (
-                batch
-            )  # a slow client blocks the next `yield`: until then only the encoded copy stays in memory
+            # A slow client blocks the next `yield`: until then only the encoded copy stays in memory.
+            del batch
             if last_record is not None:
                 yield data
                 # A client may read the history as soon as it sees `[DONE]`, and must find the answer there.
@@ -145,9 +144,8 @@ class Replay(msgspec.Struct, frozen=True):
         if self.run.state in TERMINAL:
             return
         for wait_s in RUN_END_WAITS_S:
-            await asyncio.sleep(
-                wait_s
-            )  # before the first check too: the database is always later than the log
+            # Before the first check too: the database always stores the end later than the log.
+            await asyncio.sleep(wait_s)
             try:
                 if await self.store.has_ended(self.run.owner, self.run.id, last_record.head.turn):
                     return

@@ -64,7 +64,7 @@ async def find_resume_point(run_log: RunLog, run: Run, position: Position, view:
         return await _locate(run_log, run, position, view)
     if isinstance(position, AfterCount):
         legacy_filter = LegacyFilter(view, await _find_voided(run_log, run))
-        start = await _locate_count_without_voided(run_log, run, position.events, legacy_filter)
+        start = await _locate_count_without_voided(run_log, run, position.count, legacy_filter)
         return msgspec.structs.replace(start, voided=legacy_filter.voided)
     start = await _locate(run_log, run, position, view)
     # Locate first, then look for voids. The record that voids an event is stored after it, so a later read

@@ -1,9 +1,10 @@
 """Connections to MCP servers: one shared connection per server, kept open while the runner serves.
 
 Owns when a server counts as connected, and what happens to a call when the connection fails. A server that is
-down, hangs or sends garbage costs a run a tool error; it never delays or breaks the runner's start by more
-than `START_WAIT_S`. A failed connection is replaced at once and closed when its calls have ended; each call
-is bounded by the server's timeout. Imported only if an agent has MCP servers: the SDK's import takes seconds.
+down, hangs or sends invalid data makes its tool calls fail. It delays the runner's start by at most
+`START_WAIT_S` and never breaks it. A failed connection is replaced at once and closed when its calls have
+ended; each call is bounded by the server's timeout. Imported only if an agent has MCP servers: the SDK's
+import takes seconds.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from mcp_types import (
     RequestParamsMeta,
     ToolListChangedNotification,
 )
-from mcp_types import Tool as Listed
+from mcp_types import Tool as ListedTool
 from rejoin_adapters.service.background import run_alongside
 from rejoin_protocol.errors import Invalid
 
@@ -46,10 +47,10 @@ from rejoin_runner.tools.tool_context import ToolContext
 
 log = structlog.get_logger("rejoin.mcp")
 
-KEY = "rejoin/idempotency-key"
+IDEMPOTENCY_KEY_FIELD = "rejoin/idempotency-key"
 """The field of a call's `_meta` that holds its idempotency key."""
 TOOLS_MAX = 128
-"""Of one server. With more tools a model no longer finds the right one."""
+"""Tools of one server. With more, a model no longer finds the right one."""
 START_WAIT_S = 5.0
 """How long a runner's start waits for slow servers."""
 REFRESH_INTERVAL_S = 60.0
@@ -57,7 +58,7 @@ REFRESH_INTERVAL_S = 60.0
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 PAGES_MAX = 100
-SESSION_CODES = (INVALID_REQUEST, -32001)
+SESSION_UNKNOWN_CODES = (INVALID_REQUEST, -32001)
 """Error codes of an unknown session. Servers use one or the other, with "session" in the text."""
 
 
@@ -92,7 +93,8 @@ class McpLink:
 
     async def call(self, tool: RemoteTool, input: Any, key: str) -> CallToolResult:
         """Call a tool. Raises what the SDK raises."""
-        meta = cast("RequestParamsMeta", {KEY: key})  # any key is allowed, but not by the type
+        # The protocol allows any key; the SDK's type does not.
+        meta = cast("RequestParamsMeta", {IDEMPOTENCY_KEY_FIELD: key})
         self._calls += 1
         self._idle.clear()
         try:
@@ -108,11 +110,11 @@ class McpConnection:
 
     def __init__(self, server: McpServer) -> None:
         self.server_tools = ServerTools(server, self.send)
-        self.tried = asyncio.Event()
+        self.first_try_done = asyncio.Event()
         """Set after the first attempt to connect, whether it succeeded or not."""
         self._server = server
         self._link: McpLink | None = None
-        self._up = asyncio.Event()
+        self._connected = asyncio.Event()
         self._log = log.bind(server=server.name)
 
     async def keep_open(self) -> None:
@@ -120,10 +122,14 @@ class McpConnection:
         delay_s = RETRY_FIRST_S
         async with asyncio.TaskGroup() as group:
             while True:
-                known, ended = self.server_tools.tools, asyncio.Event()
+                tools_before, ended = self.server_tools.tools, asyncio.Event()
                 group.create_task(self._serve(ended))
                 await ended.wait()
-                delay_s = min(delay_s * 2, RETRY_MAX_S) if self.server_tools.tools is known else RETRY_FIRST_S
+                delay_s = (
+                    min(delay_s * 2, RETRY_MAX_S)
+                    if self.server_tools.tools is tools_before
+                    else RETRY_FIRST_S
+                )
                 await asyncio.sleep(delay_s)
 
     async def send(self, tool: RemoteTool, input: Any, context: ToolContext[Any]) -> Any:
@@ -141,7 +147,7 @@ class McpConnection:
                     raise ToolError(
                         f"the MCP server {name} disconnected: the outcome of the call is unknown"
                     ) from lost
-            await self._up.wait()
+            await self._connected.wait()
             try:
                 return await self._call_once(tool, input, key)
             except ConnectionLost as lost:
@@ -157,10 +163,10 @@ class McpConnection:
             link.changed.set()  # check whether the server still answers
             raise
         except MCPError as fault:
-            session_unknown = fault.code in SESSION_CODES and "session" in str(fault).lower()
+            session_unknown = fault.code in SESSION_UNKNOWN_CODES and "session" in str(fault).lower()
             if session_unknown or fault.code == CONNECTION_CLOSED:
                 self._mark_lost(link)
-                # A server that does not know the session has not looked at the call.
+                # A server that does not know the session has not started the call.
                 raise ConnectionLost(not_started=session_unknown) from fault
             link.changed.set()
             raise ToolError(str(fault)[:ERROR_CHARS_MAX]) from fault
@@ -184,12 +190,12 @@ class McpConnection:
                 self._mark_lost(link)
                 ended.set()
                 await link.wait_until_idle()
-        except Exception as fault:  # noqa: BLE001 - of the SDK or the server; only this server's calls fail
+        except Exception as fault:  # noqa: BLE001 - the SDK raises many types; only calls of this server fail
             self._log.warning("mcp_server_disconnected", error=_describe(fault))
         finally:
             if link is not None:
                 self._mark_lost(link)
-            self.tried.set()
+            self.first_try_done.set()
             ended.set()
 
     @asynccontextmanager
@@ -218,15 +224,15 @@ class McpConnection:
 
     def _mark_connected(self, link: McpLink) -> None:
         self._link, self.server_tools.connected = link, True
-        self._up.set()
-        self.tried.set()
+        self._connected.set()
+        self.first_try_done.set()
         self._log.info("mcp_server_connected", tools=len(self.server_tools.tools))
 
     def _mark_lost(self, link: McpLink) -> None:
         link.mark_lost()
         if self._link is link:
             self._link, self.server_tools.connected = None, False
-            self._up.clear()
+            self._connected.clear()
 
     async def _watch(self, link: McpLink) -> None:
         """Return when the connection is lost or the server no longer answers."""
@@ -259,17 +265,17 @@ class McpConnection:
                     build_remote_tool, self._server, entry | {"inputSchema": listed.input_schema}, self.send
                 )
             except Invalid as fault:
-                self._leave_out(listed, str(fault))
+                self._log_left_out(listed, str(fault))
             else:
                 if tools.setdefault(tool.name, tool) is not tool:
-                    self._leave_out(listed, "another tool has its name")
+                    self._log_left_out(listed, "another tool has its name")
         self.server_tools.tools = tools
 
-    def _leave_out(self, listed: Listed, reason: str) -> None:
+    def _log_left_out(self, listed: ListedTool, reason: str) -> None:
         self._log.warning("mcp_tool_left_out", tool=listed.name[:128], reason=reason)
 
-    async def _list_tools(self, link: McpLink) -> Sequence[Listed]:
-        listed: list[Listed] = []
+    async def _list_tools(self, link: McpLink) -> Sequence[ListedTool]:
+        listed: list[ListedTool] = []
         cursor = None
         for _ in range(PAGES_MAX):
             page = await link.client.list_tools(cursor=cursor)
@@ -297,15 +303,17 @@ async def open_connections(servers: Sequence[McpServer]) -> AsyncIterator[Server
     """
     connections: list[McpConnection] = []
     for server in servers:
-        if all(known.server_tools.server != server for known in connections):
+        if all(connection.server_tools.server != server for connection in connections):
             connections.append(McpConnection(server))
 
     def find_tools(server: McpServer) -> ServerTools:
-        return next(known.server_tools for known in connections if known.server_tools.server == server)
+        return next(
+            connection.server_tools for connection in connections if connection.server_tools.server == server
+        )
 
     async with run_alongside(*(connection.keep_open() for connection in connections)):
         with suppress(TimeoutError):
             async with asyncio.timeout(START_WAIT_S):
                 for connection in connections:
-                    await connection.tried.wait()
+                    await connection.first_try_done.wait()
         yield find_tools

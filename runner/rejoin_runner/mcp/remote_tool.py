@@ -58,7 +58,7 @@ class RemoteTool(Tool, frozen=True, kw_only=True):
 
 
 class UncheckedArguments(msgspec.Struct):
-    """The arguments' type of a tool that checks them by its schema."""
+    """The argument type of a tool whose arguments are checked by its schema instead."""
 
 
 def build_remote_tool(server: McpServer, listed: Mapping[str, Any], send: Send) -> RemoteTool:
@@ -103,11 +103,11 @@ def build_absent_tool(server: McpServer, name: str, send: Send) -> RemoteTool:
 
 def tool_name(server: McpServer, name: str) -> str:
     """`<server>_<tool>` in characters that every model provider takes. A long name ends in a digest of it."""
-    whole = server.prefix + re.sub(r"[^A-Za-z0-9_-]", "_", name)
-    if len(whole) <= TOOL_NAME_CHARS_MAX:
-        return whole
+    full_name = server.prefix + re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    if len(full_name) <= TOOL_NAME_CHARS_MAX:
+        return full_name
     digest = hashlib.sha256(name.encode()).hexdigest()[:DIGEST_CHARS]
-    return f"{whole[: TOOL_NAME_CHARS_MAX - DIGEST_CHARS - 1]}_{digest}"
+    return f"{full_name[: TOOL_NAME_CHARS_MAX - DIGEST_CHARS - 1]}_{digest}"
 
 
 def parse_result(result: Mapping[str, Any]) -> Any:

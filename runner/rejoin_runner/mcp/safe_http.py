@@ -87,7 +87,7 @@ class BoundedStream(httpx2.AsyncByteStream):
 class SafeTransport(httpx2.AsyncHTTPTransport):
     """httpx2's transport with bounded responses, over `PublicNetworkBackend` unless `allow_private`.
 
-    Raises `RuntimeError` if the installed httpx2 offers no place for the backend.
+    Raises `RuntimeError` if the backend cannot be set in the installed httpx2.
     """
 
     def __init__(self, *, allow_private: bool) -> None:

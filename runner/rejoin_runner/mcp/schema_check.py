@@ -89,7 +89,7 @@ def _validator(draft: type[Validator], schema: Mapping[str, Any]) -> Validator:
 def _bounded_class(draft: type[Validator]) -> type[Validator]:
     """The draft's validator class without unbounded keywords, and without those that depend on them.
 
-    Raises `TypeError` if the installed `jsonschema` offers no place for the bounds.
+    Raises `TypeError` if the installed `jsonschema` cannot be bounded.
     """
     check_additional = draft.VALIDATORS["additionalProperties"]
 

@@ -1,4 +1,4 @@
-"""`McpServer`: how an application names an MCP server whose tools an agent may use."""
+"""`McpServer`: an application's declaration of an MCP server whose tools an agent may use."""
 
 import re
 from collections.abc import Collection, Mapping

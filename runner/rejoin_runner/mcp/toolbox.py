@@ -1,4 +1,4 @@
-"""The tools of an agent: its own, and those of its MCP servers as they come and go."""
+"""The tools of an agent: its own, and those that its MCP servers offer at the moment."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 
@@ -23,10 +23,10 @@ type ServerToolsLookup = Callable[[McpServer], ServerTools]
 
 
 class Toolbox(Mapping[str, Tool]):
-    """The tools of an agent by name: its own, then those of its MCP servers, as servers come and go.
+    """The tools of an agent by name: its own, then those that its MCP servers offer at the moment.
 
-    An unknown name that begins like a tool of a server that was never connected finds a tool whose calls fail
-    with that reason: a worker that takes a run over must not reject the run's calls as unknown tools.
+    As long as a server has never connected, each name with its prefix returns a tool whose calls fail with
+    that reason: a worker that takes a run over must not reject the run's calls as unknown tools.
     """
 
     def __init__(self, local_tools: Mapping[str, Tool], servers: Collection[ServerTools]) -> None:
@@ -36,17 +36,21 @@ class Toolbox(Mapping[str, Tool]):
     def __getitem__(self, name: str) -> Tool:
         if name in self._local_tools:
             return self._local_tools[name]
-        for known in self._servers:
-            if name in known.tools:
-                return known.tools[name]
-            if name.startswith(known.server.prefix) and not known.connected and not known.tools:
-                return build_absent_tool(known.server, name, known.send)
+        for server_tools in self._servers:
+            if name in server_tools.tools:
+                return server_tools.tools[name]
+            if (
+                name.startswith(server_tools.server.prefix)
+                and not server_tools.connected
+                and not server_tools.tools
+            ):
+                return build_absent_tool(server_tools.server, name, server_tools.send)
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
         names = dict.fromkeys(self._local_tools)
-        for known in self._servers:
-            names |= dict.fromkeys(known.tools)
+        for server_tools in self._servers:
+            names |= dict.fromkeys(server_tools.tools)
         return iter(names)
 
     def __len__(self) -> int:

@@ -1,8 +1,8 @@
 """A summary instead of the part of a conversation that no longer fits into the context window.
 
-Owns the summary's text and the messages that it stands for; the caller decides when to compact and where the
-`Compaction` is stored. With the stored compaction the same conversation is shown again without a new call of
-the model: after a crash, and in the next turn. Everything but `compact_history` is pure.
+Owns the summary's text and the messages that it replaces; the caller decides when to compact and where the
+`Compaction` is stored. After a crash, and in the next turn, the stored compaction gives the same conversation
+without a new model call. Everything but `compact_history` is pure.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from rejoin_runner.models.context_window import (
 from rejoin_runner.models.model import Model, ModelError, Usage, build_question, collect_answer
 from rejoin_runner.models.token_count import estimate_text_tokens, texts_of_part
 
-NOTE_MESSAGES = 2
-"""A summary is shown as a question of the user and an answer."""
+SUMMARY_MESSAGES = 2
+"""The model receives a summary as two messages: a question of the user and an answer."""
 TRANSCRIPT_CHARS_MAX = 400_000
-"""Of the text that is summarized; the end of a longer one."""
+"""Characters of the text to summarize. Of a longer text, the end is used."""
 OUTPUT_CHARS_MAX = 2_000
-"""Of a tool's arguments, and of its result, in that text."""
+"""Characters of a tool's arguments, and of its result, in the text to summarize."""
 QUESTION = "What have we said and done so far?"
 INSTRUCTIONS = (
     "You are given the beginning of a conversation between a user and an assistant. Sum it up for the "
@@ -37,23 +37,27 @@ INSTRUCTIONS = (
 
 
 class Compaction(msgspec.Struct, frozen=True, rename="camel"):
-    """A summary and the messages that it stands for: those behind `after`, up to and including `upto`."""
+    """A summary and the messages that it replaces: those behind `after`, up to and including `upto`."""
 
     text: str
     after: str
     """The id of the last message in front of the summary; empty if it stands at the beginning."""
     upto: str
-    """The id of the last message that the summary stands for."""
+    """The id of the last message that the summary replaces."""
     messages: int
-    """How many messages it stands for."""
+    """How many messages it replaces."""
     usage: Usage = Usage()
     """The tokens that it cost to write it."""
 
 
 def apply_compaction(history: Sequence[UIMessage], compaction: Compaction) -> list[UIMessage]:
     """The history with the summary in place of its messages; unchanged if those messages are not in it."""
-    found = _find_range(history, compaction)
-    return list(history) if found is None else replace_messages(history, *found, _note(compaction.text))
+    replaced_range = _find_replaced_range(history, compaction)
+    return (
+        list(history)
+        if replaced_range is None
+        else replace_messages(history, *replaced_range, _summary_messages(compaction.text))
+    )
 
 
 async def compact_history(
@@ -71,14 +75,16 @@ async def compact_history(
     most half of the window, so that the next turn needs no new one.
     Raises `ModelError` if the model fails or answers without text; `fit_history` needs no model.
     """
-    noted = None if earlier is None else _find_range(history, earlier)
-    note = "" if earlier is None or noted is None else earlier.text
-    start, end = noted or (find_cut_start(history, window),) * 2
-    shown_instead = Replacement(NOTE_MESSAGES, estimate_text_tokens(note))
-    if find_cut_end(history, window, start, end, shown_instead) == end:
-        return replace_messages(history, start, end, _note(note) if note else []), None
-    new_end = find_cut_end(history, _half(window), start, end, shown_instead)
-    question = build_question(INSTRUCTIONS, _transcript(note, history[end:new_end]), tenant=tenant)
+    replaced_range = None if earlier is None else _find_replaced_range(history, earlier)
+    earlier_summary = "" if earlier is None or replaced_range is None else earlier.text
+    start, end = replaced_range or (find_cut_start(history, window),) * 2
+    replacement = Replacement(SUMMARY_MESSAGES, estimate_text_tokens(earlier_summary))
+    if find_cut_end(history, window, start, end, replacement) == end:
+        return replace_messages(
+            history, start, end, _summary_messages(earlier_summary) if earlier_summary else []
+        ), None
+    new_end = find_cut_end(history, _half(window), start, end, replacement)
+    question = build_question(INSTRUCTIONS, _transcript(earlier_summary, history[end:new_end]), tenant=tenant)
     text, usage = await collect_answer(model, question)
     if not text.strip():
         raise ModelError("the model gave no summary of the conversation")
@@ -95,14 +101,16 @@ async def compact_history(
 def _half(window: ContextWindow) -> ContextWindow:
     messages, tokens = window.messages_max, window.tokens_max
     return ContextWindow(
-        messages_max=None if messages is None else max(messages // 2, NOTE_MESSAGES + 1),
+        messages_max=None if messages is None else max(messages // 2, SUMMARY_MESSAGES + 1),
         tokens_max=None if tokens is None else tokens // 2,
         keep_first=window.keep_first,
     )
 
 
-def _find_range(history: Sequence[UIMessage], compaction: Compaction) -> tuple[int, int] | None:
-    """The indices of the messages that a compaction stands for; None if the history has others by now."""
+def _find_replaced_range(history: Sequence[UIMessage], compaction: Compaction) -> tuple[int, int] | None:
+    """The start and end index of the messages that a compaction replaces; None if the history no longer holds
+    them.
+    """
     ids = [message["id"] for message in history]
     if compaction.upto not in ids or (compaction.after and compaction.after not in ids):
         return None
@@ -111,7 +119,7 @@ def _find_range(history: Sequence[UIMessage], compaction: Compaction) -> tuple[i
     return (start, end) if start < end < len(history) else None
 
 
-def _note(summary: str) -> list[UIMessage]:
+def _summary_messages(summary: str) -> list[UIMessage]:
     texts = (("user", QUESTION), ("assistant", summary))
     return [
         {"id": f"compaction-{role}", "role": role, "parts": [{"type": "text", "text": text}]}
@@ -119,16 +127,16 @@ def _note(summary: str) -> list[UIMessage]:
     ]
 
 
-def _transcript(note: str, messages: Sequence[UIMessage]) -> str:
+def _transcript(earlier_summary: str, messages: Sequence[UIMessage]) -> str:
     """The messages as text, the newest last; the end of it if it is too long."""
-    lines = [f"Earlier: {note}"] if note else []
+    lines = [f"Earlier: {earlier_summary}"] if earlier_summary else []
     for message in messages:
         role = message["role"].capitalize()
-        lines += [f"{role}: {line}" for part in message["parts"] if (line := _line(part))]
+        lines += [f"{role}: {line}" for part in message["parts"] if (line := _describe_part(part))]
     return "\n\n".join(lines)[-TRANSCRIPT_CHARS_MAX:]
 
 
-def _line(part: dict[str, Any]) -> str:
+def _describe_part(part: dict[str, Any]) -> str:
     if part["type"] == "text":
         return str(part["text"])
     if part["type"] == "file":

@@ -30,7 +30,7 @@ class ContextWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replacement(msgspec.Struct, frozen=True):
-    """The size of what stands for the dropped messages."""
+    """The size of the messages that replace the dropped ones."""
 
     messages: int = 0
     tokens: int = 0
@@ -49,8 +49,8 @@ def fit_history(history: Sequence[UIMessage], window: ContextWindow) -> tuple[li
 
 def find_cut_start(history: Sequence[UIMessage], window: ContextWindow) -> int:
     """The index of the first message that may be dropped; the length of the history if there is none."""
-    turns = _turn_starts(history)
-    return turns[window.keep_first] if window.keep_first < len(turns) else len(history)
+    turn_starts = _turn_starts(history)
+    return turn_starts[window.keep_first] if window.keep_first < len(turn_starts) else len(history)
 
 
 def find_cut_end(

@@ -1,7 +1,7 @@
 """Several models as one: the next is called if the one before fails before its answer begins.
 
-Each model keeps its own retries. Once a model's answer has begun there is no change: half an answer of one
-model and half of another are no answer.
+Each model keeps its own retries. Once a model's answer has begun, no other model is called: parts of two
+answers make no answer.
 """
 
 from collections.abc import AsyncGenerator, Sequence

@@ -11,7 +11,7 @@ class MissingModel(msgspec.Struct, frozen=True):
     """A `Model` that raises `ModelError`."""
 
     reason: str
-    """Shown to people as the run's error."""
+    """Shown to users as the run's error."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `Model.stream`."""

@@ -1,4 +1,4 @@
-"""The port `Model`: what a model is asked, and what it may answer.
+"""The port `Model`: the request to a language model, and the chunks of its answer.
 
 A model answers with chunks of UI messages, the vocabulary of the log. It opens and closes its text and
 reasoning parts itself. Their ids must be unique within one response; the runner makes them unique within the
@@ -118,7 +118,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
             first step.
         tools: The tools that the model may call.
         step: Counts from 0.
-        tenant: Whose call it is, for `model_keys`. Default: empty.
+        tenant: The run's tenant, passed to `model_keys`. Default: empty.
         settings: Default: the provider's defaults.
     """
 

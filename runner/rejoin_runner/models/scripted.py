@@ -29,9 +29,9 @@ HELP = (
     "`sleep 5`, `fail`."
 )
 COUNT_MAX = 1_000_000
-_COUNT = re.compile(r"count\s+(\d+)(?:\s+every\s+(\d+)\s*ms)?", re.IGNORECASE)
-_WORD = re.compile(r"(weather|delete|sleep)\s+(.+)", re.IGNORECASE | re.DOTALL)
-_ARGUMENT = {"weather": "city", "delete": "file", "sleep": "seconds"}
+_COUNT_COMMAND = re.compile(r"count\s+(\d+)(?:\s+every\s+(\d+)\s*ms)?", re.IGNORECASE)
+_TOOL_COMMAND = re.compile(r"(weather|delete|sleep)\s+(.+)", re.IGNORECASE | re.DOTALL)
+_TOOL_ARGUMENTS = {"weather": "city", "delete": "file", "sleep": "seconds"}
 
 
 class ScriptedModel:
@@ -40,30 +40,30 @@ class ScriptedModel:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
         """See `Model.stream`."""
         text = _last_text(request.history)
-        results = _results(request.answer)
+        results = _describe_results(request.answer)
         words = 0
         if results:
-            for chunk in _say(" ".join(results)):
+            for chunk in _text_chunks(" ".join(results)):
                 yield chunk
             words = len(results)
-        elif count := _COUNT.fullmatch(text):
+        elif count := _COUNT_COMMAND.fullmatch(text):
             words = min(int(count[1]), COUNT_MAX)
-            async for chunk in _count(words, int(count[2] or 0) / 1_000):
+            async for chunk in _count_chunks(words, int(count[2] or 0) / 1_000):
                 yield chunk
-        elif call := _WORD.fullmatch(text):
-            for chunk in _call(call[1].lower(), call[2].strip()):
+        elif call := _TOOL_COMMAND.fullmatch(text):
+            for chunk in _tool_call_chunks(call[1].lower(), call[2].strip()):
                 yield chunk
             yield Done("tool-calls", _usage(text, 1))
             return
         elif text.lower() == "think":
-            for chunk in _think():
+            for chunk in _thinking_chunks():
                 yield chunk
         elif text.lower() == "fail":
             yield TextStart(id="t")
             yield TextDelta(id="t", delta="This is going ")
             raise ModelError("The model failed in the middle of its answer, as it was asked to.")
         else:
-            for chunk in _say(f"You said: {text}\n\n{HELP}"):
+            for chunk in _text_chunks(f"You said: {text}\n\n{HELP}"):
                 yield chunk
             words = len(text.split())
         yield Done("stop", _usage(text, words))
@@ -73,14 +73,14 @@ def _usage(text: str, words: int) -> Usage:
     return Usage(input_tokens=len(text.split()), output_tokens=max(words, 1))
 
 
-def _say(text: str) -> Iterator[ModelChunk]:
+def _text_chunks(text: str) -> Iterator[ModelChunk]:
     yield TextStart(id="t")
     for delta in re.findall(r"\s*\S+\s*?(?=\s|$)|\s+", text):
         yield TextDelta(id="t", delta=delta)
     yield TextEnd(id="t")
 
 
-async def _count(last: int, pause_s: float) -> AsyncIterator[ModelChunk]:
+async def _count_chunks(last: int, pause_s: float) -> AsyncIterator[ModelChunk]:
     yield TextStart(id="t")
     for number in range(1, last + 1):
         if number > 1:
@@ -89,16 +89,16 @@ async def _count(last: int, pause_s: float) -> AsyncIterator[ModelChunk]:
     yield TextEnd(id="t")
 
 
-def _think() -> Iterator[ModelChunk]:
+def _thinking_chunks() -> Iterator[ModelChunk]:
     yield ReasoningStart(id="r")
     for delta in ("Let me ", "think about ", "this for ", "a moment."):
         yield ReasoningDelta(id="r", delta=delta)
     yield ReasoningEnd(id="r")
-    yield from _say("I have thought about it.")
+    yield from _text_chunks("I have thought about it.")
 
 
-def _call(tool: str, value: str) -> Iterator[ModelChunk]:
-    name = _ARGUMENT[tool]
+def _tool_call_chunks(tool: str, value: str) -> Iterator[ModelChunk]:
+    name = _TOOL_ARGUMENTS[tool]
     argument = float(value) if tool == "sleep" and re.fullmatch(r"\d+(\.\d+)?", value) else value
     argument_json = msgspec.json.encode(argument).decode()
     yield ToolInputStart(tool_call_id="call_1", tool_name=tool)
@@ -114,7 +114,7 @@ def _last_text(history: Sequence[UIMessage]) -> str:
     return ""
 
 
-def _results(answer: UIMessage) -> list[str]:
+def _describe_results(answer: UIMessage) -> list[str]:
     """A sentence about each finished call."""
     sentences = []
     for part in answer.get("parts", ()):

@@ -19,7 +19,7 @@ from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
 from rejoin_runner.models.model import Usage
 
 FILE_TOKENS = 1_500
-"""Of an image or a document: its size in bytes says little about its tokens."""
+"""Estimated tokens of an image or a document: its size in bytes says little about its tokens."""
 SAMPLE_CHARS_MAX = 16_000
 """A longer text is estimated from evenly spaced slices of it, which takes less than a millisecond."""
 SLICES = 16

@@ -80,7 +80,7 @@ class Fleet(msgspec.Struct, frozen=True):
             answer = msgspec.json.decode(await admin.call_api(f"$JS.API.STREAM.INFO.{stream}"))
         assert answer["config"]["num_replicas"] == 3
         leader = answer["cluster"]["leader"]
-        return next(node for node in self.brokers.nodes if node.place.path.name == leader)
+        return next(node for node in self.brokers.nodes if node.options.path.name == leader)
 
 
 @asynccontextmanager

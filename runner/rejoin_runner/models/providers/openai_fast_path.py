@@ -76,13 +76,13 @@ class TextChunk(msgspec.Struct, frozen=True):
 
 
 type _Chunk = TextChunk | ChatCompletionChunk
-type _Next = _Chunk | Exception
+type _ChunkOrEnd = _Chunk | Exception
 """A chunk, or the end of the stream: `StopAsyncIteration` or the exception that ended it."""
 
 _text_chunk_decoder = msgspec.json.Decoder(TextChunk)
 
 
-class _Event(ServerSentEvent):
+class _FastSseEvent(ServerSentEvent):
     @override
     def json(self) -> Any:
         try:
@@ -91,18 +91,18 @@ class _Event(ServerSentEvent):
             return super().json()
 
 
-class _Events(SSEDecoder):
-    """Decodes events that are one line of data at once; the base class decodes all others."""
+class _FastSseDecoder(SSEDecoder):
+    """Decodes an event that is a single data line directly; the base class decodes all others."""
 
     @override
     async def aiter_bytes(self, iterator: AsyncIterator[bytes]) -> AsyncIterator[ServerSentEvent]:
         rest = b""
         async for data in iterator:
-            whole = rest + data
-            *events, rest = _EVENT_END.split(whole) if b"\r" in whole else whole.split(b"\n\n")
+            buffered = rest + data
+            *events, rest = _EVENT_END.split(buffered) if b"\r" in buffered else buffered.split(b"\n\n")
             for event in events:
                 if event.startswith(_DATA) and b"\n" not in event and b"\r" not in event:
-                    yield _Event(data=event.removeprefix(_DATA).decode())
+                    yield _FastSseEvent(data=event.removeprefix(_DATA).decode())
                     continue
                 for line in event.splitlines():
                     self.decode(line.decode())
@@ -115,7 +115,7 @@ class FastOpenAIClient(AsyncOpenAI):
 
     @override
     def _make_sse_decoder(self) -> SSEDecoder:
-        return _Events()
+        return _FastSseDecoder()
 
     @override
     def _process_response_data[T](self, *, data: object, cast_to: type[T], response: "httpx2.Response") -> T:
@@ -143,8 +143,8 @@ class _LibraryFeed:
 
     def __init__(self, source: AsyncStream[ChatCompletionChunk]) -> None:
         self.source = source
-        self._chunks: deque[_Next] = deque()
-        self._step: Generator[Any, Any, ModelResponseStreamEvent] | None = None
+        self._chunks: deque[_ChunkOrEnd] = deque()
+        self._suspended_step: Generator[Any, Any, ModelResponseStreamEvent] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -158,12 +158,12 @@ class _LibraryFeed:
         return chunk
 
     def feed(
-        self, events: AsyncIterator[ModelResponseStreamEvent], chunk: _Next
+        self, events: AsyncIterator[ModelResponseStreamEvent], chunk: _ChunkOrEnd
     ) -> Iterator[ModelResponseStreamEvent]:
         """The library's events for this chunk, or for the end of the stream."""
         self._chunks.append(chunk)
         while True:
-            step, self._step = self._step or anext(events).__await__(), None
+            step, self._suspended_step = self._suspended_step or anext(events).__await__(), None
             try:
                 step.send(None)
             except StopIteration as result:
@@ -171,59 +171,65 @@ class _LibraryFeed:
             except StopAsyncIteration:
                 return
             else:
-                self._step = step
+                self._suspended_step = step
                 return
 
     def close(self) -> None:
         """End the suspended coroutine."""
-        if self._step is not None:
+        if self._suspended_step is not None:
             with suppress(GeneratorExit, StopAsyncIteration):
-                self._step.throw(GeneratorExit)
+                self._suspended_step.throw(GeneratorExit)
 
 
-class _Response(OpenAIStreamedResponse):
-    """The library's response, over a `_LibraryFeed` instead of a stream."""
+class _FastResponse(OpenAIStreamedResponse):
+    """The library's response, over a `_LibraryFeed` instead of a stream. `open_index`: the index of the open
+    text part.
+    """
 
     @override
     async def __aiter__(self) -> AsyncGenerator[ModelResponseStreamEvent]:
         library, events = cast("_LibraryFeed", self._response), super().__aiter__()
-        passed_on: list[str] = []
-        at: int | None = None  # the index of the open text part
+        sent_texts: list[str] = []
+        open_index: int | None = None
         try:
-            async for chunk in _to_the_end(library.source):
-                if at is not None and isinstance(chunk, TextChunk) and self._is_plain(chunk.text, at):
+            async for chunk in _chunks_and_end(library.source):
+                if (
+                    open_index is not None
+                    and isinstance(chunk, TextChunk)
+                    and self._is_plain(chunk.text, open_index)
+                ):
                     if chunk.text:
-                        passed_on.append(chunk.text)
-                        yield PartDeltaEvent(index=at, delta=TextPartDelta(content_delta=chunk.text))
+                        sent_texts.append(chunk.text)
+                        yield PartDeltaEvent(index=open_index, delta=TextPartDelta(content_delta=chunk.text))
                     continue
-                for text_chunk in self._joined(passed_on):
+                for text_chunk in self._join_texts(sent_texts):
                     deque(library.feed(events, text_chunk), maxlen=0)  # its events were sent before
-                passed_on.clear()
+                sent_texts.clear()
                 for event in library.feed(events, chunk):
-                    at = _open_text(event, at)
+                    open_index = _find_open_text(event, open_index)
                     yield event
         finally:
             library.close()
 
-    def _is_plain(self, text: str, at: int) -> bool:
+    def _is_plain(self, text: str, open_index: int) -> bool:
         """Whether the library would pass the text on unchanged and at once."""
         restorer = self._parts_manager.special_token_restorer
-        if restorer is not None and (_INVISIBLE.search(text) or restorer.restorers[at].held):
+        if restorer is not None and (_INVISIBLE.search(text) or restorer.restorers[open_index].held):
             return False
-        return text not in self._tags
+        return text not in self._thinking_tags
 
-    def _joined(self, texts: list[str]) -> Iterator[TextChunk]:
-        whole = "".join(texts)
-        for text in texts if whole in self._tags else [whole] * bool(texts):
+    def _join_texts(self, texts: list[str]) -> Iterator[TextChunk]:
+        joined = "".join(texts)
+        for text in texts if joined in self._thinking_tags else [joined] * bool(texts):
             yield TextChunk((_Choice(_Delta(text)),))
 
     @property
-    def _tags(self) -> tuple[str, str]:
+    def _thinking_tags(self) -> tuple[str, str]:
         """The texts with which some models begin and end their reasoning."""
         return self._model_profile.get("thinking_tags", DEFAULT_THINKING_TAGS)
 
 
-async def _to_the_end(stream: AsyncIterator[ChatCompletionChunk]) -> AsyncGenerator[_Next]:
+async def _chunks_and_end(stream: AsyncIterator[ChatCompletionChunk]) -> AsyncGenerator[_ChunkOrEnd]:
     """The chunks, then what ended the stream."""
     try:
         async for chunk in stream:
@@ -234,7 +240,7 @@ async def _to_the_end(stream: AsyncIterator[ChatCompletionChunk]) -> AsyncGenera
         yield StopAsyncIteration()
 
 
-def _open_text(event: ModelResponseStreamEvent, at: int | None) -> int | None:
+def _find_open_text(event: ModelResponseStreamEvent, open_index: int | None) -> int | None:
     """The index of the text part that the next text delta belongs to, if one is open."""
     match event:
         case (
@@ -244,7 +250,7 @@ def _open_text(event: ModelResponseStreamEvent, at: int | None) -> int | None:
         case PartStartEvent() | PartDeltaEvent() | PartEndEvent():
             return None
         case _:
-            return at
+            return open_index
 
 
 class FastChatModel(OpenAIChatModel):
@@ -257,7 +263,7 @@ class FastChatModel(OpenAIChatModel):
         model_request_parameters: ModelRequestParameters,
         model_settings: OpenAIChatModelSettings | None = None,
     ) -> OpenAIStreamedResponse:
-        streamed = _Response(
+        streamed = _FastResponse(
             model_request_parameters=model_request_parameters,
             _model_name=self.model_name,
             _model_profile=self.profile,

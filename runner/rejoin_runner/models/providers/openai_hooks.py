@@ -89,12 +89,12 @@ def find_missing_hooks() -> list[str]:
 def _find(path: str) -> Any:
     module_name, _, attributes = path.partition(":")
     try:
-        found: Any = import_module(module_name)
+        value: Any = import_module(module_name)
     except ImportError:
         return None
     for attribute in attributes.split("."):
-        found = getattr(found, attribute, None)
-    return found
+        value = getattr(value, attribute, None)
+    return value
 
 
 def _parameters(function: Any) -> tuple[str, ...] | None:
@@ -109,10 +109,10 @@ def _has_expected_fields(response: Any) -> bool:
     """Whether the response takes what the fast path passes, and needs nothing else."""
     if not dataclasses.is_dataclass(response):
         return False
-    taken = [field for field in dataclasses.fields(response) if field.init]
+    init_fields = [field for field in dataclasses.fields(response) if field.init]
     required = {
         field.name
-        for field in taken
+        for field in init_fields
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
-    return required <= RESPONSE_FIELDS <= {field.name for field in taken}
+    return required <= RESPONSE_FIELDS <= {field.name for field in init_fields}

@@ -114,7 +114,7 @@ class ProviderModel:
                 if begun:
                     raise
                 if fault.reasoning_refused and origin is self._origin:
-                    origin = origin.elsewhere()  # its reasoning belongs to another account: send none
+                    origin = origin.without_signatures()  # the reasoning is bound to another account
                     continue
                 wait_s = _retry_wait_s(fault, retries)
                 if retries >= self._retries_max or wait_s is None or clock() + wait_s >= deadline:

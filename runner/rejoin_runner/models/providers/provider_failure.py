@@ -1,4 +1,4 @@
-"""Classifies the failures of a provider: what users are told, and whether a retry may help.
+"""Classifies the failures of a provider: the text for users, and whether a retry may help.
 
 The libraries' own texts name hosts, keys and classes, so users get texts from here.
 """
@@ -10,9 +10,7 @@ from pydantic_ai import exceptions
 from rejoin_runner.models.model import ModelError
 
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-
-
-_REASONING_REFUSED = ("encrypted content", "encrypted_content", "invalid `signature`", "invalid `data`")
+_REASONING_REFUSED_TEXTS = ("encrypted content", "encrypted_content", "invalid `signature`", "invalid `data`")
 
 
 class ProviderFailure(ModelError):
@@ -63,12 +61,12 @@ def classify_failure(fault: Exception, *, begun: bool) -> ProviderFailure:
 def _refuses_reasoning(fault: Exception) -> bool:
     """Whether a provider rejects the signed reasoning in the request.
 
-    Reasoning is bound to an account: with a new key, or another tenant's, it cannot be read.
+    Reasoning is bound to an account: with a new key, or the key of another tenant, it cannot be read.
     """
     if not isinstance(fault, exceptions.ModelHTTPError) or fault.status_code != HTTPStatus.BAD_REQUEST:
         return False
     body = str(fault.body).lower()
-    return any(mark in body for mark in _REASONING_REFUSED)
+    return any(text in body for text in _REASONING_REFUSED_TEXTS)
 
 
 def _status(status: int) -> str:

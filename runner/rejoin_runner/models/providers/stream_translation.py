@@ -1,6 +1,6 @@
 """Translates pydantic-ai's stream of a provider's answer to chunks.
 
-Never the request, nor the classification of failures. A part of the library is identified by its index.
+It translates neither requests nor failures. A part of the library is identified by its index.
 """
 
 import base64
@@ -61,8 +61,8 @@ class StreamTranslator:
         self._call_ids = earlier_calls
         self._step = step
         self._serial = count()
-        self._open: dict[int, str] = {}
-        self._unsigned: dict[int, ThinkingPart] = {}
+        self._open_parts: dict[int, str] = {}
+        self._unsigned_reasoning: dict[int, ThinkingPart] = {}
         self._calls: dict[int, str] = {}
         self._files: set[int] = set()
         self._sources: set[tuple[str | None, ...]] = set()
@@ -71,50 +71,58 @@ class StreamTranslator:
         """The chunks of one event."""
         match event:
             case PartDeltaEvent(index=index, delta=TextPartDelta(content_delta=text)):
-                yield from self._text(index, text)
-            case PartDeltaEvent(index=index, delta=ThinkingPartDelta() as delta) if index in self._unsigned:
-                self._unsigned[index] = delta.apply(self._unsigned[index])
+                yield from self._add_text(index, text)
+            case PartDeltaEvent(index=index, delta=ThinkingPartDelta() as delta) if (
+                index in self._unsigned_reasoning
+            ):
+                self._unsigned_reasoning[index] = delta.apply(self._unsigned_reasoning[index])
             case PartDeltaEvent(index=index, delta=ThinkingPartDelta(content_delta=text)):
-                yield from self._reasoning(index, text)
+                yield from self._add_reasoning(index, text)
             case PartDeltaEvent(index=index, delta=ToolCallPartDelta(args_delta=args)):
-                yield from self._arguments(index, args)
+                yield from self._add_arguments(index, args)
             case PartStartEvent(index=index, part=part):
-                yield from self._start(index, part)
-            case PartEndEvent(index=index, part=ThinkingPart(id=str()) as part) if index in self._open:
-                self._unsigned[index] = part
+                yield from self._start_part(index, part)
+            case PartEndEvent(index=index, part=ThinkingPart(id=str()) as part) if index in self._open_parts:
+                self._unsigned_reasoning[index] = part
             case PartEndEvent(index=index, part=part):
-                yield from self._close(index, part)
+                yield from self._close_part(index, part)
 
     def finish(self, response: ModelResponse) -> Iterator[ModelChunk | Done]:
         """The remaining chunks: open parts, the complete tool calls, and the `Done`.
 
         Tool calls come last because their arguments may arrive interleaved.
         """
-        yield from self._sign()
-        for index in tuple(self._open):
-            yield from self._close(index, response.parts[index])
+        yield from self._close_reasoning_item()
+        for index in tuple(self._open_parts):
+            yield from self._close_part(index, response.parts[index])
         for index, call_id in self._calls.items():
             call = response.parts[index]
             if isinstance(call, ToolCallPart):
                 yield ToolInputAvailable(
-                    call_id, call.tool_name, _input(call.args), provider_metadata=self._origin.metadata(call)
+                    call_id,
+                    call.tool_name,
+                    _parse_arguments(call.args),
+                    provider_metadata=self._origin.metadata(call),
                 )
         reason = _REASONS.get(response.finish_reason or "", "other")
         if self._calls and reason == "stop":  # some servers say "stop" after a tool call
             reason = "tool-calls"
         yield Done(reason, _usage(response.usage))
 
-    def _start(self, index: int, part: ModelResponsePart) -> Iterator[ModelChunk]:
-        if not (isinstance(part, ThinkingPart) and part.id in {one.id for one in self._unsigned.values()}):
-            yield from self._sign()
+    def _start_part(self, index: int, part: ModelResponsePart) -> Iterator[ModelChunk]:
+        if not (
+            isinstance(part, ThinkingPart)
+            and part.id in {unsigned.id for unsigned in self._unsigned_reasoning.values()}
+        ):
+            yield from self._close_reasoning_item()
         match part:
             case TextPart(content=text):
-                yield from self._text(index, text)
+                yield from self._add_text(index, text)
             case ThinkingPart(content=text):
-                yield from self._reasoning(index, text)
+                yield from self._add_reasoning(index, text)
             case ToolCallPart() as call:
-                yield self._call(index, call)
-                yield from self._arguments(index, call.args)
+                yield self._start_call(index, call)
+                yield from self._add_arguments(index, call.args)
             case FilePart(content=content) as part if index not in self._files:
                 self._files.add(index)
                 body = base64.b64encode(content.data).decode()
@@ -123,53 +131,53 @@ class StreamTranslator:
             case _:
                 pass
 
-    def _text(self, index: int, text: str) -> Iterator[ModelChunk]:
+    def _add_text(self, index: int, text: str) -> Iterator[ModelChunk]:
         if not text:
             return
-        if index not in self._open:
-            self._open[index] = f"text-{next(self._serial)}"
-            yield TextStart(self._open[index])
-        yield TextDelta(self._open[index], _storable(text))
+        if index not in self._open_parts:
+            self._open_parts[index] = f"text-{next(self._serial)}"
+            yield TextStart(self._open_parts[index])
+        yield TextDelta(self._open_parts[index], _storable(text))
 
-    def _reasoning(self, index: int, text: str | None) -> Iterator[ModelChunk]:
+    def _add_reasoning(self, index: int, text: str | None) -> Iterator[ModelChunk]:
         """Opened even without text: a provider may hide the text and send only its signature."""
-        if index not in self._open:
-            self._open[index] = f"reasoning-{next(self._serial)}"
-            yield ReasoningStart(self._open[index])
+        if index not in self._open_parts:
+            self._open_parts[index] = f"reasoning-{next(self._serial)}"
+            yield ReasoningStart(self._open_parts[index])
         if text:
-            yield ReasoningDelta(self._open[index], _storable(text))
+            yield ReasoningDelta(self._open_parts[index], _storable(text))
 
-    def _sign(self) -> Iterator[ModelChunk]:
+    def _close_reasoning_item(self) -> Iterator[ModelChunk]:
         """Close the parts of a reasoning item. OpenAI signs its first part after the last one has ended."""
-        for index, part in self._unsigned.items():
-            yield from self._close(index, part)
-        self._unsigned.clear()
+        for index, part in self._unsigned_reasoning.items():
+            yield from self._close_part(index, part)
+        self._unsigned_reasoning.clear()
 
-    def _close(self, index: int, part: ModelResponsePart) -> Iterator[ModelChunk]:
-        if (part_id := self._open.pop(index, None)) is None:
+    def _close_part(self, index: int, part: ModelResponsePart) -> Iterator[ModelChunk]:
+        if (part_id := self._open_parts.pop(index, None)) is None:
             return
         if isinstance(part, TextPart):
             yield TextEnd(part_id, self._origin.metadata(part))
-            yield from self._cited(part)
+            yield from self._source_chunks(part)
         elif isinstance(part, ThinkingPart):
             yield ReasoningEnd(part_id, self._origin.metadata(part))
 
-    def _cited(self, part: TextPart) -> Iterator[ModelChunk]:
+    def _source_chunks(self, part: TextPart) -> Iterator[ModelChunk]:
         """The sources of a text, each once. The step makes the ids unique in the message."""
         for source in (source for citation in part.citations or () for source in citation.sources):
-            web = isinstance(source, WebCitationSource)
-            place = source.url if isinstance(source, WebCitationSource) else source.document_id
-            if (place, source.title) in self._sources:
+            is_web = isinstance(source, WebCitationSource)
+            location = source.url if isinstance(source, WebCitationSource) else source.document_id
+            if (location, source.title) in self._sources:
                 continue
-            self._sources.add((place, source.title))
+            self._sources.add((location, source.title))
             source_id = f"source-{self._step}-{len(self._sources)}"
-            if web and place:
-                yield SourceUrl(source_id, place, source.title or UNSET)
+            if is_web and location:
+                yield SourceUrl(source_id, location, source.title or UNSET)
             else:
-                title = source.title or place or "document"
+                title = source.title or location or "document"
                 yield SourceDocument(source_id, "text/plain", title, source.title or UNSET)
 
-    def _call(self, index: int, call: ToolCallPart) -> ModelChunk:
+    def _start_call(self, index: int, call: ToolCallPart) -> ModelChunk:
         call_id = call.tool_call_id
         while call_id in self._call_ids:  # some servers reuse ids in every answer
             call_id = f"{call_id}-{len(self._call_ids)}"
@@ -177,7 +185,7 @@ class StreamTranslator:
         self._calls[index] = call_id
         return ToolInputStart(call_id, call.tool_name)
 
-    def _arguments(self, index: int, args: str | dict[str, Any] | None) -> Iterator[ModelChunk]:
+    def _add_arguments(self, index: int, args: str | dict[str, Any] | None) -> Iterator[ModelChunk]:
         if args and index in self._calls:
             text = args if isinstance(args, str) else msgspec.json.encode(args).decode()
             yield ToolInputDelta(self._calls[index], _storable(text))
@@ -189,7 +197,7 @@ def _usage(usage: RequestUsage) -> Usage:
     )
 
 
-def _input(args: object) -> Any:
+def _parse_arguments(args: object) -> Any:
     """The parsed arguments, or the raw text if they are not an object that clients accept."""
     if not isinstance(args, str):
         return args or {}
