@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from rejoin_adapters.jetstream import setup
 from rejoin_gateway import app
 from rejoin_gateway.auth.authenticator import config_errors
+from rejoin_gateway.core.file_urls import check_public_url
+from rejoin_protocol.errors import Invalid
 
 from rejoin.cli.finding import Finding, error, note
 
@@ -39,6 +41,7 @@ def check_settings(settings: DoctorSettings) -> Iterator[Finding]:
             f"{settings.ack_wait_s / 3:.2g} s, and loses its runs if it is busy for longer",
             f"set it to {setup.ACK_WAIT_S:g}",
         )
+    yield from _check_file_urls(settings)
     retention_s = settings.session_retention_s
     if retention_s is not None and retention_s < settings.run_log_retention_s:
         yield note(
@@ -50,4 +53,16 @@ def check_settings(settings: DoctorSettings) -> Iterator[Finding]:
         yield note(
             "/metrics is a public route of the gateway",
             "set REJOIN_METRICS_PORT, or block the path in the load balancer",
+        )
+
+
+def _check_file_urls(settings: DoctorSettings) -> Iterator[Finding]:
+    try:
+        check_public_url(settings.public_url)
+    except Invalid as fault:
+        yield error(fault.detail, "set REJOIN_PUBLIC_URL to what clients have before /api, or unset it")
+    if settings.public_url and not settings.context_encryption_keys:
+        yield note(
+            "the URLs of files are not signed: an `<img>` element cannot load them",
+            "set REJOIN_CONTEXT_ENCRYPTION_KEYS_FILE to the same keys for all gateways and runners",
         )

@@ -82,6 +82,8 @@ def test_unreachable_servers_are_reported(
         ({"jwt_key": "k" * 32}, "accept tokens of any issuer"),
         ({"ack_wait_s": 0.3}, "must send a heartbeat every 0.1 s"),
         ({"session_retention_s": 60.0}, "sessions are deleted after 60 s"),
+        ({"public_url": "chat.example.com"}, "REJOIN_PUBLIC_URL is an http or https URL"),
+        ({"public_url": "https://chat.example.com"}, "the URLs of files are not signed"),
         (
             {"host": "10.0.0.1", "allow_anonymous": False, "api_key_pepper": PEPPER},
             "/metrics is a public route",

@@ -172,6 +172,20 @@ async def test_a_token_says_who_asks(system: LocalSystem, base: str) -> None:
     assert (await system.get(url, Authorization=f"Bearer {token(sub='ann', scope='other')}")).status == 403
 
 
+@pytest.mark.feature("F120")
+@pytest.mark.parametrize(
+    "name", ["Ann\u202fB.", "\u200fdoc", "co\u00adop", "👩\u200d🔬", "レポート\u3000最終"]
+)
+async def test_a_user_may_have_any_name_without_control_characters(
+    system: LocalSystem, base: str, name: str
+) -> None:
+    session = system.fresh("s")
+    assert (await post(system, base, system.chat(session, "count 1"), token(sub=name))).text == "1"
+    url = f"{base}/api/agents/{system.agent}/{session}"
+    assert (await system.get(url, Authorization=f"Bearer {token(sub=name)}")).status == 200
+    assert (await system.get(url, Authorization=f"Bearer {token(sub=name + '.')}")).status == 404
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -179,6 +193,9 @@ async def test_a_token_says_who_asks(system: LocalSystem, base: str) -> None:
         {"exp": None},
         {"sub": None},
         {"sub": ""},
+        {"sub": "a\x7fb"},
+        {"sub": "a\x85b"},
+        {"sub": "a\ud800b"},
         {"secret": "another secret, which is long enough for every algorithm that there is too"},
         {"algorithm": "HS512"},
         {"algorithm": "none", "secret": None},

@@ -156,3 +156,28 @@ async def test_a_model_reads_the_files_of_its_own_answer_too() -> None:
     assert seen.history == [turn(TEXT)]
     assert seen.answer["parts"] == [file(file_formats.to_data_url("image/png", PNG))]
     assert answer["parts"] == [file(file_formats.file_url(id))]
+
+
+@pytest.mark.feature("F120")
+async def test_a_text_file_becomes_a_text_that_names_it() -> None:
+    files = RecordingFileStore()
+    note = await files.put(TENANT, None, '\ufeff# "a"\r\n'.encode(), "text/markdown")
+    broken = await files.put(TENANT, None, b"\xff", "text/plain")
+    parts = (file(file_formats.file_url(note), filename='"n".md'), file(file_formats.file_url(broken)))
+    [found] = await inline_files([turn(TEXT, *parts)], files, TENANT)
+    shown = '<attachment name="\\"n\\".md" type="text/markdown">\n# "a"\n\n</attachment>'
+    unread = "[The attachment of this message cannot be read.]"
+    assert found == turn(TEXT, *({"type": "text", "text": text} for text in (shown, unread)))
+
+
+@pytest.mark.feature("F120")
+async def test_a_model_does_not_get_the_data_of_the_users_page() -> None:
+    """Data of an answer stays: the model's own tools made it."""
+    data = {"type": "data-selection", "data": {"from": 1}}
+    answer = {"id": "a", "role": "assistant", "parts": [data]}
+    history = [turn(TEXT, data), turn(data), turn(), answer]
+    found = await inline_files(history, RecordingFileStore(), TENANT)
+    assert [message["parts"] for message in found[2:]] == [[], [data]]
+    assert found[0] == turn(TEXT)
+    [only] = found[1]["parts"]
+    assert only == {"type": "text", "text": "[The user sent data that is for the application only.]"}

@@ -403,3 +403,26 @@ def test_a_file_the_model_made_is_part_of_its_answer() -> None:
 def test_the_library_is_not_loaded_before_it_is_needed(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'pydantic_ai', 'openai', 'httpx2'}} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.feature("F120")
+def test_a_note_replaces_a_file_that_the_model_cannot_take() -> None:
+    """In a user's message and in a tool's output; and other files stay."""
+    blind = msgspec.structs.replace(ORIGIN, refused_files=frozenset({"image/gif"}))
+    gif = {"type": "file", "mediaType": "image/gif", "url": "data:image/gif;base64,AA==", "filename": "a.gif"}
+    png = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AA=="}
+    output = {"type": "content", "value": [{"type": "media", "data": "AA==", "mediaType": "image/gif"}]}
+    turns = [user(text("look"), gif, png), assistant(STEP, tool("output-available", output=output))]
+    asked, _, returned = to_messages("", turns, blind)
+    [prompt] = asked.parts
+    assert isinstance(prompt, UserPromptPart)
+    assert prompt.content == [
+        "look",
+        "[The attachment a.gif (image/gif) is left out: this model cannot read such files.]",
+        BinaryContent(b"\0", media_type="image/png"),
+    ]
+    [result] = returned.parts
+    assert isinstance(result, ToolReturnPart)
+    assert result.content == [
+        "[The attachment of this message (image/gif) is left out: this model cannot read such files.]"
+    ]
