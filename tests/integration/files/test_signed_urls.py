@@ -1,7 +1,6 @@
 """Signed URLs of files through whole gateways: who may read what, until when, and from which of them."""
 
 import base64
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -11,33 +10,18 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from yarl import URL
 
 from tests.support.clients.attachments import PDF, PNG, RecordingModel, inline_file_part
 from tests.support.clients.file_messages import chat_with_parts, post_chat
 from tests.support.clients.problems import assert_problem
+from tests.support.models.scripted_models import PictureModel
 from tests.support.system.local_system import Answer, LocalSystem
 
 KEYS = "k1:" + base64.b64encode(bytes(32)).decode()
 OTHER_KEYS = "k2:" + base64.b64encode(b"2" * 32).decode()
 PUBLIC = "https://chat.example.com"
 STORED_URL = file_formats.file_url(file_formats.file_id(None, PNG))
-
-
-class Painter:
-    """Answers with a picture between two texts."""
-
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
-        """See `Model`."""
-        del request
-        for id, delta in (("a", "Look: "), ("b", "Done.")):
-            yield chunks.TextStart(id=id)
-            yield chunks.TextDelta(id=id, delta=f"{delta}{STORED_URL}")
-            yield chunks.TextEnd(id=id)
-            if id == "a":
-                yield chunks.File(file_formats.to_data_url("image/png", PNG), "image/png")
-        yield Done("stop")
 
 
 def files_of(answer: Answer) -> list[str]:
@@ -60,7 +44,7 @@ def folded(answer: Answer) -> dict[str, Any]:
 @pytest.mark.feature("F120")
 async def test_every_gateway_and_every_resume_gives_the_same_bytes(system: LocalSystem) -> None:
     """A made picture has one signed URL: in the stream, in each rest of it, and in the history."""
-    await system.runner([Agent(name=system.agent, model=Painter())])
+    await system.runner([Agent(name=system.agent, model=PictureModel(PNG, said=STORED_URL))])
     first, second = [await system.gateway(context_encryption_keys=KEYS, public_url=PUBLIC) for _ in range(2)]
     session = system.fresh("s")
     whole = await system.post(first, system.chat(session, "paint"))
@@ -82,7 +66,7 @@ async def test_every_gateway_and_every_resume_gives_the_same_bytes(system: Local
 @pytest.mark.feature("F120")
 @pytest.mark.parametrize("path", ["/api/threads/{}", "/run/v1/conversations/{}"])
 async def test_every_family_gives_signed_urls(system: LocalSystem, path: str) -> None:
-    await system.runner([Agent(name=system.agent, model=Painter())])
+    await system.runner([Agent(name=system.agent, model=PictureModel(PNG, said=STORED_URL))])
     base, session = await system.gateway(context_encryption_keys=KEYS), system.fresh("s")
     answer = await system.post(base, system.chat(session, "paint"))
     page = (await system.get(base + path.format(session))).json
@@ -188,7 +172,7 @@ async def test_a_history_can_be_sent_back_with_its_signed_urls(system: LocalSyst
 
 @pytest.mark.feature("F120")
 async def test_without_keys_urls_are_as_they_are_stored(system: LocalSystem) -> None:
-    await system.runner([Agent(name=system.agent, model=Painter())])
+    await system.runner([Agent(name=system.agent, model=PictureModel(PNG, said=STORED_URL))])
     base, session = await system.gateway(), system.fresh("s")
     assert files_of(await system.post(base, system.chat(session, "paint"))) == [STORED_URL]
     assert_problem(await system.get(f"{base}{STORED_URL}?tenant=default&expires=9&signature=x"), 401)

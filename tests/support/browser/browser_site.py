@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -22,11 +23,11 @@ def find_chromium() -> str:
 
 
 class LoadBalancer:
-    """A minimal load balancer: each connection goes to the first gateway that accepts it."""
+    """A minimal load balancer: a connection goes to the first gateway that accepts it. `ports` may grow."""
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
-        self.taken = dict.fromkeys(ports, 0)
+        self.taken = Counter[int]()
         self.base = ""
         self._writers: set[asyncio.StreamWriter] = set()
 

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
-from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
+from rejoin_protocol import file_formats
+from rejoin_protocol.events.chunks import File, TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
@@ -46,6 +47,24 @@ class GatedModel(msgspec.Struct):
             await self.gate.acquire()
             yield TextDelta(id="t", delta=f" {number}")
         yield TextEnd(id="t")
+        yield Done("stop")
+
+
+class PictureModel(msgspec.Struct):
+    """Makes a picture between two texts, which both say `said`. `png`: its bytes."""
+
+    png: bytes
+    said: str = "Look."
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `port.Model`."""
+        del request
+        for id in ("before", "behind"):
+            yield TextStart(id=id)
+            yield TextDelta(id=id, delta=self.said)
+            yield TextEnd(id=id)
+            if id == "before":
+                yield File(file_formats.to_data_url(file_formats.PNG, self.png), file_formats.PNG)
         yield Done("stop")
 
 
