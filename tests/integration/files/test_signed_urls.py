@@ -70,7 +70,7 @@ async def test_every_family_gives_signed_urls(system: LocalSystem, path: str) ->
     base, session = await system.gateway(context_encryption_keys=KEYS), system.fresh("s")
     answer = await system.post(base, system.chat(session, "paint"))
     page = (await system.get(base + path.format(session))).json
-    [part] = [part for part in page["messages"][-1]["parts"] if part["type"] == "file"]
+    [part] = [part for part in page.get("data", page)["messages"][-1]["parts"] if part["type"] == "file"]
     assert [part["url"]] == files_of(answer)
 
 
