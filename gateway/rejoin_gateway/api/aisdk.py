@@ -1,9 +1,9 @@
 """The AI SDK's API: what `useChat` sends without configuration, and what it reads.
 
-`POST /api/chat` takes `{id, messages, trigger, messageId?}`; `GET /api/chat/{id}/stream` resumes (npm package
-`ai`, `http-chat-transport.ts`). The client sends the whole conversation each time. From a session that exists
-only the new turn is taken, and from an assistant message only the decisions in it, so that a client cannot
-change what is stored.
+`POST /api/chat` takes `{id, messages, trigger, messageId?}`; its route is in `chat_dispatch`, because three
+families share it. `GET /api/chat/{id}/stream` resumes (npm package `ai`, `http-chat-transport.ts`). The
+client sends the whole conversation each time. From a session that exists only the new turn is taken, and
+from an assistant message only the decisions in it, so that a client cannot change what is stored.
 """
 
 from typing import Literal

@@ -74,6 +74,11 @@ class AgentFrame:
         self.calls: dict[CallId, ToolCall] = {}
         """The calls of the last step, in the model's order."""
 
+    @property
+    def is_delegated(self) -> bool:
+        """Whether the agent works on a delegate call of another agent."""
+        return self.call is not None
+
     def begin_step(self) -> None:
         """Count a step, and make the successor the agent."""
         if self.successor is not None:

@@ -223,7 +223,7 @@ def _next_after_step(state: RunState, policy: Policy) -> Action:
     frame = state.frames.top
     # A delegated agent's text is its output, so its response must be complete. The conversation's own text
     # is in the message anyway.
-    output_missing = frame.call is not None and not frame.calls and state.step is StepPhase.INCOMPLETE
+    output_missing = frame.is_delegated and not frame.calls and state.step is StepPhase.INCOMPLETE
     if frame.steps == 0 or frame.successor is not None or output_missing:
         return CallModel()
     if frame.calls and frame.steps_since_handoff < policy.max_steps:

@@ -66,7 +66,7 @@ async def build_instructions(attempt: Attempt) -> str:
         except Exception as fault:
             log_exception(attempt.log, "instructions_failed", fault)
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault
-    page = None if attempt.state.frames.top.call is not None else current_page(attempt.claim)
+    page = None if attempt.state.frames.top.is_delegated else current_page(attempt.claim)
     return text if page is None else f"{text}\n\nThe user is looking at this page: {page}".strip()
 
 

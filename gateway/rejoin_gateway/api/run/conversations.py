@@ -53,7 +53,9 @@ class NumberedPage(msgspec.Struct, frozen=True):
 
 
 class ConversationPage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A page of sessions. `next`: the `before` of the following page; absent on the last one."""
+    """A page of sessions. `next`: pass it as `before` to get the following page; absent on the
+    last one.
+    """
 
     data: list[ConversationSummary]
     pagination: NumberedPage
@@ -78,7 +80,7 @@ class Conversation(ConversationSummary, frozen=True, rename="camel", omit_defaul
 
 
 class ConversationMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A page of a session's messages. `next`: the `before` of the page of older ones."""
+    """A page of a session's messages. `next`: pass it as `before` to get the page of older ones."""
 
     data: Conversation
     pagination: NumberedPage
