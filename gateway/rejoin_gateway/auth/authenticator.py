@@ -275,6 +275,6 @@ def _build_verifier(
     if settings.jwt_jwks_url is not None:
         jwks = JwksCache(jwks_fetcher(session, settings.jwt_jwks_url), clock_s)
         if settings.jwt_audience is None:
-            log.warning("tokens_of_any_audience", hint="set REJOIN_JWT_AUDIENCE")
+            log.warning("jwt_audience_not_checked", hint="set REJOIN_JWT_AUDIENCE")
     rules = TokenRules(settings.jwt_algorithms.split(), settings.jwt_issuer, settings.jwt_audience)
     return JwtVerifier(rules, settings.jwt_key, jwks)

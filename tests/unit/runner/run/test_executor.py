@@ -220,6 +220,38 @@ async def test_an_approval_suspends_the_run_and_its_decision_continues_it(backen
     assert (await backend.run_state(), ran) == (State.COMPLETED, ["a"])
 
 
+async def test_a_log_that_expired_during_a_suspension_starts_with_the_stored_message(
+    backend: Backend,
+) -> None:
+    @tool(needs_approval=True)
+    async def delete(file: str) -> str:
+        """Delete."""
+        return f"{file} is deleted"
+
+    head = agent(Responses(call("delete", file="a"), TEXT), tools=[delete])
+    await backend.execute(head)
+    backend.log = MemoryRunLog()
+    [approval] = await backend.store.pending_approvals(OWNER, SessionId("s"))
+    decision = Decision(approval.request.id, approved=True)
+    backend.request = (await backend.store.decide(OWNER, SessionId("s"), [decision])).run.request
+    await backend.execute(head)
+    assert (await backend.marks())[:2] == [Mark.RESTORED, Mark.SUSPENDED]
+    parts = (await backend.state()).message["parts"]
+    assert [part["output"] for part in parts if part["type"] == "tool-delete"] == ["a is deleted"]
+    assert [part["text"] for part in parts if part["type"] == "text"] == ["Hello."]
+    assert await backend.run_state() is State.COMPLETED
+
+
+async def test_a_delegated_agents_text_is_the_output_of_the_call(backend: Backend) -> None:
+    research = Agent(name="research", model=Responses(), text_interval_s=0)
+    head = agent(Responses(call("delegate_to_research", task="find"), TEXT), delegates=[research])
+    await backend.execute(head, {"research": Responses(TEXT)})
+    parts = (await backend.state()).message["parts"]
+    outputs = [part["output"] for part in parts if part["type"] == "tool-delegate_to_research"]
+    assert outputs == ["Hello."]
+    assert await backend.run_state() is State.COMPLETED
+
+
 async def test_an_interrupt_stops_a_tool_and_gives_its_call_a_result(backend: Backend) -> None:
     """The run is cancelled, and no call is left open."""
     started = asyncio.Event()
