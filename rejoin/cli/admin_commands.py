@@ -65,7 +65,10 @@ def sessions_delete(settings: runs.RunSettings, session: str) -> None:
 @click.argument("user")
 @with_settings(runs.RunSettings)
 def users_forget(settings: runs.RunSettings, tenant: str, user: str) -> None:
-    """Delete a user's sessions, with everything that belongs to them, and the user's API keys."""
+    """Delete a user's sessions and API keys.
+
+    Messages, runs, logs, artifacts and files of the sessions are deleted with them.
+    """
     of_tenant = msgspec.structs.replace(settings, tenant=tenant)
     erasure.execute(of_tenant, lambda commands: commands.forget_user(user))
 

@@ -77,7 +77,7 @@ async def test_a_key_that_cannot_be_had_is_the_models_failure_and_sends_nothing(
 ) -> None:
     """And no other key is sent in its place, not even one that the environment has."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-from-elsewhere")
-    monkeypatch.setattr(provider_call, "_KEY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(provider_call, "KEY_TIMEOUT_S", 0.05)
     async with ProviderConnections() as connections:
         model = open_model("openai:fake", connections, tenant_key_lookup=keys)
         with pytest.raises(ModelError) as caught:

@@ -45,7 +45,8 @@ _WAIT_FIRST_S = 0.5
 _WAIT_MAX_S = 8.0
 _RETRY_AFTER_MAX_S = 60.0
 """A provider that asks for a longer wait is not called again."""
-_KEY_TIMEOUT_S = 30.0
+KEY_TIMEOUT_S = 30.0
+"""How long an application may take to look a tenant's API key up."""
 _NO_KEY = "none"
 """Without a key, the libraries take one from the environment and send it to any address."""
 
@@ -137,7 +138,7 @@ class ProviderModel:
         if self._tenant_key_lookup is None:
             return None
         try:
-            async with asyncio.timeout(_KEY_TIMEOUT_S):
+            async with asyncio.timeout(KEY_TIMEOUT_S):
                 key = self._tenant_key_lookup(tenant, self._provider)
                 key = await key if inspect.isawaitable(key) else key
         except Exception as fault:
