@@ -259,6 +259,34 @@ async def test_a_batch_of_decisions_is_taken_whole_or_not_at_all(system: LocalSy
     assert answer.text == "gone left gone right"
 
 
+@pytest.mark.feature("F53")
+async def test_a_batch_gets_a_result_for_each_call_and_the_open_stream_continues(system: LocalSystem) -> None:
+    """In the order of the parts; the same batch again has the same results."""
+    client, session, two, _ = await both_asked(system)
+    message = (await client.messages(session))[-1]
+    url = f"{client.base}/api/chat/{session}/stream?follow=true"
+    async with system.http.get(url) as open_stream:
+        frames = read_frames(open_stream)
+        async for frame in frames:
+            if b'"finishReason":"tool-calls"' in frame.data:
+                break
+        body: Json = {
+            "conversationId": session,
+            "messages": [answers(message, left=True, right=False)],
+            "stream": False,
+        }
+        for _ in range(2):
+            answer = await client.post("/run/api/chat", body)
+            assert answer.headers["content-type"].startswith("application/json")
+            results = [(one["toolCallId"], one["approved"]) for one in answer.json["results"]]
+            assert (answer.json["success"], results) == (True, [("call_0_0", True), ("call_0_1", False)])
+        rest = [frame.data async for frame in frames]
+    assert rest[-1] == b"[DONE]"
+    assert sum(b'"tool-output-available"' in data for data in rest) == 1
+    assert sum(b'"tool-output-denied"' in data for data in rest) == 1
+    assert two.ran == ["left"]
+
+
 @pytest.mark.feature("F56")
 async def test_a_decision_by_rest(system: LocalSystem) -> None:
     """The reason reaches the model; the same again is 200, the opposite 409, an unknown run or call 404."""
