@@ -324,7 +324,7 @@ async def test_after_the_context_nothing_is_kept(log: RunLog, run: RunId) -> Non
 async def test_readers_that_join_at_any_moment_see_every_record_once(
     log: RunLog, other: RunLog, run: RunId
 ) -> None:
-    """The promise behind all of this, by way of the splice."""
+    """The promise behind all of this, through `LogTail`."""
     count = 120
     seen: list[list[int]] = [[] for _ in range(12)]
 

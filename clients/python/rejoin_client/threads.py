@@ -22,14 +22,17 @@ class Thread(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ThreadPage(msgspec.Struct, frozen=True, rename="camel"):
-    """A page of threads, the most recently updated first. `next`: the `before` of the next page."""
+    """A page of threads, the most recently updated first. `next`: pass it as `before` to get the next
+    page.
+    """
 
     threads: list[Thread]
     next: str | None = None
 
 
 class ThreadMessages(msgspec.Struct, frozen=True, rename="camel"):
-    """A page of a thread's UI messages, oldest first. `next`: the `before` of the page with older ones.
+    """A page of a thread's UI messages, oldest first. `next`: pass it as `before` to get the page of older
+    ones.
 
     `active`: a run is active. The messages do not include its answer; `chat.resume` returns it.
     """

@@ -78,7 +78,7 @@ async def test_a_hundred_cuts_over_two_gateways_lose_and_repeat_nothing(
 async def test_a_hundred_cuts_lose_nothing_where_a_gateway_misses_live_messages(
     system: LocalSystem,
 ) -> None:
-    """The splice sees the holes, and reads them from the log."""
+    """`LogTail` notices gaps and reads the missing records from the log."""
     async with open_lossy_broker(system.nats_url, drop=0.3, seed=1) as url:
         gateways = [await system.gateway(nats_url=url), await system.gateway()]
         await system.runner()

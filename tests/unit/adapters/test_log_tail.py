@@ -61,7 +61,7 @@ def test_a_hole_ends_it_even_if_it_is_filled_later() -> None:
     assert take_contiguous(0, [first, third, second]) == ([first], True)
 
 
-# ------------------------------------------------------------------------------------------------ splice
+# ---------------------------------------------------------------------------------------------- log tail
 
 
 class Feed(LiveReader):
