@@ -288,6 +288,31 @@ class SessionPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
+class Fork(msgspec.Struct, frozen=True):
+    """A session that was forked from another one. `root`: the session that the request named, from which it
+    was forked directly or through other forks. `source` and `before`: the session that it was forked from,
+    and the first message that was not copied.
+    """
+
+    root: SessionId
+    id: SessionId
+    source: SessionId
+    before: MessageId
+    title: str | None
+    updated_at: datetime
+    busy: bool
+
+
+class ForkOrigin(msgspec.Struct, frozen=True):
+    """Where a fork came from. `source` and `before`: see `Fork`. `copied`: how many messages of users and
+    assistants were copied and are still there.
+    """
+
+    source: SessionId
+    before: MessageId
+    copied: int
+
+
 class MessagePage(msgspec.Struct, frozen=True):
     """A page of messages, oldest first. `next`: the token of the page of older ones, or None. `times`: when
     each of the messages was first stored.

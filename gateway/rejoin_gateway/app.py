@@ -40,7 +40,7 @@ from rejoin_protocol.security.sealing import Sealer, parse_keys
 from rejoin_gateway.api import agent_chat, aisdk, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
-from rejoin_gateway.api.parts import parts_chat, threads
+from rejoin_gateway.api.parts import parts_chat, threads, tokens
 from rejoin_gateway.api.run import artifacts, conversations, executions, run_chat, run_feedback, run_log
 from rejoin_gateway.api.sessions import agent_sessions, agents, session_feedback
 from rejoin_gateway.auth.authenticator import Authenticator, AuthSettings, open_authenticator
@@ -57,7 +57,7 @@ from rejoin_gateway.http.routes import Route, mount
 from rejoin_gateway.http.service import SERVICE, DisconnectPolicy, GatewayService
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.replay import HEARTBEAT_S
-from rejoin_gateway.ui import docs, kill_switch, pages
+from rejoin_gateway.ui import docs, kill_switch, pages, root
 
 log = structlog.get_logger("rejoin.gateway")
 
@@ -78,7 +78,9 @@ FAMILIES = (
     files,
     parts_chat,
     threads,
+    tokens,
     endpoint,
+    root,
     pages,
     completions,
     responses,

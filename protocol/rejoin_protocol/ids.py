@@ -22,6 +22,7 @@ _ANSWER = re.compile(rf"msg_([{_CROCKFORD}]{{26}})")
 _TIME_CHARS = 10
 RANDOM_BYTES = 10
 RUN_PREFIX = "run_"
+APPROVAL_PREFIX = "apr_"
 MESSAGE_ID_CHARS_MAX = 256
 SESSION_ID_CHARS_MAX = 256
 _HEADER_CHARS = "".join(char for char in map(chr, range(0x20, 0x7F)) if char != "%")
@@ -109,6 +110,13 @@ def is_approval_of(approval: ApprovalId, run: RunId) -> bool:
     return approval.rpartition("_")[0] == approval_id(run, 0).rpartition("_")[0]
 
 
+def run_of_approval(approval: ApprovalId) -> RunId | None:
+    """The run whose approval has this id; None if no approval has such an id."""
+    if not approval.startswith(APPROVAL_PREFIX):
+        return None
+    return RunId(RUN_PREFIX + approval.removeprefix(APPROVAL_PREFIX).rpartition("_")[0])
+
+
 def approval_id(run: RunId, ordinal: int) -> ApprovalId:
     """The id of a run's n-th approval: the same after a crash, so that a repeated request has the same id."""
-    return ApprovalId(f"{run.replace(RUN_PREFIX, 'apr_', 1)}_{ordinal}")
+    return ApprovalId(f"{run.replace(RUN_PREFIX, APPROVAL_PREFIX, 1)}_{ordinal}")

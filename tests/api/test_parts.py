@@ -37,12 +37,29 @@ async def test_the_transcript_of_the_parts_family_is_the_golden_one(client: ApiC
 
 @pytest.mark.feature("F6")
 @pytest.mark.parametrize(
-    "raw", [b'{"parts":[]}', b'{"parts":{}}', b'{"parts":null}', b'{"parts":"a"}', b'{"parts":[']
+    "raw",
+    [
+        b'{"parts":[]}',
+        b'{"parts":{}}',
+        b'{"parts":null}',
+        b'{"parts":"a"}',
+        b'{"parts":[',
+        b"{}",
+        b'{"threadId":"t"}',
+        b'{"threadId":"t","messageId":"m"}',
+        b"{",
+        b"hello",
+        b"",
+        b"[]",
+        b"null",
+        b'"parts"',
+        b"\xff",
+    ],
 )
 async def test_a_message_without_parts_is_refused_in_the_promised_words(
     client: ApiClient, raw: bytes
 ) -> None:
-    """No parts, no array of them, and what is not even JSON."""
+    """No parts, no array of them, no object, and what is not even JSON."""
     refused = await client.send(CHAT, raw)
     assert (refused.status, refused.json) == (400, {"error": NO_PARTS})
 
@@ -108,7 +125,7 @@ async def test_a_fork_has_exactly_the_earlier_messages(client: ApiClient) -> Non
     wish = {"messageId": "m2", "threadId": into}
     for _ in range(2):
         forked = await client.post(f"/api/threads/{session}/fork", wish)
-        assert (forked.json["id"], forked.json["messageCount"]) == (into, 2)
+        assert (forked.json["thread"]["id"], forked.json["clonedMessageCount"]) == (into, 2)
     assert await client.texts(into) == ["user: count 1", "assistant: 1"]
     await client.say(PARTS, into, "count 4")
     assert (await client.ask("DELETE", f"/api/threads/{session}")).json == {"success": True}

@@ -166,7 +166,7 @@ async def test_the_sessions_of_one_agent_are_not_anothers(client: ApiClient) -> 
     """Whatever is asked: also of a session that was forked and has no run yet."""
     session = client.session()
     await client.say(SESSION, session, "count 1", id="m1")
-    forked = (await client.post(f"/api/threads/{session}/fork", {"messageId": "m1"})).json["id"]
+    forked = (await client.post(f"/api/threads/{session}/fork", {"messageId": "m1"})).json["thread"]["id"]
     for one in (session, forked):
         at = f"/api/agents/another/{one}"
         assert (await client.get(at)).status == 404

@@ -44,7 +44,7 @@ async def test_every_route_of_a_session_takes_the_id(client: ApiClient, text: st
     assert (await client.post(f"/api/chat/{quote(session)}/stop", {})).json["interrupted"] is False
     assert (await client.ask("PATCH", at, {"title": "t"})).json["id"] == session
     fork = {"messageId": "m1", "threadId": into}
-    assert (await client.post(f"/api/threads/{quote(session)}/fork", fork)).json["id"] == into
+    assert (await client.post(f"/api/threads/{quote(session)}/fork", fork)).json["thread"]["id"] == into
     for one in (session, into):
         assert (await client.ask("DELETE", f"/api/threads/{quote(one, safe='')}")).status == 200
         assert (await client.get(client.at(quote(one, safe="")))).status == 404
@@ -81,7 +81,7 @@ async def test_the_python_client_names_such_a_session(client: ApiClient) -> None
         assert answer.session == session
         assert [event async for event in answer]
         assert await backend.chat.resume(session) is None
-        assert (await backend.threads.get(session)).id == session
+        assert (await backend.threads.get(session)).thread.id == session
         assert not await backend.chat.stop(session)
         await backend.threads.delete(session)
 

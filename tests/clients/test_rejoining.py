@@ -227,7 +227,7 @@ class Tokens:
     def answer(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer token-{self.valid}":
             return web.json_response({"detail": "who?"}, status=401)
-        return web.json_response({"threads": []})
+        return web.json_response({"threads": [], "total": 0, "activeStreamIds": []})
 
 
 @pytest.mark.feature("F80")

@@ -8,8 +8,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from rejoin_adapters import page_tokens
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
-from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
+from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
 from rejoin_adapters.records import (
+    Fork,
+    ForkOrigin,
     MessagePage,
     Owner,
     RunSummary,
@@ -45,6 +47,7 @@ class MemorySessionStore:
         limit: int = 20,
         before: str | None = None,
         skip: int = 0,
+        roots: bool = False,
     ) -> SessionPage:
         """See `SessionStore`."""
         token = page_tokens.decode(SessionToken, before) if before is not None else None
@@ -52,7 +55,10 @@ class MemorySessionStore:
         sessions = [
             _summary(id, row)
             for (tenant, id), row in rows
-            if tenant == owner.tenant and owner.user in {None, row.user} and agent in {None, row.agent}
+            if tenant == owner.tenant
+            and owner.user in {None, row.user}
+            and agent in {None, row.agent}
+            and not (roots and self._is_fork(owner, row))
         ]
         sessions.sort(key=lambda session: (session.updated_at, session.id), reverse=True)
         if token is not None:
@@ -63,9 +69,11 @@ class MemorySessionStore:
         following = page_tokens.encode(SessionToken.of(page[-1])) if len(sessions) > limit else None
         return SessionPage(page, following)
 
-    async def count(self, owner: Owner, *, agent: AgentName | None = None, count_max: int) -> int:
+    async def count(
+        self, owner: Owner, *, agent: AgentName | None = None, count_max: int, roots: bool = False
+    ) -> int:
         """See `SessionStore`."""
-        page = await self.list(owner, agent=agent, limit=count_max)
+        page = await self.list(owner, agent=agent, limit=count_max, roots=roots)
         return len(page.sessions)
 
     async def openings(self, owner: Owner, sessions: Sequence[SessionId]) -> Mapping[SessionId, str]:
@@ -79,6 +87,36 @@ class MemorySessionStore:
             if text:
                 found[session] = text.replace("\0", "\ufffd")
         return found
+
+    def _is_fork(self, owner: Owner, row: SessionRow) -> bool:
+        if row.forked_from is None:
+            return False
+        source = self._database.sessions.get((owner.tenant, row.forked_from[0]))
+        return source is not None and source.created_at <= row.created_at
+
+    async def forks(self, owner: Owner, sessions: Sequence[SessionId]) -> Sequence[Fork]:
+        """See `SessionStore`."""
+        found: dict[tuple[SessionId, SessionId], Fork] = {}
+        pairs = [(id, id) for id in sessions if self._database.find_session(owner, id) is not None]
+        for root, source in pairs:
+            for (tenant, id), row in self._database.sessions.items():
+                if tenant == owner.tenant and row.forked_from is not None and row.forked_from[0] == source:
+                    is_new = id != root and (root, id) not in found and self._is_fork(owner, row)
+                    if is_new:
+                        pairs.append((root, id))
+                        _, before = row.forked_from
+                        found[root, id] = Fork(root, id, source, before, row.title, row.updated_at, row.busy)
+        rows = self._database.sessions
+        ordered = sorted(found.values(), key=lambda fork: (rows[owner.tenant, fork.id].created_at, fork.id))
+        return ordered[:FORKS_MAX]
+
+    async def origin(self, owner: Owner, session: SessionId) -> ForkOrigin | None:
+        """See `SessionStore`."""
+        row = self._database.find_session(owner, session)
+        if row is None or row.forked_from is None or not self._is_fork(owner, row):
+            return None
+        shown = [one for one in row.shown_rows if one.role in {"user", "assistant"}]
+        return ForkOrigin(*row.forked_from, sum(one.created_at < row.created_at for one in shown))
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """See `SessionStore`."""

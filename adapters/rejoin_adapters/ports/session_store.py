@@ -6,8 +6,18 @@ from typing import Any, Protocol
 from msgspec import UNSET, UnsetType
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
-from rejoin_adapters.records import MessagePage, Owner, RunSummary, SessionPage, SessionSummary, SessionUsage
+from rejoin_adapters.records import (
+    Fork,
+    ForkOrigin,
+    MessagePage,
+    Owner,
+    RunSummary,
+    SessionPage,
+    SessionSummary,
+    SessionUsage,
+)
 
+FORKS_MAX = 1_000
 DELETE_BATCH_MAX = 100
 """Sessions deleted in one transaction."""
 
@@ -25,20 +35,32 @@ class SessionStore(Protocol):
         limit: int = 20,
         before: str | None = None,
         skip: int = 0,
+        roots: bool = False,
     ) -> SessionPage:
         """A page of the owner's sessions, the most recently changed first. `before`: a page token. `skip`:
-        leaves out that many of the sessions that would come first.
+        leaves out that many of the sessions that would come first. `roots`: without the forks of sessions
+        that still exist.
         """
         ...
 
-    async def count(self, owner: Owner, *, agent: AgentName | None = None, count_max: int) -> int:
-        """The number of the owner's sessions. Counts no further than `count_max`."""
+    async def count(
+        self, owner: Owner, *, agent: AgentName | None = None, count_max: int, roots: bool = False
+    ) -> int:
+        """The number of the owner's sessions. Counts no further than `count_max`. `roots`: as in `list`."""
         ...
 
     async def openings(self, owner: Owner, sessions: Sequence[SessionId]) -> Mapping[SessionId, str]:
         """How sessions began: at least the first 200 characters of the text of their first user message, if
         it has that many, with U+FFFD instead of NUL. Sessions without such a text are missing.
         """
+        ...
+
+    async def forks(self, owner: Owner, sessions: Sequence[SessionId]) -> Sequence[Fork]:
+        """The forks of these sessions and the forks of those, oldest first; at most `FORKS_MAX`."""
+        ...
+
+    async def origin(self, owner: Owner, session: SessionId) -> ForkOrigin | None:
+        """Where a session was forked from. None if it was not, or if one of the two does not exist."""
         ...
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:

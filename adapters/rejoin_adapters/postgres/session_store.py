@@ -11,9 +11,18 @@ from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 
 from rejoin_adapters import page_tokens
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
-from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
+from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
 from rejoin_adapters.postgres.pool import Database, json_or_null
-from rejoin_adapters.records import MessagePage, Owner, RunSummary, SessionPage, SessionSummary, SessionUsage
+from rejoin_adapters.records import (
+    Fork,
+    ForkOrigin,
+    MessagePage,
+    Owner,
+    RunSummary,
+    SessionPage,
+    SessionSummary,
+    SessionUsage,
+)
 
 RUNS_MAX = 1000
 EVENTS_DELETED_MAX = 10_000
@@ -34,6 +43,7 @@ class PostgresSessionStore:
         limit: int = 20,
         before: str | None = None,
         skip: int = 0,
+        roots: bool = False,
     ) -> SessionPage:
         """See `SessionStore`."""
         token = page_tokens.decode(SessionToken, before) if before is not None else None
@@ -44,6 +54,7 @@ class PostgresSessionStore:
             from (
               select * from sessions
               where tenant_id = $1 and {condition} and ($3::text is null or agent = $3)
+                and not ($8 and is_fork(sessions))
                 and ($4::bigint is null
                   or (updated_at, id) < (timestamptz 'epoch' + $4 * interval '1 microsecond', $5::text))
               order by updated_at desc, id desc limit $6 offset $7) s
@@ -58,20 +69,25 @@ class PostgresSessionStore:
             token and token.id,
             limit + 1,
             skip,
+            roots,
         )
         if len(sessions) <= limit:
             return SessionPage(sessions, None)
         return SessionPage(sessions[:limit], page_tokens.encode(SessionToken.of(sessions[limit - 1])))
 
-    async def count(self, owner: Owner, *, agent: AgentName | None = None, count_max: int) -> int:
+    async def count(
+        self, owner: Owner, *, agent: AgentName | None = None, count_max: int, roots: bool = False
+    ) -> int:
         """See `SessionStore`."""
         condition = "$2::text is null" if owner.user is None else "user_id = $2"
         query = f"""
             select to_json(count(*)) from (
               select from sessions
-              where tenant_id = $1 and {condition} and ($3::text is null or agent = $3) limit $4) s
+              where tenant_id = $1 and {condition} and ($3::text is null or agent = $3)
+                and not ($5 and is_fork(sessions))
+              limit $4) counted
         """  # noqa: S608
-        return await self._database.get(int, query, owner.tenant, owner.user, agent, count_max)
+        return await self._database.get(int, query, owner.tenant, owner.user, agent, count_max, roots)
 
     async def openings(self, owner: Owner, sessions: Sequence[SessionId]) -> Mapping[SessionId, str]:
         """See `SessionStore`."""
@@ -83,6 +99,36 @@ class PostgresSessionStore:
             dict[SessionId, str | None], query, owner.tenant, owner.user, sessions
         )
         return {session: text for session, text in found.items() if text is not None}
+
+    async def forks(self, owner: Owner, sessions: Sequence[SessionId]) -> Sequence[Fork]:
+        """See `SessionStore`."""
+        query = """
+            with recursive family (root, id, created_at) as (
+              select id, id, created_at from sessions
+              where tenant_id = $1 and ($2::text is null or user_id = $2) and id = any($3::text[])
+              union
+              select f.root, s.id, s.created_at from family f
+              join sessions s on s.tenant_id = $1 and s.forked_from = f.id and s.created_at >= f.created_at)
+            select coalesce(json_agg(json_build_object(
+              'root', root, 'id', id, 'source', forked_from, 'before', forked_before, 'title', title,
+              'updated_at', updated_at, 'busy', session_busy(tenant_id, id)) order by created_at, id), '[]')
+            from (
+              select f.root, s.* from family f join sessions s on s.tenant_id = $1 and s.id = f.id
+              where f.id <> f.root order by s.created_at, s.id limit $4) forks
+        """
+        return await self._database.get(list[Fork], query, owner.tenant, owner.user, sessions, FORKS_MAX)
+
+    async def origin(self, owner: Owner, session: SessionId) -> ForkOrigin | None:
+        """See `SessionStore`."""
+        query = """
+            select json_build_object(
+              'source', forked_from, 'before', forked_before, 'copied', (
+                select count(*) from shown_messages($1, $3) m
+                where m.role in ('user', 'assistant') and m.created_at < s.created_at))
+            from sessions s
+            where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3 and is_fork(s)
+        """
+        return await self._database.find(ForkOrigin, query, owner.tenant, owner.user, session)
 
     async def get(self, owner: Owner, session: SessionId) -> SessionSummary | None:
         """See `SessionStore`."""

@@ -21,29 +21,59 @@ class Thread(msgspec.Struct, frozen=True, rename="camel"):
     metadata: Any = None
 
 
+class RootThread(Thread, frozen=True, kw_only=True):
+    """A thread that is no fork. `thread_ids`: itself and its forks. `active_thread_id`: the last changed of
+    them.
+    """
+
+    thread_ids: list[str]
+    active_thread_id: str
+
+
 class ThreadPage(msgspec.Struct, frozen=True, rename="camel"):
     """A page of threads, the most recently updated first. `next`: pass it as `before` to get the next
     page.
     """
 
-    threads: list[Thread]
+    threads: list[RootThread]
+    total: int
+    active_stream_ids: list[str]
     next: str | None = None
+
+
+class ForkReference(msgspec.Struct, frozen=True):
+    """A fork of a thread."""
+
+    id: str
+    title: str | None = None
+
+
+class ForkInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """Where a fork came from. `fork_point_index`: the index of the first message that was not copied."""
+
+    source_thread_id: str
+    fork_point_index: int
+    siblings: list[ForkReference]
 
 
 class ThreadMessages(msgspec.Struct, frozen=True, rename="camel"):
     """A page of a thread's UI messages, oldest first. `next`: pass it as `before` to get the page of older
     ones.
 
-    `active`: a run is active. The messages do not include its answer; `chat.resume` returns it.
+    `forks`: its forks, by the first message that they did not copy. `active`: a run is active. The messages
+    do not include its answer; `chat.resume` returns it.
     """
 
-    id: str
+    thread: Thread
     messages: list[dict[str, Any]]
-    created_at: datetime
-    updated_at: datetime
-    title: str | None = None
+    forks: dict[str, list[ForkReference]]
+    fork_info: ForkInfo | None = None
     active: bool = False
     next: str | None = None
+
+
+class _Forked(msgspec.Struct, frozen=True):
+    thread: Thread
 
 
 class Threads:
@@ -71,7 +101,7 @@ class Threads:
         """
         body = {"messageId": message_id, "threadId": into or str(uuid.uuid4())}
         request = Request(method="POST", path=f"{_path(thread)}/fork", body=body)
-        return await self._transport.call(request, Thread)
+        return (await self._transport.call(request, _Forked)).thread
 
     async def delete(self, thread: str) -> None:
         """Delete a thread with everything that belongs to it.

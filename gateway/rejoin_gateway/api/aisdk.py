@@ -21,7 +21,7 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.http.request import key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
-from rejoin_gateway.http.routes import Route, RouteDoc
+from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 
 
@@ -94,5 +94,6 @@ ROUTES = (
             responses={200: bytes, 204: None},
             tag="chat",
         ),
+        ErrorFormat.PROBLEM_WITH_TEXT,  # the client of the parts API resumes here too
     ),
 )

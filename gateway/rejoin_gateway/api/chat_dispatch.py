@@ -20,7 +20,8 @@ from rejoin_gateway.api.run import run_chat
 from rejoin_gateway.api.run.run_chat import ChatRequest, CompletedAnswer, DecisionAck
 from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, respond
 from rejoin_gateway.auth.scope import Scope
-from rejoin_gateway.http.request import decode_body_by_fields, read_body
+from rejoin_gateway.http import request_body
+from rejoin_gateway.http.request import decode_body_by_fields
 from rejoin_gateway.http.routes import (
     AGENT_HEADER,
     ERROR_FORMAT,
@@ -29,6 +30,9 @@ from rejoin_gateway.http.routes import (
     Route,
     RouteDoc,
 )
+
+FIELDS_OF_OTHER_FAMILIES = frozenset({"messages", "id", "trigger", "conversationId"})
+"""A body without `parts` and without any of these is one of the parts API, which lacks its parts."""
 
 type ChatBody = UIChatRequest | ChatRequest | PartsRequest
 
@@ -56,34 +60,39 @@ async def _decode(request: web.Request) -> ChatBody:
 
     def choose(fields: AbstractSet[str]) -> type[ChatBody]:
         if "parts" in fields and "messages" in fields:
+            request[ERROR_FORMAT] = ErrorFormat.PROBLEM
             raise Invalid("a request has `parts` or `messages`, not both")
-        if "parts" in fields:
+        if "parts" in fields or not fields & FIELDS_OF_OTHER_FAMILIES:
             request[ERROR_FORMAT] = ErrorFormat.PLAIN
+            if "parts" not in fields:
+                raise Invalid(parts_chat.NO_PARTS, "/parts")
             return PartsRequest
+        request[ERROR_FORMAT] = ErrorFormat.PROBLEM
         return ChatRequest if "messages" in fields and not fields & {"id", "trigger"} else UIChatRequest
 
     try:
         return await decode_body_by_fields(request, choose)
     except Invalid as fault:
-        if await _is_broken_parts_body(request, fault):
-            request[ERROR_FORMAT] = ErrorFormat.PLAIN
-            raise Invalid(parts_chat.NO_PARTS, "/parts") from fault
-        if request.get(ERROR_FORMAT) is ErrorFormat.PLAIN:
+        if ERROR_FORMAT not in request:  # it is no JSON object: it has no fields
+            request[ERROR_FORMAT] = guess_error_format(await request_body.peek(request))
+            is_json_error = isinstance(fault.__cause__, msgspec.DecodeError | UnicodeDecodeError)
+            if is_json_error and request[ERROR_FORMAT] is ErrorFormat.PLAIN:
+                raise Invalid(parts_chat.NO_PARTS, "/parts") from fault
+        if request[ERROR_FORMAT] is ErrorFormat.PLAIN:
             raise parts_chat.explain(fault) from fault
         raise
 
 
-async def _is_broken_parts_body(request: web.Request, fault: Invalid) -> bool:
-    """Whether a body that is not JSON looks like one of the parts API, which promises an error text for it.
+def guess_error_format(body: bytes) -> ErrorFormat:
+    """The error format for a body that cannot be decoded, or of which only the beginning is known.
 
-    Such a body has no fields to decode: its bytes are all that there is to look at.
+    The parts API promises an error text for a body that is nothing of the sort, so a body is its own unless
+    it has a field of another family. (Within a text of JSON, the quotes around such a word are escaped.)
     """
-    if not isinstance(fault.__cause__, msgspec.DecodeError) or isinstance(
-        fault.__cause__, msgspec.ValidationError
-    ):
-        return False
-    body = await read_body(request)
-    return b'"parts"' in body and b'"messages"' not in body
+    if b'"parts"' in body and b'"messages"' not in body:
+        return ErrorFormat.PLAIN
+    is_other = any(f'"{field}"'.encode() in body for field in FIELDS_OF_OTHER_FAMILIES)
+    return ErrorFormat.PROBLEM if is_other else ErrorFormat.PLAIN
 
 
 ROUTES = (
@@ -112,5 +121,6 @@ ROUTES = (
                 "messages": [{"id": "m-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}],
             },
         ),
+        error_format_of_body=guess_error_format,
     ),
 )

@@ -39,13 +39,14 @@ SHARED_KEY_CHARS_MIN = 32
 
 class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller. `name`: the key of its rate limit. `agent`: the only agent it may use; None:
-    all.
+    all. `expires_at`: the end of its credential; None: it has none.
     """
 
     owner: Owner
     scopes: frozenset[Scope]
     name: str
     agent: AgentName | None = None
+    expires_at: datetime | None = None
 
     def require_scope(self, scope: Scope) -> None:
         """Raises `Forbidden` if the credential lacks the scope."""
@@ -190,7 +191,7 @@ class Authenticator:
             raise Unauthenticated("the credential has expired or was revoked")
         self._used_keys.add(row.id)
         scopes = frozenset(scope for scope in Scope if scope.value in row.scopes)
-        return Principal(Owner(row.tenant, row.user), scopes, f"key {row.id}", row.agent)
+        return Principal(Owner(row.tenant, row.user), scopes, f"key {row.id}", row.agent, row.expires_at)
 
     async def _find_row(self, id: str) -> ApiKeyRow | None:
         """Unknown ids are not cached: a new key works at once, and guesses cannot fill the cache."""
@@ -214,7 +215,8 @@ class Authenticator:
         if tenant is None:
             raise Unauthenticated(f"the token lacks a valid tenant in its claim `{claim}`")
         owner = Owner(TenantId(tenant), UserId(user))
-        return Principal(owner, self._scopes_of(claims), f"user {tenant!r} {user!r}")
+        name, end = f"user {tenant!r} {user!r}", _time_of(claims.get("exp"))
+        return Principal(owner, self._scopes_of(claims), name, expires_at=end)
 
     def _scopes_of(self, claims: Mapping[str, object]) -> frozenset[Scope]:
         claim = claims.get(self._claims.scope)
@@ -228,6 +230,14 @@ class Authenticator:
         used, self._used_keys = self._used_keys, set()
         if used:
             await self._rows.record_use(sorted(used))
+
+
+def _time_of(claim: object) -> datetime | None:
+    """A claim in seconds since 1970 as a time; None if there is no such time."""
+    try:
+        return datetime.fromtimestamp(claim, UTC) if isinstance(claim, int | float) else None
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def _stored_name(claim: object) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from rejoin_adapters.ports.files import OpenFile
-from rejoin_adapters.records import Artifact, Owner, Run, RunSummary, SessionPage, SessionSummary
+from rejoin_adapters.records import Artifact, Fork, Owner, Run, RunSummary, SessionPage, SessionSummary
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId
@@ -69,9 +69,11 @@ class Directory(msgspec.Struct, frozen=True):
             self.owner, agent=self.agent, limit=limit, before=before, skip=skip
         )
 
-    async def count_sessions(self, count_max: int) -> int:
-        """The number of sessions; counts no further than `count_max`."""
-        return await self.backend.sessions.count(self.owner, agent=self.agent, count_max=count_max)
+    async def count_sessions(self, count_max: int, *, roots: bool = False) -> int:
+        """The number of sessions; counts no further than `count_max`. `roots`: without forks."""
+        return await self.backend.sessions.count(
+            self.owner, agent=self.agent, count_max=count_max, roots=roots
+        )
 
     async def titles(self, summaries: Sequence[SessionSummary]) -> Mapping[SessionId, str]:
         """Titles to show: the session's own, or else how its first user message begins."""
@@ -81,6 +83,13 @@ class Directory(msgspec.Struct, frozen=True):
             **{session: shorten(text, OPENING_CHARS_MAX) for session, text in openings.items()},
             **{one.id: one.title for one in summaries if one.title},
         }
+
+    async def root_sessions(self, *, limit: int, before: str | None) -> tuple[SessionPage, Sequence[Fork]]:
+        """As `sessions`, without forks; and the forks of the page's sessions."""
+        sessions = self.backend.sessions
+        page = await sessions.list(self.owner, agent=self.agent, limit=limit, before=before, roots=True)
+        forks = await sessions.forks(self.owner, [summary.id for summary in page.sessions])
+        return page, forks
 
     async def run(self, id: RunId) -> tuple[RunSummary, Session] | None:
         """A run and its session."""

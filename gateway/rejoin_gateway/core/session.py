@@ -16,6 +16,8 @@ from rejoin_adapters.ports.run_log import LogPage
 from rejoin_adapters.records import (
     Approval,
     Decision,
+    Fork,
+    ForkOrigin,
     History,
     MessagePage,
     MessageWithNext,
@@ -31,9 +33,9 @@ from rejoin_adapters.records import (
 )
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import Part, UIMessage, is_tool
 from rejoin_protocol.file_formats import FILES_MAX
-from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.log.record import View
 
@@ -64,13 +66,16 @@ class Session(msgspec.Struct, frozen=True):
 
     # ------------------------------------------------------------------------------------------ runs
 
-    async def stream(self, position: Position, view: View, *, follow: bool = False) -> Replay | None:
-        """The stream of the session's run from a position. `follow`: also behind the next suspension.
+    async def stream(
+        self, position: Position, view: View, *, follow: bool = False, of: RunId | None = None
+    ) -> Replay | None:
+        """The stream of the session's run from a position. `follow`: also behind the next suspension. `of`:
+        another run of the session than the current one.
 
         None if the position is the start and no run is active. A cursor is looked up in its own run, even if
         a newer run has begun. Raises `NotFound`, `Invalid`, `Gone`.
         """
-        run = await self._run_to_stream()
+        run = await self._run_to_stream() if of is None else await self._own_run(of)
         if isinstance(position, FromStart) and (
             run is None or not (run.state in BUSY or (follow and run.state is State.SUSPENDED))
         ):
@@ -124,6 +129,12 @@ class Session(msgspec.Struct, frozen=True):
             raise NotFound(f"there is no run {run!r}")
         return found
 
+    async def _own_run(self, id: RunId) -> Run:
+        run = await self.find_run(id)
+        if run.session != self.id:
+            raise NotFound(f"there is no run {id!r} in session {self.id!r}")
+        return run
+
     async def runs(self) -> Sequence[RunSummary]:
         """The session's runs, newest first."""
         return await self.backend.sessions.runs(self.owner, self.id)
@@ -153,6 +164,21 @@ class Session(msgspec.Struct, frozen=True):
             return None
         until = max(decided.turn, decided.run.turn)
         return await self.backend.replay(decided.run, FromTurn(decided.turn), view, until=until)
+
+    async def decided_part(self, approval: ApprovalId) -> tuple[Run, Part | None]:
+        """The run of an approval that was decided, and its tool call as it stands in the stored answer.
+
+        The part is None while the run is executed again: then its stream has the call. Raises `NotFound`.
+        """
+        id = ids.run_of_approval(approval)
+        if id is None:
+            raise NotFound(f"there is no approval {approval[:64]!r}")
+        run = await self.find_run(id)
+        stored = await self.message(run.answer)
+        for part in stored.message["parts"] if stored is not None else ():
+            if is_tool(part) and part.get("approval", {}).get("id") == approval:
+                return run, part
+        return run, None
 
     async def _waits_for_decisions(self, run: Run) -> bool:
         return run.state is State.SUSPENDED or bool(await self.pending_approvals(run.id))
@@ -215,6 +241,14 @@ class Session(msgspec.Struct, frozen=True):
     async def fork(self, before: MessageId, into: SessionId) -> SessionSummary:
         """Copy the messages strictly before one message into a new session. Raises as `SessionStore.fork`."""
         return await self.backend.sessions.fork(self.owner, self.id, before, into)
+
+    async def forks(self) -> Sequence[Fork]:
+        """The sessions that were forked from this one, and the forks of those."""
+        return await self.backend.sessions.forks(self.owner, [self.id])
+
+    async def origin(self) -> ForkOrigin | None:
+        """Where this session was forked from, if it was and that session still exists."""
+        return await self.backend.sessions.origin(self.owner, self.id)
 
     async def update(
         self,

@@ -89,6 +89,8 @@ def render_error(problem: ErrorDetails, format: ErrorFormat) -> web.Response:
     match format:
         case ErrorFormat.PROBLEM:
             body, content_type = _problem(problem), CONTENT_TYPE
+        case ErrorFormat.PROBLEM_WITH_TEXT:
+            body, content_type = _problem(problem) | {"error": problem.detail}, CONTENT_TYPE
         case ErrorFormat.PLAIN:
             body, content_type = _plain(problem), "application/json"
         case ErrorFormat.OPENAI:

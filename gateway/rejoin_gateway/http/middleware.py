@@ -18,7 +18,7 @@ from rejoin_gateway.auth.authenticator import ANONYMOUS, Principal
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http import errors, instrumentation, request_body
 from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback, preflight_response
-from rejoin_gateway.http.routes import Handler, Route, error_format_of, route_of
+from rejoin_gateway.http.routes import ERROR_FORMAT, ErrorFormat, Handler, Route, error_format_of, route_of
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService, refuse_if_stopping
 
 log = structlog.get_logger("rejoin.http")
@@ -65,14 +65,22 @@ async def _respond(request: web.Request, handler: Handler, id: str) -> web.Strea
     except errors.MAPPED_ERRORS as fault:
         if isinstance(fault, Unavailable):
             log.warning("service_unavailable", error=str(fault))
-        return errors.error_response(fault, error_format_of(request))
+        return errors.error_response(fault, await _error_format(request))
     except web.HTTPException as fault:
-        return errors.http_error_response(fault, error_format_of(request))
+        return errors.http_error_response(fault, await _error_format(request))
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
         log.exception("unhandled_exception", path=request.path)
-        return errors.internal_error_response(id, error_format_of(request))
+        return errors.internal_error_response(id, await _error_format(request))
+
+
+async def _error_format(request: web.Request) -> ErrorFormat:
+    """The format of an error response. Looks at the body of a route that several families share."""
+    route = route_of(request)
+    if ERROR_FORMAT not in request and route is not None and route.error_format_of_body is not None:
+        request[ERROR_FORMAT] = route.error_format_of_body(await request_body.peek(request))
+    return error_format_of(request)
 
 
 async def identify(request: web.Request) -> Principal:

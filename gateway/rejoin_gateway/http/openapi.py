@@ -39,7 +39,7 @@ PATHS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "file": ("A file's name", ANY_ID),
     "response": ("The response's id, `resp_…`", ANY_ID),
 }
-SESSIONS = ("/api/chat/", "/api/threads/", "/run/v1/conversations/")
+SESSIONS = ("/api/chat/", "/api/threads/", "/run/api/chat/", "/run/v1/conversations/")
 """Path prefixes under which `{id}` is a session's id."""
 type Cursor = Annotated[str, Meta(pattern=r"^(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})$")]
 type Place = Annotated[int, Meta(ge=-(10**12) + 1, le=10**12 - 1)]
@@ -159,6 +159,12 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True, rename="ca
     incident: str | None = None
 
 
+class ProblemWithText(ProblemDetails, frozen=True):
+    """An error response (RFC 9457) whose `error` is its text, for clients that read it there."""
+
+    error: str  # type: ignore[assignment]
+
+
 class PlainError(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """An error in one sentence."""
 
@@ -184,6 +190,7 @@ class OpenAIError(msgspec.Struct, frozen=True):
 
 ERROR_FORMATS: Mapping[ErrorFormat, tuple[str, type[msgspec.Struct]]] = {
     ErrorFormat.PROBLEM: ("application/problem+json", ProblemDetails),
+    ErrorFormat.PROBLEM_WITH_TEXT: ("application/problem+json", ProblemWithText),
     ErrorFormat.PLAIN: ("application/json", PlainError),
     ErrorFormat.OPENAI: ("application/json", OpenAIError),
 }

@@ -7,6 +7,7 @@ largest share until its length is known.
 """
 
 import asyncio
+from contextlib import suppress
 
 from aiohttp import web
 from rejoin_protocol.errors import Unavailable
@@ -20,6 +21,10 @@ LARGE_BODY_BYTES = 1024 * 1024
 LARGE_BODIES_BYTES_MAX = 256 * 1024 * 1024
 """All large bodies of one gateway together."""
 RETRY_AFTER_S = 5
+PEEK_BYTES_MAX = 16 * 1024
+PEEK_TIMEOUT_S = 0.5
+SMALL_BYTES_MAX = 16 * 1024
+SMALL_TIMEOUT_S = 10.0
 
 
 class LargeBodies(FairShare):
@@ -66,6 +71,36 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
         raise web.HTTPRequestTimeout from None
     share.release(size - len(body) if len(body) > LARGE_BODY_BYTES else size)
     return body
+
+
+async def peek(request: web.Request) -> bytes:
+    """The first bytes of a body that may not have been read, and that is not going to be. For errors: raises
+    nothing, reads little and does not wait long.
+    """
+    if _BODY in request:
+        return request[_BODY]
+    received = bytearray()
+    with suppress(TimeoutError, web.RequestPayloadError, ConnectionError):
+        async with asyncio.timeout(PEEK_TIMEOUT_S):
+            while len(received) < PEEK_BYTES_MAX and (chunk := await request.content.readany()):
+                received += chunk
+    return bytes(received)
+
+
+async def read_small(request: web.Request) -> bytes:
+    """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`, and
+    408 if the client sends too slowly.
+    """
+    received = bytearray()
+    try:
+        async with asyncio.timeout(SMALL_TIMEOUT_S):
+            while chunk := await request.content.readany():
+                received += chunk
+                if len(received) > SMALL_BYTES_MAX:
+                    raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(received))
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    return bytes(received)
 
 
 async def _read(request: web.Request) -> bytes:

@@ -6,15 +6,18 @@ takes the answer as complete, and a client that sees a network error resumes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
 import msgspec
 import structlog
 from aiohttp import web
+from rejoin_adapters.records import Run
 from rejoin_protocol.errors import RejoinError
-from rejoin_protocol.ids import to_header
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.ids import RunId, to_header
 from rejoin_protocol.log import sse
 
 from rejoin_gateway.core.session import Session
@@ -35,16 +38,18 @@ def json_response(value: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
 
-async def stream_from_position(request: web.Request, session: Session) -> web.StreamResponse:
+async def stream_from_position(
+    request: web.Request, session: Session, of: RunId | None = None
+) -> web.StreamResponse:
     """Stream the session's run from the client's position; 204 if no run is active and no position is given.
 
-    Raises as `Session.stream`.
+    `of`: another run of the session. Raises as `Session.stream`.
     """
     position = positions.parse_position(request.headers, request.query)
     follow = request.query.get("follow", "").lower() == "true"
     async with request.app[SERVICE].resume_slots:
         refuse_if_stopping(request)  # the gateway may have begun to stop while the request waited for a slot
-        replay = await session.stream(position, view_of(request), follow=follow)
+        replay = await session.stream(position, view_of(request), follow=follow, of=of)
     return web.Response(status=204) if replay is None else await stream_replay(request, replay)
 
 
@@ -60,17 +65,24 @@ async def stream_replay(
     return response
 
 
+def chunks_response(run: Run, events: Sequence[Chunk]) -> web.Response:
+    """A complete stream of chunks about a run that are not in its log, so they have no cursors."""
+    frames = [b"data: %b\n\n" % chunks.encode(event) for event in events]
+    return web.Response(body=b"".join([*frames, sse.DONE]), headers=run_headers(run))
+
+
 def stream_headers(replay: Replay) -> dict[str, str]:
     """The headers of a stream's response."""
-    session = to_header(replay.run.session)
-    headers = sse.HEADERS | {
-        "x-workflow-run-id": replay.run.id,
-        "X-Thread-Id": session,
-        "x-conversation-id": session,
-    }
+    headers = run_headers(replay.run)
     if replay.start.last_visible_index is not None:
         headers["x-workflow-stream-tail-index"] = str(replay.start.last_visible_index)
     return headers
+
+
+def run_headers(run: Run) -> dict[str, str]:
+    """The headers of a stream of events of this run."""
+    session = to_header(run.session)
+    return sse.HEADERS | {"x-workflow-run-id": run.id, "X-Thread-Id": session, "x-conversation-id": session}
 
 
 async def _write(request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[bytes]) -> None:

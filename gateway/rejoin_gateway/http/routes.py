@@ -23,6 +23,7 @@ class ErrorFormat(StrEnum):
 
     PROBLEM = "problem"  # application/problem+json
     PLAIN = "plain"  # {"error": "<text>"}
+    PROBLEM_WITH_TEXT = "problem_with_text"  # application/problem+json whose `error` is the text
     OPENAI = "openai"  # {"error": {"message", "type", "param", "code"}}
 
 
@@ -66,6 +67,10 @@ class Route(msgspec.Struct, frozen=True):
     error_format: ErrorFormat = ErrorFormat.PROBLEM
     takes_signed_url: bool = False
     """Whether the file `{id}` of the path may be read without a credential, by a signed URL."""
+    error_format_of_body: Callable[[bytes], ErrorFormat] | None = None
+    """For a route that several families share: the error format for a body of which these are the first
+    bytes. Used for errors before the handler has set `ERROR_FORMAT`, such as a missing credential.
+    """
 
 
 AGENT_HEADER: Parameters = {

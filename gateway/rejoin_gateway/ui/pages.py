@@ -1,4 +1,4 @@
-"""The playground at `/`, the inspector at `/inspect`, and the files of all pages.
+"""The playground at `/playground`, the inspector at `/inspect`, and the files of all pages.
 
 The pages hold no data: they call the APIs with the visitor's own key. Their content security policy allows
 only files and requests of this gateway.
@@ -62,7 +62,7 @@ _PAGE = {200: "text/html"}
 ROUTES = (
     Route(
         "GET",
-        "/",
+        "/playground",
         playground,
         None,
         RouteDoc(
@@ -70,13 +70,6 @@ ROUTES = (
             description="A page to chat with the agents of this gateway: streams, approvals, attachments.",
             responses=_PAGE,
         ),
-    ),
-    Route(
-        "GET",
-        "/playground",
-        playground,
-        None,
-        RouteDoc("Open the playground", description="The same page as `/`.", responses=_PAGE),
     ),
     Route(
         "GET",

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, SessionStore
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.records import ApiKeyRow, Owner, RunSummary, SessionSummary, SessionUsage
+from rejoin_adapters.records import ApiKeyRow, ForkOrigin, Owner, RunSummary, SessionSummary, SessionUsage
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
@@ -214,6 +215,56 @@ async def test_what_cannot_be_forked_is_said(chat: Chat, threads: SessionStore) 
     assert await other.texts() == ["two", "done"]
 
 
+@pytest.mark.feature("F78")
+async def test_forks_and_forks_of_forks_are_found_from_their_root(
+    chat: Chat, threads: SessionStore, owner: Owner
+) -> None:
+    chat = Chat(chat.store, owner)
+    await chat.complete("a", "A")
+    await chat.complete("b", "B")
+    messages = [MessageId(id) for id in await ids(threads, chat)]
+    first, second, inner = [SessionId(fresh("ses")) for _ in range(3)]
+    await threads.fork(owner, chat.id, messages[2], first)
+    await threads.fork(owner, chat.id, messages[3], second)
+    await Chat(chat.store, owner, first).complete("c")
+    await threads.fork(owner, first, messages[1], inner)
+    forks = await threads.forks(owner, [chat.id, SessionId("none")])
+    assert [(one.root, one.id, one.source, one.before) for one in forks] == [
+        (chat.id, first, chat.id, messages[2]),
+        (chat.id, second, chat.id, messages[3]),
+        (chat.id, inner, first, messages[1]),
+    ]
+    assert [one.id for one in await threads.forks(owner, [first])] == [inner]
+    assert [one.busy for one in forks] == [False] * 3
+    assert [one.id for one in (await threads.list(owner, roots=True)).sessions] == [chat.id]
+    assert await threads.count(owner, count_max=9, roots=True) == 1
+    assert await threads.count(owner, count_max=9) == 4
+    assert await threads.origin(owner, chat.id) is None
+    assert await threads.origin(owner, SessionId("none")) is None
+    assert await threads.origin(owner, first) == ForkOrigin(chat.id, messages[2], 2)
+    assert await threads.origin(owner, inner) == ForkOrigin(first, messages[1], 1)
+
+
+@pytest.mark.feature("F78")
+async def test_a_fork_whose_source_is_deleted_is_a_root(
+    chat: Chat, threads: SessionStore, owner: Owner
+) -> None:
+    """Even if the source's id is given again, to a fork of its own fork."""
+    chat = Chat(chat.store, owner)
+    await chat.complete("a", "A")
+    message = MessageId((await ids(threads, chat))[1])
+    into = SessionId(fresh("ses"))
+    await threads.fork(owner, chat.id, message, into)
+    await threads.delete(owner, chat.id)
+    assert [one.id for one in (await threads.list(owner, roots=True)).sessions] == [into]
+    assert await threads.origin(owner, into) is None
+    first = MessageId((await threads.messages(owner, into)).messages[0]["id"])
+    await threads.fork(owner, into, first, chat.id)
+    assert [one.id for one in (await threads.list(owner, roots=True)).sessions] == [into]
+    assert [one.id for one in await threads.forks(owner, [into])] == [chat.id]
+    assert await threads.forks(owner, [chat.id]) == []
+
+
 async def test_an_operators_fork_of_a_users_session_is_the_users(
     ports: DatabasePorts, threads: SessionStore
 ) -> None:
@@ -327,10 +378,22 @@ async def test_a_forgotten_user_has_no_session_and_no_key(
 
 type Ask = Callable[[SessionStore, Owner, SessionId, MessageId], Awaitable[Any]]
 
+
+async def origin_of_anns_fork(
+    threads: SessionStore, owner: Owner, session: SessionId, message: MessageId
+) -> Any:
+    into = SessionId(fresh("ses"))
+    with suppress(NotFound):
+        await threads.fork(ANN, session, message, into)
+    return await threads.origin(owner, into)
+
+
 METHODS: dict[str, Ask] = {
     "list": lambda threads, owner, _, __: threads.list(owner),
     "count": lambda threads, owner, _, __: threads.count(owner, count_max=9),
     "openings": lambda threads, owner, session, _: threads.openings(owner, [session]),
+    "forks": lambda threads, owner, session, _: threads.forks(owner, [session]),
+    "origin": origin_of_anns_fork,
     "get": lambda threads, owner, session, _: threads.get(owner, session),
     "messages": lambda threads, owner, session, _: threads.messages(owner, session),
     "runs": lambda threads, owner, session, _: threads.runs(owner, session),

@@ -68,15 +68,26 @@ async def test_each_fault_of_a_body_is_a_400_that_points_at_it(system: LocalSyst
         assert_problem(stored, 404)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"id": "\xff"}', b'{"id": NaN}'])
+@pytest.mark.parametrize("data", [b'{"messages"', b'{"id": "\xff"}', b'{"id": NaN}'])
 async def test_a_body_that_is_not_json_is_refused_with_400(
     system: LocalSystem, base: str, data: bytes
 ) -> None:
     assert_problem(await post_bytes(system, base, data), 400)
 
 
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null"])
+async def test_a_body_that_may_be_the_parts_apis_is_refused_in_its_words(
+    system: LocalSystem, base: str, data: bytes
+) -> None:
+    answer = await post_bytes(system, base, data)
+    assert (answer.status, answer.json) == (400, {"error": "parts must be a non-empty array"})
+
+
 async def test_another_content_type_is_a_415(system: LocalSystem, base: str) -> None:
-    assert_problem(await post_bytes(system, base, b"<a/>", **{"content-type": "application/xml"}), 415)
+    headers = {"content-type": "application/xml"}
+    assert_problem(await post_bytes(system, base, b'"messages"', **headers), 415)
+    answer = await post_bytes(system, base, b"<a/>", **headers)
+    assert (answer.status, list(answer.json)) == (415, ["error"])
 
 
 async def test_json_without_its_content_type_is_taken_as_fetch_sends_it(
@@ -153,7 +164,8 @@ async def test_a_message_id_that_is_used_again_with_other_content_is_a_409(
 async def test_a_get_of_an_unknown_path_or_id_is_a_problem(
     system: LocalSystem, base: str, path: str, status: int
 ) -> None:
-    assert_problem(await system.get(base + path), status)
+    with_text = path.startswith("/api/chat/")  # the client of the parts API reads these
+    assert_problem(await system.get(base + path), status, with_text=with_text)
 
 
 async def test_a_header_that_is_no_utf_8_names_nothing(base: str) -> None:

@@ -13,13 +13,16 @@ async def post_bytes(system: LocalSystem, base: str, data: bytes, **headers: str
         return await Answer.of(response)
 
 
-def assert_problem(answer: Answer, status: int) -> Any:
-    """The decoded problem. Fails if the response is no complete problem with this status."""
+def assert_problem(answer: Answer, status: int, *, with_text: bool = False) -> Any:
+    """The decoded problem. Fails if the response is no complete problem with this status. `with_text`: its
+    `error` is the text.
+    """
     assert answer.status == status, answer.raw
     assert answer.headers["content-type"].startswith("application/problem+json")
     problem = answer.json
     assert problem["status"] == status
     assert problem["title"]
     assert problem["detail"]
-    assert problem["error"] == {"code": problem["code"], "message": problem["detail"]}
+    details = {"code": problem["code"], "message": problem["detail"]}
+    assert problem["error"] == (problem["detail"] if with_text else details)
     return problem

@@ -7,17 +7,27 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET
 from rejoin_adapters.records import Approval, Decision
 from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.events.chunks import (
+    Chunk,
+    Finish,
+    Start,
+    ToolInputAvailable,
+    ToolOutputDenied,
+)
+from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, tool_name
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
 
-from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, StreamAnswer, decide, respond
+from rejoin_gateway.api.shared.answers import Answer, StreamAnswer
 from rejoin_gateway.api.shared.lookup import session_by_id
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.response import chunks_response, stream_replay
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 
@@ -67,15 +77,36 @@ def explain(fault: Invalid) -> Invalid:
 
 
 async def decide_approval(request: web.Request) -> web.StreamResponse:
-    """Decide one tool call; stream what follows."""
-    return await respond(request, await _decide(request))
-
-
-async def _decide(request: web.Request) -> Answer:
+    """Decide one tool call; stream what follows, or only the decision while other calls wait for theirs."""
     body = await _decode_decision(request)
     session = await session_by_id(request, body.thread_id)
-    approval = await _find_approval(session, body)
-    return await decide(request, session, [Decision(approval, approved=body.approved is True)])
+    decision = Decision(await _find_approval(session, body), approved=body.approved is True)
+    replay = await session.approve([decision], view_of(request))
+    if replay is not None:
+        return await stream_replay(request, replay)
+    run, part = await session.decided_part(decision.approval)
+    return chunks_response(
+        run,
+        [
+            Start(run.answer),
+            *([] if part is None else [_decided_chunk(part, decision)]),
+            Finish("tool-calls"),
+        ],
+    )
+
+
+def _decided_chunk(part: Part, decision: Decision) -> Chunk:
+    """What a client learns of a decided call whose run waits for further decisions.
+
+    When an answer has ended, the client of this API sends the first call in state `approval-responded` again.
+    So the call has to leave that state: its input is available, or it is denied. The run's own events say the
+    same, or more, when it continues.
+    """
+    call = part["toolCallId"]
+    if not decision.approved:
+        return ToolOutputDenied(call)
+    dynamic = part["type"] == DYNAMIC_TOOL or UNSET
+    return ToolInputAvailable(call, tool_name(part), part.get("input"), dynamic=dynamic)
 
 
 async def _decode_decision(request: web.Request) -> ThreadDecision:
@@ -118,9 +149,10 @@ ROUTES = (
             "Decide a tool call and stream what follows",
             description="Approves or denies a call that waits for a person. `runId` names the run or the "
             "approval, `toolCallId` the call if several wait; `approved` absent is a denial. Returns the "
-            "stream that follows, or `{success: true}` while other decisions are missing.",
+            "stream that follows; while other decisions are missing, a short stream that holds the decided "
+            "call alone.",
             body=ThreadDecision,
-            responses={200: (bytes, Acknowledgement)},
+            responses={200: bytes},
             tag="parts",
             example={"runId": "run_1", "threadId": "trip-1", "toolCallId": "call_1", "approved": True},
         ),

@@ -1,24 +1,34 @@
 """The parts API's threads: sessions listed, read, forked and deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import SessionSummary
-from rejoin_protocol.errors import Invalid
+from rejoin_adapters.records import Fork, SessionSummary
+from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import MessageId, session_id
 
 from rejoin_gateway.api.shared.answers import Acknowledgement
-from rejoin_gateway.api.shared.lookup import summary_in_path
-from rejoin_gateway.api.shared.paging import LIMIT_MAX, PAGE_QUERY, page_of_messages, page_of_sessions
+from rejoin_gateway.api.shared.lookup import directory_of, session_by_id, summary_in_path
+from rejoin_gateway.api.shared.paging import LIMIT_MAX, PAGE_QUERY, page_of_messages, parse_limit
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.message_input import new_session_id
+from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.request import decode_body
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
+
+THREADS_DEFAULT = 100
+TOTAL_MAX = 10_000
+MESSAGES_DEFAULT = 10_000
+"""The client of this API reads a thread whole, and finds a message in it by its index."""
+NO_THREAD = "Thread not found"
+NO_MESSAGE = "Message not found in thread"
+NO_MESSAGE_ID = "messageId is required"
 
 
 class ThreadSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -32,25 +42,70 @@ class ThreadSummary(msgspec.Struct, frozen=True, rename="camel", omit_defaults=T
     metadata: Any = None
 
 
-class ThreadList(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A page of threads. `next`: the `before` of the following page; absent on the last one."""
+class RootThread(ThreadSummary, frozen=True, kw_only=True):
+    """A thread that is no fork. `threadIds`: itself, its forks and the forks of those. `activeThreadId`: the
+    one of them that changed last.
+    """
 
-    threads: list[ThreadSummary]
+    thread_ids: Sequence[str]
+    active_thread_id: str
+
+
+class ThreadList(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A page of threads. `activeStreamIds`: the threads and forks on the page that are being answered.
+
+    `total` counts all threads, up to a bound. `page` is always 0: the following page is requested by the
+    token in `next`, which the last page lacks.
+    """
+
+    threads: list[RootThread]
+    total: int
+    page: int
+    per_page: int
+    has_more: bool
+    active_stream_ids: Sequence[str]
     next: str | None = None
+
+
+class ForkReference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A fork."""
+
+    id: str
+    title: str | None = None
+
+
+class ForkInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """Where a fork came from. `forkPointIndex`: the index of the first message that differs. `siblings`:
+    other forks of the same thread before the same message.
+    """
+
+    source_thread_id: str
+    fork_point_index: int
+    siblings: list[ForkReference]
 
 
 class ThreadMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A thread with a page of its messages, oldest first. A tool call that waits for a decision is a part in
-    state `approval-requested`.
+    """A thread with its messages, oldest first. A tool call that waits for a decision is a part in state
+    `approval-requested`.
+
+    `forks`: the thread's forks by the first message that they did not copy. `forkInfo`: null for a thread
+    that is no fork. `active`: the answer in progress is not among the messages. `next`: the token of a page
+    of older messages, if there are any.
     """
 
-    id: str
+    thread: ThreadSummary
     messages: Sequence[UIMessage]
-    created_at: datetime
-    updated_at: datetime
-    title: str | None = None
-    active: bool = False
+    forks: dict[str, list[ForkReference]]
+    fork_info: ForkInfo | None
+    active: bool
     next: str | None = None
+
+
+class ForkedThread(msgspec.Struct, frozen=True, rename="camel"):
+    """A new thread, and how many messages were copied into it."""
+
+    thread: ThreadSummary
+    cloned_message_count: int
 
 
 class ForkRequest(msgspec.Struct, frozen=True, rename="camel"):
@@ -61,42 +116,88 @@ class ForkRequest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 async def list_threads(request: web.Request) -> web.StreamResponse:
-    """The caller's threads, the last changed first."""
-    page = await page_of_sessions(request)
-    return json_response(ThreadList([_to_summary(summary) for summary in page.sessions], page.next))
+    """The caller's threads that are no forks, the last changed first."""
+    limit, before = parse_limit(request, THREADS_DEFAULT), request.query.get("before")
+    directory = directory_of(request)
+    page, forks = await directory.root_sessions(limit=limit, before=before)
+    is_whole = before is None and page.next is None
+    total = len(page.sessions) if is_whole else await directory.count_sessions(TOTAL_MAX, roots=True)
+    both: list[SessionSummary | Fork] = [*page.sessions, *forks]
+    active = [one.id for one in both if one.busy]
+    threads = [_to_root(root, [fork for fork in forks if fork.root == root.id]) for root in page.sessions]
+    return json_response(ThreadList(threads, total, 0, limit, page.next is not None, active, page.next))
 
 
 async def get_thread(request: web.Request) -> web.StreamResponse:
-    """A thread with a page of its messages."""
-    summary, page = await page_of_messages(request, LIMIT_MAX)
+    """A thread with its messages."""
+    with _explain_missing(NO_THREAD):
+        summary, page = await page_of_messages(request, MESSAGES_DEFAULT)
+    session = await session_by_id(request, summary.id)
+    forks: dict[str, list[ForkReference]] = {}
+    for fork in await session.forks():
+        if fork.source == session.id:
+            forks.setdefault(fork.before, []).append(ForkReference(fork.id, fork.title))
     return json_response(
         ThreadMessages(
-            summary.id,
-            page.messages,
-            summary.created_at,
-            summary.updated_at,
-            summary.title,
-            summary.busy,
-            page.next,
+            _to_summary(summary), page.messages, forks, await _fork_info(session), summary.busy, page.next
         )
     )
 
 
+async def _fork_info(session: Session) -> ForkInfo | None:
+    origin = await session.origin()
+    if origin is None:
+        return None
+    others = await msgspec.structs.replace(session, id=origin.source).forks()
+    siblings = [
+        ForkReference(fork.id, fork.title)
+        for fork in others
+        if (fork.source, fork.before) == (origin.source, origin.before) and fork.id != session.id
+    ]
+    return ForkInfo(origin.source, origin.copied, siblings)
+
+
 async def delete_thread(request: web.Request) -> web.StreamResponse:
     """Delete a thread with everything that belongs to it."""
-    _, session = await summary_in_path(request)
+    with _explain_missing(NO_THREAD):
+        _, session = await summary_in_path(request)
     await session.delete()
     return json_response(Acknowledgement())
 
 
 async def fork_thread(request: web.Request) -> web.StreamResponse:
     """Copy the messages before one message into a new thread."""
-    fork = await decode_body(request, ForkRequest)
+    try:
+        fork = await decode_body(request, ForkRequest)
+    except Invalid as fault:
+        raise Invalid(NO_MESSAGE_ID, "/messageId") if fault.pointer in ("", "/messageId") else fault from None
     if not fork.message_id:
-        raise Invalid("messageId is required", "/messageId")
-    _, session = await summary_in_path(request)
+        raise Invalid(NO_MESSAGE_ID, "/messageId")
+    with _explain_missing(NO_THREAD):
+        _, session = await summary_in_path(request)
     into = session_id(fork.thread_id or new_session_id())
-    return json_response(_to_summary(await session.fork(MessageId(fork.message_id), into)))
+    with _explain_missing(NO_MESSAGE):
+        made = await session.fork(MessageId(fork.message_id), into)
+    return json_response(ForkedThread(_to_summary(made), made.messages))
+
+
+@contextmanager
+def _explain_missing(text: str) -> Iterator[None]:
+    """A `NotFound` in the words of this API."""
+    try:
+        yield
+    except NotFound:
+        raise NotFound(text) from None
+
+
+def _to_root(root: SessionSummary, forks: Sequence[Fork]) -> RootThread:
+    family: list[SessionSummary | Fork] = [root, *forks]
+    newest = max(family, key=lambda one: one.updated_at)
+    return RootThread(
+        **msgspec.structs.asdict(_to_summary(root)),
+        thread_ids=[one.id for one in family],
+        active_thread_id=newest.id,
+    )
 
 
 def _to_summary(summary: SessionSummary) -> ThreadSummary:
@@ -119,7 +220,8 @@ ROUTES = (
         RouteDoc(
             "List threads",
             description="Returns the caller's sessions page by page, the last changed first, without their "
-            "messages. Use it for a list of chats. A page token in `next` leads to the following page.",
+            "messages. Forks are named by the thread that they come from. A page token in `next` leads to "
+            "the following page.",
             responses={200: ThreadList},
             query=PAGE_QUERY,
             tag="parts",
@@ -133,8 +235,9 @@ ROUTES = (
         Scope.CHAT,
         RouteDoc(
             "Read a thread's messages",
-            description=f"Returns the newest {LIMIT_MAX} messages, oldest first, or the page before a page "
-            "token. While `active` is true, the answer in progress is not among the messages.",
+            description=f"Returns the messages, oldest first: the newest {MESSAGES_DEFAULT:,}, or a page of "
+            f"at most {LIMIT_MAX} if `limit` is given. While `active` is true, the answer in progress is not "
+            "among the messages.",
             responses={200: ThreadMessages},
             query=PAGE_QUERY,
             tag="parts",
@@ -166,7 +269,7 @@ ROUTES = (
             "Use it to try another question without losing the old answers. The same request again "
             "returns the same thread.",
             body=ForkRequest,
-            responses={200: ThreadSummary},
+            responses={200: ForkedThread},
             tag="parts",
             example={"messageId": "m-1"},
         ),

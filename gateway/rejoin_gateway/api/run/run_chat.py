@@ -23,13 +23,14 @@ from rejoin_gateway.api.shared.answers import (
     decide,
     respond,
 )
-from rejoin_gateway.api.shared.lookup import session_by_id
+from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.response import stream_from_position
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.collect import CollectedAnswer
@@ -190,6 +191,11 @@ def render_completion(created_s: int, replay: Replay, answer: CollectedAnswer) -
     return completion
 
 
+async def resume_run_chat(request: web.Request) -> web.StreamResponse:
+    """The stream of a run, or of a conversation's run, from the client's position."""
+    return await stream_from_position(request, await session_in_path(request))
+
+
 def _document(summary: str, description: str) -> RouteDoc:
     return RouteDoc(
         summary,
@@ -216,6 +222,20 @@ ROUTES = (
             "approvals continues a run that waits for them. Returns the run's events as a stream, or with "
             "`stream: false` the whole answer in the form of an OpenAI chat completion. The header "
             "`x-workflow-run-id` names the run.",
+        ),
+    ),
+    Route(
+        "GET",
+        "/run/api/chat/{id}/stream",
+        resume_run_chat,
+        Scope.CHAT,
+        RouteDoc(
+            "Resume the stream of a run",
+            description="Where the transports of the AI SDK and of `@workflow/ai` send a resume if their "
+            "`api` is `/run/api/chat`. `{id}` is the id of a run or of a conversation. Without a position it "
+            "returns the active run's stream from its beginning, or 204 if no run is active.",
+            responses={200: bytes, 204: None},
+            tag="run",
         ),
     ),
     Route(

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 from rejoin_protocol.events.fold import UIMessage
-from rejoin_protocol.ids import MessageId
+from rejoin_protocol.ids import RUN_PREFIX, MessageId, RunId
 
 from rejoin_gateway.api.sessions import send_body
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
@@ -114,6 +114,15 @@ async def get_history(request: web.Request) -> web.StreamResponse:
 async def reconnect(request: web.Request) -> web.StreamResponse:
     """The stream of the session's run from the client's position."""
     return await stream_from_position(request, await _session_of_agent(request))
+
+
+async def resume_run(request: web.Request) -> web.StreamResponse:
+    """As `reconnect`, where the AI SDK's transports resume by default: they append `/{id}/stream`.
+
+    Their id is a run's, or that of a chat, which is the session of the path.
+    """
+    session, id = await _session_of_agent(request), request.match_info["run"]
+    return await stream_from_position(request, session, RunId(id) if id.startswith(RUN_PREFIX) else None)
 
 
 async def interrupt_session(request: web.Request) -> web.StreamResponse:
@@ -258,6 +267,19 @@ ROUTES = tuple(
                 "active run's stream from its beginning, or 204 if no run is active. With a position, in "
                 "the header `Last-Event-ID` or one of the other parameters, it returns the events behind "
                 "that position, also of a run that has ended.",
+                responses={200: bytes, 204: None},
+                tag="session",
+            ),
+        ),
+        (
+            "GET",
+            f"{_SESSION}/{{run}}/stream",
+            resume_run,
+            RouteDoc(
+                "Resume the stream of a run",
+                description="As `/reconnect`, at the path to which the transports of the AI SDK and of "
+                "`@workflow/ai` send a resume if their `api` is the session's path. `{run}` is a run of the "
+                "session; any other id stands for the session's current run.",
                 responses={200: bytes, 204: None},
                 tag="session",
             ),

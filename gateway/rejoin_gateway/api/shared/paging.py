@@ -40,7 +40,9 @@ def parse_page(request: web.Request, limit: int) -> int:
 
 
 def _parse_number(request: web.Request, name: str, default: int, value_max: int) -> int:
-    text = request.query.get(name, str(default))
+    text = request.query.get(name)
+    if text is None:
+        return default
     is_number = text.isascii() and text.isdigit() and len(text) <= LIMIT_DIGITS_MAX
     if not (is_number and 1 <= int(text) <= value_max):
         raise Invalid(f"{name} is a number from 1 to {value_max}")
