@@ -39,6 +39,24 @@ async def test_the_timeline_tells_of_the_tool_the_question_and_who_decided(playg
     await expect(page.locator("#raw tbody tr")).to_have_count(2)
 
 
+@pytest.mark.feature("F119")
+async def test_feedback_and_client_events_of_the_conversation_are_shown(playground: ChatPage) -> None:
+    await playground.say("count 3")
+    await playground.counted(3)
+    page = await inspected(playground)
+    await expect(page.locator("#feedback")).to_be_hidden()
+    base, named = playground.site.base, {"conversationId": playground.session}
+    conversation = await page.request.get(f"{base}/run/v1/conversations/{playground.session}")
+    answer = (await conversation.json())["data"]["messages"][-1]["id"]
+    given = {**named, "messageId": answer, "type": "negative", "details": "too <b>short</b>"}
+    assert (await page.request.post(f"{base}/run/v1/feedback", data=given)).status == 201
+    event = {**named, "type": "assistant_answer_displayed"}
+    assert (await page.request.post(f"{base}/run/v1/events", data=event)).status == 201
+    await page.reload()
+    await expect(page.locator("#given li")).to_contain_text("this answer: too <b>short</b>")
+    await expect(page.locator("#reported li")).to_contain_text("assistant_answer_displayed")
+
+
 async def test_a_run_is_replayed_to_any_of_its_events(playground: ChatPage) -> None:
     await playground.say("count 12 every 40 ms")
     await playground.counted(12)

@@ -9,6 +9,8 @@ import { wire } from './wire.js';
 const RUN = /^#(run_[A-Za-z0-9_-]{1,120})$/;
 const LOOK_MS = 1_000;
 const ROWS_MAX = 2_000;
+const REPORTS_MAX = 100;
+const BUSY = ['queued', 'running'];
 const OVER = ['completed', 'failed', 'cancelled'];
 
 class Run {
@@ -26,7 +28,7 @@ class Run {
       const page = await wire.json(`/run/api/executions/${this.id}/log?after=${this.#after}`);
       if (!page) throw new Error(`There is no run ${this.id}, or it is not yours.`);
       const changed = page.state !== this.state || page.records.length > 0;
-      Object.assign(this, { state: page.state, createdAt: page.createdAt, session: page.conversationId, agent: page.agentId });
+      Object.assign(this, { state: page.state, createdAt: page.createdAt, session: page.conversationId, agent: page.agentId, answer: page.messageId });
       this.records.push(...page.records);
       this.#after = page.records.at(-1)?.sequence ?? this.#after;
       if (!page.next) return news || changed;
@@ -55,7 +57,10 @@ async function open() {
   try {
     for (;;) {
       const end = at === list.length && !timer;
-      if (await mine.read()) refresh(end);
+      if (await mine.read()) {
+        refresh(end);
+        if (!BUSY.includes(mine.state)) await paintFeedback(mine);
+      }
       if (OVER.includes(mine.state)) return;
       await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
       if (run !== mine) return;
@@ -123,6 +128,28 @@ function rawRow({ cursor, at: time, sequence, attempt, audience, mark, chunk, nu
   const notes = [audience === 'all' ? '' : audience, mark === '-' ? '' : mark].filter(Boolean).join(', ');
   const cells = [cursor, duration(time), notes ? `${sequence} ${notes}` : sequence, attempt, type, JSON.stringify(rest)];
   return h('tr', { onclick: () => (stop(), show(number + 1)) }, ...cells.map((cell) => h('td', { textContent: String(cell) })));
+}
+
+// ---- feedback and client events
+
+/** Show what people think of this answer, and what clients report of its conversation, the newest first. */
+async function paintFeedback({ session, answer }) {
+  const query = `conversationId=${encodeURIComponent(session)}&limit=${REPORTS_MAX}`;
+  const [given, reported] = await Promise.all(['feedback', 'events'].map((kind) => wire.json(`/run/v1/${kind}?${query}`)));
+  const entries = (given?.data ?? []).map(({ type, details, messageId, createdAt }) => {
+    const about = messageId === answer ? 'this answer' : messageId ? 'another message' : 'the conversation';
+    return report(type === 'positive' ? '👍' : '👎', `${about}${details ? `: ${details}` : ''}`, createdAt);
+  });
+  const events = (reported?.data ?? []).map(({ type, metadata, messageId, createdAt }) =>
+    report(type, messageId === answer ? 'this answer' : '', createdAt, JSON.stringify(metadata ?? {})));
+  arrange($('given'), entries);
+  arrange($('reported'), events);
+  $('feedback').hidden = !entries.length && !events.length;
+}
+
+function report(name, text, time, title = '') {
+  const said = h('span', { textContent: text ? `${name} ${text}` : name });
+  return h('li', { title }, said, ' ', h('span', { className: 'small', textContent: new Date(time).toLocaleString() }));
 }
 
 // ---- the replay
