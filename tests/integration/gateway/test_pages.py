@@ -38,7 +38,7 @@ async def files_of(system: LocalSystem, base: str, page: Answer) -> dict[str, An
 @pytest.mark.parametrize("path", PAGES)
 async def test_a_page_needs_nothing_but_its_gateway(system: LocalSystem, path: str) -> None:
     base = await system.gateway()
-    page = await system.get(base + path)
+    page = await system.get(base + path, Accept="text/html")
     assert page.status == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     files = await files_of(system, base, page)
@@ -55,7 +55,7 @@ async def test_a_page_needs_nothing_but_its_gateway(system: LocalSystem, path: s
 @pytest.mark.parametrize("path", PAGES)
 async def test_the_policy_allows_no_other_origin_and_no_inline_code(system: LocalSystem, path: str) -> None:
     base = await system.gateway()
-    policy = (await system.get(base + path)).headers["content-security-policy"]
+    policy = (await system.get(base + path, Accept="text/html")).headers["content-security-policy"]
     directives = dict(directive.split(maxsplit=1) for directive in policy.split("; "))
     assert directives["default-src"] == "'none'"
     assert {directives[f"{kind}-src"] for kind in ("script", "style", "connect")} == {"'self'"}
@@ -74,7 +74,7 @@ async def test_a_runner_cannot_be_killed_outside_of_rejoin_dev(system: LocalSyst
     base = await system.gateway()
     async with system.http.post(f"{base}/dev/kill-runner") as response:
         assert response.status == 404
-    assert b"data-dev" not in (await system.get(f"{base}/")).raw
+    assert b"data-dev" not in (await system.get(f"{base}/", Accept="text/html")).raw
 
 
 @pytest.mark.parametrize(
