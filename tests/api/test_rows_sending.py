@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from rejoin_protocol.events import chunks
+from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelRequest
 
@@ -34,7 +35,11 @@ HEADERS = {
     "x-vercel-ai-ui-message-stream": "v1",
     "x-vercel-ai-data-stream": "v2",
 }
-BEGIN = ["start", "data-operation", "data-operation"]
+
+
+def without_operations(answer: Answer) -> list[SseFrame]:
+    """The frames that are the same in every API."""
+    return [frame for frame in answer.frames if b'"type":"data-operation"' not in frame.data]
 
 
 @pytest.mark.feature("F1")
@@ -47,11 +52,9 @@ async def test_a_message_is_answered_by_a_stream_of_valid_events(client: ApiClie
     for frame in answer.frames[:-1]:
         assert frame.id
         chunks.decode(frame.data)
-    found = event_types(answer)
-    assert found[:3] == BEGIN
-    operations = [one["data"]["type"] for one in answer.chunks if one["type"] == "data-operation"]
-    assert (operations[:2], operations[-1]) == (["agent_initializing", "agent_ready"], "completion")
-    assert found[-3:] == ["finish-step", "data-operation", "finish"]
+    found = [one for one in event_types(answer) if one != "data-operation"]
+    assert found[:2] == ["start", "start-step"]
+    assert found[-2:] == ["finish-step", "finish"]
     assert answer.text == "1 2 3"
     assert b"null" not in answer.raw
 
@@ -59,7 +62,7 @@ async def test_a_message_is_answered_by_a_stream_of_valid_events(client: ApiClie
 @pytest.mark.feature("F2", "F3", "F10", "F11")
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 async def test_every_stream_has_the_promised_headers(client: ApiClient, family: Family) -> None:
-    """On the message's own stream and on the resumed one."""
+    """On the message's own stream and on the resumed one, which may be another API's."""
     session = client.session()
     sent = await client.say(family, session, "count 2")
     run = sent.headers["x-workflow-run-id"]
@@ -74,7 +77,7 @@ async def test_every_stream_has_the_promised_headers(client: ApiClient, family: 
             assert HEADERS.items() <= answer.headers.items()
             assert answer.headers["x-workflow-run-id"] == run
             assert answer.headers["x-thread-id"] == answer.headers["x-conversation-id"] == session
-        assert resumed.raw == sent.raw
+        assert without_operations(resumed) == without_operations(sent)
 
 
 @pytest.mark.feature("F9", "F10")

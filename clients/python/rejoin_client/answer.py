@@ -161,7 +161,10 @@ class Answer:
     def _run_stream(self) -> Request:
         """The stream of this run. The session's stream may be that of a newer run."""
         query = {name: value for name, value in self._first.query.items() if name in {"follow", *UI}}
-        return Request(method="GET", path=stream_path(self.run), headers=self._first.headers, query=query)
+        # By the API that the answer comes from: the APIs send different operations.
+        is_run_api = self._first.path.startswith("/run/")
+        path = stream_path(self.run) if is_run_api else f"/api/chat/{quote(self.run, safe='')}/stream"
+        return Request(method="GET", path=path, headers=self._first.headers, query=query)
 
     async def _frames(self) -> AsyncGenerator[tuple[str, bytes]]:
         """Cursor and data of each event of this response, until the connection ends or breaks."""

@@ -26,10 +26,12 @@ from rejoin_gateway.http.routes import (
     AGENT_HEADER,
     ERROR_FORMAT,
     IDEMPOTENCY_HEADER,
+    OPERATION_SET,
     ErrorFormat,
     Route,
     RouteDoc,
 )
+from rejoin_gateway.streaming.client_view import OperationSet
 
 FIELDS_OF_OTHER_FAMILIES = frozenset({"messages", "id", "trigger", "conversationId"})
 """A body without `parts` and without any of these is one of the parts API, which lacks its parts."""
@@ -56,7 +58,9 @@ async def _admit(request: web.Request) -> Answer:
 
 
 async def _decode(request: web.Request) -> ChatBody:
-    """The body as its family's type. Sets the error format of that family. Raises as `decode_body`."""
+    """The body as its family's type. Sets the error format and the operations of that family. Raises as
+    `decode_body`.
+    """
 
     def choose(fields: AbstractSet[str]) -> type[ChatBody]:
         if "parts" in fields and "messages" in fields:
@@ -68,7 +72,10 @@ async def _decode(request: web.Request) -> ChatBody:
                 raise Invalid(parts_chat.NO_PARTS, "/parts")
             return PartsRequest
         request[ERROR_FORMAT] = ErrorFormat.PROBLEM
-        return ChatRequest if "messages" in fields and not fields & {"id", "trigger"} else UIChatRequest
+        if "messages" in fields and not fields & {"id", "trigger"}:
+            request[OPERATION_SET] = OperationSet.PROGRESS
+            return ChatRequest
+        return UIChatRequest
 
     try:
         return await decode_body_by_fields(request, choose)

@@ -13,6 +13,7 @@ from rejoin_protocol.log.record import View
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.routes import operation_set_of
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.client_view import client_view
 
@@ -81,9 +82,13 @@ def key_of(request: web.Request) -> str | None:
 
 
 def view_of(request: web.Request) -> View:
-    """Which events the client receives: `?ui=` is the major version of its AI SDK. Raises `Invalid`."""
+    """Which events the client receives, by its version (`?ui=`), its API, and `x-emit-operations`. Raises
+    `Invalid`.
+    """
     operations = request.headers.get("x-emit-operations", "").lower() == "true"
-    return client_view(request.query.get("ui"), operations=operations)
+    return client_view(
+        request.query.get("ui"), operations=operations, operation_set=operation_set_of(request)
+    )
 
 
 def agent_of(request: web.Request) -> AgentName:

@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from rejoin_gateway.auth.scope import Scope
+from rejoin_gateway.streaming.client_view import OperationSet
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -67,10 +68,14 @@ class Route(msgspec.Struct, frozen=True):
     error_format: ErrorFormat = ErrorFormat.PROBLEM
     takes_signed_url: bool = False
     """Whether the file `{id}` of the path may be read without a credential, by a signed URL."""
+<<<<<<< HEAD
     error_format_of_body: Callable[[bytes], ErrorFormat] | None = None
     """For a route that several families share: the error format for a body of which these are the first
     bytes. Used for errors before the handler has set `ERROR_FORMAT`, such as a missing credential.
     """
+=======
+    operation_set: OperationSet = OperationSet.NONE
+>>>>>>> 26fee9a (Operations by API: transient, in no history, with ctx and details; status_update; artifact and status shapes)
 
 
 AGENT_HEADER: Parameters = {
@@ -88,6 +93,8 @@ IDEMPOTENCY_HEADER: Parameters = {
 ROUTES: web.AppKey[Mapping[Handler, Route]] = web.AppKey("routes", dict)
 ERROR_FORMAT: web.RequestKey[ErrorFormat] = web.RequestKey("error_format", ErrorFormat)
 """Overrides the error format of the route. Set by a route that several families share."""
+OPERATION_SET: web.RequestKey[OperationSet] = web.RequestKey("operation_set", OperationSet)
+"""Overrides the operations of the route, likewise."""
 
 
 def mount(app: web.Application, routes: tuple[Route, ...]) -> None:
@@ -115,3 +122,10 @@ def error_format_of(request: web.Request) -> ErrorFormat:
     route = route_of(request)
     override: ErrorFormat | None = request.get(ERROR_FORMAT)
     return override or (ErrorFormat.PROBLEM if route is None else route.error_format)
+
+
+def operation_set_of(request: web.Request) -> OperationSet:
+    """The operations that this request's API sends without being asked."""
+    route = route_of(request)
+    override: OperationSet | None = request.get(OPERATION_SET)
+    return override or (OperationSet.NONE if route is None else route.operation_set)

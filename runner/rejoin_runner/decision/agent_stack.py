@@ -261,6 +261,16 @@ def current_agent(history: Iterable[UIMessage], agent: str, reachable: Collectio
     return current
 
 
+def has_handoff(history: Iterable[UIMessage]) -> bool:
+    """Whether an agent handed a conversation off in these messages."""
+    return any(
+        _handed_off_to(part) is not None
+        for message in history
+        if message["role"] == "assistant"
+        for part in message["parts"]
+    )
+
+
 def _frame_parts(parts: Iterable[Part], call: CallId | None) -> Iterator[Part]:
     step_start: Part | None = None  # held back until the frame has a part in this step
     for part in parts:
@@ -296,11 +306,9 @@ def _handed_off_to(part: Part) -> str | None:
 
 def _head_agent(message: UIMessage) -> str | None:
     """The agent whose run wrote the message; None if the message does not say."""
-    for part in message["parts"]:
-        if part["type"] == "data-operation" and part["data"].get("type") == "agent_initializing":
-            name: str | None = part["data"].get("details", {}).get("agentId")
-            return name
-    return None
+    metadata = message.get("metadata")
+    name = metadata.get("agent") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _add_origin(metadata: Metadata, origin: PartOrigin) -> Metadata:

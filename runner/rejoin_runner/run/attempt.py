@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+import msgspec
 import structlog
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_store import RunStore
@@ -31,6 +32,8 @@ from rejoin_runner.tools.tool_context import build_operation
 
 DEADLINE = "deadline"
 ERROR_CHARS_MAX = 16_384
+DETAIL_BYTES_MAX = 65_536
+"""Of one value in an operation."""
 REQUIRED_COUNTS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
 """Token counts that are reported even if they are 0."""
 
@@ -75,6 +78,8 @@ class Attempt:
             for message in claim.history
         ]
         """The earlier messages without the work of delegated agents."""
+        self.names_agent = bool(team.head.handoffs) or agent_stack.has_handoff(claim.history)
+        """Whether the message's metadata must say which agent it is from: see `agent_stack.current_agent`."""
         self._team = team
         self._first_agent = agent_stack.current_agent(claim.history, team.head.name, team.members)
         self.log = structlog.get_logger("rejoin.run")
@@ -121,12 +126,16 @@ class Attempt:
         await self.emit(chunks.MessageMetadata(message_metadata={**metadata, "usage": counts}))
 
     async def emit_operation(self, kind: str, **details: Any) -> None:
-        """Emit a `data-operation` part that every client gets and the message keeps."""
-        await self.emit(chunks.Data(type="data-operation", data={"type": kind, "details": details}))
+        """Emit a transient `data-operation` about the run, for the APIs that document it. Clients of these
+        APIs read its data as `details` or as `ctx`.
+        """
+        data = {"type": kind, "details": details, "ctx": details}
+        audience = Audience.PROGRESS if kind == "agent_thinking" else Audience.LIFECYCLE
+        await self.emit(chunks.Data(type="data-operation", data=data, transient=True), audience)
 
     async def emit_detail(self, kind: str, label: str, **data: Any) -> None:
         """Emit a transient `data-operation` for clients that ask for operations, after any open text."""
-        chunk = build_operation(kind, label, self.now_ms(), self.agent.name, data)
+        chunk = build_operation(kind, label, self.now_ms(), self.agent.name, _without_large(data))
         await self.writer.write_between_texts(chunk, Audience.OPERATIONS)
 
     async def fail(self, code: str, error: str) -> None:
@@ -143,8 +152,18 @@ class Attempt:
             "code": code,
             "timestamp": self.now_ms(),
         }
-        await self.emit(chunks.Data(type="data-operation", data=data))
+        operation = chunks.Data(type="data-operation", data=data, transient=True)
+        await self.emit(operation, Audience.LIFECYCLE)
         await self.emit(chunks.Error(error_text=error))
+
+
+def _without_large(data: dict[str, Any]) -> dict[str, Any]:
+    """The data of an operation without the values that are in the message anyway and are too large to be
+    sent twice. `omitted` names them.
+    """
+    large = [name for name, value in data.items() if len(msgspec.json.encode(value)) > DETAIL_BYTES_MAX]
+    kept = {name: value for name, value in data.items() if name not in large}
+    return {**kept, "omitted": large} if large else kept
 
 
 def clip_error(text: str) -> str:

@@ -38,6 +38,7 @@ class LoggedCallOutput:
         self._counts: Counter[str] = Counter()
         self._closed = False
         self.agent = attempt.agent.name
+        self.run = attempt.run.id
 
     def close(self) -> None:
         """Refuse all output from now on."""

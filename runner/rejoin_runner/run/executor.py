@@ -160,8 +160,9 @@ class RunExecutor:
         await self._attempt.emit(chunks.Start(message_id=self._run.answer))
 
     async def _start_message(self) -> None:
-        await self._emit_start()
         attempt, session, agent = self._attempt, self._run.session, self._attempt.head.name
+        metadata = {"agent": agent} if attempt.names_agent else UNSET
+        await attempt.emit(chunks.Start(message_id=self._run.answer, message_metadata=metadata))
         await attempt.emit_operation("agent_initializing", sessionId=session, agentId=agent)
         await attempt.emit_operation("agent_ready", sessionId=session, agentId=agent)
         await attempt.emit_operation("agent_thinking", agent=agent, iteration=1)

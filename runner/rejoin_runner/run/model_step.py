@@ -8,12 +8,13 @@ delegated agent's failed response fails its call instead.
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.fold import STEP_START
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 
@@ -90,7 +91,10 @@ async def _respond(attempt: Attempt) -> None:
                     )
                     await attempt.emit(chunk if origin is None else agent_stack.with_origin(chunk, origin))
                     if isinstance(chunk, chunks.ReasoningEnd):
-                        await attempt.emit_detail("agent_reasoning", "Thought about it", partId=chunk.id)
+                        thought = _last_parts(attempt, "reasoning")[-1:]
+                        await attempt.emit_detail(
+                            "agent_reasoning", "Thought about it", partId=chunk.id, parts=thought
+                        )
     except TimeoutError:
         raise ModelError("The model did not answer in time.") from None
     await attempt.writer.flush()
@@ -102,7 +106,17 @@ async def _respond(attempt: Attempt) -> None:
             iteration=attempt.state.steps,
             finishReason=done.finish_reason,
             usage=done.usage.to_metadata(),
+            parts=_last_parts(attempt, "text"),
+            generationType="text_generation",
         )
+
+
+def _last_parts(attempt: Attempt, kind: Literal["text", "reasoning"]) -> list[dict[str, str]]:
+    """The texts, or the reasoning, of the active agent's step so far."""
+    call = attempt.state.frames.top.call
+    parts = agent_stack.frame_view(attempt.state.message, None if call is None else call.id)["parts"]
+    begin = max((number for number, part in enumerate(parts) if part["type"] == STEP_START), default=0)
+    return [{"type": "text", "content": part["text"]} for part in parts[begin:] if part["type"] == kind]
 
 
 async def _open_stream(attempt: Attempt) -> AsyncGenerator[ModelChunk | MessageChunk | Done]:

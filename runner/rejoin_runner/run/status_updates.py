@@ -10,10 +10,12 @@ import msgspec
 import structlog
 from rejoin_protocol.events.chunks import Data
 from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
+from rejoin_protocol.log.record import Audience
 
 from rejoin_runner.agent.status_updates import StatusUpdates, Summary, SummaryWriter
 from rejoin_runner.models.model import Model, build_question, collect_answer
 from rejoin_runner.run.attempt import Attempt
+from rejoin_runner.tools.tool_context import build_status_update
 
 TICK_S = 0.1
 TRANSCRIPT_CHARS = 6_000
@@ -61,6 +63,8 @@ async def _emit_summary(attempt: Attempt, write: SummaryWriter) -> None:
     if summary.details:
         data["details"] = summary.details
     await attempt.writer.write_between_texts(Data(type="data-summary", data=data))
+    update = build_status_update(data["label"], attempt.agent.name, data.get("details"))
+    await attempt.writer.write_between_texts(update, Audience.PROGRESS)
 
 
 def _model_writer(attempt: Attempt, model: Model) -> SummaryWriter:

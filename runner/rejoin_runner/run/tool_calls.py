@@ -103,7 +103,7 @@ async def run_tool_calls(attempt: Attempt, action: decide.RunToolCalls) -> None:
         await attempt.emit(delegation.call_error(call, error))
     # Before the mark: a crash at any append after the mark makes the outcome of the calls unknown.
     for call in action.run:
-        await attempt.emit_detail("tool_call", f"Calls {call.tool}", **_call_data(call))
+        await attempt.emit_detail("tool_call", f"Calls {call.tool}", **_call_data(call), input=call.input)
     if not all(may_run_again(attempt, call) for call in action.run):
         attempt.journal.mark(Mark.CALLING)
     await attempt.journal.wait_until_stored()
@@ -118,11 +118,22 @@ async def _run_call(attempt: Attempt, call: ToolCall) -> None:
     if succeeded:
         await delegation.emit_handoff(attempt, call)
     await attempt.emit(result)
-    await attempt.emit_detail("tool_result", f"{call.tool} answered", **_call_data(call), success=succeeded)
+    data = _call_data(call) | {"success": succeeded} | _result_data(result)
+    await attempt.emit_detail("tool_result", f"{call.tool} answered", **data)
 
 
-def _call_data(call: ToolCall) -> dict[str, str]:
+def _call_data(call: ToolCall) -> dict[str, Any]:
     return {"toolCallId": call.id, "toolName": call.tool}
+
+
+def _result_data(result: Chunk) -> dict[str, Any]:
+    match result:
+        case chunks.ToolOutputAvailable(output=output):
+            return {"output": output}
+        case chunks.ToolOutputError(error_text=text):
+            return {"output": None, "error": text}
+        case _:
+            return {}
 
 
 async def _call_with_output(attempt: Attempt, call: ToolCall) -> Chunk:

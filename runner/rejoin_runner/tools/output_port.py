@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import msgspec
 from rejoin_adapters.records import Artifact
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.ids import TenantId
+from rejoin_protocol.ids import RunId, TenantId
 from rejoin_protocol.log.record import Audience
 
 
@@ -26,6 +26,7 @@ class CallOutput(Protocol):
 
     agent: str
     """The name of the agent whose call it is."""
+    run: RunId
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Append a chunk to the message. While a text is open, the chunk is held back until the text ends."""

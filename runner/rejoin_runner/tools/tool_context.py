@@ -87,11 +87,21 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
         id = f"art_{hashlib.sha256(f'{self._id_prefix}:{number}'.encode()).hexdigest()[:24]}"
         previewed = {field: plain[field] for field in preview}
         await self._call_output.store_artifact(NewArtifact(id, type, name, previewed, plain))
-        part = {"artifactId": id, "type": type, "name": name, "artifactSummary": previewed}
+        run = self._call_output.run
+        part = {
+            "artifactId": id,
+            "artifact_id": id,  # clients of the run API read this name, or the one above
+            "task_id": run,
+            "type": type,
+            "name": name,
+            "summary": previewed,
+            "artifactSummary": previewed,
+        }
         if summary is not None:
             part["description"] = summary
         await self._emit_data_part("artifact", part, id)
-        await self.emit_operation("artifact_saved", f"Saved {name}", {"artifactId": id, "artifactType": type})
+        saved = {"artifactId": id, "taskId": run, "artifactType": type, "summaryData": previewed}
+        await self.emit_operation("artifact_saved", f"Saved {name}", saved)
         return id
 
     async def emit_summary(self, label: str, details: dict[str, Any] | None = None) -> None:
@@ -103,6 +113,7 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a summary has a label")
         data = {"label": label} | ({} if details is None else {"details": details})
         await self._emit_data_part("summary", data)
+        await self._emit_progress(label, details)
 
     async def emit_operation(self, type: str, label: str, data: dict[str, Any] | None = None) -> None:
         """Show a detail to the clients that asked for operations: `data-operation {type, label, details}`.
@@ -112,12 +123,18 @@ class OutputContext(msgspec.Struct, frozen=True, kw_only=True):
         part = build_operation(type, label, self._call_output.now_ms(), self._call_output.agent, data or {})
         await self._call_output.emit(part, Audience.OPERATIONS)
 
-    async def emit_status(self, text: str) -> None:
-        """Show what is happening now: `data-status {status}`, up to 1,000 characters of it.
+    async def emit_status(self, text: str, *, type: str = "thinking") -> None:
+        """Show what is happening now: `data-status {type, status}`, up to 1,000 characters of `text`.
 
-        It is not part of the stored message.
+        `type` is a word for clients, `text` is for people. It is not part of the stored message.
         """
-        await self._emit_data_part("status", {"status": text[:STATUS_CHARS_MAX]}, transient=True)
+        label = text[:STATUS_CHARS_MAX]
+        await self._emit_data_part("status", {"type": type, "status": label}, transient=True)
+        await self._emit_progress(label)
+
+    async def _emit_progress(self, label: str, details: Any = None) -> None:
+        output = self._call_output
+        await output.emit(build_status_update(label, output.agent, details), Audience.PROGRESS)
 
     async def emit_data(
         self, name: str, data: Any, *, id: str | None = None, transient: bool = False
@@ -207,9 +224,9 @@ class SyncToolContext[C]:
         """See `ToolContext.emit_operation`."""
         self._wait(self._context.emit_operation(type, label, data))
 
-    def emit_status(self, text: str) -> None:
+    def emit_status(self, text: str, *, type: str = "thinking") -> None:
         """See `ToolContext.emit_status`."""
-        self._wait(self._context.emit_status(text))
+        self._wait(self._context.emit_status(text, type=type))
 
     def emit_data(self, name: str, data: Any, *, id: str | None = None, transient: bool = False) -> None:
         """See `ToolContext.emit_data`."""
@@ -222,3 +239,11 @@ def build_operation(type: str, label: str, now_ms: int, agent: str, data: dict[s
     return Data(
         type="data-operation", data={"type": type, "label": label, "details": details}, transient=True
     )
+
+
+def build_status_update(label: str, agent: str, details: Any = None) -> Data:
+    """The operation `status_update`, for clients of the graph API. Transient, as all operations."""
+    more = details if isinstance(details, dict) else {} if details is None else {"summary": details}
+    context = {"agent": agent, **more}
+    data = {"type": "status_update", "label": label, "ctx": context, "details": context}
+    return Data(type="data-operation", data=data, transient=True)

@@ -90,7 +90,8 @@ async def test_every_token_is_a_delta_where_the_interval_is_0(system: LocalSyste
 @pytest.mark.feature("F35", "F36")
 async def test_what_is_held_is_said_when_a_model_fails(system: LocalSystem) -> None:
     """The words so far, then both kinds of error."""
-    answer = await ask(system, Agent(name=system.agent, model=Says(["one ", "two thr"], fails=True)))
+    agent = Agent(name=system.agent, model=Says(["one ", "two thr"], fails=True))
+    answer = await ask(system, agent, **{"x-emit-operations": "true"})
     assert answer.text == "one two thr"
     kinds = [chunk["type"] for chunk in answer.chunks]
     assert kinds[-5:] == ["text-end", "data-operation", "error", "finish-step", "finish"]
@@ -132,7 +133,7 @@ async def test_a_summary_raised_in_a_text_stands_behind_it(system: LocalSystem) 
 
     updates = StatusUpdates(write=write, every_events=1, every_s=None)
     agent = Agent(name=system.agent, model=Waits(), text_interval_s=0, status_updates=updates)
-    answer = await ask(system, agent)
+    answer = await ask(system, agent, **{"x-emit-operations": "true"})
     kinds = [
         chunk["data"].get("label") or chunk["data"].get("type")
         if chunk["type"].startswith("data-")
@@ -191,11 +192,16 @@ async def test_a_model_writes_the_summaries(system: LocalSystem) -> None:
 
 
 @pytest.mark.feature("F25", "F26", "F27")
-async def test_the_operations_that_everybody_sees(system: LocalSystem) -> None:
+async def test_the_operations_of_every_run(system: LocalSystem) -> None:
     """With agent and iteration, before the first word and at the end."""
-    answer = await ask(system, Agent(name=system.agent, model=Says(["one"])))
-    assert operations(answer) == ["agent_initializing", "agent_ready", "agent_thinking", "completion"]
-    said = [one["data"]["details"] for one in of_type(answer, "data-operation")]
+    agent = Agent(name=system.agent, model=Says(["one"]))
+    answer = await ask(system, agent, **{"x-emit-operations": "true"})
+    found = [
+        one["data"] for one in of_type(answer, "data-operation") if one["data"]["type"] != "agent_generate"
+    ]
+    order = ["agent_initializing", "agent_ready", "agent_thinking", "completion"]
+    assert [one["type"] for one in found] == order
+    said = [one["details"] for one in found]
     assert said[0]["agentId"] == said[1]["agentId"] == system.agent
     assert said[2] == said[3] == {"agent": system.agent, "iteration": 1}
     kinds = [chunk["type"] for chunk in answer.chunks]

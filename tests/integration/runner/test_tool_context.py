@@ -71,7 +71,15 @@ async def test_an_artifact_shows_its_preview_and_is_fetched_whole(system: LocalS
     assert "secret" not in told.answer.raw.decode()
     assert (await fetched(system, told, id))["data"] == REPORT
     saved = [one["data"] for one in told.said("data-operation") if one["data"]["type"] == "artifact_saved"]
-    assert saved[0]["details"]["data"] == {"artifactId": id, "artifactType": "report"}
+    assert event["data"]["summary"] == event["data"]["artifactSummary"]
+    assert event["data"]["artifact_id"] == id
+    assert event["data"]["task_id"] == told.answer.headers["x-workflow-run-id"]
+    assert saved[0]["details"]["data"] == {
+        "artifactId": id,
+        "taskId": event["data"]["task_id"],
+        "artifactType": "report",
+        "summaryData": event["data"]["summary"],
+    }
 
 
 @pytest.mark.feature("F32")
@@ -101,7 +109,8 @@ async def test_a_status_is_shown_and_not_kept(system: LocalSystem) -> None:
     @tool
     async def work(ctx: ToolContext[None]) -> str:
         """Work."""
-        await ctx.emit_status("thinking")
+        await ctx.emit_status("One moment")
+        await ctx.emit_status("looks", type="searching")
         await ctx.emit_data("progress", {"done": 0.5}, transient=True)
         await ctx.emit_data("price", 12, id="p")
         await ctx.emit_operation("status_update", "Halfway", {"done": 0.5})
@@ -110,15 +119,19 @@ async def test_a_status_is_shown_and_not_kept(system: LocalSystem) -> None:
 
     told = await call(system, work)
     assert told.said("data-status") == [
-        {"type": "data-status", "data": {"status": "thinking"}, "transient": True}
+        {"type": "data-status", "data": {"type": "thinking", "status": "One moment"}, "transient": True},
+        {"type": "data-status", "data": {"type": "searching", "status": "looks"}, "transient": True},
     ]
     assert told.said("data-price") == [{"type": "data-price", "data": 12, "id": "p"}]
     [summary] = told.said("data-summary")
     assert summary["data"] == {"label": "Looking into it", "details": {"files": 3}}
-    [update] = [one["data"] for one in told.said("data-operation") if one["data"]["type"] == "status_update"]
-    assert (update["label"], update["details"]["data"]) == ("Halfway", {"done": 0.5})
+    updates = [one["data"] for one in told.said("data-operation") if one["data"]["type"] == "status_update"]
+    assert [update["label"] for update in updates] == ["One moment", "looks", "Halfway", "Looking into it"]
+    assert updates[0]["ctx"].keys() == {"agent"}
+    assert updates[2]["details"]["data"] == {"done": 0.5}
+    assert updates[3]["ctx"]["files"] == 3
     kept = {part["type"] for part in told.message["parts"] if part["type"].startswith("data-")}
-    assert kept == {"data-operation", "data-price", "data-summary"}
+    assert kept == {"data-price", "data-summary"}
 
 
 @pytest.mark.parametrize(
@@ -142,9 +155,7 @@ async def test_a_wrong_use_is_told_to_the_developer_and_not_to_clients(
 
     told = await call(system, careless)
     assert told.part["errorText"] == "the tool failed (ValueError)"
-    assert {part["type"] for part in told.message["parts"] if part["type"].startswith("data-")} == {
-        "data-operation"
-    }
+    assert not [part for part in told.message["parts"] if part["type"].startswith("data-")]
 
 
 async def test_a_plain_function_says_the_same_from_its_thread(system: LocalSystem) -> None:

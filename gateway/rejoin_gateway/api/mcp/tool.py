@@ -162,7 +162,7 @@ def _describe(event: Chunk) -> str | None:
     match event:
         case chunks.ToolInputAvailable(tool_name=name):
             return f"Calls {name}"
-        case chunks.Data(type="data-summary" | "data-operation", data={"label": str(label)}):
+        case chunks.Data(type="data-operation", data={"label": str(label)}):
             return label
         case _:
             return None

@@ -24,6 +24,7 @@ from rejoin_gateway.api.shared.paging import (
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response, stream_from_position
 from rejoin_gateway.http.routes import Route, RouteDoc
+from rejoin_gateway.streaming.client_view import OperationSet
 
 MESSAGES_DEFAULT = 50
 
@@ -204,6 +205,7 @@ ROUTES = (
             responses={200: bytes, 204: None},
             tag="run",
         ),
+        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "GET",

@@ -22,6 +22,7 @@ from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming import positions
+from rejoin_gateway.streaming.client_view import OperationSet
 
 
 class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):
@@ -154,6 +155,7 @@ ROUTES = (
             responses={200: bytes},
             tag="run",
         ),
+        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "POST",
@@ -169,6 +171,7 @@ ROUTES = (
             tag="run",
             example={"approved": True},
         ),
+        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "POST",

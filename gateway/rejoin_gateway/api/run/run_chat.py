@@ -33,6 +33,7 @@ from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
+from rejoin_gateway.streaming.client_view import OperationSet
 from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
 
@@ -223,6 +224,7 @@ ROUTES = (
             "`stream: false` the whole answer in the form of an OpenAI chat completion. The header "
             "`x-workflow-run-id` names the run.",
         ),
+        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "GET",
@@ -248,5 +250,6 @@ ROUTES = (
             "Takes and returns the same as `POST /run/api/chat`. Use it with the other routes of "
             "executions: the header `x-workflow-run-id` is the execution's id.",
         ),
+        operation_set=OperationSet.LIFECYCLE,
     ),
 )

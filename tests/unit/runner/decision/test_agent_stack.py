@@ -245,10 +245,7 @@ USER: UIMessage = {"id": "u", "role": "user", "parts": [{"type": "text", "text":
 
 
 def answered(*log: Any, by: str = "support") -> UIMessage:
-    begun = chunks.Data(
-        type="data-operation", data={"type": "agent_initializing", "details": {"agentId": by}}
-    )
-    return state_of(START, begun, *log).message
+    return state_of(chunks.Start(message_id="m", message_metadata={"agent": by}), *log).message
 
 
 TO_BILLING = answered(step(called("t", "transfer_to_billing")), output("t"), step(text("hi")))
