@@ -23,6 +23,8 @@ RESUME = (
     "/run/v1/conversations/{session}/stream",
     "/run/api/executions/{run}/stream",
 )
+ALL_OPERATIONS = {"x-emit-operations": "true"}
+"""The APIs of several routes send different operations without this header."""
 
 
 @pytest.mark.feature("F64")
@@ -99,11 +101,12 @@ async def test_every_form_of_a_cursor_resumes_at_its_position(
 ) -> None:
     """On every route that resumes, at every event, also beyond an approval: the union is the whole, once."""
     session = client.session()
-    asked = await client.say(RUN, session, "delete notes.txt")
+    asked = await client.post(RUN.path, RUN.body(session, "delete notes.txt", None), **ALL_OPERATIONS)
     run = asked.headers["x-workflow-run-id"]
-    rest = await other.post("/api/chat/approve", {"runId": run, "threadId": session, "approved": True})
+    approved = {"runId": run, "threadId": session, "approved": True}
+    rest = await other.post("/api/chat/approve", approved, **ALL_OPERATIONS)
     path = route.format(agent=client.system.agent, session=session, run=run)
-    whole = split_frames((await client.get(f"{path}?startIndex=0&follow=true")).raw)
+    whole = split_frames((await client.get(f"{path}?startIndex=0&follow=true", **ALL_OPERATIONS)).raw)
     assert b"".join(whole) == asked.raw.replace(b"data: [DONE]\n\n", b"") + rest.raw
     for place in range(1, len(whole)):
         cursor = whole[place - 1].split(b"\n", 1)[0].removeprefix(b"id: ").decode()
@@ -114,7 +117,7 @@ async def test_every_form_of_a_cursor_resumes_at_its_position(
             (f"afterIdx={place - 1}", {}),
             ("", {"x-stream-start-index": str(place)}),
         ):
-            found = await other.get(f"{path}?follow=true&{query}", **headers)
+            found = await other.get(f"{path}?follow=true&{query}", **ALL_OPERATIONS, **headers)
             assert split_frames(found.raw) == whole[place:], (place, query, headers)
 
 
@@ -150,7 +153,7 @@ async def test_a_running_answer_is_rejoined_whole_elsewhere(system: LocalSystem,
     session = client.session()
     url = client.base + family.path.format(agent=system.agent, session=session)
     async with (
-        system.http.post(url, json=family.body(session, "hello", None)) as response,
+        system.http.post(url, json=family.body(session, "hello", None), headers=ALL_OPERATIONS) as response,
         asyncio.TaskGroup() as group,
     ):
         run = response.headers["x-workflow-run-id"]
@@ -159,7 +162,7 @@ async def test_a_running_answer_is_rejoined_whole_elsewhere(system: LocalSystem,
         assert (len(history["messages"]), history["activeRunId"]) == (1, run)
         routes = [*RESUME, "/api/agents/{agent}/{session}/reconnect"]
         paths = [route.format(agent=system.agent, session=session, run=run) for route in routes]
-        joined = [group.create_task(other.get(path)) for path in paths]
+        joined = [group.create_task(other.get(path, **ALL_OPERATIONS)) for path in paths]
         await wait_until(lambda: system.feeds(1).get(run) == len(paths), "the others' streams")
         gate.release()
         gate.release()

@@ -68,14 +68,11 @@ class Route(msgspec.Struct, frozen=True):
     error_format: ErrorFormat = ErrorFormat.PROBLEM
     takes_signed_url: bool = False
     """Whether the file `{id}` of the path may be read without a credential, by a signed URL."""
-<<<<<<< HEAD
     error_format_of_body: Callable[[bytes], ErrorFormat] | None = None
     """For a route that several families share: the error format for a body of which these are the first
     bytes. Used for errors before the handler has set `ERROR_FORMAT`, such as a missing credential.
     """
-=======
     operation_set: OperationSet = OperationSet.NONE
->>>>>>> 26fee9a (Operations by API: transient, in no history, with ctx and details; status_update; artifact and status shapes)
 
 
 AGENT_HEADER: Parameters = {

@@ -60,7 +60,7 @@ async def test_a_message_is_restored_whole_wherever_its_runner_died(
             "step-start",
             "tool-delete",
         ], f"died at append {at}"
-        texts.add(message["parts"][-2]["text"])
+        texts.add(message["parts"][-1]["text"])
     assert texts <= {"notes.txt is deleted.", f"That did not work: {UNKNOWN_OUTCOME}"}
 
 

@@ -97,9 +97,9 @@ async def test_a_client_that_leaves_does_not_stop_its_run(system: LocalSystem) -
     async with system.http.post(
         f"{base}/api/chat", json=system.chat(session, "count 30 every 5 ms")
     ) as response:
-        seen = [frame async for frame in read_frames(response, lambda frame: frame.id.endswith("-2"))]
+        seen = [frame async for frame in read_frames(response, lambda frame: b'"delta":" 2"' in frame.data)]
         response.close()
-    assert len(seen) == 3
+    assert len(seen) < 10
     await idle(system, session)
     messages = (await history(system, base, session))["messages"]
     assert texts(messages)[-1] == " ".join(str(number) for number in range(1, 31))

@@ -33,7 +33,9 @@ async def weather(city: str) -> str:
 
 async def answer(system: LocalSystem, agent: Agent, text: str) -> Answer:
     await system.runner([agent])
-    return await system.post(await system.gateway(), system.chat(system.fresh("s"), text))
+    url, body = f"{await system.gateway()}/api/chat", system.chat(system.fresh("s"), text)
+    async with system.http.post(url, json=body, headers={"x-emit-operations": "true"}) as response:
+        return await Answer.of(response)
 
 
 def error(answered: Answer) -> Any:

@@ -80,4 +80,4 @@ def check(message: UIMessage, runs: Counter[str], where: str) -> None:
             assert (parts[name]["output"], runs[name]) == (output, 1), where
         else:
             assert parts[name]["errorText"] == UNKNOWN_OUTCOME, where
-    assert message["parts"][-2]["text"].count("output-") == len(TOOLS), where
+    assert message["parts"][-1]["text"].count("output-") == len(TOOLS), where
