@@ -106,7 +106,7 @@ def _route_tables() -> Iterator[str]:
         )
         for method, path, operation in operations:
             if operation["tags"][0] == tag:
-                scopes = [scope for need in operation["security"] for scope in need["bearer"]]
+                scopes = [scope for need in operation["security"] for scope in need.get("bearer", ())]
                 success = [status for status in operation["responses"] if status < "4"]
                 scope, answers = ", ".join(scopes) or "none", ", ".join(success)
                 yield f"| `{method} {path}` | {operation['summary']} | {scope} | {answers} |"
