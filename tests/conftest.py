@@ -1,6 +1,7 @@
 """Fixtures of the suite: each worker process starts one NATS and one PostgreSQL server and ends them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -19,6 +20,21 @@ pytest_plugins = ("tests.support.file_times",)
 # How long an example takes says how busy the machine is, and nothing about us.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def own_log_configuration(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that configures the logs leaves nothing of it behind. Loggers are not cached: a cached logger
+    would write to the output of the test that used it first.
+    """
+    configure, before = structlog.configure, structlog.get_config()
+
+    def configure_uncached(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", configure_uncached)
+    yield
+    configure(**before)
 
 
 @pytest.fixture(scope="session", autouse=True)
