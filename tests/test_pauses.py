@@ -9,6 +9,7 @@ PAUSES = {
     "tests/integration/broker/test_lossy_broker.py": "a reader's pause before it tries again",
     "tests/integration/broker/test_nats_connection.py": "a reader's pause before it tries again",
     "tests/integration/cli/test_embedded_servers.py": "a task that is cancelled again and again",
+    "tests/integration/gateway/test_asgi.py": "a client that reads nothing for a while",
     "tests/integration/runner/test_custom_loop.py": "a model's pause, so that its words are two appends",
     "tests/integration/runner/test_output_pacing.py": "models' pauses: output is paced by time",
     "tests/support/agents/aisdk.py": "slow tools and models",
