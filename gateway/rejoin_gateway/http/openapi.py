@@ -288,7 +288,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": doc.summary,
         "description": doc.description,
         "tags": [_tag(route)],
-        "security": _security(route),
+        "security": [] if route.scope is None else [{"bearer": [route.scope.value]}],
         "parameters": _parameters(route),
         "responses": _responses(route),
     }
@@ -301,13 +301,6 @@ def _operation(route: Route) -> dict[str, Any]:
             content["example"] = doc.example
         operation["requestBody"] = {"required": True, "content": {"application/json": content}}
     return operation
-
-
-def _security(route: Route) -> list[dict[str, list[str]]]:
-    """Alternatives: `{}` stands for a signed URL, which needs no credential."""
-    if route.scope is None:
-        return []
-    return [{"bearer": [route.scope.value]}, *([{}] if route.takes_signed_url else [])]
 
 
 def _operation_id(route: Route) -> str:
