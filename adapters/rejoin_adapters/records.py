@@ -97,10 +97,12 @@ class Regenerate(msgspec.Struct, frozen=True):
 
 
 class WhenBusy(StrEnum):
-    """What happens to a request while another run of its session is queued or running."""
+    """What happens to a request while another run of its session is queued or running. A run whose interrupt
+    is stored does not count.
+    """
 
     ENQUEUE = "enqueue"  # the new run waits for its turn
-    INTERRUPT = "interrupt"  # the new run waits, and the current run is interrupted
+    INTERRUPT = "interrupt"  # the new run waits; the current run and all suspended runs are interrupted
     REJECT = "reject"
 
 
@@ -128,7 +130,7 @@ class Run(msgspec.Struct, frozen=True):
     """A stored run. `ready`: it is first in its session and has a place in its tenant, so runners may claim
     it. `answer`: the id of its assistant message. `turn`: how many suspensions it has continued from.
     `interrupted`: a runner has to end it. `user`: the user of its session. `usage`: as of its last suspension
-    or its end.
+    or its end. `user_message`: the message that it answers.
     """
 
     id: RunId
@@ -144,6 +146,7 @@ class Run(msgspec.Struct, frozen=True):
     interrupted: bool = False
     user: UserId | None = None
     usage: RunUsage = RunUsage()
+    user_message: MessageId | None = None
 
     @property
     def owner(self) -> Owner:
@@ -189,10 +192,12 @@ class Admitted(msgspec.Struct, frozen=True):
 class Interrupted(msgspec.Struct, frozen=True):
     """The run after `interrupt`, and whether it will be ended. The caller tells the runner of a running run
     and publishes the request of a queued, ready one. `run` is None if the session had nothing to interrupt.
+    `known`: whether there is such a session; if not, the interrupt is kept for its first message.
     """
 
     run: Run | None
     interrupted: bool
+    known: bool = True
 
 
 class ApprovalRequest(msgspec.Struct, frozen=True):
@@ -234,10 +239,18 @@ class Approval(msgspec.Struct, frozen=True, rename={"request": "question"}):
     expired: bool = False
 
 
+class AskedCall(msgspec.Struct, frozen=True):
+    """A tool call that needs or needed a person's decision, and its run."""
+
+    approval: Approval
+    run: Run
+
+
 class Claim(msgspec.Struct, frozen=True):
     """What a runner needs to execute a run. `history`: the messages before its answer, oldest first.
     `answer`: the assistant message as of the last suspension. `context`: the one of the run's
-    request, else the one that the session keeps.
+    request, else the one that the session keeps. `waiting`: the earlier answers whose runs have not ended:
+    their open questions may still be answered.
     """
 
     run: Run
@@ -245,6 +258,7 @@ class Claim(msgspec.Struct, frozen=True):
     answer: UIMessage | None
     approvals: Sequence[Approval]
     context: bytes | None = None
+    waiting: Sequence[MessageId] = ()
 
 
 class History(msgspec.Struct, frozen=True):

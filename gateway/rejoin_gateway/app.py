@@ -49,6 +49,7 @@ from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.file_urls import FILE_URL_TTL_S, FileUrls
 from rejoin_gateway.http.cors import Cors, security_headers
+from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.rate_limit import TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
@@ -159,7 +160,7 @@ def build_application(
     service: GatewayService, checks: Mapping[str, Check], *, metrics: bool = True
 ) -> web.Application:
     """An application with all routes. `metrics`: whether `/metrics` is one of them."""
-    app = web.Application(middlewares=[observe], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(middlewares=[finish_changes, observe], client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = service
     app[health.READINESS] = Readiness(checks)
     app[health.SERVES_METRICS] = metrics
@@ -193,6 +194,7 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
         await _warn_without_context_keys(backend)
         service = _build_service(settings, backend, authenticator, PostgresTenants(store.database))
         checks = _checks(store.database, connections)
+        await stack.enter_async_context(service.changes)  # left, and awaited, before the connections close
         app = build_application(service, checks, metrics=settings.metrics_port is None)
         app[endpoint.ENDPOINT] = await stack.enter_async_context(
             endpoint.open_endpoint(PostgresMcpSessions(store.database))

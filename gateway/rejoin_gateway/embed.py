@@ -33,6 +33,7 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors
+from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.response import stream_headers
@@ -343,7 +344,7 @@ def routes(
 
         return handle
 
-    app = web.Application(middlewares=[observe], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(middlewares=[finish_changes, observe], client_max_size=BODY_BYTES_MAX)
     app[SERVICE] = rejoin.service
     session_routes = (
         ("GET", "/{session}", build_handler("history", family.get_history)),

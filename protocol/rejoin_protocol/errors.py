@@ -30,6 +30,10 @@ class Conflict(RejoinError):
     """It contradicts stored data or an earlier decision."""
 
 
+class Busy(Conflict):
+    """Runs of the session that nobody has interrupted are in the way."""
+
+
 class Gone(RejoinError):
     """It existed, and its retention has passed."""
 

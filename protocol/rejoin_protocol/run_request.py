@@ -1,6 +1,6 @@
 """Messages between gateways and runners: run requests and registry entries."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -8,6 +8,9 @@ from rejoin_protocol.ids import AgentName, RunId
 
 SILENT_MS = 90_000
 """Time of three announcements: without one for so long, the runners of a deploy are gone."""
+
+
+type ExecutionMode = Literal["durable", "classic"]
 
 
 class RunRequest(msgspec.Struct, frozen=True, rename="camel"):
@@ -25,7 +28,9 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     """An agent as its runners announce it periodically.
 
     `deployed_at_ms` distinguishes deploys: during a rolling deploy the later one wins. `announced_at_ms`:
-    time of the announcement. Both are milliseconds since 1970.
+    time of the announcement. Both are milliseconds since 1970. `execution_mode`: whether the run API ends its
+    response when a run waits for approvals (`durable`) or keeps it open (`classic`), for requests that do not
+    say it.
     """
 
     name: AgentName
@@ -33,6 +38,7 @@ class AgentEntry(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     context_schema: dict[str, Any] | None = None
     deployed_at_ms: int = 0
     announced_at_ms: int = 0
+    execution_mode: ExecutionMode = "durable"
 
     def yields_to(self, known: "AgentEntry") -> bool:
         """Whether the `known` entry is of a newer deploy that still has runners, and must not be replaced."""

@@ -110,12 +110,13 @@ async def test_a_call_without_a_pending_approval_cannot_be_approved(client: ApiC
 
 @each_way
 async def test_a_question_is_not_answered_by_a_turn_before_the_last(client: ApiClient, send: Send) -> None:
-    """Who sends a new message does not decide with it: the question still waits."""
+    """A client repeats its history with each message: only answers directly before the new one decide."""
     session = client.session()
     await client.say(SESSION, session, "delete notes.txt", id="m1")
     question = await client.question(session)
     approved = assistant("a9", with_decision(question, approved=True))
-    assert (await send(client, session, [user("m1"), approved, user("m2")])).text == "1 2"
+    messages = [user("m1"), approved, user("m0"), assistant("a8"), user("m2")]
+    assert (await send(client, session, messages)).text == "1 2"
     pending = (await client.get(f"/run/v1/conversations/{session}/pending-approvals")).json
     assert [one["approvalId"] for one in pending["pendingApprovals"]] == [question["approval"]["id"]]
 

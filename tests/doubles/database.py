@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from rejoin_adapters.records import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
 from rejoin_protocol.errors import Limited
-from rejoin_protocol.ids import ApprovalId, RunId, SessionId, TenantId
+from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId
 
 from tests.doubles.run_store_rows import ApprovalRow, RunRow, SessionRow, now_utc
 
@@ -27,6 +27,7 @@ class MemoryDatabase:
         self.api_keys: dict[str, ApiKeyRow] = {}
         self.feedback: list[tuple[TenantId, Feedback]] = []
         self.client_events: list[tuple[TenantId, ClientEvent]] = []
+        self.early_stops: list[tuple[Owner, SessionId, MessageId | None, datetime]] = []
         self.purges: dict[RunId, tuple[datetime, bool]] = {}
         """Deleted runs: when their logs are due to be purged, and whether for the second time."""
 
@@ -41,6 +42,21 @@ class MemoryDatabase:
         if row is None or row.row.tenant != owner.tenant or owner.user not in {None, row.row.user}:
             return None
         return row
+
+    def keep_stop(self, owner: Owner, session: SessionId, message: MessageId | None) -> None:
+        """Keep a stop for a message that has not come yet; None: for the session's first one."""
+        self.early_stops.append((owner, session, message, now_utc()))
+
+    def was_stopped(self, tenant: TenantId, session: SessionId, message: MessageId) -> bool:
+        """Whether the stop of a run that is about to be made has come already."""
+        row, now = self.sessions[tenant, session], now_utc()
+        return any(
+            (owner.tenant, named) == (tenant, session)
+            and owner.user in {None, row.user}
+            and stopped in ({message} if row.runs else {message, None})
+            and (now - at).total_seconds() < (3 if stopped is None else 10)
+            for owner, named, stopped, at in self.early_stops
+        )
 
     def session_of(self, run: RunRow) -> SessionRow:
         """The session of a run."""

@@ -3,17 +3,20 @@
 Nothing in it waits, so every method is one transaction by itself. Refusals come before the first change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import dropwhile, zip_longest
+from typing import Any
 
 import msgspec
+from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres.run_store import PURGED_AGAIN_S
 from rejoin_adapters.records import (
     Admission,
     Admitted,
     Approval,
     ApprovalRequest,
+    AskedCall,
     Claim,
     Decided,
     Decision,
@@ -180,6 +183,8 @@ class MemoryRunStore:
             turn=0,
             attempt=0,
             user=session.user,
+            user_message=message.id,
+            interrupted=self.database.was_stopped(admission.owner.tenant, admission.session, message.id),
         )
         now = now_utc()
         run = RunRow(row, answer, asked, admission.key, now if ready else None, now, now)
@@ -279,7 +284,9 @@ class MemoryRunStore:
         history = [msgspec.json.decode(message.body or b"") for message in stored]
         answer = msgspec.json.decode(run.answer.body) if run.answer.body is not None else None
         context = run.context if run.context is not None else session.context
-        return Claim(run.row, history, answer, [approval.shown for approval in session.of(run)], context)
+        waiting = [one.answer.id for one in session.unended_before(run)]
+        approvals = [approval.shown for approval in session.of(run)]
+        return Claim(run.row, history, answer, approvals, context, waiting)
 
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
@@ -355,22 +362,50 @@ class MemoryRunStore:
             raise Fenced("the run is over")
         return self._following(session, mine.row.tenant)
 
-    async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
+    async def interrupt(
+        self,
+        owner: Owner,
+        session: SessionId,
+        run: RunId | None = None,
+        *,
+        message: MessageId | None = None,
+        seen: Mapping[str, Any] | None = None,
+    ) -> Interrupted:
         """See `RunStore`."""
         found = self.database.find_session(owner, session)
+        stored = found.message(message) if found is not None and message is not None else None
+        if run is None and stored is not None and stored.run is not None:
+            run = stored.run.row.id
+        if run is None and (message is not None or found is None):
+            self.database.keep_stop(owner, session, message)
+            return Interrupted(None, interrupted=False, known=found is not None)
         if found is None:
             raise NotFound("there is no such session")
-        if run is not None:
-            mine = next((one for one in found.runs if one.row.id == run), None)
-            if mine is None:
-                raise NotFound("there is no such run in the session")
-        else:
-            suspended = [one for one in found.runs if one.row.state is State.SUSPENDED]
-            mine = found.turn or (suspended[-1] if suspended else None)
-        if mine is None or mine.row.state in TERMINAL:
-            return Interrupted(mine.row if mine is not None else None, interrupted=False)
-        found.interrupt(mine)
-        return Interrupted(mine.row, interrupted=True)
+        mine = next((one for one in found.runs if one.row.id == run), None)
+        if mine is None and run is not None:
+            raise NotFound("there is no such run in the session")
+        mine = found.interrupt(mine, seen)
+        interrupted = mine is not None and mine.row.state not in TERMINAL
+        return Interrupted(mine.row if mine is not None else None, interrupted)
+
+    async def find_seen(self, run: RunId) -> dict[str, Any] | None:
+        """See `RunStore`."""
+        found = self.database.runs.get(run)
+        return found.seen if found is not None else None
+
+    async def find_calls(
+        self, owner: Owner, call: CallId, session: SessionId | None = None
+    ) -> Sequence[AskedCall]:
+        """See `RunStore`."""
+        asked = [
+            one
+            for one in reversed(self.database.approvals.values())
+            if one.request.call == call
+            and session in {None, one.run.row.session}
+            and self.database.find_run(owner, one.run.row.id) is not None
+        ]
+        asked.sort(key=lambda one: not one.pending)
+        return [AskedCall(one.shown, one.run.row) for one in asked[:CALLS_MAX]]
 
     async def pending_approvals(self, owner: Owner, session: SessionId) -> Sequence[Approval]:
         """See `RunStore`."""

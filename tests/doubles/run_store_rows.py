@@ -3,7 +3,7 @@
 Each row knows its own session only. `run_store` checks owners and keeps what sessions share.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,10 +17,10 @@ from rejoin_adapters.records import (
     WhenBusy,
     parse_usage,
 )
-from rejoin_protocol.errors import Conflict, NotFound
+from rejoin_protocol.errors import Busy, NotFound
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
-from rejoin_protocol.lifecycle import BUSY, LifecycleEvent, State, next_state
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
 
 
@@ -63,6 +63,7 @@ class RunRow(msgspec.Struct):
     updated_at: datetime
     runner: str | None = None
     context: bytes | None = None
+    seen: dict[str, Any] | None = None
 
     def change(self, **fields: Any) -> None:
         """Change what is stored of it."""
@@ -185,6 +186,11 @@ class SessionRow(msgspec.Struct):
         """The run whose turn it is, if it waits for nothing but a place in its tenant."""
         return None if self.ready is not None else self.turn
 
+    @property
+    def suspended(self) -> list[RunRow]:
+        """The runs that wait for decisions, oldest first."""
+        return [run for run in self.runs if run.row.state is State.SUSPENDED]
+
     def promote(self, now: datetime) -> RunRequest | None:
         """See `promote_run`: the next run's turn, and the request for it if one is due."""
         self.updated_at = now
@@ -203,27 +209,56 @@ class SessionRow(msgspec.Struct):
             )
             self.promote(now_utc())
 
-    def interrupt(self, run: RunRow) -> None:
-        """Flag a run, whose open questions go."""
-        run.change(interrupted=True)
+    def unended_before(self, run: RunRow) -> list[RunRow]:
+        """The earlier runs that have not ended."""
+        return [
+            one
+            for one in self.runs
+            if one.row.state not in TERMINAL and one.answer.position < run.answer.position
+        ]
+
+    def interrupt(self, run: RunRow | None, seen: Mapping[str, Any] | None) -> RunRow | None:
+        """Interrupt a run; None: the one whose turn it is, and all suspended ones. Returns the first one."""
+        mine = run or self.turn or next(iter(self.suspended), None)
+        if mine is None or mine.row.state in TERMINAL:
+            return mine
+        if not mine.row.interrupted:
+            mine.seen = None if seen is None else dict(seen)
+        self.flag(mine)
+        for suspended in self.suspended if run is None else ():
+            self.flag(suspended)
+        self.promote(now_utc())
+        return mine
+
+    def flag(self, run: RunRow) -> None:
+        """Interrupt a run: its open questions go, and a suspended one is queued for the turn that ends it."""
+        if not run.row.interrupted:
+            resumed = run.row.state is State.SUSPENDED
+            state = next_state(run.row.state, LifecycleEvent.RESUME) if resumed else run.row.state
+            ready = run.row.ready and not resumed
+            run.change(interrupted=True, state=state, ready=ready, turn=run.row.turn + resumed)
         self.cancel_approvals(run)
-        self.resume(run)
-        if run is self.waiting:
-            self.promote(now_utc())
 
     def make_way(self, when_busy: WhenBusy, start: int | None) -> None:
         """What `when_busy` asks before a new run comes; from `start` on the messages go."""
-        if self.busy and when_busy is WhenBusy.REJECT:
-            raise Conflict("the session is busy")
-        if self.busy and when_busy is WhenBusy.ENQUEUE and start is not None:
-            raise Conflict("the session is busy: its messages cannot be replaced while a run answers them")
+        occupied = any(run.busy and not run.row.interrupted for run in self.runs)
+        if occupied and when_busy is WhenBusy.REJECT:
+            raise Busy("the session is busy")
+        if occupied and when_busy is WhenBusy.ENQUEUE and start is not None:
+            raise Busy("the session is busy: its messages cannot be replaced while a run answers them")
+        if when_busy is WhenBusy.INTERRUPT:
+            self.interrupt_all(start)
+        if start is not None:
+            self.truncate(start)
+
+    def interrupt_all(self, start: int | None) -> None:
+        """Interrupt the run whose turn it is, what answers messages that go, and what is suspended before."""
         turn = self.turn
         for run in self.runs:
             lost = start is not None and run.answer.position >= start
-            if when_busy is WhenBusy.INTERRUPT and run.busy and (run is turn or lost):
-                self.interrupt(run)
-        if start is not None:
-            self.truncate(start)
+            if (run.busy and (run is turn or lost)) or (run in self.suspended and not lost):
+                self.flag(run)
+        self.promote(now_utc())
 
     def store_answer(self, run: RunRow, answer: UIMessage) -> None:
         """Unless an interrupted run has lost it."""

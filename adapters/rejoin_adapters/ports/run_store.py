@@ -1,7 +1,7 @@
 """The database of sessions, messages, runs and approvals."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from rejoin_protocol.events.fold import UIMessage
 from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
@@ -13,6 +13,7 @@ from rejoin_adapters.records import (
     Admitted,
     Approval,
     ApprovalRequest,
+    AskedCall,
     Claim,
     Decided,
     Decision,
@@ -23,6 +24,9 @@ from rejoin_adapters.records import (
     Run,
     RunSummary,
 )
+
+CALLS_MAX = 100
+"""Calls with the same id that `find_calls` returns."""
 
 
 class RunStore(Protocol):
@@ -35,12 +39,14 @@ class RunStore(Protocol):
         unless the session is busy or the tenant has reached `running_max`.
 
         Idempotent: the same message id with the same digest, or the same key with the same action, returns
-        the existing run and changes nothing. With INTERRUPT, an edit or regeneration deletes the later
-        messages at once. A running run whose answer is deleted is interrupted and stores nothing.
+        the existing run and changes nothing. A message whose interrupt has come already creates an
+        interrupted run. With INTERRUPT, an edit or regeneration deletes the later messages at once. A running
+        run whose answer is deleted is interrupted and stores nothing.
 
         Stores nothing if it raises `Conflict` (the id is taken by other content and `edit` is off; the key
-        is taken by another action; the session is busy and `when_busy` is REJECT, or ENQUEUE with an edit or
-        a regeneration), `NotFound` (nothing to regenerate, or another user's session) or `Limited`.
+        is taken by another action; the session has a busy run that is not interrupted, and `when_busy` is
+        REJECT, or ENQUEUE with an edit or a regeneration), `NotFound` (nothing to regenerate, or another
+        user's session) or `Limited`.
         """
         ...
 
@@ -62,13 +68,30 @@ class RunStore(Protocol):
         """
         ...
 
-    async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
-        """Interrupt a run of the session: the named one, else the current one, else the newest suspended one.
+    async def interrupt(
+        self,
+        owner: Owner,
+        session: SessionId,
+        run: RunId | None = None,
+        *,
+        message: MessageId | None = None,
+        seen: Mapping[str, Any] | None = None,
+    ) -> Interrupted:
+        """Interrupt runs of the session: the named one or that of the named message; without a name the
+        current one and every suspended one. Returns the one that is ended first.
 
-        Cancels its pending approvals. A queued or running run is flagged; the runner that has it, or claims
+        Cancels their pending approvals. A queued or running run is flagged; the runner that has it, or claims
         it, ends it. A suspended run is queued for one more turn, in which a runner ends it. Idempotent until
-        the run has ended; after that it changes nothing. Raises `NotFound`.
+        the run has ended; after that it changes nothing.
+
+        A message that is not stored yet, and the first message of a session that does not exist, are
+        interrupted if they come within seconds. `seen`: the part of the answer that the user had seen last.
+        Raises `NotFound` for a run that is not in the session.
         """
+        ...
+
+    async def find_seen(self, run: RunId) -> dict[str, Any] | None:
+        """What `interrupt` was told as `seen` about this run; None: nothing."""
         ...
 
     async def find_run(self, owner: Owner, run: RunId) -> Run | None:
@@ -161,6 +184,14 @@ class RunStore(Protocol):
 
     async def find_approval(self, owner: Owner, run: RunId, call: CallId) -> Approval | None:
         """The newest approval of a tool call, decided or not, or None."""
+        ...
+
+    async def find_calls(
+        self, owner: Owner, call: CallId, session: SessionId | None = None
+    ) -> Sequence[AskedCall]:
+        """The owner's calls with this id that need or needed a decision, of one session or of all: the open
+        ones first, then the newest first, at most `CALLS_MAX`. Ids of calls are unique in a run only.
+        """
         ...
 
     async def expire_approvals(self) -> Sequence[RunRequest]:

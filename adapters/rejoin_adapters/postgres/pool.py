@@ -18,7 +18,16 @@ import asyncpg
 import msgspec
 import stamina
 import structlog
-from rejoin_protocol.errors import Conflict, Fenced, Invalid, Limited, NotFound, RejoinError, Unavailable
+from rejoin_protocol.errors import (
+    Busy,
+    Conflict,
+    Fenced,
+    Invalid,
+    Limited,
+    NotFound,
+    RejoinError,
+    Unavailable,
+)
 
 from rejoin_adapters.service import tls
 
@@ -26,7 +35,14 @@ log = structlog.get_logger("rejoin.database")
 
 CLOSE_TIMEOUT_S = 5.0
 PING = "select 'pong'"
-_REFUSALS = {"RJ400": Invalid, "RJ404": NotFound, "RJ409": Conflict, "RJ412": Fenced, "RJ429": Limited}
+_REFUSALS = {
+    "RJ400": Invalid,
+    "RJ404": NotFound,
+    "RJ409": Conflict,
+    "RJ412": Fenced,
+    "RJ423": Busy,
+    "RJ429": Limited,
+}
 
 _DEAD = (
     ConnectionError,

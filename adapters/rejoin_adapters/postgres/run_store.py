@@ -6,7 +6,7 @@ the driver. Operations that need several statements are PL/pgSQL functions in `m
 errors by SQLSTATE (see `pool`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, 
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.run_request import RunRequest
 
+from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres.batch_loader import BatchLoader
 from rejoin_adapters.postgres.pool import PING, Database, json_or_null, json_text, open_database
 from rejoin_adapters.records import (
@@ -23,6 +24,7 @@ from rejoin_adapters.records import (
     Admitted,
     Approval,
     ApprovalRequest,
+    AskedCall,
     Claim,
     Decided,
     Decision,
@@ -113,11 +115,25 @@ class PostgresRunStore:
         query = "select repeated_run($1, $2, $3, $4, $5, $6, $7)"
         return await self.database.find(Run, query, *_columns(owner), session, agent, key, message, digest)
 
-    async def interrupt(self, owner: Owner, session: SessionId, run: RunId | None = None) -> Interrupted:
+    async def interrupt(
+        self,
+        owner: Owner,
+        session: SessionId,
+        run: RunId | None = None,
+        *,
+        message: MessageId | None = None,
+        seen: Mapping[str, Any] | None = None,
+    ) -> Interrupted:
         """See `RunStore`."""
+        query = "select interrupt_run($1, $2, $3, $4, $5, $6)"
         return await self.database.get(
-            Interrupted, "select interrupt_run($1, $2, $3, $4)", *_columns(owner), session, run
+            Interrupted, query, *_columns(owner), session, run, message, json_or_null(seen)
         )
+
+    async def find_seen(self, run: RunId) -> dict[str, Any] | None:
+        """See `RunStore`."""
+        query = "select seen from runs where id = $1 and seen is not null"
+        return await self.database.find(dict[str, Any], query, run)
 
     async def find_run(self, owner: Owner, run: RunId) -> Run | None:
         """See `RunStore`."""
@@ -296,6 +312,21 @@ class PostgresRunStore:
             order by a.number desc limit 1
         """
         return await self.database.find(Approval, query, *_columns(owner), run, call)
+
+    async def find_calls(
+        self, owner: Owner, call: CallId, session: SessionId | None = None
+    ) -> Sequence[AskedCall]:
+        """See `RunStore`."""
+        query = """
+            select coalesce(
+              json_agg(asked_json(a, r) order by ((a).state = 'pending') desc, (a).number desc), '[]')
+            from (
+              select a, r from approvals a join runs r on r.id = a.run_id
+              where a.tenant_id = $1 and ($2::text is null or r.user_id = $2) and a.call_id = $3
+                and ($4::text is null or a.session_id = $4)
+              order by (a.state = 'pending') desc, a.number desc limit $5) calls
+        """
+        return await self.database.get(list[AskedCall], query, *_columns(owner), call, session, CALLS_MAX)
 
     async def expire_approvals(self) -> Sequence[RunRequest]:
         """See `RunStore`."""

@@ -3,7 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from contextvars import Context
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
 
 
 @asynccontextmanager
@@ -23,3 +27,54 @@ async def run_alongside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
         if len(errors.exceptions) > 1:
             raise
         raise errors.exceptions[0] from None
+
+
+class Outcome[T](msgspec.Struct, frozen=True):
+    """What a detached task returned or raised."""
+
+    value: T | None = None
+    fault: Exception | None = None
+
+    def get(self) -> T:
+        """Return or raise it."""
+        if self.fault is not None:
+            raise self.fault
+        return self.value  # type: ignore[return-value]
+
+
+class DetachedTasks:
+    """Tasks that outlive the code that starts them, until the context ends, which waits for them. A task that
+    fails disturbs no other one.
+    """
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self.is_open = False
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self.is_open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.is_open = False
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup:
+            if error is None:  # else the group holds the block's own error, which goes on by itself
+                raise
+
+    def start[T](
+        self, work: Coroutine[Any, Any, T], context: Context | None = None
+    ) -> asyncio.Task[Outcome[T]]:
+        """Start the work. Cancelling the task cancels the work. Call it only while the context is open."""
+        return self._group.create_task(_settle(work), context=context)
+
+
+async def _settle[T](work: Coroutine[Any, Any, T]) -> Outcome[T]:
+    try:
+        return Outcome(await work)
+    except Exception as fault:  # noqa: BLE001 - whoever started the work gets it, if anybody still waits
+        return Outcome(fault=fault)

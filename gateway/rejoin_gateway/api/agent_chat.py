@@ -11,16 +11,16 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Approval, Decision
+from rejoin_adapters.records import Decision
 from rejoin_adapters.service.background import run_alongside
-from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.events.fold import UIMessage
-from rejoin_protocol.ids import RUN_PREFIX, CallId, RunId, SessionId
+from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
 
 from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement
-from rejoin_gateway.api.shared.lookup import find_run, session_by_id
+from rejoin_gateway.api.shared.lookup import directory_of, find_run, session_by_id
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
@@ -31,7 +31,7 @@ from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
@@ -106,11 +106,9 @@ async def stream_message(request: web.Request) -> web.StreamResponse:
 async def _admit_streamed(request: web.Request) -> tuple[Session, Replay | None]:
     """The stream of the answer; None while the run waits for further decisions."""
     chat = await decode_body(request, StreamRequest)
-    id = _parse_conversation_id(request, chat.conversation_id)
     if chat.approval_response is not None:
-        session = await session_by_id(request, id)
-        return session, await _decide(request, session, chat.approval_response)
-    agent_session = session_of(request, id)
+        return await _decide(request, chat, chat.approval_response)
+    agent_session = session_of(request, _parse_conversation_id(request, chat.conversation_id))
     if len(chat.messages) > message_input.MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {message_input.MESSAGES_MAX} messages")
     message, number = message_forms.last_user_message(
@@ -130,6 +128,7 @@ async def send_and_wait(request: web.Request) -> web.StreamResponse:
     """Send a message and return the whole answer."""
     session, replay = await _admit_message(request)
     request_body.release_body(request)
+    begin_response(request)
     answer = await collect_answer(replay)
     return json_response(
         AnswerResponse(
@@ -197,29 +196,38 @@ async def _send(
         view_of(request),
         imports=message_input.build_imported_turns(earlier, lambda number: [""] * len(earlier[number].parts)),
         when_busy=chat.busy,
+        seen=chat.seen,
         key=key_of(request),
     )
 
 
-async def _decide(request: web.Request, session: Session, reply: ApprovalReply) -> Replay | None:
+async def _decide(
+    request: web.Request, chat: StreamRequest, reply: ApprovalReply
+) -> tuple[Session, Replay | None]:
     request[PRINCIPAL].require_scope(Scope.APPROVE)
-    call = CallId(reply.tool_call_id)
-    approval = await _find_approval(session, call)
-    if approval is None:
-        raise NotFound(f"call {call[:64]!r} does not wait for an approval")
-    return await session.approve([Decision(approval.request.id, reply.approved)], view_of(request))
+    session, approval = await _find_call(request, chat, CallId(reply.tool_call_id))
+    return session, await session.approve([Decision(approval, reply.approved)], view_of(request))
 
 
-async def _find_approval(session: Session, call: CallId) -> Approval | None:
-    """The newest open approval of a call, or else the decided one of the current run: a reply whose response
-    was lost may be sent again.
+async def _find_call(request: web.Request, chat: StreamRequest, call: CallId) -> tuple[Session, ApprovalId]:
+    """The approval of a call in the named conversation, or else among all conversations of the caller.
+
+    Raises `NotFound`, and `Conflict` if the call waits in several conversations and no message tells which.
     """
-    pending = await session.pending_approvals()
-    approval = next((entry for entry in reversed(pending) if entry.request.call == call), None)
-    if approval is not None:
-        return approval
-    run = await session.current_run()
-    return None if run is None else await session.find_approval(run.id, call)
+    if chat.conversation_id is not None:
+        session = await session_by_id(request, _parse_conversation_id(request, chat.conversation_id))
+        approval = await session.find_call(call)
+        if approval is not None:
+            return session, approval.request.id
+        raise NotFound(f"call {call[:64]!r} does not wait for an approval")
+    calls = await directory_of(request).calls(call)
+    named = {message.id for message in chat.messages}
+    found = [asked for asked in calls if asked.run.answer in named] or calls
+    if not found:
+        raise NotFound(f"call {call[:64]!r} does not wait for an approval")
+    if len(found) > 1 and found[1].approval.decision is None:
+        raise Conflict(f"call {call[:64]!r} waits in several conversations: name one by conversationId")
+    return await session_by_id(request, found[0].run.session), found[0].approval.request.id
 
 
 async def _stream_until_disconnect(

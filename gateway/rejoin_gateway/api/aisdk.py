@@ -10,19 +10,22 @@ from typing import Literal
 
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import MessageId
 
-from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide
+from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide, decide_before
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
+from rejoin_gateway.core.answered_calls import AnsweredCall, answers_before, parse_answers, to_decisions
+from rejoin_gateway.core.left_answers import interrupt_left_answer, replace_messages
 from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
+from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.request import key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
+from rejoin_gateway.streaming.replay import Replay
 
 
 class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
@@ -39,28 +42,45 @@ async def admit(request: web.Request, chat: UIChatRequest) -> Answer:
     message_id = chat.message_id if isinstance(chat.message_id, str) else None
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
-    decisions = _parse_decisions(chat, message_id) if chat.trigger == "submit-message" else []
-    if decisions:
-        return await decide(request, await session_by_id(request, chat.named or new_session_id()), decisions)
+    answers = _parse_answers(chat, message_id) if chat.trigger == "submit-message" else []
+    if answers:
+        decided = await session_by_id(request, chat.named or new_session_id())
+        return await decide(request, decided, await to_decisions(decided, answers))
     session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
     if chat.trigger == "regenerate-message":
         target = MessageId(message_id) if message_id else None
-        return StreamAnswer(await session.regenerate(target, view, when_busy=chat.busy, key=key))
+        return StreamAnswer(
+            await replace_messages(
+                session, chat, lambda: session.regenerate(target, view, when_busy=chat.busy, key=key)
+            )
+        )
+    return StreamAnswer(await _send(request, session, chat, edit=message_id == chat.messages[-1].id))
+
+
+async def _send(request: web.Request, session: AgentSession, chat: UIChatRequest, *, edit: bool) -> Replay:
     *earlier, last = chat.messages
     if last.role != "user":
         raise Invalid("the last message is not the user's, and no approval in it is answered", "/messages")
-    replay = await session.send(
-        message_input.build_user_message(last, f"/messages/{len(earlier)}"),
-        view,
-        pointer=f"/messages/{len(earlier)}",
-        edit=message_id == last.id,
-        imports=message_input.build_imported_turns(
-            earlier, lambda number: part_pointers(chat.messages[number], number)
+    message = message_input.build_user_message(last, f"/messages/{len(earlier)}")
+    await decide_before(request, session, answers_before(chat.messages, "/messages"))
+    if not edit:
+        await interrupt_left_answer(session, chat, last.id, earlier)
+    return await replace_messages(
+        session,
+        chat,
+        lambda: session.send(
+            message,
+            view_of(request),
+            pointer=f"/messages/{len(earlier)}",
+            edit=edit,
+            imports=message_input.build_imported_turns(
+                earlier, lambda number: part_pointers(chat.messages[number], number)
+            ),
+            when_busy=chat.busy,
+            seen=chat.seen,
+            key=key_of(request),
         ),
-        when_busy=chat.busy,
-        key=key,
     )
-    return StreamAnswer(replay)
 
 
 async def resume_chat(request: web.Request) -> web.StreamResponse:
@@ -73,11 +93,12 @@ def part_pointers(message: ClientMessage, number: int) -> list[str]:
     return [f"/messages/{number}/parts/{part}" for part in range(len(message.parts))]
 
 
-def _parse_decisions(chat: UIChatRequest, message_id: str | None) -> list[Decision]:
-    """The decisions in the assistant message that `messageId` names, or else in the last message."""
+def _parse_answers(chat: UIChatRequest, message_id: str | None) -> list[AnsweredCall]:
+    """The answers in the assistant message that `messageId` names, or else in the last message."""
     matches = [number for number, message in enumerate(chat.messages) if message.id == message_id]
     number = matches[-1] if matches else len(chat.messages) - 1
-    return message_input.parse_decisions(chat.messages[number], f"/messages/{number}")
+    message = chat.messages[number]
+    return parse_answers(message, f"/messages/{number}") if message.role == "assistant" else []
 
 
 ROUTES = (

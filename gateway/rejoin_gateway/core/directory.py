@@ -8,10 +8,19 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from rejoin_adapters.ports.files import OpenFile
-from rejoin_adapters.records import Artifact, Fork, Owner, Run, RunSummary, SessionPage, SessionSummary
+from rejoin_adapters.records import (
+    Artifact,
+    AskedCall,
+    Fork,
+    Owner,
+    Run,
+    RunSummary,
+    SessionPage,
+    SessionSummary,
+)
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import NotFound
-from rejoin_protocol.ids import RUN_PREFIX, AgentName, RunId, SessionId
+from rejoin_protocol.ids import RUN_PREFIX, AgentName, CallId, RunId, SessionId
 from rejoin_protocol.run_request import AgentEntry
 
 from rejoin_gateway.core.backend import Backend
@@ -97,6 +106,11 @@ class Directory(msgspec.Struct, frozen=True):
         if summary is None or not self._may_use(summary.run.agent):
             return None
         return summary, Session(self.backend, self.owner, summary.run.session)
+
+    async def calls(self, call: CallId) -> list[AskedCall]:
+        """The tool calls with this id that need or needed a decision, the open ones first."""
+        found = await self.backend.store.find_calls(self.owner, call)
+        return [asked for asked in found if self._may_use(asked.run.agent)]
 
     async def artifact(self, id: str) -> Artifact | None:
         """An artifact with its whole content."""

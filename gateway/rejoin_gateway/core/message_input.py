@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from rejoin_adapters.records import Decision, Owner, WhenBusy
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid
@@ -54,16 +54,37 @@ class ImportedTurn(msgspec.Struct, frozen=True):
     places: Sequence[str]
 
 
+class SeenAnswer(msgspec.Struct, frozen=True, rename="camel"):
+    """What the user had seen of an answer: `lastPart` is its last visible part, with as much text as was
+    visible. What is behind it is cut from the history.
+    """
+
+    last_part: dict[str, Any] | None = None
+
+
 class MessageOptions(msgspec.Struct, frozen=True, rename="camel"):
     """Fields beside the message: what to do if the session is busy."""
 
-    when_busy: WhenBusy = WhenBusy.ENQUEUE
-    interrupt_if_streaming: bool = False
+    when_busy: WhenBusy | UnsetType = UNSET
+    interrupt_if_streaming: bool | SeenAnswer = False
 
     @property
     def busy(self) -> WhenBusy:
         """`interruptIfStreaming` is the older name of `whenBusy: "interrupt"` and wins over `whenBusy`."""
-        return WhenBusy.INTERRUPT if self.interrupt_if_streaming else self.when_busy
+        if self.interrupt_if_streaming is not False:
+            return WhenBusy.INTERRUPT
+        return WhenBusy.ENQUEUE if self.when_busy is UNSET else self.when_busy
+
+    @property
+    def names_busy(self) -> bool:
+        """Whether the client says what to do."""
+        return self.when_busy is not UNSET or self.interrupt_if_streaming is not False
+
+    @property
+    def seen(self) -> dict[str, Any] | None:
+        """The last part that the user had seen of the answer to interrupt."""
+        asked = self.interrupt_if_streaming
+        return asked.last_part if isinstance(asked, SeenAnswer) else None
 
 
 class SessionBody(MessageOptions, frozen=True, rename="camel", kw_only=True):
@@ -214,17 +235,6 @@ def _build_imported_turn(message: ClientMessage, pointers: Sequence[str]) -> Imp
         places.append(place)
     turn: UIMessage = {"id": message.id[:MESSAGE_ID_CHARS_MAX], "role": message.role, "parts": parts}
     return ImportedTurn(turn, places)
-
-
-def parse_decisions(message: ClientMessage, pointer: str) -> list[Decision]:
-    """The decisions in an assistant message: its parts in state `approval-responded`. Raises `Invalid`."""
-    if message.role != "assistant":
-        return []
-    return [
-        parse_decision(part.get("approval"), f"{pointer}/parts/{number}/approval")
-        for number, part in enumerate(message.parts)
-        if part.get("state") == "approval-responded"
-    ]
 
 
 def parse_decision(approval: Any, pointer: str) -> Decision:

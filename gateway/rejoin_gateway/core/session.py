@@ -5,7 +5,7 @@ names the agent, which is what a new message needs.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from rejoin_adapters.ports.run_log import LogPage
 from rejoin_adapters.records import (
     Approval,
+    Decided,
     Decision,
     Fork,
     ForkOrigin,
@@ -36,7 +37,7 @@ from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import Part, UIMessage, is_tool
 from rejoin_protocol.file_formats import FILES_MAX
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
-from rejoin_protocol.lifecycle import BUSY, State
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.log.record import View
 
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
@@ -139,13 +140,24 @@ class Session(msgspec.Struct, frozen=True):
         """The session's runs, newest first."""
         return await self.backend.sessions.runs(self.owner, self.id)
 
-    async def interrupt(self, run: RunId | None = None) -> bool:
-        """Interrupt a run of the session, or its active one: queued, running or suspended.
+    async def interrupt(
+        self,
+        run: RunId | None = None,
+        *,
+        message: MessageId | None = None,
+        seen: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Interrupt a run of the session, or the one that answers a message; without a name the active run
+        and all suspended ones. `seen`: the part of the answer that the user had seen last; what is behind it
+        is cut from the history.
 
         Returns whether there was one to interrupt. The interrupt is stored before the runner is told, so it
-        holds even if the runner cannot be reached.
+        holds even if the runner cannot be reached. An interrupt that overtakes its message is kept for a few
+        seconds; without a message's id it raises `NotFound` all the same.
         """
-        interrupted = await self.backend.store.interrupt(self.owner, self.id, run)
+        interrupted = await self.backend.store.interrupt(self.owner, self.id, run, message=message, seen=seen)
+        if not interrupted.known and message is None:
+            raise NotFound(f"there is no session {self.id!r}")
         if interrupted.run is not None and interrupted.interrupted:
             await self.backend.stop(interrupted.run)
         return interrupted.interrupted
@@ -157,9 +169,7 @@ class Session(msgspec.Struct, frozen=True):
 
         Raises `NotFound`, `Conflict`, `Invalid`.
         """
-        decided = await self.backend.store.decide(self.owner, self.id, decisions)
-        log.info("approval_decided", session=self.id, run=decided.run.id, state=decided.run.state)
-        await self.backend.publish(decided.run)
+        decided = await self.decide(decisions)
         if decided.run.turn < decided.turn and await self._waits_for_decisions(decided.run):
             return None
         until = max(decided.turn, decided.run.turn)
@@ -180,6 +190,13 @@ class Session(msgspec.Struct, frozen=True):
                 return run, part
         return run, None
 
+    async def decide(self, decisions: Sequence[Decision]) -> Decided:
+        """Store decisions about one run. Raises as `approve`."""
+        decided = await self.backend.store.decide(self.owner, self.id, decisions)
+        log.info("approval_decided", session=self.id, run=decided.run.id, state=decided.run.state)
+        await self.backend.publish(decided.run)
+        return decided
+
     async def _waits_for_decisions(self, run: Run) -> bool:
         return run.state is State.SUSPENDED or bool(await self.pending_approvals(run.id))
 
@@ -195,6 +212,13 @@ class Session(msgspec.Struct, frozen=True):
     async def find_approval(self, run: RunId, call: CallId) -> Approval | None:
         """The newest approval, decided or not, of a tool call in a run."""
         return await self.backend.store.find_approval(self.owner, run, call)
+
+    async def find_call(self, call: CallId) -> Approval | None:
+        """The newest open approval of a call in the session, or else the newest decided one: a reply whose
+        response was lost may be sent again.
+        """
+        found = await self.backend.store.find_calls(self.owner, call, self.id)
+        return found[0].approval if found else None
 
     # --------------------------------------------------------------------------------------- messages
 
@@ -327,13 +351,17 @@ class AgentSession(Session, frozen=True):
         key: str | None = None,
         pointer: str = "",
         fetch_urls: bool = True,
+        follow: bool = False,
+        seen: Mapping[str, Any] | None = None,
     ) -> Replay:
         """Store a user's message and stream its answer. The same message sent again attaches to its run.
 
         `edit`: a known message id may have new content; it replaces that message and deletes all behind it.
         `imports`: earlier turns, stored only if the session is new. `key`: requests with the same key are one
         request. `pointer`: the message's place in the body, for errors of its files. `fetch_urls`: files at
-        http(s) URLs are fetched and stored; else only data URLs are taken.
+        http(s) URLs are fetched and stored; else only data URLs are taken. `follow`: the stream stays open
+        while the run waits for approvals. `seen`: as for `interrupt`, of the answer that the message
+        interrupts.
 
         Raises `NotFound`, `Conflict`, `Invalid`, `Limited`.
         """
@@ -350,10 +378,13 @@ class AgentSession(Session, frozen=True):
         if any(map(file_parts, turns)):
             duplicate = await self._find_duplicate(MessageId(message["id"]), digest, key)
             if duplicate is not None:
-                return await self.replay(duplicate, FromStart(), view)
+                return await self.replay(duplicate, FromStart(), view, follow=follow)
             messages = await self._store_files(turns, files, fetch_urls=fetch_urls)
         submit = Submit(UserMessage(messages[0], digest), edit=edit, imports=messages[1:])
-        return await self._admit(submit, view, when_busy, key, context)
+        if seen is not None:
+            await self._interrupt_current(seen, MessageId(message["id"]))
+        run = await self._admit(submit, when_busy, key, context)
+        return await self.replay(run, FromStart(), view, follow=follow)
 
     async def regenerate(
         self,
@@ -365,18 +396,19 @@ class AgentSession(Session, frozen=True):
     ) -> Replay:
         """Stream a new answer in the place of message `target`, or of the last answer. Raises as `send`."""
         context = await self._seal_context()
-        return await self._admit(Regenerate(target), view, when_busy, key, context)
+        run = await self._admit(Regenerate(target), when_busy, key, context)
+        return await self.replay(run, FromStart(), view)
+
+    async def _interrupt_current(self, seen: Mapping[str, Any], message: MessageId) -> None:
+        """Interrupt the current run, unless it answers this very message, which is then sent again."""
+        run = await self.current_run()
+        if run is not None and run.state not in TERMINAL and run.user_message != message:
+            await self.interrupt(run.id, seen=seen)
 
     async def _admit(
-        self,
-        ask: Submit | Regenerate,
-        view: View,
-        when_busy: WhenBusy,
-        key: str | None,
-        context: SealedContext,
-    ) -> Replay:
-        run = await self.backend.admit(self.owner, self.id, self.agent, ask, when_busy, key, context)
-        return await self.replay(run, FromStart(), view)
+        self, ask: Submit | Regenerate, when_busy: WhenBusy, key: str | None, context: SealedContext
+    ) -> Run:
+        return await self.backend.admit(self.owner, self.id, self.agent, ask, when_busy, key, context)
 
     async def _seal_context(self) -> SealedContext:
         """The encrypted context that is stored with the run. Checked before anything is stored."""

@@ -1,7 +1,9 @@
-"""Cancels a run when the client of its response disconnects, on the routes that promise that.
+"""What a client's disconnect means: its request is carried out, and on some routes its run is cancelled.
 
-On all other routes a closed connection stops the stream only. A gateway that stops breaks connections too;
-that is not a disconnect.
+Once a request that changes something has been read, it is carried out whether its client waits or not: a user
+who presses "send" and closes the page has sent. Only the response needs the client. On the routes that
+promise it, a disconnect during the response interrupts the run; on all other routes it ends the stream only.
+A gateway that stops breaks connections too; that is not a disconnect.
 """
 
 import asyncio
@@ -14,9 +16,38 @@ from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId
 
 from rejoin_gateway.core.session import Session
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http import request_body
+from rejoin_gateway.http.routes import Handler
+from rejoin_gateway.http.service import CLIENT_LEFT, RESPONDING, SERVICE, begin_response
 
 log = structlog.get_logger("rejoin.disconnect")
+
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@web.middleware
+async def finish_changes(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Carry a changing request out although its client leaves, up to where its response begins."""
+    changes = request.app[SERVICE].changes
+    if request.method in READING or not changes.is_open:
+        return await handler(request)
+    request_body.keep_received(request)
+    task = changes.start(_respond(request, handler))
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:  # aiohttp cancels the handler of a client that has left
+        if request.get(RESPONDING):
+            task.cancel()
+            await asyncio.wait([task])
+        else:
+            request[CLIENT_LEFT] = True
+        raise
+    return task.result().get()
+
+
+async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
+    return await handler(request)
 
 
 @asynccontextmanager
@@ -29,6 +60,7 @@ async def cancel_on_disconnect(
     """
     transport = request.transport
     try:
+        begin_response(request)
         yield
     finally:
         is_gone, run = transport is None or transport.is_closing(), current_run()

@@ -36,6 +36,14 @@ async def decode_body[T](request: web.Request, kind: type[T]) -> T:
     return _decode(await _read_json(request), kind)
 
 
+async def decode_optional_body[T](request: web.Request, kind: type[T]) -> T:
+    """The JSON body as `kind`; without a body, or with `null`, a `kind` without arguments. Raises as
+    `decode_body`.
+    """
+    body = await read_body(request)
+    return kind() if body.strip() in (b"", b"null") else await decode_body(request, kind)
+
+
 async def decode_body_by_fields[T](request: web.Request, choose: Callable[[AbstractSet[str]], type[T]]) -> T:
     """The JSON body, an object, as the type that `choose` returns for the names of its fields.
 

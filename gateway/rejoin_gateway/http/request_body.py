@@ -103,6 +103,14 @@ async def read_small(request: web.Request) -> bytes:
     return bytes(received)
 
 
+def keep_received(request: web.Request) -> None:
+    """Keep a small body that has arrived whole: once its client leaves, aiohttp refuses to read it."""
+    if request.content.is_eof() and (request.content_length or 0) <= LARGE_BODY_BYTES:
+        body = request.content.read_nowait()
+        if len(body) <= (request.client_max_size or len(body)):
+            request[_BODY] = body
+
+
 async def _read(request: web.Request) -> bytes:
     """As `request.read()`, which would keep the body in memory until the response has ended."""
     received, size_max = bytearray(), request.client_max_size

@@ -23,7 +23,7 @@ from rejoin_protocol.log import sse
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import instrumentation, request_body
 from rejoin_gateway.http.request import view_of
-from rejoin_gateway.http.service import SERVICE, refuse_if_stopping
+from rejoin_gateway.http.service import SERVICE, begin_response, refuse_if_stopping
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.replay import Replay
 
@@ -60,6 +60,7 @@ async def stream_replay(
     structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
     response = web.StreamResponse(headers=stream_headers(replay))
     request_body.release_body(request)
+    begin_response(request)
     async with replay.open() as frames:  # an error here comes before the headers: it still gets a status
         await _write(request, response, frames if translate is None else translate(frames))
     return response

@@ -8,6 +8,7 @@ import asyncio
 
 import msgspec
 from aiohttp import web
+from rejoin_adapters.service.background import DetachedTasks
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName
 
@@ -44,6 +45,8 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
     disconnect_policy: DisconnectPolicy = DisconnectPolicy()
     rate_limiter: RateLimiter = msgspec.field(default_factory=RateLimiter)
     stopping: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    changes: DetachedTasks = msgspec.field(default_factory=DetachedTasks)
+    """The requests that change something. They are carried out even if their clients leave."""
     streams: set[asyncio.Transport] = msgspec.field(default_factory=set)
     """Connections of the open streaming responses."""
     resume_slots: asyncio.Semaphore = msgspec.field(
@@ -64,9 +67,23 @@ class GatewayService(msgspec.Struct, frozen=True, kw_only=True):
 
 SERVICE: web.AppKey[GatewayService] = web.AppKey("service", GatewayService)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
+RESPONDING: web.RequestKey[bool] = web.RequestKey("responding", bool)
+"""Set where the response begins."""
+CLIENT_LEFT: web.RequestKey[bool] = web.RequestKey("client_left", bool)
+"""Set if the client has left before that."""
 
 
 def refuse_if_stopping(request: web.Request) -> None:
     """Raises `Unavailable` while the gateway stops, except for health checks."""
     if request.app[SERVICE].stopping.is_set() and not request.path.startswith("/health/"):
         raise Unavailable("this gateway is stopping", retry_after_s=1)
+
+
+def begin_response(request: web.Request) -> None:
+    """Call it where a request has done what it asks for and only its response is left, which may take long.
+
+    Raises `ConnectionResetError` if the client has left; from here on its disconnect cancels the handler.
+    """
+    if request.get(CLIENT_LEFT):
+        raise ConnectionResetError("the client has left")
+    request[RESPONDING] = True

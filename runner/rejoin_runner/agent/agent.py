@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, agent_name
-from rejoin_protocol.run_request import AgentEntry
+from rejoin_protocol.run_request import AgentEntry, ExecutionMode
 
 from rejoin_runner.agent.custom_loop import CustomLoop
 from rejoin_runner.agent.status_updates import StatusUpdates
@@ -66,6 +66,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             themselves: True, False, or a plain function of the arguments and the `ToolContext`. Default: no
             tool needs approval.
         approval_timeout_s: Seconds after which an open approval counts as denied. Default: None, no limit.
+        execution_mode: Whether the run API ends its response when a run waits for approvals (`durable`) or
+            keeps it open (`classic`), for requests that do not say it. Default: `durable`.
         step_timeout_s: Seconds for one response of the model. Default: None, no limit.
         timeout_s: Seconds for one attempt at one turn of a run, not counting the time in which it waits for
             an approval. Default: None, no limit.
@@ -97,6 +99,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     needs_approval: Mapping[str, NeedsApproval[Any]] = {}
     approval_timeout_s: float | None = None
+    execution_mode: ExecutionMode = "durable"
     step_timeout_s: float | None = None
     timeout_s: float | None = None
 
@@ -213,7 +216,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         except TypeError as fault:
             reason = str(fault).splitlines()[0]
             raise Invalid(f"agent {self.name}: its context cannot be written as JSON ({reason})") from fault
-        return AgentEntry(AgentName(self.name), self.description, schema)
+        return AgentEntry(AgentName(self.name), self.description, schema, execution_mode=self.execution_mode)
 
 
 def _first_duplicate(names: Sequence[str]) -> str | None:

@@ -14,6 +14,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
 
+from rejoin_runner.output.bounded_work import refuse_if_abandoned
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.output.text_pacing import TextPacer
 
@@ -52,6 +53,7 @@ class EventWriter:
         `EventTooLarge`.
         """
         async with self._lock:
+            refuse_if_abandoned()
             match chunk:
                 case chunks.TextDelta() | chunks.ReasoningDelta() if self._is_paced:
                     await self._write_delta(chunk)
@@ -68,6 +70,7 @@ class EventWriter:
         `EventTooLarge` in both cases.
         """
         async with self._lock:
+            refuse_if_abandoned()
             if not self._open_texts:
                 await self._emit(chunk, audience)
                 return
@@ -80,6 +83,7 @@ class EventWriter:
     async def flush(self) -> None:
         """Write all that is buffered. Call it before the open parts are ended; no text may follow."""
         async with self._lock:
+            refuse_if_abandoned()
             for part, text in self._pacer.take_all():
                 await self._emit_text(part, text)
             self._open_texts.clear()

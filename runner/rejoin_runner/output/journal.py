@@ -27,6 +27,7 @@ from rejoin_protocol.log.record import (
 from rejoin_protocol.log.segment import SegmentBuilder
 
 from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.output.bounded_work import refuse_if_abandoned
 
 QUEUED_EVENTS_MAX = 4_096
 EVENT_BYTES_MAX = 768 * 1024
@@ -91,12 +92,13 @@ class Journal:
 
     async def emit(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Queue the run's next event; waits while the queue is full. A crash loses what is queued: see
-        `wait_until_stored`. Raises `EventTooLarge`.
+        `wait_until_stored`. Raises `EventTooLarge`, and `WorkAbandoned` for abandoned work.
         """
         event = self.encode(chunk)
         if audience is Audience.ALL:
             audience = _audience_of(chunk)
         await self._has_room.wait()
+        refuse_if_abandoned()
         # The state changes when the event is queued, not when it is stored: the next decision must not wait
         # for the broker. A crash loses both, and the next attempt decides from the log.
         self._state.apply(chunk, audience)
@@ -111,6 +113,7 @@ class Journal:
 
     def mark(self, mark: Mark) -> None:
         """End the present batch with a mark."""
+        refuse_if_abandoned()
         self._state.apply_mark(mark)
         self._enqueue(_Item(None, Audience.ALL, mark))
 

@@ -25,6 +25,7 @@ from rejoin_runner.decision.run_state import RunState, usage_of
 from rejoin_runner.models.model import Model, Usage
 from rejoin_runner.output.event_writer import EventWriter
 from rejoin_runner.output.journal import Journal
+from rejoin_runner.run.earlier_messages import visible_history
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.tools.output_port import ArtifactStore
 from rejoin_runner.tools.tool import Tool
@@ -73,11 +74,7 @@ class Attempt:
         self.metrics = metrics
         self.writer = EventWriter(journal, team.head.text_interval_s)
         self.now_ms = now_ms
-        self.history = [
-            agent_stack.frame_view(message, None) if message["role"] == "assistant" else message
-            for message in claim.history
-        ]
-        """The earlier messages without the work of delegated agents."""
+        self.history = visible_history(claim.history, claim.waiting)
         self.names_agent = bool(team.head.handoffs) or agent_stack.has_handoff(claim.history)
         """Whether the message's metadata must say which agent it is from: see `agent_stack.current_agent`."""
         self._team = team

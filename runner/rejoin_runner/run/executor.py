@@ -12,7 +12,7 @@ from typing import Any, assert_never
 import msgspec
 from msgspec import UNSET
 from rejoin_adapters.records import Decision
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.service.background import DetachedTasks, run_alongside
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
@@ -23,7 +23,9 @@ from rejoin_runner.agent.custom_loop import CRASH_ERROR
 from rejoin_runner.decision import decide
 from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.decision.run_state import Phase, StepPhase, usage_of
+from rejoin_runner.decision.seen_part import cut_behind
 from rejoin_runner.models.model import Model
+from rejoin_runner.output.bounded_work import WorkEnd, run_bounded
 from rejoin_runner.run import delegation, instrumentation, model_step, tool_calls
 from rejoin_runner.run.attempt import DEADLINE, Attempt
 from rejoin_runner.run.status_updates import run_status_updates
@@ -45,6 +47,7 @@ class RunExecutor:
         self,
         attempt: Attempt,
         *,
+        tasks: DetachedTasks,
         interrupted: asyncio.Event,
         draining: asyncio.Event,
         status_model: Model | None = None,
@@ -63,6 +66,7 @@ class RunExecutor:
             possibly_started=decide.possibly_started_calls(state),
             message_stored=claim.answer is not None,
         )
+        self._tasks = tasks
         self._interrupted = interrupted
         self._draining = draining
         timeout_s = attempt.head.timeout_s
@@ -251,23 +255,9 @@ class RunExecutor:
         """Run the work until it ends, the user interrupts the run, or the run's deadline is over. An
         interrupt only stops the work; the next action is then `AbortRun`. A deadline fails the run.
         """
-        try:
-            async with asyncio.timeout_at(self._deadline_s):
-                await self._run_until_interrupted(work)
-        except TimeoutError:
+        if await run_bounded(work, self._tasks, self._interrupted, self._deadline_s) is WorkEnd.LATE:
             timeout_s = self._attempt.head.timeout_s
             await self._attempt.fail(DEADLINE, f"The run took longer than {timeout_s:g} seconds.")
-
-    async def _run_until_interrupted(self, work: Coroutine[Any, Any, None]) -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(work)
-            watch = group.create_task(self._cancel_when_interrupted(task))
-            await asyncio.wait([task])
-            watch.cancel()
-
-    async def _cancel_when_interrupted(self, task: asyncio.Task[None]) -> None:
-        await self._interrupted.wait()
-        task.cancel()
 
     # ------------------------------------------------------------------------------- the turn's end
 
@@ -284,7 +274,10 @@ class RunExecutor:
     async def _record_end(self, end: State) -> Sequence[RunRequest]:
         """Store the run's end. Returns the request of the next run, if one waits."""
         await self._journal.wait_until_stored()
-        run, state = self._run, self._state
-        next_request = await self._attempt.store.end(run.id, run.attempt, end, state.message, state.error)
+        run, state, store = self._run, self._state, self._attempt.store
+        message = state.message
+        if end is State.CANCELLED and (seen := await store.find_seen(run.id)) is not None:
+            message = cut_behind(message, seen)
+        next_request = await store.end(run.id, run.attempt, end, message, state.error)
         self._attempt.metrics.run_entered_state(run.agent, end.value)
         return [next_request] if next_request is not None else []

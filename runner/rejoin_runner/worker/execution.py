@@ -19,7 +19,7 @@ import structlog
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.records import Claim
 from rejoin_adapters.service import tracing
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.service.background import DetachedTasks, run_alongside
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
@@ -61,6 +61,7 @@ class DeliveryExecutor:
         *,
         draining: asyncio.Event,
         signals: WorkerSignals,
+        tasks: DetachedTasks,
         now_ms: Callable[[], int],
     ) -> None:
         self._runner = runner
@@ -73,6 +74,7 @@ class DeliveryExecutor:
         self._draining = draining
         self._signals = signals
         self._now_ms = now_ms
+        self._tasks = tasks
 
     async def execute(self, delivery: Delivery) -> None:
         """Execute one delivery to its end. When this returns, the request is acknowledged, requeued, or left
@@ -197,7 +199,11 @@ class DeliveryExecutor:
             now_ms=self._now_ms,
         )
         run = RunExecutor(
-            attempt, interrupted=interrupted, draining=self._draining, status_model=served.status_model
+            attempt,
+            tasks=self._tasks,
+            interrupted=interrupted,
+            draining=self._draining,
+            status_model=served.status_model,
         )
         if state.attempts >= self._limits.attempts_max:
             await run.fail(executor.TOO_MANY_ATTEMPTS)

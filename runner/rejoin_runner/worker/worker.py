@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from rejoin_adapters.ports.run_queue import Delivery
+from rejoin_adapters.service.background import DetachedTasks
 from rejoin_protocol.ids import AgentName
 
 from rejoin_runner.run.metrics import RunnerMetrics
@@ -70,6 +71,8 @@ class Worker:
             now_ms=now_ms,
         )
         self._draining = asyncio.Event()
+        self._agent_work = DetachedTasks()
+        """Models, loops and tools. What ignores an interrupt is abandoned here, and `serve` waits for it."""
         self._executor = DeliveryExecutor(
             name,
             {AgentName(agent.agent.name): agent for agent in served},
@@ -79,6 +82,7 @@ class Worker:
             self.metrics,
             draining=self._draining,
             signals=signals,
+            tasks=self._agent_work,
             now_ms=now_ms,
         )
         self._free_slots = asyncio.Semaphore(limits.max_concurrent_runs + len(served) - 1)
@@ -96,7 +100,7 @@ class Worker:
 
     async def serve(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Work until drained. The class documents what this guarantees."""
-        async with self.ports.control.listen(self._leases.receive):
+        async with self.ports.control.listen(self._leases.receive), self._agent_work:
             await self.maintenance.announce()
             on_ready()
             log.info(

@@ -86,21 +86,39 @@ async def test_a_suspended_run_behind_a_busy_one_is_ended_after_it(chat: Chat) -
     assert await chat.end((await chat.claim(interrupted.run)).run) == later.request
 
 
-async def test_the_session_s_current_run_is_the_ready_one_else_the_newest_suspended(chat: Chat) -> None:
+@pytest.mark.feature("F60", "F96")
+async def test_an_interrupt_of_the_session_rejects_every_question_in_it(chat: Chat) -> None:
+    """The running run is ended first, then the suspended ones in their order, then the next one begins."""
     old, _ = await chat.wait_for_decision("one")
     new, _ = await chat.wait_for_decision("two")
-    busy = await chat.complete("three")
-    waiting = (await chat.claim(await chat.send("four"))).run
-    ids = []
-    for state in (State.CANCELLED, State.CANCELLED, State.CANCELLED):
-        interrupted = await chat.interrupt()
-        assert interrupted.run is not None
-        ids.append(interrupted.run.id)
-        run = waiting if interrupted.run.id == waiting.id else (await chat.claim(interrupted.run)).run
-        await chat.end(run, state=state)
-    assert ids == [waiting.id, new.id, old.id]
+    over = await chat.complete("three")
+    running = (await chat.claim(await chat.send("four"))).run
+    later = await chat.send("five")
+    interrupted = await chat.interrupt()
+    assert interrupted == Interrupted(await chat.found(running), interrupted=True)
+    assert await chat.pending() == []
+    request = await chat.end(running, state=State.CANCELLED)
+    ended = []
+    while request is not None and request.run != later.id:
+        claim = await chat.claim(request)
+        ended.append((claim.run.id, claim.run.interrupted))
+        request = await chat.end(claim.run, state=State.CANCELLED)
+    assert ended == [(old.id, True), (new.id, True)]
+    assert not (await chat.claim(later)).run.interrupted
+    assert await chat.state(over) is State.COMPLETED
+
+
+async def test_nothing_to_interrupt_is_no_error(chat: Chat) -> None:
+    await chat.complete("one")
     assert await chat.interrupt() == Interrupted(None, interrupted=False)
-    assert await chat.state(busy) is State.COMPLETED
+
+
+@pytest.mark.feature("F60", "F96")
+async def test_an_interrupt_of_one_run_leaves_the_questions_of_others(chat: Chat) -> None:
+    _, approvals = await chat.wait_for_decision("one")
+    running = (await chat.claim(await chat.send("two"))).run
+    assert (await chat.interrupt(running)).interrupted
+    assert await chat.pending() == approvals
 
 
 @pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.CANCELLED])
@@ -128,13 +146,13 @@ async def test_what_is_not_in_the_session_is_not_found(chat: Chat) -> None:
     run, elsewhere = await chat.send("one"), await Chat(chat.store).send("two")
     for attempt in (
         chat.interrupt(elsewhere),
-        Chat(chat.store).interrupt(),
         Chat(chat.store).interrupt(run),
-        Chat(chat.store, OTHER, chat.id).interrupt(),
         Chat(chat.store, OTHER, chat.id).interrupt(run),
     ):
         with pytest.raises(NotFound):
             await attempt
+    for stranger in (Chat(chat.store), Chat(chat.store, OTHER, chat.id)):
+        assert await stranger.interrupt() == Interrupted(None, interrupted=False, known=False)
     assert not (await chat.found(run)).interrupted
     assert not (await chat.found(elsewhere)).interrupted
 
@@ -205,14 +223,64 @@ async def test_a_busy_session_rejects_and_stores_nothing(chat: Chat) -> None:
     assert not (await chat.submit("one", "m", when_busy=WhenBusy.REJECT)).created
 
 
-async def test_a_session_that_only_waits_for_a_person_is_not_busy(chat: Chat) -> None:
+@pytest.mark.feature("F96")
+async def test_a_question_waits_beside_messages_that_do_not_interrupt(chat: Chat) -> None:
     suspended, approvals = await chat.wait_for_decision("one")
-    for when_busy in WhenBusy:
+    for when_busy in (WhenBusy.ENQUEUE, WhenBusy.REJECT):
         admitted = await chat.submit("two", when_busy=when_busy)
         assert (admitted.run.ready, admitted.interrupted) == (True, None)
         await chat.end((await chat.claim(admitted.run)).run)
     assert await chat.state(suspended) is State.SUSPENDED
     assert await chat.pending() == approvals
+
+
+@pytest.mark.feature("F75", "F96")
+async def test_a_message_that_interrupts_rejects_the_questions_before_it_is_answered(chat: Chat) -> None:
+    suspended, approvals = await chat.wait_for_decision("one", 2)
+    other, _ = await chat.wait_for_decision("two")
+    admitted = await chat.submit("three", when_busy=WhenBusy.INTERRUPT)
+    assert admitted.interrupted == await chat.found(suspended)
+    assert (admitted.interrupted.ready, admitted.run.ready, admitted.run.interrupted) == (True, False, False)
+    assert await chat.pending() == []
+    with pytest.raises(Conflict, match="already"):
+        await chat.decide(approvals[0])
+    claim = await chat.claim(admitted.interrupted)
+    second = await chat.end(claim.run, "rejected", State.CANCELLED)
+    assert second is not None
+    assert second.run == other.id
+    assert await chat.end((await chat.claim(second)).run, state=State.CANCELLED) == admitted.run.request
+    claim = await chat.claim(admitted.run)
+    assert [text_of(message) for message in claim.history] == ["one", "rejected", "two", "done", "three"]
+    assert claim.waiting == []
+
+
+@pytest.mark.feature("F97")
+async def test_a_run_that_is_interrupted_already_is_in_nobody_s_way(chat: Chat) -> None:
+    run = (await chat.claim(await chat.send("one", "m"))).run
+    await chat.interrupt()
+    rejecting = await chat.submit("two", when_busy=WhenBusy.REJECT)
+    assert not rejecting.run.ready
+    with pytest.raises(Conflict, match="busy"):
+        await chat.regenerate(run.answer)
+    await chat.interrupt(rejecting.run)
+    again = await chat.regenerate(run.answer)
+    edited = await chat.interrupt(again)
+    assert edited.run == await chat.found(again)
+    final = await chat.submit("one!", "m", edit=True)
+    assert await chat.texts() == ["one!"]
+    request = await chat.end(run, "too late", State.CANCELLED)
+    while request is not None and request.run != final.run.id:
+        request = await chat.end((await chat.claim(request)).run, "too late", State.CANCELLED)
+    assert request == final.run.request
+    assert await chat.texts() == ["one!"]
+
+
+async def test_a_claim_says_which_earlier_answers_are_not_over(chat: Chat) -> None:
+    over = await chat.complete("one")
+    suspended, _ = await chat.wait_for_decision("two")
+    claim = await chat.claim(await chat.send("three"))
+    assert claim.waiting == [suspended.answer]
+    assert over.answer in [message["id"] for message in claim.history]
 
 
 async def test_a_new_session_is_not_busy(store: RunStore) -> None:

@@ -32,6 +32,9 @@ type Ask = Callable[[RunStore, Owner, Seen], Awaitable[Any]]
 
 METHODS: dict[str, Ask] = {
     "interrupt": lambda store, owner, ids: store.interrupt(owner, ids.session),
+    "interrupt a message's run": lambda store, owner, ids: store.interrupt(
+        owner, ids.session, message=ids.answer
+    ),
     "interrupt a run": lambda store, owner, ids: store.interrupt(owner, ids.session, ids.run),
     "find_run": lambda store, owner, ids: store.find_run(owner, ids.run),
     "has_ended": lambda store, owner, ids: store.has_ended(owner, ids.run),
@@ -46,6 +49,7 @@ METHODS: dict[str, Ask] = {
     "decide": lambda store, owner, ids: store.decide(owner, ids.session, [Decision(ids.approval, True)]),
     "pending_approvals": lambda store, owner, ids: store.pending_approvals(owner, ids.session),
     "find_approval": lambda store, owner, ids: store.find_approval(owner, ids.run, CallId("call_0")),
+    "find_calls": lambda store, owner, _: store.find_calls(owner, CallId("call_0")),
     "list_runs": lambda store, owner, _: store.list_runs(owner),
     "run_summary": lambda store, owner, ids: store.run_summary(owner, ids.run),
     "admit": lambda store, owner, ids: store.admit(

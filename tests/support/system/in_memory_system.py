@@ -72,6 +72,7 @@ class InMemorySystem(LocalSystem):
             default_agent=AgentName(self.agent),
             tenant_rates=TenantRates(None, self._requests_per_minute),
         )
+        await enter(service.changes)
         app = build_application(service, {})
         app[endpoint.ENDPOINT] = await enter(endpoint.open_endpoint(self.ports.mcp_sessions))
         return await self.serve(app)

@@ -22,7 +22,7 @@ from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.authenticator import Authenticator, ClaimNames
 from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
-from rejoin_gateway.core import agent_context, message_input, session
+from rejoin_gateway.core import agent_context, answered_calls, message_input, session
 from rejoin_gateway.streaming import positions
 from rejoin_protocol import file_formats, ids
 from rejoin_protocol.errors import Invalid, Unauthenticated
@@ -182,7 +182,8 @@ def read(body: Any) -> None:
     match body:
         case aisdk.UIChatRequest(messages=[*earlier, last]):
             refused(lambda one: message_input.build_user_message(one, "/messages/0"), last)
-            refused(lambda one: message_input.parse_decisions(one, "/messages/0"), last)
+            refused(lambda one: answered_calls.parse_answers(one, "/messages/0"), last)
+            refused(lambda all_: answered_calls.answers_before(all_, "/messages"), [*earlier, last])
             refused(
                 lambda all_: message_input.build_imported_turns(
                     all_, lambda number: aisdk.part_pointers(all_[number], number)
@@ -190,7 +191,8 @@ def read(body: Any) -> None:
                 earlier,
             )
         case run_chat.ChatRequest(messages=listed) | agent_chat.StreamRequest(messages=listed):
-            message_forms.has_decisions(listed)
+            for one in listed[-1:]:
+                message_forms.has_message(one)
             refused(
                 lambda all_: message_input.build_user_message(
                     message_forms.last_user_message(all_, "fresh")[0], ""

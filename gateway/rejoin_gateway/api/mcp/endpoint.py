@@ -32,7 +32,7 @@ from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
 from rejoin_gateway.http.request import agent_of, read_body
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE, begin_response
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -161,6 +161,7 @@ async def _handle_without_session(request: web.Request, body: bytes) -> web.Stre
 
 
 async def _forward(call: McpCall, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
+    begin_response(call.request)  # the SDK answers: it does not tell admission and response apart
     sdk = await call.request.app[ENDPOINT].sdk()
     return await asgi_bridge.forward_request(
         sdk, call.request, body, extra={SCOPE_KEY: call}, headers=headers

@@ -39,7 +39,7 @@ from rejoin_gateway.http.errors import ErrorDetails
 from rejoin_gateway.http.request import decode_body, key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE
+from rejoin_gateway.http.service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
@@ -97,6 +97,7 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     admitted = await _admit(request)
     if not admitted.stream:
         request_body.release_body(request)
+        begin_response(request)
         return await _respond_complete(admitted.replay)
     translate = _translate_stream(admitted.replay, include_usage=admitted.include_usage)
     return await stream_replay(request, admitted.replay, translate)

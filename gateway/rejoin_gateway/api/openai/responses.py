@@ -50,7 +50,7 @@ from rejoin_gateway.http import request_body
 from rejoin_gateway.http.request import key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL
+from rejoin_gateway.http.service import PRINCIPAL, begin_response
 from rejoin_gateway.streaming.event_reader import decode_events, read_stored_events
 from rejoin_gateway.streaming.positions import FromStart
 from rejoin_gateway.streaming.replay import Replay
@@ -109,6 +109,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
         run = admitted.replay.run
         return json_response(ResponseStream(metadata_of_run(run)).body(STATUS[run.state]))
     request_body.release_body(request)
+    begin_response(request)
     return json_response(await _await_final(admitted.replay))
 
 

@@ -64,6 +64,7 @@ async def admit(request: web.Request, chat: PartsRequest) -> Answer:
         view_of(request),
         fetch_urls=False,
         when_busy=chat.busy,
+        seen=chat.seen,
         key=key,
     )
     return StreamAnswer(replay)

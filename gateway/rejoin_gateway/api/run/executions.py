@@ -13,7 +13,12 @@ from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 
-from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement, InterruptResult
+from rejoin_gateway.api.shared.answers import (
+    RUN_STATUS,
+    Acknowledgement,
+    InterruptResult,
+    interrupt,
+)
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.session import Session
@@ -112,7 +117,7 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
 async def interrupt_execution(request: web.Request) -> web.StreamResponse:
     """Interrupt the run."""
     summary, session = await find_execution(request)
-    return json_response(InterruptResult(success=True, interrupted=await session.interrupt(summary.run.id)))
+    return await interrupt(request, session, summary.run.id)
 
 
 def to_pending_approval(approval: Approval) -> PendingApproval:

@@ -2,17 +2,18 @@
 too.
 
 The body holds `messages`. From a session that exists only the last user message is taken, so that a client
-cannot change what is stored. Parts in state `approval-responded` are decisions.
+cannot change what is stored. Parts in state `approval-responded` are decisions; if a new message comes with
+them, they are taken first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
-from rejoin_adapters.records import Decision, WhenBusy
+from rejoin_adapters.records import Decision
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.lifecycle import BUSY
+from rejoin_protocol.ids import AgentName
 
 from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.api.shared.answers import (
@@ -21,14 +22,23 @@ from rejoin_gateway.api.shared.answers import (
     JsonAnswer,
     StreamAnswer,
     decide,
+    decide_before,
     respond,
 )
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.api.shared.message_forms import RunMessage
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
+from rejoin_gateway.core.answered_calls import (
+    AnsweredCall,
+    answers_before,
+    parse_answers,
+    to_decisions,
+    without_answers,
+)
+from rejoin_gateway.core.left_answers import interrupt_left_answer
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
-from rejoin_gateway.core.session import AgentSession
+from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc
@@ -49,8 +59,10 @@ WIDGET = "chat_widget"
 
 
 class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
-    """The body. `executionMode`, `headers` and `userProperties` are accepted and have no effect: every run is
-    durable, and the request context comes in the request's own headers.
+    """The body. `executionMode: "classic"` keeps the response open while the run waits for approvals, and
+    decisions are then acknowledged with JSON; without it the agent's setting counts. Every run is durable in
+    both modes. `headers` and `userProperties` are accepted and have no effect: the request context comes in
+    the request's own headers.
     """
 
     messages: list[RunMessage]
@@ -62,15 +74,18 @@ class ChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
 
 
 class DecidedCall(TypedDict):
-    """A decision that was stored."""
+    """A decision that was stored. `alreadyProcessed`: the same decision was stored before."""
 
     toolCallId: str | None
     approvalId: str
     approved: bool
+    alreadyProcessed: bool
 
 
 class DecisionAck(TypedDict):
-    """Returned instead of a stream: the run waits for more decisions, or the client wanted no stream."""
+    """Returned instead of a stream: the run waits for more decisions, or its stream is open elsewhere, or the
+    client wanted no stream.
+    """
 
     success: bool
     results: list[DecidedCall]
@@ -98,70 +113,98 @@ async def _decode_and_admit(request: web.Request) -> Answer:
 
 
 async def admit(request: web.Request, chat: ChatRequest) -> Answer:
-    """Send a message or decide approvals. Raises as `AgentSession.send`."""
+    """Send a message, decide approvals, or both, the decisions first. Raises as `AgentSession.send`."""
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
-    if message_forms.has_decisions(chat.messages):
-        return await _decide(request, chat)
+    answers = _parse_answers(chat.messages)
+    if answers and not message_forms.has_message(chat.messages[-1]):
+        return await _decide(request, chat, answers)
     key = key_of(request)
     session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
-    replay = await _send(request, session, chat, key)
+    replay = await _send(request, session, chat, answers or _earlier_answers(chat.messages))
     if chat.stream:
         return StreamAnswer(replay)
     return CompleteAnswer(replay, partial(render_completion, int(session.now().timestamp())))
 
 
-async def _send(request: web.Request, session: AgentSession, chat: ChatRequest, key: str | None) -> Replay:
+async def _keeps_open(session: Session, agent: AgentName, chat: ChatRequest) -> bool:
+    """Whether the response of a run stays open while the run waits for approvals."""
+    if chat.execution_mode is not None:
+        return chat.execution_mode == "classic"
+    return (await session.backend.agent(agent)).execution_mode == "classic"
+
+
+async def _send(
+    request: web.Request, session: AgentSession, chat: ChatRequest, answers: Sequence[AnsweredCall]
+) -> Replay:
+    key = key_of(request)
+    follow = chat.stream and await _keeps_open(session, session.agent, chat)
     message, number = message_forms.last_user_message(chat.messages, chat.message_id or new_message_id(key))
-    pointer = f"/messages/{number}"
+    message, pointer = without_answers(message), f"/messages/{number}"
+    earlier = message_forms.earlier_messages(chat.messages, number)
     with message_input.relocate_errors(pointer, message_forms.part_pointers(chat.messages[number], pointer)):
+        stored = message_input.build_user_message(message, pointer)
+        await decide_before(request, session, answers)
+        # The API's own widget sends nothing while it reads an answer, and its stop button only closes the
+        # connection: a new message means that nobody reads the answer any more.
+        by_widget = request.headers.get(INVOCATION_HEADER) == WIDGET
+        await interrupt_left_answer(session, chat, message.id, earlier, always=by_widget)
         return await session.send(
-            message_input.build_user_message(message, pointer),
+            stored,
             view_of(request),
             pointer=pointer,
             imports=message_input.build_imported_turns(
-                message_forms.earlier_messages(chat.messages, number),
+                earlier,
                 lambda earlier: message_forms.part_pointers(chat.messages[earlier], f"/messages/{earlier}"),
             ),
-            when_busy=await _when_busy(request, session, chat),
+            when_busy=chat.busy,
+            seen=chat.seen,
+            follow=follow,
             key=key,
         )
 
 
-async def _when_busy(request: web.Request, session: AgentSession, chat: ChatRequest) -> WhenBusy:
-    """What the body says; a new message from the API's own widget interrupts a queued or running run.
-
-    The widget sends nothing while it reads an answer, and its stop button only closes the connection: a new
-    message means that nobody reads the answer any more. A run that waits for an approval is left alone.
-    """
-    if chat.busy is not WhenBusy.ENQUEUE or request.headers.get(INVOCATION_HEADER) != WIDGET:
-        return chat.busy
-    run = await session.current_run()
-    return WhenBusy.INTERRUPT if run is not None and run.state in BUSY else WhenBusy.ENQUEUE
-
-
-async def _decide(request: web.Request, chat: ChatRequest) -> Answer:
+async def _decide(request: web.Request, chat: ChatRequest, answers: Sequence[AnsweredCall]) -> Answer:
     session = await session_by_id(request, chat.named or new_session_id())
-    decisions, acknowledgement = _parse_decisions(chat.messages)
+    pending = {approval.request.id for approval in await session.pending_approvals()}
+    decisions = await to_decisions(session, answers)
+    acknowledgement = _acknowledge(answers, decisions, pending)
     answer = await decide(request, session, decisions, acknowledgement)
-    # Without a stream the client gets the acknowledgement at once; the run continues.
-    return answer if chat.stream else JsonAnswer(acknowledgement)
+    if not isinstance(answer, StreamAnswer):
+        return answer
+    # Without a stream, or with the run's own stream still open, the client gets the acknowledgement at once;
+    # the run goes on.
+    if not chat.stream or await _keeps_open(session, answer.replay.run.agent, chat):
+        return JsonAnswer(acknowledgement)
+    return answer
 
 
-def _parse_decisions(messages: Sequence[RunMessage]) -> tuple[list[Decision], DecisionAck]:
-    """The decisions in the last message, and the response that repeats them."""
-    last, number = message_forms.to_client_message(messages[-1], "answered"), len(messages) - 1
-    pointer = f"/messages/{number}"
-    with message_input.relocate_errors(pointer, message_forms.part_pointers(messages[-1], pointer)):
-        decisions = message_input.parse_decisions(last, pointer)
-    return decisions, _acknowledge(last.parts, decisions)
+def _parse_answers(messages: Sequence[RunMessage]) -> list[AnsweredCall]:
+    """The answers in the last message, whoever's it is: some clients send them as the user's."""
+    last, pointer = messages[-1], f"/messages/{len(messages) - 1}"
+    with message_input.relocate_errors(pointer, message_forms.part_pointers(last, pointer)):
+        return parse_answers(message_forms.to_client_message(last, "answered"), pointer)
 
 
-def _acknowledge(parts: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> DecisionAck:
-    calls = [part.get("toolCallId") for part in parts if part.get("state") == "approval-responded"]
+def _earlier_answers(messages: Sequence[RunMessage]) -> list[AnsweredCall]:
+    if messages[-1].role != "user":
+        return []
+    return answers_before(
+        [message_forms.to_client_message(message, "earlier") for message in messages], "/messages"
+    )
+
+
+def _acknowledge(
+    answers: Sequence[AnsweredCall], decisions: Sequence[Decision], pending: Collection[str]
+) -> DecisionAck:
     results: list[DecidedCall] = [
-        {"toolCallId": call, "approvalId": decision.approval, "approved": decision.approved}
-        for call, decision in zip(calls, decisions, strict=True)
+        {
+            "toolCallId": answer.call,
+            "approvalId": decision.approval,
+            "approved": decision.approved,
+            "alreadyProcessed": decision.approval not in pending,
+        }
+        for answer, decision in zip(answers, decisions, strict=True)
     ]
     return {"success": True, "results": results}
 

@@ -18,6 +18,7 @@ from rejoin_gateway.api.shared.answers import (
     InterruptResult,
     StreamAnswer,
     decide,
+    interrupt,
     respond,
 )
 from rejoin_gateway.api.shared.lookup import session_in_path
@@ -95,6 +96,7 @@ async def _send(request: web.Request, session: AgentSession, body: NewMessage) -
             view_of(request),
             pointer=located.pointer,
             when_busy=body.options.busy,
+            seen=body.options.seen,
             key=key_of(request),
         )
 
@@ -126,15 +128,13 @@ async def resume_run(request: web.Request) -> web.StreamResponse:
 
 
 async def interrupt_session(request: web.Request) -> web.StreamResponse:
-    """Interrupt the session's active run."""
-    session = await _session_of_agent(request)
-    return json_response(InterruptResult(success=True, interrupted=await session.interrupt()))
+    """Interrupt the session's active run, and those that wait for approvals."""
+    return await interrupt(request, await _session_of_agent(request))
 
 
 async def stop_chat(request: web.Request) -> web.StreamResponse:
     """As `interrupt_session`, for clients that know the session's id alone."""
-    session = await session_in_path(request)
-    return json_response(InterruptResult(success=True, interrupted=await session.interrupt()))
+    return await interrupt(request, await session_in_path(request))
 
 
 async def update_session(request: web.Request) -> web.StreamResponse:

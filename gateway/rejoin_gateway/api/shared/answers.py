@@ -10,14 +10,17 @@ from typing import Any, assert_never
 import msgspec
 from aiohttp import web
 from rejoin_adapters.records import Decision
+from rejoin_protocol.ids import MessageId, RunId
 from rejoin_protocol.lifecycle import State
 
 from rejoin_gateway.auth.scope import Scope
+from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions
+from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.request import view_of
+from rejoin_gateway.http.request import decode_optional_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
-from rejoin_gateway.http.service import PRINCIPAL
+from rejoin_gateway.http.service import PRINCIPAL, begin_response
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
@@ -36,6 +39,15 @@ class Acknowledgement(msgspec.Struct, frozen=True):
     """The request was carried out."""
 
     success: bool = True
+
+
+class InterruptRequest(SeenAnswer, frozen=True, rename="camel", kw_only=True):
+    """The body of an interrupt, which may be empty. `messageId`: interrupt the run that answers this message,
+    also if the message comes a few seconds later. `lastPart`: the last part of the answer that the user had
+    seen, with as much text as was visible; what is behind it is cut from the history.
+    """
+
+    message_id: str | None = None
 
 
 class InterruptResult(msgspec.Struct, frozen=True):
@@ -67,6 +79,17 @@ class JsonAnswer(msgspec.Struct, frozen=True):
 type Answer = StreamAnswer | CompleteAnswer | JsonAnswer
 
 
+async def interrupt(request: web.Request, session: Session, run: RunId | None = None) -> web.Response:
+    """Interrupt a run of a session as the request's body says; without `run` the active and suspended ones.
+
+    Raises as `Session.interrupt`.
+    """
+    body = await decode_optional_body(request, InterruptRequest)
+    message = MessageId(body.message_id) if body.message_id and run is None else None
+    interrupted = await session.interrupt(run, message=message, seen=body.last_part)
+    return json_response(InterruptResult(success=True, interrupted=interrupted))
+
+
 async def respond(request: web.Request, answer: Answer) -> web.StreamResponse:
     """Send an answer. Raises as `Replay.open`."""
     match answer:
@@ -74,11 +97,26 @@ async def respond(request: web.Request, answer: Answer) -> web.StreamResponse:
             return await stream_replay(request, replay)
         case CompleteAnswer(replay, render):
             request_body.release_body(request)
+            begin_response(request)
             return json_response(render(replay, await collect_answer(replay)))
         case JsonAnswer(value):
             return json_response(value)
         case _:
             assert_never(answer)
+
+
+async def decide_before(request: web.Request, session: Session, answers: Sequence[AnsweredCall]) -> None:
+    """Store the answers to open questions that come with a new message, before that is sent.
+
+    Answers to questions that are not open are left out: clients repeat them with their history. Raises as
+    `decide`.
+    """
+    by_run: dict[str, list[Decision]] = {}
+    for decision in await open_decisions(session, answers):
+        by_run.setdefault(decision.approval.rpartition("_")[0], []).append(decision)
+    for decisions in by_run.values():
+        request[PRINCIPAL].require_scope(Scope.APPROVE)
+        await session.decide(decisions)
 
 
 async def decide(

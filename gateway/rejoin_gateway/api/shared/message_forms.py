@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from rejoin_protocol.errors import Invalid
 
+from rejoin_gateway.core.answered_calls import RESPONDED
 from rejoin_gateway.core.message_input import ClientMessage
 
 
@@ -85,8 +86,10 @@ def earlier_messages(messages: Sequence[RunMessage], number: int) -> list[Client
     ]
 
 
-def has_decisions(messages: Sequence[RunMessage]) -> bool:
-    """Whether the last message is an assistant message with decided approvals."""
-    if not messages or messages[-1].role == "user":
+def has_message(message: RunMessage) -> bool:
+    """Whether a message is the user's and holds more than answers to approvals."""
+    if message.role != "user":
         return False
-    return any(part.get("state") == "approval-responded" for part in parts_of(messages[-1]))
+    return any(
+        part.get("state") != RESPONDED and part.get("type") != "step-start" for part in parts_of(message)
+    )

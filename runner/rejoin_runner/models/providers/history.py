@@ -3,9 +3,9 @@
 Owns which data of a provider (ids, signatures) is sent back to it; the library owns the wire format. The
 rules are those of `convertToModelMessages` of npm `ai` 7, and four more:
 
-* A tool call without a result, because its run was aborted, gets a sentence as its result. Providers reject a
-  call without a result. Without the call, the model would not know of a side effect, and the signed reasoning
-  before it would stand alone, which Anthropic and OpenAI reject too.
+* A tool call without a result, because its run was aborted or waits for a person, gets a sentence as its
+  result. Providers reject a call without a result. Without the call, the model would not know of a side
+  effect, and the signed reasoning before it would stand alone, which Anthropic and OpenAI reject too.
 * Reasoning is sent back only to the model that wrote it. Another provider cannot read it; another model of
   the same provider rejects the signature or ignores the text.
 * Reasoning at the end of an interrupted answer is left out.
@@ -46,7 +46,7 @@ from rejoin_protocol.events.chunks import Metadata
 from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
 
 DENIED = "Tool call execution denied."
-UNDECIDED = "The call was not run: the run ended before anybody approved it."
+WAITING = "The call has not run yet: it waits for a person's approval. It runs once it is approved."
 UNKNOWN = "The run ended before the call returned. Whether it took effect is not known."
 
 type Part = dict[str, Any]
@@ -231,7 +231,7 @@ def _result(part: Part, origin: ModelOrigin) -> ToolReturnPart:
         case "approval-responded" if not approval.get("approved"):
             return ToolReturnPart(name, approval.get("reason") or DENIED, call_id, outcome="denied")
         case "approval-requested":
-            return ToolReturnPart(name, UNDECIDED, call_id, outcome="interrupted")
+            return ToolReturnPart(name, WAITING, call_id, outcome="interrupted")
         case _:
             return ToolReturnPart(name, UNKNOWN, call_id, outcome="interrupted")
 

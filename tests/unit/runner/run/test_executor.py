@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from rejoin_adapters.records import Admission, Decision, Owner, Submit, UserMessage
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.service.background import DetachedTasks, run_alongside
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
@@ -97,8 +97,8 @@ class Backend:
             metrics=RunnerMetrics(),
             now_ms=lambda: 0,
         )
-        async with run_alongside(journal.run()):
-            yield RunExecutor(attempt, interrupted=self.interrupted, draining=self.draining)
+        async with DetachedTasks() as tasks, run_alongside(journal.run()):
+            yield RunExecutor(attempt, tasks=tasks, interrupted=self.interrupted, draining=self.draining)
 
     async def execute(self, head: Agent, others: Mapping[str, Model] | None = None) -> Sequence[RunRequest]:
         """One attempt, to the turn's end."""

@@ -4,7 +4,7 @@ import pytest
 from rejoin_gateway.api.shared.message_forms import (
     RunMessage,
     earlier_messages,
-    has_decisions,
+    has_message,
     last_user_message,
     part_pointers,
     parts_of,
@@ -39,10 +39,9 @@ def test_the_last_message_of_the_user_is_the_one_that_is_asked() -> None:
         last_user_message(messages[2:], "fresh")
 
 
-def test_only_the_last_message_answers_and_not_if_it_is_the_users() -> None:
-    part = {"type": "tool-x", "state": "approval-responded"}
-    assert has_decisions([RunMessage("assistant", None, [part])])
-    assert not has_decisions([RunMessage("user", None, [part])])
-    assert not has_decisions([RunMessage("assistant", None, [part]), RunMessage("user", "a")])
-    assert not has_decisions([RunMessage("assistant", None, [part | {"state": "approval-requested"}])])
-    assert not has_decisions([])
+def test_a_user_s_message_is_more_than_its_answers() -> None:
+    answer = {"type": "tool-x", "state": "approval-responded"}
+    assert has_message(RunMessage("user", "a", [answer]))
+    assert not has_message(RunMessage("user", None, [{"type": "step-start"}, answer]))
+    assert not has_message(RunMessage("user"))
+    assert not has_message(RunMessage("assistant", "a", [answer]))

@@ -20,7 +20,7 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     UserPromptPart,
 )
-from rejoin_runner.models.providers.history import DENIED, UNDECIDED, UNKNOWN, ModelOrigin, to_messages
+from rejoin_runner.models.providers.history import DENIED, UNKNOWN, WAITING, ModelOrigin, to_messages
 
 ORIGIN = ModelOrigin("openai", "m1", "openai-compatible")
 STEP = {"type": "step-start"}
@@ -127,7 +127,7 @@ def test_parallel_calls_are_one_answer_and_one_request() -> None:
         (tool("output-denied", approval={"id": "p", "approved": False}), DENIED, "denied"),
         (tool("approval-responded", approval={"id": "p", "approved": False, "reason": "no"}), "no", "denied"),
         (tool("approval-responded", approval={"id": "p", "approved": True}), UNKNOWN, "interrupted"),
-        (tool("approval-requested", approval={"id": "p"}), UNDECIDED, "interrupted"),
+        (tool("approval-requested", approval={"id": "p"}), WAITING, "interrupted"),
         (tool("input-available"), UNKNOWN, "interrupted"),
     ],
 )

@@ -1,0 +1,65 @@
+"""What a new message does to an answer that its client has stopped reading.
+
+`stop()` of `useChat` only closes the connection, which by itself does not end a run: the page may come back.
+The client's next message says whether it has. A client that sends the beginning of an answer as part of the
+conversation, and a new message behind it, is done with that answer: its run is interrupted, so that the new
+message is answered at once. A client that does not know the answer, for example another tab, waits.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from rejoin_adapters.records import Run
+from rejoin_protocol.errors import Busy
+from rejoin_protocol.lifecycle import BUSY
+
+from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
+from rejoin_gateway.core.session import Session
+
+_UNDECIDED = frozenset({"approval-requested", "approval-responded"})
+
+
+async def interrupt_left_answer(
+    session: Session,
+    options: MessageOptions,
+    message: str,
+    earlier: Sequence[ClientMessage],
+    *,
+    always: bool = False,
+) -> None:
+    """Interrupt the active run if its client has left its answer. `earlier`: the client's messages before the
+    new message `message`. `always`: the client never sends while it reads. Does nothing if the client says
+    itself what to do with a busy session.
+    """
+    if options.names_busy or not (earlier or always):
+        return
+    run = await session.current_run()
+    # A request whose response was lost is sent again: its own run is not one that it has left.
+    if run is None or run.state not in BUSY or run.user_message == message:
+        return
+    if always or _is_left(run, earlier):
+        await session.interrupt(run.id)
+
+
+def _is_left(run: Run, earlier: Sequence[ClientMessage]) -> bool:
+    known = next((message for message in reversed(earlier) if message.id == run.answer), None)
+    if known is None:  # then the client has seen nothing of the answer: it has left if nothing of it exists
+        return run.attempt == 0 and any(message.id == run.user_message for message in earlier)
+    # A copy with an undecided call is from before the suspension: the client does not read what came after.
+    return not any(part.get("state") in _UNDECIDED for part in known.parts)
+
+
+async def replace_messages[T](
+    session: Session, options: MessageOptions, admit: Callable[[], Awaitable[T]]
+) -> T:
+    """Admit a request that replaces messages. The active runs that are in its way are interrupted, unless the
+    client says itself what to do with a busy session; open questions in messages that stay are left open.
+    """
+    try:
+        return await admit()
+    except Busy:
+        if options.names_busy:
+            raise
+    for summary in await session.runs():
+        if summary.run.state in BUSY and not summary.run.interrupted:
+            await session.interrupt(summary.run.id)
+    return await admit()

@@ -1,0 +1,91 @@
+"""Work that ends when its run does: a model's response, an application's own loop, the calls of tools.
+
+Applications' code may ignore its cancellation. Work that is interrupted gets `GRACE_S` to clean up and
+return. If it does not, it is abandoned: it goes on in its own task, nothing waits for it, and what it still
+writes is refused. Otherwise a tool that swallows `CancelledError` would keep its run, and with it the
+session, from ending.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import ContextVar, copy_context
+from enum import Enum, auto
+from typing import Any
+
+import structlog
+from rejoin_adapters.service.background import DetachedTasks
+
+GRACE_S = 0.5
+
+log = structlog.get_logger("rejoin.run")
+
+
+class WorkAbandoned(RuntimeError):
+    """The work that writes was abandoned: its run goes on, or has ended, without it."""
+
+
+class WorkEnd(Enum):
+    """How bounded work ended. `INTERRUPTED` and `LATE` also if it was abandoned."""
+
+    DONE = auto()
+    INTERRUPTED = auto()
+    LATE = auto()
+
+
+class _Scope:
+    """Shared by a piece of work and all tasks and threads that it starts."""
+
+    def __init__(self) -> None:
+        self.abandoned = False
+
+
+_scope: ContextVar[_Scope | None] = ContextVar("rejoin_work", default=None)
+
+
+def refuse_if_abandoned() -> None:
+    """Raises `WorkAbandoned` if the caller belongs to work that was abandoned."""
+    scope = _scope.get()
+    if scope is not None and scope.abandoned:
+        raise WorkAbandoned("the run has gone on without this work: it cannot emit anything more")
+
+
+async def run_bounded(
+    work: Coroutine[Any, Any, None],
+    tasks: DetachedTasks,
+    interrupted: asyncio.Event,
+    deadline_s: float | None,
+    grace_s: float = GRACE_S,
+) -> WorkEnd:
+    """Run the work until it ends, `interrupted` is set, or the loop's clock reaches `deadline_s`. Raises what
+    the work raises. Abandoned work stays among `tasks`.
+
+    If this call itself is cancelled, because the runner drains or has lost the run, it waits for the work:
+    another runner may start the same calls again, and must not do so while they still run here.
+    """
+    loop = asyncio.get_running_loop()
+    context, scope = copy_context(), _Scope()
+    context.run(_scope.set, scope)
+    task, watch = tasks.start(work, context), tasks.start(_wait(interrupted))
+    timeout_s = None if deadline_s is None else max(0.0, deadline_s - loop.time())
+    try:
+        await asyncio.wait([task, watch], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        end = WorkEnd.DONE if task.done() else WorkEnd.INTERRUPTED if watch.done() else WorkEnd.LATE
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=grace_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
+    finally:
+        watch.cancel()
+    if not task.done():
+        log.warning("work_abandoned")
+        scope.abandoned = True
+    elif not task.cancelled():
+        task.result().get()
+    return end
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
