@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAUSES = {
     "tests/contract/test_file_store.py": "the interval of the sweeps",
+    "tests/aisdk/transports/test_transports.py": "a slow tool",
     "tests/integration/broker/test_lossy_broker.py": "a reader's pause before it tries again",
     "tests/integration/broker/test_nats_connection.py": "a reader's pause before it tries again",
     "tests/integration/cli/test_embedded_servers.py": "a task that is cancelled again and again",
