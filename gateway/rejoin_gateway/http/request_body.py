@@ -42,6 +42,8 @@ class LargeBodies(FairShare):
 
 _SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
 _BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
+_BEGINNING: web.RequestKey[bytearray] = web.RequestKey("beginning", bytearray)
+"""What has arrived of a body that did not arrive as a whole."""
 
 
 async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> bytes:
@@ -79,7 +81,7 @@ async def peek(request: web.Request) -> bytes:
     """
     if _BODY in request:
         return request[_BODY]
-    received = bytearray()
+    received = bytearray(request.get(_BEGINNING, b""))
     with suppress(TimeoutError, web.RequestPayloadError, ConnectionError):
         async with asyncio.timeout(PEEK_TIMEOUT_S):
             while len(received) < PEEK_BYTES_MAX and (chunk := await request.content.readany()):
@@ -91,7 +93,9 @@ async def read_small(request: web.Request) -> bytes:
     """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`, and
     408 if the client sends too slowly.
     """
-    received = bytearray()
+    received = bytearray(request.get(_BODY, b""))
+    if len(received) > SMALL_BYTES_MAX:
+        raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(received))
     try:
         async with asyncio.timeout(SMALL_TIMEOUT_S):
             while chunk := await request.content.readany():
@@ -114,10 +118,14 @@ def keep_received(request: web.Request) -> None:
 async def _read(request: web.Request) -> bytes:
     """As `request.read()`, which would keep the body in memory until the response has ended."""
     received, size_max = bytearray(), request.client_max_size
-    while chunk := await request.content.readany():
-        received += chunk
-        if size_max and len(received) > size_max:
-            raise web.HTTPRequestEntityTooLarge(size_max, len(received))
+    try:
+        while chunk := await request.content.readany():
+            received += chunk
+            if size_max and len(received) > size_max:
+                raise web.HTTPRequestEntityTooLarge(size_max, len(received))  # noqa: TRY301
+    except BaseException:
+        request[_BEGINNING] = received[:PEEK_BYTES_MAX]
+        raise
     body = request[_BODY] = bytes(received)
     return body
 

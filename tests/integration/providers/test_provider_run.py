@@ -13,7 +13,7 @@ from tests.support.models.provider_server import (
     text,
     usage,
 )
-from tests.support.system.local_system import LocalSystem
+from tests.support.system.local_system import Answer, LocalSystem
 
 
 async def serve(system: LocalSystem, provider: FakeProvider) -> str:
@@ -78,7 +78,10 @@ async def test_a_provider_that_refuses_ends_the_run_with_an_error_without_secret
     async with FakeProvider() as provider:
         base, session = await serve(system, provider), system.fresh("s")
         provider.queue(failure(401))
-        answer = await system.post(base, system.chat(session, "hi"))
+        async with system.http.post(
+            f"{base}/api/chat", json=system.chat(session, "hi"), headers={"x-emit-operations": "true"}
+        ) as response:
+            answer = await Answer.of(response)
         assert answer.complete
         [error] = [chunk for chunk in answer.chunks if chunk["type"] == "error"]
         [operation] = [chunk for chunk in answer.chunks if chunk.get("data", {}).get("type") == "error"]

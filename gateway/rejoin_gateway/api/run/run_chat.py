@@ -282,6 +282,7 @@ ROUTES = (
             responses={200: bytes, 204: None},
             tag="run",
         ),
+        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "POST",
