@@ -203,11 +203,29 @@ async def test_events_of_the_widget_are_stored_and_read(client: ApiClient) -> No
         {"type": "x", "metadata": {"long": "x" * 65_536}},
         {"type": "x", "conversationId": "x" * 257},
         {"type": "NUL \u0000"},
+        {"type": "x", "agentId": "no agent"},
+        {"type": "x", "agentId": "x" * 65},
     ],
     ids=lambda value: repr(value)[:40],
 )
 async def test_an_event_that_cannot_be_taken_is_refused(client: ApiClient, body: Any) -> None:
     assert (await client.post("/run/v1/events", body)).status == 400
+
+
+@pytest.mark.parametrize("agent", ["{}", "no agent", "é", "x" * 65])
+@pytest.mark.parametrize("header", ["x-agent-id", "x-inkeep-agent-id", "x-inkeep-graph-id"])
+async def test_an_agent_that_cannot_exist_is_refused_wherever_a_header_names_it(
+    client: ApiClient, header: str, agent: str
+) -> None:
+    """Routes that start a run, routes that read, and the route that only stores the name."""
+    session = conversation()
+    for path, body in (
+        ("/run/v1/events", {"type": "shown"}),
+        (CHAT, sent(session, "count 1")),
+        ("/api/chat", client.system.chat(session, "count 1")),
+    ):
+        refused = await client.post(path, body, **{header.replace("-", "_"): agent})
+        assert (refused.status, refused.json["code"]) == (404, "not_found"), path
 
 
 @pytest.mark.feature("F119")

@@ -62,6 +62,7 @@ _AWAY = (
     asyncpg.TransactionRollbackError,  # a deadlock: nothing was committed
 )
 _UNSTORABLE = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+_UNSTORABLE_TEXT = "the text contains a character that cannot be stored"
 
 
 @contextmanager
@@ -78,8 +79,10 @@ def map_errors() -> Iterator[None]:
     except _AWAY as error:
         raise Unavailable("the database cannot be reached") from error
     except _UNSTORABLE as error:
-        raise Invalid("the text contains a character that cannot be stored") from error
+        raise Invalid(_UNSTORABLE_TEXT) from error
     except asyncpg.PostgresError as error:
+        if isinstance(error.__cause__, UnicodeEncodeError):  # half a surrogate pair, as headers can have
+            raise Invalid(_UNSTORABLE_TEXT) from error
         if (kind := _REFUSALS.get(error.sqlstate or "")) is None:
             raise
         detail = str(error.args[0])

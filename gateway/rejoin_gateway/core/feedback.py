@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 from rejoin_adapters.ports.feedback import FeedbackStore
 from rejoin_adapters.records import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
-from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, MessageId, SessionId
 
 OBJECT_KEYS_MAX = 100
@@ -56,7 +56,7 @@ class FeedbackBook(msgspec.Struct, frozen=True):
         self,
         type: str,
         *,
-        agent: str | None,
+        agent: AgentName | None,
         session: str | None,
         message: str | None,
         properties: dict[str, Any] | None,
@@ -64,13 +64,10 @@ class FeedbackBook(msgspec.Struct, frozen=True):
         metadata: dict[str, Any] | None,
         id: str | None,
     ) -> tuple[ClientEvent, bool]:
-        """Store an event; the same `id` again stores nothing.
+        """Store an event; the same `id` again stores nothing. `agent`: one that the caller may use.
 
-        Raises `Invalid` for an object that is too large, and `NotFound` for an agent that the caller may not
-        use.
+        Raises `Invalid` for an object that is too large.
         """
-        if self.agent is not None and agent not in {None, self.agent}:
-            raise NotFound(f"there is no agent {str(agent)[:64]!r}")
         _check_object("properties", properties)
         _check_object("userProperties", user_properties)
         _check_object("metadata", metadata)

@@ -395,10 +395,11 @@ def _error_statuses(route: Route) -> list[HTTPStatus]:
         statuses.append(HTTPStatus.NOT_FOUND)
     if route.scope is not None:
         statuses += [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS]
-        if has_path_parameter or doc.body is not None or doc.query:
+        if has_path_parameter or doc.query:
             statuses.append(HTTPStatus.BAD_REQUEST)
     if doc.body is not None:
         statuses += [
+            HTTPStatus.BAD_REQUEST,
             HTTPStatus.CONFLICT,
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

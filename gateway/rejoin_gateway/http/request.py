@@ -58,10 +58,7 @@ async def _read_json(request: web.Request) -> bytes:
     content_type = request.content_type
     if content_type not in JSON_TYPES and not content_type.endswith("+json"):
         raise web.HTTPUnsupportedMediaType
-    try:
-        return await read_body(request)
-    except web.RequestPayloadError as fault:
-        raise Invalid("the body does not have the encoding that its Content-Encoding header names") from fault
+    return await read_body(request)
 
 
 def _decode[T](body: bytes, kind: type[T]) -> T:
@@ -105,19 +102,29 @@ def agent_of(request: web.Request) -> AgentName:
     Raises `NotFound` for an agent that cannot exist or that the credential may not use, and `Invalid` if
     nothing names an agent.
     """
-    bound = request[PRINCIPAL].agent
     name = request.match_info.get("agent") or named_agent(request)
     if name:
-        if bound is not None and name != bound:
-            raise NotFound(f"there is no agent {name[:64]!r}")
-        try:
-            return agent_name(name)
-        except Invalid:
-            raise NotFound(f"there is no agent {name[:64]!r}") from None
-    default = bound or request.app[SERVICE].default_agent
+        return allowed_agent(request, name)
+    default = request[PRINCIPAL].agent or request.app[SERVICE].default_agent
     if default is None:
         raise Invalid("which agent? name it in the header x-agent-id")
     return default
+
+
+def allowed_agent(request: web.Request, name: str) -> AgentName:
+    """The agent that a client names. Every route that takes an agent's name checks it here.
+
+    Raises `NotFound` for an agent that cannot exist or that the credential may not use.
+    """
+    bound = request[PRINCIPAL].agent
+    unknown = NotFound(f"there is no agent {name[:64]!r}")
+    try:
+        agent = agent_name(name)
+    except Invalid:
+        raise unknown from None
+    if bound not in (None, agent):
+        raise unknown
+    return agent
 
 
 def named_agent(request: web.Request) -> str | None:

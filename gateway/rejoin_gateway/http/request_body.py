@@ -7,10 +7,11 @@ largest share until its length is known.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
-from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.errors import Invalid, Unavailable
 
 from rejoin_gateway.fair_share import FairShare, Share
 
@@ -49,8 +50,8 @@ _BEGINNING: web.RequestKey[bytearray] = web.RequestKey("beginning", bytearray)
 async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> bytes:
     """The body. A second call returns the same bytes, until `release_body`.
 
-    Raises `Unavailable` if no share becomes free in time, HTTP 408 if the client sends too slowly, and
-    413 if the body is too large.
+    Raises `Unavailable` if no share becomes free in time, HTTP 408 if the client sends too slowly,
+    413 if the body is too large, and `Invalid` if it cannot be decompressed.
     """
     if _BODY in request:
         return request[_BODY]
@@ -90,18 +91,19 @@ async def peek(request: web.Request) -> bytes:
 
 
 async def read_small(request: web.Request) -> bytes:
-    """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`, and
-    408 if the client sends too slowly.
+    """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`,
+    408 if the client sends too slowly, and `Invalid` if it cannot be decompressed.
     """
     received = bytearray(request.get(_BODY, b""))
     if len(received) > SMALL_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(received))
     try:
-        async with asyncio.timeout(SMALL_TIMEOUT_S):
-            while chunk := await request.content.readany():
-                received += chunk
-                if len(received) > SMALL_BYTES_MAX:
-                    raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(received))
+        with _refuse_wrong_encoding():
+            async with asyncio.timeout(SMALL_TIMEOUT_S):
+                while chunk := await request.content.readany():
+                    received += chunk
+                    if len(received) > SMALL_BYTES_MAX:
+                        raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(received))
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
     return bytes(received)
@@ -119,15 +121,24 @@ async def _read(request: web.Request) -> bytes:
     """As `request.read()`, which would keep the body in memory until the response has ended."""
     received, size_max = bytearray(), request.client_max_size
     try:
-        while chunk := await request.content.readany():
-            received += chunk
-            if size_max and len(received) > size_max:
-                raise web.HTTPRequestEntityTooLarge(size_max, len(received))  # noqa: TRY301
+        with _refuse_wrong_encoding():
+            while chunk := await request.content.readany():
+                received += chunk
+                if size_max and len(received) > size_max:
+                    raise web.HTTPRequestEntityTooLarge(size_max, len(received))
     except BaseException:
         request[_BEGINNING] = received[:PEEK_BYTES_MAX]
         raise
     body = request[_BODY] = bytes(received)
     return body
+
+
+@contextmanager
+def _refuse_wrong_encoding() -> Iterator[None]:
+    try:
+        yield
+    except web.RequestPayloadError as fault:
+        raise Invalid("the body does not have the encoding that its Content-Encoding header names") from fault
 
 
 def release_body(request: web.Request) -> None:

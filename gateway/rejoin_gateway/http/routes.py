@@ -75,10 +75,12 @@ class Route(msgspec.Struct, frozen=True):
     operation_set: OperationSet = OperationSet.NONE
 
 
+type GivenAgent = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")]
+"""An agent's name as clients send it; empty is the same as absent."""
 AGENT_HEADER: Parameters = {
     "x-agent-id": (
         "The agent. Without it the agent of the credential answers, or else the default agent.",
-        Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")],
+        GivenAgent,
     )
 }
 IDEMPOTENCY_HEADER: Parameters = {

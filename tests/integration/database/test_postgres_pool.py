@@ -244,10 +244,11 @@ async def test_a_wrong_database_is_not_waited_for(migrated: str) -> None:
         await open_run_store(urlsplit(migrated)._replace(path="/nowhere").geturl())
 
 
-async def test_an_id_that_cannot_be_stored_is_invalid(migrated: str) -> None:
+@pytest.mark.parametrize("id", ["\0", "\udc84"], ids=ascii)
+async def test_an_id_that_cannot_be_stored_is_invalid(migrated: str, id: str) -> None:
     async with await open_run_store(migrated) as store:
-        with pytest.raises(Invalid):
-            await store.history(DEFAULT, SessionId("\0"))
+        with pytest.raises(Invalid, match="a character that cannot be stored"):
+            await store.history(DEFAULT, SessionId(id))
         await store.ping()
 
 

@@ -276,7 +276,7 @@ async def test_a_gateway_that_nobody_could_enter_says_so(database: Database) -> 
             GatewaySettings(
                 nats_url="", database_url="", jwt_key=f"-----BEGIN{'x' * 32}", jwt_algorithms="HS256"
             ),
-            "anybody",
+            "everyone",
         ),
     ):
         with pytest.raises(Invalid, match=why) as caught:

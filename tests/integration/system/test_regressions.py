@@ -1,10 +1,13 @@
 """Faults that once were in the product. Each test repeats the order of events that showed one."""
 
+import asyncio
+
 import msgspec
 import pytest
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_protocol.ids import RunId
 from rejoin_runner.demo import build_demo_agent
+from yarl import URL
 
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import expire_log
@@ -85,3 +88,27 @@ async def test_an_invalid_header_is_refused_with_400(system: LocalSystem, header
         f"{base}/api/chat", data=body, headers=headers, skip_auto_headers=("Content-Encoding",)
     ) as response:
         assert response.status == 400
+
+
+@pytest.mark.parametrize("path", ["/api/auth/login", "/v1/mcp", "/run/v1/events"])
+async def test_a_body_that_cannot_be_decompressed_is_refused_with_400(system: LocalSystem, path: str) -> None:
+    base = await system.gateway()
+    headers = {"content-type": "application/json", "Content-Encoding": "gzip"}
+    body = b'{"password": "plain, not compressed"}'
+    async with system.http.post(base + path, data=body, headers=headers) as response:
+        assert response.status == 400
+
+
+async def test_a_header_that_is_not_utf_8_is_refused_by_the_route_that_stores_it(system: LocalSystem) -> None:
+    """aiohttp reads such a byte as half a surrogate pair, which PostgreSQL cannot store."""
+    url = URL(await system.gateway())
+    body = b'{"type": "shown"}'
+    head = f"POST /run/v1/events HTTP/1.1\r\nHost: {url.authority}\r\nConnection: close\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nx-agent-id: \x84\r\n\r\n"
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        writer.write(head.encode("latin-1") + body)
+        assert b" 404 " in await reader.readline()
+    finally:
+        writer.close()
+        await writer.wait_closed()

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from rejoin_adapters.records import Run
-from rejoin_protocol.errors import Gone, Invalid, NotFound
+from rejoin_protocol.errors import Gone, Invalid
 from rejoin_protocol.events.unfold import unfold
-from rejoin_protocol.ids import SessionId, agent_name, from_header, session_id, to_header
+from rejoin_protocol.ids import SessionId, from_header, session_id, to_header
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 
@@ -36,7 +36,7 @@ from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
-from rejoin_gateway.http.request import decode_body, key_of
+from rejoin_gateway.http.request import allowed_agent, decode_body, key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL, SERVICE, begin_response
@@ -139,17 +139,10 @@ def session_with_model(request: web.Request, model: str, id: str | None) -> Agen
 
     Raises `NotFound` for an agent that cannot exist or that the credential may not use.
     """
-    principal = request[PRINCIPAL]
-    unknown = NotFound(f"there is no agent {model[:64]!r}")
-    try:
-        agent = agent_name(model)
-    except Invalid:
-        raise unknown from None
-    if principal.agent not in (None, agent):
-        raise unknown
-    session = SessionId(id or new_session_id(key_of(request), principal.owner))
+    agent, owner = allowed_agent(request, model), request[PRINCIPAL].owner
+    session = SessionId(id or new_session_id(key_of(request), owner))
     backend, context = request.app[SERVICE].backend, ContextInput(request.headers)
-    return AgentSession(backend, principal.owner, session, agent, context)
+    return AgentSession(backend, owner, session, agent, context)
 
 
 async def send_input(

@@ -19,9 +19,9 @@ from rejoin_gateway.api.shared.feedback_forms import (
 )
 from rejoin_gateway.api.shared.paging import PAGE_QUERY, parse_limit
 from rejoin_gateway.auth.scope import Scope
-from rejoin_gateway.http.request import decode_body, named_agent
+from rejoin_gateway.http.request import allowed_agent, decode_body, named_agent
 from rejoin_gateway.http.response import json_response
-from rejoin_gateway.http.routes import AGENT_HEADER, Route, RouteDoc
+from rejoin_gateway.http.routes import AGENT_HEADER, GivenAgent, Route, RouteDoc
 
 PAGE_DEFAULT = 50
 QUERY = {**PAGE_QUERY, "conversationId": "Only what belongs to this conversation."}
@@ -54,7 +54,7 @@ class EventBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     type: Annotated[str, Meta(min_length=1, max_length=256)]
     id: GivenId | None = None
-    agent_id: Annotated[str, Meta(max_length=256)] | None = None
+    agent_id: GivenAgent | None = None
     conversation_id: Annotated[str, Meta(max_length=256)] | None = None
     message_id: Annotated[str, Meta(max_length=256)] | None = None
     properties: dict[str, Any] | None = None
@@ -114,9 +114,10 @@ async def list_feedback(request: web.Request) -> web.StreamResponse:
 async def log_event(request: web.Request) -> web.StreamResponse:
     """Store an event."""
     body = await decode_body(request, EventBody)
+    agent = body.agent_id or named_agent(request)
     stored, created = await feedback_book(request).report(
         body.type,
-        agent=body.agent_id or named_agent(request),
+        agent=allowed_agent(request, agent) if agent else None,
         session=body.conversation_id,
         message=body.message_id,
         properties=body.properties,

@@ -122,6 +122,12 @@ def test_a_body_brings_the_refusals_of_bodies() -> None:
     assert "requestBody" not in without
 
 
+def test_a_body_without_a_credential_brings_them_too() -> None:
+    public = operation("POST", "/a", None, RouteDoc("A", Asked, {200: Given}))
+    assert {"400", "413", "415"} <= set(public["responses"])
+    assert not {"401", "403", "429"} & set(public["responses"])
+
+
 def test_a_stream_is_described_event_by_event() -> None:
     made = document()
     one = made["paths"]["/api/chat/{id}/stream"]["get"]
