@@ -94,9 +94,12 @@ async def read_small(request: web.Request) -> bytes:
     """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`,
     408 if the client sends too slowly, and `Invalid` if it cannot be decompressed.
     """
-    received = bytearray(request.get(_BODY, b""))
-    if len(received) > SMALL_BYTES_MAX:
-        raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(received))
+    if _BODY in request:
+        kept = request[_BODY]
+        if len(kept) > SMALL_BYTES_MAX:
+            raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(kept))
+        return kept  # if the client has left, aiohttp refuses to read more
+    received = bytearray()
     try:
         with _refuse_wrong_encoding():
             async with asyncio.timeout(SMALL_TIMEOUT_S):
@@ -125,7 +128,7 @@ async def _read(request: web.Request) -> bytes:
             while chunk := await request.content.readany():
                 received += chunk
                 if size_max and len(received) > size_max:
-                    raise web.HTTPRequestEntityTooLarge(size_max, len(received))
+                    raise web.HTTPRequestEntityTooLarge(size_max, len(received))  # noqa: TRY301
     except BaseException:
         request[_BEGINNING] = received[:PEEK_BYTES_MAX]
         raise
