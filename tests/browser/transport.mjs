@@ -129,7 +129,7 @@ test('a refusal is an error with the server’s words, and is not asked again', 
 test('patience ends', async (t) => {
   const { chat, errors } = await chatted(t, [vanish], { patienceMs: 600 });
   await chat.sendMessage({ text: 'count' });
-  assert.match(errors[0].message, /nobody answered/);
+  assert.match(errors[0].message, /no answer for too long/);
 });
 
 test('stop() ends the reading, also between two tries', async (t) => {
