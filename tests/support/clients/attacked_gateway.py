@@ -162,9 +162,14 @@ class AttackedGateway:
 def census_query(tables: Iterable[tuple[str, Sequence[str]]]) -> str:
     """A statement that says of each table how many rows it has, and which are a tenant's."""
     own = "array_agg(t::text order by t::text) filter (where tenant_id = $1)"
+    # A stop of a session that the caller does not have holds for messages of the caller alone.
+    anns = f"tenant_id = $1 and coalesce(user_id, '{ANN}') = '{ANN}'"
+    ann_stops = f"(select * from early_stops where {anns})"  # noqa: S608
 
     def of(table: str, fields: Sequence[str]) -> str:
         has_tenant = "tenant_id" in fields and table != "api_keys"  # whose use is noted
+        if table == "early_stops":
+            return f"select '{table}', count(*), {own} from {ann_stops} t"  # noqa: S608
         return f"select '{table}', count(*), {own if has_tenant else 'null::text[]'} from {table} t"  # noqa: S608
 
     return " union all ".join(of(table, fields) for table, fields in tables)
