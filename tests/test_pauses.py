@@ -5,14 +5,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAUSES = {
-    "tests/contract/test_file_store.py": "the interval of the sweeps",
     "tests/aisdk/transports/test_transports.py": "a slow tool",
+    "tests/contract/test_file_store.py": "the interval of the sweeps",
     "tests/integration/broker/test_lossy_broker.py": "a reader's pause before it tries again",
     "tests/integration/broker/test_nats_connection.py": "a reader's pause before it tries again",
     "tests/integration/cli/test_embedded_servers.py": "a task that is cancelled again and again",
     "tests/integration/gateway/test_asgi.py": "a client that reads nothing for a while",
     "tests/integration/runner/test_custom_loop.py": "a model's pause, so that its words are two appends",
     "tests/integration/runner/test_output_pacing.py": "models' pauses: output is paced by time",
+    "tests/integration/stops/test_left_requests.py": "the milliseconds after which a client leaves",
+    "tests/integration/stops/test_stop_and_send.py": "a tool that ignores its cancellation",
     "tests/support/agents/aisdk.py": "slow tools and models",
     "tests/support/agents/chaos.py": "slow tools",
     "tests/support/agents/greedy.py": "a tool that blocks the event loop",

@@ -226,12 +226,12 @@ async def test_a_replica_that_is_behind_is_made_up_for_by_the_leader(
 ) -> None:
     data = content(3 * CHUNK_BYTES)
     id = await files.put(tenant, ANN, data, "image/png")
-    whole = await files._read_all(_token(tenant), id)
+    whole = await files.read_all(_token(tenant), id)
 
     async def behind(*_: object) -> dict[int, object]:
         return {1: whole[1]}
 
-    monkeypatch.setattr(files, "_read_all", behind)
+    monkeypatch.setattr(files, "read_all", behind)
     assert await files.get(tenant, id) == StoredFile(data, "image/png")
 
 

@@ -95,7 +95,7 @@ class JetStreamChunkStore:
         """A file of the tenant, or None. Raises `Unavailable`."""
         token = _token(tenant)
         async with self._reads:
-            chunks = await self._read_all(token, id)
+            chunks = await self.read_all(token, id)
             first = chunks.get(0) or await self._read_from_leader(token, id, 0)
             if first is None:
                 return None
@@ -116,10 +116,10 @@ class JetStreamChunkStore:
         the whole file or fewer bytes than `size_bytes`.
         """
         token = _token(tenant)
-        first = await self._read_chunk(token, id, 0)
+        first = await self.read_chunk(token, id, 0)
         if first is None or (first.count == 1 and not file_formats.matches(id, first.data)):
             return None
-        last = first if first.count == 1 else await self._read_chunk(token, id, first.count - 1)
+        last = first if first.count == 1 else await self.read_chunk(token, id, first.count - 1)
         if last is None or not await self._has_all(token, id, first.count):
             return None
         size_bytes = (first.count - 1) * CHUNK_BYTES + len(last.data)
@@ -132,7 +132,7 @@ class JetStreamChunkStore:
         digest = hashlib.sha256()
         for number in range(last.count - 1):
             if number > 0:
-                chunk = await self._read_chunk(token, id, number)
+                chunk = await self.read_chunk(token, id, number)
             if chunk is None or len(chunk.data) != CHUNK_BYTES:
                 raise Unavailable("the file was deleted while it was read")
             digest.update(chunk.data)
@@ -155,11 +155,11 @@ class JetStreamChunkStore:
             return True
         # The replica that answered may be behind. Look for each chunk, in the end at the leader.
         for number in range(1, count - 1):
-            if await self._read_chunk(token, id, number) is None:
+            if await self.read_chunk(token, id, number) is None:
                 return False
         return True
 
-    async def _read_chunk(self, token: str, id: FileId, number: int) -> _FileChunk | None:
+    async def read_chunk(self, token: str, id: FileId, number: int) -> _FileChunk | None:
         """A chunk, or None. Read from the leader if the replica that answers does not have it."""
         async with self._reads:
             query = msgspec.json.encode({"last_by_subj": subjects.file(token, id, number)})
@@ -172,7 +172,7 @@ class JetStreamChunkStore:
                 case status:
                     raise _refused(status)
 
-    async def _read_all(self, token: str, id: FileId) -> dict[int, _FileChunk]:
+    async def read_all(self, token: str, id: FileId) -> dict[int, _FileChunk]:
         """The chunks that the answering replica has. It may be behind."""
         chunks: dict[int, _FileChunk] = {}
         after, more = 0, True

@@ -41,7 +41,7 @@ class Watched(msgspec.Struct):
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Of all gateways of this process."""
-    seen, one, open_ = Watched(), JetStreamChunkStore._read_chunk, JetStreamChunkStore.open
+    seen, one, open_ = Watched(), JetStreamChunkStore.read_chunk, JetStreamChunkStore.open
 
     async def counted(self: JetStreamChunkStore, token: str, id: FileId, number: int) -> _FileChunk | None:
         seen.chunks += 1
@@ -53,7 +53,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
             seen.files.append(found)
         return found
 
-    monkeypatch.setattr(JetStreamChunkStore, "_read_chunk", counted)
+    monkeypatch.setattr(JetStreamChunkStore, "read_chunk", counted)
     monkeypatch.setattr(JetStreamChunkStore, "open", noted)
     return seen
 
@@ -134,7 +134,7 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
     system: LocalSystem, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     """Another answer in the midst of the file would be taken for a part of it."""
-    base, one = await system.gateway(), JetStreamChunkStore._read_chunk
+    base, one = await system.gateway(), JetStreamChunkStore.read_chunk
     id = await stored(system, pdf_of_size(3 * CHUNK_BYTES))
 
     async def failing(self: JetStreamChunkStore, token: str, id: FileId, number: int) -> _FileChunk | None:
@@ -142,7 +142,7 @@ async def test_whatever_fails_behind_the_headers_breaks_the_connection(
             raise fault
         return await one(self, token, id, number)
 
-    monkeypatch.setattr(JetStreamChunkStore, "_read_chunk", failing)
+    monkeypatch.setattr(JetStreamChunkStore, "read_chunk", failing)
     async with system.http.get(f"{base}{file_formats.URL}{id}") as response:
         assert response.status == 200
         with pytest.raises(aiohttp.ClientError):
