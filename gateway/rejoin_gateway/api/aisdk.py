@@ -11,7 +11,7 @@ from typing import Literal
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import RUN_PREFIX, MessageId
+from rejoin_protocol.ids import MessageId
 
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide, decide_before
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
@@ -23,10 +23,8 @@ from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, Sessi
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.request import key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
-from rejoin_gateway.http.routes import OPERATION_SET, ErrorFormat, Route, RouteDoc
+from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.http.service import PRINCIPAL
-from rejoin_gateway.streaming.client_view import OperationSet
-from rejoin_gateway.streaming.positions import AfterCount, parse_position
 from rejoin_gateway.streaming.replay import Replay
 
 
@@ -87,10 +85,6 @@ async def _send(request: web.Request, session: AgentSession, chat: UIChatRequest
 
 async def resume_chat(request: web.Request) -> web.StreamResponse:
     """The stream of the session's run from the client's position."""
-    counts = isinstance(parse_position(request.headers, request.query), AfterCount)
-    if counts and request.match_info["id"].startswith(RUN_PREFIX):
-        # Clients of the graph API address a run and count its events: here as in `POST /api/chat`.
-        request[OPERATION_SET] = OperationSet.PROGRESS
     return await stream_from_position(request, await session_in_path(request))
 
 
@@ -117,8 +111,7 @@ ROUTES = (
             "Resume the stream of a chat",
             description="`useChat` calls it with `resume: true` when a page loads. Returns the active run's "
             "stream from its beginning, or from behind a position; 204 if no run is active. `{id}` may also "
-            "be the id of a run: then a position by number counts the events that `POST /api/chat` sends "
-            "in the graph API's format.",
+            "be the id of a run.",
             responses={200: bytes, 204: None},
             tag="chat",
         ),

@@ -213,6 +213,7 @@ $('settings-form').onsubmit = (event) => {
     return;
   }
   wire.key = $('key').value.trim();
+  readContext(); // a message may be sent before the agents are loaded
   loadAgents().then(() => (side.look(), readContext(), conversation.messages.length || !location.hash || conversation.open()));
 };
 $('agent').onchange = () => {
