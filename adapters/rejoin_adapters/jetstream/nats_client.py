@@ -311,10 +311,15 @@ class NatsClient(Client):
         """Publish behind everything that waits to be sent. All calls of one event-loop iteration are one
         write. Raises `Invalid` for a header value with a line break.
         """
-        raw_headers = encode_headers(headers)
-        if not self.internals.writes:
+        if self.internals.writes:
+            self.buffer_publish(subject, reply, headers, payload)
+        else:
+            encode_headers(headers)  # refuses what would break the frame
             await self.publish(subject, payload, reply, dict(headers) or None)
-            return
+
+    def buffer_publish(self, subject: str, reply: str, headers: Mapping[str, str], payload: bytes) -> None:
+        """As `write_publish`, without a coroutine: each append comes here. Needs `internals.writes`."""
+        raw_headers = encode_headers(headers) if headers else b""
         size = len(raw_headers) + len(payload)
         if raw_headers:
             command = f"HPUB {subject} {reply} {len(raw_headers)} {size}\r\n".encode()

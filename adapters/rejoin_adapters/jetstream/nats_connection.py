@@ -321,9 +321,12 @@ class NatsConnection:
         many: bool = False,
     ) -> list[RawMessage]:
         self._check_size(payload, headers)
-        return await self._publish_errors(
-            self._requests.request(self._resolve(subject), payload, headers, timeout_s, many=many)
-        )
+        try:
+            return await self._requests.request(
+                self._resolve(subject), payload, headers, timeout_s, many=many
+            )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
 
     async def _publish_errors[T](self, work: Awaitable[T]) -> T:
         try:

@@ -72,7 +72,12 @@ class RequestMux:
         if self._timer is None:
             self._timer = self._loop.call_later(TIMEOUT_CHECK_S, self._check_timeouts)
         try:
-            await self.publish(subject, payload, headers, reply=f"{self._inbox}{self._count}")
+            reply = f"{self._inbox}{self._count}"
+            if self._client.internals.writes:
+                _check_subject(subject)
+                self._client.buffer_publish(subject, reply, headers, payload)
+            else:
+                await self.publish(subject, payload, headers, reply=reply)
             last = await pending
         finally:
             del self._pending[token]
@@ -82,8 +87,7 @@ class RequestMux:
         self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None, *, reply: str = ""
     ) -> None:
         """Publish without waiting for a reply. Raises `Invalid`."""
-        if not _SUBJECT.fullmatch(subject):
-            raise Invalid(f"{subject!r} is not a NATS subject")
+        _check_subject(subject)
         await self._client.write_publish(subject, reply, headers or {}, payload)
 
     def list_pending(self) -> list[PendingRequest]:
@@ -110,3 +114,8 @@ class RequestMux:
             if pending.deadline_s <= now_s:
                 pending.fail(TimeoutError())
         self._timer = self._loop.call_later(TIMEOUT_CHECK_S, self._check_timeouts) if self._pending else None
+
+
+def _check_subject(subject: str) -> None:
+    if not _SUBJECT.fullmatch(subject):
+        raise Invalid(f"{subject!r} is not a NATS subject")
