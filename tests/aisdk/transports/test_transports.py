@@ -237,7 +237,7 @@ async def test_a_new_chat_learns_its_thread_from_the_header(
         pytest.param(
             "/api/chat",
             marks=pytest.mark.xfail(
-                strict=True,
+                strict=False,  # a count that ends before the first such operation is right
                 reason="it posts in the graph API's format and resumes where the AI SDK does, whose stream "
                 "has fewer operations: its count skips text",
             ),
