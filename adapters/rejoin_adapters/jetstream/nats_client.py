@@ -314,13 +314,14 @@ class NatsClient(Client):
         if self.internals.writes:
             self.buffer_publish(subject, reply, headers, payload)
         else:
-            encode_headers(headers)  # refuses what would break the frame
+            self._check_size(len(encode_headers(headers)) + len(payload))
             await self.publish(subject, payload, reply, dict(headers) or None)
 
     def buffer_publish(self, subject: str, reply: str, headers: Mapping[str, str], payload: bytes) -> None:
         """As `write_publish`, without a coroutine: each append comes here. Needs `internals.writes`."""
-        raw_headers = encode_headers(headers) if headers else b""
+        raw_headers = encode_headers(headers)
         size = len(raw_headers) + len(payload)
+        self._check_size(size)
         if raw_headers:
             command = f"HPUB {subject} {reply} {len(raw_headers)} {size}\r\n".encode()
         else:
@@ -330,6 +331,10 @@ class NatsClient(Client):
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._write_buffer)
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_payload:  # the server would close the connection
+            raise Invalid(f"the message is larger than the broker accepts ({self.max_payload} bytes)")
 
     def _write_buffer(self) -> None:
         """Write the send buffer. nats-py's flusher task would take one more event-loop iteration, and would

@@ -22,9 +22,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from rejoin_protocol.broker import broker_url, subjects
 from rejoin_protocol.broker.broker_url import BrokerUrl
-from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
+from rejoin_protocol.errors import RejoinError, Unavailable
 
-from rejoin_adapters.jetstream.nats_client import INTERNALS, Deliver, NatsClient, RawMessage, encode_headers
+from rejoin_adapters.jetstream.nats_client import INTERNALS, Deliver, NatsClient, RawMessage
 from rejoin_adapters.jetstream.request_mux import RequestMux
 from rejoin_adapters.service import tls
 from rejoin_adapters.service.background import run_alongside
@@ -289,7 +289,7 @@ class NatsConnection:
 
     async def send(self, subject: str, payload: bytes = b"", *, reply: str = "") -> None:
         """Publish without waiting for a reply. Raises `Invalid` if the payload is too large."""
-        self._check_size(payload, {})
+        self._require_connected()
         await self._publish_errors(self._requests.publish(self._resolve(subject), payload, reply=reply))
 
     async def request(
@@ -320,7 +320,7 @@ class NatsConnection:
         *,
         many: bool = False,
     ) -> list[RawMessage]:
-        self._check_size(payload, headers)
+        self._require_connected()
         try:
             return await self._requests.request(
                 self._resolve(subject), payload, headers, timeout_s, many=many
@@ -339,12 +339,6 @@ class NatsConnection:
         if subject.startswith(f"{subjects.API}."):
             return self._api_prefix + subject.removeprefix(subjects.API)
         return subject
-
-    def _check_size(self, payload: bytes, headers: Mapping[str, str]) -> None:
-        self._require_connected()
-        size = len(payload) + (len(encode_headers(headers)) if headers else 0)
-        if size > self._client.max_payload:  # the server would close the connection
-            raise Invalid(f"the message is larger than the broker accepts ({self._client.max_payload} bytes)")
 
     async def call_api(
         self, subject: str, payload: bytes = b"", *, headers: Mapping[str, str] | None = None
