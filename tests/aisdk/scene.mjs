@@ -68,6 +68,11 @@ export class Scene {
     return (await this.#history()).messages;
   }
 
+  /** The stored parts that wait for an approval. */
+  async #asking() {
+    return (await this.history()).at(-1).parts.filter(part => part.state === 'approval-requested');
+  }
+
   over() {
     return until(async () => !(await this.#history()).activeRunId, 'the end of the run');
   }
@@ -111,8 +116,7 @@ export class Scene {
 
   /** Decisions of a client that has no word for them: the application posts them. Returns the response. */
   async decideBeside(answers) {
-    const asked = (await this.history()).at(-1).parts.filter(part => part.state === 'approval-requested');
-    const said = asked.map(part => ({
+    const said = (await this.#asking()).map(part => ({
       type: 'approval',
       approval: { approvalId: part.approval.id, approved: answers[part.input.file] },
     }));
@@ -126,6 +130,7 @@ export class Scene {
     if (this.asksInVain) {
       assert.match(tab.errors[0], /Type validation failed/);
       this.notes.add(UNKNOWN);
+      await until(async () => (await this.#asking()).length, 'the stored question'); // the client broke off before
     }
     assert.equal(tab.chat.status, this.asksInVain ? 'error' : 'ready');
     await this.same(tab);
