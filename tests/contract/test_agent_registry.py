@@ -8,12 +8,11 @@ import pytest
 import pytest_asyncio
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
+from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
 from rejoin_adapters.ports.agent_registry import AgentRegistry
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import SILENT_MS, AgentEntry
-
-from tests.doubles.agent_registry import MemoryAgentRegistry
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=["memory", "jetstream"])

@@ -8,6 +8,8 @@ import pytest_asyncio
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_index import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
+from rejoin_adapters.memory.database.files import MemoryFileStore
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.files import FileReference, FileStore, StoredFile
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.records import Limits, Owner, Run, Submit, UserMessage
@@ -16,8 +18,6 @@ from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId, UserId
 
-from tests.doubles.files import MemoryFileStore
-from tests.doubles.run_store import MemoryRunStore
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import Chat, fresh
 

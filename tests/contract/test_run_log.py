@@ -12,12 +12,11 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX, LiveReader
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import LiveSubscription, RunLog
 from rejoin_protocol.errors import Fenced, Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
-
-from tests.doubles.run_log import MemoryRunLog
 
 SOON_S = 5.0
 

@@ -11,14 +11,13 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_log import FIRST_RECORDS, PAGE_RECORDS, READ_BYTES_MAX, JetStreamRunLog
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_protocol.broker import subjects as names
 from rejoin_protocol.errors import Fenced, Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.log.segment import RECORDS, SegmentBuilder
-
-from tests.doubles.run_log import MemoryRunLog
 
 IDLE_S = 5.0
 

@@ -15,13 +15,12 @@ from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.jetstream.setup import StreamSettings
+from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
 from rejoin_adapters.ports.run_queue import Delivery, RunQueue
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import RunRequest
-
-from tests.doubles.run_queue import MemoryRunQueue
 
 SOON_S = 5.0
 LONG_S = 60.0

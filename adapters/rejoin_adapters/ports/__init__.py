@@ -1,8 +1,8 @@
 """The ports: what gateway and runner need from NATS and PostgreSQL, as protocols.
 
 Each port has one adapter (`rejoin_adapters.jetstream`, `rejoin_adapters.postgres`, `rejoin_adapters.files`)
-and one in-memory double (`tests/doubles`); one contract suite (`tests/contract`) runs against both. Only the
-`app.py` files, the command line and tests construct an adapter.
+and one in memory (`rejoin_adapters.memory`); one contract suite (`tests/contract`) runs against both. Only
+the `app.py` files, the command line and tests construct an adapter.
 
     run_log         RunLog, LiveSubscription, LogPage     append, read and follow the events of a run
     run_queue       RunQueue, Delivery                    the work queue of run requests

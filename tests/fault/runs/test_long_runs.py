@@ -13,6 +13,11 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from rejoin_adapters.jetstream import log_tail, setup
+from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
+from rejoin_adapters.memory.broker.run_control import MemoryRunControl
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
+from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.records import Admission, Owner, Run, Submit, UserMessage
 from rejoin_gateway.streaming import replay
 from rejoin_gateway.streaming.replay import Replay
@@ -27,11 +32,6 @@ from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts
 from rejoin_runner.worker.worker import Worker
 
-from tests.doubles.agent_registry import MemoryAgentRegistry
-from tests.doubles.run_control import MemoryRunControl
-from tests.doubles.run_log import MemoryRunLog
-from tests.doubles.run_queue import MemoryRunQueue
-from tests.doubles.run_store import MemoryRunStore
 from tests.support.clients.reconnecting_client import without_comments
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.simulated_loop import SimulatedLoop

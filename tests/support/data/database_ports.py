@@ -2,6 +2,15 @@
 
 from typing import NamedTuple
 
+from rejoin_adapters.memory.database.api_keys import MemoryApiKeys
+from rejoin_adapters.memory.database.artifacts import MemoryArtifacts
+from rejoin_adapters.memory.database.feedback import MemoryFeedbackStore
+from rejoin_adapters.memory.database.mcp_sessions import MemoryMcpSessions
+from rejoin_adapters.memory.database.run_counts import MemoryRunCounts
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
+from rejoin_adapters.memory.database.session_store import MemorySessionStore
+from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.memory.database.tenants import MemoryTenants
 from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.ports.artifacts import Artifacts
 from rejoin_adapters.ports.feedback import FeedbackStore
@@ -18,16 +27,6 @@ from rejoin_adapters.postgres.run_counts import PostgresRunCounts
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
-
-from tests.doubles.api_keys import MemoryApiKeys
-from tests.doubles.artifacts import MemoryArtifacts
-from tests.doubles.database import MemoryDatabase
-from tests.doubles.feedback import MemoryFeedbackStore
-from tests.doubles.mcp_sessions import MemoryMcpSessions
-from tests.doubles.run_counts import MemoryRunCounts
-from tests.doubles.run_store import MemoryRunStore
-from tests.doubles.session_store import MemorySessionStore
-from tests.doubles.tenants import MemoryTenants
 
 
 class DatabasePorts(NamedTuple):

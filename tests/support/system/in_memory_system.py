@@ -6,6 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, override
 
 import msgspec
+from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
+from rejoin_adapters.memory.broker.run_control import MemoryRunControl
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
+from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
+from rejoin_adapters.memory.database.files import MemoryFileStore
+from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.app import build_application
@@ -21,12 +27,6 @@ from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.worker import Worker
 
-from tests.doubles.agent_registry import MemoryAgentRegistry
-from tests.doubles.database import MemoryDatabase
-from tests.doubles.files import MemoryFileStore
-from tests.doubles.run_control import MemoryRunControl
-from tests.doubles.run_log import MemoryRunLog
-from tests.doubles.run_queue import MemoryRunQueue
 from tests.support.data.database_ports import memory_ports
 from tests.support.system.local_system import LocalSystem
 

@@ -13,12 +13,11 @@ from rejoin_adapters.jetstream import live_feed as following
 from rejoin_adapters.jetstream import log_tail as spliced
 from rejoin_adapters.jetstream.live_feed import LiveReader
 from rejoin_adapters.jetstream.log_tail import LogTail, open_log_tail, take_contiguous
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import LogPage
 from rejoin_protocol.errors import Gone
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
-
-from tests.doubles.run_log import MemoryRunLog
 
 RUN = RunId("r")
 IDLE_S = 5.0

@@ -5,6 +5,11 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
+from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
+from rejoin_adapters.memory.broker.run_control import MemoryRunControl
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
+from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.records import ApprovalRequest, Decision, Owner, WhenBusy
 from rejoin_gateway.core.agent_context import SealingUnavailable
 from rejoin_gateway.core.backend import Backend
@@ -27,12 +32,6 @@ from rejoin_protocol.ids import (
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Head, Mark, View, encode_frames
 from rejoin_protocol.run_request import AgentEntry, RunRequest
-
-from tests.doubles.agent_registry import MemoryAgentRegistry
-from tests.doubles.run_control import MemoryRunControl
-from tests.doubles.run_log import MemoryRunLog
-from tests.doubles.run_queue import MemoryRunQueue
-from tests.doubles.run_store import MemoryRunStore
 
 ANN, BEN = (Owner(TenantId("t"), UserId(name)) for name in ("ann", "ben"))
 DEMO, CLERK = AgentName("demo"), AgentName("clerk")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.records import Run
 from rejoin_gateway.streaming.client_view import VIEW_DEFAULT, VIEWS
 from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
@@ -20,9 +22,6 @@ from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.cursor import Cursor, parse
 from rejoin_protocol.log.record import Audience, Head, Mark, Record, View, encode_frames, split_events
 from rejoin_protocol.log.sse import DONE
-
-from tests.doubles.run_log import MemoryRunLog
-from tests.doubles.run_store import MemoryRunStore
 
 V5, V6, V7, UNSTATED = VIEWS["5"], VIEWS["6"], VIEWS["7"], VIEW_DEFAULT
 RUN = RunId("run_1")

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 from rejoin_adapters.jetstream import live_feed
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.records import Run
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import ResumePoint
@@ -12,9 +14,6 @@ from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import Head, Mark, View, encode_frames
-
-from tests.doubles.run_log import MemoryRunLog
-from tests.doubles.run_store import MemoryRunStore
 
 RUN = RunId("run_1")
 SOON_S = 5.0

@@ -6,6 +6,7 @@ It asks a lagging replica again.
 from collections.abc import Sequence
 
 import pytest
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import LogPage
 from rejoin_adapters.records import Run
 from rejoin_gateway.streaming import resume_point
@@ -16,8 +17,6 @@ from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.cursor import Cursor
 from rejoin_protocol.log.record import Audience, Head, Mark, Record, View, encode_frames
-
-from tests.doubles.run_log import MemoryRunLog
 
 RUN, OTHER = RunId("run_1"), RunId("run_2")
 V7 = View()

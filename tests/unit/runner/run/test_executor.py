@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.records import Admission, Decision, Owner, Submit, UserMessage
 from rejoin_adapters.service.background import DetachedTasks, run_alongside
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
@@ -24,9 +26,6 @@ from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.executor import INTERRUPTED, HandedOver, RunExecutor
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.tools.decorator import tool
-
-from tests.doubles.run_log import MemoryRunLog
-from tests.doubles.run_store import MemoryRunStore
 
 OWNER = Owner(TenantId("acme"), UserId("ann"))
 TEXT: list[ModelChunk | Done] = [

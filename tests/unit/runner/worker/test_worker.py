@@ -5,6 +5,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
+from rejoin_adapters.memory.broker.run_control import MemoryRunControl
+from rejoin_adapters.memory.broker.run_log import MemoryRunLog
+from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
+from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.records import Admission, Claim, Owner, Run, Submit, UserMessage
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
@@ -15,11 +20,6 @@ from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.worker import Worker
 
-from tests.doubles.agent_registry import MemoryAgentRegistry
-from tests.doubles.run_control import MemoryRunControl
-from tests.doubles.run_log import MemoryRunLog
-from tests.doubles.run_queue import MemoryRunQueue
-from tests.doubles.run_store import MemoryRunStore
 from tests.support.system.observation import wait_until
 
 AGENT = AgentName("helper")

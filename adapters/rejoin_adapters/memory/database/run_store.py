@@ -1,4 +1,4 @@
-"""The double of `RunStore`, in plain dictionaries: it keeps the same contract as PostgreSQL.
+"""`RunStore` in plain dictionaries: it keeps the same contract as PostgreSQL.
 
 Nothing in it waits, so every method is one transaction by itself. Refusals come before the first change.
 """
@@ -9,6 +9,14 @@ from itertools import dropwhile, zip_longest
 from typing import Any
 
 import msgspec
+from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
+from rejoin_protocol.run_request import RunRequest
+
+from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
+from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres.run_store import PURGED_AGAIN_S
 from rejoin_adapters.records import (
@@ -30,14 +38,6 @@ from rejoin_adapters.records import (
     Submit,
     WhenBusy,
 )
-from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
-from rejoin_protocol.events.fold import UIMessage
-from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
-from rejoin_protocol.run_request import RunRequest
-
-from tests.doubles.database import MemoryDatabase
-from tests.doubles.run_store_rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
 
 _ENDS = {
     State.COMPLETED: LifecycleEvent.COMPLETE,
@@ -47,7 +47,7 @@ _ENDS = {
 
 
 class MemoryRunStore:
-    """The double of `RunStore`. The doubles of the other database ports see its rows through `database`."""
+    """`RunStore` in memory. The other ports of the database see its rows through `database`."""
 
     def __init__(self, database: MemoryDatabase | None = None) -> None:
         self.database = database or MemoryDatabase()

@@ -1,13 +1,13 @@
-"""The double of `Tenants`, over the rows of a `MemoryDatabase`."""
+"""`Tenants` in memory, over the rows of a `MemoryDatabase`."""
 
-from rejoin_adapters.records import Limits
 from rejoin_protocol.ids import TenantId
 
-from tests.doubles.database import MemoryDatabase
+from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.records import Limits
 
 
 class MemoryTenants:
-    """The double of `Tenants`."""
+    """`Tenants` in memory."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._limits = database.limits

@@ -1,16 +1,17 @@
-"""The double of `RunQueue`. Several "processes" share one object."""
+"""`RunQueue` in memory. All gateways and runners of a test share one object."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
-from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import RunRequest
 
+from rejoin_adapters.jetstream.setup import ACK_WAIT_S
+
 
 class MemoryDelivery:
-    """The double of `Delivery`."""
+    """`Delivery` in memory."""
 
     def __init__(
         self, requests: "MemoryRunQueue", request: RunRequest, delivery_count: int, pending_count: int
@@ -36,7 +37,7 @@ class MemoryDelivery:
 
 
 class MemoryRunQueue:
-    """The double of `RunQueue`. A request is due at once, and again when the ack wait of its delivery is
+    """`RunQueue` in memory. A request is due at once, and again when the ack wait of its delivery is
     over.
     """
 

@@ -1,16 +1,15 @@
-"""The double of `RunCounts`, over the rows of a `MemoryDatabase`."""
+"""`RunCounts` in memory, over the rows of a `MemoryDatabase`."""
 
 from collections.abc import Sequence
 from itertools import groupby
 
+from rejoin_adapters.memory.database.rows import RunRow, now_utc
+from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.records import RunCount
-
-from tests.doubles.database import MemoryDatabase
-from tests.doubles.run_store_rows import RunRow, now_utc
 
 
 class MemoryRunCounts:
-    """The double of `RunCounts`."""
+    """`RunCounts` in memory."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database

@@ -1,14 +1,15 @@
-"""The double of `RunControl`. Several "processes" share one object."""
+"""`RunControl` in memory. All gateways and runners of a test share one object."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
 from rejoin_protocol.ids import RunId
+
+from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
 
 
 class MemoryRunControl:
-    """The double of `RunControl`."""
+    """`RunControl` in memory."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[RunId, ControlMessage], None]] = []

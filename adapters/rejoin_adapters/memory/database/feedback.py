@@ -1,18 +1,18 @@
-"""The double of `FeedbackStore`, over the rows of a `MemoryDatabase`."""
+"""`FeedbackStore` in memory, over the rows of a `MemoryDatabase`."""
 
 import msgspec
-from rejoin_adapters import page_tokens
-from rejoin_adapters.page_tokens import NumberToken
-from rejoin_adapters.ports.feedback import EVENTS_KEPT, FEEDBACK_MAX
-from rejoin_adapters.records import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.ids import AgentName, SessionId, TenantId
 
-from tests.doubles.database import MemoryDatabase
+from rejoin_adapters import page_tokens
+from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.page_tokens import NumberToken
+from rejoin_adapters.ports.feedback import EVENTS_KEPT, FEEDBACK_MAX
+from rejoin_adapters.records import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 
 
 class MemoryFeedbackStore:
-    """The double of `FeedbackStore`."""
+    """`FeedbackStore` in memory."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database

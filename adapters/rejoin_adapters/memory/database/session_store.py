@@ -1,4 +1,4 @@
-"""The double of `SessionStore`, over the rows of a `MemoryDatabase`."""
+"""`SessionStore` in memory, over the rows of a `MemoryDatabase`."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -6,7 +6,12 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from rejoin_protocol.errors import Conflict, Invalid, NotFound
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
+
 from rejoin_adapters import page_tokens
+from rejoin_adapters.memory.database.rows import SessionRow, now_utc
+from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
 from rejoin_adapters.records import (
@@ -20,15 +25,10 @@ from rejoin_adapters.records import (
     SessionUsage,
     WhenBusy,
 )
-from rejoin_protocol.errors import Conflict, Invalid, NotFound
-from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
-
-from tests.doubles.database import MemoryDatabase
-from tests.doubles.run_store_rows import SessionRow, now_utc
 
 
 class MemorySessionStore:
-    """The double of `SessionStore`."""
+    """`SessionStore` in memory."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""The double of `AgentRegistry`. Several "processes" share one object."""
+"""`AgentRegistry` in memory. All gateways and runners of a test share one object."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from rejoin_protocol.run_request import AgentEntry
 
 
 class MemoryAgentRegistry:
-    """The double of `AgentRegistry`."""
+    """`AgentRegistry` in memory."""
 
     def __init__(self) -> None:
         self._entries: dict[AgentName, AgentEntry] = {}

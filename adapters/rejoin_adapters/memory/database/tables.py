@@ -1,4 +1,4 @@
-"""The rows that the doubles of the database's ports share. Several "processes" share one object.
+"""The rows that the ports of the database in memory share. All gateways and runners share one object.
 
 No method waits, so each one is a transaction by itself.
 """
@@ -6,11 +6,11 @@ No method waits, so each one is a transaction by itself.
 import math
 from datetime import UTC, date, datetime, time, timedelta
 
-from rejoin_adapters.records import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId
 
-from tests.doubles.run_store_rows import ApprovalRow, RunRow, SessionRow, now_utc
+from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow, now_utc
+from rejoin_adapters.records import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
 
 
 class MemoryDatabase:

@@ -8,6 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from rejoin_protocol.errors import Busy, NotFound
+from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
+from rejoin_protocol.run_request import RunRequest
+
 from rejoin_adapters.records import (
     Approval,
     ApprovalRequest,
@@ -17,11 +23,6 @@ from rejoin_adapters.records import (
     WhenBusy,
     parse_usage,
 )
-from rejoin_protocol.errors import Busy, NotFound
-from rejoin_protocol.events.fold import UIMessage
-from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
-from rejoin_protocol.run_request import RunRequest
 
 
 def now_utc() -> datetime:

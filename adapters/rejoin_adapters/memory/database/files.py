@@ -1,4 +1,4 @@
-"""The double of `FileStore`, over the messages of a `MemoryDatabase`.
+"""`FileStore` in memory, over the messages of a `MemoryDatabase`.
 
 Unlike the real one, it looks for references only when it sweeps.
 """
@@ -6,20 +6,20 @@ Unlike the real one, it looks for references only when it sweeps.
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 
-from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId, UserId
 
-from tests.doubles.database import MemoryDatabase
-from tests.doubles.run_store_rows import now_utc
+from rejoin_adapters.memory.database.rows import now_utc
+from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
 
 CHUNK_BYTES = 256 * 1024
 
 
 class MemoryFileStore:
-    """The double of `FileStore`."""
+    """`FileStore` in memory."""
 
     def __init__(self, database: MemoryDatabase | None = None) -> None:
         self._database = database or MemoryDatabase()

@@ -1,19 +1,20 @@
-"""The double of `RunLog`. Several "processes" share one object."""
+"""`RunLog` in memory. All gateways and runners of a test share one object."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from rejoin_adapters.jetstream.live_feed import LiveReader
-from rejoin_adapters.jetstream.run_log import PAGE_RECORDS, READ_BYTES_MAX
-from rejoin_adapters.ports.run_log import LogPage
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Head, Record
 
+from rejoin_adapters.jetstream.live_feed import LiveReader
+from rejoin_adapters.jetstream.run_log import PAGE_RECORDS, READ_BYTES_MAX
+from rejoin_adapters.ports.run_log import LogPage
+
 
 class MemoryRunLog:
-    """The double of `RunLog`."""
+    """`RunLog` in memory."""
 
     def __init__(self) -> None:
         self._owners: list[RunId | None] = []

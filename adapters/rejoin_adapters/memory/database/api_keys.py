@@ -1,18 +1,18 @@
-"""The double of `ApiKeys`, over the rows of a `MemoryDatabase`."""
+"""`ApiKeys` in memory, over the rows of a `MemoryDatabase`."""
 
 from collections.abc import Sequence
 
 import msgspec
-from rejoin_adapters.records import ApiKeyRow
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import TenantId
 
-from tests.doubles.database import MemoryDatabase
-from tests.doubles.run_store_rows import now_utc
+from rejoin_adapters.memory.database.rows import now_utc
+from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.records import ApiKeyRow
 
 
 class MemoryApiKeys:
-    """The double of `ApiKeys`."""
+    """`ApiKeys` in memory."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._rows = database.api_keys

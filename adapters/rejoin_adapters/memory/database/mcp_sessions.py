@@ -1,18 +1,18 @@
-"""The double of `McpSessions`, over the rows of a `MemoryDatabase`."""
+"""`McpSessions` in memory, over the rows of a `MemoryDatabase`."""
 
-from rejoin_adapters.ports.mcp_sessions import request_prefix
-from rejoin_adapters.records import Owner
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 
-from tests.doubles.database import MemoryDatabase
-from tests.doubles.run_store_rows import SessionRow, now_utc
+from rejoin_adapters.memory.database.rows import SessionRow, now_utc
+from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.ports.mcp_sessions import request_prefix
+from rejoin_adapters.records import Owner
 
 OPEN, ENDED = {"mcp": "open"}, {"mcp": "ended"}
 
 
 class MemoryMcpSessions:
-    """The double of `McpSessions`."""
+    """`McpSessions` in memory."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database

@@ -1,14 +1,14 @@
-"""The double of `Artifacts`, over the rows of a `MemoryDatabase`."""
+"""`Artifacts` in memory, over the rows of a `MemoryDatabase`."""
 
-from rejoin_adapters.records import Artifact, Owner
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import TenantId
 
-from tests.doubles.database import MemoryDatabase
+from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.records import Artifact, Owner
 
 
 class MemoryArtifacts:
-    """The double of `Artifacts`."""
+    """`Artifacts` in memory."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database

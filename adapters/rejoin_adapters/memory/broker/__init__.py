@@ -1,0 +1,1 @@
+"""The ports that JetStream implements, in memory."""

@@ -1,0 +1,1 @@
+"""The ports that PostgreSQL implements, and the files, in memory."""
