@@ -18,14 +18,14 @@ from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelRequest
 from rejoin_runner.settings import RunnerSettings
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from bench import run_logs
 from bench.servers import run_infrastructure

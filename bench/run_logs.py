@@ -18,7 +18,7 @@ from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Admission, Owner, Submit, UserMessage
+from rejoin_adapters.store_types import Admission, Owner, Submit, UserMessage
 from rejoin_protocol import ids
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk

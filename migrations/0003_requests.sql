@@ -8,7 +8,7 @@
 -- their ids. A function that concerns one run only (claim, ask) locks only that run's row, never a session's.
 --
 -- Errors have SQLSTATEs of their own and undo the whole call: RJ400 invalid, RJ404 not found, RJ409 conflict,
--- RJ412 fenced, RJ429 limited. Results are the JSON of the structs in adapters/rejoin_adapters/records.py.
+-- RJ412 fenced, RJ429 limited. Results are the JSON of the structs in adapters/rejoin_adapters/store_types.py.
 --
 -- The caller is a tenant and a user; with a null user it sees every session of the tenant.
 

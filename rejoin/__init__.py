@@ -1,7 +1,8 @@
 """Rejoin: a chat-agent backend whose streams can be rejoined from anywhere.
 
-Applications import everything from this package. It has no logic: it imports a name from the package that
-defines it, when the name is first used. Importing `rejoin` therefore needs no extra.
+Applications import everything from this package; the classes of events are in `rejoin.chunks`. It has no
+logic: it imports a name from the package that defines it, when the name is first used. Importing `rejoin`
+therefore needs no extra.
 
 With the extra `runner`, to write agents: `Agent`, `tool`, `ToolContext` and the types in their signatures.
 With the extra `gateway`, to serve sessions from an application: `connect`, `routes`, `asgi` and their types.
@@ -11,7 +12,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rejoin_adapters.records import History, Owner
+    from rejoin_adapters.store_types import History, Owner
     from rejoin_gateway.app import GatewaySettings
     from rejoin_gateway.asgi.application import asgi
     from rejoin_gateway.embed import (
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
     from rejoin_protocol.events.ui_message import ToolPart, UIMessage, UIMessagePart
     from rejoin_protocol.ids import TenantId, UserId
     from rejoin_runner.agent.agent import Agent
-    from rejoin_runner.agent.custom_loop import LoopError, RunInput
-    from rejoin_runner.agent.decorator import agent
-    from rejoin_runner.agent.status_updates import StatusUpdates, Summary
-    from rejoin_runner.mcp.server import McpServer
+    from rejoin_runner.agent.agent_decorator import agent
+    from rejoin_runner.agent.custom_loop import LoopError, LoopOutput, RunInput
+    from rejoin_runner.agent.status_settings import StatusUpdates, Summary
+    from rejoin_runner.integrations.pydantic_ai import adapt_pydantic_ai
+    from rejoin_runner.mcp.server_declaration import McpServer
     from rejoin_runner.models.context_window import ContextWindow
     from rejoin_runner.models.fallback import Fallback
     from rejoin_runner.models.model import (
@@ -55,9 +57,9 @@ if TYPE_CHECKING:
         ModelSettings,
         Usage,
     )
-    from rejoin_runner.tools.decorator import tool
     from rejoin_runner.tools.tool import ToolError
     from rejoin_runner.tools.tool_context import RunContext, SyncToolContext, ToolContext
+    from rejoin_runner.tools.tool_decorator import tool
 
     __version__: str
 
@@ -78,6 +80,7 @@ __all__ = (
     "Invalid",
     "Limited",
     "LoopError",
+    "LoopOutput",
     "McpServer",
     "Model",
     "ModelChunk",
@@ -105,6 +108,7 @@ __all__ = (
     "Usage",
     "UserId",
     "__version__",
+    "adapt_pydantic_ai",
     "agent",
     "asgi",
     "connect",
@@ -115,7 +119,7 @@ __all__ = (
 )
 
 _MODULES = {
-    "rejoin_adapters.records": ("History", "Owner"),
+    "rejoin_adapters.store_types": ("History", "Owner"),
     "rejoin_gateway.app": ("GatewaySettings",),
     "rejoin_gateway.asgi.application": ("asgi",),
     "rejoin_gateway.embed": (
@@ -144,10 +148,11 @@ _MODULES = {
     "rejoin_protocol.events.ui_message": ("ToolPart", "UIMessage", "UIMessagePart"),
     "rejoin_protocol.ids": ("TenantId", "UserId"),
     "rejoin_runner.agent.agent": ("Agent",),
-    "rejoin_runner.agent.custom_loop": ("LoopError", "RunInput"),
-    "rejoin_runner.agent.decorator": ("agent",),
-    "rejoin_runner.agent.status_updates": ("StatusUpdates", "Summary"),
-    "rejoin_runner.mcp.server": ("McpServer",),
+    "rejoin_runner.agent.custom_loop": ("LoopError", "LoopOutput", "RunInput"),
+    "rejoin_runner.agent.agent_decorator": ("agent",),
+    "rejoin_runner.agent.status_settings": ("StatusUpdates", "Summary"),
+    "rejoin_runner.integrations.pydantic_ai": ("adapt_pydantic_ai",),
+    "rejoin_runner.mcp.server_declaration": ("McpServer",),
     "rejoin_runner.models.context_window": ("ContextWindow",),
     "rejoin_runner.models.fallback": ("Fallback",),
     "rejoin_runner.models.model": (
@@ -159,7 +164,7 @@ _MODULES = {
         "ModelSettings",
         "Usage",
     ),
-    "rejoin_runner.tools.decorator": ("tool",),
+    "rejoin_runner.tools.tool_decorator": ("tool",),
     "rejoin_runner.tools.tool": ("ToolError",),
     "rejoin_runner.tools.tool_context": ("RunContext", "SyncToolContext", "ToolContext"),
 }

@@ -9,7 +9,7 @@ from msgspec import Meta
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId
 
-from rejoin_adapters.records import SessionSummary
+from rejoin_adapters.store_types import SessionSummary
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

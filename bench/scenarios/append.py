@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.events import chunks
-from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.journal import Journal
 
 from bench import nats_baseline, run_logs, servers

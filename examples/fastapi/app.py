@@ -84,7 +84,7 @@ class Decision(BaseModel):
 async def read_history(session: Session) -> dict[str, Any]:
     """The stored messages, and whether an answer is being generated: resume its stream."""
     history = await session.history()
-    return {"messages": history.messages, "active": history.busy is not None}
+    return {"messages": history.messages, "active": history.active_run is not None}
 
 
 @app.post("/chats/{id}")

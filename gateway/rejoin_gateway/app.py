@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 from aiohttp import web
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
-from rejoin_adapters.files.file_index import JetStreamFileStore, PostgresFileIndex
+from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import AGENT_CACHE_TTL_S, JetStreamAgentRegistry
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
@@ -29,10 +29,10 @@ from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_counts import PostgresRunCounts
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Count, Limits
-from rejoin_adapters.service import metrics_server, tracing
-from rejoin_adapters.service.background import run_alongside
-from rejoin_adapters.service.service_process import LogFormat, on_stop, raise_open_file_limit
+from rejoin_adapters.process import metrics_server, tracing
+from rejoin_adapters.process.background import run_alongside
+from rejoin_adapters.process.service_process import LogFormat, on_stop, raise_open_file_limit
+from rejoin_adapters.store_types import Count, Limits
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_protocol.security.sealing import Sealer, parse_keys
@@ -50,12 +50,12 @@ from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.file_urls import FILE_URL_TTL_S, FileUrls
 from rejoin_gateway.http.cors import Cors, security_headers
 from rejoin_gateway.http.disconnect import finish_changes
+from rejoin_gateway.http.gateway_service import SERVICE, DisconnectPolicy, GatewayService
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.rate_limit import TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.routes import Route, mount
-from rejoin_gateway.http.service import SERVICE, DisconnectPolicy, GatewayService
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.replay import HEARTBEAT_S
 from rejoin_gateway.ui import docs, kill_switch, pages, root

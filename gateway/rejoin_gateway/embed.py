@@ -13,12 +13,12 @@ from typing import Any, Literal, NotRequired, TypedDict, overload
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_adapters.records import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
+from rejoin_adapters.store_types import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, TenantId, agent_name, session_id
 from rejoin_protocol.log import cursor as cursors
 from rejoin_protocol.log import sse
@@ -34,11 +34,11 @@ from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.disconnect import finish_changes
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_gateway.http.response import stream_headers
 from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService
 from rejoin_gateway.streaming.client_view import client_view
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
@@ -46,7 +46,7 @@ from rejoin_gateway.streaming.replay import Replay
 DEFAULT_OWNER = Owner(TenantId("default"))
 """The owner of all sessions in an application that does not distinguish users."""
 
-type MessageInput = str | Sequence[str | dict[str, Any]] | UIMessage
+type MessageInput = str | Sequence[str | dict[str, Any]] | MessageDict
 """A text, the parts of a message, or a complete UI message with its id. A list may also hold several
 messages, which are one turn.
 """
@@ -171,7 +171,7 @@ class ChatSession(msgspec.Struct, frozen=True):
                 return None if replay is None else Stream(replay)
             case NewMessage(located, options, body_context):
                 input = ContextInput(body=body_context if context is None else context)
-                busy = options.busy if when_busy == "enqueue" else WhenBusy(when_busy)
+                busy = options.busy_policy if when_busy == "enqueue" else WhenBusy(when_busy)
                 session = msgspec.structs.replace(self.session, context=input)
                 with message_input.relocate_errors(located.pointer, located.places):
                     user_message = message_input.build_user_message(located.message, located.pointer)
@@ -214,7 +214,7 @@ class ChatSession(msgspec.Struct, frozen=True):
         return None if replay is None else Stream(replay)
 
     async def history(self) -> History:
-        """The stored messages. `busy`: the active run, whose answer is not among them yet."""
+        """The stored messages. The answer of the `active_run` is not among them yet."""
         return await self.session.history()
 
     async def interrupt(self) -> bool:

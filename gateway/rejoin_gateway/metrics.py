@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from prometheus_client import generate_latest
 from rejoin_adapters.jetstream.log_tail import ResyncReason
-from rejoin_adapters.records import RunCount
-from rejoin_adapters.service.metrics_server import ProcessMetrics
+from rejoin_adapters.process.metrics_server import ProcessMetrics
+from rejoin_adapters.store_types import RunCount
 from rejoin_protocol.lifecycle import State
 
 UNMATCHED = "(none)"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import click
 import msgspec
-from rejoin_adapters.records import Limits
+from rejoin_adapters.store_types import Limits
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.lifecycle import State
 
-from rejoin.cli import api_keys, erasure, runs, tenants
+from rejoin.cli import api_keys, deletion, runs, tenants
 from rejoin.cli.options import with_settings
 
 DAYS_MAX = 36_500
@@ -57,7 +57,7 @@ def runs_interrupt(settings: runs.RunSettings, run: str) -> None:
 @with_settings(runs.RunSettings)
 def sessions_delete(settings: runs.RunSettings, session: str) -> None:
     """Delete a session with its messages, runs, logs and artifacts."""
-    erasure.execute(settings, lambda commands: commands.delete_session(session))
+    deletion.execute(settings, lambda commands: commands.delete_session(session))
 
 
 @click.command(name="forget")
@@ -70,7 +70,7 @@ def users_forget(settings: runs.RunSettings, tenant: str, user: str) -> None:
     Messages, runs, logs, artifacts and files of the sessions are deleted with them.
     """
     of_tenant = msgspec.structs.replace(settings, tenant=tenant)
-    erasure.execute(of_tenant, lambda commands: commands.forget_user(user))
+    deletion.execute(of_tenant, lambda commands: commands.forget_user(user))
 
 
 @click.command(name="create")

@@ -12,8 +12,8 @@ import click
 import msgspec
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
-from rejoin_adapters.records import ApiKeyRow
-from rejoin_adapters.service.service_process import LogFormat
+from rejoin_adapters.process.service_process import LogFormat
+from rejoin_adapters.store_types import ApiKeyRow
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.errors import Invalid, NotFound

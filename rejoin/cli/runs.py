@@ -19,8 +19,8 @@ from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres import run_store
-from rejoin_adapters.records import Owner, Run, RunSummary
-from rejoin_adapters.service.service_process import LogFormat
+from rejoin_adapters.process.service_process import LogFormat
+from rejoin_adapters.store_types import Owner, Run, RunSummary
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
@@ -52,7 +52,7 @@ class RunCommands(msgspec.Struct, frozen=True):
 
     async def show(self, id: str) -> str:
         """All fields of a run, and the position of its log's last record. Raises `NotFound`."""
-        run = await self._run(id)
+        run = await self._find_run(id)
         last = await self.log.last(run.id)
         fields = msgspec.to_builtins(run) | {
             "log_events": last.end if last is not None else 0,
@@ -64,7 +64,7 @@ class RunCommands(msgspec.Struct, frozen=True):
 
     async def retry(self, id: str) -> str:
         """Publish an unfinished run's request again. A finished run stays as it is. Raises `NotFound`."""
-        run = await self._run(id)
+        run = await self._find_run(id)
         if run.state not in BUSY:
             return f"{run.id} is {run.state}: nothing to do"
         if not run.ready:
@@ -77,7 +77,7 @@ class RunCommands(msgspec.Struct, frozen=True):
 
         Raises `NotFound`.
         """
-        run = await self._run(id)
+        run = await self._find_run(id)
         result = await self.store.interrupt(self.owner, run.session, run.id)
         if result.run is None or not result.interrupted:
             return f"{run.id} is {run.state}: nothing to do"
@@ -89,7 +89,7 @@ class RunCommands(msgspec.Struct, frozen=True):
             return f"{run.id} was {run.state}: its runner stops it"
         return f"{run.id} was {run.state}: a runner will end it"
 
-    async def _run(self, id: str) -> Run:
+    async def _find_run(self, id: str) -> Run:
         run = await self.store.find_run(self.owner, RunId(id))
         if run is None:
             raise NotFound(f"there is no run {id!r}")

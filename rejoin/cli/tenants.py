@@ -6,8 +6,8 @@ import click
 import msgspec
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Limits
-from rejoin_adapters.service.service_process import LogFormat
+from rejoin_adapters.process.service_process import LogFormat
+from rejoin_adapters.store_types import Limits
 from rejoin_protocol.ids import TenantId
 
 

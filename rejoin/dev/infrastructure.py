@@ -13,7 +13,7 @@ from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.embedded.server import EmbeddedServer
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 
 log = structlog.get_logger("rejoin.dev")
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from rejoin_adapters.service.background import run_alongside
-from rejoin_adapters.service.service_process import LogFormat, on_stop
+from rejoin_adapters.process.background import run_alongside
+from rejoin_adapters.process.service_process import LogFormat, on_stop
 from rejoin_protocol.errors import Invalid
 
 from rejoin.dev.processes import DevProcesses, run_processes

@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 
 import msgspec
-from rejoin_adapters.service.service_process import SUPERVISOR
+from rejoin_adapters.process.service_process import SUPERVISOR
 
 
 def read_variables(fd: int) -> dict[str, str]:

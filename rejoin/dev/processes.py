@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 
 from rejoin.dev.supervised_process import SupervisedProcess, Variables
 

@@ -5,7 +5,7 @@ tools         functions as tools
 models        language models, real providers, context windows
 mcp           tools of MCP servers
 integrations  agents of other libraries
-decision      what a run does next, decided from its log; pure
+next_action   what a run does next, decided from its log; pure
 run           carries the decisions out: model calls, tool calls, approvals, delegation
 output        writes events to the run's log, paced and in batches
 worker        claims runs, keeps their leases, drains

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import click
-from rejoin_adapters.service.service_process import SupervisorLink, configure_logs
+from rejoin_adapters.process.service_process import SupervisorLink, configure_logs
 from rejoin_protocol import settings
 from rejoin_protocol.errors import RejoinError
 

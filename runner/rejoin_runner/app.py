@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
-from rejoin_adapters.files.file_index import JetStreamFileStore, PostgresFileIndex
+from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.jetstream.run_control import NatsRunControl
@@ -20,10 +20,10 @@ from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-from rejoin_adapters.records import Limits
-from rejoin_adapters.service import metrics_server, tracing
-from rejoin_adapters.service.background import run_alongside
-from rejoin_adapters.service.service_process import on_stop, raise_open_file_limit
+from rejoin_adapters.process import metrics_server, tracing
+from rejoin_adapters.process.background import run_alongside
+from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
+from rejoin_adapters.store_types import Limits
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
 

@@ -5,8 +5,8 @@ import asyncio
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Model
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import ToolError
+from rejoin_runner.tools.tool_decorator import tool
 
 SLEEP_MAX_S = 3_600
 

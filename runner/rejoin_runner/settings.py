@@ -2,8 +2,8 @@
 
 import msgspec
 from rejoin_adapters.jetstream import setup
-from rejoin_adapters.records import Count
-from rejoin_adapters.service.service_process import LogFormat
+from rejoin_adapters.process.service_process import LogFormat
+from rejoin_adapters.store_types import Count
 
 
 class RunnerSettings(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelRequest
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.clients.api_families import AGENT_CHAT, ApiClient, Json, event_types
 from tests.support.clients.transcripts import Transcript

@@ -19,10 +19,10 @@ from mcp_types import (
     TextContent,
 )
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from rejoin_adapters.records import Owner, Run
+from rejoin_adapters.store_types import Owner, Run
+from rejoin_gateway.api.mcp.chat_tool import TOOL
 from rejoin_gateway.api.mcp.endpoint import WITH_SESSIONS
-from rejoin_gateway.api.mcp.tool import TOOL
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
 

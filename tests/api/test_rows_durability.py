@@ -4,11 +4,11 @@ import asyncio
 
 import aiohttp
 import pytest
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.clients.api_families import FAMILIES, RUN, ApiClient, Family, Script
 from tests.support.clients.reconnecting_client import split_frames

@@ -17,8 +17,8 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_decorator import tool
 
 from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.browser.browser_site import BrowserSite

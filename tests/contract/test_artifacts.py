@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rejoin_adapters.ports.artifacts import Artifacts
-from rejoin_adapters.records import Artifact, Owner
+from rejoin_adapters.store_types import Artifact, Owner
 from rejoin_protocol.errors import Fenced
 
 from tests.support.data.database_ports import DatabasePorts

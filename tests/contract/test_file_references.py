@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
-from rejoin_adapters.files.file_index import JetStreamFileStore, PostgresFileIndex
+from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.memory.database.files import MemoryFileStore
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.files import FileReference, FileStore, StoredFile
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.records import Limits, Owner, Run, Submit, UserMessage
+from rejoin_adapters.store_types import Limits, Owner, Run, Submit, UserMessage
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_formats import FileId

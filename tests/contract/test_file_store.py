@@ -8,14 +8,14 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
-from rejoin_adapters.files.file_index import CondemnedFile, JetStreamFileStore, PostgresFileIndex
+from rejoin_adapters.files.file_store import CondemnedFile, JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Limits, Owner, Run, Submit, UserMessage
+from rejoin_adapters.store_types import Limits, Owner, Run, Submit, UserMessage
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_formats import FileId

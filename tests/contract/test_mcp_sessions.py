@@ -2,7 +2,7 @@
 
 import pytest
 from rejoin_adapters.ports.mcp_sessions import McpSessions, request_key
-from rejoin_adapters.records import Admission, Owner, Submit, UserMessage
+from rejoin_adapters.store_types import Admission, Owner, Submit, UserMessage
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 

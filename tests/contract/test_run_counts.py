@@ -1,6 +1,6 @@
 """`RunCounts` and `Tenants`: the adapters and the doubles pass the same tests."""
 
-from rejoin_adapters.records import Limits, Owner
+from rejoin_adapters.store_types import Limits, Owner
 from rejoin_protocol.ids import TenantId
 
 from tests.support.data.database_ports import DatabasePorts

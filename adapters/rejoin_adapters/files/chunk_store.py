@@ -73,7 +73,9 @@ class JetStreamChunkStore:
         async def write(number: int) -> None:
             chunk = data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
             async with writes:
-                await self._write(subjects.file(_token(tenant), id, number), chunk, f"{count} {media_type}")
+                await self._write_chunk(
+                    subjects.file(_token(tenant), id, number), chunk, f"{count} {media_type}"
+                )
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -83,7 +85,7 @@ class JetStreamChunkStore:
             raise Unavailable("the broker did not store a file") from errors
         return id
 
-    async def _write(self, subject: str, chunk: bytes, header: str) -> None:
+    async def _write_chunk(self, subject: str, chunk: bytes, header: str) -> None:
         try:
             await self._connection.call_api(subject, chunk, headers={subjects.FILE: header})
         except ApiError as error:

@@ -84,7 +84,7 @@ class LogTail:
         loop = asyncio.get_running_loop()
         idle_deadline_s = loop.time() + idle_s
         while True:
-            records = await self._read() if self._behind else self._take_live()
+            records = await self._read_page() if self._behind else self._take_live()
             if records:
                 self._tail_check_s = TAIL_CHECK_FIRST_S
                 return records
@@ -111,7 +111,7 @@ class LogTail:
             self._on_resync(ResyncReason.GAP)
         return self._advance(records)
 
-    async def _read(self) -> Sequence[Record]:
+    async def _read_page(self) -> Sequence[Record]:
         page = await self._log.read(self._run, after=self._seq)
         # The last page may miss the newest records if a replica answered. They are live records, too: the
         # subscription is older than this read.

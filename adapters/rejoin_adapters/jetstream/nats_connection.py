@@ -26,8 +26,8 @@ from rejoin_protocol.errors import RejoinError, Unavailable
 
 from rejoin_adapters.jetstream.nats_client import INTERNALS, Deliver, NatsClient, RawMessage
 from rejoin_adapters.jetstream.request_mux import RequestMux
-from rejoin_adapters.service import tls
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process import tls
+from rejoin_adapters.process.background import run_alongside
 
 log = structlog.get_logger("rejoin.broker")
 

@@ -20,7 +20,7 @@ from rejoin_protocol.run_request import RunRequest
 
 from rejoin_adapters.jetstream import setup
 from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
-from rejoin_adapters.service import tracing
+from rejoin_adapters.process import tracing
 
 log = structlog.get_logger("rejoin.requests")
 
@@ -159,12 +159,12 @@ class _Puller:
     async def next(self, count: int) -> list[JetStreamDelivery]:
         while True:
             messages = await self._pull(count)
-            decoded = [await self._decode(message) for message in messages]
+            decoded = [await self._decode_request(message) for message in messages]
             deliveries = [delivery for delivery in decoded if delivery is not None]
             if deliveries or count > 1:
                 return deliveries
 
-    async def _decode(self, message: Msg) -> JetStreamDelivery | None:
+    async def _decode_request(self, message: Msg) -> JetStreamDelivery | None:
         try:
             request = run_request.decode_request(message.data)
         except msgspec.DecodeError:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from rejoin_protocol.ids import TenantId
 
-from rejoin_adapters.records import ApiKeyRow
+from rejoin_adapters.store_types import ApiKeyRow
 
 
 class ApiKeys(Protocol):

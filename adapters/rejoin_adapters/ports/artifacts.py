@@ -4,7 +4,7 @@ from typing import Protocol
 
 from rejoin_protocol.ids import TenantId
 
-from rejoin_adapters.records import Artifact, Owner
+from rejoin_adapters.store_types import Artifact, Owner
 
 
 class Artifacts(Protocol):

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from rejoin_protocol.ids import AgentName, SessionId
 
-from rejoin_adapters.records import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 
 FEEDBACK_MAX = 1_000
 """Entries of feedback on one session."""

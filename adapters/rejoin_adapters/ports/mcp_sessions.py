@@ -9,7 +9,7 @@ from typing import Protocol
 
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 
 
 def request_key(request: str, nonce: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from rejoin_adapters.records import RunCount
+from rejoin_adapters.store_types import RunCount
 
 
 class RunCounts(Protocol):

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
 
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Admission,
     Admitted,
     Approval,
@@ -127,7 +127,7 @@ class RunStore(Protocol):
         after: MessageId | None = None,
         limit: int = 20,
         oldest_first: bool = False,
-    ) -> Sequence[UIMessage] | None:
+    ) -> Sequence[MessageDict] | None:
         """A page of the messages before `message`, newest first by default, starting behind `after`.
 
         `message` need not be visible itself. None if the session has no such message, or no message `after`
@@ -160,7 +160,7 @@ class RunStore(Protocol):
         """
         ...
 
-    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> RunRequest | None:
+    async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """Store the answer so far and suspend the run. If everything was decided meanwhile, or the run is
         interrupted, it continues at once in its next turn and stays running.
 
@@ -171,7 +171,7 @@ class RunStore(Protocol):
         ...
 
     async def end(
-        self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
+        self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
     ) -> RunRequest | None:
         """Store the answer and the terminal state, cancel pending approvals, promote as `suspend` does and
         return the promoted run's request. Idempotent for one attempt. Raises `Fenced`.

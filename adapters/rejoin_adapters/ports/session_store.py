@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from msgspec import UNSET, UnsetType
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Fork,
     ForkOrigin,
     MessagePage,

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from rejoin_protocol.ids import TenantId
 
-from rejoin_adapters.records import Limits
+from rejoin_adapters.store_types import Limits
 
 
 class Tenants(Protocol):

@@ -7,7 +7,7 @@ from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import TenantId
 
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.records import ApiKeyRow
+from rejoin_adapters.store_types import ApiKeyRow
 
 
 class PostgresApiKeys:

@@ -4,7 +4,7 @@ from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import TenantId
 
 from rejoin_adapters.postgres.pool import Database, json_or_null, json_text
-from rejoin_adapters.records import Artifact, Owner
+from rejoin_adapters.store_types import Artifact, Owner
 
 
 class PostgresArtifacts:

@@ -38,14 +38,14 @@ class BatchLoader[K, V]:
             if index:
                 await batch.done.wait()
             else:
-                await self._run(batch)
+                await self._load_batch(batch)
             if batch.error is not None:
                 raise Unavailable(batch.error)
             if batch.values:
                 return batch.values[index]
             # Neither values nor an error: the caller that ran the query was cancelled.
 
-    async def _run(self, batch: _Batch[K, V]) -> None:
+    async def _load_batch(self, batch: _Batch[K, V]) -> None:
         try:
             async with self._running:
                 await asyncio.sleep(0)  # let the other callers of this iteration join

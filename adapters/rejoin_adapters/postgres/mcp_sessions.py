@@ -5,7 +5,7 @@ from rejoin_protocol.ids import AgentName, RunId, SessionId
 
 from rejoin_adapters.ports.mcp_sessions import request_prefix
 from rejoin_adapters.postgres.pool import Database
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 
 
 class PostgresMcpSessions:

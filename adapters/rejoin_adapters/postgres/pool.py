@@ -29,7 +29,7 @@ from rejoin_protocol.errors import (
     Unavailable,
 )
 
-from rejoin_adapters.service import tls
+from rejoin_adapters.process import tls
 
 log = structlog.get_logger("rejoin.database")
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.run_request import RunRequest
@@ -19,7 +19,7 @@ from rejoin_protocol.run_request import RunRequest
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres.batch_loader import BatchLoader
 from rejoin_adapters.postgres.pool import PING, Database, json_or_null, json_text, open_database
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Admission,
     Admitted,
     Approval,
@@ -177,7 +177,7 @@ class PostgresRunStore:
               'agent', agent,
               'messages', (
                 select coalesce(json_agg(body order by position), '[]') from shown_messages($1, $3)),
-              'busy', (
+              'active_run', (
                 select run_json(r) from turn_of($1, $3) r where id is not null),
               'created_at', created_at,
               'updated_at', updated_at)
@@ -209,7 +209,7 @@ class PostgresRunStore:
         after: MessageId | None = None,
         limit: int = 20,
         oldest_first: bool = False,
-    ) -> Sequence[UIMessage] | None:
+    ) -> Sequence[MessageDict] | None:
         """See `RunStore`."""
         query = """
             select (
@@ -228,7 +228,7 @@ class PostgresRunStore:
         """
         direction = 1 if oldest_first else -1
         return await self.database.find(
-            list[UIMessage], query, *_columns(owner), session, message, after, limit, direction
+            list[MessageDict], query, *_columns(owner), session, message, after, limit, direction
         )
 
     async def session_context(self, owner: Owner, session: SessionId) -> bytes | None:
@@ -272,13 +272,13 @@ class PostgresRunStore:
             [json_or_null(decision.reason) for decision in decisions],
         )
 
-    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> RunRequest | None:
+    async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
         query = "select suspend_run($1, $2, $3, $4, $5)"
         return await self.database.find(RunRequest, query, run, attempt, json_text(answer), *_tokens(answer))
 
     async def end(
-        self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
+        self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
     ) -> RunRequest | None:
         """See `RunStore`."""
         if state not in TERMINAL:
@@ -412,7 +412,7 @@ def _columns(owner: Owner) -> tuple[str, str | None]:
     return owner.tenant, owner.user
 
 
-def _tokens(answer: UIMessage | None) -> tuple[int, int]:
+def _tokens(answer: MessageDict | None) -> tuple[int, int]:
     usage = parse_usage(answer) if answer is not None else RunUsage()
     return usage.input_tokens, usage.output_tokens
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 from rejoin_protocol.errors import NotFound
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 from rejoin_adapters import page_tokens
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
 from rejoin_adapters.postgres.pool import Database, json_or_null
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Fork,
     ForkOrigin,
     MessagePage,
@@ -158,7 +158,7 @@ class PostgresSessionStore:
             from sessions where tenant_id = $1 and ($2::text is null or user_id = $2) and id = $3
         """
         end = page_tokens.decode(MessageToken, before).position if before is not None else None
-        kind = list[tuple[int, UIMessage, datetime]]
+        kind = list[tuple[int, MessageDict, datetime]]
         messages = await self._get(kind, query, owner, session, end, limit + 1, skip)
         page = messages[-limit:]
         older = page_tokens.encode(MessageToken(page[0][0])) if len(messages) > limit else None

@@ -3,7 +3,7 @@
 from rejoin_protocol.ids import TenantId
 
 from rejoin_adapters.postgres.pool import Database, json_text
-from rejoin_adapters.records import Limits
+from rejoin_adapters.store_types import Limits
 
 
 class PostgresTenants:

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Decision
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
+from rejoin_adapters.store_types import Decision
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, State
 
@@ -28,10 +28,10 @@ from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 
@@ -79,7 +79,7 @@ class PollResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
     status: str
     conversation_id: str
     text: str | None = None
-    messages: list[UIMessage] = []
+    messages: list[MessageDict] = []
     error: str | None = None
 
 
@@ -89,7 +89,7 @@ class AnswerResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
     run_id: str
     conversation_id: str
     text: str
-    messages: list[UIMessage]
+    messages: list[MessageDict]
     tool_calls: list[dict[str, Any]]
     finish_reason: str
     error: str | None = None
@@ -107,7 +107,7 @@ async def _admit_streamed(request: web.Request) -> tuple[Session, Replay | None]
     """The stream of the answer; None while the run waits for further decisions."""
     chat = await decode_body(request, StreamRequest)
     if chat.approval_response is not None:
-        return await _decide(request, chat, chat.approval_response)
+        return await _decide_approval(request, chat, chat.approval_response)
     agent_session = session_of(request, _parse_conversation_id(request, chat.conversation_id))
     if len(chat.messages) > message_input.MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {message_input.MESSAGES_MAX} messages")
@@ -115,7 +115,7 @@ async def _admit_streamed(request: web.Request) -> tuple[Session, Replay | None]
         chat.messages, message_input.new_message_id(key_of(request))
     )
     earlier = message_forms.earlier_messages(chat.messages, number)
-    return agent_session, await _send(request, agent_session, message, earlier, chat)
+    return agent_session, await _send_message(request, agent_session, message, earlier, chat)
 
 
 async def start_run(request: web.Request) -> web.StreamResponse:
@@ -177,10 +177,10 @@ async def _admit_message(request: web.Request) -> tuple[Session, Replay]:
         message_input.new_message_id(key_of(request)), "user", [{"type": "text", "text": chat.message}]
     )
     earlier = message_forms.earlier_messages(chat.history, len(chat.history))
-    return session, await _send(request, session, message, earlier, chat)
+    return session, await _send_message(request, session, message, earlier, chat)
 
 
-async def _send(
+async def _send_message(
     request: web.Request,
     session: AgentSession,
     message: message_input.ClientMessage,
@@ -195,13 +195,13 @@ async def _send(
         stored,
         view_of(request),
         imports=message_input.build_imported_turns(earlier, lambda number: [""] * len(earlier[number].parts)),
-        when_busy=chat.busy,
+        when_busy=chat.busy_policy,
         seen=chat.seen,
         key=key_of(request),
     )
 
 
-async def _decide(
+async def _decide_approval(
     request: web.Request, chat: StreamRequest, reply: ApprovalReply
 ) -> tuple[Session, Replay | None]:
     request[PRINCIPAL].require_scope(Scope.APPROVE)

@@ -21,10 +21,10 @@ from rejoin_gateway.core.answered_calls import AnsweredCall, answers_before, par
 from rejoin_gateway.core.left_answers import interrupt_left_answer, replace_messages
 from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
 from rejoin_gateway.core.session import AgentSession
+from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.replay import Replay
 
 
@@ -36,7 +36,7 @@ class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):
     message_id: str | UnsetType | None = UNSET
 
 
-async def admit(request: web.Request, chat: UIChatRequest) -> Answer:
+async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
     """Send a message, regenerate an answer, or decide approvals. Raises as `AgentSession.send`."""
     view, key = view_of(request), key_of(request)
     message_id = chat.message_id if isinstance(chat.message_id, str) else None
@@ -44,20 +44,22 @@ async def admit(request: web.Request, chat: UIChatRequest) -> Answer:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
     answers = _parse_answers(chat, message_id) if chat.trigger == "submit-message" else []
     if answers:
-        decided = await session_by_id(request, chat.named or new_session_id())
+        decided = await session_by_id(request, chat.session_id or new_session_id())
         return await decide(request, decided, await to_decisions(decided, answers))
-    session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
+    session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
     if chat.trigger == "regenerate-message":
         target = MessageId(message_id) if message_id else None
         return StreamAnswer(
             await replace_messages(
-                session, chat, lambda: session.regenerate(target, view, when_busy=chat.busy, key=key)
+                session, chat, lambda: session.regenerate(target, view, when_busy=chat.busy_policy, key=key)
             )
         )
-    return StreamAnswer(await _send(request, session, chat, edit=message_id == chat.messages[-1].id))
+    return StreamAnswer(await _send_message(request, session, chat, edit=message_id == chat.messages[-1].id))
 
 
-async def _send(request: web.Request, session: AgentSession, chat: UIChatRequest, *, edit: bool) -> Replay:
+async def _send_message(
+    request: web.Request, session: AgentSession, chat: UIChatRequest, *, edit: bool
+) -> Replay:
     *earlier, last = chat.messages
     if last.role != "user":
         raise Invalid("the last message is not the user's, and no approval in it is answered", "/messages")
@@ -76,7 +78,7 @@ async def _send(request: web.Request, session: AgentSession, chat: UIChatRequest
             imports=message_input.build_imported_turns(
                 earlier, lambda number: part_pointers(chat.messages[number], number)
             ),
-            when_busy=chat.busy,
+            when_busy=chat.busy_policy,
             seen=chat.seen,
             key=key_of(request),
         ),

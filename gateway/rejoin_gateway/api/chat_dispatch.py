@@ -41,23 +41,23 @@ type ChatBody = UIChatRequest | ChatRequest | PartsRequest
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
     """Send a message, regenerate an answer or decide approvals; stream what follows."""
-    return await respond(request, await _admit(request))
+    return await respond(request, await _answer_chat(request))
 
 
-async def _admit(request: web.Request) -> Answer:
-    body = await _decode(request)
+async def _answer_chat(request: web.Request) -> Answer:
+    body = await _decode_chat(request)
     match body:
         case UIChatRequest():
-            return await aisdk.admit(request, body)
+            return await aisdk.answer_chat(request, body)
         case ChatRequest():
-            return await run_chat.admit(request, body)
+            return await run_chat.answer_chat(request, body)
         case PartsRequest():
-            return await parts_chat.admit(request, body)
+            return await parts_chat.answer_chat(request, body)
         case _:
             assert_never(body)
 
 
-async def _decode(request: web.Request) -> ChatBody:
+async def _decode_chat(request: web.Request) -> ChatBody:
     """The body as its family's type. Sets the error format and the operations of that family. Raises as
     `decode_body`.
     """

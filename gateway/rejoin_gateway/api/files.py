@@ -14,9 +14,9 @@ from rejoin_protocol.errors import NotFound
 
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.auth.scope import Scope
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.response import abort_on_error
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.http.service import SERVICE
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",

@@ -7,10 +7,10 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.readiness import OK, Readiness
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.http.service import SERVICE
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
 SERVES_METRICS: web.AppKey[bool] = web.AppKey("serves_metrics", bool)

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from cachetools import TTLCache
 from rejoin_adapters.ports.api_keys import ApiKeys
-from rejoin_adapters.records import ApiKeyRow, Owner
+from rejoin_adapters.store_types import ApiKeyRow, Owner
 from rejoin_protocol.errors import Forbidden, Invalid, Unauthenticated
 from rejoin_protocol.ids import AgentName, TenantId, UserId, has_controls
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rejoin_adapters.service import redaction
+from rejoin_adapters.process import redaction
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import Sealer, UnsealError
@@ -112,10 +112,10 @@ def context_from_headers(headers: Mapping[str, str], schema: dict[str, Any]) -> 
     """
     fields = schema.get("properties", {})
     values = context_names.read_headers(headers, fields)
-    return {field: _convert(text, fields[field]) for field, text in values.items()} or None
+    return {field: _convert_header(text, fields[field]) for field, text in values.items()} or None
 
 
-def _convert(text: str, schema: Any) -> Any:
+def _convert_header(text: str, schema: Any) -> Any:
     kinds = _types_of(schema)
     if not kinds or "string" in kinds:
         return text
@@ -151,11 +151,11 @@ def validate_context(value: Any, schema: dict[str, Any]) -> dict[str, Any]:
     context: dict[str, Any] = context_names.with_schema_names(value, schema, schema)
     fault = best_match(Draft202012Validator(schema).iter_errors(context))
     if fault is not None:
-        raise Invalid(*_describe(fault, value))
+        raise Invalid(*_describe_fault(fault, value))
     return context
 
 
-def _describe(fault: "ValidationError", sent: dict[str, Any]) -> tuple[str, str]:
+def _describe_fault(fault: "ValidationError", sent: dict[str, Any]) -> tuple[str, str]:
     path = context_names.as_sent([str(step) for step in fault.absolute_path], sent)
     rule, expected = str(fault.validator), fault.validator_value
     if rule == "required" and isinstance(expected, list) and isinstance(fault.instance, dict):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from rejoin_adapters.records import Decision
+from rejoin_adapters.store_types import Decision
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 from rejoin_adapters.ports.files import FileStore, OpenFile
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from rejoin_protocol.file_formats import FILES_MAX, FileId
@@ -81,7 +81,7 @@ class Attachments:
         """
         if len(parts) > files_max:
             raise Invalid(f"a message has at most {files_max} files", parts[files_max][0])
-        return [await asyncio.to_thread(_read, part, pointer, owner) for pointer, part in parts]
+        return [await asyncio.to_thread(_read_part, part, pointer, owner) for pointer, part in parts]
 
     async def store(self, received: Sequence[ReceivedFile], owner: Owner, *, fetch_urls: bool) -> list[Part]:
         """Store the files once all of them are checked; the parts, with the URLs of the stored files.
@@ -107,7 +107,7 @@ class Attachments:
         media_type = await asyncio.to_thread(file_formats.check_file, data, *claims, filename=filename)
         if media_type.startswith("image/"):
             async with self._image_checks:
-                await asyncio.to_thread(_decode, data, media_type)
+                await asyncio.to_thread(_check_image, data, media_type)
         return media_type
 
     async def fetch(self, url: str, tenant: TenantId) -> _CheckedFile:
@@ -116,7 +116,7 @@ class Attachments:
         return _CheckedFile(await asyncio.to_thread(file_formats.trim, fetched.data), fetched.media_type)
 
 
-def _read(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
+def _read_part(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
     url = part["url"]
     if not url.startswith("data:"):
         stored = file_formats.find_file_id(url)
@@ -152,7 +152,7 @@ class _RequestFiles:
         async def check_one(number: int, file: ReceivedFile) -> None:
             try:
                 async with asyncio.timeout(CHECK_TIMEOUT_S):
-                    checked[number] = await self._check(file)
+                    checked[number] = await self._check_file(file)
             except Invalid as fault:
                 raise Invalid(fault.detail, file.pointer) from fault
             except TimeoutError:
@@ -167,7 +167,7 @@ class _RequestFiles:
             raise next((fault for fault in errors if isinstance(fault, Invalid)), errors[0]) from None
         return [checked[number] for number in range(len(received))]
 
-    async def _check(self, received: ReceivedFile) -> _CheckedFile | str:
+    async def _check_file(self, received: ReceivedFile) -> _CheckedFile | str:
         url, claim = received.part["url"], received.part.get("mediaType")
         stored = None if received.stored is None else await self._find_stored(received.stored, claim)
         if stored is not None:
@@ -212,7 +212,7 @@ def _flatten(faults: BaseExceptionGroup[RejoinError]) -> Iterator[RejoinError]:
             yield fault
 
 
-def _decode(data: bytes, media_type: str) -> None:
+def _check_image(data: bytes, media_type: str) -> None:
     from rejoin_gateway.core import image_check  # Pillow loads with the first image
 
     image_check.decode(data, media_type)

@@ -17,10 +17,10 @@ from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
-from rejoin_adapters.records import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
+from rejoin_adapters.store_types import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
 from rejoin_protocol import ids
 from rejoin_protocol.errors import NotFound, Unavailable
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import View
@@ -151,7 +151,7 @@ class Backend(msgspec.Struct, frozen=True):
             rewrite,
         )
 
-    def with_file_urls(self, messages: Sequence[UIMessage], owner: Owner) -> Sequence[UIMessage]:
+    def with_file_urls(self, messages: Sequence[MessageDict], owner: Owner) -> Sequence[MessageDict]:
         """Stored messages as a client reads them: the URLs of files are signed."""
         urls = self.file_urls
         return messages if urls is None else [urls.with_urls(message, owner.tenant) for message in messages]

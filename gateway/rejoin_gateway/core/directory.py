@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 from rejoin_adapters.ports.files import OpenFile
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Artifact,
     AskedCall,
     Fork,

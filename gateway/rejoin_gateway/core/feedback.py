@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 from rejoin_adapters.ports.feedback import FeedbackStore
-from rejoin_adapters.records import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, MessageId, SessionId
 

@@ -26,7 +26,7 @@ from urllib.parse import quote
 import msgspec
 from rejoin_protocol import file_formats, ids
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import MessageId, TenantId
 from yarl import URL
@@ -93,7 +93,7 @@ class FileUrls:
         seconds_left = int(expires) - int(self._now().timestamp())
         return FileAccess(TenantId(tenant), seconds_left) if is_valid and seconds_left > 0 else None
 
-    def with_urls(self, message: UIMessage, tenant: TenantId) -> UIMessage:
+    def with_urls(self, message: MessageDict, tenant: TenantId) -> MessageDict:
         """A stored message as a client reads it."""
         parts = message.get("parts", [])
         if not any(part["type"] in FILE_PARTS for part in parts):

@@ -8,7 +8,7 @@ message is answered at once. A client that does not know the answer, for example
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Busy
 from rejoin_protocol.lifecycle import BUSY
 
@@ -30,7 +30,7 @@ async def interrupt_left_answer(
     new message `message`. `always`: the client never sends while it reads. Does nothing if the client says
     itself what to do with a busy session.
     """
-    if options.names_busy or not (earlier or always):
+    if options.names_busy_policy or not (earlier or always):
         return
     run = await session.current_run()
     # A request whose response was lost is sent again: its own run is not one that it has left.
@@ -57,7 +57,7 @@ async def replace_messages[T](
     try:
         return await admit()
     except Busy:
-        if options.names_busy:
+        if options.names_busy_policy:
             raise
     for summary in await session.runs():
         if summary.run.state in BUSY and not summary.run.interrupted:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 
 from rejoin_gateway.core.attachments import Part
 from rejoin_gateway.core.message_input import ImportedTurn
@@ -14,7 +14,7 @@ def file_parts(turn: ImportedTurn) -> list[tuple[str, Part]]:
     return [(place, part) for place, part in parts if part["type"] == "file"]
 
 
-def with_files(message: UIMessage, files: Sequence[Part]) -> UIMessage:
+def with_files(message: MessageDict, files: Sequence[Part]) -> MessageDict:
     """The message with its file parts replaced by `files`, in order."""
     rest = iter(files)
     return message | {"parts": [next(rest) if part["type"] == "file" else part for part in message["parts"]]}

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from rejoin_adapters.records import Decision, Owner, WhenBusy
+from rejoin_adapters.store_types import Decision, Owner, WhenBusy
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX, ApprovalId
 
 MESSAGES_MAX = 10_000
@@ -50,7 +50,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
 class ImportedTurn(msgspec.Struct, frozen=True):
     """A turn from before the session began, and the JSON pointer of each of its parts."""
 
-    message: UIMessage
+    message: MessageDict
     places: Sequence[str]
 
 
@@ -69,14 +69,14 @@ class MessageOptions(msgspec.Struct, frozen=True, rename="camel"):
     interrupt_if_streaming: bool | SeenAnswer = False
 
     @property
-    def busy(self) -> WhenBusy:
+    def busy_policy(self) -> WhenBusy:
         """`interruptIfStreaming` is the older name of `whenBusy: "interrupt"` and wins over `whenBusy`."""
         if self.interrupt_if_streaming is not False:
             return WhenBusy.INTERRUPT
         return WhenBusy.ENQUEUE if self.when_busy is UNSET else self.when_busy
 
     @property
-    def names_busy(self) -> bool:
+    def names_busy_policy(self) -> bool:
         """Whether the client says what to do."""
         return self.when_busy is not UNSET or self.interrupt_if_streaming is not False
 
@@ -95,7 +95,7 @@ class SessionBody(MessageOptions, frozen=True, rename="camel", kw_only=True):
     id: str | None = None
 
     @property
-    def named(self) -> str | None:
+    def session_id(self) -> str | None:
         """The session's id, or None. Raises `Invalid` with the field's pointer."""
         for field, value in (
             ("conversationId", self.conversation_id),
@@ -129,7 +129,7 @@ def new_message_id(key: str | None) -> str:
     return f"msg_{hashlib.sha256(key.encode()).hexdigest()[:24] if key else secrets.token_hex(12)}"
 
 
-def build_user_message(message: ClientMessage, pointer: str) -> UIMessage:
+def build_user_message(message: ClientMessage, pointer: str) -> MessageDict:
     """A user's message in its stored form; its files are parts `{type: file, url, mediaType?, filename?}`
     with the URL that the client sent. Raises `Invalid`.
     """
@@ -139,7 +139,7 @@ def build_user_message(message: ClientMessage, pointer: str) -> UIMessage:
         raise Invalid("a user's message has at least one part", f"{pointer}/parts")
     parts = [_build_part(part, f"{pointer}/parts/{number}") for number, part in enumerate(message.parts)]
     _check_size(parts, f"{pointer}/parts")
-    stored: UIMessage = {"id": message.id, "role": "user"}
+    stored: MessageDict = {"id": message.id, "role": "user"}
     if message.metadata is not UNSET:
         stored["metadata"] = message.metadata
     return stored | {"parts": parts}
@@ -233,7 +233,7 @@ def _build_imported_turn(message: ClientMessage, pointers: Sequence[str]) -> Imp
             case _:
                 continue
         places.append(place)
-    turn: UIMessage = {"id": message.id[:MESSAGE_ID_CHARS_MAX], "role": message.role, "parts": parts}
+    turn: MessageDict = {"id": message.id[:MESSAGE_ID_CHARS_MAX], "role": message.role, "parts": parts}
     return ImportedTurn(turn, places)
 
 

@@ -80,7 +80,7 @@ class RemoteFetcher:
         for _ in range(REDIRECTS_MAX + 1):
             async with self._http.get(url, allow_redirects=False) as response:
                 if response.status not in (301, 302, 303, 307, 308):
-                    return await _read(response)
+                    return await _read_response(response)
                 url = _check_url(str(url.join(URL(response.headers.get("Location", "")))))
         raise Invalid(f"the file's URL redirects more than {REDIRECTS_MAX} times")
 
@@ -97,7 +97,7 @@ def _check_url(text: str) -> URL:
     return url.with_fragment(None)
 
 
-async def _read(response: aiohttp.ClientResponse) -> FetchedFile:
+async def _read_response(response: aiohttp.ClientResponse) -> FetchedFile:
     if response.status != 200:  # noqa: PLR2004
         raise Invalid(f"the file's server responded with status {response.status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":

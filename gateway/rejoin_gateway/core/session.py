@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
 from rejoin_adapters.ports.run_log import LogPage
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Approval,
     Decided,
     Decision,
@@ -34,7 +34,7 @@ from rejoin_adapters.records import (
 )
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.events.fold import Part, UIMessage, is_tool
+from rejoin_protocol.events.fold import MessageDict, Part, is_tool
 from rejoin_protocol.file_formats import FILES_MAX
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
@@ -242,7 +242,7 @@ class Session(msgspec.Struct, frozen=True):
 
     async def messages_before(
         self, id: MessageId, *, after: MessageId | None, limit: int, oldest_first: bool
-    ) -> Sequence[UIMessage] | None:
+    ) -> Sequence[MessageDict] | None:
         """A page of the messages before message `id`, from behind `after` on. None if either is missing."""
         page = await self.backend.store.messages_before(
             self.owner, self.id, id, after=after, limit=limit, oldest_first=oldest_first
@@ -342,7 +342,7 @@ class AgentSession(Session, frozen=True):
 
     async def send(
         self,
-        message: UIMessage,
+        message: MessageDict,
         view: View,
         *,
         edit: bool = False,
@@ -438,7 +438,7 @@ class AgentSession(Session, frozen=True):
 
     async def _store_files(
         self, turns: Sequence[ImportedTurn], files: Sequence[ReceivedFile], *, fetch_urls: bool
-    ) -> list[UIMessage]:
+    ) -> list[MessageDict]:
         """The turns' messages with their files stored. `files` are those of the first turn.
 
         The other turns are imports: only a new session stores them, so files of an existing session's imports

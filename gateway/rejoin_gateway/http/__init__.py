@@ -1,6 +1,6 @@
 """What all routes share.
 
-service          the state of a gateway process
+gateway_service  the state of a gateway process
 middleware       before and after each handler: request id, authentication, limits, errors
 request          what handlers read: body, idempotency key, view, agent, session
 response         what handlers return: JSON, streams

@@ -17,8 +17,8 @@ from rejoin_protocol.ids import RunId
 
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.gateway_service import CLIENT_LEFT, RESPONDING, SERVICE, begin_response
 from rejoin_gateway.http.routes import Handler
-from rejoin_gateway.http.service import CLIENT_LEFT, RESPONDING, SERVICE, begin_response
 
 log = structlog.get_logger("rejoin.disconnect")
 
@@ -33,7 +33,7 @@ async def finish_changes(request: web.Request, handler: Handler) -> web.StreamRe
     if request.method in READING or not changes.is_open:
         return await handler(request)
     request_body.keep_received(request)
-    task = changes.start(_respond(request, handler))
+    task = changes.start(_call_handler(request, handler))
     try:
         await asyncio.wait([task])
     except asyncio.CancelledError:  # aiohttp cancels the handler of a client that has left
@@ -46,7 +46,7 @@ async def finish_changes(request: web.Request, handler: Handler) -> web.StreamRe
     return task.result().get()
 
 
-async def _respond(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _call_handler(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 

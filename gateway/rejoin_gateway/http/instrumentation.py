@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 from opentelemetry.trace import SpanKind
-from rejoin_adapters.service import redaction, tracing
+from rejoin_adapters.process import redaction, tracing
 
 from rejoin_gateway.http.routes import route_of
 from rejoin_gateway.metrics import GatewayMetrics

@@ -11,15 +11,15 @@ import time
 
 import structlog
 from aiohttp import web
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import Forbidden, Limited, Unauthenticated, Unavailable
 
 from rejoin_gateway.auth.authenticator import ANONYMOUS, Principal
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http import errors, instrumentation, request_body
 from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback, preflight_response
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService, refuse_if_stopping
 from rejoin_gateway.http.routes import ERROR_FORMAT, ErrorFormat, Handler, Route, error_format_of, route_of
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE, GatewayService, refuse_if_stopping
 
 log = structlog.get_logger("rejoin.http")
 
@@ -37,7 +37,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     structlog.contextvars.bind_contextvars(request=id)
     with instrumentation.observe_request(request, request.app[SERVICE].backend.metrics) as record_response:
         try:
-            response = await _respond(request, handler, id)
+            response = await _respond_or_refuse(request, handler, id)
         finally:
             request_body.release_body(request)
         record_response(response)
@@ -54,7 +54,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         return response
 
 
-async def _respond(request: web.Request, handler: Handler, id: str) -> web.StreamResponse:
+async def _respond_or_refuse(request: web.Request, handler: Handler, id: str) -> web.StreamResponse:
     try:
         refuse_if_stopping(request)
         preflight = preflight_response(request, request.app[SERVICE].cors)

@@ -42,7 +42,7 @@ class Readiness:
             if self._clock_s() >= self._valid_until_s:
                 async with asyncio.TaskGroup() as group:
                     tasks = {
-                        name: group.create_task(_run(name, check, self._timeout_s))
+                        name: group.create_task(_run_check(name, check, self._timeout_s))
                         for name, check in self._checks.items()
                     }
                 self._results = {name: task.result() for name, task in tasks.items()}
@@ -50,7 +50,7 @@ class Readiness:
             return dict(self._results)
 
 
-async def _run(name: str, check: Check, timeout_s: float) -> str:
+async def _run_check(name: str, check: Check, timeout_s: float) -> str:
     try:
         async with asyncio.timeout(timeout_s):
             await check()

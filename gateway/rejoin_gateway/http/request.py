@@ -13,8 +13,8 @@ from rejoin_protocol.log.record import View
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.routes import operation_set_of
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE
 from rejoin_gateway.streaming.client_view import client_view
 
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
@@ -33,7 +33,7 @@ async def read_body(request: web.Request) -> bytes:
 
 async def decode_body[T](request: web.Request, kind: type[T]) -> T:
     """The JSON body as `kind`. Raises `Invalid` with a JSON pointer, HTTP 415, and as `read_body`."""
-    return _decode(await _read_json(request), kind)
+    return _decode_json(await _read_json(request), kind)
 
 
 async def decode_optional_body[T](request: web.Request, kind: type[T]) -> T:
@@ -51,7 +51,7 @@ async def decode_body_by_fields[T](request: web.Request, choose: Callable[[Abstr
     """
     body = await _read_json(request)
     # `Raw` values are slices of the body: the fields' names are found without a copy of files in it.
-    return _decode(body, choose(_decode(body, dict[str, msgspec.Raw]).keys()))
+    return _decode_json(body, choose(_decode_json(body, dict[str, msgspec.Raw]).keys()))
 
 
 async def _read_json(request: web.Request) -> bytes:
@@ -61,7 +61,7 @@ async def _read_json(request: web.Request) -> bytes:
     return await read_body(request)
 
 
-def _decode[T](body: bytes, kind: type[T]) -> T:
+def _decode_json[T](body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as fault:

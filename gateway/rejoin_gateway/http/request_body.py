@@ -59,7 +59,7 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
     if size is None and request.body_exists:
         size = BODY_BYTES_MAX
     if size is None or size <= LARGE_BODY_BYTES:
-        return await _read(request)
+        return await _read_within_limit(request)
     if size > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX, size)
     try:
@@ -69,7 +69,7 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
         raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
     try:
         async with asyncio.timeout(large_bodies.read_timeout_s):
-            body = await _read(request)
+            body = await _read_within_limit(request)
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
     share.release(size - len(body) if len(body) > LARGE_BODY_BYTES else size)
@@ -120,7 +120,7 @@ def keep_received(request: web.Request) -> None:
             request[_BODY] = body
 
 
-async def _read(request: web.Request) -> bytes:
+async def _read_within_limit(request: web.Request) -> bytes:
     """As `request.read()`, which would keep the body in memory until the response has ended."""
     received, size_max = bytearray(), request.client_max_size
     try:

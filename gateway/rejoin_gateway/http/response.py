@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 from aiohttp import web
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -22,8 +22,8 @@ from rejoin_protocol.log import sse
 
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import instrumentation, request_body
+from rejoin_gateway.http.gateway_service import SERVICE, begin_response, refuse_if_stopping
 from rejoin_gateway.http.request import view_of
-from rejoin_gateway.http.service import SERVICE, begin_response, refuse_if_stopping
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.replay import Replay
 
@@ -62,7 +62,7 @@ async def stream_replay(
     request_body.release_body(request)
     begin_response(request)
     async with replay.open() as frames:  # an error here comes before the headers: it still gets a status
-        await _write(request, response, frames if translate is None else translate(frames))
+        await _write_frames(request, response, frames if translate is None else translate(frames))
     return response
 
 
@@ -86,7 +86,9 @@ def run_headers(run: Run) -> dict[str, str]:
     return sse.HEADERS | {"x-workflow-run-id": run.id, "X-Thread-Id": session, "x-conversation-id": session}
 
 
-async def _write(request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[bytes]) -> None:
+async def _write_frames(
+    request: web.Request, response: web.StreamResponse, frames: AsyncGenerator[bytes]
+) -> None:
     streams, transport = request.app[SERVICE].streams, request.transport
     metrics, is_silent = request.app[SERVICE].backend.metrics, True
     if transport is None:  # the client is gone already

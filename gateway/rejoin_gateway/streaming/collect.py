@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.events.fold import Fold, MessageDict
 
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
@@ -32,7 +32,7 @@ class AnswerUsage(msgspec.Struct, frozen=True):
 class CollectedAnswer(msgspec.Struct, frozen=True):
     """A complete answer. `error`: text of the failure, written for the client."""
 
-    message: UIMessage
+    message: MessageDict
     finish_reason: str
     error: str | None = None
 

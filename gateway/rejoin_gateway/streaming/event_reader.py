@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import msgspec
 from rejoin_adapters.ports.run_log import RunLog
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -58,7 +58,9 @@ async def read_stored_events(run_log: RunLog, run: Run, start: ResumePoint) -> A
     while last is not None and read_after < last.seq:
         records = (await run_log.read(run.id, after=read_after)).records
         if records:
-            yield StoredEvents(_decode(records), any(record.head.mark is Mark.RESTORED for record in records))
+            yield StoredEvents(
+                _decode_events(records), any(record.head.mark is Mark.RESTORED for record in records)
+            )
             read_after = records[-1].seq
         elif empty_reads == EMPTY_READS_MAX:
             raise Unavailable("the broker does not return the complete log")
@@ -68,7 +70,7 @@ async def read_stored_events(run_log: RunLog, run: Run, start: ResumePoint) -> A
             await asyncio.sleep(READ_RETRY_WAIT_S)
 
 
-def _decode(records: Sequence[Record]) -> list[Chunk]:
+def _decode_events(records: Sequence[Record]) -> list[Chunk]:
     return [
         chunks.decode(event)
         for record in records

@@ -18,7 +18,7 @@ import structlog
 from rejoin_adapters.jetstream.log_tail import LogTail, ResyncReason, open_log_tail
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Gone, Unavailable
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_protocol.log import sse

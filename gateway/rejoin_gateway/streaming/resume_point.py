@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 from rejoin_adapters.ports.run_log import RunLog
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Gone, Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL

@@ -17,10 +17,10 @@ from rejoin_protocol.run_request import AgentEntry
 from rejoin_gateway.core.context_names import header_name
 from rejoin_gateway.core.directory import Directory
 from rejoin_gateway.http.context_headers import ContextHeader, with_context_headers
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.middleware import identify
 from rejoin_gateway.http.openapi import openapi_document
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.http.service import SERVICE
 from rejoin_gateway.ui.pages import page_response
 
 HEADERS = {"Cache-Control": "no-cache", "Vary": "Authorization"}

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from aiohttp import web
 
 from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.response import json_response
-from rejoin_gateway.http.service import SERVICE
 
 type Kill = Callable[[], None]
 

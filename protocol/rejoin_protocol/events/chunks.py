@@ -389,14 +389,14 @@ def decode(raw: bytes | str) -> Chunk:
     """
     try:
         body = raw.encode() if isinstance(raw, str) else raw
-        chunk = _decode(body)
+        chunk = _decode_tagged(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise Invalid(f"not a UI message chunk: {error}") from error
     _refuse_prototypes(body)
     return chunk
 
 
-def _decode(body: bytes) -> Chunk:
+def _decode_tagged(body: bytes) -> Chunk:
     try:
         tagged: Tagged = _tagged.decode(body)
     except msgspec.ValidationError:

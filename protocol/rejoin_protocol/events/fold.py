@@ -58,7 +58,7 @@ from rejoin_protocol.events.chunks import (
     ToolOutputError,
 )
 
-type UIMessage = dict[str, Any]
+type MessageDict = dict[str, Any]
 """The JSON of a `ui_message.UIMessage`. Absent keys instead of `null`, and parts of any version of the
 client.
 """
@@ -81,7 +81,7 @@ def tool_name(part: Part) -> str:
     return name
 
 
-def fold(chunks: Iterable[Chunk], message: UIMessage | None = None) -> UIMessage:
+def fold(chunks: Iterable[Chunk], message: MessageDict | None = None) -> MessageDict:
     """The message that `chunks` make, continuing `message` if there is one."""
     state = Fold(message)
     for chunk in chunks:
@@ -134,10 +134,10 @@ class Fold:
     id.
     """
 
-    def __init__(self, message: UIMessage | None = None) -> None:
+    def __init__(self, message: MessageDict | None = None) -> None:
         self.finish_reason: FinishReason | None = None
         self.error_text: str | None = None
-        self._message: UIMessage = _copy(message or {"id": "", "role": "assistant", "parts": []})
+        self._message: MessageDict = _copy(message or {"id": "", "role": "assistant", "parts": []})
         if self._message["role"] != "assistant":
             raise Invalid(
                 f"chunks fold into an assistant message, not into a {self._message['role']} message"
@@ -152,7 +152,7 @@ class Fold:
         self._reopen_inputs()
 
     @property
-    def message(self) -> UIMessage:
+    def message(self) -> MessageDict:
         """A copy of the message so far. Values inside parts are shared; later chunks do not change them."""
         self._settle()
         return _copy(self._message)
@@ -412,7 +412,7 @@ class Fold:
                 self._inputs[start.tool_call_id] = _OpenInput(start, part.get("rawInput", ""))
 
 
-def _copy(message: UIMessage) -> UIMessage:
+def _copy(message: MessageDict) -> MessageDict:
     # A shallow copy is enough: the fold replaces the values of a part and never changes them in place.
     return {**message, "parts": [part.copy() for part in message["parts"]]}
 

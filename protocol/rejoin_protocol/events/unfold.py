@@ -49,7 +49,7 @@ from rejoin_protocol.events.chunks import (
     ToolOutputDenied,
     ToolOutputError,
 )
-from rejoin_protocol.events.fold import DYNAMIC_TOOL, STEP_START, Part, UIMessage, is_tool, tool_name
+from rejoin_protocol.events.fold import DYNAMIC_TOOL, STEP_START, MessageDict, Part, is_tool, tool_name
 
 _PART_CHUNKS = File | ReasoningFile | SourceUrl | SourceDocument | Custom | SteeringMessage
 
@@ -59,7 +59,7 @@ def text_id(index: int) -> str:
     return f"text-{index}"
 
 
-def unfold(message: UIMessage) -> list[Chunk]:
+def unfold(message: MessageDict) -> list[Chunk]:
     """The chunks of `message`, without a `finish`: the run may continue.
 
     Raises `Invalid` for a part that no chunk makes.

@@ -10,11 +10,11 @@ from rejoin_protocol.ids import AgentName, agent_name
 from rejoin_protocol.run_request import AgentEntry, ExecutionMode
 
 from rejoin_runner.agent.custom_loop import CustomLoop
-from rejoin_runner.agent.status_updates import StatusUpdates
-from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
-from rejoin_runner.mcp.server import McpServer
+from rejoin_runner.agent.status_settings import StatusUpdates
+from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.models.model import Model, ModelKeyLookup, ModelSettings
+from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.argument_schema import object_schema
 from rejoin_runner.tools.tool import NeedsApproval, Tool, require_sync_approval
 from rejoin_runner.tools.tool_context import RunContext, ToolContext

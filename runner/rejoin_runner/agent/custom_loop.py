@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import RunId, SessionId
 
 from rejoin_runner.models.model import Done, Usage
@@ -55,7 +55,7 @@ class RunInput[C](OutputContext, frozen=True):
     session: SessionId
     agent: str
     """The agent's name."""
-    messages: Sequence[UIMessage]
+    messages: Sequence[MessageDict]
     """The conversation as UI messages, oldest first. The last one is a user message."""
     context: C
     """The application's own context of the request, an instance of the agent's `context` type."""
@@ -122,7 +122,7 @@ async def _to_chunks(outputs: AsyncIterator[Any]) -> AsyncGenerator[MessageChunk
         if isinstance(output, Usage):
             usage += output
         else:
-            yield _check(output)
+            yield _check_output(output)
     if in_text:
         yield chunks.TextEnd(id=f"own{texts}")
     yield Done("stop", usage)
@@ -131,7 +131,7 @@ async def _to_chunks(outputs: AsyncIterator[Any]) -> AsyncGenerator[MessageChunk
 _MESSAGE_CHUNKS: tuple[type[Any], ...] = tuple(MessageChunk.__value__.__args__)
 
 
-def _check(output: Any) -> MessageChunk:
+def _check_output(output: Any) -> MessageChunk:
     """The chunk; a tool's is marked as executed by the provider, so that nobody else runs the tool."""
     if not isinstance(output, _MESSAGE_CHUNKS):
         raise LoopError(f"The agent emitted {type(output).__name__}, which is no part of a message.")

@@ -11,13 +11,13 @@ import msgspec
 from rejoin_protocol.errors import Invalid
 
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.mcp.remote_tool import TOOL_NAME_CHARS_MAX
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
 from rejoin_runner.models.missing_model import MissingModel
 from rejoin_runner.models.model import Model
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.tool import Tool
+from rejoin_runner.tools.tool_decorator import tool
 
 
 class TeamMember(msgspec.Struct, frozen=True):
@@ -87,11 +87,11 @@ def collect_agents(head: Agent) -> dict[str, Agent]:
         agents[agent.name] = agent
         waiting += [target for target in (*agent.handoffs, *agent.delegates) if isinstance(target, Agent)]
     for agent in agents.values():
-        _check(agent, head, agents)
+        _check_member(agent, head, agents)
     return agents
 
 
-def _check(agent: Agent, head: Agent, agents: Mapping[str, Agent]) -> None:
+def _check_member(agent: Agent, head: Agent, agents: Mapping[str, Agent]) -> None:
     if agent.context is not None and agent.context is not head.context:
         raise Invalid(f"agent {agent.name} wants another context than {head.name}, in whose runs it works")
     for name in (*agent.handoff_names, *agent.delegate_names):

@@ -27,11 +27,11 @@ from pydantic_ai.messages import (
 )
 from pydantic_core import to_jsonable_python
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, RunInput
-from rejoin_runner.agent.decorator import agent
 from rejoin_runner.models.model import Usage
 from rejoin_runner.models.providers.history import ModelOrigin, to_messages
 
@@ -39,7 +39,7 @@ ORIGIN = ModelOrigin("pydantic-ai", "foreign", "foreign")
 """Reads the history. It matches no stored answer, so no provider signatures are sent."""
 
 
-def adapt[D](
+def adapt_pydantic_ai[D](
     library_agent: "LibraryAgent[D, Any]",
     *,
     name: str,
@@ -66,7 +66,7 @@ def adapt[D](
     return loop
 
 
-def to_history(messages: Sequence[UIMessage]) -> list[ModelMessage]:
+def to_history(messages: Sequence[MessageDict]) -> list[ModelMessage]:
     """The conversation as pydantic-ai's messages, the user's last. The tool calls in it are its own."""
     return to_messages(
         "", [turn | {"parts": [_as_own_call(part) for part in turn["parts"]]} for turn in messages], ORIGIN
@@ -88,7 +88,7 @@ class ChunkTranslator:
         """The parts that an event adds to the message."""
         match event:
             case PartStartEvent(index=index, part=TextPart() | ThinkingPart() as part):
-                yield from self._start(index, part)
+                yield from self._start_part(index, part)
             case PartDeltaEvent(index=index, delta=TextPartDelta(content_delta=text)) if text:
                 yield chunks.TextDelta(id=self._open[index], delta=text)
             case PartDeltaEvent(index=index, delta=ThinkingPartDelta(content_delta=str(text))) if text:
@@ -102,7 +102,7 @@ class ChunkTranslator:
                     tool_call_id=call.tool_call_id, tool_name=call.tool_name, input=call.args_as_dict()
                 )
             case FunctionToolResultEvent(part=result):
-                yield _result(result)
+                yield _tool_result(result)
             case AgentRunResultEvent(result=result):
                 if not isinstance(result.output, str):
                     yield msgspec.json.encode(_to_json(result.output)).decode()
@@ -116,7 +116,7 @@ class ChunkTranslator:
             case _:
                 pass
 
-    def _start(self, index: int, part: TextPart | ThinkingPart) -> Iterator[LoopOutput]:
+    def _start_part(self, index: int, part: TextPart | ThinkingPart) -> Iterator[LoopOutput]:
         self._parts += 1
         id = self._open[index] = f"p{self._parts}"
         if isinstance(part, TextPart):
@@ -129,7 +129,7 @@ class ChunkTranslator:
                 yield chunks.ReasoningDelta(id=id, delta=part.content)
 
 
-def _result(result: ToolReturnPart | RetryPromptPart) -> LoopOutput:
+def _tool_result(result: ToolReturnPart | RetryPromptPart) -> LoopOutput:
     if isinstance(result, RetryPromptPart):
         return chunks.ToolOutputError(tool_call_id=result.tool_call_id, error_text=result.model_response())
     return chunks.ToolOutputAvailable(tool_call_id=result.tool_call_id, output=_to_json(result.content))

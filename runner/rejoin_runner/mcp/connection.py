@@ -30,7 +30,7 @@ from mcp_types import (
     ToolListChangedNotification,
 )
 from mcp_types import Tool as ListedTool
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.errors import Invalid
 
 from rejoin_runner.mcp.remote_tool import (
@@ -40,7 +40,7 @@ from rejoin_runner.mcp.remote_tool import (
     parse_result,
 )
 from rejoin_runner.mcp.safe_http import http_client
-from rejoin_runner.mcp.server import McpServer
+from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.mcp.toolbox import ServerTools, ServerToolsLookup
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
@@ -191,7 +191,7 @@ class McpConnection:
                 ended.set()
                 await link.wait_until_idle()
         except Exception as fault:  # noqa: BLE001 - the SDK raises many types; only calls of this server fail
-            self._log.warning("mcp_server_disconnected", error=_describe(fault))
+            self._log.warning("mcp_server_disconnected", error=_describe_fault(fault))
         finally:
             if link is not None:
                 self._mark_lost(link)
@@ -249,7 +249,7 @@ class McpConnection:
             async with asyncio.timeout(self._server.timeout_s):
                 await self._refresh_tools(link)
         except (MCPError, TimeoutError) as fault:
-            self._log.warning("mcp_server_unresponsive", error=_describe(fault))
+            self._log.warning("mcp_server_unresponsive", error=_describe_fault(fault))
             return False
         return True
 
@@ -288,7 +288,7 @@ class McpConnection:
         return listed[:TOOLS_MAX]
 
 
-def _describe(fault: BaseException) -> str:
+def _describe_fault(fault: BaseException) -> str:
     """Type and text of the first exception, without the groups that task groups put around it."""
     while isinstance(fault, BaseExceptionGroup):
         fault = fault.exceptions[0]

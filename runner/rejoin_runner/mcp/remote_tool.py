@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from rejoin_protocol.errors import Invalid
 
-from rejoin_runner.mcp.server import McpServer
+from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.tool import Tool, ToolError
 from rejoin_runner.tools.tool_context import ToolContext

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import msgspec
 
 from rejoin_runner.mcp.remote_tool import RemoteTool, Send, build_absent_tool
-from rejoin_runner.mcp.server import McpServer
+from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.tools.tool import Tool
 
 

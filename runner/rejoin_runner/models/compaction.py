@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from rejoin_protocol.events.fold import UIMessage, is_tool
+from rejoin_protocol.events.fold import MessageDict, is_tool
 
 from rejoin_runner.models.context_window import (
     ContextWindow,
@@ -50,7 +50,7 @@ class Compaction(msgspec.Struct, frozen=True, rename="camel"):
     """The tokens that it cost to write it."""
 
 
-def apply_compaction(history: Sequence[UIMessage], compaction: Compaction) -> list[UIMessage]:
+def apply_compaction(history: Sequence[MessageDict], compaction: Compaction) -> list[MessageDict]:
     """The history with the summary in place of its messages; unchanged if those messages are not in it."""
     replaced_range = _find_replaced_range(history, compaction)
     return (
@@ -62,12 +62,12 @@ def apply_compaction(history: Sequence[UIMessage], compaction: Compaction) -> li
 
 async def compact_history(
     model: Model,
-    history: Sequence[UIMessage],
+    history: Sequence[MessageDict],
     window: ContextWindow,
     *,
     earlier: Compaction | None = None,
     tenant: str = "",
-) -> tuple[list[UIMessage], Compaction | None]:
+) -> tuple[list[MessageDict], Compaction | None]:
     """The history that fits into the window, a summary instead of the rest; and the compaction if it is new.
 
     `earlier` is the conversation's last compaction. It is used as long as the history fits with it; else its
@@ -107,7 +107,7 @@ def _half(window: ContextWindow) -> ContextWindow:
     )
 
 
-def _find_replaced_range(history: Sequence[UIMessage], compaction: Compaction) -> tuple[int, int] | None:
+def _find_replaced_range(history: Sequence[MessageDict], compaction: Compaction) -> tuple[int, int] | None:
     """The start and end index of the messages that a compaction replaces; None if the history no longer holds
     them.
     """
@@ -119,7 +119,7 @@ def _find_replaced_range(history: Sequence[UIMessage], compaction: Compaction) -
     return (start, end) if start < end < len(history) else None
 
 
-def _summary_messages(summary: str) -> list[UIMessage]:
+def _summary_messages(summary: str) -> list[MessageDict]:
     texts = (("user", QUESTION), ("assistant", summary))
     return [
         {"id": f"compaction-{role}", "role": role, "parts": [{"type": "text", "text": text}]}
@@ -127,7 +127,7 @@ def _summary_messages(summary: str) -> list[UIMessage]:
     ]
 
 
-def _transcript(earlier_summary: str, messages: Sequence[UIMessage]) -> str:
+def _transcript(earlier_summary: str, messages: Sequence[MessageDict]) -> str:
     """The messages as text, the newest last; the end of it if it is too long."""
     lines = [f"Earlier: {earlier_summary}"] if earlier_summary else []
     for message in messages:

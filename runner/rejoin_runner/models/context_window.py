@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import msgspec
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 
 from rejoin_runner.models.token_count import count_tokens
 
@@ -36,7 +36,7 @@ class Replacement(msgspec.Struct, frozen=True):
     tokens: int = 0
 
 
-def fit_history(history: Sequence[UIMessage], window: ContextWindow) -> tuple[list[UIMessage], int]:
+def fit_history(history: Sequence[MessageDict], window: ContextWindow) -> tuple[list[MessageDict], int]:
     """The messages that fit into the window, and how many were dropped.
 
     The result may still exceed the window: what must never be dropped can be too large by itself.
@@ -47,14 +47,14 @@ def fit_history(history: Sequence[UIMessage], window: ContextWindow) -> tuple[li
     return shown, len(history) - len(shown)
 
 
-def find_cut_start(history: Sequence[UIMessage], window: ContextWindow) -> int:
+def find_cut_start(history: Sequence[MessageDict], window: ContextWindow) -> int:
     """The index of the first message that may be dropped; the length of the history if there is none."""
     turn_starts = _turn_starts(history)
     return turn_starts[window.keep_first] if window.keep_first < len(turn_starts) else len(history)
 
 
 def find_cut_end(
-    history: Sequence[UIMessage], window: ContextWindow, start: int, end: int, replacement: Replacement
+    history: Sequence[MessageDict], window: ContextWindow, start: int, end: int, replacement: Replacement
 ) -> int:
     """The smallest index from `end` on so that the history without `start` to it fits into the window.
 
@@ -76,14 +76,14 @@ def find_cut_end(
 
 
 def replace_messages(
-    history: Sequence[UIMessage], start: int, end: int, replacement: Sequence[UIMessage]
-) -> list[UIMessage]:
+    history: Sequence[MessageDict], start: int, end: int, replacement: Sequence[MessageDict]
+) -> list[MessageDict]:
     """The history with `replacement` instead of the messages `start` to `end`. System messages stay."""
     system = [message for message in history[start:end] if message["role"] == "system"]
     return [*history[:start], *system, *replacement, *history[end:]]
 
 
-def _turn_starts(history: Sequence[UIMessage]) -> list[int]:
+def _turn_starts(history: Sequence[MessageDict]) -> list[int]:
     roles = ["", *(message["role"] for message in history)]
     return [
         index

@@ -26,7 +26,7 @@ from rejoin_protocol.events.chunks import (
     ToolInputDelta,
     ToolInputStart,
 )
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
@@ -123,8 +123,8 @@ class ModelRequest(msgspec.Struct, frozen=True):
     """
 
     instructions: str
-    history: Sequence[UIMessage]
-    answer: UIMessage
+    history: Sequence[MessageDict]
+    answer: MessageDict
     tools: Sequence[ToolSpec]
     step: int
     tenant: str = ""

@@ -20,7 +20,7 @@ from rejoin_protocol.events.chunks import (
     ToolInputDelta,
     ToolInputStart,
 )
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
 
@@ -107,14 +107,14 @@ def _tool_call_chunks(tool: str, value: str) -> Iterator[ModelChunk]:
     yield ToolInputAvailable(tool_call_id="call_1", tool_name=tool, input={name: argument})
 
 
-def _last_text(history: Sequence[UIMessage]) -> str:
+def _last_text(history: Sequence[MessageDict]) -> str:
     for message in reversed(history):
         if message["role"] == "user":
             return "".join(part["text"] for part in message["parts"] if part["type"] == "text").strip()
     return ""
 
 
-def _describe_results(answer: UIMessage) -> list[str]:
+def _describe_results(answer: MessageDict) -> list[str]:
     """A sentence about each finished call."""
     sentences = []
     for part in answer.get("parts", ()):

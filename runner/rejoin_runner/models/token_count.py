@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
+from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
 
 from rejoin_runner.models.model import Usage
 
@@ -39,7 +39,7 @@ _TOKEN = re.compile(
 """About one token for each match. A single space belongs to the next word."""
 
 
-def count_tokens(history: Sequence[UIMessage]) -> list[int]:
+def count_tokens(history: Sequence[MessageDict]) -> list[int]:
     """The estimated tokens of each message, corrected by the usage of the answers among them."""
     factor = calibrate(history)
     return [_text_tokens(message, factor) + _file_tokens(message) for message in history]
@@ -54,7 +54,7 @@ def estimate_text_tokens(text: str) -> int:
     return matches * len(text) // SAMPLE_CHARS_MAX
 
 
-def calibrate(history: Sequence[UIMessage]) -> float:
+def calibrate(history: Sequence[MessageDict]) -> float:
     """The provider's count divided by the estimate, for what the model wrote in earlier answers.
 
     1.0 if there is too little to compare. Reasoning is left out on both sides: providers do not show all of
@@ -85,7 +85,7 @@ def texts_of_part(part: dict[str, Any]) -> Iterator[str]:
         yield part["errorText"] if "errorText" in part else _output_text(part.get("output"))
 
 
-def _texts_by_model(message: UIMessage) -> Iterator[str]:
+def _texts_by_model(message: MessageDict) -> Iterator[str]:
     """The texts of an answer that the model wrote: not its reasoning, not the outputs of tools."""
     for part in message["parts"]:
         if part["type"] == "text":
@@ -95,12 +95,12 @@ def _texts_by_model(message: UIMessage) -> Iterator[str]:
             yield _to_text(part.get("input"))
 
 
-def _text_tokens(message: UIMessage, factor: float) -> int:
+def _text_tokens(message: MessageDict, factor: float) -> int:
     texts = (text for part in message["parts"] for text in texts_of_part(part))
     return round(factor * sum(estimate_text_tokens(text) for text in texts))
 
 
-def _file_tokens(message: UIMessage) -> int:
+def _file_tokens(message: MessageDict) -> int:
     return FILE_TOKENS * sum(_file_count(part) for part in message["parts"])
 
 

@@ -26,7 +26,7 @@ from rejoin_protocol.log.record import (
 )
 from rejoin_protocol.log.segment import SegmentBuilder
 
-from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.bounded_work import refuse_if_abandoned
 
 QUEUED_EVENTS_MAX = 4_096

@@ -12,17 +12,17 @@ import msgspec
 import structlog
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Claim
+from rejoin_adapters.store_types import Claim
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
 
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, TeamMember
-from rejoin_runner.decision import agent_stack
-from rejoin_runner.decision.agent_stack import AgentFrame
-from rejoin_runner.decision.run_state import RunState, usage_of
 from rejoin_runner.models.model import Model, Usage
+from rejoin_runner.next_action import agent_stack
+from rejoin_runner.next_action.agent_stack import AgentFrame
+from rejoin_runner.next_action.run_state import RunState, usage_of
 from rejoin_runner.output.event_writer import EventWriter
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run.earlier_messages import visible_history

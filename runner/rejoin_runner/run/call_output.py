@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import stamina
-from rejoin_adapters.records import Artifact
+from rejoin_adapters.store_types import Artifact
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk

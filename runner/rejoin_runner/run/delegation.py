@@ -8,9 +8,9 @@ no history keeps operations, and after a crash between the two the operation is 
 from rejoin_protocol.events import chunks
 from rejoin_protocol.log.record import Audience
 
-from rejoin_runner.decision import agent_stack
-from rejoin_runner.decision.agent_stack import PartOrigin, ToolCall
 from rejoin_runner.models.model import ModelRequest
+from rejoin_runner.next_action import agent_stack
+from rejoin_runner.next_action.agent_stack import PartOrigin, ToolCall
 from rejoin_runner.run.attempt import Attempt, clip_error
 from rejoin_runner.tools.tool import RESULT_BYTES_MAX
 from rejoin_runner.tools.tool_context import build_operation

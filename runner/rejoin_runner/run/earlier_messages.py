@@ -3,29 +3,29 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import MessageId
 
-from rejoin_runner.decision import agent_stack
+from rejoin_runner.next_action import agent_stack
 
 NEVER_DECIDED = "The call was not run: its run ended before anybody approved it."
 
 
-def visible_history(history: Sequence[UIMessage], waiting: Collection[MessageId]) -> list[UIMessage]:
+def visible_history(history: Sequence[MessageDict], waiting: Collection[MessageId]) -> list[MessageDict]:
     """The messages without the work of delegated agents. `waiting`: the answers whose runs have not ended.
 
     A call that still waits for a person keeps its state, so that the model does not ask for it again. A
     question that nobody can answer any more, because its run has ended or the session is a fork, is denied.
     """
     return [
-        _settle(agent_stack.frame_view(message, None), message["id"] in waiting)
+        _close_open_calls(agent_stack.frame_view(message, None), message["id"] in waiting)
         if message["role"] == "assistant"
         else message
         for message in history
     ]
 
 
-def _settle(message: UIMessage, is_waiting: bool) -> UIMessage:
+def _close_open_calls(message: MessageDict, is_waiting: bool) -> MessageDict:
     if is_waiting:
         return message
     return {**message, "parts": [_deny_if_open(part) for part in message["parts"]]}

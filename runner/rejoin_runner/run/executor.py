@@ -11,8 +11,8 @@ from typing import Any, assert_never
 
 import msgspec
 from msgspec import UNSET
-from rejoin_adapters.records import Decision
-from rejoin_adapters.service.background import DetachedTasks, run_alongside
+from rejoin_adapters.process.background import DetachedTasks, run_alongside
+from rejoin_adapters.store_types import Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
@@ -20,11 +20,11 @@ from rejoin_protocol.log.record import Mark
 from rejoin_protocol.run_request import RunRequest
 
 from rejoin_runner.agent.custom_loop import CRASH_ERROR
-from rejoin_runner.decision import decide
-from rejoin_runner.decision.agent_stack import ToolCall
-from rejoin_runner.decision.run_state import Phase, StepPhase, usage_of
-from rejoin_runner.decision.seen_part import cut_behind
 from rejoin_runner.models.model import Model
+from rejoin_runner.next_action import decide
+from rejoin_runner.next_action.agent_stack import ToolCall
+from rejoin_runner.next_action.run_state import Phase, StepPhase, usage_of
+from rejoin_runner.next_action.seen_part import cut_behind
 from rejoin_runner.output.bounded_work import WorkEnd, run_bounded
 from rejoin_runner.run import delegation, instrumentation, model_step, tool_calls
 from rejoin_runner.run.attempt import DEADLINE, Attempt

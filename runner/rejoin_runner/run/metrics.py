@@ -4,7 +4,7 @@ Labels are the names of this process's agents and tools, and the words of this f
 invented is "(unknown)". Nothing is counted for each event: the most frequent sample is an append, a batch.
 """
 
-from rejoin_adapters.service.metrics_server import ProcessMetrics
+from rejoin_adapters.process.metrics_server import ProcessMetrics
 
 from rejoin_runner.models.model import Usage
 

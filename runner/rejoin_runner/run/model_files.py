@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 from rejoin_adapters.ports.files import FileReference, FileStore, StoredFile
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, Limited
 from rejoin_protocol.events.chunks import DATA_PREFIX, Chunk, File, ReasoningFile
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import TenantId
 
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelError, ModelRequest
@@ -82,13 +82,15 @@ def _file_error(fault: Invalid | Limited) -> ModelError:
     return ModelError(f"The model generated a file that cannot be stored: {fault}.")
 
 
-async def inline_files(history: Sequence[UIMessage], files: FileStore, tenant: TenantId) -> list[UIMessage]:
+async def inline_files(
+    history: Sequence[MessageDict], files: FileStore, tenant: TenantId
+) -> list[MessageDict]:
     """The messages as a model gets them: data URLs in place of the URLs of stored files, texts in place of
     text files, no data of the user's application. A note replaces a file that does not exist any more, and
     the oldest files if all are larger than `INLINED_BYTES_MAX`. Raises `Unavailable`.
     """
     bytes_left = INLINED_BYTES_MAX
-    messages: list[UIMessage] = []
+    messages: list[MessageDict] = []
     for message in reversed(history):
         parts: list[Part] = []
         for part in reversed(message["parts"]):

@@ -19,11 +19,11 @@ from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
-from rejoin_runner.decision import agent_stack
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
+from rejoin_runner.next_action import agent_stack
 from rejoin_runner.output.journal import EventTooLarge
-from rejoin_runner.run import delegation, instrumentation, run_context
+from rejoin_runner.run import delegation, instrumentation, run_inputs
 from rejoin_runner.run.attempt import (
     DEADLINE,
     Attempt,
@@ -32,7 +32,7 @@ from rejoin_runner.run.attempt import (
     detect_foreign_cancellation,
 )
 from rejoin_runner.run.call_output import LoggedCallOutput
-from rejoin_runner.run.compaction import fit_context_window
+from rejoin_runner.run.context_fitting import fit_context_window
 from rejoin_runner.run.model_files import store_generated_file
 from rejoin_runner.tools.tool import ToolError
 
@@ -125,7 +125,7 @@ async def _open_stream(attempt: Attempt) -> AsyncGenerator[ModelChunk | MessageC
     request = msgspec.structs.replace(
         request,
         history=await fit_context_window(attempt, request.history),
-        instructions=await run_context.build_instructions(attempt),
+        instructions=await run_inputs.build_instructions(attempt),
         tenant=attempt.run.tenant,
         settings=attempt.agent.model_settings,
     )

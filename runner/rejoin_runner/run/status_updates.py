@@ -9,10 +9,10 @@ import asyncio
 import msgspec
 import structlog
 from rejoin_protocol.events.chunks import Data
-from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
+from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
 from rejoin_protocol.log.record import Audience
 
-from rejoin_runner.agent.status_updates import StatusUpdates, Summary, SummaryWriter
+from rejoin_runner.agent.status_settings import StatusUpdates, Summary, SummaryWriter
 from rejoin_runner.models.model import Model, build_question, collect_answer
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.tools.tool_context import build_status_update
@@ -79,7 +79,7 @@ def _model_writer(attempt: Attempt, model: Model) -> SummaryWriter:
     return write
 
 
-def build_transcript(message: UIMessage) -> str:
+def build_transcript(message: MessageDict) -> str:
     """The last `TRANSCRIPT_CHARS` characters of what the assistant wrote and did, one line for each part."""
     lines = []
     for part in message["parts"]:

@@ -11,17 +11,17 @@ from itertools import count
 from typing import Any
 
 import msgspec
-from rejoin_adapters.records import ApprovalRequest, Decision
+from rejoin_adapters.store_types import ApprovalRequest, Decision
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import approval_id
 from rejoin_protocol.log.record import Mark
 
-from rejoin_runner.decision import decide
-from rejoin_runner.decision.agent_stack import ToolCall
 from rejoin_runner.exception_report import log_exception
-from rejoin_runner.run import delegation, instrumentation, run_context
+from rejoin_runner.next_action import decide
+from rejoin_runner.next_action.agent_stack import ToolCall
+from rejoin_runner.run import delegation, instrumentation, run_inputs
 from rejoin_runner.run.attempt import Attempt, ForeignCancellation, detect_foreign_cancellation
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.tools.output_port import CallOutput
@@ -174,7 +174,7 @@ def _tool_context(attempt: Attempt, call: ToolCall, output: CallOutput | None = 
         attempt.run.session,
         call.id,
         attempt.context,
-        run_context.user_data(attempt.claim),
+        run_inputs.user_data(attempt.claim),
         output=output,
     )
 

@@ -1,6 +1,6 @@
 """The worker process: from a run request to its acknowledgement.
 
-`worker` pulls requests and drains; `execution` executes one delivery; `lease` has the control messages about
-the runs that are executed; `maintenance` does the periodic work; `configuration` has what a worker is given;
-`loop_watchdog` reports a blocked event loop.
+`worker` pulls requests and drains; `delivery` carries out one delivered request; `lease` has the control
+messages about the runs that are executed; `maintenance` does the periodic work; `configuration` has what a
+worker is given; `loop_watchdog` reports a blocked event loop.
 """

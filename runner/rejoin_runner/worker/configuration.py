@@ -10,7 +10,7 @@ from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_queue import Delivery, RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
-from rejoin_adapters.records import Claim
+from rejoin_adapters.store_types import Claim
 from rejoin_protocol.security.sealing import Sealer
 
 from rejoin_runner.agent.agent import Agent

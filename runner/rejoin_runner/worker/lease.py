@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import RunId
 

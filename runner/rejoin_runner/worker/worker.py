@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from rejoin_adapters.ports.run_queue import Delivery
-from rejoin_adapters.service.background import DetachedTasks
+from rejoin_adapters.process.background import DetachedTasks
 from rejoin_protocol.ids import AgentName
 
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
-from rejoin_runner.worker.execution import DeliveryExecutor
+from rejoin_runner.worker.delivery import DeliveryExecutor
 from rejoin_runner.worker.lease import RunLeases
 from rejoin_runner.worker.maintenance import Maintenance
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 from rejoin_adapters.embedded import Servers
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.clients.api_families import PARTS, ApiClient, Script, event_types
 from tests.support.clients.attacked_gateway import AttackedGateway, open_attacked_gateway

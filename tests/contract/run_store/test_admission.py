@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Admission,
     Admitted,
     ApprovalRequest,
@@ -19,7 +19,7 @@ from rejoin_adapters.records import (
     UserMessage,
 )
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
@@ -126,7 +126,7 @@ async def test_a_suspended_run_whose_message_is_replaced_is_cancelled(chat: Chat
 
 
 async def test_a_new_session_imports_the_turns_before(chat: Chat) -> None:
-    earlier: list[UIMessage] = [
+    earlier: list[MessageDict] = [
         user("one", "a"),
         {"id": "b", "role": "assistant", "parts": [{"type": "text", "text": "first"}]},
         user("collides", "a"),
@@ -193,7 +193,7 @@ async def test_regenerating_nothing_is_not_found_and_makes_no_session(chat: Chat
 
 
 async def test_an_answer_without_a_question_cannot_be_regenerated(chat: Chat) -> None:
-    greeting: UIMessage = {"id": "g", "role": "assistant", "parts": [{"type": "text", "text": "hi"}]}
+    greeting: MessageDict = {"id": "g", "role": "assistant", "parts": [{"type": "text", "text": "hi"}]}
     run = (await chat.submit("one", imports=[greeting])).run
     await chat.end((await chat.claim(run)).run)
     with pytest.raises(NotFound):
@@ -220,12 +220,12 @@ async def test_history_leaves_out_the_answer_of_a_busy_run(chat: Chat) -> None:
     decided = (await chat.decide(*approvals)).run
     history = await chat.store.history(DEFAULT, chat.id)
     assert history is not None
-    assert history.busy == decided
+    assert history.active_run == decided
     assert [text_of(message) for message in history.messages] == ["one"]
     await chat.end((await chat.claim(decided)).run, "finally")
     history = await chat.store.history(DEFAULT, chat.id)
     assert history is not None
-    assert (history.busy, history.agent) == (None, AGENT)
+    assert (history.active_run, history.agent) == (None, AGENT)
     assert history.messages[-1]["id"] == run.answer
     assert [text_of(message) for message in history.messages] == ["one", "finally"]
 
@@ -347,7 +347,7 @@ async def test_another_tenant_sees_nothing(chat: Chat) -> None:
     ],
 )
 async def test_bodies_come_back_as_they_were(chat: Chat, value: Any) -> None:
-    message: UIMessage = {"role": "user", "parts": [{"type": "data-x", "data": value}], "id": fresh("msg")}
+    message: MessageDict = {"role": "user", "parts": [{"type": "data-x", "data": value}], "id": fresh("msg")}
     admitted = await chat.admit(Submit(UserMessage(message, b"1")))
     claim = await chat.claim(admitted.run)
     encode = msgspec.json.encode

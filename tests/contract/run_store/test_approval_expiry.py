@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Decision
+from rejoin_adapters.store_types import Decision
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import CallId, RunId
 from rejoin_protocol.lifecycle import State

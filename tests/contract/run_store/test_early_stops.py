@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Interrupted
+from rejoin_adapters.store_types import Interrupted
 from rejoin_protocol.ids import CallId, MessageId
 from rejoin_protocol.lifecycle import State
 

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Owner, Run
+from rejoin_adapters.store_types import Owner, Run
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import AgentName, MessageId, TenantId
 

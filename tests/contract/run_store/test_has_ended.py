@@ -2,7 +2,7 @@
 
 import asyncio
 
-from rejoin_adapters.records import Owner, Run
+from rejoin_adapters.store_types import Owner, Run
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
 

@@ -2,7 +2,7 @@
 
 import pytest
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Admission, Interrupted, Regenerate, Submit, UserMessage, WhenBusy
+from rejoin_adapters.store_types import Admission, Interrupted, Regenerate, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State

@@ -13,7 +13,7 @@ from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Limits, Owner, Run, Submit, UserMessage, WhenBusy
+from rejoin_adapters.store_types import Limits, Owner, Run, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
@@ -140,7 +140,7 @@ async def test_a_run_that_waits_for_a_place_is_its_sessions_run(store: RunStore)
     assert current is not None
     assert current.id == run.id
     assert history is not None
-    assert history.busy == run
+    assert history.active_run == run
 
 
 async def test_a_raised_limit_is_found_by_the_sweep_and_so_is_one_taken_away(store: RunStore) -> None:

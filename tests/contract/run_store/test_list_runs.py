@@ -1,6 +1,6 @@
 """`RunStore.list_runs`, for operators."""
 
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
 

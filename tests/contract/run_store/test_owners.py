@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Admission, Decision, Owner, Regenerate, Submit, UserMessage
+from rejoin_adapters.store_types import Admission, Decision, Owner, Regenerate, Submit, UserMessage
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 

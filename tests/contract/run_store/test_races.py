@@ -9,7 +9,7 @@ from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import open_run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Limits, Owner
+from rejoin_adapters.store_types import Limits, Owner
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State

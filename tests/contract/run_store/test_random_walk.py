@@ -11,7 +11,7 @@ from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import open_run_store
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Admission,
     Admitted,
     ApprovalRequest,
@@ -23,7 +23,7 @@ from rejoin_adapters.records import (
     WhenBusy,
 )
 from rejoin_protocol.errors import RejoinError
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_protocol.run_request import RunRequest
@@ -157,13 +157,13 @@ class Walk:
         if real is None or double is None:
             assert real == double
             return
-        assert (real.messages, real.busy) == (double.messages, double.busy)
+        assert (real.messages, real.active_run) == (double.messages, double.active_run)
 
     @staticmethod
     def answer(run: RunId) -> MessageId:
         return MessageId(f"answer_{run}")
 
-    def message(self, run: RunId, text: str) -> UIMessage:
+    def message(self, run: RunId, text: str) -> MessageDict:
         return {"id": self.answer(run), "role": "assistant", "parts": [{"type": "text", "text": text}]}
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import Decision
+from rejoin_adapters.store_types import Decision
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, RunId
 from rejoin_protocol.lifecycle import State

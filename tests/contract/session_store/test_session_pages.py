@@ -2,9 +2,9 @@
 
 import pytest
 from rejoin_adapters.ports.session_store import SessionStore
-from rejoin_adapters.records import Owner, Submit, UserMessage
+from rejoin_adapters.store_types import Owner, Submit, UserMessage
 from rejoin_protocol.errors import NotFound
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, SessionId, TenantId
 
 from tests.support.data.database_ports import DatabasePorts
@@ -54,7 +54,7 @@ async def say(chat: Chat, *texts: str) -> None:
     """A message with several parts."""
     parts = [{"type": "file", "mediaType": "image/png", "url": "/api/files/x"}]
     parts += [{"type": "text", "text": text} for text in texts]
-    message: UIMessage = {"id": fresh("msg"), "role": "user", "parts": parts}
+    message: MessageDict = {"id": fresh("msg"), "role": "user", "parts": parts}
     await chat.admit(Submit(UserMessage(message, b"digest")))
 
 

@@ -10,7 +10,7 @@ import pytest
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, SessionStore
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.records import ApiKeyRow, ForkOrigin, Owner, RunSummary, SessionSummary, SessionUsage
+from rejoin_adapters.store_types import ApiKeyRow, ForkOrigin, Owner, RunSummary, SessionSummary, SessionUsage
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
@@ -103,12 +103,12 @@ async def test_a_thread_says_how_it_stands(chat: Chat, threads: SessionStore) ->
     thread = await threads.get(DEFAULT, chat.id)
     assert thread is not None
     assert (thread.agent, thread.user, thread.title, thread.metadata) == (AGENT, None, None, None)
-    assert (thread.messages, thread.busy, thread.last_message) == (1, True, "m1")
+    assert (thread.messages, thread.is_busy, thread.last_message) == (1, True, "m1")
     await chat.ask(run)
     await chat.suspend(run)
     thread = await threads.get(DEFAULT, chat.id)
     assert thread is not None
-    assert (thread.messages, thread.busy, thread.last_message) == (2, False, run.answer)
+    assert (thread.messages, thread.is_busy, thread.last_message) == (2, False, run.answer)
     assert thread.created_at < thread.updated_at
 
 
@@ -162,7 +162,12 @@ async def test_a_fork_has_exactly_the_messages_before(chat: Chat, threads: Sessi
     into = Chat(chat.store, id=SessionId(fresh("ses")))
     thread = await threads.fork(DEFAULT, chat.id, MessageId(before[3]), into.id)
     assert (thread.id, thread.messages, thread.last_message) == (into.id, 3, before[2])
-    assert (thread.agent, thread.title, thread.metadata, thread.busy) == (AGENT, "Letters", {"a": 1}, False)
+    assert (thread.agent, thread.title, thread.metadata, thread.is_busy) == (
+        AGENT,
+        "Letters",
+        {"a": 1},
+        False,
+    )
     assert await into.texts() == ["a", "A", "b"]
     assert await ids(threads, into) == before[:3]
     assert (
@@ -235,7 +240,7 @@ async def test_forks_and_forks_of_forks_are_found_from_their_root(
         (chat.id, inner, first, messages[1]),
     ]
     assert [one.id for one in await threads.forks(owner, [first])] == [inner]
-    assert [one.busy for one in forks] == [False] * 3
+    assert [one.is_busy for one in forks] == [False] * 3
     assert [one.id for one in (await threads.list(owner, roots=True)).sessions] == [chat.id]
     assert await threads.count(owner, count_max=9, roots=True) == 1
     assert await threads.count(owner, count_max=9) == 4

@@ -8,7 +8,7 @@ from typing import Any
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-from rejoin_adapters.records import ApprovalRequest, Artifact, Run
+from rejoin_adapters.store_types import ApprovalRequest, Artifact, Run
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 

@@ -16,7 +16,7 @@ from time import monotonic
 import pytest
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 
 from tests.support.faults.chaos import (
     Chaos,

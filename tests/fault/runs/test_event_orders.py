@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from rejoin_gateway.auth.authenticator import ANONYMOUS
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 from rejoin_protocol.log.record import Head
 from rejoin_protocol.run_request import RunRequest
+from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
-from rejoin_runner.agent.decorator import agent
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 from structlog.testing import capture_logs
 
 from tests.support.clients.full_answer import collect_answer

@@ -18,7 +18,7 @@ from rejoin_adapters.memory.broker.run_control import MemoryRunControl
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
-from rejoin_adapters.records import Admission, Owner, Run, Submit, UserMessage
+from rejoin_adapters.store_types import Admission, Owner, Run, Submit, UserMessage
 from rejoin_gateway.streaming import replay
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import ResumePoint

@@ -15,14 +15,14 @@ from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_adapters.records import Claim
+from rejoin_adapters.store_types import Claim
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Mark
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.executor import TOO_MANY_ATTEMPTS
-from rejoin_runner.worker.execution import ABANDON_FACTOR
+from rejoin_runner.worker.delivery import ABANDON_FACTOR
 
 from tests.support.clients.reconnecting_client import cursor_of, split_frames
 from tests.support.models.scripted_models import GatedModel

@@ -11,8 +11,8 @@ import pytest
 from rejoin_protocol.events.chunks import ToolInputAvailable
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.faults.takeover import assert_all_agree, has_no_runs, post_in_background
 from tests.support.models.scripted_models import SingleCallModel

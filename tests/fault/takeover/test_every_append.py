@@ -8,8 +8,8 @@ import pytest
 from rejoin_protocol.ids import RunId
 from rejoin_runner.demo import build_demo_agent, weather
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.clients.full_answer import collect_answer, without_varying_fields
 from tests.support.faults.crashing_runners import crash_at_append

@@ -14,14 +14,14 @@ import pytest
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
 from rejoin_adapters.ports.run_log import RunLog
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events.chunks import Chunk, TextDelta, TextStart
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Record
 from rejoin_protocol.log.segment import RECORDS
-from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.journal import Journal
 
 from tests.support.agents.segments import talkative

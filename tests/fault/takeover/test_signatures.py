@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.models.provider_protocols import ALL, ANTHROPIC, REASONED, ProviderProtocol
 from tests.support.models.provider_server import FakeProvider

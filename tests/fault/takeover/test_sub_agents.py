@@ -8,7 +8,7 @@ tool by its policy, every event once for every client.
 from collections import Counter
 
 import pytest
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 
@@ -56,7 +56,7 @@ def crew(system: LocalSystem, runs: Counter[str]) -> Agent:
     return scripted_agent(system.agent, lines, handoffs=[billing])
 
 
-def check(message: UIMessage, runs: Counter[str], expected: UIMessage, where: str) -> int:
+def check(message: MessageDict, runs: Counter[str], expected: MessageDict, where: str) -> int:
     """The same message, but for tools that must not be repeated and may have been. Returns how many."""
     calls = [part for part in message["parts"] if "toolCallId" in part]
     unknown = [part["type"] for part in calls if part.get("errorText") == UNKNOWN_OUTCOME]

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.embed import (
     ApprovalInput,
@@ -73,7 +73,7 @@ async def test_a_conversation_is_a_few_calls(session: ChatSession) -> None:
     assert "".join(str(event["delta"]) for event in events if event["type"] == "text-delta") == "1 2 3"
     history = await session.history()
     assert [message["role"] for message in history.messages] == ["user", "assistant"]
-    assert history.busy is None
+    assert history.active_run is None
     assert await session.stream() is None
     assert not await session.interrupt()
     usage = await session.usage()

@@ -11,7 +11,7 @@ import pytest_asyncio
 import structlog
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
-from rejoin_adapters.records import Decision, Regenerate
+from rejoin_adapters.store_types import Decision, Regenerate
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId
 

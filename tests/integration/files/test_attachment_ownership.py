@@ -10,9 +10,9 @@ import pytest
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Limits
+from rejoin_adapters.store_types import Limits
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.worker.worker import Worker

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.jetstream import nats_connection
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_gateway.core import attachments as checking
 from rejoin_gateway.core import remote_fetch
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId, UserId

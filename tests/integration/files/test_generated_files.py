@@ -13,11 +13,11 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import RunInput
-from rejoin_runner.agent.decorator import agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.output.journal import EVENT_BYTES_MAX
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.models import openai_responses_frames
 from tests.support.models.agent_teams import Calls, ScriptedPart

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rejoin_gateway.core import file_urls
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from rejoin_adapters.records import Owner
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
+from rejoin_adapters.store_types import Owner
 from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.asgi.application import BrokenResponse, SessionsApplication, asgi
-from rejoin_gateway.asgi.connection import OUTPUT_BYTES_MAX
+from rejoin_gateway.asgi.memory_connection import OUTPUT_BYTES_MAX
 from rejoin_gateway.embed import Rejoin, connect
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_protocol.errors import Invalid, Unauthenticated

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX
 from rejoin_adapters.jetstream.log_tail import ResyncReason, open_log_tail
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
-from rejoin_adapters.service import metrics_server
+from rejoin_adapters.process import metrics_server
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head

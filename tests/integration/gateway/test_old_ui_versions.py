@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 import pytest
 from rejoin_protocol.events.chunks import decode
-from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.events.fold import Fold, MessageDict
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner.agent.agent import Agent
 
@@ -29,7 +29,7 @@ def types(answer: Answer) -> list[str]:
     return [chunk["type"] for chunk in answer.chunks]
 
 
-def folded(answer: Answer) -> UIMessage:
+def folded(answer: Answer) -> MessageDict:
     fold = Fold()
     for frame in answer.frames[:-1]:
         fold.apply(decode(frame.data))

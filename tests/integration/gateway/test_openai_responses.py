@@ -9,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from rejoin_gateway.api.openai.response_format import parse_response_id
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jwt
 import msgspec
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 

@@ -10,8 +10,8 @@ import pytest
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
+from rejoin_runner.tools.tool_decorator import tool
 from structlog.testing import capture_logs
 
 from tests.support.models.scripted_models import SingleCallModel

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from rejoin_gateway.auth.authenticator import ANONYMOUS
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import SessionId
 from rejoin_protocol.lifecycle import BUSY
 from rejoin_runner.agent.agent import Agent

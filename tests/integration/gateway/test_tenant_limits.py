@@ -13,7 +13,7 @@ from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.tenants import PostgresTenants
-from rejoin_adapters.records import Limits
+from rejoin_adapters.store_types import Limits
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_protocol.ids import TenantId

@@ -24,7 +24,7 @@ from rejoin_protocol.events.chunks import (
     ToolInputStart,
     ToolOutputAvailable,
 )
-from rejoin_protocol.events.fold import UIMessage, fold
+from rejoin_protocol.events.fold import MessageDict, fold
 from rejoin_protocol.events.unfold import unfold
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec, Usage
 from rejoin_runner.models.providers.provider import ProviderConnections
@@ -41,7 +41,7 @@ from tests.support.models.provider_server import FakeProvider, ProviderReply
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 MORE = {"id": "u2", "role": "user", "parts": [{"type": "text", "text": "and?"}]}
-NOTHING: UIMessage = {"id": "a1", "role": "assistant", "parts": []}
+NOTHING: MessageDict = {"id": "a1", "role": "assistant", "parts": []}
 WEATHER = ToolSpec("weather", "Looks.", {"type": "object", "properties": {"city": {"type": "string"}}})
 USAGE = {
     "openai": Usage(10, 20),
@@ -51,7 +51,7 @@ USAGE = {
 each = pytest.mark.parametrize("speaks", ALL, ids=lambda speaks: speaks.provider)
 
 
-def asking(*history: UIMessage, answer: UIMessage = NOTHING, step: int = 0) -> ModelRequest:
+def asking(*history: MessageDict, answer: MessageDict = NOTHING, step: int = 0) -> ModelRequest:
     return ModelRequest("be kind", history or (HI,), answer, [WEATHER], step)
 
 
@@ -100,14 +100,14 @@ async def test_text_reasoning_and_parallel_calls_stream_and_are_counted(
     assert provider.keys == ["Bearer k"]
 
 
-def crashed(log: list[Chunk]) -> UIMessage:
+def crashed(log: list[Chunk]) -> MessageDict:
     """The message of a crashed step, read from the stored log alone."""
     torn: list[Chunk] = [StartStep(), ReasoningStart("r"), ReasoningDelta("r", "half a th"), ResetStep()]
     stored = msgspec.json.decode(msgspec.json.encode(fold([*log, *RESULTS, *torn])))
     return fold(unfold(stored))
 
 
-def approved(log: list[Chunk]) -> UIMessage:
+def approved(log: list[Chunk]) -> MessageDict:
     """The message as the database kept it while a person thought about it, and then the result."""
     asked = fold([*log, ToolApprovalRequest("p1", "c0"), RESULTS[0]])
     stored = msgspec.json.decode(msgspec.json.encode(asked))

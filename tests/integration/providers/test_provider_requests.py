@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import File, SourceDocument, SourceUrl, TextDelta
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.models.fallback import Fallback
 from rejoin_runner.models.model import (
     Done,
@@ -35,13 +35,16 @@ from tests.support.models.provider_server import FakeProvider, ProviderReply, de
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 IMAGE = {"type": "file", "mediaType": "image/png", "url": f"data:image/png;base64,{PNG}"}
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
-NOTHING: UIMessage = {"id": "a1", "role": "assistant", "parts": []}
+NOTHING: MessageDict = {"id": "a1", "role": "assistant", "parts": []}
 WEATHER = ToolSpec("weather", "Looks.", {"type": "object", "properties": {}})
 each = pytest.mark.parametrize("speaks", ALL, ids=lambda speaks: speaks.provider)
 
 
 def asking(
-    *history: UIMessage, tenant: str = "", settings: ModelSettings | None = None, answer: UIMessage = NOTHING
+    *history: MessageDict,
+    tenant: str = "",
+    settings: ModelSettings | None = None,
+    answer: MessageDict = NOTHING,
 ) -> ModelRequest:
     return ModelRequest("", history or (HI,), answer, [WEATHER], 0, tenant, settings or ModelSettings())
 

@@ -8,8 +8,8 @@ import pytest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import ToolError
+from rejoin_runner.tools.tool_decorator import tool
 from structlog.testing import capture_logs
 
 from tests.support.system.local_system import Answer, LocalSystem

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem

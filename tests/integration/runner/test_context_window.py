@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.compaction import INSTRUCTIONS
 from rejoin_runner.models.context_window import ContextWindow
@@ -35,7 +35,7 @@ class Listens(msgspec.Struct):
         yield Done("stop", usage)
 
 
-def words(messages: Sequence[UIMessage]) -> list[str]:
+def words(messages: Sequence[MessageDict]) -> list[str]:
     return [part["text"] for message in messages for part in message["parts"] if part["type"] == "text"]
 
 

@@ -17,9 +17,9 @@ from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolC
 from pydantic_ai.models.test import TestModel
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
-from rejoin_runner.agent.decorator import agent
-from rejoin_runner.integrations.pydantic_ai import adapt
+from rejoin_runner.integrations.pydantic_ai import adapt_pydantic_ai
 from rejoin_runner.models.model import Usage
 
 from tests.support.faults.crashing_runners import crash_at_append
@@ -174,7 +174,7 @@ async def test_a_pydantic_ai_agent_is_served_with_its_tools(system: LocalSystem)
     async def weather(city: str) -> str:
         return f"cold in {city}"
 
-    made = adapt(foreign, name=system.agent)
+    made = adapt_pydantic_ai(foreign, name=system.agent)
     session = system.fresh("s")
     answer = await ask(system, made, session=session)
     assert answer.text == "It is cold."
@@ -198,5 +198,5 @@ async def test_a_pydantic_ai_agent_that_answers_with_a_struct_shows_json(system:
     foreign: Foreign[None, dict[str, int]] = Foreign(
         TestModel(custom_output_args={"a": 1}), output_type=dict[str, int]
     )
-    answer = await ask(system, adapt(foreign, name=system.agent))
+    answer = await ask(system, adapt_pydantic_ai(foreign, name=system.agent))
     assert msgspec.json.decode(answer.text) == {"a": 1}

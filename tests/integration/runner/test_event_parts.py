@@ -8,7 +8,7 @@ import pytest
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.system.local_system import Answer, LocalSystem
 

@@ -16,7 +16,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.connection import open_connections
 from rejoin_runner.mcp.remote_tool import RemoteTool
 from rejoin_runner.mcp.safe_http import http_client
-from rejoin_runner.mcp.server import McpServer
+from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
 from rejoin_runner.models.model import Model
 from rejoin_runner.tools.tool import ToolError

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.agent.status_updates import StatusUpdates, Summary
+from rejoin_runner.agent.status_settings import StatusUpdates, Summary
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 
 from tests.support.models.scripted_models import BurstModel, GatedModel

@@ -12,7 +12,7 @@ from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.pool import open_database
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from structlog.testing import capture_logs
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from rejoin_runner.demo import build_demo_agent
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.clients.api_families import (
     AGENT_CHAT,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 from aiohttp import web
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.core.backend import Backend
 

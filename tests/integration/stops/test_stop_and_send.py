@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import LoopOutput, RunInput
-from rejoin_runner.agent.decorator import agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.clients.api_families import SESSION, ApiClient, Json, event_types
 from tests.support.system.local_system import Answer, LocalSystem, read_frames

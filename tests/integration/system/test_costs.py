@@ -18,7 +18,7 @@ from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.postgres.run_store import PostgresRunStore
-from rejoin_gateway.http.service import RESUME_LOOKUPS_MAX
+from rejoin_gateway.http.gateway_service import RESUME_LOOKUPS_MAX
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_protocol.ids import RunId

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
-from rejoin_adapters.service import tracing
+from rejoin_adapters.process import tracing
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import RunRequest
@@ -144,7 +144,7 @@ async def test_probes_leave_no_trace(system: LocalSystem, seen: Seen) -> None:
 
 TRACED = """
 import sys
-from rejoin_adapters.service import tracing
+from rejoin_adapters.process import tracing
 with tracing.export_spans("rejoin-test", sys.argv[1]), tracing.span("step", agent="demo"):
     pass
 """

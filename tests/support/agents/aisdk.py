@@ -14,7 +14,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import sleep, weather
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 DELETE_S = 0.4
 SLOW_S = 2.0

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent_decorator import agent as own_loop
 from rejoin_runner.agent.custom_loop import RunInput
-from rejoin_runner.agent.decorator import agent as own_loop
-from rejoin_runner.agent.status_updates import StatusUpdates, Summary
+from rejoin_runner.agent.status_settings import StatusUpdates, Summary
 from rejoin_runner.demo import weather
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_decorator import tool
 
 CALLS = "REJOIN_CHAOS_CALLS"
 DELETE_S = 0.05
@@ -126,7 +126,7 @@ def _call(name: str, **arguments: str | int) -> ToolInputAvailable:
     return ToolInputAvailable(tool_call_id="call_1", tool_name=name, input=arguments)
 
 
-def seen(message: UIMessage) -> list[str]:
+def seen(message: MessageDict) -> list[str]:
     """The digest of each file of a message that a model receives."""
     urls = [part["url"] for part in message["parts"] if part["type"] == "file"]
     return [hashlib.sha256(file_formats.parse_data_url(url)[1]).hexdigest()[:16] for url in urls]

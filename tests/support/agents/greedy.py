@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.models.scripted_models import SingleCallModel
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 
 @tool

@@ -17,10 +17,10 @@ from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.mcp_sessions import PostgresMcpSessions
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
-from rejoin_adapters.records import ApiKeyRow, Artifact, Owner
+from rejoin_adapters.store_types import ApiKeyRow, Artifact, Owner
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.scope import Scope
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId, UserId
 

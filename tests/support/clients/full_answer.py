@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.fold import UIMessage, fold
+from rejoin_protocol.events.fold import MessageDict, fold
 
 from tests.support.system.local_system import Answer, LocalSystem
 
@@ -12,7 +12,7 @@ from tests.support.system.local_system import Answer, LocalSystem
 class FullAnswer(msgspec.Struct):
     """The responses that carried the answer, and the stored message."""
 
-    message: UIMessage
+    message: MessageDict
     responses: list[Answer]
 
     def operations(self, *kinds: str) -> list[tuple[str, str, str]]:
@@ -30,7 +30,7 @@ async def collect_answer(system: LocalSystem, base: str, prompt: str) -> FullAns
     session = system.fresh("s")
     responses: list[Answer] = []
     history = f"{base}/api/agents/{system.agent}/{session}"
-    message: UIMessage = {"parts": []}
+    message: MessageDict = {"parts": []}
     body: dict[str, Any] | None = system.chat(session, prompt)
     while body is not None:
         headers = {"x-emit-operations": "true"}
@@ -46,7 +46,7 @@ async def collect_answer(system: LocalSystem, base: str, prompt: str) -> FullAns
     return FullAnswer(message, responses)
 
 
-def without_varying_fields(message: UIMessage) -> str:
+def without_varying_fields(message: MessageDict) -> str:
     """A message without the fields that differ from run to run, as text."""
     text = msgspec.json.encode(message["parts"]).decode()
     for part in message["parts"]:

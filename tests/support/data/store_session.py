@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Admission,
     Admitted,
     ApprovalRequest,
@@ -22,7 +22,7 @@ from rejoin_adapters.records import (
     UserMessage,
     WhenBusy,
 )
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
@@ -38,11 +38,11 @@ def fresh(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(8)}"
 
 
-def user(text: str, id: str | None = None) -> UIMessage:
+def user(text: str, id: str | None = None) -> MessageDict:
     return {"id": id or fresh("msg"), "role": "user", "parts": [{"type": "text", "text": text}]}
 
 
-def text_of(message: UIMessage) -> str:
+def text_of(message: MessageDict) -> str:
     text: str = message["parts"][0]["text"]
     return text
 
@@ -73,7 +73,7 @@ class Chat:
         id: str | None = None,
         *,
         edit: bool = False,
-        imports: Sequence[UIMessage] = (),
+        imports: Sequence[MessageDict] = (),
         when_busy: WhenBusy = WhenBusy.ENQUEUE,
         key: str | None = None,
         **extra: Any,
@@ -92,7 +92,7 @@ class Chat:
         assert claim is not None
         return claim
 
-    def answer(self, run: Run, text: str) -> UIMessage:
+    def answer(self, run: Run, text: str) -> MessageDict:
         return {"id": run.answer, "role": "assistant", "parts": [{"type": "text", "text": text}]}
 
     async def end(self, run: Run, text: str = "done", state: State = State.COMPLETED) -> RunRequest | None:

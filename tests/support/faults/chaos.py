@@ -22,7 +22,7 @@ import psutil
 from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.events.fold import Fold, MessageDict
 
 from tests.support.agents.chaos import CALLS
 from tests.support.clients.reconnecting_client import DONE, END, cursor_of, split_frames
@@ -70,11 +70,11 @@ async def is_settled(database_url: str) -> bool:
         await connection.close()
 
 
-async def read_history(http: aiohttp.ClientSession, base: str, session: str) -> Sequence[UIMessage]:
+async def read_history(http: aiohttp.ClientSession, base: str, session: str) -> Sequence[MessageDict]:
     """The messages of a session."""
     async with http.get(f"{base}/api/agents/chaos/{session}") as response:
         assert response.status == 200, await response.text()
-        messages: Sequence[UIMessage] = (await response.json())["messages"]
+        messages: Sequence[MessageDict] = (await response.json())["messages"]
         return messages
 
 
@@ -213,7 +213,7 @@ class Send(msgspec.Struct):
     posts: int = 0
 
     @property
-    def question(self) -> UIMessage | None:
+    def question(self) -> MessageDict | None:
         """The answer so far if it ends with a pending approval."""
         fold = Fold()
         for frame in self.frames:
@@ -232,7 +232,7 @@ class Send(msgspec.Struct):
         return {"id": self.session, "messages": [message], "trigger": "submit-message"}
 
 
-def with_decisions(answer: UIMessage, *, approved: bool) -> UIMessage:
+def with_decisions(answer: MessageDict, *, approved: bool) -> MessageDict:
     """The answer with a decision for each pending approval."""
     parts = [
         part | {"state": "approval-responded", "approval": part["approval"] | {"approved": approved}}

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from random import Random
 from urllib.parse import urlsplit
 
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 
 HOST = "127.0.0.1"
 READ_BYTES_MAX = 64 * 1024

@@ -15,7 +15,7 @@ import msgspec
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.events.fold import Fold, MessageDict
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import TERMINAL, State
 from rejoin_protocol.log.record import Mark, Record, View, split_events
@@ -137,7 +137,7 @@ def logged_events(log: Iterable[Record]) -> list[dict[str, Any]]:
     return [msgspec.json.decode(event) for record in log for event in split_events(record)]
 
 
-def fold_log(log: Iterable[Record]) -> UIMessage:
+def fold_log(log: Iterable[Record]) -> MessageDict:
     """The message that a log folds to; the exception in its place if it does not fold."""
     fold = Fold()
     for record in log:
@@ -277,7 +277,7 @@ def client_violations(send: Send, run: StoredRun) -> Iterator[str]:
 def all_violations(
     runs: Sequence[StoredRun],
     sends: Sequence[Send],
-    history: Mapping[str, Sequence[UIMessage]],
+    history: Mapping[str, Sequence[MessageDict]],
     calls: str,
     artifacts: Mapping[str, str],
 ) -> Iterator[str]:

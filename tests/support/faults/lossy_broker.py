@@ -12,7 +12,7 @@ from random import Random
 from typing import Self
 from urllib.parse import urlsplit
 
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 
 HOST = "127.0.0.1"
 CRLF = b"\r\n"

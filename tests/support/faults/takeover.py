@@ -12,9 +12,9 @@ from typing import Any
 
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_gateway.auth.authenticator import ANONYMOUS
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.events.fold import Fold, MessageDict
 from rejoin_protocol.ids import SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark, Record, split_events
@@ -49,7 +49,7 @@ def has_no_runs(worker: Worker) -> bool:
     return worker.active_runs == 0
 
 
-def fold_records(records: list[Record]) -> UIMessage:
+def fold_records(records: list[Record]) -> MessageDict:
     fold = Fold()
     for record in records:
         for event in split_events(record):

@@ -13,7 +13,7 @@ from rejoin_protocol.events.chunks import (
     TextStart,
 )
 from rejoin_protocol.events.chunks import ToolInputAvailable as Called
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
 
@@ -69,13 +69,13 @@ class ScriptedPart(msgspec.Struct):
         yield Done("stop", Usage(1, 10))
 
 
-def outcomes(message: UIMessage) -> list[str]:
+def outcomes(message: MessageDict) -> list[str]:
     """How the calls of a message went."""
     calls = [part for part in message["parts"] if part["type"].startswith("tool-")]
     return [str(call.get("output") or call.get("errorText") or call["state"]).strip() for call in calls]
 
 
-def texts(message: UIMessage, kind: str) -> list[str]:
+def texts(message: MessageDict, kind: str) -> list[str]:
     """What a message's parts of one kind say."""
     return [part["text"].strip() for part in message["parts"] if part["type"] == kind]
 

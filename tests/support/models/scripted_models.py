@@ -8,8 +8,8 @@ import msgspec
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import File, TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
+from rejoin_runner.tools.tool_decorator import tool
 
 
 class BurstModel(msgspec.Struct):

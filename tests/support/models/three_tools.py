@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.models.scripted_models import CallingModel
 
@@ -69,7 +69,7 @@ def runs_in(ledger: Path) -> tuple[Counter[str], set[str]]:
     return Counter(line.split()[0] for line in lines), set(lines)
 
 
-def check(message: UIMessage, runs: Counter[str], where: str) -> None:
+def check(message: MessageDict, runs: Counter[str], where: str) -> None:
     """Each tool has its result, or was started once and its outcome is unknown."""
     parts = {part["type"].removeprefix("tool-"): part for part in message["parts"]}
     assert parts["look"]["output"] == "seen", where

@@ -19,8 +19,8 @@ from rejoin_gateway.auth.authenticator import AuthSettings, open_authenticator
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.core.attachments import Attachments
 from rejoin_gateway.core.backend import Backend
+from rejoin_gateway.http.gateway_service import GatewayService
 from rejoin_gateway.http.rate_limit import TenantRates
-from rejoin_gateway.http.service import GatewayService
 from rejoin_protocol.ids import AgentName, TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent

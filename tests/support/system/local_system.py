@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_gateway import app as gateway_app
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner import app as runner_app

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from rejoin_adapters.service import redaction
-from rejoin_adapters.service.redaction import REDACTED, redact
+from rejoin_adapters.process import redaction
+from rejoin_adapters.process.redaction import REDACTED, redact
 
 
 def shown(**event: object) -> str:

@@ -8,7 +8,7 @@ import pytest
 TOLD = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-from rejoin_adapters.service.service_process import raise_open_file_limit
+from rejoin_adapters.process.service_process import raise_open_file_limit
 print(raise_open_file_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 

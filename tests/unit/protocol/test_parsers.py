@@ -178,7 +178,7 @@ def read(body: Any) -> None:
     """What happens to a body until the database is asked."""
     match body:
         case aisdk.UIChatRequest() | run_chat.ChatRequest() | parts_chat.PartsRequest():
-            refused(lambda one: one.named, body)
+            refused(lambda one: one.session_id, body)
     match body:
         case aisdk.UIChatRequest(messages=[*earlier, last]):
             refused(lambda one: message_input.build_user_message(one, "/messages/0"), last)

@@ -5,8 +5,10 @@ import importlib
 from pathlib import Path
 
 import pytest
+from rejoin_protocol.events import chunks
 
 import rejoin
+import rejoin.chunks
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,6 +25,13 @@ def test_no_other_name_is_public() -> None:
     assert dir(rejoin) == sorted(rejoin.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         getattr(rejoin, "nothing")  # noqa: B009 - mypy refuses the attribute itself
+
+
+def test_all_classes_of_events_are_public_in_one_module() -> None:
+    public = {name for name, value in vars(chunks).items() if isinstance(value, type) and name[0] != "_"}
+    own = {name for name in public if getattr(chunks, name).__module__ == chunks.__name__}
+    assert set(rejoin.chunks.__all__) == {*own, "Chunk"}
+    assert all(getattr(rejoin.chunks, name) is getattr(chunks, name) for name in rejoin.chunks.__all__)
 
 
 def test_the_fastapi_example_imports_the_facade_alone() -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import structlog
-from rejoin_adapters.service.service_process import configure_logs
+from rejoin_adapters.process.service_process import configure_logs
 
 from rejoin.dev.progress import ProgressLines
 

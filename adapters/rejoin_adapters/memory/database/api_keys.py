@@ -8,7 +8,7 @@ from rejoin_protocol.ids import TenantId
 
 from rejoin_adapters.memory.database.rows import now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
-from rejoin_adapters.records import ApiKeyRow
+from rejoin_adapters.store_types import ApiKeyRow
 
 
 class MemoryApiKeys:

@@ -8,7 +8,7 @@ from rejoin_adapters import page_tokens
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import NumberToken
 from rejoin_adapters.ports.feedback import EVENTS_KEPT, FEEDBACK_MAX
-from rejoin_adapters.records import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 
 
 class MemoryFeedbackStore:

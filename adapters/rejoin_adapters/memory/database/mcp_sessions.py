@@ -6,7 +6,7 @@ from rejoin_protocol.ids import AgentName, RunId, SessionId
 from rejoin_adapters.memory.database.rows import SessionRow, now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.mcp_sessions import request_prefix
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 
 OPEN, ENDED = {"mcp": "open"}, {"mcp": "ended"}
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 from rejoin_protocol.errors import Busy, NotFound
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
 
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Approval,
     ApprovalRequest,
     Decision,
@@ -46,9 +46,9 @@ class MessageRow(msgspec.Struct):
     created_at: datetime = msgspec.field(default_factory=now_utc)
 
     @property
-    def message(self) -> UIMessage:
+    def message(self) -> MessageDict:
         """The body, decoded. The message must have one."""
-        message: UIMessage = msgspec.json.decode(self.body or b"")
+        message: MessageDict = msgspec.json.decode(self.body or b"")
         return message
 
 
@@ -156,7 +156,7 @@ class SessionRow(msgspec.Struct):
         ]
 
     @property
-    def shown(self) -> list[UIMessage]:
+    def shown(self) -> list[MessageDict]:
         """The messages as readers see them."""
         return [row.message for row in self.shown_rows]
 
@@ -261,7 +261,7 @@ class SessionRow(msgspec.Struct):
                 self.flag(run)
         self.promote(now_utc())
 
-    def store_answer(self, run: RunRow, answer: UIMessage) -> None:
+    def store_answer(self, run: RunRow, answer: MessageDict) -> None:
         """Unless an interrupted run has lost it."""
         run.change(usage=parse_usage(answer))
         if self.message(run.answer.id) is run.answer:  # an interrupted run may have lost it

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from rejoin_adapters.memory.database.rows import RunRow, now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
-from rejoin_adapters.records import RunCount
+from rejoin_adapters.store_types import RunCount
 
 
 class MemoryRunCounts:

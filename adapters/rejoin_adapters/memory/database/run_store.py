@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
@@ -19,7 +19,7 @@ from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow,
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres.run_store import PURGED_AGAIN_S
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Admission,
     Admitted,
     Approval,
@@ -135,16 +135,16 @@ class MemoryRunStore:
         waiting[0].start(now_utc())
         return waiting[0].row.request
 
-    def _store_answer(self, run: RunRow, answer: UIMessage) -> None:
+    def _store_answer(self, run: RunRow, answer: MessageDict) -> None:
         before, today = run.row.usage, (run.row.tenant, now_utc().date())
         self.database.session_of(run).store_answer(run, answer)
         more = run.row.usage.total - before.total
         self.database.spent[today] = self.database.spent.get(today, 0) + max(more, 0)
 
-    def _open(self, admission: Admission, imports: Sequence[UIMessage], taken: set[MessageId]) -> SessionRow:
+    def _open(self, admission: Admission, turns: Sequence[MessageDict], taken: set[MessageId]) -> SessionRow:
         session = SessionRow(admission.agent, admission.owner.user, now_utc(), now_utc())
         session.may_start = self.database.may_start
-        for turn in imports:
+        for turn in turns:
             if turn["id"] not in taken:
                 taken.add(turn["id"])
                 session.place(turn["id"], turn["role"], msgspec.json.encode(turn))
@@ -220,8 +220,8 @@ class MemoryRunStore:
         found = self.database.find_session(owner, session)
         if found is None:
             return None
-        busy = found.turn.row if found.turn is not None else None
-        return History(found.agent, found.shown, busy, found.created_at, found.updated_at)
+        active = found.turn and found.turn.row
+        return History(found.agent, found.shown, active, found.created_at, found.updated_at)
 
     async def find_message(
         self, owner: Owner, session: SessionId, message: MessageId
@@ -243,7 +243,7 @@ class MemoryRunStore:
         after: MessageId | None = None,
         limit: int = 20,
         oldest_first: bool = False,
-    ) -> Sequence[UIMessage] | None:
+    ) -> Sequence[MessageDict] | None:
         """See `RunStore`."""
         found = self.database.find_session(owner, session)
         end = None if found is None else found.message(message)
@@ -327,7 +327,7 @@ class MemoryRunStore:
         found.resume(run)
         return Decided(run.row, max(one.turn for one in open_here) + 1)
 
-    async def suspend(self, run: RunId, attempt: int, answer: UIMessage) -> RunRequest | None:
+    async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:
         """See `RunStore`."""
         mine = self._held(run, attempt)
         session = self.database.session_of(mine)
@@ -345,7 +345,7 @@ class MemoryRunStore:
         return self._following(session, mine.row.tenant)
 
     async def end(
-        self, run: RunId, attempt: int, state: State, answer: UIMessage | None, error: str | None
+        self, run: RunId, attempt: int, state: State, answer: MessageDict | None, error: str | None
     ) -> RunRequest | None:
         """See `RunStore`."""
         if state not in TERMINAL:

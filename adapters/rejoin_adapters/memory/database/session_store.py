@@ -14,7 +14,7 @@ from rejoin_adapters.memory.database.rows import SessionRow, now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX
-from rejoin_adapters.records import (
+from rejoin_adapters.store_types import (
     Fork,
     ForkOrigin,
     MessagePage,

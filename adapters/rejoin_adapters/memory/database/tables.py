@@ -10,7 +10,7 @@ from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId
 
 from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow, now_utc
-from rejoin_adapters.records import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
+from rejoin_adapters.store_types import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
 
 
 class MemoryDatabase:

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 from multidict import CIMultiDict
 
-from rejoin_gateway.http.service import SERVICE
+from rejoin_gateway.http.gateway_service import SERVICE
 
 type Message = MutableMapping[str, Any]
 type Application = Callable[

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from aiohttp import web
 from rejoin_adapters.ports.mcp_sessions import McpSessions
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, session_id
 from rejoin_protocol.lifecycle import BUSY
@@ -29,10 +29,10 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.cors import is_from_trusted_page
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.http.request import agent_of, read_body
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE, begin_response
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -71,9 +71,9 @@ class McpEndpoint:
 
 
 def _build_transport() -> "StreamableHTTPSessionManager":
-    from rejoin_gateway.api.mcp import tool  # the SDK takes seconds to import
+    from rejoin_gateway.api.mcp import chat_tool  # the SDK takes seconds to import
 
-    return tool.build_transport()
+    return chat_tool.build_transport()
 
 
 ENDPOINT: web.AppKey[McpEndpoint] = web.AppKey("mcp", McpEndpoint)
@@ -99,7 +99,7 @@ async def handle_message(request: web.Request) -> web.StreamResponse:
     body = await read_body(request)
     if VERSION in request.headers and request.headers[VERSION] not in WITH_SESSIONS:
         return await _handle_without_session(request, body)
-    message = _decode(body)
+    message = _decode_message(body)
     match message:
         case {
             "method": "initialize",
@@ -168,7 +168,7 @@ async def _forward(call: McpCall, body: bytes, headers: Mapping[str, str]) -> we
     )
 
 
-def _decode(body: bytes) -> dict[str, Any] | None:
+def _decode_message(body: bytes) -> dict[str, Any] | None:
     """The message; None if it is no JSON object, which the SDK then reports."""
     try:
         message = msgspec.json.decode(body)

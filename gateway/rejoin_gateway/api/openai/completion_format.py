@@ -151,7 +151,7 @@ def build_completion(
         "logprobs": None,
     }
     return {
-        **_head(run, "chat.completion"),
+        **_chunk_fields(run, "chat.completion"),
         "choices": [choice],
         "usage": completion_usage(metadata),
         "rejoin": rejoin_extension(run, calls),
@@ -196,7 +196,7 @@ class CompletionStream:
         last["rejoin"] = rejoin_extension(self._run, self._calls_pending)
         if not self._include_usage:
             return [last]
-        usage = _head(self._run, "chat.completion.chunk") | {
+        usage = _chunk_fields(self._run, "chat.completion.chunk") | {
             "choices": [],
             "usage": completion_usage(self._metadata),
         }
@@ -204,11 +204,11 @@ class CompletionStream:
 
     def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
-        chunk = _head(self._run, "chat.completion.chunk") | {"choices": [choice]}
+        chunk = _chunk_fields(self._run, "chat.completion.chunk") | {"choices": [choice]}
         return chunk | ({"usage": None} if self._include_usage else {})
 
 
-def _head(run: CompletionMetadata, kind: str) -> dict[str, Any]:
+def _chunk_fields(run: CompletionMetadata, kind: str) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{run.ulid}",
         "object": kind,

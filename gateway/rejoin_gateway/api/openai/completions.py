@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Gone, Invalid
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import SessionId, from_header, session_id, to_header
@@ -36,10 +36,10 @@ from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.http.request import allowed_agent, decode_body, key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE, begin_response
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
@@ -94,7 +94,7 @@ class _AdmittedCompletion(msgspec.Struct, frozen=True):
 
 async def create_completion(request: web.Request) -> web.StreamResponse:
     """Answer the last message."""
-    admitted = await _admit(request)
+    admitted = await _admit_completion(request)
     if not admitted.stream:
         request_body.release_body(request)
         begin_response(request)
@@ -103,7 +103,7 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
     return await stream_replay(request, admitted.replay, translate)
 
 
-async def _admit(request: web.Request) -> _AdmittedCompletion:
+async def _admit_completion(request: web.Request) -> _AdmittedCompletion:
     body = await decode_checked_body(request, ChatCompletionRequest)
     if body.stream_options is not None and not body.stream:
         raise Invalid("stream_options are for a stream", "/stream_options")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rejoin_protocol import file_formats
-from rejoin_protocol.events.fold import Part, UIMessage
+from rejoin_protocol.events.fold import MessageDict, Part
 
 
-def to_item(message: UIMessage) -> dict[str, Any]:
+def to_item(message: MessageDict) -> dict[str, Any]:
     """A message as an input item."""
     role, parts = message["role"], message["parts"]
     if role == "assistant":

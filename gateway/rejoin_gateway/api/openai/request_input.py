@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from rejoin_adapters.records import Decision
+from rejoin_adapters.store_types import Decision
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
 
@@ -144,14 +144,14 @@ def from_chat_messages(messages: Sequence[ChatMessage]) -> list[InputMessage]:
         for field, value in (("tool_calls", message.tool_calls), ("function_call", message.function_call)):
             if value:
                 raise Invalid("tools run here: calls are not taken from a client", f"{place}/{field}")
-        converted.append(_convert(message.role, message.content, place, _chat_part))
+        converted.append(_convert_message(message.role, message.content, place, _chat_part))
     return converted
 
 
 def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMessage]:
     """The messages in a response's `input`. Raises `Invalid`."""
     if isinstance(input, str):
-        return [_convert("user", input, "", _input_part, root="/input")]
+        return [_convert_message("user", input, "", _input_part, root="/input")]
     converted = []
     for number, item in enumerate(input):
         place = f"/input/{number}"
@@ -162,7 +162,7 @@ def from_response_input(input: str | Sequence[dict[str, Any]]) -> list[InputMess
                 item.get("type", "message") == "message"
             ):
                 _check_role(role, place)
-                converted.append(_convert(role, content, place, _input_part))
+                converted.append(_convert_message(role, content, place, _input_part))
             case _:
                 raise Invalid("an input item is a message; an mcp_approval_response stands alone", place)
     return converted
@@ -200,7 +200,7 @@ def _check_role(role: str, place: str) -> None:
         raise Invalid("a role is user or assistant", f"{place}/role")
 
 
-def _convert(
+def _convert_message(
     role: str,
     content: Any,
     place: str,

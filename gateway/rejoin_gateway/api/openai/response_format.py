@@ -93,7 +93,9 @@ class ResponseStream:
         """The response as it ended; None before, and after it was continued."""
         self._items: list[dict[str, Any]] = []
         self._open: dict[str, int] = {}
-        self._deltas: dict[int, list[str]] = {}  # text of open items that `_settle` has not put into them yet
+        self._deltas: dict[
+            int, list[str]
+        ] = {}  # text of open items that `_settle_item` has not put into them yet
         self._calls: dict[str, int] = {}
         self._pending_calls = PendingCalls()
         self._metadata: dict[str, Any] = {}
@@ -125,7 +127,7 @@ class ResponseStream:
     def body(self, status: str, *, fault: str | None = None, reason: str | None = None) -> dict[str, Any]:
         """The response object as of now. `fault`: why it failed; `reason`: why it is incomplete."""
         for index in self._open.values():
-            self._settle(index)
+            self._settle_item(index)
         return {
             "id": response_id(self._run.run),
             "object": "response",
@@ -224,7 +226,7 @@ class ResponseStream:
             case chunks.ReasoningEnd(id=id) if _reasoning_key(id) in self._open:
                 return self._close_summary(self._open.pop(_reasoning_key(id)))
             case _:
-                return self._call(chunk)
+                return self._call_events(chunk)
 
     def _add(self, prefix: str, item: dict[str, Any]) -> tuple[int, ResponseEvent]:
         """Append an item. Its id follows from its index: after a reset the next item has the same id."""
@@ -249,7 +251,7 @@ class ResponseStream:
             return self._event("response.reasoning_summary_text.delta", **self._at(index), delta=delta)
         return self._event("response.output_text.delta", **self._at(index), delta=delta, logprobs=[])
 
-    def _settle(self, index: int) -> dict[str, Any]:
+    def _settle_item(self, index: int) -> dict[str, Any]:
         """Put the collected text into the item's part; the part. A new object: earlier events refer to the
         old one.
         """
@@ -269,7 +271,7 @@ class ResponseStream:
 
     def _close_text(self, index: int) -> list[ResponseEvent]:
         self._items[index]["status"] = "completed"
-        part, at = self._settle(index), self._at(index)
+        part, at = self._settle_item(index), self._at(index)
         return [
             self._event("response.output_text.done", **at, text=part["text"], logprobs=[]),
             self._event("response.content_part.done", **at, part=part),
@@ -287,7 +289,7 @@ class ResponseStream:
 
     def _close_summary(self, index: int) -> list[ResponseEvent]:
         self._items[index]["status"] = "completed"
-        part, at = self._settle(index), self._at(index)
+        part, at = self._settle_item(index), self._at(index)
         return [
             self._event("response.reasoning_summary_text.done", **at, text=part["text"]),
             self._event("response.reasoning_summary_part.done", **at, part=part),
@@ -296,7 +298,7 @@ class ResponseStream:
 
     # -------------------------------------------------------------------------------------- the tools
 
-    def _call(self, chunk: Chunk) -> list[ResponseEvent]:
+    def _call_events(self, chunk: Chunk) -> list[ResponseEvent]:
         match chunk:
             case chunks.ToolInputAvailable(tool_call_id=call, tool_name=name, input=input) if (
                 call not in self._calls

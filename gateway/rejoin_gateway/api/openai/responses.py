@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.records import Decision, Run
+from rejoin_adapters.store_types import Decision, Run
 from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import MessageId, SessionId, is_approval_of, session_id
@@ -47,10 +47,10 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.message_input import new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.gateway_service import PRINCIPAL, begin_response
 from rejoin_gateway.http.request import key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Parameters, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL, begin_response
 from rejoin_gateway.streaming.event_reader import decode_events, read_stored_events
 from rejoin_gateway.streaming.positions import FromStart
 from rejoin_gateway.streaming.replay import Replay
@@ -102,7 +102,7 @@ class _AdmittedResponse(msgspec.Struct, frozen=True):
 
 async def create_response(request: web.Request) -> web.StreamResponse:
     """Answer the last message of an input, or continue a response with decisions."""
-    admitted = await _admit(request)
+    admitted = await _admit_response(request)
     if admitted.stream:
         return await _stream_events(request, admitted.replay, admitted.after)
     if admitted.background:
@@ -113,12 +113,12 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     return json_response(await _await_final(admitted.replay))
 
 
-async def _admit(request: web.Request) -> _AdmittedResponse:
+async def _admit_response(request: web.Request) -> _AdmittedResponse:
     body = await decode_checked_body(request, CreateResponseRequest)
     stream, background = bool(body.stream), bool(body.background)
     decisions = request_input.parse_decisions(body.input)
     if decisions:
-        replay, after = await _decide(request, body.previous_response_id, decisions)
+        replay, after = await _decide_approvals(request, body.previous_response_id, decisions)
         return _AdmittedResponse(replay, stream, background, after)
     messages = request_input.from_response_input(body.input)
     session = await _find_session(request, body)
@@ -223,7 +223,7 @@ async def _find_previous(request: web.Request, id: str) -> tuple[Run, Session]:
         raise NotFound(f"previous_response_id: {fault}") from fault
 
 
-async def _decide(
+async def _decide_approvals(
     request: web.Request, previous: str | None, decisions: Sequence[Decision]
 ) -> tuple[Replay, int | None]:
     """Store decisions; the whole response's stream, and the number behind which it continues.

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from msgspec import UNSET
-from rejoin_adapters.records import Approval, Decision
+from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.chunks import (
     Chunk,
@@ -26,10 +26,10 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import chunks_response, stream_replay
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL
 
 NO_PARTS = "parts must be a non-empty array"
 NO_RUN = "runId and threadId are required"
@@ -52,18 +52,18 @@ class ThreadDecision(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     message_id: str | None = None
 
 
-async def admit(request: web.Request, chat: PartsRequest) -> Answer:
+async def answer_chat(request: web.Request, chat: PartsRequest) -> Answer:
     """Send a message. Files are taken as data URLs only. Raises as `AgentSession.send`."""
     if not chat.parts:
         raise Invalid(NO_PARTS, "/parts")
     key = key_of(request)
-    session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
+    session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
     message = ClientMessage(chat.message_id or new_message_id(key), "user", chat.parts)
     replay = await session.send(
         message_input.build_user_message(message, ""),
         view_of(request),
         fetch_urls=False,
-        when_busy=chat.busy,
+        when_busy=chat.busy_policy,
         seen=chat.seen,
         key=key,
     )

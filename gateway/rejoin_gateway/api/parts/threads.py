@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Fork, SessionSummary
+from rejoin_adapters.store_types import Fork, SessionSummary
 from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import MessageId, session_id
 
 from rejoin_gateway.api.shared.answers import Acknowledgement
@@ -94,7 +94,7 @@ class ThreadMessages(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
     """
 
     thread: ThreadSummary
-    messages: Sequence[UIMessage]
+    messages: Sequence[MessageDict]
     forks: dict[str, list[ForkReference]]
     fork_info: ForkInfo | None
     active: bool
@@ -123,7 +123,7 @@ async def list_threads(request: web.Request) -> web.StreamResponse:
     is_whole = before is None and page.next is None
     total = len(page.sessions) if is_whole else await directory.count_sessions(TOTAL_MAX, roots=True)
     both: list[SessionSummary | Fork] = [*page.sessions, *forks]
-    active = [one.id for one in both if one.busy]
+    active = [one.id for one in both if one.is_busy]
     threads = [_to_root(root, [fork for fork in forks if fork.root == root.id]) for root in page.sessions]
     return json_response(ThreadList(threads, total, 0, limit, page.next is not None, active, page.next))
 
@@ -139,7 +139,7 @@ async def get_thread(request: web.Request) -> web.StreamResponse:
             forks.setdefault(fork.before, []).append(ForkReference(fork.id, fork.title))
     return json_response(
         ThreadMessages(
-            _to_summary(summary), page.messages, forks, await _fork_info(session), summary.busy, page.next
+            _to_summary(summary), page.messages, forks, await _fork_info(session), summary.is_busy, page.next
         )
     )
 

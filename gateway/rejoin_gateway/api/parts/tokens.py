@@ -12,9 +12,9 @@ from aiohttp import web
 from rejoin_protocol.errors import Invalid, Unauthenticated
 
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
-from rejoin_gateway.http.service import SERVICE
 
 NO_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC)
 """For a credential without an end: clients want a time."""
@@ -54,17 +54,17 @@ class TokenPair(msgspec.Struct, frozen=True, rename="camel"):
 
 async def log_in(request: web.Request) -> web.StreamResponse:
     """Check a credential that a person typed as the password."""
-    login = await _decode(request, LoginRequest, LOGIN_ERRORS)
+    login = await _decode_credentials(request, LoginRequest, LOGIN_ERRORS)
     return json_response(await _pair(request, login.password, LOGIN_ERRORS))
 
 
 async def refresh(request: web.Request) -> web.StreamResponse:
     """Check a credential that a client kept as the refresh token."""
-    body = await _decode(request, RefreshRequest, REFRESH_ERRORS)
+    body = await _decode_credentials(request, RefreshRequest, REFRESH_ERRORS)
     return json_response(await _pair(request, body.refresh_token, REFRESH_ERRORS))
 
 
-async def _decode[T](request: web.Request, kind: type[T], texts: CredentialErrors) -> T:
+async def _decode_credentials[T](request: web.Request, kind: type[T], texts: CredentialErrors) -> T:
     try:
         return msgspec.json.decode(await request_body.read_small(request), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:

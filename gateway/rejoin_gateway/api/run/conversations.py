@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from msgspec import UNSET
-from rejoin_adapters.records import SessionSummary
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_adapters.store_types import SessionSummary
+from rejoin_protocol.events.fold import MessageDict
 
 from rejoin_gateway.api.run.executions import PendingApproval, to_pending_approval
 from rejoin_gateway.api.shared.lookup import directory_of, summary_in_path
@@ -143,13 +143,13 @@ def _to_summary(summary: SessionSummary, title: str | None) -> ConversationSumma
         summary.created_at,
         summary.updated_at,
         summary.messages,
-        summary.busy,
+        summary.is_busy,
         title,
         summary.metadata,
     )
 
 
-def _to_message(message: UIMessage, created_at: datetime) -> ConversationMessage:
+def _to_message(message: MessageDict, created_at: datetime) -> ConversationMessage:
     parts = message["parts"]
     text = "".join(part["text"] for part in parts if part["type"] == "text")
     return ConversationMessage(

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Approval, Decision, RunSummary
+from rejoin_adapters.store_types import Approval, Decision, RunSummary
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
@@ -22,10 +22,10 @@ from rejoin_gateway.api.shared.answers import (
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.client_view import OperationSet
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
-from rejoin_adapters.records import Decision
+from rejoin_adapters.store_types import Decision
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName
 
@@ -39,10 +39,10 @@ from rejoin_gateway.core.answered_calls import (
 from rejoin_gateway.core.left_answers import interrupt_left_answer
 from rejoin_gateway.core.message_input import MESSAGES_MAX, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import AgentSession, Session
+from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc
-from rejoin_gateway.http.service import PRINCIPAL
 from rejoin_gateway.streaming.client_view import OperationSet
 from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
@@ -105,23 +105,23 @@ class CompletedAnswer(TypedDict):
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
     """Send a message or decide approvals; stream what follows, or return the whole answer."""
-    return await respond(request, await _decode_and_admit(request))
+    return await respond(request, await _decode_and_answer(request))
 
 
-async def _decode_and_admit(request: web.Request) -> Answer:
-    return await admit(request, await decode_body(request, ChatRequest))
+async def _decode_and_answer(request: web.Request) -> Answer:
+    return await answer_chat(request, await decode_body(request, ChatRequest))
 
 
-async def admit(request: web.Request, chat: ChatRequest) -> Answer:
+async def answer_chat(request: web.Request, chat: ChatRequest) -> Answer:
     """Send a message, decide approvals, or both, the decisions first. Raises as `AgentSession.send`."""
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
     answers = _parse_answers(chat.messages)
     if answers and not message_forms.has_message(chat.messages[-1]):
-        return await _decide(request, chat, answers)
+        return await _decide_approvals(request, chat, answers)
     key = key_of(request)
-    session = session_of(request, chat.named or new_session_id(key, request[PRINCIPAL].owner))
-    replay = await _send(request, session, chat, answers or _earlier_answers(chat.messages))
+    session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
+    replay = await _send_message(request, session, chat, answers or _earlier_answers(chat.messages))
     if chat.stream:
         return StreamAnswer(replay)
     return CompleteAnswer(replay, partial(render_completion, int(session.now().timestamp())))
@@ -134,7 +134,7 @@ async def _keeps_open(session: Session, agent: AgentName, chat: ChatRequest) -> 
     return (await session.backend.agent(agent)).execution_mode == "classic"
 
 
-async def _send(
+async def _send_message(
     request: web.Request, session: AgentSession, chat: ChatRequest, answers: Sequence[AnsweredCall]
 ) -> Replay:
     key = key_of(request)
@@ -157,15 +157,17 @@ async def _send(
                 earlier,
                 lambda earlier: message_forms.part_pointers(chat.messages[earlier], f"/messages/{earlier}"),
             ),
-            when_busy=chat.busy,
+            when_busy=chat.busy_policy,
             seen=chat.seen,
             follow=follow,
             key=key,
         )
 
 
-async def _decide(request: web.Request, chat: ChatRequest, answers: Sequence[AnsweredCall]) -> Answer:
-    session = await session_by_id(request, chat.named or new_session_id())
+async def _decide_approvals(
+    request: web.Request, chat: ChatRequest, answers: Sequence[AnsweredCall]
+) -> Answer:
+    session = await session_by_id(request, chat.session_id or new_session_id())
     pending = {approval.request.id for approval in await session.pending_approvals()}
     decisions = await to_decisions(session, answers)
     acknowledgement = _acknowledge(answers, decisions, pending)

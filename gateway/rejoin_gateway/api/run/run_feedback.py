@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.records import ClientEvent
+from rejoin_adapters.store_types import ClientEvent
 from rejoin_protocol.ids import session_id
 
 from rejoin_gateway.api.shared.feedback_forms import (

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import RUN_PREFIX, MessageId, RunId
 
 from rejoin_gateway.api.sessions import send_body
@@ -38,7 +38,7 @@ class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=
 
     id: str
     agent: str
-    messages: Sequence[UIMessage]
+    messages: Sequence[MessageDict]
     created_at: datetime
     updated_at: datetime
     active_run_id: str | None = None
@@ -74,20 +74,20 @@ class SessionUsageReport(msgspec.Struct, frozen=True, rename="camel"):
 
 async def send_message(request: web.Request) -> web.StreamResponse:
     """Send a message or decide approvals; stream what follows."""
-    return await respond(request, await _admit(request))
+    return await respond(request, await _answer_message(request))
 
 
-async def _admit(request: web.Request) -> Answer:
+async def _answer_message(request: web.Request) -> Answer:
     body = parse_send_body(await decode_body(request, Any), new_message_id(key_of(request)))
     session = await _session_of_agent(request)
     match body:
         case Decisions(decisions):
             return await decide(request, session, decisions)
         case NewMessage():
-            return StreamAnswer(await _send(request, session, body))
+            return StreamAnswer(await _send_message(request, session, body))
 
 
-async def _send(request: web.Request, session: AgentSession, body: NewMessage) -> Replay:
+async def _send_message(request: web.Request, session: AgentSession, body: NewMessage) -> Replay:
     located = body.located
     session = msgspec.structs.replace(session, context=ContextInput(request.headers, body.context))
     with message_input.relocate_errors(located.pointer, located.places):
@@ -95,7 +95,7 @@ async def _send(request: web.Request, session: AgentSession, body: NewMessage) -
             message_input.build_user_message(located.message, located.pointer),
             view_of(request),
             pointer=located.pointer,
-            when_busy=body.options.busy,
+            when_busy=body.options.busy_policy,
             seen=body.options.seen,
             key=key_of(request),
         )
@@ -105,7 +105,7 @@ async def get_history(request: web.Request) -> web.StreamResponse:
     """The stored messages. The answer of an active run is not among them: its stream holds all of it."""
     session = _session(request)
     history = await session.history()
-    active_run = None if history.busy is None else history.busy.id
+    active_run = None if history.active_run is None else history.active_run.id
     return json_response(
         SessionHistory(
             session.id, history.agent, history.messages, history.created_at, history.updated_at, active_run

@@ -8,9 +8,9 @@ from aiohttp import web
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.directory import sort_default_first
+from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.http.service import SERVICE
 
 
 class AgentInfo(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from rejoin_adapters.records import Decision, WhenBusy
+from rejoin_adapters.store_types import Decision, WhenBusy
 from rejoin_protocol.errors import Invalid
 
 from rejoin_gateway.core import message_input
@@ -117,16 +117,16 @@ def _parse_message(item: Any, pointer: str, new_id: str) -> LocatedMessage:
             return LocatedMessage(ClientMessage(new_id, "user", parts), pointer, places)
         case {"parts": list()} | {"role": "user"} if item.get("role", "user") == "user":
             ui_message = {"id": new_id, "role": "user", **item}
-            return LocatedMessage(_convert(ui_message, ClientMessage, pointer), pointer)
+            return LocatedMessage(_convert_item(ui_message, ClientMessage, pointer), pointer)
         case _:
             raise Invalid("expected a message: a string, parts, or a user's UI message", pointer)
 
 
 def _options(item: Any, pointer: str) -> MessageOptions:
-    return _convert(item if isinstance(item, dict) else {}, MessageOptions, pointer)
+    return _convert_item(item if isinstance(item, dict) else {}, MessageOptions, pointer)
 
 
-def _convert[T](item: Any, kind: type[T], pointer: str) -> T:
+def _convert_item[T](item: Any, kind: type[T], pointer: str) -> T:
     try:
         return msgspec.convert(item, kind)
     except msgspec.ValidationError as fault:

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.records import Decision
+from rejoin_adapters.store_types import Decision
 from rejoin_protocol.ids import MessageId, RunId
 from rejoin_protocol.lifecycle import State
 
@@ -18,9 +18,9 @@ from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions
 from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
+from rejoin_gateway.http.gateway_service import PRINCIPAL, begin_response
 from rejoin_gateway.http.request import decode_optional_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
-from rejoin_gateway.http.service import PRINCIPAL, begin_response
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 

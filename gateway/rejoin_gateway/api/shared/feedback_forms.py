@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.records import Feedback
+from rejoin_adapters.store_types import Feedback
 
 from rejoin_gateway.core.feedback import FeedbackBook
-from rejoin_gateway.http.service import PRINCIPAL, SERVICE
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 
 DETAILS_CHARS_MAX = 10_000
 type GivenId = Annotated[str, Meta(min_length=1, max_length=256)]

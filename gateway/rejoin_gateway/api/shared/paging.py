@@ -4,7 +4,7 @@ from typing import Annotated
 
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.records import MessagePage, SessionPage, SessionSummary
+from rejoin_adapters.store_types import MessagePage, SessionPage, SessionSummary
 from rejoin_protocol.errors import Invalid
 
 from rejoin_gateway.api.shared.lookup import directory_of, summary_in_path

@@ -43,7 +43,7 @@ from pydantic_ai.messages import (
     VideoUrl,
 )
 from rejoin_protocol.events.chunks import Metadata
-from rejoin_protocol.events.fold import UIMessage, is_tool, tool_name
+from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
 
 DENIED = "Tool call execution denied."
 WAITING = "The call has not run yet: it waits for a person's approval. It runs once it is approved."
@@ -111,7 +111,7 @@ class ModelOrigin(msgspec.Struct, frozen=True):
         return {"id": data.id, "provider_name": self.system, "provider_details": data.details}
 
 
-def to_messages(instructions: str, turns: Iterable[UIMessage], origin: ModelOrigin) -> list[ModelMessage]:
+def to_messages(instructions: str, turns: Iterable[MessageDict], origin: ModelOrigin) -> list[ModelMessage]:
     """The conversation for the model `origin`. Turns come oldest first; the last is the answer so far."""
     messages = [message for turn in turns for message in _turn(turn, origin)]
     last_request = next(
@@ -124,7 +124,7 @@ def to_messages(instructions: str, turns: Iterable[UIMessage], origin: ModelOrig
     return messages
 
 
-def _turn(turn: UIMessage, origin: ModelOrigin) -> Iterator[ModelMessage]:
+def _turn(turn: MessageDict, origin: ModelOrigin) -> Iterator[ModelMessage]:
     match turn.get("role"):
         case "user":
             yield from _user_request(turn["parts"], origin)
@@ -179,7 +179,7 @@ def _assistant_messages(block: Sequence[Part], origin: ModelOrigin) -> Iterator[
     # Ids of single items are valid only in a response that this provider gave.
     has_provider_data = any(part.provider_name for part in shown)
     yield ModelResponse(parts=shown, provider_name=origin.system if has_provider_data else None)
-    if results := [_result(part, origin) for part in block if _is_call(part)]:
+    if results := [_tool_return(part, origin) for part in block if _is_call(part)]:
         yield ModelRequest(parts=results)
 
 
@@ -215,15 +215,15 @@ def _is_call(part: Part) -> bool:
 
 def _arguments(value: Any) -> str | dict[str, Any]:
     """A call's input. The library wraps text, which stands for anything else, into an object."""
-    return value if isinstance(value, dict) else _text(value)
+    return value if isinstance(value, dict) else _text_of(value)
 
 
-def _result(part: Part, origin: ModelOrigin) -> ToolReturnPart:
+def _tool_return(part: Part, origin: ModelOrigin) -> ToolReturnPart:
     name, call_id = tool_name(part), origin.call_id(part["toolCallId"])
     approval = part.get("approval") or {}
     match part.get("state"):
         case "output-available":
-            return ToolReturnPart(name, _output(part.get("output"), origin), call_id)
+            return ToolReturnPart(name, _tool_output(part.get("output"), origin), call_id)
         case "output-error":
             return ToolReturnPart(name, part["errorText"], call_id, outcome="failed")
         case "output-denied":
@@ -236,14 +236,14 @@ def _result(part: Part, origin: ModelOrigin) -> ToolReturnPart:
             return ToolReturnPart(name, UNKNOWN, call_id, outcome="interrupted")
 
 
-def _output(value: Any, origin: ModelOrigin) -> str | list[UserContent]:
+def _tool_output(value: Any, origin: ModelOrigin) -> str | list[UserContent]:
     """A tool's output: its texts and files if it consists of these, else its JSON text."""
     if isinstance(value, dict) and value.get("type") == "content" and isinstance(value.get("value"), list):
         shown = [_to_content(item, origin) for item in value["value"]]
         known = [content for content in shown if content is not None]
         if known and len(known) == len(shown):
             return known
-    return _text(value)
+    return _text_of(value)
 
 
 def _to_content(item: Any, origin: ModelOrigin) -> UserContent | None:
@@ -264,7 +264,7 @@ def _to_content(item: Any, origin: ModelOrigin) -> UserContent | None:
             return None
 
 
-def _text(value: Any) -> str:
+def _text_of(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

@@ -134,7 +134,7 @@ def open_model(
     models: list[Model] = []
     for model_spec in specs:
         provider, _, name = model_spec.partition(":")
-        _check(model_spec, provider, name, base_url)
+        _check_spec(model_spec, provider, name, base_url)
         process_key = (
             process_keys
             if isinstance(process_keys, str) or process_keys is None
@@ -174,7 +174,7 @@ def _parse_process_keys(api_key: str | Mapping[str, str] | None) -> str | Mappin
     return {provider: key for provider, _, key in pairs if key}
 
 
-def _check(spec: str, provider: str, name: str, base_url: str | None) -> None:
+def _check_spec(spec: str, provider: str, name: str, base_url: str | None) -> None:
     if provider not in KNOWN_PROVIDERS or not name:
         raise Invalid(
             f"unknown model {spec!r}; known are {', '.join(f'{known}:NAME' for known in KNOWN_PROVIDERS)}"

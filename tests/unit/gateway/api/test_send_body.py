@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from rejoin_adapters.records import Decision, WhenBusy
+from rejoin_adapters.store_types import Decision, WhenBusy
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
 from rejoin_gateway.core.message_input import MessageOptions
 from rejoin_protocol.errors import Invalid
@@ -54,7 +54,7 @@ def test_several_messages_are_one_turn() -> None:
         "/3/message/parts/0",
         "/3/message/parts/1",
     ]
-    assert parsed.options.busy is WhenBusy.INTERRUPT
+    assert parsed.options.busy_policy is WhenBusy.INTERRUPT
 
 
 def test_of_several_messages_the_last_context_counts() -> None:
@@ -68,7 +68,7 @@ def test_of_several_messages_the_last_context_counts() -> None:
 def test_options_and_context_stand_beside_the_message() -> None:
     parsed = parse_send_body({"message": "hello", "whenBusy": "reject", "context": {"a": 1}}, "new")
     assert isinstance(parsed, NewMessage)
-    assert (parsed.options.busy, parsed.context) == (WhenBusy.REJECT, {"a": 1})
+    assert (parsed.options.busy_policy, parsed.context) == (WhenBusy.REJECT, {"a": 1})
 
 
 def test_decisions_are_one_or_several() -> None:

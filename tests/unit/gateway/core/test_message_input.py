@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_gateway.core.message_input import SessionBody, new_session_id, relocate_errors
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId, UserId
@@ -26,13 +26,13 @@ def test_a_key_names_the_same_new_session_for_its_owner_alone() -> None:
 
 
 def test_the_first_name_that_is_said_counts_and_is_checked() -> None:
-    assert SessionBody(conversation_id="c", thread_id="t", id="i").named == "c"
-    assert SessionBody(thread_id="t", id="i").named == "t"
-    assert SessionBody(id="i").named == "i"
-    assert SessionBody().named is None
+    assert SessionBody(conversation_id="c", thread_id="t", id="i").session_id == "c"
+    assert SessionBody(thread_id="t", id="i").session_id == "t"
+    assert SessionBody(id="i").session_id == "i"
+    assert SessionBody().session_id is None
     for body, pointer in ((SessionBody(thread_id="a/b"), "/threadId"), (SessionBody(id=""), "/id")):
         with pytest.raises(Invalid) as fault:
-            assert body.named
+            assert body.session_id
         assert fault.value.pointer == pointer
 
 

@@ -10,14 +10,14 @@ from rejoin_adapters.memory.broker.run_control import MemoryRunControl
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
-from rejoin_adapters.records import ApprovalRequest, Decision, Owner, WhenBusy
+from rejoin_adapters.store_types import ApprovalRequest, Decision, Owner, WhenBusy
 from rejoin_gateway.core.agent_context import SealingUnavailable
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.directory import Directory
 from rejoin_gateway.core.session import AgentSession, Session, check_metadata, check_title
 from rejoin_gateway.streaming.positions import FromStart
 from rejoin_protocol.errors import Conflict, Invalid, NotFound, Unavailable
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import (
     AgentName,
     ApprovalId,
@@ -83,7 +83,7 @@ async def backend(queue: RecordingQueue) -> Backend:
     )
 
 
-def message(id: str = "m1", text: str = "hello") -> UIMessage:
+def message(id: str = "m1", text: str = "hello") -> MessageDict:
     return {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}
 
 
@@ -101,7 +101,7 @@ async def suspend(backend: Backend, run: RunId) -> ApprovalId:
     await backend.store.request_approvals(
         run, claim.run.attempt, [ApprovalRequest(approval, CALL, "delete", {})]
     )
-    answer: UIMessage = {"id": claim.run.answer, "role": "assistant", "parts": []}
+    answer: MessageDict = {"id": claim.run.answer, "role": "assistant", "parts": []}
     await backend.store.suspend(run, claim.run.attempt, answer)
     return approval
 
@@ -214,7 +214,7 @@ async def test_an_answer_is_made_again_in_the_place_of_the_last_one(backend: Bac
     run = (await session(backend).send(message(), VIEW)).run
     claim = await backend.store.claim(run.request, "runner")
     assert claim is not None
-    answer: UIMessage = {"id": claim.run.answer, "role": "assistant", "parts": []}
+    answer: MessageDict = {"id": claim.run.answer, "role": "assistant", "parts": []}
     await backend.store.end(run.id, claim.run.attempt, State.COMPLETED, answer, None)
     replay = await session(backend).regenerate(None, VIEW)
     assert replay.run.id != run.id

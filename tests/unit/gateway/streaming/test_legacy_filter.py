@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_gateway.streaming.client_view import VIEW_DEFAULT, VIEWS
 from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
 from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart

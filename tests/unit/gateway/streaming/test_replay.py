@@ -6,7 +6,7 @@ import pytest
 from rejoin_adapters.jetstream import live_feed
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import ResumePoint
 from rejoin_protocol.errors import Gone

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import LogPage
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_gateway.streaming import resume_point
 from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, FromTurn, Position
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun, ResumePoint, find_resume_point

@@ -24,7 +24,7 @@ from rejoin_protocol.events.chunks import (
     ToolOutputAvailable,
     decode,
 )
-from rejoin_protocol.events.fold import Fold, UIMessage, fold
+from rejoin_protocol.events.fold import Fold, MessageDict, fold
 
 from tests.support.data import chunk_strategies
 
@@ -123,7 +123,7 @@ def test_a_sensible_run_never_fails_and_its_message_can_be_stored(chunks: list[C
 
 def test_the_fold_leaves_alone_what_it_was_given() -> None:
     part = {"type": "tool-w", "toolCallId": "c", "state": "input-streaming", "rawInput": "["}
-    stored: UIMessage = {"id": "a", "role": "assistant", "metadata": {"n": {"a": 1}}, "parts": [part]}
+    stored: MessageDict = {"id": "a", "role": "assistant", "metadata": {"n": {"a": 1}}, "parts": [part]}
     before = copy.deepcopy(stored)
     chunks: list[Chunk] = [
         Start("b", {"n": {"b": 2}}),

@@ -23,12 +23,12 @@ from rejoin_protocol.events.chunks import (
     decode,
     encode,
 )
-from rejoin_protocol.events.fold import Part, UIMessage, fold, is_tool
+from rejoin_protocol.events.fold import MessageDict, Part, fold, is_tool
 from rejoin_protocol.events.unfold import text_id, unfold
 
 from tests.support.data import chunk_strategies
 
-MESSAGES: dict[str, UIMessage] = {
+MESSAGES: dict[str, MessageDict] = {
     vector["name"]: vector["expect"]["message"] for vector in chunk_strategies.vectors("fold.json")["folds"]
 }
 OUTPUT_FIELDS = {"output", "errorText", "preliminary", "resultProviderMetadata"}
@@ -38,12 +38,12 @@ FIELDS_OF = {
 }
 
 
-def replayed(message: UIMessage) -> UIMessage:
+def replayed(message: MessageDict) -> MessageDict:
     """The message after its way over the wire as a new log."""
     return fold(decode(encode(chunk)) for chunk in unfold(message))
 
 
-def is_senseless(message: UIMessage) -> bool:
+def is_senseless(message: MessageDict) -> bool:
     """Whether a call went back, lost its raw input, or has its neighbour's id: no sensible run does that."""
     calls = [part for part in message["parts"] if is_tool(part)]
     return any(_went_back(call) for call in calls) or _has_neighbours_of_one_id(message["parts"])
@@ -74,7 +74,7 @@ def _has_neighbours_of_one_id(parts: Iterable[Part]) -> bool:
     "message",
     [pytest.param(message, id=name) for name, message in MESSAGES.items() if not is_senseless(message)],
 )
-def test_a_message_of_the_client_comes_back_from_its_chunks(message: UIMessage) -> None:
+def test_a_message_of_the_client_comes_back_from_its_chunks(message: MessageDict) -> None:
     assert replayed(message) == message
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import RunId, SessionId
+from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import LoopError, RunInput, run_loop
-from rejoin_runner.agent.decorator import agent
 from rejoin_runner.models.model import Done, Usage
 
 USER = {

@@ -9,8 +9,8 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team, collect_agents
 from rejoin_runner.models.model import ModelError, ModelRequest
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import ToolError
+from rejoin_runner.tools.tool_decorator import tool
 
 from tests.support.models.agent_teams import scripted_agent
 

@@ -7,12 +7,12 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.remote_tool import RemoteTool, build_remote_tool, parse_result, tool_name
-from rejoin_runner.mcp.server import McpServer
+from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
+from rejoin_runner.tools.tool_decorator import tool
 
 SERVER = McpServer(name="box", url="https://box.example/mcp", headers={"Authorization": "Bearer s3cret"})
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)

@@ -2,14 +2,14 @@
 
 import pytest
 from rejoin_protocol.events import chunks
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.models.scripted import ScriptedModel
 
 
 def request(text: str, *parts: dict[str, object]) -> ModelRequest:
-    user: UIMessage = {"id": "u", "role": "user", "parts": [{"type": "text", "text": text}]}
-    answer: UIMessage = {"id": "m", "role": "assistant", "parts": list(parts)}
+    user: MessageDict = {"id": "u", "role": "user", "parts": [{"type": "text", "text": text}]}
+    answer: MessageDict = {"id": "m", "role": "assistant", "parts": list(parts)}
     return ModelRequest("", [user], answer, [], 0)
 
 

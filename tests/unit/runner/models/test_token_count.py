@@ -5,7 +5,7 @@
 from typing import Any, NamedTuple
 
 import pytest
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.models.token_count import (
     CALIBRATION_MAX,
     CALIBRATION_MIN,
@@ -134,7 +134,7 @@ CALL = {
 }
 
 
-def message(role: str, *parts: dict[str, Any], **metadata: Any) -> UIMessage:
+def message(role: str, *parts: dict[str, Any], **metadata: Any) -> MessageDict:
     return {"id": "m", "role": role, "parts": list(parts), "metadata": metadata}
 
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
-from rejoin_adapters.records import Admission, Decision, Owner, Submit, UserMessage
-from rejoin_adapters.service.background import DetachedTasks, run_alongside
+from rejoin_adapters.process.background import DetachedTasks, run_alongside
+from rejoin_adapters.store_types import Admission, Decision, Owner, Submit, UserMessage
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
@@ -19,13 +19,13 @@ from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.custom_loop import CrashPolicy, CustomLoop, RunInput
 from rejoin_runner.agent.team import build_team
-from rejoin_runner.decision.run_state import Phase, RunState
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelRequest
+from rejoin_runner.next_action.run_state import Phase, RunState
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.executor import INTERRUPTED, HandedOver, RunExecutor
 from rejoin_runner.run.metrics import RunnerMetrics
-from rejoin_runner.tools.decorator import tool
+from rejoin_runner.tools.tool_decorator import tool
 
 OWNER = Owner(TenantId("acme"), UserId("ann"))
 TEXT: list[ModelChunk | Done] = [

@@ -5,7 +5,7 @@ from typing import Any, override
 import pytest
 from rejoin_adapters.memory.database.files import MemoryFileStore
 from rejoin_adapters.ports.files import FileReference, OpenFile, StoredFile
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import Chunk, File, ReasoningFile, StartStep, TextDelta
 from rejoin_protocol.file_formats import FileId

@@ -11,11 +11,11 @@ import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.mcp.server import McpServer
+from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.models.scripted import ScriptedModel
-from rejoin_runner.tools.decorator import tool
 from rejoin_runner.tools.tool import RESULT_BYTES_MAX, Tool, ToolError
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
+from rejoin_runner.tools.tool_decorator import tool
 
 CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId("c"), None)
 

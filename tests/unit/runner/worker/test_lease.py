@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from rejoin_adapters.ports.run_control import Interrupt, Supersede
-from rejoin_adapters.records import Run
+from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State

@@ -6,7 +6,7 @@ import time
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from rejoin_adapters.service.background import run_alongside
+from rejoin_adapters.process.background import run_alongside
 from rejoin_runner.run import tool_calls
 from rejoin_runner.worker import loop_watchdog
 from structlog.testing import capture_logs

@@ -11,7 +11,7 @@ from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.memory.broker.run_queue import MemoryRunQueue
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_queue import Delivery
-from rejoin_adapters.records import Admission, Claim, Owner, Run, Submit, UserMessage
+from rejoin_adapters.store_types import Admission, Claim, Owner, Run, Submit, UserMessage
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_runner.agent.agent import Agent

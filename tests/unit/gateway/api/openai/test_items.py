@@ -6,7 +6,7 @@ import pytest
 from openai.types.responses import ResponseItem
 from pydantic import TypeAdapter
 from rejoin_gateway.api.openai.items import to_item, to_page
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 
 
 def checked(item: dict[str, Any]) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def checked(item: dict[str, Any]) -> dict[str, Any]:
     return item
 
 
-def user(*parts: dict[str, Any]) -> UIMessage:
+def user(*parts: dict[str, Any]) -> MessageDict:
     return {"id": "u1", "role": "user", "parts": list(parts)}
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from rejoin_adapters.records import Decision
+from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.openai.request_input import (
     ChatMessage,
     check_fields,

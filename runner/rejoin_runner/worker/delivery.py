@@ -17,23 +17,23 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from rejoin_adapters.ports.run_queue import Delivery
-from rejoin_adapters.records import Claim
-from rejoin_adapters.service import tracing
-from rejoin_adapters.service.background import DetachedTasks, run_alongside
+from rejoin_adapters.process import tracing
+from rejoin_adapters.process.background import DetachedTasks, run_alongside
+from rejoin_adapters.store_types import Claim
 from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
 
-from rejoin_runner.decision.run_state import RunState
 from rejoin_runner.exception_report import log_exception
+from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.run import executor, instrumentation
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.executor import HandedOver, RunExecutor
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.run.model_files import FileInliningModel
-from rejoin_runner.run.run_context import ContextUnavailable, open_context
+from rejoin_runner.run.run_inputs import ContextUnavailable, open_context
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.lease import RunLease, RunLeases
 

@@ -26,13 +26,15 @@ def build_ssl_context(address: BrokerUrl) -> ssl.SSLContext:
     try:
         ssl_context = ssl.create_default_context(cafile=address.ca)
     except (OSError, ssl.SSLError) as error:
-        raise Invalid(f"sslrootcert of the broker's URL, {address.ca}: {_describe(error)}") from None
+        raise Invalid(
+            f"sslrootcert of the broker's URL, {address.ca}: {_describe_file_error(error)}"
+        ) from None
     if address.certificate is not None:
         try:
             ssl_context.load_cert_chain(address.certificate, address.key)
         except (OSError, ssl.SSLError) as error:
             files = " and ".join(filter(None, (address.certificate, address.key)))
-            raise Invalid(f"sslcert of the broker's URL, {files}: {_describe(error)}") from None
+            raise Invalid(f"sslcert of the broker's URL, {files}: {_describe_file_error(error)}") from None
     return ssl_context
 
 
@@ -46,7 +48,7 @@ def describe_refusal(error: BaseException | None) -> str | None:
     return None
 
 
-def _describe(error: OSError) -> str:
+def _describe_file_error(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return "not a file with certificates (and a key) in PEM"
     return error.strerror or type(error).__name__

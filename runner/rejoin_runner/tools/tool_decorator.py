@@ -79,7 +79,7 @@ def tool(
     def make(function: Callable[..., Any]) -> Tool:
         tool_name = name or function.__name__
         docstring = inspect.getdoc(function) or ""
-        _check(tool_name, function, docstring, result_bytes_max)
+        _check_declaration(tool_name, function, docstring, result_bytes_max)
         require_sync_approval(f"tool {tool_name}", needs_approval)
         arguments_type, takes_context = build_arguments_type(function, tool_name)
         return Tool(
@@ -97,7 +97,9 @@ def tool(
     return make if function is None else make(function)
 
 
-def _check(tool_name: str, function: Callable[..., Any], docstring: str, result_bytes_max: int) -> None:
+def _check_declaration(
+    tool_name: str, function: Callable[..., Any], docstring: str, result_bytes_max: int
+) -> None:
     if not docstring:
         raise Invalid(f"tool {tool_name} needs a docstring: the model reads it")
     if not _NAME.fullmatch(tool_name):

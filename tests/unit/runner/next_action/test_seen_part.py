@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from rejoin_runner.decision.seen_part import cut_behind
+from rejoin_runner.next_action.seen_part import cut_behind
 
 STEP = {"type": "step-start"}
 FIRST = {"type": "text", "text": "I look it up.", "state": "done"}

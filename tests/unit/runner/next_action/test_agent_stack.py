@@ -6,13 +6,13 @@ import pytest
 from msgspec import UNSET
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.events.fold import UIMessage, fold
+from rejoin_protocol.events.fold import MessageDict, fold
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
-from rejoin_runner.decision import agent_stack
-from rejoin_runner.decision.agent_stack import METADATA_KEY, PartOrigin, current_agent
-from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.next_action import agent_stack
+from rejoin_runner.next_action.agent_stack import METADATA_KEY, PartOrigin, current_agent
+from rejoin_runner.next_action.run_state import RunState
 
 START = chunks.Start(message_id="m")
 
@@ -159,7 +159,7 @@ def test_a_restored_message_has_the_same_open_frames(log: list[Any]) -> None:
 
 # What each agent sees.
 
-MESSAGE: UIMessage = fold(
+MESSAGE: MessageDict = fold(
     event
     for entry in (
         [START],
@@ -241,10 +241,10 @@ def test_a_delegated_agent_gets_its_task_and_nothing_else() -> None:
 
 # Who begins the next answer.
 
-USER: UIMessage = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
+USER: MessageDict = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 
 
-def answered(*log: Any, by: str = "support") -> UIMessage:
+def answered(*log: Any, by: str = "support") -> MessageDict:
     return state_of(chunks.Start(message_id="m", message_metadata={"agent": by}), *log).message
 
 

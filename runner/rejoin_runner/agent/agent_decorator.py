@@ -7,7 +7,7 @@ import msgspec
 
 from rejoin_runner.agent.agent import TEXT_INTERVAL_S, Agent
 from rejoin_runner.agent.custom_loop import CrashPolicy, CustomLoop, LoopOutput, RunInput
-from rejoin_runner.agent.status_updates import StatusUpdates
+from rejoin_runner.agent.status_settings import StatusUpdates
 from rejoin_runner.models.missing_model import MissingModel
 
 

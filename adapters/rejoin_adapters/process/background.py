@@ -70,10 +70,10 @@ class DetachedTasks:
         self, work: Coroutine[Any, Any, T], context: Context | None = None
     ) -> asyncio.Task[Outcome[T]]:
         """Start the work. Cancelling the task cancels the work. Call it only while the context is open."""
-        return self._group.create_task(_settle(work), context=context)
+        return self._group.create_task(_capture_outcome(work), context=context)
 
 
-async def _settle[T](work: Coroutine[Any, Any, T]) -> Outcome[T]:
+async def _capture_outcome[T](work: Coroutine[Any, Any, T]) -> Outcome[T]:
     try:
         return Outcome(await work)
     except Exception as fault:  # noqa: BLE001 - whoever started the work gets it, if anybody still waits

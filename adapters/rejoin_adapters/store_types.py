@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
@@ -39,7 +39,7 @@ class RunUsage(msgspec.Struct, frozen=True):
         return self.input_tokens + self.output_tokens
 
 
-def parse_usage(answer: UIMessage) -> RunUsage:
+def parse_usage(answer: MessageDict) -> RunUsage:
     """The usage in an answer's metadata (`metadata.usage.inputTokens`, `outputTokens`). A missing or invalid
     count is zero: the metadata may come from user code.
     """
@@ -73,7 +73,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class UserMessage(msgspec.Struct, frozen=True):
     """A user's message to be stored. `digest` tells a repeated request from a different one."""
 
-    message: UIMessage
+    message: MessageDict
     digest: bytes
 
 
@@ -84,7 +84,7 @@ class Submit(msgspec.Struct, frozen=True):
 
     user_message: UserMessage
     edit: bool = False
-    imports: Sequence[UIMessage] = ()
+    imports: Sequence[MessageDict] = ()
     """Earlier messages, stored only if the session is new."""
 
 
@@ -254,19 +254,19 @@ class Claim(msgspec.Struct, frozen=True):
     """
 
     run: Run
-    history: Sequence[UIMessage]
-    answer: UIMessage | None
+    history: Sequence[MessageDict]
+    answer: MessageDict | None
     approvals: Sequence[Approval]
     context: bytes | None = None
     waiting: Sequence[MessageId] = ()
 
 
 class History(msgspec.Struct, frozen=True):
-    """A session's messages, except the answer of a `busy` run, which that run's stream replays completely."""
+    """A session's messages, except the answer of the `active_run`: the stream of that run replays it."""
 
     agent: AgentName
-    messages: Sequence[UIMessage]
-    busy: Run | None
+    messages: Sequence[MessageDict]
+    active_run: Run | None
     created_at: datetime
     updated_at: datetime
 
@@ -274,11 +274,11 @@ class History(msgspec.Struct, frozen=True):
 class MessageWithNext(msgspec.Struct, frozen=True):
     """A message of a session, and the id of the next message that `History` shows."""
 
-    message: UIMessage
+    message: MessageDict
     next: MessageId | None
 
 
-class SessionSummary(msgspec.Struct, frozen=True):
+class SessionSummary(msgspec.Struct, frozen=True, rename={"is_busy": "busy"}):
     """A session without its messages. `messages` and `last_message` leave out the answer
     of a busy run.
     """
@@ -291,7 +291,7 @@ class SessionSummary(msgspec.Struct, frozen=True):
     created_at: datetime
     updated_at: datetime
     messages: int
-    busy: bool
+    is_busy: bool
     last_message: MessageId | None
 
 
@@ -302,7 +302,7 @@ class SessionPage(msgspec.Struct, frozen=True):
     next: str | None
 
 
-class Fork(msgspec.Struct, frozen=True):
+class Fork(msgspec.Struct, frozen=True, rename={"is_busy": "busy"}):
     """A session that was forked from another one. `root`: the session that the request named, from which it
     was forked directly or through other forks. `source` and `before`: the session that it was forked from,
     and the first message that was not copied.
@@ -314,7 +314,7 @@ class Fork(msgspec.Struct, frozen=True):
     before: MessageId
     title: str | None
     updated_at: datetime
-    busy: bool
+    is_busy: bool
 
 
 class ForkOrigin(msgspec.Struct, frozen=True):
@@ -332,7 +332,7 @@ class MessagePage(msgspec.Struct, frozen=True):
     each of the messages was first stored.
     """
 
-    messages: Sequence[UIMessage]
+    messages: Sequence[MessageDict]
     next: str | None
     times: Sequence[datetime]
 

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import UNSET
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Metadata
-from rejoin_protocol.events.fold import STEP_START, Part, UIMessage, is_tool, tool_name
+from rejoin_protocol.events.fold import STEP_START, MessageDict, Part, is_tool, tool_name
 from rejoin_protocol.ids import CallId
 
 TRANSFER = "transfer_to_"
@@ -217,7 +217,7 @@ def origin_of(metadata: Metadata | None) -> PartOrigin | None:
         return None
 
 
-def frame_view(message: UIMessage, call: CallId | None) -> UIMessage:
+def frame_view(message: MessageDict, call: CallId | None) -> MessageDict:
     """The message as the agents of one frame see it: only their parts, and their text as text.
 
     `call` names the frame; None is the conversation. A delegate call and its output belong to the caller's
@@ -226,13 +226,13 @@ def frame_view(message: UIMessage, call: CallId | None) -> UIMessage:
     return {**message, "parts": list(_frame_parts(message["parts"], call))}
 
 
-def task_message(call: ToolCall) -> UIMessage:
+def task_message(call: ToolCall) -> MessageDict:
     """The task of a delegate call, as the user message that the delegated agent reads."""
     text = call.input["task"] if isinstance(call.input, dict) else ""
     return {"id": call.id, "role": "user", "parts": [{"type": "text", "text": text}]}
 
 
-def delegation_output(message: UIMessage, call: CallId) -> str:
+def delegation_output(message: MessageDict, call: CallId) -> str:
     """The text of a delegated agent's last step."""
     texts: list[str] = []
     for part in frame_view(message, call)["parts"]:
@@ -243,7 +243,7 @@ def delegation_output(message: UIMessage, call: CallId) -> str:
     return "".join(texts)
 
 
-def current_agent(history: Iterable[UIMessage], agent: str, reachable: Collection[str]) -> str:
+def current_agent(history: Iterable[MessageDict], agent: str, reachable: Collection[str]) -> str:
     """The agent that starts the next answer: the last one that `agent`'s conversation was handed off to.
 
     A handoff to an agent that is not `reachable` any more does not count.
@@ -261,7 +261,7 @@ def current_agent(history: Iterable[UIMessage], agent: str, reachable: Collectio
     return current
 
 
-def has_handoff(history: Iterable[UIMessage]) -> bool:
+def has_handoff(history: Iterable[MessageDict]) -> bool:
     """Whether an agent handed a conversation off in these messages."""
     return any(
         _handed_off_to(part) is not None
@@ -304,7 +304,7 @@ def _handed_off_to(part: Part) -> str | None:
     return handoff_target(tool_name(part)) if done and _part_origin(part) is None else None
 
 
-def _head_agent(message: UIMessage) -> str | None:
+def _head_agent(message: MessageDict) -> str | None:
     """The agent whose run wrote the message; None if the message does not say."""
     metadata = message.get("metadata")
     name = metadata.get("agent") if isinstance(metadata, dict) else None

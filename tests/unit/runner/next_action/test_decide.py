@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 import pytest
-from rejoin_adapters.records import Approval, ApprovalRequest, Decision
+from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import ApprovalId, CallId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark
-from rejoin_runner.decision import decide
-from rejoin_runner.decision.agent_stack import ToolCall
-from rejoin_runner.decision.decide import (
+from rejoin_runner.next_action import decide
+from rejoin_runner.next_action.agent_stack import ToolCall
+from rejoin_runner.next_action.decide import (
     CallModel,
     CloseStep,
     CompleteDelegation,
@@ -28,7 +28,7 @@ from rejoin_runner.decision.decide import (
     SuspendRun,
     VoidStep,
 )
-from rejoin_runner.decision.run_state import RunState
+from rejoin_runner.next_action.run_state import RunState
 
 START = chunks.Start(message_id="m")
 STEP = chunks.StartStep()

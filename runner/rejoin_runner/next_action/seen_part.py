@@ -7,10 +7,10 @@ later call of a model: it must not rely on words that the user never read.
 from collections.abc import Mapping
 from typing import Any
 
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 
 
-def cut_behind(message: UIMessage, seen: Mapping[str, Any]) -> UIMessage:
+def cut_behind(message: MessageDict, seen: Mapping[str, Any]) -> MessageDict:
     """The message up to the part `seen`, with as much of its text as `seen` has. `seen` is a part as the
     client had it. A message without such a part stays whole.
     """

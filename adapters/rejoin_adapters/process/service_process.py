@@ -15,7 +15,7 @@ from typing import Literal, Self
 import stamina.instrumentation
 import structlog
 
-from rejoin_adapters.service import redaction, tracing
+from rejoin_adapters.process import redaction, tracing
 
 SUPERVISOR = "REJOIN_SUPERVISOR_FD"
 FILES_MAX = 65_536

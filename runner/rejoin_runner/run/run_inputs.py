@@ -9,8 +9,8 @@ import inspect
 from typing import Any
 
 import msgspec
-from rejoin_adapters.records import Claim
-from rejoin_adapters.service import redaction
+from rejoin_adapters.process import redaction
+from rejoin_adapters.store_types import Claim
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.security.sealing import Sealer, UnsealError

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from rejoin_protocol.errors import Invalid
 
-from rejoin_runner.decision.agent_stack import DELEGATE, TRANSFER
+from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.tool import NeedsApproval, require_sync_approval
 
 TIMEOUT_S = 60.0

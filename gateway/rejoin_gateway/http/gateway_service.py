@@ -8,7 +8,7 @@ import asyncio
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.service.background import DetachedTasks
+from rejoin_adapters.process.background import DetachedTasks
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName
 

@@ -10,12 +10,12 @@ from enum import Enum, auto
 
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.events.fold import Fold, UIMessage
+from rejoin_protocol.events.fold import Fold, MessageDict
 from rejoin_protocol.ids import ApprovalId, CallId
 from rejoin_protocol.log import record as log
 from rejoin_protocol.log.record import Audience, Mark, Record
 
-from rejoin_runner.decision.agent_stack import AgentStack, ToolCall
+from rejoin_runner.next_action.agent_stack import AgentStack, ToolCall
 
 
 class Phase(Enum):
@@ -102,7 +102,7 @@ class RunState:
         return self.step in OPEN
 
     @property
-    def message(self) -> UIMessage:
+    def message(self) -> MessageDict:
         """The assistant message so far."""
         return self.fold.message
 
@@ -263,7 +263,7 @@ class RunState:
                 pass
 
 
-def usage_of(message: UIMessage) -> Mapping[str, int]:
+def usage_of(message: MessageDict) -> Mapping[str, int]:
     """The token counts in the message's metadata: the sum over its steps so far. Empty if there are none."""
     metadata = message.get("metadata")
     usage = metadata.get("usage") if isinstance(metadata, dict) else None

@@ -7,7 +7,7 @@ that takes the run over, and the next turn, then send the model the same without
 from collections.abc import Sequence
 
 import msgspec
-from rejoin_protocol.events.fold import UIMessage
+from rejoin_protocol.events.fold import MessageDict
 
 from rejoin_runner.models.compaction import Compaction, compact_history
 from rejoin_runner.models.context_window import fit_history
@@ -17,7 +17,7 @@ from rejoin_runner.run.attempt import Attempt, clip_error
 METADATA_KEY = "compaction"
 
 
-async def fit_context_window(attempt: Attempt, history: Sequence[UIMessage]) -> Sequence[UIMessage]:
+async def fit_context_window(attempt: Attempt, history: Sequence[MessageDict]) -> Sequence[MessageDict]:
     """The history that fits the agent's context window. If the model cannot write a summary, the messages
     that do not fit are left out without one.
     """
@@ -43,7 +43,7 @@ async def fit_context_window(attempt: Attempt, history: Sequence[UIMessage]) -> 
     return fitting
 
 
-def last_compaction(messages: Sequence[UIMessage]) -> Compaction | None:
+def last_compaction(messages: Sequence[MessageDict]) -> Compaction | None:
     """The newest compaction in the messages' metadata. None if there is none, or if it cannot be parsed."""
     for message in reversed(messages):
         metadata = message.get("metadata")

@@ -7,7 +7,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log import record
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
-from rejoin_runner.decision.run_state import Phase, RunState, StepPhase, usage_of
+from rejoin_runner.next_action.run_state import Phase, RunState, StepPhase, usage_of
 
 CHUNKS: list[Chunk] = [
     chunks.Start(message_id="m"),

@@ -14,14 +14,14 @@ from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.ports.run_control import RunControl
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-from rejoin_adapters.records import Owner
+from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId, UserId
 
 from rejoin.cli.runs import RunSettings
 
 
-class ErasureCommands(msgspec.Struct, frozen=True):
+class DeletionCommands(msgspec.Struct, frozen=True):
     """The commands that delete one tenant's data. Each returns the text to print."""
 
     sessions: PostgresSessionStore
@@ -44,7 +44,7 @@ class ErasureCommands(msgspec.Struct, frozen=True):
         return f"deleted {count} sessions and the keys; the runners delete the logs within seconds"
 
 
-def execute(settings: RunSettings, command: Callable[[ErasureCommands], Awaitable[str]]) -> None:
+def execute(settings: RunSettings, command: Callable[[DeletionCommands], Awaitable[str]]) -> None:
     """Connect, run one command, and print its result."""
 
     async def run() -> str:
@@ -56,7 +56,7 @@ def execute(settings: RunSettings, command: Callable[[ErasureCommands], Awaitabl
                 await run_store.open_run_store(settings.database_url, pool_max=1)
             )
             return await command(
-                ErasureCommands(
+                DeletionCommands(
                     PostgresSessionStore(store.database),
                     NatsRunControl(connection),
                     TenantId(settings.tenant),

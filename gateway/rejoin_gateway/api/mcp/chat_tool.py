@@ -99,9 +99,9 @@ async def call_tool(context: Context, params: types.CallToolRequestParams) -> ty
     try:
         query = _parse_arguments(params.arguments or {}, call)
         session = call.session or _new_or_named_session(call.request, query)
-        return await _send(context, call, session, query.query)
+        return await _send_message(context, call, session, query.query)
     except errors.MAPPED_ERRORS as fault:
-        return _result(str(fault), failed=True)
+        return _tool_result(str(fault), failed=True)
 
 
 def _parse_arguments(arguments: Any, call: McpCall) -> ToolArguments:
@@ -120,7 +120,9 @@ def _new_or_named_session(request: web.Request, query: ToolArguments) -> AgentSe
     return session_of(request, query.conversation_id or message_input.new_session_id())
 
 
-async def _send(context: Context, call: McpCall, session: AgentSession, text: str) -> types.CallToolResult:
+async def _send_message(
+    context: Context, call: McpCall, session: AgentSession, text: str
+) -> types.CallToolResult:
     message = message_input.ClientMessage(
         message_input.new_message_id(None), "user", [{"type": "text", "text": text}]
     )
@@ -149,7 +151,7 @@ class ProgressReporter:
         now_s = asyncio.get_running_loop().time()
         self._events += len(events)
         self.aborted = self.aborted or any(isinstance(event, chunks.Abort) for event in events)
-        texts = [text for event in events if (text := _describe(event)) is not None]
+        texts = [text for event in events if (text := _describe_progress(event)) is not None]
         if not texts and events and now_s - self._reported_s < PROGRESS_INTERVAL_S:
             return
         self._reported_s = now_s
@@ -157,7 +159,7 @@ class ProgressReporter:
         await self._context.session.report_progress(self._events, None, texts[-1] if texts else None)
 
 
-def _describe(event: Chunk) -> str | None:
+def _describe_progress(event: Chunk) -> str | None:
     """An event as a text for people; None if it has none."""
     match event:
         case chunks.ToolInputAvailable(tool_name=name):
@@ -171,13 +173,13 @@ def _describe(event: Chunk) -> str | None:
 def _render_result(replay: Replay, answer: CollectedAnswer, *, aborted: bool) -> types.CallToolResult:
     about = {"conversationId": replay.run.session, "runId": replay.run.id}
     if answer.error is not None:
-        return _result(answer.error, about, failed=True)
+        return _tool_result(answer.error, about, failed=True)
     if aborted:
-        return _result("The run was interrupted.", about, failed=True)
+        return _tool_result("The run was interrupted.", about, failed=True)
     waiting = [part for part in answer.calls if part.get("state") == "approval-requested"]
     if waiting:
-        return _result(_describe_approvals(replay, answer, waiting), about | {"status": "suspended"})
-    return _result(answer.text or "The agent has finished without a text.", about)
+        return _tool_result(_describe_approvals(replay, answer, waiting), about | {"status": "suspended"})
+    return _tool_result(answer.text or "The agent has finished without a text.", about)
 
 
 def _describe_approvals(replay: Replay, answer: CollectedAnswer, waiting: Sequence[dict[str, Any]]) -> str:
@@ -202,7 +204,9 @@ def _describe_approvals(replay: Replay, answer: CollectedAnswer, waiting: Sequen
     return "\n".join(lines)
 
 
-def _result(text: str, about: dict[str, Any] | None = None, *, failed: bool = False) -> types.CallToolResult:
+def _tool_result(
+    text: str, about: dict[str, Any] | None = None, *, failed: bool = False
+) -> types.CallToolResult:
     content = types.TextContent(type="text", text=text)
     if about is None:
         return types.CallToolResult(content=[content], is_error=failed)

@@ -14,12 +14,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
-from rejoin_adapters.records import Approval, Decision
+from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.lifecycle import State
 
-from rejoin_runner.decision.agent_stack import ToolCall, delegate_target, handoff_target
-from rejoin_runner.decision.run_state import Phase, RunState, StepPhase
+from rejoin_runner.next_action.agent_stack import ToolCall, delegate_target, handoff_target
+from rejoin_runner.next_action.run_state import Phase, RunState, StepPhase
 
 APPROVAL_EXPIRED = "Nobody decided in time."
 ALREADY_HANDED_OFF = "Not done: this step has handed off the conversation already."

@@ -19,7 +19,7 @@ from structlog.typing import EventDict, WrappedLogger
 __all__ = ("Span", "SpanKind", "add_trace_id", "detached", "export_spans", "span", "trace_headers")
 
 NAME = "rejoin"
-EXPORTER = "rejoin_adapters.service.otel"
+EXPORTER = "rejoin_adapters.process.otel"
 _w3c = TraceContextTextMapPropagator()
 
 
