@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log import record, sse

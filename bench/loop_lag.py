@@ -14,6 +14,9 @@ from contextlib import aclosing
 
 import msgspec
 import structlog
+
+from bench import run_logs
+from bench.servers import run_infrastructure
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
@@ -26,9 +29,6 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelRequest
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools.tool_decorator import tool
-
-from bench import run_logs
-from bench.servers import run_infrastructure
 
 TOKENS_PER_S = 50
 TICK_S = 0.005

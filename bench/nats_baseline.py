@@ -10,6 +10,7 @@ import msgspec
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
 

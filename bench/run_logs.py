@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import msgspec
+
+from bench import nats_baseline, servers
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
@@ -26,8 +28,6 @@ from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId
 from rejoin_protocol.log.record import Head, Mark, Record, encode_frames
 from rejoin_protocol.log.segment import SegmentBuilder
 from rejoin_protocol.run_request import RunRequest
-
-from bench import nats_baseline, servers
 
 OWNER = Owner(TenantId("default"))
 OPENING: tuple[Chunk, ...] = (chunks.Start(message_id="m"), chunks.StartStep(), chunks.TextStart(id="t"))

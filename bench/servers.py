@@ -13,6 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate

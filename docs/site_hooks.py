@@ -17,6 +17,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
+
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.openapi import openapi_document
 

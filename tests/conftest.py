@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
 from rejoin_runner.models.providers.provider import ProviderConnections
-
 from tests.support.models.provider_server import FakeProvider
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import RecordMeasurement

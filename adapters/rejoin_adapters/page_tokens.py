@@ -6,10 +6,10 @@ from typing import Annotated, Self
 
 import msgspec
 from msgspec import Meta
-from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import SessionId
 
 from rejoin_adapters.store_types import SessionSummary
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import SessionId
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

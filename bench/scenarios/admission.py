@@ -3,13 +3,12 @@
 import time
 from collections.abc import AsyncIterator
 
+from bench import http_load, servers
+from bench.figures import Figure, cpu_with_children_s
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
-
-from bench import http_load, servers
-from bench.figures import Figure, cpu_with_children_s
 
 CONCURRENCY = 20
 

@@ -5,6 +5,8 @@ import os
 import time
 from collections.abc import AsyncIterator
 
+from bench import nats_baseline, run_logs, servers
+from bench.figures import Figure, cpu_s
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
@@ -12,9 +14,6 @@ from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.events import chunks
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.journal import Journal
-
-from bench import nats_baseline, run_logs, servers
-from bench.figures import Figure, cpu_s
 
 RUNS = 200
 

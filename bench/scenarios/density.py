@@ -14,14 +14,14 @@ from openai import AsyncOpenAI
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+
+from bench import loop_lag, servers
+from bench.figures import Figure
 from rejoin_adapters.embedded import Servers
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Model
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.provider_call import ProviderModel
-
-from bench import loop_lag, servers
-from bench.figures import Figure
 
 NAME = "gpt-bench"
 LATE_MS_MAX = 100.0

@@ -10,16 +10,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 import aiohttp
+
+from bench import http_load, nats_baseline, run_logs, servers
+from bench.figures import Figure, memory_kb, percentile
+from bench.scenarios.first import AGENTS, TEXT, wait_for_runner
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Mark
-
-from bench import http_load, nats_baseline, run_logs, servers
-from bench.figures import Figure, memory_kb, percentile
-from bench.scenarios.first import AGENTS, TEXT, wait_for_runner
 
 FEW = 10
 ROUNDS = 20

@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from bench import http_load, nats_baseline, run_logs, servers
+from bench.figures import Figure, latency_figures
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import run_store
-
-from bench import http_load, nats_baseline, run_logs, servers
-from bench.figures import Figure, latency_figures
 
 RATE = 10
 

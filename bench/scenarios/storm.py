@@ -4,12 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+from bench import http_load, nats_baseline, run_logs, servers
+from bench.figures import Figure
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import CONCURRENT_READS_MAX, JetStreamRunLog
 from rejoin_adapters.postgres import run_store
-
-from bench import http_load, nats_baseline, run_logs, servers
-from bench.figures import Figure
 
 MISSED = 50
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import structlog
 from aiohttp import web
+
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
@@ -33,10 +34,6 @@ from rejoin_adapters.process import metrics_server, tracing
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import LogFormat, on_stop, raise_open_file_limit
 from rejoin_adapters.store_types import Count, Limits
-from rejoin_protocol.errors import Invalid, Unavailable
-from rejoin_protocol.ids import AgentName, TenantId
-from rejoin_protocol.security.sealing import Sealer, parse_keys
-
 from rejoin_gateway.api import agent_chat, aisdk, chat_dispatch, files, health
 from rejoin_gateway.api.mcp import endpoint
 from rejoin_gateway.api.openai import completions, responses
@@ -59,6 +56,9 @@ from rejoin_gateway.http.routes import Route, mount
 from rejoin_gateway.metrics import GatewayMetrics
 from rejoin_gateway.streaming.replay import HEARTBEAT_S
 from rejoin_gateway.ui import docs, kill_switch, pages, root
+from rejoin_protocol.errors import Invalid, Unavailable
+from rejoin_protocol.ids import AgentName, TenantId
+from rejoin_protocol.security.sealing import Sealer, parse_keys
 
 log = structlog.get_logger("rejoin.gateway")
 

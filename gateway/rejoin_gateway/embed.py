@@ -13,17 +13,8 @@ from typing import Any, Literal, NotRequired, TypedDict, overload
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_adapters.store_types import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
-from rejoin_protocol import settings
-from rejoin_protocol.errors import Invalid, RejoinError
-from rejoin_protocol.events import chunks
-from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, TenantId, agent_name, session_id
-from rejoin_protocol.log import cursor as cursors
-from rejoin_protocol.log import sse
-from rejoin_protocol.log.record import View
 
+from rejoin_adapters.store_types import Decision, History, Owner, SessionSummary, SessionUsage, WhenBusy
 from rejoin_gateway.api.sessions import agent_sessions as family
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
 from rejoin_gateway.app import GatewaySettings, open_application
@@ -42,6 +33,15 @@ from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
 from rejoin_gateway.streaming.client_view import client_view
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol import settings
+from rejoin_protocol.errors import Invalid, RejoinError
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, TenantId, agent_name, session_id
+from rejoin_protocol.log import cursor as cursors
+from rejoin_protocol.log import sse
+from rejoin_protocol.log.record import View
 
 DEFAULT_OWNER = Owner(TenantId("default"))
 """The owner of all sessions in an application that does not distinguish users."""

@@ -7,6 +7,7 @@ Nothing is counted per event: a stream counts when it opens, when it has caught 
 from collections.abc import Sequence
 
 from prometheus_client import generate_latest
+
 from rejoin_adapters.jetstream.log_tail import ResyncReason
 from rejoin_adapters.process.metrics_server import ProcessMetrics
 from rejoin_adapters.store_types import RunCount

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import click
 import msgspec
-from rejoin_adapters.store_types import Limits
-from rejoin_gateway.auth.scope import Scope
-from rejoin_protocol.lifecycle import State
 
 from rejoin.cli import api_keys, deletion, runs, tenants
 from rejoin.cli.options import with_settings
+from rejoin_adapters.store_types import Limits
+from rejoin_gateway.auth.scope import Scope
+from rejoin_protocol.lifecycle import State
 
 DAYS_MAX = 36_500
 

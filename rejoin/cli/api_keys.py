@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 import msgspec
+
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.process.service_process import LogFormat

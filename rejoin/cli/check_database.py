@@ -4,12 +4,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 
 import msgspec
-from rejoin_adapters.postgres import migrate
-from rejoin_adapters.postgres.pool import Database, open_database
-from rejoin_protocol.errors import Invalid
 
 from rejoin.cli.check_settings import DoctorSettings
 from rejoin.cli.finding import Finding, error, note, ok
+from rejoin_adapters.postgres import migrate
+from rejoin_adapters.postgres.pool import Database, open_database
+from rejoin_protocol.errors import Invalid
 
 CLOCK_SKEW_S_MAX = 1.0
 POSTGRES_MIN = 150_000

@@ -4,6 +4,9 @@ import time
 from collections.abc import AsyncIterator
 
 import msgspec
+
+from rejoin.cli.check_settings import DoctorSettings
+from rejoin.cli.finding import Finding, error, note, ok
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
@@ -11,9 +14,6 @@ from rejoin_protocol.broker import broker_url, subjects
 from rejoin_protocol.errors import RejoinError, Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.run_request import SILENT_MS
-
-from rejoin.cli.check_settings import DoctorSettings
-from rejoin.cli.finding import Finding, error, note, ok
 
 NATS_MIN = (2, 12)
 PROBE_SUBJECT = subjects.log(RunId("run_doctor"))

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 
+from rejoin.cli.finding import Finding, error, note
 from rejoin_adapters.jetstream import setup
 from rejoin_gateway import app
 from rejoin_gateway.auth.authenticator import config_errors
 from rejoin_gateway.core.file_urls import check_public_url
 from rejoin_protocol.errors import Invalid
-
-from rejoin.cli.finding import Finding, error, note
 
 ACK_WAIT_S_MIN = 1.0
 

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, suppress
 
 import click
 import msgspec
+
+from rejoin.cli.runs import RunSettings
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.ports.run_control import RunControl
@@ -17,8 +19,6 @@ from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId, UserId
-
-from rejoin.cli.runs import RunSettings
 
 
 class DeletionCommands(msgspec.Struct, frozen=True):

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import click
-from rejoin_protocol.errors import RejoinError
 
 from rejoin.cli.check_database import check_database
 from rejoin.cli.check_nats import check_nats
 from rejoin.cli.check_settings import DoctorSettings, check_settings
 from rejoin.cli.finding import Finding, Severity, error
+from rejoin_protocol.errors import RejoinError
 
 CHECK_TIMEOUT_S = 5.0
 

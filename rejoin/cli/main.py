@@ -13,11 +13,11 @@ from pathlib import Path
 
 import click
 import msgspec
-from rejoin_adapters.process.service_process import LogFormat, SupervisorLink
 
 from rejoin.cli import extras
 from rejoin.cli.options import GroupOptions, LazyGroup, RejoinGroup, config_option, config_option_of, load
 from rejoin.dev import launcher, processes
+from rejoin_adapters.process.service_process import LogFormat, SupervisorLink
 
 
 class MigrateSettings(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import msgspec
+
 from rejoin_adapters.process.service_process import configure_logs
 from rejoin_protocol import settings
 from rejoin_protocol.errors import Invalid, RejoinError

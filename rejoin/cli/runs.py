@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 
 import click
 import msgspec
+
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog

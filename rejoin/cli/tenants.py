@@ -4,6 +4,7 @@ import asyncio
 
 import click
 import msgspec
+
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.process.service_process import LogFormat

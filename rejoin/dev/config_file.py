@@ -10,6 +10,7 @@ from base64 import b64encode
 from pathlib import Path
 
 import msgspec
+
 from rejoin_protocol.security import sealing
 from rejoin_protocol.settings import PREFIX
 

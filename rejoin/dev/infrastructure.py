@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import structlog
+
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.embedded.server import EmbeddedServer
 from rejoin_adapters.jetstream import nats_connection, setup

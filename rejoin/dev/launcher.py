@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from rejoin_adapters.process.background import run_alongside
-from rejoin_adapters.process.service_process import LogFormat, on_stop
-from rejoin_protocol.errors import Invalid
 
 from rejoin.dev.processes import DevProcesses, run_processes
 from rejoin.dev.progress import ProgressLines
+from rejoin_adapters.process.background import run_alongside
+from rejoin_adapters.process.service_process import LogFormat, on_stop
+from rejoin_protocol.errors import Invalid
 
 HOST = "127.0.0.1"
 

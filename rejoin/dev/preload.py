@@ -12,6 +12,7 @@ import sys
 from importlib import import_module
 
 import msgspec
+
 from rejoin_adapters.process.service_process import SUPERVISOR
 
 

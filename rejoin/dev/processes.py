@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from rejoin_adapters.process.background import run_alongside
-
 from rejoin.dev.supervised_process import SupervisedProcess, Variables
+from rejoin_adapters.process.background import run_alongside
 
 KILL_RUNNER = "kill-runner"
 """The command that a gateway sends when the playground's button *Kill the runner* is pressed."""

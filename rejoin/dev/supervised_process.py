@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 import structlog
+
 from rejoin_adapters.process.service_process import SUPERVISOR
 from rejoin_protocol.errors import Invalid
 

@@ -6,10 +6,10 @@ import tomllib
 from pathlib import Path
 
 import click
+
 from rejoin_adapters.process.service_process import SupervisorLink, configure_logs
 from rejoin_protocol import settings
 from rejoin_protocol.errors import RejoinError
-
 from rejoin_runner import app
 from rejoin_runner.agent.loading import load_agents
 from rejoin_runner.demo import build_demo_agent

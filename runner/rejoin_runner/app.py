@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
+
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection, setup
@@ -26,7 +27,6 @@ from rejoin_adapters.process.service_process import on_stop, raise_open_file_lim
 from rejoin_adapters.store_types import Limits
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
-
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import collect_agents
 from rejoin_runner.mcp.toolbox import ServerToolsLookup

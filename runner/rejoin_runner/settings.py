@@ -1,6 +1,7 @@
 """The settings of a runner process."""
 
 import msgspec
+
 from rejoin_adapters.jetstream import setup
 from rejoin_adapters.process.service_process import LogFormat
 from rejoin_adapters.store_types import Count

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from rejoin_adapters.embedded import Servers
 
+from rejoin_adapters.embedded import Servers
 from tests.support.browser.node import INSTALL_S_MAX, install_packages
 from tests.support.system.observation import RecordMeasurement
 from tests.support.system.processes import Dev, rejoin_dev

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from rejoin_runner.agent.agent import Agent
 
+from rejoin_runner.agent.agent import Agent
 from tests.support.browser.browser_site import LoadBalancer
 from tests.support.browser.node import INSTALL_S_MAX, install_packages, run_command
 from tests.support.clients.attachments import PNG, inline_file_part

@@ -5,8 +5,8 @@ else.
 from collections.abc import AsyncIterator
 
 import pytest
-from rejoin_adapters.embedded import Servers
 
+from rejoin_adapters.embedded import Servers
 from tests.support.clients.api_families import ApiClient
 from tests.support.system.local_system import LocalSystem
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelRequest
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.api_families import AGENT_CHAT, ApiClient, Json, event_types
 from tests.support.clients.transcripts import Transcript
 from tests.support.models.agent_teams import Calls, scripted_agent

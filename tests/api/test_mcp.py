@@ -19,13 +19,13 @@ from mcp_types import (
     TextContent,
 )
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
 from rejoin_adapters.store_types import Owner, Run
 from rejoin_gateway.api.mcp.chat_tool import TOOL
 from rejoin_gateway.api.mcp.endpoint import WITH_SESSIONS
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
-
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
 

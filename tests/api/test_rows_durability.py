@@ -4,12 +4,12 @@ import asyncio
 
 import aiohttp
 import pytest
+
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.api_families import FAMILIES, RUN, ApiClient, Family, Script
 from tests.support.clients.reconnecting_client import split_frames
 from tests.support.clients.transcripts import Transcript, events

@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator
 
 import pytest
+
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
-
-from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.clients.api_families import (
     AGENT_CHAT,
     FAMILIES,

@@ -5,11 +5,11 @@ import uuid
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import ModelRequest
-
 from tests.support.clients.api_families import (
     AGENT_CHAT,
     AISDK,

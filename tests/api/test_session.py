@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.api_families import SESSION, ApiClient, Script
 from tests.support.clients.transcripts import Transcript
 from tests.support.models.agent_teams import Calls, scripted_agent

@@ -7,8 +7,8 @@ from urllib.parse import quote, unquote
 
 import aiohttp
 import pytest
-from rejoin_client import Client
 
+from rejoin_client import Client
 from tests.support.clients.api_families import AISDK, GRAPH, PARTS, RUN, ApiClient
 from tests.support.system.local_system import Answer
 

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
-from rejoin_adapters.embedded import Servers
 
+from rejoin_adapters.embedded import Servers
 from tests.support.browser.browser_site import HERE, BrowserSite, LoadBalancer, find_chromium
 from tests.support.browser.chat_page import ChatPage
 from tests.support.browser.node import install_packages, run_command

@@ -5,8 +5,8 @@ That no other host is contacted and no error is logged is checked by the fixture
 
 import pytest
 from playwright.async_api import BrowserContext, Page, expect
-from rejoin_gateway.app import ROUTES
 
+from rejoin_gateway.app import ROUTES
 from tests.support.browser.browser_site import BrowserSite
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

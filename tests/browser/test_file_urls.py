@@ -4,8 +4,8 @@ import base64
 
 import pytest
 from playwright.async_api import Browser, expect
-from rejoin_runner.agent.agent import Agent
 
+from rejoin_runner.agent.agent import Agent
 from tests.support.clients.attachments import PNG, inline_file_part
 from tests.support.clients.file_messages import chat_with_parts, post_chat
 from tests.support.models.scripted_models import PictureModel

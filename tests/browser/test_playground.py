@@ -11,6 +11,8 @@ import msgspec
 import pytest
 from PIL import Image
 from playwright.async_api import Browser, BrowserContext, FilePayload, expect
+
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.auth.scope import Scope
@@ -19,8 +21,6 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-
-from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.browser.browser_site import BrowserSite
 from tests.support.browser.chat_page import ChatPage, count_text
 from tests.support.models.scripted_models import SingleCallModel

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+
 from rejoin_client import (
     Answer,
     Client,
@@ -18,7 +19,6 @@ from rejoin_client import (
     ToolOutputAvailable,
     ToolOutputDenied,
 )
-
 from tests.support.system.local_system import LocalSystem
 
 

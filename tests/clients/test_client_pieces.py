@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from rejoin_client import Data, Limited, Malformed, Refused, TextDelta, Unknown, errors, events
 from rejoin_protocol.events import chunks
 

@@ -6,10 +6,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import rejoin_client
-from rejoin_gateway import embed
 
 import rejoin
+import rejoin_client
+from rejoin_gateway import embed
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("docs/clients.md", "clients/python/README.md")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+
 from rejoin_client import (
     Client,
     Data,
@@ -23,7 +24,6 @@ from rejoin_client import (
     Unauthenticated,
     Unavailable,
 )
-
 from tests.support.faults.cutting_proxy import cut_connections
 from tests.support.system.local_system import LocalSystem
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 import pytest
 import pytest_asyncio
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry

@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+
 from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.store_types import ApiKeyRow
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, TenantId, UserId
-
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import fresh
 

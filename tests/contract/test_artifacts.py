@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+
 from rejoin_adapters.ports.artifacts import Artifacts
 from rejoin_adapters.store_types import Artifact, Owner
 from rejoin_protocol.errors import Fenced
-
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import ANN, BEN, DEFAULT, OTHER, Chat, fresh
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_adapters.memory.database import feedback as double
 from rejoin_adapters.ports import feedback as limits
 from rejoin_adapters.ports.feedback import FeedbackStore
@@ -12,7 +13,6 @@ from rejoin_adapters.postgres import feedback as adapter
 from rejoin_adapters.store_types import ClientEvent, Feedback, Owner
 from rejoin_protocol.errors import Conflict, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
-
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
@@ -17,7 +18,6 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId, UserId
-
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import Chat, fresh
 

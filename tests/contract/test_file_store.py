@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.files.file_store import CondemnedFile, JetStreamFileStore, PostgresFileIndex
 from rejoin_adapters.jetstream import nats_connection
@@ -21,7 +22,6 @@ from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
-
 from tests.support.data.store_session import Chat, fresh
 from tests.support.system.databases import fresh_database, statements_wait_for_lock
 from tests.support.system.observation import wait_until

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+
 from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, _token
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_client import RawMessage

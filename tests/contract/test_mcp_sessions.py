@@ -1,11 +1,11 @@
 """`McpSessions`: the adapter and the double pass the same tests."""
 
 import pytest
+
 from rejoin_adapters.ports.mcp_sessions import McpSessions, request_key
 from rejoin_adapters.store_types import Admission, Owner, Submit, UserMessage
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
-
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import fresh
 

@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_adapters.memory.broker.run_control import MemoryRunControl
 from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, RunControl, Supersede
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
-
 from tests.support.system.observation import wait_until
 
 

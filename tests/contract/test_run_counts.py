@@ -2,7 +2,6 @@
 
 from rejoin_adapters.store_types import Limits, Owner
 from rejoin_protocol.ids import TenantId
-
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import AGENT, Chat, fresh
 

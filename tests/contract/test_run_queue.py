@@ -11,6 +11,7 @@ from random import Random
 import msgspec
 import pytest
 import pytest_asyncio
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue

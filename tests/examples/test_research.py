@@ -1,9 +1,9 @@
 """The research example: two agents in one message, and a report that is stored once."""
 
 import msgspec
-from rejoin_client import Client, Data, ReasoningDelta, TextDelta
 
 from examples.research import agent as research
+from rejoin_client import Client, Data, ReasoningDelta, TextDelta
 from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import LocalSystem
 

@@ -2,10 +2,10 @@
 
 import msgspec
 import pytest
-from rejoin_client import Client, ToolInputAvailable
 
 from examples.support import agent as support
 from examples.support.ask import talk
+from rejoin_client import Client, ToolInputAvailable
 from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import LocalSystem
 

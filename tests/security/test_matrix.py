@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+
 from rejoin_adapters.embedded import Servers
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.routes import ErrorFormat, Route
 from rejoin_protocol.ids import SessionId
-
 from tests.support.clients.attacked_gateway import AttackedGateway, Victim, open_attacked_gateway
 
 TOOLS_CALL = {

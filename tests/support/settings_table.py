@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rejoin_gateway import app
-from rejoin_runner.settings import RunnerSettings
 
 from rejoin.cli import api_keys, check_settings, main, runs
 from rejoin.dev import launcher
+from rejoin_gateway import app
+from rejoin_runner.settings import RunnerSettings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"

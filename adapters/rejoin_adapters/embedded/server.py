@@ -20,9 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from rejoin_protocol.errors import RejoinError
-
 from rejoin_adapters.embedded.child import Child, EndSignal
+from rejoin_protocol.errors import RejoinError
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0

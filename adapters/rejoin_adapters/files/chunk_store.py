@@ -14,15 +14,15 @@ import hashlib
 from collections.abc import AsyncGenerator
 
 import msgspec
+
+from rejoin_adapters.jetstream.nats_client import RawMessage
+from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
+from rejoin_adapters.ports.files import OpenFile, StoredFile
 from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId, UserId
-
-from rejoin_adapters.jetstream.nats_client import RawMessage
-from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
-from rejoin_adapters.ports.files import OpenFile, StoredFile
 
 CHUNK_BYTES = 256 * 1024
 """Part of the stored format: with another size, the same file would have other chunks under the same

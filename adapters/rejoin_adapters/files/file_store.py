@@ -19,14 +19,14 @@ from datetime import datetime
 
 import msgspec
 import structlog
-from rejoin_protocol import file_formats
-from rejoin_protocol.errors import Unavailable
-from rejoin_protocol.file_formats import FileId
-from rejoin_protocol.ids import TenantId, UserId
 
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
 from rejoin_adapters.postgres.pool import Database
+from rejoin_protocol import file_formats
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.file_formats import FileId
+from rejoin_protocol.ids import TenantId, UserId
 
 log = structlog.get_logger("rejoin.files")
 

@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_protocol import run_request
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
-
-from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
 AGENT_CACHE_TTL_S = 5.0
 """How long a gateway caches an agent's entry. Runners announce an entry every 30 s."""

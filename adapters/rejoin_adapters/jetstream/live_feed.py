@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 
+from rejoin_adapters.jetstream.nats_client import RawMessage
+from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Record, parse_head
-
-from rejoin_adapters.jetstream.nats_client import RawMessage
-from rejoin_adapters.jetstream.nats_connection import NatsConnection
 
 READER_BYTES_MAX = 256 * 1024
 """Bytes of the records that wait for one reader. Beyond it they are dropped, and the reader reads the log."""

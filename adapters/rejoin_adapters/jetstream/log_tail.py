@@ -13,11 +13,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
+from rejoin_adapters.ports.run_log import LiveSubscription, RunLog
 from rejoin_protocol.errors import Gone
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Mark, Record
-
-from rejoin_adapters.ports.run_log import LiveSubscription, RunLog
 
 TAIL_CHECK_FIRST_S = 0.5
 TAIL_CHECK_MAX_S = 10.0

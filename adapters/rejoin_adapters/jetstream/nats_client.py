@@ -28,6 +28,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.protocol import parser as nats_parser
 from nats.protocol.parser import Parser
+
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Invalid
 

@@ -20,14 +20,14 @@ import stamina
 import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from rejoin_protocol.broker import broker_url, subjects
-from rejoin_protocol.broker.broker_url import BrokerUrl
-from rejoin_protocol.errors import RejoinError, Unavailable
 
 from rejoin_adapters.jetstream.nats_client import INTERNALS, Deliver, NatsClient, RawMessage
 from rejoin_adapters.jetstream.request_mux import RequestMux
 from rejoin_adapters.process import tls
 from rejoin_adapters.process.background import run_alongside
+from rejoin_protocol.broker import broker_url, subjects
+from rejoin_protocol.broker.broker_url import BrokerUrl
+from rejoin_protocol.errors import RejoinError, Unavailable
 
 log = structlog.get_logger("rejoin.broker")
 

@@ -8,9 +8,8 @@ import asyncio
 import re
 from collections.abc import Mapping
 
-from rejoin_protocol.errors import Invalid
-
 from rejoin_adapters.jetstream.nats_client import NatsClient, RawMessage
+from rejoin_protocol.errors import Invalid
 
 TIMEOUT_CHECK_S = 0.1
 """How often timeouts are checked: a request times out at most this much late."""

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
-from rejoin_protocol.broker import subjects
-from rejoin_protocol.broker.broker_permissions import CONTROL_SUBJECTS
-from rejoin_protocol.ids import RunId
 
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
 from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.broker.broker_permissions import CONTROL_SUBJECTS
+from rejoin_protocol.ids import RunId
 
 log = structlog.get_logger("rejoin.control")
 

@@ -12,16 +12,16 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import structlog
-from rejoin_protocol.broker import subjects
-from rejoin_protocol.errors import Fenced, Invalid, Unavailable
-from rejoin_protocol.ids import RunId
-from rejoin_protocol.log import segment
-from rejoin_protocol.log.record import Head, Record, parse_head
 
 from rejoin_adapters.jetstream.live_feed import LagSampler, LiveFeed, LiveReader, parse_record
 from rejoin_adapters.jetstream.nats_client import RawMessage
 from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection
 from rejoin_adapters.ports.run_log import LogPage
+from rejoin_protocol.broker import subjects
+from rejoin_protocol.errors import Fenced, Invalid, Unavailable
+from rejoin_protocol.ids import RunId
+from rejoin_protocol.log import segment
+from rejoin_protocol.log.record import Head, Record, parse_head
 
 log = structlog.get_logger("rejoin.log")
 

@@ -12,15 +12,15 @@ from datetime import UTC, datetime
 import msgspec
 import structlog
 from nats.aio.msg import Msg
+
+from rejoin_adapters.jetstream import setup
+from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
+from rejoin_adapters.process import tracing
 from rejoin_protocol import run_request
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import RunRequest
-
-from rejoin_adapters.jetstream import setup
-from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError, NatsConnection
-from rejoin_adapters.process import tracing
 
 log = structlog.get_logger("rejoin.requests")
 

@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 import stamina
 import structlog
+
+from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import AgentName
-
-from rejoin_adapters.jetstream.nats_connection import ApiError, NatsConnection, PermissionDenied
 
 log = structlog.get_logger("rejoin.streams")
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from rejoin_protocol.ids import TenantId
-
 from rejoin_adapters.store_types import ApiKeyRow
+from rejoin_protocol.ids import TenantId
 
 
 class ApiKeys(Protocol):

@@ -2,9 +2,8 @@
 
 from typing import Protocol
 
-from rejoin_protocol.ids import TenantId
-
 from rejoin_adapters.store_types import Artifact, Owner
+from rejoin_protocol.ids import TenantId
 
 
 class Artifacts(Protocol):

@@ -2,9 +2,8 @@
 
 from typing import Protocol
 
-from rejoin_protocol.ids import AgentName, SessionId
-
 from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_protocol.ids import AgentName, SessionId
 
 FEEDBACK_MAX = 1_000
 """Entries of feedback on one session."""

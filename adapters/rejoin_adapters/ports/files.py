@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import NamedTuple, Protocol
 
 import msgspec
+
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import MessageId, SessionId, TenantId, UserId
 

@@ -7,9 +7,8 @@ pending approvals, and accepts no further requests. `RunStore` stores its runs, 
 import hashlib
 from typing import Protocol
 
-from rejoin_protocol.ids import AgentName, RunId, SessionId
-
 from rejoin_adapters.store_types import Owner
+from rejoin_protocol.ids import AgentName, RunId, SessionId
 
 
 def request_key(request: str, nonce: str) -> str:

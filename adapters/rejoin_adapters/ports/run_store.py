@@ -3,11 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
-from rejoin_protocol.lifecycle import State
-from rejoin_protocol.run_request import RunRequest
-
 from rejoin_adapters.store_types import (
     Admission,
     Admitted,
@@ -24,6 +19,10 @@ from rejoin_adapters.store_types import (
     Run,
     RunSummary,
 )
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.run_request import RunRequest
 
 CALLS_MAX = 100
 """Calls with the same id that `find_calls` returns."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import UNSET, UnsetType
-from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 from rejoin_adapters.store_types import (
     Fork,
@@ -16,6 +15,7 @@ from rejoin_adapters.store_types import (
     SessionSummary,
     SessionUsage,
 )
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 FORKS_MAX = 1_000
 DELETE_BATCH_MAX = 100

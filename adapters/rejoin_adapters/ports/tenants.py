@@ -2,9 +2,8 @@
 
 from typing import Protocol
 
-from rejoin_protocol.ids import TenantId
-
 from rejoin_adapters.store_types import Limits
+from rejoin_protocol.ids import TenantId
 
 
 class Tenants(Protocol):

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import msgspec
-from rejoin_protocol.errors import Conflict
-from rejoin_protocol.ids import TenantId
 
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.store_types import ApiKeyRow
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import TenantId
 
 
 class PostgresApiKeys:

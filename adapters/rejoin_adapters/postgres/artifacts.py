@@ -1,10 +1,9 @@
 """`Artifacts` in PostgreSQL."""
 
-from rejoin_protocol.errors import Fenced
-from rejoin_protocol.ids import TenantId
-
 from rejoin_adapters.postgres.pool import Database, json_or_null, json_text
 from rejoin_adapters.store_types import Artifact, Owner
+from rejoin_protocol.errors import Fenced
+from rejoin_protocol.ids import TenantId
 
 
 class PostgresArtifacts:

@@ -1,13 +1,13 @@
 """`FeedbackStore` in PostgreSQL."""
 
 import msgspec
-from rejoin_protocol.ids import AgentName, SessionId
 
 from rejoin_adapters import page_tokens
 from rejoin_adapters.page_tokens import NumberToken
 from rejoin_adapters.ports.feedback import EVENTS_KEPT, FEEDBACK_MAX, PRUNE_INTERVAL
 from rejoin_adapters.postgres.pool import Database, json_or_null
 from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_protocol.ids import AgentName, SessionId
 
 
 class _StoredFeedback(msgspec.Struct, frozen=True):

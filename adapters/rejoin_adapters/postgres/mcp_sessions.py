@@ -1,11 +1,10 @@
 """`McpSessions` in PostgreSQL."""
 
-from rejoin_protocol.errors import Conflict
-from rejoin_protocol.ids import AgentName, RunId, SessionId
-
 from rejoin_adapters.ports.mcp_sessions import request_prefix
 from rejoin_adapters.postgres.pool import Database
 from rejoin_adapters.store_types import Owner
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import AgentName, RunId, SessionId
 
 
 class PostgresMcpSessions:

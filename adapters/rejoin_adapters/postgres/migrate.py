@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import asyncpg
 import structlog
-from rejoin_protocol.errors import Invalid, Unavailable
 
 from rejoin_adapters.postgres.pool import Database, map_errors, wait_for_database
+from rejoin_protocol.errors import Invalid, Unavailable
 
 log = structlog.get_logger("rejoin.migrate")
 

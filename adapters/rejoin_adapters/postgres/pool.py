@@ -18,6 +18,8 @@ import asyncpg
 import msgspec
 import stamina
 import structlog
+
+from rejoin_adapters.process import tls
 from rejoin_protocol.errors import (
     Busy,
     Conflict,
@@ -28,8 +30,6 @@ from rejoin_protocol.errors import (
     RejoinError,
     Unavailable,
 )
-
-from rejoin_adapters.process import tls
 
 log = structlog.get_logger("rejoin.database")
 

@@ -11,10 +11,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
-from rejoin_protocol.lifecycle import TERMINAL, State
-from rejoin_protocol.run_request import RunRequest
 
 from rejoin_adapters.ports.run_store import CALLS_MAX
 from rejoin_adapters.postgres.batch_loader import BatchLoader
@@ -40,6 +36,10 @@ from rejoin_adapters.store_types import (
     Submit,
     parse_usage,
 )
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import TERMINAL, State
+from rejoin_protocol.run_request import RunRequest
 
 STRANDED_MAX = 100
 """Stranded runs returned to one sweep."""

@@ -5,9 +5,6 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import UNSET, UnsetType
-from rejoin_protocol.errors import NotFound
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 from rejoin_adapters import page_tokens
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
@@ -23,6 +20,9 @@ from rejoin_adapters.store_types import (
     SessionSummary,
     SessionUsage,
 )
+from rejoin_protocol.errors import NotFound
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 RUNS_MAX = 1000
 EVENTS_DELETED_MAX = 10_000

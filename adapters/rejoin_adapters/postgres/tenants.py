@@ -1,9 +1,8 @@
 """`Tenants` in PostgreSQL."""
 
-from rejoin_protocol.ids import TenantId
-
 from rejoin_adapters.postgres.pool import Database, json_text
 from rejoin_adapters.store_types import Limits
+from rejoin_protocol.ids import TenantId
 
 
 class PostgresTenants:

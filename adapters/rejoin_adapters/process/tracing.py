@@ -13,8 +13,9 @@ from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from rejoin_protocol.errors import Invalid
 from structlog.typing import EventDict, WrappedLogger
+
+from rejoin_protocol.errors import Invalid
 
 __all__ = ("Span", "SpanKind", "add_trace_id", "detached", "export_spans", "span", "trace_headers")
 

@@ -11,13 +11,9 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Decision
-from rejoin_protocol.errors import Conflict, Invalid, NotFound
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, SessionId
-from rejoin_protocol.lifecycle import BUSY, State
-
 from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.api.shared.answers import RUN_STATUS, Acknowledgement
 from rejoin_gateway.api.shared.lookup import directory_of, find_run, session_by_id
@@ -34,6 +30,10 @@ from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.errors import Conflict, Invalid, NotFound
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId, SessionId
+from rejoin_protocol.lifecycle import BUSY, State
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 """A UUID in its one written form (RFC 9562). Python's `UUID` reads several others."""

@@ -10,8 +10,6 @@ from typing import Literal
 
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import MessageId
 
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide, decide_before
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
@@ -26,6 +24,8 @@ from rejoin_gateway.http.request import key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import MessageId
 
 
 class UIChatRequest(SessionBody, frozen=True, rename="camel", kw_only=True):

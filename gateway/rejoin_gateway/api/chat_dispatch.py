@@ -10,7 +10,6 @@ from typing import assert_never
 
 import msgspec
 from aiohttp import web
-from rejoin_protocol.errors import Invalid
 
 from rejoin_gateway.api import aisdk
 from rejoin_gateway.api.aisdk import UIChatRequest
@@ -32,6 +31,7 @@ from rejoin_gateway.http.routes import (
     RouteDoc,
 )
 from rejoin_gateway.streaming.client_view import OperationSet
+from rejoin_protocol.errors import Invalid
 
 FIELDS_OF_OTHER_FAMILIES = frozenset({"messages", "id", "trigger", "conversationId"})
 """A body without `parts` and without any of these is one of the parts API, which lacks its parts."""

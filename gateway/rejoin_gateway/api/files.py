@@ -9,14 +9,14 @@ bytes than `Content-Length` and does not take them for the file.
 from contextlib import aclosing
 
 from aiohttp import web
-from rejoin_protocol import file_formats
-from rejoin_protocol.errors import NotFound
 
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.response import abort_on_error
 from rejoin_gateway.http.routes import Route, RouteDoc
+from rejoin_protocol import file_formats
+from rejoin_protocol.errors import NotFound
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; sandbox",

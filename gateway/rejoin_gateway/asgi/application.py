@@ -6,13 +6,13 @@ from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
+
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Owner
-from rejoin_protocol.ids import agent_name
-
 from rejoin_gateway import embed
 from rejoin_gateway.asgi.memory_connection import SCOPE, MemoryConnection
 from rejoin_gateway.asgi.response_parser import ResponseParser
+from rejoin_protocol.ids import agent_name
 
 type Scope = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -14,14 +14,14 @@ import aiohttp
 import msgspec
 import structlog
 from cachetools import TTLCache
+
 from rejoin_adapters.ports.api_keys import ApiKeys
 from rejoin_adapters.store_types import ApiKeyRow, Owner
-from rejoin_protocol.errors import Forbidden, Invalid, Unauthenticated
-from rejoin_protocol.ids import AgentName, TenantId, UserId, has_controls
-
 from rejoin_gateway.auth import api_key
 from rejoin_gateway.auth.api_key import ApiKey
 from rejoin_gateway.auth.scope import Scope
+from rejoin_protocol.errors import Forbidden, Invalid, Unauthenticated
+from rejoin_protocol.ids import AgentName, TenantId, UserId, has_controls
 
 if TYPE_CHECKING:
     from rejoin_gateway.auth.jwt import JwtVerifier

@@ -12,6 +12,7 @@ import aiohttp
 import jwt
 import msgspec
 import structlog
+
 from rejoin_protocol.errors import Unauthenticated, Unavailable
 
 log = structlog.get_logger("rejoin.tokens")

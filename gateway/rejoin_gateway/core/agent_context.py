@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
 from rejoin_adapters.process import redaction
+from rejoin_gateway.core import context_names
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import Sealer, UnsealError
-
-from rejoin_gateway.core import context_names
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError

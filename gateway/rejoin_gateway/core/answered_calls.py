@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from rejoin_adapters.store_types import Decision
-from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.ids import ApprovalId, CallId
 
+from rejoin_adapters.store_types import Decision
 from rejoin_gateway.core.message_input import ClientMessage, parse_decision
 from rejoin_gateway.core.session import Session
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.ids import ApprovalId, CallId
 
 CALL_PREFIX = "aitxt-"
 RESPONDED = "approval-responded"

@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 import structlog
+
 from rejoin_adapters.ports.files import FileStore, OpenFile
 from rejoin_adapters.store_types import Owner
+from rejoin_gateway.core.remote_fetch import RemoteFetcher
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
 from rejoin_protocol.file_formats import FILES_MAX, FileId
 from rejoin_protocol.ids import TenantId
-
-from rejoin_gateway.core.remote_fetch import RemoteFetcher
 
 log = structlog.get_logger("rejoin.attachments")
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 import structlog
+
 from rejoin_adapters.ports.agent_registry import AgentRegistry
 from rejoin_adapters.ports.artifacts import Artifacts
 from rejoin_adapters.ports.feedback import FeedbackStore
@@ -18,6 +19,13 @@ from rejoin_adapters.ports.run_queue import RunQueue
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.store_types import Admission, Admitted, Owner, Regenerate, Run, Submit, WhenBusy
+from rejoin_gateway.core.agent_context import SealedContext
+from rejoin_gateway.core.attachments import Attachments
+from rejoin_gateway.core.file_urls import FileAccess, FileUrls
+from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_gateway.streaming.positions import Position
+from rejoin_gateway.streaming.replay import HEARTBEAT_S, Replay
+from rejoin_gateway.streaming.resume_point import find_resume_point
 from rejoin_protocol import ids
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.events.fold import MessageDict
@@ -26,14 +34,6 @@ from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import View
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_protocol.security.sealing import Sealer
-
-from rejoin_gateway.core.agent_context import SealedContext
-from rejoin_gateway.core.attachments import Attachments
-from rejoin_gateway.core.file_urls import FileAccess, FileUrls
-from rejoin_gateway.metrics import GatewayMetrics
-from rejoin_gateway.streaming.positions import Position
-from rejoin_gateway.streaming.replay import HEARTBEAT_S, Replay
-from rejoin_gateway.streaming.resume_point import find_resume_point
 
 log = structlog.get_logger("rejoin.sessions")
 

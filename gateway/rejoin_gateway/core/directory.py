@@ -7,6 +7,7 @@ owner or agent is reported as if it did not exist.
 from collections.abc import Mapping, Sequence
 
 import msgspec
+
 from rejoin_adapters.ports.files import OpenFile
 from rejoin_adapters.store_types import (
     Artifact,
@@ -18,13 +19,12 @@ from rejoin_adapters.store_types import (
     SessionPage,
     SessionSummary,
 )
+from rejoin_gateway.core.backend import Backend
+from rejoin_gateway.core.session import Session
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import RUN_PREFIX, AgentName, CallId, RunId, SessionId
 from rejoin_protocol.run_request import AgentEntry
-
-from rejoin_gateway.core.backend import Backend
-from rejoin_gateway.core.session import Session
 
 OPENING_CHARS_MAX = 100
 

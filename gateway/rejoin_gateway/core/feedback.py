@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+
 from rejoin_adapters.ports.feedback import FeedbackStore
 from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
 from rejoin_protocol.errors import Invalid

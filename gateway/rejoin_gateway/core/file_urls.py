@@ -24,12 +24,13 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from yarl import URL
+
 from rejoin_protocol import file_formats, ids
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import MessageId, TenantId
-from yarl import URL
 
 FILE_URL_TTL_S = 24 * 3600
 EXPIRES_DIGITS_MAX = 12

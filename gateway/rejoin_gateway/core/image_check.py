@@ -6,6 +6,7 @@ The only user of Pillow, and only of its PNG, JPEG, WebP and GIF decoders. Runs 
 import io
 
 from PIL import GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
 

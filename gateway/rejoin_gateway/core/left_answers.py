@@ -9,11 +9,10 @@ message is answered at once. A client that does not know the answer, for example
 from collections.abc import Awaitable, Callable, Sequence
 
 from rejoin_adapters.store_types import Run
-from rejoin_protocol.errors import Busy
-from rejoin_protocol.lifecycle import BUSY
-
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
 from rejoin_gateway.core.session import Session
+from rejoin_protocol.errors import Busy
+from rejoin_protocol.lifecycle import BUSY
 
 _UNDECIDED = frozenset({"approval-requested", "approval-responded"})
 

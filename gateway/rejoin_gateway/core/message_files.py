@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from rejoin_protocol.events.fold import MessageDict
-
 from rejoin_gateway.core.attachments import Part
 from rejoin_gateway.core.message_input import ImportedTurn
+from rejoin_protocol.events.fold import MessageDict
 
 
 def file_parts(turn: ImportedTurn) -> list[tuple[str, Part]]:

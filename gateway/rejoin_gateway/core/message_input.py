@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
+
 from rejoin_adapters.store_types import Decision, Owner, WhenBusy
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid

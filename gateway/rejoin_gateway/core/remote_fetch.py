@@ -15,13 +15,13 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from yarl import URL
+
+from rejoin_gateway.fair_share import FairShare
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.security.public_address import Address, is_public
-from yarl import URL
-
-from rejoin_gateway.fair_share import FairShare
 
 type Allowed = Callable[[Address, int], bool]
 

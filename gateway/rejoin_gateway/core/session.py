@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
+
 from rejoin_adapters.ports.run_log import LogPage
 from rejoin_adapters.store_types import (
     Approval,
@@ -32,14 +33,6 @@ from rejoin_adapters.store_types import (
     UserMessage,
     WhenBusy,
 )
-from rejoin_protocol import ids
-from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.events.fold import MessageDict, Part, is_tool
-from rejoin_protocol.file_formats import FILES_MAX
-from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
-from rejoin_protocol.log.record import View
-
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
 from rejoin_gateway.core.attachments import IMPORTED_MAX, ReceivedFile
 from rejoin_gateway.core.backend import Backend
@@ -48,6 +41,13 @@ from rejoin_gateway.core.message_input import ImportedTurn
 from rejoin_gateway.streaming.positions import FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
+from rejoin_protocol import ids
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.events.fold import MessageDict, Part, is_tool
+from rejoin_protocol.file_formats import FILES_MAX
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
+from rejoin_protocol.log.record import View
 
 log = structlog.get_logger("rejoin.sessions")
 

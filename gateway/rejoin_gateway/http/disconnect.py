@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 
 import structlog
 from aiohttp import web
-from rejoin_protocol.errors import NotFound, Unavailable
-from rejoin_protocol.ids import RunId
 
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import CLIENT_LEFT, RESPONDING, SERVICE, begin_response
 from rejoin_gateway.http.routes import Handler
+from rejoin_protocol.errors import NotFound, Unavailable
+from rejoin_protocol.ids import RunId
 
 log = structlog.get_logger("rejoin.disconnect")
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+
+from rejoin_gateway.http.routes import ErrorFormat
 from rejoin_protocol.errors import (
     Conflict,
     Forbidden,
@@ -21,8 +23,6 @@ from rejoin_protocol.errors import (
     Unauthenticated,
     Unavailable,
 )
-
-from rejoin_gateway.http.routes import ErrorFormat
 
 CONTENT_TYPE = "application/problem+json"
 

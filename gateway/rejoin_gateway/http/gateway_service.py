@@ -8,15 +8,15 @@ import asyncio
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.process.background import DetachedTasks
-from rejoin_protocol.errors import Unavailable
-from rejoin_protocol.ids import AgentName
 
+from rejoin_adapters.process.background import DetachedTasks
 from rejoin_gateway.auth.authenticator import Authenticator, Principal
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.http.cors import Cors
 from rejoin_gateway.http.rate_limit import Rate, RateLimiter, TenantRates
 from rejoin_gateway.http.request_body import LargeBodies
+from rejoin_protocol.errors import Unavailable
+from rejoin_protocol.ids import AgentName
 
 RESUME_LOOKUPS_MAX = 32
 """Resume requests of one gateway that look up their position at the same time. After a gateway restart a

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from aiohttp import web
 from opentelemetry.trace import SpanKind
-from rejoin_adapters.process import redaction, tracing
 
+from rejoin_adapters.process import redaction, tracing
 from rejoin_gateway.http.routes import route_of
 from rejoin_gateway.metrics import GatewayMetrics
 

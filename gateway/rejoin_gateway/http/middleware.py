@@ -11,15 +11,15 @@ import time
 
 import structlog
 from aiohttp import web
-from rejoin_adapters.store_types import Owner
-from rejoin_protocol.errors import Forbidden, Limited, Unauthenticated, Unavailable
 
+from rejoin_adapters.store_types import Owner
 from rejoin_gateway.auth.authenticator import ANONYMOUS, Principal
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http import errors, instrumentation, request_body
 from rejoin_gateway.http.cors import is_from_trusted_page, is_to_loopback, preflight_response
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService, refuse_if_stopping
 from rejoin_gateway.http.routes import ERROR_FORMAT, ErrorFormat, Handler, Route, error_format_of, route_of
+from rejoin_protocol.errors import Forbidden, Limited, Unauthenticated, Unavailable
 
 log = structlog.get_logger("rejoin.http")
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from rejoin_protocol.events.chunks import Data, Tagged
-from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX, SESSION_ID_CHARS_MAX
 
 from rejoin_gateway.http.routes import ErrorFormat, Route
+from rejoin_protocol.events.chunks import Data, Tagged
+from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX, SESSION_ID_CHARS_MAX
 
 REFS = "#/components/schemas/{name}"
 CHUNKS = "#/components/schemas/Chunk{name}"

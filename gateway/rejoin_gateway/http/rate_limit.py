@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 from cachetools import LRUCache
+
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId
 

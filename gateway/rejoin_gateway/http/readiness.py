@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
+
 from rejoin_protocol.errors import RejoinError
 
 log = structlog.get_logger("rejoin.readiness")

@@ -6,9 +6,6 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 from aiohttp import web
-from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.ids import AgentName, agent_name, session_id
-from rejoin_protocol.log.record import View
 
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import AgentSession
@@ -16,6 +13,9 @@ from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.routes import operation_set_of
 from rejoin_gateway.streaming.client_view import client_view
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.ids import AgentName, agent_name, session_id
+from rejoin_protocol.log.record import View
 
 JSON_TYPES = frozenset({"application/json", "text/plain", "application/octet-stream"})
 """Content types accepted for JSON: `fetch` with a string sends text/plain, some clients send no type."""

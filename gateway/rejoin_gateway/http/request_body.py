@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from aiohttp import web
-from rejoin_protocol.errors import Invalid, Unavailable
 
 from rejoin_gateway.fair_share import FairShare, Share
+from rejoin_protocol.errors import Invalid, Unavailable
 
 BODY_BYTES_MAX = 48 * 1024 * 1024
 """Fits three files of the largest size as data URLs. Decoding takes about four times the body's size."""

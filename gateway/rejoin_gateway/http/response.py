@@ -13,19 +13,19 @@ from typing import Any
 import msgspec
 import structlog
 from aiohttp import web
-from rejoin_adapters.store_types import Run
-from rejoin_protocol.errors import RejoinError
-from rejoin_protocol.events import chunks
-from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.ids import RunId, to_header
-from rejoin_protocol.log import sse
 
+from rejoin_adapters.store_types import Run
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import instrumentation, request_body
 from rejoin_gateway.http.gateway_service import SERVICE, begin_response, refuse_if_stopping
 from rejoin_gateway.http.request import view_of
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.ids import RunId, to_header
+from rejoin_protocol.log import sse
 
 log = structlog.get_logger("rejoin.http")
 

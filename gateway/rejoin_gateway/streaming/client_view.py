@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 
 import msgspec
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.record import View
 

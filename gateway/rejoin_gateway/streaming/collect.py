@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-from rejoin_protocol.events import chunks
-from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.events.fold import Fold, MessageDict
 
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.events.fold import Fold, MessageDict
 
 type OnEvents = Callable[[Sequence[Chunk]], Awaitable[None]]
 """Called with the events as they arrive, and with none at each keep-alive."""

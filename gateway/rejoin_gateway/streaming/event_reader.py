@@ -8,16 +8,16 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
+
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.store_types import Run
+from rejoin_gateway.streaming.resume_point import ResumePoint
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log import record as log
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import OPERATIONS, Mark, Record
-
-from rejoin_gateway.streaming.resume_point import ResumePoint
 
 EMPTY_READS_MAX = 5
 READ_RETRY_WAIT_S = 0.1

@@ -16,6 +16,7 @@ Chunk types that the client does not know are left out as well.
 from collections.abc import Iterator, Sequence
 
 import msgspec
+
 from rejoin_protocol.errors import Gone
 from rejoin_protocol.log.cursor import Cursor
 from rejoin_protocol.log.record import Record, View

@@ -7,6 +7,7 @@ URL that it was opened with and states its position in the header, so the header
 from collections.abc import Mapping
 
 import msgspec
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log import cursor
 from rejoin_protocol.log.cursor import Cursor

@@ -15,18 +15,18 @@ from contextlib import asynccontextmanager
 
 import msgspec
 import structlog
+
 from rejoin_adapters.jetstream.log_tail import LogTail, ResyncReason, open_log_tail
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Run
+from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_gateway.streaming.legacy_filter import LegacyFilter
+from rejoin_gateway.streaming.resume_point import ResumePoint
 from rejoin_protocol.errors import Gone, Unavailable
 from rejoin_protocol.lifecycle import TERMINAL
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import Mark, Record, View, skip_frames
-
-from rejoin_gateway.metrics import GatewayMetrics
-from rejoin_gateway.streaming.legacy_filter import LegacyFilter
-from rejoin_gateway.streaming.resume_point import ResumePoint
 
 log = structlog.get_logger("rejoin.replay")
 

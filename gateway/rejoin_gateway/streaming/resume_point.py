@@ -13,16 +13,16 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
+
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_adapters.store_types import Run
+from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
+from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, FromTurn, Position
 from rejoin_protocol.errors import Gone, Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL
 from rejoin_protocol.log.cursor import Cursor
 from rejoin_protocol.log.record import Audience, Mark, Record, View, contains
-
-from rejoin_gateway.streaming.legacy_filter import LegacyFilter, VoidedRange, VoidedRanges
-from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, FromTurn, Position
 
 READ_TRIES = 3
 READ_RETRY_WAIT_S = 0.2

@@ -11,8 +11,6 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_protocol.errors import RejoinError
-from rejoin_protocol.run_request import AgentEntry
 
 from rejoin_gateway.core.context_names import header_name
 from rejoin_gateway.core.directory import Directory
@@ -22,6 +20,8 @@ from rejoin_gateway.http.middleware import identify
 from rejoin_gateway.http.openapi import openapi_document
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.ui.pages import page_response
+from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.run_request import AgentEntry
 
 HEADERS = {"Cache-Control": "no-cache", "Vary": "Authorization"}
 

@@ -5,12 +5,12 @@ from typing import Literal
 
 import msgspec
 from aiohttp import web
-from rejoin_protocol.errors import Forbidden, Unauthenticated
 
 from rejoin_gateway.http.middleware import identify
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.ui.pages import playground
+from rejoin_protocol.errors import Forbidden, Unauthenticated
 
 
 class AuthState(msgspec.Struct, frozen=True):

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, agent_name
 from rejoin_protocol.run_request import AgentEntry, ExecutionMode
-
 from rejoin_runner.agent.custom_loop import CustomLoop
 from rejoin_runner.agent.status_settings import StatusUpdates
 from rejoin_runner.mcp.server_declaration import McpServer

@@ -11,10 +11,10 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 import msgspec
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import RunId, SessionId
-
 from rejoin_runner.models.model import Done, Usage
 from rejoin_runner.tools.tool_context import OutputContext
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rejoin_protocol.errors import Invalid
-
 from rejoin_runner.agent.agent import Agent
 
 

@@ -8,8 +8,8 @@ in depth. Only the head of a team is registered with the broker; the others work
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
-from rejoin_protocol.errors import Invalid
 
+from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.remote_tool import TOOL_NAME_CHARS_MAX
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox

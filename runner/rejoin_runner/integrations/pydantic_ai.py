@@ -26,9 +26,9 @@ from pydantic_ai.messages import (
     ToolReturnPart,
 )
 from pydantic_core import to_jsonable_python
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict
-
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, RunInput

@@ -30,9 +30,9 @@ from mcp_types import (
     ToolListChangedNotification,
 )
 from mcp_types import Tool as ListedTool
+
 from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.errors import Invalid
-
 from rejoin_runner.mcp.remote_tool import (
     ERROR_CHARS_MAX,
     RemoteTool,

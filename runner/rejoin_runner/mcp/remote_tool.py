@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-from rejoin_protocol.errors import Invalid
 
+from rejoin_protocol.errors import Invalid
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.tool import Tool, ToolError

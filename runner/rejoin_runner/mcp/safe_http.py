@@ -15,8 +15,8 @@ from typing import Any
 
 import httpcore2
 import httpx2
-from rejoin_protocol.security.public_address import is_public
 
+from rejoin_protocol.security.public_address import is_public
 from rejoin_runner.mcp.server_declaration import McpServer
 
 RESPONSE_BYTES_MAX = 8 * 1024 * 1024

@@ -19,6 +19,7 @@ import jsonschema
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend, validator_for
 from referencing import Registry
+
 from rejoin_protocol.errors import Invalid
 
 MISMATCHES_MAX = 3

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from rejoin_protocol.errors import Invalid
 
+from rejoin_protocol.errors import Invalid
 from rejoin_runner.next_action.agent_stack import DELEGATE, TRANSFER
 from rejoin_runner.tools.tool import NeedsApproval, require_sync_approval
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from rejoin_protocol.events.fold import MessageDict, is_tool
 
+from rejoin_protocol.events.fold import MessageDict, is_tool
 from rejoin_runner.models.context_window import (
     ContextWindow,
     Replacement,

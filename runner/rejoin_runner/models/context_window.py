@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import msgspec
-from rejoin_protocol.events.fold import MessageDict
 
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.models.token_count import count_tokens
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from rejoin_protocol.errors import Invalid
-
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelError, ModelRequest
 
 

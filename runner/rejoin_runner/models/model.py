@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any, Literal, Protocol
 
 import msgspec
+
 from rejoin_protocol.events.chunks import (
     Custom,
     File,

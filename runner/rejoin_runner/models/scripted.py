@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
 import msgspec
+
 from rejoin_protocol.events.chunks import (
     ReasoningDelta,
     ReasoningEnd,
@@ -21,7 +22,6 @@ from rejoin_protocol.events.chunks import (
     ToolInputStart,
 )
 from rejoin_protocol.events.fold import MessageDict
-
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, Usage
 
 HELP = (

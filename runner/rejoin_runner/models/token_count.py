@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
 
+from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
 from rejoin_runner.models.model import Usage
 
 FILE_TOKENS = 1_500

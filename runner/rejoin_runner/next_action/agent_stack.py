@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Metadata
 from rejoin_protocol.events.fold import STEP_START, MessageDict, Part, is_tool, tool_name

@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
+
 from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.lifecycle import State
-
 from rejoin_runner.next_action.agent_stack import ToolCall, delegate_target, handoff_target
 from rejoin_runner.next_action.run_state import Phase, RunState, StepPhase
 

@@ -14,7 +14,6 @@ from rejoin_protocol.events.fold import Fold, MessageDict
 from rejoin_protocol.ids import ApprovalId, CallId
 from rejoin_protocol.log import record as log
 from rejoin_protocol.log.record import Audience, Mark, Record
-
 from rejoin_runner.next_action.agent_stack import AgentStack, ToolCall
 
 

@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import Any
 
 import structlog
+
 from rejoin_adapters.process.background import DetachedTasks
 
 GRACE_S = 0.5

@@ -10,10 +10,10 @@ from collections import deque
 
 import msgspec
 from msgspec import UNSET
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
-
 from rejoin_runner.output.bounded_work import refuse_if_abandoned
 from rejoin_runner.output.journal import Journal
 from rejoin_runner.output.text_pacing import TextPacer

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 import msgspec
+
 from rejoin_adapters.ports.run_log import RunLog
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events import chunks
@@ -25,7 +26,6 @@ from rejoin_protocol.log.record import (
     encode_frames,
 )
 from rejoin_protocol.log.segment import SegmentBuilder
-
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.bounded_work import refuse_if_abandoned
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 import structlog
+
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
-
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, TeamMember
 from rejoin_runner.models.model import Model, Usage

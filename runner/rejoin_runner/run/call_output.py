@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import stamina
+
 from rejoin_adapters.store_types import Artifact
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Audience
-
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.tools.output_port import NewArtifact
 

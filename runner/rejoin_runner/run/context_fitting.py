@@ -7,8 +7,8 @@ that takes the run over, and the next turn, then send the model the same without
 from collections.abc import Sequence
 
 import msgspec
-from rejoin_protocol.events.fold import MessageDict
 
+from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.models.compaction import Compaction, compact_history
 from rejoin_runner.models.context_window import fit_history
 from rejoin_runner.models.model import ModelError

@@ -7,7 +7,6 @@ no history keeps operations, and after a crash between the two the operation is 
 
 from rejoin_protocol.events import chunks
 from rejoin_protocol.log.record import Audience
-
 from rejoin_runner.models.model import ModelRequest
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.next_action.agent_stack import PartOrigin, ToolCall

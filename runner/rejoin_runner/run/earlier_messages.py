@@ -5,7 +5,6 @@ from typing import Any
 
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import MessageId
-
 from rejoin_runner.next_action import agent_stack
 
 NEVER_DECIDED = "The call was not run: its run ended before anybody approved it."

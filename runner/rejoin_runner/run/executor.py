@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 import msgspec
 from msgspec import UNSET
+
 from rejoin_adapters.process.background import DetachedTasks, run_alongside
 from rejoin_adapters.store_types import Decision
 from rejoin_protocol.events import chunks
@@ -18,7 +19,6 @@ from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark
 from rejoin_protocol.run_request import RunRequest
-
 from rejoin_runner.agent.custom_loop import CRASH_ERROR
 from rejoin_runner.models.model import Model
 from rejoin_runner.next_action import decide

@@ -11,11 +11,11 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
+
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process import tracing
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
-
 from rejoin_runner.next_action.agent_stack import ToolCall
 from rejoin_runner.run.attempt import Attempt
 

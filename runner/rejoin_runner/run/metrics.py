@@ -5,7 +5,6 @@ invented is "(unknown)". Nothing is counted for each event: the most frequent sa
 """
 
 from rejoin_adapters.process.metrics_server import ProcessMetrics
-
 from rejoin_runner.models.model import Usage
 
 

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
+
 from rejoin_adapters.ports.files import FileReference, FileStore, StoredFile
 from rejoin_adapters.store_types import Run
 from rejoin_protocol import file_formats
@@ -19,7 +20,6 @@ from rejoin_protocol.errors import Invalid, Limited
 from rejoin_protocol.events.chunks import DATA_PREFIX, Chunk, File, ReasoningFile
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import TenantId
-
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelError, ModelRequest
 
 INLINED_BYTES_MAX = 64 * 1024 * 1024

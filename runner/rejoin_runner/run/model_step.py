@@ -11,13 +11,13 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 import msgspec
+
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import STEP_START
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
-
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest

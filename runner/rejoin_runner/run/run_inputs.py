@@ -9,12 +9,12 @@ import inspect
 from typing import Any
 
 import msgspec
+
 from rejoin_adapters.process import redaction
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.security.sealing import Sealer, UnsealError
-
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import ModelError

@@ -8,10 +8,10 @@ import asyncio
 
 import msgspec
 import structlog
+
 from rejoin_protocol.events.chunks import Data
 from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
 from rejoin_protocol.log.record import Audience
-
 from rejoin_runner.agent.status_settings import StatusUpdates, Summary, SummaryWriter
 from rejoin_runner.models.model import Model, build_question, collect_answer
 from rejoin_runner.run.attempt import Attempt

@@ -11,13 +11,13 @@ from itertools import count
 from typing import Any
 
 import msgspec
+
 from rejoin_adapters.store_types import ApprovalRequest, Decision
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import approval_id
 from rejoin_protocol.log.record import Mark
-
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.next_action import decide
 from rejoin_runner.next_action.agent_stack import ToolCall

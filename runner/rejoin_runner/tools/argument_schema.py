@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 import msgspec
-from rejoin_protocol.errors import Invalid
 
+from rejoin_protocol.errors import Invalid
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.docstring import parse_docstring
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext

@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import msgspec
+
 from rejoin_adapters.store_types import Artifact
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import RunId, TenantId

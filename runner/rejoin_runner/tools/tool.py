@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, Literal
 
 import msgspec
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.partial_json import names_prototype
-
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools import thread_calls
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
+
 from rejoin_protocol.events.chunks import DATA_PREFIX, Data
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_protocol.log.record import Audience
-
 from rejoin_runner.tools.output_port import CallOutput, NewArtifact
 
 ARTIFACT_BYTES_MAX = 16 * 1024 * 1024

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from rejoin_protocol.errors import Invalid
-
 from rejoin_runner.output.journal import EVENT_BYTES_MAX
 from rejoin_runner.tools.argument_schema import build_arguments_type, build_spec
 from rejoin_runner.tools.tool import (

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
+
 from rejoin_adapters.ports.agent_registry import AgentRegistry
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_control import RunControl
@@ -12,7 +13,6 @@ from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.store_types import Claim
 from rejoin_protocol.security.sealing import Sealer
-
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team
 from rejoin_runner.mcp.toolbox import ServerTools

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
+
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process import tracing
 from rejoin_adapters.process.background import DetachedTasks, run_alongside
@@ -24,7 +25,6 @@ from rejoin_protocol.errors import Fenced, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
-
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.journal import Journal

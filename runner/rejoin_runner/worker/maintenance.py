@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import structlog
+
 from rejoin_adapters.ports.run_control import Interrupt
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX
 from rejoin_protocol.errors import Unavailable
-
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.worker.configuration import WorkerLimits, WorkerPorts
 from rejoin_runner.worker.lease import RunLeases

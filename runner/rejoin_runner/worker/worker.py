@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
+
 from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.process.background import DetachedTasks
 from rejoin_protocol.ids import AgentName
-
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.delivery import DeliveryExecutor

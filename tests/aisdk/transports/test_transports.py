@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.browser.node import INSTALL_S_MAX, install_packages
 from tests.support.clients.api_families import ApiClient, Script
 from tests.support.models.agent_teams import Calls, scripted_agent

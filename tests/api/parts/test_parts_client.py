@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+
 from rejoin_adapters.embedded import Servers
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.api_families import PARTS, ApiClient, Script, event_types
 from tests.support.clients.attacked_gateway import AttackedGateway, open_attacked_gateway
 from tests.support.models.agent_teams import Calls, scripted_agent

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import (
     Admission,
@@ -23,7 +24,6 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
-
 from tests.support.data.store_session import AGENT, DEFAULT, OTHER, Chat, fresh, text_of, user
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

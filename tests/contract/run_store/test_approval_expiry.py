@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Decision
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import CallId, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
-
 from tests.support.data.store_session import AGENT, DEFAULT, OTHER, Chat, through
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Interrupted
 from rejoin_protocol.ids import CallId, MessageId
 from rejoin_protocol.lifecycle import State
-
 from tests.support.data.store_session import ANN, BEN, OTHER, Chat, through
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

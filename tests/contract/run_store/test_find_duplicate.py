@@ -3,11 +3,11 @@
 from hashlib import sha256
 
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Owner, Run
 from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import AgentName, MessageId, TenantId
-
 from tests.contract.run_store.test_limits import limited
 from tests.support.data.store_session import AGENT, ANN, BEN, Chat, fresh
 

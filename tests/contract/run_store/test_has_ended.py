@@ -5,7 +5,6 @@ import asyncio
 from rejoin_adapters.store_types import Owner, Run
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.lifecycle import State
-
 from tests.support.data.store_session import DEFAULT, OTHER, Chat, fresh
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

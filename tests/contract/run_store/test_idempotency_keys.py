@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Regenerate, WhenBusy
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import MessageId
-
 from tests.support.data.store_session import OTHER, Chat, through
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

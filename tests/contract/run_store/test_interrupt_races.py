@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Regenerate, WhenBusy
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
-
 from tests.support.data.store_session import AGENT, DEFAULT, Chat, through
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

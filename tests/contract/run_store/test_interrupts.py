@@ -1,13 +1,13 @@
 """`RunStore`: runs are interrupted by their user, or by a later message."""
 
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Admission, Interrupted, Regenerate, Submit, UserMessage, WhenBusy
 from rejoin_protocol.errors import Conflict, NotFound
 from rejoin_protocol.ids import MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
-
 from tests.support.data.store_session import AGENT, DEFAULT, OTHER, Chat, fresh, text_of, user
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
@@ -18,7 +19,6 @@ from rejoin_protocol.errors import Conflict, Limited
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.run_request import RunRequest
-
 from tests.support.data.store_session import Chat, fresh, user
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

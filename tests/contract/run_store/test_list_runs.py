@@ -3,7 +3,6 @@
 from rejoin_adapters.store_types import Owner
 from rejoin_protocol.ids import TenantId
 from rejoin_protocol.lifecycle import State
-
 from tests.support.data.store_session import Chat, fresh
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

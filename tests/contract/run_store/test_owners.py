@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Admission, Decision, Owner, Regenerate, Submit, UserMessage
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
-
 from tests.support.data.store_session import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, user
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import asyncpg
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import open_run_store
@@ -14,7 +15,6 @@ from rejoin_protocol.errors import Conflict
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.lifecycle import BUSY, State
 from rejoin_protocol.run_request import RunRequest
-
 from tests.support.data.store_session import AGENT, DEFAULT, Chat, fresh, text_of
 from tests.support.system.databases import fresh_database
 from tests.support.system.observation import wait_until

@@ -3,13 +3,13 @@
 import itertools
 
 import pytest
+
 from rejoin_adapters.ports.run_store import RunStore
 from rejoin_adapters.store_types import Decision
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, RunId
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
-
 from tests.support.data.store_session import AGENT, DEFAULT, Chat, text_of
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

@@ -1,12 +1,12 @@
 """What `SessionStore` promises of numbered pages, counts and openings, of the adapter and of the double."""
 
 import pytest
+
 from rejoin_adapters.ports.session_store import SessionStore
 from rejoin_adapters.store_types import Owner, Submit, UserMessage
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, SessionId, TenantId
-
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import AGENT, ANN, BEN, Chat, fresh, text_of
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, SessionStore
 from rejoin_adapters.postgres.run_store import PostgresRunStore
@@ -14,7 +15,6 @@ from rejoin_adapters.store_types import ApiKeyRow, ForkOrigin, Owner, RunSummary
 from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
-
 from tests.support.data.database_ports import DatabasePorts
 from tests.support.data.store_session import AGENT, ANN, BEN, DEFAULT, OTHER, Chat, fresh, text_of
 

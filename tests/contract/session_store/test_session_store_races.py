@@ -11,7 +11,6 @@ from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.store_types import ApprovalRequest, Artifact, Run
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
-
 from tests.support.data.store_session import DEFAULT, Chat, fresh
 
 pytest_plugins = ("tests.support.data.store_fixtures",)

@@ -14,10 +14,10 @@ from random import Random
 from time import monotonic
 
 import pytest
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.process.background import run_alongside
-
 from tests.support.faults.chaos import (
     Chaos,
     Client,

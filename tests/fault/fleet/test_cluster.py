@@ -15,11 +15,11 @@ import aiohttp
 import msgspec
 import pytest
 import structlog
+
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.log.record import View
-
 from tests.support.clients.reconnecting_client import DONE, END, cursor_of, split_frames
 from tests.support.system.databases import fresh_database
 from tests.support.system.nats_cluster import Cluster, Node, cluster

@@ -15,9 +15,9 @@ import asyncpg
 import psutil
 import pytest
 import structlog
+
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
-
 from tests.support.clients.reconnecting_client import DONE, cursor_of, split_frames
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Command, Dev, free_ports, has_exited, rejoin_dev

@@ -15,9 +15,9 @@ from time import monotonic
 import aiohttp
 import psutil
 import pytest
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
-
 from tests.support.faults.chaos import (
     Client,
     Send,

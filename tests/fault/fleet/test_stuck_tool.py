@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until

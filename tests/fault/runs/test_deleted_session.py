@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
+
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_protocol.ids import RunId, SessionId
 from rejoin_runner.agent.agent import Agent
-from structlog.testing import capture_logs
-
 from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import read_log, wait_until

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.events import chunks
@@ -18,8 +20,6 @@ from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
 from rejoin_runner.tools.tool_decorator import tool
-from structlog.testing import capture_logs
-
 from tests.support.clients.full_answer import collect_answer
 from tests.support.faults.crashing_runners import CrashingRunLog, RunnerCrashed, crash_at_append
 from tests.support.models.agent_teams import Calls

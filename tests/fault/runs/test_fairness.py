@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.migrate import migrate
@@ -14,8 +16,6 @@ from rejoin_adapters.postgres.tenants import PostgresTenants
 from rejoin_adapters.store_types import Limits
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
-
-from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import RecordMeasurement

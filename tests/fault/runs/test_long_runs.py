@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+
 from rejoin_adapters.jetstream import log_tail, setup
 from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
 from rejoin_adapters.memory.broker.run_control import MemoryRunControl
@@ -31,7 +32,6 @@ from rejoin_runner.demo import sleep
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts
 from rejoin_runner.worker.worker import Worker
-
 from tests.support.clients.reconnecting_client import without_comments
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.simulated_loop import SimulatedLoop

@@ -9,8 +9,8 @@ from time import monotonic
 
 import pytest
 import structlog
-from rejoin_runner.worker.worker import Worker
 
+from rejoin_runner.worker.worker import Worker
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import RecordMeasurement, wait_until
 

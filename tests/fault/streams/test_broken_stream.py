@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+
 from rejoin_adapters.jetstream.log_tail import LogTail
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.errors import Unavailable
-
 from tests.support.system.local_system import LocalSystem
 
 

@@ -1,10 +1,10 @@
 """A run that waits for longer than its log is retained continues, and a client gets all of it."""
 
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import fold
 from rejoin_protocol.ids import RunId
-
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import expire_log
 

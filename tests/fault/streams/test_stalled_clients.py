@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
-from rejoin_runner.agent.agent import Agent
 
+from rejoin_runner.agent.agent import Agent
 from tests.support.clients.reconnecting_client import DONE
 from tests.support.models.scripted_models import BurstModel
 from tests.support.system.local_system import LocalSystem

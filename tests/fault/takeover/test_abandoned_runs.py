@@ -11,6 +11,7 @@ from typing import Any, Literal
 import aiohttp
 import asyncpg
 import pytest
+
 from rejoin_adapters.jetstream.nats_connection import STORE_REFUSED, ApiError
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.ports.run_log import RunLog
@@ -23,7 +24,6 @@ from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.executor import TOO_MANY_ATTEMPTS
 from rejoin_runner.worker.delivery import ABANDON_FACTOR
-
 from tests.support.clients.reconnecting_client import cursor_of, split_frames
 from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import LocalSystem

@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 import pytest
+
 from rejoin_protocol.events.chunks import ToolInputAvailable
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.faults.takeover import assert_all_agree, has_no_runs, post_in_background
 from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import LocalSystem

@@ -5,12 +5,12 @@
 
 import msgspec
 import pytest
+
 from rejoin_protocol.ids import RunId
 from rejoin_runner.demo import build_demo_agent, weather
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.full_answer import collect_answer, without_varying_fields
 from tests.support.faults.crashing_runners import crash_at_append
 from tests.support.system.local_system import LocalSystem

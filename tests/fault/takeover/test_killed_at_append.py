@@ -17,9 +17,9 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.msg import Msg
+
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import RunId
-
 from tests.support.clients.full_answer import collect_answer
 from tests.support.models.three_tools import build_agent, check, runs_in, write_to
 from tests.support.system.local_system import LocalSystem

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
 from rejoin_adapters.ports.run_log import RunLog
@@ -23,7 +24,6 @@ from rejoin_protocol.log.record import Record
 from rejoin_protocol.log.segment import RECORDS
 from rejoin_runner.next_action.run_state import RunState
 from rejoin_runner.output.journal import Journal
-
 from tests.support.agents.segments import talkative
 from tests.support.system.local_system import DONE, LocalSystem
 from tests.support.system.processes import Command

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.models.provider_protocols import ALL, ANTHROPIC, REASONED, ProviderProtocol
 from tests.support.models.provider_server import FakeProvider
 from tests.support.system.local_system import LocalSystem

@@ -8,10 +8,10 @@ tool by its policy, every event once for every client.
 from collections import Counter
 
 import pytest
+
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
-
 from tests.support.clients.full_answer import collect_answer, without_varying_fields
 from tests.support.faults.crashing_runners import crash_at_append, crash_before_acknowledgement
 from tests.support.models.agent_teams import Breaks, Calls, Line, Lines, Thinks, scripted_agent, texts

@@ -8,13 +8,13 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from rejoin_adapters.store_types import Claim
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
 from rejoin_runner.worker.configuration import WorkerSignals
-
 from tests.support.faults.takeover import (
     ACK_WAIT_S,
     SILENT_RUNNER,

@@ -6,7 +6,6 @@ from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
-
 from tests.support.system.nats_cluster import cluster
 
 

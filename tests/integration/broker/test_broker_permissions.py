@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
+
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.nats_connection import NatsConnection, PermissionDenied
 from rejoin_adapters.jetstream.run_log import READ_BYTES_MAX, JetStreamRunLog
@@ -19,8 +21,6 @@ from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.log.segment import RECORDS
 from rejoin_protocol.run_request import RunRequest
-from structlog.testing import capture_logs
-
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import Cluster, cluster
 from tests.support.system.observation import read_log

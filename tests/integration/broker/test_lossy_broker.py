@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from time import monotonic
 
 import pytest
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.log_tail import open_log_tail
 from rejoin_adapters.jetstream.nats_connection import NatsConnection
@@ -14,7 +15,6 @@ from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head, Record
-
 from tests.support.faults.lossy_broker import HOST, LossyBrokerUrl, _without_other_ways, open_lossy_broker
 
 SOON_S = 20.0

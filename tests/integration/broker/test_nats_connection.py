@@ -11,6 +11,8 @@ import msgspec
 import psutil
 import pytest
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
+
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.embedded.nats import NatsServer
 from rejoin_adapters.jetstream import nats_connection, setup
@@ -27,8 +29,6 @@ from rejoin_protocol.errors import RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.run_request import AgentEntry, RunRequest
-from structlog.testing import capture_logs
-
 from tests.support.system.observation import wait_until
 
 SOON_S = 20.0

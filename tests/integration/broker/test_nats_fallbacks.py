@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
+
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.log_tail import open_log_tail
@@ -19,7 +21,6 @@ from rejoin_protocol.errors import Fenced, Invalid, RejoinError, Unavailable
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.log.record import Head
 from rejoin_protocol.run_request import RunRequest
-from structlog.testing import capture_logs
 
 SOON_S = 20.0
 NONE = Internals(delivery=False, writes=False, pings=False, tls_check=False)

@@ -10,6 +10,7 @@ from time import monotonic
 import nats.errors
 import pytest
 from nats.aio.msg import Msg
+
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import NatsConnection

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import collect_agents
 from rejoin_runner.models.providers.provider import ProviderConnections
 from rejoin_runner.settings import RunnerSettings
-
 from tests.integration.gateway.test_request_context import KEYS
 from tests.support.models.agent_teams import Calls, ScriptedPart
 from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text

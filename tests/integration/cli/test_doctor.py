@@ -5,6 +5,10 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
+
+from rejoin.cli import doctor
+from rejoin.cli.check_settings import DoctorSettings, check_settings
+from rejoin.cli.finding import Finding, Severity
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.agent_registry import JetStreamAgentRegistry
@@ -12,10 +16,6 @@ from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.postgres import migrate
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import AgentEntry
-
-from rejoin.cli import doctor
-from rejoin.cli.check_settings import DoctorSettings, check_settings
-from rejoin.cli.finding import Finding, Severity
 from tests.support.system.databases import fresh_database, missing_migrations
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import Cluster, cluster

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+
 from rejoin_adapters.store_types import Owner
 from rejoin_gateway.app import GatewaySettings
 from rejoin_gateway.embed import (
@@ -31,7 +32,6 @@ from rejoin_protocol.ids import TenantId, UserId
 from rejoin_protocol.log import sse
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.scripted import ScriptedModel
-
 from tests.support.system.local_system import DONE, Answer, LocalSystem
 
 KEYS = f"k1:{b64encode(b'1' * 32).decode()}"

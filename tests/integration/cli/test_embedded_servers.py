@@ -19,12 +19,12 @@ import asyncpg
 import nats
 import psutil
 import pytest
+
 from rejoin_adapters.embedded import Servers, embedded, server
 from rejoin_adapters.embedded.child import LAUNCHER
 from rejoin_adapters.embedded.launch import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, Launch
 from rejoin_adapters.embedded.postgres import unprivileged_user
 from rejoin_adapters.embedded.server import EmbeddedError
-
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import has_exited
 

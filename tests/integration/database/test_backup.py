@@ -11,11 +11,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+
 from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.embedded.server import path_in_wheel
 from rejoin_adapters.postgres import migrate
 from rejoin_protocol.ids import AgentName
-
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until

@@ -1,9 +1,9 @@
 """Deletion by command, by user and by age removes everything that belongs to a session."""
 
 import asyncpg
+
 from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
-
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import read_log, wait_until

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from rejoin_adapters.postgres import migrate
 
+from rejoin_adapters.postgres import migrate
 from tests.support.system.local_system import LocalSystem
 
 ROOT = Path(__file__).parents[3]

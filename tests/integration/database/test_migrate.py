@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
+
 from rejoin_adapters.postgres import migrate
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.lifecycle import TERMINAL, TRANSITIONS, State
-
 from tests.support.system.databases import fresh_database, missing_migrations
 
 type Connection = "asyncpg.Connection[asyncpg.Record]"

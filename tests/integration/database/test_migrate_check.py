@@ -5,8 +5,8 @@ import os
 import sys
 
 import asyncpg
-from rejoin_adapters.postgres import migrate
 
+from rejoin_adapters.postgres import migrate
 from tests.support.system.databases import fresh_database, missing_migrations
 
 

@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
+
 from rejoin_adapters.postgres.migrate import migrate
 from rejoin_adapters.postgres.run_store import PostgresRunStore, open_run_store
 from rejoin_adapters.store_types import Decision, Regenerate
 from rejoin_protocol.errors import Invalid, Unavailable
 from rejoin_protocol.ids import SessionId
-
 from tests.support.data.store_session import DEFAULT, Chat
 from tests.support.system.databases import fresh_database, statements_wait_for_lock
 from tests.support.system.observation import wait_until

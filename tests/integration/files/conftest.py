@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
+
 from rejoin_gateway.core import remote_fetch
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_runner.agent.agent import Agent
-
 from tests.support.clients.attachments import FileSite, RecordingModel
 from tests.support.system.local_system import LocalSystem
 

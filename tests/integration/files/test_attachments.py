@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_adapters.files.chunk_store import JetStreamChunkStore
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.store_types import Owner
@@ -18,7 +19,6 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import TenantId, UserId
 from rejoin_runner.agent.agent import Agent
-
 from tests.support.clients.attachments import (
     BMP,
     BOMB,

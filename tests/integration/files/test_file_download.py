@@ -9,6 +9,7 @@ from inspect import AGEN_CLOSED, getasyncgenstate
 import aiohttp
 import msgspec
 import pytest
+
 from rejoin_adapters.files.chunk_store import CHUNK_BYTES, JetStreamChunkStore, _FileChunk, _token
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.nats_connection import ApiError
@@ -17,7 +18,6 @@ from rejoin_protocol import file_formats
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId
-
 from tests.support.clients.attachments import pdf_of_size
 from tests.support.clients.problems import assert_problem
 from tests.support.system.local_system import LocalSystem

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from PIL import Image
+
 from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
@@ -18,7 +19,6 @@ from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.output.journal import EVENT_BYTES_MAX
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.models import openai_responses_frames
 from tests.support.models.agent_teams import Calls, ScriptedPart
 from tests.support.models.provider_server import FakeProvider

@@ -4,6 +4,7 @@ import base64
 from typing import Any
 
 import pytest
+
 from rejoin_adapters.postgres.run_store import PostgresRunStore
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats
@@ -12,7 +13,6 @@ from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.attachments import (
     GIF,
     GOOD,

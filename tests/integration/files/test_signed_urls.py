@@ -4,14 +4,14 @@ import base64
 from typing import Any
 
 import pytest
+from yarl import URL
+
 from rejoin_gateway.core import file_urls
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
 from rejoin_runner.agent.agent import Agent
-from yarl import URL
-
 from tests.support.clients.attachments import PDF, PNG, RecordingModel, inline_file_part
 from tests.support.clients.file_messages import chat_with_parts, post_chat
 from tests.support.clients.problems import assert_problem

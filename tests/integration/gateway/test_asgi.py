@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.store_types import Owner
 from rejoin_gateway.app import GatewaySettings
@@ -15,7 +16,6 @@ from rejoin_gateway.embed import Rejoin, connect
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.ids import TenantId, UserId
-
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 

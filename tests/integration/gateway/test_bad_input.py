@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_gateway.core.message_input import TEXT_CHARS_MAX
 from rejoin_gateway.http.request_body import BODY_BYTES_MAX
-
 from tests.support.clients.problems import assert_problem, post_bytes
 from tests.support.system.local_system import Answer, LocalSystem
 

@@ -6,6 +6,7 @@ import re
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
 from rejoin_adapters.jetstream.live_feed import READER_BYTES_MAX
 from rejoin_adapters.jetstream.log_tail import ResyncReason, open_log_tail
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
@@ -14,7 +15,6 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log.record import Head
 from rejoin_runner.run.metrics import RunnerMetrics
-
 from tests.support.faults.lossy_broker import open_lossy_broker
 from tests.support.faults.takeover import SILENT_RUNNER
 from tests.support.system.local_system import LocalSystem

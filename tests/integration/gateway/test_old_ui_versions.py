@@ -12,11 +12,11 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+
 from rejoin_protocol.events.chunks import decode
 from rejoin_protocol.events.fold import Fold, MessageDict
 from rejoin_protocol.log.sse import SseFrame
 from rejoin_runner.agent.agent import Agent
-
 from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
 from tests.support.models.scripted_models import GatedModel
 from tests.support.system.local_system import Answer, LocalSystem, read_frames

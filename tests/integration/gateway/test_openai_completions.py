@@ -10,9 +10,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
+
 from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
-
 from tests.support.clients.attachments import BMP, PNG, RecordingModel
 from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER
 from tests.support.models.scripted_models import CallingModel, GatedModel, ShellTools

@@ -8,11 +8,11 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response, ResponseStreamEvent
+
 from rejoin_gateway.api.openai.response_format import parse_response_id
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol import file_formats
 from rejoin_runner.agent.agent import Agent
-
 from tests.integration.gateway.test_openai_completions import client_of, gateway, param
 from tests.support.clients.attachments import PNG, RecordingModel
 from tests.support.faults.takeover import ACK_WAIT_S, FIRST, SECOND, SILENT_RUNNER

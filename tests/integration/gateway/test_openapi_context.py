@@ -5,10 +5,10 @@ from typing import Any
 
 import jwt
 import msgspec
+
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
-
 from tests.support.system.local_system import LocalSystem
 
 SIGNING = "signed with more than thirty-two characters"

@@ -18,13 +18,13 @@ import jwt
 import msgspec
 import pytest
 import swagger_ui_bundle
+from yarl import URL
+
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.http.routes import Route
 from rejoin_gateway.ui.pages import SWAGGER_FILES
 from rejoin_protocol import file_formats
 from rejoin_runner.demo import build_demo_agent
-from yarl import URL
-
 from tests.support.clients.attachments import PNG
 from tests.support.system.local_system import Answer, LocalSystem
 

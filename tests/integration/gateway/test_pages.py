@@ -8,10 +8,10 @@ from datetime import datetime
 import msgspec
 import pytest
 from aiohttp import web
+
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.ui import kill_switch
 from rejoin_runner.demo import build_demo_agent
-
 from tests.support.system.local_system import Answer, LocalSystem
 
 BYTES_MAX = 120_000

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
-
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import wait_until
 

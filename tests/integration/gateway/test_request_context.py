@@ -7,13 +7,13 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
+from structlog.testing import capture_logs
+
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.tool_context import RunContext, ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-from structlog.testing import capture_logs
-
 from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.local_system import Answer, LocalSystem
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.ids import SessionId
 from rejoin_protocol.lifecycle import BUSY
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import delete
-
 from tests.support.clients.reconnecting_client import DONE, split_frames, without_comments
 from tests.support.models.scripted_models import BurstModel, GatedModel, RepeatedDeleteModel
 from tests.support.system.local_system import Answer, LocalSystem, read_frames

@@ -9,6 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from rejoin.cli import tenants
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.run_store import PostgresRunStore
@@ -19,9 +22,6 @@ from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-
-from rejoin.cli import tenants
-from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import wait_until
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
+
 from rejoin_runner.models.providers.http_transport import AiohttpTransport
 from rejoin_runner.models.providers.provider import ProviderConnections
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 from openai import AsyncOpenAI
+
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec
 from rejoin_runner.models.providers import openai_hooks
 from rejoin_runner.models.providers.provider import ProviderConnections
-
 from tests.support.models.provider_protocols import CHAT, RESPONSES, ProviderProtocol
 from tests.support.models.provider_server import FakeProvider
 

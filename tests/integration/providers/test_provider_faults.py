@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.models.providers.provider import ProviderConnections
-
 from tests.support.models.provider_protocols import ALL, ProviderProtocol
 from tests.support.models.provider_server import FakeProvider, ProviderReply, failure
 

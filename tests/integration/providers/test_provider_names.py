@@ -5,6 +5,7 @@ from typing import override
 
 import httpx2
 import pytest
+
 from rejoin_runner.models.model import Usage, build_question, collect_answer
 from rejoin_runner.models.providers.provider import (
     NEEDS_BASE_URL,
@@ -13,7 +14,6 @@ from rejoin_runner.models.providers.provider import (
     open_model,
 )
 from rejoin_runner.models.providers.provider_call import RESPONSES
-
 from tests.support.models import openai_responses_frames
 from tests.support.models.provider_server import FakeProvider, text
 

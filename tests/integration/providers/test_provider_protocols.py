@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_protocol.events.chunks import (
     Chunk,
     ReasoningDelta,
@@ -28,7 +29,6 @@ from rejoin_protocol.events.fold import MessageDict, fold
 from rejoin_protocol.events.unfold import unfold
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec, Usage
 from rejoin_runner.models.providers.provider import ProviderConnections
-
 from tests.support.models.provider_protocols import (
     ALL,
     ANTHROPIC,

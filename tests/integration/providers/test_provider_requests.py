@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import File, SourceDocument, SourceUrl, TextDelta
 from rejoin_protocol.events.fold import MessageDict
@@ -27,7 +28,6 @@ from rejoin_runner.models.providers.provider import (
     open_model,
 )
 from rejoin_runner.models.providers.provider_call import ProviderModel
-
 from tests.support.models import anthropic_frames, openai_responses_frames
 from tests.support.models.provider_protocols import ALL, ANTHROPIC, CHAT, RESPONSES, ProviderProtocol
 from tests.support.models.provider_server import FakeProvider, ProviderReply, delta, failure, frame, text

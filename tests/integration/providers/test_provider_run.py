@@ -2,8 +2,8 @@
 
 import msgspec
 import pytest
-from rejoin_runner.demo import build_demo_agent
 
+from rejoin_runner.demo import build_demo_agent
 from tests.support.models.provider_server import (
     FakeProvider,
     ProviderReply,

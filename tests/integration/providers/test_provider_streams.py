@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import (
     Chunk,
@@ -29,7 +30,6 @@ from rejoin_protocol.events.fold import fold
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, ToolSpec, Usage
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.provider_call import ProviderModel
-
 from tests.support.models.provider_server import (
     FakeProvider,
     ProviderReply,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_runner import app
 from rejoin_runner.agent.loading import load_agents

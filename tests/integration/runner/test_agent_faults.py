@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
+
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_decorator import tool
-from structlog.testing import capture_logs
-
 from tests.support.system.local_system import Answer, LocalSystem
 
 

@@ -1,8 +1,8 @@
 """Two versions of one agent during a rolling deployment: the declaration of the newer one is valid."""
 
 import msgspec
-from rejoin_runner.agent.agent import Agent
 
+from rejoin_runner.agent.agent import Agent
 from tests.support.models.scripted_models import BurstModel
 from tests.support.system.local_system import LocalSystem
 

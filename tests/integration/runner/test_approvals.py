@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 import pytest
+
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool import NeedsApproval
 from rejoin_runner.tools.tool_context import ToolContext
-
 from tests.support.models.scripted_models import CallingModel, ShellTools
 from tests.support.system.local_system import Answer, LocalSystem
 

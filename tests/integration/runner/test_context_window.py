@@ -5,13 +5,13 @@ twice.
 from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.compaction import INSTRUCTIONS
 from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
-
 from tests.support.system.local_system import Answer, LocalSystem
 
 

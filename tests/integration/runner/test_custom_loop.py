@@ -15,13 +15,13 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 from pydantic_ai.models.test import TestModel
+
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CRASH_ERROR, LoopError, RunInput
 from rejoin_runner.integrations.pydantic_ai import adapt_pydantic_ai
 from rejoin_runner.models.model import Usage
-
 from tests.support.faults.crashing_runners import crash_at_append
 from tests.support.system.local_system import Answer, LocalSystem
 

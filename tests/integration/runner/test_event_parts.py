@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.system.local_system import Answer, LocalSystem
 
 MADE: list[ModelChunk] = [

@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 
 

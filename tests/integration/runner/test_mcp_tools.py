@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx2
 import msgspec
 import pytest
+
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.connection import open_connections
@@ -21,7 +22,6 @@ from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
 from rejoin_runner.models.model import Model
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
-
 from tests.support.models import mcp_server
 from tests.support.models.mcp_server import PIXEL, Ledger, build_server, serve
 from tests.support.models.scripted_models import SingleCallModel

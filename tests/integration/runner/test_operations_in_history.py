@@ -5,13 +5,13 @@ from collections import Counter
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.context_window import ContextWindow
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.models.agent_teams import Calls, Lines, Thinks, scripted_agent
 from tests.support.system.local_system import Answer, LocalSystem
 

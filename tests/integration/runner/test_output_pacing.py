@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.status_settings import StatusUpdates, Summary
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
-
 from tests.support.models.scripted_models import BurstModel, GatedModel
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 

@@ -8,7 +8,6 @@ from rejoin_protocol.ids import RunId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.run.executor import INTERRUPTED
-
 from tests.support.clients.full_answer import collect_answer
 from tests.support.models.agent_teams import (
     Breaks,

@@ -11,6 +11,11 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import RSAAlgorithm
+
+from rejoin.cli import api_keys
+from rejoin.cli.api_keys import KeyCommands, NewKey
+from rejoin.cli.check_settings import DoctorSettings, check_settings
+from rejoin.cli.finding import Severity
 from rejoin_adapters.postgres import run_store
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_adapters.postgres.pool import Database
@@ -19,11 +24,6 @@ from rejoin_gateway.auth.authenticator import open_authenticator
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.errors import Invalid, Unauthenticated
 from rejoin_protocol.ids import TenantId
-
-from rejoin.cli import api_keys
-from rejoin.cli.api_keys import KeyCommands, NewKey
-from rejoin.cli.check_settings import DoctorSettings, check_settings
-from rejoin.cli.finding import Severity
 from tests.support.system.local_system import Answer, LocalSystem
 
 PEPPER = "a pepper of some length"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
+
 from rejoin_adapters.embedded import Servers
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.models.scripted_models import SingleCallModel
 from tests.support.system.observation import wait_until
 from tests.support.system.processes import HOST, Command, free_ports

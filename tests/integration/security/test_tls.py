@@ -8,14 +8,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from structlog.testing import capture_logs
+
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
 from rejoin_adapters.postgres.pool import open_database
 from rejoin_adapters.process.background import run_alongside
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
-from structlog.testing import capture_logs
-
 from tests.support.system.certificates import Authority
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import Cluster, cluster

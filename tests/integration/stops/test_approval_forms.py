@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.api_families import (
     AGENT_CHAT,
     RUN,

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 from aiohttp import web
+
 from rejoin_adapters.store_types import Run
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.core.backend import Backend
-
 from tests.support.clients.api_families import FAMILIES, SESSION, ApiClient, Family, Json
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import wait_until

@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
+
 from rejoin_runner.run.executor import INTERRUPTED
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.api_families import FAMILIES, SESSION, ApiClient, Family, Json, event_types
 from tests.support.faults.crashing_runners import crash_at_append
 from tests.support.models.agent_teams import Calls, model_requests, scripted_agent

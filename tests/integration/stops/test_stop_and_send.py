@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
@@ -13,7 +14,6 @@ from rejoin_runner.agent.custom_loop import LoopOutput, RunInput
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.clients.api_families import SESSION, ApiClient, Json, event_types
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import read_log, wait_until

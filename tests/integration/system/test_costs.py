@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import live_feed, nats_connection
 from rejoin_adapters.jetstream.log_tail import open_log_tail
@@ -27,7 +28,6 @@ from rejoin_protocol.log.record import Head, Record
 from rejoin_protocol.log.segment import RECORDS, SegmentBuilder
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-
 from tests.support.system.local_system import LocalSystem, read_frames
 from tests.support.system.observation import wait_until
 

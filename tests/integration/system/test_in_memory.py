@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from rejoin_protocol.file_formats import parse_file_url, to_data_url
 
+from rejoin_protocol.file_formats import parse_file_url, to_data_url
 from tests.support.clients.attachments import PNG
 from tests.support.system.in_memory_system import InMemorySystem
 from tests.support.system.local_system import Answer, read_frames

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
+
 from rejoin_gateway.auth.authenticator import ANONYMOUS
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_runner.agent.agent import Agent
-
 from tests.support.clients.reconnecting_client import split_frames, without_comments
 from tests.support.models.scripted_models import BurstModel
 from tests.support.system.local_system import Answer, LocalSystem

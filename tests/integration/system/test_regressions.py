@@ -4,11 +4,11 @@ import asyncio
 
 import msgspec
 import pytest
+from yarl import URL
+
 from rejoin_adapters.jetstream.run_control import NatsRunControl
 from rejoin_protocol.ids import RunId
 from rejoin_runner.demo import build_demo_agent
-from yarl import URL
-
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import expire_log
 

@@ -12,6 +12,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.jetstream.run_queue import JetStreamRunQueue
 from rejoin_adapters.process import tracing
@@ -19,7 +20,6 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import RunRequest
 from rejoin_runner.run import instrumentation
-
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.nats_cluster import cluster
 from tests.support.system.observation import wait_until

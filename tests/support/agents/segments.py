@@ -3,7 +3,6 @@
 import os
 
 from rejoin_runner.agent.agent import Agent
-
 from tests.support.models.scripted_models import BurstModel
 
 

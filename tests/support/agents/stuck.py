@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.models.scripted_models import SingleCallModel
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 from PIL import Image
+
 from rejoin_gateway.core import remote_fetch
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart

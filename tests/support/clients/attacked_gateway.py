@@ -11,6 +11,8 @@ from typing import Any
 
 import asyncpg
 import msgspec
+
+from rejoin.cli.api_keys import KeyCommands, NewKey
 from rejoin_adapters.embedded import Servers
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.postgres import migrate
@@ -23,8 +25,6 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName, RunId, SessionId, TenantId, UserId
-
-from rejoin.cli.api_keys import KeyCommands, NewKey
 from tests.support.clients.attachments import PNG
 from tests.support.system.databases import fresh_database
 from tests.support.system.local_system import LocalSystem

@@ -3,9 +3,9 @@
 from typing import Any
 
 import msgspec
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_protocol.broker import subjects
-
 from tests.support.clients.problems import post_bytes
 from tests.support.system.local_system import Answer, LocalSystem
 

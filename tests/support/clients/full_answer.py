@@ -3,9 +3,9 @@
 from typing import Any
 
 import msgspec
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict, fold
-
 from tests.support.system.local_system import Answer, LocalSystem
 
 

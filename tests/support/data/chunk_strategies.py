@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 from hypothesis import strategies as st
 from msgspec import UNSET
+
 from rejoin_protocol.events import chunks as c
 from rejoin_protocol.events.chunks import Chunk
 

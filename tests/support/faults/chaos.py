@@ -19,11 +19,11 @@ import aiohttp
 import asyncpg
 import msgspec
 import psutil
+
 from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_protocol import file_formats
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import Fold, MessageDict
-
 from tests.support.agents.chaos import CALLS
 from tests.support.clients.reconnecting_client import DONE, END, cursor_of, split_frames
 from tests.support.system.processes import Dev, Part, rejoin_dev

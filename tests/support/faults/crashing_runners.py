@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_adapters.jetstream.run_queue import JetStreamDelivery
 from rejoin_adapters.ports.run_log import RunLog

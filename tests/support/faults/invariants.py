@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
+
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
@@ -22,7 +23,6 @@ from rejoin_protocol.log.record import Mark, Record, View, split_events
 from rejoin_runner.agent.custom_loop import CRASH_ERROR
 from rejoin_runner.run.executor import INTERRUPTED, TOO_MANY_ATTEMPTS
 from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
-
 from tests.support.clients.reconnecting_client import split_frames
 from tests.support.faults.chaos import Send, StrikeRecord
 

@@ -20,7 +20,6 @@ from rejoin_protocol.lifecycle import State
 from rejoin_protocol.log.record import Mark, Record, split_events
 from rejoin_runner.worker.configuration import WorkerSignals
 from rejoin_runner.worker.worker import Worker
-
 from tests.support.clients.reconnecting_client import DONE, without_comments
 from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import client_bytes, read_log

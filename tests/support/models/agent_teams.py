@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+
 from rejoin_protocol.events.chunks import (
     ReasoningDelta,
     ReasoningEnd,

@@ -7,7 +7,6 @@ from typing import Any
 from rejoin_runner.models.model import ModelKeyLookup
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.provider_call import ProviderModel
-
 from tests.support.models import anthropic_frames, openai_responses_frames
 from tests.support.models import provider_server as chat
 from tests.support.models.provider_server import FakeProvider, ProviderReply

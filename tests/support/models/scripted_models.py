@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
+
 from rejoin_protocol import file_formats
 from rejoin_protocol.events.chunks import File, TextDelta, TextEnd, TextStart, ToolInputAvailable
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest

@@ -10,7 +10,6 @@ from rejoin_runner.run.tool_calls import UNKNOWN_OUTCOME
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.models.scripted_models import CallingModel
 
 TOOLS = ("look", "stamp", "delete")

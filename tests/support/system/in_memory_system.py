@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, override
 
 import msgspec
+
 from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
 from rejoin_adapters.memory.broker.run_control import MemoryRunControl
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
@@ -26,7 +27,6 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.worker import Worker
-
 from tests.support.data.database_ports import memory_ports
 from tests.support.system.local_system import LocalSystem
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 from aiohttp import web
+
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_gateway import app as gateway_app
 from rejoin_gateway.http.gateway_service import SERVICE

@@ -15,7 +15,6 @@ from typing import override
 from rejoin_adapters.embedded.nats import NatsServer
 from rejoin_adapters.embedded.server import ServerOptions
 from rejoin_protocol.broker import broker_permissions
-
 from tests.support.system.processes import HOST, ROOT, free_ports
 
 CONFIG = ROOT / "deploy" / "nats.conf"

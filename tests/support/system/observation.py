@@ -6,6 +6,7 @@ from inspect import isawaitable
 from typing import Any
 
 import msgspec
+
 from rejoin_adapters.jetstream import nats_connection
 from rejoin_adapters.jetstream.run_log import JetStreamRunLog
 from rejoin_gateway.streaming.client_view import VIEW_DEFAULT

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+
 from rejoin_adapters.postgres.batch_loader import BatchLoader
 from rejoin_protocol.errors import Unavailable
 

@@ -7,10 +7,10 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from rejoin_adapters.embedded import child, server
 from rejoin_adapters.embedded.child import Child
 from rejoin_adapters.embedded.postgres import shared_memory
-
 from tests.support.system.observation import wait_until
 
 

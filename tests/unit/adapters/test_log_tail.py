@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rejoin_adapters.jetstream import live_feed as following
 from rejoin_adapters.jetstream import log_tail as spliced
 from rejoin_adapters.jetstream.live_feed import LiveReader

@@ -3,6 +3,7 @@
 import pytest
 from nats.aio.client import Client
 from nats.protocol.parser import Parser
+
 from rejoin_adapters.jetstream import nats_client
 from rejoin_adapters.jetstream.nats_client import NatsClient, RawMessage
 

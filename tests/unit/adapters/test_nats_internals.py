@@ -7,6 +7,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.protocol import parser
+
 from rejoin_adapters.jetstream.nats_client import (
     FIELDS_NEEDED,
     METHODS_NEEDED,

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from rejoin_adapters.process import redaction
 from rejoin_adapters.process.redaction import REDACTED, redact
 

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+
+from rejoin.cli import api_keys, main
 from rejoin_gateway import app as gateway_app
 from rejoin_protocol.broker import broker_permissions, broker_url
 from rejoin_protocol.security.sealing import Sealer
 from rejoin_runner.settings import RunnerSettings
-
-from rejoin.cli import api_keys, main
 
 ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, type[msgspec.Struct]] = {

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+
 from rejoin_gateway.auth.jwt import JwtVerifier, TokenRules
 from rejoin_runner.agent.agent import Agent
 

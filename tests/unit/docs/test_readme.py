@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import msgspec
+
 from rejoin_gateway import app as gateway_app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.settings import RunnerSettings

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from rejoin_gateway.app import ROUTES
 
 import rejoin
+from rejoin_gateway.app import ROUTES
 from tests.support.browser.node import skip_or_fail
 
 ROOT = Path(__file__).parents[3]

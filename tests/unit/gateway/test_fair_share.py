@@ -4,6 +4,7 @@ import asyncio
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_gateway.fair_share import FairShare, Share
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 import msgspec
-from rejoin_gateway.metrics import GatewayMetrics
-from rejoin_runner.run.metrics import RunnerMetrics
 
 from rejoin.cli import main
+from rejoin_gateway.metrics import GatewayMetrics
+from rejoin_runner.run.metrics import RunnerMetrics
 from tests.support import settings_table
 
 ROOT = Path(__file__).parents[3]

@@ -1,6 +1,7 @@
 """Every error class has an HTTP status."""
 
 import pytest
+
 from rejoin_gateway.http import errors
 from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound, RejoinError, Unavailable
 

@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+
 from rejoin_protocol.errors import Conflict
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, TRANSITIONS, LifecycleEvent, State, next_state
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.api import agent_chat, aisdk
 from rejoin_gateway.api.openai import completions, request_input, responses

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_protocol import run_request
 from rejoin_protocol.ids import AgentName, RunId
 from rejoin_protocol.run_request import SILENT_MS, AgentEntry, RunRequest

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.settings import load
 

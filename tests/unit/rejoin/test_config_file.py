@@ -5,13 +5,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
+from rejoin.cli.runs import RunSettings
+from rejoin.dev.config_file import SharedSettings, context_encryption_keys, variables, write_config
 from rejoin_gateway.app import GatewaySettings
 from rejoin_protocol import settings
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import Sealer
-
-from rejoin.cli.runs import RunSettings
-from rejoin.dev.config_file import SharedSettings, context_encryption_keys, variables, write_config
 
 SHARED = SharedSettings(
     nats_url="nats://token@127.0.0.1:4222",

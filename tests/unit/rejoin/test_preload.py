@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+
 from rejoin_adapters.process.service_process import SUPERVISOR
 
 ROOT = Path(__file__).parents[3]

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 import structlog
-from rejoin_adapters.process.service_process import configure_logs
 
 from rejoin.dev.progress import ProgressLines
+from rejoin_adapters.process.service_process import configure_logs
 
 
 class Writes(io.StringIO):

@@ -1,6 +1,7 @@
 """The report of an application's exception has its type and place, and no value."""
 
 import msgspec
+
 from rejoin_runner.exception_report import FRAMES_MAX, report_exception
 
 SECRET = "hunter2"  # noqa: S105 - that is what is looked for

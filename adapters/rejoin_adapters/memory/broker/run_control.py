@@ -3,9 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from rejoin_protocol.ids import RunId
-
 from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
+from rejoin_protocol.ids import RunId
 
 
 class MemoryRunControl:

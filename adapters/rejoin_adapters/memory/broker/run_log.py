@@ -3,14 +3,13 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from rejoin_adapters.jetstream.live_feed import LiveReader
+from rejoin_adapters.jetstream.run_log import PAGE_RECORDS, READ_BYTES_MAX
+from rejoin_adapters.ports.run_log import LogPage
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import RunId
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Head, Record
-
-from rejoin_adapters.jetstream.live_feed import LiveReader
-from rejoin_adapters.jetstream.run_log import PAGE_RECORDS, READ_BYTES_MAX
-from rejoin_adapters.ports.run_log import LogPage
 
 
 class MemoryRunLog:

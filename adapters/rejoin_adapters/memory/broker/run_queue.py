@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
+from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import RunRequest
-
-from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 
 
 class MemoryDelivery:

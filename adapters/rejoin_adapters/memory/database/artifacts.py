@@ -1,10 +1,9 @@
 """`Artifacts` in memory, over the rows of a `MemoryDatabase`."""
 
-from rejoin_protocol.errors import Fenced
-from rejoin_protocol.ids import TenantId
-
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.store_types import Artifact, Owner
+from rejoin_protocol.errors import Fenced
+from rejoin_protocol.ids import TenantId
 
 
 class MemoryArtifacts:

@@ -1,14 +1,14 @@
 """`FeedbackStore` in memory, over the rows of a `MemoryDatabase`."""
 
 import msgspec
-from rejoin_protocol.errors import Conflict, NotFound
-from rejoin_protocol.ids import AgentName, SessionId, TenantId
 
 from rejoin_adapters import page_tokens
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import NumberToken
 from rejoin_adapters.ports.feedback import EVENTS_KEPT, FEEDBACK_MAX
 from rejoin_adapters.store_types import ClientEvent, ClientEventPage, Feedback, FeedbackPage, Owner
+from rejoin_protocol.errors import Conflict, NotFound
+from rejoin_protocol.ids import AgentName, SessionId, TenantId
 
 
 class MemoryFeedbackStore:

@@ -6,14 +6,13 @@ Unlike the real one, it looks for references only when it sweeps.
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 
+from rejoin_adapters.memory.database.rows import now_utc
+from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.file_formats import FileId
 from rejoin_protocol.ids import TenantId, UserId
-
-from rejoin_adapters.memory.database.rows import now_utc
-from rejoin_adapters.memory.database.tables import MemoryDatabase
-from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
 
 CHUNK_BYTES = 256 * 1024
 

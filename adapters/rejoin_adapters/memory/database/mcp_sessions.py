@@ -1,12 +1,11 @@
 """`McpSessions` in memory, over the rows of a `MemoryDatabase`."""
 
-from rejoin_protocol.errors import Conflict
-from rejoin_protocol.ids import AgentName, RunId, SessionId
-
 from rejoin_adapters.memory.database.rows import SessionRow, now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.mcp_sessions import request_prefix
 from rejoin_adapters.store_types import Owner
+from rejoin_protocol.errors import Conflict
+from rejoin_protocol.ids import AgentName, RunId, SessionId
 
 OPEN, ENDED = {"mcp": "open"}, {"mcp": "ended"}
 

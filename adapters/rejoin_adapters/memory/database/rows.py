@@ -8,11 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from rejoin_protocol.errors import Busy, NotFound
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
-from rejoin_protocol.run_request import RunRequest
 
 from rejoin_adapters.store_types import (
     Approval,
@@ -23,6 +18,11 @@ from rejoin_adapters.store_types import (
     WhenBusy,
     parse_usage,
 )
+from rejoin_protocol.errors import Busy, NotFound
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
+from rejoin_protocol.run_request import RunRequest
 
 
 def now_utc() -> datetime:

@@ -9,11 +9,6 @@ from itertools import dropwhile, zip_longest
 from typing import Any
 
 import msgspec
-from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
-from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
-from rejoin_protocol.run_request import RunRequest
 
 from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
@@ -38,6 +33,11 @@ from rejoin_adapters.store_types import (
     Submit,
     WhenBusy,
 )
+from rejoin_protocol.errors import Conflict, Fenced, Invalid, NotFound
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId
+from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
+from rejoin_protocol.run_request import RunRequest
 
 _ENDS = {
     State.COMPLETED: LifecycleEvent.COMPLETE,

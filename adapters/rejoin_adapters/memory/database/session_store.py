@@ -6,8 +6,6 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from rejoin_protocol.errors import Conflict, Invalid, NotFound
-from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 from rejoin_adapters import page_tokens
 from rejoin_adapters.memory.database.rows import SessionRow, now_utc
@@ -25,6 +23,8 @@ from rejoin_adapters.store_types import (
     SessionUsage,
     WhenBusy,
 )
+from rejoin_protocol.errors import Conflict, Invalid, NotFound
+from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId, UserId
 
 
 class MemorySessionStore:

@@ -6,11 +6,10 @@ No method waits, so each one is a transaction by itself.
 import math
 from datetime import UTC, date, datetime, time, timedelta
 
-from rejoin_protocol.errors import Limited
-from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId
-
 from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow, now_utc
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
+from rejoin_protocol.errors import Limited
+from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId
 
 
 class MemoryDatabase:

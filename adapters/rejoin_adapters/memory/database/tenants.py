@@ -1,9 +1,8 @@
 """`Tenants` in memory, over the rows of a `MemoryDatabase`."""
 
-from rejoin_protocol.ids import TenantId
-
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.store_types import Limits
+from rejoin_protocol.ids import TenantId
 
 
 class MemoryTenants:

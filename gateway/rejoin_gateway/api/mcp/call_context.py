@@ -6,9 +6,9 @@ with the SDK is imported by the first request.
 
 import msgspec
 from aiohttp import web
-from rejoin_protocol.ids import RunId
 
 from rejoin_gateway.core.session import AgentSession, Session
+from rejoin_protocol.ids import RunId
 
 SCOPE_KEY = "rejoin.mcp_call"
 """The key of the `McpCall` in the ASGI scope."""

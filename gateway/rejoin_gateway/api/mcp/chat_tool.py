@@ -17,12 +17,8 @@ from aiohttp import web
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from rejoin_adapters.ports.mcp_sessions import request_key
-from rejoin_protocol.errors import Invalid
-from rejoin_protocol.events import chunks
-from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.log.record import View
 
+from rejoin_adapters.ports.mcp_sessions import request_key
 from rejoin_gateway.api.mcp.call_context import SCOPE_KEY, McpCall, request_name
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.core import message_input
@@ -31,6 +27,10 @@ from rejoin_gateway.http import errors
 from rejoin_gateway.http.request import agent_of, session_of
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.log.record import View
 
 TOOL = "send-query-to-agent"
 VIEW = View(operations=True, v7=True, v6=True)

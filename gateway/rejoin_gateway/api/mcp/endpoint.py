@@ -15,12 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from aiohttp import web
+
 from rejoin_adapters.ports.mcp_sessions import McpSessions
 from rejoin_adapters.process.background import run_alongside
-from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import SessionId, session_id
-from rejoin_protocol.lifecycle import BUSY
-
 from rejoin_gateway.api.mcp import asgi_bridge
 from rejoin_gateway.api.mcp.call_context import SCOPE_KEY, McpCall, request_name
 from rejoin_gateway.auth.scope import Scope
@@ -33,6 +30,9 @@ from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_respon
 from rejoin_gateway.http.request import agent_of, read_body
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import SessionId, session_id
+from rejoin_protocol.lifecycle import BUSY
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager

@@ -12,13 +12,8 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.store_types import Run
-from rejoin_protocol.errors import Gone, Invalid
-from rejoin_protocol.events.unfold import unfold
-from rejoin_protocol.ids import SessionId, from_header, session_id, to_header
-from rejoin_protocol.log import sse
-from rejoin_protocol.log.record import View
 
+from rejoin_adapters.store_types import Run
 from rejoin_gateway.api.openai import request_input
 from rejoin_gateway.api.openai.completion_format import (
     CompletionMetadata,
@@ -43,6 +38,11 @@ from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, R
 from rejoin_gateway.streaming.collect import collect_answer
 from rejoin_gateway.streaming.event_reader import decode_events
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.errors import Gone, Invalid
+from rejoin_protocol.events.unfold import unfold
+from rejoin_protocol.ids import SessionId, from_header, session_id, to_header
+from rejoin_protocol.log import sse
+from rejoin_protocol.log.record import View
 
 V6 = View(v7=False, resets=False)
 """For clients that cannot take events back: events voided before the request are left out, and events voided

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
+
 from rejoin_adapters.store_types import Decision
+from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import ApprovalId
-
-from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage
 
 IDLE = frozenset(
     {"parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}

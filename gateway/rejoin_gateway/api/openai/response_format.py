@@ -19,9 +19,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
-from rejoin_protocol.events import chunks
-from rejoin_protocol.events.chunks import Chunk
-from rejoin_protocol.ids import RUN_PREFIX, RunId
 
 from rejoin_gateway.api.openai.completion_format import (
     CompletionMetadata,
@@ -30,6 +27,9 @@ from rejoin_gateway.api.openai.completion_format import (
     rejoin_extension,
     token_count,
 )
+from rejoin_protocol.events import chunks
+from rejoin_protocol.events.chunks import Chunk
+from rejoin_protocol.ids import RUN_PREFIX, RunId
 
 PREFIX = "resp_"
 _ULID_CHARS = 26

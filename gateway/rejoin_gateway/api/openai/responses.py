@@ -15,14 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.store_types import Decision, Run
-from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
-from rejoin_protocol.events.unfold import unfold
-from rejoin_protocol.ids import MessageId, SessionId, is_approval_of, session_id
-from rejoin_protocol.lifecycle import BUSY, State
-from rejoin_protocol.log import sse
-from rejoin_protocol.log.record import View
 
+from rejoin_adapters.store_types import Decision, Run
 from rejoin_gateway.api.openai import request_input
 from rejoin_gateway.api.openai.completions import (
     V6,
@@ -54,6 +48,12 @@ from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Paramete
 from rejoin_gateway.streaming.event_reader import decode_events, read_stored_events
 from rejoin_gateway.streaming.positions import FromStart
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.errors import Conflict, Gone, Invalid, NotFound
+from rejoin_protocol.events.unfold import unfold
+from rejoin_protocol.ids import MessageId, SessionId, is_approval_of, session_id
+from rejoin_protocol.lifecycle import BUSY, State
+from rejoin_protocol.log import sse
+from rejoin_protocol.log.record import View
 
 STATUS = {
     State.QUEUED: "queued",

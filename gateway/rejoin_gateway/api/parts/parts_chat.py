@@ -8,18 +8,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from msgspec import UNSET
-from rejoin_adapters.store_types import Approval, Decision
-from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.events.chunks import (
-    Chunk,
-    Finish,
-    Start,
-    ToolInputAvailable,
-    ToolOutputDenied,
-)
-from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, tool_name
-from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
 
+from rejoin_adapters.store_types import Approval, Decision
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer
 from rejoin_gateway.api.shared.lookup import session_by_id
 from rejoin_gateway.auth.scope import Scope
@@ -30,6 +20,16 @@ from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import chunks_response, stream_replay
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.events.chunks import (
+    Chunk,
+    Finish,
+    Start,
+    ToolInputAvailable,
+    ToolOutputDenied,
+)
+from rejoin_protocol.events.fold import DYNAMIC_TOOL, Part, tool_name
+from rejoin_protocol.ids import RUN_PREFIX, ApprovalId, CallId, RunId
 
 NO_PARTS = "parts must be a non-empty array"
 NO_RUN = "runId and threadId are required"

@@ -7,11 +7,8 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.store_types import Fork, SessionSummary
-from rejoin_protocol.errors import Invalid, NotFound
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import MessageId, session_id
 
+from rejoin_adapters.store_types import Fork, SessionSummary
 from rejoin_gateway.api.shared.answers import Acknowledgement
 from rejoin_gateway.api.shared.lookup import directory_of, session_by_id, summary_in_path
 from rejoin_gateway.api.shared.paging import LIMIT_MAX, PAGE_QUERY, page_of_messages, parse_limit
@@ -21,6 +18,9 @@ from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.request import decode_body
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import MessageId, session_id
 
 THREADS_DEFAULT = 100
 TOTAL_MAX = 10_000

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 import msgspec
 from aiohttp import web
-from rejoin_protocol.errors import Invalid, Unauthenticated
 
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import SERVICE
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
+from rejoin_protocol.errors import Invalid, Unauthenticated
 
 NO_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC)
 """For a credential without an end: clients want a time."""

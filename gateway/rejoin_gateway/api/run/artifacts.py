@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_protocol.errors import NotFound
 
 from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
+from rejoin_protocol.errors import NotFound
 
 
 class ArtifactResponse(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

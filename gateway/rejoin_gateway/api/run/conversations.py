@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from msgspec import UNSET
-from rejoin_adapters.store_types import SessionSummary
-from rejoin_protocol.events.fold import MessageDict
 
+from rejoin_adapters.store_types import SessionSummary
 from rejoin_gateway.api.run.executions import PendingApproval, to_pending_approval
 from rejoin_gateway.api.shared.lookup import directory_of, summary_in_path
 from rejoin_gateway.api.shared.paging import (
@@ -25,6 +24,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response, stream_from_position
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.streaming.client_view import OperationSet
+from rejoin_protocol.events.fold import MessageDict
 
 MESSAGES_DEFAULT = 50
 

@@ -8,11 +8,8 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.store_types import Approval, Decision, RunSummary
-from rejoin_protocol.errors import NotFound
-from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
-from rejoin_protocol.lifecycle import TERMINAL, State
 
+from rejoin_adapters.store_types import Approval, Decision, RunSummary
 from rejoin_gateway.api.shared.answers import (
     RUN_STATUS,
     Acknowledgement,
@@ -28,6 +25,9 @@ from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.streaming import positions
 from rejoin_gateway.streaming.client_view import OperationSet
+from rejoin_protocol.errors import NotFound
+from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
+from rejoin_protocol.lifecycle import TERMINAL, State
 
 
 class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):

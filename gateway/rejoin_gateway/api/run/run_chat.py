@@ -11,10 +11,8 @@ from functools import partial
 from typing import Any, Literal, NotRequired, TypedDict
 
 from aiohttp import web
-from rejoin_adapters.store_types import Decision
-from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import AgentName
 
+from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared import message_forms
 from rejoin_gateway.api.shared.answers import (
     Answer,
@@ -46,6 +44,8 @@ from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, 
 from rejoin_gateway.streaming.client_view import OperationSet
 from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import AgentName
 
 FINISH_REASONS = {
     "tool-calls": "tool_calls",

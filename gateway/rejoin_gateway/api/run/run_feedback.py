@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.store_types import ClientEvent
-from rejoin_protocol.ids import session_id
 
+from rejoin_adapters.store_types import ClientEvent
 from rejoin_gateway.api.shared.feedback_forms import (
     FeedbackBody,
     GivenFeedback,
@@ -22,6 +21,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.request import allowed_agent, decode_body, named_agent
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import AGENT_HEADER, GivenAgent, Route, RouteDoc
+from rejoin_protocol.ids import session_id
 
 PAGE_DEFAULT = 50
 QUERY = {**PAGE_QUERY, "conversationId": "Only what belongs to this conversation."}

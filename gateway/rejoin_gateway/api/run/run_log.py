@@ -10,18 +10,18 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.ports.run_log import LogPage
-from rejoin_protocol.errors import Invalid
-from rejoin_protocol.ids import MessageId, RunId, SessionId
-from rejoin_protocol.lifecycle import State
-from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 
+from rejoin_adapters.ports.run_log import LogPage
 from rejoin_gateway.api.run.executions import find_execution
 from rejoin_gateway.api.shared.lookup import summary_in_path
 from rejoin_gateway.api.shared.paging import parse_limit
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import Route, RouteDoc
+from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import MessageId, RunId, SessionId
+from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log.record import Audience, Mark, Record, split_events
 
 RECORDS_MAX = 256
 _SEQUENCE_DIGITS_MAX = 18

@@ -7,8 +7,6 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
-from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import RUN_PREFIX, MessageId, RunId
 
 from rejoin_gateway.api.sessions import send_body
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
@@ -31,6 +29,8 @@ from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import json_response, stream_from_position
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.events.fold import MessageDict
+from rejoin_protocol.ids import RUN_PREFIX, MessageId, RunId
 
 
 class SessionHistory(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from rejoin_adapters.store_types import Decision, WhenBusy
-from rejoin_protocol.errors import Invalid
 
+from rejoin_adapters.store_types import Decision, WhenBusy
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
+from rejoin_protocol.errors import Invalid
 
 PART_TYPES = ("text", "file", "image", "image_url")
 DATA_PREFIX = "data-"

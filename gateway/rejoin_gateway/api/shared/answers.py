@@ -9,10 +9,8 @@ from typing import Any, assert_never
 
 import msgspec
 from aiohttp import web
-from rejoin_adapters.store_types import Decision
-from rejoin_protocol.ids import MessageId, RunId
-from rejoin_protocol.lifecycle import State
 
+from rejoin_adapters.store_types import Decision
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions
 from rejoin_gateway.core.message_input import SeenAnswer
@@ -23,6 +21,8 @@ from rejoin_gateway.http.request import decode_optional_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
+from rejoin_protocol.ids import MessageId, RunId
+from rejoin_protocol.lifecycle import State
 
 RUN_STATUS = {
     State.QUEUED: "running",

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.store_types import Feedback
 
+from rejoin_adapters.store_types import Feedback
 from rejoin_gateway.core.feedback import FeedbackBook
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 

@@ -1,13 +1,13 @@
 """The session, run or artifact that a request names by its id alone, without its agent."""
 
 from aiohttp import web
-from rejoin_adapters.store_types import RunSummary, SessionSummary
-from rejoin_protocol.errors import NotFound
-from rejoin_protocol.ids import RunId, session_id
 
+from rejoin_adapters.store_types import RunSummary, SessionSummary
 from rejoin_gateway.core.directory import Directory
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
+from rejoin_protocol.errors import NotFound
+from rejoin_protocol.ids import RunId, session_id
 
 
 def directory_of(request: web.Request) -> Directory:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from rejoin_protocol.errors import Invalid
 
 from rejoin_gateway.core.answered_calls import RESPONDED
 from rejoin_gateway.core.message_input import ClientMessage
+from rejoin_protocol.errors import Invalid
 
 
 class MessageContent(msgspec.Struct, frozen=True):

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from aiohttp import web
 from msgspec import Meta
-from rejoin_adapters.store_types import MessagePage, SessionPage, SessionSummary
-from rejoin_protocol.errors import Invalid
 
+from rejoin_adapters.store_types import MessagePage, SessionPage, SessionSummary
 from rejoin_gateway.api.shared.lookup import directory_of, summary_in_path
 from rejoin_gateway.http.routes import Parameters
+from rejoin_protocol.errors import Invalid
 
 LIMIT_MAX = 200
 LIMIT_DIGITS_MAX = 9

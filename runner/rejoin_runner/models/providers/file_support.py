@@ -8,6 +8,7 @@ fail, because the history is sent with each of them; so it is replaced by a note
 from types import MappingProxyType
 
 from pydantic_ai.profiles import ModelProfile
+
 from rejoin_protocol.file_formats import BINARY_TYPES, GIF, PDF, WEBP
 
 _REFUSED = MappingProxyType(

@@ -42,6 +42,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
     VideoUrl,
 )
+
 from rejoin_protocol.events.chunks import Metadata
 from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
 

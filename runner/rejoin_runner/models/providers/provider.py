@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.request import getproxies
 
 from rejoin_protocol.errors import Invalid
-
 from rejoin_runner.models.fallback import Fallback
 from rejoin_runner.models.model import Model, ModelKeyLookup
 

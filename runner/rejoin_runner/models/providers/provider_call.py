@@ -22,8 +22,8 @@ from pydantic_ai.models import Model as LibraryModel
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings as LibrarySettings
 from pydantic_ai.tools import ToolDefinition
-from rejoin_adapters.process import redaction
 
+from rejoin_adapters.process import redaction
 from rejoin_runner.models.deadline import Deadline, iterate_within
 from rejoin_runner.models.model import (
     Done,

@@ -28,6 +28,7 @@ from pydantic_ai.messages import (
     WebCitationSource,
 )
 from pydantic_ai.usage import RequestUsage
+
 from rejoin_protocol.events.chunks import (
     File,
     FinishReason,
@@ -44,7 +45,6 @@ from rejoin_protocol.events.chunks import (
     ToolInputStart,
 )
 from rejoin_protocol.events.partial_json import names_prototype
-
 from rejoin_runner.models.model import Done, ModelChunk, Usage
 from rejoin_runner.models.providers.history import ModelOrigin
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from rejoin_adapters.store_types import Decision, WhenBusy
 from rejoin_gateway.api.sessions.send_body import Decisions, NewMessage, parse_send_body
 from rejoin_gateway.core.message_input import MessageOptions

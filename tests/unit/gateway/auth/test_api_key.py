@@ -4,6 +4,7 @@ import itertools
 import secrets
 
 import pytest
+
 from rejoin_gateway.auth import api_key
 
 PEPPER = b"p" * 16

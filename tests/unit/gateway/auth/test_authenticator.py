@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from rejoin_adapters.store_types import ApiKeyRow
 from rejoin_gateway.auth import api_key, authenticator
 from rejoin_gateway.auth.api_key import ApiKey

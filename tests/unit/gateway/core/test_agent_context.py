@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_gateway.core.agent_context import (
     ContextInput,
     SealedContext,

@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_gateway.core.file_urls import FileAccess, FileUrls
 from rejoin_protocol import file_formats, ids
 from rejoin_protocol.errors import Invalid

@@ -3,6 +3,7 @@
 import uuid
 
 import pytest
+
 from rejoin_adapters.store_types import Owner
 from rejoin_gateway.core.message_input import SessionBody, new_session_id, relocate_errors
 from rejoin_protocol.errors import Invalid

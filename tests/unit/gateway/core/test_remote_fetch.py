@@ -3,6 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
+
 from rejoin_gateway.core.remote_fetch import is_fetchable
 
 PRIVATE = """

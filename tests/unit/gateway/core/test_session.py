@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
+
 from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
 from rejoin_adapters.memory.broker.run_control import MemoryRunControl
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog

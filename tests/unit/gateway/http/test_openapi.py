@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from jsonschema import Draft202012Validator
+
 from rejoin_gateway.app import ROUTES
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.errors import ErrorDetails, render_error

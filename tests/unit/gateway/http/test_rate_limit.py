@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_gateway.http.rate_limit import TENANT_RATE_TTL_S, Rate, RateLimiter, TenantRates
 from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import TenantId

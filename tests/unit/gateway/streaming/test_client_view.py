@@ -1,6 +1,7 @@
 """Which chunk types a client receives that states a version, and one that states none."""
 
 import pytest
+
 from rejoin_gateway.streaming.client_view import VIEW_DEFAULT, client_view
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.record import Audience, Head

@@ -1,6 +1,7 @@
 """Positions in requests: `Last-Event-ID`, `cursor`, `startIndex`, `afterIdx`."""
 
 import pytest
+
 from rejoin_gateway.streaming.positions import AfterCount, AfterCursor, FromStart, Position, parse_position
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.cursor import Cursor

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from rejoin_adapters.jetstream import live_feed
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.memory.database.run_store import MemoryRunStore

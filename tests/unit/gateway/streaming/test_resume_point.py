@@ -6,6 +6,7 @@ It asks a lagging replica again.
 from collections.abc import Sequence
 
 import pytest
+
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.ports.run_log import LogPage
 from rejoin_adapters.store_types import Run

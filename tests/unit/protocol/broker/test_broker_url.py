@@ -1,6 +1,7 @@
 """Broker URLs: valid ones are parsed, invalid ones are refused with the reason."""
 
 import pytest
+
 from rejoin_protocol.broker.broker_url import BrokerUrl, parse
 from rejoin_protocol.errors import Invalid
 

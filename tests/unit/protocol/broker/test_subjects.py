@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_protocol import file_formats, ids
 from rejoin_protocol.broker import subjects
 from rejoin_protocol.ids import AgentName, RunId

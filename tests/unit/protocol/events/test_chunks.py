@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import Data, Error, TextDelta, ToolOutputAvailable, decode, encode
-
 from tests.support.data.chunk_strategies import CHUNK_TYPES, OBJECTS, chunks, vectors
 
 WIRE = vectors("fold.json")["wire"]

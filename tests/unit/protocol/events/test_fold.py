@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import partial_json
 from rejoin_protocol.events.chunks import (
@@ -25,7 +26,6 @@ from rejoin_protocol.events.chunks import (
     decode,
 )
 from rejoin_protocol.events.fold import Fold, MessageDict, fold
-
 from tests.support.data import chunk_strategies
 
 FOLDS = chunk_strategies.vectors("fold.json")["folds"]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
-from rejoin_protocol.events.partial_json import names_prototype, parse
 
+from rejoin_protocol.events.partial_json import names_prototype, parse
 from tests.support.data.chunk_strategies import json_values, vectors
 
 plain_values = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())

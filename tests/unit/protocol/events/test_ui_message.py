@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.events import ui_message
 from rejoin_protocol.events.fold import is_tool
-
 from tests.support.data import chunk_strategies
 
 VECTORS = chunk_strategies.vectors("fold.json")["folds"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import (
     Chunk,
@@ -25,7 +26,6 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_protocol.events.fold import MessageDict, Part, fold, is_tool
 from rejoin_protocol.events.unfold import text_id, unfold
-
 from tests.support.data import chunk_strategies
 
 MESSAGES: dict[str, MessageDict] = {

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.cursor import Cursor, parse
 

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_protocol.log.cursor import Cursor
 from rejoin_protocol.log.record import (
     Audience,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_protocol.log import segment
 from rejoin_protocol.log.record import Audience, Head, Mark, Record
 from rejoin_protocol.log.segment import BYTES_MAX, RECORDS, SegmentBuilder, pack, records_after

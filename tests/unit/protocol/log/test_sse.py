@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_protocol.log import record, sse
 from rejoin_protocol.log.sse import SseFrame, SseParser
 

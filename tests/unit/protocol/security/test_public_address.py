@@ -3,6 +3,7 @@
 from ipaddress import ip_address
 
 import pytest
+
 from rejoin_protocol.security.public_address import is_public
 
 PUBLIC = ("93.184.215.14", "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8")

@@ -5,6 +5,7 @@ from base64 import b64encode
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import SessionId, TenantId
 from rejoin_protocol.security.sealing import KEY_BYTES, Sealer, UnsealError

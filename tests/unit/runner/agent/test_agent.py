@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner import app

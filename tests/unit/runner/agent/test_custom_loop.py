@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import RunId, SessionId
 from rejoin_runner.agent.agent_decorator import agent

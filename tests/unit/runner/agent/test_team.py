@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team, collect_agents
@@ -11,7 +12,6 @@ from rejoin_runner.models.model import ModelError, ModelRequest
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_decorator import tool
-
 from tests.support.models.agent_teams import scripted_agent
 
 BILLING = scripted_agent("billing", {})

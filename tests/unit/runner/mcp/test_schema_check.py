@@ -5,6 +5,7 @@ from typing import Any
 
 import attrs
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.mcp import schema_check
 from rejoin_runner.mcp.schema_check import check_schema, find_mismatches

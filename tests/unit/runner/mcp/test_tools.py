@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_runner.models.compaction import (
     OUTPUT_CHARS_MAX,

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import closing
 
 import pytest
+
 from rejoin_runner.models.deadline import Deadline, iterate_within
 
 LONG_S = 60.0

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
+
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_runner.models.fallback import Fallback

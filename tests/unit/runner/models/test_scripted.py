@@ -1,6 +1,7 @@
 """The demo model gives the same answer to the same message."""
 
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest

@@ -5,6 +5,7 @@
 from typing import Any, NamedTuple
 
 import pytest
+
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_runner.models.token_count import (
     CALIBRATION_MAX,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+
 from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk

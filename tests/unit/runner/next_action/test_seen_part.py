@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from rejoin_runner.next_action.seen_part import cut_behind
 
 STEP = {"type": "step-start"}

@@ -1,6 +1,7 @@
 """`EventWriter`: which events it emits, in which order. The journal is a double that records chunks."""
 
 import pytest
+
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Data
 from rejoin_protocol.log.record import Audience

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rejoin_runner.output.text_pacing import BUFFERED_CHARS_MAX, WORD_CHARS_MAX, TextPacer
 
 texts = st.lists(st.tuples(st.text(alphabet="ab .\n界", max_size=12), st.floats(0, 0.05)), max_size=40)

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
 from rejoin_adapters.memory.database.run_store import MemoryRunStore
 from rejoin_adapters.process.background import DetachedTasks, run_alongside

@@ -3,6 +3,7 @@
 from typing import Any, override
 
 import pytest
+
 from rejoin_adapters.memory.database.files import MemoryFileStore
 from rejoin_adapters.ports.files import FileReference, OpenFile, StoredFile
 from rejoin_adapters.store_types import Run
@@ -14,7 +15,6 @@ from rejoin_protocol.lifecycle import State
 from rejoin_runner.models.model import ModelError, ModelRequest
 from rejoin_runner.run import model_files
 from rejoin_runner.run.model_files import FileInliningModel, inline_files, store_generated_file
-
 from tests.support.clients.attachments import PNG, RecordingModel
 
 TENANT = TenantId("acme")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from rejoin_runner.tools.docstring import parse_docstring
 
 GOOGLE = """Book a room.

@@ -5,6 +5,7 @@ import threading
 from contextvars import ContextVar
 
 import pytest
+
 from rejoin_runner.tools import thread_calls
 
 WORD: ContextVar[str] = ContextVar("WORD")

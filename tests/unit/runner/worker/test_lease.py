@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from rejoin_adapters.ports.run_control import Interrupt, Supersede
 from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Fenced

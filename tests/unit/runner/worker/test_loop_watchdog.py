@@ -6,11 +6,11 @@ import time
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from rejoin_adapters.process.background import run_alongside
 from rejoin_runner.run import tool_calls
 from rejoin_runner.worker import loop_watchdog
-from structlog.testing import capture_logs
-
 from tests.support.system.observation import wait_until
 
 BLOCKED_S = 0.2

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+
 from rejoin_adapters.memory.broker.agent_registry import MemoryAgentRegistry
 from rejoin_adapters.memory.broker.run_control import MemoryRunControl
 from rejoin_adapters.memory.broker.run_log import MemoryRunLog
@@ -19,7 +20,6 @@ from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.worker import Worker
-
 from tests.support.system.observation import wait_until
 
 AGENT = AgentName("helper")

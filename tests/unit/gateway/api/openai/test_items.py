@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from openai.types.responses import ResponseItem
 from pydantic import TypeAdapter
+
 from rejoin_gateway.api.openai.items import to_item, to_page
 from rejoin_protocol.events.fold import MessageDict
 

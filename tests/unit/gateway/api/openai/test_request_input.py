@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.openai.request_input import (
     ChatMessage,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from rejoin_gateway.api.openai.completion_format import CompletionMetadata
 from rejoin_gateway.api.openai.response_format import (
     ResponseEvent,

@@ -1,6 +1,7 @@
 """Messages with `content`, `parts` or both, and the JSON pointer of each part."""
 
 import pytest
+
 from rejoin_gateway.api.shared.message_forms import (
     RunMessage,
     earlier_messages,

@@ -2,6 +2,7 @@
 
 import pytest
 from pydantic_ai.profiles import ModelProfile
+
 from rejoin_protocol.file_formats import BINARY_TYPES, GIF, PDF, WEBP
 from rejoin_runner.models.providers.file_support import refused_files
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model

@@ -20,6 +20,7 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     UserPromptPart,
 )
+
 from rejoin_runner.models.providers.history import DENIED, UNKNOWN, WAITING, ModelOrigin, to_messages
 
 ORIGIN = ModelOrigin("openai", "m1", "openai-compatible")

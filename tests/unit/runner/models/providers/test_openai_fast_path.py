@@ -20,6 +20,7 @@ from pydantic_ai.models.openai import OpenAIChatModel, OpenAIStreamedResponse
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.tools import ToolDefinition
+
 from rejoin_runner.models.providers.openai_fast_path import FastChatModel, FastOpenAIClient
 from rejoin_runner.models.providers.provider_failure import classify_failure
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 from pydantic_ai.models.openai import OpenAIChatModel
+from structlog.testing import capture_logs
+
 from rejoin_runner.models.providers import openai_hooks
 from rejoin_runner.models.providers.openai_fast_path import FastChatModel, FastOpenAIClient
-from structlog.testing import capture_logs
 
 OWN = [*openai_hooks.HOOKS, *openai_hooks.ATTRIBUTES]
 
