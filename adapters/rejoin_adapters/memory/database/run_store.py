@@ -220,7 +220,7 @@ class MemoryRunStore:
         found = self.database.find_session(owner, session)
         if found is None:
             return None
-        active = found.turn and found.turn.row
+        active = found.turn.row if found.turn else None
         return History(found.agent, found.shown, active, found.created_at, found.updated_at)
 
     async def find_message(
