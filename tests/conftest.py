@@ -11,7 +11,7 @@ from rejoin_adapters.embedded import Servers, embedded
 from rejoin_adapters.jetstream import nats_connection, setup
 from rejoin_adapters.postgres import migrate
 from rejoin_runner.models.providers.provider import ProviderConnections
-from tests.support.models.provider_server import FakeProvider
+from tests.support.providers.server import FakeProvider
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import RecordMeasurement
 

@@ -13,7 +13,7 @@ import uvicorn
 
 from examples.fastapi.app import app
 from examples.support import agent as support
-from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
+from tests.support.providers.server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import wait_until
 

@@ -4,7 +4,7 @@ import msgspec
 
 from examples.research import agent as research
 from rejoin_client import Client, Data, ReasoningDelta, TextDelta
-from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
+from tests.support.providers.server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import LocalSystem
 
 TASK = '{"task": "What do bees see?"}'

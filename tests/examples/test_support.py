@@ -6,7 +6,7 @@ import pytest
 from examples.support import agent as support
 from examples.support.ask import talk
 from rejoin_client import Client, ToolInputAvailable
-from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
+from tests.support.providers.server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import LocalSystem
 
 CALLS = "tool_calls"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.models.provider_server import FakeProvider, text
+from tests.support.providers.server import FakeProvider, text
 from tests.support.system.processes import HOST, Command, free_ports
 
 pytestmark = pytest.mark.slow

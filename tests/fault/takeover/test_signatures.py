@@ -12,8 +12,8 @@ from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.tools.tool import Tool
 from rejoin_runner.tools.tool_decorator import tool
-from tests.support.models.provider_protocols import ALL, ANTHROPIC, REASONED, ProviderProtocol
-from tests.support.models.provider_server import FakeProvider
+from tests.support.providers.protocols import ALL, ANTHROPIC, REASONED, ProviderProtocol
+from tests.support.providers.server import FakeProvider
 from tests.support.system.local_system import LocalSystem
 from tests.support.system.observation import read_log, wait_until
 from tests.support.system.processes import Command

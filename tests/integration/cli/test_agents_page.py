@@ -13,7 +13,7 @@ from rejoin_runner.models.providers.provider import ProviderConnections
 from rejoin_runner.settings import RunnerSettings
 from tests.integration.gateway.test_request_context import KEYS
 from tests.support.models.agent_teams import Calls, ScriptedPart
-from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
+from tests.support.providers.server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import Answer, LocalSystem
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "agents.md"

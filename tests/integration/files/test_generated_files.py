@@ -19,9 +19,9 @@ from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
 from rejoin_runner.output.journal import EVENT_BYTES_MAX
 from rejoin_runner.tools.tool_decorator import tool
-from tests.support.models import openai_responses_frames
 from tests.support.models.agent_teams import Calls, ScriptedPart
-from tests.support.models.provider_server import FakeProvider
+from tests.support.providers import responses_frames
+from tests.support.providers.server import FakeProvider
 from tests.support.system.local_system import Answer, LocalSystem
 
 
@@ -57,8 +57,8 @@ async def test_a_picture_that_no_event_could_hold_is_stored_and_named(
     """The stream, the history and the route of files have the same one."""
     assert len(BASE64) > EVENT_BYTES_MAX
     provider.queue(
-        openai_responses_frames.response(
-            openai_responses_frames.image("ig_1", BASE64), openai_responses_frames.text("msg_1", "Here.")
+        responses_frames.response(
+            responses_frames.image("ig_1", BASE64), responses_frames.text("msg_1", "Here.")
         )
     )
     painter = Agent(name=system.agent, model="openai-responses:gpt-5")

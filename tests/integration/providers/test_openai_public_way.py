@@ -8,8 +8,8 @@ from openai import AsyncOpenAI
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec
 from rejoin_runner.models.providers import openai_hooks
 from rejoin_runner.models.providers.provider import ProviderConnections
-from tests.support.models.provider_protocols import CHAT, RESPONSES, ProviderProtocol
-from tests.support.models.provider_server import FakeProvider
+from tests.support.providers.protocols import CHAT, RESPONSES, ProviderProtocol
+from tests.support.providers.server import FakeProvider
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 ANSWER = {"id": "a1", "role": "assistant", "parts": []}

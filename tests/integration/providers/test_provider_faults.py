@@ -10,8 +10,8 @@ import pytest
 from rejoin_protocol.events.chunks import TextDelta, TextEnd, TextStart
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.models.providers.provider import ProviderConnections
-from tests.support.models.provider_protocols import ALL, ProviderProtocol
-from tests.support.models.provider_server import FakeProvider, ProviderReply, failure
+from tests.support.providers.protocols import ALL, ProviderProtocol
+from tests.support.providers.server import FakeProvider, ProviderReply, failure
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 REQUEST = ModelRequest("", [HI], {"id": "a1", "role": "assistant", "parts": []}, [], step=0)

@@ -14,11 +14,11 @@ from rejoin_runner.models.providers.provider import (
     open_model,
 )
 from rejoin_runner.models.providers.provider_call import RESPONSES
-from tests.support.models import openai_responses_frames
-from tests.support.models.provider_server import FakeProvider, text
+from tests.support.providers import responses_frames
+from tests.support.providers.server import FakeProvider, text
 
-SAID = openai_responses_frames.response(
-    openai_responses_frames.text("msg_1", "Hel", "lo"), sums=openai_responses_frames.usage(3, 2)
+SAID = responses_frames.response(
+    responses_frames.text("msg_1", "Hel", "lo"), sums=responses_frames.usage(3, 2)
 )
 
 

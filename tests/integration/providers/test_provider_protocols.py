@@ -29,7 +29,7 @@ from rejoin_protocol.events.fold import MessageDict, fold
 from rejoin_protocol.events.unfold import unfold
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, ToolSpec, Usage
 from rejoin_runner.models.providers.provider import ProviderConnections
-from tests.support.models.provider_protocols import (
+from tests.support.providers.protocols import (
     ALL,
     ANTHROPIC,
     CHAT,
@@ -37,7 +37,7 @@ from tests.support.models.provider_protocols import (
     RESPONSES,
     ProviderProtocol,
 )
-from tests.support.models.provider_server import FakeProvider, ProviderReply
+from tests.support.providers.server import FakeProvider, ProviderReply
 
 HI = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
 MORE = {"id": "u2", "role": "user", "parts": [{"type": "text", "text": "and?"}]}

@@ -28,9 +28,9 @@ from rejoin_runner.models.providers.provider import (
     open_model,
 )
 from rejoin_runner.models.providers.provider_call import ProviderModel
-from tests.support.models import anthropic_frames, openai_responses_frames
-from tests.support.models.provider_protocols import ALL, ANTHROPIC, CHAT, RESPONSES, ProviderProtocol
-from tests.support.models.provider_server import FakeProvider, ProviderReply, delta, failure, frame, text
+from tests.support.providers import anthropic_frames, responses_frames
+from tests.support.providers.protocols import ALL, ANTHROPIC, CHAT, RESPONSES, ProviderProtocol
+from tests.support.providers.server import FakeProvider, ProviderReply, delta, failure, frame, text
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 IMAGE = {"type": "file", "mediaType": "image/png", "url": f"data:image/png;base64,{PNG}"}
@@ -236,8 +236,8 @@ async def test_a_file_that_the_model_made_is_part_of_the_answer(
     provider: FakeProvider, connections: ProviderConnections
 ) -> None:
     provider.queue(
-        openai_responses_frames.response(
-            openai_responses_frames.image("ig_1", PNG), openai_responses_frames.text("msg_1", "Here.")
+        responses_frames.response(
+            responses_frames.image("ig_1", PNG), responses_frames.text("msg_1", "Here.")
         )
     )
     items = await answer(RESPONSES.open(provider, connections), asking())
@@ -256,9 +256,7 @@ async def test_sources_come_once_each_after_the_text_that_rests_on_them(
 ) -> None:
     file = {"type": "file_citation", "file_id": "file-1", "filename": "plan.pdf", "index": 1}
     provider.queue(
-        openai_responses_frames.response(
-            openai_responses_frames.text("msg_1", "ok", annotations=[CITED, CITED, file])
-        )
+        responses_frames.response(responses_frames.text("msg_1", "ok", annotations=[CITED, CITED, file]))
     )
     items = await answer(RESPONSES.open(provider, connections), asking())
     assert [item for item in items if isinstance(item, SourceUrl | SourceDocument)] == [

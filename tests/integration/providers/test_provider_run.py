@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from rejoin_runner.demo import build_demo_agent
-from tests.support.models.provider_server import (
+from tests.support.providers.server import (
     FakeProvider,
     ProviderReply,
     call,

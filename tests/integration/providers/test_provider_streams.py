@@ -30,7 +30,7 @@ from rejoin_protocol.events.fold import fold
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest, ToolSpec, Usage
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.provider_call import ProviderModel
-from tests.support.models.provider_server import (
+from tests.support.providers.server import (
     FakeProvider,
     ProviderReply,
     call,

@@ -9,7 +9,7 @@ from rejoin_runner.models.model import ModelError, ModelKeyLookup
 from rejoin_runner.models.providers import provider_call
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from tests.integration.providers.test_provider_streams import asking
-from tests.support.models.provider_server import FakeProvider, ProviderReply, call, delta, text
+from tests.support.providers.server import FakeProvider, ProviderReply, call, delta, text
 from tests.support.system.local_system import LocalSystem
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from tests.support.models.provider_server import ProviderReply
+from tests.support.providers.server import ProviderReply
 
 type Event = dict[str, Any]
 type Item = Callable[[int], tuple[list[Event], Event]]
@@ -49,12 +49,14 @@ def usage(tokens_in: int, tokens_out: int, cached: int = 0, reasoned: int = 0) -
     }
 
 
-def response(*items: Item, sums: Event | None = None) -> ProviderReply:
-    """A whole answer."""
+def response(*items: Item, sums: Event | None = None, incomplete: str | None = None) -> ProviderReply:
+    """A whole answer; with `incomplete`, one that ends early for this reason."""
     begun = [state("created", "in_progress"), state("in_progress", "in_progress")]
     made = [item(index) for index, item in enumerate(items)]
     events = [event for item_events, _ in made for event in item_events]
-    done = state("completed", "completed", [item for _, item in made], usage=sums or usage(3, 5))
+    status = "incomplete" if incomplete else "completed"
+    details = {"incomplete_details": {"reason": incomplete}} if incomplete else {}
+    done = state(status, status, [item for _, item in made], usage=sums or usage(3, 5), **details)
     return ProviderReply(frames([*begun, *events, done]), "eof")
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from rejoin_runner.models.model import ModelKeyLookup
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.provider_call import ProviderModel
-from tests.support.models import anthropic_frames, openai_responses_frames
-from tests.support.models import provider_server as chat
-from tests.support.models.provider_server import FakeProvider, ProviderReply
+from tests.support.providers import anthropic_frames, responses_frames
+from tests.support.providers import server as chat
+from tests.support.providers.server import FakeProvider, ProviderReply
 
 type Request = dict[str, Any]
 
@@ -88,17 +88,17 @@ RESPONSES = ProviderProtocol(
     "openai-responses",
     "gpt-5",
     "/v1/responses",
-    openai_responses_frames.response(
-        openai_responses_frames.reasoning("rs_1", "gAAA-encrypted", "first", "second"),
-        openai_responses_frames.text("msg_1", "Look", "ing."),
-        openai_responses_frames.call("fc_0", "c0", "weather", '{"city": "Oslo"}'),
-        openai_responses_frames.call("fc_1", "c1", "weather", '{"ci', 'ty": "Rome"}'),
-        sums=openai_responses_frames.usage(10, 20, cached=4, reasoned=6),
+    responses_frames.response(
+        responses_frames.reasoning("rs_1", "gAAA-encrypted", "first", "second"),
+        responses_frames.text("msg_1", "Look", "ing."),
+        responses_frames.call("fc_0", "c0", "weather", '{"city": "Oslo"}'),
+        responses_frames.call("fc_1", "c1", "weather", '{"ci', 'ty": "Rome"}'),
+        sums=responses_frames.usage(10, 20, cached=4, reasoned=6),
     ),
-    lambda *pieces: openai_responses_frames.response(openai_responses_frames.text("msg_2", *pieces)),
-    openai_responses_frames.frames(
+    lambda *pieces: responses_frames.response(responses_frames.text("msg_2", *pieces)),
+    responses_frames.frames(
         [
-            openai_responses_frames.state("created", "in_progress"),
+            responses_frames.state("created", "in_progress"),
             {
                 "type": "response.output_text.delta",
                 "item_id": "msg_1",
@@ -109,7 +109,7 @@ RESPONSES = ProviderProtocol(
             },
         ]
     ),
-    openai_responses_frames.error(),
+    responses_frames.error(),
     lambda request: _items(request, "reasoning"),
     lambda request: _items(request, "function_call_output"),
 )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from tests.support.models.provider_server import ProviderReply
+from tests.support.providers.server import ProviderReply
 
 type Block = Sequence[bytes]
 

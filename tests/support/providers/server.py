@@ -1,4 +1,8 @@
-"""A model provider on loopback that sends what a test has queued, frame by frame."""
+"""A model provider on loopback that sends what a test has queued, frame by frame.
+
+It checks every request by the rules of the provider that it stands for: a request that breaks one is refused
+as that provider refuses it, and fails the test.
+"""
 
 import asyncio
 import contextlib
@@ -10,6 +14,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from aiohttp import web
+
+from tests.support.providers.profiles import OPENAI, ProviderProfile
+from tests.support.providers.rules import find_violations, profile_of, refusal_body
 
 
 def frame(data: object) -> bytes:
@@ -45,10 +52,11 @@ def _chunk(**fields: object) -> dict[str, object]:
 @dataclass(frozen=True)
 class ProviderReply:
     """`done` ends with `[DONE]`, `eof` without, `cut` breaks the connection, `stall` says nothing more.
-    `slam` breaks it before any answer.
+    `slam` breaks it before any answer. A frame is bytes as they are, a pause in seconds, or an event to wait
+    for.
     """
 
-    frames: Sequence[bytes] = ()
+    frames: Sequence[bytes | float | asyncio.Event] = ()
     ending: Literal["done", "eof", "cut", "stall", "slam"] = "done"
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -70,9 +78,15 @@ def failure(status: int, **headers: str) -> ProviderReply:
 
 
 class FakeProvider:
-    """`async with FakeProvider() as provider: provider.queue(text("Hi"))`; models use its `base_url`."""
+    """`async with FakeProvider() as provider: provider.queue(text("Hi"))`; models use its `base_url`.
 
-    def __init__(self) -> None:
+    `profile` says whose rules hold for chat completions. At its end it raises `AssertionError` if a request
+    broke a rule, unless the test has taken the `violations`.
+    """
+
+    def __init__(self, profile: ProviderProfile = OPENAI) -> None:
+        self.profile = profile
+        self.violations: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.keys: list[str | None] = []
@@ -89,7 +103,7 @@ class FakeProvider:
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 2**20)
-        app.router.add_post("/v1/{path:.+}", self._answer)
+        app.router.add_post("/{path:.+}", self._answer)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -104,12 +118,21 @@ class FakeProvider:
     ) -> None:
         assert self._runner is not None
         await self._runner.cleanup()
+        if cause is None and self.violations:
+            raise AssertionError(f"requests broke the provider's rules: {self.violations}")
+
+    def take_violations(self) -> list[str]:
+        """The rules that requests broke so far; they are forgotten."""
+        taken, self.violations = self.violations, []
+        return taken
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())
         self.paths.append(request.path)
         self.keys.append(request.headers.get("authorization") or request.headers.get("x-api-key"))
         self.asked.set()
+        if refused := self._check(request.path, self.requests[-1]):
+            return refused
         reply = self._replies.popleft() if self._replies else failure(418)
         headers = {"content-type": "text/event-stream", **reply.headers}
         response = web.StreamResponse(status=reply.status, headers=headers)
@@ -120,9 +143,24 @@ class FakeProvider:
         with self._watched():
             await response.prepare(request)
             for one in reply.frames:
-                await response.write(one)
+                match one:
+                    case bytes():
+                        await response.write(one)
+                    case asyncio.Event():
+                        await one.wait()
+                    case _:
+                        await asyncio.sleep(one)
             await self._end(reply, request, response)
         return response
+
+    def _check(self, path: str, request: dict[str, Any]) -> web.Response | None:
+        """The provider's refusal, if the request breaks its rules."""
+        profile = profile_of(path, self.profile)
+        if not (violations := find_violations(request, profile)):
+            return None
+        self.violations += violations
+        body = refusal_body(profile, violations[0])
+        return web.Response(status=400, body=body, content_type="application/json")
 
     async def _end(self, reply: ProviderReply, request: web.Request, response: web.StreamResponse) -> None:
         match reply.ending:
