@@ -38,6 +38,7 @@ LATE_IMPORTS = {
     "gateway/rejoin_gateway/core/agent_context.py",
     "gateway/rejoin_gateway/api/mcp/endpoint.py",
     "rejoin/dev/launcher.py",
+    "rejoin/pytest_plugin.py",
     "runner/rejoin_runner/app.py",
     "runner/rejoin_runner/models/providers/openai_hooks.py",
     "runner/rejoin_runner/models/providers/provider.py",

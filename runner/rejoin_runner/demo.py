@@ -3,8 +3,8 @@
 import asyncio
 
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import Model
-from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_decorator import tool
 
@@ -37,7 +37,7 @@ def build_demo_agent(model: Model | str | None = None) -> Agent:
     """The demo agent, with the scripted model or with another one."""
     return Agent(
         name="demo",
-        model=model or ScriptedModel(),
+        model=model or DemoModel(),
         instructions="You are a helpful assistant. Use your tools where they fit.",
         tools=[weather, delete, sleep],
         text_interval_s=0,  # every number is an event, to make resuming visible

@@ -18,7 +18,7 @@ from rejoin_adapters.postgres.api_keys import PostgresApiKeys
 from rejoin_gateway.auth.scope import Scope
 from rejoin_protocol.ids import TenantId
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
 from tests.support.browser.browser_site import BrowserSite
@@ -240,7 +240,7 @@ async def test_it_is_used_by_keyboard_alone(playground: ChatPage) -> None:
 @pytest.mark.slow
 async def test_the_output_of_a_delegated_agent_bears_its_name(system: LocalSystem, browser: Browser) -> None:
     """While it streams and when it is stored."""
-    aide, name = Agent(name="aide", model=ScriptedModel()), f"{system.agent}-asks"
+    aide, name = Agent(name="aide", model=DemoModel()), f"{system.agent}-asks"
     calls = SingleCallModel("delegate_to_aide", {"task": "count 3"})
     await system.runner([Agent(name=name, model=calls, delegates=[aide])])
     base = await system.gateway()

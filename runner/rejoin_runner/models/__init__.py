@@ -1,7 +1,7 @@
 """Language models behind one small port, and how much of a conversation they receive.
 
 model           the port: a request to a model, and the chunks of its answer
-scripted        the demo's model, which answers by rules
+demo_model      the demo's model, which answers by rules
 fallback        several models as one
 missing_model   the model of an agent that has none
 deadline        a time limit for one answer

@@ -59,6 +59,13 @@ class Tool(msgspec.Struct, frozen=True):
         """The name by which a model calls it."""
         return self.spec.name
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function as it was written: for tests, and for functions that share a tool's work.
+
+        Nothing is checked. A function with a context takes it as the first argument.
+        """
+        return self.function(*args, **kwargs)
+
     def check_arguments(self, input: Any) -> None:
         """Raises `ToolError` if the arguments do not fit the signature; the text says where."""
         self._parse_arguments(input)

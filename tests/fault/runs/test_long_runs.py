@@ -29,7 +29,7 @@ from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import sleep
-from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts
 from rejoin_runner.worker.worker import Worker
 from tests.support.clients.reconnecting_client import without_comments
@@ -104,7 +104,7 @@ class Small:
         self.requests = MemoryRunQueue()
         self.worker = Worker(
             "runner",
-            [ServedAgent(Agent(name=AGENT, model=(model := ScriptedModel()), tools=[sleep]), model)],
+            [ServedAgent(Agent(name=AGENT, model=(model := DemoModel()), tools=[sleep]), model)],
             WorkerPorts(
                 store=self.store,
                 run_log=self.runs,

@@ -11,7 +11,7 @@ import pytest
 
 from rejoin_adapters.store_types import Claim
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
 from rejoin_runner.worker.configuration import WorkerSignals
@@ -79,7 +79,7 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
         await go.wait()
 
     signals = WorkerSignals(heartbeat=send_nothing, before_takeover=pause)
-    agent = Agent(name=system.agent, model=ScriptedModel())
+    agent = Agent(name=system.agent, model=DemoModel())
     first = await system.runner([agent], **(SILENT_RUNNER | {"signals": signals}))
     session = system.fresh("s")
     async with post_in_background(system, base, session, "count 20") as post:

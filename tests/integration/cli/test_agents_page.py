@@ -114,13 +114,7 @@ async def test_a_custom_loop_streams_what_it_yields(system: LocalSystem) -> None
     assert [one["errorText"] for one in failed.chunks if one["type"] == "error"] == ["Say something."]
 
 
-async def test_its_test_passes(system: LocalSystem) -> None:
-    """And the agent that follows its script does."""
+async def test_its_tests_pass() -> None:
     names = written()
-    await names["test_it_deletes"]()
-    await system.runner([renamed(names["scripted"], system.agent)], context_encryption_keys=KEYS)
-    base = await system.gateway(context_encryption_keys=KEYS)
-    body = system.chat(system.fresh("s"), "go")
-    async with system.http.post(f"{base}/api/chat", json=body, headers=CONTEXT) as response:
-        answer = await Answer.of(response)
-    assert answer.text == "Done: tmp.txt of acme is deleted."
+    await names["test_it_asks_before_it_deletes"]()
+    await names["test_the_tool_alone"]()

@@ -31,7 +31,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.ids import TenantId, UserId
 from rejoin_protocol.log import sse
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.models.demo_model import DemoModel
 from tests.support.system.local_system import DONE, Answer, LocalSystem
 
 KEYS = f"k1:{b64encode(b'1' * 32).decode()}"
@@ -98,7 +98,7 @@ async def test_an_application_connects_with_the_variables_of_a_gateway(
         "REJOIN_API_KEY_PEPPER": "short",
         "HOME": "/",
     }
-    agent = Agent(name=system.agent, model=ScriptedModel(), context=Trip)
+    agent = Agent(name=system.agent, model=DemoModel(), context=Trip)
     await system.runner([agent], context_encryption_keys=KEYS)
     async with connect(load_settings(variables)) as backend:
         session = backend.agent(system.agent).session(system.fresh("s"))

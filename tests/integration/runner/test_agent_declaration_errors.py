@@ -19,9 +19,9 @@ HEAD = """
 from typing import Any
 import msgspec
 from rejoin import Agent, tool
-from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.models.demo_model import DemoModel
 
-model = ScriptedModel()
+model = DemoModel()
 
 @tool
 async def look(at: str) -> str:

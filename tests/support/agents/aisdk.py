@@ -12,8 +12,8 @@ from contextlib import aclosing
 from rejoin_protocol.events.chunks import TextDelta, ToolInputAvailable
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import sleep, weather
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool_decorator import tool
 
 DELETE_S = 0.4
@@ -44,7 +44,7 @@ class Deliberate:
                 yield call
             yield Done("tool-calls")
             return
-        async with aclosing(ScriptedModel().stream(request)) as stream:
+        async with aclosing(DemoModel().stream(request)) as stream:
             async for chunk in stream:
                 if request.step and isinstance(chunk, TextDelta):
                     await asyncio.sleep(WORD_S)

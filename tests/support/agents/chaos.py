@@ -21,8 +21,8 @@ from rejoin_runner.agent.agent_decorator import agent as own_loop
 from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.agent.status_settings import StatusUpdates, Summary
 from rejoin_runner.demo import weather
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest, Usage
-from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
 
@@ -112,7 +112,7 @@ class Player:
                 yield TextDelta(id="t", delta=f"I see {', '.join(seen(request.history[-1]))}.")
                 yield TextEnd(id="t")
             case _:
-                async for chunk in ScriptedModel().stream(request):
+                async for chunk in DemoModel().stream(request):
                     yield chunk
                 return
         yield Done("stop", Usage(1, 1))

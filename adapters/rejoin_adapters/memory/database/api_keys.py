@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rejoin_adapters.memory.database.rows import now_utc
+from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.store_types import ApiKeyRow
 from rejoin_protocol.errors import Conflict

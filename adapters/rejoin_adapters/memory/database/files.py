@@ -6,7 +6,7 @@ Unlike the real one, it looks for references only when it sweeps.
 from collections.abc import AsyncGenerator
 from datetime import datetime, timedelta
 
-from rejoin_adapters.memory.database.rows import now_utc
+from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.files import UNREFERENCED_AGE_S, FileReference, OpenFile, StoredFile
 from rejoin_protocol import file_formats

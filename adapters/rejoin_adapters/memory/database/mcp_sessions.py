@@ -1,6 +1,7 @@
 """`McpSessions` in memory, over the rows of a `MemoryDatabase`."""
 
-from rejoin_adapters.memory.database.rows import SessionRow, now_utc
+from rejoin_adapters.memory.clock import now_utc
+from rejoin_adapters.memory.database.rows import SessionRow
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.ports.mcp_sessions import request_prefix
 from rejoin_adapters.store_types import Owner

@@ -4,11 +4,12 @@ Each row knows its own session only. `run_store` checks owners and keeps what se
 """
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.store_types import (
     Approval,
     ApprovalRequest,
@@ -23,12 +24,6 @@ from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, MessageId, SessionId, UserId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, LifecycleEvent, State, next_state
 from rejoin_protocol.run_request import RunRequest
-
-
-def now_utc() -> datetime:
-    """Now."""
-    return datetime.now(UTC)
-
 
 type Asked = tuple[str, str | None, bytes | None]
 """What an idempotency key stands for: the kind of the request, the message it names, its digest."""

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from rejoin_adapters.memory.database.rows import RunRow, now_utc
+from rejoin_adapters.memory.clock import now_utc
+from rejoin_adapters.memory.database.rows import RunRow
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.store_types import RunCount
 

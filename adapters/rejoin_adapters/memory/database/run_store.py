@@ -4,16 +4,15 @@ Nothing in it waits, so every method is one transaction by itself. Refusals come
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from itertools import dropwhile, zip_longest
 from typing import Any
 
 import msgspec
 
-from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow, now_utc
-from rejoin_adapters.memory.database.tables import MemoryDatabase
+from rejoin_adapters.memory.clock import now_utc
+from rejoin_adapters.memory.database.recovery import MemoryRunRecovery
+from rejoin_adapters.memory.database.rows import ApprovalRow, Asked, MessageRow, RunRow, SessionRow
 from rejoin_adapters.ports.run_store import CALLS_MAX
-from rejoin_adapters.postgres.run_store import PURGED_AGAIN_S
 from rejoin_adapters.store_types import (
     Admission,
     Admitted,
@@ -46,11 +45,8 @@ _ENDS = {
 }
 
 
-class MemoryRunStore:
+class MemoryRunStore(MemoryRunRecovery):
     """`RunStore` in memory. The other ports of the database see its rows through `database`."""
-
-    def __init__(self, database: MemoryDatabase | None = None) -> None:
-        self.database = database or MemoryDatabase()
 
     async def admit(self, admission: Admission) -> Admitted:
         """See `RunStore`."""
@@ -447,54 +443,6 @@ class MemoryRunStore:
         """See `RunStore`."""
         found = self.database.find_run(owner, run)
         return found.listed if found is not None else None
-
-    async def find_interrupted(self, runs: Sequence[RunId]) -> Sequence[RunId]:
-        """See `RunStore`."""
-        return [
-            run for run in runs if run not in self.database.runs or self.database.runs[run].row.interrupted
-        ]
-
-    async def recover_stranded(
-        self, age_s: float, *, republish_interval_s: float = 60.0
-    ) -> Sequence[RunRequest]:
-        """See `RunStore`."""
-        now = now_utc()
-        runs = list(self.database.runs.values())
-        due = [run for run in runs if run.due_at and (now - run.due_at).total_seconds() > age_s]
-        due.sort(key=lambda run: run.due_at or now)
-        republished = [
-            run
-            for run in runs
-            if run.row.state is State.RUNNING
-            and run.due_at is None
-            and (now - run.updated_at).total_seconds() > republish_interval_s
-        ]
-        for run in republished:
-            run.updated_at = now
-        return [run.row.request for run in (*due, *republished)] + self._promoted()
-
-    def _promoted(self) -> list[RunRequest]:
-        requests = []
-        for tenant in {tenant for tenant, _ in self.database.sessions}:
-            while (waiting := self.database.waiting(tenant)) and self.database.has_place(tenant):
-                waiting[0].start(now_utc())
-                requests.append(waiting[0].row.request)
-        return requests
-
-    async def logs_to_purge(self, limit: int = 100) -> Sequence[RunId]:
-        """See `RunStore`."""
-        now = now_utc()
-        return [run for run, (due_at, _) in self.database.purges.items() if due_at <= now][:limit]
-
-    async def mark_purged(self, runs: Sequence[RunId]) -> None:
-        """See `RunStore`."""
-        now = now_utc()
-        for run in runs:
-            due_at, again = self.database.purges.get(run, (now, False))
-            if again and due_at <= now:
-                del self.database.purges[run]
-            elif run in self.database.purges and not again:
-                self.database.purges[run] = now + timedelta(seconds=PURGED_AGAIN_S), True
 
     async def ping(self) -> None:
         """See `RunStore`."""

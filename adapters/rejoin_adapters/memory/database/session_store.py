@@ -8,7 +8,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from rejoin_adapters import page_tokens
-from rejoin_adapters.memory.database.rows import SessionRow, now_utc
+from rejoin_adapters.memory.clock import now_utc
+from rejoin_adapters.memory.database.rows import SessionRow
 from rejoin_adapters.memory.database.tables import MemoryDatabase
 from rejoin_adapters.page_tokens import MessageToken, SessionToken
 from rejoin_adapters.ports.session_store import DELETE_BATCH_MAX, FORKS_MAX

@@ -6,7 +6,8 @@ No method waits, so each one is a transaction by itself.
 import math
 from datetime import UTC, date, datetime, time, timedelta
 
-from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow, now_utc
+from rejoin_adapters.memory.clock import now_utc
+from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId

@@ -9,7 +9,7 @@ from rejoin_runner import app
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.loading import parse_agents
 from rejoin_runner.demo import build_demo_agent, delete, weather
-from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools.tool_context import ToolContext
 
@@ -18,12 +18,12 @@ CONTEXT: ToolContext[None] = ToolContext(RunId("run_1"), SessionId("s"), CallId(
 
 def test_an_agents_name_must_fit_a_subject() -> None:
     with pytest.raises(Invalid, match="name"):
-        Agent(name="a.b", model=ScriptedModel())
+        Agent(name="a.b", model=DemoModel())
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
     with pytest.raises(Invalid, match="agent a has two tools of the name weather"):
-        Agent(name="a", model=ScriptedModel(), tools=[weather, weather])
+        Agent(name="a", model=DemoModel(), tools=[weather, weather])
 
 
 def test_a_context_that_is_no_json_is_refused() -> None:
@@ -31,14 +31,14 @@ def test_a_context_that_is_no_json_is_refused() -> None:
         thing: type
 
     with pytest.raises(Invalid, match="agent a: its context cannot be written as JSON"):
-        Agent(name="a", model=ScriptedModel(), context=Worse)
+        Agent(name="a", model=DemoModel(), context=Worse)
 
 
 def test_a_context_is_published_as_a_schema() -> None:
     class Tenant(msgspec.Struct):
         tenant_id: str
 
-    schema = Agent(name="a", model=ScriptedModel(), context=Tenant).registry_entry.context_schema
+    schema = Agent(name="a", model=DemoModel(), context=Tenant).registry_entry.context_schema
     assert schema == {
         "type": "object",
         "properties": {"tenant_id": {"type": "string"}},
@@ -64,7 +64,7 @@ async def test_a_model_that_cannot_be_opened_is_named_at_the_start(
 
 def test_one_agent_or_a_list_of_them_is_accepted() -> None:
     assert [agent.name for agent in parse_agents(build_demo_agent())] == ["demo"]
-    assert len(parse_agents([build_demo_agent(), Agent(name="b", model=ScriptedModel())])) == 2
+    assert len(parse_agents([build_demo_agent(), Agent(name="b", model=DemoModel())])) == 2
 
 
 @pytest.mark.parametrize("value", [None, [], "demo", [1], [build_demo_agent(), build_demo_agent()]])
@@ -77,7 +77,7 @@ def test_anything_else_is_refused(value: object) -> None:
 def test_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
     agent = Agent(
         name="a",
-        model=ScriptedModel(),
+        model=DemoModel(),
         tools=[weather, delete],
         needs_approval={"weather": lambda input, _: input["city"] == "Oslo", "delete": False},
     )
@@ -90,4 +90,4 @@ def test_what_a_tool_says_about_approval_wins_over_its_agent() -> None:
 
 def test_approval_of_a_tool_that_is_not_there_is_refused() -> None:
     with pytest.raises(Invalid, match="no tool rm"):
-        Agent(name="a", model=ScriptedModel(), tools=[weather], needs_approval={"rm": True})
+        Agent(name="a", model=DemoModel(), tools=[weather], needs_approval={"rm": True})

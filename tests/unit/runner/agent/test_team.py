@@ -8,8 +8,8 @@ import pytest
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import AgentTeam, build_team, collect_agents
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import ModelError, ModelRequest
-from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_decorator import tool
 from tests.support.models.agent_teams import scripted_agent
@@ -19,7 +19,7 @@ RESEARCH = scripted_agent("research", {}, delegates=["billing"])
 
 
 def crew(head: Agent) -> AgentTeam:
-    return build_team(head, {name: ScriptedModel() for name in collect_agents(head)})
+    return build_team(head, {name: DemoModel() for name in collect_agents(head)})
 
 
 def test_targets_are_tools_with_their_descriptions() -> None:

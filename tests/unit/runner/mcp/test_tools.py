@@ -10,7 +10,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.remote_tool import RemoteTool, build_remote_tool, parse_result, tool_name
 from rejoin_runner.mcp.server_declaration import McpServer
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
-from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
 from rejoin_runner.tools.tool_decorator import tool
@@ -64,8 +64,8 @@ def test_an_agent_with_servers_is_checked_at_its_making() -> None:
     ):
         given: dict[str, Any] = {"mcp": [SERVER], **options}
         with pytest.raises(Invalid, match=words):
-            Agent(name="a", model=ScriptedModel(), **given)
-    Agent(name="a", model=ScriptedModel(), mcp=[SERVER], needs_approval={"box_open": True})
+            Agent(name="a", model=DemoModel(), **given)
+    Agent(name="a", model=DemoModel(), mcp=[SERVER], needs_approval={"box_open": True})
 
 
 def test_names_fit_every_provider_and_stay_apart() -> None:

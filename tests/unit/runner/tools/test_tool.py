@@ -13,7 +13,7 @@ from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import CallId, RunId, SessionId
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.mcp.server_declaration import McpServer
-from rejoin_runner.models.scripted import ScriptedModel
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.tools.tool import RESULT_BYTES_MAX, Tool, ToolError
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 from rejoin_runner.tools.tool_decorator import tool
@@ -56,14 +56,14 @@ def test_arguments_that_do_not_fit_are_named(input: object) -> None:
 
 
 def test_approval_may_depend_on_the_arguments() -> None:
-    agent = Agent(name="a", model=ScriptedModel(), tools=[add, shout])
+    agent = Agent(name="a", model=DemoModel(), tools=[add, shout])
     assert agent.needs_approval_for(shout, {"word": "hey"}, CONTEXT)
     assert not agent.needs_approval_for(shout, {"word": "hush"}, CONTEXT)
     assert not agent.needs_approval_for(add, {"a": 1}, CONTEXT)
 
 
 def test_a_tool_that_needs_approval_is_not_repeated_after_a_crash_unless_it_says_so() -> None:
-    agent = Agent(name="a", model=ScriptedModel(), tools=[add, shout])
+    agent = Agent(name="a", model=DemoModel(), tools=[add, shout])
     assert (agent.retries_after_crash(add), agent.retries_after_crash(shout)) == (True, False)
 
 
@@ -179,7 +179,7 @@ def test_an_approval_that_would_have_to_be_awaited_is_refused_at_the_start(appro
     with refused:
         tool(name="rm", needs_approval=approval)(idle)
     with refused:
-        Agent(name="a", model=ScriptedModel(), tools=[add], needs_approval={"add": approval})
+        Agent(name="a", model=DemoModel(), tools=[add], needs_approval={"add": approval})
     for policy in (approval, {"add": approval}):
         with refused:
             McpServer(name="box", command=["x"], needs_approval=policy)
@@ -190,7 +190,7 @@ async def test_an_approval_that_turns_out_to_be_async_is_an_error() -> None:
     approval: Any = lambda input, _: decides(input, CONTEXT)  # noqa: E731
     hidden = tool(name="rm", needs_approval=approval)(idle)
     with pytest.raises(TypeError, match="coroutine"):
-        Agent(name="a", model=ScriptedModel(), tools=[hidden]).needs_approval_for(hidden, {}, CONTEXT)
+        Agent(name="a", model=DemoModel(), tools=[hidden]).needs_approval_for(hidden, {}, CONTEXT)
 
 
 @pytest.mark.parametrize(

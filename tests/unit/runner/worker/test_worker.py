@@ -16,8 +16,8 @@ from rejoin_adapters.store_types import Admission, Claim, Owner, Run, Submit, Us
 from rejoin_protocol.ids import AgentName, MessageId, RunId, SessionId, TenantId
 from rejoin_protocol.lifecycle import State
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
-from rejoin_runner.models.scripted import ScriptedModel
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.worker import Worker
 from tests.support.system.observation import wait_until
@@ -50,7 +50,7 @@ class Backend:
 
     def worker(
         self,
-        model: ScriptedModel | Hanging,
+        model: DemoModel | Hanging,
         limits: WorkerLimits = LIMITS,
         signals: WorkerSignals = WorkerSignals(),  # noqa: B008 - it is frozen
     ) -> Worker:
@@ -103,7 +103,7 @@ async def serving(worker: Worker) -> AsyncIterator[None]:
 async def test_a_worker_is_ready_once_its_agents_are_in_the_registry() -> None:
     """And not before."""
     backend, ready = Backend(), asyncio.Event()
-    worker = backend.worker(ScriptedModel())
+    worker = backend.worker(DemoModel())
     assert await backend.registry.find(AGENT) is None
     async with asyncio.TaskGroup() as group:
         group.create_task(worker.serve(ready.set))
@@ -115,7 +115,7 @@ async def test_a_worker_is_ready_once_its_agents_are_in_the_registry() -> None:
 async def test_a_request_is_executed_and_acknowledged() -> None:
     """After that the queue has nothing to deliver."""
     backend = Backend()
-    async with serving(backend.worker(ScriptedModel())):
+    async with serving(backend.worker(DemoModel())):
         run = await backend.send("hello")
         await backend.wait_for(run, State.COMPLETED)
     async with backend.queue.pull(AGENT) as next_requests:
@@ -126,7 +126,7 @@ async def test_a_drain_before_serve_ends_it_at_once() -> None:
     """It executes nothing, and the request stays in the queue."""
     backend = Backend()
     run = await backend.send("hello")
-    worker = backend.worker(ScriptedModel())
+    worker = backend.worker(DemoModel())
     worker.drain()
     worker.drain()
     await worker.serve()
@@ -149,7 +149,7 @@ async def test_a_worker_that_ends_hands_its_runs_over(end: str) -> None:
         task.cancel()
     await asyncio.wait([task])
     assert first.active_runs == 0
-    async with serving(backend.worker(ScriptedModel())):
+    async with serving(backend.worker(DemoModel())):
         await backend.wait_for(run, State.COMPLETED)
 
 
@@ -166,7 +166,7 @@ async def test_a_silent_worker_loses_its_run_and_stops_when_it_learns_of_that() 
     async with serving(first):
         run = await backend.send("hello")
         await model.called.wait()
-        async with serving(backend.worker(ScriptedModel())):
+        async with serving(backend.worker(DemoModel())):
             await backend.wait_for(run, State.COMPLETED)
             await wait_until(lambda: first.active_runs == 0, "the end of the first execution")
 
@@ -187,7 +187,7 @@ async def test_a_pause_between_claim_and_takeover_keeps_the_run() -> None:
         await go.wait()
 
     signals = WorkerSignals(heartbeat=heartbeat, before_takeover=pause)
-    async with serving(backend.worker(ScriptedModel(), signals=signals)):
+    async with serving(backend.worker(DemoModel(), signals=signals)):
         run = await backend.send("hello")
         await claimed.wait()
         await wait_until(lambda: len(heartbeats) > 4, "heartbeats for longer than an ack wait")
@@ -203,7 +203,7 @@ async def test_a_sweep_publishes_a_request_that_was_lost() -> None:
     backend = Backend()
     limits = WorkerLimits(sweep_interval_s=0.01, sweep_age_s=0.0)
     run = await backend.send("hello", publish=False)
-    async with serving(backend.worker(ScriptedModel(), limits)):
+    async with serving(backend.worker(DemoModel(), limits)):
         await backend.wait_for(run, State.COMPLETED)
 
 

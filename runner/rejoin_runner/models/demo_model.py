@@ -34,7 +34,7 @@ _TOOL_COMMAND = re.compile(r"(weather|delete|sleep)\s+(.+)", re.IGNORECASE | re.
 _TOOL_ARGUMENTS = {"weather": "city", "delete": "file", "sleep": "seconds"}
 
 
-class ScriptedModel:
+class DemoModel:
     """A `Model` that answers by rules."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:

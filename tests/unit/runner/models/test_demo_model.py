@@ -4,8 +4,8 @@ import pytest
 
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
-from rejoin_runner.models.scripted import ScriptedModel
 
 
 def request(text: str, *parts: dict[str, object]) -> ModelRequest:
@@ -15,7 +15,7 @@ def request(text: str, *parts: dict[str, object]) -> ModelRequest:
 
 
 async def said(asked: ModelRequest) -> list[ModelChunk | Done]:
-    return [item async for item in ScriptedModel().stream(asked)]
+    return [item async for item in DemoModel().stream(asked)]
 
 
 def text(items: list[ModelChunk | Done]) -> str:
