@@ -27,6 +27,7 @@ from rejoin_adapters.process.service_process import on_stop, raise_open_file_lim
 from rejoin_adapters.store_types import Limits
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.security.sealing import Sealer
+from rejoin_runner import application_code
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.team import collect_agents
 from rejoin_runner.mcp.toolbox import ServerToolsLookup
@@ -112,6 +113,7 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
     After `drain_grace_s` and `OVERDUE_S` the process exits even if a tool does not end.
     """
     raise_open_file_limit()
+    asyncio.get_running_loop().set_task_factory(application_code.make_task)
     with tracing.export_spans("rejoin-runner", settings.otlp_endpoint):
         async with open_worker(settings, agents) as worker:
             registry = worker.metrics.registry

@@ -8,7 +8,7 @@ session, from ending.
 
 import asyncio
 from collections.abc import Coroutine
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from enum import Enum, auto
 from typing import Any
 
@@ -48,6 +48,11 @@ def refuse_if_abandoned() -> None:
     scope = _scope.get()
     if scope is not None and scope.abandoned:
         raise WorkAbandoned("the run has gone on without this work: it cannot emit anything more")
+
+
+def is_bounded_work(context: Context | None) -> bool:
+    """Whether code in this context (None: the present one) is part of bounded work."""
+    return (_scope.get() if context is None else context.get(_scope)) is not None
 
 
 async def run_bounded(

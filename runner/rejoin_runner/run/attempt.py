@@ -4,8 +4,7 @@ Decides nothing and orders nothing: `executor` starts and ends the run, `model_s
 `tool_calls` requests approvals and runs tools; each works on an `Attempt`.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -37,10 +36,6 @@ DETAIL_BYTES_MAX = 65_536
 """Of one value in an operation."""
 REQUIRED_COUNTS = frozenset({"inputTokens", "outputTokens", "totalTokens"})
 """Token counts that are reported even if they are 0."""
-
-
-class ForeignCancellation(Exception):
-    """A tool or a model cancelled the task that it runs in; the runner did not."""
 
 
 class Attempt:
@@ -166,16 +161,3 @@ def _without_large(data: dict[str, Any]) -> dict[str, Any]:
 def clip_error(text: str) -> str:
     """An error text of an application or a provider, short enough for one event and valid as UTF-8."""
     return text[:ERROR_CHARS_MAX].encode(errors="replace").decode()
-
-
-async def detect_foreign_cancellation[T](work: Coroutine[Any, Any, T]) -> T:
-    """Await the work. Raises `ForeignCancellation` if the work raises `CancelledError` although this task was
-    not cancelled: that is the work's failure, and the task goes on.
-    """
-    try:
-        return await work
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise ForeignCancellation from None

@@ -19,18 +19,13 @@ from rejoin_protocol.events.fold import STEP_START
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
+from rejoin_runner.application_code import ApplicationGaveUp, application_code
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.next_action import agent_stack
 from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.run import delegation, instrumentation, run_inputs
-from rejoin_runner.run.attempt import (
-    DEADLINE,
-    Attempt,
-    ForeignCancellation,
-    clip_error,
-    detect_foreign_cancellation,
-)
+from rejoin_runner.run.attempt import DEADLINE, Attempt, clip_error
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.run.context_fitting import fit_context_window
 from rejoin_runner.run.model_files import store_generated_file
@@ -48,10 +43,12 @@ async def generate(attempt: Attempt) -> None:
     timeout_s = attempt.agent.step_timeout_s
     try:
         async with asyncio.timeout(timeout_s):
-            await detect_foreign_cancellation(_respond(attempt))
+            with application_code():
+                await _respond(attempt)
     except TimeoutError:  # the step's own: `_respond` converts a model's TimeoutError
         await _fail(attempt, DEADLINE, f"The model took longer than {timeout_s:g} seconds.")
-    except ForeignCancellation:
+    except ApplicationGaveUp as fault:
+        log_exception(attempt.log, "model_gave_up", fault)
         await _fail(attempt, "model_error", "The model gave up.")
     except ModelError as fault:
         attempt.log.warning("model_failed", error=clip_error(fault.detail))

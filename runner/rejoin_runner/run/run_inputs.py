@@ -16,6 +16,7 @@ from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.application_code import application_code
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import ModelError
 from rejoin_runner.run.attempt import Attempt
@@ -61,8 +62,9 @@ async def build_instructions(attempt: Attempt) -> str:
     text = agent.instructions
     if not isinstance(text, str):
         try:
-            result = text(RunContext(run.id, run.session, agent.name, attempt.context))
-            text = await result if inspect.isawaitable(result) else result
+            with application_code():
+                result = text(RunContext(run.id, run.session, agent.name, attempt.context))
+                text = await result if inspect.isawaitable(result) else result
         except Exception as fault:
             log_exception(attempt.log, "instructions_failed", fault)
             raise ModelError(f"The agent's instructions failed ({type(fault).__name__}).") from fault

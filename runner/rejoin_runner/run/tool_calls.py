@@ -18,11 +18,12 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import approval_id
 from rejoin_protocol.log.record import Mark
+from rejoin_runner.application_code import ApplicationGaveUp, application_code
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.next_action import decide
 from rejoin_runner.next_action.agent_stack import ToolCall
 from rejoin_runner.run import delegation, instrumentation, run_inputs
-from rejoin_runner.run.attempt import Attempt, ForeignCancellation, detect_foreign_cancellation
+from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.tools.output_port import CallOutput
 from rejoin_runner.tools.tool import ToolError
@@ -42,7 +43,8 @@ def needs_approval(attempt: Attempt, call: ToolCall) -> bool:
     if tool is None:
         return False
     try:
-        return attempt.agent.needs_approval_for(tool, call.input, _tool_context(attempt, call))
+        with application_code():
+            return attempt.agent.needs_approval_for(tool, call.input, _tool_context(attempt, call))
     except Exception as fault:  # noqa: BLE001 - the application's
         log_exception(attempt.log, "needs_approval_failed", fault, tool=call.tool)
         return True
@@ -152,13 +154,14 @@ async def _call_tool(attempt: Attempt, call: ToolCall, context: ToolContext[Any]
     if tool is None:
         return delegation.call_error(call, f"there is no tool {call.tool}")
     try:
-        output = await detect_foreign_cancellation(tool.call(_approved_input(attempt, call), context))
+        with application_code():
+            output = await tool.call(_approved_input(attempt, call), context)
     except ToolError as fault:
         return delegation.call_error(call, str(fault))
     except TimeoutError:
         return delegation.call_error(call, "the tool took too long")
-    except (ForeignCancellation, SystemExit) as fault:
-        log.warning("tool_cancelled_itself", error=type(fault).__name__)
+    except ApplicationGaveUp as fault:
+        log_exception(log, "tool_gave_up", fault)
         return delegation.call_error(call, "the tool gave up")
     except Fenced:
         raise

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 
+from rejoin_runner.application_code import application_code
+
 THREADS_MAX = 1_000
 _NAME_PREFIX = "plain "
 
@@ -20,7 +22,8 @@ class ThreadsExhausted(Exception):
 
 
 async def call_in_thread[T](name: str, function: Callable[[], T]) -> T:
-    """Call a function in a new thread and return or raise what it returns or raises.
+    """Call a function in a new thread and return or raise what it returns or raises; `ApplicationGaveUp` if
+    that is no `Exception`.
 
     The context variables of the caller are visible in it. Raises `ThreadsExhausted`.
     """
@@ -31,8 +34,9 @@ async def call_in_thread[T](name: str, function: Callable[[], T]) -> T:
 
     def work() -> None:
         try:
-            outcome.set_result(function())
-        except BaseException as fault:  # noqa: BLE001 - the caller gets it
+            with application_code():
+                outcome.set_result(function())
+        except Exception as fault:  # noqa: BLE001 - the caller gets it
             outcome.set_exception(fault)
 
     thread_name = _NAME_PREFIX + name

@@ -1,13 +1,15 @@
 """Faults of an application's models and tools end in the answer, never in an endless loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent_decorator import agent as custom_agent
+from rejoin_runner.agent.custom_loop import RunInput
 from rejoin_runner.demo import build_demo_agent
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.tools.tool import ToolError
@@ -40,28 +42,81 @@ def errors(answer: Answer) -> str:
     return "".join(chunk["errorText"] for chunk in answer.chunks if "errorText" in chunk)
 
 
-@pytest.mark.parametrize("fault", [asyncio.CancelledError(), SystemExit(1)])
-async def test_a_tool_that_is_ended_by_somebody_else_is_run_once(
-    system: LocalSystem, fault: BaseException
+class Escape(BaseException):
+    """An exception that an `except Exception` lets pass."""
+
+
+NO_EXCEPTIONS = [asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit, Escape]
+
+
+@pytest.mark.parametrize("kind", ["async", "plain", "generator"])
+@pytest.mark.parametrize("fault", NO_EXCEPTIONS)
+async def test_a_tool_that_raises_what_is_no_exception_fails_its_call_alone(
+    system: LocalSystem, fault: type[BaseException], kind: str
 ) -> None:
+    """It is called once, the model is told, and the process goes on."""
     runs: list[str] = []
 
-    @tool(on_crash="report")
-    async def weather(city: str) -> str:
+    def give_up(city: str) -> str:
         """Tell the weather."""
         runs.append(city)
         raise fault
 
+    async def give_up_later(city: str) -> str:
+        """Tell the weather."""
+        return give_up(city)
+
+    async def give_up_in_parts(city: str) -> AsyncGenerator[str]:
+        """Tell the weather."""
+        yield "maybe"
+        give_up(city)
+
+    made = {"async": give_up_later, "plain": give_up, "generator": give_up_in_parts}[kind]
+    weather = tool(name="weather", on_crash="report")(made)
     agent = msgspec.structs.replace(build_demo_agent(), name=system.agent, tools=[weather])
     assert (await answer(system, agent, "weather Oslo")).text == "That did not work: the tool gave up"
     assert runs == ["Oslo"]
 
 
-async def test_a_model_that_is_cancelled_by_somebody_else_fails_its_run(system: LocalSystem) -> None:
-    model = Raising(asyncio.CancelledError())
+@pytest.mark.parametrize("fault", NO_EXCEPTIONS)
+async def test_a_model_that_raises_what_is_no_exception_fails_its_run_at_once(
+    system: LocalSystem, fault: type[BaseException]
+) -> None:
+    model = Raising(fault())
     answered = await answer(system, Agent(name=system.agent, model=model), "hi")
     assert errors(answered) == "The model gave up."
     assert model.calls == 1
+
+
+@pytest.mark.parametrize("fault", [SystemExit, Escape])
+async def test_loops_instructions_and_approval_rules_that_give_up_fail_their_run_alone(
+    system: LocalSystem, fault: type[BaseException]
+) -> None:
+    """An approval rule that gives up means that a person must decide."""
+
+    def give_up(*_: object) -> bool:
+        raise fault
+
+    async def loop(run: RunInput[None]) -> AsyncIterator[str]:
+        yield run.text
+        give_up()
+
+    demo = build_demo_agent()
+    looping = custom_agent(name=f"{system.agent}-loop")(loop)
+    instructed = msgspec.structs.replace(demo, name=f"{system.agent}-told", instructions=give_up)
+    ruled = msgspec.structs.replace(demo, name=f"{system.agent}-ruled", needs_approval={"weather": give_up})
+    await system.runner([looping, instructed, ruled])
+    base = await system.gateway()
+    answers = {}
+    for agent in (looping, instructed, ruled):
+        chat = system.chat(system.fresh("s"), "weather Oslo")
+        async with system.http.post(
+            f"{base}/api/chat", json=chat, headers={"x-agent-id": agent.name}
+        ) as response:
+            answers[agent.name] = await Answer.of(response)
+    assert errors(answers[looping.name]) == "The model gave up."
+    assert "instructions failed" in errors(answers[instructed.name])
+    assert "tool-approval-request" in [chunk["type"] for chunk in answers[ruled.name].chunks]
 
 
 async def test_a_model_that_times_out_fails_its_run(system: LocalSystem) -> None:

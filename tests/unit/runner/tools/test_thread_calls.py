@@ -6,6 +6,7 @@ from contextvars import ContextVar
 
 import pytest
 
+from rejoin_runner.application_code import ApplicationGaveUp
 from rejoin_runner.tools import thread_calls
 
 WORD: ContextVar[str] = ContextVar("WORD")
@@ -17,12 +18,14 @@ async def test_it_runs_beside_the_loop_and_knows_its_callers_context() -> None:
     assert (thread is threading.main_thread(), thread.daemon, word) == (False, True, "here")
 
 
-@pytest.mark.parametrize("fault", [ValueError("no"), SystemExit(3)])
-async def test_what_it_raises_is_raised(fault: BaseException) -> None:
+@pytest.mark.parametrize(
+    ("fault", "raised"), [(ValueError("no"), ValueError), (SystemExit(3), ApplicationGaveUp)]
+)
+async def test_what_it_raises_is_raised(fault: BaseException, raised: type[Exception]) -> None:
     def fails() -> None:
         raise fault
 
-    with pytest.raises(type(fault)):
+    with pytest.raises(raised):
         await thread_calls.call_in_thread("x", fails)
 
 
