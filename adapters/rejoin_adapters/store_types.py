@@ -11,6 +11,7 @@ from msgspec import Meta
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId, TenantId, UserId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log.record import OperationSet
 from rejoin_protocol.run_request import RunRequest
 
 type Count = Annotated[int, Meta(ge=1, le=2**53)]
@@ -125,13 +126,15 @@ class Admission(msgspec.Struct, frozen=True):
     key: str | None = None
     context: bytes | None = None
     remember: bool = False
+    operation_set: OperationSet = OperationSet.NONE
 
 
 class Run(msgspec.Struct, frozen=True):
     """A stored run. `ready`: it is first in its session and has a place in its tenant, so runners may claim
     it. `answer`: the id of its assistant message. `turn`: how many suspensions it has continued from.
     `interrupted`: a runner has to end it. `user`: the user of its session. `usage`: as of its last suspension
-    or its end. `user_message`: the message that it answers.
+    or its end. `user_message`: the message that it answers. `operation_set`: which operations its streams
+    have.
     """
 
     id: RunId
@@ -148,6 +151,7 @@ class Run(msgspec.Struct, frozen=True):
     user: UserId | None = None
     usage: RunUsage = RunUsage()
     user_message: MessageId | None = None
+    operation_set: OperationSet = OperationSet.NONE
 
     @property
     def owner(self) -> Owner:

@@ -24,6 +24,8 @@ from rejoin_protocol.ids import AgentName, CallId, MessageId, RunId, SessionId, 
 from rejoin_protocol.lifecycle import State
 from rejoin_protocol.run_request import RunRequest
 
+EARLY_STOPS_MAX = 1_000
+"""Interrupts of one tenant that are kept for messages which have not come yet."""
 CALLS_MAX = 100
 """Calls with the same id that `find_calls` returns."""
 
@@ -85,7 +87,8 @@ class RunStore(Protocol):
 
         A message that is not stored yet, and the first message of a session that does not exist, are
         interrupted if they come within seconds. `seen`: the part of the answer that the user had seen last.
-        Raises `NotFound` for a run that is not in the session.
+        Raises `NotFound` for a run that is not in the session, and `Limited` if `EARLY_STOPS_MAX` interrupts
+        wait for their messages.
         """
         ...
 

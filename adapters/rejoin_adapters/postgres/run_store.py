@@ -74,7 +74,8 @@ class PostgresRunStore:
             case Regenerate(target):
                 return await self.database.get(
                     Admitted,
-                    "select regenerate_run($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+                    "select with_operation_set("
+                    "  regenerate_run($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12), $1)",
                     *_arguments(admission),
                     target,
                 )
@@ -82,8 +83,10 @@ class PostgresRunStore:
     async def _submit(self, admission: Admission, submit: Submit) -> Admitted:
         message = submit.user_message.message
         query = """
-            select submit_run(
-              $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+            select with_operation_set(
+              submit_run(
+                $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18),
+              $1)
         """
         return await self.database.get(
             Admitted,
@@ -419,6 +422,7 @@ def _tokens(answer: MessageDict | None) -> tuple[int, int]:
 
 def _arguments(admission: Admission) -> tuple[Any, ...]:
     return (
+        admission.operation_set,
         *_columns(admission.owner),
         admission.session,
         admission.agent,

@@ -30,8 +30,8 @@ from rejoin_gateway.http.routes import (
     Route,
     RouteDoc,
 )
-from rejoin_gateway.streaming.client_view import OperationSet
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.log.record import OperationSet
 
 FIELDS_OF_OTHER_FAMILIES = frozenset({"messages", "id", "trigger", "conversationId"})
 """A body without `parts` and without any of these is one of the parts API, which lacks its parts."""

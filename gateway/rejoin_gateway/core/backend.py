@@ -31,7 +31,7 @@ from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import AgentName, RunId, SessionId
 from rejoin_protocol.lifecycle import State
-from rejoin_protocol.log.record import View
+from rejoin_protocol.log.record import OperationSet, View
 from rejoin_protocol.run_request import AgentEntry
 from rejoin_protocol.security.sealing import Sealer
 
@@ -76,6 +76,7 @@ class Backend(msgspec.Struct, frozen=True):
         when_busy: WhenBusy,
         key: str | None,
         context: SealedContext,
+        operation_set: OperationSet,
     ) -> Run:
         """Store a run, then publish its request. Raises as `RunStore.admit`.
 
@@ -94,6 +95,7 @@ class Backend(msgspec.Struct, frozen=True):
             key=key,
             context=context.sealed,
             remember=context.remember,
+            operation_set=operation_set,
         )
         admitted = await self.store.admit(admission)
         await self._publish_admitted(admitted)
@@ -133,8 +135,12 @@ class Backend(msgspec.Struct, frozen=True):
     async def replay(self, run: Run, position: Position, view: View, *, until: int | None) -> Replay:
         """A run's stream from a position, up to the end of turn `until`; None: to the end of the run.
 
+        A run's streams have the operations of the API that started it, whatever the route: a position may be
+        a count of the events that the client received there.
+
         Raises `Invalid` or `Gone` for a position that is not in the run's log.
         """
+        view = msgspec.structs.replace(view, operation_set=run.operation_set)
         start = await find_resume_point(self.log, run, position, view)
         rewrite = None
         if self.file_urls is not None:

@@ -47,7 +47,7 @@ from rejoin_protocol.events.fold import MessageDict, Part, is_tool
 from rejoin_protocol.file_formats import FILES_MAX
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
-from rejoin_protocol.log.record import View
+from rejoin_protocol.log.record import OperationSet, View
 
 log = structlog.get_logger("rejoin.sessions")
 
@@ -311,10 +311,13 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class AgentSession(Session, frozen=True):
-    """A session with one agent. `context` is where the agent's request context is read from."""
+    """A session with one agent. `context` is where the agent's request context is read from. `operation_set`:
+    the operations that the streams of new runs have.
+    """
 
     agent: AgentName
     context: ContextInput = ContextInput()
+    operation_set: OperationSet = OperationSet.NONE
 
     async def check_agent(self) -> None:
         """Raises `NotFound` if the session exists and belongs to another agent."""
@@ -408,7 +411,9 @@ class AgentSession(Session, frozen=True):
     async def _admit(
         self, ask: Submit | Regenerate, when_busy: WhenBusy, key: str | None, context: SealedContext
     ) -> Run:
-        return await self.backend.admit(self.owner, self.id, self.agent, ask, when_busy, key, context)
+        return await self.backend.admit(
+            self.owner, self.id, self.agent, ask, when_busy, key, context, self.operation_set
+        )
 
     async def _seal_context(self) -> SealedContext:
         """The encrypted context that is stored with the run. Checked before anything is stored."""

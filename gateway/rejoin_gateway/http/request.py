@@ -87,13 +87,9 @@ def key_of(request: web.Request) -> str | None:
 
 
 def view_of(request: web.Request) -> View:
-    """Which events the client receives, by its version (`?ui=`), its API, and `x-emit-operations`. Raises
-    `Invalid`.
-    """
+    """Which events the client receives, by its version (`?ui=`) and `x-emit-operations`. Raises `Invalid`."""
     operations = request.headers.get("x-emit-operations", "").lower() == "true"
-    return client_view(
-        request.query.get("ui"), operations=operations, operation_set=operation_set_of(request)
-    )
+    return client_view(request.query.get("ui"), operations=operations)
 
 
 def agent_of(request: web.Request) -> AgentName:
@@ -138,4 +134,6 @@ def session_of(request: web.Request, id: str) -> AgentSession:
     Raises `Invalid` for an id with characters or a length that no session id has, and as `agent_of`.
     """
     agent, owner, backend = agent_of(request), request[PRINCIPAL].owner, request.app[SERVICE].backend
-    return AgentSession(backend, owner, session_id(id), agent, ContextInput(request.headers))
+    return AgentSession(
+        backend, owner, session_id(id), agent, ContextInput(request.headers), operation_set_of(request)
+    )

@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from rejoin_gateway.auth.scope import Scope
-from rejoin_gateway.streaming.client_view import OperationSet
+from rejoin_protocol.log.record import OperationSet
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -73,6 +73,7 @@ class Route(msgspec.Struct, frozen=True):
     bytes. Used for errors before the handler has set `ERROR_FORMAT`, such as a missing credential.
     """
     operation_set: OperationSet = OperationSet.NONE
+    """For a route that starts runs: the operations that the streams of these runs have, on every route."""
 
 
 type GivenAgent = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{0,64}$")]
@@ -124,7 +125,7 @@ def error_format_of(request: web.Request) -> ErrorFormat:
 
 
 def operation_set_of(request: web.Request) -> OperationSet:
-    """The operations that this request's API sends without being asked."""
+    """The operations of the runs that this request starts."""
     route = route_of(request)
     override: OperationSet | None = request.get(OPERATION_SET)
     return override or (OperationSet.NONE if route is None else route.operation_set)

@@ -1,11 +1,10 @@
-"""Which events a client receives, by the version of its AI SDK and by its API. Pure.
+"""Which events a client receives, by the version of its AI SDK. Pure.
 
 A client ends its stream at a type that it does not know, and most clients cannot state their version. What a
 client that states none receives was measured with the real clients: see the table in `docs/clients.md`.
 """
 
 from collections.abc import Mapping
-from enum import Enum, auto
 
 import msgspec
 
@@ -25,23 +24,11 @@ VIEWS: Mapping[str, View] = {
 }
 
 
-class OperationSet(Enum):
-    """The operations that an API sends to all of its clients. A client gets all of them on request."""
-
-    NONE = auto()
-    LIFECYCLE = auto()
-    """`agent_initializing`, `agent_ready`, `completion` and `error`."""
-    PROGRESS = auto()
-    """As LIFECYCLE, and `agent_thinking` and `status_update`."""
-
-
-def client_view(ui: str | None, *, operations: bool, operation_set: OperationSet = OperationSet.NONE) -> View:
-    """The view of a client. `ui`: the major version that it states. Raises `Invalid` for any other value."""
+def client_view(ui: str | None, *, operations: bool) -> View:
+    """The view of a client. `ui`: the major version that it states. `operations`: whether it asked for all
+    operations; without them it gets those of the run's API (`Run.operation_set`). Raises `Invalid` for any
+    other version.
+    """
     if ui is not None and ui not in VIEWS:
         raise Invalid(f"ui is 5, 6 or 7, not {ui[:64]!r}")
-    return msgspec.structs.replace(
-        VIEW_DEFAULT if ui is None else VIEWS[ui],
-        operations=operations,
-        lifecycle=operation_set is not OperationSet.NONE,
-        progress=operation_set is OperationSet.PROGRESS,
-    )
+    return msgspec.structs.replace(VIEW_DEFAULT if ui is None else VIEWS[ui], operations=operations)

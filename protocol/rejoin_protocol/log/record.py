@@ -31,6 +31,14 @@ class Audience(StrEnum):
     RESETS = "resets"  # `reset-step`: not for clients that asked for an older version
 
 
+class OperationSet(StrEnum):
+    """The operations that an API sends to all of its clients. A client gets all of them on request."""
+
+    NONE = "none"
+    LIFECYCLE = "lifecycle"  # `agent_initializing`, `agent_ready`, `completion` and `error`
+    PROGRESS = "progress"  # as LIFECYCLE, and `agent_thinking` and `status_update`
+
+
 OPERATIONS = frozenset({Audience.OPERATIONS, Audience.LIFECYCLE, Audience.PROGRESS})
 """The audiences of `data-operation` chunks."""
 
@@ -112,17 +120,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 class View(msgspec.Struct, frozen=True):
     """Which events one client receives. The default is everything but operations.
 
-    `operations`: all of them. `lifecycle`, `progress`: the ones that some API families always send. `v7`:
-    the chunk types of AI SDK 7. `v6`: those of AI SDK 6. `resets`: `reset-step`. A client ends its stream at
-    a type that it does not know.
+    `operations`: all of them, whatever `operation_set` says. `v7`: the chunk types of AI SDK 7. `v6`: those
+    of AI SDK 6. `resets`: `reset-step`. A client ends its stream at a type that it does not know.
     """
 
     operations: bool = False
     v7: bool = True
     v6: bool = True
     resets: bool = True
-    lifecycle: bool = False
-    progress: bool = False
+    operation_set: OperationSet = OperationSet.NONE
 
     def sees(self, head: Head) -> bool:
         """Whether this client sees the events of a batch."""
@@ -132,9 +138,9 @@ class View(msgspec.Struct, frozen=True):
             case Audience.OPERATIONS:
                 return self.operations
             case Audience.LIFECYCLE:
-                return self.operations or self.lifecycle
+                return self.operations or self.operation_set is not OperationSet.NONE
             case Audience.PROGRESS:
-                return self.operations or self.progress
+                return self.operations or self.operation_set is OperationSet.PROGRESS
             case Audience.V7:
                 return self.v7
             case Audience.RESETS:
@@ -148,8 +154,8 @@ class View(msgspec.Struct, frozen=True):
         """How many events before the batch this client sees, if it knows every type."""
         hidden = (
             (0 if self.operations else head.operations)
-            + (0 if self.operations or self.lifecycle else head.lifecycle)
-            + (0 if self.operations or self.progress else head.progress)
+            + (0 if self.operations or self.operation_set is not OperationSet.NONE else head.lifecycle)
+            + (0 if self.operations or self.operation_set is OperationSet.PROGRESS else head.progress)
             + (0 if self.v7 else head.v7)
             + (0 if self.resets else head.resets)
         )

@@ -231,21 +231,7 @@ async def test_a_new_chat_learns_its_thread_from_the_header(
 
 
 @pytest.mark.feature("F66", "F67")
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            "/api/chat",
-            marks=pytest.mark.xfail(
-                strict=False,  # a count that ends before the first such operation is right
-                reason="it posts in the graph API's format and resumes where the AI SDK does, whose stream "
-                "has fewer operations: its count skips text",
-            ),
-        ),
-        "/run/api/chat",
-        "/api/agents/{agent}/{session}",
-    ],
-)
+@pytest.mark.parametrize("path", ["/api/chat", "/run/api/chat", "/api/agents/{agent}/{session}"])
 async def test_the_workflow_transport_resumes_by_default(node: str, system: LocalSystem, path: str) -> None:
     """It appends the run's id and `/stream` to the path that it posts to, and counts what it has read."""
     await system.runner([msgspec.structs.replace(build_demo_agent(), name=system.agent)])

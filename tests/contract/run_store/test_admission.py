@@ -18,11 +18,13 @@ from rejoin_adapters.store_types import (
     Run,
     Submit,
     UserMessage,
+    WhenBusy,
 )
 from rejoin_protocol.errors import Conflict, Fenced, NotFound
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import State
+from rejoin_protocol.log.record import OperationSet
 from rejoin_protocol.run_request import RunRequest
 from tests.support.data.store_session import AGENT, DEFAULT, OTHER, Chat, fresh, text_of, user
 
@@ -332,6 +334,19 @@ async def test_another_tenant_sees_nothing(chat: Chat) -> None:
     with pytest.raises(NotFound):
         await stranger.decide(*approvals)
     assert await chat.texts() == ["secret", "may I?"]
+
+
+@pytest.mark.feature("F66")
+async def test_a_run_keeps_the_operations_of_the_request_that_started_it(chat: Chat) -> None:
+    """A repeated request, also one of another API, and what becomes of the run change nothing of it."""
+    plain = await chat.submit("one", "m1")
+    assert (await chat.submit("one", "m1", operation_set=OperationSet.PROGRESS)).run == plain.run
+    again = await chat.admit(Regenerate(), WhenBusy.INTERRUPT, operation_set=OperationSet.LIFECYCLE)
+    assert (again.run.operation_set, again.interrupted is not None) == (OperationSet.LIFECYCLE, True)
+    sent = await chat.submit("two", "m2", operation_set=OperationSet.PROGRESS)
+    assert (sent.run.operation_set, sent.created) == (OperationSet.PROGRESS, True)
+    assert await chat.found(sent.run) == sent.run
+    assert plain.run.operation_set is OperationSet.NONE
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import batched
 
 import pytest
 
-from rejoin_adapters.ports.run_store import RunStore
-from rejoin_adapters.store_types import Interrupted
-from rejoin_protocol.ids import CallId, MessageId
+from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX, RunStore
+from rejoin_adapters.store_types import Interrupted, Owner
+from rejoin_protocol.errors import Limited
+from rejoin_protocol.ids import CallId, MessageId, TenantId
 from rejoin_protocol.lifecycle import State
-from tests.support.data.store_session import ANN, BEN, OTHER, Chat, through
+from tests.support.data.store_session import ANN, BEN, OTHER, Chat, fresh, through
 
 pytest_plugins = ("tests.support.data.store_fixtures",)
 
@@ -67,6 +69,25 @@ async def test_a_stop_of_another_owner_stops_nothing(store: RunStore) -> None:
     assert not (await ann.send("one", "m1")).interrupted
     await stop(Chat(store, BEN, ann.id), "m2")
     assert not (await ann.send("two", "m2")).interrupted
+
+
+async def test_a_tenant_has_a_bounded_number_of_stops_that_wait(store: RunStore) -> None:
+    """The same stop again is one; other tenants, and interrupts of runs that exist, are not limited."""
+    tenant = Owner(TenantId(fresh("tenant")))
+    chats = [Chat(store, tenant) for _ in range(EARLY_STOPS_MAX)]
+    for _ in range(2):
+        for some in batched(chats, 100, strict=False):
+            async with asyncio.TaskGroup() as group:
+                for chat in some:
+                    group.create_task(stop(chat, "m1"))
+    late = Chat(store, tenant)
+    with pytest.raises(Limited):
+        await stop(late, "m1")
+    run = await late.send("one", "m1")
+    assert not run.interrupted
+    assert (await stop(late, "m1")).interrupted
+    assert (await chats[-1].send("one", "m1")).interrupted
+    assert await stop(Chat(store, ANN), "m1") == Interrupted(None, interrupted=False, known=False)
 
 
 @pytest.mark.feature("F97")

@@ -27,6 +27,15 @@ DETAILED = {
     "tool_result",
     "transfer",
 }
+ROUTES = [
+    "/api/chat/{run}/stream",
+    "/run/api/chat/{run}/stream",
+    "/run/api/executions/{run}/stream",
+    "/run/v1/conversations/{session}/stream",
+    "/api/agents/{agent}/{session}/reconnect",
+    "/api/agents/{agent}/{session}/{run}/stream",
+]
+"""Where a run's stream is resumed."""
 LIFECYCLE = {"agent_initializing", "agent_ready", "completion"}
 PROGRESS = {"agent_thinking", "status_update"}
 
@@ -108,7 +117,7 @@ async def test_no_history_holds_an_operation_and_no_viewer_folds_one(system: Loc
 async def test_each_api_sends_the_operations_that_it_documents(
     system: LocalSystem, path: str, wanted: dict[str, set[str]]
 ) -> None:
-    """Without any header; a resumed stream of the run API has them, too."""
+    """Without any header. On every route, a count continues the stream that the run was started with."""
     base = await system.gateway()
     await system.runner([crew(system.agent)])
     for api, operations in wanted.items():
@@ -127,10 +136,12 @@ async def test_each_api_sends_the_operations_that_it_documents(
         found = [one["data"] for one in answer.chunks if one["type"] == "data-operation"]
         assert {one["type"] for one in found} == operations, api
         assert all(one["ctx"] == one["details"] for one in found)
-        if api == "run":
-            run = answer.headers["x-workflow-run-id"]
-            again = await system.get(f"{base}/run/api/executions/{run}/stream?startIndex=0")
-            assert again.frames == answer.frames
+        run = answer.headers["x-workflow-run-id"]
+        for route in ROUTES:
+            url = base + route.format(agent=system.agent, session=session, run=run)
+            count = len(answer.frames) // 2
+            again = await system.get(url, **{"x-stream-start-index": str(count)})
+            assert again.frames == answer.frames[count:], (api, route)
         if api == "graph":
             [update] = [one for one in found if one["type"] == "status_update"]
             assert (update["label"], update["ctx"]) == ("almost there", {"agent": system.agent})

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from rejoin_adapters.memory.clock import now_utc
 from rejoin_adapters.memory.database.rows import ApprovalRow, RunRow, SessionRow
+from rejoin_adapters.ports.run_store import EARLY_STOPS_MAX
 from rejoin_adapters.store_types import ApiKeyRow, Artifact, ClientEvent, Feedback, Limits, Owner
 from rejoin_protocol.errors import Limited
 from rejoin_protocol.ids import ApprovalId, MessageId, RunId, SessionId, TenantId
@@ -27,7 +28,8 @@ class MemoryDatabase:
         self.api_keys: dict[str, ApiKeyRow] = {}
         self.feedback: list[tuple[TenantId, Feedback]] = []
         self.client_events: list[tuple[TenantId, ClientEvent]] = []
-        self.early_stops: list[tuple[Owner, SessionId, MessageId | None, datetime]] = []
+        self.early_stops: dict[tuple[Owner, SessionId, MessageId | None], datetime] = {}
+        """Until when each one holds."""
         self.purges: dict[RunId, tuple[datetime, bool]] = {}
         """Deleted runs: when their logs are due to be purged, and whether for the second time."""
 
@@ -44,8 +46,15 @@ class MemoryDatabase:
         return row
 
     def keep_stop(self, owner: Owner, session: SessionId, message: MessageId | None) -> None:
-        """Keep a stop for a message that has not come yet; None: for the session's first one."""
-        self.early_stops.append((owner, session, message, now_utc()))
+        """Keep a stop for a message that has not come yet; None: for the session's first one. Raises
+        `Limited`.
+        """
+        now, stop = now_utc(), (owner, session, message)
+        self.early_stops = {kept: until for kept, until in self.early_stops.items() if until > now}
+        others = [kept for kept, _, _ in self.early_stops if kept.tenant == owner.tenant]
+        if stop not in self.early_stops and len(others) >= EARLY_STOPS_MAX:
+            raise Limited("the tenant has too many stops that wait for their messages", 10)
+        self.early_stops[stop] = now + timedelta(seconds=3 if message is None else 10)
 
     def was_stopped(self, tenant: TenantId, session: SessionId, message: MessageId) -> bool:
         """Whether the stop of a run that is about to be made has come already."""
@@ -54,8 +63,8 @@ class MemoryDatabase:
             (owner.tenant, named) == (tenant, session)
             and owner.user in {None, row.user}
             and stopped in ({message} if row.runs else {message, None})
-            and (now - at).total_seconds() < (3 if stopped is None else 10)
-            for owner, named, stopped, at in self.early_stops
+            and until > now
+            for (owner, named, stopped), until in self.early_stops.items()
         )
 
     def session_of(self, run: RunRow) -> SessionRow:

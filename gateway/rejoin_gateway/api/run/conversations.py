@@ -23,7 +23,6 @@ from rejoin_gateway.api.shared.paging import (
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.http.response import json_response, stream_from_position
 from rejoin_gateway.http.routes import Route, RouteDoc
-from rejoin_gateway.streaming.client_view import OperationSet
 from rejoin_protocol.events.fold import MessageDict
 
 MESSAGES_DEFAULT = 50
@@ -205,7 +204,6 @@ ROUTES = (
             responses={200: bytes, 204: None},
             tag="run",
         ),
-        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "GET",

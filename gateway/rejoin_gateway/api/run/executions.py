@@ -24,7 +24,6 @@ from rejoin_gateway.http.request import decode_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.streaming import positions
-from rejoin_gateway.streaming.client_view import OperationSet
 from rejoin_protocol.errors import NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
@@ -160,7 +159,6 @@ ROUTES = (
             responses={200: bytes},
             tag="run",
         ),
-        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "POST",
@@ -176,7 +174,6 @@ ROUTES = (
             tag="run",
             example={"approved": True},
         ),
-        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "POST",

@@ -41,11 +41,11 @@ from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
 from rejoin_gateway.http.routes import AGENT_HEADER, IDEMPOTENCY_HEADER, Route, RouteDoc
-from rejoin_gateway.streaming.client_view import OperationSet
 from rejoin_gateway.streaming.collect import CollectedAnswer
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName
+from rejoin_protocol.log.record import OperationSet
 
 FINISH_REASONS = {
     "tool-calls": "tool_calls",
@@ -284,7 +284,6 @@ ROUTES = (
             responses={200: bytes, 204: None},
             tag="run",
         ),
-        operation_set=OperationSet.LIFECYCLE,
     ),
     Route(
         "POST",
