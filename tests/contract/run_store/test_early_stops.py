@@ -76,7 +76,7 @@ async def test_a_tenant_has_a_bounded_number_of_stops_that_wait(store: RunStore)
     tenant = Owner(TenantId(fresh("tenant")))
     chats = [Chat(store, tenant) for _ in range(EARLY_STOPS_MAX)]
     for _ in range(2):
-        for some in batched(chats, 100, strict=False):
+        for some in batched(chats, 100):
             async with asyncio.TaskGroup() as group:
                 for chat in some:
                     group.create_task(stop(chat, "m1"))

@@ -188,10 +188,9 @@ class MemoryRunStore(MemoryRunRecovery):
         run.context = admission.context
         if admission.remember:
             session.context = admission.context
-        message.run = answer.run = run
+        message.run = answer.run = self.database.runs[admission.run] = run
         session.runs.append(run)
         session.updated_at = now_utc()
-        self.database.runs[admission.run] = run
         return run
 
     async def find_run(self, owner: Owner, run: RunId) -> Run | None:

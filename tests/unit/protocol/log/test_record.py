@@ -10,6 +10,7 @@ from rejoin_protocol.log.record import (
     Audience,
     Head,
     Mark,
+    OperationSet,
     Record,
     View,
     contains,
@@ -88,16 +89,18 @@ def test_a_record_holds_the_cursors_of_its_events_and_no_others(
     assert contains(one, Cursor(other, at)) == (other == prev and index <= at < index + count)
 
 
-@given(batches, st.sets(st.sampled_from(["operations", "lifecycle", "progress", "v7", "resets"])))
-def test_a_view_counts_what_it_sees(batch: list[tuple[Audience, int]], wants: set[str]) -> None:
+@given(batches, st.sets(st.sampled_from(["operations", "v7", "resets"])), st.sampled_from(list(OperationSet)))
+def test_a_view_counts_what_it_sees(
+    batch: list[tuple[Audience, int]], wants: set[str], operation_set: OperationSet
+) -> None:
     """Against the plain way: looking at every event."""
-    fields = ("operations", "lifecycle", "progress", "v7", "resets")
-    view = View(**{field: field in wants for field in fields})
+    fields = ("operations", "v7", "resets")
+    view = View(**{field: field in wants for field in fields}, operation_set=operation_set)
     shown = {
         Audience.ALL: True,
         Audience.OPERATIONS: "operations" in wants,
-        Audience.LIFECYCLE: bool(wants & {"operations", "lifecycle"}),
-        Audience.PROGRESS: bool(wants & {"operations", "progress"}),
+        Audience.LIFECYCLE: "operations" in wants or operation_set != "none",
+        Audience.PROGRESS: "operations" in wants or operation_set == "progress",
         Audience.V7: "v7" in wants,
         Audience.RESETS: "resets" in wants,
     }
