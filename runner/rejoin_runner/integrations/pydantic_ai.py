@@ -33,7 +33,9 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent
 from rejoin_runner.agent.custom_loop import CrashPolicy, LoopOutput, RunInput
 from rejoin_runner.models.model import Usage
-from rejoin_runner.models.providers.history import ModelOrigin, to_messages
+from rejoin_runner.models.providers.conversation import build_conversation
+from rejoin_runner.models.providers.history import to_messages
+from rejoin_runner.models.providers.model_origin import ModelOrigin
 
 ORIGIN = ModelOrigin("pydantic-ai", "foreign", "foreign")
 """Reads the history. It matches no stored answer, so no provider signatures are sent."""
@@ -68,9 +70,8 @@ def adapt_pydantic_ai[D](
 
 def to_history(messages: Sequence[MessageDict]) -> list[ModelMessage]:
     """The conversation as pydantic-ai's messages, the user's last. The tool calls in it are its own."""
-    return to_messages(
-        "", [turn | {"parts": [_as_own_call(part) for part in turn["parts"]]} for turn in messages], ORIGIN
-    )
+    own_calls = [turn | {"parts": [_as_own_call(part) for part in turn["parts"]]} for turn in messages]
+    return to_messages("", build_conversation(own_calls, ORIGIN), ORIGIN)
 
 
 def _as_own_call(part: dict[str, Any]) -> dict[str, Any]:

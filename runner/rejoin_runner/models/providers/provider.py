@@ -14,6 +14,7 @@ from urllib.request import getproxies
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.models.fallback import Fallback
 from rejoin_runner.models.model import Model, ModelKeyLookup
+from rejoin_runner.models.providers.request_rules import find_rules
 
 if TYPE_CHECKING:
     import httpx2
@@ -149,6 +150,7 @@ def open_model(
             model = ProviderModel(
                 make_library_model,
                 provider,
+                rules=find_rules(provider, name, own_address=base_url is not None),
                 process_key=process_key,
                 tenant_key_lookup=tenant_key_lookup,
                 keyless=keyless,

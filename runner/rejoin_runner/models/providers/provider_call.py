@@ -10,7 +10,7 @@ A request is repeated only until its answer begins: text that users have seen is
 import asyncio
 import inspect
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, closing
 from typing import Any, cast
 
@@ -34,9 +34,12 @@ from rejoin_runner.models.model import (
     ModelSettings,
     ToolSpec,
 )
-from rejoin_runner.models.providers.file_support import refused_files
-from rejoin_runner.models.providers.history import ModelOrigin, to_messages
+from rejoin_runner.models.providers.conversation import Turn, build_conversation, call_names, system_texts
+from rejoin_runner.models.providers.file_support import RefusedFiles, find_suspects, refused_files
+from rejoin_runner.models.providers.history import to_messages
+from rejoin_runner.models.providers.model_origin import ModelOrigin
 from rejoin_runner.models.providers.provider_failure import ProviderFailure, classify_failure
+from rejoin_runner.models.providers.request_rules import RequestRules
 from rejoin_runner.models.providers.stream_translation import StreamTranslator
 
 RESPONSES = ("openai-responses", "meta")
@@ -57,8 +60,8 @@ class ProviderModel:
     """A model of a real provider.
 
     `make_library_model` returns the library's model for an API key; that is cheap, because all models share
-    connections. `process_key` serves tenants for which `tenant_key_lookup` has no key. `keyless`: calls need
-    no key.
+    connections. `rules` are the provider's. `process_key` serves tenants for which `tenant_key_lookup` has no
+    key. `keyless`: calls need no key.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class ProviderModel:
         make_library_model: Callable[[str], LibraryModel],
         provider: str,
         *,
+        rules: RequestRules,
         process_key: str | None,
         tenant_key_lookup: ModelKeyLookup | None,
         keyless: bool,
@@ -76,7 +80,8 @@ class ProviderModel:
         self._provider = provider
         self._model = make_library_model(process_key or _NO_KEY)
         refused = refused_files(provider, self._model.profile)
-        self._origin = ModelOrigin(provider, self._model.model_name, self._model.system, refused)
+        self._origin = ModelOrigin(provider, self._model.model_name, self._model.system, refused, rules)
+        self._refused_files = RefusedFiles()
         self._tenant_key_lookup = tenant_key_lookup
         self._needs_tenant_key = not keyless and process_key is None
         self._answer_timeout_s = answer_timeout_s
@@ -104,11 +109,20 @@ class ProviderModel:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._answer_timeout_s
         origin, retries = self._origin, 0
+        left_out: frozenset[bytes] = frozenset()
+        suspects: Iterator[frozenset[bytes]] | None = None
         while True:
             begun = False
+            turns = build_conversation(
+                [*request.history, request.answer], origin, self._refused_files.with_others(left_out)
+            )
             try:
-                async with aclosing(self._attempt(model, request, origin, deadline - clock())) as events:
+                async with aclosing(
+                    self._attempt(model, request, turns, origin, deadline - clock())
+                ) as events:
                     async for event in events:
+                        if not begun:
+                            self._refused_files.add(left_out)
                         begun = True
                         yield event
             except ProviderFailure as fault:
@@ -117,6 +131,11 @@ class ProviderModel:
                 if fault.reasoning_refused and origin is self._origin:
                     origin = origin.without_signatures()  # the reasoning is bound to another account
                     continue
+                if fault.files_suspected:
+                    suspects = suspects or iter(find_suspects(turns))
+                    if left_out := next(suspects, frozenset()):
+                        log.info("files_left_out", provider=self._provider, files=len(left_out))
+                        continue
                 wait_s = _retry_wait_s(fault, retries)
                 if retries >= self._retries_max or wait_s is None or clock() + wait_s >= deadline:
                     raise
@@ -152,16 +171,23 @@ class ProviderModel:
         return key
 
     async def _attempt(
-        self, model: LibraryModel, request: ModelRequest, origin: ModelOrigin, timeout_s: float
+        self,
+        model: LibraryModel,
+        request: ModelRequest,
+        turns: Sequence[Turn],
+        origin: ModelOrigin,
+        timeout_s: float,
     ) -> AsyncGenerator[ModelResponseStreamEvent | ModelResponse]:
         """The library's events, then its complete response. Raises `ProviderFailure` for every failure."""
         begun = False
+        instructions = "\n\n".join([request.instructions, *system_texts(request.history)])
+        tools = request.tools or (absent_tools(turns) if origin.rules.needs_tools else ())
         try:
             answer = model_request_stream(
                 model,
-                to_messages(request.instructions, [*request.history, request.answer], origin),
+                to_messages(instructions, turns, origin),
                 model_settings=_settings(model, self._provider, request.settings),
-                model_request_parameters=_parameters(request.tools),
+                model_request_parameters=_parameters(tools),
             )
             with closing(Deadline(timeout_s)) as deadline:
                 async with AsyncExitStack() as stack:
@@ -183,6 +209,12 @@ def _retry_wait_s(fault: ProviderFailure, retries: int) -> float | None:
         return fault.wait_s if fault.wait_s <= _RETRY_AFTER_MAX_S else None
     longest = min(_WAIT_MAX_S, _WAIT_FIRST_S * 2**retries)
     return random.uniform(longest / 2, longest)  # noqa: S311 - spreads the retries of many runs
+
+
+def absent_tools(turns: Sequence[Turn]) -> list[ToolSpec]:
+    """Declarations of the tools that earlier agents called, for an agent without tools."""
+    schema = {"type": "object", "properties": {}}
+    return [ToolSpec(name, "Not there any more: do not call it.", schema) for name in call_names(turns)]
 
 
 def _parameters(tools: Sequence[ToolSpec]) -> ModelRequestParameters:

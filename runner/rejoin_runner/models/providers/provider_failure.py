@@ -3,6 +3,7 @@
 The libraries' own texts name hosts, keys and classes, so users get texts from here.
 """
 
+import re
 from http import HTTPStatus
 
 from pydantic_ai import exceptions
@@ -10,6 +11,17 @@ from pydantic_ai import exceptions
 from rejoin_runner.models.model import ModelError
 
 _TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+_REFUSED = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
+"""Statuses of a request that may be taken without its files."""
+_FILE_WORDS = re.compile(r"image|vision|multimodal|mmproj|audio|video|attachment|pdf|document", re.IGNORECASE)
 _REASONING_REFUSED_TEXTS = ("encrypted content", "encrypted_content", "invalid `signature`", "invalid `data`")
 
 
@@ -17,11 +29,18 @@ class ProviderFailure(ModelError):
     """A provider's failure, and what can be done about it."""
 
     def __init__(
-        self, detail: str, *, retryable: bool, wait_s: float | None = None, reasoning_refused: bool = False
+        self,
+        detail: str,
+        *,
+        retryable: bool,
+        wait_s: float | None = None,
+        reasoning_refused: bool = False,
+        files_suspected: bool = False,
     ) -> None:
         super().__init__(detail, retryable=retryable)
         self.wait_s = wait_s
         self.reasoning_refused = reasoning_refused
+        self.files_suspected = files_suspected
 
 
 def classify_failure(fault: Exception, *, begun: bool) -> ProviderFailure:
@@ -55,6 +74,7 @@ def classify_failure(fault: Exception, *, begun: bool) -> ProviderFailure:
         retryable=transient and not begun,
         wait_s=fault.retry_after if isinstance(fault, exceptions.ModelAPIError) else None,
         reasoning_refused=_refuses_reasoning(fault),
+        files_suspected=not begun and _may_refuse_files(fault),
     )
 
 
@@ -67,6 +87,23 @@ def _refuses_reasoning(fault: Exception) -> bool:
         return False
     body = str(fault.body).lower()
     return any(text in body for text in _REASONING_REFUSED_TEXTS)
+
+
+def _may_refuse_files(fault: Exception) -> bool:
+    """Whether the request might be taken without its files. Providers word this in many ways."""
+    match fault:
+        case exceptions.ModelHTTPError(status_code=status) if status in _REFUSED:
+            return True
+        case exceptions.ModelHTTPError(status_code=status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _FILE_WORDS.search(str(fault.body)) is not None
+        case exceptions.ModelAPIError():
+            return False
+        case (
+            exceptions.UserError() | NotImplementedError() | ValueError() | AssertionError() | RuntimeError()
+        ):
+            return True  # the library cannot write the file in the provider's form
+        case _:
+            return False
 
 
 def _status(status: int) -> str:

@@ -46,7 +46,7 @@ from rejoin_protocol.events.chunks import (
 )
 from rejoin_protocol.events.partial_json import names_prototype
 from rejoin_runner.models.model import Done, ModelChunk, Usage
-from rejoin_runner.models.providers.history import ModelOrigin
+from rejoin_runner.models.providers.model_origin import ModelOrigin
 
 _REASONS: MappingProxyType[str, FinishReason] = MappingProxyType(
     {"stop": "stop", "length": "length", "content_filter": "content-filter", "tool_call": "tool-calls"}

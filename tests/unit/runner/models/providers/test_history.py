@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +14,6 @@ from pydantic_ai.messages import (
     ImageUrl,
     ModelRequest,
     ModelResponse,
-    SystemPromptPart,
     TextPart,
     ThinkingPart,
     ToolCallPart,
@@ -21,7 +21,17 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from rejoin_runner.models.providers.history import DENIED, UNKNOWN, WAITING, ModelOrigin, to_messages
+from rejoin_runner.models.providers.conversation import (
+    DENIED,
+    GO_ON,
+    UNKNOWN,
+    WAITING,
+    build_conversation,
+    system_texts,
+)
+from rejoin_runner.models.providers.history import to_messages
+from rejoin_runner.models.providers.model_origin import ModelOrigin
+from rejoin_runner.models.providers.request_rules import find_rules
 
 ORIGIN = ModelOrigin("openai", "m1", "openai-compatible")
 STEP = {"type": "step-start"}
@@ -43,20 +53,25 @@ def tool(state: str, **more: object) -> dict[str, Any]:
     return {"type": "tool-weather", "toolCallId": "c1", "state": state, "input": {"city": "Rome"}, **more}
 
 
+def messages_for(
+    instructions: str, turns: Sequence[dict[str, Any]], origin: ModelOrigin
+) -> list[ModelRequest | ModelResponse]:
+    return to_messages(instructions, build_conversation(turns, origin), origin)
+
+
 def shown(*turns: dict[str, Any], instructions: str = "") -> list[Any]:
-    """The messages as nested tuples, without the library's timestamps."""
-    return [
+    """The messages as nested tuples, without the library's timestamps, and without a last `GO_ON`."""
+    messages = [
         (type(message).__name__, *(brief(part) for part in message.parts))
-        for message in to_messages(instructions, turns, ORIGIN)
+        for message in messages_for(instructions, turns, ORIGIN)
     ]
+    return messages[:-1] if messages[-1] == ("ModelRequest", GO_ON) else messages
 
 
 def brief(part: object) -> Any:
     match part:
         case UserPromptPart(content=content):
             return content
-        case SystemPromptPart(content=content):
-            return ("system", content)
         case TextPart(content=content, id=id):
             return ("text", content) if id is None else ("text", content, id)
         case ThinkingPart(content=content, id=id, signature=signature):
@@ -81,7 +96,7 @@ def test_a_turn_is_a_request_and_an_answer() -> None:
 
 
 def test_the_instructions_ride_on_the_last_request_only() -> None:
-    messages = to_messages("be kind", [user(text("a")), assistant(text("b")), user(text("c"))], ORIGIN)
+    messages = messages_for("be kind", [user(text("a")), assistant(text("b")), user(text("c"))], ORIGIN)
     assert [message.instructions for message in messages if isinstance(message, ModelRequest)] == [
         None,
         "be kind",
@@ -89,7 +104,7 @@ def test_the_instructions_ride_on_the_last_request_only() -> None:
 
 
 def test_instructions_alone_are_a_request() -> None:
-    (only,) = to_messages("be kind", [assistant()], ORIGIN)
+    (only,) = messages_for("be kind", [assistant()], ORIGIN)
     assert isinstance(only, ModelRequest)
     assert only.instructions == "be kind"
 
@@ -136,16 +151,15 @@ def test_every_call_is_answered(part: dict[str, Any], content: str, outcome: str
     """Also the calls of an aborted run: providers refuse a call that nothing answers."""
     assert shown(user(text("go")), assistant(STEP, part), user(text("and?")))[1:] == [
         ("ModelResponse", CALL),
-        ("ModelRequest", ("result", "weather", content, "c1", outcome)),
-        ("ModelRequest", "and?"),
+        ("ModelRequest", ("result", "weather", content, "c1", outcome), "and?"),
     ]
 
 
 def test_text_behind_a_call_in_one_step_stands_before_its_result() -> None:
-    """As `convertToModelMessages` has it: only a step parts them."""
+    """Only a step parts them, and calls come last: Anthropic wants their results right behind them."""
     turn = assistant(STEP, tool("output-available", output="hot"), text("so"))
     assert shown(turn) == [
-        ("ModelResponse", CALL, ("text", "so")),
+        ("ModelResponse", ("text", "so"), CALL),
         ("ModelRequest", ("result", "weather", "hot", "c1", "success")),
     ]
 
@@ -175,7 +189,7 @@ def test_an_output_of_texts_and_files_is_shown_as_such() -> None:
         (b"hi", "text/csv"),
     ]
     assert [type(one) for one in shown[4:6]] == [ImageUrl, DocumentUrl]
-    assert shown[6] == "[The attachment of this message cannot be read.]"
+    assert shown[6] == "[The attachment of this message (image/png) cannot be read.]"
 
 
 @pytest.mark.parametrize(
@@ -193,16 +207,26 @@ def test_an_output_that_only_looks_like_that_is_shown_as_json(items: list[Any], 
     assert outputs(*items, type=type) == msgspec.json.encode({"type": type, "value": items}).decode()
 
 
-@pytest.mark.parametrize("id", ["functions.weather:0", "c" * 65, ""])
-def test_a_call_s_id_is_made_fit_where_only_plain_ones_are_taken(id: str) -> None:
+@pytest.mark.parametrize(
+    ("id", "keepers"),
+    [
+        ("functions.weather:0", {"openai"}),
+        ("c" * 41, {"anthropic"}),
+        ("c" * 65, set()),
+        ("", set()),
+        ("abcDEF123", {"openai", "anthropic", "mistral"}),
+    ],
+)
+def test_a_call_s_id_is_made_fit_for_the_provider(id: str, keepers: set[str]) -> None:
     part = tool("output-available", output="hot") | {"toolCallId": id}
-    for provider, kept in (("openai", True), ("anthropic", False)):
-        response, request = to_messages("", [assistant(part)], ModelOrigin(provider, "m1", provider))
+    for provider in ("openai", "anthropic", "mistral"):
+        origin = ModelOrigin(provider, "m1", provider, rules=find_rules(provider, "m1"))
+        response, request = messages_for("", [user(text("hi")), assistant(part)], origin)[1:]
         call, result = response.parts[0], request.parts[0]
         assert isinstance(call, ToolCallPart)
         assert isinstance(result, ToolReturnPart)
         assert call.tool_call_id == result.tool_call_id
-        assert (call.tool_call_id == id) is kept
+        assert (call.tool_call_id == id) is (provider in keepers)
 
 
 def test_what_is_not_for_the_model_is_left_out() -> None:
@@ -230,12 +254,13 @@ def test_a_dynamic_tool_is_called_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "sent"), [('{"ci', '{"INVALID_JSON":"{\\"ci"}'), ([1], '{"INVALID_JSON":"[1]"}')]
+    ("value", "sent"),
+    [('{"ci', '{"unreadable_arguments":"{\\"ci"}'), ([1], '{"unreadable_arguments":"[1]"}')],
 )
 def test_arguments_that_are_no_object_still_reach_the_model(value: object, sent: str) -> None:
-    response = to_messages("", [assistant(tool("output-error", errorText="bad") | {"input": value})], ORIGIN)[
-        0
-    ]
+    response = messages_for(
+        "", [assistant(tool("output-error", errorText="bad") | {"input": value})], ORIGIN
+    )[0]
     assert isinstance(response, ModelResponse)
     call = response.parts[0]
     assert isinstance(call, ToolCallPart)
@@ -258,7 +283,7 @@ OWN = {"model": "m1", "id": "rs_1", "signature": "sig"}
 
 def test_reasoning_returns_to_its_model_with_its_signature() -> None:
     turn = assistant(STEP, reasoning("hm", openai=OWN), text("ok", providerMetadata={"openai": OWN}))
-    (response, _) = to_messages("", [turn], ORIGIN)
+    (response, _) = messages_for("", [turn], ORIGIN)
     assert isinstance(response, ModelResponse)
     assert response.provider_name == "openai-compatible"
     assert [brief(part) for part in response.parts] == [
@@ -286,7 +311,7 @@ def test_reasoning_of_another_model_is_never_sent(metadata: dict[str, Any]) -> N
 
 def test_elsewhere_nothing_is_its_own() -> None:
     turn = assistant(STEP, reasoning("hm", openai=OWN), text("ok", providerMetadata={"openai": OWN}))
-    (response, _) = to_messages("", [turn], ORIGIN.without_signatures())
+    (response, _) = messages_for("", [turn], ORIGIN.without_signatures())
     assert [brief(part) for part in response.parts] == [("text", "ok")]
 
 
@@ -299,7 +324,7 @@ def test_signatures_survive_the_way_into_the_log_and_back() -> None:
         "openai": {"model": "m1", "id": "redacted", "signature": "s", "details": {"raw": [1]}}
     }
     turn = assistant(reasoning("", **metadata), text("ok"))
-    assert to_messages("", [turn], ORIGIN)[0].parts[0] == part
+    assert messages_for("", [turn], ORIGIN)[0].parts[0] == part
 
 
 def test_reasoning_that_led_to_nothing_is_left_out() -> None:
@@ -310,18 +335,19 @@ def test_reasoning_that_led_to_nothing_is_left_out() -> None:
     ]
 
 
-def test_missing_turns_do_not_matter() -> None:
+def test_messages_of_one_speaker_in_a_row_are_one() -> None:
     assert shown(assistant(text("a")), assistant(text("b")), user(text("c")), user(text("d")), user()) == [
-        ("ModelResponse", ("text", "a")),
-        ("ModelResponse", ("text", "b")),
-        ("ModelRequest", "c"),
-        ("ModelRequest", "d"),
+        ("ModelResponse", ("text", "a"), ("text", "b")),
+        ("ModelRequest", "c\n\nd"),
     ]
 
 
-def test_a_system_turn_is_a_system_prompt() -> None:
+def test_system_messages_are_instructions() -> None:
+    """Many models take no system message behind the first one."""
     turn = {"id": "s", "role": "system", "parts": [text("be "), text("kind")]}
-    assert shown(turn, user(text("hi")))[0] == ("ModelRequest", ("system", "be kind"))
+    blank = {"id": "s", "role": "system", "parts": [text(" ")]}
+    assert shown(turn, user(text("hi"))) == [("ModelRequest", "hi")]
+    assert system_texts([turn, user(text("hi")), blank]) == ["be kind"]
 
 
 def test_what_the_user_threw_in_stands_between_two_answers() -> None:
@@ -334,7 +360,7 @@ def test_what_the_user_threw_in_stands_between_two_answers() -> None:
 
 
 def attached(url: str, media_type: str = "", **more: object) -> Any:
-    (message,) = to_messages(
+    (message,) = messages_for(
         "", [user({"type": "file", "url": url, "mediaType": media_type, **more})], ORIGIN
     )
     (part,) = message.parts
@@ -374,7 +400,7 @@ def test_a_call_comes_back_to_its_model_with_what_was_attached_to_it(state: dict
     """Also one whose arguments did not fit."""
     kept: Any = ORIGIN.metadata(ToolCallPart("weather", {}, "c1", id="fc", provider_details={"s": "sig"}))
     part = tool(**state) | {f"{key}ProviderMetadata": kept}
-    call = to_messages("", [assistant(STEP, part)], ORIGIN)[0].parts[0]
+    call = messages_for("", [assistant(STEP, part)], ORIGIN)[0].parts[0]
     assert isinstance(call, ToolCallPart)
     assert (call.id, call.provider_details, call.provider_name) == ("fc", {"s": "sig"}, ORIGIN.system)
 
@@ -383,14 +409,17 @@ def test_a_file_comes_back_to_its_model_with_what_was_attached_to_it() -> None:
     file = FilePart(BinaryContent(b"hi", media_type="text/plain"), id="f1", provider_details={"s": "sig"})
     metadata = ORIGIN.metadata(file)
     made = {"type": "file", "mediaType": "text/plain", "url": "data:,hi", "providerMetadata": metadata}
-    part = to_messages("", [assistant(STEP, made)], ORIGIN)[0].parts[0]
+    part = messages_for("", [assistant(STEP, made)], ORIGIN)[0].parts[0]
     assert isinstance(part, FilePart)
     assert (part.id, part.provider_details, part.provider_name) == ("f1", {"s": "sig"}, ORIGIN.system)
 
 
 @pytest.mark.parametrize("url", ["/files/1", "ftp://a.example/x", "data:image/png;base64,a"])
 def test_an_unreadable_file_is_named_and_not_dropped(url: str) -> None:
-    assert attached(url, "image/png", filename="cat.png") == "[The attachment cat.png cannot be read.]"
+    assert (
+        attached(url, "image/png", filename="cat.png")
+        == "[The attachment cat.png (image/png) cannot be read.]"
+    )
 
 
 def test_a_file_the_model_made_is_part_of_its_answer() -> None:
@@ -414,16 +443,17 @@ def test_a_note_replaces_a_file_that_the_model_cannot_take() -> None:
     png = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,AA=="}
     output = {"type": "content", "value": [{"type": "media", "data": "AA==", "mediaType": "image/gif"}]}
     turns = [user(text("look"), gif, png), assistant(STEP, tool("output-available", output=output))]
-    asked, _, returned = to_messages("", turns, blind)
+    asked, _, returned = messages_for("", turns, blind)
     [prompt] = asked.parts
     assert isinstance(prompt, UserPromptPart)
     assert prompt.content == [
         "look",
-        "[The attachment a.gif (image/gif) is left out: this model cannot read such files.]",
+        "[The attachment a.gif (image/gif, 1 bytes) is left out: this model cannot read it.]",
         BinaryContent(b"\0", media_type="image/png"),
     ]
     [result] = returned.parts
     assert isinstance(result, ToolReturnPart)
-    assert result.content == [
-        "[The attachment of this message (image/gif) is left out: this model cannot read such files.]"
-    ]
+    assert (
+        result.content
+        == "[The attachment of this message (image/gif, 1 bytes) is left out: this model cannot read it.]"
+    )
