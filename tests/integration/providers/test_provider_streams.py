@@ -390,13 +390,15 @@ async def test_an_attachment_goes_out_as_it_came(provider: FakeProvider, model: 
     ]
 
 
-async def test_what_the_model_cannot_take_is_an_error_and_not_sent(
+async def test_a_file_that_cannot_be_written_in_the_provider_s_form_becomes_a_note(
     provider: FakeProvider, model: ProviderModel
 ) -> None:
     film = {"type": "file", "mediaType": "video/mp4", "url": "data:video/mp4;base64,AAAA"}
-    with pytest.raises(ModelError, match="does not take"):
-        await answer(model, ModelRequest("", [HI | {"parts": [film]}], NOTHING, [], step=0))
-    assert provider.requests == []
+    provider.queue(text("ok"))
+    await answer(model, ModelRequest("", [HI | {"parts": [film]}], NOTHING, [], step=0))
+    [sent] = provider.requests
+    note = "[The attachment of this message (video/mp4, 3 bytes) is left out: this model cannot read it.]"
+    assert sent["messages"] == [{"role": "user", "content": note}]
 
 
 async def test_the_key_is_the_given_one_and_never_the_environment_s(
