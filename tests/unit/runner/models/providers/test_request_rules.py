@@ -16,7 +16,18 @@ from rejoin_runner.models.providers.request_rules import (
 )
 
 providers = st.sampled_from(KNOWN_PROVIDERS)
-INVENTED = ["functions.add", "add tool", "add<|channel|>json", "a" * 65, "", "погода", "-", "7", "\ud800", "a\0"]
+INVENTED = [
+    "functions.add",
+    "add tool",
+    "add<|channel|>json",
+    "a" * 65,
+    "",
+    "погода",
+    "-",
+    "7",
+    "\ud800",
+    "a\0",
+]
 
 
 @pytest.mark.parametrize("provider", KNOWN_PROVIDERS)
@@ -50,7 +61,8 @@ def test_every_id_of_a_request_fits_and_is_used_once(provider: str, ids: list[st
 
 
 @pytest.mark.parametrize(
-    ("provider", "model"), [("mistral", "x"), ("openrouter", "mistralai/devstral-2"), ("vllm", "Mixtral-8x7B")]
+    ("provider", "model"),
+    [("mistral", "x"), ("openrouter", "mistralai/devstral-2"), ("vllm", "Mixtral-8x7B")],
 )
 def test_mistral_s_models_are_known_by_name_wherever_they_are_served(provider: str, model: str) -> None:
     assert fit_call_id("call_1", find_rules(provider, model), set()).isalnum()
