@@ -22,6 +22,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.models.model import Model
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
 from rejoin_runner.models.providers.provider_call import ProviderModel
+from rejoin_runner.models.providers.request_rules import find_rules
 
 NAME = "gpt-bench"
 LATE_MS_MAX = 100.0
@@ -78,6 +79,7 @@ def _library_model(base: str, http: httpx2.AsyncClient) -> Model:
     return ProviderModel(
         connect,
         "openai",
+        rules=find_rules("openai", NAME, own_address=True),
         process_key=None,
         tenant_key_lookup=None,
         keyless=True,
