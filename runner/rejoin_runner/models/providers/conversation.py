@@ -93,7 +93,7 @@ class MadeFile(msgspec.Struct, frozen=True):
     data: ProviderData | None = None
 
 
-class Call(msgspec.Struct, frozen=True):
+class MadeCall(msgspec.Struct, frozen=True):
     """A call of a tool."""
 
     id: str
@@ -120,7 +120,7 @@ class UserTurn(msgspec.Struct, frozen=True):
 class AnswerTurn(msgspec.Struct, frozen=True):
     """What the model says, never empty, and one result for each of its calls."""
 
-    parts: tuple[Said | Thought | MadeFile | Call, ...]
+    parts: tuple[Said | Thought | MadeFile | MadeCall, ...]
     results: tuple[Result, ...] = ()
 
 
@@ -239,20 +239,20 @@ def _blocks(parts: Sequence[Part]) -> Iterator[list[Part] | Part]:
 
 
 def _answer(block: Sequence[Part], reader: "_PartReader") -> Iterator[AnswerTurn]:
-    parts: list[Said | Thought | MadeFile | Call] = []
+    parts: list[Said | Thought | MadeFile | MadeCall] = []
     results: list[Result] = []
     for part in block:
         shown = reader.read_answer_part(part)
         if shown is None:
             continue
         parts.append(shown)
-        if isinstance(shown, Call):
+        if isinstance(shown, MadeCall):
             results.append(reader.read_result(part, shown))
     while parts and isinstance(parts[-1], Thought):
         parts.pop()
     if all(part.data is None for part in parts):
         # Other models may have spoken behind their calls. With provider data the order is the provider's own.
-        parts.sort(key=lambda part: isinstance(part, Call))
+        parts.sort(key=lambda part: isinstance(part, MadeCall))
     if parts:
         yield AnswerTurn(tuple(parts), tuple(results))
 
@@ -278,7 +278,7 @@ class _PartReader:
                 content.append(self._read_file(part))
         return tuple(content)
 
-    def read_answer_part(self, part: Part) -> Said | Thought | MadeFile | Call | None:
+    def read_answer_part(self, part: Part) -> Said | Thought | MadeFile | MadeCall | None:
         """A part of an answer; None if the model is not shown it again."""
         data = self._origin.find_own_data(part.get("providerMetadata"))
         match part:
@@ -296,7 +296,7 @@ class _PartReader:
             case _:
                 return None
 
-    def read_result(self, part: Part, call: Call) -> Result:
+    def read_result(self, part: Part, call: MadeCall) -> Result:
         """The result of a call, a sentence if it has none."""
         reason = (part.get("approval") or {}).get("reason") or DENIED
         result = partial(Result, call.id, call.name)
@@ -314,13 +314,13 @@ class _PartReader:
             case _:
                 return result((UNKNOWN,), "interrupted")
 
-    def _read_call(self, part: Part) -> Call:
+    def _read_call(self, part: Part) -> MadeCall:
         # The metadata of a call whose arguments did not fit is stored with its result.
         data = self._origin.find_own_data(part.get("callProviderMetadata"))
         data = data or self._origin.find_own_data(part.get("resultProviderMetadata"))
         rules = self._origin.rules
         id = fit_call_id(part["toolCallId"], rules, self._call_ids)
-        return Call(id, fit_tool_name(tool_name(part), rules), _arguments(part.get("input")), data)
+        return MadeCall(id, fit_tool_name(tool_name(part), rules), _arguments(part.get("input")), data)
 
     def _read_output(self, value: Any) -> tuple[Content, ...]:
         """A tool's output: its texts and files if it consists of these, else its JSON text."""

@@ -28,7 +28,7 @@ from pydantic_ai.messages import (
 
 from rejoin_runner.models.providers.conversation import (
     AnswerTurn,
-    Call,
+    MadeCall,
     Content,
     FileContent,
     MadeFile,
@@ -58,7 +58,7 @@ def to_messages(instructions: str, turns: Iterable[Turn], origin: ModelOrigin) -
     return messages
 
 
-def _response(parts: Sequence[Said | Thought | MadeFile | Call], origin: ModelOrigin) -> ModelResponse:
+def _response(parts: Sequence[Said | Thought | MadeFile | MadeCall], origin: ModelOrigin) -> ModelResponse:
     # Ids of single items are valid only in a response that this provider gave.
     has_provider_data = any(part.data is not None for part in parts)
     return ModelResponse(
@@ -67,7 +67,7 @@ def _response(parts: Sequence[Said | Thought | MadeFile | Call], origin: ModelOr
     )
 
 
-def _response_part(part: Said | Thought | MadeFile | Call, origin: ModelOrigin) -> ModelResponsePart:
+def _response_part(part: Said | Thought | MadeFile | MadeCall, origin: ModelOrigin) -> ModelResponsePart:
     own: dict[str, Any] = {} if part.data is None else _attributes(part.data, origin)
     match part:
         case Said(text=text):
@@ -76,7 +76,7 @@ def _response_part(part: Said | Thought | MadeFile | Call, origin: ModelOrigin) 
             return ThinkingPart(text, signature=data.signature, **own)
         case MadeFile(file=file):
             return FilePart(BinaryContent(file.data or b"", media_type=file.media_type or ""), **own)
-        case Call(id=id, name=name, arguments=arguments):
+        case MadeCall(id=id, name=name, arguments=arguments):
             return ToolCallPart(name, arguments, id, **own)
 
 
