@@ -28,9 +28,9 @@ from pydantic_ai.messages import (
 
 from rejoin_runner.models.providers.conversation import (
     AnswerTurn,
-    MadeCall,
     Content,
     FileContent,
+    MadeCall,
     MadeFile,
     Result,
     Said,
