@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic
 
 import msgspec
+from typing_extensions import TypeVar
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.ids import AgentName, agent_name
@@ -21,10 +22,12 @@ from rejoin_runner.tools.tool_context import RunContext, ToolContext
 
 TEXT_INTERVAL_S = 0.04
 
-type Instructions = str | Callable[[RunContext[Any]], str | Awaitable[str]]
+type Instructions[C] = str | Callable[[RunContext[C]], str | Awaitable[str]]
+C = TypeVar("C", default=Any)
+"""The type of the request context. `Agent` alone is `Agent[Any]`."""
 
 
-class Agent(msgspec.Struct, frozen=True, kw_only=True):
+class Agent(msgspec.Struct, Generic[C], frozen=True, kw_only=True):
     """An agent that a runner serves.
 
     Several agents may work in one run. `context`, `text_interval_s`, `status_updates`, `timeout_s`,
@@ -80,14 +83,14 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     model: Model | str
-    instructions: Instructions = ""
-    tools: Sequence[Tool] = ()
+    instructions: Instructions[C] = ""
+    tools: Sequence[Tool[C]] = ()
     mcp: Sequence[McpServer] = ()
     handoffs: Sequence["Agent | str"] = ()
     delegates: Sequence["Agent | str"] = ()
     handoffs_max: int = 10
     delegation_depth_max: int = 5
-    context: type[msgspec.Struct] | None = None
+    context: type[C] | None = None
     model_settings: ModelSettings = ModelSettings()
     model_keys: ModelKeyLookup | None = None
     context_window: ContextWindow | None = None
@@ -128,6 +131,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             raise Invalid(f"agent {self.name}: its context is no subclass of msgspec.Struct")
         if not isinstance(self.model_settings, ModelSettings):
             raise Invalid(f"agent {self.name}: its model_settings are no ModelSettings")
+        for tool in self.tools:
+            if context is not None and tool.context_type is not None:
+                check_tool_context(self.name, tool, context)
         if self.max_steps < 1:
             raise Invalid(f"agent {self.name}: max_steps is at least 1")
 
@@ -217,6 +223,15 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
             reason = str(fault).splitlines()[0]
             raise Invalid(f"agent {self.name}: its context cannot be written as JSON ({reason})") from fault
         return AgentEntry(AgentName(self.name), self.description, schema, execution_mode=self.execution_mode)
+
+
+def check_tool_context(agent: str, tool: Tool[Any], context: type | None) -> None:
+    """Raises `Invalid` if the tool reads another context than runs have. `context` None: runs have none."""
+    wanted = tool.context_type
+    if wanted is None or (context is not None and issubclass(context, wanted)):
+        return
+    has = "runs without a context" if context is None else f"has the context {context.__name__}"
+    raise Invalid(f"agent {agent} {has}, and its tool {tool.name} reads the context {wanted.__name__}")
 
 
 def _first_duplicate(names: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from rejoin_protocol.errors import Invalid
-from rejoin_runner.agent.agent import Agent
+from rejoin_runner.agent.agent import Agent, check_tool_context
 from rejoin_runner.mcp.remote_tool import TOOL_NAME_CHARS_MAX
 from rejoin_runner.mcp.toolbox import ServerTools, Toolbox
 from rejoin_runner.models.missing_model import MissingModel
@@ -94,6 +94,8 @@ def collect_agents(head: Agent) -> dict[str, Agent]:
 def _check_member(agent: Agent, head: Agent, agents: Mapping[str, Agent]) -> None:
     if agent.context is not None and agent.context is not head.context:
         raise Invalid(f"agent {agent.name} wants another context than {head.name}, in whose runs it works")
+    for one in agent.tools:
+        check_tool_context(agent.name, one, head.context)
     for name in (*agent.handoff_names, *agent.delegate_names):
         if name not in agents:
             raise Invalid(f"agent {agent.name} names the agent {name}, which {head.name} does not reach")

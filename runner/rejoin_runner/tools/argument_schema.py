@@ -2,22 +2,23 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools.docstring import parse_docstring
+from rejoin_runner.tools.json_types import json_schema
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
 
-def object_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+def object_schema(struct: type) -> dict[str, Any]:
     """The JSON schema of a struct, as a schema of type object and not as a reference to one.
 
     Raises `TypeError` if a field has a type that JSON does not have.
     """
-    schema = msgspec.json.schema(struct)
+    schema = json_schema(struct)
     definitions = schema.pop("$defs")
     name = schema["$ref"].rsplit("/", 1)[-1]
     root: dict[str, Any] = definitions.pop(name)
@@ -36,7 +37,7 @@ def build_spec(tool_name: str, docstring: str, arguments_type: type[msgspec.Stru
         schema = object_schema(arguments_type)
     except TypeError as fault:
         reason = str(fault).splitlines()[0]
-        raise Invalid(f"tool {tool_name}: a parameter's type cannot be written as JSON ({reason})") from fault
+        raise Invalid(f"tool {tool_name}: a parameter's type cannot be written as JSON: {reason}") from fault
     description = parse_docstring(docstring)
     for name, text in description.arguments.items():
         if name in schema["properties"]:
@@ -44,8 +45,17 @@ def build_spec(tool_name: str, docstring: str, arguments_type: type[msgspec.Stru
     return ToolSpec(tool_name, description.text, schema)
 
 
-def build_arguments_type(function: Callable[..., Any], tool_name: str) -> tuple[type[msgspec.Struct], bool]:
-    """A struct with one field for each parameter, and whether the first parameter is a tool context.
+class Signature(NamedTuple):
+    """A tool's signature: a struct with one field for each parameter, and the context that it takes."""
+
+    arguments_type: type[msgspec.Struct]
+    takes_context: bool
+    context_type: type | None
+    """`Shop` in `ToolContext[Shop]`. None: no context, `ToolContext[None]` or `ToolContext[Any]`."""
+
+
+def read_signature(function: Callable[..., Any], tool_name: str) -> Signature:
+    """What a tool's function takes.
 
     Raises `Invalid` if a parameter has no type, an unknown type, the wrong kind of context, or cannot be
     passed by name.
@@ -57,7 +67,7 @@ def build_arguments_type(function: Callable[..., Any], tool_name: str) -> tuple[
             f"tool {tool_name}: a parameter's type is not known where the tool is ({fault})"
         ) from fault
     fields: list[Any] = []
-    takes_context = False
+    takes_context, context_type = False, None
     for position, parameter in enumerate(inspect.signature(function).parameters.values()):
         annotation = hints.get(parameter.name)
         if annotation is None:
@@ -66,7 +76,7 @@ def build_arguments_type(function: Callable[..., Any], tool_name: str) -> tuple[
             raise Invalid(f"tool {tool_name}: parameter {parameter.name} cannot be passed by name")
         if position == 0 and _is_context(annotation):
             _check_context(function, annotation, f"tool {tool_name}: {parameter.name}")
-            takes_context = True
+            takes_context, context_type = True, _context_type(annotation)
         elif parameter.default is inspect.Parameter.empty:
             fields.append((parameter.name, annotation))
         else:
@@ -75,11 +85,17 @@ def build_arguments_type(function: Callable[..., Any], tool_name: str) -> tuple[
         struct = msgspec.defstruct(f"{tool_name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
     except TypeError as fault:
         raise Invalid(f"tool {tool_name}: {fault}") from fault
-    return struct, takes_context
+    return Signature(struct, takes_context, context_type)
 
 
 def _is_context(annotation: Any) -> bool:
     return getattr(annotation, "__origin__", annotation) in (ToolContext, SyncToolContext)
+
+
+def _context_type(annotation: Any) -> type | None:
+    [argument] = getattr(annotation, "__args__", None) or [None]
+    is_class = isinstance(argument, type) and argument not in (type(None), object)
+    return argument if is_class else None
 
 
 def _check_context(function: Callable[..., Any], annotation: Any, where: str) -> None:

@@ -10,14 +10,16 @@ import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 import msgspec
+from typing_extensions import TypeVar
 
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.partial_json import names_prototype
 from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.tools import thread_calls
+from rejoin_runner.tools.json_types import from_json, to_json
 from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
 RESULT_BYTES_MAX = 256 * 1024
@@ -33,7 +35,11 @@ class ToolError(Exception):
     """Raise it in a tool to tell the model that the call failed. The model and the users see the text."""
 
 
-class Tool(msgspec.Struct, frozen=True):
+C_contra = TypeVar("C_contra", contravariant=True, default=Any)
+"""The type of the request context that a tool reads. A tool that reads none fits every agent."""
+
+
+class Tool(msgspec.Struct, Generic[C_contra], frozen=True):
     """A function that a model may call. Made by the decorator `tool`."""
 
     spec: ToolSpec
@@ -53,6 +59,8 @@ class Tool(msgspec.Struct, frozen=True):
     """Of a result as JSON."""
     overflow: Overflow = "error"
     """What happens to a larger result: an error for the model, or an artifact and an excerpt."""
+    context_type: type | None = None
+    """The context that it reads: `Shop` in `ToolContext[Shop]`. None: none, or any."""
 
     @property
     def name(self) -> str:
@@ -113,7 +121,7 @@ class Tool(msgspec.Struct, frozen=True):
 
     def _parse_arguments(self, input: Any) -> msgspec.Struct:
         try:
-            return msgspec.convert(input, self.arguments_type)
+            return from_json(input, self.arguments_type)
         except msgspec.ValidationError as fault:
             raise ToolError(f"the arguments do not fit: {fault}") from fault
 
@@ -141,7 +149,7 @@ async def _show_and_return_last(results: AsyncGenerator[Any], context: ToolConte
 def _to_json(result: Any) -> tuple[bytes, Any]:
     """The result as JSON text and as JSON values. Raises `ToolError` if it is not JSON."""
     try:
-        raw = msgspec.json.encode(result)
+        raw = to_json(result)
     except (TypeError, ValueError) as fault:
         raise ToolError("the result cannot be written as JSON") from fault
     plain = msgspec.json.decode(raw)

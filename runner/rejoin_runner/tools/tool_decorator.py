@@ -3,11 +3,11 @@
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any, Concatenate, Protocol, overload
 
 from rejoin_protocol.errors import Invalid
 from rejoin_runner.output.journal import EVENT_BYTES_MAX
-from rejoin_runner.tools.argument_schema import build_arguments_type, build_spec
+from rejoin_runner.tools.argument_schema import build_spec, read_signature
 from rejoin_runner.tools.tool import (
     RESULT_BYTES_MAX,
     NeedsApproval,
@@ -16,10 +16,34 @@ from rejoin_runner.tools.tool import (
     Tool,
     require_sync_approval,
 )
+from rejoin_runner.tools.tool_context import SyncToolContext, ToolContext
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+class ToolDecorator(Protocol):
+    """Makes a function a tool. A tool of `ToolContext[Shop]` is a `Tool[Shop]`."""
+
+    @overload
+    def __call__[**P](self, function: Callable[Concatenate[ToolContext[None], P], Any], /) -> Tool: ...
+    @overload
+    def __call__[**P](self, function: Callable[Concatenate[SyncToolContext[None], P], Any], /) -> Tool: ...
+    @overload
+    def __call__[C, **P](self, function: Callable[Concatenate[ToolContext[C], P], Any], /) -> Tool[C]: ...
+    @overload
+    def __call__[C, **P](self, function: Callable[Concatenate[SyncToolContext[C], P], Any], /) -> Tool[C]: ...
+    @overload
+    def __call__(self, function: Callable[..., Any], /) -> Tool: ...
+
+
+@overload
+def tool[**P](function: Callable[Concatenate[ToolContext[None], P], Any], /) -> Tool: ...
+@overload
+def tool[**P](function: Callable[Concatenate[SyncToolContext[None], P], Any], /) -> Tool: ...
+@overload
+def tool[C, **P](function: Callable[Concatenate[ToolContext[C], P], Any], /) -> Tool[C]: ...
+@overload
+def tool[C, **P](function: Callable[Concatenate[SyncToolContext[C], P], Any], /) -> Tool[C]: ...
 @overload
 def tool(function: Callable[..., Any], /) -> Tool: ...
 @overload
@@ -31,7 +55,7 @@ def tool(
     timeout_s: float | None = None,
     result_bytes_max: int = RESULT_BYTES_MAX,
     overflow: Overflow = "error",
-) -> Callable[[Callable[..., Any]], Tool]: ...
+) -> ToolDecorator: ...
 
 
 def tool(
@@ -44,7 +68,7 @@ def tool(
     timeout_s: float | None = None,
     result_bytes_max: int = RESULT_BYTES_MAX,
     overflow: Overflow = "error",
-) -> Tool | Callable[[Callable[..., Any]], Tool]:
+) -> Tool | ToolDecorator:
     """Make a function a tool that a model may call. Used as `@tool` or `@tool(...)`.
 
     The annotations of the parameters become the tool's JSON schema. The docstring becomes the description
@@ -80,17 +104,18 @@ def tool(
         docstring = inspect.getdoc(function) or ""
         _check_declaration(tool_name, function, docstring, result_bytes_max)
         require_sync_approval(f"tool {tool_name}", needs_approval)
-        arguments_type, takes_context = build_arguments_type(function, tool_name)
+        signature = read_signature(function, tool_name)
         return Tool(
-            build_spec(tool_name, docstring, arguments_type),
+            build_spec(tool_name, docstring, signature.arguments_type),
             function,
-            arguments_type,
-            takes_context,
+            signature.arguments_type,
+            signature.takes_context,
             needs_approval,
             on_crash,
             timeout_s,
             result_bytes_max,
             overflow,
+            signature.context_type,
         )
 
     return make if function is None else make(function)

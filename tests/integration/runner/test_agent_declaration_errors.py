@@ -46,7 +46,7 @@ TABLE = {
     ),
     "a parameter that JSON does not have": (
         "@tool\nasync def odd(thing: type) -> str:\n    '''Odd.'''\n    return ''",
-        "tool odd: a parameter's type cannot be written as JSON (",
+        "tool odd: a parameter's type cannot be written as JSON: type has no JSON form",
     ),
     "a parameter without a type": (
         "@tool\nasync def odd(thing):\n    '''Odd.'''",
