@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any, Concatenate, Protocol, overload
 
 from rejoin_protocol.errors import Invalid
+from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.output.journal import EVENT_BYTES_MAX
-from rejoin_runner.tools.argument_schema import build_spec, read_signature
+from rejoin_runner.tools.argument_schema import Signature, build_spec, read_signature
 from rejoin_runner.tools.tool import (
     RESULT_BYTES_MAX,
     NeedsApproval,
@@ -101,12 +102,10 @@ def tool(
 
     def make(function: Callable[..., Any]) -> Tool:
         tool_name = name or function.__name__
-        docstring = inspect.getdoc(function) or ""
-        _check_declaration(tool_name, function, docstring, result_bytes_max)
         require_sync_approval(f"tool {tool_name}", needs_approval)
-        signature = read_signature(function, tool_name)
+        spec, signature = _read_declaration(tool_name, function, result_bytes_max)
         return Tool(
-            build_spec(tool_name, docstring, signature.arguments_type),
+            spec,
             function,
             signature.arguments_type,
             signature.takes_context,
@@ -121,9 +120,10 @@ def tool(
     return make if function is None else make(function)
 
 
-def _check_declaration(
-    tool_name: str, function: Callable[..., Any], docstring: str, result_bytes_max: int
-) -> None:
+def _read_declaration(
+    tool_name: str, function: Callable[..., Any], result_bytes_max: int
+) -> tuple[ToolSpec, Signature]:
+    docstring = inspect.getdoc(function) or ""
     if not docstring:
         raise Invalid(f"tool {tool_name} needs a docstring: the model reads it")
     if not _NAME.fullmatch(tool_name):
@@ -132,3 +132,5 @@ def _check_declaration(
         raise Invalid(f"tool {tool_name}: result_bytes_max is 1 to {EVENT_BYTES_MAX // 2}")
     if inspect.isgeneratorfunction(function):
         raise Invalid(f"tool {tool_name} is a plain generator: make it `async def`")
+    signature = read_signature(function, tool_name)
+    return build_spec(tool_name, docstring, signature.arguments_type), signature
