@@ -194,11 +194,11 @@ async def open_application(settings: GatewaySettings) -> AsyncIterator[web.Appli
         await _warn_without_context_keys(backend)
         service = _build_service(settings, backend, authenticator, PostgresTenants(store.database))
         checks = _checks(store.database, connections)
-        await stack.enter_async_context(service.changes)  # left, and awaited, before the connections close
         app = build_application(service, checks, metrics=settings.metrics_port is None)
         app[endpoint.ENDPOINT] = await stack.enter_async_context(
             endpoint.open_endpoint(PostgresMcpSessions(store.database))
         )
+        await stack.enter_async_context(service.changes)  # left, and awaited, before all that changes need
         async with run_alongside(
             _record_key_usage(authenticator),
             backend.metrics.watch_loop(),

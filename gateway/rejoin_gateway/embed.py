@@ -33,7 +33,7 @@ from rejoin_gateway.http.routes import Handler, Route, RouteDoc, mount
 from rejoin_gateway.streaming.client_view import client_view
 from rejoin_gateway.streaming.positions import AfterCursor, FromStart
 from rejoin_gateway.streaming.replay import Replay
-from rejoin_protocol import settings
+from rejoin_protocol import json_input, settings
 from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -170,7 +170,8 @@ class ChatSession(msgspec.Struct, frozen=True):
                 replay = await self.session.approve(decisions, view)
                 return None if replay is None else Stream(replay)
             case NewMessage(located, options, body_context):
-                input = ContextInput(body=body_context if context is None else context)
+                sent_context = json_input.mend_value(body_context if context is None else context)
+                input = ContextInput(body=sent_context)
                 busy = options.busy_policy if when_busy == "enqueue" else WhenBusy(when_busy)
                 session = msgspec.structs.replace(self.session, context=input)
                 with message_input.relocate_errors(located.pointer, located.places):
@@ -209,7 +210,7 @@ class ChatSession(msgspec.Struct, frozen=True):
     ) -> Stream | None:
         """Store a decision and stream what follows; None while the run waits for more decisions."""
         await self.session.check_agent()
-        decision = Decision(ApprovalId(approval_id), approved, reason)
+        decision = Decision(ApprovalId(approval_id), approved, json_input.mend_value(reason))
         replay = await self.session.approve([decision], _view(ui, operations=operations))
         return None if replay is None else Stream(replay)
 
@@ -231,6 +232,7 @@ class ChatSession(msgspec.Struct, frozen=True):
     ) -> SessionSummary:
         """Change title or metadata. `last_message_id`: delete the messages after it."""
         last = UNSET if last_message_id is UNSET else MessageId(last_message_id)
+        title, metadata = json_input.mend_value(title), json_input.mend_value(metadata)
         return await self.session.update(title=title, metadata=metadata, last_message=last)
 
     async def usage(self) -> SessionUsage:
@@ -380,11 +382,11 @@ def _as_body(message: Any) -> Any:
     """What `parse_send_body` takes: lists and dicts, as JSON decodes to."""
     match message:
         case Mapping():
-            return dict(message)
+            return json_input.mend_value(dict(message))
         case Sequence() if not isinstance(message, str):
-            return list(message)
+            return json_input.mend_value(list(message))
         case _:
-            return message
+            return json_input.mend_value(message)
 
 
 def _view(ui: int | None, *, operations: bool) -> View:

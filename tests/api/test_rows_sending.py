@@ -29,7 +29,7 @@ from tests.support.system.local_system import Answer, LocalSystem
 from tests.support.system.observation import read_log
 
 HEADERS = {
-    "cache-control": "no-cache",
+    "cache-control": "no-cache, no-transform",
     "connection": "keep-alive",
     "x-accel-buffering": "no",
     "x-vercel-ai-ui-message-stream": "v1",

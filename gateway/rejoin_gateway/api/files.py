@@ -36,7 +36,10 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     disposition = "inline" if file.media_type.startswith("image/") else "attachment"
     charset = "; charset=utf-8" if file_formats.is_text(file.media_type) else ""
     headers |= {"Content-Type": file.media_type + charset, "Content-Disposition": disposition}
-    response = web.StreamResponse(headers=headers | {"Content-Length": str(file.size_bytes)})
+    headers |= {"Content-Length": str(file.size_bytes)}
+    if request.method == "HEAD":
+        return web.Response(headers=headers)
+    response = web.StreamResponse(headers=headers)
     if request.transport is not None:
         with abort_on_error(request, request.transport):
             await response.prepare(request)

@@ -54,7 +54,10 @@ class MemoryConnection(asyncio.Transport):
     def leave(self) -> None:
         """The client has left, or its response is complete: aiohttp cancels what it still does for it."""
         self.has_left = True
-        self._lose()
+        self._is_closing = True
+        self._may_feed.set()
+        self._has_output.set()
+        asyncio.get_running_loop().call_soon(self._lose)  # behind what aiohttp does with the last bytes
 
     # ------------------------------------------------------------------------- for aiohttp
 

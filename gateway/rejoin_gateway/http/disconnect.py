@@ -15,7 +15,7 @@ from aiohttp import web
 
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http import request_body
-from rejoin_gateway.http.gateway_service import CLIENT_LEFT, RESPONDING, SERVICE, begin_response
+from rejoin_gateway.http.gateway_service import CLIENT_LEFT, RESPONDING, SERVICE
 from rejoin_gateway.http.routes import Handler
 from rejoin_protocol.errors import NotFound, Unavailable
 from rejoin_protocol.ids import RunId
@@ -32,7 +32,7 @@ async def finish_changes(request: web.Request, handler: Handler) -> web.StreamRe
     changes = request.app[SERVICE].changes
     if request.method in READING or not changes.is_open:
         return await handler(request)
-    request_body.keep_received(request)
+    request_body.keep_arrived(request)
     task = changes.start(_call_handler(request, handler))
     try:
         await asyncio.wait([task])
@@ -60,7 +60,6 @@ async def cancel_on_disconnect(
     """
     transport = request.transport
     try:
-        begin_response(request)
         yield
     finally:
         is_gone, run = transport is None or transport.is_closing(), current_run()

@@ -13,6 +13,7 @@ from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
 from rejoin_gateway.http.routes import operation_set_of
 from rejoin_gateway.streaming.client_view import client_view
+from rejoin_protocol import json_input
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import AgentName, agent_name, session_id
 from rejoin_protocol.log.record import View
@@ -33,7 +34,7 @@ async def read_body(request: web.Request) -> bytes:
 
 async def decode_body[T](request: web.Request, kind: type[T]) -> T:
     """The JSON body as `kind`. Raises `Invalid` with a JSON pointer, HTTP 415, and as `read_body`."""
-    return _decode_json(await _read_json(request), kind)
+    return decode_json(request, await _read_json(request), kind)
 
 
 async def decode_optional_body[T](request: web.Request, kind: type[T]) -> T:
@@ -51,7 +52,8 @@ async def decode_body_by_fields[T](request: web.Request, choose: Callable[[Abstr
     """
     body = await _read_json(request)
     # `Raw` values are slices of the body: the fields' names are found without a copy of files in it.
-    return _decode_json(body, choose(_decode_json(body, dict[str, msgspec.Raw]).keys()))
+    fields = decode_json(request, body, dict[str, msgspec.Raw]).keys()
+    return decode_json(request, await read_body(request), choose(fields))
 
 
 async def _read_json(request: web.Request) -> bytes:
@@ -61,16 +63,42 @@ async def _read_json(request: web.Request) -> bytes:
     return await read_body(request)
 
 
+class NotJson(Invalid):
+    """The body is not JSON."""
+
+
+def decode_json[T](request: web.Request, body: bytes, kind: type[T]) -> T:
+    """A request's body as `kind`. A body that had to be mended is so for whoever reads it later.
+
+    Raises `NotJson`, and `Invalid` with a JSON pointer.
+    """
+    try:
+        return _decode_json(body, kind)
+    except NotJson:
+        mended = json_input.mend(body)
+        if mended is body:
+            raise
+    request_body.replace(request, mended)
+    return _decode_json(mended, kind)
+
+
 def _decode_json[T](body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as fault:
+            if not json_input.is_about_float(fault):
+                raise
+        return json_input.convert(msgspec.json.decode(body), kind)
     except msgspec.ValidationError as fault:
         detail, _, path = str(fault).partition(" - at `$")
         raise Invalid(detail, _json_pointer(path.rstrip("`"))) from fault
     except RecursionError as fault:
         raise Invalid("the body is nested too deeply") from fault
-    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
-        raise Invalid(f"the body is not JSON: {fault}") from fault
+    except UnicodeDecodeError as fault:
+        raise NotJson("the body is not JSON: it is not in UTF-8") from fault
+    except msgspec.DecodeError as fault:
+        raise NotJson(f"the body is not JSON: {fault}") from fault
 
 
 def _json_pointer(path: str) -> str:

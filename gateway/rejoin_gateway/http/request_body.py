@@ -43,8 +43,10 @@ class LargeBodies(FairShare):
 
 _SHARE: web.RequestKey[Share] = web.RequestKey("share", Share)
 _BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
-_BEGINNING: web.RequestKey[bytearray] = web.RequestKey("beginning", bytearray)
-"""What has arrived of a body that did not arrive as a whole."""
+_RECEIVED: web.RequestKey[bytearray] = web.RequestKey("received", bytearray)
+"""What has been read of a body so far."""
+_IS_WHOLE: web.RequestKey[bool] = web.RequestKey("is_whole", bool)
+"""Set when the body has arrived to its end."""
 
 
 async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> bytes:
@@ -59,7 +61,7 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
     if size is None and request.body_exists:
         size = BODY_BYTES_MAX
     if size is None or size <= LARGE_BODY_BYTES:
-        return await _read_within_limit(request)
+        return await _read_within_limit(request, request.client_max_size)
     if size > BODY_BYTES_MAX:
         raise web.HTTPRequestEntityTooLarge(BODY_BYTES_MAX, size)
     try:
@@ -69,11 +71,22 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
         raise Unavailable("too many large requests at once", RETRY_AFTER_S) from None
     try:
         async with asyncio.timeout(large_bodies.read_timeout_s):
-            body = await _read_within_limit(request)
+            body = await _read_within_limit(request, request.client_max_size)
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
     share.release(size - len(body) if len(body) > LARGE_BODY_BYTES else size)
     return body
+
+
+async def read_small(request: web.Request) -> bytes:
+    """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`,
+    408 if the client sends too slowly, and `Invalid` if it cannot be decompressed.
+    """
+    try:
+        async with asyncio.timeout(SMALL_TIMEOUT_S):
+            return request[_BODY] if _BODY in request else await _read_within_limit(request, SMALL_BYTES_MAX)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
 
 
 async def peek(request: web.Request) -> bytes:
@@ -82,58 +95,73 @@ async def peek(request: web.Request) -> bytes:
     """
     if _BODY in request:
         return request[_BODY]
-    received = bytearray(request.get(_BEGINNING, b""))
+    received = _received(request)
     with suppress(TimeoutError, web.RequestPayloadError, ConnectionError):
         async with asyncio.timeout(PEEK_TIMEOUT_S):
-            while len(received) < PEEK_BYTES_MAX and (chunk := await request.content.readany()):
+            while len(received) < PEEK_BYTES_MAX and (chunk := await _next_chunk(request)):
                 received += chunk
     return bytes(received)
 
 
-async def read_small(request: web.Request) -> bytes:
-    """The body of a request without a credential. Raises HTTP 413 if it has more than `SMALL_BYTES_MAX`,
-    408 if the client sends too slowly, and `Invalid` if it cannot be decompressed.
+def keep_arrived(request: web.Request) -> None:
+    """From now on, keep a body at the moment when its last byte arrives. Later may be too late: once its
+    client leaves, aiohttp refuses to read a body, also one that has arrived whole.
+
+    What aiohttp buffers is bounded, and a large body does not arrive before it is read.
     """
-    if _BODY in request:
-        kept = request[_BODY]
-        if len(kept) > SMALL_BYTES_MAX:
-            raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(kept))
-        return kept  # if the client has left, aiohttp refuses to read more
-    received = bytearray()
-    try:
-        with _refuse_wrong_encoding():
-            async with asyncio.timeout(SMALL_TIMEOUT_S):
-                while chunk := await request.content.readany():
-                    received += chunk
-                    if len(received) > SMALL_BYTES_MAX:
-                        raise web.HTTPRequestEntityTooLarge(SMALL_BYTES_MAX, len(received))
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None
-    return bytes(received)
+    received = request[_RECEIVED] = bytearray()
+
+    def keep_rest() -> None:
+        if request.content.exception() is None:
+            received.extend(request.content.read_nowait())
+            request[_IS_WHOLE] = True
+
+    def keep_rest_soon() -> None:
+        asyncio.get_running_loop().call_soon(keep_rest)
+
+    if request.content.is_eof():
+        keep_rest()
+    else:
+        # Not at once: aiohttp's parser calls, and to read would call the parser. A disconnect comes later.
+        request.content.on_eof(keep_rest_soon)
 
 
-def keep_received(request: web.Request) -> None:
-    """Keep a small body that has arrived whole: once its client leaves, aiohttp refuses to read it."""
-    if request.content.is_eof() and (request.content_length or 0) <= LARGE_BODY_BYTES:
-        body = request.content.read_nowait()
-        if len(body) <= (request.client_max_size or len(body)):
-            request[_BODY] = body
+def _received(request: web.Request) -> bytearray:
+    if _RECEIVED not in request:
+        keep_arrived(request)
+    return request[_RECEIVED]
 
 
-async def _read_within_limit(request: web.Request) -> bytes:
+async def _next_chunk(request: web.Request) -> bytes:
+    """What has arrived since the last call; empty at the end of the body."""
+    return b"" if request.get(_IS_WHOLE) else await request.content.readany()
+
+
+async def _read_within_limit(request: web.Request, size_max: int) -> bytes:
     """As `request.read()`, which would keep the body in memory until the response has ended."""
-    received, size_max = bytearray(), request.client_max_size
+    received = _received(request)
     try:
         with _refuse_wrong_encoding():
-            while chunk := await request.content.readany():
+            while chunk := await _next_chunk(request):
                 received += chunk
-                if size_max and len(received) > size_max:
-                    raise web.HTTPRequestEntityTooLarge(size_max, len(received))  # noqa: TRY301
+                _check_size(received, size_max)
+        _check_size(received, size_max)
+        body = request[_BODY] = bytes(received)
     except BaseException:
-        request[_BEGINNING] = received[:PEEK_BYTES_MAX]
+        del received[PEEK_BYTES_MAX:]
         raise
-    body = request[_BODY] = bytes(received)
+    received.clear()
     return body
+
+
+def _check_size(received: bytearray, size_max: int) -> None:
+    if size_max and len(received) > size_max:
+        raise web.HTTPRequestEntityTooLarge(size_max, len(received))
+
+
+def replace(request: web.Request, body: bytes) -> None:
+    """Keep another body in the place of the one that was read."""
+    request[_BODY] = body
 
 
 @contextmanager
@@ -148,5 +176,7 @@ def release_body(request: web.Request) -> None:
     """Drop the body and return its share. Call it when nothing refers to the body any more."""
     if _BODY in request:
         del request[_BODY]
+    if _RECEIVED in request:
+        request[_RECEIVED].clear()
     if _SHARE in request:
         request[_SHARE].release()

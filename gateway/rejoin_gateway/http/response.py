@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from rejoin_adapters.store_types import Run
 from rejoin_gateway.core.session import Session
@@ -41,7 +41,8 @@ def json_response(value: Any, status: int = 200) -> web.Response:
 async def stream_from_position(
     request: web.Request, session: Session, of: RunId | None = None
 ) -> web.StreamResponse:
-    """Stream the session's run from the client's position; 204 if no run is active and no position is given.
+    """Stream the session's run from the client's position; 204 if no run is active and no position is given,
+    or if the position is the last event of a run that has ended.
 
     `of`: another run of the session. Raises as `Session.stream`.
     """
@@ -56,8 +57,13 @@ async def stream_from_position(
 async def stream_replay(
     request: web.Request, replay: Replay, translate: Translate | None = None
 ) -> web.StreamResponse:
-    """Release the request's body and stream a replay, translated to another protocol by `translate`."""
+    """Release the request's body and stream a replay, translated to another protocol by `translate`.
+
+    To HEAD it responds with the headers of the stream, and reads no event.
+    """
     structlog.contextvars.bind_contextvars(session=replay.run.session, run=replay.run.id)
+    if request.method == "HEAD":
+        return web.Response(headers=stream_headers(replay))
     response = web.StreamResponse(headers=stream_headers(replay))
     request_body.release_body(request)
     begin_response(request)
@@ -97,7 +103,7 @@ async def _write_frames(
     metrics.set_open_streams(len(streams))
     try:
         with abort_on_error(request, transport):
-            await response.prepare(request)
+            await begin_stream(request, response)
             async with aclosing(frames):
                 async for data in frames:
                     await response.write(data)
@@ -108,6 +114,14 @@ async def _write_frames(
     finally:
         streams.discard(transport)
         metrics.set_open_streams(len(streams))
+
+
+async def begin_stream(request: web.Request, response: web.StreamResponse) -> None:
+    """Send the headers of a response without a length. Raises `ConnectionError`."""
+    if request.version < HttpVersion11:  # it has no chunks: only the connection's end ends the stream
+        response.force_close()
+        response.headers["Connection"] = "close"
+    await response.prepare(request)
 
 
 @contextmanager

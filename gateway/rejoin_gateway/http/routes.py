@@ -98,14 +98,17 @@ OPERATION_SET: web.RequestKey[OperationSet] = web.RequestKey("operation_set", Op
 
 
 def mount(app: web.Application, routes: tuple[Route, ...]) -> None:
-    """Add the routes to an application.
+    """Add the routes to an application, each also with a slash at its end, and HEAD for each GET: aiohttp
+    leaves out the body of a response to HEAD, and streams are not opened for it.
 
     Raises `ValueError` if one handler serves routes with different rules: the middleware finds a request's
     rules by its handler.
     """
     by_handler: dict[Handler, Route] = {}
     for route in routes:
-        app.router.add_route(route.method, route.path, route.handler)
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            for path in dict.fromkeys((route.path, f"{route.path.rstrip('/')}/")):
+                app.router.add_route(method, path, route.handler)
         first = by_handler.setdefault(route.handler, route)
         if (first.scope, first.error_format) != (route.scope, route.error_format):
             raise ValueError(f"{route.path}: one handler, two scopes or error formats")

@@ -14,7 +14,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 HEADERS = {
     "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache",
+    "Cache-Control": "no-cache, no-transform",  # a proxy that compresses would hold events back
     "Connection": "keep-alive",
     "X-Accel-Buffering": "no",
     "x-vercel-ai-ui-message-stream": "v1",

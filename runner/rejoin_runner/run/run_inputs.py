@@ -12,6 +12,7 @@ import msgspec
 
 from rejoin_adapters.process import redaction
 from rejoin_adapters.store_types import Claim
+from rejoin_protocol import json_input
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.security.sealing import Sealer, UnsealError
@@ -45,7 +46,7 @@ def open_context(claim: Claim, agent: Agent, sealer: Sealer | None) -> Any:
             raise ContextUnavailable(f"The run's context cannot be opened: {fault}.") from fault
         redaction.hide(value)  # in every line of this attempt
     try:
-        return msgspec.convert(value, agent.context)
+        return json_input.convert(value, agent.context)
     except msgspec.ValidationError as fault:
         _, _, path = str(fault).partition(" - at ")
         place = f" at {path}" if path else ""

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from rejoin_protocol import json_input
+
 
 def json_schema(type: Any) -> dict[str, Any]:
     """The JSON schema of a type. All definitions stand in `$defs` of the schema itself.
@@ -35,7 +37,7 @@ def from_json[T](value: Any, type: type[T]) -> T:
         except ValueError as fault:
             raise msgspec.ValidationError(str(fault)) from None
         return model
-    return msgspec.convert(value, type, dec_hook=_read_pydantic)
+    return json_input.convert(value, type, dec_hook=_read_pydantic)
 
 
 def to_json(value: Any) -> bytes:

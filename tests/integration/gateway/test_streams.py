@@ -22,7 +22,7 @@ from tests.support.system.local_system import Answer, LocalSystem, read_frames
 from tests.support.system.observation import client_bytes, read_log, wait_until
 
 STREAM_HEADERS = {
-    "cache-control": "no-cache",
+    "cache-control": "no-cache, no-transform",
     "connection": "keep-alive",
     "x-accel-buffering": "no",
     "x-vercel-ai-ui-message-stream": "v1",

@@ -1,8 +1,8 @@
 """Forwards one aiohttp request to an ASGI application, for a library that has only an ASGI interface.
 
-The application runs in the request's own task: a disconnect of the client cancels it, and `receive` returns
-`http.disconnect` at the end of the response. A gateway that stops breaks the response like any stream. The
-caller has read the body already.
+The application runs in the request's own task, which a disconnect of the client cancels once the response
+has begun; `receive` returns `http.disconnect` at the end of the response. A gateway that stops breaks the
+response like any stream. The caller has read the body already.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from rejoin_gateway.http.gateway_service import SERVICE
+from rejoin_gateway.http.response import begin_stream
 
 type Message = MutableMapping[str, Any]
 type Application = Callable[
@@ -35,13 +36,13 @@ async def forward_request(
     """The application's response. `headers` are added below status 300; `extra` goes into the scope."""
     exchange = _Exchange(request, body, headers)
     streams, transport = request.app[SERVICE].streams, request.transport
-    if transport is None:
-        return web.Response(status=499)
-    streams.add(transport)
+    if transport is not None:  # else the client has left, and its request is carried out all the same
+        streams.add(transport)
     try:
         await application(_scope(request, extra), exchange.receive, exchange.send)
     finally:
-        streams.discard(transport)
+        if transport is not None:
+            streams.discard(transport)
     return exchange.response or web.Response(status=500)
 
 
@@ -106,7 +107,7 @@ class _Exchange:
                 self.response = web.Response(status=status, headers=headers, body=body)
                 return
             self.response = web.StreamResponse(status=status, headers=headers)
-            await self.response.prepare(self._request)
+            await begin_stream(self._request, self.response)
         if body:
             await self.response.write(body)
         if not more:

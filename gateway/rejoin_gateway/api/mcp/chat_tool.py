@@ -25,6 +25,7 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.request import agent_of, session_of
+from rejoin_gateway.http.service import begin_response
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
@@ -131,6 +132,7 @@ async def _send_message(
         message_input.build_user_message(message, "/query"), VIEW, key=request_key(name, secrets.token_hex(8))
     )
     call.active_run = session, replay.run.id
+    begin_response(call.request)
     progress = ProgressReporter(context)
     answer = await collect_answer(replay, progress.report)
     call.active_run = None

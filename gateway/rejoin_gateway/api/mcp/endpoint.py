@@ -26,8 +26,8 @@ from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http.cors import is_from_trusted_page
 from rejoin_gateway.http.disconnect import cancel_on_disconnect, interrupt_run
-from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
-from rejoin_gateway.http.request import agent_of, read_body
+from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE
+from rejoin_gateway.http.request import agent_of, decode_json, read_body
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import AGENT_HEADER, Parameters, Route, RouteDoc
 from rejoin_protocol.errors import Invalid
@@ -96,10 +96,10 @@ async def handle_message(request: web.Request) -> web.StreamResponse:
         return _error_response(HTTPStatus.FORBIDDEN, INVALID_REQUEST, "pages of this origin may not call")
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType
-    body = await read_body(request)
+    message = _decode_message(request, await read_body(request))
+    body = await read_body(request)  # as it was decoded, for the SDK
     if VERSION in request.headers and request.headers[VERSION] not in WITH_SESSIONS:
         return await _handle_without_session(request, body)
-    message = _decode_message(body)
     match message:
         case {
             "method": "initialize",
@@ -161,18 +161,17 @@ async def _handle_without_session(request: web.Request, body: bytes) -> web.Stre
 
 
 async def _forward(call: McpCall, body: bytes, headers: Mapping[str, str]) -> web.StreamResponse:
-    begin_response(call.request)  # the SDK answers: it does not tell admission and response apart
     sdk = await call.request.app[ENDPOINT].sdk()
     return await asgi_bridge.forward_request(
         sdk, call.request, body, extra={SCOPE_KEY: call}, headers=headers
     )
 
 
-def _decode_message(body: bytes) -> dict[str, Any] | None:
+def _decode_message(request: web.Request, body: bytes) -> dict[str, Any] | None:
     """The message; None if it is no JSON object, which the SDK then reports."""
     try:
-        message = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        message = decode_json(request, body, object)
+    except Invalid:
         return None
     return message if isinstance(message, dict) else None
 

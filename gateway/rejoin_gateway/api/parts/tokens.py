@@ -12,6 +12,7 @@ from aiohttp import web
 
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import SERVICE
+from rejoin_gateway.http.request import decode_json
 from rejoin_gateway.http.response import json_response
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_protocol.errors import Invalid, Unauthenticated
@@ -66,8 +67,8 @@ async def refresh(request: web.Request) -> web.StreamResponse:
 
 async def _decode_credentials[T](request: web.Request, kind: type[T], texts: CredentialErrors) -> T:
     try:
-        return msgspec.json.decode(await request_body.read_small(request), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        return decode_json(request, await request_body.read_small(request), kind)
+    except Invalid as fault:
         raise Invalid(texts.missing) from fault
 
 
