@@ -118,7 +118,10 @@ async def test_every_form_of_a_cursor_resumes_at_its_position(
             ("", {"x-stream-start-index": str(place)}),
         ):
             found = await other.get(f"{path}?follow=true&{query}", **ALL_OPERATIONS, **headers)
-            assert split_frames(found.raw) == whole[place:], (place, query, headers)
+            if place == len(whole) - 1 and cursor in f"{query}{headers}":
+                assert (found.status, found.raw) == (204, b"")  # only [DONE] is left of it
+            else:
+                assert split_frames(found.raw) == whole[place:], (place, query, headers)
 
 
 @pytest.mark.feature("F67", "F68")

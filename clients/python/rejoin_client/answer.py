@@ -1,8 +1,8 @@
 """One stream of events, which reconnects when the connection breaks.
 
 The server's rules: every event has an id; `Last-Event-ID` requests the events after it; status 410 means that
-the log no longer has them; `[DONE]` ends a complete stream. A body that ends without `[DONE]` is a broken
-connection.
+the log no longer has them, status 204 that the run has ended and there are none; `[DONE]` ends a complete
+stream. A body that ends without `[DONE]` is a broken connection.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -137,7 +137,12 @@ class Answer:
                     yield decode(data)
             self.breaks += 1
             await self._backoff.wait(Lost(f"the stream of {self.run} broke"))
-            if not await self._reconnect():
+            is_continued = await self._reconnect()
+            if self._response.status == HTTPStatus.NO_CONTENT:  # the run has ended with the last event
+                self.complete = True
+                self._response.close()
+                return
+            if not is_continued:
                 yield Restarted()
 
     async def _reconnect(self) -> bool:

@@ -54,16 +54,19 @@ async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
                 session, chat, lambda: session.regenerate(target, view, when_busy=chat.busy_policy, key=key)
             )
         )
-    return StreamAnswer(await _send_message(request, session, chat, edit=message_id == chat.messages[-1].id))
+    return StreamAnswer(await _send_message(request, session, chat, message_id))
 
 
 async def _send_message(
-    request: web.Request, session: AgentSession, chat: UIChatRequest, *, edit: bool
+    request: web.Request, session: AgentSession, chat: UIChatRequest, message_id: str | None
 ) -> Replay:
     *earlier, last = chat.messages
+    edit = message_id == last.id
     if last.role != "user":
         raise Invalid("the last message is not the user's, and no approval in it is answered", "/messages")
     message = message_input.build_user_message(last, f"/messages/{len(earlier)}")
+    if message_id:
+        await session.require_message(MessageId(message_id))
     await decide_before(request, session, answers_before(chat.messages, "/messages"))
     if not edit:
         await interrupt_left_answer(session, chat, last.id, earlier)

@@ -34,17 +34,16 @@ from rejoin_adapters.store_types import (
     WhenBusy,
 )
 from rejoin_gateway.core.agent_context import ContextInput, SealedContext, seal_context
-from rejoin_gateway.core.attachments import IMPORTED_MAX, ReceivedFile
+from rejoin_gateway.core.attachments import ReceivedFile
 from rejoin_gateway.core.backend import Backend
 from rejoin_gateway.core.message_files import file_parts, with_files, without_files
 from rejoin_gateway.core.message_input import ImportedTurn
-from rejoin_gateway.streaming.positions import FromStart, FromTurn, Position
+from rejoin_gateway.streaming.positions import AfterCursor, FromStart, FromTurn, Position
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_gateway.streaming.resume_point import CursorOfAnotherRun
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.events.fold import MessageDict, Part, is_tool
-from rejoin_protocol.file_formats import FILES_MAX
 from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import BUSY, TERMINAL, State
 from rejoin_protocol.log.record import OperationSet, View
@@ -73,8 +72,8 @@ class Session(msgspec.Struct, frozen=True):
         """The stream of the session's run from a position. `follow`: also behind the next suspension. `of`:
         another run of the session than the current one.
 
-        None if the position is the start and no run is active. A cursor is looked up in its own run, even if
-        a newer run has begun. Raises `NotFound`, `Invalid`, `Gone`.
+        None if the position is the start and no run is active, and as `resume`. A cursor is looked up in its
+        own run, even if a newer run has begun. Raises `NotFound`, `Invalid`, `Gone`.
         """
         run = await self._run_to_stream() if of is None else await self._own_run(of)
         if isinstance(position, FromStart) and (
@@ -84,12 +83,12 @@ class Session(msgspec.Struct, frozen=True):
         if run is None:
             raise NotFound(f"there is no session {self.id!r}")
         try:
-            return await self.replay(run, position, view, follow=follow)
+            return await self.resume(run, position, view, follow=follow)
         except CursorOfAnotherRun as fault:
             other = await self.backend.store.find_run(self.owner, fault.cursor_run)
             if other is None or other.session != self.id or other.id == run.id:
                 raise
-            return await self.replay(other, position, view, follow=follow)
+            return await self.resume(other, position, view, follow=follow)
 
     async def _run_to_stream(self) -> Run | None:
         """The current run, or the run whose id is used as the session's id: some clients resume by run id."""
@@ -97,6 +96,18 @@ class Session(msgspec.Struct, frozen=True):
         if self.id.startswith(ids.RUN_PREFIX):
             run = await self.backend.store.find_run(self.owner, RunId(self.id))
         return run or await self.current_run()
+
+    async def resume(
+        self, run: Run, position: Position, view: View, *, follow: bool = False
+    ) -> Replay | None:
+        """As `replay`; None if the position is a cursor behind which a run that has ended has no more events.
+
+        A browser's EventSource connects again after every end of a response. It stops only at a response
+        without a stream.
+        """
+        replay = await self.replay(run, position, view, follow=follow)
+        is_over = isinstance(position, AfterCursor) and await replay.has_nothing_left()
+        return None if is_over else replay
 
     async def replay(
         self,
@@ -240,6 +251,14 @@ class Session(msgspec.Struct, frozen=True):
         [signed] = self.backend.with_file_urls([found.message], self.owner)
         return msgspec.structs.replace(found, message=signed)
 
+    async def require_message(self, id: MessageId) -> None:
+        """Raises `NotFound` if the session exists and has no such message, which a client wants to edit."""
+        if (
+            await self.message(id) is None
+            and await self.backend.sessions.get(self.owner, self.id) is not None
+        ):
+            raise NotFound(f"session {self.id!r} has no message {id[:64]!r} to edit")
+
     async def messages_before(
         self, id: MessageId, *, after: MessageId | None, limit: int, oldest_first: bool
     ) -> Sequence[MessageDict] | None:
@@ -373,7 +392,7 @@ class AgentSession(Session, frozen=True):
             ImportedTurn(message, [f"{pointer}/parts/{n}" for n in range(len(message["parts"]))]),
             *imports,
         ]
-        files = await self._read_files(turns[:1], FILES_MAX)
+        files = await self._read_files(turns[0])
         # The digest covers what the client sent, not what a URL returned: a repeated request is the same one.
         sent = with_files(message, [file.digest_part for file in files])
         digest = hashlib.sha256(_encode_canonically(sent["parts"])).digest()
@@ -425,13 +444,13 @@ class AgentSession(Session, frozen=True):
             self.context, entry.context_schema, self.backend.sealer, self.owner.tenant, self.id, remembered
         )
 
-    async def _read_files(self, turns: Sequence[ImportedTurn], files_max: int) -> list[ReceivedFile]:
-        files = [file for turn in turns for file in file_parts(turn)]
+    async def _read_files(self, turn: ImportedTurn) -> list[ReceivedFile]:
+        files = file_parts(turn)
         if not files:
             return []
         if self.backend.attachments is None:
             raise Invalid("files are not taken here", files[0][0])
-        return await self.backend.attachments.read(files, self.owner, files_max=files_max)
+        return await self.backend.attachments.read(files, self.owner)
 
     async def _find_duplicate(self, message: MessageId, digest: bytes, key: str | None) -> Run | None:
         """The run that this very request has made already: its files are not fetched or stored again."""
@@ -450,13 +469,15 @@ class AgentSession(Session, frozen=True):
         are dropped unread. Raises `Limited` before a file is fetched, if the tenant may not have another run.
         """
         await self.backend.store.check_limits(self.owner.tenant)
-        if await self.current_run() is None:
-            files = [*files, *await self._read_files(turns[1:], IMPORTED_MAX)]
+        attachments = self.backend.attachments
+        if attachments is not None and await self.current_run() is None:
+            earlier = [file for turn in turns[1:] for file in file_parts(turn)]
+            files = [*files, *await attachments.read_earlier(earlier, self.owner)]
         else:
             turns = [turns[0], *without_files(turns[1:])]
-        if self.backend.attachments is None or not files:
+        if attachments is None or not files:
             return [turn.message for turn in turns]
-        parts = iter(await self.backend.attachments.store(files, self.owner, fetch_urls=fetch_urls))
+        parts = iter(await attachments.store(files, self.owner, fetch_urls=fetch_urls))
         return [with_files(turn.message, [next(parts) for _ in file_parts(turn)]) for turn in turns]
 
 

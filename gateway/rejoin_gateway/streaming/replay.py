@@ -33,6 +33,8 @@ log = structlog.get_logger("rejoin.replay")
 HEARTBEAT_S = 10.0
 """Time without events after which a comment is sent: proxies close idle connections, often after 30 s."""
 BROKER_RETRY_WAIT_S = 0.5
+LAST_RECORDS = 8
+"""Records that are read at once to see whether anything is left."""
 RUN_END_WAITS_S = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 2.0)
 """Waits before each check whether the run's end is in the database. Most runs pass after the first ones. The
 total is longer than a takeover takes: a runner can crash after writing the last event and before storing the
@@ -77,6 +79,24 @@ class Replay(msgspec.Struct, frozen=True):
             on_resync=self._count_resync,
         ) as records:
             yield self._frames(records)
+
+    async def has_nothing_left(self) -> bool:
+        """Whether the run has ended and this client gets no event of it any more, only `[DONE]`. Raises
+        `Unavailable`.
+        """
+        if self.run.state not in TERMINAL:
+            return False
+        seq, more = self.start.read_after, True
+        while more:
+            page = await self.run_log.read(self.run.id, after=seq, records_max=LAST_RECORDS)
+            for record in page.records:
+                if self._cut(record):
+                    return False
+                if record.head.mark is Mark.ENDED:
+                    return True
+                seq = record.seq
+            more = page.more
+        return False
 
     async def _frames(self, records: LogTail) -> AsyncGenerator[bytes]:
         """The bytes to send, as they arrive; a comment after each silence; `[DONE]` at the end.

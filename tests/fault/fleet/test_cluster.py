@@ -169,9 +169,11 @@ class Client:
         url = f"{self._gateway}/api/chat/{self.session}/stream?ui=7"
         with suppress(aiohttp.ClientError):  # it is not there now: the other one is
             async with self._http.get(url, headers=headers) as response:
-                assert response.status in (200, 503), await response.text()
+                assert response.status in (200, 204, 503), await response.text()
                 if response.status == 200:
                     await self._read(response)
+                if response.status == 204:  # the run has ended with the last event
+                    self.frames.append(DONE)
 
     async def _read(self, response: aiohttp.ClientResponse) -> None:
         rest = b""

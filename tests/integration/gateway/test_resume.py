@@ -148,7 +148,10 @@ async def test_after_the_end_there_is_nothing_to_stream_but_a_cursor_still_works
         for ask in (*CURSORS, *COUNTS):
             headers, query = ask(frames[:events])
             rest = await system.get(str(URL(stream_url(base, session)).with_query(query)), **headers)
-            assert split_frames(rest.raw) == frames[events:]
+            if ask in CURSORS and events == len(frames) - 1:
+                assert (rest.status, rest.raw) == (204, b"")  # it would connect again for ever
+            else:
+                assert split_frames(rest.raw) == frames[events:]
 
 
 @pytest.mark.feature("F66")
@@ -202,7 +205,7 @@ async def test_a_first_run_is_resumed_by_cursor_while_a_second_one_runs(system: 
     first = await system.post(bases[0], system.chat(session, "count 30"))
     frames = split_frames(first.raw)
     async with started(system, bases[0], system.chat(session, "count 40 every 20 ms")) as second:
-        for events in (1, 2, 5, len(frames) - 1):
+        for events in (1, 2, 5, len(frames) - 2):
             for ask in CURSORS:
                 headers, query = ask(frames[:events])
                 rest = await system.get(str(URL(stream_url(bases[1], session)).with_query(query)), **headers)

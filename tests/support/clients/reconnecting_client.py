@@ -87,6 +87,9 @@ class Viewer(msgspec.Struct):
         async with self.http.get(url, headers=headers, params=query) as response:
             if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
                 return  # the broker is slow; as a client does, the viewer tries again
+            if response.status == HTTPStatus.NO_CONTENT and "startIndex" not in query | headers:
+                self.seen.append(DONE)  # the run has ended with the last event
+                return
             assert response.status == HTTPStatus.OK, (headers, query, await response.text())
             goal = None if events is None else len(self.seen) + events
             await self._read(response, goal)

@@ -378,7 +378,8 @@ class Client:
         url = f"{self._gateway()}/api/chat/{send.session}/stream?ui=7"
         headers = {"Last-Event-ID": cursor_of(send.frames[-1])}
         async with self._http.get(url, headers=headers | _headers(send)) as response:
-            return await self._read(send, response)
+            # 204: the run has ended with the last event.
+            return response.status == 204 or await self._read(send, response)
 
     async def _read(self, send: Send, response: aiohttp.ClientResponse) -> bool:
         """Read a response. Returns whether the answer came to its end; False after a cut."""

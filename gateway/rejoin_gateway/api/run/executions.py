@@ -95,8 +95,8 @@ async def stream_execution(request: web.Request) -> web.StreamResponse:
     summary, session = await find_execution(request)
     follow = request.query.get("follow", "").lower() == "true"
     position = positions.parse_position(request.headers, request.query)
-    replay = await session.replay(summary.run, position, view_of(request), follow=follow)
-    return await stream_replay(request, replay)
+    replay = await session.resume(summary.run, position, view_of(request), follow=follow)
+    return web.Response(status=204) if replay is None else await stream_replay(request, replay)
 
 
 async def decide_approval(request: web.Request) -> web.StreamResponse:
@@ -155,8 +155,9 @@ ROUTES = (
             "Stream a run's events",
             description="Returns the run's events from the first one, or from behind a position, and follows "
             "an active run to its end. Works for runs that have ended, as long as their log is kept. With "
-            "`follow=true` the stream stays open while the run waits for approvals.",
-            responses={200: bytes},
+            "`follow=true` the stream stays open while the run waits for approvals. 204 for the cursor of "
+            "the last event of a run that has ended.",
+            responses={200: bytes, 204: None},
             tag="run",
         ),
     ),

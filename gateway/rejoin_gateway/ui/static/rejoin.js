@@ -2,7 +2,8 @@
 // response across any number of broken connections. No dependencies; runs in browsers and in Node ≥ 20.
 //
 // The server's rules: every event has an id, `Last-Event-ID` continues behind it, 410 means that this position no
-// longer exists, and only `[DONE]` marks a complete answer. A body that ends without it counts as broken.
+// longer exists, and only `[DONE]` marks a complete answer. A body that ends without it counts as broken. 204 to
+// `Last-Event-ID` says that the run has ended with that event.
 
 const WAIT_FIRST_MS = 250, WAIT_MAX_MS = 5_000;
 const SILENCE_MS = 30_000; // a gateway sends something every ten seconds: after this silence the connection is dead
@@ -116,7 +117,9 @@ export class Answer {
       this.breaks += 1;
       try {
         await this.#pause();
-        if (!(await this.#again())) yield { restart: true };
+        const kept = await this.#again();
+        if (this.#response.status === 204) return; // only `[DONE]` was missing
+        if (!kept) yield { restart: true };
       } catch (fault) {
         if (this.#left.signal.aborted) return;
         throw fault;
@@ -135,6 +138,7 @@ export class Answer {
     if (cursor) {
       try {
         await this.#ask((signal) => this.#resume({ run, cursor }, signal), this.#silenceMs);
+        if (this.#response.status === 204) return true; // the run has ended with this event
         if (this.#response.status === 200 && this.#response.headers.get('x-workflow-run-id') === run) return true;
       } catch (fault) {
         if (fault.status !== 410) throw fault;
