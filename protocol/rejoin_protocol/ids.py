@@ -25,6 +25,8 @@ RUN_PREFIX = "run_"
 APPROVAL_PREFIX = "apr_"
 MESSAGE_ID_CHARS_MAX = 256
 SESSION_ID_CHARS_MAX = 256
+REPLACEMENT = "\ufffd"
+"""What half an emoji has become by the time an id is checked. Two ids that differ in it would be one."""
 _HEADER_CHARS = "".join(char for char in map(chr, range(0x20, 0x7F)) if char != "%")
 
 
@@ -35,13 +37,29 @@ def session_id(text: str) -> SessionId:
     percent-encoded; spaces at the ends because headers lose them.
     """
     is_whole = 0 < len(text) <= SESSION_ID_CHARS_MAX and text.isprintable() and text == text.strip()
-    if not is_whole or "/" in text or "\\" in text or text in {".", ".."}:
+    if not is_whole or any(char in text for char in ("/", "\\", REPLACEMENT)) or text in {".", ".."}:
         raise Invalid(
-            f"a session id has 1 to {SESSION_ID_CHARS_MAX} printable characters, no slash, no space at its "
-            "ends, and is not . or ..",
+            f"a session id has 1 to {SESSION_ID_CHARS_MAX} printable characters, no half of an emoji, no "
+            "slash, no space at its ends, and is not . or ..",
             "/id",
         )
     return SessionId(text)
+
+
+def message_id(text: str) -> MessageId:
+    """Check a client's message id, or the id of another of its things. Raises `Invalid`."""
+    if not is_message_id(text):
+        raise Invalid(
+            f"an id has 1 to {MESSAGE_ID_CHARS_MAX} characters, none of them a control character or half an "
+            "emoji",
+            "/id",
+        )
+    return MessageId(text)
+
+
+def is_message_id(text: str) -> bool:
+    """Whether a client's message may have this id."""
+    return 0 < len(text) <= MESSAGE_ID_CHARS_MAX and not has_controls(text) and REPLACEMENT not in text
 
 
 def to_header(session: SessionId) -> str:

@@ -15,6 +15,7 @@ import structlog
 
 from rejoin_adapters.ports.files import FileStore, OpenFile
 from rejoin_adapters.store_types import Owner
+from rejoin_gateway.core import message_input
 from rejoin_gateway.core.remote_fetch import RemoteFetcher
 from rejoin_protocol import file_formats
 from rejoin_protocol.errors import Invalid, RejoinError, Unavailable
@@ -52,6 +53,9 @@ class ReceivedFile(msgspec.Struct, frozen=True):
     data: bytes | None = None
     declared: str = ""
     stored: FileId | None = None
+    is_earlier: bool = False
+    refused: Invalid | None = None
+    """Why a file of an earlier turn cannot be taken. One of the message itself refuses the request."""
 
 
 class _CheckedFile(msgspec.Struct, frozen=True):
@@ -71,31 +75,55 @@ class Attachments:
         """A stored file, to be read in chunks. Raises `Unavailable`."""
         return await self.files.open(tenant, id)
 
-    async def read(
-        self, parts: Sequence[tuple[str, Part]], owner: Owner, *, files_max: int = FILES_MAX
-    ) -> list[ReceivedFile]:
+    async def read(self, parts: Sequence[tuple[str, Part]], owner: Owner) -> list[ReceivedFile]:
         """Decode the data URLs of file parts, each given after its JSON pointer. Fetches and stores nothing.
 
         The parts have the form that `message_input.build_user_message` gives them. Raises `Invalid` with the
         pointer of the part.
         """
-        if len(parts) > files_max:
-            raise Invalid(f"a message has at most {files_max} files", parts[files_max][0])
+        if len(parts) > FILES_MAX:
+            raise Invalid(f"a message has at most {FILES_MAX} files", parts[FILES_MAX][0])
         return [await asyncio.to_thread(_read_part, part, pointer, owner) for pointer, part in parts]
+
+    async def read_earlier(self, parts: Sequence[tuple[str, Part]], owner: Owner) -> list[ReceivedFile]:
+        """As `read`, for the files of earlier turns. None of them refuses the request: see
+        `message_input.build_imported_turns`. Only the newest `IMPORTED_MAX` are taken.
+        """
+        too_many = max(0, len(parts) - IMPORTED_MAX)
+        refused = Invalid(f"only the newest {IMPORTED_MAX} files of earlier messages are taken")
+        return [
+            *[
+                ReceivedFile(part, pointer, part, is_earlier=True, refused=refused)
+                for pointer, part in parts[:too_many]
+            ],
+            *[
+                await asyncio.to_thread(_read_earlier, part, pointer, owner)
+                for pointer, part in parts[too_many:]
+            ],
+        ]
 
     async def store(self, received: Sequence[ReceivedFile], owner: Owner, *, fetch_urls: bool) -> list[Part]:
         """Store the files once all of them are checked; the parts, with the URLs of the stored files.
 
         `fetch_urls`: fetch files at http and https URLs. Raises `Invalid` with the pointer of the part,
-        `Limited` and `Unavailable`.
+        `Limited` and `Unavailable`. A text stands for a file of an earlier turn that cannot be taken.
         """
         checked = await _RequestFiles(self, owner, fetch_urls=fetch_urls).check_all(received)
         return [
-            await self._put(owner, file.part, content)
-            if isinstance(content, _CheckedFile)
-            else file.digest_part | {"mediaType": content}
+            await self._put_or_note(owner, file, content)
             for file, content in zip(received, checked, strict=True)
         ]
+
+    async def _put_or_note(
+        self, owner: Owner, file: ReceivedFile, content: "_CheckedFile | str | Invalid"
+    ) -> Part:
+        match content:
+            case _CheckedFile():
+                return await self._put(owner, file.part, content)
+            case str(media_type):
+                return file.digest_part | {"mediaType": media_type}
+            case fault:
+                return message_input.refused_note(file.part, fault)
 
     async def _put(self, owner: Owner, part: Part, file: _CheckedFile) -> Part:
         id = await self.files.put(owner.tenant, owner.user, file.data, file.media_type)
@@ -136,6 +164,13 @@ def _read_part(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
     return ReceivedFile(part, pointer, digest_part, data, declared)
 
 
+def _read_earlier(part: Part, pointer: str, owner: Owner) -> ReceivedFile:
+    try:
+        return msgspec.structs.replace(_read_part(part, pointer, owner), is_earlier=True)
+    except Invalid as fault:
+        return ReceivedFile(part, pointer, part, is_earlier=True, refused=fault)
+
+
 class _RequestFiles:
     """The files of one request, checked at the same time."""
 
@@ -145,18 +180,24 @@ class _RequestFiles:
         self._fetch_urls = fetch_urls
         self._bytes = 0
 
-    async def check_all(self, received: Sequence[ReceivedFile]) -> list[_CheckedFile | str]:
-        """The files to store, in order; for a file that is stored already its media type."""
-        checked: dict[int, _CheckedFile | str] = {}
+    async def check_all(self, received: Sequence[ReceivedFile]) -> list[_CheckedFile | str | Invalid]:
+        """The files to store, in order; for a file that is stored already its media type; why a file of an
+        earlier turn is not taken.
+        """
+        checked: dict[int, _CheckedFile | str | Invalid] = {}
 
         async def check_one(number: int, file: ReceivedFile) -> None:
             try:
                 async with asyncio.timeout(CHECK_TIMEOUT_S):
-                    checked[number] = await self._check_file(file)
+                    checked[number] = file.refused or await self._check_file(file)
             except Invalid as fault:
-                raise Invalid(fault.detail, file.pointer) from fault
+                if not file.is_earlier:
+                    raise Invalid(fault.detail, file.pointer) from fault
+                checked[number] = fault
             except TimeoutError:
-                raise Unavailable("files cannot be checked now: there are too many") from None
+                if not file.is_earlier:
+                    raise Unavailable("files cannot be checked now: there are too many") from None
+                checked[number] = Invalid("it could not be checked in time")
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -23,7 +23,7 @@ def header_name(field: str) -> str:
 
 def read_headers(headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict[str, str]:
     """The headers that are fields, by the fields' names. Case does not count, and `_` is as good as `-`."""
-    values = {_as_header(name): value for name, value in headers.items()}
+    values = {_as_header(name): _header_text(value) for name, value in headers.items()}
     own_names = {_as_header(field) for field in fields}
     found = {}
     for field in fields:
@@ -33,6 +33,19 @@ def read_headers(headers: Mapping[str, str], fields: Mapping[str, Any]) -> dict[
         if name is not None:
             found[field] = values[name]
     return found
+
+
+def _header_text(value: str) -> str:
+    """A header's value. One that is not UTF-8 is ISO 8859-1 (RFC 9110, section 5.5), as `fetch` sends it; it
+    arrives with its bytes as halves of surrogate pairs.
+    """
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode(errors="surrogateescape").decode("latin-1")
+    return value
 
 
 def _as_header(name: str) -> str:

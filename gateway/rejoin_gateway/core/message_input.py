@@ -21,7 +21,7 @@ from rejoin_adapters.store_types import Decision, Owner, WhenBusy
 from rejoin_protocol import ids
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import MESSAGE_ID_CHARS_MAX, ApprovalId
+from rejoin_protocol.ids import ApprovalId
 
 MESSAGES_MAX = 10_000
 IMPORTS_MAX = 500
@@ -134,8 +134,10 @@ def build_user_message(message: ClientMessage, pointer: str) -> MessageDict:
     """A user's message in its stored form; its files are parts `{type: file, url, mediaType?, filename?}`
     with the URL that the client sent. Raises `Invalid`.
     """
-    if not 0 < len(message.id) <= MESSAGE_ID_CHARS_MAX:
-        raise Invalid(f"a message id has 1 to {MESSAGE_ID_CHARS_MAX} characters", f"{pointer}/id")
+    try:
+        ids.message_id(message.id)
+    except Invalid as fault:
+        raise Invalid(fault.detail, f"{pointer}/id") from fault
     if not message.parts:
         raise Invalid("a user's message has at least one part", f"{pointer}/parts")
     parts = [_build_part(part, f"{pointer}/parts/{number}") for number, part in enumerate(message.parts)]
@@ -176,10 +178,19 @@ def _build_part(part: dict[str, Any], pointer: str) -> dict[str, Any]:
         ):
             return _build_file(part, url, pointer)
         case {"type": str(type), "data": data} if _DATA_TYPE.fullmatch(type):
-            id = part.get("id")
-            return {"type": type, **({"id": id} if isinstance(id, str) else {}), "data": data}
+            return _build_data(part, type, data, pointer)
         case _:
             raise Invalid(PART_FORMS, pointer)
+
+
+def _build_data(part: dict[str, Any], type: str, data: Any, pointer: str) -> dict[str, Any]:
+    id = part.get("id")
+    if not isinstance(id, str):
+        return {"type": type, "data": data}
+    try:
+        return {"type": type, "id": ids.message_id(id), "data": data}
+    except Invalid as fault:
+        raise Invalid(fault.detail, f"{pointer}/id") from fault
 
 
 def _build_file(part: dict[str, Any], url: str, pointer: str) -> dict[str, Any]:
@@ -211,7 +222,8 @@ def build_imported_turns(
     """Earlier turns for a new session: their text and the user's files.
 
     Tool calls are left out: the client reports them, and nothing proves that they were executed. `places`
-    returns the JSON pointers of the parts of message `number`. Raises `Invalid` for a malformed file part.
+    returns the JSON pointers of the parts of message `number`. Nothing in them is refused: a client that
+    sends all of its messages again would be refused for ever. A text stands for a part that cannot be taken.
     """
     turns = [
         _build_imported_turn(message, places(number))
@@ -227,15 +239,37 @@ def _build_imported_turn(message: ClientMessage, pointers: Sequence[str]) -> Imp
         match part:
             case {"type": "text", "text": str(text)}:
                 parts.append({"type": "text", "text": text})
-            case {"type": "file" | "image" | "image_url"} if message.role == "user":
-                parts.append(_build_part(part, place))
-            case {"type": str(type)} if message.role == "user" and _DATA_TYPE.fullmatch(type):
-                parts.append(_build_part(part, place))
+            case {"type": str(type)} if message.role == "user" and _is_importable(type):
+                parts.append(_build_or_note(part, place))
             case _:
                 continue
         places.append(place)
-    turn: MessageDict = {"id": message.id[:MESSAGE_ID_CHARS_MAX], "role": message.role, "parts": parts}
+    id = message.id if ids.is_message_id(message.id) else _stand_in_id(message.id)
+    turn: MessageDict = {"id": id, "role": message.role, "parts": parts}
     return ImportedTurn(turn, places)
+
+
+def _is_importable(type: str) -> bool:
+    return type in ("file", "image", "image_url") or _DATA_TYPE.fullmatch(type) is not None
+
+
+def _build_or_note(part: dict[str, Any], pointer: str) -> dict[str, Any]:
+    try:
+        return _build_part(part, pointer)
+    except Invalid as fault:
+        return refused_note(part, fault)
+
+
+def refused_note(part: dict[str, Any], fault: Invalid) -> dict[str, Any]:
+    """The text that stands for a part of an earlier turn that cannot be taken."""
+    name = part.get("filename")
+    named = f" {name[:FILENAME_CHARS_MAX]!r}" if isinstance(name, str) else ""
+    return {"type": "text", "text": f"[A part of this message{named} was not taken: {fault.detail}]"}
+
+
+def _stand_in_id(id: str) -> str:
+    """The id of an imported message whose own id is none: always the same."""
+    return f"msg_{hashlib.sha256(id.encode()).hexdigest()[:24]}"
 
 
 def parse_decision(approval: Any, pointer: str) -> Decision:

@@ -32,7 +32,7 @@ QUIET_PATHS = (*instrumentation.UNTRACED_PATHS, "/page/")
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, answer it, log one line, and turn errors into responses."""
     started_s = time.monotonic()
-    id = request.headers.get("x-request-id", "")[:REQUEST_ID_CHARS_MAX] or f"req_{secrets.token_hex(8)}"
+    id = _request_id(request)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request=id)
     with instrumentation.observe_request(request, request.app[SERVICE].backend.metrics) as record_response:
@@ -52,6 +52,12 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             took_ms=round((time.monotonic() - started_s) * 1000, 1),
         )
         return response
+
+
+def _request_id(request: web.Request) -> str:
+    """The client's own id, if it can be sent back in a header."""
+    given = request.headers.get("x-request-id", "")[:REQUEST_ID_CHARS_MAX]
+    return given if given.isascii() and given.isprintable() and given else f"req_{secrets.token_hex(8)}"
 
 
 async def _respond_or_refuse(request: web.Request, handler: Handler, id: str) -> web.StreamResponse:
