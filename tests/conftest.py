@@ -49,8 +49,9 @@ def plain_tracebacks() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--feature F50` selects the tests of a feature; several are allowed."""
+    """`--feature F50` selects the tests of a feature; several are allowed. `--leaves` prolongs a test."""
     parser.addoption("--feature", action="append", default=[], help="run the tests of this feature only")
+    parser.addoption("--leaves", default="3", help="how often each request is left in the slow test of that")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

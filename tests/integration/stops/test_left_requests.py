@@ -1,158 +1,73 @@
-"""A request that has been read is carried out, although its client leaves at once."""
+"""A request that has been read is carried out, although its client leaves at once: on every route."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
+from collections.abc import Mapping, Sequence
+from statistics import median
 
-import msgspec
 import pytest
 from aiohttp import web
 
 from rejoin_adapters.store_types import Run
 from rejoin_gateway import app as gateway_app
+from rejoin_gateway.app import ROUTES
 from rejoin_gateway.core.backend import Backend
-from tests.support.clients.api_families import FAMILIES, SESSION, ApiClient, Family, Json
-from tests.support.system.local_system import LocalSystem, read_frames
-from tests.support.system.observation import wait_until
+from tests.support.clients.api_families import ApiClient
+from tests.support.clients.left_requests import (
+    CHANGES,
+    LEAVE_AFTER_S,
+    Cell,
+    LeftRequest,
+    cells,
+    changing,
+    leave,
+    measure_all,
+    open_stage,
+)
+from tests.support.system.local_system import LocalSystem
+from tests.support.system.observation import RecordMeasurement, wait_until
 
-LEAVE_AFTER_S = (0.0, 0.001, 0.002, 0.003, 0.005)
-EFFECT_S = 2.0
-"""The sweep of a runner, which would repair a lost request, comes only after seconds."""
-
-
-async def leave(client: ApiClient, method: str, path: str, body: Json, after_s: float) -> None:
-    """Write a whole request, and close the connection."""
-    place = urlsplit(client.base)
-    data = msgspec.json.encode(body)
-    _, writer = await asyncio.open_connection(place.hostname, place.port)
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\n\r\n"
-    )
-    writer.write(head.encode() + data)
-    await writer.drain()
-    await asyncio.sleep(after_s)
-    writer.close()
+EFFECT_S = 1.0
+AT_ONCE = 6
 
 
-async def wait_for_texts(client: ApiClient, session: str, expected: list[str]) -> None:
-    async def stored() -> bool:
-        answer = await client.get(client.at(session))
-        return answer.status == 200 and await client.texts(session) == expected
-
-    await wait_until(stored, str(expected), EFFECT_S)
+def test_every_route_that_changes_something_has_an_example() -> None:
+    assert changing(ROUTES) == CHANGES.keys()
 
 
-@pytest.mark.feature("F98")
-@pytest.mark.parametrize("family", FAMILIES, ids=str)
-async def test_a_message(system: LocalSystem, family: Family) -> None:
-    await system.runner()
-    client = ApiClient(system, await system.gateway(agent_chat_cancel_on_disconnect=False))
-    for after_s in LEAVE_AFTER_S:
-        session = client.session()
-        path = family.path.format(agent=system.agent, session=session)
-        await leave(client, "POST", path, family.body(session, "count 2", None), after_s)
-        await wait_for_texts(client, session, ["user: count 2", "assistant: 1 2"])
+def describe(taken: Mapping[Cell, Sequence[float | None]]) -> str:
+    """By cell: the number of its requests, of those without effect, and the times to the effect."""
+    lines = []
+    for cell, times in taken.items():
+        found = [time for time in times if time is not None]
+        lost = len(times) - len(found)
+        took = f"{median(found) * 1000:4.0f} {max(found) * 1000:4.0f} ms" if found else ""
+        lines.append(f"{cell.route} {cell.name} +{cell.after_s * 1000:.0f} ms: {len(times)} {lost} {took}")
+    return "\n".join(lines)
 
 
 @pytest.mark.feature("F98")
-async def test_an_agent_chat_whose_client_has_left_is_stored_and_stopped(system: LocalSystem) -> None:
-    """The one family in which a disconnect during the response interrupts the run, by default."""
-    await system.runner()
-    client = ApiClient(system, await system.gateway())
-    for after_s in LEAVE_AFTER_S:
-        session = client.session()
-        body = {"conversationId": session, "messages": [{"role": "user", "content": "count 900 every 20 ms"}]}
-        await leave(client, "POST", "/api/agent/chat/stream", body, after_s)
-
-        async def stopped(session: str = session) -> bool:
-            answer = await client.get(client.at(session))
-            return answer.status == 200 and "activeRunId" not in answer.json
-
-        await wait_until(stopped, "the end of the run", 4.0)
+async def test_a_request_has_its_effect_although_its_client_leaves(system: LocalSystem) -> None:
+    """Each request once, after one of the times."""
+    async with open_stage(system) as stage:
+        wanted = [
+            Cell(cell.route, cell.name, LEAVE_AFTER_S[number % len(LEAVE_AFTER_S)])
+            for number, cell in enumerate(cells([0]))
+        ]
+        taken = await measure_all(stage, wanted, EFFECT_S, at_once=AT_ONCE)
+    assert all(time is not None for times in taken.values() for time in times), describe(taken)
 
 
-async def suspend(client: ApiClient, session: str) -> Json:
-    """Ask for a decision. The tool part that waits."""
-    await client.say(SESSION, session, "delete notes.txt")
-    return await client.question(session)
-
-
-async def by_session(client: ApiClient, session: str, after_s: float) -> None:
-    question = await suspend(client, session)
-    approval = {"approvalId": question["approval"]["id"], "approved": True}
-    await leave(client, "POST", client.at(session), {"type": "approval", "approval": approval}, after_s)
-
-
-async def by_execution(client: ApiClient, session: str, after_s: float) -> None:
-    question = await suspend(client, session)
-    stream = await client.get(f"/api/chat/{session}/stream?startIndex=0")
-    path = f"/run/api/executions/{stream.headers['x-workflow-run-id']}/approvals/{question['toolCallId']}"
-    await leave(client, "POST", path, {"approved": True}, after_s)
-
-
-async def by_message(client: ApiClient, session: str, after_s: float) -> None:
-    question = await suspend(client, session)
-    part = question | {"state": "approval-responded", "approval": question["approval"] | {"approved": True}}
-    body = {"conversationId": session, "messages": [{"role": "assistant", "parts": [part]}]}
-    await leave(client, "POST", "/run/api/chat", body, after_s)
-
-
+@pytest.mark.slow
 @pytest.mark.feature("F98")
-@pytest.mark.parametrize("decide", [by_session, by_execution, by_message])
-async def test_a_decision(
-    system: LocalSystem, decide: Callable[[ApiClient, str, float], Awaitable[None]]
+async def test_no_request_is_lost_in_any_of_many_races(
+    system: LocalSystem, pytestconfig: pytest.Config, record_measurement: RecordMeasurement
 ) -> None:
-    await system.runner()
-    client = ApiClient(system, await system.gateway())
-    for after_s in LEAVE_AFTER_S:
-        session = client.session()
-        await decide(client, session, after_s)
-        expected = ["user: delete notes.txt", "assistant: notes.txt is deleted."]
-        await wait_for_texts(client, session, expected)
-
-
-@pytest.mark.feature("F98")
-@pytest.mark.parametrize("path", ["/api/chat/{session}/stop", "/api/agents/{agent}/{session}/interrupt"])
-async def test_a_stop(system: LocalSystem, path: str) -> None:
-    await system.runner(sweep_interval_s=3600)
-    client = ApiClient(system, await system.gateway())
-    for after_s in LEAVE_AFTER_S:
-        session = client.session()
-        body = {"message": "count 1000 every 20 ms"}
-        async with system.http.post(client.base + client.at(session), json=body) as response:
-            async for _ in read_frames(response, lambda frame: b"text-delta" in frame.data):
-                pass
-            await leave(client, "POST", path.format(agent=system.agent, session=session), None, after_s)
-            async with asyncio.timeout(EFFECT_S):
-                rest = [frame.data async for frame in read_frames(response)]
-        assert any(b'"abort"' in data for data in rest)
-
-
-@pytest.mark.feature("F98")
-async def test_a_regeneration_a_change_and_a_deletion(system: LocalSystem) -> None:
-    await system.runner()
-    client = ApiClient(system, await system.gateway())
-    for after_s in LEAVE_AFTER_S:
-        session = client.session()
-        await client.say(SESSION, session, "count 2", id="m1")
-        asked, answer = await client.messages(session)
-        again = {"id": session, "messages": [asked], "trigger": "regenerate-message"}
-        await leave(client, "POST", "/api/chat", again | {"messageId": answer["id"]}, after_s)
-
-        async def regenerated(session: str = session, old: str = answer["id"]) -> bool:
-            messages = await client.messages(session)
-            return len(messages) == 2 and messages[1]["id"] != old
-
-        await wait_until(regenerated, "the new answer", EFFECT_S)
-        await leave(client, "PATCH", client.at(session), {"lastMessageId": "m1"}, after_s)
-        await wait_for_texts(client, session, ["user: count 2"])
-        await leave(client, "DELETE", client.at(session), None, after_s)
-
-        async def deleted(session: str = session) -> bool:
-            return (await client.get(client.at(session))).status == 404
-
-        await wait_until(deleted, "the deletion", EFFECT_S)
+    """Each request, left after each of the times, again and again (`--leaves`)."""
+    async with open_stage(system) as stage:
+        wanted = list(cells(LEAVE_AFTER_S)) * int(pytestconfig.getoption("--leaves"))
+        taken = await measure_all(stage, wanted, EFFECT_S, at_once=AT_ONCE)
+    record_measurement(describe(taken))
+    assert all(time is not None for times in taken.values() for time in times), describe(taken)
 
 
 @pytest.mark.feature("F98")
@@ -180,8 +95,13 @@ async def test_a_gateway_that_stops_finishes_what_it_has_read(
         host, port = server.addresses[0][:2]
         monkeypatch.setattr(Backend, "publish", publish_slowly)
         client = ApiClient(system, f"http://{host}:{port}")
-        await leave(client, "POST", client.at(session), {"message": "count 2"}, 0)
+        await leave(client, LeftRequest("POST", client.at(session), {"message": "count 2"}, ""), 0)
         await begun.wait()
         await server.cleanup()
     monkeypatch.undo()
-    await wait_for_texts(other, session, ["user: count 2", "assistant: 1 2"])
+
+    async def answered() -> bool:
+        found = await other.get(other.at(session))
+        return found.status == 200 and await other.texts(session) == ["user: count 2", "assistant: 1 2"]
+
+    await wait_until(answered, "the answer", EFFECT_S)

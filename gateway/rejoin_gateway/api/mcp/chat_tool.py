@@ -24,8 +24,8 @@ from rejoin_gateway.api.shared.lookup import directory_of
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors
+from rejoin_gateway.http.gateway_service import begin_response
 from rejoin_gateway.http.request import agent_of, session_of
-from rejoin_gateway.http.service import begin_response
 from rejoin_gateway.streaming.collect import CollectedAnswer, collect_answer
 from rejoin_gateway.streaming.replay import Replay
 from rejoin_protocol.errors import Invalid
@@ -101,6 +101,8 @@ async def call_tool(context: Context, params: types.CallToolRequestParams) -> ty
         query = _parse_arguments(params.arguments or {}, call)
         session = call.session or _new_or_named_session(call.request, query)
         return await _send_message(context, call, session, query.query)
+    except ConnectionResetError:  # the client has left, and the run goes on: nobody reads this
+        return _tool_result("the client has left", failed=True)
     except errors.MAPPED_ERRORS as fault:
         return _tool_result(str(fault), failed=True)
 
