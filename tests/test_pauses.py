@@ -13,6 +13,7 @@ PAUSES = {
     "tests/integration/gateway/test_asgi.py": "a client that reads nothing for a while",
     "tests/integration/runner/test_custom_loop.py": "a model's pause, so that its words are two appends",
     "tests/integration/runner/test_output_pacing.py": "models' pauses: output is paced by time",
+    "tests/integration/stops/test_left_requests.py": "a gateway that is slow to publish",
     "tests/integration/stops/test_stop_and_send.py": "a tool that ignores its cancellation",
     "tests/support/agents/aisdk.py": "slow tools and models",
     "tests/support/agents/chaos.py": "slow tools",
