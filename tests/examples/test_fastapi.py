@@ -128,7 +128,7 @@ async def test_the_mounted_routes_are_the_session_api(
         refused = await system.get(path, **({"x-user": user} if user else {}))
         assert (refused.status, refused.headers["content-type"]) == (status, "application/problem+json")
     async with system.http.delete(url, headers=ann) as response:
-        assert (response.status, response.headers["allow"]) == (405, "GET,POST")
+        assert (response.status, response.headers["allow"]) == (405, "GET,HEAD,POST")
     # The application's own routes and the mounted ones have the same sessions.
     assert (await system.get(f"{running.chats}/{session}", **ann)).json["messages"] == told["messages"]
 
