@@ -23,6 +23,7 @@ PAUSES = {
     "tests/support/faults/chaos.py": "the times of strikes and of clients",
     "tests/support/models/mcp_server.py": "the poll of a server that has no event for its start",
     "tests/support/models/scripted_models.py": "models' pauses",
+    "tests/support/providers/server.py": "pauses that a script asks for",
     "tests/support/system/observation.py": "the poll of `wait_until`",
     "tests/unit/runner/models/test_deadline.py": "calls that are too slow",
     "tests/unit/runner/worker/test_loop_watchdog.py": "a call that blocks the event loop",
