@@ -11,6 +11,7 @@ from collections import deque
 import msgspec
 from msgspec import UNSET
 
+from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.log.record import Audience
@@ -23,6 +24,7 @@ QUEUED_OPERATIONS_MAX = 256
 PAUSE_S = 1.0
 """After an open text has been silent for this long, the queued operations are written."""
 
+type Start = chunks.TextStart | chunks.ReasoningStart
 type Delta = chunks.TextDelta | chunks.ReasoningDelta
 type End = chunks.TextEnd | chunks.ReasoningEnd
 
@@ -40,6 +42,7 @@ class EventWriter:
         self._last_deltas: dict[str, Delta] = {}
         """The last delta of each open part: the form of the next one, and its metadata if not written yet."""
         self._open_texts: set[str] = set()
+        self._open_parts: set[str] = set()
         self._operations: deque[tuple[Chunk, Audience]] = deque()
         self._last_write_s = 0.0
         self._lock = asyncio.Lock()
@@ -50,7 +53,7 @@ class EventWriter:
 
     async def write(self, chunk: Chunk, audience: Audience = Audience.ALL) -> None:
         """Write the run's next event: text when its interval is over, anything else at once. Raises
-        `EventTooLarge`.
+        `EventTooLarge`, and `Invalid` for an event of a part or a call that does not exist.
         """
         async with self._lock:
             refuse_if_abandoned()
@@ -59,8 +62,10 @@ class EventWriter:
                     await self._write_delta(chunk)
                 case chunks.TextEnd() | chunks.ReasoningEnd():
                     await self._write_end(chunk)
-                case chunks.TextStart(id=id):
-                    self._open_texts.add(id)
+                case chunks.TextStart() | chunks.ReasoningStart():
+                    self._open_parts.add(_part_key(chunk))
+                    if isinstance(chunk, chunks.TextStart):
+                        self._open_texts.add(chunk.id)
                     await self._emit(chunk, audience)
                 case _:
                     await self._emit(chunk, audience)
@@ -123,6 +128,9 @@ class EventWriter:
 
     async def _write_delta(self, chunk: Delta) -> None:
         part = _part_key(chunk)
+        if part not in self._open_parts:
+            # Here, where the writer of the delta gets the error: the timer that writes it later has nobody.
+            raise Invalid(f"no part is open under the id {chunk.id!r}")
         last = self._last_deltas.get(part)
         if last is not None and chunk.provider_metadata is UNSET:
             chunk = msgspec.structs.replace(chunk, provider_metadata=last.provider_metadata)
@@ -141,6 +149,7 @@ class EventWriter:
         if text or (last is not None and last.provider_metadata is not UNSET):
             await self._emit_text(part, text)
         self._last_deltas.pop(part, None)
+        self._open_parts.discard(part)
         await self._emit(chunk, Audience.ALL)
         if isinstance(chunk, chunks.TextEnd):
             self._open_texts.discard(chunk.id)
@@ -161,7 +170,7 @@ class EventWriter:
         await self._journal.emit(chunk, audience)
 
 
-def _part_key(chunk: Delta | End) -> str:
+def _part_key(chunk: Start | Delta | End) -> str:
     """A key for the part: a text and a reasoning may have the same id."""
     return f"{type(chunk).__name__[0]}{chunk.id}"
 

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.fold import MessageDict
+from rejoin_runner.application_code import application_code
+from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.compaction import Compaction, compact_history
 from rejoin_runner.models.context_window import fit_history
 from rejoin_runner.models.model import ModelError
@@ -31,11 +34,17 @@ async def fit_context_window(attempt: Attempt, history: Sequence[MessageDict]) -
             if left_out:
                 await _emit_compression(attempt, left_out, "left out")
             return fitting
-        fitting, new = await compact_history(
-            attempt.model, history, agent.context_window, earlier=earlier, tenant=attempt.run.tenant
-        )
+        with application_code():
+            fitting, new = await compact_history(
+                attempt.model, history, agent.context_window, earlier=earlier, tenant=attempt.run.tenant
+            )
     except ModelError as fault:
         attempt.log.warning("history_summary_failed", error=clip_error(fault.detail))
+        return fit_history(history, agent.context_window)[0]
+    except RejoinError:
+        raise
+    except Exception as fault:  # noqa: BLE001 - the application's model
+        log_exception(attempt.log, "history_summary_failed", fault)
         return fit_history(history, agent.context_window)[0]
     if new is not None:
         await attempt.record_usage(new.usage, **{METADATA_KEY: msgspec.to_builtins(new)})

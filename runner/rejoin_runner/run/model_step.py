@@ -6,13 +6,14 @@ delegated agent's failed response fails its call instead.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
 import msgspec
 
-from rejoin_protocol.errors import RejoinError
+from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import STEP_START
@@ -23,20 +24,26 @@ from rejoin_runner.application_code import ApplicationGaveUp, application_code
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.next_action import agent_stack
+from rejoin_runner.output.bounded_work import WorkAbandoned
 from rejoin_runner.output.journal import EventTooLarge
 from rejoin_runner.run import delegation, instrumentation, run_inputs
 from rejoin_runner.run.attempt import DEADLINE, Attempt, clip_error
 from rejoin_runner.run.call_output import LoggedCallOutput
 from rejoin_runner.run.context_fitting import fit_context_window
 from rejoin_runner.run.model_files import store_generated_file
+from rejoin_runner.tools.argument_fault import describe_fault
 from rejoin_runner.tools.tool import ToolError
+
+INCIDENT_CHARS = 12
+NAME_CHARS_SHOWN = 100
+"""Of the name of a tool that a model invented."""
 
 
 async def generate(attempt: Attempt) -> None:
     """Call the model, in a new step unless one is open, and emit its response.
 
-    A complete response ends with the mark `GENERATED`. A model that fails fails the step and raises nothing.
-    Raises `Fenced`, `Unavailable`, and what a bug raises.
+    A complete response ends with the mark `GENERATED`. A model that fails fails the step and raises nothing,
+    whatever it raises itself. Raises `Fenced` and `Unavailable`.
     """
     if not attempt.state.step_open:
         await delegation.begin_step(attempt)
@@ -47,9 +54,6 @@ async def generate(attempt: Attempt) -> None:
                 await _respond(attempt)
     except TimeoutError:  # the step's own: `_respond` converts a model's TimeoutError
         await _fail(attempt, DEADLINE, f"The model took longer than {timeout_s:g} seconds.")
-    except ApplicationGaveUp as fault:
-        log_exception(attempt.log, "model_gave_up", fault)
-        await _fail(attempt, "model_error", "The model gave up.")
     except ModelError as fault:
         attempt.log.warning("model_failed", error=clip_error(fault.detail))
         await _fail(attempt, "model_error", fault.detail)
@@ -58,8 +62,28 @@ async def generate(attempt: Attempt) -> None:
     except EventTooLarge as fault:
         attempt.log.warning("event_too_large", error=str(fault))
         await _fail(attempt, "too_large", str(fault))
+    except Invalid as fault:
+        incident = _log_incident(attempt, "model_output_invalid", fault)
+        await _fail(attempt, "model_error", f"The answer cannot be taken: {fault.detail} ({incident}).")
+    except (RejoinError, WorkAbandoned):
+        raise
+    except Exception as fault:  # noqa: BLE001 - the application's: the same answer would fail again
+        incident = _log_incident(attempt, "model_crashed", fault)
+        who = "model" if attempt.agent.custom_loop is None else "agent"
+        await _fail(attempt, f"{who}_error", f"The {who} failed ({incident}).")
     else:
         attempt.journal.mark(Mark.GENERATED)
+
+
+def _log_incident(attempt: Attempt, event: str, fault: Exception) -> str:
+    """Log an exception of the application. The type of it and the incident's id, by which an operator finds
+    the line, are what users may see.
+    """
+    cause = fault.__cause__ if isinstance(fault, ApplicationGaveUp) and fault.__cause__ else fault
+    place = f"{attempt.run.id}/{attempt.run.attempt}/{attempt.state.index}"
+    incident = hashlib.sha256(place.encode()).hexdigest()[:INCIDENT_CHARS]
+    log_exception(attempt.log, event, fault, incident=incident)
+    return f"{type(cause).__name__}, incident {incident}"
 
 
 async def _fail(attempt: Attempt, code: str, error: str) -> None:
@@ -150,8 +174,8 @@ async def _stream_custom_loop(
     except (RejoinError, LoopError, TimeoutError):
         raise
     except Exception as fault:
-        log_exception(attempt.log, "agent_failed", fault)
-        raise LoopError(f"The agent failed ({type(fault).__name__}).") from fault
+        incident = _log_incident(attempt, "agent_failed", fault)
+        raise LoopError(f"The agent failed ({incident}).") from fault
     finally:
         output.close()
 
@@ -201,7 +225,10 @@ def _unique_call_id(attempt: Attempt, id: str) -> str:
 def _input_error(attempt: Attempt, name: str, input: Any) -> str | None:
     tool = attempt.tools.get(name)
     if tool is None:
-        return f"there is no tool {name}; there are: {', '.join(attempt.tools) or 'none'}"
+        known = ", ".join(attempt.tools) or "none"
+        return f"unknown tool {name[:NAME_CHARS_SHOWN]!r}; there are: {known}"
+    if not isinstance(input, dict):
+        return describe_fault(input)
     try:
         tool.check_arguments(input)
     except ToolError as fault:

@@ -1,12 +1,22 @@
 """Faults of an application's models and tools end in the answer, never in an endless loop."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import cast
 
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from rejoin_protocol.events.chunks import (
+    ReasoningDelta,
+    TextDelta,
+    TextEnd,
+    TextStart,
+    ToolInputAvailable,
+    ToolInputDelta,
+)
 from rejoin_runner.agent.agent import Agent
 from rejoin_runner.agent.agent_decorator import agent as custom_agent
 from rejoin_runner.agent.custom_loop import RunInput
@@ -84,7 +94,9 @@ async def test_a_model_that_raises_what_is_no_exception_fails_its_run_at_once(
 ) -> None:
     model = Raising(fault())
     answered = await answer(system, Agent(name=system.agent, model=model), "hi")
-    assert errors(answered) == "The model gave up."
+    assert re.fullmatch(
+        rf"The model failed \({fault.__name__}, incident [0-9a-f]{{12}}\)\.", errors(answered)
+    )
     assert model.calls == 1
 
 
@@ -114,9 +126,62 @@ async def test_loops_instructions_and_approval_rules_that_give_up_fail_their_run
             f"{base}/api/chat", json=chat, headers={"x-agent-id": agent.name}
         ) as response:
             answers[agent.name] = await Answer.of(response)
-    assert errors(answers[looping.name]) == "The model gave up."
+    assert errors(answers[looping.name]).startswith(f"The agent failed ({fault.__name__}, incident ")
     assert "instructions failed" in errors(answers[instructed.name])
     assert "tool-approval-request" in [chunk["type"] for chunk in answers[ruled.name].chunks]
+
+
+@pytest.mark.parametrize("fault", [KeyError("sk-secret"), ExceptionGroup("two", [ValueError("sk-secret")])])
+async def test_a_model_that_raises_any_exception_fails_its_run_at_once_with_an_incident(
+    system: LocalSystem, fault: Exception
+) -> None:
+    """The same model would fail again. The log has the incident, and neither has the exception's text."""
+    model = Raising(fault)
+    with capture_logs() as logs:
+        answered = await answer(system, Agent(name=system.agent, model=model), "hi")
+    assert model.calls == 1
+    [line] = [line for line in logs if line["event"] == "model_crashed"]
+    assert errors(answered) == f"The model failed ({type(fault).__name__}, incident {line['incident']})."
+    assert "stream" in str(line["frames"])
+    assert "sk-secret" not in str(logs) + answered.raw.decode()
+
+
+class Emitting:
+    """A model that emits what it is told."""
+
+    def __init__(self, *output: object) -> None:
+        self.output = output
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelChunk | Done]:
+        """See `Model`."""
+        del request
+        for item in self.output:
+            yield cast("ModelChunk", item)
+        yield Done("stop")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        ["a word"],
+        [None],
+        [TextDelta(id="t", delta="no start")],
+        [TextStart(id="t"), TextEnd(id="t"), TextDelta(id="t", delta="behind the end")],
+        [ReasoningDelta(id="r", delta="no start")],
+        [TextStart(id="t"), TextDelta(id="t", delta=cast("str", 5))],
+        [TextStart(id="t"), TextDelta(id="t", delta=cast("str", None))],
+        [TextEnd(id="t")],
+        [ToolInputDelta(tool_call_id="c", input_text_delta="{")],
+        [ToolInputAvailable(tool_call_id="c", tool_name="x", input={"a": object()})],
+    ],
+    ids=str,
+)
+async def test_a_model_that_emits_what_is_no_answer_fails_its_run_at_once(
+    system: LocalSystem, output: list[object]
+) -> None:
+    answered = await answer(system, Agent(name=system.agent, model=Emitting(*output)), "hi")
+    assert "incident" in errors(answered)
+    assert answered.chunks[-1]["type"] == "finish"
 
 
 async def test_a_model_that_times_out_fails_its_run(system: LocalSystem) -> None:
@@ -148,15 +213,6 @@ async def test_words_that_no_event_holds_are_said_as_far_as_they_can_be(
     assert errors(failed).startswith(words[:10])
     assert [line["error"] for line in logs if line["event"] == "model_failed"] == [errors(failed)]
     assert model.calls == 1
-
-
-async def test_a_model_with_a_fault_is_tried_again_and_then_given_up(system: LocalSystem) -> None:
-    model = Raising(ValueError("a secret"))
-    answered = await answer(system, Agent(name=system.agent, model=model), "hi")
-    assert answered.complete
-    assert "too often" in answered.raw.decode()
-    assert "a secret" not in answered.raw.decode()
-    assert model.calls == 3
 
 
 async def test_every_agent_of_a_runner_is_served_however_few_runs_it_may_have(system: LocalSystem) -> None:

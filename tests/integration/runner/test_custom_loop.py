@@ -82,7 +82,7 @@ async def test_what_it_yields_is_the_answer(system: LocalSystem) -> None:
     ("fault", "said"),
     [
         (LoopError("The shop is closed."), "The shop is closed."),
-        (KeyError("hunter2"), "The agent failed (KeyError)."),
+        (KeyError("hunter2"), "The agent failed (KeyError, incident "),
     ],
 )
 async def test_what_it_raises_is_an_error_that_everybody_sees(
@@ -94,7 +94,8 @@ async def test_what_it_raises_is_an_error_that_everybody_sees(
         raise fault
 
     answer = await ask(system, breaks)
-    assert errors(answer) == [said]
+    [error] = errors(answer)
+    assert error.startswith(said)
     assert kinds(answer)[-4:] == ["text-end", "error", "finish-step", "finish"]
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rejoin_protocol.errors import Invalid
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk, Data
 from rejoin_protocol.log.record import Audience
@@ -87,24 +88,40 @@ async def test_a_flush_writes_all_that_is_buffered_text_first() -> None:
 
 async def test_a_text_and_a_reasoning_of_one_id_are_two_parts() -> None:
     writer, journal = event_writer()
-    await writer.write(delta("text"))
+    start = chunks.ReasoningStart(id="t")
+    for chunk in (START, start, delta("text")):
+        await writer.write(chunk)
     await writer.write(chunks.ReasoningDelta(id="t", delta="thought"))
     await writer.flush()
-    assert journal.emitted == [delta("text"), chunks.ReasoningDelta(id="t", delta="thought")]
+    assert journal.emitted == [START, start, delta("text"), chunks.ReasoningDelta(id="t", delta="thought")]
 
 
 async def test_provider_metadata_of_a_delta_is_kept() -> None:
     """Also of a buffered delta, and of a delta without text."""
     writer, journal = event_writer()
     marked = {"p": {"x": 1}}
+    await writer.write(START)
     await writer.write(chunks.TextDelta(id="t", delta="wo", provider_metadata=marked))
     await writer.write(delta("rd"))
     await writer.write(END)
+    await writer.write(chunks.TextStart(id="u"))
     await writer.write(chunks.TextDelta(id="u", delta="", provider_metadata=marked))
     await writer.write(chunks.TextEnd(id="u"))
     assert journal.emitted == [
+        START,
         chunks.TextDelta(id="t", delta="word", provider_metadata=marked),
         END,
+        chunks.TextStart(id="u"),
         chunks.TextDelta(id="u", delta="", provider_metadata=marked),
         chunks.TextEnd(id="u"),
     ]
+
+
+async def test_a_delta_of_no_open_part_is_refused_at_once_and_not_by_the_timer() -> None:
+    writer, journal = event_writer()
+    for chunk in (START, delta("a"), END):
+        await writer.write(chunk)
+    for stranger in (delta("b"), chunks.ReasoningDelta(id="t", delta="b")):
+        with pytest.raises(Invalid, match="no part is open under the id 't'"):
+            await writer.write(stranger)
+    assert journal.emitted == [START, delta("a"), END]
