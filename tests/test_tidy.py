@@ -37,6 +37,7 @@ LATE_IMPORTS = {
     "rejoin/cli/main.py",
     "gateway/rejoin_gateway/core/agent_context.py",
     "gateway/rejoin_gateway/api/mcp/endpoint.py",
+    "rejoin/dev/code_reload.py",
     "rejoin/dev/launcher.py",
     "rejoin/pytest_plugin.py",
     "runner/rejoin_runner/app.py",

@@ -77,15 +77,17 @@ def gateway(config: Path | None) -> None:
 
 
 @main.command()
-@click.argument("agents", metavar="[MODULE:ATTR]", required=False)
+@click.argument("agents", metavar="MODULE:ATTR", required=False)
+@click.option("--demo", is_flag=True, help="Serve the demo agent.")
 @config_option
-def runner(agents: str | None, config: Path | None) -> None:
+def runner(agents: str | None, config: Path | None, *, demo: bool) -> None:
     """Run a runner for the agents that MODULE:ATTR names.
 
-    ATTR is an agent or a list of agents. Without MODULE:ATTR, the runner serves the demo agent.
+    ATTR is an agent or a list of agents.
     """
     extras.require("runner", "runner")
-    arguments = [*([agents] if agents else []), *(["--config", str(config)] if config else [])]
+    arguments = [*([agents] if agents else []), *(["--demo"] if demo else [])]
+    arguments += ["--config", str(config)] if config else []
     # The process becomes the runner: runner and gateway never share a process.
     os.execv(sys.executable, [sys.executable, "-m", "rejoin_runner", *arguments])  # noqa: S606
 
@@ -161,18 +163,31 @@ def doctor_command(config: Path | None) -> None:
 @click.option(
     "--runners", default=1, show_default=True, type=click.IntRange(0, 64), help="The number of runners."
 )
+@click.option(
+    "--reload/--no-reload", default=True, show_default=True, help="Restart runners when Python files change."
+)
 @config_option
 def dev_command(
-    agents: str | None, port: int, data_dir: Path, gateways: int, runners: int, config: Path | None
+    agents: str | None,
+    port: int,
+    data_dir: Path,
+    gateways: int,
+    runners: int,
+    config: Path | None,
+    *,
+    reload: bool,
 ) -> None:
     """Run NATS, PostgreSQL, gateways and runners on this machine.
 
-    The runners serve the agents that MODULE:ATTR names, or the demo agent.
+    The runners serve the agents that MODULE:ATTR names, or the demo agent. They use the model keys that are
+    in the environment: OPENAI_API_KEY, ANTHROPIC_API_KEY and so on.
     """
     loaded = load(launcher.DevSettings, config)
     is_embedded = loaded.nats_url is None or loaded.database_url is None
     extras.require("dev", "gateway", *(["runner"] if runners else []), *(["embedded"] if is_embedded else []))
-    plan = launcher.DevPlan(agents, port, data_dir, gateways, runners, str(config) if config else None)
+    plan = launcher.DevPlan(
+        agents, port, data_dir, gateways, runners, str(config) if config else None, reload=reload
+    )
     try:
         asyncio.run(launcher.run(plan, loaded, os.environ))
     except KeyboardInterrupt:

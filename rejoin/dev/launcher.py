@@ -12,13 +12,18 @@ from pathlib import Path
 
 import msgspec
 
+from rejoin.dev.code_reload import restart_on_change
 from rejoin.dev.processes import DevProcesses, run_processes
 from rejoin.dev.progress import ProgressLines
+from rejoin.dev.provider_keys import as_setting, find_provider_keys
 from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import LogFormat, on_stop
 from rejoin_protocol.errors import Invalid
 
 HOST = "127.0.0.1"
+DEV_DEFAULTS = {"REJOIN_DRAIN_GRACE_S": "0.5"}
+"""A changed agent takes the running runs over at once: a developer watches."""
+DEV_VARIABLES = {"REJOIN_HOST": HOST, "REJOIN_DEV": "true", "REJOIN_ALLOW_ANONYMOUS": "true"}
 
 
 class DevSettings(msgspec.Struct, frozen=True):
@@ -28,6 +33,7 @@ class DevSettings(msgspec.Struct, frozen=True):
     database_url: str | None = None
     default_agent: str | None = None
     context_encryption_keys: str | None = None
+    model_api_key: str | None = None
     log_level: str = "info"
     log_format: LogFormat = "auto"
 
@@ -41,6 +47,8 @@ class DevPlan(msgspec.Struct, frozen=True):
     gateways: int
     runners: int
     config: str | None
+    reload: bool = True
+    """Restart the runners when the code below the current directory changes."""
 
 
 async def run(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> None:
@@ -54,7 +62,7 @@ async def run(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]
 
 
 async def _run_installation(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> None:
-    progress = ProgressLines()
+    progress, reloads = ProgressLines(), plan.agents is not None and plan.reload
     services = _services(plan, settings, variables)
     progress(f"starting {plan.runners} runner(s) and {plan.gateways} gateway(s)")
     async with run_processes(services):
@@ -70,7 +78,8 @@ async def _run_installation(plan: DevPlan, settings: DevSettings, variables: Map
                 or config_file.context_encryption_keys(plan.data_dir),
             )
             config_file.write_config(plan.data_dir, shared)
-            async with run_alongside(services.supervise(config_file.variables(shared))):
+            watchers = [restart_on_change(Path(), services.restart_runners, progress)] if reloads else []
+            async with run_alongside(services.supervise(config_file.variables(shared)), *watchers):
                 await services.ready()
                 complete = msgspec.structs.replace(shared, default_agent=await services.default_agent())
                 config_file.write_config(plan.data_dir, complete)
@@ -88,15 +97,23 @@ def _announce(plan: DevPlan, progress: ProgressLines) -> None:
 
 def _services(plan: DevPlan, settings: DevSettings, variables: Mapping[str, str]) -> DevProcesses:
     config = ["--config", plan.config] if plan.config else []
-    agents = [plan.agents] if plan.agents else []
+    agents = [plan.agents or "--demo"]
     # A runner announces the agents of MODULE:ATTR. Without them the default is the demo agent.
     is_demo = not (plan.agents and plan.runners)
     return DevProcesses(
         [[*agents, *config]] * plan.runners,
         {plan.port + number: ["gateway", *config] for number in range(plan.gateways)},
-        {**variables, "REJOIN_HOST": HOST, "REJOIN_DEV": "true", "REJOIN_ALLOW_ANONYMOUS": "true"},
+        {**DEV_DEFAULTS, **_model_keys(settings, variables), **variables, **DEV_VARIABLES},
         settings.default_agent or ("demo" if is_demo else None),
     )
+
+
+def _model_keys(settings: DevSettings, variables: Mapping[str, str]) -> dict[str, str]:
+    """The providers' keys that are in the environment, unless the developer has set Rejoin's own setting."""
+    keys = find_provider_keys(variables)
+    if settings.model_api_key or not keys:
+        return {}
+    return {"REJOIN_MODEL_API_KEY": as_setting(keys)}
 
 
 def _check_port(port: int) -> None:

@@ -67,6 +67,11 @@ class DevProcesses:
         for runner in self._runners:
             runner.kill()
 
+    def restart_runners(self) -> None:
+        """Let the runners hand their runs over and start again, with the code as it is now."""
+        for runner in self._runners:
+            runner.restart()
+
     async def ready(self) -> None:
         """Wait until each service has been ready once."""
         for service in self.all:

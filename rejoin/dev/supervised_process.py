@@ -55,6 +55,7 @@ class SupervisedProcess:
         self._commands = commands or {}
         self._child: _Child | None = None
         self._ready: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._restart = asyncio.Event()
 
     async def ready(self) -> list[str]:
         """Wait until the child has been ready once. Returns the facts that it sent."""
@@ -64,6 +65,12 @@ class SupervisedProcess:
         """Send SIGKILL to a running child; `supervise` restarts it."""
         if self._child is not None and self._child.process.returncode is None:
             self._child.process.kill()
+
+    def restart(self) -> None:
+        """Send SIGTERM to a running child. `supervise` starts it again at once, also one that has died."""
+        self._restart.set()
+        if self._child is not None and self._child.process.returncode is None:
+            self._child.process.terminate()
 
     async def start(self) -> None:
         """Start the child. It imports its code, then waits for its variables."""
@@ -93,12 +100,18 @@ class SupervisedProcess:
         while True:
             started_at = time.monotonic()
             code = await self._run_child(variables)
-            if not self._ready.done():
-                raise Invalid(f"{self.name} did not start (exit code {code}): see its last log lines above")
-            is_stable = time.monotonic() - started_at > STABLE_S
-            delay_s = RESTART_DELAY_MIN_S if is_stable else min(delay_s * 2, RESTART_DELAY_MAX_S)
-            log.warning("service_died", service=self.name, code=code, restart_in_s=delay_s)
-            await asyncio.sleep(delay_s)
+            if not self._restart.is_set():
+                if not self._ready.done():
+                    raise Invalid(
+                        f"{self.name} did not start (exit code {code}): see its last log lines above"
+                    )
+                is_stable = time.monotonic() - started_at > STABLE_S
+                delay_s = RESTART_DELAY_MIN_S if is_stable else min(delay_s * 2, RESTART_DELAY_MAX_S)
+                log.warning("service_died", service=self.name, code=code, restart_in_s=delay_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay_s):
+                        await self._restart.wait()
+            self._restart.clear()
             await self.start()
 
     async def _run_child(self, variables: Variables) -> int:

@@ -18,6 +18,7 @@ from rejoin_runner.settings import RunnerSettings
 
 @click.command()
 @click.argument("agents", metavar="[MODULE:ATTR]", required=False)
+@click.option("--demo", is_flag=True, help="Serve the demo agent.")
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -25,8 +26,13 @@ from rejoin_runner.settings import RunnerSettings
     show_envvar=True,
     help="Read settings from this TOML file. Environment variables take precedence.",
 )
-def main(agents: str | None, config: Path | None) -> None:
-    """Run a runner for the agents that MODULE:ATTR names, or for the demo agent."""
+def main(agents: str | None, config: Path | None, *, demo: bool) -> None:
+    """Run a runner for the agents that MODULE:ATTR names."""
+    if (agents is None) is not demo:
+        raise click.UsageError(
+            "Which agents? For example `rejoin runner shop:agent` for `agent` in shop.py, "
+            "or `rejoin runner --demo` for the demo agent."
+        )
     try:
         toml = tomllib.loads(config.read_text()) if config else {}
         loaded = settings.load(

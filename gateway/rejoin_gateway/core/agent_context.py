@@ -159,8 +159,11 @@ def _describe_fault(fault: "ValidationError", sent: dict[str, Any]) -> tuple[str
     path = context_names.as_sent([str(step) for step in fault.absolute_path], sent)
     rule, expected = str(fault.validator), fault.validator_value
     if rule == "required" and isinstance(expected, list) and isinstance(fault.instance, dict):
-        path.append(next(name for name in expected if name not in fault.instance))
-        problem = "is required"
+        name = next(name for name in expected if name not in fault.instance)
+        path.append(name)
+        # Most clients send headers: the error says how the field is called there.
+        header = f" (header `{context_names.header_name(name)}`)" if len(path) == 1 else ""
+        problem = f"is required{header}"
     else:
         problem = "does not fit" + (f" ({rule}: {expected})" if rule in QUOTABLE_RULES else "")
     return f"{'.'.join(['context', *path])} {problem}", "/" + "/".join(["context", *path])

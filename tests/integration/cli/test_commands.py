@@ -37,8 +37,10 @@ async def test_a_fault_is_one_line(system: LocalSystem, tmp_path: Path) -> None:
         (("runner", "no.such.module:agent"), {}, "cannot import no.such.module"),
         (("runner", "rejoin_runner.demo:nothing"), {}, "rejoin_runner.demo has no nothing"),
         (("runner", "rejoin_runner.demo:weather"), {}, "expected an Agent"),
-        (("runner",), {"REJOIN_MODEL": "nobody:x"}, "nobody"),
-        (("runner",), {"REJOIN_MODEL": "openai:x"}, "key"),
+        (("runner", "--demo"), {"REJOIN_MODEL": "nobody:x"}, "nobody"),
+        (("runner", "--demo"), {"REJOIN_MODEL": "openai:x"}, "key"),
+        (("runner",), {}, "Which agents?"),
+        (("runner", "--demo", "shop:agent"), {}, "Which agents?"),
     ]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run_rejoin(system, *words, **variables)) for words, variables, _ in cases]

@@ -78,7 +78,7 @@ async def test_headers_are_the_context_and_are_remembered(system: LocalSystem) -
     refused = await post(system, url, system.chat(session, "hi", context={"tenant_id": "forged"}))
     assert refused.status == 400
     assert refused.json["errors"] == [
-        {"detail": "context.tenant_id is required", "pointer": "/context/tenant_id"}
+        {"detail": "context.tenant_id is required (header `tenant-id`)", "pointer": "/context/tenant_id"}
     ]
     assert (await system.get(f"{base}/api/agents/{system.agent}/{session}")).status == 404
     first = await post(system, url, system.chat(session, "hi"), Tenant_Id="acme", SEATS="7")

@@ -118,7 +118,7 @@ def test_a_fault_points_to_what_the_client_wrote(value: Any, pointer: str) -> No
 @pytest.mark.parametrize(
     ("value", "pointer", "said"),
     [
-        ({}, "/context/tenant_id", "context.tenant_id is required"),
+        ({}, "/context/tenant_id", r"context.tenant_id is required \(header `tenant-id`\)"),
         ({"tenant_id": 1}, "/context/tenant_id", "type: string"),
         ({"tenant_id": "a", "seats": "many"}, "/context/seats", "type: integer"),
         ([], "/context", "expected an object"),
