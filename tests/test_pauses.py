@@ -26,7 +26,7 @@ PAUSES = {
     "tests/support/providers/server.py": "pauses that a script asks for",
     "tests/support/system/observation.py": "the poll of `wait_until`",
     "tests/unit/runner/models/test_deadline.py": "calls that are too slow",
-    "tests/unit/runner/worker/test_loop_watchdog.py": "a call that blocks the event loop",
+    "tests/unit/runner/worker/test_loop_watch.py": "the interval at which a thread looks at a blocked loop",
 }
 """The test files that sleep, and what their sleep stands for."""
 

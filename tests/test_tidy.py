@@ -51,7 +51,7 @@ provider's library takes seconds to import.
 """
 PRIVATE_ACCESS = {
     "adapters/rejoin_adapters/jetstream/nats_client.py",
-    "runner/rejoin_runner/worker/loop_watchdog.py",
+    "runner/rejoin_runner/worker/loop_watch.py",
 }
 """Only these use private attributes, of nats-py and of `sys` (`noqa: SLF001`)."""
 

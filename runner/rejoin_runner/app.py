@@ -22,7 +22,6 @@ from rejoin_adapters.postgres import migrate, run_store
 from rejoin_adapters.postgres.artifacts import PostgresArtifacts
 from rejoin_adapters.postgres.session_store import PostgresSessionStore
 from rejoin_adapters.process import metrics_server, tracing
-from rejoin_adapters.process.background import run_alongside
 from rejoin_adapters.process.service_process import on_stop, raise_open_file_limit
 from rejoin_adapters.store_types import Limits
 from rejoin_protocol.errors import Invalid
@@ -36,7 +35,6 @@ from rejoin_runner.models.providers.provider import ProviderConnections, open_mo
 from rejoin_runner.run import tool_calls
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools import thread_calls
-from rejoin_runner.worker import loop_watchdog
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.worker import Worker
 
@@ -95,6 +93,7 @@ async def open_worker(
             WorkerLimits(
                 max_concurrent_runs=settings.max_concurrent_runs,
                 ack_wait_s=settings.ack_wait_s,
+                loop_blocked_s_max=settings.loop_blocked_max_s,
                 drain_grace_s=settings.drain_grace_s,
                 retry_delay_s=settings.retry_delay_s,
                 attempts_max=settings.attempts_max,
@@ -126,8 +125,7 @@ async def serve(settings: RunnerSettings, agents: Sequence[Agent], on_ready: Cal
                 metrics_server.serve_metrics(registry, settings.metrics_host, settings.metrics_port),
                 on_stop(stop),
             ):
-                async with run_alongside(loop_watchdog.watch()):
-                    await worker.serve(on_ready)
+                await worker.serve(on_ready)
     if abandoned := thread_calls.calls_in_progress():
         log.warning("threads_abandoned_at_exit", tools=abandoned)
 

@@ -16,6 +16,10 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     run_log_retention_s: float = 24 * 3600
     ack_wait_s: float = setup.ACK_WAIT_S
     """Seconds without a heartbeat after which a runner loses its runs; it sends three in that time."""
+    loop_blocked_max_s: float = 10.0
+    """Seconds for which code of an agent may block the event loop; then another runner gets its run. By then
+    providers and users have given up waiting, and no correct tool needs as long.
+    """
     max_concurrent_runs: int = 64
     """Concurrent runs in one process. Each agent beyond the first may add one more."""
     drain_grace_s: float = 10.0

@@ -242,12 +242,22 @@ async def test_what_nobody_keeps_alive_goes_to_another(queues: Queues, agent: Ag
 async def test_what_is_in_progress_stays_where_it_is(queues: Queues, agent: AgentName) -> None:
     here, there = queues(ACK_WAIT_S)
     await here.publish(request := fresh(agent))
-    async with here.pull(agent) as one, there.pull(agent) as two:
+    async with here.pull(agent) as one, there.pull(agent) as two, here.open_link() as link:
         delivery = await arrival(one)
         for _ in range(6):
-            await delivery.in_progress()
+            await link.keep(delivery.receipt)
             await silence(two, ACK_WAIT_S / 3)
         assert (await arrival(two)).request == request
+
+
+async def test_what_is_given_up_on_a_link_goes_to_another_at_once(queues: Queues, agent: AgentName) -> None:
+    here, there = queues(LONG_S)
+    await here.publish(request := fresh(agent))
+    async with here.pull(agent) as one, here.open_link() as link:
+        delivery = await arrival(one)
+        await link.give_up(delivery.receipt)
+        async with there.pull(agent) as two:
+            assert (await arrival(two)).request == request
 
 
 # ---------------------------------------------------------------------------------- no waiter is left

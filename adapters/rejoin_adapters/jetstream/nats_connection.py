@@ -11,7 +11,7 @@ import base64
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 
 import msgspec
@@ -100,7 +100,8 @@ class StoredMessage(msgspec.Struct, frozen=True):
 class NatsConnection:
     """A connection. Use `connect`, which also keeps it alive."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, url: str) -> None:
+        self._url = url
         self._client = NatsClient(INTERNALS)
         self._name = name
         self._api_prefix = subjects.API
@@ -272,6 +273,10 @@ class NatsConnection:
         """Whether the socket is connected now."""
         return self._client.is_connected
 
+    def open_another(self, purpose: str) -> "AbstractAsyncContextManager[NatsConnection]":
+        """Another connection to the same broker, in the event loop that enters the context: see `connect`."""
+        return connect(self._url, f"{self._name.partition('-')[0]}-{purpose}")
+
     def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after every reconnect: messages may have been missed. Returns a function that
         removes it.
@@ -435,7 +440,7 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsConnection]:
         on=is_unreachable, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
     ):
         with attempt:
-            connection = await _open(parsed, ssl_context, name)
+            connection = await _open(url, parsed, ssl_context, name)
     try:
         async with run_alongside(connection.watch()):
             yield connection
@@ -443,10 +448,10 @@ async def connect(url: str, name: str) -> AsyncIterator[NatsConnection]:
         await connection.close()
 
 
-async def _open(url: BrokerUrl, ssl_context: ssl.SSLContext | None, name: str) -> NatsConnection:
-    connection = NatsConnection(name)
+async def _open(url: str, parsed: BrokerUrl, ssl_context: ssl.SSLContext | None, name: str) -> NatsConnection:
+    connection = NatsConnection(name, url)
     try:
-        await connection.open(url, ssl_context)
+        await connection.open(parsed, ssl_context)
     except BaseException:
         await connection.close()
         raise

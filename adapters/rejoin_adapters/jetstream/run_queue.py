@@ -41,7 +41,7 @@ class JetStreamDelivery:
 
     def __init__(self, connection: NatsConnection, message: Msg, request: RunRequest) -> None:
         self._connection = connection
-        self._reply = message.reply
+        self.receipt = message.reply
         self.request = request
         self.delivery_count = message.metadata.num_delivered
         self.pending_count = message.metadata.num_pending
@@ -54,26 +54,51 @@ class JetStreamDelivery:
         is_first = self.delivery_count == 1
         return (datetime.now(UTC) - self._published_at).total_seconds() if is_first else None
 
-    async def in_progress(self) -> None:
-        """See `Delivery`."""
-        await self._connection.send(self._reply, b"+WPI")
-
     async def ack(self) -> None:
         """See `Delivery`. Waits for the broker's confirmation: a lost ack would repeat the turn."""
-        await self._connection.request(self._reply, b"+ACK")
+        await self._connection.request(self.receipt, b"+ACK")
 
     async def nak(self, delay_s: float = 0) -> None:
         """See `Delivery`."""
         delay_ns = int(delay_s * setup.SECOND_NS)
-        await self._connection.send(self._reply, b'-NAK {"delay":%d}' % delay_ns if delay_ns else b"-NAK")
+        await self._connection.send(self.receipt, b'-NAK {"delay":%d}' % delay_ns if delay_ns else b"-NAK")
+
+
+class JetStreamHeartbeatLink:
+    """The adapter of `HeartbeatLink`."""
+
+    def __init__(self, connection: NatsConnection) -> None:
+        self._connection = connection
+
+    async def keep(self, receipt: str) -> None:
+        """See `HeartbeatLink`."""
+        await self._connection.send(receipt, b"+WPI")
+
+    async def give_up(self, receipt: str) -> None:
+        """See `HeartbeatLink`."""
+        await self._connection.send(receipt, b"-NAK")
 
 
 class JetStreamRunQueue:
     """The adapter of `RunQueue`."""
 
+    links_are_threadsafe = True
+
     def __init__(self, connection: NatsConnection, settings: setup.StreamSettings) -> None:
         self._connection = connection
         self._settings = settings
+        self._pullers: set[_Puller] = set()
+
+    @asynccontextmanager
+    async def open_link(self) -> AsyncIterator[JetStreamHeartbeatLink]:
+        """See `RunQueue`."""
+        async with self._connection.open_another("heartbeat") as connection:
+            yield JetStreamHeartbeatLink(connection)
+
+    def discard_late_arrivals(self) -> None:
+        """See `RunQueue`."""
+        for puller in self._pullers:
+            puller.discard_late_arrivals()
 
     async def publish(self, request: RunRequest) -> None:
         """See `RunQueue`."""
@@ -94,9 +119,11 @@ class JetStreamRunQueue:
         await puller.declare_consumer()
         unsubscribe = await self._connection.subscribe(puller.inbox, puller.on_message, puller.on_reconnect)
         remove_callback = self._connection.on_reconnect(puller.on_reconnect)
+        self._pullers.add(puller)
         try:
             yield puller.next
         finally:
+            self._pullers.discard(puller)
             remove_callback()
             await unsubscribe()
 
@@ -135,6 +162,8 @@ class _Puller:
         self._subject = f"{subjects.API}.CONSUMER.MSG.NEXT.{subjects.REQUESTS}.{subjects.consumer(agent)}"
         self._pending: _PendingPull | None = None
         self._pull_count = 0
+        self._discards = False
+        """Drop what arrives, until the server has answered that nothing earlier is on its way."""
 
     @property
     def inbox(self) -> str:
@@ -143,12 +172,18 @@ class _Puller:
     async def declare_consumer(self) -> None:
         await setup.declare_consumer(self._connection, self._agent, self._settings)
 
+    def discard_late_arrivals(self) -> None:
+        self._discards = True
+        self.on_reconnect()
+
     async def on_message(self, message: Msg) -> None:
         pending = self._pending
         if _status(message):
             # The status of an earlier pull must not end this one.
             if pending is not None and message.subject.endswith(f".{self._pull_count}"):
                 pending.end(message)
+        elif self._discards:
+            log.info("late_request_dropped", subject=message.subject)
         elif pending is None or not pending.accept(message):
             await self._nak(message)
 
@@ -175,6 +210,10 @@ class _Puller:
 
     async def _pull(self, count: int) -> list[Msg]:
         """The messages that one pull request brings."""
+        if self._discards:
+            with suppress(Unavailable):  # the old connection's messages are gone with it
+                await self._connection.flush()
+            self._discards = False
         pending = self._pending = _PendingPull(count)
         self._pull_count += 1
         wait_s = PULL_GRACE_S + (PULL_EXPIRES_S if count == 1 else 0)

@@ -19,7 +19,7 @@ EXISTS = 10058
 TOO_FEW_SERVERS = 10005
 """Error code for more replicas than servers: a starting cluster has not found all of its servers yet."""
 
-ACK_WAIT_S = 2.5
+ACK_WAIT_S = 1.0
 """A request is redelivered to another runner if its runner does not report progress for this long."""
 REQUEST_AGE_MAX_S = 7 * 24 * 3600
 AGENT_AGE_MAX_S = 24 * 3600

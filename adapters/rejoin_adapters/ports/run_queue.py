@@ -9,7 +9,7 @@ from rejoin_protocol.run_request import RunRequest
 
 
 class Delivery(Protocol):
-    """A run request delivered to this runner. Without `in_progress`, the queue redelivers it elsewhere."""
+    """A run request delivered to this runner. Without heartbeats, the queue redelivers it elsewhere."""
 
     @property
     def request(self) -> RunRequest:
@@ -36,8 +36,9 @@ class Delivery(Protocol):
         """Time in the queue, by the broker's clock and ours. None for a redelivery."""
         ...
 
-    async def in_progress(self) -> None:
-        """Extend the delivery by another ack wait."""
+    @property
+    def receipt(self) -> str:
+        """Names the delivery on a `HeartbeatLink`."""
         ...
 
     async def ack(self) -> None:
@@ -49,8 +50,35 @@ class Delivery(Protocol):
         ...
 
 
+class HeartbeatLink(Protocol):
+    """A link to the queue that keeps deliveries. It belongs to the event loop that opens it."""
+
+    async def keep(self, receipt: str) -> None:
+        """Extend a delivery by another ack wait. Raises `Unavailable`."""
+        ...
+
+    async def give_up(self, receipt: str) -> None:
+        """Return a delivery to the queue at once. Raises `Unavailable`."""
+        ...
+
+
 class RunQueue(Protocol):
     """The queue of run requests."""
+
+    @property
+    def links_are_threadsafe(self) -> bool:
+        """Whether `open_link` may be used in the event loop of another thread."""
+        ...
+
+    def open_link(self) -> AbstractAsyncContextManager[HeartbeatLink]:
+        """A link with a connection of its own. Waits for a queue that cannot be reached."""
+        ...
+
+    def discard_late_arrivals(self) -> None:
+        """This process stood still for longer than an ack wait: drop the requests that have arrived since,
+        which are being delivered to other runners.
+        """
+        ...
 
     async def publish(self, request: RunRequest) -> None:
         """Queue a turn of a run. Publishing a turn that is queued already has no effect."""

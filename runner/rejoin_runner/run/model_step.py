@@ -20,7 +20,7 @@ from rejoin_protocol.events.fold import STEP_START
 from rejoin_protocol.ids import CallId
 from rejoin_protocol.log.record import Mark
 from rejoin_runner.agent.custom_loop import CustomLoop, LoopError, MessageChunk, RunInput, run_loop
-from rejoin_runner.application_code import ApplicationGaveUp, application_code
+from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import Done, ModelChunk, ModelError, ModelRequest
 from rejoin_runner.next_action import agent_stack
@@ -50,7 +50,7 @@ async def generate(attempt: Attempt) -> None:
     timeout_s = attempt.agent.step_timeout_s
     try:
         async with asyncio.timeout(timeout_s):
-            with application_code():
+            with application_code(_code_of(attempt)):
                 await _respond(attempt)
     except TimeoutError:  # the step's own: `_respond` converts a model's TimeoutError
         await _fail(attempt, DEADLINE, f"The model took longer than {timeout_s:g} seconds.")
@@ -84,6 +84,11 @@ def _log_incident(attempt: Attempt, event: str, fault: Exception) -> str:
     incident = hashlib.sha256(place.encode()).hexdigest()[:INCIDENT_CHARS]
     log_exception(attempt.log, event, fault, incident=incident)
     return f"{type(cause).__name__}, incident {incident}"
+
+
+def _code_of(attempt: Attempt) -> RunningCode:
+    agent = attempt.agent
+    return RunningCode(f"the {'model' if agent.custom_loop is None else 'loop'} of agent {agent.name}")
 
 
 async def _fail(attempt: Attempt, code: str, error: str) -> None:

@@ -17,7 +17,7 @@ from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.chunks import DATA_PREFIX
 from rejoin_protocol.security.sealing import Sealer, UnsealError
 from rejoin_runner.agent.agent import Agent
-from rejoin_runner.application_code import application_code
+from rejoin_runner.application_code import RunningCode, application_code
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.model import ModelError
 from rejoin_runner.run.attempt import Attempt
@@ -63,7 +63,7 @@ async def build_instructions(attempt: Attempt) -> str:
     text = agent.instructions
     if not isinstance(text, str):
         try:
-            with application_code():
+            with application_code(RunningCode(f"the instructions of agent {agent.name}")):
                 result = text(RunContext(run.id, run.session, agent.name, attempt.context))
                 text = await result if inspect.isawaitable(result) else result
         except Exception as fault:

@@ -13,7 +13,7 @@ from rejoin_protocol.events.chunks import Data
 from rejoin_protocol.events.fold import MessageDict, is_tool, tool_name
 from rejoin_protocol.log.record import Audience
 from rejoin_runner.agent.status_settings import StatusUpdates, Summary, SummaryWriter
-from rejoin_runner.application_code import application_code
+from rejoin_runner.application_code import RunningCode, application_code
 from rejoin_runner.models.model import Model, build_question, collect_answer
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.tools.tool_context import build_status_update
@@ -41,7 +41,7 @@ async def run_status_updates(attempt: Attempt, updates: StatusUpdates, model: Mo
         if not attempt.state.step_open or not _is_due(updates, new_events, waited_s):
             continue
         try:
-            with application_code():
+            with application_code(RunningCode("the status updates")):
                 await _emit_summary(attempt, write)
         except Exception as fault:  # noqa: BLE001 - the run does not depend on it
             log.warning("status_update_failed", error=type(fault).__name__)

@@ -18,7 +18,7 @@ from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.ids import approval_id
 from rejoin_protocol.log.record import Mark
-from rejoin_runner.application_code import ApplicationGaveUp, application_code
+from rejoin_runner.application_code import ApplicationGaveUp, RunningCode, application_code
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.next_action import decide
 from rejoin_runner.next_action.agent_stack import ToolCall
@@ -43,7 +43,7 @@ def needs_approval(attempt: Attempt, call: ToolCall) -> bool:
     if tool is None:
         return False
     try:
-        with application_code():
+        with application_code(RunningCode(f"the approval rule of the tool {call.tool}", call.id)):
             return attempt.agent.needs_approval_for(tool, call.input, _tool_context(attempt, call))
     except Exception as fault:  # noqa: BLE001 - the application's
         log_exception(attempt.log, "needs_approval_failed", fault, tool=call.tool)
@@ -154,7 +154,7 @@ async def _call_tool(attempt: Attempt, call: ToolCall, context: ToolContext[Any]
     if tool is None:
         return delegation.call_error(call, f"there is no tool {call.tool}")
     try:
-        with application_code():
+        with application_code(RunningCode(f"the tool {call.tool}", call.id)):
             output = await tool.call(_approved_input(attempt, call), context)
     except ToolError as fault:
         return delegation.call_error(call, str(fault))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 
-from rejoin_runner.application_code import application_code
+from rejoin_runner.application_code import RunningCode, application_code
 
 THREADS_MAX = 1_000
 _NAME_PREFIX = "plain "
@@ -34,7 +34,7 @@ async def call_in_thread[T](name: str, function: Callable[[], T]) -> T:
 
     def work() -> None:
         try:
-            with application_code():
+            with application_code(RunningCode(f"the tool {name}")):
                 outcome.set_result(function())
         except Exception as fault:  # noqa: BLE001 - the caller gets it
             outcome.set_exception(fault)

@@ -2,5 +2,5 @@
 
 `worker` pulls requests and drains; `delivery` carries out one delivered request; `lease` has the control
 messages about the runs that are executed; `maintenance` does the periodic work; `configuration` has what a
-worker is given; `loop_watchdog` reports a blocked event loop.
+worker is given; `heartbeat` keeps deliveries from a thread that `loop_watch` lets see a blocked event loop.
 """

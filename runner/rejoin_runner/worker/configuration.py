@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
+from rejoin_adapters.jetstream.setup import ACK_WAIT_S
 from rejoin_adapters.ports.agent_registry import AgentRegistry
 from rejoin_adapters.ports.files import FileStore
 from rejoin_adapters.ports.run_control import RunControl
@@ -25,8 +26,10 @@ class WorkerLimits(msgspec.Struct, frozen=True):
 
     max_concurrent_runs: int = 64
     """Runs at the same time in this process. Each agent after the first adds one, so that none starves."""
-    ack_wait_s: float = 2.5
+    ack_wait_s: float = ACK_WAIT_S
     """The broker redelivers a request after this silence. The worker sends three heartbeats in this time."""
+    loop_blocked_s_max: float = 10.0
+    """A run whose code blocks the event loop for longer is given up to another runner."""
     drain_grace_s: float = 10.0
     """After `drain`, running runs may continue for this long; then they are handed over."""
     attempts_max: int = 10
@@ -81,9 +84,10 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     """Decrypts the context of a request."""
 
 
-async def send_heartbeat(delivery: Delivery) -> None:
-    """Keep a delivery for another ack wait. Raises `Unavailable`."""
-    await delivery.in_progress()
+def never_silent(delivery: Delivery) -> bool:
+    """Send every heartbeat."""
+    del delivery
+    return False
 
 
 async def start_at_once(claim: Claim) -> None:
@@ -94,7 +98,9 @@ async def start_at_once(claim: Claim) -> None:
 class WorkerSignals(msgspec.Struct, frozen=True):
     """Hooks for tests, at the two points where a runner can be paused or silent and yet alive."""
 
-    heartbeat: Callable[[Delivery], Awaitable[None]] = send_heartbeat
-    """Called three times in each ack wait while a run is executed."""
+    is_silent: Callable[[Delivery], bool] = never_silent
+    """Asked before each heartbeat, three times in each ack wait, perhaps in another thread: whether the
+    heartbeat is left out.
+    """
     before_takeover: Callable[[Claim], Awaitable[None]] = start_at_once
     """Called between the claim in the database and the first append to the log."""

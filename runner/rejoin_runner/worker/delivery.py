@@ -35,12 +35,12 @@ from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.run.model_files import FileInliningModel
 from rejoin_runner.run.run_inputs import ContextUnavailable, open_context
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
+from rejoin_runner.worker.heartbeat import Heartbeat
 from rejoin_runner.worker.lease import RunLease, RunLeases
 
 TAKEOVER_PAUSE_S = 0.02
 """Between two tries to take a log over whose earlier writer still appends."""
 REQUEUE_DELAY_MAX_S = 60.0
-HEARTBEATS_PER_ACK_WAIT = 3
 ABANDON_FACTOR = 3
 """A run whose log takes no append, not even of its failure, is abandoned after this times `attempts_max`."""
 
@@ -57,6 +57,7 @@ class DeliveryExecutor:
         ports: WorkerPorts,
         limits: WorkerLimits,
         leases: RunLeases,
+        heartbeat: Heartbeat,
         metrics: RunnerMetrics,
         *,
         draining: asyncio.Event,
@@ -70,6 +71,7 @@ class DeliveryExecutor:
         self._ports = ports
         self._limits = limits
         self._leases = leases
+        self._heartbeat = heartbeat
         self._metrics = metrics
         self._draining = draining
         self._signals = signals
@@ -84,8 +86,9 @@ class DeliveryExecutor:
         with (
             structlog.contextvars.bound_contextvars(run=request.run, turn=request.turn),
             instrumentation.attempt(delivery),
-            self._leases.open(request.run) as lease,
+            self._leases.open(delivery) as lease,
         ):
+            self._heartbeat.keep(lease)
             try:
                 await self._execute(delivery, lease)
             except asyncio.CancelledError:
@@ -94,6 +97,7 @@ class DeliveryExecutor:
                 await self._requeue(delivery, lease, 0)
                 raise
             finally:
+                self._heartbeat.release(lease)
                 if lease.run is not None:
                     self._metrics.run_released(request.agent)
 
@@ -149,8 +153,7 @@ class DeliveryExecutor:
             await self._abandon(claim)
             await delivery.ack()
             return
-        # Heartbeats start before the log is read: a long log takes longer than an ack wait.
-        async with run_alongside(self._send_heartbeats(delivery), lease.wait_until_lost()):
+        async with run_alongside(lease.wait_until_lost()):
             await self._signals.before_takeover(claim)
             state, journal = await self._take_over(claim)
             async with run_alongside(journal.run()):
@@ -251,11 +254,3 @@ class DeliveryExecutor:
             for record in page.records:
                 state.apply_record(record)
             more = page.more
-
-    async def _send_heartbeats(self, delivery: Delivery) -> None:
-        while True:
-            await asyncio.sleep(self._limits.ack_wait_s / HEARTBEATS_PER_ACK_WAIT)
-            try:
-                await self._signals.heartbeat(delivery)
-            except Unavailable as fault:
-                log.warning("heartbeat_failed", error=str(fault))

@@ -1,14 +1,15 @@
 """This runner's leases: the runs that it executes, and the control messages about them.
 
-A lease renews nothing: `DeliveryExecutor` sends the heartbeats that keep the broker from redelivering the
-request.
+A lease renews nothing: `heartbeat` keeps the broker from redelivering the request.
 """
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rejoin_adapters.ports.run_control import ControlMessage, Interrupt, Supersede
+from rejoin_adapters.ports.run_queue import Delivery
 from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.ids import RunId
@@ -20,10 +21,12 @@ class RunLease:
     A lease takes messages before the claim too: a message may overtake the claim's answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
         self.run: Run | None = None
         self.interrupted = asyncio.Event()
         self._newest_attempt = 0
+        self._given_up = False
         self._superseded = asyncio.Event()
 
     def receive(self, message: ControlMessage) -> None:
@@ -35,13 +38,24 @@ class RunLease:
                 self._newest_attempt = max(self._newest_attempt, attempt)
                 self._superseded.set()
 
+    def lose(self) -> None:
+        """The run was given up: another runner takes it."""
+        self._given_up = True
+        self._superseded.set()
+
     async def wait_until_lost(self) -> None:
-        """Wait for a `Supersede` that names a newer attempt than ours. Always ends by raising `Fenced`."""
+        """Wait for a `Supersede` that names a newer attempt than ours, or for `lose`. Always ends by raising
+        `Fenced`.
+        """
         # The message may be older than our claim: compare the attempts whenever the run is known.
-        while self.run is None or self._newest_attempt <= self.run.attempt:
+        while not self._given_up and (self.run is None or self._newest_attempt <= self.run.attempt):
             self._superseded.clear()
             await self._superseded.wait()
         raise Fenced("another runner has the run")
+
+
+current_lease: ContextVar[RunLease | None] = ContextVar("rejoin_lease", default=None)
+"""The lease of the run that a task works for."""
 
 
 class RunLeases:
@@ -62,9 +76,12 @@ class RunLeases:
             lease.receive(message)
 
     @contextmanager
-    def open(self, run: RunId) -> Iterator[RunLease]:
-        """A lease that takes the run's control messages for as long as the context."""
-        lease = RunLease()
+    def open(self, delivery: Delivery) -> Iterator[RunLease]:
+        """A lease that takes the run's control messages for as long as the context. It is the task's
+        `current_lease`.
+        """
+        run, lease = delivery.request.run, RunLease(delivery)
+        current_lease.set(lease)
         leases = self._leases.setdefault(run, [])
         leases.append(lease)
         try:

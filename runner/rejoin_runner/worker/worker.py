@@ -15,6 +15,7 @@ from rejoin_protocol.ids import AgentName
 from rejoin_runner.run.metrics import RunnerMetrics
 from rejoin_runner.worker.configuration import ServedAgent, WorkerLimits, WorkerPorts, WorkerSignals
 from rejoin_runner.worker.delivery import DeliveryExecutor
+from rejoin_runner.worker.heartbeat import Heartbeat
 from rejoin_runner.worker.lease import RunLeases
 from rejoin_runner.worker.maintenance import Maintenance
 
@@ -70,6 +71,12 @@ class Worker:
             deployed_at_ms=deployed_at_ms,
             now_ms=now_ms,
         )
+        self._heartbeat = Heartbeat(
+            ports.queue,
+            ack_wait_s=limits.ack_wait_s,
+            blocked_s_max=limits.loop_blocked_s_max,
+            is_silent=signals.is_silent,
+        )
         self._draining = asyncio.Event()
         self._agent_work = DetachedTasks()
         """Models, loops and tools. What ignores an interrupt is abandoned here, and `serve` waits for it."""
@@ -79,6 +86,7 @@ class Worker:
             ports,
             limits,
             self._leases,
+            self._heartbeat,
             self.metrics,
             draining=self._draining,
             signals=signals,
@@ -100,7 +108,11 @@ class Worker:
 
     async def serve(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Work until drained. The class documents what this guarantees."""
-        async with self.ports.control.listen(self._leases.receive), self._agent_work:
+        async with (
+            self.ports.control.listen(self._leases.receive),
+            self._heartbeat.beating(),
+            self._agent_work,
+        ):
             await self.maintenance.announce()
             on_ready()
             log.info(

@@ -18,12 +18,12 @@ from rejoin_runner.worker.configuration import WorkerSignals
 from tests.support.faults.takeover import (
     ACK_WAIT_S,
     SILENT_RUNNER,
+    always_silent,
     assert_all_agree,
     fold_records,
     has_no_runs,
     logged_event_count,
     post_in_background,
-    send_nothing,
 )
 from tests.support.models.scripted_models import GatedModel, SingleCallModel
 from tests.support.system.local_system import LocalSystem
@@ -78,7 +78,7 @@ async def test_a_runner_that_paused_between_claim_and_log_writes_nothing(
         claimed.set()
         await go.wait()
 
-    signals = WorkerSignals(heartbeat=send_nothing, before_takeover=pause)
+    signals = WorkerSignals(is_silent=always_silent, before_takeover=pause)
     agent = Agent(name=system.agent, model=DemoModel())
     first = await system.runner([agent], **(SILENT_RUNNER | {"signals": signals}))
     session = system.fresh("s")

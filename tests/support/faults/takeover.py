@@ -28,16 +28,17 @@ FIRST, SECOND = 5, 3
 """Words of the first runner, all void, and of the second one before it waits."""
 
 
-async def send_nothing(delivery: Delivery) -> None:
-    """Replaces a heartbeat."""
+def always_silent(delivery: Delivery) -> bool:
+    """No heartbeat is sent."""
     del delivery
+    return True
 
 
 ACK_WAIT_S = 0.4
 SILENT_RUNNER: dict[str, Any] = {
     "ack_wait_s": ACK_WAIT_S,
     "max_concurrent_runs": 1,
-    "signals": WorkerSignals(heartbeat=send_nothing),
+    "signals": WorkerSignals(is_silent=always_silent),
 }
 """Settings of a runner that is silent for the broker and works on. It pulls one run, so a paused one pulls no
 other.

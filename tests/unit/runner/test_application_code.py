@@ -5,8 +5,16 @@ import asyncio
 import pytest
 
 from rejoin_adapters.process.background import DetachedTasks
-from rejoin_runner.application_code import ApplicationGaveUp, application_code, make_task
+from rejoin_runner.application_code import (
+    ApplicationGaveUp,
+    RunningCode,
+    application_code,
+    make_task,
+    running_code,
+)
 from rejoin_runner.output.bounded_work import run_bounded
+
+CODE = RunningCode("the tool nap")
 
 
 class Escape(BaseException):
@@ -17,13 +25,13 @@ class Escape(BaseException):
     "fault", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError, Escape]
 )
 async def test_an_exception_that_is_none_becomes_one(fault: type[BaseException]) -> None:
-    with pytest.raises(ApplicationGaveUp) as caught, application_code():
+    with pytest.raises(ApplicationGaveUp) as caught, application_code(CODE):
         raise fault
     assert isinstance(caught.value.__cause__, fault)
 
 
 async def test_an_exception_passes_unchanged() -> None:
-    with pytest.raises(ValueError, match="so"), application_code():
+    with pytest.raises(ValueError, match="so"), application_code(CODE):
         raise ValueError("so")
 
 
@@ -31,7 +39,7 @@ async def test_the_cancellation_of_the_task_passes() -> None:
     begun = asyncio.Event()
 
     async def work() -> None:
-        with application_code():
+        with application_code(CODE):
             begun.set()
             await asyncio.Event().wait()
 
@@ -46,7 +54,7 @@ async def test_a_coroutine_can_be_closed_within_the_block() -> None:
     """The interpreter closes coroutines whose task never ran on."""
 
     async def work() -> None:
-        with application_code():
+        with application_code(CODE):
             await asyncio.sleep(0)
 
     coroutine = work()
@@ -72,3 +80,9 @@ async def test_a_task_that_bounded_work_starts_does_not_end_the_loop(fault: type
     finally:
         loop.set_task_factory(None)
     assert isinstance(caught.value.exceptions[0], ApplicationGaveUp)
+
+
+async def test_an_observer_learns_which_code_a_task_runs() -> None:
+    with application_code(CODE):
+        assert running_code.get() is CODE
+    assert running_code.get() is None

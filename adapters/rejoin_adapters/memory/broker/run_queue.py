@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from rejoin_adapters.jetstream.setup import ACK_WAIT_S
+from rejoin_protocol import run_request
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import RunRequest
 
@@ -22,9 +23,10 @@ class MemoryDelivery:
         self.headers: Mapping[str, str] = {}
         self.age_s: float | None = None
 
-    async def in_progress(self) -> None:
+    @property
+    def receipt(self) -> str:
         """See `Delivery`."""
-        self._requests.put_off(self.request, self._requests.ack_wait_s)
+        return run_request.encode(self.request).decode()
 
     async def ack(self) -> None:
         """See `Delivery`."""
@@ -35,16 +37,41 @@ class MemoryDelivery:
         self._requests.put_off(self.request, delay_s)
 
 
+class MemoryHeartbeatLink:
+    """`HeartbeatLink` in memory."""
+
+    def __init__(self, queue: "MemoryRunQueue") -> None:
+        self._queue = queue
+
+    async def keep(self, receipt: str) -> None:
+        """See `HeartbeatLink`."""
+        self._queue.put_off(run_request.decode_request(receipt.encode()), self._queue.ack_wait_s)
+
+    async def give_up(self, receipt: str) -> None:
+        """See `HeartbeatLink`."""
+        self._queue.put_off(run_request.decode_request(receipt.encode()), 0)
+
+
 class MemoryRunQueue:
     """`RunQueue` in memory. A request is due at once, and again when the ack wait of its delivery is
     over.
     """
+
+    links_are_threadsafe = False
 
     def __init__(self, ack_wait_s: float = ACK_WAIT_S) -> None:
         self.ack_wait_s = ack_wait_s
         self._due: dict[RunRequest, float] = {}
         self._delivered: dict[RunRequest, int] = {}
         self._change = asyncio.Event()
+
+    @asynccontextmanager
+    async def open_link(self) -> AsyncIterator[MemoryHeartbeatLink]:
+        """See `RunQueue`."""
+        yield MemoryHeartbeatLink(self)
+
+    def discard_late_arrivals(self) -> None:
+        """See `RunQueue`. Nothing arrives late here: a request is taken when it is due."""
 
     async def publish(self, request: RunRequest) -> None:
         """See `RunQueue`."""

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from rejoin_adapters.memory.broker.run_queue import MemoryDelivery, MemoryRunQueue
 from rejoin_adapters.ports.run_control import Interrupt, Supersede
 from rejoin_adapters.store_types import Run
 from rejoin_protocol.errors import Fenced
@@ -23,16 +24,18 @@ RUN = Run(
     attempt=2,
 )
 
+DELIVERY = MemoryDelivery(MemoryRunQueue(), RUN.request, 1, 0)
+
 
 def test_an_interrupt_reaches_the_lease() -> None:
-    lease = RunLease()
+    lease = RunLease(DELIVERY)
     lease.receive(Interrupt())
     assert lease.interrupted.is_set()
 
 
 async def test_a_newer_attempt_ends_the_lease_before_and_after_the_claim() -> None:
     for before in (True, False):
-        lease = RunLease()
+        lease = RunLease(DELIVERY)
         if before:
             lease.receive(Supersede(3))
         lease.run = RUN
@@ -45,7 +48,7 @@ async def test_a_newer_attempt_ends_the_lease_before_and_after_the_claim() -> No
 
 
 async def test_its_own_attempt_and_older_ones_do_not_end_it() -> None:
-    lease = RunLease()
+    lease = RunLease(DELIVERY)
     lease.receive(Supersede(2))
     lease.run = RUN
     lease.receive(Supersede(1))
@@ -60,3 +63,10 @@ async def _lost(lease: RunLease) -> bool:
     except Fenced:
         return True
     return False
+
+
+async def test_a_run_that_was_given_up_ends_its_lease() -> None:
+    lease = RunLease(DELIVERY)
+    lease.lose()
+    with pytest.raises(Fenced):
+        await lease.wait_until_lost()

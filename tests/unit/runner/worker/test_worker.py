@@ -158,11 +158,12 @@ async def test_a_silent_worker_loses_its_run_and_stops_when_it_learns_of_that() 
     backend, model = Backend(), Hanging()
     backend.queue.ack_wait_s = LIMITS.ack_wait_s
 
-    async def send_nothing(delivery: Delivery) -> None:
+    def is_silent(delivery: Delivery) -> bool:
         del delivery
+        return True
 
     single = WorkerLimits(ack_wait_s=LIMITS.ack_wait_s, max_concurrent_runs=1)
-    first = backend.worker(model, single, WorkerSignals(heartbeat=send_nothing))
+    first = backend.worker(model, single, WorkerSignals(is_silent=is_silent))
     async with serving(first):
         run = await backend.send("hello")
         await model.called.wait()
@@ -172,21 +173,21 @@ async def test_a_silent_worker_loses_its_run_and_stops_when_it_learns_of_that() 
 
 
 async def test_a_pause_between_claim_and_takeover_keeps_the_run() -> None:
-    """Heartbeats start with the claim."""
+    """Heartbeats start with the delivery."""
     backend, claimed, go = Backend(), asyncio.Event(), asyncio.Event()
     backend.queue.ack_wait_s = LIMITS.ack_wait_s
     heartbeats: list[Delivery] = []
 
-    async def heartbeat(delivery: Delivery) -> None:
+    def is_silent(delivery: Delivery) -> bool:
         heartbeats.append(delivery)
-        await delivery.in_progress()
+        return False
 
     async def pause(claim: Claim) -> None:
         del claim
         claimed.set()
         await go.wait()
 
-    signals = WorkerSignals(heartbeat=heartbeat, before_takeover=pause)
+    signals = WorkerSignals(is_silent=is_silent, before_takeover=pause)
     async with serving(backend.worker(DemoModel(), signals=signals)):
         run = await backend.send("hello")
         await claimed.wait()
