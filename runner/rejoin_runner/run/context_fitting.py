@@ -10,7 +10,7 @@ import msgspec
 
 from rejoin_protocol.errors import RejoinError
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_runner.application_code import application_code
+from rejoin_runner.application_code import RunningCode, application_code
 from rejoin_runner.exception_report import log_exception
 from rejoin_runner.models.compaction import Compaction, compact_history
 from rejoin_runner.models.context_window import fit_history
@@ -34,7 +34,7 @@ async def fit_context_window(attempt: Attempt, history: Sequence[MessageDict]) -
             if left_out:
                 await _emit_compression(attempt, left_out, "left out")
             return fitting
-        with application_code():
+        with application_code(RunningCode(f"the model of agent {agent.name}")):
             fitting, new = await compact_history(
                 attempt.model, history, agent.context_window, earlier=earlier, tenant=attempt.run.tenant
             )
