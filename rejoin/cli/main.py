@@ -59,6 +59,18 @@ def _add_group(name: str, about: str, *, has_tenant: bool = False) -> None:
         click.option("--tenant", help=tenant_help)(group)
 
 
+@main.command(name="init")
+@click.argument("name")
+@click.option("--react", is_flag=True, help="With a React page in web/.")
+def init_command(name: str, *, react: bool) -> None:
+    """Create a project NAME: an agent, its tests, and the image of its runner."""
+    from rejoin.cli import new_project
+
+    folder = new_project.create_project(Path(), name, react=react)
+    steps = [f"cd {folder}", "pytest", "OPENAI_API_KEY=sk-… rejoin dev agent:agent"]
+    click.echo(f"created {folder}/\n\n" + "\n".join(f"  {step}" for step in steps))
+
+
 @main.command()
 @config_option
 def gateway(config: Path | None) -> None:
@@ -164,6 +176,13 @@ def doctor_command(config: Path | None) -> None:
     "--runners", default=1, show_default=True, type=click.IntRange(0, 64), help="The number of runners."
 )
 @click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Allow a page on another origin, for example http://localhost:5173. May be repeated.",
+)
+@click.option(
     "--reload/--no-reload", default=True, show_default=True, help="Restart runners when Python files change."
 )
 @config_option
@@ -173,6 +192,7 @@ def dev_command(
     data_dir: Path,
     gateways: int,
     runners: int,
+    origins: tuple[str, ...],
     config: Path | None,
     *,
     reload: bool,
@@ -189,6 +209,7 @@ def dev_command(
         agents, port, data_dir, gateways, runners, str(config) if config else None, reload=reload
     )
     try:
-        asyncio.run(launcher.run(plan, loaded, os.environ))
+        cors = {"REJOIN_CORS_ORIGINS": " ".join(origins)} if origins else {}
+        asyncio.run(launcher.run(plan, loaded, {**os.environ, **cors}))
     except KeyboardInterrupt:
         raise SystemExit(130) from None

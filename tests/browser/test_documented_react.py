@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rejoin.cli.new_project import create_project
 from tests.support.browser.browser_site import HERE
 from tests.support.browser.node import run_command
 
@@ -103,3 +104,20 @@ async def test_the_fragments_of_the_pages_type_check(node: str, tmp_path: Path) 
     assert len(found) > 5
     functions = [f"async function fragment{n}() {{\n{code}}}\n" for n, (_, code) in enumerate(found)]
     assert await type_errors(tmp_path, PRELUDE + "".join(functions)) == ""
+
+
+@pytest.mark.slow
+async def test_the_page_of_a_new_project_type_checks(node: str, tmp_path: Path) -> None:
+    assert node
+    page = create_project(tmp_path, "till", react=True) / "web"
+    (page / "node_modules").symlink_to(HERE / "node_modules")
+    files = ["src/main.tsx", "src/Chat.tsx"]
+    options = {**OPTIONS, "paths": {"react-dom/client": ["./react-dom.d.ts"]}}
+    (page / "react-dom.d.ts").write_text(
+        "export function createRoot(at: Element): { render(node: unknown): void };"
+    )
+    (page / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": files}))
+    exit_code, output = await run_command(
+        page, str(HERE / "node_modules/.bin/tsc"), "--project", str(page), seconds=CHECK_S_MAX
+    )
+    assert (exit_code, output) == (0, "")
