@@ -48,6 +48,7 @@ from rejoin_gateway.core.file_urls import FILE_URL_TTL_S, FileUrls
 from rejoin_gateway.http.cors import Cors, security_headers
 from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.gateway_service import SERVICE, DisconnectPolicy, GatewayService
+from rejoin_gateway.http.instrumentation import brief_log_of_malformed_requests
 from rejoin_gateway.http.middleware import observe
 from rejoin_gateway.http.rate_limit import TenantRates, per_minute
 from rejoin_gateway.http.readiness import Check, Readiness
@@ -291,6 +292,7 @@ async def serve(
         )
     async with AsyncExitStack() as stack:
         stack.enter_context(tracing.export_spans("rejoin-gateway", settings.otlp_endpoint))
+        stack.enter_context(brief_log_of_malformed_requests())
         app = await stack.enter_async_context(open_application(settings))
         registry = app[SERVICE].backend.metrics.registry
         stack.enter_context(

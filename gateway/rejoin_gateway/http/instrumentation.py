@@ -4,16 +4,21 @@ Recorded are the route's template, the method and the status; never a path, a he
 ids and texts of users.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from opentelemetry.trace import SpanKind
 
 from rejoin_adapters.process import redaction, tracing
 from rejoin_gateway.http.routes import route_of
 from rejoin_gateway.metrics import GatewayMetrics
+
+log = structlog.get_logger("rejoin.http")
 
 STARTED_S: web.RequestKey[float] = web.RequestKey("started_s", float)
 CLIENT_CLOSED_REQUEST = 499
@@ -61,6 +66,31 @@ def observe_request(
         metrics.count_request(
             request.method, template, status, time.monotonic() - started_s, is_stream=is_stream
         )
+
+
+class BriefLogOfMalformedRequests(logging.Filter):
+    """Replaces aiohttp's log record of a request that is not HTTP, an error with a traceback that quotes the
+    request: anybody can cause thousands of them.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See `logging.Filter`."""
+        fault = record.exc_info[1] if record.exc_info else None
+        if not isinstance(fault, HttpProcessingError):
+            return True
+        log.info("malformed_request", error=type(fault).__name__)
+        return False
+
+
+@contextmanager
+def brief_log_of_malformed_requests() -> Iterator[None]:
+    """A block in which this process serves."""
+    logger, brief = logging.getLogger("aiohttp.server"), BriefLogOfMalformedRequests()
+    logger.addFilter(brief)
+    try:
+        yield
+    finally:
+        logger.removeFilter(brief)
 
 
 def record_first_event(request: web.Request, metrics: GatewayMetrics) -> None:

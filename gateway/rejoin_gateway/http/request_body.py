@@ -53,10 +53,13 @@ async def read(request: web.Request, large_bodies: LargeBodies, tenant: str) -> 
     """The body. A second call returns the same bytes, until `release_body`.
 
     Raises `Unavailable` if no share becomes free in time, HTTP 408 if the client sends too slowly,
-    413 if the body is too large, and `Invalid` if it cannot be decompressed.
+    413 if the body is too large, 501 for a transfer coding besides `chunked`, and `Invalid` if it cannot be
+    decompressed.
     """
     if _BODY in request:
         return request[_BODY]
+    if request.headers.get("Transfer-Encoding", "chunked").strip().lower() != "chunked":
+        raise web.HTTPNotImplemented  # aiohttp would not undo it (RFC 9112, section 6.1)
     size = BODY_BYTES_MAX if "Content-Encoding" in request.headers else request.content_length
     if size is None and request.body_exists:
         size = BODY_BYTES_MAX
