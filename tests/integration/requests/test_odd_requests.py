@@ -143,7 +143,7 @@ async def test_a_slash_at_the_end_of_a_path_is_left_out(client: ApiClient, metho
 
 
 async def test_bodies_come_in_many_ways(client: ApiClient) -> None:
-    """In chunks with extensions and trailers, compressed, byte by byte, with `Expect`, with a mark before it."""
+    """In chunks with trailers, compressed, byte by byte, with `Expect`, with a byte order mark."""
     zipped = gzip.compress(SAID)
     chunked = http("POST", "{}", "Transfer-Encoding: chunked", "Trailer: X-Sum", *JSON)
     chunks = b"5;a=b\r\n" + SAID[:5] + b"\r\n%x\r\n" % len(SAID[5:]) + SAID[5:] + b"\r\n0\r\nX-Sum: 1\r\n\r\n"
