@@ -32,6 +32,7 @@ from rejoin_runner.agent.team import collect_agents
 from rejoin_runner.mcp.toolbox import ServerToolsLookup
 from rejoin_runner.models.model import Model, ModelKeyLookup
 from rejoin_runner.models.providers.provider import ProviderConnections, open_model
+from rejoin_runner.models.providers.request_rules import check_tools
 from rejoin_runner.run import tool_calls
 from rejoin_runner.settings import RunnerSettings
 from rejoin_runner.tools import thread_calls
@@ -177,8 +178,13 @@ def _prepare_agent(
 def _open_model(
     agent: Agent, settings: RunnerSettings, connections: ProviderConnections, keys: ModelKeyLookup | None
 ) -> Model:
-    """The agent's model. Raises `Invalid` with the agent's name if it cannot be opened."""
+    """The agent's model. Raises `Invalid` with the agent's name if it cannot be opened, or does not take the
+    agent's tools.
+    """
+    names = [*agent.tools_by_name, *(f"{server.prefix}tool" for server in agent.mcp)]
     try:
+        if isinstance(agent.model, str):
+            check_tools(agent.model, names, own_address=settings.model_base_url is not None)
         return _resolve_model(agent.model, settings, connections, agent.model_keys or keys)
     except Invalid as fault:
         raise Invalid(f"agent {agent.name}: {fault}") from fault

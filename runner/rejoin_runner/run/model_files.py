@@ -20,6 +20,7 @@ from rejoin_protocol.errors import Invalid, Limited
 from rejoin_protocol.events.chunks import DATA_PREFIX, Chunk, File, ReasoningFile
 from rejoin_protocol.events.fold import MessageDict
 from rejoin_protocol.ids import TenantId
+from rejoin_runner.models.attachment_note import note_of
 from rejoin_runner.models.model import Done, Model, ModelChunk, ModelError, ModelRequest
 
 INLINED_BYTES_MAX = 64 * 1024 * 1024
@@ -100,7 +101,7 @@ async def inline_files(
                 parts.append(part)
             elif bytes_left <= 0 or (file is not None and len(file.data) > bytes_left):
                 bytes_left = 0  # no older, smaller file either: the model would see a random selection
-                parts.append(_note(part, "is left out: the conversation has too many"))
+                parts.append(_note(part, "is left out: the conversation has too many", file))
             elif file is None:
                 parts.append(_note(part, "is not there any more"))
             else:
@@ -116,7 +117,7 @@ def _inlined(part: Part, file: StoredFile) -> Part:
     try:
         text = file_formats.decode_text(file.data)
     except Invalid:  # a model's own file: users' texts are checked before they are stored
-        return _note(part, "cannot be read")
+        return _note(part, "cannot be read", file)
     name, media_type = (msgspec.json.encode(value).decode() for value in (_name(part), file.media_type))
     return {"type": "text", "text": f"<attachment name={name} type={media_type}>\n{text}\n</attachment>"}
 
@@ -133,8 +134,8 @@ def _for_model(role: str, parts: list[Part]) -> list[Part]:
     return shown
 
 
-def _note(part: Part, why: str) -> Part:
-    return {"type": "text", "text": f"[The attachment {_name(part) or 'of this message'} {why}.]"}
+def _note(part: Part, why: str, file: StoredFile | None = None) -> Part:
+    return {"type": "text", "text": note_of(part, why, None if file is None else len(file.data))}
 
 
 def _name(part: Part) -> str:

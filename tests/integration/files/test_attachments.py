@@ -438,7 +438,7 @@ async def test_a_file_that_is_gone_is_named_to_the_model(
         files = JetStreamChunkStore(connection)
         await files.delete(TenantId("default"), id, before=await files.end())
     await post_chat(system, base, system.chat(chat["id"], "and now?"))
-    gone = {"type": "text", "text": "[The attachment cat.webp is not there any more.]"}
+    gone = {"type": "text", "text": "[The attachment cat.webp (image/webp) is not there any more.]"}
     assert model.requests[-1].history[0]["parts"][1:] == [gone]
 
 

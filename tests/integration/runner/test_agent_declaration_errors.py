@@ -34,6 +34,7 @@ async def plain() -> str:
 class Tenant(msgspec.Struct):
     tenant_id: str
 
+MANY = [tool(name=f'look_{number}')(look.function) for number in range(129)]
 OTHER = [Agent(name='b', model=model, description='Another.')]
 
 class Odd(msgspec.Struct):
@@ -80,6 +81,14 @@ TABLE = {
     "a fallback without a key": (
         "agent = Agent(name='a', model='openai:gpt-5,anthropic:claude')",
         "agent a: openai needs an API key: ",
+    ),
+    "a tool that the model's provider does not take": (
+        "agent = Agent(name='a', model='google:gemini', tools=[tool(name='2fa')(look.function)])",
+        "agent a: google takes no tool of the name '2fa'",
+    ),
+    "more tools than the model's provider takes": (
+        "agent = Agent(name='a', model='openai:gpt-5', tools=MANY)",
+        "agent a: openai takes at most 128 tools, not 129",
     ),
     "a model that is something else": (
         "agent = Agent(name='a', model=7)",

@@ -331,10 +331,17 @@ class _PartReader:
         ):
             items = [_content_item(item) for item in value["value"]]
             if items and None not in items:
-                shown = (item if isinstance(item, str) else self._read_file(item) for item in items if item)
+                shown = (item if isinstance(item, str) else self._read_made(item) for item in items if item)
                 return tuple(item for item in shown if not isinstance(item, str) or item.strip())
         text = _visible(value if isinstance(value, str) else _to_json(value))
         return (text,) if text else ()
+
+    def _read_made(self, part: Part) -> Content:
+        """A tool's file, or a sentence about it."""
+        file = self._read_file(part)
+        if isinstance(file, str) or self._origin.rules.files_in_results:
+            return file
+        return note_of(part, "is left out: this model takes no files from tools", len(file.data or b""))
 
     def _read_file(self, part: Part) -> Content:
         """An attachment, or a sentence about one that cannot be read or that this model cannot take."""

@@ -39,7 +39,7 @@ from rejoin_runner.models.providers.file_support import RefusedFiles, find_suspe
 from rejoin_runner.models.providers.history import to_messages
 from rejoin_runner.models.providers.model_origin import ModelOrigin
 from rejoin_runner.models.providers.provider_failure import ProviderFailure, classify_failure
-from rejoin_runner.models.providers.request_rules import RequestRules
+from rejoin_runner.models.providers.request_rules import RequestRules, declare_tools
 from rejoin_runner.models.providers.stream_translation import StreamTranslator
 
 RESPONSES = ("openai-responses", "meta")
@@ -181,7 +181,7 @@ class ProviderModel:
         """The library's events, then its complete response. Raises `ProviderFailure` for every failure."""
         begun = False
         instructions = "\n\n".join([request.instructions, *system_texts(request.history)])
-        tools = request.tools or (absent_tools(turns) if origin.rules.needs_tools else ())
+        tools = declare_tools(request.tools, call_names(turns), origin.rules)
         try:
             answer = model_request_stream(
                 model,
@@ -209,12 +209,6 @@ def _retry_wait_s(fault: ProviderFailure, retries: int) -> float | None:
         return fault.wait_s if fault.wait_s <= _RETRY_AFTER_MAX_S else None
     longest = min(_WAIT_MAX_S, _WAIT_FIRST_S * 2**retries)
     return random.uniform(longest / 2, longest)  # noqa: S311 - spreads the retries of many runs
-
-
-def absent_tools(turns: Sequence[Turn]) -> list[ToolSpec]:
-    """Declarations of the tools that earlier agents called, for an agent without tools."""
-    schema = {"type": "object", "properties": {}}
-    return [ToolSpec(name, "Not there any more: do not call it.", schema) for name in call_names(turns)]
 
 
 def _parameters(tools: Sequence[ToolSpec]) -> ModelRequestParameters:

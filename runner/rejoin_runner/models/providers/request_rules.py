@@ -10,16 +10,19 @@ no result without a call, no id twice, and a user's message or a result at the e
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 
 import msgspec
 
 from rejoin_protocol.errors import Invalid
+from rejoin_runner.models.model import ToolSpec
 
 NAME_CHARS_KEPT = 50
 """Of a name that is made fit."""
 DIGEST_CHARS = 8
+ABSENT = "Not there any more: do not call it."
+"""The description of a tool that the agent does not have."""
 
 
 class RequestRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,25 +39,45 @@ class RequestRules(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the conversation begins with a message of the user."""
     answer_after_results: bool = False
     """Whether an answer stands between results and the user's next message."""
+    files_in_results: bool = True
+    """Whether a tool's files can be sent. On the wire of chat completions they are a user's message, which
+    some models do not take behind a result.
+    """
     needs_tools: bool = False
     """Whether a request whose history has calls must declare tools."""
+    tools_max: int | None = None
+    """Tools of a request. None: no limit is known, as below."""
+    description_chars_max: int | None = None
+    """Characters of a tool's description."""
 
 
 _RULES = MappingProxyType(
     {
-        "openai": RequestRules(call_id=r"[\x21-\x7e]{1,40}", user_first=False),
-        "openai-responses": RequestRules(call_id=r"[\x21-\x7e]{1,64}", user_first=False),
+        "openai": RequestRules(
+            call_id=r"[\x21-\x7e]{1,40}", user_first=False, tools_max=128, description_chars_max=1_024
+        ),
+        "openai-responses": RequestRules(call_id=r"[\x21-\x7e]{1,64}", user_first=False, tools_max=128),
         "anthropic": RequestRules(needs_tools=True),
         "bedrock": RequestRules(needs_tools=True),
         "google": RequestRules(tool_name=r"[a-zA-Z_][a-zA-Z0-9_.-]{0,63}"),
     }
 )
-_COMPATIBLE = RequestRules(call_id=r"[\x21-\x7e]{1,40}", answer_after_results=True, needs_tools=True)
+_COMPATIBLE = RequestRules(
+    call_id=r"[\x21-\x7e]{1,40}",
+    answer_after_results=True,
+    needs_tools=True,
+    tools_max=128,
+    description_chars_max=1_024,
+)
 """Servers that imitate OpenAI's chat completions, in front of any model: the rules of all of them together.
 Templates of open models take turns strictly, and proxies pass Anthropic's rules on.
 """
 _MISTRAL = RequestRules(
-    call_id=r"[a-zA-Z0-9]{9}", call_id_prefix="", call_id_digest_chars=9, answer_after_results=True
+    call_id=r"[a-zA-Z0-9]{9}",
+    call_id_prefix="",
+    call_id_digest_chars=9,
+    answer_after_results=True,
+    files_in_results=False,
 )
 _MISTRAL_MODEL = re.compile(r"(?:mi[sx]|mini|dev|code|magi|pix)tral", re.IGNORECASE)
 
@@ -88,14 +111,29 @@ def fit_call_id(id: str, rules: RequestRules, taken: set[str]) -> str:
     return fitting
 
 
-def check_tool_names(spec: str, names: Iterable[str], *, own_address: bool = False) -> None:
-    """Raises `Invalid` for a tool that cannot be declared to a model of `spec`, as `open_model` takes it."""
-    models = [model.strip().partition(":") for model in spec.split(",")]
-    for name in names:
-        for provider, _, model in models:
-            rules = find_rules(provider, model, own_address=own_address)
+def check_tools(spec: str, names: Sequence[str], *, own_address: bool = False) -> None:
+    """Raises `Invalid` for tools that cannot be declared to a model of `spec`, as `open_model` takes it."""
+    for provider, _, model in (name.strip().partition(":") for name in spec.split(",")):
+        rules = find_rules(provider, model, own_address=own_address)
+        for name in names:
             if not re.fullmatch(rules.tool_name, name):
                 raise Invalid(f"{provider} takes no tool of the name {name!r}, only of {rules.tool_name}")
+        if rules.tools_max is not None and len(names) > rules.tools_max:
+            raise Invalid(f"{provider} takes at most {rules.tools_max} tools, not {len(names)}")
+
+
+def declare_tools(tools: Sequence[ToolSpec], called: Iterable[str], rules: RequestRules) -> list[ToolSpec]:
+    """The tools as the provider takes them: with shorter descriptions, and without those beyond its limit.
+
+    An agent without tools may have to declare those that other agents `called` in the conversation.
+    """
+    if not tools and rules.needs_tools:
+        tools = [ToolSpec(name, ABSENT, {"type": "object", "properties": {}}) for name in called]
+    longest = rules.description_chars_max
+    return [
+        msgspec.structs.replace(tool, description=tool.description[:longest])
+        for tool in tools[: rules.tools_max]
+    ]
 
 
 def _digest(text: str) -> str:

@@ -89,7 +89,9 @@ async def test_a_note_replaces_a_file_that_is_gone_or_another_tenants() -> None:
     [found] = await inline_files(
         [turn(file(file_formats.file_url(id), filename="a.png"), TEXT)], files, TENANT
     )
-    assert found == turn({"type": "text", "text": "[The attachment a.png is not there any more.]"}, TEXT)
+    assert found == turn(
+        {"type": "text", "text": "[The attachment a.png (image/png) is not there any more.]"}, TEXT
+    )
 
 
 async def test_of_too_many_files_the_newest_are_inlined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +168,7 @@ async def test_a_text_file_becomes_a_text_that_names_it() -> None:
     parts = (file(file_formats.file_url(note), filename='"n".md'), file(file_formats.file_url(broken)))
     [found] = await inline_files([turn(TEXT, *parts)], files, TENANT)
     shown = '<attachment name="\\"n\\".md" type="text/markdown">\n# "a"\n\n</attachment>'
-    unread = "[The attachment of this message cannot be read.]"
+    unread = "[The attachment of this message (image/png, 1 bytes) cannot be read.]"
     assert found == turn(TEXT, *({"type": "text", "text": text} for text in (shown, unread)))
 
 

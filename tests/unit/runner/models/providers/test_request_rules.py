@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejoin_protocol.errors import Invalid
+from rejoin_runner.models.model import ToolSpec
 from rejoin_runner.models.providers.provider import KNOWN_PROVIDERS
 from rejoin_runner.models.providers.request_rules import (
-    check_tool_names,
+    check_tools,
+    declare_tools,
     find_rules,
     fit_call_id,
     fit_tool_name,
@@ -69,6 +71,22 @@ def test_mistral_s_models_are_known_by_name_wherever_they_are_served(provider: s
 
 
 def test_a_tool_that_a_provider_cannot_take_is_refused_by_name() -> None:
-    check_tool_names("openai:gpt-5,anthropic:claude", ["2fa", "weather"])
+    check_tools("openai:gpt-5,anthropic:claude", ["2fa", "weather"])
     with pytest.raises(Invalid, match="google takes no tool of the name '2fa'"):
-        check_tool_names("openai:gpt-5, google:gemini", ["weather", "2fa"])
+        check_tools("openai:gpt-5, google:gemini", ["weather", "2fa"])
+    check_tools("anthropic:claude", [f"tool_{number}" for number in range(129)])
+    with pytest.raises(Invalid, match="openai takes at most 128 tools, not 129"):
+        check_tools("openai:gpt-5", [f"tool_{number}" for number in range(129)])
+
+
+def test_tools_are_declared_as_the_provider_takes_them() -> None:
+    tools = [ToolSpec(f"tool_{number}", "x" * 5_000, {"type": "object"}) for number in range(200)]
+    openai, anthropic = (declare_tools(tools, [], find_rules(one, "m")) for one in ("openai", "anthropic"))
+    assert (len(openai), len(openai[0].description)) == (128, 1_024)
+    assert anthropic == tools
+
+
+def test_an_agent_without_tools_declares_those_of_the_conversation_where_that_is_a_must() -> None:
+    declared = declare_tools([], ["weather"], find_rules("anthropic", "m"))
+    assert [(tool.name, tool.input_schema["type"]) for tool in declared] == [("weather", "object")]
+    assert declare_tools([], ["weather"], find_rules("openai", "m")) == []
