@@ -156,7 +156,8 @@ def answer_parts(draw: st.DrawFn, stored: Sequence[str]) -> list[Part]:
 @st.composite
 def answers(draw: st.DrawFn, own: Sequence[MessageDict], stored: Sequence[str]) -> MessageDict:
     """An answer, maybe one of `own`: answers of the model that is asked, cut off anywhere."""
-    if own and draw(st.booleans()):
+    takes_own: bool = draw(st.booleans())
+    if own and takes_own:
         parts = draw(st.sampled_from(own))["parts"]
         parts = parts[: draw(st.integers(0, len(parts)))]
     else:
