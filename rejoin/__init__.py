@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         ModelSettings,
         Usage,
     )
+    from rejoin_runner.tools.client_tool import ClientTool, client_tool
     from rejoin_runner.tools.tool import ToolError
     from rejoin_runner.tools.tool_context import RunContext, SyncToolContext, ToolContext
     from rejoin_runner.tools.tool_decorator import tool
@@ -68,6 +69,7 @@ __all__ = (
     "AgentSessions",
     "ApprovalInput",
     "ChatSession",
+    "ClientTool",
     "Conflict",
     "ContextWindow",
     "Done",
@@ -111,6 +113,7 @@ __all__ = (
     "adapt_pydantic_ai",
     "agent",
     "asgi",
+    "client_tool",
     "connect",
     "error_response",
     "load_settings",
@@ -165,6 +168,7 @@ _MODULES = {
         "Usage",
     ),
     "rejoin_runner.tools.tool_decorator": ("tool",),
+    "rejoin_runner.tools.client_tool": ("ClientTool", "client_tool"),
     "rejoin_runner.tools.tool": ("ToolError",),
     "rejoin_runner.tools.tool_context": ("RunContext", "SyncToolContext", "ToolContext"),
 }

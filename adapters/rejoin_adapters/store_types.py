@@ -205,9 +205,14 @@ class Interrupted(msgspec.Struct, frozen=True):
     known: bool = True
 
 
+type RequestKind = Literal["approval", "tool-output"]
+"""What a waiting call needs: a person's decision, or the output of a tool that the client runs."""
+
+
 class ApprovalRequest(msgspec.Struct, frozen=True):
-    """A tool call that needs a person's decision. `input` does not change any more: the call runs with what
-    was shown. After `expires_at` it can no longer be decided.
+    """A tool call that waits for a client: for a person's decision, or for the output of a tool that the
+    client runs. `input` does not change any more: the call runs with what was shown. After `expires_at` it
+    can no longer be answered. `output_schema`: the JSON schema of the output; None: any JSON.
     """
 
     id: ApprovalId
@@ -215,14 +220,20 @@ class ApprovalRequest(msgspec.Struct, frozen=True):
     tool: str
     input: Any
     expires_at: datetime | None = None
+    kind: RequestKind = "approval"
+    output_schema: dict[str, Any] | None = None
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """A person's decision about an approval request."""
+    """The answer to an approval request. For the kind `tool-output`: approved with an output, or not approved
+    with the text of an error as the reason.
+    """
 
     approval: ApprovalId
     approved: bool
     reason: str | None = None
+    kind: RequestKind = "approval"
+    output: Any = None
 
 
 class Decided(msgspec.Struct, frozen=True):

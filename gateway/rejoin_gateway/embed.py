@@ -23,6 +23,7 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
+from rejoin_gateway.core.tool_outputs import ToolOutput, require_outputs
 from rejoin_gateway.http import errors
 from rejoin_gateway.http.disconnect import finish_changes
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, GatewayService
@@ -38,7 +39,7 @@ from rejoin_protocol.errors import Invalid, RejoinError
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
 from rejoin_protocol.events.fold import MessageDict
-from rejoin_protocol.ids import AgentName, ApprovalId, MessageId, TenantId, agent_name, session_id
+from rejoin_protocol.ids import AgentName, ApprovalId, CallId, MessageId, TenantId, agent_name, session_id
 from rejoin_protocol.log import cursor as cursors
 from rejoin_protocol.log import sse
 from rejoin_protocol.log.record import View
@@ -166,8 +167,9 @@ class ChatSession(msgspec.Struct, frozen=True):
         await self.session.check_agent()
         view = _view(ui, operations=operations)
         match parse_send_body(_as_body(message), new_message_id(key)):
-            case Decisions(decisions):
-                replay = await self.session.approve(decisions, view)
+            case Decisions(decisions, outputs):
+                given = [*decisions, *await require_outputs(self.session, outputs)]
+                replay = await self.session.approve(given, view)
                 return None if replay is None else Stream(replay)
             case NewMessage(located, options, body_context):
                 sent_context = json_input.mend_value(body_context if context is None else context)
@@ -212,6 +214,26 @@ class ChatSession(msgspec.Struct, frozen=True):
         await self.session.check_agent()
         decision = Decision(ApprovalId(approval_id), approved, json_input.mend_value(reason))
         replay = await self.session.approve([decision], _view(ui, operations=operations))
+        return None if replay is None else Stream(replay)
+
+    async def tool_output(
+        self,
+        call_id: str,
+        output: Any = None,
+        *,
+        error: str | None = None,
+        operations: bool = False,
+        ui: int | None = None,
+    ) -> Stream | None:
+        """Store the output of a client's tool, or the text of its error, and stream what follows; None while
+        the run waits for more.
+
+        Raises `NotFound` for a call that never waited for an output, `Conflict` for another output than the
+        stored one, `Invalid` for one that does not fit.
+        """
+        await self.session.check_agent()
+        given = await require_outputs(self.session, [ToolOutput(CallId(call_id), output, error)])
+        replay = await self.session.approve(given, _view(ui, operations=operations))
         return None if replay is None else Stream(replay)
 
     async def history(self) -> History:

@@ -77,6 +77,13 @@ class Answer:
         return [tool for tool in self.tools if tool.waits_for_approval]
 
     @property
+    def waiting_for_output(self) -> list[RecordedToolCall]:
+        """The calls of client tools that have no output yet."""
+        ends = [event.finish_reason for event in self.run_events if isinstance(event, Finish)]
+        is_waiting = bool(ends) and ends[-1] == "tool-calls"
+        return [tool for tool in self.tools if is_waiting and tool.state == "input-available"]
+
+    @property
     def error(self) -> str | None:
         """The error that the user sees. None: there is none."""
         errors = [event.error_text for event in self.events if isinstance(event, Error)]

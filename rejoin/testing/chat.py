@@ -87,6 +87,19 @@ class Chat:
         """Deny the call that waits, and read what follows. As `approve`."""
         return await self._decide(tool, approved=False, reason=reason)
 
+    async def tool_output(
+        self, output: Any = None, *, tool: str | None = None, error: str | None = None
+    ) -> Answer:
+        """Answer the call of a client's tool with an output or an error, and read what follows."""
+        calls = [call for call in self._answer.waiting_for_output if tool in {None, call.name}]
+        if len(calls) != 1:
+            names = ", ".join(call.name for call in calls) or "no call"
+            raise AssertionError(f"one call must wait for an output, but {names} waits; {self._answer}")
+        plain = msgspec.to_builtins(output)
+        return await self._read(
+            lambda: self.session.tool_output(calls[0].id, plain, error=error, ui=7), self._answer.run_events
+        )
+
     async def _decide(self, tool: str | None, *, approved: bool, reason: str | None) -> Answer:
         call = self._find_waiting(tool)
 

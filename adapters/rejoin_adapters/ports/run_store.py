@@ -148,8 +148,8 @@ class RunStore(Protocol):
         ...
 
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
-        """Store approval requests before they are shown. Idempotent. The requests of an interrupted run are
-        cancelled at once. Raises `Fenced`.
+        """Store approval requests, and calls of client tools, before they are shown. Idempotent. The requests
+        of an interrupted run are cancelled at once. Raises `Fenced`.
         """
         ...
 
@@ -157,8 +157,9 @@ class RunStore(Protocol):
         """Store decisions about one run, all or none. The last pending one queues a suspended run's next
         turn.
 
-        Repeating a decision has no effect. Raises `Conflict` for a different decision and for an approval
-        that has expired or was cancelled, `NotFound`, and `Invalid` if the decisions concern several runs.
+        Repeating a decision has no effect. Raises `Conflict` for a different decision or output and for an
+        approval that has expired or was cancelled, `NotFound`, and `Invalid` if the decisions concern several
+        runs or have another kind than their requests.
         """
         ...
 

@@ -253,7 +253,7 @@ class PostgresRunStore:
     async def request_approvals(self, run: RunId, attempt: int, requests: Sequence[ApprovalRequest]) -> None:
         """See `RunStore`."""
         await self.database.value(
-            "select ask_run($1, $2, $3, $4, $5, $6, $7)::text",
+            "select ask_run($1, $2, $3, $4, $5, $6, $7, $8, $9)::text",
             run,
             attempt,
             [request.id for request in requests],
@@ -261,18 +261,22 @@ class PostgresRunStore:
             [request.tool for request in requests],
             [json_text(request.input) for request in requests],
             [request.expires_at for request in requests],
+            [request.kind for request in requests],
+            [json_or_null(request.output_schema) for request in requests],
         )
 
     async def decide(self, owner: Owner, session: SessionId, decisions: Sequence[Decision]) -> Decided:
         """See `RunStore`."""
         return await self.database.get(
             Decided,
-            "select decide_run($1, $2, $3, $4, $5, $6)",
+            "select decide_run($1, $2, $3, $4, $5, $6, $7, $8)",
             *_columns(owner),
             session,
             [decision.approval for decision in decisions],
             [decision.approved for decision in decisions],
             [json_or_null(decision.reason) for decision in decisions],
+            [decision.kind for decision in decisions],
+            [json_or_null(decision.output) for decision in decisions],
         )
 
     async def suspend(self, run: RunId, attempt: int, answer: MessageDict) -> RunRequest | None:

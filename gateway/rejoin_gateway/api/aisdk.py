@@ -3,7 +3,8 @@
 `POST /api/chat` takes `{id, messages, trigger, messageId?}`; its route is in `chat_dispatch`, because three
 families share it. `GET /api/chat/{id}/stream` resumes (npm package `ai`, `http-chat-transport.ts`). The
 client sends the whole conversation each time. From a session that exists only the new turn is taken, and
-from an assistant message only the decisions in it, so that a client cannot change what is stored.
+from an assistant message only the decisions and the outputs of client tools in it, so that a client cannot
+change what is stored.
 """
 
 from typing import Literal
@@ -11,14 +12,16 @@ from typing import Literal
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from rejoin_adapters.store_types import Decision
 from rejoin_gateway.api.shared.answers import Answer, StreamAnswer, decide, decide_before
 from rejoin_gateway.api.shared.lookup import session_by_id, session_in_path
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core import message_input
-from rejoin_gateway.core.answered_calls import AnsweredCall, answers_before, parse_answers, to_decisions
+from rejoin_gateway.core.answered_calls import answers_before, outputs_before, parse_answers, to_decisions
 from rejoin_gateway.core.left_answers import interrupt_left_answer, replace_messages
 from rejoin_gateway.core.message_input import MESSAGES_MAX, ClientMessage, SessionBody, new_session_id
-from rejoin_gateway.core.session import AgentSession
+from rejoin_gateway.core.session import AgentSession, Session
+from rejoin_gateway.core.tool_outputs import open_outputs, parse_tool_outputs, repeated_outputs
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import key_of, session_of, view_of
 from rejoin_gateway.http.response import stream_from_position
@@ -42,10 +45,11 @@ async def answer_chat(request: web.Request, chat: UIChatRequest) -> Answer:
     message_id = chat.message_id if isinstance(chat.message_id, str) else None
     if not chat.messages or len(chat.messages) > MESSAGES_MAX:
         raise Invalid(f"messages holds 1 to {MESSAGES_MAX} messages", "/messages")
-    answers = _parse_answers(chat, message_id) if chat.trigger == "submit-message" else []
-    if answers:
-        decided = await session_by_id(request, chat.session_id or new_session_id())
-        return await decide(request, decided, await to_decisions(decided, answers))
+    if (
+        chat.trigger == "submit-message"
+        and (given := await _find_decisions(request, chat, message_id)) is not None
+    ):
+        return await decide(request, *given)
     session = session_of(request, chat.session_id or new_session_id(key, request[PRINCIPAL].owner))
     if chat.trigger == "regenerate-message":
         target = MessageId(message_id) if message_id else None
@@ -63,11 +67,13 @@ async def _send_message(
     *earlier, last = chat.messages
     edit = message_id == last.id
     if last.role != "user":
-        raise Invalid("the last message is not the user's, and no approval in it is answered", "/messages")
+        raise Invalid("the last message is not the user's, and no call in it is answered", "/messages")
     message = message_input.build_user_message(last, f"/messages/{len(earlier)}")
     if message_id:
         await session.require_message(MessageId(message_id))
-    await decide_before(request, session, answers_before(chat.messages, "/messages"))
+    await decide_before(
+        request, session, answers_before(chat.messages, "/messages"), outputs_before(chat.messages)
+    )
     if not edit:
         await interrupt_left_answer(session, chat, last.id, earlier)
     return await replace_messages(
@@ -98,12 +104,26 @@ def part_pointers(message: ClientMessage, number: int) -> list[str]:
     return [f"/messages/{number}/parts/{part}" for part in range(len(message.parts))]
 
 
-def _parse_answers(chat: UIChatRequest, message_id: str | None) -> list[AnsweredCall]:
-    """The answers in the assistant message that `messageId` names, or else in the last message."""
+async def _find_decisions(
+    request: web.Request, chat: UIChatRequest, message_id: str | None
+) -> tuple[Session, list[Decision]] | None:
+    """The answers and the outputs of client tools in the assistant message that `messageId` names, or else in
+    the last message, and their session. None if the request has none.
+    """
     matches = [number for number, message in enumerate(chat.messages) if message.id == message_id]
     number = matches[-1] if matches else len(chat.messages) - 1
     message = chat.messages[number]
-    return parse_answers(message, f"/messages/{number}") if message.role == "assistant" else []
+    if message.role != "assistant":
+        return None
+    answers = parse_answers(message, f"/messages/{number}")
+    outputs = parse_tool_outputs(message.parts)
+    if not (answers or outputs):
+        return None
+    session = await session_by_id(request, chat.session_id or new_session_id())
+    decisions = [*await to_decisions(session, answers), *await open_outputs(session, outputs)]
+    return (
+        (session, decisions) if (decisions := decisions or await repeated_outputs(session, outputs)) else None
+    )
 
 
 ROUTES = (

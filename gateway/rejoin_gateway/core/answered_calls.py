@@ -12,6 +12,7 @@ import msgspec
 from rejoin_adapters.store_types import Decision
 from rejoin_gateway.core.message_input import ClientMessage, parse_decision
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.tool_outputs import ToolOutput, parse_tool_outputs
 from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId
 
@@ -53,6 +54,16 @@ def answers_before(messages: Sequence[ClientMessage], pointer: str) -> list[Answ
             break
         answers = parse_answers(messages[number], f"{pointer}/{number}") + answers
     return answers
+
+
+def outputs_before(messages: Sequence[ClientMessage]) -> list[ToolOutput]:
+    """The outputs in the assistant messages directly before the last message, as `answers_before`."""
+    outputs: list[ToolOutput] = []
+    for message in messages[-2::-1]:
+        if message.role != "assistant":
+            break
+        outputs = parse_tool_outputs(message.parts) + outputs
+    return outputs
 
 
 def _parse_answer(part: dict[str, Any], pointer: str) -> AnsweredCall:

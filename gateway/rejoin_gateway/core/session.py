@@ -209,12 +209,19 @@ class Session(msgspec.Struct, frozen=True):
         return decided
 
     async def _waits_for_decisions(self, run: Run) -> bool:
-        return run.state is State.SUSPENDED or bool(await self.pending_approvals(run.id))
+        return run.state is State.SUSPENDED or bool(await self._pending_requests(run.id))
 
     async def pending_approvals(self, run: RunId | None = None) -> list[Approval]:
         """The open approvals of the session, or of one of its runs, oldest first. Empty if there is no
         session.
         """
+        return [one for one in await self._pending_requests(run) if one.request.kind == "approval"]
+
+    async def pending_tool_outputs(self, run: RunId | None = None) -> list[Approval]:
+        """The calls of client tools that wait for an output, as `pending_approvals`."""
+        return [one for one in await self._pending_requests(run) if one.request.kind == "tool-output"]
+
+    async def _pending_requests(self, run: RunId | None) -> list[Approval]:
         pending = await self.backend.store.pending_approvals(self.owner, self.id)
         return [
             approval for approval in pending if run is None or ids.is_approval_of(approval.request.id, run)

@@ -22,6 +22,7 @@ from rejoin_runner.next_action.agent_stack import ToolCall, delegate_target, han
 from rejoin_runner.next_action.run_state import Phase, RunState, StepPhase
 
 APPROVAL_EXPIRED = "Nobody decided in time."
+OUTPUT_EXPIRED = "The client did not answer in time."
 ALREADY_HANDED_OFF = "Not done: this step has handed off the conversation already."
 TOO_MANY_HANDOFFS = "Not done: the conversation was handed off too often. Continue it yourself."
 TOO_DEEP = "Not done: too many agents wait for each other. Do it yourself."
@@ -59,6 +60,12 @@ class RequestApprovals(msgspec.Struct, frozen=True):
     calls: Sequence[ToolCall]
 
 
+class RequestOutputs(msgspec.Struct, frozen=True):
+    """Store that calls of client tools wait for their outputs. Clients see it from the calls themselves."""
+
+    calls: Sequence[ToolCall]
+
+
 class RunToolCalls(msgspec.Struct, frozen=True):
     """Give calls their results: run some, and resolve the others without running them."""
 
@@ -69,6 +76,8 @@ class RunToolCalls(msgspec.Struct, frozen=True):
     """Calls that an earlier attempt may have run, and that must not run twice."""
     refuse: Sequence[tuple[ToolCall, str]] = ()
     """Calls beyond a limit, each with the error that the model reads."""
+    answered: Sequence[tuple[ToolCall, Decision]] = ()
+    """Calls of client tools that the client has answered."""
 
 
 class CompleteDelegation(msgspec.Struct, frozen=True):
@@ -116,6 +125,7 @@ type Action = (
     | VoidStep
     | CallModel
     | RequestApprovals
+    | RequestOutputs
     | RunToolCalls
     | CompleteDelegation
     | AbortRun
@@ -139,6 +149,8 @@ class Policy(msgspec.Struct, frozen=True):
     """Handoffs of the conversation in one run."""
     delegation_depth_max: int = 5
     """Agents that may wait for each other."""
+    runs_in_client: Callable[[ToolCall], bool] = lambda _: False
+    """Whether the client runs the call's tool."""
 
 
 class DecisionInputs(msgspec.Struct, frozen=True):
@@ -153,6 +165,11 @@ class DecisionInputs(msgspec.Struct, frozen=True):
     message_stored: bool = False
     """Whether the database has the message of the last suspension."""
     interrupted: bool = False
+
+    def waits_for_output(self, call: ToolCall) -> bool:
+        """Whether the call is stored as one that a client answers, or has answered, with an output."""
+        approval = self.approvals.get(call.id)
+        return approval is not None and approval.request.kind == "tool-output"
 
     def is_approved(self, call: ToolCall) -> bool:
         """Whether a person has approved the call."""
@@ -194,12 +211,17 @@ def _next_while_running(state: RunState, inputs: DecisionInputs, policy: Policy)
 
 def _next_after_response(state: RunState, inputs: DecisionInputs, policy: Policy) -> Action:
     calls = state.open_calls
+    unstored = [call for call in calls if policy.runs_in_client(call) and call.id not in inputs.approvals]
+    if unstored:
+        return RequestOutputs(unstored)
     # An approval request that is stored is emitted even if the policy has changed since a deploy: a person
     # may have seen and answered it.
     unrequested = [
         call
         for call in calls
-        if call.id not in state.approval_ids and (call.id in inputs.approvals or policy.needs_approval(call))
+        if call.id not in state.approval_ids
+        and not inputs.waits_for_output(call)
+        and (call.id in inputs.approvals or policy.needs_approval(call))
     ]
     if unrequested:
         return RequestApprovals(unrequested)
@@ -207,7 +229,7 @@ def _next_after_response(state: RunState, inputs: DecisionInputs, policy: Policy
     if decisions:
         return EmitDecisions(decisions)
     action = _sort_calls(calls, state, inputs, policy)
-    if action.run or action.deny or action.unknown or action.refuse:
+    if action.run or action.deny or action.unknown or action.refuse or action.answered:
         return action
     # Only after all other calls: a suspended run holds no worker, so everything that can run has run.
     if any(_waits_for_decision(call, state, inputs) for call in calls):
@@ -241,11 +263,14 @@ def _sort_calls(
     deny: list[tuple[ToolCall, Decision]] = []
     unknown: list[ToolCall] = []
     refuse: list[tuple[ToolCall, str]] = []
+    answered: list[tuple[ToolCall, Decision]] = []
     for call in calls:
         decision = _decision_on(call, state, inputs)
-        if call.id in state.approval_ids and decision is None:
-            continue  # it waits for its decision
-        if decision is not None and not decision.approved:
+        if _waits_for_decision(call, state, inputs):
+            continue
+        if decision is not None and inputs.waits_for_output(call):
+            answered.append((call, decision))
+        elif decision is not None and not decision.approved:
             deny.append((call, decision))
         elif (reason := _limit_error(call, run, state, policy)) is not None:
             refuse.append((call, reason))
@@ -255,7 +280,7 @@ def _sort_calls(
             unknown.append(call)
         else:
             run.append(call)
-    return RunToolCalls(run, deny, unknown, tuple(refuse))
+    return RunToolCalls(run, deny, unknown, tuple(refuse), tuple(answered))
 
 
 def _limit_error(call: ToolCall, run: Sequence[ToolCall], state: RunState, policy: Policy) -> str | None:
@@ -271,17 +296,20 @@ def _limit_error(call: ToolCall, run: Sequence[ToolCall], state: RunState, polic
 
 
 def _waits_for_decision(call: ToolCall, state: RunState, inputs: DecisionInputs) -> bool:
-    return call.id in state.approval_ids and _decision_on(call, state, inputs) is None
+    is_requested = call.id in state.approval_ids or inputs.waits_for_output(call)
+    return is_requested and _decision_on(call, state, inputs) is None
 
 
 def _decision_on(call: ToolCall, state: RunState, inputs: DecisionInputs) -> Decision | None:
-    """The decision about a call whose approval request is in the log."""
-    approval = inputs.approvals.get(call.id) if call.id in state.approval_ids else None
+    """The decision about a call whose approval request is in the log, or the client's output for a call."""
+    is_requested = call.id in state.approval_ids or inputs.waits_for_output(call)
+    approval = inputs.approvals.get(call.id) if is_requested else None
     return None if approval is None else _decision_of(approval)
 
 
 def _decisions_to_emit(state: RunState, inputs: DecisionInputs) -> list[Decision]:
-    decisions = [_decision_of(approval) for approval in inputs.approvals.values()]
+    approvals = [one for one in inputs.approvals.values() if one.request.kind == "approval"]
+    decisions = [_decision_of(approval) for approval in approvals]
     return [
         decision
         for decision in decisions
@@ -292,7 +320,8 @@ def _decisions_to_emit(state: RunState, inputs: DecisionInputs) -> list[Decision
 def _decision_of(approval: Approval) -> Decision | None:
     """An approval's decision, made by a person or by its timeout. None if it is open."""
     if approval.decision is not None and approval.expired:
-        return msgspec.structs.replace(approval.decision, reason=APPROVAL_EXPIRED)
+        reason = APPROVAL_EXPIRED if approval.request.kind == "approval" else OUTPUT_EXPIRED
+        return msgspec.structs.replace(approval.decision, reason=reason)
     return approval.decision
 
 

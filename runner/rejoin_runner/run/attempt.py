@@ -70,6 +70,8 @@ class Attempt:
         self.writer = EventWriter(journal, team.head.text_interval_s)
         self.now_ms = now_ms
         self.history = visible_history(claim.history, claim.waiting)
+        self.requests_stored = len(claim.approvals)
+        """How many approval requests the run has: the next one's number."""
         self.names_agent = bool(team.head.handoffs) or agent_stack.has_handoff(claim.history)
         """Whether the message's metadata must say which agent it is from: see `agent_stack.current_agent`."""
         self._team = team

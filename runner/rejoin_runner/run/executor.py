@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from rejoin_adapters.process.background import DetachedTasks, run_alongside
-from rejoin_adapters.store_types import Decision
+from rejoin_adapters.store_types import Approval, Decision
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.unfold import unfold
 from rejoin_protocol.lifecycle import State
@@ -116,9 +116,10 @@ class RunExecutor:
             attempt.agent.max_steps,
             attempt.head.handoffs_max,
             attempt.head.delegation_depth_max,
+            lambda call: tool_calls.runs_in_client(attempt, call),
         )
 
-    async def _carry_out(  # noqa: C901 - one arm for each action
+    async def _carry_out(  # noqa: C901, PLR0912 - one arm for each action
         self, action: decide.Action
     ) -> Sequence[RunRequest] | None:
         """Carry out one action. Returns None while the turn goes on; at its end, the requests to publish."""
@@ -138,6 +139,8 @@ class RunExecutor:
                 await self._call_model()
             case decide.RequestApprovals(calls):
                 await tool_calls.request_approvals(attempt, calls)
+            case decide.RequestOutputs(calls):
+                self._note_requests(await tool_calls.request_outputs(attempt, calls))
             case decide.RunToolCalls():
                 await self._run_within_limits(tool_calls.run_tool_calls(attempt, action))
             case decide.CompleteDelegation(call, complete):
@@ -183,6 +186,12 @@ class RunExecutor:
         for chunk in rest:
             await self._attempt.emit(chunk)
         await self._suspend()
+
+    def _note_requests(self, requests: Sequence[Approval]) -> None:
+        """No event of the log says that a client tool's call waits: clients see it from the call itself."""
+        added = {one.request.call: one for one in requests}
+        approvals = {**self._inputs.approvals, **added}
+        self._inputs = msgspec.structs.replace(self._inputs, approvals=approvals)
 
     async def _suspend(self) -> None:
         if self._state.step_open:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from rejoin_adapters.store_types import ApprovalRequest, Decision
+from rejoin_adapters.store_types import Approval, ApprovalRequest, Decision, RequestKind
 from rejoin_protocol.errors import Fenced
 from rejoin_protocol.events import chunks
 from rejoin_protocol.events.chunks import Chunk
@@ -25,6 +25,7 @@ from rejoin_runner.next_action.agent_stack import ToolCall
 from rejoin_runner.run import delegation, instrumentation, run_inputs
 from rejoin_runner.run.attempt import Attempt
 from rejoin_runner.run.call_output import LoggedCallOutput
+from rejoin_runner.tools.client_tool import ClientTool
 from rejoin_runner.tools.output_port import CallOutput
 from rejoin_runner.tools.tool import ToolError
 from rejoin_runner.tools.tool_context import ToolContext
@@ -56,8 +57,34 @@ def may_run_again(attempt: Attempt, call: ToolCall) -> bool:
     return tool is None or attempt.agent.retries_after_crash(tool)
 
 
+def runs_in_client(attempt: Attempt, call: ToolCall) -> bool:
+    """Whether the client runs the call's tool. A call whose arguments do not fit is not for the client."""
+    return isinstance(attempt.tools.get(call.tool), ClientTool) and _fits(attempt, call)
+
+
+def _fits(attempt: Attempt, call: ToolCall) -> bool:
+    try:
+        attempt.tools[call.tool].check_arguments(call.input)
+    except ToolError:
+        return False
+    return True
+
+
 async def request_approvals(attempt: Attempt, calls: Sequence[ToolCall]) -> None:
     """Store an approval request for each call, then emit the requests. Raises `Fenced`."""
+    for request in await _store_requests(attempt, calls, "approval"):
+        await attempt.emit(chunks.ToolApprovalRequest(approval_id=request.id, tool_call_id=request.call))
+
+
+async def request_outputs(attempt: Attempt, calls: Sequence[ToolCall]) -> Sequence[Approval]:
+    """Store that the calls wait for a client's outputs. Returns the requests as stored. Raises `Fenced`."""
+    requests = await _store_requests(attempt, calls, "tool-output")
+    return [Approval(request, None, attempt.run.turn) for request in requests]
+
+
+async def _store_requests(
+    attempt: Attempt, calls: Sequence[ToolCall], kind: RequestKind
+) -> Sequence[ApprovalRequest]:
     timeout_s = attempt.agent.approval_timeout_s
     now = datetime.fromtimestamp(attempt.now_ms() / 1_000, UTC)
     expires_at = None if timeout_s is None else now + timedelta(seconds=timeout_s)
@@ -65,7 +92,7 @@ async def request_approvals(attempt: Attempt, calls: Sequence[ToolCall]) -> None
     # An earlier attempt may have stored requests and crashed before it emitted them. Those keep their ids,
     # and new requests must not take these ids.
     stored = {approval.request.call: approval.request.id for approval in attempt.claim.approvals}
-    numbers = count(max(attempt.state.approval_requests, len(stored)))
+    numbers = count(attempt.requests_stored)
     requests = [
         ApprovalRequest(
             stored.get(call.id) or approval_id(run.id, next(numbers)),
@@ -73,13 +100,20 @@ async def request_approvals(attempt: Attempt, calls: Sequence[ToolCall]) -> None
             call.tool,
             call.input,
             expires_at,
+            kind,
+            _output_schema(attempt, call),
         )
         for call in calls
     ]
     await attempt.journal.wait_until_stored()
     await attempt.store.request_approvals(run.id, run.attempt, requests)
-    for request in requests:
-        await attempt.emit(chunks.ToolApprovalRequest(approval_id=request.id, tool_call_id=request.call))
+    attempt.requests_stored = next(numbers)
+    return requests
+
+
+def _output_schema(attempt: Attempt, call: ToolCall) -> dict[str, Any] | None:
+    tool = attempt.tools.get(call.tool)
+    return tool.output_schema if isinstance(tool, ClientTool) else None
 
 
 async def emit_decisions(attempt: Attempt, decisions: Sequence[Decision]) -> None:
@@ -103,6 +137,8 @@ async def run_tool_calls(attempt: Attempt, action: decide.RunToolCalls) -> None:
         await attempt.emit(delegation.call_error(call, UNKNOWN_OUTCOME))
     for call, error in action.refuse:
         await attempt.emit(delegation.call_error(call, error))
+    for call, answer in action.answered:
+        await _emit_client_output(attempt, call, answer)
     # Before the mark: a crash at any append after the mark makes the outcome of the calls unknown.
     for call in action.run:
         await attempt.emit_detail("tool_call", f"Calls {call.tool}", **_call_data(call), input=call.input)
@@ -112,6 +148,14 @@ async def run_tool_calls(attempt: Attempt, action: decide.RunToolCalls) -> None:
     async with asyncio.TaskGroup() as group:
         for call in action.run:
             group.create_task(_run_call(attempt, call), name=TASK_PREFIX + call.tool)
+
+
+async def _emit_client_output(attempt: Attempt, call: ToolCall, answer: Decision) -> None:
+    instrumentation.record_call(attempt, call, "client")
+    if answer.approved:
+        await attempt.emit(chunks.ToolOutputAvailable(tool_call_id=call.id, output=answer.output))
+    else:
+        await attempt.emit(delegation.call_error(call, answer.reason or "the client's tool failed"))
 
 
 async def _run_call(attempt: Attempt, call: ToolCall) -> None:
@@ -155,6 +199,8 @@ async def _call_tool(attempt: Attempt, call: ToolCall, context: ToolContext[Any]
         return delegation.call_error(call, f"there is no tool {call.tool}")
     try:
         with application_code(RunningCode(f"the tool {call.tool}", call.id)):
+            if isinstance(tool, ClientTool):
+                tool.check_arguments(call.input)  # raises: a call that fits went to the client
             output = await tool.call(_approved_input(attempt, call), context)
     except ToolError as fault:
         return delegation.call_error(call, str(fault))

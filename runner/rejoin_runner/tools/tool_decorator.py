@@ -126,11 +126,16 @@ def _read_declaration(
     docstring = inspect.getdoc(function) or ""
     if not docstring:
         raise Invalid(f"tool {tool_name} needs a docstring: the model reads it")
-    if not _NAME.fullmatch(tool_name):
-        raise Invalid(f"tool {tool_name}: a name has 1 to 64 letters, digits, - and _")
+    check_tool_name(tool_name)
     if not 0 < result_bytes_max <= EVENT_BYTES_MAX // 2:
         raise Invalid(f"tool {tool_name}: result_bytes_max is 1 to {EVENT_BYTES_MAX // 2}")
     if inspect.isgeneratorfunction(function):
         raise Invalid(f"tool {tool_name} is a plain generator: make it `async def`")
     signature = read_signature(function, tool_name)
     return build_spec(tool_name, docstring, signature.arguments_type), signature
+
+
+def check_tool_name(name: str) -> None:
+    """Raises `Invalid` for a name that a model provider refuses."""
+    if not _NAME.fullmatch(name):
+        raise Invalid(f"tool {name}: a name has 1 to 64 letters, digits, - and _")

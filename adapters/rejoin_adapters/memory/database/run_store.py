@@ -311,10 +311,15 @@ class MemoryRunStore(MemoryRunRecovery):
             raise NotFound("there is no such approval in the session")
         if len({one.run.row.id for one in open_here}) != 1:
             raise Invalid("the decisions are not all of one run")
-        said: dict[ApprovalId, bool] = {}
+        if any(one.request.kind != said.kind for one, said in zip(open_here, decisions, strict=True)):
+            raise Invalid("a decision is for a call that needs an approval, an output for a client's tool")
+        said: dict[ApprovalId, Decision] = {}
         for one, decision in zip(open_here, decisions, strict=True):
-            approved = one.decision.approved if one.decision is not None else decision.approved
-            agrees = said.setdefault(decision.approval, approved) == decision.approved
+            stored = said.setdefault(decision.approval, one.decision or decision)
+            agrees = stored.approved == decision.approved and (
+                decision.kind == "approval"
+                or (stored.output, stored.reason) == (decision.output, decision.reason)
+            )
             if one.cancelled or one.expired or one.due or not agrees:
                 raise Conflict("the approval is decided already")
         for one, decision in zip(open_here, decisions, strict=True):

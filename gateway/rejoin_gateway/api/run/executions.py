@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from rejoin_adapters.store_types import Approval, Decision, RunSummary
 from rejoin_gateway.api.shared.answers import (
@@ -19,12 +20,13 @@ from rejoin_gateway.api.shared.answers import (
 from rejoin_gateway.api.shared.lookup import find_run
 from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput, to_decision
 from rejoin_gateway.http.gateway_service import PRINCIPAL
 from rejoin_gateway.http.request import decode_body, view_of
 from rejoin_gateway.http.response import json_response, stream_replay
 from rejoin_gateway.http.routes import Route, RouteDoc
 from rejoin_gateway.streaming import positions
-from rejoin_protocol.errors import NotFound
+from rejoin_protocol.errors import Invalid, NotFound
 from rejoin_protocol.ids import ApprovalId, CallId, MessageId, RunId, SessionId
 from rejoin_protocol.lifecycle import TERMINAL, State
 
@@ -36,6 +38,22 @@ class PendingApproval(msgspec.Struct, frozen=True, rename="camel"):
     tool_call_id: CallId
     tool_name: str
     input: Any
+
+
+class PendingToolOutput(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A call of a client's tool that waits for its output. `outputSchema`: what the output must be."""
+
+    tool_call_id: CallId
+    tool_name: str
+    input: Any
+    output_schema: dict[str, Any] | None = None
+
+
+class ToolOutputBody(msgspec.Struct, frozen=True, rename="camel"):
+    """The output of a client's tool, or the text of the error in its place."""
+
+    output: Any = UNSET
+    error_text: str | UnsetType = UNSET
 
 
 class TokenCounts(msgspec.Struct, frozen=True, rename="camel"):
@@ -59,6 +77,7 @@ class Execution(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
     pending_approvals: list[PendingApproval]
     usage: TokenCounts
     error: str | None = None
+    pending_tool_outputs: list[PendingToolOutput] = []
 
 
 class ApprovalDecision(msgspec.Struct, frozen=True):
@@ -72,7 +91,9 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
     """The run's state."""
     summary, session = await find_execution(request)
     run = summary.run
-    pending = [] if run.state in TERMINAL else await session.pending_approvals(run.id)
+    is_over = run.state in TERMINAL
+    pending = [] if is_over else await session.pending_approvals(run.id)
+    outputs = [] if is_over else await session.pending_tool_outputs(run.id)
     return json_response(
         Execution(
             id=run.id,
@@ -86,6 +107,7 @@ async def get_execution(request: web.Request) -> web.StreamResponse:
             pending_approvals=[to_pending_approval(approval) for approval in pending],
             usage=TokenCounts(run.usage.input_tokens, run.usage.output_tokens),
             error=run.error,
+            pending_tool_outputs=[_to_pending_output(one) for one in outputs],
         )
     )
 
@@ -113,6 +135,22 @@ async def decide_approval(request: web.Request) -> web.StreamResponse:
     return json_response(Acknowledgement())
 
 
+async def add_tool_output(request: web.Request) -> web.StreamResponse:
+    """Store the output of a client's tool."""
+    body = await decode_body(request, ToolOutputBody)
+    if (body.output is UNSET) == (body.error_text is UNSET):
+        raise Invalid("give `output` or `errorText`", "/output")
+    summary, session = await find_execution(request)
+    call = CallId(request.match_info["call"])
+    stored = await session.find_approval(summary.run.id, call)
+    if stored is None or stored.request.kind != OUTPUT_KIND:
+        raise NotFound(f"call {call[:64]!r} of run {summary.run.id} waits for no output")
+    error = None if body.error_text is UNSET else body.error_text
+    given = ToolOutput(call, None if body.output is UNSET else body.output, error)
+    await session.approve([to_decision(stored.request, given)], view_of(request))
+    return json_response(Acknowledgement())
+
+
 async def interrupt_execution(request: web.Request) -> web.StreamResponse:
     """Interrupt the run."""
     summary, session = await find_execution(request)
@@ -123,6 +161,11 @@ def to_pending_approval(approval: Approval) -> PendingApproval:
     """An open approval as clients see it."""
     request = approval.request
     return PendingApproval(request.id, request.call, request.tool, request.input)
+
+
+def _to_pending_output(waiting: Approval) -> PendingToolOutput:
+    request = waiting.request
+    return PendingToolOutput(request.call, request.tool, request.input, request.output_schema)
 
 
 async def find_execution(request: web.Request) -> tuple[RunSummary, Session]:
@@ -174,6 +217,22 @@ ROUTES = (
             responses={200: Acknowledgement},
             tag="run",
             example={"approved": True},
+        ),
+    ),
+    Route(
+        "POST",
+        "/run/api/executions/{run}/tool-outputs/{call}",
+        add_tool_output,
+        Scope.CHAT,
+        RouteDoc(
+            "Add the output of a client's tool",
+            description="For a call in `pendingToolOutputs`: `output`, or `errorText` in its place. After "
+            "the last open call the run continues; read its stream for what follows. The same output again "
+            "changes nothing, another one is a 409.",
+            body=ToolOutputBody,
+            responses={200: Acknowledgement},
+            tag="run",
+            example={"output": {"city": "Oslo"}},
         ),
     ),
     Route(

@@ -25,6 +25,7 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.agent_context import ContextInput
 from rejoin_gateway.core.message_input import new_message_id
 from rejoin_gateway.core.session import AgentSession
+from rejoin_gateway.core.tool_outputs import require_outputs
 from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import json_response, stream_from_position
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, Route, RouteDoc
@@ -81,8 +82,8 @@ async def _answer_message(request: web.Request) -> Answer:
     body = parse_send_body(await decode_body(request, Any), new_message_id(key_of(request)))
     session = await _session_of_agent(request)
     match body:
-        case Decisions(decisions):
-            return await decide(request, session, decisions)
+        case Decisions(decisions, outputs):
+            return await decide(request, session, [*decisions, *await require_outputs(session, outputs)])
         case NewMessage():
             return StreamAnswer(await _send_message(request, session, body))
 

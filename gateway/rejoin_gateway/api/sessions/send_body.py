@@ -14,7 +14,9 @@ import msgspec
 from rejoin_adapters.store_types import Decision, WhenBusy
 from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, MessageOptions
+from rejoin_gateway.core.tool_outputs import OUTPUT_KIND, ToolOutput
 from rejoin_protocol.errors import Invalid
+from rejoin_protocol.ids import CallId
 
 PART_TYPES = ("text", "file", "image", "image_url")
 DATA_PREFIX = "data-"
@@ -42,9 +44,10 @@ class NewMessage(msgspec.Struct, frozen=True):
 
 
 class Decisions(msgspec.Struct, frozen=True):
-    """Decisions of approvals."""
+    """Decisions of approvals, and outputs of client tools."""
 
     decisions: Sequence[Decision]
+    outputs: Sequence[ToolOutput] = ()
 
 
 type SendBody = NewMessage | Decisions
@@ -54,21 +57,34 @@ def parse_send_body(body: Any, new_id: str) -> SendBody:
     """The body, decoded from JSON. `new_id`: for a message without an id. Raises `Invalid` with a pointer."""
     items = body if isinstance(body, list) and not _is_parts(body) else [body]
     decisions: list[Decision] = []
+    outputs: list[ToolOutput] = []
     messages: list[NewMessage] = []
     for number, item in enumerate(items):
         pointer = f"/{number}" if items is body else ""
         if isinstance(item, dict) and item.get("type") == "approval":
             decisions.append(message_input.parse_decision(item.get("approval"), f"{pointer}/approval"))
+        elif isinstance(item, dict) and item.get("type") == OUTPUT_KIND:
+            outputs.append(_parse_output(item, pointer))
         else:
             context = item.get("context") if isinstance(item, dict) else None
             messages.append(NewMessage(_locate(item, pointer, new_id), _options(item, pointer), context))
-    if decisions and messages:
+    if (decisions or outputs) and messages:
         raise Invalid("approvals and messages are different requests: send one after the other")
-    if decisions:
-        return Decisions(decisions)
+    if decisions or outputs:
+        return Decisions(decisions, outputs)
     if not messages:
         raise Invalid("expected a message or an approval")
     return messages[0] if len(messages) == 1 else _join(messages)
+
+
+def _parse_output(item: dict[str, Any], pointer: str) -> ToolOutput:
+    match item:
+        case {"toolCallId": str(call), "errorText": str(error)}:
+            return ToolOutput(CallId(call), error=error)
+        case {"toolCallId": str(call), "output": output}:
+            return ToolOutput(CallId(call), output)
+        case _:
+            raise Invalid("an output of a tool needs `toolCallId`, and `output` or `errorText`", pointer)
 
 
 def _join(messages: Sequence[NewMessage]) -> NewMessage:
@@ -172,6 +188,17 @@ _ITEM = {
                 },
             },
             "required": ["type", "approval"],
+        },
+        {
+            "type": "object",
+            "description": "The output of a tool that the client runs, or the error in its place.",
+            "properties": {
+                "type": {"const": "tool-output"},
+                "toolCallId": {"type": "string"},
+                "output": {},
+                "errorText": {"type": "string"},
+            },
+            "required": ["type", "toolCallId"],
         },
         {"type": "object", "description": "A user's UI message.", "required": ["parts"]},
     ]

@@ -15,6 +15,7 @@ from rejoin_gateway.auth.scope import Scope
 from rejoin_gateway.core.answered_calls import AnsweredCall, open_decisions
 from rejoin_gateway.core.message_input import SeenAnswer
 from rejoin_gateway.core.session import Session
+from rejoin_gateway.core.tool_outputs import ToolOutput, open_outputs
 from rejoin_gateway.http import request_body
 from rejoin_gateway.http.gateway_service import PRINCIPAL, begin_response
 from rejoin_gateway.http.request import decode_optional_body, view_of
@@ -105,17 +106,30 @@ async def respond(request: web.Request, answer: Answer) -> web.StreamResponse:
             assert_never(answer)
 
 
-async def decide_before(request: web.Request, session: Session, answers: Sequence[AnsweredCall]) -> None:
-    """Store the answers to open questions that come with a new message, before that is sent.
+def _require_scopes(request: web.Request, decisions: Sequence[Decision]) -> None:
+    """To decide needs the scope `approve`. The output of a client's tool is a part of the chat."""
+    if any(decision.kind == "approval" for decision in decisions):
+        request[PRINCIPAL].require_scope(Scope.APPROVE)
+
+
+async def decide_before(
+    request: web.Request,
+    session: Session,
+    answers: Sequence[AnsweredCall],
+    outputs: Sequence[ToolOutput] = (),
+) -> None:
+    """Store the answers to open questions, and the outputs of open calls, that come with a new message,
+    before that is sent.
 
     Answers to questions that are not open are left out: clients repeat them with their history. Raises as
     `decide`.
     """
     by_run: dict[str, list[Decision]] = {}
-    for decision in await open_decisions(session, answers):
+    given = [*await open_decisions(session, answers), *await open_outputs(session, outputs)]
+    for decision in given:
         by_run.setdefault(decision.approval.rpartition("_")[0], []).append(decision)
     for decisions in by_run.values():
-        request[PRINCIPAL].require_scope(Scope.APPROVE)
+        _require_scopes(request, decisions)
         await session.decide(decisions)
 
 
@@ -125,10 +139,10 @@ async def decide(
     decisions: Sequence[Decision],
     acknowledgement: Any = Acknowledgement(),  # noqa: B008 - it is frozen
 ) -> Answer:
-    """Store decisions; the stream that follows, or `acknowledgement` while the run waits for more of them.
+    """Store decisions and outputs; the stream that follows, or `acknowledgement` while more are open.
 
     Raises `Forbidden` for a credential that may not decide, and as `Session.approve`.
     """
-    request[PRINCIPAL].require_scope(Scope.APPROVE)
+    _require_scopes(request, decisions)
     replay = await session.approve(decisions, view_of(request))
     return JsonAnswer(acknowledgement) if replay is None else StreamAnswer(replay)

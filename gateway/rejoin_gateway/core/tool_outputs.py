@@ -1,0 +1,90 @@
+"""Outputs of client tools: which parts of a message are some, and what is refused.
+
+A client resends its whole message, with the outputs of server tools in it. Only the outputs of calls that
+wait for one are taken; the others have no effect, whatever they say.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from rejoin_adapters.store_types import ApprovalRequest, Decision
+from rejoin_gateway.core.session import Session
+from rejoin_protocol.errors import Invalid, NotFound
+from rejoin_protocol.ids import CallId
+
+OUTPUT_BYTES_MAX = 256 * 1024
+"""The default limit of a tool's result, too."""
+ERROR_CHARS_MAX = 4_096
+OUTPUT_KIND: Literal["tool-output"] = "tool-output"
+
+
+class ToolOutput(msgspec.Struct, frozen=True):
+    """The output of a call, or the text of its error."""
+
+    call: CallId
+    output: Any = None
+    error: str | None = None
+
+
+def parse_tool_outputs(parts: Sequence[dict[str, Any]]) -> list[ToolOutput]:
+    """The outputs and errors in a message's parts, those of server tools too."""
+    found = []
+    for part in parts:
+        match part:
+            case {"toolCallId": str(call), "state": "output-available", "output": output}:
+                if not part.get("preliminary"):
+                    found.append(ToolOutput(CallId(call), output))
+            case {"toolCallId": str(call), "state": "output-error", "errorText": str(error)}:
+                found.append(ToolOutput(CallId(call), error=error))
+    return found
+
+
+async def open_outputs(session: Session, outputs: Sequence[ToolOutput]) -> list[Decision]:
+    """The outputs for calls of the session that wait for one. Raises `Invalid` for one that does not fit."""
+    if not outputs:
+        return []
+    waiting = {one.request.call: one.request for one in await session.pending_tool_outputs()}
+    return [to_decision(waiting[one.call], one) for one in outputs if one.call in waiting]
+
+
+async def require_outputs(session: Session, outputs: Sequence[ToolOutput]) -> list[Decision]:
+    """The outputs, each for a call that waits or has waited for one. Raises `NotFound` and `Invalid`."""
+    return [to_decision(await find_output_request(session, one.call), one) for one in outputs]
+
+
+async def repeated_outputs(session: Session, outputs: Sequence[ToolOutput]) -> list[Decision]:
+    """The outputs of client tools that are stored already: the response to them was lost, perhaps."""
+    decisions = []
+    for one in outputs:
+        stored = await session.find_call(one.call)
+        if stored is not None and stored.request.kind == OUTPUT_KIND and stored.decision is not None:
+            decisions.append(to_decision(stored.request, one))
+    return decisions
+
+
+async def find_output_request(session: Session, call: CallId) -> ApprovalRequest:
+    """The newest request for the output of a call. Raises `NotFound`."""
+    stored = await session.find_call(call)
+    if stored is None or stored.request.kind != OUTPUT_KIND:
+        raise NotFound(f"call {call[:64]!r} does not wait for an output")
+    return stored.request
+
+
+def to_decision(request: ApprovalRequest, given: ToolOutput) -> Decision:
+    """The output as it is stored. Raises `Invalid` if it is too large or is not what the tool declares."""
+    if given.error is not None:
+        return Decision(request.id, approved=False, reason=given.error[:ERROR_CHARS_MAX], kind=OUTPUT_KIND)
+    if len(msgspec.json.encode(given.output)) > OUTPUT_BYTES_MAX:
+        raise Invalid(f"the output of {request.tool} is larger than {OUTPUT_BYTES_MAX // 1024} KiB")
+    if request.output_schema is not None:
+        from jsonschema import Draft202012Validator  # loads with the first output that has a schema
+        from jsonschema.exceptions import best_match
+
+        fault = best_match(Draft202012Validator(request.output_schema).iter_errors(given.output))
+        if fault is not None:
+            raise Invalid(
+                f"the output of {request.tool} does not fit: {fault.message[:500]} at {fault.json_path}"
+            )
+    return Decision(request.id, approved=True, kind=OUTPUT_KIND, output=given.output)

@@ -1,0 +1,93 @@
+"""`client_tool`: a tool that the client runs, for example in the browser; in the AI SDK, without `execute`.
+
+The model calls it like any other tool. The run then waits for the client's output, as it waits for an
+approval: nothing is held meanwhile, and the output may come through any gateway.
+"""
+
+from typing import Any
+
+import msgspec
+
+from rejoin_protocol.errors import Invalid
+from rejoin_runner.models.model import ToolSpec
+from rejoin_runner.tools.argument_schema import object_schema
+from rejoin_runner.tools.json_types import from_json, json_schema
+from rejoin_runner.tools.tool import Tool, ToolError
+from rejoin_runner.tools.tool_decorator import check_tool_name
+
+
+class NoArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of a tool that takes none."""
+
+
+class ClientTool(Tool, frozen=True, kw_only=True):
+    """A tool whose calls a client answers. Made by `client_tool`."""
+
+    input_type: Any
+    output_schema: dict[str, Any] | None = None
+    """What the output must be. None: any JSON."""
+
+    def check_arguments(self, input: Any) -> None:
+        """Raises `ToolError` if the arguments do not fit; the text says where."""
+        if isinstance(self.input_type, dict):
+            _check_by_schema(input, self.input_type)
+            return
+        try:
+            from_json(input, self.input_type)
+        except msgspec.ValidationError as fault:
+            raise ToolError(f"the arguments do not fit: {fault}") from fault
+
+
+def client_tool(
+    name: str,
+    description: str,
+    *,
+    input: type | dict[str, Any] = NoArguments,
+    output: type | dict[str, Any] | None = None,
+) -> ClientTool:
+    """Declare a tool that the client runs.
+
+    Args:
+        name: The name by which model and client know it, 1 to 64 letters, digits, `-` and `_`.
+        description: What the model reads.
+        input: The arguments: a struct, dataclass, `TypedDict` or pydantic model, or a JSON schema of type
+            object. Default: none.
+        output: What the client returns, as a type or a JSON schema. A gateway refuses other outputs. Default:
+            any JSON.
+
+    Raises `Invalid` for a wrong name, an empty description, and types that cannot be written as JSON.
+    """
+    check_tool_name(name)
+    if not description.strip():
+        raise Invalid(f"tool {name} needs a description: the model reads it")
+    try:
+        schema = input if isinstance(input, dict) else object_schema(input)
+        output_schema = output if output is None or isinstance(output, dict) else json_schema(output)
+    except (TypeError, KeyError) as fault:
+        raise Invalid(f"tool {name}: a type cannot be written as JSON: {fault}") from fault
+    if schema.get("type") != "object":
+        raise Invalid(f"tool {name}: its input is a JSON schema of type object")
+    return ClientTool(
+        spec=ToolSpec(name, description, schema),
+        function=_never_called,
+        arguments_type=NoArguments,
+        takes_context=False,
+        needs_approval=False,
+        on_crash="retry",
+        timeout_s=None,
+        input_type=input,
+        output_schema=output_schema,
+    )
+
+
+def _check_by_schema(input: Any, schema: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator  # loads with the first tool that has a schema
+    from jsonschema.exceptions import best_match
+
+    fault = best_match(Draft202012Validator(schema).iter_errors(input))
+    if fault is not None:
+        raise ToolError(f"the arguments do not fit: {fault.message[:500]} at {fault.json_path}")
+
+
+def _never_called() -> None:
+    raise RuntimeError("a client's tool is not called by a runner")
