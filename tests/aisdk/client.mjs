@@ -154,7 +154,7 @@ export class Tab {
   errors = [];
   wire = new Wire();
 
-  constructor(client, place, session, messages = [], { auto = false, transport } = {}) {
+  constructor(client, place, session, messages = [], { auto = false, tools = false, transport } = {}) {
     this.client = client;
     const { ai, react, query } = client;
     const api = `${place.gateways[0]}/api/chat`;
@@ -172,7 +172,9 @@ export class Tab {
           }),
         }),
       onError: error => this.errors.push(String(error)),
-      sendAutomaticallyWhen: auto ? ai.lastAssistantMessageIsCompleteWithApprovalResponses : undefined,
+      sendAutomaticallyWhen: state =>
+        Boolean(auto && ai.lastAssistantMessageIsCompleteWithApprovalResponses(state)) ||
+        (tools && ai.lastAssistantMessageIsCompleteWithToolCalls(state)),
     });
   }
 
@@ -202,6 +204,13 @@ export class Tab {
 
   async settled() {
     await until(() => !this.busy, `the end of the response in ${this.chat.id}`);
+  }
+
+  /** Give the call of a client's tool its output. */
+  async output(tool, output) {
+    const [{ toolCallId }] = this.tools('input-available').filter(part => part.type === `tool-${tool}`);
+    const add = this.chat.addToolOutput ?? this.chat.addToolResult;
+    await add.call(this.chat, { tool, toolCallId, output });
   }
 
   /** Answer every question, in the order of the files; the client posts by itself once all of them are answered. */

@@ -1,6 +1,7 @@
 """The agent of the AI SDK flows: the demo model, and a slow `delete` that can be called twice in one step.
 
-`delete A and B` calls it for both. `ask aide: TASK` delegates to another agent, and `aide, please` transfers
+`delete A and B` calls it for both. `locate` calls a tool that the client runs.
+`ask aide: TASK` delegates to another agent, and `aide, please` transfers
 to it. The text after a decision is slow, so that a client can be cut in its middle.
 """
 
@@ -14,6 +15,7 @@ from rejoin_runner.agent.agent import Agent
 from rejoin_runner.demo import sleep, weather
 from rejoin_runner.models.demo_model import DemoModel
 from rejoin_runner.models.model import Done, ModelChunk, ModelRequest
+from rejoin_runner.tools.client_tool import client_tool
 from rejoin_runner.tools.tool_decorator import tool
 
 DELETE_S = 0.4
@@ -21,6 +23,7 @@ SLOW_S = 2.0
 SLOW = "slow.txt"
 WORD_S = 0.1
 _TWO = re.compile(r"delete (\S+) and (\S+)")
+_LOCATE_AND = re.compile(r"locate and delete (\S+)")
 _ASK = re.compile(r"ask aide: (.+)")
 _PLEASE = "aide, please"
 
@@ -56,6 +59,10 @@ def _calls(text: str) -> list[ToolInputAvailable]:
     asked: list[tuple[str, dict[str, str]]] = []
     if two := _TWO.fullmatch(text):
         asked = [("delete", {"file": file}) for file in two.groups()]
+    elif text == "locate":
+        asked = [("locate", {})]
+    elif beside := _LOCATE_AND.fullmatch(text):
+        asked = [("locate", {}), ("delete", {"file": beside[1]}), ("weather", {"city": "Rome"})]
     elif task := _ASK.fullmatch(text):
         asked = [("delegate_to_aide", {"task": task[1]})]
     elif text == _PLEASE:
@@ -66,12 +73,13 @@ def _calls(text: str) -> list[ToolInputAvailable]:
     ]
 
 
+locate = client_tool("locate", "Find out where the user is.", output=str)
 aide = Agent(name="aide", model=Deliberate(), tools=[weather, delete, sleep])
 
 agent = Agent(
     name="conformance",
     model=Deliberate(),
-    tools=[weather, delete, sleep],
+    tools=[weather, delete, sleep, locate],
     delegates=[aide],
     handoffs=[aide],
     text_interval_s=0,  # an event for each number, so that a flow knows where it is
