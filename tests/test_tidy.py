@@ -36,6 +36,7 @@ LATE_IMPORTS = {
     "gateway/rejoin_gateway/auth/authenticator.py",
     "rejoin/cli/main.py",
     "gateway/rejoin_gateway/core/agent_context.py",
+    "gateway/rejoin_gateway/core/tool_outputs.py",
     "gateway/rejoin_gateway/api/mcp/endpoint.py",
     "rejoin/dev/code_reload.py",
     "rejoin/dev/launcher.py",
@@ -44,6 +45,7 @@ LATE_IMPORTS = {
     "runner/rejoin_runner/models/providers/openai_hooks.py",
     "runner/rejoin_runner/models/providers/provider.py",
     "runner/rejoin_runner/mcp/remote_tool.py",
+    "runner/rejoin_runner/tools/client_tool.py",
     "runner/rejoin_runner/tools/docstring.py",
 }
 """These import inside of functions: few processes need the library, and all would wait for it. A model
