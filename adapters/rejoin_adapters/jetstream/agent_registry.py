@@ -1,6 +1,5 @@
 """`AgentRegistry` as a key-value bucket, readable by `nats kv` too (NATS ADR-8)."""
 
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -12,38 +11,21 @@ from rejoin_protocol.errors import Unavailable
 from rejoin_protocol.ids import AgentName
 from rejoin_protocol.run_request import AgentEntry
 
-AGENT_CACHE_TTL_S = 5.0
-"""How long a gateway caches an agent's entry. Runners announce an entry every 30 s."""
-
 
 class JetStreamAgentRegistry:
-    """The adapter of `AgentRegistry`. Caches entries for `cache_ttl_s`; the absence of an entry is not
-    cached, so a new agent is found at once. The cache has at most one entry for each existing agent.
-    """
+    """The adapter of `AgentRegistry`."""
 
-    def __init__(self, connection: NatsConnection, cache_ttl_s: float = 0) -> None:
+    def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
-        self._cache_ttl_s = cache_ttl_s
-        self._cache: dict[AgentName, tuple[AgentEntry, float]] = {}
 
     async def announce(self, entry: AgentEntry) -> None:
         """See `AgentRegistry`."""
-        current = await self._load(entry.name)
+        current = await self.find(entry.name)
         if current is None or not entry.yields_to(current):
             await self._connection.call_api(subjects.agent_key(entry.name), run_request.encode(entry))
 
     async def find(self, agent: AgentName) -> AgentEntry | None:
         """See `AgentRegistry`."""
-        now_s = time.monotonic()
-        entry, expires_at_s = self._cache.get(agent, (None, 0.0))
-        if entry is None or expires_at_s <= now_s:
-            entry = await self._load(agent)
-            self._cache.pop(agent, None)
-            if entry is not None and self._cache_ttl_s > 0:
-                self._cache[agent] = entry, now_s + self._cache_ttl_s
-        return entry
-
-    async def _load(self, agent: AgentName) -> AgentEntry | None:
         query = msgspec.json.encode({"last_by_subj": subjects.agent_key(agent)})
         reply = await self._connection.request(f"{subjects.API}.DIRECT.GET.{subjects.AGENTS_STREAM}", query)
         match (reply.headers or {}).get(subjects.STATUS):
