@@ -5,10 +5,9 @@ graph API, which takes what the run API takes. A body with both `parts` and `mes
 stands above the families: it is the only one that imports several.
 """
 
-from collections.abc import Set as AbstractSet
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from rejoin_gateway.api import aisdk
@@ -19,8 +18,7 @@ from rejoin_gateway.api.run import run_chat
 from rejoin_gateway.api.run.run_chat import ChatRequest, CompletedAnswer, DecisionAck
 from rejoin_gateway.api.shared.answers import Acknowledgement, Answer, respond
 from rejoin_gateway.auth.scope import Scope
-from rejoin_gateway.http import request_body
-from rejoin_gateway.http.request import decode_body_by_fields
+from rejoin_gateway.http.request import NotJson, convert_body, decode_body
 from rejoin_gateway.http.routes import (
     AGENT_HEADER,
     ERROR_FORMAT,
@@ -33,10 +31,8 @@ from rejoin_gateway.http.routes import (
 from rejoin_protocol.errors import Invalid
 from rejoin_protocol.log.record import OperationSet
 
-FIELDS_OF_OTHER_FAMILIES = frozenset({"messages", "id", "trigger", "conversationId"})
-"""A body without `parts` and without any of these is one of the parts API, which lacks its parts."""
-
-type ChatBody = UIChatRequest | ChatRequest | PartsRequest
+FIELDS_OF_OTHER_FAMILIES = frozenset({"id", "trigger", "conversationId"})
+"""Besides `messages`."""
 
 
 async def send_chat(request: web.Request) -> web.StreamResponse:
@@ -45,61 +41,35 @@ async def send_chat(request: web.Request) -> web.StreamResponse:
 
 
 async def _answer_chat(request: web.Request) -> Answer:
-    body = await _decode_chat(request)
-    match body:
-        case UIChatRequest():
-            return await aisdk.answer_chat(request, body)
-        case ChatRequest():
-            return await run_chat.answer_chat(request, body)
-        case PartsRequest():
-            return await parts_chat.answer_chat(request, body)
-        case _:
-            assert_never(body)
+    fields = await _decode_fields(request)
+    request[ERROR_FORMAT] = error_format_of_fields(fields)
+    if request[ERROR_FORMAT] is ErrorFormat.PLAIN:
+        return await parts_chat.answer_chat(request, parts_chat.parse_request(fields))
+    if "parts" in fields:
+        raise Invalid("a request has `parts` or `messages`, not both")
+    if "messages" in fields and not fields.keys() & {"id", "trigger"}:
+        request[OPERATION_SET] = OperationSet.PROGRESS
+        return await run_chat.answer_chat(request, convert_body(fields, ChatRequest))
+    return await aisdk.answer_chat(request, convert_body(fields, UIChatRequest))
 
 
-async def _decode_chat(request: web.Request) -> ChatBody:
-    """The body as its family's type. Sets the error format and the operations of that family. Raises as
-    `decode_body`.
-    """
-
-    def choose(fields: AbstractSet[str]) -> type[ChatBody]:
-        if "parts" in fields and "messages" in fields:
-            request[ERROR_FORMAT] = ErrorFormat.PROBLEM
-            raise Invalid("a request has `parts` or `messages`, not both")
-        if "parts" in fields or not fields & FIELDS_OF_OTHER_FAMILIES:
-            request[ERROR_FORMAT] = ErrorFormat.PLAIN
-            if "parts" not in fields:
-                raise Invalid(parts_chat.NO_PARTS, "/parts")
-            return PartsRequest
-        request[ERROR_FORMAT] = ErrorFormat.PROBLEM
-        if "messages" in fields and not fields & {"id", "trigger"}:
-            request[OPERATION_SET] = OperationSet.PROGRESS
-            return ChatRequest
-        return UIChatRequest
-
+async def _decode_fields(request: web.Request) -> dict[str, Any]:
+    """The fields of the body; none if it is not a JSON object. Raises as `decode_body`."""
     try:
-        return await decode_body_by_fields(request, choose)
-    except Invalid as fault:
-        if ERROR_FORMAT not in request:  # it is no JSON object: it has no fields
-            request[ERROR_FORMAT] = guess_error_format(await request_body.peek(request))
-            is_json_error = isinstance(fault.__cause__, msgspec.DecodeError | UnicodeDecodeError)
-            if is_json_error and request[ERROR_FORMAT] is ErrorFormat.PLAIN:
-                raise Invalid(parts_chat.NO_PARTS, "/parts") from fault
-        if request[ERROR_FORMAT] is ErrorFormat.PLAIN:
-            raise parts_chat.explain(fault) from fault
-        raise
+        body = await decode_body(request, object)
+    except NotJson:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
-def guess_error_format(body: bytes) -> ErrorFormat:
-    """The error format for a body that cannot be decoded, or of which only the beginning is known.
-
-    The parts API promises an error text for a body that is nothing of the sort, so a body is its own unless
-    it has a field of another family. (Within a text of JSON, the quotes around such a word are escaped.)
+def error_format_of_fields(fields: Mapping[str, Any]) -> ErrorFormat:
+    """The error format of the family whose request has these fields. A body of no other family is one of the
+    parts API without its parts: that API promises an error text for it.
     """
-    if b'"parts"' in body and b'"messages"' not in body:
-        return ErrorFormat.PLAIN
-    is_other = any(f'"{field}"'.encode() in body for field in FIELDS_OF_OTHER_FAMILIES)
-    return ErrorFormat.PROBLEM if is_other else ErrorFormat.PLAIN
+    is_parts = "messages" not in fields and (
+        "parts" in fields or not fields.keys() & FIELDS_OF_OTHER_FAMILIES
+    )
+    return ErrorFormat.PLAIN if is_parts else ErrorFormat.PROBLEM
 
 
 ROUTES = (
@@ -115,19 +85,21 @@ ROUTES = (
             "`messages` are the graph API's, `parts` is the parts API's. Takes a new user message, decided "
             "approvals in the last assistant message, or (`trigger: regenerate-message`) a request for "
             "another answer. Returns the run's events as a stream. With `stream: false` in the graph API's "
-            "format it returns the whole answer as JSON.",
+            "format it returns the whole answer as JSON. A body that is not a JSON object is refused "
+            "in the words of the parts API.",
             body=[UIChatRequest, ChatRequest, PartsRequest],
             responses={200: (bytes, DecisionAck, CompletedAnswer, Acknowledgement)},
             headers={**AGENT_HEADER, **IDEMPOTENCY_HEADER},
             takes_context=True,
             tag="chat",
-            error_formats=(ErrorFormat.PLAIN,),
+            error_formats=(ErrorFormat.PROBLEM, ErrorFormat.PLAIN),
             example={
                 "id": "trip-1",
                 "trigger": "submit-message",
                 "messages": [{"id": "m-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}],
             },
         ),
-        error_format_of_body=guess_error_format,
+        ErrorFormat.PROBLEM_WITH_TEXT,
+        error_format_of_fields=error_format_of_fields,
     ),
 )

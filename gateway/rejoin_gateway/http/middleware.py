@@ -82,10 +82,14 @@ async def _respond_or_refuse(request: web.Request, handler: Handler, id: str) ->
 
 
 async def _error_format(request: web.Request) -> ErrorFormat:
-    """The format of an error response. Looks at the body of a route that several families share."""
+    """The format of an error response. On a route that several families share, the body says whose request it
+    is, if it is short.
+    """
     route = route_of(request)
-    if ERROR_FORMAT not in request and route is not None and route.error_format_of_body is not None:
-        request[ERROR_FORMAT] = route.error_format_of_body(await request_body.peek(request))
+    if ERROR_FORMAT not in request and route is not None and route.error_format_of_fields is not None:
+        fields = await request_body.peek_fields(request)
+        if fields is not None:
+            return route.error_format_of_fields(fields)
     return error_format_of(request)
 
 

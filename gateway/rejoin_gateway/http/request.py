@@ -1,8 +1,9 @@
 """What routes read from a request: its body, its idempotency key, the client's version, agent and session."""
 
 import re
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -45,15 +46,12 @@ async def decode_optional_body[T](request: web.Request, kind: type[T]) -> T:
     return kind() if body.strip() in (b"", b"null") else await decode_body(request, kind)
 
 
-async def decode_body_by_fields[T](request: web.Request, choose: Callable[[AbstractSet[str]], type[T]]) -> T:
-    """The JSON body, an object, as the type that `choose` returns for the names of its fields.
-
-    For a route that takes one of several types without a tag. Raises as `decode_body` and as `choose`.
+def convert_body[T](fields: Mapping[str, Any], kind: type[T]) -> T:
+    """A decoded body as `kind`, for a route whose body's type depends on its fields. Raises `Invalid` with a
+    JSON pointer.
     """
-    body = await _read_json(request)
-    # `Raw` values are slices of the body: the fields' names are found without a copy of files in it.
-    fields = decode_json(request, body, dict[str, msgspec.Raw]).keys()
-    return decode_json(request, await read_body(request), choose(fields))
+    with _name_fault():
+        return json_input.convert(fields, kind)
 
 
 async def _read_json(request: web.Request) -> bytes:
@@ -83,13 +81,19 @@ def decode_json[T](request: web.Request, body: bytes, kind: type[T]) -> T:
 
 
 def _decode_json[T](body: bytes, kind: type[T]) -> T:
-    try:
+    with _name_fault():
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.ValidationError as fault:
             if not json_input.is_about_float(fault):
                 raise
         return json_input.convert(msgspec.json.decode(body), kind)
+
+
+@contextmanager
+def _name_fault() -> Iterator[None]:
+    try:
+        yield
     except msgspec.ValidationError as fault:
         detail, _, path = str(fault).partition(" - at `$")
         raise Invalid(detail, _json_pointer(path.rstrip("`"))) from fault

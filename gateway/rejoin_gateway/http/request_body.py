@@ -9,7 +9,9 @@ largest share until its length is known.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from rejoin_gateway.fair_share import FairShare, Share
@@ -92,18 +94,24 @@ async def read_small(request: web.Request) -> bytes:
         raise web.HTTPRequestTimeout from None
 
 
-async def peek(request: web.Request) -> bytes:
-    """The first bytes of a body that may not have been read, and that is not going to be. For errors: raises
-    nothing, reads little and does not wait long.
+async def peek_fields(request: web.Request) -> dict[str, Any] | None:
+    """The fields of a short JSON body; None of any other body, and of one that does not arrive soon. For
+    errors: raises nothing, and reads a body that nobody is going to read.
     """
     if _BODY in request:
-        return request[_BODY]
+        return _decode_fields(request[_BODY])
     received = _received(request)
     with suppress(TimeoutError, web.RequestPayloadError, ConnectionError):
         async with asyncio.timeout(PEEK_TIMEOUT_S):
             while len(received) < PEEK_BYTES_MAX and (chunk := await _next_chunk(request)):
                 received += chunk
-    return bytes(received)
+    return _decode_fields(received)
+
+
+def _decode_fields(body: bytes | bytearray) -> dict[str, Any] | None:
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(body, type=dict[str, Any])
+    return None
 
 
 def keep_arrived(request: web.Request) -> None:

@@ -68,9 +68,10 @@ class Route(msgspec.Struct, frozen=True):
     error_format: ErrorFormat = ErrorFormat.PROBLEM
     takes_signed_url: bool = False
     """Whether the file `{id}` of the path may be read without a credential, by a signed URL."""
-    error_format_of_body: Callable[[bytes], ErrorFormat] | None = None
-    """For a route that several families share: the error format for a body of which these are the first
-    bytes. Used for errors before the handler has set `ERROR_FORMAT`, such as a missing credential.
+    error_format_of_fields: Callable[[Mapping[str, Any]], ErrorFormat] | None = None
+    """For a route that several families share: the error format of the family to whom a body with these
+    fields belongs. `error_format` then is one that every family can read; it counts while the fields are not
+    known.
     """
     operation_set: OperationSet = OperationSet.NONE
     """For a route that starts runs: the operations that the streams of these runs have, on every route."""

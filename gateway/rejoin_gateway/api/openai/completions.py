@@ -32,7 +32,7 @@ from rejoin_gateway.core.session import AgentSession
 from rejoin_gateway.http import errors, request_body
 from rejoin_gateway.http.errors import ErrorDetails
 from rejoin_gateway.http.gateway_service import PRINCIPAL, SERVICE, begin_response
-from rejoin_gateway.http.request import allowed_agent, decode_body, key_of
+from rejoin_gateway.http.request import allowed_agent, convert_body, decode_body, key_of
 from rejoin_gateway.http.response import Translate, json_response, stream_replay
 from rejoin_gateway.http.routes import IDEMPOTENCY_HEADER, ErrorFormat, Route, RouteDoc
 from rejoin_gateway.streaming.collect import collect_answer
@@ -129,9 +129,9 @@ async def list_models(request: web.Request) -> web.StreamResponse:
 
 async def decode_checked_body[T: msgspec.Struct](request: web.Request, kind: type[T]) -> T:
     """The body as `kind`. Raises `Invalid` for a field that has no effect here, and as `decode_body`."""
-    # `Raw` values are slices of the body: the fields are checked without decoding files in them.
-    request_input.check_fields(await decode_body(request, dict[str, msgspec.Raw]), kind.__struct_fields__)
-    return await decode_body(request, kind)
+    fields = await decode_body(request, dict[str, Any])
+    request_input.check_fields(fields, kind.__struct_fields__)
+    return convert_body(fields, kind)
 
 
 def session_with_model(request: web.Request, model: str, id: str | None) -> AgentSession:

@@ -50,29 +50,17 @@ OWN_ITEMS = frozenset({"reasoning", "mcp_call", "mcp_approval_request"})
 """Output items that a client may send back; they have no effect."""
 SYSTEM_REFUSED = "the agent has its own instructions: messages with role {} are not taken"
 NAME_CHARS_MAX = 64
-NEUTRAL_BYTES_MAX = 256
-"""Neutral values are short. Longer values are refused without being decoded."""
 
 
-def check_fields(fields: Mapping[str, msgspec.Raw], taken: Collection[str]) -> None:
+def check_fields(fields: Mapping[str, Any], taken: Collection[str]) -> None:
     """Raises `Invalid` for the first field that has no effect here. `taken`: fields that have one."""
-    for name, raw in fields.items():
-        if name in taken or name in IDLE or _is_neutral(raw, NEUTRAL.get(name, ())):
+    for name, value in fields.items():
+        if name in taken or name in IDLE or value is None or value in NEUTRAL.get(name, ()):
             continue
         shown = name[:NAME_CHARS_MAX]
         allowed = " or ".join(msgspec.json.encode(value).decode() for value in NEUTRAL.get(name, ()))
         detail = f"{shown} has no effect here" + (f": only {allowed} is taken" if allowed else "")
         raise Invalid(detail, f"/{shown}")
-
-
-def _is_neutral(raw: msgspec.Raw, neutral: Sequence[Any]) -> bool:
-    if len(raw) > NEUTRAL_BYTES_MAX:
-        return False
-    try:
-        value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # raw values are not checked before: 1e999
-        return False
-    return value is None or value in neutral
 
 
 class InputMessage(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 Errors are `{"error": "<text>"}`. The texts `NO_PARTS` and `NO_RUN` are promised to clients, word for word.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from rejoin_gateway.core import message_input
 from rejoin_gateway.core.message_input import ClientMessage, SessionBody, new_message_id, new_session_id
 from rejoin_gateway.core.session import Session
 from rejoin_gateway.http.gateway_service import PRINCIPAL
-from rejoin_gateway.http.request import decode_body, key_of, session_of, view_of
+from rejoin_gateway.http.request import convert_body, decode_body, key_of, session_of, view_of
 from rejoin_gateway.http.response import chunks_response, stream_replay
 from rejoin_gateway.http.routes import ErrorFormat, Route, RouteDoc
 from rejoin_protocol.errors import Invalid, NotFound
@@ -68,6 +69,16 @@ async def answer_chat(request: web.Request, chat: PartsRequest) -> Answer:
         key=key,
     )
     return StreamAnswer(replay)
+
+
+def parse_request(fields: Mapping[str, Any]) -> PartsRequest:
+    """The body of a message from its decoded fields. Raises `Invalid` in the words of this API."""
+    if "parts" not in fields:
+        raise Invalid(NO_PARTS, "/parts")
+    try:
+        return convert_body(fields, PartsRequest)
+    except Invalid as fault:
+        raise explain(fault) from fault
 
 
 def explain(fault: Invalid) -> Invalid:
